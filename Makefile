@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin: each target is one line of the real tool, in a virtual environment made from the lock.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.made-from-lock
+# A terminal sees what pip does; a log does not need it.
+PIP := $(PY) -m pip --disable-pip-version-check --no-input $(if $(CI),--quiet)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock manifest
+
+help: ## show these lines
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(READY) ## run the notebooks on the bundled recordings -> results/demo/index.html
+	$(VENV)/bin/pmlkit demo
+
+test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS="-k name" for some
+	@bash .ci/apt
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY) ## check the style of the code
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+bench: $(READY) ## measure speed: recording, store, kernels
+	$(PY) -m tests.bench $(ARGS)
+
+# Made with Debian 12's Python, the oldest that has to do: a later one may pin what that refuses.
+lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes (some minutes)
+	CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m piptools compile --quiet --generate-hashes \
+		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --no-emit-options --extra dev \
+		--output-file requirements.lock pyproject.toml
+
+manifest: $(READY) ## write data/MANIFEST anew after a recording in data/ was replaced
+	$(PY) -m pmlkit.bundle data
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is missing or older than 3.11: name one, as in make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) cannot make virtual environments: apt-get install python3-venv (as root)"; exit 1; }
+	@echo "Making $(VENV) from requirements.lock (a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
