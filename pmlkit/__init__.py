@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working sets of virtual machines out of Page Modification Logging: record, store, measure, show.
+
+Where to begin
+--------------
+>>> import pmlkit
+>>> pmlkit.bundled()                          # recordings that come with it   # doctest: +SKIP
+>>> trace = pmlkit.open(pmlkit.bundled("hotcold"))                             # doctest: +SKIP
+>>> trace.meta.domain, trace.n_rounds, trace.duration_ns                       # doctest: +SKIP
+>>> from pmlkit import workingset                                              # doctest: +SKIP
+>>> workingset.estimate(trace, window="1s")   # Denning's W(t, T): a DataFrame # doctest: +SKIP
+
+A *trace* is a folder ``NAME.trace``: Parquet files that any reader opens, and ``trace.json``, which
+describes and seals them. An *access trace* says which guest frames were read, written and executed
+in each *round* (a window of time), in order of first use; it is ground truth. A *PML log* is what
+the processor's Page Modification Logging says of the same run: frames in the order in which they
+were first written since the last re-arm. `Trace.pml` gives the log of an access trace's run.
+Times are nanoseconds since the recording's start, sizes are bytes, frames (gfn) are 4 KiB pages.
+
+What there is
+-------------
+The store
+    trace         reading a trace: `Trace`
+    writer        writing one: `TraceWriter`
+    schema        its tables' columns, and its description, `TraceMeta`
+    kinds         read, written, executed, page table: `Kind`
+    spool         what a collector appends to, and what is left if it dies
+    audit         the deep check behind `Trace.check`
+    parquet, entries, manifest, partial, consistency
+                  the insides of the store
+Observing
+    sources       the recorder (QEMU), the simulator (a software PML), the guests that they run
+    ingest        from a spool to a trace
+    known         what a workload says that it touched, against what its trace shows
+    bundle        data/: the recordings that come with pmlkit, and their manifest
+Measuring
+    workingset    W(t, T), the threshold m, plateaus, surfaces, of a trace
+    occurrences   the same of arrays
+    selection     which part of a trace, and how many of its rounds a window is
+    units         durations, windows and sizes, from text and to it
+Showing
+    figures       functions that return a Figure, and the one saver
+    figures_time, figures_window, figures_heat, axes_mpl, style_mpl
+                  its parts
+    tables        LaTeX tables with their rows as CSV
+    views         a trace as the notebooks show it
+    notebooks, demo, demo_page
+                  running notebooks; the demo and its page
+Using
+    cli           the command `pmlkit`; its parts: cli_options, report
+    doctor        what this machine can do, and what to do about the rest; doctor_checks
+    errors        all that is raised on purpose: `PmlkitError` and its children
+
+Modules are imported when they are first used, so that ``import pmlkit`` costs nothing.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+# Where each public name lives. `open` is a method of the class named here.
+_HOMES = {
+    "Kind": "kinds",
+    "Spool": "spool",
+    "SpoolWriter": "spool",
+    "Trace": "trace",
+    "TraceMeta": "schema",
+    "TraceWriter": "writer",
+    "read_spool": "spool",
+    **dict.fromkeys(
+        (
+            "GuestError",
+            "MissingTool",
+            "NeedsError",
+            "NotATrace",
+            "OutputError",
+            "OutputExists",
+            "PmlkitError",
+            "ResolutionError",
+            "SpoolDamaged",
+            "TraceDamaged",
+            "TraceNotFound",
+            "TraceVersionError",
+            "UsageError",
+            "WorkloadError",
+        ),
+        "errors",
+    ),
+}
+_MODULES = ("errors", "figures", "sources", "units", "workingset")
+
+__all__ = sorted(["bundled", "open", *_HOMES, *_MODULES])
+
+
+def __getattr__(name):
+    if name == "open":
+        return importlib.import_module("pmlkit.trace").Trace.open
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"pmlkit.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"pmlkit.{name}")
+    raise AttributeError(f"module 'pmlkit' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def bundled(name=None):
+    """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of a recording, with or without ``.trace``.
+
+    Returns
+    -------
+    Path or list of str
+        The path of the recording of that name; without a name, the names that there are.
+
+    Raises
+    ------
+    TraceNotFound
+        If there is none of that name.
+    """
+    folder = Path(os.environ.get("PMLKIT_DATA") or Path(__file__).parent.parent / "data")
+    paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}
+    if name is None:
+        return list(paths)
+    stem = str(name).removesuffix(".trace")
+    if stem not in paths:
+        from pmlkit.errors import TraceNotFound
+
+        there = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
+        raise TraceNotFound(folder / f"{stem}.trace", f"the recordings there are: {there}")
+    return paths[stem]

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deep check of a trace: every file's digest, every count, every rule of the format."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+from pmlkit import consistency, manifest
+from pmlkit.consistency import first_fault
+from pmlkit.errors import TraceDamaged
+from pmlkit.kinds import KINDS, Kind
+from pmlkit.parquet import verify
+from pmlkit.schema import ENTRIES
+
+
+def check_trace(trace):
+    """Check a trace; see `pmlkit.trace.Trace.check`."""
+    _check_files(trace)
+    scan = _Scan(trace)
+    for batch in trace.iter_entries():
+        scan.add(batch)
+    scan.finish()
+    return {
+        "entries": trace.meta.entries,
+        "rounds": trace.n_rounds,
+        "batches": len(trace.batches),
+        "lost": trace.meta.lost,
+        "files": len(trace.files) + 1,
+        "bytes": sum(seal["bytes"] for seal in trace.files.values()),
+        "bytes_per_entry": round(trace.bytes_per_entry, 3),
+        "duration_ns": trace.duration_ns,
+        "complete": trace.meta.complete,
+        "pml": check_trace(trace.pml) if trace.pml_is_nested else None,
+    }
+
+
+def _check_files(trace):
+    for name, seal in trace.files.items():
+        verify(trace.path, name, seal)
+    for pattern in ("*.parquet", "entries/*.parquet"):
+        for file in sorted(trace.path.glob(pattern)):
+            name = file.relative_to(trace.path).as_posix()
+            if name not in trace.files:
+                raise TraceDamaged(trace.path, name, f"is not one that {manifest.NAME} lists")
+
+
+class _Scan:
+    """One pass over the entries, row group by row group."""
+
+    def __init__(self, trace):
+        self.trace = trace
+        self.limit = trace.meta.gfn_limit
+        self.kinds = np.isin(np.arange(256), [int(kind) for kind in KINDS[trace.meta.kind]])
+        self.batch_rows = trace.table("batches")
+        self.per_round, self.per_batch = Counter(), Counter()
+        self.open_round = ENTRIES.empty_table()  # what the last round may go on with
+
+    def add(self, batch):
+        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        if not batch.num_rows:
+            return
+        self._refuse(
+            self._order_fault(columns),
+            self._batch_fault(columns),
+            self._value_fault(columns),
+        )
+        for counter, name in ((self.per_round, "round"), (self.per_batch, "batch")):
+            values, counts = np.unique(columns[name], return_counts=True)
+            counter.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        self._add_rounds(batch, columns["round"])
+
+    def _order_fault(self, columns):
+        for name in ("round", "batch"):
+            values = columns[name]
+            last = max((self.per_round if name == "round" else self.per_batch), default=0)
+            if values[0] < last or (values[1:] < values[:-1]).any():
+                return f"holds entries whose {name} falls"
+        return None
+
+    def _batch_fault(self, columns):
+        rows = self.batch_rows
+        if columns["batch"][-1] >= len(rows):
+            return f"holds entries of batch {columns['batch'][-1]}, and there are {len(rows)}"
+        for name in ("round", "vcpu"):
+            if (rows[name].to_numpy()[columns["batch"]] != columns[name]).any():
+                return f"holds entries of another {name} than their batch"
+        return None
+
+    def _value_fault(self, columns):
+        kinds = columns["kind"][~self.kinds[columns["kind"]]]
+        if kinds.size:
+            return f"holds an entry of kind {kinds[0]}, not of a trace of {self.trace.meta.kind}"
+        highest = int(columns["gfn"].max())
+        if self.limit is not None and highest >= self.limit:
+            return f"holds frame {highest}, and the memory map ends at {self.limit}"
+        return None
+
+    def _add_rounds(self, batch, rounds):
+        if self.trace.meta.kind != "access":
+            return
+        # Whole rounds are judged; the last one may go on in the next row group.
+        cut = int(np.searchsorted(rounds, rounds[-1]))
+        pieces = [self.open_round, pa.Table.from_batches([batch])]
+        if rounds[-1] == (self.open_round["round"][0].as_py() if len(self.open_round) else -1):
+            self.open_round = pa.concat_tables(pieces)
+            return
+        whole = pa.concat_tables([self.open_round, pieces[1].slice(0, cut)])
+        self._refuse(access_fault(whole))
+        self.open_round = pieces[1].slice(cut)
+
+    def finish(self):
+        """Judge the last round, and compare the counts with the tables."""
+        if self.trace.meta.kind == "access":
+            self._refuse(access_fault(self.open_round))
+        rounds = self.trace.table("rounds")
+        fault = consistency.tables_fault(rounds, self.batch_rows, self.per_round, self.per_batch)
+        if fault:
+            raise TraceDamaged(
+                self.trace.path, "rounds.parquet or batches.parquet", f"is wrong: {fault}"
+            )
+        for name in ("entries", "lost"):
+            stated, summed = getattr(self.trace.meta, name), consistency.total(rounds[name])
+            if stated != summed:
+                why = f"says {name} {stated}, and the rounds have {summed}"
+                raise TraceDamaged(self.trace.path, manifest.NAME, why)
+
+    def _refuse(self, *faults):
+        if fault := first_fault(*faults):
+            raise TraceDamaged(self.trace.path, "entries", fault)
+
+
+def access_fault(table):
+    """Check whole rounds of an access trace.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Entries (`schema.ENTRIES`), in order.
+
+    Returns
+    -------
+    str or None
+        What is wrong: an entry twice in a round, or executed frames not at its end by number.
+    """
+    rounds, gfn, kind = (table[name].to_numpy() for name in ("round", "gfn", "kind"))
+    order = np.lexsort((gfn, kind, rounds))
+    keys = [column[order] for column in (rounds, gfn, kind)]
+    twice = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    if twice.any():
+        row = np.flatnonzero(twice)[0]
+        facts = ", ".join(
+            f"{n} {k[row]}" for n, k in zip(("round", "gfn", "kind"), keys, strict=True)
+        )
+        return f"holds an entry twice: {facts}"
+    executed = kind == Kind.EXEC
+    same = rounds[1:] == rounds[:-1]
+    ordered = executed[1:] & (~executed[:-1] | (gfn[1:] > gfn[:-1]))
+    wrong = same & executed[:-1] & ~ordered
+    if wrong.any():
+        where = rounds[np.flatnonzero(wrong)[0]]
+        return f"has executed frames in round {where} that are not at its end, in order"
+    return None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to hold between a trace's tables; asked by the writer, and again by `Trace.check`.
+
+Each checker gives None, or one line that says what is wrong.
+"""
+
+import numpy as np
+
+from pmlkit.schema import REASONS
+
+
+def first_fault(*faults):
+    """Give the first of some checkers' answers that is a fault, or None."""
+    return next((fault for fault in faults if fault), None)
+
+
+def tables_fault(rounds, batches, per_round, per_batch):
+    """Check rounds and batches, also against the entries counted per round and per batch."""
+    return first_fault(
+        rounds_fault(rounds),
+        batches_fault(batches, len(rounds)),
+        counts_fault("round", rounds, per_round),
+        counts_fault("batch", batches, per_batch),
+        lost_fault(rounds, batches),
+    )
+
+
+def rounds_fault(rounds):
+    """Check the rounds (a pyarrow.Table of `schema.ROUNDS`)."""
+    start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
+    return first_fault(
+        _numbered("round", rounds["round"]),
+        _spans("round", rounds),
+        _where("round", start[1:] != end[:-1], "does not end where the next one starts"),
+    )
+
+
+def batches_fault(batches, n_rounds):
+    """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
+    rounds = batches["round"].to_numpy().astype(np.int64)
+    reasons = np.isin(batches["reason"].to_numpy().astype(object), REASONS)
+    return first_fault(
+        _numbered("batch", batches["batch"]),
+        _spans("batch", batches),
+        _where(
+            "batch", rounds >= n_rounds, f"belongs to a round that there is not (of {n_rounds})"
+        ),
+        _where("batch", rounds[1:] < rounds[:-1], "is of a later round than the next one"),
+        _where("batch", ~reasons, f"was drained for a reason other than {', '.join(REASONS)}"),
+    )
+
+
+def counts_fault(name, table, counter):
+    """Compare a table's column `entries` with the entries counted (a mapping, by row)."""
+    stated = table["entries"].to_numpy().astype(np.int64)
+    counted = counts(len(table), counter)
+    beyond = max(counter, default=-1)
+    if beyond >= len(table):
+        return f"there are entries of {name} {beyond}, and only {len(table)} of these are described"
+    wrong = np.flatnonzero(stated != counted)
+    if wrong.size:
+        row = wrong[0]
+        return f"{name} {row} should have {stated[row]} entries and has {counted[row]}"
+    return None
+
+
+def counts(length, counter):
+    """Spread a mapping {row: entries} over an array, shape (length,)."""
+    return np.array([counter.get(row, 0) for row in range(length)], dtype=np.int64)
+
+
+def lost_fault(rounds, batches):
+    """See that rounds and batches lost the same number of entries."""
+    by_round, by_batch = total(rounds["lost"]), total(batches["lost"])
+    if by_round != by_batch:
+        return f"the rounds lost {by_round} entries and the batches {by_batch}"
+    return None
+
+
+def total(column):
+    """Sum a column as a Python int."""
+    return int(np.sum(column.to_numpy(), dtype=np.uint64))
+
+
+def _numbered(name, column):
+    wrong = column.to_numpy() != np.arange(len(column))
+    return _where(name, wrong, "has another number: count from 0 without gaps")
+
+
+def _spans(name, table):
+    for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
+        fault = _where(
+            name, table[start].to_numpy() > table[end].to_numpy(), "ends before it starts"
+        )
+        if fault:
+            return fault
+    return None
+
+
+def _where(name, wrong, why):
+    rows = np.flatnonzero(wrong)
+    return f"{name} {rows[0]} {why}" if rows.size else None

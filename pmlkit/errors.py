@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that pmlkit raises on purpose: one family, the facts as attributes.
+
+A message is always one line, ``what is wrong: what to do about it``, fit to be shown to a user
+as it is. The facts (the path, the file inside the trace, the byte offset) are attributes too, so
+that a program need not parse the message. Only ``pmlkit.cli.main`` turns these errors into exit
+codes: 2 for a `UsageError`, 1 for the others.
+"""
+
+import errno
+import os
+
+__all__ = [
+    "GuestError",
+    "MissingTool",
+    "NeedsError",
+    "NotATrace",
+    "OutputError",
+    "OutputExists",
+    "PmlkitError",
+    "ResolutionError",
+    "SpoolDamaged",
+    "TraceDamaged",
+    "TraceNotFound",
+    "TraceVersionError",
+    "UsageError",
+    "WorkloadError",
+    "output_error",
+    "read_error",
+]
+
+
+def one_line(text):
+    """Fold any text into one line that a terminal shows as it is (no control characters)."""
+    folded = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else "?" for c in folded)
+
+
+class PmlkitError(Exception):
+    """Base of the family.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, without a final full stop.
+    hint : str, optional
+        What to do about it.
+
+    Attributes
+    ----------
+    problem, hint : str
+        The two halves of the message; `hint` is empty when there is no advice.
+    """
+
+    def __init__(self, what, hint=""):
+        self.problem = one_line(what)
+        self.hint = one_line(hint)
+        super().__init__(f"{self.problem}: {self.hint}" if self.hint else self.problem)
+
+    def __reduce__(self):
+        # Subclasses have other signatures than their message; without this, an error that
+        # crosses a process pool (joblib, Dask) could not be unpickled.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls, args, facts):
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class TraceNotFound(PmlkitError):
+    """There is nothing at the path. Attribute: `path`."""
+
+    def __init__(self, path, hint=""):
+        self.path = os.fspath(path)
+        make_one = "check the path, or make one with `pmlkit record WORKLOAD -o NAME.trace`"
+        super().__init__(f"there is no trace at {self.path}", hint or make_one)
+
+
+class NotATrace(PmlkitError):
+    """What is at the path is something else. Attributes: `path`, `why`."""
+
+    def __init__(self, path, why, hint="give the folder NAME.trace that pmlkit has written"):
+        self.path = os.fspath(path)
+        self.why = why
+        super().__init__(f"{self.path} is not a pmlkit trace ({why})", hint)
+
+
+class TraceVersionError(PmlkitError):
+    """The format version is another one. Attributes: `path`, `found`, `supported`."""
+
+    def __init__(self, path, found, supported):
+        self.path = os.fspath(path)
+        self.found = found
+        self.supported = supported
+        super().__init__(
+            f"{self.path} has format version {found}, and this pmlkit reads version {supported}",
+            "use the pmlkit that wrote it, or restore it from a copy if it is damaged",
+        )
+
+
+class TraceDamaged(PmlkitError):
+    """A file of a trace is not what was written. Attributes: `path`, `file`, `why`."""
+
+    def __init__(self, path, file, why):
+        self.path = os.fspath(path)
+        self.file = file
+        self.why = why
+        super().__init__(
+            f"the trace {self.path} is damaged: {file} {why}",
+            "restore it from a copy, or record it again",
+        )
+
+
+class SpoolDamaged(PmlkitError):
+    """A spool cannot be read any further. Attributes: `path`, `offset` (bytes), `why`."""
+
+    def __init__(self, path, offset, why, hint="`pmlkit ingest` keeps what comes before it"):
+        self.path = os.fspath(path)
+        self.offset = offset
+        self.why = why
+        super().__init__(f"the spool {self.path} is damaged at byte {offset} ({why})", hint)
+
+
+class OutputExists(PmlkitError):
+    """The output's name is taken. Attribute: `path`."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        super().__init__(f"{self.path} exists already", "give another name, or remove it first")
+
+
+class OutputError(PmlkitError):
+    """The output cannot be written. Attributes: `path`, `why`."""
+
+    def __init__(self, path, why, hint="free some space there or choose another place"):
+        self.path = os.fspath(path)
+        self.why = why
+        super().__init__(f"cannot write {self.path} ({why})", hint)
+
+
+class MissingTool(PmlkitError):
+    """A program is not installed. Attributes: `tool`, `package` (of Debian)."""
+
+    def __init__(self, tool, package):
+        self.tool = tool
+        self.package = package
+        super().__init__(f"{tool} is not installed", f"apt-get install {package}")
+
+
+class WorkloadError(PmlkitError):
+    """A workload does not exist or cannot be built. Attributes: `name`, `why`."""
+
+    def __init__(self, name, why, hint="`pmlkit record --list` names the workloads"):
+        self.name = os.fspath(name)
+        self.why = why
+        super().__init__(f"the workload {self.name} cannot be run ({why})", hint)
+
+
+class GuestError(PmlkitError):
+    """The guest panicked, hung or died. Attributes: `why`, `console_tail` (its last output)."""
+
+    def __init__(self, why, console_tail="", hint=""):
+        self.why = why
+        self.console_tail = console_tail
+        lines = [line for line in str(console_tail).splitlines() if line.strip()]
+        last = f"; its last words were: {lines[-1].strip()[:160]}" if lines else ""
+        super().__init__(
+            f"the guest failed ({why}{last})",
+            hint or "give it more memory or a longer time limit, or look at its console",
+        )
+
+
+class ResolutionError(PmlkitError):
+    """A window is below, or no multiple of, the trace's resolution.
+
+    Attributes: `asked` and `resolution` (both as given: ns, or text such as ``"10ms"``).
+    """
+
+    def __init__(self, asked, resolution):
+        self.asked = asked
+        self.resolution = resolution
+        super().__init__(
+            f"a window of {_ns(asked)} cannot be had from a trace that resolves {_ns(resolution)}",
+            f"ask for a multiple of {_ns(resolution)}, or record with a shorter --window",
+        )
+
+
+class UsageError(PmlkitError):
+    """The call itself is wrong (exit code 2)."""
+
+
+class NeedsError(PmlkitError):
+    """An analysis needs something that the trace has not. Attributes: `trace` (path), `what`."""
+
+    def __init__(self, trace, what, hint="use a trace that was collected with it"):
+        self.trace = os.fspath(getattr(trace, "path", trace))
+        self.what = what
+        super().__init__(f"the trace {self.trace} has no {what}", hint)
+
+
+def _ns(value):
+    return f"{value} ns" if isinstance(value, int) else str(value)
+
+
+_ADVICE = {
+    errno.ENOSPC: ("no space left", "free some space there or choose another place"),
+    errno.EDQUOT: (
+        "the quota is used up",
+        "free some space there or choose another place",
+    ),
+    errno.EACCES: ("not allowed", "choose a folder that you may write to"),
+    errno.EPERM: ("not allowed", "choose a folder that you may write to"),
+    errno.EROFS: (
+        "the file system is read-only",
+        "choose a folder that you may write to",
+    ),
+    errno.ENOENT: ("its folder does not exist", "make the folder first"),
+    errno.ENOTDIR: ("a part of its path is a file", "choose another place"),
+    errno.EISDIR: ("it is a folder", "give another name"),
+}
+
+
+def read_error(path, file, error):
+    """Turn an `OSError` met while reading a file of a trace into a `PmlkitError`.
+
+    Parameters
+    ----------
+    path : path-like
+        The trace, as the user gave it.
+    file : str
+        The file in it.
+    error : OSError
+        What the system said.
+
+    Returns
+    -------
+    PmlkitError
+        `TraceDamaged` if the file is not there (any more); to be raised ``from error``.
+    """
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return TraceDamaged(path, file, "is missing")
+    why = error.strerror or str(error)
+    hint = "check its permissions, and the disk that it is on"
+    return PmlkitError(f"cannot read {file} of the trace {os.fspath(path)} ({why})", hint)
+
+
+def output_error(path, error):
+    """Turn an `OSError` met while writing into an `OutputError` with fitting advice.
+
+    Parameters
+    ----------
+    path : path-like
+        What was being written: the final name, as the user gave it.
+    error : OSError
+        What the system said.
+
+    Returns
+    -------
+    OutputError
+        To be raised by the caller, ``from error``.
+    """
+    fallback = (
+        error.strerror or str(error) or type(error).__name__,
+        "choose another place",
+    )
+    why, hint = _ADVICE.get(error.errno, fallback)
+    return OutputError(path, why, hint)

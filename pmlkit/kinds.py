@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of entries: read, written, executed, or a page-table page of some level."""
+
+import enum
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+
+
+class Kind(enum.IntFlag, boundary=enum.KEEP):
+    """What happened to the frame of an entry (one byte).
+
+    In an access trace an entry has exactly one of READ, WRITE and EXEC. In a PML log it is WRITE,
+    UNKNOWN (a write; whether to data or to a page table is not known), or a page-table page:
+    ``PAGE_TABLE | level`` with its level 1 (leaf) to 5. Mind that the low bits of those are a
+    number and not flags: use `is_page_table` and `select_kinds` rather than ``&``.
+    """
+
+    UNKNOWN = 0
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+    PAGE_TABLE = 0x10
+
+
+ACCESS_KINDS = (Kind.READ, Kind.WRITE, Kind.EXEC)
+PML_KINDS = (Kind.UNKNOWN, Kind.WRITE, *(Kind.PAGE_TABLE | level for level in range(1, 6)))
+KINDS = {"access": ACCESS_KINDS, "pml": PML_KINDS}
+_LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.EXEC, "p": Kind.PAGE_TABLE}
+
+
+def is_page_table(kind):
+    """Say whether `kind` (a number, or an array of any shape) is a page-table page."""
+    return (kind & int(Kind.PAGE_TABLE)) != 0
+
+
+def page_table_level(kind):
+    """Give the level, 1 (leaf) to 5, of page-table kinds (a number or an array)."""
+    return kind & 0x0F
+
+
+def parse_kinds(kinds):
+    """Turn ``"rwx"`` (letters r, w, x, and p for page tables) or a mask into a mask.
+
+    Parameters
+    ----------
+    kinds : str, int, Kind or None
+        None stands for all kinds.
+
+    Returns
+    -------
+    Kind or None
+
+    Raises
+    ------
+    UsageError
+        If a letter or a bit is not known, or nothing is asked for.
+    """
+    if kinds is None:
+        return None
+    if isinstance(kinds, str):
+        if not kinds or set(kinds) - set(_LETTERS):
+            raise UsageError(f"the kinds {kinds!r} are not known: use letters out of r, w, x, p")
+        return Kind(sum({int(_LETTERS[letter]) for letter in kinds}))
+    mask = int(kinds)
+    if not 0 < mask <= 0x17 or mask & 0x08:
+        raise UsageError(
+            f"the kinds mask {mask} is not known: combine READ, WRITE, EXEC, PAGE_TABLE"
+        )
+    return Kind(mask)
+
+
+def select_kinds(kinds):
+    """Make the table that says of each of the 256 values of a kind whether it is asked for.
+
+    UNKNOWN goes with WRITE (it is one, of an unknown page), and PAGE_TABLE stands for every level.
+
+    Parameters
+    ----------
+    kinds : str, int, Kind or None
+        As in `parse_kinds`.
+
+    Returns
+    -------
+    ndarray of bool, shape (256,)
+        Use it as ``select_kinds("rw")[kind_column]``.
+    """
+    mask = parse_kinds(kinds)
+    if mask is None:
+        return np.ones(256, dtype=bool)
+    values = np.arange(256)
+    plain = (values & int(mask) & 0x07) != 0
+    plain[Kind.UNKNOWN] = bool(mask & Kind.WRITE)
+    return np.where(is_page_table(values), bool(mask & Kind.PAGE_TABLE), plain)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trace consists of: the columns of its tables, and its description.
+
+Nothing here reads or writes a file: `pmlkit.writer` and `pmlkit.trace` do.
+"""
+
+import dataclasses
+import datetime
+import enum
+import os
+
+import numpy as np
+import pyarrow as pa
+
+from pmlkit.errors import UsageError
+from pmlkit.kinds import KINDS, Kind
+
+__all__ = [
+    "BATCHES",
+    "ENTRIES",
+    "GUEST",
+    "REGIONS",
+    "ROUNDS",
+    "Kind",
+    "TraceMeta",
+]
+
+FORMAT = "pmlkit-trace"
+VERSION = 1
+PAGE_SIZE = 4096
+ROW_GROUP_ROWS = 1 << 20
+GROUPS_PER_FILE = 16
+REASONS = ("full", "round", "stop")
+
+
+def _schema(**types):
+    # Nothing is ever null: without that a column costs no definition levels either.
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+ENTRIES = _schema(
+    round=pa.uint32(), batch=pa.uint32(), vcpu=pa.uint16(), gfn=pa.uint64(), kind=pa.uint8()
+)
+_SPAN = {
+    "t_start_ns": pa.int64(),
+    "t_end_ns": pa.int64(),
+    "insn_start": pa.uint64(),
+    "insn_end": pa.uint64(),
+}
+ROUNDS = _schema(
+    round=pa.uint32(),
+    **_SPAN,
+    asked_ns=pa.int64(),
+    asked_insn=pa.int64(),
+    entries=pa.uint64(),
+    rearmed=pa.uint64(),
+    exits=pa.uint64(),
+    pause_ns=pa.int64(),
+    lost=pa.uint64(),
+)
+BATCHES = _schema(
+    batch=pa.uint32(),
+    round=pa.uint32(),
+    vcpu=pa.uint16(),
+    **_SPAN,
+    reason=pa.string(),
+    entries=pa.uint32(),
+    lost=pa.uint64(),
+    drain_ns=pa.int64(),
+)
+GUEST = _schema(
+    t_ns=pa.int64(),
+    insn=pa.uint64(),
+    **{
+        f"{name}_bytes": pa.int64()
+        for name in (
+            "total",
+            "free",
+            "available",
+            "cached",
+            "committed",
+            "anon",
+            "slab",
+            "allocated",
+        )
+    },
+    **{name: pa.int64() for name in ("pswpin", "pswpout", "pgmajfault", "pgfault")},
+)
+REGIONS = _schema(name=pa.string(), gfn=pa.uint64(), pages=pa.uint64())
+TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIONS}
+
+# What a writer may leave out of a table, and what then stands in it. `entries` of rounds and
+# batches is counted by the writer.
+DEFAULTS = {
+    "rounds": {
+        "insn_start": 0,
+        "insn_end": 0,
+        "asked_ns": -1,
+        "asked_insn": -1,
+        "rearmed": 0,
+        "exits": 0,
+        "pause_ns": 0,
+        "lost": 0,
+    },
+    "batches": {"vcpu": 0, "insn_start": 0, "insn_end": 0, "lost": 0, "drain_ns": 0},
+    "guest": {"insn": 0, "pswpin": 0, "pswpout": 0, "pgmajfault": 0, "pgfault": 0},
+    "regions": {},
+}
+
+
+def plain(value):
+    """Turn a value into what JSON can hold: numpy numbers, paths, tuples and dates too."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, os.PathLike):
+        return plain(os.fspath(value))
+    if isinstance(value, str):
+        # A file name may hold bytes that are no UTF-8 (surrogates in Python).
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and np.isfinite(value):
+        return value
+    raise UsageError(f"the trace's description cannot hold {value!r}: give numbers or text")
+
+
+def _dict():
+    return dataclasses.field(default_factory=dict)
+
+
+def _list():
+    return dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceMeta:
+    """The description of a trace: what ``trace.json`` says, apart from the files.
+
+    Parameters
+    ----------
+    kind : {"access", "pml"}
+        First accesses per round (what the recorder sees), or a PML log.
+    source : str
+        recorder, simulator, lab, xen or synthetic.
+    domain : dict
+        name, memory_bytes (needed), vcpus, page_size (bytes; 4096).
+    memory_map : list of dict
+        start, end (bytes, end exclusive) and type ("usable", "reserved", ...) of each range.
+    clock : dict
+        unit ("ns"), kind ("icount" or "host"), ns_per_insn (float or None).
+    period : dict
+        ns and insn: the period asked for, in one of the two; the other is None.
+    phases : list of dict
+        name, round, t_ns, insn of each start; a phase lasts until the next.
+    known : list of dict
+        phase, region, kind ("read", "written", "touched"), pages: the answers known beforehand.
+    options, overheads, host, provenance : dict
+        How it was collected, at what cost, on what, by which command and versions.
+    notes : list of str
+        What a reader should know.
+    complete : bool
+        False if the recording was cut short.
+    created : str, optional
+        ISO time; the writer fills it in. It is the only time of day in a trace.
+    lost, entries : int
+        Entries known to be lost, and held; the writer counts them.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    kind: str
+    source: str
+    domain: dict = _dict()
+    memory_map: list = _list()
+    clock: dict = _dict()
+    period: dict = _dict()
+    phases: list = _list()
+    known: list = _list()
+    options: dict = _dict()
+    overheads: dict = _dict()
+    host: dict = _dict()
+    provenance: dict = _dict()
+    notes: list = _list()
+    complete: bool = True
+    created: str | None = None
+    lost: int = 0
+    entries: int = 0
+
+    def __post_init__(self):
+        fill = {
+            "domain": {"name": "guest", "vcpus": 1, "page_size": PAGE_SIZE},
+            "clock": {"unit": "ns", "kind": "host", "ns_per_insn": None},
+            "period": {"ns": None, "insn": None},
+        }
+        for field in dataclasses.fields(self):
+            value = plain(getattr(self, field.name))
+            if field.name in fill:
+                value = fill[field.name] | value
+            object.__setattr__(self, field.name, value)
+        check_meta(self)
+
+    @property
+    def memory_bytes(self):
+        """Size of the domain's memory, bytes."""
+        return self.domain["memory_bytes"]
+
+    @property
+    def memory_pages(self):
+        """Size of the domain's memory, pages."""
+        return self.memory_bytes // self.domain["page_size"]
+
+    @property
+    def resolution_ns(self):
+        """Length of a round as asked for, ns; None if it is not known in time."""
+        ns, insn = self.period["ns"], self.period["insn"]
+        if ns is None and insn is not None and self.clock["ns_per_insn"]:
+            ns = insn * self.clock["ns_per_insn"]
+        return None if ns is None else round(ns)
+
+    @property
+    def gfn_limit(self):
+        """First frame number beyond the memory map's RAM; None without a map."""
+        ram = [r for r in self.memory_map if r["type"] in ("usable", "ram", "RAM")]
+        ends = [r["end"] for r in ram or self.memory_map]
+        return -(-max(ends) // PAGE_SIZE) if ends else None
+
+    @classmethod
+    def from_json(cls, document):
+        """Take the description out of the parsed ``trace.json`` (a dict)."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in names})
+
+    def to_json(self):
+        """Give the description as a dict that JSON can hold."""
+        return dataclasses.asdict(self)
+
+
+def check_meta(meta):
+    """Check a description's values; raise `UsageError` naming the first that is wrong."""
+    _require(meta.kind in KINDS, "kind", meta.kind, "access or pml")
+    _require(bool(meta.source) and isinstance(meta.source, str), "source", meta.source, "a name")
+    memory = meta.domain.get("memory_bytes")
+    pages = isinstance(memory, int) and memory > 0 and memory % PAGE_SIZE == 0
+    _require(pages, "domain.memory_bytes", memory, f"a multiple of {PAGE_SIZE}")
+    _require(meta.domain["page_size"] == PAGE_SIZE, "domain.page_size", meta.domain, PAGE_SIZE)
+    for name in ("ns", "insn"):
+        value = meta.period[name]
+        _require(value is None or value > 0, f"period.{name}", value, "positive, or none")
+    for name, keys in _ROWS.items():
+        for row in getattr(meta, name):
+            _require(isinstance(row, dict) and keys <= row.keys(), name, row, sorted(keys))
+    if meta.created is not None:
+        _require(
+            _is_iso(meta.created), "created", meta.created, "a time such as 2024-01-31T12:00:00"
+        )
+
+
+_ROWS = {
+    "memory_map": {"start", "end", "type"},
+    "phases": {"name", "round", "t_ns", "insn"},
+    "known": {"phase", "region", "kind", "pages"},
+}
+
+
+def _require(holds, name, value, wanted):
+    if not holds:
+        raise UsageError(f"the trace's {name} is {value!r}: it has to be {wanted}")
+
+
+def _is_iso(text):
+    try:
+        return bool(datetime.datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a trace: what it says of itself, its tables, and its entries by time, kind and region.
+
+>>> trace = Trace.open("x.trace")                             # doctest: +SKIP
+>>> trace.meta.domain["name"], trace.n_rounds, trace.duration_ns
+>>> trace.to_pandas(["gfn", "kind"], start_ns=0, end_ns=1_000_000_000, kinds="w")
+>>> for batch in trace.iter_entries(["round", "gfn"]):        # bounded memory
+...     ...
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pmlkit import manifest
+from pmlkit.entries import EntriesReader
+from pmlkit.errors import NeedsError, TraceDamaged, UsageError, read_error
+from pmlkit.kinds import Kind, select_kinds
+from pmlkit.parquet import check_size, read_table, verify
+from pmlkit.schema import ENTRIES, TABLES, TraceMeta
+from pmlkit.writer import TraceWriter
+
+__all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
+
+
+class Trace:
+    """A trace on the disk, opened by `Trace.open`.
+
+    Opening reads ``trace.json`` and compares the size of every file; a file's digest is checked
+    before its first use. No file is held open. Every method that reads raises `TraceDamaged` if a
+    file is not the one that was written.
+
+    Attributes
+    ----------
+    path : Path
+        The folder, as it was given.
+    meta : TraceMeta
+        What the trace says of itself.
+    files : dict
+        What it says of its files: by name, bytes and blake2b (and rows, rounds for entries).
+    """
+
+    def __init__(self, path, document):
+        self.path = Path(path)
+        self.files = document["files"]
+        try:
+            self.meta = TraceMeta.from_json(document)
+        except (UsageError, TypeError) as error:
+            raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
+        self._verified = set()
+        self._reader = EntriesReader(self.path, self.files, self._verify)
+
+    @classmethod
+    def open(cls, path):
+        """Open the trace at a path.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder ``NAME.trace``.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+        """
+        trace = cls(path, manifest.load(Path(path)))
+        for name, seal in trace.files.items():
+            try:
+                size = (trace.path / name).stat().st_size
+            except OSError as error:
+                raise read_error(path, name, error) from error
+            check_size(path, name, seal, size)
+        return trace
+
+    def __repr__(self):
+        meta = self.meta
+        return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
+
+    def __reduce__(self):
+        return Trace.open, (self.path,)
+
+    def __fspath__(self):
+        return str(self.path)
+
+    def _verify(self, name):
+        if name not in self._verified:
+            verify(self.path, name, self.files[name])
+            self._verified.add(name)
+
+    # The description
+
+    @property
+    def duration_ns(self):
+        """Time from the recording's start to the end of the last round, ns."""
+        return int(self._rounds["t_end_ns"].iloc[-1]) if self.n_rounds else 0
+
+    @property
+    def memory_pages(self):
+        """Size of the domain's memory, pages."""
+        return self.meta.memory_pages
+
+    @property
+    def resolution_ns(self):
+        """Length of a round as asked for, ns; None if it was not asked for in time."""
+        return self.meta.resolution_ns
+
+    @property
+    def bytes_per_entry(self):
+        """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
+        size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
+        return size / self.meta.entries if self.meta.entries else 0.0
+
+    # The tables
+
+    @property
+    def n_rounds(self):
+        """Number of rounds."""
+        return len(self._rounds)
+
+    @property
+    def rounds(self):
+        """The rounds (`schema.ROUNDS`): DataFrame, one row per round; times in ns."""
+        return self._rounds.copy(deep=False)
+
+    @property
+    def batches(self):
+        """The drained buffers (`schema.BATCHES`): DataFrame, one row per batch; times in ns."""
+        return self._batches.copy(deep=False)
+
+    @property
+    def guest(self):
+        """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
+        return None if self._guest is None else self._guest.copy(deep=False)
+
+    @property
+    def regions(self):
+        """Frames that the workload named (`schema.REGIONS`): DataFrame, one row per run of them."""
+        return self._regions.copy(deep=False)
+
+    @property
+    def phases(self):
+        """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
+        columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
+
+    @cached_property
+    def _rounds(self):
+        return self.table("rounds").to_pandas()
+
+    @cached_property
+    def _batches(self):
+        return self.table("batches").to_pandas()
+
+    @cached_property
+    def _guest(self):
+        return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
+
+    @cached_property
+    def _regions(self):
+        return self.table("regions").to_pandas()
+
+    def table(self, name):
+        """Read one of the tables (rounds, batches, guest, regions) as a `pyarrow.Table`."""
+        file = f"{name}.parquet"
+        if name not in TABLES:
+            raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
+        if file not in self.files:
+            return TABLES[name].empty_table()
+        return read_table(self.path, file, self.files[file], TABLES[name])
+
+    @cached_property
+    def _pml(self):
+        # Its trace.json is one of our files, so its digest is checked like theirs.
+        self._verify(manifest.PML_FILE)
+        return Trace.open(self.path / "pml.trace")
+
+    @property
+    def pml_is_nested(self):
+        """Whether there is a PML log nested in this trace."""
+        return manifest.PML_FILE in self.files
+
+    @property
+    def pml(self):
+        """The PML log of the run: the nested trace, or this one if it is a PML log.
+
+        Raises
+        ------
+        NeedsError
+            If there is none.
+        """
+        if self.meta.kind == "pml":
+            return self
+        if not self.pml_is_nested:
+            raise NeedsError(self, "PML log", "make one with `pmlkit simulate`")
+        return self._pml
+
+    # Time and place
+
+    def rounds_between(self, start_ns=None, end_ns=None):
+        """Find the rounds that share time with ``[start_ns, end_ns)``.
+
+        Consecutive ranges that meet where a round ends have no round in common, and miss none.
+
+        Parameters
+        ----------
+        start_ns, end_ns : int, optional
+            Times since the recording's start, ns; None: from its start, to its end.
+
+        Returns
+        -------
+        (int, int)
+            The first round, and the one after the last.
+        """
+        if None not in (start_ns, end_ns) and start_ns > end_ns:
+            raise UsageError(f"the range from {start_ns} to {end_ns} ns ends before it starts")
+        starts, ends = (self._rounds[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
+        stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
+        if start_ns is None:
+            return 0, stop
+        # A round of no length (two marks at one instant) belongs to the range that starts there.
+        first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
+        return min(int(first), stop), stop
+
+    def phase_of_rounds(self):
+        """Name the phase of each round.
+
+        Returns
+        -------
+        ndarray of object (str), shape (n_rounds,)
+            A round in which a phase starts belongs to it (to the last, if several do);
+            ``""`` before the first.
+        """
+        phases = self.phases
+        names = np.array(["", *phases["name"]], dtype=object)
+        last = np.searchsorted(phases["round"].to_numpy(), np.arange(self.n_rounds), "right")
+        return names[last]
+
+    def frames(self, region):
+        """Give the frames of a region.
+
+        Parameters
+        ----------
+        region : str
+
+        Returns
+        -------
+        ndarray of uint64, sorted, distinct
+
+        Raises
+        ------
+        NeedsError
+            If the trace has no regions.
+        UsageError
+            If it has none of this name.
+        """
+        rows = self._regions[self._regions["name"] == region]
+        if not len(self._regions):
+            raise NeedsError(self, "regions", "use a workload that reports its buffers")
+        if not len(rows):
+            names = ", ".join(dict.fromkeys(self._regions["name"]))
+            raise UsageError(f"the trace {self.path} has no region {region!r}: it has {names}")
+        runs = [
+            np.arange(g, g + n, dtype=np.uint64)
+            for g, n in zip(rows["gfn"], rows["pages"], strict=True)
+        ]
+        return np.unique(np.concatenate(runs))
+
+    # The entries
+
+    def iter_entries(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+        """Iterate over the entries in log order, a row group at a time, in bounded memory.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Of round, batch, vcpu, gfn, kind; None: all.
+        start_ns, end_ns : int, optional
+            Only rounds that share time with this range (`rounds_between`), ns.
+        kinds : Kind, int or str, optional
+            Only these kinds: a mask, or letters (`kinds.select_kinds`).
+        region : str, optional
+            Only frames of this region.
+
+        Returns
+        -------
+        iterator of pyarrow.RecordBatch
+            Batches may be empty.
+        """
+        columns = list(ENTRIES.names if columns is None else columns)
+        unknown = [name for name in columns if name not in ENTRIES.names]
+        if unknown or not columns:
+            raise UsageError(f"entries have no column {unknown}: choose out of {ENTRIES.names}")
+        tests = {}
+        if kinds is not None:
+            tests["kind"] = select_kinds(kinds).__getitem__
+        if region is not None:
+            tests["gfn"] = _membership(self.frames(region))
+        first, stop = self.rounds_between(start_ns, end_ns)
+        read = [n for n in ENTRIES.names if n in columns or n in tests or n == "round"]
+        return _selected(self._reader.batches(read, first, stop), columns, tests)
+
+    def entries(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+        """Read entries as one `pyarrow.Table`; parameters as in `iter_entries`."""
+        batches = self.iter_entries(columns, start_ns, end_ns, kinds, region)
+        fields = [ENTRIES.field(name) for name in (columns or ENTRIES.names)]
+        return pa.Table.from_batches(batches, schema=pa.schema(fields))
+
+    def to_pandas(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+        """Read entries as a DataFrame; parameters as in `iter_entries`."""
+        return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
+
+    def check(self):
+        """Check every file and every count.
+
+        Returns
+        -------
+        dict
+            entries, rounds, batches, lost, files, bytes, bytes_per_entry, duration_ns, complete,
+            and pml: the same of the nested log, or None.
+
+        Raises
+        ------
+        TraceDamaged
+            Naming the first file that is wrong, and why.
+        """
+        from pmlkit.audit import check_trace
+
+        return check_trace(self)
+
+
+def _membership(frames):
+    def test(gfn):
+        place = np.minimum(np.searchsorted(frames, gfn), len(frames) - 1)
+        return frames[place] == gfn if len(frames) else np.zeros(len(gfn), dtype=bool)
+
+    return test
+
+
+def _selected(batches, columns, tests):
+    for batch in batches:
+        for name, test in tests.items():
+            batch = batch.filter(pa.array(test(batch[name].to_numpy())))
+        yield batch.select(columns)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Durations, windows, sizes and counts as people write them, and back."""
+
+import re
+from dataclasses import dataclass
+from numbers import Integral
+
+from pmlkit.errors import UsageError
+
+__all__ = [
+    "Window",
+    "check_count",
+    "format_bytes",
+    "format_ns",
+    "parse_duration_ns",
+    "parse_size_bytes",
+    "parse_window",
+]
+
+_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # the micro sign; the Greek letter is folded into it
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "min": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_SIZES = "BKMGTP"
+_NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*([a-zµ]*)")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window T, in time or in rounds of the trace; exactly one of the two is given.
+
+    Attributes
+    ----------
+    ns : int or None
+        Length in nanoseconds.
+    rounds : int or None
+        Length in rounds.
+    """
+
+    ns: int | None = None
+    rounds: int | None = None
+
+    def __post_init__(self):
+        if (self.ns is None) == (self.rounds is None):
+            raise UsageError("a Window is either in ns or in rounds: give exactly one of the two")
+        if self.length < 1:
+            raise UsageError(f"a window of {self} is empty: give more than 0, such as 1s or 5r")
+
+    @property
+    def length(self):
+        """The number that was given, ns or rounds."""
+        return self.rounds if self.ns is None else self.ns
+
+    def __str__(self):
+        return f"{self.rounds}r" if self.ns is None else format_ns(self.ns)
+
+
+def parse_duration_ns(text):
+    """Read a duration.
+
+    Parameters
+    ----------
+    text : str
+        A number and a unit (ns, us, ms, s, min, h): ``"250ms"``, ``"1.5 s"``.
+
+    Returns
+    -------
+    int
+        Nanoseconds.
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or not a whole number of nanoseconds.
+    """
+    value = _scaled(text, _NS)
+    if value is None:
+        raise UsageError(f"{str(text)!r} is not a duration: write one as 250ms, 1.5s or 10us")
+    return value
+
+
+def parse_window(text):
+    """Read a window: a duration, or a number of rounds.
+
+    Parameters
+    ----------
+    text : str, int or Window
+        ``"1s"``, ``"10ms"``; ``"5r"`` is five rounds; an int is nanoseconds; a `Window` is
+        handed back.
+
+    Returns
+    -------
+    Window
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or zero.
+    """
+    if isinstance(text, Window):
+        return text
+    if isinstance(text, int) and not isinstance(text, bool):
+        return Window(ns=text)
+    rounds = _scaled(text, {"r": 1})
+    if rounds is not None:
+        return Window(rounds=rounds)
+    ns = _scaled(text, _NS)
+    if ns is None:
+        raise UsageError(f"{str(text)!r} is not a window: write a time as 1s or 10ms, rounds as 5r")
+    return Window(ns=ns)
+
+
+def parse_size_bytes(text, bare="B"):
+    """Read a size. K, M, G, T, P are powers of 1024 whether written M, MB or MiB.
+
+    Memory comes in powers of two, and QEMU and Xen read ``256M`` so; a 400 MB that meant
+    400,000,000 bytes would not even be whole pages.
+
+    Parameters
+    ----------
+    text : str
+        ``"256M"``, ``"400MB"``, ``"1.5GiB"``.
+    bare : str
+        Unit of a number without one: ``"B"``, ``"M"``...
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or not a whole number of bytes.
+    """
+    units = {"b": 1, "": 1024 ** _SIZES.index(bare)}
+    for power, letter in enumerate(_SIZES.lower()[1:], start=1):
+        units |= dict.fromkeys((letter, f"{letter}b", f"{letter}ib"), 1024**power)
+    value = _scaled(text, units)
+    if value is None:
+        raise UsageError(f"{str(text)!r} is not a size: write one as 256M, 400MB or 1.5GiB")
+    return value
+
+
+def check_count(name, value, of_what):
+    """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer of 1 or more."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")
+
+
+def format_ns(ns, digits=6):
+    """Write a duration in its largest fitting unit: ``250 ms``. 15 digits leave nothing out."""
+    for unit in ("h", "min", "s", "ms", "us"):
+        if abs(ns) >= _NS[unit]:
+            return f"{ns / _NS[unit]:.{digits}g} {unit}"
+    return f"{ns:g} ns"
+
+
+def format_bytes(size):
+    """Write a size in its largest fitting power of 1024, four digits at most: ``1.5 GiB``."""
+    for power in range(len(_SIZES) - 1, 0, -1):
+        if abs(size) >= 1024**power:
+            return f"{size / 1024**power:.4g} {_SIZES[power]}iB"
+    return f"{size:g} B"
+
+
+def _scaled(text, units):
+    """Return the whole number of base units, or None. In integers: 0.1 s is exactly 10**8 ns."""
+    match = _NUMBER.fullmatch(str(text).strip().lower().replace("μ", "µ"))
+    if not match or match[3] not in units:
+        return None
+    fraction = match[2] or ""
+    value, rest = divmod(int(match[1] + fraction) * units[match[3]], 10 ** len(fraction))
+    if value >= 1 << 63:
+        raise UsageError(f"{text!r} is more than 64 bits can hold: give less")
+    return None if rest else value

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a trace: under another name until it is whole, then renamed; nothing half-written stays.
+
+>>> with TraceWriter("x.trace", meta) as writer:              # doctest: +SKIP
+...     writer.add_entries(round=0, batch=0, vcpu=0, gfn=[7, 9], kind=Kind.WRITE)
+...     writer.set_rounds({"round": [0], "t_start_ns": [0], "t_end_ns": [10_000_000]})
+"""
+
+import contextlib
+import dataclasses
+import datetime
+
+import pandas as pd
+
+from pmlkit import consistency, manifest
+from pmlkit.entries import EntriesWriter
+from pmlkit.errors import UsageError
+from pmlkit.parquet import HashingFile, to_table, write_table
+from pmlkit.partial import PartialFolder
+from pmlkit.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS
+
+
+class TraceWriter:
+    """Write a trace to ``PATH.partial``, which gets its name when it is complete.
+
+    A context manager: a clean exit closes (and renames), an exception aborts (and removes).
+    Memory is bounded: one row group of entries is held.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to be, ``NAME.trace``.
+    meta : TraceMeta
+        What the trace says of itself. The writer fills in `entries` and `lost`, and `created` if
+        it is None.
+    overwrite : bool
+        Replace the trace of that name, at the very end. Nothing but a trace is ever replaced.
+    row_group_rows : int
+        Entries per row group.
+    shown : path-like, optional
+        How messages name the trace, if not by `path`.
+
+    Attributes
+    ----------
+    path : Path
+        The folder to be.
+    meta : TraceMeta
+    closed : bool
+    sealed : dict or None
+        Once closed: bytes and blake2b of the trace's ``trace.json``.
+
+    Raises
+    ------
+    OutputExists
+        If the name is taken (without `overwrite`, or by something that is no trace).
+    OutputError
+        If the folder cannot be written, the disk is full, or another process is writing it.
+        Raised by every method that writes.
+    UsageError
+        If what is added contradicts the format or itself.
+    """
+
+    def __init__(self, path, meta, overwrite=False, *, row_group_rows=ROW_GROUP_ROWS, shown=None):
+        self.meta = meta
+        self.closed = False
+        self._rows = row_group_rows
+        self._tables, self._uncounted = {}, set()
+        self._nested = self.sealed = None
+        self._folder = PartialFolder(path, overwrite, manifest.may_be_replaced, shown)
+        self.path = self._folder.final
+        with self._or_abort():
+            self._entries = EntriesWriter(self._folder.path, meta.kind, row_group_rows)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def add_entries(self, round, batch, vcpu, gfn, kind):
+        """Append entries in log order.
+
+        Parameters
+        ----------
+        round, batch, vcpu, gfn, kind : int or array_like of int, shape (n,)
+            At least one is an array; scalars stand for all n. `round` and `batch` never fall.
+        """
+        self._check_open()
+        with self._folder.writing():
+            self._entries.add(round=round, batch=batch, vcpu=vcpu, gfn=gfn, kind=kind)
+
+    def set_rounds(self, rounds):
+        """Set the rounds: a DataFrame, or what makes one, with columns of `schema.ROUNDS`.
+
+        Needed are round (0, 1, ...), t_start_ns and t_end_ns, without gaps between rounds.
+        Without `entries`, they are counted.
+        """
+        self._set("rounds", rounds)
+
+    def set_batches(self, batches):
+        """Set the batches (`schema.BATCHES`). Without them, each round is one batch.
+
+        Needed are batch (0, 1, ...), round, t_start_ns, t_end_ns and reason. Without `entries`,
+        they are counted.
+        """
+        self._set("batches", batches)
+
+    def set_guest(self, guest):
+        """Set the guest's own view (`schema.GUEST`), in order of time."""
+        self._set("guest", guest)
+
+    def set_regions(self, regions):
+        """Set the regions (`schema.REGIONS`): name, first frame, pages."""
+        self._set("regions", regions)
+
+    def _set(self, name, data):
+        self._check_open()
+        frame = pd.DataFrame(data)
+        if name in ("rounds", "batches") and "entries" not in frame and len(frame):
+            self._uncounted.add(name)
+            frame = frame.assign(entries=0)
+        self._tables[name] = to_table(name, frame)
+
+    def set_phases(self, phases):
+        """Set the phases: a list of {name, round, t_ns, insn}, in order of time."""
+        rows = [{"insn": -1, **row} for row in phases]
+        for name in ("round", "t_ns"):
+            values = [row.get(name, 0) for row in rows]
+            if values != sorted(values):
+                raise UsageError(f"the phases' {name} falls: give phases in order of time")
+        self.replace_meta(phases=rows)
+
+    def note(self, text):
+        """Add a line to the notes."""
+        self.replace_meta(notes=[*self.meta.notes, text])
+
+    def replace_meta(self, **changes):
+        """Change fields of the description; it is written last."""
+        self._check_open()
+        if changes.get("kind", self.meta.kind) != self.meta.kind:
+            raise UsageError("a trace cannot change its kind: open another writer")
+        self.meta = dataclasses.replace(self.meta, **changes)
+
+    def pml(self, meta):
+        """Start the nested PML log, and give its writer (closed with this one, if not before).
+
+        Parameters
+        ----------
+        meta : TraceMeta
+            Of kind ``"pml"``.
+
+        Returns
+        -------
+        TraceWriter
+        """
+        self._check_open()
+        if meta.kind != "pml" or self.meta.kind == "pml" or self._nested is not None:
+            raise UsageError("only an access trace holds another trace: one, of kind pml")
+        place, shown = self._folder.path / "pml.trace", self._folder.shown / "pml.trace"
+        self._nested = TraceWriter(place, meta, row_group_rows=self._rows, shown=shown)
+        return self._nested
+
+    def close(self):
+        """Finish the trace and give it its name. Closing twice does no harm."""
+        if self.closed:
+            return
+        with self._or_abort():
+            self._finish()
+            self._folder.commit()
+        self.closed = True
+
+    def abort(self):
+        """Remove what has been written. After `close` this does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._nested is not None:
+            self._nested.abort()
+        with contextlib.suppress(Exception):
+            self._entries.abort()
+        self._folder.discard()
+
+    @contextlib.contextmanager
+    def _or_abort(self):
+        try:
+            with self._folder.writing():
+                yield
+        except BaseException:
+            self.abort()
+            raise
+
+    def _finish(self):
+        nested = self._finish_nested()
+        self._entries.close()
+        tables = self._finish_tables()
+        files = {
+            f"{name}.parquet": write_table(self._folder.path / f"{name}.parquet", table)
+            for name, table in tables.items()
+        }
+        files = dict(sorted({**files, **self._entries.files, **nested}.items()))
+        self.sealed = self._write_manifest(tables["rounds"], files)
+
+    def _finish_nested(self):
+        if self._nested is None:
+            return {}
+        self._nested.close()
+        if self._nested.sealed is None:
+            raise UsageError("the nested PML log was aborted: abort this trace too")
+        return {manifest.PML_FILE: self._nested.sealed}
+
+    def _finish_tables(self):
+        given = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
+        if "batches" not in given:
+            given["batches"] = to_table("batches", _one_batch_per_round(given["rounds"]))
+            self._uncounted.add("batches")
+        counters = {"rounds": self._entries.per_round, "batches": self._entries.per_batch}
+        for name in self._uncounted:
+            given[name] = _with_counts(given[name], counters[name])
+        fault = consistency.tables_fault(given["rounds"], given["batches"], *counters.values())
+        if fault:
+            raise UsageError(f"the tables of {self._folder.shown} contradict each other: {fault}")
+        return given
+
+    def _write_manifest(self, rounds, files):
+        now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
+        totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
+        created = self.meta.created or now
+        self.meta = dataclasses.replace(self.meta, created=created, **totals)
+        sink = HashingFile(self._folder.path / manifest.NAME)
+        with contextlib.closing(sink):
+            sink.write(manifest.seal({**self.meta.to_json(), "files": files}))
+        return sink.seal()
+
+    def _check_open(self):
+        if self.closed:
+            raise UsageError(f"the writer of {self._folder.shown} is closed: open another one")
+
+
+def _one_batch_per_round(rounds):
+    spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end", "lost", "entries"]
+    frame = rounds.select(["round", *spans]).to_pandas()
+    return frame.assign(batch=frame["round"], reason="round")
+
+
+def _with_counts(table, counter):
+    column = table.schema.get_field_index("entries")
+    values = consistency.counts(len(table), counter)
+    field = table.schema.field(column)
+    return table.set_column(column, field, [values.astype(field.type.to_pandas_dtype())])

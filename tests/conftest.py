@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may use."""
+
+import pytest
+from factories import make_trace as write_trace
+from hypothesis import settings
+
+from pmlkit.trace import Trace
+
+# The machines that run this are slow and busy: what takes long here is no defect.
+settings.register_profile("pmlkit", deadline=None)
+settings.load_profile("pmlkit")
+
+
+@pytest.fixture
+def make_trace(tmp_path):
+    """A function that writes a small trace into the test's folder and opens it.
+
+    Parameters as of `factories.make_trace`; `path` is a name in the folder.
+    """
+
+    def make(path="x.trace", *args, **options):
+        return Trace.open(write_trace(tmp_path / path, *args, **options))
+
+    return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Traces of tests need not survive a power cut, and fsync is what writing them costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield

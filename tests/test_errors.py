@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error is one line that says what and what to do, with its facts as attributes."""
+
+import errno
+import os
+import pickle
+
+import pytest
+
+from pmlkit import errors
+from pmlkit.errors import PmlkitError, one_line, output_error, read_error
+
+SAMPLES = [
+    (errors.TraceNotFound("a.trace"), {"path": "a.trace"}),
+    (errors.NotATrace("a", "it is a file"), {"path": "a", "why": "it is a file"}),
+    (errors.TraceVersionError("a", 7, 1), {"path": "a", "found": 7, "supported": 1}),
+    (
+        errors.TraceDamaged("a", "rounds.parquet", "is missing"),
+        {"path": "a", "file": "rounds.parquet", "why": "is missing"},
+    ),
+    (errors.SpoolDamaged("a", 12, "cut"), {"path": "a", "offset": 12, "why": "cut"}),
+    (errors.OutputExists("a"), {"path": "a"}),
+    (errors.OutputError("a", "no space left"), {"path": "a", "why": "no space left"}),
+    (errors.MissingTool("gcc", "gcc"), {"tool": "gcc", "package": "gcc"}),
+    (errors.WorkloadError("nope", "no such file"), {"name": "nope", "why": "no such file"}),
+    (
+        errors.GuestError("it panicked", "one\nKernel panic - not syncing\n\n"),
+        {"why": "it panicked", "console_tail": "one\nKernel panic - not syncing\n\n"},
+    ),
+    (errors.ResolutionError(5, 10), {"asked": 5, "resolution": 10}),
+    (errors.NeedsError("a.trace", "guest's view"), {"trace": "a.trace", "what": "guest's view"}),
+    (errors.UsageError("that is wrong", "do this"), {"hint": "do this"}),
+]
+
+
+@pytest.mark.parametrize(("error", "facts"), SAMPLES, ids=lambda v: type(v).__name__)
+def test_facts_are_attributes_and_survive_a_process_boundary(error, facts):
+    for twin in (error, pickle.loads(pickle.dumps(error))):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert {name: getattr(twin, name) for name in facts} == facts
+
+
+@pytest.mark.parametrize("error", [e for e, _ in SAMPLES], ids=lambda e: type(e).__name__)
+def test_the_message_is_one_line_of_what_and_what_to_do(error):
+    assert isinstance(error, PmlkitError)
+    assert str(error) == f"{error.problem}: {error.hint}"
+    assert error.problem
+    assert error.hint
+    assert str(error).isprintable()
+
+
+def test_every_error_is_sampled_here():
+    family = {n for n in errors.__all__ if isinstance(getattr(errors, n), type)} - {"PmlkitError"}
+    assert {type(error).__name__ for error, _ in SAMPLES} == family
+
+
+def test_the_installation_command_is_the_hint():
+    assert str(errors.MissingTool("gcc", "gcc")) == "gcc is not installed: apt-get install gcc"
+
+
+def test_a_guest_error_shows_the_last_words():
+    error = errors.GuestError("it panicked", "booting\nKernel panic - not syncing\n")
+    assert "its last words were: Kernel panic - not syncing" in str(error)
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert one_line("a\n\tb\x1b[31m\udcff\x00") == "a b?[31m??"
+    assert str(errors.TraceNotFound("x\n\x1b]0;evil")).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, ("no space left", "free some space")),
+        (errno.EACCES, ("not allowed", "that you may write to")),
+        (errno.EROFS, ("read-only", "that you may write to")),
+        (errno.ENOENT, ("folder does not exist", "make the folder")),
+        (errno.ENOTDIR, ("a part of its path is a file", "another place")),
+        (errno.EIO, ("Input/output error", "another place")),
+    ],
+)
+def test_an_os_error_while_writing_becomes_advice(code, words):
+    error = output_error("out.trace", OSError(code, os.strerror(code)))
+    assert isinstance(error, errors.OutputError)
+    assert error.path == "out.trace"
+    assert all(word in str(error) for word in words)
+
+
+def test_an_os_error_while_reading():
+    gone = read_error("a.trace", "rounds.parquet", FileNotFoundError(errno.ENOENT, "gone"))
+    assert isinstance(gone, errors.TraceDamaged)
+    denied = read_error("a.trace", "rounds.parquet", PermissionError(errno.EACCES, "denied"))
+    assert not isinstance(denied, errors.TraceDamaged)
+    assert "rounds.parquet" in str(denied)
+    assert "denied" in str(denied)
