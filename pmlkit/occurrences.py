@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working-set kernels: arrays in, arrays out, nothing known of traces or hypervisors.
+
+All of them stand on one idea. Sort the uses by page, once, so that the uses of a page are
+neighbours. The page is in the working set of k rounds and threshold m at the end of round t if and
+only if the m-th latest of its uses up to t is later than t - k. Use i, in round o[i], decides this
+until the page's next use, so it puts the page into the set
+
+    from round o[i]  up to, and without, round  min(o[i+1], o[i-m+1] + k).
+
+Adding these intervals up gives W(t, k) at every round t at once; adding up their lengths, which
+are piecewise linear in k, gives the mean of W for every k at once.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pmlkit.units import check_count
+
+__all__ = [
+    "Occurrences",
+    "cumulative_distinct",
+    "gap_counts",
+    "gaps",
+    "mean_sizes",
+    "miss_counts",
+    "occurrences",
+    "plateau",
+    "sliding",
+    "stable_order",
+    "tumbling",
+    "use_counts",
+]
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """The uses of pages, sorted by page and, within a page, by round.
+
+    Attributes
+    ----------
+    gfn : ndarray of uint64, shape (uses,)
+    round : ndarray of int64, shape (uses,)
+        From 0 to ``n_rounds - 1``; equal neighbours are two uses in one round.
+    n_rounds : int
+        Rounds observed, those without any use included.
+    """
+
+    gfn: np.ndarray
+    round: np.ndarray
+    n_rounds: int
+
+    def __len__(self):
+        return len(self.round)
+
+    @cached_property
+    def hold(self):
+        """Rounds from each use to the page's next one, or to the end (int64, shape (uses,))."""
+        following = np.full(len(self), self.n_rounds)
+        same = np.flatnonzero(_same_page(self.gfn, 1))
+        following[same] = self.round[same + 1]
+        return following - self.round
+
+    def select(self, mask):
+        """Return the uses where `mask` (bool, shape (uses,)) is true."""
+        return Occurrences(self.gfn[mask], self.round[mask], self.n_rounds)
+
+    def restrict(self, frames):
+        """Return the uses of the pages in `frames` (any array of gfns)."""
+        return self.select(np.isin(self.gfn, np.asarray(frames, np.uint64)))
+
+    def between(self, first, stop):
+        """Return the uses in rounds `first` (its new round 0) to `stop`, which is left out."""
+        keep = (self.round >= first) & (self.round < stop)
+        return Occurrences(self.gfn[keep], self.round[keep] - first, stop - first)
+
+
+def occurrences(rounds, gfns, n_rounds, distinct=False):
+    """Sort uses by page.
+
+    Parameters
+    ----------
+    rounds : array of int, shape (entries,)
+        The round of each entry, never decreasing, counted from 0.
+    gfns : array of int, shape (entries,)
+    n_rounds : int
+        Rounds observed.
+    distinct : bool
+        Count a page once per round (an access trace says the same use once per kind).
+
+    Returns
+    -------
+    Occurrences
+    """
+    rounds = np.asarray(rounds, np.int64)
+    gfns = np.asarray(gfns, np.uint64)
+    order = stable_order(gfns)
+    found = Occurrences(gfns[order], rounds[order], int(n_rounds))
+    if not distinct or len(found) == 0:
+        return found
+    again = _same_page(found.gfn, 1) & (found.round[1:] == found.round[:-1])
+    return found.select(np.concatenate(([True], ~again)))
+
+
+def stable_order(keys):
+    """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can.
+
+    Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
+    index in the low bits of the value, the plain sort is both; keys that leave no room for it
+    take the slow way.
+    """
+    if len(keys) < 2:
+        return np.arange(len(keys))
+    bits = int(len(keys) - 1).bit_length()
+    if int(keys.max()).bit_length() + bits > 64:
+        return np.argsort(keys, kind="stable")
+    packed = (keys << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def sliding(occ, k, min_count=1):
+    """Return W(t, k) at the end of every round: the pages used `min_count` times in `k` rounds.
+
+    Parameters
+    ----------
+    occ : Occurrences
+    k, min_count : int
+        Window in rounds; the threshold m.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rounds,)
+        Pages. The first ``k - 1`` windows are shorter: they reach back to round 0.
+    """
+    check_count("k", k, "rounds")
+    span = _spans(occ, min_count)
+    # A use that does not count stays for no time, and what it adds cancels out.
+    length = np.clip(min(k, occ.n_rounds) - span, 0, occ.hold)
+    size = occ.n_rounds + 1
+    steps = np.bincount(occ.round, minlength=size) - np.bincount(occ.round + length, minlength=size)
+    return np.cumsum(steps)[: occ.n_rounds]
+
+
+def tumbling(occ, k, min_count=1):
+    """Return the working set of each of the consecutive windows of `k` rounds.
+
+    Returns
+    -------
+    ndarray of int64, shape (ceil(n_rounds / k),)
+        Pages. If `k` does not divide `n_rounds`, the last window is the shorter rest.
+    """
+    check_count("k", k, "rounds")
+    sizes = sliding(occ, k, min_count)[k - 1 :: k]
+    rest = occ.n_rounds % k
+    if rest == 0:
+        return sizes
+    tail = occ.between(occ.n_rounds - rest, occ.n_rounds)
+    return np.append(sizes, sliding(tail, rest, min_count)[-1])
+
+
+def mean_sizes(occ, min_count=1):
+    """Return the mean of W(t, k) for every k at once.
+
+    Returns
+    -------
+    all_rounds : ndarray of float, shape (n_rounds + 1,)
+        At index k the mean over every round t, the first ``k - 1`` shorter windows included.
+        This is the mean of Denning and Schwartz, whose difference over k counts misses.
+    full : ndarray of float, shape (n_rounds + 1,)
+        At index k the mean over the rounds whose window has all of its k rounds; NaN at k = 0.
+    """
+    n = occ.n_rounds
+    span = _spans(occ, min_count)
+    # A use adds 0 up to k = span, then one more per round of k, up to hold in all.
+    ends = np.minimum(span + occ.hold, n)
+    bends = np.bincount(span, minlength=n + 1) - np.bincount(ends, minlength=n + 1)
+    total = np.concatenate(([0], np.cumsum(np.cumsum(bends))[:n]))
+    # A window that is cut short by the start holds what was counted since the start.
+    since_start = np.cumsum(sliding(occ, n, min_count)) if n else np.zeros(0, np.int64)
+    k = np.arange(1, n + 1)
+    short = np.concatenate(([0], since_start))[:n]
+    full = np.concatenate(([np.nan], (total[1:] - short) / (n - k + 1)))
+    return total / max(n, 1), full
+
+
+def miss_counts(occ):
+    """Return, for every window k, how many uses found their page outside of the working set.
+
+    Use i of a page misses if it is the page's first, or if more than k rounds have passed since
+    the one before.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rounds + 1,)
+        Misses at index k; at k = 0 every use misses but repetitions within one round.
+    """
+    return len(occ) - np.cumsum(gap_counts(occ))
+
+
+def gaps(occ):
+    """Return the pairs of successive uses of one page.
+
+    Returns
+    -------
+    earlier, later : ndarrays of int64, shape (pairs,)
+        Their rounds.
+    """
+    same = np.flatnonzero(_same_page(occ.gfn, 1))
+    return occ.round[same], occ.round[same + 1]
+
+
+def gap_counts(occ):
+    """Return the re-use histogram: at index g, the uses that come g rounds after the page's
+    previous use. int64, shape (n_rounds + 1,); index 0 counts repetitions in one round.
+    """
+    earlier, later = gaps(occ)
+    return np.bincount(later - earlier, minlength=occ.n_rounds + 1)
+
+
+def use_counts(occ):
+    """Return the uses of each page.
+
+    Returns
+    -------
+    gfns : ndarray of uint64, shape (pages,)
+        Ascending.
+    uses : ndarray of int64, shape (pages,)
+    """
+    starts = _starts(occ.gfn)
+    return occ.gfn[starts], np.diff(np.append(starts, len(occ)))
+
+
+def cumulative_distinct(occ):
+    """Return the distinct pages used since the start, at the end of every round (int64)."""
+    firsts = occ.round[_starts(occ.gfn)]
+    return np.cumsum(np.bincount(firsts, minlength=occ.n_rounds))[: occ.n_rounds]
+
+
+def plateau(distinct, stable):
+    """Follow the plateau estimator of Bitchebe et al. (VEE'21).
+
+    The estimate is ``distinct[t]``, the number of distinct pages logged since the start, once it
+    has not changed for the stability time w.
+
+    Parameters
+    ----------
+    distinct : array of int, shape (n_rounds,)
+        From `cumulative_distinct`.
+    stable : int
+        The stability time w in rounds, 1 or more: rounds in a row without a new page.
+
+    Returns
+    -------
+    ndarray of float, shape (n_rounds,)
+        What the estimator says at the end of each round: the latest plateau, and NaN before the
+        first. Its first number is the published estimate.
+    """
+    check_count("stable", stable, "rounds")
+    distinct = np.asarray(distinct)
+    reached = np.flatnonzero(distinct[stable:] == distinct[:-stable]) + stable
+    latest = np.full(len(distinct), -1)
+    latest[reached] = reached
+    latest = np.maximum.accumulate(latest)
+    return np.where(latest >= 0, distinct[latest], np.nan)
+
+
+def _spans(occ, min_count):
+    """Return how far back, in rounds, the m-th latest use of its page lies from each use.
+
+    Those with fewer uses up to then get ``n_rounds``, for which no window is long enough.
+    """
+    check_count("min_count", min_count, "uses")
+    if min_count == 1:
+        return np.zeros_like(occ.round)
+    back = min_count - 1
+    span = np.full_like(occ.round, occ.n_rounds)
+    np.subtract(
+        occ.round[back:], occ.round[:-back], out=span[back:], where=_same_page(occ.gfn, back)
+    )
+    return span
+
+
+def _same_page(gfn, distance):
+    """Say for each use but the last `distance` whether the one `distance` later is of its page."""
+    return gfn[distance:] == gfn[: max(len(gfn) - distance, 0)]
+
+
+def _starts(gfn):
+    """Return the index of each page's first use."""
+    return np.flatnonzero(np.concatenate(([True], ~_same_page(gfn, 1)))[: len(gfn)])

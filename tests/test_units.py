@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmlkit import units
+from pmlkit.errors import UsageError
+from pmlkit.units import Window
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("250ms", 250_000_000),
+        ("1s", 10**9),
+        ("1.5 s", 1_500_000_000),
+        ("0.1s", 10**8),
+        ("10us", 10_000),
+        ("10µs", 10_000),  # micro sign
+        ("10μs", 10_000),  # Greek mu
+        ("7ns", 7),
+        ("2min", 120 * 10**9),
+        ("1h", 3600 * 10**9),
+        (" 3 MS ", 3_000_000),
+        ("0s", 0),
+    ],
+)
+def test_durations(text, ns):
+    assert units.parse_duration_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "10", "-1s", "1 fortnight", "1e3s", "0.5ns", "1.s", "5r", "nan s", "1s 2ms"]
+)
+def test_what_is_no_duration_is_refused_with_an_example(text):
+    with pytest.raises(UsageError, match="250ms"):
+        units.parse_duration_ns(text)
+
+
+def test_windows():
+    assert units.parse_window("10ms") == Window(ns=10_000_000)
+    assert units.parse_window("5r") == Window(rounds=5)
+    assert units.parse_window(10**9) == Window(ns=10**9)
+    assert units.parse_window(Window(rounds=2)) == Window(rounds=2)
+    assert [str(units.parse_window(t)) for t in ("1000ms", "5r")] == ["1 s", "5r"]
+
+
+@pytest.mark.parametrize("text", ["0s", "0r", "5", "r", "1.5r", "-5r", 0, -3, None, True, 1.5])
+def test_what_is_no_window_is_refused_with_an_example(text):
+    with pytest.raises(UsageError, match="5r"):
+        units.parse_window(text)
+
+
+def test_a_window_is_either_time_or_rounds():
+    for both_or_none in ({}, {"ns": 1, "rounds": 1}):
+        with pytest.raises(UsageError, match="exactly one"):
+            Window(**both_or_none)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("256M", 256 << 20),
+        ("400MB", 400 << 20),
+        ("400MiB", 400 << 20),
+        ("1.5G", 3 << 29),
+        ("4k", 4096),
+        ("2T", 2 << 40),
+        ("4096", 4096),
+        ("512B", 512),
+    ],
+)
+def test_sizes(text, size):
+    assert units.parse_size_bytes(text) == size
+
+
+def test_the_unit_of_a_bare_number_is_the_callers():
+    assert units.parse_size_bytes("256", bare="M") == 256 << 20
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1M", "1X", "0.3B", "1MM"])
+def test_what_is_no_size_is_refused_with_an_example(text):
+    with pytest.raises(UsageError, match="256M"):
+        units.parse_size_bytes(text)
+
+
+@pytest.mark.parametrize(
+    "read", [units.parse_duration_ns, units.parse_window, units.parse_size_bytes]
+)
+def test_what_no_machine_counts_is_refused(read):
+    for text in ("9999999999h", "9" * 20 + "r", "9999999P"):
+        with pytest.raises(UsageError):
+            read(text)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1", None])
+def test_what_is_no_count_is_refused(wrong):
+    units.check_count("m", 1, "uses")
+    with pytest.raises(UsageError, match="m is .*uses, 1 or more"):
+        units.check_count("m", wrong, "uses")
+
+
+def test_formats():
+    assert units.format_bytes(0) == "0 B"
+    assert units.format_bytes(1023) == "1023 B"
+    assert units.format_bytes(400 << 20) == "400 MiB"
+    assert units.format_bytes(3 << 29) == "1.5 GiB"
+    assert units.format_ns(0) == "0 ns"
+    assert units.format_ns(250_000_000) == "250 ms"
+    assert units.format_ns(1_500_000_000) == "1.5 s"
+    assert units.format_ns(90 * 10**9) == "1.5 min"
+
+
+@given(st.integers(0, 10**15))
+def test_a_formatted_value_reads_back_within_its_digits(value):
+    try:
+        ns = units.parse_duration_ns(units.format_ns(value))
+    except UsageError:  # rounding may leave a fraction of a nanosecond, below 1 us never
+        assert value >= 1000
+    else:
+        assert abs(ns - value) <= 1e-5 * value
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["ns", "us", "ms", "s", "min", "h"]))
+def test_whole_numbers_scale_exactly(number, unit):
+    one = units.parse_duration_ns(f"1{unit}")
+    assert units.parse_duration_ns(f"{number}{unit}") == number * one
