@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where traces come from. A source knows how to observe, and nothing of working sets.
+
+- `pmlkit.sources.recorder`: a real Linux guest under QEMU; every frame that it reads, writes or
+  executes, and the log of an emulated PML
+- `pmlkit.sources.simulator`: a software PML over a recorded access trace
+"""

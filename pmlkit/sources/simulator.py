@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A software PML over a recorded access trace.
+
+It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.sources.pml_log`)
+and adds what the exits, drains and re-arms would have cost. With the defaults its log is that of
+the recorder's own emulated PML, entry by entry.
+
+What it cannot know: an access trace has the first write of each window (the trace's round) only.
+A page that is re-armed in the middle of a window and written again in it is not logged again,
+so with ``rearm="flush"`` the counts are a lower bound, tight for windows that are short against
+the time that a buffer takes to fill. The processor's own writes to page tables are in the log only
+if the recorder saw them. No entry depends on the costs: the guest does not run slower here.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.kinds import Kind
+from pmlkit.sources.pml_log import REARM, pml_log
+from pmlkit.trace import Trace
+from pmlkit.units import check_count
+from pmlkit.writer import TraceWriter
+
+__all__ = ["PmlModel", "simulate"]
+
+
+@dataclass(frozen=True)
+class PmlModel:
+    """What PML does, and what it costs.
+
+    Parameters
+    ----------
+    buffer_entries : int
+        Entries of a buffer; 512 in hardware (4 KiB of 8 bytes).
+    buffers : {1, 2}
+        With two, a full one is changed for the other (two VMWRITEs) and drained while the guest
+        runs on: shorter exits, not fewer. It is assumed that it is drained before the other fills.
+    rearm : {"round", "flush", "never"}
+        When a logged page may be logged again: after the end of the round, or once its buffer has
+        been drained (at the latest then, too), or not at all.
+    rounds_per_round : int
+        Rounds of the access trace that make one round of the log: T in units of the resolution.
+    exit_ns : int
+        A VM exit and entry, with the VMREAD of the index. 940 ns for the VMREAD (OoH, SC'22), and
+        1200 ns, an assumption, for leaving the guest and entering it.
+    reset_ns : int
+        Setting the index back: a VMWRITE of 800 ns (OoH, SC'22).
+    switch_ns : int
+        Changing the buffer instead: two VMWRITEs, address and index (OoH, SC'22).
+    drain_ns_per_entry : int
+        Reading an entry and setting its bit: an assumption.
+    rearm_ns_per_entry : int
+        Finding the page in the EPT and clearing its dirty flag: an assumption.
+    invept_ns : int
+        The INVEPT after a re-arm, without the TLB misses that follow: an assumption.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
+    """
+
+    buffer_entries: int = 512
+    buffers: int = 1
+    rearm: str = "round"
+    rounds_per_round: int = 1
+    exit_ns: int = 2_140
+    reset_ns: int = 800
+    switch_ns: int = 1_600
+    drain_ns_per_entry: int = 50
+    rearm_ns_per_entry: int = 50
+    invept_ns: int = 500
+
+    def __post_init__(self):
+        check_count("buffer_entries", self.buffer_entries, "entries")
+        check_count("rounds_per_round", self.rounds_per_round, "rounds")
+        if self.buffers not in (1, 2):
+            raise UsageError(f"buffers is {self.buffers!r}: there are 1 or 2")
+        if self.rearm not in REARM:
+            raise UsageError(f"rearm is {self.rearm!r}: say one of {', '.join(REARM)}")
+        costs = {name: value for name, value in asdict(self).items() if "_ns" in name}
+        for name, value in costs.items():
+            if not isinstance(value, int) or value < 0:
+                raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
+
+
+def simulate(access, out, model=None, overwrite=False):
+    """Write the PML trace that a machine like `model` would have logged.
+
+    Parameters
+    ----------
+    access : Trace or path-like
+        An access trace.
+    out : path-like
+        The trace to write.
+    model : PmlModel, optional
+        Default: hardware's, re-armed each round.
+    overwrite : bool
+        Replace `out`.
+
+    Returns
+    -------
+    Trace
+        Of kind "pml". Between a batch's ``t_start_ns`` and ``t_end_ns`` lie its entries and the
+        moment of its drain, as closely as the access trace's own batches tell. Its last batch has
+        the reason "stop". ``pause_ns`` of a round is the time for which its guest would have stood
+        still, ``meta.overheads`` what that consists of.
+
+    Raises
+    ------
+    NeedsError
+        If `access` is a PML trace.
+    OutputExists, OutputError
+    """
+    model = model or PmlModel()
+    access = access if isinstance(access, Trace) else Trace.open(access)
+    if access.meta.kind != "access":
+        raise NeedsError(access, "accesses", "give an access trace, such as `pmlkit record` writes")
+    window, source_batch, vcpu, gfn = _writes(access)
+    log = pml_log(window, gfn, vcpu, model.buffer_entries, model.rearm, model.rounds_per_round)
+    rounds = _rounds(access, log, model)
+    batches = _batches(access, log, source_batch, rounds, model)
+    meta = _meta(access, model, _overheads(rounds, batches, access.meta.domain["vcpus"], model))
+    with TraceWriter(out, meta, overwrite=overwrite) as writer:
+        columns = (log.round[log.batch], log.batch, vcpu[log.order], gfn[log.order])
+        writer.add_entries(*columns, Kind.WRITE)
+        writer.set_rounds(rounds)
+        writer.set_batches(batches)
+        writer.set_regions(access.regions)
+        if access.guest is not None:
+            writer.set_guest(access.guest)
+    return Trace.open(out)
+
+
+def _writes(access):
+    table = access.entries(columns=["round", "batch", "vcpu", "gfn"], kinds=Kind.WRITE)
+    return [table.column(name).to_numpy() for name in ("round", "batch", "vcpu", "gfn")]
+
+
+def _rounds(access, log, model):
+    """Make the table of rounds: the access trace's, so many taken together."""
+    source, count = access.rounds, model.rounds_per_round
+    number = np.arange(len(source)) // count
+    grouped = source.groupby(number)
+    rounds = pd.DataFrame({"round": np.arange(grouped.ngroups)})
+    for name in ("t_start_ns", "insn_start"):
+        rounds[name] = grouped[name].first()
+    for name in ("t_end_ns", "insn_end"):
+        rounds[name] = grouped[name].last()
+    for name in ("asked_ns", "asked_insn"):
+        asked = grouped[name].first().to_numpy()
+        rounds[name] = np.where(asked > 0, asked * count, -1)
+    entries = np.bincount(log.round, weights=log.entries, minlength=len(rounds)).astype(np.int64)
+    rounds["entries"] = entries
+    rounds["rearmed"] = 0 if model.rearm == "never" else entries
+    rounds["exits"] = np.bincount(log.round[log.full], minlength=len(rounds))
+    rounds["lost"] = grouped["lost"].sum()
+    rounds["pause_ns"] = _pauses(rounds, access.meta.domain["vcpus"], model)
+    return rounds
+
+
+def _batches(access, log, source_batch, rounds, model):
+    """Make the table of batches, timed by the access trace's."""
+    source = access.batches.iloc[source_batch[log.first]]
+    batches = pd.DataFrame({"batch": np.arange(len(log.round)), "round": log.round})
+    batches["vcpu"] = log.vcpu
+    batches["entries"] = log.entries
+    for name in ("t_start_ns", "insn_start"):
+        batches[name] = source[name].to_numpy()
+    at_exit = access.batches.iloc[source_batch[log.trigger[log.full]]]
+    for name in ("t_end_ns", "insn_end"):
+        end = rounds[name].to_numpy()[log.round]
+        end[log.full] = at_exit[name]
+        batches[name] = end
+    last = log.round == len(rounds) - 1
+    batches["reason"] = np.where(log.full, "full", np.where(last, "stop", "round"))
+    batches["lost"] = 0
+    batches["drain_ns"] = log.entries * model.drain_ns_per_entry
+    return batches
+
+
+def _pauses(rounds, vcpus, model):
+    """Return for how long each round's guest would stand still, ns (int64, shape (rounds,)).
+
+    A full exit drains its buffer, or changes to the other. A round's end forces every vCPU out,
+    drains the rest and re-arms; two buffers change nothing about that.
+    """
+    full, pages = rounds["exits"], rounds["entries"]
+    in_full = full * model.buffer_entries
+    at_end = pages - in_full
+    pause = vcpus * (model.exit_ns + model.reset_ns) + at_end * model.drain_ns_per_entry
+    if model.buffers == 1:
+        pause += full * (model.exit_ns + model.reset_ns) + in_full * model.drain_ns_per_entry
+    else:
+        pause += full * (model.exit_ns + model.switch_ns)
+    if model.rearm == "never":
+        return pause
+    pause += model.invept_ns * (1 + (full if model.rearm == "flush" else 0))
+    off_path = in_full if model.rearm == "flush" and model.buffers == 2 else 0
+    return pause + (pages - off_path) * model.rearm_ns_per_entry
+
+
+def _overheads(rounds, batches, vcpus, model):
+    """Add up what the collection costs, ns, the parts that the guest does not wait for included."""
+    exits, ends = int(rounds["exits"].sum()), len(rounds) * vcpus
+    invepts = exits + len(rounds) if model.rearm == "flush" else len(rounds)
+    change_ns = model.switch_ns if model.buffers == 2 else model.reset_ns
+    parts = {
+        "exit_ns": (exits + ends) * model.exit_ns,
+        "reset_or_switch_ns": exits * change_ns + ends * model.reset_ns,
+        "drain_ns": int(batches["drain_ns"].sum()),
+        "rearm_ns": int(rounds["rearmed"].sum()) * model.rearm_ns_per_entry,
+        "invept_ns": 0 if model.rearm == "never" else invepts * model.invept_ns,
+    }
+    pause = int(rounds["pause_ns"].sum())
+    duration = int(rounds["t_end_ns"].max() - rounds["t_start_ns"].min()) if len(rounds) else 0
+    totals = {"full_exits": exits, "pause_ns": pause, "beside_ns": sum(parts.values()) - pause}
+    return {**totals, **parts, "pause_share": pause / duration if duration else 0.0}
+
+
+def _meta(access, model, overheads):
+    meta, count = access.meta, model.rounds_per_round
+    notes = [
+        "simulated from the first writes of each window: writes repeated within one are not there",
+        "costs that nobody has published are assumptions: see pmlkit.sources.simulator.PmlModel",
+    ]
+    period = {name: value and value * count for name, value in meta.period.items()}
+    return replace(
+        meta,
+        kind="pml",
+        source="simulator",
+        created=None,
+        period=period,
+        phases=[{**phase, "round": phase["round"] // count} for phase in meta.phases],
+        options={**asdict(model), "recorded": meta.options},
+        provenance={**meta.provenance, "simulated_from": _identity(access)},
+        overheads=overheads,
+        notes=[*meta.notes, *notes],
+        lost=0,
+        entries=0,
+    )
+
+
+def _identity(access):
+    return {
+        "name": access.path.name,
+        "created": access.meta.created,
+        "entries": access.meta.entries,
+    }
