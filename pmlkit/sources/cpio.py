@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A root file system as a cpio archive (newc), the form that the Linux kernel unpacks at boot."""
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+_MTIME = 1704067200  # 2024-01-01, for every file: the archive depends on nothing but its contents
+# Debian ships /bin/x and /usr/lib/y and expects a merged /usr, where the first four are links.
+_MERGED = ("bin", "sbin", "lib", "lib64")
+
+
+class Archive:
+    """Files of a root file system by path; a later file replaces an earlier one.
+
+    Paths are relative to the root. Everything belongs to root.
+    """
+
+    def __init__(self):
+        self._entries = {}
+        for name in _MERGED:
+            self._entries[name] = (stat.S_IFLNK | 0o777, f"usr/{name}")
+            self._entries[f"usr/{name}"] = (stat.S_IFDIR | 0o755, b"")
+
+    def folder(self, path, mode=0o755):
+        """Add a folder."""
+        self._add(path, stat.S_IFDIR | mode, b"")
+
+    def file(self, path, data, mode=0o644):
+        """Add a file of these bytes, or of the bytes that a Path has when written."""
+        self._add(path, stat.S_IFREG | mode, data)
+
+    def link(self, path, target):
+        """Add a symbolic link."""
+        self._add(path, stat.S_IFLNK | 0o777, target)
+
+    def tree(self, source, to="", drop=lambda path: False):
+        """Add a folder's contents.
+
+        Parameters
+        ----------
+        source : Path
+        to : str
+            Where in the archive.
+        drop : callable
+            Whether to leave out a path (str), given as it will be in the archive.
+        """
+        for folder, folders, files in os.walk(source):
+            here = PurePosixPath(to) / PurePosixPath(Path(folder).relative_to(source).as_posix())
+            for name in sorted(folders + files):
+                path, found = _merged(str(here / name)), Path(folder, name)
+                if not drop(path):
+                    self.copy(found, path)
+            folders[:] = [n for n in folders if not drop(_merged(str(here / n)))]
+
+    def copy(self, source, path):
+        """Add a file, link or empty folder as it is on this machine, but readable for all."""
+        mode = source.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            self.link(path, os.readlink(source))
+        elif stat.S_ISDIR(mode):
+            self.folder(path)
+        else:
+            self.file(path, source, 0o755 if mode & 0o100 else 0o644)
+
+    def _add(self, path, mode, content):
+        path = _merged(path)
+        # Packages agree on folders. A link in a folder's place would orphan what the folder holds,
+        # and a folder in the place of /lib's link would hide /usr/lib.
+        if path in self._entries and any(map(stat.S_ISDIR, (mode, self._entries[path][0]))):
+            return
+        for parent in PurePosixPath(path).parents[:-1]:
+            self._entries.setdefault(str(parent), (stat.S_IFDIR | 0o755, b""))
+        self._entries[path] = (mode, content)
+
+    @property
+    def paths(self):
+        """All paths, sorted: a folder before what it holds."""
+        return sorted(self._entries)
+
+    def size(self):
+        """Return the bytes of all files: what the unpacked archive takes of the guest's memory."""
+        return sum(_size(content) for _, content in self._entries.values())
+
+    def write(self, stream):
+        """Write the archive to a binary stream."""
+        for number, path in enumerate(self.paths, start=1):
+            mode, content = self._entries[path]
+            _member(stream, number, path, mode, _bytes(content))
+        _member(stream, 0, "TRAILER!!!", 0, b"")
+
+
+def _merged(path):
+    path = str(path).strip("/")
+    first, _, rest = path.partition("/")
+    return f"usr/{path}" if rest and first in _MERGED else path
+
+
+def _size(content):
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _bytes(content):
+    if isinstance(content, Path):
+        return content.read_bytes()
+    return os.fsencode(content) if isinstance(content, str) else content
+
+
+def _member(stream, number, path, mode, data):
+    """Write a header of fourteen hexadecimal fields, the name, the data, each padded to 4."""
+    name = os.fsencode(path) + b"\0"
+    links = 2 if stat.S_ISDIR(mode) else 1
+    fields = (number, mode, 0, 0, links, _MTIME, len(data), 0, 0, 0, 0, len(name), 0)
+    head = b"070701" + b"".join(b"%08x" % field for field in fields)
+    stream.write(head + name + bytes(-(len(head) + len(name)) % 4))
+    stream.write(data)
+    stream.write(bytes(-len(data) % 4))

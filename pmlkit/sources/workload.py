@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest runs: a workload of the list, or the user's own program, C file or folder."""
+
+import difflib
+import os
+import re
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pmlkit.errors import WorkloadError
+from pmlkit.sources import programs
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "workloads"
+DESCRIPTION = "workload.yaml"
+MEMORY_MIB = 256  # of a user's own program that asks for nothing
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number or word that a workload can be given.
+
+    Attributes
+    ----------
+    default : str, int or float
+        Its value, unless `Workload.with_parameters` gives another.
+    help : str
+        One line.
+    """
+
+    default: object
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to boot a guest with.
+
+    Attributes
+    ----------
+    name, summary : str
+    command : str
+        For the guest's shell, in ``/work``; parameters are shell variables, ``$hot``.
+    sources : tuple of Path
+        C files, each compiled to a static program ``/work/STEM``.
+    packages : tuple of str
+        Debian packages whose files (and dependencies') the guest has.
+    files : tuple of Path
+        Files and folders that are copied to ``/work``.
+    parameters : dict of str to Parameter
+    memory_mib : int
+        The guest's memory unless the user says otherwise.
+    seconds : float
+        Guest time that it takes, roughly.
+    phases : tuple of str
+        The phases that it marks, in order.
+    prune : tuple of str
+        Patterns of package files that the guest does not need, such as ``usr/share/perl/*``.
+    """
+
+    name: str
+    summary: str
+    command: str
+    sources: tuple = ()
+    packages: tuple = ()
+    files: tuple = ()
+    parameters: dict = field(default_factory=dict)
+    memory_mib: int = MEMORY_MIB
+    seconds: float = 0
+    phases: tuple = ()
+    prune: tuple = ()
+
+    def with_parameters(self, values):
+        """Return the same workload with other parameters.
+
+        Parameters
+        ----------
+        values : dict of str to str
+
+        Raises
+        ------
+        WorkloadError
+            If it has no such parameter, or the value is not of the default's type.
+        """
+        given = {name: self._parameter(name, text) for name, text in values.items()}
+        return replace(self, parameters={**self.parameters, **given})
+
+    def _parameter(self, name, text):
+        if name not in self.parameters:
+            raise WorkloadError(self.name, f"it has no parameter {name}", _among(self.parameters))
+        old = self.parameters[name]
+        kind = type(old.default)
+        try:
+            value = kind(text)
+        except ValueError:
+            hint = f"give {'a whole number' if kind is int else 'a number'}, such as {old.default}"
+            raise WorkloadError(self.name, f"{name} cannot be {text!r}", hint) from None
+        return replace(old, default=value)
+
+
+def list_workloads():
+    """Return the workloads that come with pmlkit, sorted by name.
+
+    Returns
+    -------
+    list of Workload
+    """
+    return [_from_folder(path.parent) for path in sorted(FOLDER.glob(f"*/{DESCRIPTION}"))]
+
+
+def load(spec):
+    """Find a workload.
+
+    Parameters
+    ----------
+    spec : str or path-like
+        A name of the list, or the path of a static executable, of a C file, or of a folder
+        with a ``workload.yaml``.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    WorkloadError
+        If there is none, or it cannot be run in a guest: the message says why.
+    MissingTool
+        If it has to be compiled and there is no gcc.
+    """
+    name, path = os.fspath(spec), Path(spec)
+    if re.fullmatch(r"[\w-]+", name) and (FOLDER / name / DESCRIPTION).is_file():
+        return _from_folder(FOLDER / name)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_source(path) if path.suffix == ".c" else _from_program(path)
+    raise WorkloadError(name, "there is no such workload or file", _suggestion(name))
+
+
+def _suggestion(name):
+    known = sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}? `pmlkit record --list` names them all"
+    return "`pmlkit record --list` names the workloads"
+
+
+def _from_source(path):
+    programs.compile_static(path)  # an error comes now, before anything else is begun
+    path = path.resolve()
+    command = shlex.quote(f"./{path.stem}")
+    return Workload(path.stem, f"{path.name}, compiled", command, sources=(path,))
+
+
+def _from_program(path):
+    programs.check_static(path)
+    path = path.resolve()
+    return Workload(path.name, path.name, shlex.quote(f"./{path.name}"), files=(path,))
+
+
+def _from_folder(folder):
+    """Read a folder's workload.yaml."""
+    folder = folder.resolve()
+    facts = _Facts(folder.name, _read(folder))
+    parameters = facts.take("parameters", dict, {})
+    workload = Workload(
+        name=folder.name,
+        summary=facts.take("summary", str, folder.name),
+        command=facts.take("command", str),
+        sources=facts.paths("sources", folder),
+        packages=facts.strings("packages"),
+        files=facts.paths("files", folder),
+        parameters={name: facts.parameter(name, p) for name, p in parameters.items()},
+        memory_mib=facts.take("memory_mib", int, MEMORY_MIB),
+        seconds=facts.take("seconds", int | float, 0),
+        phases=facts.strings("phases"),
+        prune=facts.strings("prune"),
+    )
+    facts.check_all_taken()
+    return workload
+
+
+def _read(folder):
+    """Parse the description; a mistake is told with its line."""
+    import yaml
+
+    path = folder / DESCRIPTION
+    try:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = "write one with summary and command, see experiments/workloads/"
+        raise WorkloadError(folder.name, f"the folder has no {DESCRIPTION}", hint) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        why = getattr(error, "problem", None) or str(error)
+        raise WorkloadError(folder.name, f"{path}, {line}{why}", "mend the file") from error
+    if not isinstance(facts, dict):
+        raise WorkloadError(folder.name, f"{path} is not `key: value` lines", "mend the file")
+    return facts
+
+
+class _Facts:
+    """What a description says, taken item by item and checked."""
+
+    def __init__(self, name, facts):
+        self.name, self.facts, self.known = name, dict(facts), []
+
+    def take(self, key, kind, *default):
+        """Remove and return a value of the wanted type."""
+        self.known.append(key)
+        if key not in self.facts and default:
+            return default[0]
+        value = self.facts.pop(key, None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = getattr(kind, "__name__", "number")
+            self._refuse(f"`{key}` should be a {wanted}" if value is not None else f"no `{key}`")
+        return value
+
+    def strings(self, key):
+        values = self.take(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            self._refuse(f"`{key}` should be a list of words")
+        return tuple(values)
+
+    def paths(self, key, folder):
+        """Read names of files, relative to the folder."""
+        found = tuple(folder / name for name in self.strings(key))
+        for path in found:
+            if not path.exists():
+                self._refuse(f"`{key}` names {path.name}, which is not there")
+        return found
+
+    def parameter(self, name, facts):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self._refuse(f"the parameter {name} is not a lower-case shell variable")
+        if not isinstance(facts, dict):
+            facts = {"default": facts}
+        default = facts.get("default")
+        if not isinstance(default, str | int | float) or isinstance(default, bool):
+            self._refuse(f"the parameter {name} has no `default`, a number or a word")
+        return Parameter(default, str(facts.get("help", "")))
+
+    def check_all_taken(self):
+        for key in self.facts:
+            self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
+
+    def _refuse(self, why, hint="mend the file"):
+        raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
+
+
+def _among(names, near=""):
+    """Say which names there are, the one that was meant first."""
+    close = difflib.get_close_matches(near, list(names), n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"it has {', '.join(names)}" if names else "it takes none"

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workloads are found, described and refused with a reason."""
+
+import subprocess
+
+import pytest
+from needs import needs_gcc
+
+from pmlkit.errors import WorkloadError
+from pmlkit.sources.workload import Parameter, Workload, list_workloads, load
+
+GOOD = """\
+summary: does something
+command: ./run.sh "$size"
+files: [run.sh]
+packages: [redis-server]
+parameters:
+  size: {default: 4, help: in MiB}
+  share: {default: 0.5, help: of it}
+  word: {default: x}
+memory_mib: 128
+phases: [one, two]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(text=GOOD):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "run.sh").write_text("#!/bin/sh\n")
+        (tmp_path / "mine" / "workload.yaml").write_text(text)
+        return tmp_path / "mine"
+
+    return make
+
+
+def test_all_that_are_promised_are_there():
+    found = {workload.name: workload for workload in list_workloads()}
+    synthetic = {"hotcold", "rrww", "rwrw", "wwrr", "zipf", "sawtooth", "burst", "idle"}
+    assert synthetic | {"redis", "sqlite", "xz", "numpy", "gcc"} <= set(found)
+
+
+@pytest.mark.parametrize("workload", list_workloads(), ids=lambda workload: workload.name)
+def test_each_is_described(workload):
+    assert load(workload.name) == workload
+    assert 10 < len(workload.summary) <= 100
+    assert workload.phases[-1] == "done"
+    assert workload.seconds > 0
+    for name, parameter in workload.parameters.items():
+        assert parameter.help
+        assert f"${name}" in workload.command or workload.files
+
+
+def test_a_folder_is_a_workload(folder):
+    workload = load(folder())
+    assert workload == Workload(
+        name="mine",
+        summary="does something",
+        command='./run.sh "$size"',
+        packages=("redis-server",),
+        files=(folder() / "run.sh",),
+        parameters={
+            "size": Parameter(4, "in MiB"),
+            "share": Parameter(0.5, "of it"),
+            "word": Parameter("x", ""),
+        },
+        memory_mib=128,
+        phases=("one", "two"),
+    )
+
+
+def test_parameters_take_the_type_of_their_default(folder):
+    workload = load(folder()).with_parameters({"size": "9", "share": "0.25", "word": "7"})
+    assert {n: p.default for n, p in workload.parameters.items()} == {
+        "size": 9,
+        "share": 0.25,
+        "word": "7",
+    }
+    assert load(folder()).parameters["size"].default == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sise": "3"}, "it has no parameter sise.*it has size, share, word"),
+        ({"size": "big"}, "size cannot be 'big'.*whole number, such as 4"),
+        ({"share": "half"}, "share cannot be 'half'.*a number, such as 0.5"),
+    ],
+)
+def test_wrong_parameters_are_refused(folder, values, message):
+    with pytest.raises(WorkloadError, match=message):
+        load(folder()).with_parameters(values)
+
+
+def test_a_workload_without_parameters_says_so():
+    with pytest.raises(WorkloadError, match="it takes none"):
+        Workload("x", "x", "x").with_parameters({"a": "1"})
+
+
+def test_an_unknown_name_is_answered_by_close_ones():
+    with pytest.raises(WorkloadError, match="hotcolt cannot be run .*did you mean hotcold?"):
+        load("hotcolt")
+    with pytest.raises(WorkloadError, match="--list"):
+        load("qqqqqqqq")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("summary: [", "line 1: "),
+        ("summary: x\ncommand: y\n\tz: 1\n", "line 3: "),
+        ("just words", "not `key: value`"),
+        ("summary: x\n", "no `command`"),
+        ("command: 5\n", "`command` should be a str"),
+        ("command: x\nmemory_mib: lots\n", "`memory_mib` should be a int"),
+        ("command: x\nfiles: [gone.txt]\n", "gone.txt, which is not there"),
+        ("command: x\nfiles: 7\n", "`files` should be a list"),
+        ("command: x\nphases: [1, 2]\n", "`phases` should be a list of words"),
+        ("command: x\nmemmory_mib: 5\n", "no use for `memmory_mib`.*mean memory_mib"),
+        ("command: x\nparameters: {Size: 4}\n", "parameter Size is not a lower-case"),
+        ("command: x\nparameters: {size: {help: y}}\n", "parameter size has no `default`"),
+    ],
+)
+def test_a_bad_description_is_refused_with_the_place(folder, text, message):
+    with pytest.raises(WorkloadError, match=message) as caught:
+        load(folder(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(folder):
+    path = folder()
+    (path / "workload.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(WorkloadError, match=r"workload\.yaml"):
+        load(path)
+
+
+def test_a_folder_without_a_description_is_refused(tmp_path):
+    with pytest.raises(WorkloadError, match=r"no workload\.yaml"):
+        load(tmp_path)
+
+
+@needs_gcc
+def test_a_c_file_and_a_static_program_are_workloads(tmp_path):
+    source = tmp_path / "my prog.c"
+    source.write_text("int main(void) { return 0; }")
+    assert load(source).sources == (source,)
+    assert load(source).command == "'./my prog'"
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "prog", source], check=True)
+    assert load(tmp_path / "prog").files == (tmp_path / "prog",)
+    assert load(str(tmp_path / "prog")).command == "./prog"
+
+
+@needs_gcc
+def test_a_c_file_that_does_not_compile_is_refused_at_once(tmp_path):
+    (tmp_path / "bad.c").write_text("int main(void) { return x; }")
+    with pytest.raises(WorkloadError, match=r"bad\.c.*gcc says.*undeclared"):
+        load(tmp_path / "bad.c")
