@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages that the recorder's plugin sends: the twin of the structs in recorder_plugin.c."""
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+HEAD = struct.Struct("<II")
+_SPAN = struct.Struct("<IIQqQq")
+_ROUND = struct.Struct("<IIQqQqQQ")
+_MARK = struct.Struct("<IIQq")
+_TOTALS = struct.Struct("<7Q")
+
+
+class Message(IntEnum):
+    """What a message is."""
+
+    HELLO = 1
+    ACCESS = 2
+    PML = 3
+    ROUND_END = 4
+    MARK = 5
+    TOTALS = 6
+    HOST = 64  # from recorder.py itself: what the recording cost, as JSON
+
+
+class Marker(IntEnum):
+    """What the guest says by a marker instruction."""
+
+    ARM = 1
+    PHASE = 2
+    SAMPLE = 3
+    END = 4
+
+
+REASONS = ("full", "round", "stop")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A drained buffer: what was noted between two moments, in the order in which it happened.
+
+    Attributes
+    ----------
+    values : ndarray of uint32, shape (n,)
+        Frame numbers for the PML's buffer; ``gfn << 3 | kind`` for accesses.
+    """
+
+    round: int
+    reason: str
+    insn_start: int
+    t_start_ns: int
+    insn_end: int
+    t_end_ns: int
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """The end of a round; its pages are re-armed. `accessed` and `dirty` count its pages."""
+
+    round: int
+    full_exits: int
+    insn_start: int
+    t_start_ns: int
+    insn_end: int
+    t_end_ns: int
+    accessed: int
+    dirty: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The guest executed a marker."""
+
+    round: int
+    marker: Marker
+    insn: int
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over the whole recording, the last message of one that ended in order.
+
+    Attributes
+    ----------
+    slow : int
+        Accesses for which QEMU was asked for the frame.
+    io, outside, unknown : int
+        Accesses to devices, to memory that is not the guest's RAM, and those that QEMU could not
+        translate.
+    crossing : int
+        Accesses that crossed a page boundary.
+    flushes : int
+        Instructions that may change the address mapping.
+    wrong : int
+        Accesses that the short cut would have missed (counted with check=on only): 0.
+    """
+
+    slow: int
+    io: int
+    outside: int
+    crossing: int
+    unknown: int
+    flushes: int
+    wrong: int
+
+
+def split(buffer):
+    """Cut whole messages off the front of a buffer.
+
+    Parameters
+    ----------
+    buffer : bytearray
+        What came through the pipe; the whole messages are removed from it.
+
+    Returns
+    -------
+    list of (int, bytes)
+        Type and payload of each.
+    """
+    messages, at = [], 0
+    while at + HEAD.size <= len(buffer):
+        kind, length = HEAD.unpack_from(buffer, at)
+        end = at + HEAD.size + length
+        if end > len(buffer):
+            break
+        messages.append((kind, bytes(buffer[at + HEAD.size : end])))
+        at = end
+    del buffer[:at]
+    return messages
+
+
+def decode(kind, payload):
+    """Make a `Span`, `RoundEnd`, `Mark`, `Totals` or dict (HOST) of a payload; None of a HELLO."""
+    if kind in (Message.ACCESS, Message.PML):
+        round_, reason, *times = _SPAN.unpack_from(payload)
+        values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
+        return Span(round_, REASONS[reason], *times, values)
+    if kind == Message.ROUND_END:
+        return RoundEnd(*_ROUND.unpack(payload))
+    if kind == Message.MARK:
+        round_, marker, insn, t_ns = _MARK.unpack(payload)
+        return Mark(round_, Marker(marker), insn, t_ns)
+    if kind == Message.TOTALS:
+        return Totals(*_TOTALS.unpack(payload))
+    if kind == Message.HOST:
+        return json.loads(payload)
+    return None

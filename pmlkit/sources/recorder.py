@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a real Linux guest: every frame that it reads, writes and executes, round by round.
+
+QEMU emulates the guest's processor, and our plugin (recorder_plugin.c) watches it. What the plugin
+says goes frame by frame into a spool, ``NAME.trace.spool/``, and at the end the spool becomes
+``NAME.trace``. A recording that is cut short leaves the spool: `pmlkit ingest` makes a trace of it.
+
+What is not seen: the processor's own walks of the guest's page tables, and DMA (the guest has no
+disk and no network card). `Trace.pml` holds what an emulated PML of 512 entries logged.
+"""
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
+from pmlkit.sources import qemu
+from pmlkit.sources.recording import Recording, read_text
+
+DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How to record.
+
+    Attributes
+    ----------
+    memory_mib : int, optional
+        The guest's memory; default: what the workload asks for.
+    window : str
+        Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
+        (``"10Minsn"``).
+    deterministic : bool
+        The guest's clock counts instructions (8 ns each): two runs are the same to the bit.
+    cmdline : str
+        Added to the guest kernel's command line.
+    boot : bool
+        Record the boot, too; otherwise the recording begins when the workload does.
+    time_limit_s : float
+        Seconds on the host after which a guest counts as hung.
+    overwrite : bool
+        Replace what has the output's name.
+    check : bool
+        Let the plugin verify its short cut at every access (3x slower).
+    """
+
+    memory_mib: int | None = None
+    window: str = "10ms"
+    deterministic: bool = False
+    cmdline: str = ""
+    boot: bool = False
+    time_limit_s: float = 1800
+    overwrite: bool = False
+    check: bool = False
+
+
+def record(workload, out, options=None, progress=None):
+    """Boot a guest with a workload and record it.
+
+    Parameters
+    ----------
+    workload : Workload or path-like
+        A workload, or anything that `pmlkit.sources.workload.load` takes.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : RecordOptions, optional
+    progress : callable, optional
+        Called with a `pmlkit.sources.recording.Progress` a few times a second.
+
+    Returns
+    -------
+    Trace
+        Shorter than it could be (``meta.complete`` is false) if Ctrl-C interrupted it.
+
+    Raises
+    ------
+    MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.ingest import ingest
+    from pmlkit.sources import guest
+    from pmlkit.sources.workload import load
+
+    options = options or RecordOptions()
+    workload = load(workload) if isinstance(workload, str | os.PathLike) else workload
+    memory_mib = options.memory_mib or workload.memory_mib
+    qemu.check_memory(memory_mib)
+    period = qemu.parse_period(options.window)
+    out, spool = claim(out, options.overwrite)
+    try:
+        qemu_version, plugin = qemu.version(), qemu.build_plugin()
+        spin = f" {DETERMINISTIC_CMDLINE}" if options.deterministic else ""
+        cmdline = f"{options.cmdline}{spin}".strip()
+        image = guest.build(workload, memory_mib=memory_mib, extra_cmdline=cmdline)
+        header = describe(workload, options, memory_mib, period, image, qemu_version)
+        with Recording(spool, header, options, progress) as run:
+            run.boot(image, memory_mib, plugin, period)
+            run.listen()
+            run.judge()
+    except BaseException as error:
+        _keep_spool(error, spool, out)
+        raise
+    trace = ingest(spool, out, overwrite=options.overwrite)
+    shutil.rmtree(spool)
+    return trace
+
+
+def claim(out, overwrite):
+    """Make the spool's folder beside the output; refuse names that are taken.
+
+    Returns
+    -------
+    out, spool : Path
+    """
+    out = Path(out)
+    if out.suffix != ".trace":
+        raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")
+    spool = out.with_name(out.name + ".spool")
+    for taken in (out, spool):
+        if taken.exists() and not overwrite:
+            raise OutputExists(taken)
+    try:
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir(parents=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+    return out, spool
+
+
+def describe(workload, options, memory_mib, period, image, qemu_version):
+    """Return the spool's header: all that a reader must know and that no message tells."""
+    return {
+        "source": "recorder",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "workload": workload.name,
+        "parameters": {name: p.default for name, p in workload.parameters.items()},
+        "memory_bytes": memory_mib << 20,
+        "period": {"ns": period.ns, "insn": period.insn},
+        "ns_per_insn": float(1 << qemu.ICOUNT_SHIFT) if options.deterministic else None,
+        "options": asdict(options),
+        "cmdline": image.cmdline,
+        "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},
+        "host": {"machine": platform.machine(), "system": platform.platform(terse=True)},
+        "command": command(),
+    }
+
+
+def command():
+    """Return what was typed to make this recording, or the name of the function that was called."""
+    typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
+    return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else "pmlkit.sources.recorder.record()"
+
+
+def _keep_spool(error, spool, out):
+    """Say where to find what was recorded; remove the spool if that is nothing."""
+    if not read_text(spool / "report.txt").count("phase "):
+        shutil.rmtree(spool, ignore_errors=True)
+    elif isinstance(error, PmlkitError):
+        error.args = (f"{error} (kept: `pmlkit ingest {spool} -o {out}` makes a trace of it)",)

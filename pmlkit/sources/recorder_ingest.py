@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorder's spool becomes an access trace, with the emulated PML's log nested in it."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NotATrace
+from pmlkit.schema import Kind, TraceMeta
+from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, Totals, decode
+from pmlkit.spool import read_spool
+from pmlkit.trace import Trace
+from pmlkit.writer import TraceWriter
+
+COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
+SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
+NOT_SEEN = (
+    "page-table walks of the processor and DMA are not recorded; "
+    "executed frames are known per round, not in their order"
+)
+
+
+@dataclass
+class Report:
+    """What the guest said on its second serial port, in order."""
+
+    phases: list = field(default_factory=list)  # names
+    samples: list = field(default_factory=list)  # dicts
+    regions: list = field(default_factory=list)  # (name, gfn, pages)
+    expected: list = field(default_factory=list)  # (phase, region, kind, pages)
+    memory: list = field(default_factory=list)  # (start, end, type)
+    status: int | None = None
+
+
+def read_report(text):
+    """Parse the guest's report; a last line that was cut off is left out.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Report
+        Samples that were taken before the first phase are dropped: they were not recorded.
+    """
+    report = Report()
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        word, _, rest = line.strip().partition(" ")
+        values = rest.split()
+        if word == "phase" and values:
+            report.phases.append(rest)
+        elif word == "sample" and report.phases:
+            report.samples.append({k: int(v) for k, v in (pair.split("=") for pair in values)})
+        elif word == "region" and len(values) == 3:
+            report.regions.append((values[0], int(values[1]), int(values[2])))
+        elif word == "expect" and len(values) == 4:
+            report.expected.append((*values[:3], int(values[3])))
+        elif word == "exit" and values:
+            report.status = int(values[0])
+        elif match := re.fullmatch(r"memory ([0-9a-f]+)-([0-9a-f]+) : (.+)", line.strip()):
+            report.memory.append((int(match[1], 16), int(match[2], 16) + 1, match[3]))
+    return report
+
+
+def ingest(spool, out, overwrite=False):
+    """Turn the spool folder of a recording into a trace.
+
+    Parameters
+    ----------
+    spool, out : Path
+    overwrite : bool
+
+    Returns
+    -------
+    Trace
+    """
+    frames = read_spool(spool / "frames.spool")
+    report = read_report(_text(spool / "report.txt"))
+    meta = describe(frames.header, report)
+    writer = TraceWriter(out, meta, overwrite=overwrite)
+    with writer, writer.pml(meta_of_pml(meta)) as pml:
+        told = _Told(writer, pml)
+        for kind, payload in frames:
+            told.take(kind, payload)
+        if not told.rounds:
+            raise NotATrace(spool, "nothing was recorded before it ended", "record it again")
+        told.finish(frames, report)
+    return Trace.open(out)
+
+
+class _Told:
+    """What the plugin's messages have told so far."""
+
+    def __init__(self, access, pml):
+        self.access, self.pml = _Log(access), _Log(pml)
+        self.rounds, self.marks, self.totals, self.cost = [], [], None, {}
+
+    def take(self, kind, payload):
+        message = decode(kind, payload)
+        if isinstance(message, Span) and kind == Message.ACCESS:
+            self.access.add(message, message.values >> 3, (message.values & 7).astype(np.uint8))
+        elif isinstance(message, Span):
+            self.pml.add(message, message.values, Kind.WRITE)
+        elif isinstance(message, RoundEnd):
+            self.rounds.append(message)
+        elif isinstance(message, Mark):
+            self.marks.append(message)
+        elif isinstance(message, Totals):
+            self.totals = message
+        elif kind == Message.HOST:
+            self.cost = message
+
+    def finish(self, frames, report):
+        """Write the tables, and say what is missing."""
+        access, pml = self.access.writer, self.pml.writer
+        # A spool that was cut may hold spans of a round whose end never came: close it there.
+        self.rounds.extend(self._open_round())
+        self.access.set_tables(self.rounds, frames.header["period"], pml=False)
+        self.pml.set_tables(self.rounds, frames.header["period"], pml=True)
+        phases = self._phases(report)
+        regions = pd.DataFrame(report.regions, columns=["name", "gfn", "pages"])
+        complete = self.totals is not None and Marker.END in {m.marker for m in self.marks}
+        for writer in (access, pml):
+            writer.set_phases(phases)
+            writer.set_regions(regions)
+            writer.replace_meta(complete=complete)
+            if not complete:
+                missing = frames.missing or "the recording was stopped before the workload's end"
+                writer.note(f"shorter than asked: {missing}")
+        guest = self._guest(report)
+        if len(guest):
+            access.set_guest(guest)
+        access.note(NOT_SEEN)
+        totals = vars(self.totals) if self.totals else {}
+        access.replace_meta(overheads={**self.cost, **totals})
+
+    def _open_round(self):
+        spans = [b for b in self.access.batches if b["round"] >= len(self.rounds)]
+        if not spans:
+            return []
+        first, last = spans[0], spans[-1]
+        times = (first["insn_start"], first["t_start_ns"], last["insn_end"], last["t_end_ns"])
+        return [RoundEnd(len(self.rounds), 0, *times, 0, 0)]
+
+    def _phases(self, report):
+        marks = [m for m in self.marks if m.marker == Marker.PHASE]
+        names = report.phases + ["?"] * len(marks)
+        phases = [_phase(name, m) for name, m in zip(names, marks, strict=False)]
+        booting = any(m.marker == Marker.ARM for m in self.marks)
+        first = {"round": 0, "t_ns": 0, "insn": 0}
+        if booting or not phases:
+            return [{"name": "boot" if booting else "start", **first}, *phases]
+        phases[0] |= first  # what comes before the first mark belongs to it
+        return phases
+
+    def _guest(self, report):
+        marks = [m for m in self.marks if m.marker == Marker.SAMPLE]
+        rows = [_sample(m, values) for m, values in zip(marks, report.samples, strict=False)]
+        return pd.DataFrame(rows)
+
+
+class _Log:
+    """One of the two logs: its entries go to the writer at once, its tables at the end."""
+
+    def __init__(self, writer):
+        self.writer, self.batches = writer, []
+
+    def add(self, span, gfn, kind):
+        batch = len(self.batches)
+        self.writer.add_entries(span.round, batch, 0, gfn.astype(np.uint64), kind)
+        self.batches.append(
+            {
+                "batch": batch,
+                "round": span.round,
+                "vcpu": 0,
+                "t_start_ns": span.t_start_ns,
+                "t_end_ns": span.t_end_ns,
+                "insn_start": span.insn_start,
+                "insn_end": span.insn_end,
+                "reason": span.reason,
+                "entries": len(gfn),
+                "lost": 0,
+                "drain_ns": 0,
+            }
+        )
+
+    def set_tables(self, rounds, period, pml):
+        batches = pd.DataFrame(self.batches)
+        self.writer.set_batches(batches)
+        entries = np.zeros(len(rounds), dtype=np.int64)
+        if len(batches):
+            np.add.at(entries, batches["round"].to_numpy(), batches["entries"].to_numpy())
+        self.writer.set_rounds(
+            pd.DataFrame(
+                {
+                    "round": range(len(rounds)),
+                    "t_start_ns": [r.t_start_ns for r in rounds],
+                    "t_end_ns": [r.t_end_ns for r in rounds],
+                    "insn_start": [r.insn_start for r in rounds],
+                    "insn_end": [r.insn_end for r in rounds],
+                    "asked_ns": _or_minus_one(period["ns"]),
+                    "asked_insn": _or_minus_one(period["insn"]),
+                    "entries": entries,
+                    "rearmed": [r.dirty if pml else r.accessed for r in rounds],
+                    "exits": [r.full_exits if pml else 0 for r in rounds],
+                    "pause_ns": 0,
+                    "lost": 0,
+                }
+            )
+        )
+
+
+def describe(header, report):
+    """Make the trace's description of the spool's header and the guest's report."""
+    icount = header["ns_per_insn"] is not None
+    return TraceMeta(
+        kind="access",
+        source="recorder",
+        created=header["created"],
+        domain={
+            "name": header["workload"],
+            "memory_bytes": header["memory_bytes"],
+            "vcpus": 1,
+            "page_size": 4096,
+        },
+        memory_map=[{"start": s, "end": e, "type": t} for s, e, t in report.memory],
+        clock={
+            "unit": "ns",
+            "kind": "icount" if icount else "host",
+            "ns_per_insn": header["ns_per_insn"],
+        },
+        period=header["period"],
+        known=[
+            {"phase": phase, "region": region, "kind": kind, "pages": pages}
+            for phase, region, kind, pages in report.expected
+        ],
+        options={**header["options"], "parameters": header["parameters"]},
+        host=header["host"],
+        provenance={
+            "command": header["command"],
+            "cmdline": header["cmdline"],
+            "versions": header["versions"],
+        },
+    )
+
+
+def meta_of_pml(meta):
+    """Describe the nested log of the emulated PML."""
+    from dataclasses import replace
+
+    return replace(
+        meta,
+        kind="pml",
+        options={**meta.options, "buffer_entries": 512, "buffers": 1, "rearm": "round"},
+    )
+
+
+def _phase(name, mark):
+    return {"name": name, "round": mark.round, "t_ns": mark.t_ns, "insn": mark.insn}
+
+
+def _sample(mark, values):
+    row = {"t_ns": mark.t_ns, "insn": mark.insn}
+    row |= {f"{name}_bytes": values.get(name, 0) for name in SIZES}
+    row["allocated_bytes"] = row["total_bytes"] - row["free_bytes"]
+    return row | {name: values.get(name, 0) for name in COUNTERS}
+
+
+def _or_minus_one(value):
+    return -1 if value is None else value
+
+
+def _text(path: Path):
+    return path.read_text(errors="replace") if path.exists() else ""

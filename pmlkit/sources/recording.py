@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording while it runs: QEMU at one end of a pipe, a spool at the other."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+from pmlkit.errors import GuestError
+from pmlkit.sources import qemu
+from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
+from pmlkit.spool import SpoolWriter
+
+_BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s here; one that has not by now never will
+_GRACE_S = 20  # for QEMU to flush and end after it was asked to
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is: guest time, instructions, entries, seconds on the host, phase."""
+
+    guest_ns: int
+    insn: int
+    entries: int
+    host_s: float
+    phase: str
+
+    @property
+    def mips(self):
+        """Millions of recorded instructions per second on the host."""
+        return self.insn / 1e6 / self.host_s if self.host_s > 0 else 0.0
+
+
+class Recording:
+    """A guest that runs, the pipe from its plugin, and the spool that it fills.
+
+    A context manager: whatever happens, QEMU is gone and the spool closed when it ends.
+
+    Parameters
+    ----------
+    spool : Path
+        A folder that exists.
+    header : dict
+    options : RecordOptions
+    progress : callable, optional
+    """
+
+    def __init__(self, spool, header, options, progress):
+        self.options = options
+        self.console, self.report = spool / "console.txt", spool / "report.txt"
+        self.writer = SpoolWriter(spool / "frames.spool", header)
+        self.complaints = spool / "qemu.txt"
+        self.progress = progress or (lambda _: None)
+        self.process = self.pipe = None
+        self.buffer = bytearray()
+        self.started = time.monotonic()
+        self.recording_since = None
+        self.shown = 0.0
+        self.entries = 0
+        self.last = None  # the last RoundEnd
+        self.seen = set()  # markers, and Message.TOTALS
+        self.interrupts = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if self.process:
+            self.process.kill()  # a process that has ended is left alone
+            self.process.wait()
+        if self.pipe is not None:
+            os.close(self.pipe)
+        self.writer.close(whole=kind is None)
+
+    def boot(self, image, memory_mib, plugin, period):
+        """Start QEMU with the plugin at the other end of a pipe."""
+        o = self.options
+        self.pipe, child_end = os.pipe()
+        argument = qemu.plugin_argument(
+            plugin, child_end, memory_mib, period, o.deterministic, o.boot, o.check
+        )
+        command = qemu.command_line(
+            image, memory_mib, self.console, self.report, o.deterministic, argument
+        )
+        try:
+            self.cpu_before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+            self.process = qemu.start(command, self.complaints, keep_fd=child_end)
+        finally:
+            os.close(child_end)
+
+    def listen(self):
+        """Take what comes until QEMU has gone; Ctrl-C asks it to end in order."""
+        with _handling_ctrl_c(self._interrupt):
+            while self._listen_once():
+                self._check_time()
+        self.process.wait()
+        self.writer.append(Message.HOST, json.dumps(self._cost()).encode())
+
+    def _interrupt(self, *_):
+        self.interrupts += 1
+        if self.interrupts > 1:
+            raise GuestError("it was interrupted twice, and killed")
+        self.limit = time.monotonic() + _GRACE_S
+        self.process.terminate()
+
+    def _cost(self):
+        cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "host_s": round(time.monotonic() - self.started, 3),
+            "recording_s": round(time.monotonic() - (self.recording_since or self.started), 3),
+            "qemu_cpu_s": round(cpu.ru_utime + cpu.ru_stime - self.cpu_before, 3),
+        }
+
+    def _listen_once(self):
+        ready, _, _ = select.select([self.pipe], [], [], 0.5)
+        data = os.read(self.pipe, 1 << 20) if ready else None
+        if data:
+            self.buffer += data
+            for kind, payload in split(self.buffer):
+                self._take(kind, payload)
+        return data != b""
+
+    def _take(self, kind, payload):
+        self.writer.append(kind, payload)
+        message = decode(kind, payload)
+        if isinstance(message, Span) and kind == Message.ACCESS:
+            self.entries += len(message.values)
+        elif isinstance(message, RoundEnd):
+            self.last = message
+            self._show()
+        elif isinstance(message, Mark):
+            self.seen.add(message.marker)
+        if kind != Message.HELLO and self.recording_since is None:
+            self.recording_since = time.monotonic()
+        if kind == Message.TOTALS:
+            self.seen.add(Message.TOTALS)
+
+    def _show(self):
+        now = time.monotonic()
+        if now - self.shown < 0.2:
+            return
+        self.shown = now
+        host_s = now - (self.recording_since or now)
+        self.progress(
+            Progress(self.last.t_end_ns, self.last.insn_end, self.entries, host_s, self.phase())
+        )
+
+    def _check_time(self):
+        elapsed = time.monotonic() - self.started
+        if self.interrupts:
+            if time.monotonic() > self.limit:
+                self.process.kill()
+        elif elapsed > self.options.time_limit_s:
+            raise GuestError(
+                f"its workload was not done after {self.options.time_limit_s:g} s",
+                self.console_tail(),
+                "give it longer by --time-limit, or less to do by --set",
+            )
+        elif self.recording_since is None and elapsed > _BOOT_LIMIT_S:
+            raise GuestError(f"it had not booted after {_BOOT_LIMIT_S} s", self.console_tail())
+
+    def judge(self):
+        """Raise unless the workload ran to its end, or was interrupted."""
+        if self.interrupts and self.last:
+            return
+        console = self.console_tail()
+        if panic := re.search("Kernel panic.*", read_text(self.console)):
+            why = panic[0].strip()
+            raise GuestError(why, hint="give it more memory by --memory, or check its files")
+        if Message.TOTALS not in self.seen:
+            raise GuestError(self._why_qemu_died(), console)
+        if Marker.END not in self.seen and not self.interrupts:
+            raise GuestError("it switched itself off before its workload had ended", console)
+        status = workload_status(self.report)
+        if status not in (0, None):
+            raise GuestError(f"its workload ended with status {status}", console)
+
+    def _why_qemu_died(self):
+        if self.interrupts:
+            return "it was interrupted before its workload began"
+        said = read_text(self.complaints).strip()
+        if self.recording_since is None and not said:
+            return "it ended before its workload began"
+        return f"QEMU ended early, status {self.process.returncode}: {said[-300:]}"
+
+    def phase(self):
+        """Name the phase that the guest last spoke of."""
+        for line in reversed(read_text(self.report).splitlines()):
+            if line.startswith("phase "):
+                return line[len("phase ") :].strip()
+        return ""
+
+    def console_tail(self):
+        """Return the last of what the guest printed, without what its kernel said."""
+        lines = read_text(self.console)[-4000:].splitlines()
+        return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
+
+
+@contextlib.contextmanager
+def _handling_ctrl_c(handler):
+    """Let `handler` have Ctrl-C, so that it cannot strike between taking a message and keeping it.
+
+    Only the main thread can ask for that; elsewhere (a worker's thread) no Ctrl-C arrives anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def read_text(path):
+    """Read what a guest has written to a serial port so far (nothing: an empty string)."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def workload_status(report):
+    """Return the exit status that the guest reported for its workload, or None."""
+    for line in read_text(report).splitlines():
+        if line.startswith("exit "):
+            return int(line.split()[1])
+    return None

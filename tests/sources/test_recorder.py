@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real guests on real QEMU: what is recorded equals what the guest is known to have done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from needs import needs_qemu
+
+from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
+from pmlkit.ingest import ingest
+from pmlkit.kinds import Kind
+from pmlkit.sources.recorder import RecordOptions, record
+from pmlkit.sources.simulator import PmlModel, simulate
+from pmlkit.trace import Trace
+
+pytestmark = needs_qemu
+GUESTS = Path(__file__).parent / "guests"
+SMALL = RecordOptions(memory_mib=128, deterministic=True, time_limit_s=240)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """The known guest, with every short cut of the plugin verified against QEMU."""
+    out = tmp_path_factory.mktemp("known") / "known.trace"
+    options = RecordOptions(memory_mib=128, deterministic=True, window="1ms", check=True)
+    seen = []
+    trace = record(GUESTS / "known.c", out, options, progress=seen.append)
+    return trace, seen
+
+
+def frames(trace, phase, kinds, region):
+    """Distinct frames of a region, in order of first use, that a phase used."""
+    rounds = np.flatnonzero(trace.phase_of_rounds() == phase)
+    table = trace.to_pandas(kinds=kinds)
+    table = table[table["round"].isin(rounds) & table["gfn"].isin(trace.frames(region))]
+    return table["gfn"].drop_duplicates().to_numpy()
+
+
+def data_pages(trace):
+    """The frames of the data buffer, in the order in which phase quarter walks it."""
+    return frames(trace, "quarter", Kind.READ | Kind.WRITE, "data")
+
+
+def test_exactly_the_frames_that_the_guest_named_are_seen(known):
+    trace, _ = known
+    assert sorted(data_pages(trace)) == trace.frames("data").tolist()
+    assert len(data_pages(trace)) == 1200
+
+
+def test_writes_are_seen_in_the_order_in_which_they_were_made(known):
+    trace, _ = known
+    written = frames(trace, "backwards", Kind.WRITE, "data")
+    np.testing.assert_array_equal(written, data_pages(trace)[::-1])
+
+
+def test_reads_and_writes_are_told_apart(known):
+    trace, _ = known
+    data = data_pages(trace)
+    np.testing.assert_array_equal(frames(trace, "quarter", Kind.WRITE, "data"), data[:300])
+    np.testing.assert_array_equal(frames(trace, "quarter", Kind.READ, "data"), data[300:])
+
+
+def test_an_access_over_a_page_boundary_counts_for_both_pages(known):
+    trace, _ = known
+    written = frames(trace, "crossing", Kind.WRITE, "data")
+    assert sorted(written) == sorted(data_pages(trace)[6:8])
+
+
+def test_a_changed_mapping_leads_to_the_new_frame(known):
+    trace, _ = known
+    assert frames(trace, "remapped", Kind.WRITE, "data").tolist() == [data_pages(trace)[20]]
+
+
+def test_executed_pages_are_seen(known):
+    trace, _ = known
+    executed = frames(trace, "run", Kind.EXEC, "code")
+    assert sorted(executed) == trace.frames("code").tolist()
+    assert len(frames(trace, "run", Kind.WRITE, "code")) == 0
+
+
+def test_the_plugins_short_cut_never_missed_an_access(known):
+    trace, _ = known
+    assert trace.meta.overheads["slow"] > 1000
+    assert trace.meta.overheads["wrong"] == 0
+
+
+def test_the_trace_is_whole_and_says_where_it_is_from(known):
+    trace, _ = known
+    trace.check()
+    assert trace.meta.complete
+    phases = ["start", "backwards", "quarter", "crossing", "remapped", "run", "over"]
+    assert trace.phases["name"].tolist() == phases
+    assert trace.meta.clock["ns_per_insn"] == 8
+    assert trace.meta.domain["memory_bytes"] == 128 << 20
+    ram = [part for part in trace.meta.memory_map if part["type"] == "System RAM"]
+    assert 120 << 20 < sum(part["end"] - part["start"] for part in ram) <= 128 << 20
+
+
+def test_the_guests_own_view_fits_its_memory(known):
+    trace, _ = known
+    guest = trace.guest
+    assert (guest["allocated_bytes"] < trace.meta.domain["memory_bytes"]).all()
+    assert (guest["allocated_bytes"] > 8 << 20).all()
+    gaps = np.diff(guest["t_ns"])
+    assert np.all(np.abs(gaps - 100e6) < 5e6)
+
+
+def test_progress_is_told(known):
+    _, seen = known
+    assert seen
+    assert seen[-1].entries > 1000
+    assert seen[-1].guest_ns > 0
+
+
+def test_more_than_a_buffer_leaves_through_full_exits(known):
+    trace, _ = known
+    log = trace.pml
+    busiest = log.rounds.loc[log.rounds["entries"].idxmax()]
+    full = log.batches[(log.batches["round"] == busiest["round"])]["reason"].eq("full").sum()
+    assert busiest["exits"] == full > 0
+    assert (log.batches.loc[log.batches["reason"] == "full", "entries"] == 512).all()
+
+
+def test_the_simulator_gives_the_recorders_own_log(known, tmp_path):
+    trace, _ = known
+    simulated = simulate(trace, tmp_path / "pml.trace", PmlModel())
+    ours, theirs = simulated.to_pandas(), trace.pml.to_pandas()
+    for column in ("round", "batch", "gfn", "kind"):
+        np.testing.assert_array_equal(ours[column], theirs[column])
+    columns = ["round", "reason", "entries"]
+    assert simulated.batches[columns].equals(trace.pml.batches[columns])
+
+
+def test_two_deterministic_runs_are_the_same_to_the_bit(tmp_path):
+    first = record("hotcold", tmp_path / "first.trace", SMALL)
+    again = record("hotcold", tmp_path / "again.trace", SMALL)
+    files = sorted(p.relative_to(first.path) for p in first.path.rglob("*.parquet"))
+    assert len(files) > 5
+    for name in files:
+        assert (first.path / name).read_bytes() == (again.path / name).read_bytes(), name
+
+
+def _cli(*words, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pmlkit", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def _wait_for_rounds(spool, bytes_=200_000, limit_s=120):
+    frames = spool / "frames.spool"
+    until = time.monotonic() + limit_s
+    while not (frames.exists() and frames.stat().st_size > bytes_):
+        assert time.monotonic() < until, "nothing was recorded"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_leaves_a_valid_shorter_trace(tmp_path):
+    out = tmp_path / "i.trace"
+    process = _cli("record", "hotcold", "-o", out, "--memory", "128")
+    _wait_for_rounds(tmp_path / "i.trace.spool")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    trace = Trace.open(out)
+    trace.check()
+    assert not trace.meta.complete
+    assert [p.name for p in tmp_path.iterdir()] == ["i.trace"]
+
+
+def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_path):
+    out = tmp_path / "s.trace"
+    process = _cli("record", "hotcold", "-o", out, "--memory", "128")
+    _wait_for_rounds(tmp_path / "s.trace.spool", bytes_=50_000)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for _ in range(8):
+        for child in map(int, children):
+            os.kill(child, signal.SIGSTOP)
+        time.sleep(0.1)
+        for child in map(int, children):
+            os.kill(child, signal.SIGCONT)
+        time.sleep(0.05)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    trace = Trace.open(out)
+    trace.check()
+    lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
+    assert (lengths > 90e6).sum() >= 4
+    assert (lengths > 0).all()
+    assert lengths.median() == pytest.approx(10e6, rel=0.2)
+
+
+def test_a_killed_recording_leaves_a_spool_that_becomes_a_trace(tmp_path):
+    out, spool = tmp_path / "k.trace", tmp_path / "k.trace.spool"
+    process = _cli("record", "hotcold", "-o", out, "--memory", "128")
+    _wait_for_rounds(spool)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    trace = ingest(spool, out)
+    trace.check()
+    assert not trace.meta.complete
+    assert len(trace.to_pandas()) > 1000
+
+
+def test_a_guest_that_panics_is_reported_in_a_line(tmp_path):
+    options = RecordOptions(memory_mib=128, cmdline="rdinit=/nothing root=/dev/none")
+    with pytest.raises(GuestError, match="Kernel panic"):
+        record("idle", tmp_path / "p.trace", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workload_that_fails_is_reported_with_its_status(tmp_path):
+    source = tmp_path / "fails.c"
+    source.write_text('#include <stdio.h>\nint main(void) { puts("no such luck"); return 3; }\n')
+    with pytest.raises(GuestError, match=r"status 3.*no such luck"):
+        record(source, tmp_path / "f.trace", RecordOptions(memory_mib=128))
+    assert not (tmp_path / "f.trace").exists()
+
+
+def test_a_guest_that_hangs_meets_the_time_limit(tmp_path):
+    source = tmp_path / "hangs.c"
+    source.write_text("int main(void) { for (;;) ; }\n")
+    options = RecordOptions(memory_mib=128, time_limit_s=12)
+    with pytest.raises(GuestError, match="not done after 12 s.*--time-limit.*pmlkit ingest"):
+        record(source, tmp_path / "h.trace", options)
+    assert not (tmp_path / "h.trace").exists()
+
+
+def test_a_full_disk_ends_the_recording_and_keeps_what_fitted(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", small]).returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        with pytest.raises(OutputError, match="no space left.*pmlkit ingest"):
+            record("hotcold", small / "d.trace", SMALL)
+        assert not (small / "d.trace").exists()
+        trace = ingest(small / "d.trace.spool", tmp_path / "d.trace")
+        trace.check()
+        assert len(trace.to_pandas()) > 1000
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_names_that_are_taken_are_refused_before_the_guest_boots(tmp_path):
+    (tmp_path / "t.trace").mkdir()
+    with pytest.raises(OutputExists):
+        record("idle", tmp_path / "t.trace")
+    with pytest.raises(UsageError, match=r"NAME\.trace"):
+        record("idle", tmp_path / "t")
+
+
+def test_the_issues_own_example(tmp_path):
+    """`pmlkit record hotcold --memory 256 -o h.trace && pmlkit wss h.trace --json`."""
+    out = tmp_path / "h.trace"
+    process = _cli("record", "hotcold", "--memory", "256", "-o", out)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    process = _cli("wss", out, "--json")
+    windows = json.loads(process.communicate(timeout=60)[0])
+    inside = [w for w in windows if w["phase"] == "hotcold"][1:]
+    assert len(inside) >= 3
+    assert {w["region:hot"] + w["region:cold"] for w in inside} == {1800}
