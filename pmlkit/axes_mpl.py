@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures' axes have in common: time, sizes, phases, labels beside the lines."""
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from pmlkit.units import parse_duration_ns
+
+__all__ = [
+    "address_unit",
+    "label_ends",
+    "mark_phases",
+    "panel_letter",
+    "plain_log",
+    "say_empty",
+    "seconds_axis",
+    "time_limits",
+]
+
+
+def plain_log(axis):
+    """Label a logarithmic axis with plain numbers (0.1, 1, 10), with 2 and 5 where it is short."""
+    low, high = axis.get_view_interval()
+    short = low > 0 and high / low < 200
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if short:
+        axis.set_minor_locator(NullLocator())
+    # An empty label is laid out like any other; one that is off costs nothing.
+    axis.set_tick_params(which="minor", label1On=False)
+
+
+def say_empty(axes, text):
+    """Say within the axes that there is nothing to draw (a logarithmic axis needs something)."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#6E6E6E")
+
+
+def panel_letter(axes, letter):
+    """Mark a panel, (a), (b), outside its upper left corner."""
+    axes.set_title(f"({letter})", loc="left")
+
+
+SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
+
+
+def address_unit(size_bytes):
+    """Return bytes per unit and the unit's name: MiB, or GiB from 8 GiB on."""
+    return (1 << 30, "GiB") if size_bytes >= 8 << 30 else (1 << 20, "MiB")
+
+
+def time_limits(trace, start, end):
+    """Read `start` and `end` ("2s", nanoseconds or None) of a trace as nanoseconds."""
+    start_ns = parse_duration_ns(start) if isinstance(start, str) else start
+    end_ns = parse_duration_ns(end) if isinstance(end, str) else end
+    return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
+
+
+def seconds_axis(axes, start_ns, end_ns):
+    """Make x the time in seconds."""
+    axes.set_xlim(start_ns / 1e9, max(end_ns, start_ns + 1) / 1e9)
+    axes.set_xlabel("guest time (s)")
+
+
+def mark_phases(axes, trace, shade=False, labels=True):
+    """Mark where the trace's phases start, and name them above the axes.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        With seconds on x, its limits set already.
+    trace : Trace
+        A phase lasts until the next one.
+    shade : bool, default False
+        Shade every second phase rather than draw a line at each start.
+    labels : bool, default True
+        Whether to write the names.
+    """
+    phases = trace.phases
+    low, high = axes.get_xlim()
+    edges = np.append(phases["t_ns"].to_numpy(), trace.duration_ns) / 1e9
+    edges = np.clip(edges, low, high)
+    for index, edge in enumerate(edges[:-1]):
+        if not shade and low < edge < high:
+            axes.axvline(edge, color="white", lw=0.7, zorder=3)  # to be seen on dark cells
+            axes.axvline(edge, color="black", lw=0.6, ls=(0, (2, 2)), zorder=3)
+        elif shade and index % 2 == 0:
+            axes.axvspan(edge, edges[index + 1], color="#EFEFEF", lw=0, zorder=0)
+    if labels and len(phases):
+        _label_phases(axes, list(phases["name"]), edges)
+
+
+def _label_phases(axes, names, edges):
+    low, high = axes.get_xlim()
+    inches = axes.figure.get_size_inches()[0] * 0.76  # what labels leave of the width, about
+    centres = (edges[:-1] + edges[1:]) / 2
+    widths = np.diff(edges) / (high - low) * inches
+    needed = np.array([_text_inches(name) for name in names])
+    between = np.diff(centres) / (high - low) * inches
+    if np.all(between >= (needed[1:] + needed[:-1]) / 2):
+        for name, centre in zip(names, centres, strict=True):
+            _above(axes, centre, name, ha="center")
+        return
+    # Slanted names need a line's height each; where even that is missing the longer phases win.
+    for index in _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches):
+        _above(axes, centres[index], names[index], ha="left", rotation=35, rotation_mode="anchor")
+
+
+def _text_inches(text, points=6.5):
+    return (len(text) * 0.56 + 0.8) * points / 72
+
+
+def _above(axes, x, text, **kwargs):
+    axes.text(
+        x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
+        va="bottom", clip_on=False, **kwargs,
+    )  # fmt: skip
+
+
+def _spaced(centres, widths, distance):
+    """Choose indices, the widest first, so that no two centres are closer than `distance`."""
+    chosen = []
+    for index in np.argsort(-widths, kind="stable"):
+        if widths[index] > 0 and all(abs(centres[index] - centres[k]) >= distance for k in chosen):
+            chosen.append(int(index))
+    return sorted(chosen)
+
+
+def label_ends(axes, ends):
+    """Write each line's name beside its right end, with a sample of the line, without overlaps.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Its limits set already.
+    ends : list of (float, str, dict)
+        The line's last y, its name, and its style: ``color`` and ``ls``.
+    """
+    low, high = axes.get_ylim()
+    inches = axes.figure.get_size_inches()[1] * 0.7 * axes.get_position().height / 0.77
+    height = np.array([1 + text.count("\n") for _, text, _ in ends]) * 8.5 / 72 / inches
+    wanted = np.array([(y - low) / (high - low) for y, _, _ in ends])
+    sample = 0.12 / (axes.figure.get_size_inches()[0] * 0.76)
+    for (_, text, style), y in zip(ends, _spread(wanted, height), strict=True):
+        axes.plot([1.01, 1.01 + sample], [y, y], transform=axes.transAxes, clip_on=False, **style)
+        axes.text(
+            1.025 + sample, y, text, transform=axes.transAxes, color=style["color"], va="center",
+            fontsize=7, linespacing=1.05, clip_on=False,
+        )  # fmt: skip
+
+
+def _spread(wanted, height):
+    """Move labels apart, as little as it takes, within 0 to 1; in the order of `wanted`."""
+    order = np.argsort(wanted, kind="stable")
+    placed = np.clip(wanted, 0, 1)[order]
+    half = height[order] / 2
+    for index in range(1, len(placed)):
+        least = placed[index - 1] + half[index - 1] + half[index]
+        placed[index] = max(placed[index], least)
+    for index in range(len(placed) - 1, -1, -1):
+        above = placed[index + 1] - half[index + 1] if index + 1 < len(placed) else 1 + half[index]
+        placed[index] = min(placed[index], above - half[index])
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a trace, fit for a paper: each function takes a `Trace` and returns a `Figure`.
+
+A figure computes nothing: the numbers come from `pmlkit.workingset`. It carries them
+(`Figure.data`) and a sentence on how to read it (`Figure.caption`); `save` writes both. All take
+``columns``, 1 or 2: the columns of a paper that the figure spans (3.33 and 7.0 inches); `start` and
+`end` limit what is looked at. They use no pyplot: nothing is global, and nothing has to be closed.
+"""
+
+import inspect
+
+from pmlkit.errors import UsageError
+from pmlkit.figures_heat import heat_map
+from pmlkit.figures_time import pml_against_all, wss_by_kind, wss_over_time
+from pmlkit.figures_window import reuse_histogram, surface, wss_against_window
+from pmlkit.style_mpl import Figure, save
+from pmlkit.tables import table
+
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "about",
+    "draw",
+    "heat_map",
+    "pml_against_all",
+    "reuse_histogram",
+    "save",
+    "surface",
+    "table",
+    "wss_against_window",
+    "wss_by_kind",
+    "wss_over_time",
+]
+
+FIGURES = {
+    "wss": wss_over_time,
+    "kinds": wss_by_kind,
+    "heat": heat_map,
+    "surface": surface,
+    "window": wss_against_window,
+    "reuse": reuse_histogram,
+    "pml": pml_against_all,
+}
+
+
+def about(name):
+    """Say in a line what the figure `name` of `FIGURES` shows."""
+    return inspect.getdoc(FIGURES[name]).split("\n", 1)[0]
+
+
+def draw(trace, name, window=None, **how):
+    """Draw a figure by its name.
+
+    Parameters
+    ----------
+    trace : Trace
+    name : str
+        One of `FIGURES`.
+    window : str or Window, optional
+        For the figures that have one.
+    **how
+        ``columns``, ``start``, ``end``.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    pmlkit.errors.UsageError
+        If there is no such figure.
+    """
+    if name not in FIGURES:
+        raise UsageError(f"there is no figure {name!r}: choose from {', '.join(FIGURES)}")
+    if window is not None and "window" in inspect.signature(FIGURES[name]).parameters:
+        how["window"] = window
+    return FIGURES[name](trace, **how)

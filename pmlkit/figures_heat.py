@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heat map: guest frames against time, summed up to what a column of a paper can show."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import PowerNorm
+
+from pmlkit.axes_mpl import address_unit, mark_phases, seconds_axis, time_limits
+from pmlkit.style_mpl import finish, new_figure, styled
+
+__all__ = ["Cells", "cells", "heat_map"]
+
+MAX_COLUMNS = {1: 360, 2: 800}
+MAX_ROWS = 220
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Touched pages by range of frames and time.
+
+    Attributes
+    ----------
+    pages : ndarray of int64, shape (rows, columns)
+        Distinct frames touched in the cell.
+    block_pages : int
+        Frames of a row.
+    blocks : ndarray of int64, shape (rows,)
+        First frame of each row, divided by `block_pages`; ascending, with holes.
+    t_ns : ndarray of int64, shape (columns + 1,)
+        The columns' edges.
+    """
+
+    pages: np.ndarray
+    block_pages: int
+    blocks: np.ndarray
+    t_ns: np.ndarray
+
+    def to_frame(self):
+        """Return the touched cells as a table, one row each."""
+        row, column = np.nonzero(self.pages)
+        return pd.DataFrame(
+            {
+                "t_start_ns": self.t_ns[column],
+                "t_end_ns": self.t_ns[column + 1],
+                "gfn_start": self.blocks[row] * self.block_pages,
+                "gfn_count": self.block_pages,
+                "pages": self.pages[row, column],
+            }
+        )
+
+
+def cells(trace, max_rows=MAX_ROWS, max_columns=360, start=None, end=None, kinds=None):
+    """Count the distinct frames touched in each cell of a grid of frames and time.
+
+    Reads the entries twice and keeps a few bytes per frame in use, however long the trace is.
+
+    Parameters
+    ----------
+    trace : Trace
+    max_rows, max_columns : int
+        Size of the grid; ranges of frames that nothing touches take no rows.
+    start, end : str, int or None
+        Look at the rounds between these times only.
+    kinds : str or None
+        As in `Trace.entries`.
+
+    Returns
+    -------
+    Cells
+    """
+    start_ns, end_ns = time_limits(trace, start, end)
+    first, stop = trace.rounds_between(start_ns, end_ns)
+    wanted = {"start_ns": start_ns, "end_ns": end_ns, "kinds": kinds}
+    block_pages, blocks = _rows(_used_frames(trace, wanted), max_rows)
+    per_column = max(-(-(stop - first) // max_columns), 1)
+    edges = np.append(np.arange(first, stop, per_column), stop)
+    times = np.append(trace.rounds["t_start_ns"], trace.duration_ns)
+    grid = np.zeros((len(blocks), len(edges) - 1), np.int64)
+    _fill(grid, trace, wanted, first, per_column, block_pages, blocks)
+    return Cells(grid, block_pages, blocks, times[edges])
+
+
+def _used_frames(trace, wanted):
+    used = np.zeros(0, np.int64)
+    for batch in trace.iter_entries(columns=["gfn"], **wanted):
+        used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy().astype(np.int64))))
+    return used
+
+
+def _distinct(values):
+    """Sort and leave out what repeats: np.unique's hash table takes 30 times as long here."""
+    values = np.sort(values)
+    return values[np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]]
+
+
+def _rows(frames, max_rows):
+    """Choose the frames of a row, a power of two, and the rows: used ones and short holes."""
+    block_pages = 1
+    while True:
+        used = _distinct(frames // block_pages)
+        hole = max(max_rows // 24, 1)
+        # A short hole is drawn as such: cutting it out would cost as much room as it takes.
+        joined = np.diff(used, append=used[-1:] + 1) if len(used) else used
+        lengths = np.where(joined <= hole, joined, 1)
+        if lengths.sum() <= max_rows:
+            break
+        block_pages *= 2
+    pieces = [np.arange(first, first + length) for first, length in zip(used, lengths, strict=True)]
+    return block_pages, np.concatenate(pieces) if pieces else used
+
+
+def _fill(grid, trace, wanted, first, per_column, block_pages, blocks):
+    # The column in which a frame was last counted. Entries come in the order of rounds, so that
+    # this is all it takes to count a frame once per column across record batches.
+    counted = np.full(len(blocks) * block_pages, -1, np.int32)
+    for batch in trace.iter_entries(columns=["round", "gfn"], **wanted):
+        column = (batch.column("round").to_numpy().astype(np.int64) - first) // per_column
+        gfn = batch.column("gfn").to_numpy().astype(np.int64)
+        frame = np.searchsorted(blocks, gfn // block_pages) * block_pages + gfn % block_pages
+        column, frame = np.divmod(_distinct(column * len(counted) + frame), max(len(counted), 1))
+        new = counted[frame] < column
+        column, frame = column[new], frame[new]
+        np.maximum.at(counted, frame, column)
+        cell = (frame // block_pages) * grid.shape[1] + column
+        grid += np.bincount(cell, minlength=grid.size).reshape(grid.shape)
+
+
+@styled
+def heat_map(trace, columns=1, start=None, end=None, kinds=None):
+    """Draw which guest frames were touched when.
+
+    Parameters
+    ----------
+    trace : Trace
+    columns : {1, 2}
+        Columns of the paper that it spans.
+    start, end : str, int or None
+        Show this part only.
+    kinds : str or None
+        Accesses that count; by default all.
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    grid = cells(trace, MAX_ROWS, MAX_COLUMNS.get(columns, 360), start, end, kinds)
+    figure = new_figure(columns, 2.6 if columns == 1 else 3.2, {"cells": grid.to_frame()})
+    axes = figure.subplots()
+    position = _positions(grid.blocks)
+    mesh = _draw_cells(axes, grid, position)
+    _address_axis(axes, grid, position)
+    seconds_axis(axes, grid.t_ns[0], grid.t_ns[-1])
+    mark_phases(axes, trace)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
+    bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
+    bar.set_label("pages touched in the cell (%)")
+    bar.outline.set_linewidth(0.4)
+    span_ms = np.diff(grid.t_ns).max() / 1e6 if len(grid.t_ns) > 1 else 0
+    return finish(
+        figure,
+        trace,
+        f"which guest frames were touched when. A cell is {grid.block_pages * 4:,} KiB of "
+        f"guest-physical addresses by {span_ms:g} ms, dark where all its pages were touched, "
+        "white where none was; address ranges that nothing touched are cut out at the grey lines.",
+    )
+
+
+_CUT = 3  # rows of white where a range of addresses is left out
+
+
+def _positions(blocks):
+    """Return the row at which each block is drawn: cut-out ranges take `_CUT` rows."""
+    steps = np.where(np.diff(blocks) == 1, 1, 1 + _CUT)
+    return np.concatenate(([0], np.cumsum(steps))) if len(blocks) else np.zeros(0, int)
+
+
+def _draw_cells(axes, grid, position):
+    height = int(position[-1]) + 1 if len(position) else 1
+    image = np.zeros((height, max(grid.pages.shape[1], 1)))
+    if len(position) and grid.pages.size:
+        image[position] = grid.pages / grid.block_pages
+    edges = grid.t_ns / 1e9 if len(grid.t_ns) > 1 else np.array([0, 1])
+    mesh = axes.pcolormesh(
+        edges,
+        np.arange(height + 1),
+        np.ma.masked_equal(image, 0),
+        cmap="viridis_r",
+        # Most cells are touched sparsely: the root keeps them apart.
+        norm=PowerNorm(0.5, 0, 1),
+        rasterized=True,
+    )
+    axes.set_ylim(0, height)
+    return mesh
+
+
+def _address_axis(axes, grid, position):
+    unit, name = address_unit(grid.blocks.max(initial=0) * grid.block_pages * 4096)
+    mib = grid.blocks * grid.block_pages * 4096 / unit
+    cut = np.flatnonzero(np.diff(position) > 1)
+    for row in cut:
+        axes.axhline(position[row] + 1 + _CUT / 2, color="#999999", lw=0.5, zorder=3)
+    ticks = _address_ticks(mib, position, cut)
+    axes.set_yticks([y for y, _ in ticks], [f"{value:g}" for _, value in ticks])
+    axes.set_ylabel(f"guest-physical address ({name})")
+
+
+def _address_ticks(addresses, position, cut, lines=11):
+    """Choose (row, address) pairs: round addresses in each range, or its start, well apart."""
+    if not len(position):
+        return []
+    distance = (position[-1] + 1) / lines
+    step = (addresses[1] - addresses[0] if len(addresses) > 1 else 1) * distance
+    step = 2.0 ** np.ceil(np.log2(max(step, 1e-9)))
+    chosen = []
+    starts = np.concatenate(([0], cut + 1))
+    for rank, index in [(0, i) for i in starts] + [(1, i) for i in range(len(addresses))]:
+        if rank and addresses[index] % step:
+            continue
+        if all(abs(position[index] - row) >= distance * 0.6 for row, _ in chosen):
+            chosen.append((position[index], addresses[index]))
+    return sorted(chosen)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures with time on x: the working set, by kind of access, and what PML sees of it."""
+
+from dataclasses import dataclass
+
+from pmlkit import workingset
+from pmlkit.axes_mpl import label_ends, mark_phases, seconds_axis, time_limits
+from pmlkit.errors import UsageError
+from pmlkit.style_mpl import COLORS, finish, new_figure, styled
+from pmlkit.units import parse_window
+
+__all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
+
+MIB = 1 << 20
+RAM = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
+ALLOCATED = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
+MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
+TWO_SCALES_FROM = 3  # times the peak of the working set
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of these figures: what it counts, its name, colour and dashes."""
+
+    kinds: str
+    name: str
+    color: str
+    dashes: object = "-"
+
+    @property
+    def column(self):
+        """Of the table behind the figure."""
+        return f"{self.name.replace(' ', '_')}_pages"
+
+    @property
+    def style(self):
+        """As matplotlib takes it."""
+        return {"color": self.color, "ls": self.dashes}
+
+
+# A line is told by more than its colour: a copier knows only grey.
+LINES = {
+    "rwx": Line("rwx", "used", COLORS["black"]),
+    "r": Line("r", "read", COLORS["blue"]),
+    "w": Line("w", "written", COLORS["vermilion"], (0, (4, 1))),
+    "x": Line("x", "executed", COLORS["green"], (0, (1, 1))),
+}
+PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
+
+
+@styled
+def wss_over_time(trace, window="100ms", kinds=("rwx",), columns=1, start=None, end=None):
+    """Draw the working set over time, under the memory that the guest says it has allocated.
+
+    Where the guest's memory is far larger than the working set, the scale changes at the
+    working set's peak, and the upper part shows the rest of the memory.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window
+        The window T.
+    kinds : sequence of str
+        One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
+    wss = _sizes(trace, lines, window, start, end)
+    guest = _guest(trace, start, end)
+    data = {"wss": wss} if guest is None else {"wss": wss, "guest": guest}
+    figure = new_figure(columns, 2.2, data)
+    _draw_with_memory(figure, trace, lines, wss, guest, window, time_limits(trace, start, end))
+    return finish(
+        figure,
+        trace,
+        f"the working set W(t, T), distinct pages used in the last T = {_name(window)}, over "
+        "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
+        "What is allocated is not what is used. The scale of the upper part may differ.",
+    )
+
+
+def wss_by_kind(trace, window="100ms", columns=1, start=None, end=None):
+    """Draw the working set over time: all accesses, and reads, writes, executions by themselves.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    figure = _few_lines(trace, window, columns, start, end, dict.fromkeys(LINES, trace))
+    return finish(
+        figure,
+        trace,
+        f"the pages used in the last T = {_name(window)}, and those read, written and executed. "
+        "A page may be in several of these sets; the black line counts it once.",
+    )
+
+
+def pml_against_all(trace, window="100ms", columns=1, start=None, end=None):
+    """Draw what PML logs against all accesses; the area between is what it misses.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace with the PML log of the same run in it.
+    window : str or Window
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+
+    Raises
+    ------
+    pmlkit.errors.NeedsError
+        If the trace has no PML log.
+    """
+    figure = _few_lines(trace, window, columns, start, end, {"rwx": trace, "pml": trace.pml})
+    return finish(
+        figure,
+        trace,
+        f"the pages in PML's log against all pages used in the last T = {_name(window)}. PML logs "
+        "a page when it is first written; the shaded pages were only read or executed, and PML "
+        "does not see them.",
+    )
+
+
+@styled
+def _few_lines(trace, window, columns, start, end, sources):
+    """Draw lines without the guest's memory; `sources` names each line and the trace it reads."""
+    lines = [PML_LINE if name == "pml" else LINES[name] for name in sources]
+    parts = zip(lines, sources.values(), strict=True)
+    tables = [_sizes(source, [line], window, start, end) for line, source in parts]
+    wss = tables[0]
+    for table in tables[1:]:
+        wss = wss.merge(table.drop(columns=["effective_ns", "phase"]), on="t_ns", how="left")
+    figure = new_figure(columns, 1.9, {"wss": wss})
+    axes = figure.subplots()
+    if "pml" in sources:
+        low, high = (_mib(wss, line) for line in lines[::-1])
+        axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
+    _plot(axes, lines, wss)
+    axes.set_ylim(0, _peak(lines, wss) * 1.08)
+    axes.set_ylabel(f"W(t, {_name(window)}) (MiB)")
+    _time(axes, trace, time_limits(trace, start, end))
+    label_ends(axes, _ends(lines, wss))
+    return figure
+
+
+def _line(kinds):
+    if kinds in LINES:
+        return LINES[kinds]
+    if not kinds or set(kinds) - set("rwx"):
+        raise UsageError(f"the kinds {kinds!r} are not known: use letters out of rwx")
+    return Line(kinds, f"used ({kinds})", COLORS["purple"])
+
+
+def _name(window):
+    return str(parse_window(window)).replace("r", " rounds")
+
+
+def _sizes(trace, lines, window, start, end):
+    """Make the table behind the lines: time, effective window, phase, and pages of each line."""
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    rounds = max(-(-(stop - first) // MAX_POINTS), 1)
+    table = None
+    for line in lines:
+        sizes = workingset.estimate(
+            trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end
+        )
+        if table is None:
+            table = sizes[["t_ns", "effective_ns", "phase"]].copy()
+        table[line.column] = sizes["pages"].to_numpy()
+    return table
+
+
+def _guest(trace, start, end):
+    if trace.guest is None or trace.guest.empty:
+        return None
+    low, high = time_limits(trace, start, end)
+    inside = trace.guest["t_ns"].between(low, high)
+    return trace.guest.loc[inside, ["t_ns", "allocated_bytes", "total_bytes"]]
+
+
+def _mib(wss, line):
+    return wss[line.column] / 256
+
+
+def _peak(lines, wss):
+    return max(max(_mib(wss, line).max() for line in lines), 1 / 256)
+
+
+def _plot(axes, lines, wss):
+    for line in lines:
+        there = wss[line.column].notna()
+        axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
+
+
+def _ends(lines, wss):
+    return [(_mib(wss, line).dropna().iloc[-1], line.name, line.style) for line in lines]
+
+
+def _time(axes, trace, limits, labels_on=None):
+    seconds_axis(axes, *limits)
+    mark_phases(axes, trace, shade=True, labels=labels_on is None)
+    if labels_on is not None:
+        labels_on.set_xlim(axes.get_xlim())
+        mark_phases(labels_on, trace, shade=True)
+
+
+def _draw_with_memory(figure, trace, lines, wss, guest, window, limits):
+    """Draw the lines and the memory, with a second scale above the peak where that is needed."""
+    peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
+    split = ram > TWO_SCALES_FROM * peak
+    if split:
+        figure.get_layout_engine().set(hspace=0.0, h_pad=0.01)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.2])
+        _join(upper, lower, peak, ram * 1.08)
+    else:
+        upper = lower = figure.subplots()
+        lower.set_ylim(0, max(ram * 1.05, peak))
+    for axes in {upper, lower}:
+        _plot_memory(axes, guest, ram)
+    _plot(lower, lines, wss)
+    lower.set_ylabel("memory (MiB)")
+    _time(lower, trace, limits, labels_on=upper if split else None)
+    memory = [(ram, "RAM", RAM)]
+    if guest is not None and len(guest):
+        memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
+    ends = [(y, f"{name} in\n{_name(window)}", style) for y, name, style in _ends(lines, wss)]
+    label_ends(upper, [end for end in memory if end[0] > peak or not split])
+    label_ends(lower, ends + [end for end in memory if end[0] <= peak and split])
+
+
+def _plot_memory(axes, guest, ram):
+    axes.axhline(ram, **RAM)
+    if guest is not None and len(guest):
+        axes.plot(guest["t_ns"] / 1e9, guest["allocated_bytes"] / MIB, **ALLOCATED)
+
+
+def _join(upper, lower, peak, top):
+    """Put one y axis on two scales: from 0 to the peak below, the rest of the memory above."""
+    lower.set_ylim(0, peak)
+    upper.set_ylim(peak, top)
+    upper.spines["bottom"].set_visible(False)
+    upper.tick_params(axis="x", bottom=False, labelbottom=False)
+    upper.locator_params(axis="y", nbins=3)
+    slanted = [(-1, -0.6), (1, 0.6)]
+    for axes, y in ((upper, 0), (lower, 1)):
+        axes.plot(
+            [0], [y], transform=axes.transAxes, marker=slanted, ms=6, color="k", mew=0.6,
+            ls="none", clip_on=False,
+        )  # fmt: skip

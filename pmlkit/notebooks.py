@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running one notebook: papermill in an operating system process of its own.
+
+Papermill changes the working directory of its process (papermill #473), so two of them must not
+share one; and a kernel that dies must not take its caller along.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pmlkit.errors import PmlkitError, output_error
+
+__all__ = ["NotebookError", "failure", "notebooks_folder", "run_notebook", "start_notebook"]
+
+# jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
+# than papermill needs for all the rest. Notebooks have no IRIs.
+_PAPERMILL = (
+    "import sys; sys.modules['rfc3987_syntax'] = None; "
+    "from papermill.__main__ import papermill; papermill()"
+)
+
+
+class NotebookError(PmlkitError):
+    """A notebook failed. Attributes: `notebook`, `cell` (from 1, or None), `message`, `executed`.
+
+    `executed` is the notebook as far as it came or, where papermill itself failed, its log.
+    """
+
+    def __init__(self, notebook, cell, message, executed):
+        self.notebook, self.cell, self.message = notebook, cell, message
+        self.executed = os.fspath(executed)
+        where = f" in cell {cell}" if cell else ""
+        super().__init__(f"{notebook} failed{where} ({message})", f"look at {self.executed}")
+
+
+def notebooks_folder():
+    """Return the folder of the notebooks: they live beside the package, in its repository."""
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise PmlkitError(
+            "the notebooks are not part of an installed package",
+            "clone the repository and run `make demo` there",
+        )
+    return folder
+
+
+def start_notebook(notebook, executed, parameters):
+    """Start papermill on a notebook, in the notebook's folder; return the process.
+
+    What papermill prints goes into ``executed`` with the suffix ``.log``.
+    """
+    command = [sys.executable, "-c", _PAPERMILL, str(notebook), str(executed)]
+    command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(Path(notebook).parent)]
+    for name, value in parameters.items():
+        command += ["-r", name, str(value)]
+    try:
+        executed.unlink(missing_ok=True)
+        with open(executed.with_suffix(".log"), "wb") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
+            )
+    except OSError as error:
+        raise output_error(executed, error) from error
+
+
+def _environment():
+    # Debugger and warnings of the kernel's start-up are no news to the reader of a log.
+    return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def failure(executed, name, returncode):
+    """Say why a notebook failed, from what papermill left: the cell, the error, the log."""
+    cell, message = _failed_cell(executed)
+    log = executed.with_suffix(".log")
+    if message is None:
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        words = [line for line in lines if line.strip()]
+        message = words[-1] if words else f"papermill ended with {returncode}"
+    return NotebookError(name, cell, message, log if cell is None else executed)
+
+
+def _failed_cell(executed):
+    try:
+        cells = json.loads(executed.read_text())["cells"]
+    except (OSError, ValueError, KeyError):
+        return None, None
+    for number, cell in enumerate(cells, start=1):
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "error":
+                return number, f"{output['ename']}: {output['evalue']}"
+    return None, None
+
+
+def run_notebook(notebook, executed, parameters):
+    """Run one notebook through papermill and wait for it.
+
+    Parameters
+    ----------
+    notebook, executed : path-like
+        The notebook, and where to write the executed one (its folder exists).
+    parameters : dict of str to str
+        What replaces the values of the cell tagged ``parameters``.
+
+    Raises
+    ------
+    NotebookError
+        If it fails.
+    """
+    executed = Path(executed)
+    process = start_notebook(Path(notebook), executed, parameters)
+    if process.wait():
+        raise failure(executed, Path(notebook).stem, process.returncode)
+    executed.with_suffix(".log").unlink(missing_ok=True)

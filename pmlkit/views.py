@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the notebooks show beside the figures: a trace as small tables.
+
+Notebooks only call; what they would have to compute or look up is here.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+import pmlkit
+from pmlkit import known, workingset
+from pmlkit.errors import UsageError
+from pmlkit.style_mpl import make_folder
+from pmlkit.units import format_bytes, format_ns
+
+__all__ = [
+    "collect",
+    "facts",
+    "guest_memory",
+    "known_answers",
+    "load",
+    "output_folder",
+    "phases",
+    "regions",
+    "seen_by_pml",
+    "working_sets",
+]
+
+DECIMALS = 3  # of MiB: a page is 0.004
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def load(trace):
+    """Open a trace by the name of a bundled one, or by its path.
+
+    Parameters
+    ----------
+    trace : str or path-like
+        ``"redis"`` is ``data/redis.trace``; anything else is a path. A relative path is taken
+        from the working directory and, if nothing is there, from the repository.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    pmlkit.errors.TraceNotFound
+        If there is none; other errors as in `Trace.open`.
+    """
+    if trace in pmlkit.bundled():
+        return pmlkit.open(pmlkit.bundled(trace))
+    path = Path(trace)
+    return pmlkit.open(path if path.exists() else REPOSITORY / path)
+
+
+def collect(trace, source, out, memory_mib=None, window="10ms"):
+    """Open a bundled trace, or record a guest now.
+
+    Parameters
+    ----------
+    trace : str
+        The trace's name or path, or the workload to record.
+    source : {"bundled", "recorder"}
+        ``"recorder"`` boots a guest in QEMU and records it.
+    out : str
+        Folder for a new recording, as in `output_folder`; one of the same name is replaced.
+    memory_mib : int, optional
+        The recorded guest's memory; default: what the workload asks for.
+    window : str
+        Length of a round of the recording.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    pmlkit.errors.PmlkitError
+        `UsageError` for another source; others as in `load` and `recorder.record`.
+    """
+    if source == "bundled":
+        return load(trace)
+    if source != "recorder":
+        raise UsageError(f"the source {source!r} is not known: choose bundled or recorder")
+    from pmlkit.sources.recorder import RecordOptions, record
+
+    folder = make_folder(output_folder(out))
+    options = RecordOptions(memory_mib=memory_mib, window=window, overwrite=True)
+    return record(trace, folder / f"{Path(trace).stem}.trace", options)
+
+
+def output_folder(out):
+    """Say where a notebook writes to: a relative folder is taken from the repository.
+
+    So it is the same one in JupyterLab, which runs a notebook in its own folder, and under
+    papermill, which runs it where it was called.
+    """
+    return REPOSITORY / out
+
+
+def facts(trace):
+    """Return what the trace says of itself, a DataFrame of ``what`` and ``value``."""
+    meta = trace.meta
+    versions = meta.provenance.get("versions") or {}
+    rows = {
+        "recorded by": meta.source,
+        "command": meta.provenance.get("command"),
+        "versions": ", ".join(f"{tool} {version}" for tool, version in versions.items()),
+        "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
+        f"{meta.domain['vcpus']} vCPU",
+        "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
+        "window": format_ns(trace.resolution_ns) if trace.resolution_ns else "",
+        "entries": f"{meta.entries:,}, {meta.lost:,} lost",
+        "complete": "yes" if meta.complete else "no: the recording was cut short",
+        "notes": "; ".join(meta.notes),
+    }
+    filled = [(what, value) for what, value in rows.items() if value]
+    return _Whole(filled, columns=["what", "value"])
+
+
+class _Whole(pd.DataFrame):
+    """A DataFrame that a notebook shows with its long texts uncut."""
+
+    def _repr_html_(self):
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()
+
+
+def phases(trace):
+    """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
+    table = trace.phases
+    ends = [*table["t_ns"][1:], trace.duration_ns]
+    stops = [*table["round"][1:], trace.n_rounds]
+    return pd.DataFrame(
+        {
+            "phase": table["name"],
+            "start_s": table["t_ns"] / 1e9,
+            "length_s": (pd.Series(ends, dtype="int64") - table["t_ns"]) / 1e9,
+            "rounds": pd.Series(stops, dtype="int64") - table["round"].astype("int64"),
+        }
+    )
+
+
+def regions(trace):
+    """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
+    sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
+    return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})
+
+
+def guest_memory(trace):
+    """Return the guest's own view of its memory by phase.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``; means of ``allocated``, ``free``, ``cached``, ``anon`` and ``committed`` in
+        MiB; the pages swapped in, ``swap_ins``, and ``major_faults`` of the phase. Empty if the
+        guest was not asked.
+    """
+    names = ["allocated", "free", "cached", "anon", "committed"]
+    if trace.guest is None:
+        return pd.DataFrame(columns=["phase", *names, "swap_ins", "major_faults"])
+    starts = trace.phases[["t_ns", "name"]].rename(columns={"name": "phase"})
+    samples = pd.merge_asof(trace.guest, starts, on="t_ns").fillna({"phase": ""})
+    grouped = samples.groupby("phase", sort=False)
+    table = grouped[[f"{name}_bytes" for name in names]].mean() / (1 << 20)
+    table.columns = names
+    counters = grouped[["pswpin", "pgmajfault"]].agg(lambda counter: counter.max() - counter.min())
+    table[["swap_ins", "major_faults"]] = counters
+    return table.reset_index().round(DECIMALS)
+
+
+def known_answers(trace):
+    """Return what the workload says that it touched against what was measured, a row each.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, ``region``, ``kind``, ``expected`` and ``measured`` (pages), ``met``. Empty for
+        a trace without known answers.
+    """
+    rows = [answer.as_dict() for answer in known.measure(trace)]
+    return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
+
+
+def working_sets(trace, window="100ms"):
+    """Return the working set of each phase in MiB, by kind of access.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window
+        The window T.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, then the mean of W(t, T) over the phase, ``mean``, its maximum, ``peak``, and
+        the means of the pages ``read``, ``written`` and ``executed``. A window that ends in a
+        phase counts for it, even if it began in the one before.
+    """
+    sizes = {kinds: _mib(trace, window, kinds) for kinds in ("rwx", "r", "w", "x")}
+    parts = {
+        "mean": sizes["rwx"].mean(),
+        "peak": sizes["rwx"].max(),
+        "read": sizes["r"].mean(),
+        "written": sizes["w"].mean(),
+        "executed": sizes["x"].mean(),
+    }
+    return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
+
+
+def seen_by_pml(trace, window="100ms"):
+    """Return how much of each phase's working set is in PML's log.
+
+    Parameters
+    ----------
+    trace : Trace
+        With the PML log of the same run in it.
+    window : str or Window
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, the means ``used`` and ``logged`` in MiB, and ``missed``, the share of the used
+        pages that is not in the log, in percent.
+
+    Raises
+    ------
+    pmlkit.errors.NeedsError
+        If the trace has no PML log.
+    """
+    used, logged = _mib(trace, window, "rwx").mean(), _mib(trace.pml, window, "rwx").mean()
+    table = pd.DataFrame({"used": used, "logged": logged})
+    table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
+    return table.rename_axis("phase").reset_index().round(DECIMALS)
+
+
+def _mib(trace, window, kinds):
+    table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
+    return (table["pages"] / 256).groupby(table["phase"], sort=False)

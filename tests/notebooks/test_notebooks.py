@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The notebooks: how they are stored, and that each runs from top to bottom by itself."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from factories import make_trace as write_trace
+
+from pmlkit.notebooks import notebooks_folder, run_notebook
+
+NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+LONGEST_CELL = 6
+COMPUTING = (
+    ast.For,
+    ast.While,
+    ast.If,
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Lambda,
+    ast.ListComp,
+    ast.DictComp,
+    ast.SetComp,
+    ast.GeneratorExp,
+    ast.With,
+    ast.Try,
+    ast.Compare,
+    ast.AugAssign,
+)
+WRITES = {
+    "01_collect": ["heat"],
+    "02_working_set": ["kinds", "pml", "surface", "window", "wss"],
+    "05_figures": ["heat", "kinds", "pml", "reuse", "surface", "window", "wss"],
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_notebooks_are_there():
+    assert set(WRITES) <= set(NAMES)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_stored_without_outputs_counts_and_machine(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    for cell in code_cells(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+        assert set(cell.metadata) <= {"tags"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not re.search(r"(?<!\w)/(home|root|work|tmp|Users)/", path.read_text())
+    # Written as Jupyter does, so that saving it there changes nothing but what was edited.
+    assert path.read_text() == nbformat.writes(notebook) + "\n"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_one_cell_has_the_parameters_and_nothing_but_literals(path):
+    tagged = [
+        cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])
+    ]
+    (cell,) = tagged
+    statements = ast.parse(cell.source).body
+    assert all(isinstance(statement, ast.Assign) for statement in statements)
+    values = {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+    assert {"trace", "out"} <= set(values)
+    assert not Path(values["out"]).is_absolute()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_cells_are_short_and_only_call(path):
+    notebook = read(path)
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, COMPUTING), cell.source
+            assert not isinstance(node, ast.BinOp) or isinstance(node.op, ast.Div), cell.source
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} == {"pmlkit"}
+            if isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] == "pmlkit"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_it_says_what_the_reader_sees(path):
+    cells = read(path).cells
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    # What is shown has a text above it, or above the cell before.
+    kinds = "".join("m" if cell.cell_type == "markdown" else "c" for cell in cells)
+    assert "ccc" not in kinds
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_it_runs(path, tmp_path):
+    trace = write_trace(
+        tmp_path / "small.trace",
+        rounds=30,
+        phases=[("first", 0), ("second", 10)],
+        regions=[("buffer", 0, 16)],
+        known=[{"phase": "first", "region": "buffer", "kind": "touched", "pages": 16}],
+        guest=True,
+    )
+    executed = tmp_path / "executed.ipynb"
+    run_notebook(path, executed, {"trace": str(trace), "out": str(tmp_path / "out")})
+    assert not executed.with_suffix(".log").exists()
+    written = sorted(png.stem for png in (tmp_path / "out").glob("*.png"))
+    assert written == WRITES.get(path.stem, written)
+    shown = [output for cell in code_cells(read(executed)) for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in shown) == len(written)
+    assert "stderr" not in {output.get("name") for output in shown}, json.dumps(shown)[-2000:]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that the notebooks show, against answers worked out by hand."""
+
+import pytest
+
+from pmlkit import views
+from pmlkit.errors import NeedsError, TraceNotFound, UsageError
+from pmlkit.trace import Kind
+
+R, W, X = Kind.READ, Kind.WRITE, Kind.EXEC
+# Two rounds read four pages and write one of them, two write two others and execute one.
+FIRST = [(1, R), (2, R), (3, R), (4, R), (1, W)]
+SECOND = [(8, W), (9, W), (5, X)]
+
+
+@pytest.fixture
+def trace(make_trace):
+    return make_trace(
+        events=[FIRST, FIRST, SECOND, SECOND],
+        phases=[("read", 0), ("write", 2)],
+        regions=[("buffer", 1, 4), ("other", 8, 1), ("other", 20, 2)],
+        known=[
+            {"phase": "read", "region": "buffer", "kind": "read", "pages": 4},
+            {"phase": "read", "region": "buffer", "kind": "written", "pages": 2},
+        ],
+        guest=True,
+        provenance={"command": "pmlkit record x", "versions": {"qemu": "7.2"}},
+    )
+
+
+def test_load_finds_bundled_traces_and_paths(tmp_path, monkeypatch, trace):
+    monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("x", "x.trace", str(tmp_path / "x.trace")):
+        assert views.load(name).n_rounds == 4
+    with pytest.raises(TraceNotFound):
+        views.load("nothing")
+
+
+def test_a_relative_output_folder_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    before = views.output_folder("results/x")
+    monkeypatch.chdir(tmp_path)
+    assert views.output_folder("results/x") == before
+    assert before.is_absolute() and (before.parent.parent / "pmlkit").is_dir()
+    assert views.output_folder(tmp_path) == tmp_path
+
+
+def test_collect_takes_known_sources_only(trace):
+    assert views.collect(trace.path, "bundled", "nowhere").n_rounds == 4
+    with pytest.raises(UsageError, match="bundled or recorder"):
+        views.collect("x", "guess", "nowhere")
+
+
+def test_facts(trace):
+    facts = dict(views.facts(trace).itertuples(index=False))
+    assert facts["command"] == "pmlkit record x" and facts["versions"] == "qemu 7.2"
+    assert facts["guest"] == "synthetic, 16 MiB of RAM, 1 vCPU"
+    assert facts["window"] == "10 ms" and facts["complete"] == "yes"
+    assert "notes" not in facts
+
+
+def test_phases_last_until_the_next(trace):
+    assert views.phases(trace).values.tolist() == [["read", 0.0, 0.02, 2], ["write", 0.02, 0.02, 2]]
+
+
+def test_regions_are_summed_by_name(trace):
+    table = views.regions(trace)
+    assert table.values.tolist() == [["buffer", 4, 4 / 256], ["other", 3, 3 / 256]]
+
+
+def test_guest_memory_by_phase(trace):
+    table = views.guest_memory(trace)
+    # The factory's guest takes a page more at each of two samples a round, from 100 on.
+    assert table["phase"].tolist() == ["read", "write"]
+    assert table["allocated"].tolist() == [round(101.5 / 256, 3), round(105.5 / 256, 3)]
+
+
+def test_guest_memory_without_samples(make_trace):
+    assert views.guest_memory(make_trace("silent.trace")).empty
+
+
+def test_known_answers(trace):
+    table = views.known_answers(trace)
+    assert table[["expected", "measured", "met"]].values.tolist() == [[4, 4, True], [2, 1, False]]
+
+
+def test_no_known_answers_are_an_empty_table(make_trace):
+    assert list(views.known_answers(make_trace("real.trace")).columns)[:3] == [
+        "phase",
+        "region",
+        "kind",
+    ]
+
+
+def test_working_sets_by_phase(trace):
+    table = views.working_sets(trace, "10ms").set_index("phase") * 256
+    assert table.loc["read"].round().tolist() == [4, 4, 4, 1, 0]
+    assert table.loc["write"].round().tolist() == [3, 3, 0, 2, 1]
+
+
+def test_what_pml_misses(trace, make_trace):
+    table = views.seen_by_pml(trace, "10ms").set_index("phase")
+    assert table["missed"].tolist() == [75.0, 33.333]
+    with pytest.raises(NeedsError, match="PML log"):
+        views.seen_by_pml(make_trace("blind.trace", pml=False))
