@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine can do with pmlkit, and what to do about the rest."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from pmlkit import doctor_checks as checks
+from pmlkit.errors import UsageError
+
+__all__ = ["CAPABILITIES", "Capability", "examine"]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that pmlkit can do where all its checks hold.
+
+    Attributes
+    ----------
+    name, purpose : str
+    checks : tuple of Check
+    """
+
+    name: str
+    purpose: str
+    checks: tuple
+
+    @property
+    def ready(self):
+        return all(check.state != checks.MISSING for check in self.checks)
+
+    def as_dict(self):
+        """Return the fields and `ready`, for JSON."""
+        return {**asdict(self), "ready": self.ready}
+
+
+def examine(names=()):
+    """Check capabilities.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `CAPABILITIES`; none: all.
+
+    Returns
+    -------
+    list of Capability
+
+    Raises
+    ------
+    UsageError
+        If a name is not known.
+    """
+    unknown = [name for name in names if name not in CAPABILITIES]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is no capability: there are {', '.join(CAPABILITIES)}")
+    chosen = list(dict.fromkeys(names)) or list(CAPABILITIES)
+    return [_examine(name, *CAPABILITIES[name]) for name in chosen]
+
+
+def _examine(name, purpose, probes):
+    return Capability(name, purpose, tuple(check() for check in probes))
+
+
+_BASE = (checks.python, checks.packages)
+CAPABILITIES = {
+    "demo": (
+        "notebooks on the bundled recordings",
+        (*_BASE, checks.recordings, checks.notebooks, checks.fonts, checks.results),
+    ),
+    "recorder": (
+        "record a real Linux guest under QEMU",
+        (
+            *_BASE,
+            partial(
+                checks.program, "gcc", "gcc", "builds the recorder's plugin and guest programs"
+            ),
+            checks.static_libc,
+            checks.qemu,
+            partial(checks.program, "apt-get", "apt", "fetches the guest's kernel and programs"),
+            partial(checks.program, "dpkg-deb", "dpkg", "unpacks them"),
+            checks.workloads,
+            checks.cache,
+        ),
+    ),
+    "lab": ("patched Xen on an emulated PML", (partial(checks.not_yet, "lab"),)),
+    "xen": (
+        "collect on a Xen host",
+        (checks.dom0, checks.processor, partial(checks.not_yet, "Xen collector")),
+    ),
+}

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of `pmlkit.doctor`: each probes one thing and says what would mend it.
+
+They probe what is needed (can it be imported, does the file exist, has QEMU the option), not what
+the machine calls itself.
+"""
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from pmlkit.errors import PmlkitError
+
+OK, WARNING, MISSING = "ok", "warning", "missing"
+# Import names, where they differ from the names that pip installs.
+IMPORTS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+CACHE_GIB = 1.0  # the Debian packages of every workload, unpacked, with room to spare
+RESULTS_GIB = 0.2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a capability needs.
+
+    Attributes
+    ----------
+    name, purpose : str
+        What it is, and what it is for.
+    state : {"ok", "warning", "missing"}
+        A warning does not keep the capability from working.
+    found : str
+        What was found.
+    mend : str
+        What to do if it is not ok; a command where there is one.
+    root : bool
+        Whether that needs root.
+    """
+
+    name: str
+    purpose: str
+    state: str
+    found: str
+    mend: str = ""
+    root: bool = False
+
+
+def python():
+    """Say which Python this is (pip has seen to its version)."""
+    return Check("Python", "3.11 or later runs pmlkit", OK, platform.python_version())
+
+
+def packages():
+    """Check that every dependency that pmlkit declares can be imported."""
+    names = [_distribution(text) for text in _requirements()]
+    broken = {name: why for name in names if (why := _import_problem(name))}
+    check = Check("Python packages", "what pmlkit stands on", OK, f"all {len(names)} import")
+    if names and not broken:
+        return check
+    why = "; ".join(f"{name}: {why}" for name, why in broken.items()) or "pmlkit is not installed"
+    return replace(check, state=MISSING, found=why, mend="pip install -e .")
+
+
+def _requirements():
+    try:
+        return [text for text in metadata.requires("pmlkit") or [] if "extra ==" not in text]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _distribution(requirement):
+    """Take the name off a requirement such as ``numpy>=2.0``."""
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()
+
+
+def _import_problem(name):
+    try:
+        importlib.import_module(IMPORTS.get(name, name))
+    except Exception as error:  # a broken extension module may raise anything
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def recordings():
+    """Check that the bundled recordings are there and as they were recorded."""
+    from pmlkit import bundle
+
+    folder = _project() / "data"
+    check = Check("recordings", "the demo shows data/", OK, "")
+    mend = "git checkout -- data"
+    try:
+        found = bundle.problems(folder)
+        commands = bundle.read(folder).commands
+    except PmlkitError as error:
+        return replace(check, state=MISSING, found=error.problem, mend=mend)
+    if found or not commands:
+        what = found[0] if found else "the MANIFEST names no recording"
+        return replace(check, state=MISSING, found=what, mend=mend)
+    return replace(check, found=f"{len(commands)} as their MANIFEST says")
+
+
+def notebooks():
+    """Check that the notebooks are there."""
+    found = sorted(path.stem for path in (_project() / "notebooks").glob("*.ipynb"))
+    check = Check("notebooks", "the demo runs them", OK, ", ".join(found))
+    if found:
+        return check
+    mend = "run pmlkit from a clone of its repository: git checkout -- notebooks"
+    return replace(check, state=MISSING, found="none", mend=mend)
+
+
+def fonts():
+    """Check that matplotlib has the figures' font."""
+    check = Check("font", "figures look the same everywhere", OK, "DejaVu Sans")
+    try:
+        from matplotlib.font_manager import findfont
+
+        findfont("DejaVu Sans", fallback_to_default=False)
+    except (ImportError, ValueError) as error:
+        mend = "pip install --force-reinstall matplotlib"
+        return replace(check, state=WARNING, found=str(error).splitlines()[0], mend=mend)
+    return check
+
+
+def program(name, package, purpose):
+    """Check that a program is on the path."""
+    where = shutil.which(name)
+    if where:
+        return Check(name, purpose, OK, where)
+    return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
+
+
+def static_libc():
+    """Check that gcc can link statically: guest programs run without any library."""
+    check = Check("static libc", "guest programs are linked statically", OK, "")
+    mend = "apt-get install libc6-dev"
+    if not shutil.which("gcc"):
+        return replace(check, state=MISSING, found="no gcc", mend=mend, root=True)
+    where = _run("gcc", "-print-file-name=libc.a").strip()
+    if os.path.isabs(where):
+        return replace(check, found=os.path.normpath(where))
+    return replace(check, state=MISSING, found="no libc.a", mend=mend, root=True)
+
+
+def qemu():
+    """Check QEMU's version and that it takes plugins."""
+    from pmlkit.sources import qemu
+
+    check = Check("QEMU", "emulates the guest", OK, "")
+    mend = "apt-get install qemu-system-x86"
+    try:
+        version = qemu.version()
+    except PmlkitError as error:
+        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
+    if "-plugin" not in _run(qemu.QEMU, "-help"):
+        found = f"{version} without TCG plugins"
+        return replace(check, state=MISSING, found=found, mend=f"{mend} (Debian's)", root=True)
+    return replace(check, found=f"{version}, with plugins")
+
+
+def workloads():
+    """Check that the guests' programs are there."""
+    found = list((_project() / "experiments" / "workloads").glob("*/workload.yaml"))
+    check = Check("workloads", "what guests run", OK, f"{len(found)}")
+    if found:
+        return check
+    mend = "run pmlkit from a clone of its repository: git checkout -- experiments"
+    return replace(check, state=MISSING, found="none", mend=mend)
+
+
+def cache():
+    """Check that the cache can be written and has room."""
+    from pmlkit.sources.qemu import cache_folder
+
+    purpose = "keeps the built plugin and fetched Debian packages"
+    return _folder("cache", purpose, cache_folder(), CACHE_GIB, "set PMLKIT_CACHE to a folder")
+
+
+def results():
+    """Check that results can be written here."""
+    return _folder(
+        "results", "what the demo writes", Path("results"), RESULTS_GIB, "go to a folder"
+    )
+
+
+def _folder(name, purpose, folder, gib, mend):
+    """Check that a folder, or the nearest one above it, can be written and has `gib` free."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    check = Check(name, purpose, OK, "", f"{mend} with {gib:g} GiB free that you may write to")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free / 2**30
+    except OSError as error:
+        return replace(check, state=MISSING, found=f"{folder}: {error.strerror}")
+    if free < gib:
+        return replace(check, state=WARNING, found=f"{folder}: {free:.1f} GiB free")
+    return replace(check, found=f"{folder}: {free:.1f} GiB free", mend="")
+
+
+def processor():
+    """Check that the CPU has PML (a Linux kernel on bare metal says so)."""
+    flags = _read("/proc/cpuinfo").partition("vmx flags")[2].partition("\n")[0].split()
+    check = Check("Intel PML", "the processor logs written pages", OK, "yes")
+    if "pml" in flags:
+        return check
+    found = "not to be seen: no Intel VT-x here, or hidden by a hypervisor"
+    mend = "use an Intel server CPU of Broadwell or later, on bare metal"
+    return replace(check, state=WARNING, found=found, mend=mend)
+
+
+def dom0():
+    """Check that this is Xen's control domain."""
+    check = Check("Xen dom0", "collects from its guests", OK, "yes")
+    if "control_d" in _read("/proc/xen/capabilities"):
+        return check
+    mend = "apt-get install xen-system-amd64, and reboot into Xen"
+    return replace(check, state=MISSING, found="no", mend=mend, root=True)
+
+
+def not_yet(what):
+    """Say that this version of pmlkit lacks a part."""
+    mend = "wait for a later version: see hypervisor-patches/README.md"
+    return Check(what, "a later version brings it", MISSING, "this pmlkit has none yet", mend)
+
+
+def _project():
+    """The folder that holds data/, notebooks/ and experiments/: the clone."""
+    return Path(__file__).resolve().parent.parent
+
+
+def _read(path):
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+    return done.stdout

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands print for people: tables on standard output, progress on standard error.
+
+Progress is shown on a terminal only, and only once the work has taken two seconds. Colours obey
+NO_COLOR; what goes into a pipe has none, and its lines are never folded.
+"""
+
+import sys
+from contextlib import contextmanager
+from threading import Timer
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from pmlkit.units import format_bytes, format_ns
+
+__all__ = [
+    "busy",
+    "doctor",
+    "named",
+    "parameters",
+    "recording",
+    "trace",
+    "trace_dict",
+    "windows",
+    "workload_dict",
+    "workloads",
+]
+
+PATIENCE_S = 2.0  # work that is over by then needs no bar
+UNFOLDED = 10_000  # columns of a page that nobody looks at
+
+
+def console(error=False):
+    """Make a console that takes text as it is: names of regions may hold [brackets]."""
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else UNFOLDED
+    return Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
+
+
+@contextmanager
+def busy(what, quiet=False):
+    """Show that work is being done, on a terminal, from its third second on."""
+    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}")) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def recording(quiet=False):
+    """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
+    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20)) as bar:
+        task = bar.add_task("making the guest and booting it", total=None)
+
+        def show(now):
+            bar.update(
+                task,
+                description=f"{now.phase or 'recording'}  guest {now.guest_ns / 1e9:.2f} s  "
+                f"{now.mips:.1f} MIPS  {now.entries:,} entries",
+            )
+
+        yield show
+
+
+@contextmanager
+def _bar(quiet, *columns):
+    shown = console(error=True)
+    bar = Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=shown,
+        transient=True,
+        disable=quiet or not shown.is_terminal,
+    )
+    timer = Timer(PATIENCE_S, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield bar
+    finally:
+        timer.cancel()
+        timer.join()  # or it could start the bar after it was stopped
+        if bar.live.is_started:
+            bar.stop()
+
+
+def doctor(capabilities):
+    """Print what `pmlkit.doctor.examine` found."""
+    page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
+    for capability in capabilities:
+        verdict = "yes" if capability.ready else "no"
+        page.print(Text(f"{capability.name}: {verdict} ({capability.purpose})", style="bold"))
+        table = _table("", "what", "found", "for")
+        for check in capability.checks:
+            state = Text(check.state, style=colours[check.state])
+            table.add_row(state, check.name, check.found, check.purpose)
+        page.print(table)
+        for check in capability.checks:
+            if check.state != "ok" and check.mend:
+                page.print(f"  to mend {check.name}: {check.mend}{' (root)' * check.root}")
+        page.print()
+
+
+def workloads(found):
+    """Print the workloads that `record` knows, a line each."""
+    table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
+    for w in found:
+        table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
+    console().print(table)
+
+
+def parameters(found):
+    """Print the parameters of workloads, with their defaults."""
+    for workload in found:
+        table = _table(workload.name, "default", "")
+        for name, parameter in workload.parameters.items():
+            table.add_row(name, str(parameter.default), parameter.help)
+        console().print(table)
+
+
+def workload_dict(workload):
+    """Return what JSON says of a workload."""
+    return {
+        "name": workload.name,
+        "summary": workload.summary,
+        "memory_mib": workload.memory_mib,
+        "seconds": workload.seconds,
+        "phases": list(workload.phases),
+        "parameters": {
+            name: {"default": p.default, "help": p.help} for name, p in workload.parameters.items()
+        },
+    }
+
+
+def windows(table):
+    """Print working sets, one line per window."""
+    regions = [name for name in table.columns if name.startswith("region:")]
+    page = _table("end", "effective", "pages", "size", "phase", *regions, right=(0, 1, 2, 3))
+    for row in table.to_dict("records"):
+        page.add_row(
+            f"{row['t_ns'] / 1e9:.3f} s",
+            format_ns(row["effective_ns"]),
+            f"{row['pages']:,}",
+            format_bytes(row["bytes"]),
+            row["phase"],
+            *(f"{row[name]:,}" for name in regions),
+        )
+    console().print(page)
+
+
+def trace_dict(trace, answers):
+    """Return what JSON says of a trace."""
+    meta = trace.meta.to_json()
+    phases = meta.pop("phases")
+    meta.pop("known")
+    return {
+        "path": str(trace.path),
+        **meta,
+        "rounds": trace.n_rounds,
+        "duration_ns": int(trace.duration_ns),
+        "memory_pages": int(trace.memory_pages),
+        "phases": phases,
+        "regions": trace.regions.groupby("name", sort=False)["pages"].sum().astype(int).to_dict(),
+        "bytes_per_entry": trace.bytes_per_entry,
+        "known": [answer.as_dict() for answer in answers],
+        "all_known_met": all(answer.met for answer in answers),
+    }
+
+
+def trace(trace, answers):
+    """Print what a trace is, its phases, and how its known answers came out."""
+    page = console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _facts(trace):
+        table.add_row(Text(name, style="bold"), value)
+    page.print(table)
+    _print_phases(page, trace)
+    if answers:
+        table = _table("phase", "region", "pages", "expected", "measured", "", right=(3, 4))
+        for a in answers:
+            verdict = Text("met", style="green") if a.met else Text("NOT MET", style="red")
+            row = (f"{a.expected:,}", f"{a.measured:,}", verdict)
+            table.add_row(a.phase, a.region, a.kind, *row)
+        page.print(Text("known answers", style="bold"))
+        page.print(table)
+
+
+def _facts(trace):
+    meta = trace.meta
+    period = f"{meta.period['insn']:,} instructions" if meta.period["insn"] else None
+    yield "trace", str(trace.path)
+    yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
+    yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
+    yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
+    yield "period", period or format_ns(trace.resolution_ns or 0)
+    yield "clock", meta.clock["kind"]
+    yield "entries", f"{meta.entries:,}, {meta.lost:,} lost"
+    yield "complete", "yes" if meta.complete else "NO: it is shorter than asked"
+    yield from (("note", text) for text in meta.notes)
+
+
+def _print_phases(page, trace):
+    phases = trace.meta.phases
+    if not phases:
+        return
+    ends = [phase["t_ns"] for phase in phases[1:]] + [trace.duration_ns]
+    table = _table("phase", "start", "length", "round", right=(1, 2, 3))
+    for phase, end in zip(phases, ends, strict=True):
+        start = phase["t_ns"]
+        length = format_ns(int(end) - start)
+        table.add_row(phase["name"], f"{start / 1e9:.3f} s", length, f"{phase['round']:,}")
+    page.print(table)
+
+
+def named(header, found):
+    """Print names (keys) and what they stand for, a line each."""
+    table = _table(header, "")
+    for name, line in found.items():
+        table.add_row(name, line)
+    console().print(table)
+
+
+def _table(*headers, right=()):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index in right else "left", no_wrap=False)
+    return table

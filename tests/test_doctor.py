@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor on machines that lack something: each lack is made, and found by name."""
+
+import json
+import stat
+import sys
+
+import pytest
+
+from pmlkit import doctor
+from pmlkit import doctor_checks as checks
+from pmlkit.errors import UsageError
+
+
+def find(name, what):
+    (capability,) = doctor.examine([name])
+    return next(check for check in capability.checks if check.name == what), capability
+
+
+@pytest.fixture
+def empty_path(monkeypatch, tmp_path):
+    """A PATH without any program; programs can be put into the folder."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def put(folder, name, script):
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def test_all_capabilities_are_examined_unless_some_are_named():
+    assert [c.name for c in doctor.examine()] == ["demo", "recorder", "lab", "xen"]
+    assert [c.name for c in doctor.examine(["lab", "demo", "lab"])] == ["lab", "demo"]
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match="'xenn' is no capability.*demo, recorder, lab, xen"):
+        doctor.examine(["demo", "xenn"])
+
+
+def test_what_is_missing_names_a_command_and_whether_it_needs_root(empty_path):
+    for what, package in (("gcc", "gcc"), ("apt-get", "apt"), ("dpkg-deb", "dpkg")):
+        check, capability = find("recorder", what)
+        assert (check.state, check.mend, check.root) == (
+            "missing",
+            f"apt-get install {package}",
+            True,
+        )
+        assert not capability.ready
+    check, _ = find("recorder", "QEMU")
+    assert (check.state, check.mend) == ("missing", "apt-get install qemu-system-x86")
+    check, _ = find("recorder", "static libc")
+    assert (check.state, check.mend) == ("missing", "apt-get install libc6-dev")
+
+
+def test_gcc_without_a_static_libc_is_seen(empty_path):
+    put(empty_path, "gcc", "echo libc.a")
+    check, _ = find("recorder", "static libc")
+    assert (check.state, check.found) == ("missing", "no libc.a")
+    put(empty_path, "gcc", "echo /usr/lib/libc.a")
+    assert find("recorder", "static libc")[0].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("version", "help_text", "state", "found"),
+    [
+        ("7.2.22", "-plugin [file=]<file>", "ok", "7.2.22, with plugins"),
+        ("7.2.22", "-name string", "missing", "7.2.22 without TCG plugins"),
+        ("10.0.2", "-plugin [file=]<file>", "missing", "10.0.2"),
+    ],
+)
+def test_qemu_is_probed_for_version_and_plugins(empty_path, version, help_text, state, found):
+    script = f'[ "$1" = --version ] && echo "QEMU emulator version {version}" || echo "{help_text}"'
+    put(empty_path, "qemu-system-x86_64", script)
+    check, _ = find("recorder", "QEMU")
+    assert check.state == state
+    assert found in check.found
+
+
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy>=2.0", "no-such-package>=1"])
+    check = checks.packages()
+    assert check.state == "missing"
+    assert "no-such-package: ModuleNotFoundError" in check.found
+    assert "numpy" not in check.found
+    assert check.mend == "pip install -e ."
+
+
+def test_a_package_that_breaks_while_it_is_imported_is_named(monkeypatch, tmp_path):
+    (tmp_path / "broken_one.py").write_text("raise RuntimeError('wrong ABI\\nsecond line')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(checks, "_requirements", lambda: ["broken_one"])
+    assert checks.packages().found == "broken_one: RuntimeError: wrong ABI"
+    assert "broken_one" not in sys.modules
+
+
+def test_requirements_are_read_whatever_their_form(monkeypatch):
+    seen = []
+    monkeypatch.setattr(checks, "_import_problem", seen.append)
+    texts = ["numpy>=2.0", "PyYAML>=6.0.1", "scikit-learn>=1.5", 'tomli; python_version<"3.11"']
+    monkeypatch.setattr(checks, "_requirements", lambda: texts)
+    assert checks.packages().found == "all 4 import"
+    assert seen == ["numpy", "pyyaml", "scikit-learn", "tomli"]
+
+
+def test_a_changed_recording_is_named(monkeypatch, tmp_path):
+    from pmlkit import bundle
+
+    trace = tmp_path / "data" / "h.trace"
+    trace.mkdir(parents=True)
+    meta = {"created": "2026-01-02", "provenance": {"command": "pmlkit record h -o h.trace"}}
+    (trace / "trace.json").write_text(json.dumps(meta))
+    bundle.write(tmp_path / "data")
+    monkeypatch.setattr(checks, "_project", lambda: tmp_path)
+    assert checks.recordings().state == "ok"
+    (trace / "trace.json").write_text("{}")
+    check = checks.recordings()
+    assert (check.state, check.found) == ("missing", "h.trace/trace.json has changed")
+
+
+def test_outside_of_a_clone_the_demo_says_what_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "_project", lambda: tmp_path)
+    for check in (checks.recordings(), checks.notebooks(), checks.workloads()):
+        assert check.state == "missing"
+        assert "git checkout" in check.mend
+
+
+def test_a_cache_below_a_file_is_missing_and_says_which_variable_helps(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PMLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    check, _ = find("recorder", "cache")
+    assert check.state == "missing"
+    assert "PMLKIT_CACHE" in check.mend
+
+
+def test_a_cache_that_does_not_exist_yet_is_fine_and_is_not_made(monkeypatch, tmp_path):
+    monkeypatch.setenv("PMLKIT_CACHE", str(tmp_path / "a" / "b"))
+    assert find("recorder", "cache")[0].state == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setenv("PMLKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(checks, "CACHE_GIB", 10**9)
+    assert find("recorder", "cache")[0].state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "state"), [("control_d\n", "ok"), ("", "missing"), ("not_here", "missing")]
+)
+def test_dom0_is_told_from_a_guest(monkeypatch, capabilities, state):
+    monkeypatch.setattr(checks, "_read", lambda path: capabilities)
+    assert checks.dom0().state == state
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "state"),
+    [
+        ("flags : fpu\nvmx flags : vnmi ept_ad pml\nbugs :\n", "ok"),
+        ("flags : fpu pml\nvmx flags : vnmi ept_ad\nbugs : pml\n", "warning"),
+        ("", "warning"),
+    ],
+)
+def test_pml_is_read_from_the_vmx_flags(monkeypatch, cpuinfo, state):
+    monkeypatch.setattr(checks, "_read", lambda path: cpuinfo)
+    assert checks.processor().state == state
+
+
+def test_what_this_version_lacks_is_missing_and_not_promised():
+    for name in ("lab", "xen"):
+        (capability,) = doctor.examine([name])
+        assert not capability.ready
+        assert any("none yet" in check.found for check in capability.checks)
+
+
+def test_json_holds_all_that_the_table_shows():
+    (capability,) = doctor.examine(["lab"])
+    told = json.loads(json.dumps(capability.as_dict()))
+    assert told["name"] == "lab"
+    assert told["ready"] is False
+    assert told["checks"][0].keys() == {"name", "purpose", "state", "found", "mend", "root"}

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One list of dependencies in three files, no strays at the top, licences where they belong."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP_LEVEL = {
+    ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "data", "environment.yml",
+    "experiments", "hypervisor-patches", "notebooks", "pmlkit", "pyproject.toml",
+    "requirements.lock", "tests",
+}  # fmt: skip
+NAMED_BY_THE_ISSUE = {
+    "jupyterlab", "pandas", "numpy", "matplotlib", "scikit-learn", "cffi", "papermill",
+}  # fmt: skip
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# What conda calls by another name than pip.
+CONDA_NAMES = {}
+
+
+def declared(extra=None):
+    """Return {name: lowest version} of pyproject.toml's dependencies, or of one extra."""
+    project = PROJECT["project"]
+    texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return dict(re.fullmatch(r"([\w.-]+)>=([\w.]+)", text).groups() for text in texts)
+
+
+def everything():
+    return declared() | declared("dev")
+
+
+def conda():
+    """Return {name: lowest version} of environment.yml, and what its pip part installs."""
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(item["pip"] for item in listed if isinstance(item, dict))
+    names = [item for item in listed if isinstance(item, str) and item != "pip"]
+    return dict(re.fullmatch(r"([\w.-]+) >=([\w.]+)", text).groups() for text in names), pip
+
+
+def locked():
+    """Return {name: version} of requirements.lock."""
+    text = (ROOT / "requirements.lock").read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s\\]+)", text, re.MULTILINE))
+
+
+def number(version):
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def test_the_dependencies_that_the_project_promises_are_declared():
+    assert declared().keys() >= NAMED_BY_THE_ISSUE
+
+
+def test_conda_describes_the_same_dependencies_with_the_same_bounds():
+    names, pip = conda()
+    assert names.pop("python") == PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert {CONDA_NAMES.get(name, name): low for name, low in names.items()} == everything()
+    assert pip == ["-e ."], "all else has to come from conda"
+
+
+def test_the_lock_pins_every_dependency_within_its_bound():
+    pins = locked()
+    for name, low in everything().items():
+        assert name in pins, f"{name} is not in requirements.lock: run `make lock`"
+        assert number(pins[name]) >= number(low), f"{name} {pins[name]} is older than {low}"
+
+
+def test_the_lock_has_the_build_tool_so_that_installing_needs_no_isolation():
+    (build,) = PROJECT["build-system"]["requires"]
+    name, low = build.split(">=")
+    assert number(locked()[name]) >= number(low)
+
+
+def test_every_pin_of_the_lock_installs_on_the_python_of_debian_12():
+    installed = {d.name.lower().replace("_", "-"): d for d in metadata.distributions()}
+    told = 0
+    for name, version in locked().items():
+        there = installed.get(name)
+        if there and there.version == version:
+            wanted = there.metadata["Requires-Python"] or ""
+            assert SpecifierSet(wanted).contains("3.11.2"), f"{name} needs Python {wanted}"
+            told += 1
+    assert told > 50, "this environment was not made from the lock"
+
+
+def test_every_pin_of_the_lock_has_hashes():
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert len(blocks) == len(locked())
+    bare = [block.split()[0] for block in blocks if "--hash=sha256:" not in block]
+    assert bare == []
+
+
+def test_the_lock_names_no_place_to_download_from():
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        assert not re.search(r"://|--(index|extra-index|find-links|trusted)|file:/|(^|\s)/", line)
+
+
+def test_the_version_is_said_once():
+    import pmlkit
+
+    assert (
+        getattr(pmlkit, "__version__", PROJECT["project"]["version"])
+        == (PROJECT["project"]["version"])
+    )
+
+
+def git_files():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this is no git clone")
+    return [name for name in done.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def test_the_top_level_is_what_the_architecture_says():
+    assert {name.split("/")[0] for name in git_files()} == TOP_LEVEL
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_the_command(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        inside = set(wheel.namelist())
+        scripts = wheel.read(next(name for name in inside if name.endswith("entry_points.txt")))
+    assert {name for name in git_files() if name.startswith("pmlkit/")} <= inside
+    assert b"pmlkit = pmlkit.cli:main" in scripts
+
+
+def test_every_source_file_says_its_licence():
+    sources = [name for name in git_files() if name.endswith((".py", ".c", ".h"))]
+    assert sources
+    for name in sources:
+        head = (ROOT / name).read_text()[:300]
+        wanted = "GPL-2.0" if name.startswith("hypervisor-patches/") else "Apache-2.0"
+        assert f"SPDX-License-Identifier: {wanted}" in head, name
+
+
+def test_the_licences_are_whole_and_each_says_where_it_holds():
+    apache = (ROOT / "LICENSE").read_text()
+    assert apache.startswith("pmlkit: licences")
+    assert "hypervisor-patches" in apache.split("Apache License\n")[0]
+    assert "END OF TERMS AND CONDITIONS" in apache
+    gpl = (ROOT / "hypervisor-patches" / "LICENSE").read_text()
+    assert "GNU GENERAL PUBLIC LICENSE" in gpl
+    assert "Version 2, June 1991" in gpl
+    assert "END OF TERMS AND CONDITIONS" in gpl
+
+
+def test_the_readme_names_two_set_up_commands_that_the_makefile_has():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    setup = readme.split("## Set up")[1].split("## ")[0]
+    assert re.findall(r"^    make (\w+)", setup, re.MULTILINE) == ["demo", "test"]
+    for target in ("demo", "test", "lint", "bench", "lock"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
