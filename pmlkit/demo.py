@@ -22,6 +22,8 @@ PREFERRED = ("hotcold", "rrww", "sqlite", "redis")
 # notebook -> how many of the traces it is run on: enough to see, within three minutes.
 NOTEBOOKS = {"02_working_set": 4, "05_figures": 2, "01_collect": 1}
 
+SUFFIXES = {".pdf", ".svg", ".png", ".csv", ".parquet", ".tex"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -65,7 +67,7 @@ def plan(traces=None):
     Raises
     ------
     pmlkit.errors.UsageError
-        If there is no trace to show.
+        If there is no trace to show, or two have the same name.
     """
     there = pmlkit.bundled()
     traces = [t if t in there else str(Path(t).resolve()) for t in traces or _default(there)]
@@ -73,6 +75,9 @@ def plan(traces=None):
         raise UsageError(
             "the demo has no trace: record one with `pmlkit record hotcold -o X.trace`"
         )
+    names = [Run("", trace).name for trace in traces]
+    if len(set(names)) < len(names):
+        raise UsageError("two of the demo's traces have the same name: rename one")
     # The real programs come last in `traces`, and make the better pictures.
     real_first = traces[::-1]
     return [
@@ -118,17 +123,21 @@ def run(out="results/demo", traces=None, jobs=2, console=None):
     started = time.monotonic()
     out = Path(out).resolve()
     runs = plan(traces)
-    _prepare(out)
+    _prepare(out, runs)
     seconds = _run_all(runs, out, jobs, console)
     return write_page(out, runs, seconds, time.monotonic() - started)
 
 
-def _prepare(out):
+def _prepare(out, runs):
     try:
-        for folder in ("notebooks", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
         # The page comes last: as long as it is not there, the demo is not done.
         (out / "index.html").unlink(missing_ok=True)
+        (out / "notebooks").mkdir(parents=True, exist_ok=True)
+        for folder in (out / "figures" / run.stem for run in runs):
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                if file.suffix in SUFFIXES:
+                    file.unlink()  # of an earlier demo; the page shows what is there
     except OSError as error:
         raise output_error(out, error) from error
 

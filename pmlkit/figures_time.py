@@ -231,7 +231,7 @@ def _draw_with_memory(figure, trace, lines, wss, guest, window, limits):
     else:
         upper = lower = figure.subplots()
         lower.set_ylim(0, max(ram * 1.05, peak))
-    for axes in {upper, lower}:
+    for axes in (upper, lower) if split else (lower,):
         _plot_memory(axes, guest, ram)
     _plot(lower, lines, wss)
     lower.set_ylabel("memory (MiB)")
@@ -240,8 +240,9 @@ def _draw_with_memory(figure, trace, lines, wss, guest, window, limits):
     if guest is not None and len(guest):
         memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
     ends = [(y, f"{name} in\n{_name(window)}", style) for y, name, style in _ends(lines, wss)]
-    label_ends(upper, [end for end in memory if end[0] > peak or not split])
-    label_ends(lower, ends + [end for end in memory if end[0] <= peak and split])
+    above = [end for end in memory if split and end[0] > peak]
+    label_ends(upper, above)
+    label_ends(lower, ends + [end for end in memory if end not in above])
 
 
 def _plot_memory(axes, guest, ram):

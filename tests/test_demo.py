@@ -118,6 +118,24 @@ def test_without_a_trace_there_is_nothing_to_show(monkeypatch, tmp_path):
         demo.plan()
 
 
+def test_two_traces_of_one_name_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
+    with pytest.raises(UsageError, match="same name"):
+        demo.plan(["a/x.trace", "b/x.trace"])
+
+
+def test_an_earlier_demo_is_cleared_but_nothing_else(use, tmp_path, monkeypatch):
+    use(good=1)
+    folder = tmp_path / "figures" / "good-redis"
+    folder.mkdir(parents=True)
+    for name in ("old.png", "old.tex", "mine.txt"):
+        (folder / name).write_text("")
+    monkeypatch.setattr(demo, "start_notebook", lambda *_: pytest.fail("not reached"))
+    with pytest.raises(pytest.fail.Exception):
+        demo.run(tmp_path, console=quiet())
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
 def test_the_page_shows_every_figure_and_links_only_what_is_there(made):
     out, said = made
     text = (out / "index.html").read_text()
