@@ -30,6 +30,7 @@ from pmlkit.errors import PmlkitError, UsageError, one_line
 
 REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG=1 prints"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+REARM = Choice(["round", "flush", "never"])
 RECORD_EXAMPLES = example(
     "pmlkit record --list",
     "pmlkit record hotcold --memory 256 -o h.trace",
@@ -122,8 +123,7 @@ def _list_workloads(workload, as_json):
 @output("PML.trace", "The PML trace to write.", required=True)
 @option("--buffer", default=512, type=IntRange(1, 2**20), help="Entries of a buffer.")
 @option("--buffers", default=1, type=IntRange(1, 2), help="With 2, one drains as the other fills.")
-@option("--rearm", default="round", type=Choice(["round", "flush", "never"]), help="When a logged "
-        "page may be logged again.")  # fmt: skip
+@option("--rearm", default="round", type=REARM, help="When a logged page may be logged again.")
 @option("--rounds", default=1, type=IntRange(1), help="Rounds of TRACE that make one of PML.trace.")
 @overwrite
 @as_json
