@@ -29,7 +29,9 @@ The store
     parquet, entries, manifest, partial, consistency
                   the insides of the store
 Observing
-    sources       the recorder (QEMU), the simulator (a software PML), the guests that they run
+    sources       the recorder (QEMU), the simulator (a software PML), the lab (a patched Xen on
+                  an emulated PML), the guests that they run
+    xen           what runs in dom0: the interface of the patched Xen, and the agent that logs
     ingest        from a spool to a trace
     known         what a workload says that it touched, against what its trace shows
     bundle        data/: the recordings that come with pmlkit, and their manifest
@@ -47,7 +49,7 @@ Showing
     notebooks, demo, demo_page
                   running notebooks; the demo and its page
 Using
-    cli           the command `pmlkit`; its parts: cli_options, report
+    cli           the command `pmlkit`; its parts: cli_options, cli_lab, report
     doctor        what this machine can do, and what to do about the rest; doctor_checks
     errors        all that is raised on purpose: `PmlkitError` and its children
 

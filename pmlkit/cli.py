@@ -13,6 +13,7 @@ import traceback
 import click
 from click import Choice, IntRange
 
+from pmlkit.cli_lab import lab
 from pmlkit.cli_options import (
     DURATION,
     MEMORY,
@@ -116,6 +117,9 @@ def _list_workloads(workload, as_json):
     found = [load(workload)] if workload else list_workloads()
     render = report.parameters if workload else report.workloads
     _print(as_json, [report.workload_dict(w) for w in found], render, found)
+
+
+cli.add_command(lab)
 
 
 @cli.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))

@@ -62,6 +62,10 @@ def _examine(name, purpose, probes):
 
 
 _BASE = (checks.python, checks.packages)
+_FETCHING = (
+    partial(checks.program, "apt-get", "apt", "fetches Debian's kernels, programs and sources"),
+    partial(checks.program, "dpkg-deb", "dpkg", "unpacks them"),
+)
 CAPABILITIES = {
     "demo": (
         "notebooks on the bundled recordings",
@@ -76,13 +80,15 @@ CAPABILITIES = {
             ),
             checks.static_libc,
             checks.qemu,
-            partial(checks.program, "apt-get", "apt", "fetches the guest's kernel and programs"),
-            partial(checks.program, "dpkg-deb", "dpkg", "unpacks them"),
+            *_FETCHING,
             checks.workloads,
             checks.cache,
         ),
     ),
-    "lab": ("patched Xen on an emulated PML", (partial(checks.not_yet, "lab"),)),
+    "lab": (
+        "patched Xen on an emulated PML",
+        (*_BASE, checks.series, checks.lab_build, *_FETCHING, checks.cache),
+    ),
     "xen": (
         "collect on a Xen host",
         (checks.dom0, checks.processor, partial(checks.not_yet, "Xen collector")),

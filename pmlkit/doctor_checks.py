@@ -223,6 +223,31 @@ def dom0():
     return replace(check, state=MISSING, found="no", mend=mend, root=True)
 
 
+def lab_build():
+    """Check that Xen can be built: the lab fetches the rest itself."""
+    from pmlkit.sources import lab_xen
+
+    check = Check("build tools", "build the patched Xen and a fast Bochs", OK, "complete")
+    try:
+        lab_xen.check_tools()
+    except PmlkitError as error:
+        mend = f"apt-get install g++ {' '.join(lab_xen.PACKAGES)}"
+        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
+    return check
+
+
+def series():
+    """Check that the patch series is there."""
+    from pmlkit.sources import lab_xen
+
+    check = Check("patch series", "makes Xen hand out its PML log", OK, "")
+    try:
+        return replace(check, found=f"{len(lab_xen.patches())} patches for {lab_xen.XEN_VERSION}")
+    except PmlkitError as error:
+        mend = "run pmlkit from a clone of its repository: git checkout -- hypervisor-patches"
+        return replace(check, state=MISSING, found=error.problem, mend=mend)
+
+
 def not_yet(what):
     """Say that this version of pmlkit lacks a part."""
     mend = "wait for a later version: see hypervisor-patches/README.md"

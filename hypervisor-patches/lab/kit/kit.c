@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kit.h"
+
+#define SCHED_OP 29
+#define SCHEDOP_YIELD 0
+#define VCPU_OP 24
+#define VCPUOP_INITIALISE 0
+#define VCPUOP_UP 1
+
+#define CR0_PG_WP 0x80010000u
+#define CR4_PSE 0x10u
+#define CR4_PAE 0x20u
+#define MSR_EFER 0xc0000080u
+#define EFER_LME 0x100u
+#define PRESENT_WRITE 3u
+#define LARGE_PAGE 0x80u
+
+struct start_info { /* xen/include/public/arch-x86/hvm/start_info.h */
+    u32 magic, version, flags, modules;
+    u64 modlist, cmdline;
+};
+
+struct context { /* vcpu_hvm_context with vcpu_hvm_x86_32, see public/hvm/hvm_vcpu.h */
+    u32 mode, pad;
+    u32 eax, ecx, edx, ebx, esp, ebp, esi, edi, eip, eflags, cr0, cr3, cr4, pad1;
+    u64 efer;
+    u32 base[5], limit[5];
+    u16 ar[5], pad2[3];
+};
+
+static const char *cmdline;
+static struct context second;
+static struct { u32 levels, mib, large; } paging;
+extern void second_start(void);
+
+/* One mailbox in a frame of its own: what the guest writes between rounds is one known page. */
+static volatile struct kit_mailbox *const box = (void *)KIT_MAILBOX;
+
+static int hypercall(u32 number, u32 a, u32 b, const void *c)
+{
+    u32 result;
+
+    __asm__ volatile("vmcall" : "=a"(result), "+b"(a), "+c"(b) : "0"(number), "d"(c) : "memory");
+    return result;
+}
+
+void kit_say(const char *text)
+{
+    while (*text)
+        __asm__ volatile("outb %0,%1" : : "a"(*text++), "Nd"((u16)0xe9));
+}
+
+static int starts(const char *text, const char *name, u32 *length)
+{
+    u32 i = 0;
+
+    while (name[i] && text[i] == name[i])
+        i++;
+    *length = i;
+    return !name[i] && text[i] == '=';
+}
+
+u32 kit_option(const char *name, u32 otherwise)
+{
+    u32 value = 0, n;
+
+    for (const char *at = cmdline; at && *at; at++)
+        if ((at == cmdline || at[-1] == ' ') && starts(at, name, &n)) {
+            for (at += n + 1; *at >= '0' && *at <= '9'; at++)
+                value = value * 10 + *at - '0';
+            return value;
+        }
+    return otherwise;
+}
+
+static void *table(u32 n)
+{
+    return (void *)(KIT_TABLES + n * KIT_PAGE);
+}
+
+/* Entries of 4 bytes with two levels, of 8 otherwise. */
+static void set(u32 levels, void *at, u32 i, u32 value)
+{
+    if (levels == 2)
+        ((u32 *)at)[i] = value;
+    else
+        ((u64 *)at)[i] = value;
+}
+
+static void build_tables(u32 levels, u32 mib, u32 large)
+{
+    u32 per_leaf = levels == 2 ? 1024 : 512, leaves = mib * 256 / per_leaf;
+
+    for (u32 n = 0; n < leaves; n++) {
+        if (large) {
+            set(levels, table(2), n, n * per_leaf * KIT_PAGE | LARGE_PAGE | PRESENT_WRITE);
+            continue;
+        }
+        for (u32 i = 0; i < per_leaf; i++)
+            set(levels, table(16 + n), i, (n * per_leaf + i) * KIT_PAGE | PRESENT_WRITE);
+        set(levels, table(2), n, (u32)table(16 + n) | PRESENT_WRITE);
+    }
+    /* With PAE the four pointers have no write flag: it is reserved there. */
+    set(levels, table(1), 0, (u32)table(2) | (levels == 3 ? 1 : PRESENT_WRITE));
+    set(levels, table(0), 0, (u32)table(1) | PRESENT_WRITE);
+}
+
+static void paging_on(void)
+{
+    u32 levels = paging.levels, root = levels == 4 ? 0 : levels == 3 ? 1 : 2, cr4, cr0;
+
+    __asm__ volatile("mov %%cr4,%0" : "=r"(cr4));
+    cr4 |= levels == 2 ? CR4_PSE : CR4_PAE;
+    __asm__ volatile("mov %0,%%cr4; mov %1,%%cr3" : : "r"(cr4), "r"(table(root)) : "memory");
+    if (levels == 4)
+        __asm__ volatile("rdmsr; or %0,%%eax; wrmsr"
+                         : : "i"(EFER_LME), "c"(MSR_EFER) : "eax", "edx");
+    __asm__ volatile("mov %%cr0,%0" : "=r"(cr0));
+    __asm__ volatile("mov %0,%%cr0; jmp 1f; 1:" : : "r"(cr0 | CR0_PG_WP) : "memory");
+}
+
+void kit_paging(u32 levels, u32 mib, u32 large)
+{
+    paging.levels = levels;
+    paging.mib = mib;
+    paging.large = large;
+    build_tables(levels, mib, large);
+    paging_on();
+}
+
+void kit_start_second(void)
+{
+    second.eip = (u32)second_start;
+    second.eflags = 2;
+    second.cr0 = 0x11;
+    for (int i = 0; i < 5; i++)
+        second.limit[i] = 0xffffffffu;
+    second.limit[4] = 0x67;
+    second.ar[0] = 0xc9b;
+    second.ar[1] = second.ar[2] = second.ar[3] = 0xc93;
+    second.ar[4] = 0x8b;
+    if (hypercall(VCPU_OP, VCPUOP_INITIALISE, 1, &second) || hypercall(VCPU_OP, VCPUOP_UP, 1, 0))
+        kit_say("KIT: vCPU 1 does not start\n");
+    else
+        box->vcpus = 2;
+}
+
+static void rounds(u32 vcpu)
+{
+    u32 n = 0, command;
+
+    for (;;) {
+        while ((command = box->command) == n || !command)
+            hypercall(SCHED_OP, SCHEDOP_YIELD, 0, 0);
+        n = command == KIT_FREE_RUN ? n + 1 : command;
+        guest_round(n, vcpu);
+        box->done[vcpu] = n;
+    }
+}
+
+void kit_second(void)
+{
+    if (paging.levels)
+        paging_on();
+    rounds(1);
+}
+
+void kit_main(const struct start_info *info)
+{
+    cmdline = (const char *)(u32)info->cmdline;
+    box->vcpus = 1;
+    guest_setup();
+    kit_say("KIT ready\n");
+    box->magic = KIT_MAGIC;
+    rounds(0);
+}

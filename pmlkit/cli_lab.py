@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit lab`: build the lab, run a guest in it, or open a shell in its dom0."""
+
+import json
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli_options import (
+    DURATION,
+    MEMORY,
+    SETTING,
+    as_json,
+    example,
+    option,
+    output,
+    overwrite,
+)
+from pmlkit.errors import UsageError
+
+_EXAMPLES = example(
+    "pmlkit lab build --fast",
+    "pmlkit lab run known --fast -o known.trace",
+    "pmlkit lab run hotcold --fast --stock -o linux.trace",
+)
+
+
+@click.group(epilog=_EXAMPLES)
+def lab():
+    """Run guests under a real Xen on an emulated PML.
+
+    Bochs boots Xen (ours, or with --stock Debian's) and Debian's kernel as dom0, which starts the
+    guest and logs it. No VT-x, no KVM and no root are needed.
+    """
+
+
+def _machine(command):
+    """Declare the options that all of the lab's commands have."""
+    for declared in reversed(
+        [
+            option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
+            option("--xen-debug", is_flag=True, help="A debug build: any ASSERT or WARN fails."),
+            option("--xen-cmdline", default="", help="Add to Xen's command line: ept=no-pml."),
+            option("--fast", is_flag=True, help="Build a Bochs without its debugger: 4x faster."),
+            option(
+                "--guest-memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G."
+            ),
+        ]
+    ):
+        command = declared(command)
+    return command
+
+
+@lab.command(epilog=example("pmlkit lab build --fast", "pmlkit lab build --stock"))
+@_machine
+@as_json
+def build(as_json, **how):
+    """Fetch and build all that `pmlkit lab run` needs; what is in the cache is kept."""
+    from pmlkit.sources import lab as lab_source
+
+    made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else _say)
+    if as_json:
+        click.echo(json.dumps(made.versions, indent=2))
+        return
+    for name, version in made.versions.items():
+        click.echo(f"{name:14} {version}")
+
+
+@lab.command(epilog=_EXAMPLES)
+@click.argument("guest", required=False)
+@output("NAME.trace", "The trace to write.")
+@option("--list", "list_them", is_flag=True, help="List the guests.")
+@_machine
+@option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
+@option("--rounds", default=8, type=IntRange(1), help="Rounds to log; a guest may end earlier.")
+@option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
+@option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
+@option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
+@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
+        "page is armed again.")  # fmt: skip
+@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
+@option("--buffers", default="2", type=Choice(["1", "2"]), help="Hardware buffers per vCPU.")
+@option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Records that a ring holds.")
+@option("--page-tables", default="mark", type=Choice(["mark", "drop", "off"]), help="Page tables.")
+@option("--accessed", is_flag=True, help="Harvest accessed flags at the end of each round.")
+@option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
+@option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
+@option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
+@overwrite
+@as_json
+def run(guest, output, list_them, as_json, **how):
+    """Boot the lab with GUEST and make a trace of its PML log.
+
+    GUEST is a name of --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
+    `pmlkit record --list`, which runs under Linux.
+    """
+    if list_them:
+        return _list_guests(as_json)
+    if guest is None or output is None:
+        raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
+
+    from pmlkit.sources import lab as lab_source
+
+    trace = lab_source.run(guest, output, _options(how), _quiet if as_json else _say)
+    _print_trace(as_json, trace)
+
+
+@lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
+@click.argument("guest", required=False)
+@_machine
+def shell(guest, **how):
+    """Open a shell in the lab's dom0; Ctrl-] leaves it.
+
+    GUEST lies in /job with its guest.cfg, not started.
+    """
+    from pmlkit.sources import lab as lab_source
+    from pmlkit.sources.lab_shell import shell as open_shell
+
+    open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), _say)
+
+
+def _options(how):
+    from pmlkit.sources.lab import LabOptions
+
+    flags = {"mark": ("tables",), "drop": ("tables", "drop"), "off": ()}[how.pop("page_tables")]
+    if how["accessed"]:
+        flags += ("accessed",)
+    names = ("slots", "rearm", "rearm_every")
+    pml = {name: how.pop(name) for name in names}
+    pml |= {"buffers": int(how.pop("buffers")), "flags": flags}
+    how |= {"settings": dict(how["settings"]), "lockstep": not how.pop("free_run")}
+    how |= {"period_s": how.pop("period") / 1e9, "time_limit_s": how.pop("time_limit") / 1e9}
+    return LabOptions(pml=pml, **how)
+
+
+def _print_trace(as_json, trace):
+    from pmlkit import known, report
+
+    answers = known.measure(trace)
+    if as_json:
+        click.echo(json.dumps(report.trace_dict(trace, answers), indent=2, default=float))
+    else:
+        report.trace(trace, answers)
+
+
+def _list_guests(as_json):
+    from pmlkit.sources.lab_guests import shipped
+
+    if as_json:
+        click.echo(json.dumps(shipped(), indent=2))
+        return
+    for name, told in shipped().items():
+        click.echo(f"{name:10} {told['summary']}")
+        for option_name, facts in told.get("options", {}).items():
+            click.echo(f"{'':10}   --set {option_name}={facts['default']}  {facts['help']}")
+    click.echo("and the workloads of `pmlkit record --list`, under Linux")
+
+
+def _say(line):
+    click.echo(line, err=True)
+
+
+def _quiet(line):
+    """A program reads the output: no milestones."""

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab: a real Xen on an emulated processor that has PML, a guest in it, and its log.
+
+Bochs boots Xen with Debian's kernel as dom0; dom0 takes a job from a disk, starts the guest, logs
+it (`pmlkit.xen.agent`), writes the spool onto another disk, and switches the machine off.
+"""
+
+import dataclasses
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pmlkit.errors import GuestError
+from pmlkit.sources import lab_guests, lab_parts
+from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
+from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
+from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
+
+_GUEST_S = 900  # of dom0's clock: more than any job of the tests takes
+_XEN_MIB = 224  # Xen itself, its tables, and what a guest needs beside its memory
+_MILESTONES = (
+    ("Page Modification Logging", "Xen is up, and has Page Modification Logging"),
+    ("Linux version", "dom0's kernel starts"),
+    ("dom0 is up", "dom0 is up"),
+    ("tools are up", "dom0's tools are up"),
+    ("job starts", "dom0 has the job"),
+    ("domain built", "the guest is built"),
+    ("LAB agent: ", "the guest has been logged"),
+    ("job ended", "dom0 has written the results"),
+)
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """How to run a guest in the lab.
+
+    Attributes
+    ----------
+    memory_mib, vcpus : int, optional
+        The guest's; default: what it asks for.
+    rounds : int
+    period_s : float
+        Length of a round, seconds of the emulated clock; not in lock step.
+    lockstep : bool
+        A guest made with the kit runs one of its rounds in each of ours.
+    stock : bool
+        Debian's unpatched Xen, and stock log-dirty.
+    xen_debug : bool
+        A debug build of the patched Xen.
+    mode : {"", "stock", "pml"}
+        The interface to log by; default: the patched one, where Xen is patched.
+    xen_cmdline : str
+        Added to Xen's command line.
+    fast : bool
+        A Bochs built without its debugger.
+    snapshot : bool
+        Start from a saved state of dom0 (needs `fast`).
+    pml : dict
+        `pmlkit.xen.pml.Options`: slots, buffers, rearm, rearm_every, flags.
+    accessed, bitmaps : bool
+        Harvest accessed flags; keep the log-dirty bitmap of each round in the spool.
+    settings : dict
+        Options of the guest.
+    boot : bool
+        Linux: log its boot too.
+    script : str
+        A shell script that dom0 runs in place of the agent (tests).
+    time_limit_s : float
+        Seconds on the host.
+    overwrite, keep : bool
+        Replace the trace; keep the spool beside it.
+    """
+
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    rounds: int = 8
+    period_s: float = 0.2
+    lockstep: bool = True
+    stock: bool = False
+    xen_debug: bool = False
+    mode: str = ""
+    xen_cmdline: str = ""
+    fast: bool = False
+    snapshot: bool = True
+    pml: dict = field(default_factory=dict)
+    accessed: bool = False
+    bitmaps: bool = False
+    settings: dict = field(default_factory=dict)
+    boot: bool = False
+    script: str = ""
+    time_limit_s: float = 1500
+    overwrite: bool = False
+    keep: bool = False
+
+
+def build(options=None, progress=None):
+    """Fetch and build all that a run needs, so that the next one starts at once.
+
+    Parameters
+    ----------
+    options : LabOptions, optional
+    progress : callable, optional
+        Called with a line of text before each slow step.
+
+    Returns
+    -------
+    Lab
+
+    Raises
+    ------
+    MissingTool, PackageError, GuestError, OutputError
+    """
+    options = options or LabOptions()
+    lab = assemble(
+        stock=options.stock,
+        debug=options.xen_debug,
+        fast=options.fast,
+        xen_cmdline=options.xen_cmdline,
+        memory_mib=machine_mib(options.memory_mib or lab_guests.LINUX_MEMORY_MIB),
+        progress=progress,
+    )
+    if options.snapshot:
+        lab.snapshot(progress)
+    return lab
+
+
+def run(guest, out, options=None, progress=None):
+    """Boot the lab with a guest and make a trace of its log.
+
+    Parameters
+    ----------
+    guest : LabGuest, str or Path
+        What `pmlkit.sources.lab_guests.load` takes.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : LabOptions, optional
+    progress : callable, optional
+        Called with a line of text at each milestone.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    MissingTool, PackageError, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.ingest import ingest
+    from pmlkit.sources.recorder import claim
+
+    options, progress = options or LabOptions(), progress or (lambda _: None)
+    if not isinstance(guest, lab_guests.LabGuest):
+        guest = lab_guests.load(guest, options.settings, progress)
+    out, spool = claim(out, options.overwrite)
+    try:
+        collect(guest, spool, options, progress)
+        trace = ingest(spool, out, overwrite=options.overwrite)
+    except BaseException:
+        if not (spool / "frames.spool").exists() and not options.keep:
+            shutil.rmtree(spool, ignore_errors=True)
+        raise
+    if not options.keep:
+        shutil.rmtree(spool)
+    return trace
+
+
+def collect(guest, spool, options, progress=lambda _: None):
+    """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
+
+    Parameters
+    ----------
+    guest : LabGuest
+    spool : Path
+        An empty folder.
+    options : LabOptions
+    progress : callable
+    """
+    memory_mib = options.memory_mib or guest.memory_mib
+    lab = assemble(
+        stock=options.stock,
+        debug=options.xen_debug,
+        fast=options.fast,
+        xen_cmdline=options.xen_cmdline,
+        memory_mib=machine_mib(memory_mib),
+        progress=progress,
+    )
+    snapshot = lab.snapshot(progress) if options.snapshot else None
+    job = describe(guest, options, memory_mib, lab)
+    (spool / "job.json").write_text(json.dumps(job, indent=1))
+    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+        folder = Path(scratch)
+        write_disks(folder, guest, job, RUN.format(body=options.script or AGENT))
+        try:
+            _boot(lab, folder, snapshot, options, progress)
+        finally:
+            _keep(folder / "console.txt", spool / "console.txt")
+            _keep(folder / "bochs.out", spool / "bochs.txt")
+        take_results(folder / "out.img", spool)
+    _judge(lab_parts.read_text(spool / "console.txt"), spool, options)
+
+
+def machine_mib(guest_mib):
+    """Return the emulated machine's memory, MiB, for a guest's: few sizes, so few snapshots."""
+    return max(1024, -(-(DOM0_MIB + _XEN_MIB + guest_mib) // 512) * 512)
+
+
+def describe(guest, options, memory_mib, lab):
+    """Return the job for dom0's agent, with the spool's header."""
+    patched = not (options.stock or options.mode == "stock")
+    lockstep = guest.mailbox and options.lockstep
+    header = {
+        "source": "lab",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "guest": guest.name,
+        "memory_bytes": memory_mib << 20,
+        "guest_vcpus": options.vcpus or guest.vcpus,
+        "regions": list(guest.regions),
+        "ns_per_insn": 1e9 / INSN_PER_S,
+        "versions": {**lab.versions, **guest.versions, "python": platform.python_version()},
+        "options": dataclasses.asdict(options),
+        "cmdline": guest.cmdline,
+        "command": " ".join(["pmlkit", *sys.argv[1:]]) if sys.argv else "",
+    }
+    return {
+        "mode": options.mode or ("pml" if patched else "stock"),
+        "rounds": options.rounds,
+        "period_s": options.period_s,
+        "lockstep": lockstep,
+        "mailbox": guest.mailbox,
+        "wait_for": "phase " if guest.linux and not options.boot else "",
+        "stop_at": "exit " if guest.linux else "",
+        "console": "/var/log/xen/console/guest-g.log",
+        "pml": options.pml,
+        "accessed": options.accessed,
+        "bitmaps": options.bitmaps,
+        "header": header,
+    }
+
+
+def _boot(lab, folder, snapshot, options, progress):
+    """Start the machine and wait for its end, saying each milestone once."""
+    lab.prepare(folder)
+    bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
+    said = set()
+    with Machine(bochs, folder, _limits(options)) as machine:
+
+        def report():
+            text = machine.console()
+            for start, words in _MILESTONES:
+                if start in text and words not in said:
+                    said.add(words)
+                    progress(f"{machine.host_s:5.0f} s  {words}")
+            check_faults(text)
+
+        machine.wait(report)
+
+
+def _limits(options):
+    expected_s = options.rounds * options.period_s
+    return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
+
+
+def _keep(path, where):
+    if path.exists():
+        shutil.copy(path, where)
+
+
+def _judge(said, spool, options):
+    """Raise unless the job came to its end."""
+    status = lab_parts.read_text(spool / "status").strip()
+    if status == "0" or (status and options.script):
+        return
+    if not said:
+        raise GuestError("Bochs ended at once", lab_parts.read_text(spool / "bochs.txt"))
+    told = [line for line in said.splitlines() if "LAB agent:" in line]
+    if told:
+        why = told[-1].partition("LAB agent:")[2].strip()
+        raise GuestError(why, hint="look at the lab's console")
+    raise GuestError(
+        "dom0 did not finish the job", said[-4000:], "run it again with --keep, see console.txt"
+    )
+
+
+__all__ = ["Lab", "LabOptions", "build", "collect", "run"]

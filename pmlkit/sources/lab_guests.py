@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lab can run as a guest: bare-metal programs with known answers, ELF files, Linux."""
+
+import hashlib
+import io
+import struct
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from pmlkit.errors import UsageError, WorkloadError
+from pmlkit.sources.lab_parts import need, write
+from pmlkit.sources.qemu import cache_folder
+
+FOLDER = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
+MEMORY_MIB = 64
+LINUX_MEMORY_MIB = 256
+_FLAGS = [
+    "-m32",
+    "-march=i686",
+    "-O1",
+    "-ffreestanding",
+    "-fno-pic",
+    "-nostdlib",
+    "-fno-stack-protector",
+    "-static",
+    "-fno-asynchronous-unwind-tables",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+]
+_HINT = "`pmlkit lab run --list` names the guests"
+
+
+@dataclass(frozen=True)
+class LabGuest:
+    """A guest, ready to be started.
+
+    Attributes
+    ----------
+    name, summary : str
+    kernel : Path
+        A PVH ELF file.
+    ramdisk : bytes or None
+    cmdline : str
+    memory_mib, vcpus : int
+    mailbox : bool
+        It is made with the kit: rounds can go in lock step.
+    regions : tuple of dict
+        name, gfn, pages, kind of what it is known to touch.
+    versions : dict
+    linux : bool
+    """
+
+    name: str
+    kernel: Path
+    summary: str = ""
+    ramdisk: bytes | None = None
+    cmdline: str = ""
+    memory_mib: int = MEMORY_MIB
+    vcpus: int = 1
+    mailbox: bool = False
+    regions: tuple = ()
+    versions: dict = field(default_factory=dict)
+    linux: bool = False
+
+
+def shipped():
+    """Return the bare-metal guests that ship: a dict of name to description (dict)."""
+    found = sorted((FOLDER / "guests").glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text()) for path in found}
+
+
+def load(spec, settings=None, progress=None):
+    """Make a guest of a name or a file.
+
+    Parameters
+    ----------
+    spec : str or Path
+        A shipped guest, a C file for the kit, a PVH ELF file, or a recorder workload.
+    settings : dict of str to str, optional
+        Options of the guest or parameters of the workload.
+    progress : callable, optional
+
+    Returns
+    -------
+    LabGuest
+
+    Raises
+    ------
+    WorkloadError, UsageError, MissingTool, OutputError
+    """
+    spec, settings = str(spec), settings or {}
+    if spec in shipped():
+        told = {"options": {}, **shipped()[spec]}
+        return _bare(spec, FOLDER / "guests" / f"{spec}.c", told, settings)
+    path = Path(spec)
+    if path.suffix == ".c" and path.is_file() and "kit.h" in path.read_text(errors="replace"):
+        return _bare(path.stem, path, {"summary": f"the user's {path.name}"}, settings)
+    if path.is_file() and path.read_bytes()[:4] == b"\x7fELF" and has_pvh_note(path):
+        return LabGuest(path.stem, path, f"the user's {path.name}", cmdline=_words(settings))
+    return _linux(spec, settings, progress)
+
+
+def _bare(name, source, told, settings):
+    unknown = set(settings) - set(told.get("options", settings))
+    if unknown:
+        raise UsageError(f"the guest {name} has no option {sorted(unknown)[0]}", _HINT)
+    return LabGuest(
+        name,
+        compile_guest(source),
+        told.get("summary", ""),
+        cmdline=_words(settings),
+        memory_mib=told.get("memory_mib", MEMORY_MIB),
+        vcpus=told.get("vcpus", 1),
+        mailbox=True,
+        regions=tuple(told.get("regions", ())),
+    )
+
+
+def _words(settings):
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def compile_guest(source):
+    """Compile a guest's C file with the kit; returns the ELF file in the cache.
+
+    Raises
+    ------
+    MissingTool
+        If there is no gcc.
+    WorkloadError
+        If it does not compile.
+    """
+    kit = FOLDER / "kit"
+    parts = [kit / "start.S", kit / "kit.c", Path(source)]
+    texts = [path.read_bytes() for path in (*parts, kit / "kit.h", kit / "pvh.ld")]
+    digest = hashlib.sha256(b"\0".join([*texts, " ".join(_FLAGS).encode()])).hexdigest()[:16]
+    elf = cache_folder() / "lab" / "guests" / f"{Path(source).stem}-{digest}.elf"
+    if elf.exists():
+        return elf
+    gcc = need("gcc", "gcc")
+    fresh = elf.with_suffix(".new")
+    write(fresh, b"")
+    command = [gcc, *_FLAGS, f"-Wl,-T,{kit / 'pvh.ld'}", f"-I{kit}", "-o", str(fresh)]
+    done = subprocess.run([*command, *map(str, parts)], capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.splitlines()
+        lines = [line for line in said if "error" in line or "undefined" in line] or ["gcc failed"]
+        raise WorkloadError(source, lines[0], "correct the C file")
+    fresh.replace(elf)
+    return elf
+
+
+def has_pvh_note(path):
+    """Whether an ELF file has the note by which Xen starts it in PVH mode."""
+    return struct.pack("<II4s", 4, 18, b"Xen\0") in _without_size(Path(path).read_bytes())
+
+
+def _without_size(data):
+    # The note's descriptor may have 4 or 8 bytes: compare name size, type and name only.
+    for size in (4, 8):
+        data = data.replace(struct.pack("<III4s", 4, size, 18, b"Xen\0"), _PVH)
+    return data
+
+
+_PVH = struct.pack("<II4s", 4, 18, b"Xen\0")
+
+
+def _linux(spec, settings, progress):
+    from pmlkit.sources import guest, workload
+
+    try:
+        chosen = workload.load(spec)
+    except WorkloadError as error:
+        names = ", ".join(shipped())
+        raise WorkloadError(spec, f"it is none of {names}, and no workload", _HINT) from error
+    memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
+    image = guest.build(chosen, settings, memory_mib=memory_mib, progress=progress)
+    cmdline = image.cmdline.replace("console=ttyS0", "console=hvc0")
+    return LabGuest(
+        chosen.name,
+        image.kernel,
+        chosen.summary,
+        ramdisk=image.initrd.read_bytes() + _report_on_console(),
+        cmdline=cmdline,
+        memory_mib=memory_mib,
+        versions=image.versions,
+        linux=True,
+    )
+
+
+def _report_on_console():
+    """A second archive that lies over the first: a PVH guest has no serial port, only hvc0."""
+    from pmlkit.sources.cpio import Archive
+    from pmlkit.sources.programs import GUEST_SOURCES
+
+    archive, stream = Archive(), io.BytesIO()
+    text = (GUEST_SOURCES / "init").read_text().replace("/dev/ttyS1", "/dev/hvc0")
+    archive.file("init", text.encode(), 0o755)
+    archive.write(stream)
+    return stream.getvalue()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shell in the lab's dom0, over the emulated serial port."""
+
+import contextlib
+import os
+import select
+import sys
+import tempfile
+import termios
+import tty
+from pathlib import Path
+
+from pmlkit.errors import UsageError
+from pmlkit.sources.bochs import Limits, Machine
+from pmlkit.sources.lab import LabOptions, describe, machine_mib
+from pmlkit.sources.lab_boot import assemble
+from pmlkit.sources.lab_disks import write_disks
+from pmlkit.sources.lab_guests import LINUX_MEMORY_MIB, load
+
+LEAVE = b"\x1d"  # Ctrl-]
+_SCRIPT = """\
+echo "guest.cfg describes the guest: xl create -c guest.cfg; Ctrl-] leaves the lab"
+setsid cttyhack sh -l </dev/hvc0 >/dev/hvc0 2>&1
+poweroff -f
+"""
+
+
+def shell(guest=None, options=None, progress=None, keys=None, screen=None):
+    """Boot the lab and join the terminal to dom0's console.
+
+    Parameters
+    ----------
+    guest : str, optional
+        A guest to have at hand in dom0, not started; default: the first one that ships.
+    options : LabOptions, optional
+    progress : callable, optional
+    keys, screen : int, optional
+        File descriptors; default: the terminal.
+
+    Raises
+    ------
+    UsageError
+        If there is no terminal.
+    MissingTool, PackageError, GuestError, OutputError
+    """
+    options = options or LabOptions()
+    if keys is None and not sys.stdin.isatty():
+        raise UsageError("the lab's shell needs a terminal: use `pmlkit lab run` in scripts")
+    keys = sys.stdin.fileno() if keys is None else keys
+    screen = sys.stdout.fileno() if screen is None else screen
+    chosen = load(guest or "known", options.settings, progress)
+    memory_mib = options.memory_mib or max(chosen.memory_mib, LINUX_MEMORY_MIB)
+    lab = assemble(
+        stock=options.stock,
+        debug=options.xen_debug,
+        fast=options.fast,
+        xen_cmdline=options.xen_cmdline,
+        memory_mib=machine_mib(memory_mib),
+        progress=progress,
+    )
+    snapshot = lab.snapshot(progress) if options.snapshot else None
+    job = describe(chosen, options, options.memory_mib or chosen.memory_mib, lab)
+    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+        folder = Path(scratch)
+        write_disks(folder, chosen, job, run=_SCRIPT)
+        ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        console = f"mode=term, dev={os.ttyname(theirs)}"
+        lab.prepare(folder, console)
+        bochs = snapshot.restored(lab.bochs, folder, console) if snapshot else lab.bochs
+        limits = Limits(host_s=options.time_limit_s, guest_s=1e9, quiet_s=options.time_limit_s)
+        with Machine(bochs, folder, limits) as machine, _raw(keys):
+            _join(machine, ours, keys, screen)
+        os.close(ours)
+        os.close(theirs)
+
+
+@contextlib.contextmanager
+def _raw(keys):
+    """Pass every key on while this lasts; the terminal is as before afterwards."""
+    if not os.isatty(keys):
+        yield
+        return
+    before = termios.tcgetattr(keys)
+    tty.setraw(keys)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+
+
+def _join(machine, console, keys, screen):
+    listened = [console, keys]
+    while machine.process.poll() is None:
+        ready, _, _ = select.select(listened, [], [], 0.25)
+        if console in ready:
+            os.write(screen, os.read(console, 4096))
+        if keys in ready:
+            typed = os.read(keys, 256)
+            if LEAVE in typed:
+                return
+            if not typed:
+                listened = [console]
+            os.write(console, typed)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mailbox of the lab's bare-metal guests (hypervisor-patches/lab/kit/kit.h), seen from dom0."""
+
+import struct
+import time
+
+from pmlkit.errors import GuestError
+from pmlkit.xen.binding import check, ffi, library
+
+GFN = 512
+MAGIC = 0x4B4C4D50
+FREE_RUN = 0xFFFFFFFF
+_POLL_S = 0.001
+_READ_WRITE = 3
+
+
+class Mailbox:
+    """Tells a guest which round to run, and waits until it has. A context manager."""
+
+    def __init__(self, domid):
+        self._lib, made = library("xenforeignmemory"), ffi()
+        opened = self._lib.xenforeignmemory_open(made.NULL, 0)
+        self._handle = check(opened, "xenforeignmemory_open")
+        frames, errors = made.new("unsigned long[1]", [GFN]), made.new("int[1]")
+        page = self._lib.xenforeignmemory_map(self._handle, domid, _READ_WRITE, 1, frames, errors)
+        self._page = check(page, "xenforeignmemory_map")
+        self._view = made.buffer(page, 4096)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._lib.xenforeignmemory_unmap(self._handle, self._page, 1)
+        self._lib.xenforeignmemory_close(self._handle)
+
+    def _word(self, index):
+        return struct.unpack_from("<I", self._view, 4 * index)[0]
+
+    def wait_ready(self, limit_s):
+        """Wait until the guest has set itself up.
+
+        Raises
+        ------
+        GuestError
+            If it has not after `limit_s` seconds of dom0's time.
+        """
+        self._wait(lambda: self._word(0) == MAGIC, limit_s, "did not set itself up")
+
+    def run(self, round_number, limit_s, meanwhile=lambda: None):
+        """Let all vCPUs run one round and wait for it; `meanwhile` is called every millisecond."""
+        struct.pack_into("<I", self._view, 8, round_number)
+        vcpus = self._word(1)
+
+        def done():
+            meanwhile()
+            return all(self._word(3 + vcpu) == round_number for vcpu in range(vcpus))
+
+        self._wait(done, limit_s, f"did not finish round {round_number}")
+
+    def free_run(self):
+        """Let the guest run round after round."""
+        struct.pack_into("<I", self._view, 8, FREE_RUN)
+
+    def _wait(self, done, limit_s, what):
+        end = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > end:
+                raise GuestError(f"it {what} within {limit_s:g} s")
+            time.sleep(_POLL_S)

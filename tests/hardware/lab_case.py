@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lab's tests share: a guest is booted once for each set of options."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from needs import REQUIRED
+
+from pmlkit.sources import lab
+from pmlkit.sources.lab import LabOptions
+from pmlkit.spool import read_spool
+from pmlkit.xen.frames import Frame, unpack_bitmap
+
+needs_lab = pytest.mark.skipif(
+    not REQUIRED,
+    reason="boots Xen in an emulator, half a minute each: set PMLKIT_REQUIRE_LAB=1",
+)
+# Leaf tables that reading frames 4096..6655 goes through, and the code's and the mailbox's.
+LEAVES = {
+    2: {2064, *range(2068, 2071)},
+    3: {2064, 2065, *range(2072, 2077)},
+    4: {2064, 2065, *range(2072, 2077)},
+}
+# With three levels the processor keeps the root's four entries in registers: no walk reads it.
+DIRECTORIES = {2: {2050}, 3: {2050}, 4: {2048, 2049, 2050}}
+MAILBOX, STACKS = 512, range(256, 260)  # frames of the kit's own that a round may write
+
+
+@cache
+def boot(where, guest, options):
+    """Run a guest; returns the trace (its spool is beside it)."""
+    name = "".join(c if c.isalnum() else "-" for c in f"{guest}-{options}")[-120:]
+    told = LabOptions(fast=True, keep=True, **_thaw(options))
+    return lab.run(guest, Path(where) / f"{name}.trace", told)
+
+
+def _thaw(options):
+    return {
+        n: dict(v) if isinstance(v, tuple) and n in ("pml", "settings") else v for n, v in options
+    }
+
+
+class Lab:
+    """Boots guests into a folder of the session."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, guest, **options):
+        """Return a guest's trace, from an earlier call with the same options if there was one."""
+        frozen = {n: tuple(v.items()) if isinstance(v, dict) else v for n, v in options.items()}
+        return boot(self.folder, guest, tuple(sorted(frozen.items())))
+
+
+def rounds(trace):
+    """Yield (round, its entries as a DataFrame)."""
+    yield from trace.to_pandas().groupby("round")
+
+
+def frames(trace, name):
+    """Return a region's frames as a set."""
+    return set(trace.frames(name).tolist())
+
+
+def data(entries, first=4096):
+    """Return the entries in the data area."""
+    return entries[entries.gfn >= first]
+
+
+def own(entries):
+    """Whether all other entries are the kit's own pages or page tables."""
+    rest = entries[entries.gfn < 4096].gfn
+    return all(g == MAILBOX or g in STACKS or 2048 <= g < 2112 for g in rest)
+
+
+def bitmaps(trace, kind=Frame.DIRTY):
+    """Return the bitmaps of a kept spool: round -> set of frames."""
+    spool = trace.path.with_name(trace.path.name + ".spool") / "frames.spool"
+    found = dict(unpack_bitmap(payload) for k, payload in read_spool(spool) if k == kind)
+    return {
+        number: set(np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")))
+        for number, bits in found.items()
+    }

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pmlkit.errors import GuestError
+from pmlkit.sources import bochs
+from pmlkit.sources.bochs import Bochs, Limits, Machine
+
+
+def emulator(program):
+    """A program in the emulator's place; its arguments are Bochs'."""
+    return Bochs((sys.executable, "-c", program), "", "0")
+
+
+def test_a_machine_that_ends_is_waited_for(tmp_path):
+    with Machine(emulator("print('hello')"), tmp_path, Limits()) as machine:
+        machine.wait()
+    assert (tmp_path / "bochs.out").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (Limits(host_s=0.4), "not done after 0.4 s"),
+        (Limits(quiet_s=0.4), "clock has stood still"),
+        (Limits(guest_s=9), "not done after 9 s of its own time"),
+    ],
+)
+def test_each_limit_ends_it(tmp_path, limits, why):
+    (tmp_path / "pulse.txt").write_text("1.50\n10.25\n")
+    with (
+        Machine(emulator("while True: pass"), tmp_path, limits) as machine,
+        pytest.raises(GuestError, match=why),
+    ):
+        machine.wait()
+    assert machine.process.poll() is not None
+
+
+def test_a_deadlocked_emulator_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(bochs, "_STALL_S", 0.5)
+    sleeper = emulator("import time; time.sleep(60)")
+    started = time.monotonic()
+    with (
+        Machine(sleeper, tmp_path, Limits()) as machine,
+        pytest.raises(GuestError, match="deadlocked"),
+    ):
+        machine.wait()
+    assert time.monotonic() - started < 30
+
+
+def test_a_line_of_the_clock_that_is_being_written_is_left_out(tmp_path):
+    with Machine(emulator(""), tmp_path, Limits()) as machine:
+        assert machine.guest_s() == 0
+        (tmp_path / "pulse.txt").write_text("36.65\n38.7")
+        assert machine.guest_s() == 36.65
+
+
+def test_the_process_dies_with_the_machine(tmp_path):
+    with Machine(emulator("import time; time.sleep(60)"), tmp_path, Limits()) as machine:
+        pid = machine.process.pid
+    assert subprocess.run(["kill", "-0", str(pid)], capture_output=True).returncode

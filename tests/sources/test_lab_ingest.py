@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+import struct
+
+import pytest
+
+from pmlkit.errors import NotATrace
+from pmlkit.sources.lab_ingest import ingest
+from pmlkit.spool import SpoolWriter
+from pmlkit.xen import frames
+from pmlkit.xen.frames import Frame
+
+JOB = {"lockstep": True, "period_s": 0.2, "rounds": 2}
+HEADER = {
+    "source": "lab",
+    "created": "2026-01-02T03:04:05+00:00",
+    "guest": "g",
+    "memory_bytes": 64 << 20,
+    "guest_vcpus": 2,
+    "regions": [{"name": "hot", "gfn": 4096, "pages": 4, "kind": "written"}],
+    "ns_per_insn": 10.0,
+    "versions": {},
+    "options": {},
+    "job": JOB,
+}
+TSC = {"clock": "tsc", "tsc_khz": 100_000, "epoch_tsc": 1000, "epoch_ns": 0}
+VCPU = {"exits": 0, "drains": 1}
+
+
+def batch(round_number, words, **more):
+    record = dict.fromkeys(frames._BATCH_FIELDS, 0) | {"round": round_number, "reason": 2}
+    record |= {"count": len(words), "data": struct.pack(f"<{len(words)}Q", *words), **more}
+    return Frame.BATCH, frames.pack_batch(record)
+
+
+def closed(number, pause, resume, exits=0):
+    vcpus = [VCPU | {"exits": exits}, VCPU]
+    told = {"round": number, "tsc_pause": pause, "tsc_resume": resume, "rearmed": 2}
+    return Frame.ROUND, frames.pack_json(**told, vcpus=vcpus)
+
+
+END = Frame.END, frames.pack_json(complete=True)
+WRITTEN = [(4097 << 12) | 2, (4096 << 12) | 2, (2064 << 12) | 0x11]
+
+
+@pytest.fixture
+def spooled(tmp_path):
+    def write(header, *told, whole=True):
+        folder = tmp_path / "x.trace.spool"
+        folder.mkdir()
+        writer = SpoolWriter(folder / "frames.spool", header)
+        for kind, payload in told:
+            writer.append(kind, payload)
+        writer.close(whole=whole)
+        return ingest(folder, tmp_path / "x.trace")
+
+    return write
+
+
+def test_records_become_entries_in_log_order(spooled):
+    first = batch(0, WRITTEN, tsc_start=1000, tsc_end=1500, reason=1)
+    trace = spooled(
+        HEADER | TSC, first, batch(0, [], vcpu=1, tsc_end=1600), closed(0, 1550, 1600, 1), END
+    )
+    entries = trace.to_pandas()
+    assert entries.gfn.tolist() == [4097, 4096, 2064]
+    assert entries.kind.tolist() == [2, 2, 0x11]
+    assert trace.batches.reason.tolist() == ["full", "round"]
+    assert trace.batches.t_end_ns.tolist() == [5000, 6000]  # 10 ns a tick, from the epoch
+    assert trace.rounds.exits.tolist() == [1]
+    assert trace.rounds.pause_ns.tolist() == [500]
+    assert trace.meta.complete
+    trace.check()
+
+
+def test_batches_of_several_vcpus_are_sorted_by_round_and_time(spooled):
+    told = (
+        batch(0, [(1 << 12) | 2], tsc_end=1300),
+        batch(1, [(2 << 12) | 2], tsc_end=2500),
+        closed(0, 1900, 2000),
+        batch(0, [(3 << 12) | 2], vcpu=1, tsc_end=1200),
+        closed(1, 2900, 3000),
+    )
+    entries = spooled(HEADER | TSC, *told, END).to_pandas()
+    assert entries.gfn.tolist() == [3, 1, 2]
+    assert entries["round"].tolist() == [0, 0, 1]
+
+
+def test_what_the_reader_missed_is_counted(spooled):
+    trace = spooled(
+        HEADER | TSC, batch(0, WRITTEN, tsc_end=1500, lost_entries=512), closed(0, 1900, 2000), END
+    )
+    assert trace.meta.lost == 512
+    assert trace.rounds.lost.tolist() == [512]
+
+
+def test_a_spool_that_was_cut_says_so(spooled):
+    told = (batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000), batch(1, WRITTEN, tsc_end=2100))
+    trace = spooled(HEADER | TSC, *told, whole=False)
+    assert not trace.meta.complete
+    assert trace.n_rounds == 1
+    notes = " ".join(trace.meta.notes)
+    assert "3 entries were logged after the last round" in notes
+    assert "shorter than asked" in notes
+
+
+def test_stock_bitmaps_become_entries_of_unknown_kind(spooled):
+    bits = bytearray(1024)
+    bits[512] = 0b101
+    told = {"t_start_ns": 0, "t_end_ns": 7000, "pause_ns": 100, "faults": 0, "round": 0}
+    trace = spooled(
+        HEADER | {"clock": "dom0"},
+        (Frame.DIRTY, frames.pack_bitmap(0, bytes(bits))),
+        (Frame.ROUND, frames.pack_json(**told)),
+        END,
+    )
+    assert trace.to_pandas().gfn.tolist() == [4096, 4098]
+    assert set(trace.to_pandas().kind) == {0}
+    assert trace.meta.overheads == {"write_faults": 0}
+
+
+def test_no_round_no_trace(spooled):
+    with pytest.raises(NotATrace, match="no round was closed"):
+        spooled(HEADER | TSC, batch(0, WRITTEN))
+
+
+def test_phases_are_where_the_guest_spoke(spooled):
+    said = Frame.CONSOLE, frames.pack_json(line="phase hot", ns=12_000)
+    trace = spooled(HEADER | TSC, closed(0, 1900, 2000), said, closed(1, 2900, 3000), END)
+    assert [(p["name"], p["round"]) for p in trace.meta.phases] == [("hot", 1)]
+
+
+def test_accessed_flags_become_an_access_trace_around_the_log(spooled):
+    bits = bytearray(1024)
+    bits[512] = 0b111
+    trace = spooled(
+        HEADER | TSC,
+        batch(0, [(4097 << 12) | 2], tsc_end=1500),
+        (Frame.ACCESSED, frames.pack_bitmap(0, bytes(bits))),
+        closed(0, 1900, 2000),
+        END,
+    )
+    assert trace.meta.kind == "access"
+    touched = trace.to_pandas()
+    assert dict(zip(touched.gfn, touched.kind, strict=True)) == {4096: 1, 4097: 2, 4098: 1}
+    assert trace.pml.to_pandas().gfn.tolist() == [4097]
+    trace.check()

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pmlkit.errors import GuestError, MissingTool
+from pmlkit.sources import lab_boot, lab_disks, lab_image, lab_parts, lab_xen
+from pmlkit.sources.bochs import DISK_UNIT
+from pmlkit.sources.lab import LabOptions, describe, machine_mib
+from pmlkit.sources.lab_boot import JOB_UNITS, Lab
+from pmlkit.sources.lab_guests import LabGuest
+
+
+def test_modules_come_after_those_they_need(tmp_path):
+    for name, needs in (("a", "b,c"), ("b", "c"), ("c", ""), ("d-e", "")):
+        (tmp_path / f"{name}.ko").write_bytes(b"\0depends=" + needs.encode() + b"\0")
+    found = lab_parts.module_closure(tmp_path, ["a", "d_e"])
+    assert [path.stem for path in found] == ["c", "b", "a", "d-e"]
+
+
+def test_a_missing_module_is_named(tmp_path):
+    with pytest.raises(GuestError, match="no module xyz"):
+        lab_parts.module_closure(tmp_path, ["xyz"])
+
+
+def test_a_missing_tool_names_its_package():
+    with pytest.raises(MissingTool, match="apt-get install frobnicator"):
+        lab_parts.need("no-such-tool", "frobnicator")
+
+
+def test_the_series_is_read_in_order(tmp_path):
+    for name in ("0001-a.patch", "0002-b.patch"):
+        (tmp_path / name).write_text(name)
+    series = tmp_path / "series"
+    series.write_text("# base: somewhere\n0001-a.patch\n\n0002-b.patch  # last\n")
+    assert [path.name for path in lab_xen.patches(series)] == ["0001-a.patch", "0002-b.patch"]
+    (tmp_path / "0002-b.patch").unlink()
+    with pytest.raises(GuestError, match="0002-b.patch"):
+        lab_xen.patches(series)
+
+
+def test_without_a_series_stock_is_offered(tmp_path):
+    with pytest.raises(GuestError, match="--stock"):
+        lab_xen.patches(tmp_path / "series")
+
+
+def test_a_build_is_named_by_what_is_in_the_patches(tmp_path):
+    patch = tmp_path / "a.patch"
+    patch.write_text("one")
+    first = lab_xen.recipe_digest([patch])
+    assert lab_xen.recipe_digest([patch]) == first
+    patch.write_text("two")
+    assert lab_xen.recipe_digest([patch]) != first
+
+
+@pytest.mark.parametrize(("guest", "machine"), [(64, 1024), (256, 1024), (512, 1536), (4096, 5120)])
+def test_the_machine_has_room_for_dom0_and_the_guest(guest, machine):
+    assert machine_mib(guest) == machine
+
+
+def test_holes_do_not_change_a_file(tmp_path):
+    path = tmp_path / "memory.ram"
+    data = bytes(3 << 20) + b"x" + bytes((1 << 20) - 1) + bytes(5 << 20) + b"y"
+    path.write_bytes(data)
+    lab_boot._make_sparse(path)
+    assert path.read_bytes() == data
+    assert path.stat().st_blocks * 512 < len(data)
+
+
+def test_only_the_newest_states_are_kept(tmp_path):
+    import os
+
+    for age, name in enumerate("fedcba"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    lab_boot._prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "e", "f"]
+
+
+def test_another_console_replaces_the_first_port_only():
+    text = "com1: enabled=true, mode=file\ncom2: enabled=true\n"
+    changed = lab_boot._with_console(text, "mode=term, dev=/dev/pts/1")
+    assert changed == "com1: enabled=1, mode=term, dev=/dev/pts/1\ncom2: enabled=true\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["(XEN) Panic on CPU 0:", "(XEN) Xen WARN at x.c:1", "(XEN) Assertion 'a' failed at b"]
+)
+def test_a_fault_of_xen_fails_the_run(line):
+    lab_boot.check_faults("(XEN) Speculative mitigation: WARNING is no fault")
+    with pytest.raises(GuestError):
+        lab_boot.check_faults(f"LAB 1 dom0 is up\n{line}\n")
+
+
+@pytest.fixture
+def written(tmp_path):
+    kernel = tmp_path / "guest.elf"
+    kernel.write_bytes(b"\x7fELF")
+    guest = LabGuest("g", kernel, cmdline='levels=3 x="y"', vcpus=2, mailbox=True)
+    job = describe(guest, LabOptions(rounds=3), 64, Lab(None, None, 1024, {}))
+    lab_disks.write_disks(tmp_path, guest, job, "exit 0\n")
+    return tmp_path
+
+
+def test_the_job_s_disk_says_how_long_the_job_is(written):
+    data = (written / "job.img").read_bytes()
+    assert len(data) == JOB_UNITS * DISK_UNIT
+    blocks = int(data[:64].split(b"\n")[0])
+    with tarfile.open(fileobj=io.BytesIO(data[4096 : 4096 * (blocks + 1)])) as tar:
+        names = tar.getnames()
+        config = tar.extractfile("guest.cfg").read().decode()
+        job = json.loads(tar.extractfile("job.json").read())
+    assert {"kernel", "run", "pmlkit/spool.py", "pmlkit/xen/agent.py"} <= set(names)
+    assert "vcpus=2\nmemory=64\n" in config
+    assert 'extra="levels=3 x=\\"y\\""' in config
+    assert (job["mode"], job["rounds"], job["lockstep"]) == ("pml", 3, True)
+
+
+def test_an_empty_disk_gives_no_results(written, tmp_path):
+    (tmp_path / "into").mkdir()
+    lab_disks.take_results(written / "out.img", tmp_path / "into")
+    assert not any((tmp_path / "into").iterdir())
+
+
+def test_results_stay_in_their_folder(tmp_path):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        member = tarfile.TarInfo("../../evil")
+        member.size = 2
+        tar.addfile(member, io.BytesIO(b"hi"))
+    (tmp_path / "out.img").write_bytes(stream.getvalue() + bytes(10_000))
+    (tmp_path / "into").mkdir()
+    lab_disks.take_results(tmp_path / "out.img", tmp_path / "into")
+    assert [p.name for p in (tmp_path / "into").iterdir()] == ["evil"]
+
+
+def test_the_first_root_that_has_a_program_wins(tmp_path):
+    for root in ("ours", "stock"):
+        (tmp_path / root / "usr/sbin").mkdir(parents=True)
+        (tmp_path / root / "usr/sbin/xl").write_text(root)
+    roots = (tmp_path / "ours", tmp_path / "stock")
+    assert lab_image._find(roots, ("usr/sbin",), "xl").read_text() == "ours"
+    with pytest.raises(GuestError, match="hold no xenstored"):
+        lab_image._find(roots, ("usr/sbin",), "xenstored")
+
+
+def test_all_of_the_lab_s_files_are_there():
+    for name in ("bochsrc.in", "grub.cfg.in", "bochs.patch", "dom0/init", "kit/kit.h"):
+        assert (Path(lab_image.LAB) / name).is_file()
