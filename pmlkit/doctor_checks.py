@@ -20,7 +20,7 @@ from pmlkit.errors import PmlkitError
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 # Import names, where they differ from the names that pip installs.
-IMPORTS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 CACHE_GIB = 1.0  # the Debian packages of every workload, unpacked, with room to spare
 RESULTS_GIB = 0.2
 

@@ -81,6 +81,10 @@ def test_qemu_is_probed_for_version_and_plugins(empty_path, version, help_text, 
     assert found in check.found
 
 
+def test_every_declared_dependency_can_be_imported_by_the_name_that_is_looked_for():
+    assert checks.packages().found == f"all {len(checks._requirements())} import"
+
+
 def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
     monkeypatch.setattr(checks, "_requirements", lambda: ["numpy>=2.0", "no-such-package>=1"])
     check = checks.packages()
