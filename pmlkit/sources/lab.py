@@ -9,15 +9,15 @@ import dataclasses
 import json
 import platform
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pmlkit.errors import GuestError
-from pmlkit.sources import lab_guests, lab_parts
+from pmlkit.sources import lab_guests
 from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
+from pmlkit.sources.host import command, read_text
 from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
 
@@ -98,6 +98,18 @@ class LabOptions:
     keep: bool = False
 
 
+def lab_for(options, memory_mib, progress=None):
+    """Put the lab together that `options` ask for, with room for a guest of `memory_mib`."""
+    return assemble(
+        stock=options.stock,
+        debug=options.xen_debug,
+        fast=options.fast,
+        xen_cmdline=options.xen_cmdline,
+        memory_mib=machine_mib(memory_mib),
+        progress=progress,
+    )
+
+
 def build(options=None, progress=None):
     """Fetch and build all that a run needs, so that the next one starts at once.
 
@@ -116,14 +128,7 @@ def build(options=None, progress=None):
     MissingTool, PackageError, GuestError, OutputError
     """
     options = options or LabOptions()
-    lab = assemble(
-        stock=options.stock,
-        debug=options.xen_debug,
-        fast=options.fast,
-        xen_cmdline=options.xen_cmdline,
-        memory_mib=machine_mib(options.memory_mib or lab_guests.LINUX_MEMORY_MIB),
-        progress=progress,
-    )
+    lab = lab_for(options, options.memory_mib or lab_guests.LINUX_MEMORY_MIB, progress)
     if options.snapshot:
         lab.snapshot(progress)
     return lab
@@ -181,14 +186,7 @@ def collect(guest, spool, options, progress=lambda _: None):
     progress : callable
     """
     memory_mib = options.memory_mib or guest.memory_mib
-    lab = assemble(
-        stock=options.stock,
-        debug=options.xen_debug,
-        fast=options.fast,
-        xen_cmdline=options.xen_cmdline,
-        memory_mib=machine_mib(memory_mib),
-        progress=progress,
-    )
+    lab = lab_for(options, memory_mib, progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(guest, options, memory_mib, lab)
     (spool / "job.json").write_text(json.dumps(job, indent=1))
@@ -201,7 +199,7 @@ def collect(guest, spool, options, progress=lambda _: None):
             _keep(folder / "console.txt", spool / "console.txt")
             _keep(folder / "bochs.out", spool / "bochs.txt")
         take_results(folder / "out.img", spool)
-    _judge(lab_parts.read_text(spool / "console.txt"), spool, options)
+    _judge(read_text(spool / "console.txt"), spool, options)
 
 
 def machine_mib(guest_mib):
@@ -224,7 +222,7 @@ def describe(guest, options, memory_mib, lab):
         "versions": {**lab.versions, **guest.versions, "python": platform.python_version()},
         "options": dataclasses.asdict(options),
         "cmdline": guest.cmdline,
-        "command": " ".join(["pmlkit", *sys.argv[1:]]) if sys.argv else "",
+        "command": command("pmlkit.sources.lab.run"),
     }
     return {
         "mode": options.mode or ("pml" if patched else "stock"),
@@ -272,11 +270,11 @@ def _keep(path, where):
 
 def _judge(said, spool, options):
     """Raise unless the job came to its end."""
-    status = lab_parts.read_text(spool / "status").strip()
+    status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return
     if not said:
-        raise GuestError("Bochs ended at once", lab_parts.read_text(spool / "bochs.txt"))
+        raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
     told = [line for line in said.splitlines() if "LAB agent:" in line]
     if told:
         why = told[-1].partition("LAB agent:")[2].strip()

@@ -11,6 +11,7 @@ import pandas as pd
 from pmlkit.errors import NotATrace
 from pmlkit.kinds import Kind
 from pmlkit.schema import TraceMeta
+from pmlkit.sources.host import read_text
 from pmlkit.sources.recorder_ingest import COUNTERS, SIZES, read_report
 from pmlkit.spool import read_spool
 from pmlkit.trace import Trace
@@ -58,7 +59,7 @@ def ingest(spool, out, overwrite=False):
     told = _Told(frames)
     if not told.rounds:
         raise NotATrace(spool, "no round was closed before it ended", "run it again")
-    report = read_report(_text(spool / "guest.txt").replace("\r", ""))
+    report = read_report(read_text(spool / "guest.txt").replace("\r", ""))
     meta = told.meta(report)
     if not told.accessed:
         with TraceWriter(out, meta, overwrite=overwrite) as writer:
@@ -88,10 +89,6 @@ def _memory_map(report):
     """Return what the guest calls its memory, and the pages that it shares with Xen."""
     told = [*report.memory, *([_SPECIAL] if report.memory else [])]
     return [{"start": start, "end": end, "type": kind} for start, end, kind in told]
-
-
-def _text(path):
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 class _Told:

@@ -205,11 +205,3 @@ def module_closure(modules, names):
 def _depends(module):
     told = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
     return [name for name in told[1].decode().split(",") if name] if told else []
-
-
-def read_text(path):
-    """Return a file's text, or an empty string if there is none."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except FileNotFoundError:
-        return ""

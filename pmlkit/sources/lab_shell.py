@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pmlkit.errors import UsageError
 from pmlkit.sources.bochs import Limits, Machine
-from pmlkit.sources.lab import LabOptions, describe, machine_mib
-from pmlkit.sources.lab_boot import assemble
+from pmlkit.sources.lab import LabOptions, describe, lab_for
 from pmlkit.sources.lab_disks import write_disks
 from pmlkit.sources.lab_guests import LINUX_MEMORY_MIB, load
 
@@ -50,14 +49,7 @@ def shell(guest=None, options=None, progress=None, keys=None, screen=None):
     screen = sys.stdout.fileno() if screen is None else screen
     chosen = load(guest or "known", options.settings, progress)
     memory_mib = options.memory_mib or max(chosen.memory_mib, LINUX_MEMORY_MIB)
-    lab = assemble(
-        stock=options.stock,
-        debug=options.xen_debug,
-        fast=options.fast,
-        xen_cmdline=options.xen_cmdline,
-        memory_mib=machine_mib(memory_mib),
-        progress=progress,
-    )
+    lab = lab_for(options, memory_mib, progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(chosen, options, options.memory_mib or chosen.memory_mib, lab)
     with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:

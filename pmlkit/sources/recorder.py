@@ -11,16 +11,15 @@ disk and no network card). `Trace.pml` holds what an emulated PML of 512 entries
 
 import os
 import platform
-import shlex
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
 from pmlkit.sources import qemu
-from pmlkit.sources.recording import Recording, read_text
+from pmlkit.sources.host import command, read_text
+from pmlkit.sources.recording import Recording
 
 DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
 
@@ -146,14 +145,8 @@ def describe(workload, options, memory_mib, period, image, qemu_version):
         "cmdline": image.cmdline,
         "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},
         "host": {"machine": platform.machine(), "system": platform.platform(terse=True)},
-        "command": command(),
+        "command": command("pmlkit.sources.recorder.record"),
     }
-
-
-def command():
-    """Return what was typed to make this recording, or the name of the function that was called."""
-    typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
-    return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else "pmlkit.sources.recorder.record()"
 
 
 def _keep_spool(error, spool, out):

@@ -3,13 +3,13 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NotATrace
 from pmlkit.schema import Kind, TraceMeta
+from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, Totals, decode
 from pmlkit.spool import read_spool
 from pmlkit.trace import Trace
@@ -79,7 +79,7 @@ def ingest(spool, out, overwrite=False):
     Trace
     """
     frames = read_spool(spool / "frames.spool")
-    report = read_report(_text(spool / "report.txt"))
+    report = read_report(read_text(spool / "report.txt"))
     meta = describe(frames.header, report)
     writer = TraceWriter(out, meta, overwrite=overwrite)
     with writer, writer.pml(meta_of_pml(meta)) as pml:
@@ -272,7 +272,3 @@ def _sample(mark, values):
 
 def _or_minus_one(value):
     return -1 if value is None else value
-
-
-def _text(path: Path):
-    return path.read_text(errors="replace") if path.exists() else ""

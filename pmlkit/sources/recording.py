@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pmlkit.errors import GuestError
 from pmlkit.sources import qemu
+from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
 from pmlkit.spool import SpoolWriter
 
@@ -216,14 +217,6 @@ def _handling_ctrl_c(handler):
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def read_text(path):
-    """Read what a guest has written to a serial port so far (nothing: an empty string)."""
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def workload_status(report):

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recorder and the lab ask of the machine that runs them."""
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def read_text(path):
+    """Return what a guest or an emulator has written to a file so far; no file: nothing."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def command(function):
+    """Return what was typed at the shell, or `function`, the name of what Python called."""
+    typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
+    return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else f"{function}()"
