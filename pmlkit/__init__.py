@@ -23,7 +23,8 @@ The store
     trace         reading a trace: `Trace`
     writer        writing one: `TraceWriter`
     schema        its tables' columns, and its description, `TraceMeta`
-    kinds         read, written, executed, page table: `Kind`
+    kinds         read, written, executed, page table: `Kind`; what a table's entry says
+    snapshots     page tables as they were at the end of a round, entry by entry
     spool         what a collector appends to, and what is left if it dies
     audit         the deep check behind `Trace.check`
     parquet, entries, manifest, partial, consistency

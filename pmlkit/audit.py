@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from pmlkit import consistency, manifest
+from pmlkit import consistency, manifest, snapshots
 from pmlkit.consistency import first_fault
 from pmlkit.errors import TraceDamaged
 from pmlkit.kinds import KINDS, Kind
@@ -21,6 +21,7 @@ def check_trace(trace):
     for batch in trace.iter_entries():
         scan.add(batch)
     scan.finish()
+    _check_snapshots(trace)
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,
@@ -45,12 +46,37 @@ def _check_files(trace):
                 raise TraceDamaged(trace.path, name, f"is not one that {manifest.NAME} lists")
 
 
+def _check_snapshots(trace):
+    if snapshots.FILE not in trace.files:
+        return
+    rows, last = 0, (-1, 0, 0, 0)
+    for batch in trace.table_rows(0, 1 << 32):  # also what lies beyond the last round
+        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        fault = snapshots.rows_fault(columns, last) or _frame_fault(trace, columns["table"])
+        _refuse_snapshots(trace, fault)
+        rows, last = rows + batch.num_rows, snapshots.last_row(columns)
+    stated = trace.files[snapshots.FILE]["rows"]
+    wrong = f"holds {rows} rows, and {manifest.NAME} says {stated}" if rows != stated else None
+    _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or wrong)
+
+
+def _refuse_snapshots(trace, fault):
+    if fault:
+        raise TraceDamaged(trace.path, snapshots.FILE, fault)
+
+
+def _frame_fault(trace, gfn):
+    highest, limit = int(gfn.max()), trace.meta.gfn_limit
+    if limit is not None and highest >= limit:
+        return f"holds frame {highest}, and the memory map ends at {limit}"
+    return None
+
+
 class _Scan:
     """One pass over the entries, row group by row group."""
 
     def __init__(self, trace):
         self.trace = trace
-        self.limit = trace.meta.gfn_limit
         self.kinds = np.isin(np.arange(256), [int(kind) for kind in KINDS[trace.meta.kind]])
         self.batch_rows = trace.table("batches")
         self.per_round, self.per_batch = Counter(), Counter()
@@ -91,10 +117,7 @@ class _Scan:
         kinds = columns["kind"][~self.kinds[columns["kind"]]]
         if kinds.size:
             return f"holds an entry of kind {kinds[0]}, not of a trace of {self.trace.meta.kind}"
-        highest = int(columns["gfn"].max())
-        if self.limit is not None and highest >= self.limit:
-            return f"holds frame {highest}, and the memory map ends at {self.limit}"
-        return None
+        return _frame_fault(self.trace, columns["gfn"])
 
     def _add_rounds(self, batch, rounds):
         if self.trace.meta.kind != "access":

@@ -64,6 +64,13 @@ def counts_fault(name, table, counter):
     return None
 
 
+def beyond_fault(last, n_rounds):
+    """See that the last round with a snapshot of a page table (-1: none) is one of the trace's."""
+    if last >= n_rounds:
+        return f"there are page tables of round {last}, and the trace has {n_rounds} rounds"
+    return None
+
+
 def counts(length, counter):
     """Spread a mapping {row: entries} over an array, shape (length,)."""
     return np.array([counter.get(row, 0) for row in range(length)], dtype=np.int64)

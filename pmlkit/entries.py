@@ -58,8 +58,8 @@ class EntriesWriter:
 
     def add(self, **columns):
         """Append entries: one array or scalar for each of round, batch, vcpu, gfn, kind."""
-        arrays = {name: _checked(name, columns[name]) for name in DTYPES}
-        length = _common_length(arrays)
+        arrays = {name: checked("entries", name, columns[name], t) for name, t in DTYPES.items()}
+        length = common_length("entries", arrays)
         if not length:
             return
         self._check(arrays)
@@ -130,20 +130,22 @@ class EntriesWriter:
             self._file.abort()
 
 
-def _checked(name, values):
-    array, dtype = np.asarray(values), DTYPES[name]
+def checked(what, name, values, dtype):
+    """Bring a column of what is being added into its type; UsageError if it does not fit."""
+    array = np.asarray(values)
     if array.dtype.kind not in "iu" and array.size:
-        raise UsageError(f"the entries' {name} are {array.dtype}: give whole numbers")
+        raise UsageError(f"the {what}' {name} are {array.dtype}: give whole numbers")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
-        raise UsageError(f"the entries' {name} do not fit {dtype}: {array.min()} to {array.max()}")
+        raise UsageError(f"the {what}' {name} do not fit {dtype}: {array.min()} to {array.max()}")
     return array.astype(dtype, copy=False)
 
 
-def _common_length(arrays):
+def common_length(what, arrays):
+    """Give the one length of some columns (arrays or scalars); UsageError if there are more."""
     lengths = {len(array) for array in arrays.values() if array.ndim == 1}
     if len(lengths) != 1 or any(array.ndim > 1 for array in arrays.values()):
         shapes = {name: array.shape for name, array in arrays.items()}
-        raise UsageError(f"the entries' columns have shapes {shapes}: give one length, or scalars")
+        raise UsageError(f"the {what}' columns have shapes {shapes}: give one length, or scalars")
     return lengths.pop()
 
 
@@ -154,8 +156,8 @@ def _not_falling(name, array, last):
     return int(values[-1])
 
 
-class EntriesReader:
-    """Read the entries of some rounds, opening only the files and row groups that hold them.
+class RowsReader:
+    """Read the rows of some rounds, opening only the files and row groups that hold them.
 
     Parameters
     ----------
@@ -165,14 +167,18 @@ class EntriesReader:
         The manifest's files.
     verify : callable
         Called with a file's name before its first use.
+    prefix : str
+        How the names of the files begin that hold the rows.
+    schema : pyarrow.Schema
+        Of the rows; ``round`` is the first column, and never falls.
     """
 
-    def __init__(self, path, files, verify):
-        self._path, self._verify = path, verify
-        self._parts = {n: seal for n, seal in sorted(files.items()) if n.startswith("entries/")}
+    def __init__(self, path, files, verify, prefix="entries/", schema=ENTRIES):
+        self._path, self._verify, self._schema = path, verify, schema
+        self._parts = {n: seal for n, seal in sorted(files.items()) if n.startswith(prefix)}
 
     def batches(self, columns, first, stop):
-        """Yield the entries of the rounds from `first` to before `stop`, one row group at a time.
+        """Yield the rows of the rounds from `first` to before `stop`, one row group at a time.
 
         Parameters
         ----------
@@ -191,7 +197,7 @@ class EntriesReader:
                     yield from self._of_part(name, columns, first, stop)
 
     def _of_part(self, name, columns, first, stop):
-        with open_parquet(self._path, name, self._path / name, ENTRIES) as part:
+        with open_parquet(self._path, name, self._path / name, self._schema) as part:
             for group in range(part.num_row_groups):
                 if _overlaps(_group_rounds(part, group), first, stop):
                     table = part.read_row_group(group, columns=columns, use_threads=False)

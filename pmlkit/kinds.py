@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of entries: read, written, executed, or a page-table page of some level."""
+"""The kinds of entries: read, written, executed, or a page table of some level; its flags."""
 
 import enum
 
@@ -22,6 +22,21 @@ class Kind(enum.IntFlag, boundary=enum.KEEP):
     WRITE = 2
     EXEC = 4
     PAGE_TABLE = 0x10
+
+
+class TableFlag(enum.IntFlag):
+    """What an entry of a page table says (one byte), in snapshots of tables.
+
+    ACCESSED and DIRTY are the guest's own flags, set by its processor and sticky; LEAF says that
+    the entry maps a page: any entry of level 1, and those of higher levels that map a large page.
+    """
+
+    PRESENT = 1
+    ACCESSED = 2
+    LEAF = 4
+    DIRTY = 8
+    WRITABLE = 0x10
+    USER = 0x20
 
 
 ACCESS_KINDS = (Kind.READ, Kind.WRITE, Kind.EXEC)

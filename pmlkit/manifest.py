@@ -10,7 +10,7 @@ from pmlkit.schema import FORMAT, VERSION
 
 NAME = "trace.json"
 PML_FILE = "pml.trace/trace.json"
-_FILES = re.compile(r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions)\.parquet")
+_FILES = re.compile(r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables)\.parquet")
 _NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
 
 

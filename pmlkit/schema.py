@@ -21,6 +21,7 @@ __all__ = [
     "GUEST",
     "REGIONS",
     "ROUNDS",
+    "SNAPSHOTS",
     "Kind",
     "TraceMeta",
 ]
@@ -30,7 +31,8 @@ VERSION = 1
 PAGE_SIZE = 4096
 ROW_GROUP_ROWS = 1 << 20
 GROUPS_PER_FILE = 16
-REASONS = ("full", "round", "stop")
+# Why a buffer was drained; and the two ways of harvesting accessed flags, in access traces.
+REASONS = ("full", "round", "stop", "guided", "scan")
 
 
 def _schema(**types):
@@ -85,6 +87,15 @@ GUEST = _schema(
         )
     },
     **{name: pa.int64() for name in ("pswpin", "pswpout", "pgmajfault", "pgfault")},
+)
+# The present entries of the page tables that were logged in a round, as they were at its end.
+SNAPSHOTS = _schema(
+    round=pa.uint32(),
+    table=pa.uint64(),
+    level=pa.uint8(),
+    index=pa.uint16(),
+    target=pa.uint64(),
+    flags=pa.uint8(),
 )
 REGIONS = _schema(name=pa.string(), gfn=pa.uint64(), pages=pa.uint64())
 TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIONS}

@@ -16,11 +16,12 @@ import pandas as pd
 import pyarrow as pa
 
 from pmlkit import manifest
-from pmlkit.entries import EntriesReader
+from pmlkit.entries import RowsReader
 from pmlkit.errors import NeedsError, TraceDamaged, UsageError, read_error
 from pmlkit.kinds import Kind, select_kinds
 from pmlkit.parquet import check_size, read_table, verify
-from pmlkit.schema import ENTRIES, TABLES, TraceMeta
+from pmlkit.schema import ENTRIES, SNAPSHOTS, TABLES, TraceMeta
+from pmlkit.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.writer import TraceWriter
 
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
@@ -51,7 +52,7 @@ class Trace:
         except (UsageError, TypeError) as error:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
         self._verified = set()
-        self._reader = EntriesReader(self.path, self.files, self._verify)
+        self._reader = RowsReader(self.path, self.files, self._verify)
 
     @classmethod
     def open(cls, path):
@@ -149,6 +150,29 @@ class Trace:
         """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
         columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
         return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
+
+    @property
+    def has_tables(self):
+        """Whether it holds snapshots of page tables, or its nested log does."""
+        return self._tables_home is not None
+
+    @property
+    def tables(self):
+        """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
+
+        Of the nested log, if the trace has none of its own; without any, no rows.
+        """
+        return self._snapshots.copy(deep=False)
+
+    @property
+    def _tables_home(self):
+        if SNAPSHOTS_FILE in self.files:
+            return self
+        return self.pml._tables_home if self.pml_is_nested else None
+
+    @cached_property
+    def _snapshots(self):
+        return pa.Table.from_batches(self.iter_tables(), schema=SNAPSHOTS).to_pandas()
 
     @cached_property
     def _rounds(self):
@@ -293,10 +317,7 @@ class Trace:
         iterator of pyarrow.RecordBatch
             Batches may be empty.
         """
-        columns = list(ENTRIES.names if columns is None else columns)
-        unknown = [name for name in columns if name not in ENTRIES.names]
-        if unknown or not columns:
-            raise UsageError(f"entries have no column {unknown}: choose out of {ENTRIES.names}")
+        columns = _known_columns("entries", columns, ENTRIES)
         tests = {}
         if kinds is not None:
             tests["kind"] = select_kinds(kinds).__getitem__
@@ -316,6 +337,34 @@ class Trace:
         """Read entries as a DataFrame; parameters as in `iter_entries`."""
         return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
 
+    def iter_tables(self, columns=None, start_ns=None, end_ns=None):
+        """Iterate over the snapshots of page tables (`tables`), a row group at a time.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Of round, table, level, index, target, flags; None: all.
+        start_ns, end_ns : int, optional
+            Only rounds that share time with this range (`rounds_between`), ns.
+
+        Returns
+        -------
+        iterator of pyarrow.RecordBatch
+            In order of round, table and index.
+        """
+        columns = _known_columns("page tables", columns, SNAPSHOTS)
+        home = self._tables_home
+        if home is None:
+            return iter(())
+        read = [name for name in SNAPSHOTS.names if name in columns or name == "round"]
+        rows = home.table_rows(*home.rounds_between(start_ns, end_ns), read)
+        return (batch.select(columns) for batch in rows)
+
+    def table_rows(self, first, stop, columns=None):
+        """Iterate over this trace's own snapshots of the rounds from `first` to before `stop`."""
+        reader = RowsReader(self.path, self.files, self._verify, SNAPSHOTS_FILE, SNAPSHOTS)
+        return reader.batches(columns or SNAPSHOTS.names, first, stop)
+
     def check(self):
         """Check every file and every count.
 
@@ -333,6 +382,14 @@ class Trace:
         from pmlkit.audit import check_trace
 
         return check_trace(self)
+
+
+def _known_columns(what, columns, schema):
+    columns = list(schema.names if columns is None else columns)
+    unknown = [name for name in columns if name not in schema.names]
+    if unknown or not columns:
+        raise UsageError(f"{what} have no column {unknown}: choose out of {schema.names}")
+    return columns
 
 
 def _membership(frames):

@@ -17,7 +17,8 @@ from pmlkit.entries import EntriesWriter
 from pmlkit.errors import UsageError
 from pmlkit.parquet import HashingFile, to_table, write_table
 from pmlkit.partial import PartialFolder
-from pmlkit.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS
+from pmlkit.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS, SNAPSHOTS
+from pmlkit.snapshots import SnapshotsWriter
 
 
 class TraceWriter:
@@ -70,6 +71,7 @@ class TraceWriter:
         self.path = self._folder.final
         with self._or_abort():
             self._entries = EntriesWriter(self._folder.path, meta.kind, row_group_rows)
+            self._snapshots = SnapshotsWriter(self._folder.path, row_group_rows)
 
     def __enter__(self):
         return self
@@ -91,6 +93,25 @@ class TraceWriter:
         self._check_open()
         with self._folder.writing():
             self._entries.add(round=round, batch=batch, vcpu=vcpu, gfn=gfn, kind=kind)
+
+    def add_tables(self, round, table, level, index, target, flags):
+        """Append entries of page tables as they were at a round's end (`schema.SNAPSHOTS`).
+
+        Parameters
+        ----------
+        round, table, level, index, target, flags : int or array_like of int, shape (n,)
+            At least one is an array; scalars stand for all n. Only entries that are present,
+            increasing by round, table and index over all calls; `flags` as `kinds.TableFlag`.
+        """
+        self._check_open()
+        columns = {"round": round, "table": table, "level": level, "index": index}
+        with self._folder.writing():
+            self._snapshots.add(**columns, target=target, flags=flags)
+
+    def set_tables(self, tables):
+        """Add the snapshots of page tables at once: a DataFrame with `add_tables`' columns."""
+        frame = pd.DataFrame(tables, columns=SNAPSHOTS.names)
+        self.add_tables(**{name: frame[name].to_numpy() for name in frame})
 
     def set_rounds(self, rounds):
         """Set the rounds: a DataFrame, or what makes one, with columns of `schema.ROUNDS`.
@@ -179,8 +200,9 @@ class TraceWriter:
         self.closed = True
         if self._nested is not None:
             self._nested.abort()
-        with contextlib.suppress(Exception):
-            self._entries.abort()
+        for part in (self._entries, self._snapshots):
+            with contextlib.suppress(Exception):
+                part.abort()
         self._folder.discard()
 
     @contextlib.contextmanager
@@ -195,12 +217,14 @@ class TraceWriter:
     def _finish(self):
         nested = self._finish_nested()
         self._entries.close()
+        self._snapshots.close()
         tables = self._finish_tables()
         files = {
             f"{name}.parquet": write_table(self._folder.path / f"{name}.parquet", table)
             for name, table in tables.items()
         }
-        files = dict(sorted({**files, **self._entries.files, **nested}.items()))
+        files |= {**self._entries.files, **self._snapshots.files, **nested}
+        files = dict(sorted(files.items()))
         self.sealed = self._write_manifest(tables["rounds"], files)
 
     def _finish_nested(self):
@@ -220,6 +244,7 @@ class TraceWriter:
         for name in self._uncounted:
             given[name] = _with_counts(given[name], counters[name])
         fault = consistency.tables_fault(given["rounds"], given["batches"], *counters.values())
+        fault = fault or consistency.beyond_fault(self._snapshots.last[0], len(given["rounds"]))
         if fault:
             raise UsageError(f"the tables of {self._folder.shown} contradict each other: {fault}")
         return given
