@@ -8,7 +8,7 @@ READY := $(VENV)/.made-from-lock
 PIP := $(PY) -m pip --disable-pip-version-check --no-input $(if $(CI),--quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock manifest
+.PHONY: help demo test lint docs bench lock manifest
 
 help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,14 +23,16 @@ test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS
 lint: $(READY) ## check the style of the code
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
-bench: $(READY) ## measure speed: recording, store, kernels
+docs: $(READY) ## build the documentation -> results/docs/index.html
+	$(PY) -m sphinx -q -b html docs results/docs
+
+bench: $(READY) ## measure speed against peers -> results/bench (10 min; ARGS=--quick: 2)
 	$(PY) -m tests.bench $(ARGS)
 
-# Made with Debian 12's Python, the oldest that has to do: a later one may pin what that refuses.
-lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes (some minutes)
-	CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m piptools compile --quiet --generate-hashes \
-		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --no-emit-options --extra dev \
+# For Debian 12's Python, the oldest that has to do: a later one may pin what that refuses.
+lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes
+	$(PY) -m uv pip compile --quiet --generate-hashes --python-version 3.11.2 --no-python-downloads \
+		--custom-compile-command "make lock" --extra bench --extra cluster --extra dev --extra docs \
 		--output-file requirements.lock pyproject.toml
 
 manifest: $(READY) ## write data/MANIFEST anew after a recording in data/ was replaced

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {
-    ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "data", "environment.yml",
+    ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "data", "docs", "environment.yml",
     "experiments", "hypervisor-patches", "notebooks", "pmlkit", "pyproject.toml",
     "requirements.lock", "tests",
 }  # fmt: skip
