@@ -20,6 +20,10 @@ SHORT = {
     "sawtooth": {"low": "10", "high": "90", "period_ms": "10"},
     "burst": {"base": "20", "peak": "100", "scale": "2"},
     "idle": {"pages": "64", "phase_ms": "10"},
+    "sparse": {"size_mib": "4", "phase_ms": "5"},
+    "forks": {"processes": "5", "slice": "4", "rounds": "2"},
+    "remap": {"size_mib": "2", "cycles": "3", "pause_ms": "0"},
+    "moving": {"size_mib": "2", "set": "60", "step": "7", "tick_ms": "0", "ticks": "45"},
 }
 
 
@@ -94,7 +98,36 @@ def test_bursts_differ_in_height(run):
     assert all(answers[f"base{i}", "peak", "written"] == 0 for i in range(1, 7))
 
 
-@pytest.mark.parametrize("name", SHORT)
+def test_sparse_reads_one_page_in_two_mib(run):
+    report = run("sparse")
+    assert pages_of_regions(report) == {"buffer": 1024, "picked": 2}
+    read = {phase: n for (phase, region, kind), n in expected(report).items() if kind == "read"}
+    assert read == {"all": 1024, "sparse": 2, "idle": 0, "all2": 1024}
+
+
+@pytest.mark.parametrize(("name", "pages"), [("forks", 20), ("remap", 512)])
+def test_every_phase_reads_all_of_the_shared_buffer_and_writes_none(run, name, pages):
+    report = run(name)
+    assert pages_of_regions(report) == {"buffer": pages}
+    for (_, _, kind), n in expected(report).items():
+        assert n == (pages if kind == "read" else 0)
+
+
+def test_a_moving_set_is_known_page_by_page(run):
+    read = {phase: n for (phase, _, kind), n in expected(run("moving")).items() if kind == "read"}
+    jumped = {(j * 60 + i) * 2654435761 % 512 for j in range(3) for i in range(60)}
+    assert read == {"rest": 60, "slide": 60 + 44 * 7, "jump": len(jumped)}
+
+
+def test_large_pages_are_asked_for_and_their_lack_is_an_error():
+    """Whether this machine has large pages to give is its own affair."""
+    (source,) = load("largepages").sources
+    done = subprocess.run([compile_static(source), "4", "1"], capture_output=True, text=True)
+    assert done.returncode in (0, 1)
+    assert done.returncode == 0 or "as large pages" in done.stderr
+
+
+@pytest.mark.parametrize("name", [*SHORT, "largepages"])
 def test_a_wrong_argument_is_refused(name):
     (source,) = load(name).sources
     done = subprocess.run([compile_static(source), "x", "y"], capture_output=True, text=True)

@@ -37,6 +37,7 @@ def folder(tmp_path):
 def test_all_that_are_promised_are_there():
     found = {workload.name: workload for workload in list_workloads()}
     synthetic = {"hotcold", "rrww", "rwrw", "wwrr", "zipf", "sawtooth", "burst", "idle"}
+    synthetic |= {"sparse", "largepages", "forks", "remap", "moving"}
     assert synthetic | {"redis", "sqlite", "xz", "numpy", "gcc"} <= set(found)
 
 

@@ -83,21 +83,13 @@ static inline int pml_by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Say which guest frames back a range of whole pages. It is touched (written with zeroes where
- * it was never touched) and locked, so that its frames stay what they are. */
-static inline void pml_region(const char *name, void *start, size_t bytes)
+/* Say which guest frames back a range of whole pages, as it is now. */
+static inline void pml_frames(const char *name, void *start, size_t bytes)
 {
     size_t i, j, n = (bytes + PML_PAGE - 1) / PML_PAGE;
-    volatile char *page = start;
     uint64_t *frames;
     int map;
 
-    madvise(start, n * PML_PAGE, MADV_NOHUGEPAGE);
-    if (mlock(start, n * PML_PAGE)) { /* it touches the pages, too */
-        perror("pmlkit: mlock");
-        for (i = 0; i < n; i++)
-            page[i * PML_PAGE] = page[i * PML_PAGE];
-    }
     if (pml_fd() < 0)
         return;
     map = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -117,6 +109,22 @@ static inline void pml_region(const char *name, void *start, size_t bytes)
     }
     free(frames);
     close(map);
+}
+
+/* Touch a range of whole pages (where it was never touched, zeroes are written), lock it, so that
+ * its frames stay what they are, and say which they are. */
+static inline void pml_region(const char *name, void *start, size_t bytes)
+{
+    size_t i, n = (bytes + PML_PAGE - 1) / PML_PAGE;
+    volatile char *page = start;
+
+    madvise(start, n * PML_PAGE, MADV_NOHUGEPAGE);
+    if (mlock(start, n * PML_PAGE)) { /* it touches the pages, too */
+        perror("pmlkit: mlock");
+        for (i = 0; i < n; i++)
+            page[i * PML_PAGE] = page[i * PML_PAGE];
+    }
+    pml_frames(name, start, bytes);
 }
 
 /* Map a private buffer of whole 4 KiB pages and report it as a region. */
