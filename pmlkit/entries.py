@@ -70,8 +70,9 @@ class EntriesWriter:
     def _check(self, arrays):
         last = {n: _not_falling(n, arrays[n], self._last[n]) for n in ("round", "batch")}
         kinds = np.atleast_1d(arrays["kind"])
-        wrong = kinds[~self._allowed[kinds]]
-        if wrong.size:
+        allowed = self._allowed[kinds]
+        if not allowed.all():
+            wrong = kinds[~allowed]
             raise UsageError(
                 f"an entry of kind {wrong[0]} cannot be in a trace of kind {self._trace_kind}: "
                 "see pmlkit.Kind"
@@ -91,8 +92,7 @@ class EntriesWriter:
     def _write_group(self):
         columns = {name: buffer[: self._held] for name, buffer in self._buffer.items()}
         for counter, name in ((self.per_round, "round"), (self.per_batch, "batch")):
-            values, counts = np.unique(columns[name], return_counts=True)
-            counter.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            counter.update(_run_lengths(columns[name]))
         self._open()
         self._file.write(
             pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=ENTRIES)
@@ -133,6 +133,8 @@ class EntriesWriter:
 def checked(what, name, values, dtype):
     """Bring a column of what is being added into its type; UsageError if it does not fit."""
     array = np.asarray(values)
+    if array.dtype == dtype:
+        return array
     if array.dtype.kind not in "iu" and array.size:
         raise UsageError(f"the {what}' {name} are {array.dtype}: give whole numbers")
     if array.size and not 0 <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
@@ -147,6 +149,13 @@ def common_length(what, arrays):
         shapes = {name: array.shape for name, array in arrays.items()}
         raise UsageError(f"the {what}' columns have shapes {shapes}: give one length, or scalars")
     return lengths.pop()
+
+
+def _run_lengths(values):
+    """Return how often each value occurs, of an array that never falls: a dict."""
+    opens = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+    lengths = np.diff(np.append(opens, len(values)))
+    return dict(zip(values[opens].tolist(), lengths.tolist(), strict=True))
 
 
 def _not_falling(name, array, last):

@@ -10,7 +10,9 @@ from pmlkit.schema import FORMAT, VERSION
 
 NAME = "trace.json"
 PML_FILE = "pml.trace/trace.json"
-_FILES = re.compile(r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables)\.parquet")
+_FILES = re.compile(
+    r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
+)
 _NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
 
 

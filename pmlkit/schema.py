@@ -17,6 +17,7 @@ from pmlkit.kinds import KINDS, Kind
 
 __all__ = [
     "BATCHES",
+    "DISK",
     "ENTRIES",
     "GUEST",
     "REGIONS",
@@ -32,7 +33,8 @@ PAGE_SIZE = 4096
 ROW_GROUP_ROWS = 1 << 20
 GROUPS_PER_FILE = 16
 # Why a buffer was drained; and the two ways of harvesting accessed flags, in access traces.
-REASONS = ("full", "round", "stop", "guided", "scan")
+HARVESTS = ("guided", "scan")
+REASONS = ("full", "round", "stop", *HARVESTS)
 
 
 def _schema(**types):
@@ -97,8 +99,17 @@ SNAPSHOTS = _schema(
     target=pa.uint64(),
     flags=pa.uint8(),
 )
+# The parts of the guest's disk requests that lie in one frame each; `write`: from guest to disk.
+DISK = _schema(
+    t_ns=pa.int64(),
+    insn=pa.uint64(),
+    sector=pa.uint64(),
+    sectors=pa.uint16(),
+    gfn=pa.uint64(),
+    write=pa.bool_(),
+)
 REGIONS = _schema(name=pa.string(), gfn=pa.uint64(), pages=pa.uint64())
-TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIONS}
+TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIONS, "disk": DISK}
 
 # What a writer may leave out of a table, and what then stands in it. `entries` of rounds and
 # batches is counted by the writer.
@@ -116,6 +127,7 @@ DEFAULTS = {
     "batches": {"vcpu": 0, "insn_start": 0, "insn_end": 0, "lost": 0, "drain_ns": 0},
     "guest": {"insn": 0, "pswpin": 0, "pswpout": 0, "pgmajfault": 0, "pgfault": 0},
     "regions": {},
+    "disk": {"insn": 0},
 }
 
 

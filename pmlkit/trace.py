@@ -20,7 +20,7 @@ from pmlkit.entries import RowsReader
 from pmlkit.errors import NeedsError, TraceDamaged, UsageError, read_error
 from pmlkit.kinds import Kind, select_kinds
 from pmlkit.parquet import check_size, read_table, verify
-from pmlkit.schema import ENTRIES, SNAPSHOTS, TABLES, TraceMeta
+from pmlkit.schema import ENTRIES, HARVESTS, SNAPSHOTS, TABLES, TraceMeta
 from pmlkit.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.writer import TraceWriter
 
@@ -113,6 +113,15 @@ class Trace:
         return self.meta.resolution_ns
 
     @property
+    def is_harvest(self):
+        """Whether its entries are harvests of accessed flags, which know less than a recording.
+
+        Which frames a round touched, and by the log which of them it wrote: not in which order,
+        not whether what was written was read as well, and not what was executed.
+        """
+        return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
+
+    @property
     def bytes_per_entry(self):
         """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
         size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
@@ -139,6 +148,11 @@ class Trace:
     def guest(self):
         """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
         return None if self._guest is None else self._guest.copy(deep=False)
+
+    @property
+    def disk(self):
+        """The guest's disk requests (`schema.DISK`): DataFrame, one row per frame, or None."""
+        return None if self._disk is None else self._disk.copy(deep=False)
 
     @property
     def regions(self):
@@ -187,11 +201,15 @@ class Trace:
         return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
 
     @cached_property
+    def _disk(self):
+        return self.table("disk").to_pandas() if "disk.parquet" in self.files else None
+
+    @cached_property
     def _regions(self):
         return self.table("regions").to_pandas()
 
     def table(self, name):
-        """Read one of the tables (rounds, batches, guest, regions) as a `pyarrow.Table`."""
+        """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
         file = f"{name}.parquet"
         if name not in TABLES:
             raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")

@@ -133,6 +133,10 @@ class TraceWriter:
         """Set the guest's own view (`schema.GUEST`), in order of time."""
         self._set("guest", guest)
 
+    def set_disk(self, disk):
+        """Set the guest's disk requests (`schema.DISK`), in the order of their arrival."""
+        self._set("disk", disk)
+
     def set_regions(self, regions):
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""
         self._set("regions", regions)

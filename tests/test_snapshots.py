@@ -260,3 +260,16 @@ def test_batches_of_harvests(tmp_path):
     assert trace.check()["entries"] == 5
     scans = trace.batches[trace.batches["reason"] == "scan"]
     assert scans["entries"].tolist() == [0, 1]
+
+
+def test_a_harvest_is_told_from_a_recording(tmp_path):
+    def make(name, reason):
+        with TraceWriter(tmp_path / name, make_meta()) as writer:
+            writer.set_rounds({"round": [0], "t_start_ns": [0], "t_end_ns": [10]})
+            batch = {"batch": [0], "round": [0], "t_start_ns": [0], "t_end_ns": [10]}
+            writer.set_batches({**batch, "reason": [reason]})
+        return Trace.open(tmp_path / name)
+
+    assert make("a", "guided").is_harvest
+    assert make("b", "scan").is_harvest
+    assert not make("c", "round").is_harvest

@@ -55,7 +55,7 @@ class GuestImage:
     workload: Workload
 
 
-def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=None):
+def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=None, swap=False):
     """Build a guest that boots, runs a workload and switches itself off.
 
     Parameters
@@ -69,6 +69,8 @@ def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=Non
         Added to the kernel's command line.
     progress : callable, optional
         Called with a line of text before each slow step.
+    swap : bool
+        Whether the guest swaps to its first virtio disk, which it has the drivers for then.
 
     Returns
     -------
@@ -88,6 +90,8 @@ def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=Non
     if packages:
         _add_packages(archive, packages.root, Drop(workload.prune), progress)
     _add_workload(archive, workload)
+    if swap:
+        _add_drivers(archive, booted)
     _check_memory(workload, archive, memory_mib or workload.memory_mib)
     versions = {"linux": booted.version, **busybox.versions}
     return GuestImage(
@@ -128,6 +132,12 @@ def _add_base(archive, busybox):
     archive.file("etc/group", b"root:x:0:\n")
     archive.file("etc/hosts", b"127.0.0.1 localhost guest\n")
     archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
+
+
+def _add_drivers(archive, booted):
+    """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
+    for number, module in enumerate(booted.drivers()):
+        archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())
 
 
 def _applets(busybox):

@@ -20,6 +20,14 @@ from pmlkit.sources.qemu import cache_folder
 
 PACKAGE = "linux-image-cloud-amd64"
 _RELEASE = r"linux-image-\d[\w.+-]*"
+VIRTIO_BLK = (
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+)
 _LZ4_BLOCK = 8 << 20  # every block of lz4's legacy format unpacks to this, but the last
 _PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTRY, as in the ELF
 
@@ -38,12 +46,32 @@ class Kernel:
         As ``uname -r`` says, such as ``"6.1.0-37-cloud-amd64"``.
     pvh : bool
         True for a vmlinux.
+    modules : Path, optional
+        The folder of its modules.
     """
 
     path: Path
     version: str
     release: str
     pvh: bool = True
+    modules: Path | None = None
+
+    def drivers(self):
+        """Return the modules (paths) that a virtio disk needs, in the order of loading.
+
+        Raises
+        ------
+        GuestError
+            If the kernel's package has them elsewhere.
+        """
+        found = [self.modules / f"{name}.ko" for name in VIRTIO_BLK] if self.modules else []
+        missing = [path.name for path in found if not path.exists()]
+        if missing or not found:
+            raise GuestError(
+                f"its kernel {self.release} has no module {', '.join(missing) or 'at all'}",
+                hint="use Debian 12's linux-image-cloud-amd64, or record without --swap",
+            )
+        return found
 
 
 def kernel(progress=None):
@@ -66,13 +94,14 @@ def kernel(progress=None):
     found = debian.fetch((package,), progress, dependencies=False)
     release, version = package.removeprefix("linux-image-"), found.versions[package]
     bzimage = found.root / "boot" / f"vmlinuz-{release}"
+    modules = found.root / "lib" / "modules" / release / "kernel"
     vmlinux = cache_folder() / "kernel" / f"vmlinux-{release}-{found.root.parent.name}"
     if not vmlinux.exists():
         image = unpack(bzimage.read_bytes())
         if _PVH_NOTE not in image:
-            return Kernel(bzimage, version, release, pvh=False)
+            return Kernel(bzimage, version, release, pvh=False, modules=modules)
         _write(vmlinux, image)
-    return Kernel(vmlinux, version, release)
+    return Kernel(vmlinux, version, release, modules=modules)
 
 
 def _real_package(progress):

@@ -13,6 +13,16 @@ _SPAN = struct.Struct("<IIQqQq")
 _ROUND = struct.Struct("<IIQqQqQQ")
 _MARK = struct.Struct("<IIQq")
 _TOTALS = struct.Struct("<7Q")
+_DISK = np.dtype(
+    [
+        ("insn", "<u8"),
+        ("t_ns", "<i8"),
+        ("sector", "<u8"),
+        ("gfn", "<u4"),
+        ("sectors", "<u2"),
+        ("write", "<u2"),
+    ]
+)
 
 
 class Message(IntEnum):
@@ -24,6 +34,7 @@ class Message(IntEnum):
     ROUND_END = 4
     MARK = 5
     TOTALS = 6
+    DISK = 7
     HOST = 64  # from recorder.py itself: what the recording cost, as JSON
 
 
@@ -110,6 +121,18 @@ class Totals:
     wrong: int
 
 
+@dataclass(frozen=True)
+class Requests:
+    """Parts of disk requests, each in one frame, in the order in which the disk got them.
+
+    Attributes
+    ----------
+    parts : structured ndarray of insn, t_ns, sector, gfn, sectors, write (0 or 1)
+    """
+
+    parts: np.ndarray
+
+
 def split(buffer):
     """Cut whole messages off the front of a buffer.
 
@@ -136,7 +159,7 @@ def split(buffer):
 
 
 def decode(kind, payload):
-    """Make a `Span`, `RoundEnd`, `Mark`, `Totals` or dict (HOST) of a payload; None of a HELLO."""
+    """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO."""
     if kind in (Message.ACCESS, Message.PML):
         round_, reason, *times = _SPAN.unpack_from(payload)
         values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
@@ -148,6 +171,8 @@ def decode(kind, payload):
         return Mark(round_, Marker(marker), insn, t_ns)
     if kind == Message.TOTALS:
         return Totals(*_TOTALS.unpack(payload))
+    if kind == Message.DISK:
+        return Requests(np.frombuffer(payload, dtype=_DISK))
     if kind == Message.HOST:
         return json.loads(payload)
     return None

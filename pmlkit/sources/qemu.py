@@ -152,7 +152,8 @@ def command_line(image, memory_mib, console, report, deterministic=False, plugin
     command += " -nodefaults -display none -monitor none -vga none -nic none -no-reboot"
     command = command.split()
     command += ["-serial", f"file:{_comma(console)}", "-serial", f"file:{_comma(report)}"]
-    command += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
+    command += ["-kernel", str(image.kernel)]
+    command += ["-initrd", str(image.initrd)] if image.initrd else []
     command += ["-append", image.cmdline]
     if deterministic:
         command += ["-icount", f"shift={ICOUNT_SHIFT},sleep=off"]
@@ -181,6 +182,20 @@ def _comma(path):
     return str(path).replace(",", ",,")
 
 
+def disk(path, size_mib):
+    """Make an empty disk image; return what to add to the command for a virtio disk of it.
+
+    Its file is read and written by threads that use preadv and pwritev, which the plugin watches.
+    """
+    try:
+        with open(path, "wb") as image:
+            image.truncate(size_mib << 20)
+    except OSError as error:
+        raise output_error(path, error) from error
+    drive = f"file={_comma(path)},if=none,id=disk,format=raw,cache=unsafe,aio=threads"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
+
+
 def check_memory(memory_mib):
     """Refuse guest memory that cannot be recorded."""
     low, high = MEMORY_MIB
@@ -188,7 +203,7 @@ def check_memory(memory_mib):
         raise UsageError(f"--memory {memory_mib} cannot be recorded", f"{low} to {high} MiB")
 
 
-def start(command, complaints, keep_fd=None):
+def start(command, complaints, keep_fd=None, preload=None):
     """Start QEMU in a session of its own, so that a Ctrl-C at the terminal does not reach it.
 
     Parameters
@@ -198,7 +213,10 @@ def start(command, complaints, keep_fd=None):
         File for what QEMU says of itself.
     keep_fd : int, optional
         A descriptor that it inherits.
+    preload : Path, optional
+        A library whose functions come before all others'.
     """
+    env = os.environ | ({"LD_PRELOAD": str(preload)} if preload else {})
     try:
         with open(complaints, "wb") as stderr:
             return subprocess.Popen(
@@ -208,6 +226,7 @@ def start(command, complaints, keep_fd=None):
                 stderr=stderr,
                 pass_fds=() if keep_fd is None else (keep_fd,),
                 start_new_session=True,
+                env=env,
             )
     except OSError as error:
         raise GuestError(f"QEMU did not start: {error.strerror}") from error

@@ -6,7 +6,8 @@ says goes frame by frame into a spool, ``NAME.trace.spool/``, and at the end the
 ``NAME.trace``. A recording that is cut short leaves the spool: `pmlkit ingest` makes a trace of it.
 
 What is not seen: the processor's own walks of the guest's page tables, and DMA (the guest has no
-disk and no network card). `Trace.pml` holds what an emulated PML of 512 entries logged.
+network card, and a disk only to swap to, if it is asked for: its requests are in `Trace.disk`).
+`Trace.pml` holds what an emulated PML of 512 entries logged.
 """
 
 import os
@@ -45,6 +46,8 @@ class RecordOptions:
         Seconds on the host after which a guest counts as hung.
     overwrite : bool
         Replace what has the output's name.
+    swap_mib : int
+        Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
     check : bool
         Let the plugin verify its short cut at every access (3x slower).
     """
@@ -57,6 +60,7 @@ class RecordOptions:
     time_limit_s: float = 1800
     overwrite: bool = False
     check: bool = False
+    swap_mib: int = 0
 
 
 def record(workload, out, options=None, progress=None):
@@ -95,7 +99,9 @@ def record(workload, out, options=None, progress=None):
         qemu_version, plugin = qemu.version(), qemu.build_plugin()
         spin = f" {DETERMINISTIC_CMDLINE}" if options.deterministic else ""
         cmdline = f"{options.cmdline}{spin}".strip()
-        image = guest.build(workload, memory_mib=memory_mib, extra_cmdline=cmdline)
+        image = guest.build(
+            workload, memory_mib=memory_mib, extra_cmdline=cmdline, swap=bool(options.swap_mib)
+        )
         header = describe(workload, options, memory_mib, period, image, qemu_version)
         with Recording(spool, header, options, progress) as run:
             run.boot(image, memory_mib, plugin, period)

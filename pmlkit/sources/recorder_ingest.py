@@ -8,9 +8,18 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NotATrace
-from pmlkit.schema import Kind, TraceMeta
+from pmlkit.schema import DISK, Kind, TraceMeta
 from pmlkit.sources.host import read_text
-from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, Totals, decode
+from pmlkit.sources.messages import (
+    Mark,
+    Marker,
+    Message,
+    Requests,
+    RoundEnd,
+    Span,
+    Totals,
+    decode,
+)
 from pmlkit.spool import read_spool
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
@@ -20,6 +29,10 @@ SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
 NOT_SEEN = (
     "page-table walks of the processor and DMA are not recorded; "
     "executed frames are known per round, not in their order"
+)
+DISK_TIMES = (
+    "disk requests are those that QEMU made of the guest's (merged where they are neighbours), at "
+    "the moment at which a thread of the host took them up: two runs differ, deterministic or not"
 )
 
 
@@ -98,6 +111,7 @@ class _Told:
     def __init__(self, access, pml):
         self.access, self.pml = _Log(access), _Log(pml)
         self.rounds, self.marks, self.totals, self.cost = [], [], None, {}
+        self.requests = []
 
     def take(self, kind, payload):
         message = decode(kind, payload)
@@ -111,6 +125,8 @@ class _Told:
             self.marks.append(message)
         elif isinstance(message, Totals):
             self.totals = message
+        elif isinstance(message, Requests):
+            self.requests.append(message.parts)
         elif kind == Message.HOST:
             self.cost = message
 
@@ -134,9 +150,18 @@ class _Told:
         guest = self._guest(report)
         if len(guest):
             access.set_guest(guest)
+        if frames.header["options"].get("swap_mib"):
+            access.set_disk(self._disk())
+            access.note(DISK_TIMES)
         access.note(NOT_SEEN)
         totals = vars(self.totals) if self.totals else {}
         access.replace_meta(overheads={**self.cost, **totals})
+
+    def _disk(self):
+        parts = [pd.DataFrame(parts) for parts in self.requests]
+        names = list(DISK.names)
+        table = pd.concat(parts) if parts else pd.DataFrame(columns=names)
+        return table.astype({"write": bool})[names]
 
     def _open_round(self):
         spans = [b for b in self.access.batches if b["round"] >= len(self.rounds)]

@@ -14,15 +14,23 @@
  *    and at the end of a round.  check=on asks QEMU all the same, and counts where `seen` was wrong.
  *  - Instruction fetches are no memory accesses to QEMU.  Each page that holds code has a counter
  *    that translated blocks bump inline; the counters are compared at the end of a round.
+ *  - A guest's disk (optional) is a file that QEMU reads and writes straight from and into guest
+ *    RAM. This library is preloaded then, and its preadv and pwritev come before the C library's:
+ *    file offset and host address are sector and frame. QEMU's own trace events name the sectors
+ *    only; tests/sources/test_recorder_disk.py holds the two against each other.
  *  - Until the guest executes the ARM marker nothing but markers is instrumented, so that it boots
  *    at QEMU's own speed.
  */
+#define _GNU_SOURCE
 #include "qemu_plugin_api.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,7 +44,7 @@
 
 enum kind { READ = 1, WRITE = 2, EXEC = 4 };
 enum reason { FULL, ROUND, STOP };
-enum message { HELLO = 1, ACCESS, PML, ROUND_END, MARK, TOTALS };
+enum message { HELLO = 1, ACCESS, PML, ROUND_END, MARK, TOTALS, DISK };
 enum marker { ARM = 1, PHASE, SAMPLE, END };
 
 /* A moment of the recording: instructions executed and nanoseconds since its start. */
@@ -63,6 +71,16 @@ struct mark_message {
 struct totals_message {
     uint32_t type, bytes;
     uint64_t slow, io, outside, crossing, unknown, flushes, wrong;
+};
+struct disk_part { /* of a request: what lies in one frame */
+    uint64_t insn;
+    int64_t ns;
+    uint64_t sector;
+    uint32_t gfn;
+    uint16_t sectors, write;
+};
+struct disk_message {
+    uint32_t type, bytes;
 };
 struct hello_message {
     uint32_t type, bytes;
@@ -137,6 +155,9 @@ static struct moment now(void)
 static void send_span(uint32_t type, enum reason reason, struct moment start, struct moment end,
                       const uint32_t *entries, uint32_t length)
 {
+    /* A buffer that filled within a block which runs over the round's end began "later" than that. */
+    if (start.insn > end.insn)
+        start = end;
     struct span_message m = {type, sizeof m - 8 + length * 4, round_no, reason, start, end};
     SEND(m);
     send_bytes(entries, length * 4);
@@ -198,9 +219,40 @@ static void note_code(void)
 
 static void forget_seen(void) { memset(seen, 0xff, sizeof seen); }
 
+/* Requests come from QEMU's worker threads: they wait here until the vCPU's thread sends them. */
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct disk_part *disk_parts;
+static size_t disk_length, disk_room;
+
+static void note_disk_part(struct moment at, uint64_t offset, uint64_t address, size_t length,
+                           bool write)
+{
+    if (disk_length == disk_room) {
+        disk_room = disk_room ? 2 * disk_room : 1024;
+        disk_parts = realloc(disk_parts, disk_room * sizeof *disk_parts);
+        if (!disk_parts)
+            die("out of memory");
+    }
+    disk_parts[disk_length++] = (struct disk_part){
+        at.insn, at.ns, offset >> 9, address >> PAGE_SHIFT, length >> 9, write};
+}
+
+static void flush_disk(void)
+{
+    pthread_mutex_lock(&disk_lock);
+    if (disk_length) {
+        struct disk_message m = {DISK, disk_length * sizeof *disk_parts};
+        SEND(m);
+        send_bytes(disk_parts, m.bytes);
+    }
+    disk_length = 0;
+    pthread_mutex_unlock(&disk_lock);
+}
+
 static void end_round(enum reason reason, struct moment at)
 {
     note_code();
+    flush_disk();
     flush_chunk(reason, at);
     flush_pml(reason, at);
     struct round_message m = {ROUND_END, sizeof m - 8, round_no, full_exits, round_start,
@@ -479,6 +531,58 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
                                          QEMU_PLUGIN_MEM_RW, NULL);
     }
 }
+
+/* The buffers of a request that lie in guest RAM, frame by frame. Only the disk's file is read and
+ * written from there by position. */
+static void note_request(const struct iovec *parts, int count, off_t offset, bool write)
+{
+    if (!ram || !recording)
+        return;
+    pthread_mutex_lock(&disk_lock);
+    for (int i = 0; i < count; i++) {
+        uint64_t address = (uint64_t)((char *)parts[i].iov_base - ram);
+        size_t left = parts[i].iov_len;
+        for (; left && address < conf.pages << PAGE_SHIFT;) {
+            size_t here = PAGE_SIZE - address % PAGE_SIZE;
+            here = here < left ? here : left;
+            note_disk_part(now(), offset, address, here, write);
+            address += here, offset += here, left -= here;
+        }
+        offset += left;
+    }
+    pthread_mutex_unlock(&disk_lock);
+}
+
+typedef ssize_t vector_call(int fd, const struct iovec *parts, int count, off_t offset);
+typedef ssize_t plain_call(int fd, void *data, size_t length, off_t offset);
+
+#define VECTOR(name, write)                                                                     \
+    EXPORT ssize_t name(int fd, const struct iovec *parts, int count, off_t offset)             \
+    {                                                                                           \
+        static vector_call *next;                                                               \
+        if (!next)                                                                              \
+            next = (vector_call *)dlsym(RTLD_NEXT, #name);                                      \
+        note_request(parts, count, offset, write);                                              \
+        return next(fd, parts, count, offset);                                                  \
+    }
+#define PLAIN(name, constant, write)                                                            \
+    EXPORT ssize_t name(int fd, constant void *data, size_t length, off_t offset)               \
+    {                                                                                           \
+        static plain_call *next;                                                                \
+        struct iovec whole = {(void *)data, length};                                            \
+        if (!next)                                                                              \
+            next = (plain_call *)dlsym(RTLD_NEXT, #name);                                       \
+        note_request(&whole, 1, offset, write);                                                 \
+        return next(fd, (void *)data, length, offset);                                          \
+    }
+VECTOR(preadv, false)
+VECTOR(preadv64, false)
+VECTOR(pwritev, true)
+VECTOR(pwritev64, true)
+PLAIN(pread, , false)
+PLAIN(pread64, , false)
+PLAIN(pwrite, const, true)
+PLAIN(pwrite64, const, true)
 
 static bool is_on(const char *value) { return !strcmp(value, "on"); }
 

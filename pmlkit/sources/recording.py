@@ -56,7 +56,7 @@ class Recording:
         self.options = options
         self.console, self.report = spool / "console.txt", spool / "report.txt"
         self.writer = SpoolWriter(spool / "frames.spool", header)
-        self.complaints = spool / "qemu.txt"
+        self.complaints, self.disk = spool / "qemu.txt", spool / "disk.raw"
         self.progress = progress or (lambda _: None)
         self.process = self.pipe = None
         self.buffer = bytearray()
@@ -89,9 +89,12 @@ class Recording:
         command = qemu.command_line(
             image, memory_mib, self.console, self.report, o.deterministic, argument
         )
+        if o.swap_mib:
+            command += qemu.disk(self.disk, o.swap_mib)
         try:
             self.cpu_before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            self.process = qemu.start(command, self.complaints, keep_fd=child_end)
+            preload = plugin if o.swap_mib else None
+            self.process = qemu.start(command, self.complaints, child_end, preload)
         finally:
             os.close(child_end)
 

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a bare-metal guest of the lab's kit: the same program, seen by the recorder.
+
+The lab's dom0 tells such a guest which round to run, and closes one of its own after each. Here
+nobody asks: it runs its rounds one after the other, each a phase. A phase begins a round of the
+recording, so that its round ``n`` is the guest's, and the lab's ``n - 1``.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from pmlkit.errors import UsageError
+from pmlkit.sources import lab_guests, qemu
+from pmlkit.sources.guest import GuestImage
+from pmlkit.sources.recorder import RecordOptions, claim, describe
+from pmlkit.sources.recording import Recording
+from pmlkit.sources.workload import Workload
+
+ROUNDS = 8
+_ENDLESS = qemu.Period("insn", 10**15)  # only marks end rounds
+
+
+def is_kit_guest(spec):
+    """Whether `spec` (a name or a path) is a guest of the kit rather than a workload."""
+    path = Path(spec)
+    own = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
+    return own or str(spec) in lab_guests.shipped()
+
+
+def record_kit(spec, out, options=None, settings=None, rounds=ROUNDS, progress=None):
+    """Boot a guest of the kit in QEMU and record it, a round of the trace for each of its own.
+
+    Parameters
+    ----------
+    spec : str or path-like
+        A shipped guest's name, or a C file for the kit.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : RecordOptions, optional
+        Of these `window` is not used: the rounds are the guest's.
+    settings : dict of str to str, optional
+        The guest's options.
+    rounds : int
+        How many it runs, up to 999.
+    progress : callable, optional
+        As for `pmlkit.sources.recorder.record`.
+
+    Returns
+    -------
+    Trace
+        Round 0 holds what the guest does before its own first one (and counts as `round001`).
+
+    Raises
+    ------
+    MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.ingest import ingest
+
+    options = options or RecordOptions()
+    guest = lab_guests.load(spec, settings)
+    _check(guest, rounds)
+    memory_mib = options.memory_mib or guest.memory_mib
+    qemu.check_memory(memory_mib)
+    out, spool = claim(out, options.overwrite)
+    try:
+        _run(guest, spool, options, memory_mib, rounds, progress)
+    except BaseException:
+        shutil.rmtree(spool, ignore_errors=True)
+        raise
+    trace = ingest(spool, out, overwrite=options.overwrite)
+    shutil.rmtree(spool)
+    return trace
+
+
+def _check(guest, rounds):
+    if guest.vcpus > 1:
+        raise UsageError(
+            f"the guest {guest.name} has {guest.vcpus} processors, and the recorder's QEMU has one",
+            f"run it in the lab: pmlkit lab run {guest.name}",
+        )
+    if not 1 <= rounds <= 999:
+        raise UsageError(f"{rounds} rounds cannot be recorded", "ask for 1 to 999")
+
+
+def _run(guest, spool, options, memory_mib, rounds, progress):
+    qemu_version, plugin = qemu.version(), qemu.build_plugin()
+    cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
+    image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)
+    workload = Workload(name=guest.name, summary=guest.summary, command="")
+    options = replace(options, boot=False)
+    header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
+    header["period"] = {"ns": None, "insn": None}
+    with Recording(spool, header, options, progress) as run:
+        run.boot(image, memory_mib, plugin, _ENDLESS)
+        run.listen()
+        run.judge()
+    with open(spool / "report.txt", "a") as report:
+        report.writelines(_known(guest, memory_mib, rounds))
+
+
+def _known(guest, memory_mib, rounds):
+    """Say what a guest would say of itself if it could write more than a phase's name."""
+    yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
+    for region in guest.regions:
+        yield f"region {region['name']} {region['gfn']} {region['pages']}\n"
+        for kind, pages in lab_guests.known_of(region).items():
+            for number in range(1, rounds + 1):
+                yield f"expect round{number:03} {region['name']} {kind} {pages}\n"
