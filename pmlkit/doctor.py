@@ -91,6 +91,12 @@ CAPABILITIES = {
     ),
     "xen": (
         "collect on a Xen host",
-        (checks.dom0, checks.processor, partial(checks.not_yet, "Xen collector")),
+        (
+            checks.dom0,
+            checks.xen_tools,
+            checks.xen_interface,
+            checks.processor,
+            partial(checks.optional, "ssh", "openssh-client", "collects from another dom0"),
+        ),
     ),
 }

@@ -136,6 +136,12 @@ def program(name, package, purpose):
     return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
 
 
+def optional(name, package, purpose):
+    """Check a program without which the rest works."""
+    found = program(name, package, purpose)
+    return found if found.state == OK else replace(found, state=WARNING)
+
+
 def static_libc():
     """Check that gcc can link statically: guest programs run without any library."""
     check = Check("static libc", "guest programs are linked statically", OK, "")
@@ -248,10 +254,34 @@ def series():
         return replace(check, state=MISSING, found=error.problem, mend=mend)
 
 
-def not_yet(what):
-    """Say that this version of pmlkit lacks a part."""
-    mend = "wait for a later version: see hypervisor-patches/README.md"
-    return Check(what, "a later version brings it", MISSING, "this pmlkit has none yet", mend)
+def xen_interface():
+    """Check that Xen hands out its PML log; stock log-dirty does on any other."""
+    from pmlkit.xen import pml
+    from pmlkit.xen.binding import XenError
+
+    check = Check("Xen's PML log", "which page, in which order, how often", OK, "handed out")
+    found = "no: stock log-dirty gives the distinct pages of each round"
+    mend = "build and boot the patched Xen: hypervisor-patches/README.md"
+    try:
+        if pml.available():
+            return check
+    except XenError as error:
+        found = f"cannot be asked: {error.why}"
+    return replace(check, state=WARNING, found=found, mend=mend, root=True)
+
+
+def xen_tools():
+    """Check that libxenctrl is there, of this Xen's version, and laid out as we know it."""
+    from pmlkit.xen.binding import MissingLibrary, XenError
+    from pmlkit.xen.xenctrl import Control, running_version
+
+    check = Check("Xen's tools", "stock log-dirty, and what becomes of a domain", OK, "")
+    try:
+        with Control():
+            return replace(check, found=f"libxenctrl of Xen {running_version()}, tested")
+    except (MissingLibrary, XenError) as error:
+        mend = "in dom0: apt-get install xen-utils (of the Xen that runs)"
+        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
 
 
 def _project():

@@ -7,7 +7,11 @@ from pathlib import Path
 from pmlkit.errors import NotATrace, TraceNotFound
 from pmlkit.spool import read_spool
 
-_SOURCES = {"recorder": "pmlkit.sources.recorder_ingest", "lab": "pmlkit.sources.lab_ingest"}
+_SOURCES = {
+    "recorder": "pmlkit.sources.recorder_ingest",
+    "lab": "pmlkit.sources.lab_ingest",
+    "xen": "pmlkit.sources.xen_ingest",
+}
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"
 
 
@@ -37,6 +41,8 @@ def ingest(spool, out, overwrite=False):
     if not spool.exists():
         raise TraceNotFound(spool)
     frames = spool / "frames.spool"
+    if (spool / "out.img").is_file():  # the lab's machine was killed, and so were we
+        import_module("pmlkit.sources.lab_disks").take_results(spool / "out.img", spool)
     if not frames.is_file():
         raise NotATrace(spool, "no spool either: it holds no frames.spool", _HINT)
     source = read_spool(frames).header.get("source")

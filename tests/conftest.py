@@ -3,6 +3,7 @@
 
 import pytest
 from factories import make_trace as write_trace
+from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
 from hypothesis import settings
 
 from pmlkit.trace import Trace

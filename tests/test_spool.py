@@ -195,8 +195,8 @@ def test_a_length_of_gigabytes_costs_nothing(tmp_path):
         (b"", NotATrace),
         (b"PK\x03\x04 something else", NotATrace),
         (b"PMLSPOOL", SpoolDamaged),
-        (b"PMLSPOOL" + struct.pack("<II", 2, 0) + bytes(8), TraceVersionError),
-        (b"PMLSPOOL" + struct.pack("<II", 1, 2) + bytes(8) + b"{}", SpoolDamaged),
+        (b"PMLSPOOL" + struct.pack("<II", 1, 0) + bytes(8), TraceVersionError),
+        (b"PMLSPOOL" + struct.pack("<II", 2, 2) + bytes(8) + b"{}", SpoolDamaged),
     ],
 )
 def test_foreign_files_are_refused_by_name(tmp_path, content, error):

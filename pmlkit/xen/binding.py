@@ -10,23 +10,36 @@ from pathlib import Path
 
 from pmlkit.errors import MissingTool, PmlkitError
 
-DECLARATIONS = ("xenctrl", "xenforeignmemory", "xenpml")
+DECLARATIONS = ("xenctrl", "xenforeignmemory", "xenpml", "xenstore")
+# Of stable libraries the ABI's version is in the name. libxenctrl's is Xen's own: see `xenctrl`.
 _LIBRARIES = {
-    "xenctrl": ("libxenctrl.so.4.17", "libxenctrl.so.4.17.0", "libxenctrl.so"),
     "xenforeignmemory": ("libxenforeignmemory.so.1",),
     "xenpml": ("libxenpml.so.1",),
+    "xenstore": ("libxenstore.so.4", "libxenstore.so.3.0"),
+}
+_MEND = {
+    "xenpml": "build and boot the patched Xen of hypervisor-patches/, or use stock log-dirty",
+    "xenstore": "apt-get install libxenstore4",
 }
 
 
 class XenError(PmlkitError):
-    """Xen refused something. Attributes: `call`, `errno`, `why`."""
+    """Xen refused something. Attributes: `call`, `errno`, `domain` (or None), `why`."""
 
-    def __init__(self, call, errno, why=""):
-        self.call, self.errno = call, errno
+    def __init__(self, call, errno, why="", domain=None, hint=""):
+        self.call, self.errno, self.domain = call, errno, domain
         self.why = why or os.strerror(errno)
-        super().__init__(
-            f"Xen refused {call} ({self.why})", "see `xl dmesg`, and run as dom0's root"
-        )
+        of = "" if domain is None else f" of domain {domain}"
+        hint = hint or "see `xl dmesg`, and run it as root of dom0"
+        super().__init__(f"Xen refused {call}{of} ({self.why})", hint)
+
+
+class MissingLibrary(MissingTool):
+    """A library of Xen's is not on this machine. Attributes: `tool`, `package`."""
+
+    def __init__(self, tool, mend):
+        self.tool, self.package = tool, "xen-utils"
+        PmlkitError.__init__(self, f"{tool} is not installed", mend)
 
 
 @cache
@@ -63,21 +76,25 @@ def library(name):
 
     Raises
     ------
-    MissingTool
+    MissingLibrary
         If it is not on this machine.
     """
-    for file in _LIBRARIES[name]:
-        try:
+    if name == "xenctrl":
+        from pmlkit.xen.xenctrl import names
+
+        files = names()
+    else:
+        files = _LIBRARIES[name]
+    for file in files:
+        with contextlib.suppress(OSError):
             return ffi().dlopen(file)
-        except OSError:
-            continue
-    raise MissingTool(_LIBRARIES[name][0], "xen-utils-4.17 (libxenpml: pmlkit's patched Xen)")
+    raise MissingLibrary(files[0], _MEND.get(name, "run it in dom0: apt-get install xen-utils"))
 
 
-def check(result, call):
+def check(result, call, domain=None):
     """Return a C function's result, or raise `XenError` if it is -1 or NULL."""
     made = ffi()
     failed = result == made.NULL if isinstance(result, made.CData) else result < 0
     if failed:
-        raise XenError(call, made.errno)
+        raise XenError(call, made.errno, domain=domain)
     return result

@@ -3,6 +3,11 @@
 
 All little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
 patched, from dom0's monotonic clock where it is not.
+
+A RECORDS frame holds many records of the rings, as they are: ``count u64``, then the heads of
+``struct xenpml_record`` (all before its data), then the data of all of them, `count` words each,
+without gaps. How a head is laid out stands in the spool's header (``record``: name, offset, bytes
+of each field; ``head_bytes``), so that readers need no other declaration of it.
 """
 
 import json
@@ -13,33 +18,20 @@ from enum import IntEnum
 class Frame(IntEnum):
     """Kinds of frames."""
 
-    ROUND = 1  # JSON: a closed round
-    BATCH = 2  # a drained buffer: `BATCH_HEAD`, then entries (gfn << 12 | kind), u64 each
-    TABLES = 3  # snapshots of page tables: `BATCH_HEAD`, then 25 u64 each
-    DIRTY = 4  # `BITMAP_HEAD`, then the log-dirty bitmap of a round
-    ACCESSED = 5  # `BITMAP_HEAD`, then the accessed bitmap of a round
+    ROUND = 1  # JSON: a closed round, or (``tick``) a mark of a collection that closes none
+    RECORDS = 2  # drained buffers, and snapshots of page tables
+    DIRTY = 4  # `BITMAP_HEAD`, then a piece of the log-dirty bitmap of a round
+    ACCESSED = 5  # `BITMAP_HEAD`, then a piece of the accessed bitmap of a round
     CONSOLE = 6  # JSON: a line that the guest said, and when it was read
-    END = 7  # JSON: the last status of the domain and its vCPUs
+    END = 7  # JSON: why it ended; the last status of the domain and its vCPUs
+    EVENT = 8  # JSON: what happened (``what``), and when (``ns``)
+    TOUCHED = 9  # `TOUCHED_HEAD`, then words (gfn << 12 | kind): a guided harvest, or part of it
 
 
-# round, count, tsc_start, tsc_end, drain_tsc, lost_entries, lost_records, seq, dropped, flags,
-# vcpu, reason
-BATCH_HEAD = struct.Struct("<IIQQQQQQIIHH")
-_BATCH_FIELDS = [
-    "round",
-    "count",
-    "tsc_start",
-    "tsc_end",
-    "drain_tsc",
-    "lost_entries",
-    "lost_records",
-    "seq",
-    "dropped",
-    "flags",
-    "vcpu",
-    "reason",
-]
-BITMAP_HEAD = struct.Struct("<IQ")  # round, bits
+RECORDS_HEAD = struct.Struct("<Q")
+BITMAP_HEAD = struct.Struct("<IQQ")  # round, bits of the whole bitmap, first byte of this piece
+TOUCHED_HEAD = struct.Struct("<I")  # round
+PIECE_BYTES = 1 << 20
 
 
 def pack_json(**values):
@@ -47,23 +39,25 @@ def pack_json(**values):
     return json.dumps(values).encode()
 
 
-def pack_batch(record):
-    """Pack a record as `pmlkit.xen.pml.PmlLog.read` yields it."""
-    return BATCH_HEAD.pack(*(record[name] for name in _BATCH_FIELDS)) + record["data"]
+def bitmap_pieces(round_number, bits):
+    """Yield the parts of frames for a bitmap: pieces that are all zero are left out.
+
+    The first piece is never left out, so that a round's bitmap is known to be there.
+    """
+    view = memoryview(bits)
+    for first in range(0, max(len(view), 1), PIECE_BYTES):
+        piece = bytes(view[first : first + PIECE_BYTES]).rstrip(b"\0")
+        if piece or not first:
+            yield BITMAP_HEAD.pack(round_number, len(view) * 8, first), piece
 
 
-def unpack_batch(payload):
-    """Return the fields as a dict, `data` being the entries' bytes."""
-    values = dict(zip(_BATCH_FIELDS, BATCH_HEAD.unpack_from(payload), strict=True))
-    return {**values, "data": payload[BATCH_HEAD.size :]}
-
-
-def pack_bitmap(round_number, bits):
-    """Pack a bitmap; trailing zero bytes are left out."""
-    return BITMAP_HEAD.pack(round_number, len(bits) * 8) + bits.rstrip(b"\0")
+def unpack_bitmap_piece(payload):
+    """Return the round, the bits of the whole bitmap, the first byte of this piece, the piece."""
+    number, bits, first = BITMAP_HEAD.unpack_from(payload)
+    return number, bits, first, payload[BITMAP_HEAD.size :]
 
 
 def unpack_bitmap(payload):
-    """Return the round, and the bitmap's bytes in full."""
-    number, bits = BITMAP_HEAD.unpack_from(payload)
-    return number, payload[BITMAP_HEAD.size :].ljust(bits // 8, b"\0")
+    """Return the round, and the bytes of a bitmap that is one piece."""
+    number, bits, first, piece = unpack_bitmap_piece(payload)
+    return number, (bytes(first) + piece).ljust(bits // 8, b"\0")

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PML log of a domain, from a patched Xen (libxenpml)."""
 
+import errno
 from dataclasses import dataclass, field
 
-from pmlkit.xen.binding import XenError, check, ffi, library
+from pmlkit.xen.binding import MissingLibrary, XenError, check, ffi, library
+from pmlkit.xen.frames import RECORDS_HEAD
 
 OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8}
 REARM = {"never": 0, "round": 1, "flush": 2}
 REASONS = {1: "full", 2: "round", 3: "stop"}
-ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP = 1, 2, 4
+ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP, ROUND_GUIDED, ROUND_PRUNED = 1, 2, 4, 8, 16
 TYPE_LOG, TYPE_TABLES = 1, 2
+STATE_LOGGING = 2
+NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
+_BATCH = 128  # records read into one frame: 540 KB
+_HINT = "the domain has to be an HVM or PVH guest without assigned devices: see the series' README"
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,8 @@ class Options:
     ----------
     slots : int
         Records of 512 entries that a vCPU's ring holds; a power of two, 2 to 4096.
-    buffers : {1, 2}
-        Hardware buffers per vCPU.
+    buffers : int
+        Hardware buffers per vCPU, 1 to 8.
     rearm : {"never", "round", "flush"}
     rearm_every : int
         With "flush": after how many drained buffers.
@@ -35,37 +41,19 @@ class Options:
     flags: tuple = field(default=("tables",))
 
 
-class PmlLog:
-    """A domain's PML log: on from the start until it is closed. A context manager."""
+class Handle:
+    """An open libxenpml, for one domain. A context manager.
 
-    def __init__(self, domid, options):
-        self.domid, self.options = domid, options
-        self._lib, self._ffi, self._logs = library("xenpml"), ffi(), []
+    Raises
+    ------
+    MissingLibrary, XenError
+        If the library is not there, or dom0 does not let us in.
+    """
+
+    def __init__(self, domid):
+        self.domid = domid
+        self._lib, self._ffi = library("xenpml"), ffi()
         self._h = check(self._lib.xenpml_open(self._ffi.NULL, 0), "xenpml_open")
-        self._enable()
-        self._record = self._ffi.new("struct xenpml_record *")
-        self.vcpus = self.status()["vcpus"]
-        for vcpu in range(self.vcpus):
-            self._logs.append(
-                check(self._lib.xenpml_log_map(self._h, domid, vcpu), "xenpml_log_map")
-            )
-        self._bits = {}
-
-    def _enable(self):
-        o, refusal = self.options, self._ffi.new("uint32_t *")
-        flags = sum(OPTION_FLAGS[name] for name in o.flags)
-        wanted = {
-            "flags": flags,
-            "slots": o.slots,
-            "buffers": o.buffers,
-            "rearm": REARM[o.rearm],
-            "rearm_every": o.rearm_every if o.rearm == "flush" else 0,
-        }
-        asked = self._ffi.new("struct xenpml_options *", wanted)
-        if self._lib.xenpml_enable(self._h, self.domid, asked, refusal) < 0:
-            errno = self._ffi.errno
-            text = self._lib.xenpml_refusal_text(refusal[0])
-            raise XenError("PML log", errno, self._ffi.string(text).decode() if text else "")
 
     def __enter__(self):
         return self
@@ -73,16 +61,158 @@ class PmlLog:
     def __exit__(self, *_):
         self.close()
 
+    def status(self):
+        """Return ``struct xenpml_status`` as a dict."""
+        told = self._ffi.new("struct xenpml_status *")
+        done = self._lib.xenpml_get_status(self._h, self.domid, told)
+        check(done, "XEN_DOMCTL_pml_status", self.domid)
+        return self._values(told, "struct xenpml_status")
+
+    def disable(self):
+        """Stop logging; what was drained last can still be read from mapped rings."""
+        done = self._lib.xenpml_disable(self._h, self.domid)
+        check(done, "XEN_DOMCTL_pml_disable", self.domid)
+
+    def close(self):
+        """Let go of it. Closing twice does no harm."""
+        handle, self._h = self._h, None
+        if handle is not None:
+            self._lib.xenpml_close(handle)
+
+    def _values(self, struct, kind):
+        fields = self._ffi.typeof(kind).fields
+        values = {name: getattr(struct, name) for name, _ in fields}
+        return {n: v for n, v in values.items() if isinstance(v, int)}
+
+
+def available(domid=0):
+    """Say whether this Xen hands out its PML log: asked, not concluded from its version."""
+    try:
+        with Handle(domid) as handle:
+            handle.status()
+    except MissingLibrary:
+        return False
+    except XenError as error:
+        if error.errno in NOT_PATCHED:
+            return False
+        raise
+    return True
+
+
+class PmlLog(Handle):
+    """A domain's PML log: on from the start until it is closed. A context manager.
+
+    Attributes
+    ----------
+    vcpus : int
+        Rings that there are, one per vCPU.
+    """
+
+    def __init__(self, domid, options):
+        super().__init__(domid)
+        self.options, self._logs, self._bits, self.on = options, [], {}, False
+        try:
+            self._enable()
+            self._map()
+        except BaseException:
+            self.close()
+            raise
+        self._records = self._ffi.new("struct xenpml_record[]", _BATCH)
+        self._each = [self._records + i for i in range(_BATCH)]
+        self._bytes = memoryview(self._ffi.buffer(self._records)).cast("B")
+
+    def _enable(self):
+        o, refusal = self.options, self._ffi.new("uint32_t *")
+        wanted = {
+            "flags": sum(OPTION_FLAGS[name] for name in o.flags),
+            "slots": o.slots,
+            "buffers": o.buffers,
+            "rearm": REARM[o.rearm],
+            "rearm_every": o.rearm_every if o.rearm == "flush" else 0,
+        }
+        asked = self._ffi.new("struct xenpml_options *", wanted)
+        if self._lib.xenpml_enable(self._h, self.domid, asked, refusal) < 0:
+            number = self._ffi.errno
+            text = self._lib.xenpml_refusal_text(refusal[0]) if refusal[0] else None
+            why = self._ffi.string(text).decode() if text else ""
+            raise XenError("the PML log", number, why, self.domid, _HINT if why else "")
+        self.on = True
+
+    def _map(self):
+        self.vcpus = self.status()["vcpus"]
+        for vcpu in range(self.vcpus):
+            log = self._lib.xenpml_log_map(self._h, self.domid, vcpu)
+            self._logs.append(check(log, "XENMEM_resource_pml_log", self.domid))
+
+    def record_layout(self):
+        """Return where the fields of a record's head are: [name, offset, bytes] each; the size."""
+        kind = self._ffi.typeof("struct xenpml_record")
+        fields = [
+            [name, f.offset, self._ffi.sizeof(f.type)] for name, f in kind.fields if name != "data"
+        ]
+        return fields, self._ffi.offsetof(kind, "data")
+
+    def drain(self, vcpu, take, limit=None):
+        """Read the records of a vCPU that are new.
+
+        Parameters
+        ----------
+        vcpu : int
+        take : callable
+            Called with ``(records, parts)``: a list of records (cffi structs, theirs until it
+            returns) and the payload of a RECORDS frame in parts.
+        limit : int, optional
+            Read no more than about so many: a vCPU that writes fast must not starve the others.
+
+        Returns
+        -------
+        int
+            How many were read.
+        """
+        log, read, total = self._logs[vcpu], self._lib.xenpml_log_read, 0
+        limit = limit or self.options.slots
+        while total < limit:
+            count, got = 0, 1
+            while count < _BATCH:
+                got = read(log, self._each[count])
+                if got != 1:
+                    break
+                count += 1
+            if count:
+                take(self._each[:count], self._payload(count))
+                total += count
+            if got < 0:
+                check(got, "xenpml_log_read", self.domid)
+            if count < _BATCH:
+                break
+        return total
+
+    def _payload(self, count):
+        """Put the heads of records together, and their data (one copy, in C)."""
+        view, size = self._bytes, len(self._bytes) // _BATCH
+        head = self._ffi.offsetof("struct xenpml_record", "data")
+        heads, data = [RECORDS_HEAD.pack(count)], []
+        for i in range(count):
+            start = i * size
+            heads.append(view[start : start + head])
+            data.append(view[start + head : start + head + 8 * self._each[i].count])
+        return b"".join(heads), b"".join(data)
+
     def read(self):
         """Yield the records that are new, vCPU by vCPU: dicts with `data` as bytes."""
-        for log in self._logs:
-            while check(self._lib.xenpml_log_read(log, self._record), "xenpml_log_read"):
-                yield self._plain(self._record)
+        found = []
 
-    def _plain(self, record):
-        values = {n: getattr(record, n) for n, _ in self._ffi.typeof("struct xenpml_record").fields}
-        values["data"] = bytes(self._ffi.buffer(record.data, record.count * 8))
-        return values
+        def take(records, _):
+            for record in records:
+                values = self._values(record, "struct xenpml_record")
+                found.append(
+                    {**values, "data": bytes(self._ffi.buffer(record.data, 8 * record.count))}
+                )
+
+        for vcpu in range(self.vcpus):
+            self.drain(vcpu, take)
+            yield from found
+            found.clear()
 
     def close_round(self, flags=0, dirty=True):
         """End a round.
@@ -97,7 +227,8 @@ class PmlLog:
         Returns
         -------
         dict
-            The fields of ``struct xenpml_round``; `dirty` and `accessed` as bytes or None.
+            The fields of ``struct xenpml_round``; `dirty`, `accessed` and `touched` (words, 8
+            bytes each) as buffers, valid until the next round is closed, or None.
         """
         made, pages = self._ffi, -(-(self.status()["max_gfn"] + 1) // 32768) * 32768
         size = pages // 8
@@ -105,10 +236,18 @@ class PmlLog:
         bits = {n: self._buffer(n, size) if w else made.NULL for n, w in wanted.items()}
         told = made.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
         done = self._lib.xenpml_close_round(self._h, self.domid, told)
-        check(done, "xenpml_close_round")
+        check(done, "XEN_DOMCTL_pml_close_round", self.domid)
         values = self._values(told, "struct xenpml_round")
         for name in wanted:
-            values[name] = bytes(made.buffer(bits[name], size)) if wanted[name] else None
+            values[name] = made.buffer(bits[name], size) if wanted[name] else None
+        guided = flags & ROUND_GUIDED
+        values["touched"] = (
+            made.buffer(told.touched, 8 * told.touched_count)
+            if guided and told.touched_count
+            else b""
+            if guided
+            else None
+        )
         return values
 
     def _buffer(self, name, size):
@@ -116,41 +255,33 @@ class PmlLog:
             self._bits[name] = self._ffi.new("char[]", size)
         return self._bits[name]
 
-    def status(self):
-        """Return ``struct xenpml_status`` as a dict."""
-        told = self._ffi.new("struct xenpml_status *")
-        done = self._lib.xenpml_get_status(self._h, self.domid, told)
-        check(done, "xenpml_get_status")
-        return self._values(told, "struct xenpml_status")
-
     def vcpu_status(self, vcpu):
         """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_vcpu_status *")
         done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, told)
-        check(done, "xenpml_get_vcpu_status")
+        check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
         return self._values(told, "struct xenpml_vcpu_status")
 
     def log_info(self, vcpu):
         """Return ``struct xenpml_log_info`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_log_info *")
-        check(self._lib.xenpml_log_get_info(self._logs[vcpu], told), "xenpml_log_get_info")
+        done = self._lib.xenpml_log_get_info(self._logs[vcpu], told)
+        check(done, "xenpml_log_get_info", self.domid)
         return self._values(told, "struct xenpml_log_info")
-
-    def _values(self, struct, kind):
-        fields = self._ffi.typeof(kind).fields
-        values = {name: getattr(struct, name) for name, _ in fields}
-        return {n: v for n, v in values.items() if isinstance(v, int)}
 
     def disable(self):
         """Stop logging; what was drained last can still be read."""
-        check(self._lib.xenpml_disable(self._h, self.domid), "xenpml_disable")
+        self.on = False
+        super().disable()
 
     def close(self):
         """Stop logging and let go of the rings. Closing twice does no harm."""
         if self._h is None:
             return
-        handle, self._h = self._h, None
-        self._lib.xenpml_disable(handle, self.domid)
-        for log in self._logs:
+        if self.on:
+            self.on = False
+            self._lib.xenpml_disable(self._h, self.domid)
+        logs, self._logs = self._logs, []
+        for log in logs:
             self._lib.xenpml_log_unmap(log)
-        self._lib.xenpml_close(handle)
+        super().close()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock log-dirty: what live migration uses, on any Xen."""
 
+import errno
 import time
 
-from pmlkit.xen.binding import check, ffi, library
-
-_OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN = 0, 2, 11
+from pmlkit.xen.binding import XenError, ffi
+from pmlkit.xen.xenctrl import Control
 
 
 class LogDirty:
@@ -19,20 +19,23 @@ class LogDirty:
     ----------
     pages : int
         Frames that a bitmap covers.
+
+    Raises
+    ------
+    MissingLibrary, XenError
     """
 
     def __init__(self, domid):
-        self.domid, self._lib, self._ffi = domid, library("xenctrl"), ffi()
-        opened = self._lib.xc_interface_open(self._ffi.NULL, self._ffi.NULL, 0)
-        self._xch = check(opened, "xc_interface_open")
-        last = self._ffi.new("unsigned long *")
-        check(self._lib.xc_domain_maximum_gpfn(self._xch, domid, last), "xc_domain_maximum_gpfn")
-        self.pages = last[0] + 1
-        self._buffer = self._ffi.new("xc_hypercall_buffer_t *")
-        self._n = -(-self.pages // 32768)
-        got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, self._buffer, self._n)
-        self._bits = check(got, "xc_hypercall_buffer_alloc_pages")
-        self._control(_OP_ENABLE_LOGDIRTY, "log-dirty mode")
+        self.domid, self._n = domid, 0
+        self._control = Control()
+        try:
+            self.pages = self._control.maximum_gpfn(domid) + 1
+            self._n = -(-self.pages // 32768)
+            self._buffer, self._bits = self._control.buffer(self._n)
+            self._control.log_dirty(domid, True)
+        except BaseException:
+            self._free()
+            raise
 
     def __enter__(self):
         return self
@@ -46,28 +49,36 @@ class LogDirty:
         Returns
         -------
         tuple
-            Dirty bitmap (bytes, least significant bit first), write faults taken, and the times
-            (ns) at which the call began and ended.
+            Dirty bitmap (a buffer that the next call overwrites; least significant bit first),
+            write faults taken, pages that are dirty, and the times (ns) at which the call began
+            and ended.
         """
-        view = self._ffi.buffer(self._bits, self._n * 4096)
-        view[:] = bytes(len(view))
-        stats = self._ffi.new("xc_shadow_op_stats_t *")
+        view = ffi().buffer(self._bits, self._n * 4096)
+        ffi().memmove(view, bytes(len(view)), len(view))
         began = time.monotonic_ns()
-        done = self._lib.xc_logdirty_control(
-            self._xch, self.domid, _OP_CLEAN, self._buffer, self.pages, 0, stats
-        )
-        check(done, "XEN_DOMCTL_SHADOW_OP_CLEAN")
-        return bytes(view[: -(-self.pages // 8)]), stats.fault_count, began, time.monotonic_ns()
+        faults, dirty = self._control.clean(self.domid, self._buffer, self.pages)
+        ended = time.monotonic_ns()
+        return memoryview(view)[: -(-self.pages // 8)], faults, dirty, began, ended
 
-    def _control(self, operation, call):
-        done = self._lib.xc_shadow_control(self._xch, self.domid, operation, self._ffi.NULL, 0)
-        check(done, call)
+    def release(self):
+        """Let go of it without switching it off: it belongs to a migration now."""
+        self._free()
 
     def close(self):
         """Switch it off. Closing twice does no harm."""
-        if self._xch is None:
+        if self._control is None:
             return
-        xch, self._xch = self._xch, None
-        self._lib.xc_shadow_control(xch, self.domid, _OP_OFF, self._ffi.NULL, 0)
-        self._lib.xc__hypercall_buffer_free_pages(xch, self._buffer, self._n)
-        self._lib.xc_interface_close(xch)
+        try:
+            self._control.log_dirty(self.domid, False)
+        except XenError as error:
+            if error.errno != errno.ESRCH:  # a domain that is gone has it no longer
+                raise
+        finally:
+            self._free()
+
+    def _free(self):
+        control, self._control = self._control, None
+        if control is not None:
+            if self._n and hasattr(self, "_buffer"):
+                control.free(self._buffer, self._n)
+            control.close()

@@ -73,7 +73,10 @@ struct xenpml_vcpu_status {
 #define XENPML_ROUND_REARM     1
 #define XENPML_ROUND_ACCESSED  2
 #define XENPML_ROUND_KEEP      4
+
 #define XENPML_ROUND_GUIDED    8
+
+#define XENPML_ROUND_PRUNED   16
 
 struct xenpml_round {
     uint32_t flags;
@@ -91,6 +94,21 @@ struct xenpml_round {
     uint64_t tsc_pause;
     uint64_t tsc_resume;
     uint64_t bitmap_failed;
+
+    const uint64_t *touched;
+    uint64_t touched_count;
+
+    uint64_t walk_tsc;
+    uint64_t drain_tsc;
+    uint64_t tables_tsc;
+    uint64_t rearm_tsc;
+    uint64_t guided_tsc;
+    uint64_t scan_tsc;
+
+    uint64_t guided_tables;
+    uint64_t guided_entries;
+    uint64_t guided_frames;
+    uint64_t scan_frames;
 };
 
 xenpml_handle *xenpml_open(void *logger,
@@ -131,6 +149,7 @@ struct xenpml_record {
     uint64_t tsc_start;
     uint64_t tsc_end;
     uint64_t drain_tsc;
+    uint64_t table;
     uint64_t lost_entries;
     uint64_t lost_records;
     uint32_t round;
@@ -145,12 +164,12 @@ struct xenpml_record {
 
 #define XENPML_TABLE_UPPER    0x100
 
-struct xenpml_table {
-    uint64_t entry;
-    uint64_t present[8];
-    uint64_t accessed[8];
-    uint64_t leaf[8];
-};
+#define XENPML_ENTRY_PRESENT  0x01
+#define XENPML_ENTRY_ACCESSED 0x02
+#define XENPML_ENTRY_LEAF     0x04
+#define XENPML_ENTRY_DIRTY    0x08
+#define XENPML_ENTRY_WRITABLE 0x10
+#define XENPML_ENTRY_USER     0x20
 
 struct xenpml_log_info {
     uint32_t slots;

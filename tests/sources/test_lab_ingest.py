@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import struct
 
 import pytest
@@ -22,14 +23,29 @@ HEADER = {
     "options": {},
     "job": JOB,
 }
+HEAD = struct.Struct("<7QIIHHIII")
+FIELDS = {
+    **dict.fromkeys(("seq", "first", "tsc_start", "tsc_end", "drain_tsc"), 8),
+    **dict.fromkeys(("lost_entries", "lost_records"), 8),
+    **{"round": 4, "count": 4, "type": 2, "reason": 2, "flags": 4, "dropped": 4, "vcpu": 4},
+}
+OFFSETS = [0, *itertools.accumulate(FIELDS.values())]
+RECORD = [[name, at, size] for (name, size), at in zip(FIELDS.items(), OFFSETS, strict=False)]
 TSC = {"clock": "tsc", "tsc_khz": 100_000, "epoch_tsc": 1000, "epoch_ns": 0}
+TSC |= {"record": RECORD, "head_bytes": HEAD.size}
 VCPU = {"exits": 0, "drains": 1}
 
 
 def batch(round_number, words, **more):
-    record = dict.fromkeys(frames._BATCH_FIELDS, 0) | {"round": round_number, "reason": 2}
-    record |= {"count": len(words), "data": struct.pack(f"<{len(words)}Q", *words), **more}
-    return Frame.BATCH, frames.pack_batch(record)
+    told = dict.fromkeys(FIELDS, 0) | {"round": round_number, "reason": 2, "type": 1}
+    told |= {"count": len(words), **more}
+    data = struct.pack(f"<{len(words)}Q", *words)
+    return Frame.RECORDS, frames.RECORDS_HEAD.pack(1) + HEAD.pack(*told.values()) + data
+
+
+def bitmap(number, bits):
+    (parts,) = frames.bitmap_pieces(number, bytes(bits))
+    return b"".join(parts)
 
 
 def closed(number, pause, resume, exits=0):
@@ -93,14 +109,23 @@ def test_what_the_reader_missed_is_counted(spooled):
     assert trace.rounds.lost.tolist() == [512]
 
 
-def test_a_spool_that_was_cut_says_so(spooled):
+def test_a_spool_that_was_cut_says_so_and_keeps_the_open_round(spooled):
     told = (batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000), batch(1, WRITTEN, tsc_end=2100))
     trace = spooled(HEADER | TSC, *told, whole=False)
     assert not trace.meta.complete
-    assert trace.n_rounds == 1
+    assert len(trace.to_pandas()) == 6
+    assert trace.rounds.t_end_ns.tolist() == [10_000, 11_000]
     notes = " ".join(trace.meta.notes)
-    assert "3 entries were logged after the last round" in notes
+    assert "the last 1 round(s) were not closed" in notes
     assert "shorter than asked" in notes
+
+
+def test_what_switching_off_drained_is_counted_and_left_out(spooled):
+    told = (batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000), batch(1, WRITTEN, tsc_end=2100))
+    trace = spooled(HEADER | TSC, *told, END)
+    assert trace.meta.complete
+    assert trace.n_rounds == 1
+    assert "3 entries were logged after the last round" in " ".join(trace.meta.notes)
 
 
 def test_stock_bitmaps_become_entries_of_unknown_kind(spooled):
@@ -109,18 +134,18 @@ def test_stock_bitmaps_become_entries_of_unknown_kind(spooled):
     told = {"t_start_ns": 0, "t_end_ns": 7000, "pause_ns": 100, "faults": 0, "round": 0}
     trace = spooled(
         HEADER | {"clock": "dom0"},
-        (Frame.DIRTY, frames.pack_bitmap(0, bytes(bits))),
+        (Frame.DIRTY, bitmap(0, bits)),
         (Frame.ROUND, frames.pack_json(**told)),
         END,
     )
     assert trace.to_pandas().gfn.tolist() == [4096, 4098]
     assert set(trace.to_pandas().kind) == {0}
-    assert trace.meta.overheads == {"write_faults": 0}
+    assert trace.meta.overheads["write_faults"] == 0
 
 
 def test_no_round_no_trace(spooled):
     with pytest.raises(NotATrace, match="no round was closed"):
-        spooled(HEADER | TSC, batch(0, WRITTEN))
+        spooled(HEADER | TSC)
 
 
 def test_phases_are_where_the_guest_spoke(spooled):
@@ -135,7 +160,7 @@ def test_accessed_flags_become_an_access_trace_around_the_log(spooled):
     trace = spooled(
         HEADER | TSC,
         batch(0, [(4097 << 12) | 2], tsc_end=1500),
-        (Frame.ACCESSED, frames.pack_bitmap(0, bytes(bits))),
+        (Frame.ACCESSED, bitmap(0, bits)),
         closed(0, 1900, 2000),
         END,
     )
@@ -144,3 +169,33 @@ def test_accessed_flags_become_an_access_trace_around_the_log(spooled):
     assert dict(zip(touched.gfn, touched.kind, strict=True)) == {4096: 1, 4097: 2, 4098: 1}
     assert trace.pml.to_pandas().gfn.tolist() == [4097]
     trace.check()
+
+
+def said(line, ns):
+    return Frame.CONSOLE, frames.pack_json(line=line, ns=ns)
+
+
+def test_a_phase_starts_where_the_round_ended_that_its_mark_was_heard_in(spooled):
+    """The guest rests around a mark, and the agent ends the round once it has heard it."""
+    told = [
+        said("phase start", -5),
+        closed(0, 1900, 2000),
+        said("phase read", 15_000),
+        closed(1, 2900, 3000),
+        closed(2, 3900, 4000),
+        said("phase done", 35_000),
+        closed(3, 4900, 5000),
+    ]
+    trace = spooled(HEADER | TSC | {"job": JOB | {"phase_rounds": True}}, *told, END)
+    assert trace.phases[["name", "round", "t_ns"]].to_numpy().tolist() == [
+        ["start", 1, 10_000],
+        ["read", 2, 20_000],
+    ]
+
+
+def test_what_a_guest_said_is_known_though_its_console_was_lost(spooled):
+    told = [said("region buffer 4096 2", -5), said("expect read buffer written 2", -5)]
+    told += [said("phase read", 1000), batch(0, WRITTEN), closed(0, 1900, 2000)]
+    trace = spooled(HEADER | TSC, *told, END)
+    assert trace.frames("buffer").tolist() == [4096, 4097]
+    assert trace.meta.known[0]["region"] == "buffer"

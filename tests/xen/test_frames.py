@@ -2,28 +2,27 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmlkit.xen.frames import pack_batch, pack_bitmap, unpack_batch, unpack_bitmap
+from pmlkit.xen import frames
+from pmlkit.xen.frames import bitmap_pieces, unpack_bitmap, unpack_bitmap_piece
 
-U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
-RECORD = st.fixed_dictionaries(
-    dict.fromkeys(("round", "count", "dropped", "flags"), U32)
-    | dict.fromkeys(("vcpu", "reason"), U16)
-    | dict.fromkeys(
-        ("tsc_start", "tsc_end", "drain_tsc", "lost_entries", "lost_records", "seq"), U64
-    )
-    | {"data": st.binary(max_size=64).map(lambda b: b[: len(b) // 8 * 8])}
-)
-
-
-@given(RECORD)
-def test_a_record_comes_back_as_it_was(record):
-    assert unpack_batch(pack_batch(record)) == record
+U32 = st.integers(0, 2**32 - 1)
 
 
 @given(U32, st.binary(max_size=100))
 def test_a_bitmap_comes_back_whole(number, bits):
-    assert unpack_bitmap(pack_bitmap(number, bits)) == (number, bits)
+    (parts,) = bitmap_pieces(number, bits)
+    assert unpack_bitmap(b"".join(parts)) == (number, bits)
+
+
+def test_a_large_bitmap_is_cut_and_pieces_of_zeros_are_left_out(monkeypatch):
+    monkeypatch.setattr(frames, "PIECE_BYTES", 4)
+    pieces = [b"".join(parts) for parts in bitmap_pieces(9, bytes(8) + b"\1\0\0\0" + bytes(5))]
+    assert [unpack_bitmap_piece(piece) for piece in pieces] == [
+        (9, 136, 0, b""),
+        (9, 136, 8, b"\1"),
+    ]
 
 
 def test_zeros_at_the_end_take_no_space():
-    assert len(pack_bitmap(3, b"\1" + bytes(100_000))) < 32
+    (parts,) = bitmap_pieces(3, b"\1" + bytes(100_000))
+    assert len(b"".join(parts)) < 32

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit collect`: the log of a Xen host's domain becomes a trace."""
+
+import json
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite
+
+_EXAMPLES = example(
+    "pmlkit collect web1 -o web1.trace --rounds 60",
+    "pmlkit collect web1 -o web1.trace --host root@dom0 --period 500ms --harvest guided",
+    "pmlkit collect 7 -o free.trace --free --period 1s --ring 1024",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("domain")
+@output("NAME.trace", "The trace to write.", required=True)
+@option("--host", metavar="USER@DOM0", help="Run the agent there, by SSH; default: here.")
+@option("--rounds", default=0, type=IntRange(0), help="Rounds to log; 0: until Ctrl-C.")
+@option("--period", default="1s", type=DURATION, help="Length of a round.")
+@option("--free", is_flag=True, help="Never pause the guest: rounds are cut from the log later.")
+@option("--mode", default="auto", type=Choice(["auto", "pml", "stock"]), help="The interface: "
+        "the patched Xen's, or stock log-dirty.")  # fmt: skip
+@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
+        "page is armed again.")  # fmt: skip
+@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
+@option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Buffers that a ring holds.")
+@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
+@option("--page-tables", default="mark", type=Choice(["off", "mark", "drop", "snapshot"]),
+        help="Page tables in the log.")  # fmt: skip
+@option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Harvest "
+        "accessed flags: a scan of all memory, or under the page tables in use.")  # fmt: skip
+@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
+@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
+@option("--keep", is_flag=True, help="Keep the spool beside the trace.")
+@overwrite
+@as_json
+def collect(domain, output, host, as_json, keep, overwrite, **how):
+    """Log DOMAIN (a name or an id) and make a trace of it.
+
+    Ctrl-C ends it, and so does the end of the domain; log-dirty mode is off afterwards. On an
+    unpatched Xen the trace holds the distinct pages of each round.
+    """
+    from pmlkit import live
+    from pmlkit.collection import Collection, CollectOptions
+
+    how |= {"period_s": how.pop("period") / 1e9, "harvest": how["harvest"] or ""}
+
+    def heard(line):
+        click.echo(line, err=True)
+
+    run = Collection(
+        domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=heard
+    )
+    with live.watching(domain, quiet=as_json) as show:
+        trace = run.run(show)
+    if as_json:
+        click.echo(json.dumps(live.summary(run), indent=2))
+        return
+    from pmlkit import report
+
+    report.trace(trace, [])

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A figure that grows with a collection: the working set per round, and all pages so far."""
+
+import time
+from dataclasses import asdict
+
+import pandas as pd
+
+from pmlkit.seen import Seen
+from pmlkit.style_mpl import COLORS, new_figure, save, styled
+
+__all__ = ["LiveFigure"]
+
+_REDRAW_S = 0.3
+_MIB = 1 << 20
+_CAPTION = (
+    "the working set of each round as it came (line), all pages used since the beginning (dashed), "
+    "and rounds in which entries were lost (crosses)."
+)
+
+
+class LiveFigure:
+    """A figure that is fed with rounds. In a notebook it is shown once and redrawn in place.
+
+    >>> live = LiveFigure()                                  # doctest: +SKIP
+    >>> for seen in live.follow(collection):
+    ...     pass
+
+    Attributes
+    ----------
+    figure : pmlkit.style_mpl.Figure
+        As last drawn.
+    """
+
+    def __init__(self):
+        self.figure = None
+        self._seen, self._shown, self._drawn = [], None, 0.0
+
+    def follow(self, rounds):
+        """Pass rounds on, drawing them as they come.
+
+        Parameters
+        ----------
+        rounds : iterable of pmlkit.seen.Seen
+
+        Yields
+        ------
+        Seen
+        """
+        try:
+            for seen in rounds:
+                self.add(seen)
+                yield seen
+        finally:
+            self.draw()
+
+    def add(self, seen):
+        """Add a round; draws a few times a second at most."""
+        self._seen.append(seen)
+        if time.monotonic() - self._drawn > _REDRAW_S:
+            self.draw()
+
+    def draw(self):
+        """Draw what there is, and show it if this is a notebook."""
+        self.figure = _drawn(self.table())
+        self._drawn = time.monotonic()
+        self._show()
+
+    def table(self):
+        """Return what has been seen: DataFrame, one row per round."""
+        fields = list(Seen.__dataclass_fields__)
+        return pd.DataFrame([asdict(seen) for seen in self._seen], columns=fields)
+
+    def save(self, stem):
+        """Write the figure and its data, as `pmlkit.figures.save`."""
+        return save(self.figure or _drawn(self.table()), stem)
+
+    def _show(self):
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        if self._shown is None:
+            self._shown = display(self.figure, display_id=True)
+        else:
+            self._shown.update(self.figure)
+
+
+@styled
+def _drawn(table):
+    figure = new_figure(2, 2.3, {"rounds": table})
+    figure.caption = _CAPTION
+    axes, seconds = figure.subplots(), table["t_ns"] / 1e9
+    sizes = table["pages"] * 4096 / _MIB
+    axes.plot(seconds, sizes, color=COLORS["black"], label="working set")
+    axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", color=COLORS["black"],
+              label="all pages so far")  # fmt: skip
+    lost = table["lost"] > 0
+    if lost.any():
+        axes.plot(seconds[lost], sizes[lost], "x", color=COLORS["vermilion"], label="entries lost")
+    axes.set(xlabel="time (s)", ylabel="memory (MiB)")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

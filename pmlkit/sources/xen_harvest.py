@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Harvests of accessed flags become an access trace: the pages touched between two of them."""
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.kinds import Kind
+from pmlkit.xen.frames import Frame
+
+__all__ = ["harvest_period", "write_harvests"]
+
+_RECORDS = 2048  # read at a time
+_COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
+
+
+def harvest_period(made, period):
+    """Return the period of the access trace, given the log's: flags pile up between harvests."""
+    every = made.header.get("job", {}).get("harvest_every", 1)
+    return {**period, "ns": period["ns"] and period["ns"] * every}
+
+
+def write_harvests(made, writer):
+    """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
+
+    Parameters
+    ----------
+    made : pmlkit.sources.xen_ingest.XenTrace
+    writer : TraceWriter
+        Of an access trace.
+    """
+    batches, first = [], 0
+    for number, last in enumerate(made.harvests):
+        for reason, frames, kinds in _harvested(made, first, last):
+            if len(frames):
+                writer.add_entries(number, len(batches), 0, frames, kinds)
+            batches.append({"round": number, "reason": reason})
+        made.spool.forget()
+        first = last + 1
+    rounds = _rounds(made)
+    writer.set_rounds(rounds)
+    spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end"]
+    table = pd.DataFrame(batches).join(rounds[spans], on="round")
+    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))
+    made.write_rest(writer, True)
+
+
+def _rounds(made):
+    """A round of the access trace goes from harvest to harvest."""
+    table = made.round_table().iloc[made.harvests].reset_index(drop=True)
+    for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
+        table[start] = np.concatenate([[0], table[end].to_numpy()[:-1]])
+    every = made.header.get("job", {}).get("harvest_every", 1)
+    asked = table["asked_ns"].where(table["asked_ns"] < 0, table["asked_ns"] * every)
+    return table.assign(round=np.arange(len(table)), asked_ns=asked)
+
+
+def _costs(made, table):
+    told = [made.rounds[made.harvests[number]] or {} for number in table["round"]]
+    ticks = [r.get(_COSTS[why], 0) for r, why in zip(told, table["reason"], strict=True)]
+    return [t * 1_000_000 // made.header["tsc_khz"] for t in ticks]
+
+
+def _harvested(made, first, last):
+    """Yield (source, frames, kinds) of the harvest that closed the round `last`."""
+    spool, taken = made.spool, np.zeros(0, np.uint64)
+    if last in spool.touched:
+        words = spool.touched_words(last)
+        words = words[np.argsort(words >> np.uint64(12), kind="stable")]
+        taken, read = words >> np.uint64(12), (words & np.uint64(0xFF)) == int(Kind.READ)
+        # Page tables are written by the walks that read them.
+        yield "guided", taken, _kinds(~read)
+    if (Frame.ACCESSED, last) in spool.bitmaps:
+        found = spool.frames_of(Frame.ACCESSED, last)
+        frames = np.setdiff1d(found, taken, assume_unique=True)
+        yield "scan", frames, _kinds(np.isin(frames, _logged(made, first, last)))
+
+
+def _kinds(written):
+    return np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
+
+
+def _logged(made, first, last):
+    """Return the frames in the log of some rounds: ndarray of uint64, ascending."""
+    rounds, found = made.logs["round"], np.zeros(0, np.uint64)
+    start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")
+    for at in range(start, stop, _RECORDS):
+        words = made.spool.words(made.logs[at : min(at + _RECORDS, stop)])
+        found = np.union1d(found, words >> np.uint64(12))
+    return found

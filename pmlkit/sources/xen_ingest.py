@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Xen spool (what `pmlkit.xen` wrote in dom0) becomes a trace, in bounded memory.
+
+The entries are put in the order of their rounds and, in a round, of the times at which their
+buffers were taken. A round that was running when the collection broke off is kept, as far as it
+came, and a note says so.
+"""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NotATrace
+from pmlkit.kinds import Kind
+from pmlkit.schema import PAGE_SIZE, TraceMeta
+from pmlkit.sources.xen_harvest import harvest_period, write_harvests
+from pmlkit.sources.xen_rounds import round_times, split_rounds
+from pmlkit.sources.xen_spool import XenSpool, understood
+from pmlkit.trace import Trace
+from pmlkit.writer import TraceWriter
+from pmlkit.xen.frames import Frame
+from pmlkit.xen.pml import REASONS
+
+__all__ = ["XenTrace", "convert", "ingest"]
+
+_BITMAP_ONLY = (
+    "stock log-dirty gives a bitmap: entries are by frame number, not in log order, and a page "
+    "counts once in a round"
+)
+_HARVEST = (
+    "accessed flags tell which pages were touched, not in which order, nor whether a page that "
+    "was written was read too"
+)
+_FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in which they end"
+_CHUNK = 1 << 18  # entries: what is in the caches is written faster
+_STAMPS = ("tsc_start", "tsc_end")
+_COSTS = ("round", "walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan_tsc",
+          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "snapshots",
+          "tables", "dirty_pages", "accessed_pages", "touched_count")  # fmt: skip
+
+
+def ingest(spool, out, overwrite=False):
+    """Turn the spool folder of a collection into a trace.
+
+    Parameters
+    ----------
+    spool, out : Path
+    overwrite : bool
+
+    Returns
+    -------
+    Trace
+        The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
+    """
+    with understood(spool):
+        return convert(XenTrace(XenSpool(Path(spool) / "frames.spool"), spool), out, overwrite)
+
+
+def convert(made, out, overwrite=False):
+    """Write a `XenTrace`."""
+    meta = made.meta()
+    if not made.harvests:
+        with TraceWriter(out, meta, overwrite=overwrite) as writer:
+            made.write(writer)
+        return Trace.open(out)
+    notes, period = [*meta.notes, _HARVEST], harvest_period(made, meta.period)
+    touched = dataclasses.replace(meta, kind="access", notes=notes, period=period)
+    with TraceWriter(out, touched, overwrite=overwrite) as writer:
+        with writer.pml(meta) as pml:
+            made.write(pml)
+        write_harvests(made, writer)
+    return Trace.open(out)
+
+
+class XenTrace:
+    """What becomes of a spool. The lab's has more to say (`pmlkit.sources.lab_ingest`).
+
+    Parameters
+    ----------
+    spool : XenSpool
+    path : path-like
+        How messages name it.
+    """
+
+    ns_per_insn = None
+
+    def __init__(self, spool, path):
+        self.spool, self.header = spool, spool.header
+        self.logs, self.rounds, self.left_out = split_rounds(spool)
+        if not self.rounds:
+            hint = "collect again"
+            raise NotATrace(path, "no round was closed before it ended, nor anything logged", hint)
+        self.starts, self.ends = round_times(spool, self.logs, self.rounds)
+        found = {n for kind, n in spool.bitmaps if kind == Frame.ACCESSED} | set(spool.touched)
+        self.harvests = sorted(n for n in found if n < len(self.rounds))
+
+    # The description
+
+    def meta(self):
+        """Return the description of the PML log."""
+        h = self.header
+        period = h.get("job", {}).get("period_s")
+        return TraceMeta(
+            kind="pml",
+            source=h.get("source", "xen"),
+            created=h.get("created"),
+            domain=self.domain(),
+            memory_map=self.memory_map(),
+            clock={"unit": "ns", "kind": "icount" if self.ns_per_insn else "host",
+                   "ns_per_insn": self.ns_per_insn},
+            period={"ns": round(period * 1e9) if period and not self.lockstep else None},
+            phases=self.phases(),
+            known=self.known(),
+            options={**h.get("options", {}), "job": h.get("job"), "mode": h.get("mode")},
+            overheads=self.overheads(),
+            host=h.get("host", {}),
+            provenance={"command": h.get("command", ""), "versions": h.get("versions", {})},
+            notes=list(self.notes()),
+            complete=bool(self.spool.end and self.spool.end.get("complete", True)),
+        )  # fmt: skip
+
+    @property
+    def lockstep(self):
+        return bool(self.header.get("job", {}).get("lockstep"))
+
+    def domain(self):
+        told = self.header.get("domain", {})
+        memory = told.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
+        name = told.get("name") or str(told.get("domid", "guest"))
+        return {"name": name, "memory_bytes": memory, "vcpus": self.header.get("vcpus", 1)}
+
+    def memory_map(self):
+        return []
+
+    def phases(self):
+        return []
+
+    def known(self):
+        return []
+
+    def regions(self):
+        return None
+
+    def guest(self):
+        return None
+
+    def overheads(self):
+        """Sum up what the collection has cost, in Xen and in dom0."""
+        closed = [told for told in self.rounds if told]
+        told = {"agent_cpu_ns": sum(r.get("agent_cpu_ns", 0) for r in closed)}
+        if self.spool.stock:
+            return told | {"write_faults": sum(r["faults"] for r in closed)}
+        told |= {"tsc_khz": self.header["tsc_khz"]}
+        vcpus = closed[-1]["vcpus"] if closed else [{}]
+        told |= {name: sum(v[name] for v in vcpus) for name in vcpus[0]}
+        if self.harvests:
+            told["rounds"] = [{n: r[n] for n in _COSTS if n in r} for r in closed]
+        return told
+
+    def notes(self):
+        """Say what a reader should know."""
+        spool = self.spool
+        if spool.stock:
+            yield _BITMAP_ONLY
+        if self.header.get("job", {}).get("free"):
+            yield _FREE
+        yield from (event["what"] for event in spool.events if event.get("what"))
+        if spool.end and spool.end.get("why"):
+            yield f"it ended because: {spool.end['why']}"
+        if spool.missing or not spool.end:
+            yield f"shorter than asked: {spool.missing or 'the collection did not come to its end'}"
+        elif not spool.end.get("complete", True):
+            yield "shorter than asked"
+        unfinished = sum(told is None for told in self.rounds)
+        if unfinished:
+            yield f"the last {unfinished} round(s) were not closed: they end with their last entry"
+        if self.left_out:
+            yield (
+                f"{self.left_out} entries were logged after the last round was closed, and left out"
+            )
+
+    # The tables
+
+    def write(self, writer):
+        """Write the PML log."""
+        if self.spool.stock:
+            self._write_stock(writer)
+        else:
+            self._write_logs(writer)
+            self._write_tables(writer)
+        writer.set_rounds(self.round_table().assign(**self._round_counts()))
+        self.write_rest(writer, not self.harvests)
+
+    def write_rest(self, writer, guest):
+        """Write what was said of regions and, if asked for, of the guest's own view."""
+        if (regions := self.regions()) is not None:
+            writer.set_regions(regions)
+        if guest and (said := self.guest()):
+            writer.set_guest(pd.DataFrame(said))
+
+    def round_table(self):
+        """Return the rounds and their times: DataFrame."""
+        rounds = {"round": np.arange(len(self.ends))}
+        rounds |= {"t_start_ns": self.starts, "t_end_ns": self.ends}
+        for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
+            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0
+        asked = self.header.get("job", {}).get("period_s")
+        known = asked and not self.lockstep
+        return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
+
+    def _round_counts(self):
+        told = [r or {} for r in self.rounds]
+        if self.spool.stock:
+            return {"pause_ns": [r.get("pause_ns", 0) for r in told]}
+        exits, last = np.zeros(len(told), np.int64), 0
+        for number, r in enumerate(told):
+            now = sum(v["exits"] for v in r["vcpus"]) if r else last
+            exits[number], last = now - last, now
+        ticks = [r.get("tsc_resume", 0) - r.get("tsc_pause", 0) for r in told]
+        return {
+            "rearmed": [r.get("rearmed", 0) for r in told],
+            "exits": exits,
+            "pause_ns": [t * 1_000_000 // self.header["tsc_khz"] for t in ticks],
+            "lost": np.bincount(
+                self.logs["round"], self.logs["lost_entries"], minlength=len(told)
+            ).astype(np.int64),
+        }
+
+    def _write_logs(self, writer):
+        # One chunk is packed and compressed while the next one is taken out of the spool.
+        with ThreadPoolExecutor(1) as thread:
+            writing = None
+            for columns in self._chunks():
+                if writing is not None:
+                    writing.result()
+                writing = thread.submit(writer.add_entries, *columns)
+            if writing is not None:
+                writing.result()
+        writer.set_batches(self._batch_table())
+
+    def _chunks(self):
+        """Yield the columns of about `_CHUNK` entries each."""
+        logs, batch = self.logs, 0
+        ends = np.cumsum(logs["count"], dtype=np.int64)
+        while batch < len(logs):
+            # At least one record, and else as many as make a chunk.
+            done = int(ends[batch - 1]) if batch else 0
+            stop = max(int(np.searchsorted(ends, done + _CHUNK, "right")), batch + 1)
+            part = logs[batch:stop]
+            words, counts = self.spool.words(part), part["count"]
+            self.spool.forget()
+            if len(words):
+                numbers = np.arange(batch, stop, dtype=np.uint32)
+                each = [np.repeat(v, counts) for v in (part["round"], numbers, part["vcpu"])]
+                yield *each, words >> np.uint64(12), words.astype(np.uint8)
+            batch = stop
+
+    def _batch_table(self):
+        logs, h = self.logs, self.header
+        ticks = {name: logs[name].astype(np.int64) - h["epoch_tsc"] for name in _STAMPS}
+        ns = {n: np.maximum(t, 0) * 1_000_000 // h["tsc_khz"] for n, t in ticks.items()}
+        reasons = np.array([REASONS.get(i, "") for i in range(max(REASONS) + 1)], object)
+        columns = {"batch": np.arange(len(logs)), "round": logs["round"], "vcpu": logs["vcpu"]}
+        columns |= {"t_start_ns": np.minimum(ns["tsc_start"], ns["tsc_end"])}
+        columns |= {"t_end_ns": ns["tsc_end"], "reason": reasons[logs["reason"]]}
+        if self.ns_per_insn:
+            insn = {n: np.maximum(t, 0) for n, t in ticks.items()}
+            columns |= {"insn_start": insn["tsc_start"], "insn_end": insn["tsc_end"]}
+        columns |= {"lost": logs["lost_entries"].astype(np.int64)}
+        drain = logs["drain_tsc"].astype(np.int64) * 1_000_000 // h["tsc_khz"]
+        return pd.DataFrame(columns | {"drain_ns": drain})
+
+    def _write_tables(self, writer):
+        tables = self.spool.tables
+        tables = tables[tables["round"] < len(self.rounds)]
+        # A table's word is its frame, then which half of it: sorted, both are in order.
+        halves = tables["table"] & ~np.uint64(0xFF)
+        tables = tables[np.lexsort((halves, tables["round"]))]
+        for first in range(0, len(tables), 1024):
+            part = tables[first : first + 1024]
+            words = self.spool.words(part)
+            row = np.repeat(np.arange(len(part)), part["count"])
+            index = np.arange(len(words)) - np.repeat(
+                np.cumsum(part["count"], dtype=np.int64) - part["count"], part["count"]
+            )
+            there = words != 0
+            row, index, words = row[there], index[there], words[there]
+            table = part["table"][row]
+            upper = (table >> np.uint64(8) & np.uint64(1)).astype(np.int64)
+            writer.add_tables(
+                part["round"][row], table >> np.uint64(12), (table & np.uint64(0xF)),
+                index + 512 * upper, words >> np.uint64(12), words & np.uint64(0xFF),
+            )  # fmt: skip
+
+    def _write_stock(self, writer):
+        for number in range(len(self.rounds)):
+            frames = self.spool.frames_of(Frame.DIRTY, number)
+            writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))

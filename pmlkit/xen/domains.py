@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domains: found by name or id in Xenstore, and what has become of them."""
+
+from dataclasses import dataclass
+
+from pmlkit.errors import PmlkitError
+from pmlkit.xen.binding import MissingLibrary, check, ffi, library
+
+__all__ = ["Domain", "NoSuchDomain", "Xenstore", "ended", "find"]
+
+_AWAY = "--migratedaway"  # libxl renames what it has migrated
+
+
+class NoSuchDomain(PmlkitError):
+    """There is no such domain. Attribute: `name`."""
+
+    def __init__(self, name):
+        self.name = str(name)
+        super().__init__(f"there is no domain {self.name}", "`xl list` names the domains")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain as Xenstore knows it.
+
+    Attributes
+    ----------
+    domid : int
+    name, uuid : str
+        Empty if Xenstore does not say.
+    memory_bytes : int
+        Its memory as configured; 0 if Xenstore does not say.
+    """
+
+    domid: int
+    name: str = ""
+    uuid: str = ""
+    memory_bytes: int = 0
+
+
+class Xenstore:
+    """An open Xenstore. A context manager."""
+
+    def __init__(self):
+        self._lib, self._ffi = library("xenstore"), ffi()
+        self._h = check(self._lib.xs_open(0), "xs_open")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Let go of it. Closing twice does no harm."""
+        handle, self._h = self._h, None
+        if handle is not None:
+            self._lib.xs_close(handle)
+
+    def read(self, path):
+        """Return the text of a node; None if there is none."""
+        length = self._ffi.new("unsigned int *")
+        value = self._lib.xs_read(self._h, 0, path.encode(), length)
+        if value == self._ffi.NULL:
+            return None
+        try:
+            return bytes(self._ffi.buffer(value, length[0])).decode(errors="replace")
+        finally:
+            self._lib.free(value)
+
+    def names(self, path):
+        """Return the names of the nodes below one."""
+        count = self._ffi.new("unsigned int *")
+        found = self._lib.xs_directory(self._h, 0, path.encode(), count)
+        if found == self._ffi.NULL:
+            return []
+        try:
+            texts = [self._ffi.string(found[i]) for i in range(count[0])]
+        finally:
+            self._lib.free(found)
+        return [text.decode(errors="replace") for text in texts]
+
+    def domain(self, domid):
+        """Return the `Domain` of an id; what is not known of it is empty."""
+        base = f"/local/domain/{domid}"
+        vm = self.read(f"{base}/vm") or ""
+        kib = self.read(f"{base}/memory/static-max") or self.read(f"{base}/memory/target") or "0"
+        memory = int(kib) << 10 if kib.strip().isdigit() else 0
+        return Domain(domid, self.read(f"{base}/name") or "", vm.rpartition("/")[2], memory)
+
+    def domids(self):
+        """Return the ids of the domains that Xenstore knows."""
+        return sorted(int(n) for n in self.names("/local/domain") if n.isdigit())
+
+
+def find(asked):
+    """Find a domain.
+
+    Parameters
+    ----------
+    asked : str or int
+        Its name, or its id (a name that is a number is taken for a name first, as by `xl`).
+
+    Returns
+    -------
+    Domain
+
+    Raises
+    ------
+    NoSuchDomain
+    MissingLibrary, XenError
+        If Xenstore cannot be asked, and it is no id.
+    """
+    asked = str(asked)
+    try:
+        with Xenstore() as store:
+            for domid in store.domids():
+                if store.read(f"/local/domain/{domid}/name") == asked:
+                    return store.domain(domid)
+            if asked.isdigit() and (int(asked) in store.domids() or int(asked) == 0):
+                return store.domain(int(asked))
+    except MissingLibrary:
+        if not asked.isdigit():
+            raise
+        return Domain(int(asked))
+    raise NoSuchDomain(asked)
+
+
+def ended(domain, state, name=None):
+    """Say in words what has become of a domain that should be logged no longer.
+
+    Parameters
+    ----------
+    domain : Domain
+        As it was when logging began.
+    state : pmlkit.xen.xenctrl.DomainState or None
+        What Xen says now.
+    name : str, optional
+        What Xenstore calls it now; None if it is not known.
+
+    Returns
+    -------
+    str or None
+        None if it goes on.
+    """
+    if name is not None and name.endswith(_AWAY):
+        return "the domain was migrated"
+    if state is None:
+        return "the domain is gone"
+    if state.shutdown == "suspend":
+        return "the domain was suspended (saved or migrated)"
+    if state.shutdown in ("crash", "watchdog"):
+        return f"the domain crashed ({state.shutdown})"
+    if state.shutdown:
+        return f"the domain shut down ({state.shutdown})"
+    if state.dying:
+        return "the domain was destroyed"
+    if name is not None and domain.name and name != domain.name:
+        return f"the domain was renamed from {domain.name} to {name or 'nothing'}"
+    return None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How rounds pass in the lab: in step with the guest's own, or as its console says."""
+
+import contextlib
+import time
+
+from pmlkit.errors import GuestError
+from pmlkit.xen import frames
+from pmlkit.xen.collector import Period
+from pmlkit.xen.frames import Frame
+
+_POLL_S = 0.01
+
+
+class LabPeriod(Period):
+    """By the clock, with the guest's console beside it.
+
+    Parameters
+    ----------
+    job : Job
+    """
+
+    def __init__(self, job):
+        super().__init__(job.period_s)
+        self.job, self.console = job, Console(job.console)
+
+    def begin(self):
+        """Wait until the guest says that it is about to start."""
+        end = time.monotonic() + self.job.limit_s
+        while start := self.job.wait_for:
+            if any(line.startswith(start) for line in self.console.lines(keep=True)):
+                return
+            if time.monotonic() > end:
+                raise GuestError(f"it never said {start!r}", hint="see its console")
+            time.sleep(_POLL_S)
+
+    def meanwhile(self, collector, source, writer):
+        """Put what the guest says into the spool; say whether that ends the round."""
+        phase = False
+        for line in self.console.lines():
+            writer.append(Frame.CONSOLE, frames.pack_json(line=line, ns=source.now_ns()))
+            phase |= self.job.phase_rounds and line.startswith("phase ")
+            if self.job.stop_at and line.startswith(self.job.stop_at):
+                self.ended = True
+        return phase
+
+    def closed(self, collector, source, writer):
+        self.meanwhile(collector, source, writer)
+        if self.ended:
+            collector.stop.ask("the guest's work is done")
+
+
+class Lockstep(LabPeriod):
+    """One round of the guest's in each of ours.
+
+    Parameters
+    ----------
+    job : Job
+    box : pmlkit.xen.mailbox.Mailbox
+    """
+
+    def __init__(self, job, box):
+        super().__init__(job)
+        self.box = box
+
+    def round(self, collector, source, writer):
+        """Run a round of the guest."""
+
+        def meanwhile():
+            source.drain(writer)
+            if collector.stop:
+                raise _Ended
+
+        with contextlib.suppress(_Ended):
+            self.box.run(collector.closed + 1, self.job.limit_s, meanwhile)
+
+
+class _Ended(Exception):
+    """The guest will not finish its round."""
+
+
+class Console:
+    """A growing file, line by line."""
+
+    def __init__(self, path):
+        self._path, self._at, self._kept = path, 0, []
+
+    def lines(self, keep=False):
+        """Return the lines that are new; `keep`: and return them once more next time."""
+        fresh, self._kept = self._kept, []
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._at)
+                data = file.read()
+        except OSError:
+            data = b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        fresh = [*fresh, *(line.strip() for line in whole.decode(errors="replace").splitlines())]
+        if keep:
+            self._kept = fresh
+        return fresh

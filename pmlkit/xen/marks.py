@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mark for each collection that runs: the next one switches off what a killed one left on.
+
+A mark is a file that its collection holds locked. The kernel lets go of the lock however the
+process ends, so a mark that is not locked was left by one that could not clean up.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from pmlkit.errors import PmlkitError, output_error
+from pmlkit.xen import domains
+from pmlkit.xen.binding import XenError
+from pmlkit.xen.pml import STATE_LOGGING, Handle
+from pmlkit.xen.xenctrl import Control, save_helper_of
+
+
+class Busy(PmlkitError):
+    """The domain is being collected by another process. Attributes: `domain`, `pid`."""
+
+    def __init__(self, domain, pid):
+        self.domain, self.pid = domain, pid
+        super().__init__(f"domain {domain} is being collected by process {pid}", "wait for its end")
+
+
+class Mark:
+    """The mark of a collection of ours. A context manager.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where marks are; made if need be.
+    domain : Domain
+    """
+
+    def __init__(self, folder, domain):
+        self.path = Path(folder) / f"{domain.domid}.json"
+        self._facts = {"domid": domain.domid, "name": domain.name, "uuid": domain.uuid}
+        self._facts["pid"] = os.getpid()
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = open(self.path, "a+")  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _facts(self._file).get("pid")
+            self._file.close()
+            raise Busy(domain.name or domain.domid, pid) from None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def tell(self, **facts):
+        """Write down what is on: before it is switched on, and more once it is known."""
+        self._facts.update(facts)
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(json.dumps(self._facts))
+        self._file.flush()
+
+    def close(self):
+        """Remove the mark: all is off. Closing twice does no harm."""
+        if not self._file.closed:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+
+
+def clean(folder):
+    """Switch off what collections that died have left on.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Yields
+    ------
+    str
+        A sentence for each of them.
+    """
+    for path in sorted(Path(folder).glob("*.json")):
+        with contextlib.suppress(FileNotFoundError), open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # it is alive
+                continue
+            said = _undo(_facts(file))
+            path.unlink(missing_ok=True)
+            if said:
+                yield said
+
+
+def _facts(file):
+    file.seek(0)
+    try:
+        told = json.loads(file.read())
+    except ValueError:  # killed while it was writing: it had switched nothing on as yet
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _undo(facts):
+    domid, mode = facts.get("domid"), facts.get("mode")
+    if not isinstance(domid, int) or mode not in ("pml", "stock"):
+        return None
+    try:
+        if domains.find(domid).uuid != facts.get("uuid", ""):
+            return None  # another domain has its id by now
+        done = (_undo_pml if mode == "pml" else _undo_stock)(domid, facts)
+    except domains.NoSuchDomain:
+        return None
+    except XenError as error:
+        return f"a collection that died may have left log-dirty mode on: {error}"
+    name = facts.get("name") or domid
+    words = f"a collection of domain {name} had died and left log-dirty mode on: switched it off"
+    return words if done else None
+
+
+def _undo_pml(domid, facts):
+    with Handle(domid) as handle:
+        status = handle.status()
+        ours = facts.get("generation") in (None, status["generation"])
+        if status["state"] != STATE_LOGGING or not ours:
+            return False
+        handle.disable()
+    return True
+
+
+def _undo_stock(domid, facts):
+    # Log-dirty mode does not say whose it is: if a migration goes on, it may be that one's.
+    if not facts.get("on") or save_helper_of(domid) is not None:
+        return False
+    with Control() as control:
+        control.log_dirty(domid, False)
+    return True

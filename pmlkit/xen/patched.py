@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds of a domain's PML log, from the patched Xen into a spool."""
+
+import time
+
+from pmlkit.xen import frames
+from pmlkit.xen.frames import TOUCHED_HEAD, Frame
+from pmlkit.xen.pml import ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED, TYPE_LOG, Options, PmlLog
+
+HARVEST_FLAGS = {
+    "": 0,
+    "accessed": ROUND_ACCESSED,
+    "guided": ROUND_GUIDED,
+    "both": ROUND_GUIDED | ROUND_ACCESSED,
+    "pruned": ROUND_ACCESSED | ROUND_PRUNED,
+}
+
+
+class Patched:
+    """Rounds by the patched interface. A context manager; logging is off afterwards.
+
+    Parameters
+    ----------
+    job : Job
+    domid : int
+    """
+
+    mode = "pml"
+
+    def __init__(self, job, domid):
+        self._job = job
+        self._flags = HARVEST_FLAGS[job.harvesting]
+        self._log = PmlLog(domid, Options(**job.options()))
+        self._started = time.monotonic_ns()  # the epoch of the TSC stamps, within a millisecond
+        self._slots = self._log.log_info(0)["slots"]
+        self._next = 0
+        self._counts = _Counts()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._log.close()
+
+    def facts(self):
+        """Return what the spool's header says."""
+        status, info = self._log.status(), self._log.log_info(0)
+        told = {name: info[name] for name in ("tsc_khz", "epoch_tsc", "epoch_ns", "slots")}
+        told |= {"clock": "tsc", "pages": status["max_gfn"] + 1, "vcpus": self._log.vcpus}
+        told["record"], told["head_bytes"] = self._log.record_layout()
+        return told
+
+    def mark(self):
+        """Return what tells this logging from another one's of the same domain."""
+        return {"generation": self._log.status()["generation"]}
+
+    def now_ns(self):
+        return time.monotonic_ns() - self._started
+
+    def drain(self, writer):
+        """Put what is new into the spool; return how full the fullest ring was, 0 to 1 or more."""
+        fill = 0.0
+
+        def take(records, payload):
+            writer.append(Frame.RECORDS, *payload)
+            self._counts.add(records)
+
+        for vcpu in range(self._log.vcpus):
+            fill = max(fill, self._log.drain(vcpu, take) / self._slots)
+        self._counts.fill = max(self._counts.fill, fill)
+        return fill
+
+    def close_round(self, writer, number, **more):
+        """End a round; in a collection that closes none, put a mark of the time."""
+        if self._job.free:
+            self.drain(writer)
+            told = {"round": number, "tick": True, "t_ns": self.now_ns()}
+        else:
+            told = self._close(writer, number)
+        told["vcpus"] = [self._log.vcpu_status(v) for v in range(self._log.vcpus)]
+        told["seen"] = self._counts.take()
+        writer.append(Frame.ROUND, frames.pack_json(**told, **more))
+        return told
+
+    def _close(self, writer, number):
+        due = self._flags and number % self._job.harvest_every == self._job.harvest_every - 1
+        told = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
+        # The rings first: they fill while we write.
+        self.drain(writer)
+        for kind, name in ((Frame.DIRTY, "dirty"), (Frame.ACCESSED, "accessed")):
+            bits = told.pop(name)
+            for parts in () if bits is None else frames.bitmap_pieces(told["round"], bits):
+                writer.append(kind, *parts)
+        touched = told.pop("touched")
+        if touched is not None:
+            _write_touched(writer, told["round"], memoryview(touched))
+        told["harvest"] = self._job.harvesting if due else ""
+        self._next = told["round"] + 1
+        return told
+
+    def finish(self, writer):
+        """Switch logging off and take what is left; return the last words of the rings."""
+        self._log.disable()
+        return self.rest(writer)
+
+    def rest(self, writer):
+        """Take what is left of a domain that is gone: its rings stay mapped."""
+        while self.drain(writer):
+            pass
+        logs = [self._log.log_info(v) for v in range(self._log.vcpus)]
+        return {"logs": logs, "seen": self._counts.take()}
+
+    def release(self):
+        """There is no migration of a domain that is logged: Xen refuses it."""
+
+
+def _write_touched(writer, number, words):
+    words = words.cast("B") if len(words) else words
+    for first in range(0, max(len(words), 1), frames.PIECE_BYTES):
+        piece = words[first : first + frames.PIECE_BYTES]
+        writer.append(Frame.TOUCHED, TOUCHED_HEAD.pack(number), piece)
+
+
+class _Counts:
+    """What was read since the last mark, for whoever watches."""
+
+    def __init__(self):
+        self.take()
+
+    def add(self, records):
+        for record in records:
+            if record.type == TYPE_LOG:
+                self.entries += record.count
+            self.lost += record.lost_entries
+        self.records += len(records)
+
+    def take(self):
+        """Return the counts and begin anew."""
+        names = ("entries", "lost", "records", "fill")
+        told = {name: getattr(self, name, 0) for name in names}
+        self.entries = self.lost = self.records = 0
+        self.fill = 0.0
+        return told

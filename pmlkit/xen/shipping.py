@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What dom0 needs of pmlkit: the agent and what it imports, as files or as one zipapp."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+from pmlkit.xen.binding import emit
+
+__all__ = ["BOOTSTRAP", "files", "zipapp"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_MAIN = b"""import sys
+from pmlkit.xen.agent import main
+sys.exit(main(sys.argv[1:]))
+"""
+# Run by dom0's `python3 -c`: takes the zipapp from standard input, ten digits of its length first,
+# leaves no file behind, and lets the agent have the rest of the input.
+BOOTSTRAP = """import os, sys, tempfile
+def take(n):
+    data = b""
+    while len(data) < n:
+        more = os.read(0, n - len(data))
+        if not more:
+            sys.exit("agent: the connection was cut before it began")
+        data += more
+    return data
+if sys.version_info < (3, 9):
+    sys.exit("agent: Python %d.%d is too old: 3.9 is needed" % sys.version_info[:2])
+with tempfile.NamedTemporaryFile(suffix=".pyz") as file:
+    file.write(take(int(take(10))))
+    file.flush()
+    sys.path.insert(0, file.name)
+    from pmlkit.xen import agent
+    agent.preload()
+sys.exit(agent.main())
+"""
+
+
+def files():
+    """Return the files that dom0 needs, ready to run without a parser of C.
+
+    Returns
+    -------
+    dict of str to bytes
+        By path; ``pmlkit/`` is the only folder at the top.
+    """
+    names = ["errors.py", "spool.py"]
+    names += sorted(f"xen/{path.name}" for path in (_PACKAGE / "xen").glob("*.py"))
+    found = {f"pmlkit/{name}": (_PACKAGE / name).read_bytes() for name in names}
+    with tempfile.TemporaryDirectory() as scratch:
+        emit(Path(scratch) / "declarations.py")
+        declared = (Path(scratch) / "declarations.py").read_bytes()
+    return {"pmlkit/__init__.py": b"", **found, "pmlkit/xen/_declarations.py": declared}
+
+
+def zipapp():
+    """Return the same as a zipapp: ``python3 AGENT.pyz`` runs the agent.
+
+    Returns
+    -------
+    bytes
+        The same every time: no file's time is in it.
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted({**files(), "__main__.py": _MAIN}.items()):
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()

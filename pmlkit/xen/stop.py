@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a collection ends, and why: signals, the domain's fate, whoever started it."""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import time
+
+from pmlkit.xen import domains
+from pmlkit.xen.binding import MissingLibrary, XenError
+from pmlkit.xen.xenctrl import Control, save_helper_of
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_S = 0.25  # how often Xen is asked about the domain
+_ENDED = -1
+_GONE = "whoever started the collection has gone"
+
+
+class Stop:
+    """Why a collection should end. A context manager: signals are caught while it lasts.
+
+    Parameters
+    ----------
+    domain : Domain
+        Whose fate is watched.
+    orders : int, optional
+        File descriptor: a line "stop" on it ends the collection, and so does its end.
+    silence_s : float
+        So does the lack of any line for so long; 0: never.
+
+    Attributes
+    ----------
+    why : str or None
+        In words, once it should end.
+    kind : {None, "asked", "domain", "lost"}
+        Somebody asked for it; the domain does not go on; nobody is there any more.
+    alive : bool
+        Whether the domain can still be asked to close a round.
+    shared : bool
+        Set it where a migration could take log-dirty mode over: then one is looked for.
+    migrating : bool
+        Whether one has.
+    """
+
+    def __init__(self, domain, orders=None, silence_s=0.0):
+        self.domain = domain
+        self.why, self.kind, self.alive = None, None, True
+        self.shared = self.migrating = False
+        self._orders, self._silence_s = orders, silence_s
+        self._heard = self._looked = time.monotonic()
+        self._before, self._control, self._store = {}, None, None
+
+    def __enter__(self):
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._signalled)
+        # Without these, the domain's end is noticed when a call fails.
+        with contextlib.suppress(MissingLibrary, XenError):
+            self._control = Control()
+        with contextlib.suppress(MissingLibrary, XenError):
+            self._store = domains.Xenstore()
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        for opened in (self._control, self._store):
+            if opened is not None:
+                opened.close()
+
+    def _signalled(self, number, _):
+        self.ask(f"interrupted ({signal.Signals(number).name})")
+
+    def ask(self, why):
+        """End the collection as soon as may be: somebody wants it."""
+        self._end("asked", why)
+
+    def _end(self, kind, why):
+        if self.why is None:
+            self.kind, self.why = kind, why
+
+    def __bool__(self):
+        """Whether it should end: looks at everything there is to look at, cheaply."""
+        self._listen(0)
+        if self.why is None and time.monotonic() - self._looked > _LOOK_S:
+            self.look()
+        return self.why is not None
+
+    @property
+    def deserted(self):
+        """Whether nobody is there who could read what is written."""
+        self._listen(0)
+        return self.kind == "lost" or self._orders == _ENDED
+
+    def wait(self, seconds):
+        """Sleep, or less if an order comes."""
+        if seconds > 0 and self._orders in (None, _ENDED):
+            time.sleep(seconds)
+        elif seconds > 0:
+            self._listen(seconds)
+
+    def _listen(self, seconds):
+        if self._orders in (None, _ENDED):
+            return
+        ready, _, _ = select.select([self._orders], [], [], seconds)
+        now = time.monotonic()
+        if ready:
+            said, self._heard = os.read(self._orders, 4096), now
+            if not said:
+                self._orders = _ENDED
+                self._end("lost", _GONE)
+            elif b"stop" in said:
+                self.ask("stopped by whoever started it")
+        elif self._silence_s and now - self._heard > self._silence_s:
+            self._orders = _ENDED
+            self._end("lost", f"{_GONE}: not heard of for {self._silence_s:g} s")
+
+    def look(self):
+        """Ask Xen and Xenstore what has become of the domain."""
+        self._looked = time.monotonic()
+        if self._control is None:
+            return
+        domid = self.domain.domid
+        state = self._control.state(domid)
+        name = self._store.read(f"/local/domain/{domid}/name") if self._store else None
+        why = domains.ended(self.domain, state, name)
+        if why is None and self.shared and save_helper_of(domid) is not None:
+            why, self.migrating = "the domain is being saved or migrated", True
+        if why is not None:
+            self._end("domain", why)
+            self.alive = state is not None and not state.dying
+
+    def gone(self, error):
+        """Take note of an error of a call on the domain: it may be dead. Else raise it."""
+        before, self.why = self.why, None
+        self.look()
+        ended = self.why is not None
+        self.why = before or self.why
+        if not ended and error.errno != errno.ESRCH:
+            raise error
+        self._end("domain", "the domain is gone")
+        self.alive = False

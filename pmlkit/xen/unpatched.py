@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds of stock log-dirty, which any Xen has, into a spool: distinct pages, and no more."""
+
+import time
+
+from pmlkit.errors import UsageError
+from pmlkit.xen import frames
+from pmlkit.xen.frames import Frame
+from pmlkit.xen.stock import LogDirty
+
+
+class Unpatched:
+    """Rounds by stock log-dirty. A context manager; log-dirty mode is off afterwards.
+
+    Parameters
+    ----------
+    job : Job
+    domid : int
+
+    Raises
+    ------
+    UsageError
+        If the job asks for what an unpatched Xen has not.
+    """
+
+    mode = "stock"
+
+    def __init__(self, job, domid):
+        if job.free or job.harvesting:
+            what = "a log without rounds" if job.free else "a harvest of accessed flags"
+            raise UsageError(f"stock log-dirty has not {what}: it needs the patched Xen")
+        self._log = LogDirty(domid)
+        self._log.close_round()  # enabling marks nothing dirty, but let the first round start clean
+        self._started = time.monotonic_ns()
+        self._last = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._log.close()
+
+    def facts(self):
+        """Return what the spool's header says."""
+        return {"clock": "dom0", "pages": self._log.pages, "vcpus": 1}
+
+    def mark(self):
+        """Return what tells this logging from another one's of the same domain."""
+        return {"on": True}
+
+    def now_ns(self):
+        return time.monotonic_ns() - self._started
+
+    def drain(self, writer):
+        """There is nothing to drain: the bitmap is all."""
+        return 0.0
+
+    def close_round(self, writer, number, **more):
+        """Take the bitmap."""
+        bits, faults, dirty, began, ended = self._log.close_round()
+        began, ended = began - self._started, ended - self._started
+        told = {"round": number, "t_start_ns": self._last, "t_end_ns": ended}
+        told |= {"pause_ns": ended - began, "faults": faults, "dirty_pages": dirty}
+        for parts in frames.bitmap_pieces(number, bits):
+            writer.append(Frame.DIRTY, *parts)
+        writer.append(Frame.ROUND, frames.pack_json(**told, **more))
+        self._last = ended
+        return told
+
+    def finish(self, writer):
+        """Switch log-dirty mode off."""
+        self._log.close()
+        return {}
+
+    def rest(self, writer):
+        """Nothing is left of a domain that is gone."""
+        return {}
+
+    def release(self):
+        """Leave log-dirty mode to the migration that has taken it over."""
+        self._log.release()

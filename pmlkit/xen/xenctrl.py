@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libxenctrl: the one module that calls it, as its ABI changes with every Xen.
+
+The library is the one of the Xen that runs, by name; before its first use it is tested: that it
+talks to this Xen (domctl interface versions differ), that a domain's information begins as we
+believe, and that a hypercall buffer is laid out as declared. What differs between versions is
+found by asking for the function, not by comparing numbers.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import cache
+from glob import glob
+from pathlib import Path
+
+from pmlkit.xen.binding import XenError, check, ffi, library
+
+_VERSION = "/sys/hypervisor/version"
+_FOLDERS = ("/usr/lib/xen-{v}/lib", "/usr/lib/xen-{v}/lib/*", "/usr/local/lib", "/usr/lib64")
+_OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN, _OP_PEEK = 0, 2, 11, 12
+_INFO_BYTES = 4096  # much more than any struct xen_domctl_getdomaininfo
+_DYING, _SHUTDOWN, _PAUSED, _REASON = 1 << 0, 1 << 2, 1 << 3, 16
+SHUTDOWNS = {0: "poweroff", 1: "reboot", 2: "suspend", 3: "crash", 4: "watchdog", 5: "soft reset"}
+_OTHER_TOOLS = "install the tools of the Xen that runs (their versions have to agree)"
+
+
+def running_version():
+    """Return the version of the Xen that runs, such as ``"4.17"``; "" if it is not known."""
+    try:
+        parts = [Path(f"{_VERSION}/{name}").read_text().strip() for name in ("major", "minor")]
+    except OSError:
+        return ""
+    return ".".join(parts)
+
+
+def names():
+    """Return file names under which libxenctrl may be found, the best first."""
+    version = running_version()
+    found = [f"libxenctrl.so.{version}"] if version else []
+    for folder in _FOLDERS:
+        found += sorted(glob(f"{folder.format(v=version or '*')}/libxenctrl.so.*"), reverse=True)
+    return (*found, "libxenctrl.so.4.17", "libxenctrl.so")
+
+
+@dataclass(frozen=True)
+class DomainState:
+    """What Xen says of a domain.
+
+    Attributes
+    ----------
+    domid : int
+    dying, paused : bool
+    shutdown : str or None
+        Why it has shut down (`SHUTDOWNS`).
+    """
+
+    domid: int
+    dying: bool
+    paused: bool
+    shutdown: object = None
+
+
+class Control:
+    """An open libxenctrl, tested. A context manager.
+
+    Raises
+    ------
+    MissingLibrary, XenError
+        If there is none, or none that fits the Xen that runs.
+    """
+
+    def __init__(self):
+        self._lib, self._ffi = library("xenctrl"), ffi()
+        opened = self._lib.xc_interface_open(self._ffi.NULL, self._ffi.NULL, 0)
+        self._xch = check(opened, "xc_interface_open")
+        try:
+            self._test()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Let go of it. Closing twice does no harm."""
+        xch, self._xch = self._xch, None
+        if xch is not None:
+            self._lib.xc_interface_close(xch)
+
+    def _test(self):
+        try:
+            known = self.state(0) is not None
+        except XenError as error:
+            if error.errno in (errno.EACCES, errno.ENOSYS):
+                why = "libxenctrl is of another version than Xen"
+                raise XenError("libxenctrl", error.errno, why, hint=_OTHER_TOOLS) from error
+            raise
+        buffer, bits = self.buffer(1)
+        fits = int(self._ffi.cast("uintptr_t", buffer.hbuf)) % 4096 == 0 and buffer.hbuf == bits
+        self.free(buffer, 1)
+        if not (known and fits):
+            raise XenError("libxenctrl", errno.EPROTO, "its structures are not as we know them")
+
+    def state(self, domid):
+        """Return the `DomainState` of a domain; None if there is no such domain."""
+        info = self._ffi.new("uint32_t[]", _INFO_BYTES // 4)
+        count = check(
+            self._lib.xc_domain_getinfolist(self._xch, domid, 1, info),
+            "XEN_SYSCTL_getdomaininfolist",
+            domid,
+        )
+        if not count or info[0] & 0xFFFF != domid:
+            return None
+        flags = info[1]
+        why = SHUTDOWNS.get(flags >> _REASON & 0xFF, "unknown") if flags & _SHUTDOWN else None
+        return DomainState(domid, bool(flags & _DYING), bool(flags & _PAUSED), why)
+
+    def unpause(self, domid):
+        """Let a domain run that is paused."""
+        check(self._lib.xc_domain_unpause(self._xch, domid), "xc_domain_unpause", domid)
+
+    def maximum_gpfn(self, domid):
+        """Return the highest frame number of a domain."""
+        last = self._ffi.new("unsigned long *")
+        done = self._lib.xc_domain_maximum_gpfn(self._xch, domid, last)
+        check(done, "xc_domain_maximum_gpfn", domid)
+        return last[0]
+
+    def buffer(self, pages):
+        """Allocate a buffer for hypercalls; returns it and the memory, `pages` of 4096 bytes."""
+        made = self._ffi.new("xc_hypercall_buffer_t *")
+        got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, made, pages)
+        return made, check(got, "xc_hypercall_buffer_alloc_pages")
+
+    def free(self, buffer, pages):
+        """Free what `buffer` gave."""
+        self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
+
+    def log_dirty(self, domid, on):
+        """Switch a domain's log-dirty mode on or off."""
+        operation = _OP_ENABLE_LOGDIRTY if on else _OP_OFF
+        check(self._shadow(domid, operation), f"log-dirty {'on' if on else 'off'}", domid)
+
+    def clean(self, domid, buffer, pages):
+        """Read a domain's log-dirty bitmap into a buffer and clear it.
+
+        Returns
+        -------
+        (int, int)
+            Write faults taken since the last time, and pages that were dirty.
+        """
+        stats = self._ffi.new("xc_shadow_op_stats_t *")
+        done = self._log(domid, _OP_CLEAN, buffer, pages, stats)
+        check(done, "XEN_DOMCTL_SHADOW_OP_CLEAN", domid)
+        return stats.fault_count, stats.dirty_count
+
+    def _shadow(self, domid, operation):
+        null = self._ffi.NULL
+        if _has_logdirty_control(self._lib):
+            return self._lib.xc_shadow_control(self._xch, domid, operation, null, 0)
+        return self._old()(self._xch, domid, operation, null, 0, null, 0, null)
+
+    def _log(self, domid, operation, buffer, pages, stats):
+        if _has_logdirty_control(self._lib):
+            control = self._lib.xc_logdirty_control
+            return control(self._xch, domid, operation, buffer, pages, 0, stats)
+        null = self._ffi.NULL
+        return self._old()(self._xch, domid, operation, buffer, pages, null, 0, stats)
+
+    def _old(self):
+        function = self._ffi.addressof(self._lib, "xc_shadow_control")
+        return self._ffi.cast("xc_shadow_control_4_15", function)
+
+
+@cache
+def _has_logdirty_control(lib):
+    return hasattr(lib, "xc_logdirty_control")
+
+
+def save_helper_of(domid):
+    """Return the process id of libxl's process that saves or migrates a domain, or None.
+
+    While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
+    """
+    wanted = str(domid).encode()
+    for path in glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
+        if os.path.basename(words[0]) == b"libxl-save-helper" and b"--save-domain" in words:
+            at = words.index(b"--save-domain")
+            if wanted in words[at + 2 : at + 4]:
+                return int(path.split("/")[2])
+    return None

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fuzz target for the readers of spools, and a loop that runs it: ``python tests/spool_fuzz.py``.
+
+`fuzz_one` takes any bytes as a spool's. Whatever they are, the reader gives true frames or refuses
+by name; where the frames are sealed but nonsense, so do those who take them apart. The loop
+changes good spools, half of the time sealing them anew, and keeps what reaches new code.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import struct
+import sys
+import tempfile
+import time
+from itertools import accumulate
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from pmlkit import spool as spool_format  # noqa: E402
+from pmlkit.errors import PmlkitError  # noqa: E402
+from pmlkit.ingest import ingest  # noqa: E402
+from pmlkit.xen import frames  # noqa: E402
+from pmlkit.xen.frames import Frame  # noqa: E402
+
+HEAD = struct.Struct("<7QIIHHIII")
+FIELDS = {
+    **dict.fromkeys(("seq", "first", "tsc_start", "tsc_end", "drain_tsc"), 8),
+    **dict.fromkeys(("lost_entries", "lost_records"), 8),
+    **{"round": 4, "count": 4, "type": 2, "reason": 2, "flags": 4, "dropped": 4, "vcpu": 4},
+}
+LAYOUT = [
+    [name, at, size]
+    for (name, size), at in zip(FIELDS.items(), accumulate((0, *FIELDS.values())), strict=False)
+]
+SPOOL_HEADER = {
+    "source": "xen",
+    "clock": "tsc",
+    "tsc_khz": 1_000_000,
+    "epoch_tsc": 1000,
+    "pages": 65536,
+    "vcpus": 2,
+    "record": LAYOUT,
+    "head_bytes": HEAD.size,
+    "job": {"period_s": 0.001},
+    "domain": {"name": "g", "memory_bytes": 64 << 20, "domid": 1},
+    "mode": "pml",
+}
+
+
+def good_frames(rounds=3):
+    """Return the frames of a small spool, and its entries: (vcpu, word) in order."""
+    made, entries, n = [], [], 0
+    for number in range(rounds):
+        for vcpu in (0, 1):
+            words = [(4096 + n + i) << 12 | 2 for i in range(3 + number)]
+            n += len(words)
+            told = dict.fromkeys(FIELDS, 0) | {"round": number, "vcpu": vcpu, "type": 1}
+            told |= {"count": len(words), "reason": 2, "tsc_end": 1000 * (2 * number + vcpu + 2)}
+            data = struct.pack(f"<{len(words)}Q", *words)
+            payload = frames.RECORDS_HEAD.pack(1) + HEAD.pack(*told.values()) + data
+            made.append((Frame.RECORDS, payload))
+            entries += [(vcpu, word) for word in words]
+        bits = frames.BITMAP_HEAD.pack(number, 65536, 0) + b"\x0f"
+        made.append((Frame.DIRTY, bits))
+        closed = {"round": number, "tsc_pause": 1000 * (2 * number + 3), "rearmed": 1}
+        closed |= {"tsc_resume": 1000 * (2 * number + 3), "vcpus": [{"exits": number}]}
+        made.append((Frame.ROUND, frames.pack_json(**closed)))
+    made.append((Frame.EVENT, frames.pack_json(what="nothing", ns=5)))
+    made.append((Frame.END, frames.pack_json(complete=True, why="done", rounds=rounds)))
+    return made, entries
+
+
+def sealed(header, made):
+    """Return the bytes of a closed spool."""
+    text = json.dumps(header).encode() if isinstance(header, dict) else header
+    head = spool_format.HEADER.pack(spool_format.MAGIC, spool_format.VERSION, len(text))
+    parts = [head, spool_format.checksum(head, text), text]
+    for number, (kind, payload) in enumerate([*made, (spool_format.END_KIND, b"")]):
+        head = spool_format.FRAME.pack(spool_format.MARKER, kind, 0, number, len(payload))
+        parts += [head, spool_format.checksum(head, payload), payload]
+    return b"".join(parts)
+
+
+def fuzz_one(data, folder):
+    """Make a trace of bytes taken for a spool; returns it, or None if they are refused."""
+    (folder / "frames.spool").write_bytes(data)
+    try:
+        return ingest(folder, folder / "x.trace", overwrite=True)
+    except PmlkitError as error:
+        assert str(error).isprintable() and str(error)
+        return None
+
+
+def change(data, rng):
+    """Do to some bytes what disks, crashes and people do."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        start, length = rng.randrange(len(data) + 1), rng.choice((1, 1, 4, 8, 60))
+        what = rng.randrange(7)
+        if what == 0:
+            data[start : start + length] = rng.randbytes(len(data[start : start + length]))
+        elif what == 1:
+            data[start : start + length] = bytes(len(data[start : start + length]))
+        elif what == 2:
+            del data[start : start + length]
+        elif what == 3:
+            data[start:start] = rng.randbytes(length)
+        elif what == 4:
+            source = rng.randrange(len(data) + 1)
+            data[start : start + length] = data[source : source + length]
+        elif what == 5:
+            data[start : start + 1] = bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF))])
+        else:
+            del data[start:]
+    return bytes(data)
+
+
+def nonsense(header, made, rng):
+    """Change what frames say, and seal them: whole frames of nonsense."""
+    made = list(made)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(made))
+        kind, payload = made[at]
+        what = rng.randrange(5)
+        if what == 0:
+            made[at] = kind, change(payload, rng) if payload else b"x"
+        elif what == 1:
+            made[at] = rng.choice(list(Frame)), payload
+        elif what == 2:
+            del made[at]
+            made = made or [(kind, payload)]
+        elif what == 3:
+            made.insert(rng.randrange(len(made)), made[at])
+        else:
+            text = change(json.dumps(header).encode(), rng)
+            return sealed(text, made)
+    return sealed(header, made)
+
+
+class _Coverage:
+    """Which lines of the readers an input reaches (`sys.settrace`, on these files only)."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def of(self, work):
+        found = set()
+
+        def lines(frame, event, _):
+            found.add((frame.f_code.co_filename, frame.f_lineno))
+            return lines
+
+        def calls(frame, event, _):
+            name = frame.f_code.co_filename
+            return lines if "spool" in name or "xen_" in name else None
+
+        sys.settrace(calls)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
+        fresh = bool(found - self.seen)
+        self.seen |= found
+        return fresh
+
+
+def run(seconds, seed, folder):
+    """Fuzz for some seconds; returns how many inputs were tried and how many were kept."""
+    rng, coverage = random.Random(seed), _Coverage()
+    made, _ = good_frames()
+    kept, tried, end = [sealed(SPOOL_HEADER, made)], 0, time.monotonic() + seconds
+    while not tried or time.monotonic() < end:
+        data = change(rng.choice(kept), rng) if rng.random() < 0.5 else None
+        data = data or nonsense(SPOOL_HEADER, made, rng)
+        try:
+            if coverage.of(lambda data=data: fuzz_one(data, folder)):
+                kept.append(data)
+        except BaseException:
+            name = f"spool-fuzz-{hashlib.sha1(data).hexdigest()[:12]}.bin"
+            Path(name).write_bytes(data)
+            print(f"the input is in {name}; seed {seed}", file=sys.stderr)
+            raise
+        tried += 1
+    return tried, len(kept)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("inputs", nargs="*", type=Path, help="run these instead")
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory(suffix=".trace.spool") as folder:
+        for path in told.inputs:
+            print(path, fuzz_one(path.read_bytes(), Path(folder)))
+        if not told.inputs:
+            tried, kept = run(told.seconds, told.seed, Path(folder))
+            print(f"{tried} inputs, {kept} of them reached new code (seed {told.seed})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounds as they are seen: out of a trace played back, on the terminal, in the growing figure."""
+
+import pytest
+
+from pmlkit import collecting, live
+from pmlkit.errors import UsageError
+from pmlkit.figures_live import LiveFigure
+from pmlkit.kinds import Kind
+from pmlkit.seen import Seen
+from pmlkit.trace import Trace
+
+EVENTS = [[(1, Kind.WRITE), (2, Kind.READ), (2, Kind.WRITE)], [(1, Kind.READ)], [(9, Kind.READ)]]
+SEEN = Seen(3, 2_000_000_000, 1_000_000_000, 256, 512, 2560, 7, 5, 0.25, 1500, 20_000_000)
+
+
+def test_a_trace_is_played_back_with_its_working_sets(make_trace):
+    made = make_trace(events=EVENTS)
+    run = collecting.start("bundled", str(made.path), "nowhere")
+    seen = list(run)
+    assert [(s.round, s.pages, s.distinct) for s in seen] == [(0, 2, 2), (1, 1, 2), (2, 1, 3)]
+    assert [s.t_ns for s in seen] == made.rounds.t_end_ns.tolist()
+    assert sum(s.entries for s in seen) == made.meta.entries
+    assert isinstance(run.trace, Trace)
+
+
+def test_a_long_trace_is_played_back_in_a_hundred_steps(make_trace):
+    made = make_trace(events=[[(i, Kind.WRITE)] for i in range(250)])
+    seen = list(collecting.start("bundled", str(made.path), "nowhere"))
+    assert len(seen) == 84
+    assert {s.pages for s in seen[:-1]} == {3}
+    assert seen[-1].distinct == 250
+
+
+def test_watching_ends_with_the_trace_and_a_figure_with_its_data(make_trace, tmp_path):
+    run = collecting.start("bundled", str(make_trace(events=EVENTS).path), "nowhere")
+    assert collecting.watch(run, tmp_path / "out").meta.kind == "access"
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"live.pdf", "live.svg", "live.png", "live.csv"} <= written
+
+
+def test_an_unknown_source():
+    with pytest.raises(UsageError, match="bundled, recorder, lab, xen"):
+        collecting.start("guess", "x", "nowhere")
+
+
+def test_the_figure_has_a_row_per_round_and_marks_losses():
+    figure = LiveFigure()
+    assert list(figure.follow([SEEN])) == [SEEN]
+    assert figure.figure.data["rounds"].to_dict("records") == [SEEN.as_dict()]
+    labels = [line.get_label() for line in figure.figure.axes[0].lines]
+    assert labels == ["working set", "all pages so far", "entries lost"]
+
+
+def test_a_line_of_the_log_says_what_a_round_was():
+    assert live.line(SEEN) == (
+        "round 3: 2.000 s, working set 256 pages (1 MiB), 2,560 entries/s, 5 exits/s, 7 lost, "
+        "ring 25%, paused 1.5 us, 2.0 % of a CPU"
+    )
+
+
+def test_nothing_is_shown_to_programs(capsys):
+    with live.watching("guest", quiet=True) as show:
+        show(SEEN)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_sees_a_table(monkeypatch, capsys):
+    import io
+
+    from rich.console import Console
+
+    from pmlkit import report
+
+    screen = io.StringIO()
+    page = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(report, "console", lambda error=False: page)
+    with live.watching("guest") as show:
+        show(SEEN)
+    shown = screen.getvalue()
+    assert "collecting guest" in shown and "1 MiB" in shown and "2,560" in shown
