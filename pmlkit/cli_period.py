@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit period` and `pmlkit calibrate`: which T, and what things cost here."""
+
+import json
+
+import click
+from click import FloatRange
+
+from pmlkit.cli_options import DURATION, as_json, example, option, output, span, trace_argument
+
+_PERIOD = example(
+    "pmlkit period data/redis.trace",
+    "pmlkit period x.trace --overhead 0.5 -o f/period --json",
+)
+_CALIBRATE = example(
+    "pmlkit calibrate -o here.json",
+    "pmlkit calibrate --domain web1 --host root@dom0 -o dom0.json",
+)
+
+
+@click.command(epilog=_PERIOD)
+@trace_argument
+@option("--overhead", default=1.0, type=FloatRange(0, min_open=True), help="Per cent of its time "
+        "that the guest may lose.")  # fmt: skip
+@option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
+        "working set may grow if T doubles.")  # fmt: skip
+@option("--calibration", type=click.Path(), metavar="FILE", help="What `pmlkit calibrate` wrote.")
+@output("STEM", "Draw the trade-off: STEM.pdf, .svg, .png and its data.")
+@span
+@as_json
+def period(trace, overhead, accuracy, calibration, output, as_json, **span):
+    """Recommend a period T, a ring and a re-arm policy, given TRACE.
+
+    The shortest T at which logging costs no more than --overhead and the working set no longer
+    depends much on T; with the numbers behind it, and the formula.
+    """
+    from pmlkit import calibrate, report
+    from pmlkit import period as periods
+    from pmlkit.trace import Trace
+
+    opened = Trace.open(trace)
+    base = calibrate.load(calibration) if calibration else None
+    constants = calibrate.from_trace(opened, base)
+    with report.busy("measuring W(T)", quiet=as_json):
+        advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, **span)
+    if output:
+        from pmlkit import figures
+        from pmlkit.figures_period import trade_off
+
+        figures.save(trade_off(opened, advice), output)
+    if as_json:
+        return click.echo(json.dumps(advice.as_dict(), indent=2, default=lambda n: n.item()))
+    _print(advice)
+
+
+def _print(advice):
+    from pmlkit import report
+    from pmlkit.units import format_bytes, format_ns
+
+    rows = {}
+    for row in advice.table.to_dict("records"):
+        rows[format_ns(int(row["period_ns"]), 3)] = (
+            f"W {format_bytes(int(row['bytes'])):>11}  exits/s {row['exits_per_s']:>9,.1f}  "
+            f"guest {row['guest_overhead']:>8.3%}  host {row['host_overhead']:>8.3%}  "
+            f"if T doubles +{row['sensitivity']:.1%}"
+        )
+    report.named("period", rows)
+    for line in (*advice.words, *advice.constants.lines()):
+        click.echo(line)
+
+
+@click.command(epilog=_CALIBRATE)
+@output("FILE.json", "Write the constants, for `pmlkit period --calibration`.")
+@option("--domain", help="Log this domain meanwhile: the constants of a real Xen host.")
+@option("--host", metavar="USER@DOM0", help="Where that domain is.")
+@option("--for", "length", default="20s", type=DURATION, help="How long to measure.")
+@as_json
+def calibrate(output, domain, host, length, as_json):
+    """Measure what collecting costs, here or on a Xen host.
+
+    With --domain one of its domains is logged meanwhile. Without, only what needs no Xen is
+    measured (bitmaps, spool); the rest is assumed, and every constant says which it is.
+    """
+    from pmlkit import calibrate as calibration
+    from pmlkit import report
+
+    with report.busy("measuring", quiet=as_json):
+        constants = calibration.measure(length / 2e9 if domain else length / 1e9)
+        if domain:
+            constants = _on_host(domain, host, length / 1e9, constants)
+    if output:
+        calibration.save(constants, output)
+    if as_json:
+        return click.echo(json.dumps(constants.as_dict(), indent=2))
+    for line in constants.lines():
+        click.echo(line)
+
+
+def _on_host(domain, host, seconds, constants):
+    """Log a domain in short rounds, and take the constants out of that."""
+    import tempfile
+    from pathlib import Path
+
+    from pmlkit import calibrate as calibration
+    from pmlkit.collection import Collection, CollectOptions
+
+    period_s = max(seconds / 40, 0.01)
+    options = CollectOptions(rounds=20, period_s=period_s, mode="pml")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Collection(domain, Path(folder) / "calibration.trace", options, host)
+        return calibration.from_trace(run.run(), constants)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figure behind `pmlkit period`: overhead, working set and sensitivity, each against T."""
+
+from pmlkit.axes_mpl import panel_letter, plain_log
+from pmlkit.style_mpl import COLORS, finish, new_figure, styled
+
+__all__ = ["trade_off"]
+
+_MIB = 1 << 20
+
+
+@styled
+def trade_off(trace, advice, columns=2):
+    """Draw what a period costs, what it shows, and how much that depends on it.
+
+    Parameters
+    ----------
+    trace : Trace
+    advice : pmlkit.period.Advice
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    table = advice.table
+    figure = new_figure(columns, 2.3 if columns == 2 else 5.4, {"periods": table})
+    shape = (1, 3) if columns == 2 else (3, 1)
+    panels = figure.subplots(*shape, sharex=True)
+    t_ms = table["period_ns"] / 1e6
+    cost, size, change = panels
+    cost.plot(t_ms, 100 * table["guest_overhead"], color=COLORS["black"], label="guest")
+    cost.plot(t_ms, 100 * table["host_overhead"], color=COLORS["black"], ls=":", label="host")
+    cost.axhline(100 * advice.target, color=COLORS["black"], lw=0.5)
+    cost.set(yscale="log", ylabel="overhead (%)")
+    cost.legend()
+    size.plot(t_ms, table["bytes"] / _MIB, color=COLORS["black"])
+    size.set(ylabel="mean W(T) (MiB)")
+    size.set_ylim(bottom=0)
+    change.plot(t_ms, 100 * table["sensitivity"], color=COLORS["black"])
+    change.axhline(100 * advice.accuracy, color=COLORS["black"], lw=0.5)
+    change.set(ylabel="growth if T doubles (%)")
+    for letter, panel in zip("abc", panels, strict=True):
+        panel.axvline(advice.period_ns / 1e6, color=COLORS["black"], ls="--", lw=0.7)
+        panel.set_xscale("log")
+        plain_log(panel.xaxis)
+        panel_letter(panel, letter)
+    panels[-1 if columns == 1 else 1].set_xlabel("period T (ms)")
+    return finish(
+        figure,
+        trace,
+        "against the period T: (a) what logging costs the guest and the host, (b) the mean "
+        "working set, (c) by how much it grows if T is doubled. Horizontal lines: the target and "
+        f"the accuracy asked for; dashed: the period chosen. Constants: "
+        f"{', '.join(advice.constants.kinds)}.",
+    )

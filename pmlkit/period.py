@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which period T? What rounds of a length cost, what they show, and what to choose.
+
+The arithmetic (``N(T)`` is the number of distinct pages that are written in a time T):
+
+- **Log.** An entry is 8 bytes, the address of a 4 KiB page; a buffer of 4 KiB takes 512 of them.
+  Re-armed once a round, a page is logged once in a round: ``N(T)`` entries, ``8 N(T)`` bytes,
+  and ``N(T) / 512`` VM exits. (So an entry stands for 4 KiB, and is not 4 KiB long.)
+- **Bitmap.** One bit a page: ``memory / 4096 / 8`` bytes, whatever is logged; 512 MiB of memory
+  have a bitmap of 16 KiB. It covers all pages; a full buffer covers 512, which is 2 MiB.
+- **Fill time.** A vCPU that logs ``N(T) / T`` entries a second fills a buffer in
+  ``512 T / N(T)``.
+- **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; over T, the share of time by
+  which it is slowed down.
+- **Host's cost**: ``N * (entry + copy) + pages * scan``, on other processors.
+
+With T longer, a page that is used again costs nothing more (``N`` grows more slowly than T), so the
+cost per second falls; but W(T) grows, and says less of *when*. What to choose is the shortest T
+that the overhead allows and from which on the answer no longer depends much on T.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import calibrate, workingset
+from pmlkit.errors import NeedsError
+from pmlkit.schema import PAGE_SIZE
+from pmlkit.units import format_bytes, format_ns
+
+__all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
+
+BUFFER_ENTRIES = 512
+ENTRY_BYTES = 8
+_STALL_NS = 100_000_000  # for which dom0 may not come to drain: longer than its scheduler's slice
+_MOST_PERIODS = 24
+
+
+def log_bytes(entries):
+    """Return the bytes of a log of so many entries."""
+    return ENTRY_BYTES * entries
+
+
+def bitmap_bytes(memory_bytes):
+    """Return the bytes of a domain's log-dirty bitmap: a bit for each of its pages."""
+    return -(-memory_bytes // (PAGE_SIZE * 8))
+
+
+def ring_slots(entries_per_s, stall_ns=_STALL_NS):
+    """Return the slots that a vCPU's ring needs so that nothing is lost while nobody drains it.
+
+    Parameters
+    ----------
+    entries_per_s : float
+        Of that vCPU, at its peak.
+    stall_ns : int
+        For how long nobody may come.
+
+    Returns
+    -------
+    int
+        A power of two from 2 to 4096, with room for twice what is logged meanwhile.
+    """
+    buffers = 2 * entries_per_s * stall_ns / 1e9 / BUFFER_ENTRIES
+    return int(min(max(2 ** int(np.ceil(np.log2(max(buffers, 1)))), 2), 4096))
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to choose, and why.
+
+    Attributes
+    ----------
+    period_ns : int
+    slots : int
+    rearm : {"round", "flush"}
+    target, accuracy : float
+        As they were asked for.
+    met : bool
+        Whether there is a period that keeps both.
+    table : DataFrame
+        One row per period: ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
+        ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (a round's),
+        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time),
+        ``flush_overhead`` (the guest's, if pages are re-armed at flushes: at least), and
+        ``sensitivity`` (by which share W grows if T is doubled).
+    constants : pmlkit.calibrate.Constants
+    words : tuple of str
+        The explanation.
+    """
+
+    period_ns: int
+    slots: int
+    rearm: str
+    target: float
+    accuracy: float
+    met: bool
+    table: pd.DataFrame
+    constants: calibrate.Constants
+    words: tuple
+
+    def as_dict(self):
+        """Return what JSON can hold."""
+        told = {name: value for name, value in asdict(self).items() if name != "table"}
+        return {**told, "table": self.table.to_dict("records")}
+
+
+def advise(trace, target=0.01, accuracy=0.05, constants=None, **span):
+    """Recommend T, the ring's size and the re-arm policy for a VM like the one of a trace.
+
+    Parameters
+    ----------
+    trace : Trace
+        Its PML log says what is written; periods are multiples of its rounds.
+    target : float
+        The share of its time that the guest may lose.
+    accuracy : float
+        By how much the working set may grow if T is doubled.
+    constants : pmlkit.calibrate.Constants, optional
+        Default: the trace's own, as far as it has any.
+    **span
+        `start`, `end`.
+
+    Returns
+    -------
+    Advice
+
+    Raises
+    ------
+    NeedsError
+        If the trace has no PML log, or fewer than 4 rounds.
+    """
+    log = trace.pml
+    if log.n_rounds < 4:
+        raise NeedsError(trace, "4 rounds or more", "collect for longer")
+    constants = constants or calibrate.from_trace(trace)
+    table = _costs(_sizes(log, span), log, constants)
+    fits = table[table.guest_overhead <= target]
+    chosen, met = _choose(table, fits, accuracy)
+    row = table.loc[chosen]
+    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9))
+    flush = bool(row.flush_overhead <= target)
+    facts = {"period_ns": int(row.period_ns), "slots": slots, "target": target}
+    facts |= {"rearm": "flush" if flush else "round", "accuracy": accuracy, "met": met}
+    words = tuple(_explain(row, facts, constants, trace, bool(len(fits))))
+    return Advice(**facts, table=table, constants=constants, words=words)
+
+
+def _choose(table, fits, accuracy):
+    """Return the row to take, and whether it keeps both the target and the accuracy."""
+    calm = fits[fits.sensitivity <= accuracy]
+    if len(calm):
+        return calm.period_ns.idxmin(), True
+    if len(fits):  # where the answer depends least on T
+        return fits.sensitivity.idxmin(), False
+    return len(table) - 1, False
+
+
+def _sizes(log, span):
+    """Return the mean and the highest N(T) at some periods: DataFrame."""
+    curve = workingset.curve(log, page_tables="keep", **span)
+    longest = max(log.n_rounds // 2, 1)
+    k = np.unique(np.geomspace(1, longest, _MOST_PERIODS).round().astype(int))
+    # A mean over the windows that lie in the recording as a whole: shorter ones would flatter.
+    pages = curve["full_pages"].to_numpy()[k - 1]
+    double = curve["full_pages"].to_numpy()[np.minimum(2 * k, len(curve)) - 1]
+    rounds = log.rounds
+    round_ns = (rounds.t_end_ns.iloc[-1] - rounds.t_start_ns.iloc[0]) / len(rounds)
+    peaks = [_peak(log, int(each), span) for each in k]
+    sensitivity = (double - pages) / np.maximum(pages, 1)
+    told = {"rounds": k, "period_ns": (k * round_ns).astype(np.int64), "pages": pages}
+    return pd.DataFrame({**told, "peak_pages": peaks, "sensitivity": sensitivity})
+
+
+def _peak(log, rounds, span):
+    table = workingset.estimate(log, f"{rounds}r", page_tables="keep", **span)
+    return float(table["pages"].max())
+
+
+def _costs(table, log, c):
+    """Add what each period costs."""
+    seconds, n = table.period_ns / 1e9, table.pages
+    pages = log.memory_pages
+    exits = n / BUFFER_ENTRIES
+    guest = exits * c.exit.ns + c.round.ns + n * c.rearm.ns
+    host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns
+    # At flushes pages are armed again at least as often as at the ends of the trace's own rounds.
+    again = table.rounds * table.pages.iloc[0]
+    flushed = again / BUFFER_ENTRIES * (c.exit.ns + BUFFER_ENTRIES * c.rearm.ns) + c.round.ns
+    return table.assign(
+        bytes=n * PAGE_SIZE,
+        entries_per_s=n / seconds,
+        exits_per_s=exits / seconds,
+        fill_ns=BUFFER_ENTRIES * table.period_ns / np.maximum(n, 1e-9),
+        log_bytes=log_bytes(n),
+        guest_overhead=guest / table.period_ns,
+        host_overhead=host / table.period_ns,
+        flush_overhead=flushed / table.period_ns,
+    )
+
+
+def _explain(row, facts, c, trace, fits):
+    memory = trace.meta.memory_bytes
+    period = format_ns(int(row.period_ns), 3)
+    yield (
+        f"Take T = {period}, a ring of {facts['slots']} buffers per vCPU, and re-arm at every "
+        f"{facts['rearm']}."
+    )
+    yield (
+        f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
+        f"({format_bytes(int(row.bytes))}): a log of {row.pages:,.0f} x 8 bytes = "
+        f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
+        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}. "
+        f"The bitmap of its {memory // PAGE_SIZE:,} pages has "
+        f"{format_bytes(bitmap_bytes(memory))} (a bit each)."
+    )
+    yield (
+        f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
+        f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
+        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3g} or less); the host "
+        f"spends {row.host_overhead:.3%} of one processor."
+    )
+    if not fits:
+        yield "No T up to half of the recording is so cheap: this is the longest one."
+    elif not facts["met"]:
+        yield (
+            f"At no T that is cheap enough does the answer settle: doubling T makes W grow by "
+            f"{row.sensitivity:.1%}, more than {facts['accuracy']:.1%}. Look at W against T, and "
+            "say T with every number."
+        )
+    else:
+        yield f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
+    yield f"The ring takes twice what the busiest round logs in {format_ns(_STALL_NS, 3)}."
+    if facts["rearm"] == "flush":
+        yield (
+            "Re-arming at flushes is within the target, too, and counts how often a page is used "
+            "(for a threshold m > 1); with one buffer exactly."
+        )
+    yield f"The constants are of these kinds: {', '.join(c.kinds)}." + (
+        " They are not all of one machine: take the costs for orders of magnitude."
+        if c.kinds != ["host"]
+        else ""
+    )

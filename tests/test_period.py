@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which T: the arithmetic of logs and bitmaps, and advice on VMs whose answer is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pmlkit import calibrate, cli, period
+from pmlkit.calibrate import Constant, Constants
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.figures_period import trade_off
+from pmlkit.kinds import Kind
+from pmlkit.trace import Trace
+
+NAMES = ("exit", "entry", "round", "rearm", "scan", "copy")
+
+
+def constants(**ns):
+    return Constants(**{n: Constant(float(ns.get(n, 0)), "host", "given") for n in NAMES})
+
+
+@pytest.fixture
+def steady(make_trace):
+    """A VM that writes the same 1024 pages in each of 64 rounds of 10 ms."""
+    events = [[(gfn, Kind.WRITE) for gfn in range(1024)] for _ in range(64)]
+    return make_trace(events=events)
+
+
+def test_the_sizing_of_the_founding_note_done_right():
+    # 512 entries fill a buffer of 4 KiB; each entry is 8 bytes and stands for a page of 4 KiB.
+    assert period.log_bytes(512) == 4096
+    # 512 MiB are 131,072 pages: as many bits are 16 KiB, not 512 MiB.
+    assert period.bitmap_bytes(512 << 20) == 16 << 10
+    assert period.bitmap_bytes(4096) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "slots"), [(0, 2), (512 * 10, 2), (512 * 100, 32), (512 * 1000, 256), (1e12, 4096)]
+)
+def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
+    assert period.ring_slots(rate) == slots
+
+
+def test_the_costs_are_the_formula(steady):
+    told = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5)
+    table = period.advise(steady, constants=told).table.set_index("rounds")
+    for rounds in (1, 4):
+        row = table.loc[rounds]
+        assert row.pages == 1024
+        period_ns = row.period_ns
+        guest = 1024 / 512 * 1000 + 5000 + 1024 * 3
+        host = 1024 * (7 + 11) + steady.pml.memory_pages * 0.5
+        assert row.guest_overhead == pytest.approx(guest / period_ns)
+        assert row.host_overhead == pytest.approx(host / period_ns)
+        assert row.exits_per_s == pytest.approx(2 / (period_ns / 1e9))
+        assert row.fill_ns == pytest.approx(period_ns / 2)
+        assert row.log_bytes == 8192
+        assert row.sensitivity == 0
+
+
+def test_the_shortest_period_that_is_cheap_enough(steady):
+    round_ns = steady.duration_ns / 64
+    for rounds in (1, 4):
+        # What just the asked number of rounds can pay for, at 1 %.
+        advice = period.advise(steady, constants=constants(round=0.01 * rounds * round_ns))
+        assert advice.period_ns == pytest.approx(rounds * round_ns)
+        assert advice.met
+    hopeless = period.advise(steady, constants=constants(round=1e12))
+    assert not hopeless.met
+    assert hopeless.period_ns == hopeless.table.period_ns.max()
+    assert any("No T" in line for line in hopeless.words)
+
+
+def test_a_working_set_that_grows_with_t_is_said_to(make_trace):
+    events = [[(64 * i + j, Kind.WRITE) for j in range(64)] for i in range(64)]
+    advice = period.advise(make_trace(events=events, memory_bytes=64 << 20), constants=constants())
+    assert not advice.met
+    assert advice.table.sensitivity.iloc[0] == pytest.approx(1)
+    assert any("say T with every number" in line for line in advice.words)
+
+
+def test_the_words_hold_the_numbers_and_the_kinds(steady):
+    text = " ".join(period.advise(steady).words)
+    assert "x 8 bytes" in text and "buffers of 512 entries" in text
+    assert "of these kinds: assumed" in text and "orders of magnitude" in text
+    host = " ".join(period.advise(steady, constants=constants()).words)
+    assert "orders of magnitude" not in host
+
+
+def test_too_short_a_trace(make_trace):
+    with pytest.raises(NeedsError, match="4 rounds"):
+        period.advise(make_trace(events=[[(1, Kind.WRITE)]] * 3))
+
+
+def test_the_figure_carries_its_numbers(steady):
+    advice = period.advise(steady)
+    figure = trade_off(steady, advice)
+    assert figure.data["periods"] is advice.table
+    assert len(figure.axes) == 3
+
+
+def test_the_command(steady, tmp_path, capsys):
+    stem = tmp_path / "f" / "period"
+    assert cli.main(["period", str(steady.path), "--json", "-o", str(stem)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["met"] is True
+    assert len(told["table"]) > 4
+    assert stem.with_suffix(".pdf").exists()
+    assert cli.main(["period", str(steady.path)]) == 0
+    assert "Take T = " in capsys.readouterr().out
+
+
+# Constants
+
+
+def test_a_pause_is_taken_apart_into_a_round_and_its_pages():
+    pages = np.array([100.0, 200, 300, 400])
+    assert calibrate._fit(pages, 5000 + 3 * pages) == pytest.approx((5000, 3))
+    assert calibrate._fit(pages, 3 * pages - 50) == (0, pytest.approx(2.8333, abs=1e-3))
+    assert calibrate._fit(pages, 9000 - pages) == (8750, 0)
+    assert calibrate._fit(pages * 0 + 7, np.full(4, 40.0)) == (40, 0)
+
+
+def test_what_is_measured_here_says_so_and_comes_back(tmp_path, capsys):
+    made = calibrate.measure(0.02)
+    assert made.kinds == ["assumed", "measured here"]
+    assert made.scan.ns > 0 and made.copy.ns > 0
+    calibrate.save(made, tmp_path / "c.json")
+    assert calibrate.load(tmp_path / "c.json") == made
+    assert cli.main(["calibrate", "--for", "20ms", "-o", str(tmp_path / "d.json")]) == 0
+    assert "measured here" in capsys.readouterr().out
+    assert calibrate.load(tmp_path / "d.json").kinds == made.kinds
+
+
+def test_a_file_that_is_no_calibration(tmp_path):
+    (tmp_path / "c.json").write_text("[]")
+    with pytest.raises(UsageError, match="no calibration"):
+        calibrate.load(tmp_path / "c.json")
+
+
+def test_a_hosts_trace_has_its_own_constants(here, tmp_path):
+    from pmlkit.collection import Collection, CollectOptions
+
+    options = CollectOptions(rounds=4, period_s=0.05, state=str(here.folder / "run"))
+    trace = Collection("guest", tmp_path / "x.trace", options).run()
+    made = calibrate.from_trace(Trace.open(trace.path))
+    # The fake host's: a microsecond an exit, two for each drained buffer.
+    assert made.exit.ns == pytest.approx(1000)
+    entries = trace.meta.overheads["entries"]
+    assert made.entry.ns == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
+    assert {made.exit.kind, made.entry.kind, made.round.kind} == {"host"}
+    assert "assumed" in made.kinds  # what it did not tell
