@@ -22,7 +22,16 @@ _EXAMPLES = example(
     "pmlkit lab build --fast",
     "pmlkit lab run known --fast -o known.trace",
     "pmlkit lab run hotcold --fast --stock -o linux.trace",
+    "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
 )
+
+
+_TABLES = {
+    "mark": ("tables",),
+    "drop": ("tables", "drop"),
+    "off": (),
+    "snapshot": ("tables", "snapshots"),
+}
 
 
 @click.group(epilog=_EXAMPLES)
@@ -72,17 +81,23 @@ def build(as_json, **how):
 @option("--list", "list_them", is_flag=True, help="List the guests.")
 @_machine
 @option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
-@option("--rounds", default=8, type=IntRange(1), help="Rounds to log; a guest may end earlier.")
+@option("--rounds", type=IntRange(1), help="Rounds to log. [8; Linux: until its work is done]")
 @option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
 @option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
 @option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
         "page is armed again.")  # fmt: skip
 @option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
-@option("--buffers", default="2", type=Choice(["1", "2"]), help="Hardware buffers per vCPU.")
-@option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Records that a ring holds.")
-@option("--page-tables", default="mark", type=Choice(["mark", "drop", "off"]), help="Page tables.")
-@option("--accessed", is_flag=True, help="Harvest accessed flags at the end of each round.")
+@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
+@option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
+        "1024]")  # fmt: skip
+@option("--page-tables", default="mark", type=Choice(sorted(_TABLES)), help="Mark them in the log, "
+        "drop them, no distinction; snapshot: and keep the entries of those logged.")  # fmt: skip
+@option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Read "
+        "and clear accessed flags at each round's end: of all memory, of what the logged page "
+        "tables lead to, both, or of all that the EPT's upper levels say was used.")  # fmt: skip
+@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@option("--accessed", is_flag=True, help="Short for --harvest accessed.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
 @option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
 @option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
@@ -122,12 +137,11 @@ def shell(guest, **how):
 def _options(how):
     from pmlkit.sources.lab import LabOptions
 
-    flags = {"mark": ("tables",), "drop": ("tables", "drop"), "off": ()}[how.pop("page_tables")]
-    if how["accessed"]:
-        flags += ("accessed",)
-    names = ("slots", "rearm", "rearm_every")
-    pml = {name: how.pop(name) for name in names}
-    pml |= {"buffers": int(how.pop("buffers")), "flags": flags}
+    tables = how.pop("page_tables")
+    pml = {name: how.pop(name) for name in ("slots", "rearm", "rearm_every", "buffers")}
+    pml["slots"] = pml["slots"] or (1024 if tables == "snapshot" else 64)
+    pml["flags"] = _TABLES[tables]
+    how["harvest"] = how["harvest"] or ""
     how |= {"settings": dict(how["settings"]), "lockstep": not how.pop("free_run")}
     how |= {"period_s": how.pop("period") / 1e9, "time_limit_s": how.pop("time_limit") / 1e9}
     return LabOptions(pml=pml, **how)

@@ -191,6 +191,8 @@ def trace(trace, answers):
 def _facts(trace):
     meta = trace.meta
     period = f"{meta.period['insn']:,} instructions" if meta.period["insn"] else None
+    if trace.resolution_ns is None and not period:
+        period = "lock step: each round is one of the guest's own"
     yield "trace", str(trace.path)
     yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"

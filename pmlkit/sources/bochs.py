@@ -7,6 +7,8 @@ repeated exactly and a cost read with ``rdtsc`` is exact.
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ _SKIP = (
     "perl-modules-5.36",
     "systemd",
 )
+_HOST_MIB = 2048  # more Bochs does not take: what a machine uses beyond it goes to a file
 _STALL_S = 60  # without a single tick of processor time Bochs is deadlocked
 _POLL_S = 0.25
 
@@ -119,6 +122,7 @@ def configuration(bochs, template, folder, memory_mib, console):
         "GUI": bochs.gui,
         "DIR": folder,
         "MEMORY": memory_mib,
+        "HOST_MEMORY": min(memory_mib, _HOST_MIB),
         "BIOS": bios,
         "VGABIOS": vga,
         "CONSOLE": console,
@@ -138,7 +142,7 @@ class Machine:
         command = [*bochs.command, "-q", "-f", str(self.folder / "bochsrc"), *rest]
         with open(self.folder / "bochs.out", "wb") as out:
             self.process = subprocess.Popen(
-                ["nice", "-n", str(nice), *command],
+                [*_with_us(), "nice", "-n", str(nice), *command],
                 env={**os.environ, **bochs.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -189,6 +193,9 @@ class Machine:
             time.sleep(_POLL_S)
         if each:
             each()
+        if self.process.returncode < 0:
+            name = signal.Signals(-self.process.returncode).name
+            self._fail(f"the emulator was killed ({name})", "run it again")
 
     def _check(self):
         now = time.monotonic()
@@ -218,6 +225,11 @@ class Machine:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def _with_us():
+    """A prefix by which a program is killed when we are, whatever kills us."""
+    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
 def _read(path):

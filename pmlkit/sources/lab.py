@@ -10,17 +10,19 @@ import json
 import platform
 import shutil
 import tempfile
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pmlkit.errors import GuestError
+from pmlkit.errors import GuestError, PmlkitError
 from pmlkit.sources import lab_guests
 from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
+from pmlkit.sources.lab_options import LabOptions, check
 
+ROUNDS = 8
+_WORK_S = 1800  # of a Linux guest that is logged to its end
 _GUEST_S = 900  # of dom0's clock: more than any job of the tests takes
 _XEN_MIB = 224  # Xen itself, its tables, and what a guest needs beside its memory
 _MILESTONES = (
@@ -33,69 +35,6 @@ _MILESTONES = (
     ("LAB agent: ", "the guest has been logged"),
     ("job ended", "dom0 has written the results"),
 )
-
-
-@dataclass(frozen=True)
-class LabOptions:
-    """How to run a guest in the lab.
-
-    Attributes
-    ----------
-    memory_mib, vcpus : int, optional
-        The guest's; default: what it asks for.
-    rounds : int
-    period_s : float
-        Length of a round, seconds of the emulated clock; not in lock step.
-    lockstep : bool
-        A guest made with the kit runs one of its rounds in each of ours.
-    stock : bool
-        Debian's unpatched Xen, and stock log-dirty.
-    xen_debug : bool
-        A debug build of the patched Xen.
-    mode : {"", "stock", "pml"}
-        The interface to log by; default: the patched one, where Xen is patched.
-    xen_cmdline : str
-        Added to Xen's command line.
-    fast : bool
-        A Bochs built without its debugger.
-    snapshot : bool
-        Start from a saved state of dom0 (needs `fast`).
-    pml : dict
-        `pmlkit.xen.pml.Options`: slots, buffers, rearm, rearm_every, flags.
-    accessed, bitmaps : bool
-        Harvest accessed flags; keep the log-dirty bitmap of each round in the spool.
-    settings : dict
-        Options of the guest.
-    boot : bool
-        Linux: log its boot too.
-    script : str
-        A shell script that dom0 runs in place of the agent (tests).
-    time_limit_s : float
-        Seconds on the host.
-    overwrite, keep : bool
-        Replace the trace; keep the spool beside it.
-    """
-
-    memory_mib: int | None = None
-    vcpus: int | None = None
-    rounds: int = 8
-    period_s: float = 0.2
-    lockstep: bool = True
-    stock: bool = False
-    xen_debug: bool = False
-    mode: str = ""
-    xen_cmdline: str = ""
-    fast: bool = False
-    snapshot: bool = True
-    pml: dict = field(default_factory=dict)
-    accessed: bool = False
-    bitmaps: bool = False
-    settings: dict = field(default_factory=dict)
-    boot: bool = False
-    script: str = ""
-    time_limit_s: float = 1500
-    overwrite: bool = False
-    keep: bool = False
 
 
 def lab_for(options, memory_mib, progress=None):
@@ -164,14 +103,36 @@ def run(guest, out, options=None, progress=None):
     out, spool = claim(out, options.overwrite)
     try:
         collect(guest, spool, options, progress)
-        trace = ingest(spool, out, overwrite=options.overwrite)
-    except BaseException:
-        if not (spool / "frames.spool").exists() and not options.keep:
-            shutil.rmtree(spool, ignore_errors=True)
+    except BaseException as error:
+        _keep_spool(error, spool, out, options)
         raise
+    trace = ingest(spool, out, overwrite=options.overwrite)
     if not options.keep:
         shutil.rmtree(spool)
     return trace
+
+
+def _keep_spool(error, spool, out, options):
+    """Say where to find what was logged; remove the spool if that is nothing."""
+    if rounds := rounds_of(spool / "frames.spool"):
+        kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
+        if isinstance(error, PmlkitError):
+            error.args = (f"{error} ({kept})",)
+        elif isinstance(error, KeyboardInterrupt):
+            raise GuestError("it was interrupted", hint=kept) from error
+    elif not options.keep:
+        shutil.rmtree(spool, ignore_errors=True)
+
+
+def rounds_of(spool):
+    """Count the rounds that were closed in a spool (0 if there is none)."""
+    from pmlkit.spool import read_spool
+    from pmlkit.xen.frames import Frame
+
+    try:
+        return sum(kind == Frame.ROUND for kind, _ in read_spool(spool))
+    except PmlkitError:
+        return 0
 
 
 def collect(guest, spool, options, progress=lambda _: None):
@@ -186,30 +147,33 @@ def collect(guest, spool, options, progress=lambda _: None):
     progress : callable
     """
     memory_mib = options.memory_mib or guest.memory_mib
+    check(options, memory_mib)
     lab = lab_for(options, memory_mib, progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(guest, options, memory_mib, lab)
     (spool / "job.json").write_text(json.dumps(job, indent=1))
     with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
         folder = Path(scratch)
-        write_disks(folder, guest, job, RUN.format(body=options.script or AGENT))
+        run = RUN.format(body=options.script or AGENT)
+        write_disks(folder, guest, job, run, out=spool / "out.img")
         try:
             _boot(lab, folder, snapshot, options, progress)
         finally:
             _keep(folder / "console.txt", spool / "console.txt")
             _keep(folder / "bochs.out", spool / "bochs.txt")
-        take_results(folder / "out.img", spool)
+            take_results(spool / "out.img", spool)
     _judge(read_text(spool / "console.txt"), spool, options)
 
 
 def machine_mib(guest_mib):
     """Return the emulated machine's memory, MiB, for a guest's: few sizes, so few snapshots."""
-    return max(1024, -(-(DOM0_MIB + _XEN_MIB + guest_mib) // 512) * 512)
+    needed = DOM0_MIB + _XEN_MIB + guest_mib + guest_mib // 32  # Xen's tables grow with it
+    hole = 1024 if needed > 3072 else 0  # the last GiB below 4 GiB belongs to devices
+    return max(1024, -(-needed // 512) * 512) + hole
 
 
 def describe(guest, options, memory_mib, lab):
     """Return the job for dom0's agent, with the spool's header."""
-    patched = not (options.stock or options.mode == "stock")
     lockstep = guest.mailbox and options.lockstep
     header = {
         "source": "lab",
@@ -225,8 +189,8 @@ def describe(guest, options, memory_mib, lab):
         "command": command("pmlkit.sources.lab.run"),
     }
     return {
-        "mode": options.mode or ("pml" if patched else "stock"),
-        "rounds": options.rounds,
+        "mode": options.mode or ("stock" if options.stock else "pml"),
+        "rounds": _rounds(options, guest),
         "period_s": options.period_s,
         "lockstep": lockstep,
         "mailbox": guest.mailbox,
@@ -234,10 +198,16 @@ def describe(guest, options, memory_mib, lab):
         "stop_at": "exit " if guest.linux else "",
         "console": "/var/log/xen/console/guest-g.log",
         "pml": options.pml,
-        "accessed": options.accessed,
+        "phase_rounds": guest.linux and options.phase_rounds,
+        "harvest": options.harvest or ("accessed" if options.accessed else ""),
+        "harvest_every": options.harvest_every,
         "bitmaps": options.bitmaps,
         "header": header,
     }
+
+
+def _rounds(options, guest):
+    return options.rounds or (0 if guest.linux else ROUNDS)
 
 
 def _boot(lab, folder, snapshot, options, progress):
@@ -259,7 +229,7 @@ def _boot(lab, folder, snapshot, options, progress):
 
 
 def _limits(options):
-    expected_s = options.rounds * options.period_s
+    expected_s = options.rounds * options.period_s if options.rounds else _WORK_S
     return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
@@ -273,7 +243,7 @@ def _judge(said, spool, options):
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return
-    if not said:
+    if not said.strip():
         raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
     told = [line for line in said.splitlines() if "LAB agent:" in line]
     if told:

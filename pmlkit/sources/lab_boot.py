@@ -16,7 +16,7 @@ from pmlkit.sources.qemu import cache_folder
 
 DOM0_MIB = 400
 # The disks have the same sizes in every run: a saved state knows them.
-JOB_UNITS, OUT_UNITS = 320, 520
+JOB_UNITS, OUT_UNITS = 320, 2080
 _FAULTS = re.compile(r"Panic on CPU|Xen BUG|Xen WARN|Assertion '.*' failed|Kernel panic|FATAL TRAP")
 _KEPT = 3  # snapshots, the newest ones; each takes about 0.4 GiB
 
@@ -49,7 +49,8 @@ class Lab:
         """
         if self.bochs.debugger:
             return None
-        facts = f"{self.iso.name} {self.memory_mib} {self.bochs.version}"
+        disks = f"{JOB_UNITS} {OUT_UNITS}"
+        facts = f"{self.iso.name} {self.memory_mib} {self.bochs.version} {disks}"
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         folder = cache_folder() / "lab" / "snapshots" / key
         if not folder.exists():

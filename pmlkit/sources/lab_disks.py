@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two disks of a lab run: the job that dom0 takes, and the results that it leaves."""
+"""The two disks of a lab run: the job that dom0 takes, and the results that it leaves.
 
+The second one begins with an archive of small files, written last. The spool lies further back, and
+grows there while the guest is logged: whatever kills the emulator, or us, it is on the disk.
+"""
+
+import contextlib
 import json
 import os
 import tarfile
@@ -12,9 +17,14 @@ from pmlkit.errors import UsageError, output_error
 from pmlkit.sources.bochs import DISK_UNIT
 from pmlkit.sources.lab_boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab_image import LAB
+from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES
 
+SPOOL_AT = 16 << 20  # bytes
 RUN = """\
 mkdir -p /out
+set -o pipefail
+echo 20 >/proc/sys/vm/dirty_writeback_centisecs
+echo 20 >/proc/sys/vm/dirty_expire_centisecs
 xl create -p guest.cfg >/out/xl.txt 2>&1 || {{
     echo "LAB agent: xl cannot create the guest: $(tail -n 1 /out/xl.txt)"
     exit 3
@@ -30,10 +40,13 @@ echo $status >/out/status
 tar -c -C /out . | dd of=/dev/sdb bs=64k 2>/dev/null
 exit $status
 """
-AGENT = "python3 -m pmlkit.xen.agent job.json $domid /out/frames.spool"
+AGENT = (
+    "python3 -m pmlkit.xen.agent job.json $domid - | "
+    f"dd of=/dev/sdb bs=64k seek={SPOOL_AT >> 16} 2>/dev/null"
+)
 
 
-def write_disks(folder, guest, job, run):
+def write_disks(folder, guest, job, run, out=None):
     """Write the job's disk, and an empty one for the results.
 
     Parameters
@@ -45,6 +58,8 @@ def write_disks(folder, guest, job, run):
         For the agent; its header describes the guest.
     run : str
         The shell script that dom0 runs in ``/job``.
+    out : Path, optional
+        Where the disk for the results is; ``folder / "out.img"`` leads there.
     """
     head = {"vcpus": job["header"]["guest_vcpus"], "memory": job["header"]["memory_bytes"] >> 20}
     config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n' + "".join(
@@ -66,8 +81,10 @@ def write_disks(folder, guest, job, run):
         head = b"%d\n" % -(-len(data) // 4096)
         (folder / "job.img").write_bytes(head.ljust(4096, b"\0") + data)
         os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
-        with open(folder / "out.img", "wb") as out:
-            out.truncate(OUT_UNITS * DISK_UNIT)
+        if out:
+            (folder / "out.img").symlink_to(out.absolute())
+        with open(folder / "out.img", "wb") as disk:
+            disk.truncate(OUT_UNITS * DISK_UNIT)
     except OSError as error:
         raise output_error(folder, error) from error
 
@@ -97,13 +114,58 @@ def _tar(files):
 
 
 def take_results(image, spool):
-    """Unpack what dom0 wrote: nothing at all if it did not come that far."""
-    with open(image, "rb") as stream:
-        if not stream.read(1).strip(b"\0"):
-            return
-        stream.seek(0)
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                name = Path(member.name).name
-                if member.isfile() and name:
-                    (spool / name).write_bytes(tar.extractfile(member).read())
+    """Take what dom0 wrote off the disk: as much as there is, if it did not come to its end.
+
+    Parameters
+    ----------
+    image : Path
+        The disk; removed at the end.
+    spool : Path
+        The folder for ``frames.spool``, ``status``, ``guest.txt``.
+    """
+    try:
+        with open(image, "rb") as stream:
+            _take_files(stream, spool)
+            _take_spool(stream, spool / "frames.spool")
+        image.unlink()
+    except OSError as error:
+        raise output_error(spool, error) from error
+
+
+def _take_files(stream, spool):
+    if not stream.read(1).strip(b"\0"):
+        return
+    stream.seek(0)
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if member.isfile() and name:
+                (spool / name).write_bytes(tar.extractfile(member).read())
+
+
+def _take_spool(stream, path):
+    """Copy the spool. Where it ends only its frames tell: behind it the disk is zero."""
+    stream.seek(SPOOL_AT)
+    head = stream.read(HEADER.size)
+    if not head.startswith(MAGIC):
+        return
+    left = _frames_end(stream, HEADER.unpack(head)[2])
+    stream.seek(SPOOL_AT)
+    with open(path, "wb") as copy:
+        while left and (data := stream.read(min(left, 1 << 20))):
+            copy.write(data)
+            left -= len(data)
+
+
+def _frames_end(stream, header_bytes):
+    """Go from frame to frame; return the length of all of them, bytes."""
+    at = HEADER.size + SUM_BYTES + header_bytes
+    while True:
+        stream.seek(SPOOL_AT + at)
+        head = stream.read(FRAME.size)
+        if not head.startswith(MARKER) or len(head) < FRAME.size:
+            return at
+        _, kind, _, _, length = FRAME.unpack(head)
+        at += FRAME.size + SUM_BYTES + length
+        if kind == END_KIND:
+            return at

@@ -30,6 +30,7 @@ _FLAGS = [
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
 ]
+_READY = b"KIT ready\n"  # what the kit says: a program that has it waits for a mailbox's word
 _HINT = "`pmlkit lab run --list` names the guests"
 
 
@@ -96,11 +97,24 @@ def load(spec, settings=None, progress=None):
         told = {"options": {}, **shipped()[spec]}
         return _bare(spec, FOLDER / "guests" / f"{spec}.c", told, settings)
     path = Path(spec)
-    if path.suffix == ".c" and path.is_file() and "kit.h" in path.read_text(errors="replace"):
+    if path.suffix == ".c" and path.is_file() and uses_kit(path):
         return _bare(path.stem, path, {"summary": f"the user's {path.name}"}, settings)
     if path.is_file() and path.read_bytes()[:4] == b"\x7fELF" and has_pvh_note(path):
-        return LabGuest(path.stem, path, f"the user's {path.name}", cmdline=_words(settings))
+        facts = {"cmdline": _words(settings), "mailbox": _READY in path.read_bytes()}
+        return LabGuest(path.stem, path, f"the user's {path.name}", **facts)
     return _linux(spec, settings, progress)
+
+
+def known_of(region):
+    """Return what is known of a region of a guest's description: pages by kind of access."""
+    plain = {region.get("kind"): region["pages"]}
+    known = region.get("known", plain)
+    return {kind: known[kind] for kind in ("read", "written", "touched") if kind in known}
+
+
+def uses_kit(path):
+    """Whether a C file is for the bare-metal kit."""
+    return '#include "kit.h"' in Path(path).read_text(errors="replace")
 
 
 def _bare(name, source, told, settings):

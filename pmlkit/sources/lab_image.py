@@ -19,7 +19,7 @@ LAB = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
 # AVX-512: Bochs 2.7 miscomputes something of it, and xenstored dies in the C library.
 XEN_CMDLINE = (
     "vga=text-80x25 loglvl=all guest_loglvl=all dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus=1 "
-    "noreboot spec-ctrl=no xpti=no tsc=unstable apicv=0 dom0-cpuid=no-avx512f"
+    "noreboot bootscrub=0 spec-ctrl=no xpti=no tsc=unstable apicv=0 dom0-cpuid=no-avx512f"
 )
 _MODULES = (
     "xen-privcmd",

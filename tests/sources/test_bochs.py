@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,47 @@ def test_each_limit_ends_it(tmp_path, limits, why):
     ):
         machine.wait()
     assert machine.process.poll() is not None
+
+
+def test_an_emulator_that_is_killed_is_said_to_be(tmp_path):
+    dying = emulator("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with (
+        Machine(dying, tmp_path, Limits()) as machine,
+        pytest.raises(GuestError, match=r"the emulator was killed \(SIGKILL\)"),
+    ):
+        machine.wait()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv (util-linux)")
+def test_the_emulator_does_not_outlive_us(tmp_path):
+    program = f"""
+import sys, time
+from pathlib import Path
+from pmlkit.sources.bochs import Bochs, Limits, Machine
+up = Path({str(tmp_path)!r}) / "up"
+sleep = f"import time; open({{str(up)!r}}, 'w').close(); time.sleep(600)"
+machine = Machine(Bochs((sys.executable, "-c", sleep), "", "0"), up.parent, Limits())
+while not up.exists():
+    time.sleep(0.01)
+print(machine.process.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(3000):  # against a hang only
+        state = state_of(pid)
+        if state in (None, "Z"):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the emulator still runs: {state}")
+
+
+def state_of(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
 
 
 def test_a_deadlocked_emulator_is_noticed(tmp_path, monkeypatch):

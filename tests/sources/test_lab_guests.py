@@ -34,6 +34,23 @@ def test_settings_reach_the_command_line():
     assert lab_guests.load("reads", {"levels": "4"}).cmdline == "levels=4"
 
 
+def test_what_is_known_of_a_region():
+    region = {"name": "r", "gfn": 1, "pages": 9}
+    assert lab_guests.known_of(region | {"kind": "written"}) == {"written": 9}
+    assert lab_guests.known_of(region | {"kind": "table"}) == lab_guests.known_of(region) == {}
+    known = {"touched": 5, "written": 2}
+    assert lab_guests.known_of(region | {"known": known}) == known
+
+
+@needs_gcc
+def test_a_program_of_the_kit_is_told_by_what_it_says(tmp_path):
+    built = lab_guests.load("known").kernel
+    assert lab_guests.load(built).mailbox
+    other = tmp_path / "other.elf"
+    other.write_bytes(built.read_bytes().replace(b"KIT ready", b"not ready"))
+    assert not lab_guests.load(other).mailbox
+
+
 def test_an_unknown_option_is_named():
     with pytest.raises(UsageError, match="known has no option levels"):
         lab_guests.load("known", {"levels": "4"})

@@ -10,8 +10,9 @@
  *     }
  *
  * dom0 says through the mailbox which round to run; between rounds the guest touches nothing but the
- * mailbox, its stack and its code. Frames: 256.. code, data and stacks; 512 mailbox;
- * 2048.. page tables; 4096.. the data area, as much as the guest has memory.
+ * mailbox, its stack and its code. Under `pmlkit record` (QEMU, no Xen) each round is a phase.
+ * Frames: 256.. code, data and stacks; 512 mailbox; 2048.. page tables; 4096.. the data area, as
+ * much as the guest has memory.
  */
 #ifndef KIT_H
 #define KIT_H

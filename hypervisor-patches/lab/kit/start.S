@@ -13,13 +13,11 @@
 _start:
         cld
         mov $first_stack_top, %esp
-        sti                     /* Bochs holds back dom0's interrupts as long as IF was never set */
         push %ebx
         call kit_main
 second_start:
         cld
         mov $second_stack_top, %esp
-        sti
         call kit_second
 1:      hlt
         jmp 1b
