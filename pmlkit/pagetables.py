@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page tables in a PML log: which frames they are, the tree they form, what they lead to.
+
+Why a log of writes knows of reads. With EPT accessed and dirty flags on, the processor treats its
+walks of the guest's page tables as writes (Intel SDM, volume 3, section 29.3.5), so the frames of
+the tables on the path of any access, be it a read, are logged: once after each re-arm.
+
+Why nothing escapes. A re-arm clears the dirty flags and ends with INVEPT, so no translation and no
+part of one is cached when a round begins. The first access to a page in the round therefore walks,
+and reads the leaf entry of its page out of a *leaf table* (or, of a large page, out of a
+directory), whose frame is logged if it was not yet. A later access either uses the translation
+that was cached then, or walks again. So **every frame that is touched through page tables in a
+round lies under a table that is logged in that round**, and the accessed flags in the EPT of the
+frames which these tables map (the guided harvest) tell exactly which. What this does not cover:
+
+- frames that the processor touches without a walk: the tables themselves (each is in the log, by
+  the same argument), a guest that has paging off, and with PAE the page of the four entries that
+  are kept in registers (CR3 loads it);
+- an entry that was changed between its use and the end of the round: the frame that it had is no
+  longer to be found under it. The change is a write to the table, so the table is in the log, but
+  what stood in it is lost, unless an earlier snapshot has it;
+- frames that others touch: dom0 through foreign mappings, devices, Xen itself.
+
+Snapshots (`Trace.tables`) say what stood in each logged table at the end of the round, and with it
+the *guest's* accessed flags. Those are sticky: they were set at some time, not in this round.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.kinds import TableFlag, is_page_table, page_table_level
+
+__all__ = [
+    "coverage",
+    "covered",
+    "entries",
+    "expand",
+    "is_marked",
+    "logged",
+    "pack",
+    "spans",
+    "table_frames",
+    "tree",
+    "unique_pairs",
+    "without",
+]
+
+ACCESSED, LEAF, USER = (int(f) for f in (TableFlag.ACCESSED, TableFlag.LEAF, TableFlag.USER))
+PAGES_OF_A_TABLE = 512
+WHOSE = ("user", "all")
+_COLUMNS = ["round", "table", "level", "index", "target", "flags"]
+
+
+def is_marked(trace):
+    """Say whether the log of a trace tells page tables apart (bool)."""
+    return any(len(batch) for batch in trace.pml.iter_entries(["round"], kinds="p"))
+
+
+def logged(trace, start_ns=None, end_ns=None):
+    """Find the page tables in the log, each once per round.
+
+    Parameters
+    ----------
+    trace : Trace
+        A PML log with marks, or an access trace that has one nested in it.
+    start_ns, end_ns : int, optional
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``table`` (gfn), ``level`` (1: leaf) and ``place``: where in the round's log it
+        first is, from 0 (first) to 1, after each re-arm the order of first walks.
+
+    Raises
+    ------
+    NeedsError
+        If there is no log, or if it has entries and no marks.
+    """
+    log = trace.pml.to_pandas(["round", "gfn", "kind"], start_ns=start_ns, end_ns=end_ns)
+    if len(log) and not is_page_table(log["kind"].to_numpy()).any() and not is_marked(trace):
+        what = "marks of page tables"
+        raise NeedsError(trace, what, "log it with --page-tables mark, or see pagetables_infer")
+    number = log.groupby("round").cumcount()
+    size = log.groupby("round")["gfn"].transform("size")
+    log["place"] = number / np.maximum(size - 1, 1)
+    tables = log[is_page_table(log["kind"].to_numpy())].drop_duplicates(["round", "gfn"])
+    level = page_table_level(tables["kind"])
+    found = tables.assign(level=level).rename(columns={"gfn": "table"})
+    return found[["round", "table", "level", "place"]].reset_index(drop=True)
+
+
+def entries(trace, start_ns=None, end_ns=None):
+    """Read the snapshots.
+
+    Parameters
+    ----------
+    trace : Trace
+    start_ns, end_ns : int, optional
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``table``, ``level``, ``index``, ``target``, ``flags`` (`kinds.TableFlag`).
+
+    Raises
+    ------
+    NeedsError
+        If the trace has no snapshots.
+    """
+    if not trace.pml.has_tables:
+        what = "snapshots of its page tables"
+        raise NeedsError(trace, what, "log it with --snapshots, or count tables: method leaves")
+    batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
+    parts = [batch.to_pandas() for batch in batches]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
+
+
+def tree(trace, number=None):
+    """Return the tree that the snapshots show: who leads to whom.
+
+    Parameters
+    ----------
+    trace : Trace
+    number : int, optional
+        Look at the tables of this round; default: each table as it was seen last.
+
+    Returns
+    -------
+    DataFrame
+        A row per table: ``table``, ``level``, ``parents`` (entries of other tables which lead to
+        it: several address spaces may share a table; 0 for a root), ``parent`` (one of them, -1 if
+        there is none), ``present``, ``accessed`` (its entries), ``leaf`` (those that map a page).
+    """
+    rows = entries(trace)
+    last = rows.groupby("table")["round"].transform("max") if number is None else number
+    rows = rows[rows["round"] == last]
+    inner = rows[(rows["flags"] & LEAF) == 0]
+    inner = inner[inner["target"].isin(rows["table"].unique())]
+    parents = inner.groupby("target")["table"].agg(["size", "first"])
+    found = _counts(rows, ["table", "level"])
+    found["parents"] = found["table"].map(parents["size"]).fillna(0).astype("int64")
+    found["parent"] = found["table"].map(parents["first"]).fillna(-1).astype("int64")
+    return found[["table", "level", "parents", "parent", "present", "accessed", "leaf"]]
+
+
+def coverage(trace, start_ns=None, end_ns=None):
+    """Say of each snapshot what it covers.
+
+    Returns
+    -------
+    DataFrame
+        A row per (round, table): ``round``, ``table``, ``level``; of its entries the ``present``,
+        ``accessed``, ``leaf`` and ``accessed_leaf`` ones; ``pages`` mapped and ``accessed_pages``.
+    """
+    rows = entries(trace, start_ns, end_ns)
+    rows = rows.assign(pages=spans(rows) * ((rows["flags"] & LEAF) != 0))
+    return _counts(rows, ["round", "table", "level"])
+
+
+def _counts(rows, by):
+    flags = rows["flags"].to_numpy()
+    used = (flags & ACCESSED) != 0
+    leaf = (flags & LEAF) != 0
+    columns = {"present": 1, "accessed": used, "leaf": leaf, "accessed_leaf": used & leaf}
+    if "pages" in rows:
+        columns |= {"pages": rows["pages"], "accessed_pages": rows["pages"] * used}
+    return rows[by].assign(**columns).groupby(by, as_index=False).sum()
+
+
+def spans(rows):
+    """Return how many frames each entry maps if it is a leaf (int64): 1, 512, 1024 or 262144.
+
+    Only a guest without PAE has tables of 1024 entries, and large pages of 4 MiB.
+    """
+    level = rows["level"].to_numpy(np.int64)
+    small = np.int64(PAGES_OF_A_TABLE) ** np.maximum(level - 1, 0)
+    return np.where(level == 2, 1024, small) if _without_pae(rows) else small
+
+
+def _without_pae(rows):
+    """Whether the tables have 1024 entries: seen in an index, or in large pages 4 MiB apart."""
+    if len(rows) == 0 or rows["level"].max() > 2:
+        return False
+    if rows["index"].max() >= PAGES_OF_A_TABLE:
+        return True
+    large = rows[(rows["level"] == 2) & ((rows["flags"] & LEAF) != 0)]
+    return len(large) > 1 and not (large["target"] % 1024).any()
+
+
+def covered(rows, accessed=True, whose="user", large=True):
+    """Expand snapshots into the frames which their entries map.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From `entries`.
+    accessed : bool
+        Only entries whose accessed flag is set.
+    whose : {"user", "all"}
+        The entries that a user's program may use, or all. The flag says nothing in a supervisor's
+        entries: Linux makes them with the flag set, and maps all memory once more by them (the
+        direct map), mostly in large pages; expanded, they would say that all memory is used.
+        Where no entry has the flag ``USER`` there are no programs, and "user" means all.
+    large : bool
+        Large pages too, all frames of each.
+
+    Returns
+    -------
+    rounds : ndarray of int64, shape (frames,)
+    gfns : ndarray of uint64, shape (frames,)
+        Each (round, gfn) once, however many entries of however many tables map it.
+    """
+    keep = _chosen(rows, accessed, whose, large)
+    chosen, counts = rows[keep], spans(rows)[keep]
+    first = np.repeat(chosen["target"].to_numpy(np.uint64), counts)
+    rounds = np.repeat(chosen["round"].to_numpy(np.int64), counts)
+    offsets = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return unique_pairs(rounds, first + offsets.astype(np.uint64))
+
+
+def _chosen(rows, accessed, whose, large):
+    if whose not in WHOSE:
+        raise UsageError(f"whose is {whose!r}: say {' or '.join(WHOSE)}")
+    flags, level = (rows[name].to_numpy() for name in ("flags", "level"))
+    keep = (flags & LEAF) != 0
+    if accessed:
+        keep &= (flags & ACCESSED) != 0
+    if not large:
+        keep &= level == 1
+    if whose == "user" and (flags & USER).any():
+        keep &= (flags & USER) != 0
+    return keep
+
+
+def pack(rounds, gfns):
+    """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order."""
+    return (np.asarray(rounds).astype(np.uint64) << np.uint64(40)) | np.asarray(gfns, np.uint64)
+
+
+def unique_pairs(rounds, gfns):
+    """Return each pair of round and frame once, sorted by round and frame."""
+    pairs = np.unique(pack(rounds, gfns))
+    rounds = (pairs >> np.uint64(40)).astype(np.int64)
+    return rounds, pairs & np.uint64((1 << 40) - 1)
+
+
+def without(rounds, gfns, other_rounds, other_gfns):
+    """Leave out the pairs of round and frame that are among others (arrays of equal length)."""
+    keep = ~np.isin(pack(rounds, gfns), pack(other_rounds, other_gfns))
+    return rounds[keep], gfns[keep]
+
+
+def expand(trace, rounds, gfns, region=None, start_ns=None, end_ns=None):
+    """Put what the logged tables lead to in the tables' place: `page_tables` = "expand".
+
+    Parameters
+    ----------
+    trace : Trace
+        A PML log with marks and snapshots.
+    rounds, gfns : arrays, shape (entries,)
+        The log's data entries that are selected.
+    region, start_ns, end_ns
+        As in `Trace.iter_entries`.
+
+    Returns
+    -------
+    rounds, gfns : ndarrays of int64 and uint64
+        Both together, by round; no frame that is known to be a table in its round.
+    """
+    rows = entries(trace, start_ns, end_ns)
+    more = covered(rows)
+    if region is not None:
+        keep = np.isin(more[1], trace.frames(region))
+        more = more[0][keep], more[1][keep]
+    both = unique_pairs(np.concatenate((rounds, more[0])), np.concatenate((gfns, more[1])))
+    return without(*both, *table_frames(trace, rows, start_ns, end_ns))
+
+
+def table_frames(trace, rows=None, start_ns=None, end_ns=None):
+    """Return (rounds, gfns) of the page tables: marked in the log, or in a snapshot.
+
+    A table that is made within a round is logged as data, and known at the round's end.
+    """
+    known = logged(trace, start_ns, end_ns)[["round", "table"]]
+    if rows is not None:
+        known = pd.concat([known, rows[["round", "table"]].drop_duplicates()])
+    return known["round"].to_numpy(np.int64), known["table"].to_numpy(np.uint64)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guided harvest against the full scan: what each found, what is left over, what it cost.
+
+The guided harvest reads, at the end of a round, the EPT accessed flags of the frames that the
+logged tables map, and of the logged frames themselves (`pmlkit.pagetables` argues why these are
+all). The scan reads the flags of all memory. Both in one round, the guided harvest first, the scan
+finds what the other left: nothing, or the exceptions.
+
+Relatives, of which only the abstracts were read: HMM-V (arXiv 2209.13111) "tracks memory accesses
+through page table manipulation, but reduces the cost by leveraging" PML and a multi-level queue,
+and so does vTMM (EuroSys'23, doi 10.1145/3552326.3587449), both for memory tiering. They may well
+direct their scans by it. What is shown here is the argument for completeness, the comparison with
+the scan frame by frame, and working sets under Xen.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import pagetables
+from pmlkit.errors import NeedsError
+from pmlkit.kinds import is_page_table
+
+__all__ = ["CAUSES", "costs", "equality", "leftovers", "model_costs"]
+
+CAUSES = {
+    "table": "a page table that was not in the log when the round ended",
+    "changed": "its entry was removed in the round: an earlier snapshot of a logged table has it",
+    "shared": "a page shared with Xen or dom0, not in the guest's memory map",
+    "missed": "a table that was not logged maps it: this must not be",
+    "unmapped": "no snapshot maps it: used without paging, or by dom0, a device or Xen",
+}
+
+
+def equality(trace):
+    """Compare both harvests round by round.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace whose batches say ``guided`` and ``scan``.
+
+    Returns
+    -------
+    DataFrame
+        Per round: ``round``, ``guided`` and ``left`` (frames), ``tables`` (page tables in the
+        log), and a column for each of `CAUSES` that occurs.
+
+    Raises
+    ------
+    NeedsError
+        If there are no rounds with both.
+    """
+    sizes = _sizes(trace)
+    if not {"guided", "scan"} <= set(sizes.columns):
+        raise NeedsError(trace, "round with both harvests", "log it with --guided --accessed")
+    table = pd.DataFrame({"guided": sizes["guided"], "left": sizes["scan"]})
+    tables = pagetables.logged(trace).groupby("round").size()
+    table["tables"] = tables.reindex(table.index, fill_value=0)
+    causes = leftovers(trace).pivot_table(index="round", columns="cause", aggfunc="size")
+    table = table.join(causes.reindex(table.index, fill_value=0).fillna(0).astype("int64"))
+    return table.reset_index()
+
+
+def _sizes(trace):
+    batches = trace.batches
+    kept = batches[batches["reason"].isin(["guided", "scan"])]
+    return kept.pivot_table(index="round", columns="reason", values="entries", aggfunc="sum")
+
+
+def leftovers(trace):
+    """Say of each frame that only the scan found why the guided harvest had not.
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``gfn``, ``cause`` (of `CAUSES`).
+    """
+    scans = trace.batches.loc[trace.batches["reason"] == "scan", "batch"]
+    frames = trace.to_pandas(["round", "batch", "gfn"])
+    left = frames[frames["batch"].isin(scans)][["round", "gfn"]].reset_index(drop=True)
+    left["cause"] = "unmapped"
+    if len(left) == 0:
+        return left
+    rows = pagetables.entries(trace) if trace.has_tables else None
+    if rows is not None:
+        for name, inside in _mapped(trace, rows, left).items():
+            left.loc[inside, "cause"] = name
+    tables = np.isin(left["gfn"], pagetables.table_frames(trace, rows)[1])
+    left.loc[tables, "cause"] = "table"
+    left.loc[_outside(trace, left["gfn"].to_numpy()), "cause"] = "shared"
+    return left
+
+
+def _mapped(trace, rows, left):
+    """Return masks: mapped at some time by any table; by one that was logged in the round."""
+    wanted = left["gfn"].unique()
+    rounds, gfns = pagetables.covered(rows, accessed=False, whose="all")
+    keep = np.isin(gfns, wanted)
+    at_all = np.isin(left["gfn"], gfns[keep])
+    small = rows[np.isin(rows["target"], wanted) & (rows["level"] == 1)]
+    logged = pagetables.logged(trace)
+    under = left.merge(small[["table", "target"]], left_on="gfn", right_on="target")
+    under = under.merge(logged[["round", "table"]], on=["round", "table"])
+    changed = np.isin(
+        pagetables.pack(left["round"], left["gfn"]),
+        pagetables.pack(under["round"], under["gfn"]),
+    )
+    return {"missed": at_all & ~changed, "changed": changed}
+
+
+def _outside(trace, gfns):
+    ram = [r for r in trace.meta.memory_map if r["type"] in ("usable", "ram", "RAM")]
+    if not ram:
+        return np.zeros(len(gfns), bool)
+    inside = [(gfns >= r["start"] // 4096) & (gfns < -(-r["end"] // 4096)) for r in ram]
+    return ~np.logical_or.reduce(inside)
+
+
+def costs(trace):
+    """Return what each round's harvests cost, as Xen measured it.
+
+    Returns
+    -------
+    DataFrame
+        Per round: ``round``, the time-stamp counts (in the lab: instructions) of finding the page
+        tables (``walk_tsc``), of their snapshots, of re-arming and of both harvests
+        (``guided_tsc``, ``scan_tsc``); the tables, entries and frames looked at; and, of the log,
+        ``logged`` entries, ``logged_tables`` of them, and ``exits``.
+
+    Raises
+    ------
+    NeedsError
+        If the trace does not have them.
+    """
+    told = trace.pml.meta.overheads.get("rounds") or trace.meta.overheads.get("rounds")
+    if not told:
+        raise NeedsError(trace, "costs of its rounds", "log it with a Xen of the newest patches")
+    rounds = [{"round": number, **numbers} for number, numbers in enumerate(told)]
+    return pd.DataFrame(rounds).merge(_of_the_log(trace.pml), on="round")
+
+
+def _of_the_log(pml):
+    log = pml.to_pandas(["round", "kind"])
+    tables = log["round"][is_page_table(log["kind"].to_numpy())].value_counts()
+    rounds = pml.rounds["round"].astype("int64")
+    logged = log["round"].value_counts().reindex(rounds, fill_value=0).to_numpy()
+    found = pd.DataFrame({"round": rounds, "logged": logged})
+    found["logged_tables"] = tables.reindex(rounds, fill_value=0).to_numpy()
+    return found.assign(exits=pml.rounds["exits"].to_numpy())
+
+
+def model_costs(measured, memory_bytes):
+    """Extrapolate both harvests' costs to other memory sizes, from measured rounds.
+
+    The scan reads a flag per frame of memory: a straight line through the measured sizes (least
+    squares). The guided harvest reads the flags under the tables that were logged, whose number
+    is the working set's and not memory's: the mean of what was measured.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        ``memory_bytes``, ``scan_tsc``, ``guided_tsc``: of the same working set in several sizes.
+    memory_bytes : array of int
+
+    Returns
+    -------
+    DataFrame
+        ``memory_bytes``, ``scan_tsc``, ``guided_tsc``, ``pages``.
+    """
+    pages = np.asarray(memory_bytes, np.int64) // 4096
+    known = measured["memory_bytes"].to_numpy() / 4096
+    slope, start = np.polyfit(known, measured["scan_tsc"].to_numpy(), 1)
+    return pd.DataFrame(
+        {
+            "memory_bytes": np.asarray(memory_bytes, np.int64),
+            "pages": pages,
+            "scan_tsc": slope * pages + max(start, 0),
+            "guided_tsc": np.full(len(pages), measured["guided_tsc"].mean()),
+        }
+    )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates of reads held against the truth, as tables: by round, by phase, beside what others say.
+
+The truth is the harvest of accessed flags of the same rounds. Published numbers were measured or
+simulated by their authors, on other machines: they stand in columns of their own.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import reads
+
+__all__ = ["NAMES", "PUBLISHED", "beside_published", "by_phase", "compare", "overall", "published"]
+
+NAMES = {
+    "written": "PML alone",
+    "leaves": "(a) 512 per leaf table",
+    "present": "(b) present entries",
+    "accessed": "(c) accessed entries",
+    "density": "(d) density",
+    "guided": "(e) guided harvest",
+}
+SOURCE = "Bitchebe et al., arXiv 2001.09991 and its published data"
+EVERY = 4
+# MB of a buffer of 400 MB; read phase and write phase of RRWW.
+PUBLISHED = (
+    ("PML", "real", 8.2, 8.2, 308.0, 410.0),
+    ("PRL", "simulated", 401.0, 410.0, 401.0, 410.0),
+    ("VMware sampling", "real", 184.0, 492.0, 184.0, 492.0),
+)
+
+
+def compare(trace, methods=("written", "leaves", "present", "accessed"), model=None, rounds=None):
+    """Estimate every round by several methods, beside the truth.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace of harvests with its log.
+    methods : sequence of str
+        Of `pmlkit.reads.METHODS`.
+    model : pmlkit.reads_density.DensityModel, optional
+        For ``density``; default: learnt from `rounds` of this trace.
+    rounds : iterable of int, optional
+        Rounds whose harvest ``density`` may look at; they are left out of its rows. Default: one
+        in four or, with a model, all (of which it looks at earlier ones only).
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``phase``, ``method``, ``pages``, ``low``, ``high``, ``truth``, ``written``,
+        ``error`` (pages over truth, less 1), ``inside`` (truth within the interval), ``missed``
+        (share of the truth that PML alone misses). Rounds without any truth are left out.
+    """
+    truth = reads.estimate(trace, "harvest")["pages"].to_numpy()
+    parts = [_one(trace, method, truth, model, rounds) for method in methods]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _one(trace, method, truth, model, rounds):
+    seen = set()
+    if method == "density":
+        from pmlkit import reads_density
+
+        if rounds is None and model is None:
+            rounds = range(0, trace.n_rounds, EVERY)
+        found = reads_density.estimate(trace, model, rounds=rounds)
+        seen = set(rounds or ())
+    else:
+        found = reads.estimate(trace, method)
+    found = found.assign(round=np.arange(len(found)), method=method, truth=truth)
+    found = found[(truth > 0) & ~found["round"].isin(seen)]
+    found["error"] = found["pages"] / found["truth"] - 1
+    found["inside"] = (found["low"] <= found["truth"]) & (found["truth"] <= found["high"])
+    found["missed"] = 1 - found["written"] / found["truth"]
+    names = ["round", "phase", "method", "pages", "low", "high", "truth", "written"]
+    return found[[*names, "error", "inside", "missed", "why"]]
+
+
+def by_phase(compared):
+    """Sum up `compare` by phase and method.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``; in percent:
+        ``missed`` by PML alone, ``mape`` (mean absolute error), ``bias`` (mean error), ``inside``
+        (rounds whose truth lies in the interval).
+    """
+    return _summed(compared, ["phase", "method"])
+
+
+def overall(compared, by=("method",)):
+    """Sum up `compare` over all rounds; the columns of `by_phase`, with the ``median`` error."""
+    return _summed(compared, list(by))
+
+
+def _summed(compared, by):
+    rows = compared.assign(
+        size=compared["error"].abs() * 100,
+        truth_mib=compared["truth"] / 256,
+        pages_mib=compared["pages"] / 256,
+    )
+    groups = rows.groupby(by, sort=False)
+    table = pd.DataFrame(
+        {
+            "rounds": groups.size(),
+            "truth": groups["truth_mib"].mean(),
+            "estimate": groups["pages_mib"].mean(),
+            "missed": groups["missed"].mean() * 100,
+            "mape": groups["size"].mean(),
+            "median": groups["size"].median(),
+            "bias": groups["error"].mean() * 100,
+            "inside": groups["inside"].mean() * 100,
+        }
+    )
+    return table.reset_index().round(2)
+
+
+def published():
+    """Return what has been published of RRWW: MB of a buffer of 400, from the source named."""
+    names = ["technique", "how", "read_low", "read_high", "write_low", "write_high"]
+    return pd.DataFrame(PUBLISHED, columns=names).assign(source=SOURCE)
+
+
+def beside_published(compared, buffer_pages, reading=("read1", "read2"), writing=("write1",)):
+    """Put the shares of the buffer that each method finds beside the published ones.
+
+    Parameters
+    ----------
+    compared : DataFrame
+        From `compare`, of a trace of rrww.
+    buffer_pages : int
+    reading, writing : sequences of str
+        The phases that only read, and that write.
+
+    Returns
+    -------
+    DataFrame
+        ``technique``, then percent of the buffer in read and in write phases: measured in the lab
+        (``lab_read``, ``lab_write``), published and real (``real_read``, ``real_write``),
+        published and simulated (``simulated_read``, ``simulated_write``). Beyond 100: the guest
+        uses more than the buffer.
+    """
+    rows = [_lab_row(rows, name, buffer_pages, reading, writing) for name, rows in _named(compared)]
+    rows += [_published_row(*row) for row in PUBLISHED]
+    order = ["technique"] + [f"{h}_{p}" for h in ("lab", "real", "simulated") for p in _PHASES]
+    return pd.DataFrame(rows).reindex(columns=order)
+
+
+_PHASES = ("read", "write")
+
+
+def _named(compared):
+    truth = compared.drop_duplicates("round").assign(pages=lambda rows: rows["truth"])
+    yield "harvest (truth)", truth
+    for method, rows in compared.groupby("method", sort=False):
+        yield NAMES.get(method, method), rows
+
+
+def _lab_row(rows, name, buffer_pages, reading, writing):
+    share = {
+        kind: rows.loc[rows["phase"].isin(phases), "pages"].mean() / buffer_pages * 100
+        for kind, phases in (("lab_read", reading), ("lab_write", writing))
+    }
+    return {"technique": name, **{kind: round(value, 1) for kind, value in share.items()}}
+
+
+def _published_row(technique, how, *mb):
+    low_high = zip(mb[::2], mb[1::2], strict=True)
+    read, write = (
+        f"{low / 4:.0f}" if low == high else f"{low / 4:.0f}-{high / 4:.0f}"
+        for low, high in low_high
+    )
+    return {"technique": technique, f"{how}_read": read, f"{how}_write": write}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the notebook on reads shows of the lab's experiments (`pmlkit.reads_lab`): small tables."""
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import reads_guided, reads_lab, reads_table
+from pmlkit.errors import NeedsError
+
+__all__ = ["beside_published", "costs", "equality", "errors", "hotness_scores", "logging_costs"]
+
+_SHOWN = ("written", "leaves", "present", "accessed", "density")
+MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
+
+
+def beside_published(trace, compared):
+    """Return `reads_table.beside_published` of a run of rrww; of another guest an empty table."""
+    if "buffer" not in set(trace.regions["name"]):
+        return reads_table.published().head(0)
+    return reads_table.beside_published(compared, len(trace.frames("buffer")))
+
+
+def errors(methods=_SHOWN):
+    """Return errors over the Linux guests' phases, as they were when the tables were made.
+
+    Returns
+    -------
+    DataFrame
+        ``guest``, ``group``, ``method``; means over its rounds of ``missed``, ``mape``, ``bias``
+        and ``inside`` (percent), and ``median``, the median over the phases' medians.
+    """
+    table = reads_lab.load("errors")
+    table = table[table["method"].isin(methods) & ~table["group"].isin(["bare", "memory"])]
+    keys = ["guest", "group", "method"]
+    weighted = table.assign(
+        **{n: table[n] * table["rounds"] for n in ("missed", "mape", "bias", "inside")}
+    )
+    groups = weighted.groupby(keys, sort=False)
+    found = groups[["missed", "mape", "bias", "inside"]].sum().div(groups["rounds"].sum(), axis=0)
+    found["median"] = table.groupby(keys, sort=False)["median"].median()
+    return found.round(1).reset_index()
+
+
+def equality():
+    """Return, per guest, the frames that both harvests found and those left to the scan."""
+    table = reads_lab.load("equality")
+    causes = [name for name in reads_guided.CAUSES if name in table.columns]
+    sums = (
+        table[["guided", "left", *causes]]
+        .fillna(0)
+        .astype(np.int64)
+        .groupby(table["guest"], sort=False)
+        .sum()
+    )
+    sums.insert(0, "rounds", table.groupby("guest", sort=False).size())
+    return sums.reset_index()
+
+
+def costs():
+    """Return measured and modelled costs of the experiments on memory, for `harvest_costs`."""
+    table = reads_lab.load("costs")
+    table = table[table["group"] == "memory"].astype({"memory_bytes": np.int64})
+    if table.empty:
+        raise NeedsError("reads-lab", "experiments on memory", "run: python -m pmlkit.reads_lab")
+    later = table[table["round"].astype(int) > 0]
+    # Without knowing which frames are tables there is no guided harvest: that is part of its cost.
+    later = later.assign(guided_tsc=later["guided_tsc"] + later["walk_tsc"])
+    numbers = ["guided_tsc", "scan_tsc"]
+    measured = later.groupby("memory_bytes")[numbers].mean().reset_index()
+    return measured, reads_guided.model_costs(measured, MODELLED_BYTES)
+
+
+def logging_costs():
+    """Return what page tables add to the log, and the instructions of a round: means per guest.
+
+    Returns
+    -------
+    DataFrame
+        ``guest``, ``memory`` (MiB), ``logged`` entries a round, ``tables`` of them, ``exits`` (log
+        full) a round; thousands of instructions a round for finding the page tables (``find``),
+        snapshots, re-arming, the ``guided`` harvest and the ``scan`` of all memory.
+    """
+    table = reads_lab.load("costs")
+    means = table.groupby("guest", sort=False).mean(numeric_only=True)
+    kilo = {"find": "walk", "snapshots": "tables", "rearm": "rearm", "guided": "guided"}
+    found = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
+    found["tables"], found["exits"] = means["logged_tables"], means["exits"]
+    for name, column in {**kilo, "scan": "scan"}.items():
+        found[name] = means[f"{column}_tsc"] / 1e3
+    return found.round(1).reset_index()
+
+
+def hotness_scores():
+    """Return the scores of the rankings of hot regions, a row per guest and way."""
+    return reads_lab.load("hotness").round(2)

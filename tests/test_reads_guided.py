@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guided harvest against the scan, and what its leftovers are put down to."""
+
+import pandas as pd
+import pytest
+from pagetable_guest import Guest, write_trace
+
+from pmlkit import reads_guided
+from pmlkit.errors import NeedsError
+
+
+def some_guest():
+    guest = Guest()
+    root = guest.space()
+    for page in range(40):
+        guest.map(root, page, 700 + page)
+    for page in range(20):
+        guest.read(root, page)
+    guest.write(root, 30)
+    guest.close_round()
+    guest.read(root, 1)
+    guest.close_round()
+    return guest, root
+
+
+def test_equal_harvests_leave_nothing(tmp_path):
+    guest, _ = some_guest()
+    table = reads_guided.equality(write_trace(tmp_path / "g.trace", guest, left={}))
+    assert table["left"].tolist() == [0, 0]
+    assert table["guided"].tolist() == [25, 5] and table["tables"].tolist() == [4, 4]
+
+
+def test_each_leftover_has_its_cause(tmp_path):
+    guest, root = some_guest()
+    guest.read(root, 5)
+    guest.unmap(root, 5)  # used, and its entry removed in the same round
+    guest.touched |= {90_000, (1 << 26) + 1}  # dom0's doing; a page beyond the memory map
+    guest.close_round()
+    left = {2: {705, 90_000, (1 << 26) + 1}, 1: {root}}
+    ram = [{"start": 0, "end": 16 << 30, "type": "usable"}]
+    trace = write_trace(tmp_path / "g.trace", guest, left=left, memory_map=ram)
+    found = reads_guided.leftovers(trace)
+    causes = dict(zip(found["gfn"], found["cause"], strict=True))
+    assert causes == {
+        root: "table",
+        705: "changed",
+        90_000: "unmapped",
+        (1 << 26) + 1: "shared",
+    }
+    assert set(causes.values()) <= set(reads_guided.CAUSES)
+    table = reads_guided.equality(trace)
+    assert table["left"].tolist() == [0, 1, 3]
+    assert table[["table", "changed"]].values.tolist() == [[0, 0], [1, 0], [0, 1]]
+
+
+def test_a_page_under_a_table_that_was_not_logged_is_named(tmp_path):
+    guest, root = some_guest()
+    guest.touched.add(707)
+    guest.close_round()
+    trace = write_trace(tmp_path / "g.trace", guest, left={2: {707}})
+    assert reads_guided.leftovers(trace)["cause"].tolist() == ["missed"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    trace = write_trace(tmp_path / "g.trace", some_guest()[0])
+    with pytest.raises(NeedsError, match="both harvests"):
+        reads_guided.equality(trace)
+    with pytest.raises(NeedsError, match="costs"):
+        reads_guided.costs(trace)
+
+
+def test_costs_are_read_and_modelled(tmp_path):
+    told = [{"round": 0, "guided_tsc": 7, "scan_tsc": 9}]
+    trace = write_trace(tmp_path / "g.trace", some_guest()[0], overheads={"rounds": told})
+    (row,) = reads_guided.costs(trace).to_dict("records")
+    assert row == told[0] | {"logged": 5, "logged_tables": 4, "exits": 0}
+    sizes = [1 << 26, 1 << 27, 1 << 28]
+    measured = pd.DataFrame(
+        {"memory_bytes": sizes, "scan_tsc": [s // 4096 * 20 + 5000 for s in sizes]}
+    ).assign(guided_tsc=[900, 1000, 1100])
+    model = reads_guided.model_costs(measured, [1 << 28, 1 << 40])
+    assert model["scan_tsc"].tolist() == pytest.approx([65536 * 20 + 5000, (1 << 28) * 20 + 5000])
+    assert model["guided_tsc"].tolist() == [1000, 1000]
