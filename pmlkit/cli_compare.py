@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``pmlkit compare``: techniques on recorded VMs, one table."""
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+from click import IntRange
+
+from pmlkit.cli_options import as_json, example, option, output
+from pmlkit.errors import TraceNotFound, UsageError
+
+_EXAMPLES = example(
+    "pmlkit compare data/redis.trace --window 1s",
+    "pmlkit compare h.trace --techniques pml,vmware,damon --seeds 20 --json",
+    "pmlkit compare experiments/compare.yaml --jobs 2 -o results/compare",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("traces", nargs=-1, type=click.Path(), metavar="[TRACE | EXPERIMENT.yaml]...")
+@option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
+@option("--techniques", help="Names out of --list, with commas between.  [default: all]")
+@option("--window", default=None, help="T of the yardstick, W(t, T).  [default: 1s]")
+@option("--time-scale", "scale", default=None, help="What published intervals are multiplied by; "
+        "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip
+@option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
+        "[default: 5]")  # fmt: skip
+@option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
+@option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
+@option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
+@output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
+@as_json
+def compare(traces, list_them, published, record, output, jobs, as_json, **how):
+    """Score every technique on recorded VMs by the same yardstick.
+
+    Each TRACE is an access trace, or the name of a bundled one; an EXPERIMENT.yaml names several.
+    Errors are in percent of W(t, T), steps in windows T.
+    """
+    if list_them:
+        return _list(as_json)
+    if not traces:
+        raise UsageError("name a TRACE, or an EXPERIMENT.yaml (`pmlkit compare --help`)")
+    given = {name: value for name, value in how.items() if value is not None}
+    paths, plans = _resolve(traces, given, record)
+    folder = Path(output) if output else None
+    if published:
+        return _published(paths, folder, as_json)
+    for window, plan in plans.items():
+        into = folder / f"T-{window}" if folder and len(plans) > 1 else folder
+        _compare(paths, plan, jobs, into, as_json)
+
+
+def _compare(paths, plan, jobs, folder, as_json):
+    from pmlkit import compare as batch
+    from pmlkit import compare_tables, report, report_compare
+
+    with report_compare.counting("comparing", _steps(paths, plan, jobs), quiet=as_json) as tick:
+        found = batch.compare(paths, plan, jobs, tick)
+    if folder:
+        with report.busy("drawing", quiet=as_json):
+            compare_tables.save(found, folder)
+    if as_json:
+        click.echo(json.dumps(batch.as_dict(found), indent=2))
+    else:
+        for title, sheet in compare_tables.sheets(found).items():
+            report_compare.sheet(sheet, title)
+        click.echo(f"\n{found.caption}.")
+
+
+def _steps(paths, plan, jobs):
+    return len(paths) * (len(plan.names) if jobs == 1 or len(paths) == 1 else 1)
+
+
+def _resolve(traces, given, record):
+    """Turn the arguments into paths of traces, and the plans to run on them by name."""
+    paths, points = [], [{}]
+    for trace in traces:
+        if Path(trace).suffix not in (".yaml", ".yml"):
+            paths.append(_path(trace, "", record))
+            continue
+        from pmlkit.batch_schema import load
+
+        entries = [entry for entry in load(trace).runs if entry.notebook.startswith("04_")]
+        if not entries:
+            raise UsageError(f"{trace} runs no notebook 04: name another experiment")
+        points = [point for entry in entries for point in entry.points]
+        told = [(name, how) for entry in entries for name, how, _ in entry.traces]
+        paths += [_path(name, how, record) for name, how in told]
+    paths = list(dict.fromkeys(paths))
+    return paths, dict(_plan(point, given) for point in points)
+
+
+def _path(name, made_by, record):
+    """Find a trace; make it if it is not there, and that was asked for."""
+    from pmlkit.compare import located
+
+    path = located(name)
+    if made_by and not path.exists():
+        if not record:
+            raise TraceNotFound(name, f"say --record, or make it with `{made_by}`")
+        from pmlkit.cli import cli
+
+        click.echo(f"{name}: {made_by}", err=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cli.main(shlex.split(made_by)[1:], prog_name="pmlkit", standalone_mode=False)
+    return path
+
+
+def _plan(point, given):
+    """Make the plan of a grid point, what was given on the command line going first."""
+    from pmlkit import compare
+
+    told = {**point, **given}
+    unknown = set(told) - {"window", "techniques", "scale", "seeds"}
+    if unknown:
+        raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
+    return str(told.get("window", "1s")), compare.plan(**told)
+
+
+def _published(paths, folder, as_json):
+    from pmlkit import report, report_compare
+    from pmlkit.tables import table
+    from pmlkit.techniques import published
+
+    with report.busy("looking at them as published", quiet=as_json):
+        found = published.reproduce(paths)
+    if folder:
+        table(found, folder / "published", published.CAPTION)
+    if as_json:
+        click.echo(found.to_json(orient="records", indent=2))
+    else:
+        report_compare.sheet(found, published.CAPTION)
+        for sentence in published.DEVIATIONS:
+            click.echo(f"- {sentence}")
+
+
+def _list(as_json):
+    from pmlkit.techniques import TECHNIQUES
+
+    facts = {
+        name: {
+            "title": technique.title,
+            "source": technique.source,
+            "needs": sorted(need.value for need in technique.needs),
+            "parameters": technique.parameters(),
+        }
+        for name, technique in TECHNIQUES.items()
+    }
+    if as_json:
+        return click.echo(json.dumps(facts, indent=2, default=str))
+    for name, told in facts.items():
+        click.echo(f"{name:16} {told['title']}: {told['source']}")

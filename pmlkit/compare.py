@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All techniques on recorded VMs, scored by one yardstick: the batch, and its tables."""
+
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+import pmlkit
+from pmlkit import techniques
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.techniques import scores
+from pmlkit.techniques.runs import time_scale
+from pmlkit.units import format_ns, parse_duration_ns
+
+__all__ = ["Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes
+    ----------
+    window : str
+        T of the yardstick, which the techniques are asked for.
+    techniques : tuple of str
+        Names; empty: all.
+    scale : "auto" or float
+        `pmlkit.techniques.runs.time_scale`.
+    seeds : int
+        Runs of a technique that draws random numbers.
+    """
+
+    window: str = "1s"
+    techniques: tuple = ()
+    scale: object = "auto"
+    seeds: int = 5
+
+    def __post_init__(self):
+        parse_duration_ns(self.window)
+        for name in self.techniques:
+            techniques.make(name)
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise UsageError(f"seeds is {self.seeds!r}: give a whole number, 1 or more")
+
+    @property
+    def names(self):
+        return self.techniques or tuple(techniques.TECHNIQUES)
+
+
+def plan(window="1s", techniques="all", scale="auto", seeds=5):
+    """Make a plan of what people write.
+
+    Parameters
+    ----------
+    window : str
+    techniques : str or sequence of str
+        ``"all"``, or names; a text has commas between them.
+    scale : "auto" or float
+    seeds : int
+
+    Returns
+    -------
+    Plan
+    """
+    if isinstance(techniques, str):
+        techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
+    try:
+        scale = scale if scale == "auto" else float(scale)
+    except ValueError:
+        raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
+    if scale != "auto" and not scale > 0:
+        raise UsageError(f"the time scale is {scale:g}: give more than 0")
+    return Plan(window, tuple(techniques), scale, seeds)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Attributes
+    ----------
+    plan : Plan
+    scores : DataFrame
+        A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
+        ``mae``, ``mape`` and ``mape_ci`` (half of its 95 % interval over seeds), ``p95``, ``says``,
+        ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (never followed),
+        ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``, ``missing`` (why
+        it could not run, or empty), ``notes``.
+    estimates : DataFrame
+        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``.
+    truth : DataFrame
+        ``trace``, ``t_ns``, ``pages``: W(t, T).
+    steps : DataFrame
+        ``trace``, ``technique``, and `scores.reactivity` of the first seed.
+    events : DataFrame
+        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``ns``.
+    """
+
+    plan: Plan
+    scores: pd.DataFrame
+    estimates: pd.DataFrame
+    truth: pd.DataFrame
+    steps: pd.DataFrame
+    events: pd.DataFrame
+
+    @property
+    def traces(self):
+        return list(dict.fromkeys(self.scores["trace"]))
+
+    @property
+    def caption(self):
+        """Say what the numbers are, time scale included."""
+        window_ns = parse_duration_ns(self.plan.window)
+        scale = time_scale(self.plan.scale, window_ns)
+        clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
+        return (
+            f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
+            f"sources {clock}"
+        )
+
+
+_PARTS = ("scores", "estimates", "truth", "steps", "events")
+
+
+def compare(traces, plan=None, jobs=1, progress=None):
+    """Run every technique on every trace.
+
+    Parameters
+    ----------
+    traces : sequence of str or path-like
+        Access traces: paths, or names of bundled ones.
+    plan : Plan, optional
+    jobs : int
+        Processes; a trace is one's whole work.
+    progress : callable, optional
+        Called with (trace, technique) as each is done; with several jobs, once per trace.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UsageError
+        If two traces have the same name, or there is none.
+    PmlkitError
+        If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
+        is no error: the row says so.
+    """
+    plan = plan or Plan()
+    paths = [located(trace) for trace in traces]
+    names = [path.name.removesuffix(".trace") for path in paths]
+    if not paths or len(set(names)) < len(names):
+        raise UsageError("give at least one trace, and no two of the same name")
+    if jobs == 1 or len(paths) == 1:
+        parts = [_one(path, plan, progress) for path in paths]
+    else:
+        parts = _pool(paths, plan, jobs, progress)
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in _PARTS}
+    return Comparison(plan, **tables)
+
+
+def located(trace):
+    """Return the path of a trace: a bundled one's name, or a path (else from the repository)."""
+    if trace in pmlkit.bundled():
+        return pmlkit.bundled(trace)
+    path = Path(trace)
+    return path if path.exists() or not (REPOSITORY / path).exists() else REPOSITORY / path
+
+
+def _pool(paths, plan, jobs, progress):
+    # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
+    with ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn")) as pool:
+        waiting = {pool.submit(_one, path, plan): path for path in paths}
+        for done in as_completed(waiting):
+            done.result()  # an error ends the batch now, by its own name
+            if progress:
+                progress(waiting[done].name.removesuffix(".trace"), "")
+        return [future.result() for future in waiting]
+
+
+def _one(path, plan, progress=None):
+    recorded = techniques.Recorded.of(pmlkit.open(path))
+    true = scores.truth(recorded, parse_duration_ns(plan.window))
+    found = {name: [] for name in _PARTS}
+    found["truth"].append(pd.DataFrame({"t_ns": true.t_ns, "pages": true.pages}))
+    for name in plan.names:
+        technique = techniques.make(name)
+        try:
+            runs = _runs(technique, recorded, plan)
+            row = _score(runs, true)
+            _keep(found, name, runs, true)
+        except NeedsError as error:
+            row = {"missing": error.what}
+        found["scores"].append(pd.DataFrame([_described(technique) | row]))
+        if progress:
+            progress(recorded.name, name)
+    return {name: _joined(recorded.name, parts) for name, parts in found.items()}
+
+
+def _runs(technique, recorded, plan):
+    seeds = range(plan.seeds if technique.random else 1)
+    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]
+
+
+def _described(technique):
+    return {
+        "technique": technique.name,
+        "title": technique.title,
+        "intrusive": technique.intrusive,
+        "active": technique.active,
+        "missing": "",
+        "notes": "",
+    }
+
+
+def _score(runs, true):
+    told = pd.DataFrame([scores.accuracy(run.estimates, true) for run in runs])
+    mape, half = scores.interval(told["mape"])
+    steps = pd.concat([scores.reactivity(run.estimates, true) for run in runs])
+    windows = {kind: steps.loc[steps["up"] == (kind == "up"), "windows"] for kind in ("up", "down")}
+    return {
+        "bias": told["bias"].mean(),
+        "mae": told["mae"].mean(),
+        "mape": mape,
+        "mape_ci": half,
+        "p95": told["p95"].mean(),
+        "says": told["says"].mean(),
+        **{kind: found.mean() for kind, found in windows.items()},
+        "lost_steps": steps["windows"].isna().mean() if len(steps) else float("nan"),
+        "overhead": sum(run.overhead for run in runs) / len(runs),
+        "seeds": len(runs),
+        "notes": "; ".join(runs[0].notes),
+    }
+
+
+def _keep(found, name, runs, true):
+    from pmlkit.techniques.costs import COSTS
+
+    for run in runs:
+        part = run.estimates[["t_ns", "pages"]].copy()
+        part.insert(0, "seed", run.seed)
+        part.insert(0, "technique", name)
+        found["estimates"].append(part)
+    steps = scores.reactivity(runs[0].estimates, true)
+    steps.insert(0, "technique", name)
+    found["steps"].append(steps)
+    rows = [(name, event, n, n * COSTS[event].ns) for event, n in runs[0].events.items()]
+    found["events"].append(pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]))
+
+
+def _joined(trace, parts):
+    # Empty parts say nothing of types, and pandas would let them change those of the others.
+    filled = [part for part in parts if len(part)] or parts[:1]
+    joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    joined.insert(0, "trace", trace)
+    return joined
+
+
+def pareto(found):
+    """Return the techniques that no other beats in both error and overhead.
+
+    Parameters
+    ----------
+    found : DataFrame
+        With ``overhead`` and ``mape``.
+
+    Returns
+    -------
+    DataFrame
+        Those rows, by overhead.
+    """
+    rows = found.dropna(subset=["overhead", "mape"]).sort_values(["overhead", "mape"])
+    return rows[rows["mape"] < rows["mape"].cummin().shift(fill_value=float("inf"))]
+
+
+def as_dict(comparison):
+    """Return the scores, notes and time scale for JSON: a list of rows, NaN as None."""
+    rows = comparison.scores.astype(object).where(comparison.scores.notna(), None)
+    return {"about": comparison.caption, "scores": rows.to_dict("records")}

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a comparison: estimates over time, error against overhead, responses to a step."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import BoundaryNorm, ListedColormap
+
+from pmlkit.axes_mpl import plain_log, say_empty
+from pmlkit.compare import pareto
+from pmlkit.style_mpl import COLORS, new_figure, save, styled
+from pmlkit.techniques.scores import WITHIN
+
+__all__ = ["all_of", "error_against_overhead", "over_time", "save", "step_response"]
+
+PANELS_ACROSS = 4
+TOP = 2.0  # of the largest truth: estimates above are cut off, and said
+MAX_POINTS = 600
+PASSIVE = {"marker": "o", "color": COLORS["blue"]}
+ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
+
+
+def all_of(comparison):
+    """Yield the figures and the names of their files, one at a time: they are large."""
+    if len(comparison.traces) > 1:
+        yield "pareto", error_against_overhead(comparison)
+    for trace in comparison.traces:
+        yield f"time-{trace}", over_time(comparison, trace)
+        yield f"pareto-{trace}", error_against_overhead(comparison, trace)
+        yield f"steps-{trace}", step_response(comparison, trace)
+
+
+@styled
+def over_time(comparison, trace, columns=2):
+    """Draw what each technique says over time, against the truth.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    truth = _of(comparison.truth, trace)
+    told = _of(comparison.estimates, trace)
+    names = list(dict.fromkeys(told["technique"]))
+    across = PANELS_ACROSS if columns == 2 else 2
+    down = max(-(-len(names) // across), 1)
+    figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": told, "truth": truth})
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    top = max(truth["pages"].max() / 256, 1 / 256) * TOP
+    for axes, name in zip(grid.flat, names, strict=False):
+        _panel(axes, truth, told[told["technique"] == name], _title(comparison, name), top)
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    grid[0, 0].set_ylim(0, top)
+    figure.supxlabel("guest time (s)", fontsize=7.5)
+    figure.supylabel("memory (MiB)", fontsize=7.5)
+    figure.caption = (
+        f"{trace}: what each technique says (line; all seeds of those that draw random numbers) "
+        f"against W(t, T) with T = {comparison.plan.window} (grey). The axis ends at {TOP:g} times "
+        "the largest W; a triangle marks estimates above."
+    )
+    return figure
+
+
+def _panel(axes, truth, told, title, top):
+    thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
+    axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
+    for _, run in told.groupby("seed"):
+        run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
+        axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", color=COLORS["blue"], lw=0.7)
+    if (told["pages"] / 256 > top).any():
+        axes.plot(
+            [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
+        )
+    if told["pages"].isna().all():
+        axes.text(0.5, 0.6, "says nothing", transform=axes.transAxes, ha="center", fontsize=6)
+    axes.set_title(title, fontsize=6.3, pad=2)
+
+
+@styled
+def error_against_overhead(comparison, trace=None, columns=1):
+    """Draw error against overhead, with the front that no technique beats in both.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str, optional
+        One trace; without it the means over all of them.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    found = _points(comparison, trace)
+    figure = new_figure(columns, 3.0, {"points": found})
+    axes = figure.subplots()
+    found = found[found["mape"] > 0].reset_index(drop=True)
+    if found.empty or not (found["overhead"] > 0).any():
+        say_empty(axes, "no technique has an estimate and an error")
+        return figure
+    front = pareto(found)
+    least = found.loc[found["overhead"] > 0, "overhead"].min()
+    x, y = found["overhead"].clip(lower=least / 2) * 100, found["mape"] * 100
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for active, style in ((False, PASSIVE), (True, ACTIVE)):
+        chosen = found["active"] == active
+        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
+    axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
+    axes.set_xlim(x.min() / 2, x.max() * 6)
+    axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
+    _name_points(axes, x, y, found["technique"])
+    axes.set_xlabel("overhead (% of guest time)")
+    axes.set_ylabel("error, MAPE (%)")
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis)
+    of = trace or f"mean of {len(comparison.traces)} recordings"
+    figure.caption = (
+        f"{of}: error against overhead (events times the cost model), T = "
+        f"{comparison.plan.window}. Squares change the VM's memory to find out; the line joins the "
+        "techniques that no other beats in both."
+    )
+    return figure
+
+
+def _points(comparison, trace):
+    rows = comparison.scores if trace is None else _of(comparison.scores, trace)
+    if "mape" not in rows:
+        return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
+    grouped = rows.groupby("technique", sort=False)
+    found = grouped.agg({"active": "first", "overhead": "mean", "mape": "mean"}).reset_index()
+    return found.dropna(subset=["mape"]).reset_index(drop=True)
+
+
+def _name_points(axes, x, y, names):
+    """Write the names beside their points, moved apart where two would overlap."""
+    figure = axes.figure
+    figure.canvas.draw()
+    to_points = 72 / figure.dpi
+    spots = axes.transData.transform(np.c_[x, y]) * to_points
+    taken = []
+    for index in np.argsort(spots[:, 1]):
+        px, py = spots[index]
+        width, high = len(names[index]) * 3.1, py - 2.5
+        while any(
+            abs(high - t) < 6.2 and px < right + 4 and left < px + width + 4
+            for left, right, t in taken
+        ):
+            high += 1.0
+        taken.append((px, px + width, high))
+        axes.annotate(
+            names[index], (x[index], y[index]), (4, high - py), textcoords="offset points",
+            fontsize=5.5, va="bottom",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": COLORS["grey"]}
+            if high - py > 5 else None,
+        )  # fmt: skip
+
+
+BEFORE, AFTER = 1, 6  # windows shown around a step
+_SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
+
+
+@styled
+def step_response(comparison, trace, columns=2):
+    """Draw how each technique follows the largest step up and the largest step down.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    steps, told = _of(comparison.steps, trace), _of(comparison.estimates, trace)
+    told = told[told["seed"] == 0]
+    names = list(dict.fromkeys(told["technique"]))
+    kinds = [up for up in (True, False) if (steps["up"] == up).any()]
+    figure = new_figure(columns, 0.9 + 0.14 * max(len(names), 1), {"steps": steps})
+    if not kinds:
+        say_empty(figure.subplots(), "the working set makes no step between phases")
+        return figure
+    figure.get_layout_engine().set(w_pad=0.06)  # labels are a little wider in print
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, up in zip(panels, kinds, strict=True):
+        _responses(axes, comparison, steps[steps["up"] == up], told, names, "up" if up else "down")
+    panels[0].set_yticks(range(len(names)), [_title(comparison, name) for name in names])
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    panels[0].tick_params(axis="y", length=0, labelsize=6)
+    figure.caption = (
+        f"{trace}: estimates around the largest step up and down of the working set. White: within "
+        f"{WITHIN:.0%} of the new level; blue: below it (dark: by more than half); brown: above; "
+        "grey: no estimate. The line marks the step, a cross the moment from which it counts as "
+        "followed."
+    )
+    return figure
+
+
+def _responses(axes, comparison, steps, told, names, which):
+    size = (steps["after"] - steps["before"]).abs()
+    step = steps.loc[size.idxmax()]
+    from pmlkit.techniques.scores import at
+    from pmlkit.units import parse_duration_ns
+
+    window = parse_duration_ns(comparison.plan.window)
+    after = min((step["end_ns"] - step["t_ns"]) / window, AFTER)
+    edges = np.linspace(-BEFORE, after, 281)
+    times = step["t_ns"] + (edges[1:] + edges[:-1]) / 2 * window
+    rows = np.array([at(told[told["technique"] == n], times) for n in names])
+    relative = np.ma.masked_invalid(rows / step["after"] - 1)
+    colors = ListedColormap(_SHADES).with_extremes(bad="#BBBBBB")
+    axes.pcolormesh(
+        edges, np.arange(len(names) + 1) - 0.5, relative, cmap=colors,
+        norm=BoundaryNorm([-10, -0.5, -WITHIN, WITHIN, 0.5, 10], 5, clip=True), rasterized=True,
+    )  # fmt: skip
+    axes.axvline(0, color="black", lw=0.8)
+    mine = steps[steps["t_ns"] == step["t_ns"]].set_index("technique")["windows"]
+    for row, name in enumerate(names):
+        if name in mine and mine[name] <= after:
+            axes.plot([mine[name]], [row], marker="x", ms=3, color="black", mew=0.7)
+    for row in range(1, len(names)):
+        axes.axhline(row - 0.5, color="white", lw=0.6)
+    sizes = f"{step['before'] / 256:.3g} to {step['after'] / 256:.3g} MiB"
+    axes.set_title(f"step {which}, {sizes}")
+    axes.set_xlabel("windows T since the step")
+
+
+def _of(table, trace):
+    return table[table["trace"] == trace].reset_index(drop=True)
+
+
+def _title(comparison, name):
+    titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
+    return titles[name]

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The channels of a view: each a few functions that answer for the time up to now.
+
+A channel is made by a function of the recording, the clock and the view's `charge`, and is a
+`Channel`: its functions, nothing else.
+"""
+
+import numpy as np
+
+from pmlkit.sources.pml_log import pml_log
+from pmlkit.techniques.protocol import Need
+
+__all__ = ["HOW", "MISSING", "OPEN", "Channel", "Clock"]
+
+BUFFER = 512  # entries of a PML buffer
+TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
+
+
+class Channel:
+    """Some functions, by their names."""
+
+    __slots__ = ("__dict__",)
+
+    def __init__(self, **functions):
+        self.__dict__.update(functions)
+
+
+class Clock:
+    """The present: a round of the recording, which only moves on."""
+
+    def __init__(self, t_ns):
+        now, ends = [0], t_ns[1:] - t_ns[0]
+
+        def wait(due_ns):
+            """Let time pass until a round ends at `due_ns` or later; None if none does."""
+            if len(ends) == 0 or due_ns > ends[-1]:
+                return None
+            now[0] = max(now[0], int(np.searchsorted(ends, due_ns)) + 1) if due_ns else now[0]
+            return int(ends[now[0] - 1]) if now[0] else 0
+
+        self.wait, self.rounds = wait, lambda: now[0]
+
+
+def _log(uses, clock, charge):
+    """Give the entries of a log of first uses, which is re-armed when asked to."""
+    since = [0]
+
+    def drain(rearm="round", buffer_entries=BUFFER):
+        """End a round: return what was logged since the last one, in order, and arm all again.
+
+        Parameters
+        ----------
+        rearm : {"round", "flush"}
+            With ``"flush"`` a page can be logged again once its buffer was drained.
+        buffer_entries : int
+
+        Returns
+        -------
+        ndarray of int64
+            Frames; with ``"round"`` each once.
+        """
+        first, since[0] = since[0], clock.rounds()
+        gfn, rounds = uses.between(first, since[0]), uses.rounds_of(first, since[0]) - first
+        span = max(since[0] - first, 1)
+        log = pml_log(rounds, gfn, np.zeros_like(gfn), buffer_entries, rearm, span)
+        charge(pml_exits=log.full.sum(), log_entries=len(log.order), rounds=1)
+        return gfn[log.order]
+
+    return Channel(drain=drain)
+
+
+def _pml(recorded, clock, charge, _):
+    return _log(recorded.log, clock, charge)
+
+
+def _references(recorded, clock, charge, _):
+    return _log(recorded.accesses, clock, charge)
+
+
+def _latest(uses, clock, size):
+    """Return a function that says of frames in which round they were last used, or -1."""
+    last, seen = np.full(size, -1, np.int32), [0]
+
+    def ask(frames):
+        stop = clock.rounds()
+        if stop > seen[0]:
+            # Of a frame's uses the last one stays: they are assigned in order.
+            last[uses.between(seen[0], stop)] = uses.rounds_of(seen[0], stop)
+            seen[0] = stop
+        return last[frames]
+
+    return ask
+
+
+def _dirty(recorded, clock, charge, _):
+    since = [0]
+
+    def collect():
+        """Return the pages written since the last call, and write-protect all memory again."""
+        first, since[0] = since[0], clock.rounds()
+        pages = np.unique(recorded.writes.between(first, since[0]))
+        charge(write_faults=len(pages), rounds=1)
+        return pages
+
+    return Channel(collect=collect)
+
+
+def _tables(recorded, clock, charge, _):
+    since, size = [0], recorded.size
+
+    def mapped():
+        """Return the frames that the page tables logged since the last call map, and arm all again.
+
+        Where the trace has no snapshots of tables a stand-in answers: see
+        `pmlkit.techniques.page_tables`.
+
+        Returns
+        -------
+        frames : ndarray of int64
+            Sorted, each once.
+        real : bool
+            Whether the trace has snapshots of tables.
+        """
+        first, since[0] = since[0], clock.rounds()
+        real = recorded.mapped is not None
+        frames = recorded.mapped if real else recorded.accesses
+        frames = np.unique(frames.between(first, since[0]))
+        tables = np.unique(frames // TABLE_FRAMES)
+        charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
+        if not real:
+            frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()
+        return frames[frames < size], real
+
+    return Channel(mapped=mapped)
+
+
+def _accessed(recorded, clock, charge, _):
+    latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
+    cleared = np.zeros(size, np.int32)
+
+    def harvest(frames=None):
+        """Read the accessed flags of frames, and clear them.
+
+        Parameters
+        ----------
+        frames : array of int, optional
+            All of the VM's memory if left out.
+
+        Returns
+        -------
+        ndarray of bool
+            Whether each was accessed since its flag was last cleared.
+        """
+        frames = slice(None) if frames is None else np.asarray(frames, np.int64)
+        touched = latest(frames) >= cleared[frames]
+        cleared[frames] = clock.rounds()
+        charge(pages_scanned=len(touched))
+        return touched
+
+    return Channel(harvest=harvest)
+
+
+def _traps(recorded, clock, charge, _):
+    latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
+    since, counted = np.full(size, np.iinfo(np.int32).max, np.int32), np.zeros(size, bool)
+
+    def protect(frames):
+        """Make frames inaccessible; the first access to each faults, and frees it again."""
+        caught(frames)  # what they did until now costs what it costs
+        since[frames] = clock.rounds()
+        counted[frames] = False
+
+    def caught(frames):
+        """Say of frames whether they faulted since they were protected (ndarray of bool)."""
+        hit = latest(frames) >= since[frames]
+        charge(faults=np.count_nonzero(hit & ~counted[frames]))
+        counted[frames] |= hit
+        return hit
+
+    return Channel(protect=protect, caught=caught)
+
+
+def _content(recorded, clock, charge, _):
+    latest = _latest(recorded.writes, clock, recorded.size)
+
+    def digest(frames):
+        """Hash frames: equal numbers for equal content. A write is taken to change it."""
+        frames = np.asarray(frames, np.int64)
+        charge(pages_hashed=len(frames))
+        return latest(frames).copy()
+
+    return Channel(digest=digest)
+
+
+def _guest(recorded, clock, charge, _):
+    table = recorded.guest
+    if table is None or len(table) == 0:
+        return None
+    times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
+
+    def ask():
+        """Return the guest's latest sample (dict of the trace's columns), None before the first."""
+        now = clock.wait(0)
+        index = int(np.searchsorted(times, now, "right")) - 1
+        charge(hypercalls=1)
+        return dict(rows[index]) if index >= 0 else None
+
+    return Channel(ask=ask)
+
+
+def _disk(recorded, clock, charge, _):
+    table = recorded.disk
+    if table is None:
+        return None
+    times = table["t_ns"].to_numpy() - recorded.t_ns[0]
+    columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
+    done = [0]
+
+    def requests():
+        """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
+        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))
+        charge(disk_requests=done[0] - first)
+        return tuple(column[first : done[0]].copy() for column in columns.values())
+
+    return Channel(requests=requests)
+
+
+def _memory(recorded, clock, charge, model):
+    from pmlkit.techniques.memory import Guest, MemoryModel
+
+    if recorded.guest is None or len(recorded.guest) == 0:
+        return None
+    guest = Guest(recorded, model or MemoryModel())
+
+    def resize(pages):
+        """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
+        guest.advance(clock.rounds())
+        charge(balloon_pages=abs(guest.resize(pages)), hypercalls=1)
+
+    def limit():
+        """Return the memory that the guest has now, pages."""
+        return guest.limit
+
+    def counters():
+        """Ask the guest for its own counters: a `pmlkit.techniques.memory.Counters`."""
+        guest.advance(clock.rounds())
+        told = guest.counters()
+        charge(hypercalls=1, swap_ins=told.new_swap_ins, swap_outs=told.new_swap_outs)
+        return told
+
+    def evictions():
+        """Return the frames that it evicted and took back since the last call, in order.
+
+        The hypervisor keeps what is evicted: each is a copy in its memory, and nobody has to wait
+        for a disk.
+
+        Returns
+        -------
+        frames : ndarray of int64
+        back : ndarray of bool
+            True for a page that came back, False for one that went.
+        """
+        guest.advance(clock.rounds())
+        guest.counters()
+        frames, back = guest.evictions()
+        charge(cache_copies=len(frames))
+        return frames, back
+
+    return Channel(resize=resize, limit=limit, counters=counters, evictions=evictions)
+
+
+OPEN = {
+    Need.PML: _pml,
+    Need.REFERENCES: _references,
+    Need.DIRTY: _dirty,
+    Need.TABLES: _tables,
+    Need.ACCESSED: _accessed,
+    Need.TRAPS: _traps,
+    Need.CONTENT: _content,
+    Need.DISK: _disk,
+    Need.GUEST: _guest,
+    Need.MEMORY: _memory,
+}
+_SAMPLES = "samples of the guest's own view"
+MISSING = {Need.DISK: "disk requests", Need.GUEST: _SAMPLES, Need.MEMORY: _SAMPLES}
+_RECORD = "record it with `pmlkit record`, whose guests report them"
+HOW = {Need.DISK: "record with --swap", Need.GUEST: _RECORD, Need.MEMORY: _RECORD}

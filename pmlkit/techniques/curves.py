@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ghost lists: pages that were evicted, and how much memory would have kept them."""
+
+from functools import cache
+
+import numpy as np
+
+__all__ = ["GhostList"]
+
+
+class GhostList:
+    """The evicted pages in the order of their evictions, and how far back the reloaded ones were.
+
+    A page that comes back when d others, evicted after it, are still gone would not have gone if
+    the memory were d + 1 pages larger (LRU's inclusion; Mattson et al., 1970). Positions are kept
+    in a Fenwick tree, so that a distance takes log n steps.
+
+    Parameters
+    ----------
+    size : int
+        Pages are numbered below it; it grows as it has to.
+    """
+
+    def __init__(self, size=1 << 16):
+        self._at = np.zeros(size, np.int64)  # of each page, from 1; 0: not gone
+        self._tree = np.zeros(1 << 12, np.int64)
+        self._used = 0
+
+    def __len__(self):
+        return int(np.count_nonzero(self._at))
+
+    def follow(self, pages, back):
+        """Take in evictions and reloads in their order.
+
+        Parameters
+        ----------
+        pages : array of int, shape (n,)
+        back : array of bool, shape (n,)
+            True for a reload.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Of each reload of a page that was gone its distance d; -1 for all else.
+        """
+        pages = np.asarray(pages, np.int64)
+        self._make_room(len(pages), int(pages.max(initial=-1)) + 1)
+        found = np.full(len(pages), -1)
+        back = np.asarray(back, bool)
+        self._used = _compiled()(pages, back, self._at, self._tree, self._used, found)
+        return found
+
+    def _make_room(self, more, size):
+        if size > len(self._at):
+            self._at = np.append(self._at, np.zeros(max(size, 2 * len(self._at)), np.int64))
+        if self._used + more < len(self._tree):
+            return
+        gone = np.flatnonzero(self._at)
+        self._at[gone[np.argsort(self._at[gone])]] = np.arange(1, len(gone) + 1)
+        self._used = len(gone)
+        index = np.arange(2 * (self._used + more) + 2)
+        low = index & -index
+        self._tree = np.clip(self._used - (index - low), 0, low)
+
+
+def _follow(pages, back, at, tree, used, found):
+    """Do it page by page; returns the positions in use. Plain loops: numba compiles them."""
+    size = len(tree)
+    for i in range(len(pages)):
+        page = pages[i]
+        place = at[page]
+        if place:
+            at[page] = 0
+            j = place
+            while j < size:
+                tree[j] -= 1
+                j += j & -j
+            if back[i]:
+                later, j = 0, used
+                while j > 0:
+                    later += tree[j]
+                    j -= j & -j
+                j = place
+                while j > 0:
+                    later -= tree[j]
+                    j -= j & -j
+                found[i] = later
+        if not back[i]:
+            used += 1
+            at[page] = used
+            j = used
+            while j < size:
+                tree[j] += 1
+                j += j & -j
+    return used
+
+
+@cache
+def _compiled():
+    try:
+        from numba import njit
+    except ImportError:  # slower, and the same
+        return _follow
+    return njit(cache=True)(_follow)

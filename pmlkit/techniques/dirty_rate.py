@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's three ways to calculate a dirty rate, read as a working set: what is written within T."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["DirtyBitmap", "DirtyRing", "DirtySampling"]
+
+_SOURCE = "QEMU, migration/dirtyrate.c (calc-dirty-rate)"
+
+
+@dataclass(frozen=True)
+class DirtySampling(Technique):
+    """Mode page-sampling: hash some pages, wait, hash them again; the changed share of memory.
+
+    A write that leaves the content as it was is not seen; here every write is taken to change it.
+
+    Attributes
+    ----------
+    per_gib : int
+        Pages per GiB.
+    least : int
+        Pages at the least, QEMU's lower limit.
+    """
+
+    name = "qemu-sampling"
+    title = "QEMU dirty rate, page sampling"
+    source = _SOURCE
+    needs = frozenset({Need.CONTENT})
+    random = True
+    per_gib: int = 512
+    least: int = 128
+
+    def observe(self, view):
+        gib = view.memory_pages / (1 << 18)
+        count = min(max(round(self.per_gib * gib), self.least), view.memory_pages)
+        sample = view.random.integers(0, view.memory_pages, count)
+        before = view.content.digest(sample)
+        for _ in view.every(view.window_ns):
+            changed = np.count_nonzero(view.content.digest(sample) != before)
+            view.report(changed / count * view.memory_pages)
+            sample = view.random.integers(0, view.memory_pages, count)
+            before = view.content.digest(sample)
+
+
+@dataclass(frozen=True)
+class DirtyBitmap(Technique):
+    """Mode dirty-bitmap: write-protect all, wait T, count the bits; a write fault per page."""
+
+    name = "qemu-bitmap"
+    title = "QEMU dirty rate, dirty bitmap"
+    source = _SOURCE
+    needs = frozenset({Need.DIRTY})
+
+    def observe(self, view):
+        for _ in view.every(view.window_ns):
+            view.report(len(view.dirty.collect()))
+
+
+@dataclass(frozen=True)
+class DirtyRing(Technique):
+    """Mode dirty-ring: count the ring's entries. A page re-armed by a reap may be in it twice.
+
+    The reaper runs each second, and whenever the ring is full; what it takes is armed again.
+
+    Attributes
+    ----------
+    entries : int
+        Of the ring.
+    """
+
+    name = "qemu-ring"
+    title = "QEMU dirty rate, dirty ring"
+    source = _SOURCE + "; KVM's dirty ring"
+    needs = frozenset({Need.PML})
+    entries: int = 4096
+
+    def observe(self, view):
+        for _ in view.every(view.window_ns):
+            view.report(len(view.pml.drain(rearm="flush", buffer_entries=self.entries)))

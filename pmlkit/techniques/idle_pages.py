@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accessed-flag scanning: kstaled, idle page tracking; ages, and cold after T."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["IdlePages"]
+
+
+@dataclass(frozen=True)
+class IdlePages(Technique):
+    """Scan all accessed flags `scans` times per T; a page's age is the scans since its last use.
+
+    The pages younger than T are the working set; the histogram of ages gives it for every T at
+    once. With one scan per T, as in Google's far memory, the youngest age is the threshold itself.
+
+    Attributes
+    ----------
+    scans : int
+        Per window T. The published scanner scans once per 120 s, which is also its least T.
+    oldest : int
+        Ages end here (8 bits per page, as published).
+    """
+
+    name = "idle-pages"
+    title = "Accessed-flag scan (kstaled)"
+    source = "Lagar-Cavilla et al., ASPLOS'19; Linux idle page tracking"
+    needs = frozenset({Need.ACCESSED})
+    scans: int = 2
+    oldest: int = 255
+
+    def observe(self, view):
+        age = np.full(view.memory_pages, self.oldest, np.uint8)
+        for turn, _ in enumerate(view.every(view.parts(self.scans)), start=1):
+            touched = view.accessed.harvest()[: view.memory_pages]
+            age = np.where(touched, 0, np.minimum(age, self.oldest - 1) + 1).astype(np.uint8)
+            histogram = np.bincount(age, minlength=self.oldest + 1)
+            if turn >= self.scans:
+                view.report(histogram[: self.scans].sum())

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working sets from sampled re-use times, tracked now and then (Zhao and Wang; SHARDS; AET)."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["Intermittent", "footprint"]
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Intermittent(Technique):
+    """Trap a hashed share of the frames, take their re-use times, and rest while nothing changes.
+
+    SHARDS: a frame is followed if its hash is below a threshold, always or never. AET: the memory
+    that a time t fills is the integral of P, the share of references whose re-use takes longer; in
+    rounds that is Denning's identity, w(T) = the sum over k < T of the misses per round at k.
+    Zhao and Wang: tracking stops once the estimate has been the same (within `same`) for `settled`
+    windows; a cheap signal starts it again. Theirs is the processor's miss counters, which are not
+    recorded: ours is how many of the followed frames have their accessed flag set, once per window.
+
+    Attributes
+    ----------
+    rate : float
+        Share of the frames that is followed.
+    least : int
+        Frames at the least: a small VM needs a higher rate.
+    rounds : int
+        Per window T, in which a frame is trapped anew.
+    settled : int
+        Windows.
+    same : float
+    rest : int
+        Windows that tracking rests at the longest.
+    """
+
+    name = "intermittent"
+    title = "SHARDS/AET, intermittent"
+    source = "Zhao et al., USENIX ATC'11; SHARDS, FAST'15; AET, ATC'16 (restart signal ours)"
+    needs = frozenset({Need.TRAPS, Need.ACCESSED})
+    random = True
+    rate: float = 0.01
+    least: int = 2000
+    rounds: int = 10
+    settled: int = 2
+    same: float = 0.05
+    rest: int = 8
+
+    def observe(self, view):
+        followed = _followed(view, max(self.rate, min(self.least / view.memory_pages, 1)))
+        weight = view.memory_pages / max(len(followed), 1)
+        misses, recent = _Misses(followed, self.rounds), deque(maxlen=self.settled)
+        misses.begin(view, 0)
+        resting, touched, estimate = 0, 0, np.nan
+        for turn, _ in enumerate(view.every(view.parts(self.rounds)), start=1):
+            if not resting:
+                misses.add(view, turn)
+            if turn % self.rounds:
+                continue
+            before, touched = touched, np.count_nonzero(view.accessed.harvest(followed))
+            if resting:
+                moved = abs(touched - before) > 2 * self.same * max(before, 20)
+                resting = 0 if moved else resting - 1
+                if not resting:
+                    misses.begin(view, turn)
+                    recent.clear()
+            elif turn - misses.since >= 2 * self.rounds:  # the first window has no past
+                estimate = footprint(misses.per_gap) * weight
+                recent.append(estimate)
+                resting = self.rest if _settled(recent, self.same) else 0
+            view.report(estimate)
+
+
+def footprint(misses):
+    """Return w(T) of misses per round by gap: the sum over k < T of those whose gap is over k.
+
+    Parameters
+    ----------
+    misses : array of float, shape (T,)
+        At index k the mean uses per round whose page was not used in the k rounds before.
+    """
+    return float(np.sum(misses))
+
+
+class _Misses:
+    """The re-use gaps of the followed frames, over the last T."""
+
+    def __init__(self, frames, rounds):
+        self.frames, self.gaps = frames, deque(maxlen=rounds)
+        self.last, self.rounds, self.since = np.zeros(len(frames), np.int64), rounds, 0
+
+    def begin(self, view, turn):
+        """Begin anew, as if all frames had been used just now."""
+        self.gaps.clear()
+        self.last[:] = self.since = turn
+        view.traps.protect(self.frames)
+
+    def add(self, view, turn):
+        touched = view.traps.caught(self.frames)
+        view.traps.protect(self.frames[touched])
+        gap = np.minimum(turn - self.last[touched] - 1, self.rounds)
+        self.gaps.append(np.bincount(gap, minlength=self.rounds + 1))
+        self.last[touched] = turn
+
+    @property
+    def per_gap(self):
+        """Mean misses per round at k = 0, 1, ... T - 1."""
+        uses = np.mean(self.gaps, axis=0)
+        return uses[::-1].cumsum()[::-1][: self.rounds]
+
+
+def _followed(view, share):
+    """Choose frames by hash: the same frame is always in, or never."""
+    frames = np.arange(view.memory_pages, dtype=np.uint64)
+    salt = np.uint64(view.random.integers(0, 1 << 62))
+    hashed = ((frames + salt) * _MIX) >> np.uint64(40)
+    return np.flatnonzero(hashed < share * (1 << 24))
+
+
+def _settled(recent, same):
+    middle = max(np.mean(recent), 1)
+    return len(recent) == recent.maxlen and np.ptp(recent) <= same * middle

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plateau estimator, on PML's log (published) and on a log of all references (PRL)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["PmlPlateau", "PrlPlateau"]
+
+
+class _Plateau:
+    """Count the distinct pages since the start; believe the count when it stands still."""
+
+    def observe(self, view):
+        log = getattr(view, next(iter(self.needs)).value)
+        seen, still, estimate = set(), 0, np.nan
+        for _ in view.every(view.parts(self.samples)):
+            before = len(seen)
+            seen.update(log.drain().tolist())
+            still = still + 1 if len(seen) == before else 0
+            if still >= self.stable:
+                estimate = float(before)
+            view.report(estimate)
+
+
+@dataclass(frozen=True)
+class PmlPlateau(_Plateau, Technique):
+    """dist[t], the distinct pages logged since the start, once unchanged for `stable` samples.
+
+    As published it never forgets: it cannot say that a working set has shrunk, and the guest's own
+    kernel, which now and then writes a new page, may keep it from ever standing still.
+
+    Attributes
+    ----------
+    samples : int
+        Per window T (the published experiment samples each 30 s).
+    stable : int
+        The stability time w, in samples.
+    """
+
+    name = "pml-plateau"
+    title = "PML, plateau"
+    source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
+    needs = frozenset({Need.PML})
+    samples: int = 10
+    stable: int = 3
+
+
+@dataclass(frozen=True)
+class PrlPlateau(_Plateau, Technique):
+    """The same of Page Reference Logging, a proposed extension that logs reads, too.
+
+    Attributes
+    ----------
+    samples, stable : int
+        As of `PmlPlateau`.
+    """
+
+    name = "prl-plateau"
+    title = "PRL, plateau"
+    source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
+    needs = frozenset({Need.REFERENCES})
+    samples: int = 10
+    stable: int = 3

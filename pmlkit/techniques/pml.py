@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PML, plain: the pages logged in a round; and with a threshold m and re-arming in between."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["Pml", "PmlThreshold"]
+
+_SDM = "Intel SDM 29.3.6"
+
+
+@dataclass(frozen=True)
+class Pml(Technique):
+    """The distinct pages that PML logs in a round of length T: the pages written (m = 1).
+
+    What is only read or executed is not seen.
+    """
+
+    name = "pml"
+    title = "PML, m = 1 per round"
+    source = f"{_SDM}; Bitchebe et al., VEE'21"
+    needs = frozenset({Need.PML})
+
+    def observe(self, view):
+        for _ in view.every(view.window_ns):
+            view.report(len(view.pml.drain()))
+
+
+@dataclass(frozen=True)
+class PmlThreshold(Technique):
+    """The pages that were logged `m` times within T, re-armed `rounds` times in it.
+
+    PML logs a page once until it is armed again: re-armed often, the log counts uses, to the
+    resolution of a round. It finds the pages that are written again and again.
+
+    Attributes
+    ----------
+    m : int
+    rounds : int
+        Per window T.
+    """
+
+    name = "pml-threshold"
+    title = "PML, threshold m, re-armed"
+    source = f"{_SDM}; the threshold m: this project's founding note"
+    needs = frozenset({Need.PML})
+    m: int = 2
+    rounds: int = 10
+
+    def observe(self, view):
+        recent = deque(maxlen=self.rounds)
+        for _ in view.every(view.parts(self.rounds)):
+            recent.append(view.pml.drain())
+            if len(recent) == self.rounds:
+                _, times = np.unique(np.concatenate(recent), return_counts=True)
+                view.report(np.count_nonzero(times >= self.m))

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PRL: a log of all references. No processor has it; it shows what such a log would give."""
+
+from dataclasses import dataclass
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["Prl"]
+
+
+@dataclass(frozen=True)
+class Prl(Technique):
+    """The distinct pages referenced in a round of length T.
+
+    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`; this one forgets, so that
+    what remains of its error is only that a round lasts T.
+    """
+
+    name = "prl"
+    title = "PRL, all references per round"
+    source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
+    needs = frozenset({Need.REFERENCES})
+
+    def observe(self, view):
+        for _ in view.every(view.window_ns):
+            view.report(len(view.references.drain()))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every technique is: what it says of itself, and one method that observes a VM.
+
+A technique is a frozen dataclass, its parameters are its fields:
+
+    @dataclass(frozen=True)
+    class Mine(Technique):
+        "What it does, its citation, and where this differs from it."
+        name = "mine"
+        title = "My technique"
+        source = "Author, Venue'26"
+        needs = frozenset({Need.ACCESSED})
+        every: str = "1s"  # as published
+
+        def observe(self, view):
+            for _ in view.every(view.published(self.every)):
+                touched = view.accessed.harvest()
+                view.report(np.count_nonzero(touched))
+
+It sees the VM through the view alone, which has the channels that it `needs` and no other, moves
+forward in time only, and counts what each look costs.
+"""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import ClassVar
+
+__all__ = ["Need", "Technique"]
+
+
+class Need(Enum):
+    """What a technique looks at; the value is the channel's name in the view."""
+
+    PML = "pml"  # the log of writes, re-armed on demand
+    REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
+    DIRTY = "dirty"  # the pages written, found by write-protecting them
+    TABLES = "tables"  # the leaf page tables in PML's log
+    ACCESSED = "accessed"  # the accessed flags of frames
+    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
+    CONTENT = "content"  # digests of what is in frames
+    DISK = "disk"  # the guest's disk requests
+    GUEST = "guest"  # the guest's own counters
+    MEMORY = "memory"  # a guest of changing size, and what it tells of its pressure
+
+
+@dataclass(frozen=True)
+class Technique:
+    """Base of all techniques.
+
+    Attributes
+    ----------
+    name, title, source : str
+        For the command line; for tables; where it was published.
+    needs : frozenset of Need
+    intrusive : bool
+        Whether the guest has to be changed.
+    active : bool
+        Whether it changes the guest's allocation to find out.
+    random : bool
+        Whether it draws random numbers: then it is run with several seeds.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    needs: ClassVar[frozenset]
+    intrusive: ClassVar[bool] = False
+    active: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+
+    def observe(self, view):
+        """Watch the VM until the recording ends, and report what it says to `view.report`.
+
+        Parameters
+        ----------
+        view : pmlkit.techniques.view.View
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def parameters(cls):
+        """Return the names of the parameters and their defaults."""
+        return {field.name: field.default for field in fields(cls)}

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorded VM in memory: all that happened in it. Techniques get a `View` of it only."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError
+from pmlkit.kinds import Kind, is_page_table
+from pmlkit.occurrences import occurrences
+
+__all__ = ["Recorded", "Uses"]
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Uses of frames, in the order in which they happened, round by round.
+
+    Attributes
+    ----------
+    gfn : ndarray of int64, shape (uses,)
+    starts : ndarray of int64, shape (n_rounds + 1,)
+        Round r has the uses from ``starts[r]`` to ``starts[r + 1]``.
+    """
+
+    gfn: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, rounds, gfn, n_rounds):
+        """Make them of the rounds (never decreasing) and frames of the uses."""
+        starts = np.searchsorted(rounds, np.arange(n_rounds + 1))
+        return cls(np.asarray(gfn, np.int64), starts.astype(np.int64))
+
+    def between(self, first, stop):
+        """Return the frames used in the rounds from `first` to `stop`, which is left out."""
+        return self.gfn[self.starts[first] : self.starts[stop]]
+
+    def rounds_of(self, first, stop):
+        """Return the round of each of those uses."""
+        counts = np.diff(self.starts[first : stop + 1])
+        return np.repeat(np.arange(first, stop), counts)
+
+    def only(self, mask):
+        """Return the uses where `mask` (bool, shape (uses,)) is true."""
+        kept = np.concatenate(([0], np.cumsum(mask)))
+        return Uses(self.gfn[mask], kept[self.starts])
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a trace knows of a VM.
+
+    Attributes
+    ----------
+    name : str
+    memory_pages : int
+        Size of its memory; the recorded frames are below `size`, which may be more (holes).
+    t_ns : ndarray of int64, shape (n_rounds + 1,)
+        The times between rounds.
+    resolution_ns : int
+    accesses, writes, log : Uses
+        All first accesses of each round (a frame once); first writes of each; PML's log of each
+        round, without page-table pages.
+    mapped : Uses, optional
+        The frames that the page tables logged in each round map, where the trace has snapshots.
+    guest, disk : DataFrame or None
+        The guest's own view, and its disk's requests.
+    phases : tuple of (str, int)
+        Names of the phases and their first rounds.
+    """
+
+    name: str
+    memory_pages: int
+    t_ns: np.ndarray
+    resolution_ns: int
+    accesses: Uses
+    writes: Uses
+    log: Uses
+    mapped: Uses | None = None
+    guest: pd.DataFrame | None = None
+    disk: pd.DataFrame | None = None
+    phases: tuple = ()
+
+    @property
+    def n_rounds(self):
+        return len(self.t_ns) - 1
+
+    @property
+    def duration_ns(self):
+        return int(self.t_ns[-1] - self.t_ns[0])
+
+    @property
+    def size(self):
+        """One more than the highest frame number."""
+        highest = max(int(uses.gfn.max(initial=-1)) for uses in (self.accesses, self.log))
+        return max(self.memory_pages, highest + 1)
+
+    def occurrences(self):
+        """Return all accesses sorted by page, for the kernels of `pmlkit.occurrences`."""
+        rounds = self.accesses.rounds_of(0, self.n_rounds)
+        return occurrences(rounds, self.accesses.gfn, self.n_rounds, distinct=True)
+
+    @classmethod
+    def of(cls, trace):
+        """Read an access trace.
+
+        Parameters
+        ----------
+        trace : Trace
+
+        Returns
+        -------
+        Recorded
+
+        Raises
+        ------
+        NeedsError
+            If the trace is a PML log: without all accesses there is no truth to compare with; or
+            if its rounds have no length in time.
+        """
+        if trace.meta.kind != "access":
+            raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
+        if trace.resolution_ns is None:
+            raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
+        rounds, gfn, kind = _columns(trace)
+        n = trace.n_rounds
+        accesses, writes = _first_uses(rounds, gfn, n), kind == Kind.WRITE
+        written = Uses.of(rounds[writes], gfn[writes], n)
+        bounds = np.append(trace.rounds["t_start_ns"].to_numpy()[:1], trace.rounds["t_end_ns"])
+        return cls(
+            name=trace.path.name.removesuffix(".trace"),
+            memory_pages=trace.memory_pages,
+            t_ns=bounds.astype(np.int64),
+            resolution_ns=trace.resolution_ns,
+            accesses=accesses,
+            writes=written,
+            log=_log(trace, n, written),
+            mapped=_mapped(trace, n),
+            guest=trace.guest,
+            disk=getattr(trace, "disk", None),
+            phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
+        )
+
+    def until(self, stop):
+        """Return the same VM as if it had been switched off after the round before `stop`."""
+        end = self.t_ns[stop]
+        cut = {
+            name: Uses(uses.gfn[: uses.starts[stop]], uses.starts[: stop + 1])
+            for name in ("accesses", "writes", "log", "mapped")
+            if (uses := getattr(self, name)) is not None
+        }
+        for name in ("guest", "disk"):
+            table = getattr(self, name)
+            cut[name] = table if table is None else table[table["t_ns"] < end]
+        phases = tuple(phase for phase in self.phases if phase[1] < stop)
+        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)
+
+
+def _columns(trace):
+    parts = [[np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.uint8)]]
+    for batch in trace.iter_entries(columns=["round", "gfn", "kind"]):
+        parts.append([column.to_numpy() for column in batch.columns])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _first_uses(rounds, gfn, n_rounds):
+    """Return the first use of each frame in each round, whatever its kind."""
+    key = (rounds.astype(np.uint64) << np.uint64(40)) | gfn.astype(np.uint64)
+    _, first = np.unique(key, return_index=True)
+    first.sort()
+    return Uses.of(rounds[first], gfn[first], n_rounds)
+
+
+def _log(trace, n_rounds, written):
+    if not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
+        return written  # what an ideal PML would have logged
+    rounds, gfn, kind = _columns(trace.pml)
+    data = ~is_page_table(kind)
+    return Uses.of(rounds[data], gfn[data], n_rounds)
+
+
+def _mapped(trace, n_rounds):
+    if not trace.has_tables:
+        return None
+    from pmlkit import pagetables
+
+    rows = pagetables.entries(trace)
+    rounds, gfn = pagetables.covered(rows, accessed=False, whose="all")
+    return Uses.of(rounds, gfn, n_rounds)

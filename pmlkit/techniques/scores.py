@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The yardstick: Denning's W(t, T) of the recording, and the criteria of Nitu et al. against it.
+
+Accuracy (bias, MAPE, 95th percentile of the error), reactivity (windows until an estimate is within
+10 % of the new level after a step up, after a step down), overhead (`pmlkit.techniques.costs`),
+intrusiveness and activeness (what the technique says of itself).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.occurrences import sliding
+
+__all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth"]
+
+WITHIN = 0.1  # of the new level: the step is followed
+STEP = 0.25  # a change by this share of the larger level is a step
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step at ``t_ns``, from ``before`` to ``after`` pages; the level holds until ``end_ns``."""
+
+    t_ns: int
+    end_ns: int
+    before: float
+    after: float
+
+    @property
+    def up(self):
+        return self.after > self.before
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The working set of the recording.
+
+    Attributes
+    ----------
+    t_ns : ndarray of int64, shape (n_rounds,)
+        Ends of the rounds, ns since the recording's start.
+    pages : ndarray of int64, shape (n_rounds,)
+        W(t, T).
+    window_ns : int
+        T.
+    steps : list of Step
+    """
+
+    t_ns: np.ndarray
+    pages: np.ndarray
+    window_ns: int
+    steps: list
+
+
+def truth(recorded, window_ns):
+    """Measure W(t, T) at every round, and find its steps.
+
+    A step is a phase's start at which the level changes by a quarter; a level is the median of
+    W over what of a phase is older than T, so that its windows see that phase only. A phase that
+    is over by then has no level of its own.
+
+    Parameters
+    ----------
+    recorded : Recorded
+    window_ns : int
+
+    Returns
+    -------
+    Truth
+    """
+    k = max(round(window_ns / recorded.resolution_ns), 1)
+    pages = sliding(recorded.occurrences(), k)
+    t_ns = recorded.t_ns[1:] - recorded.t_ns[0]
+    starts = [int(recorded.t_ns[r] - recorded.t_ns[0]) for _, r in recorded.phases]
+    spans = list(zip(starts, [*starts[1:], int(t_ns[-1])], strict=True)) if starts else []
+    levels = [(low, high, _level(t_ns, pages, low + window_ns, high)) for low, high in spans]
+    levels = [level for level in levels if level[2] is not None]
+    steps = [
+        Step(low, high, before, after)
+        for (_, edge, before), (low, high, after) in zip(levels, levels[1:], strict=False)
+        if low == edge and abs(after - before) > STEP * max(after, before)
+    ]
+    return Truth(t_ns, pages, window_ns, steps)
+
+
+def _level(t_ns, pages, low, high):
+    inside = (t_ns >= low) & (t_ns < high)
+    return float(np.median(pages[inside])) if inside.any() else None
+
+
+def at(estimates, t_ns):
+    """Return what an estimator says at the times `t_ns`: its latest estimate, NaN before any."""
+    index = np.searchsorted(estimates["t_ns"].to_numpy(), t_ns, "right") - 1
+    pages = np.append(estimates["pages"].to_numpy(), np.nan)
+    return pages[index]
+
+
+def accuracy(estimates, truth, every=None):
+    """Compare estimates with the truth, at times from T on.
+
+    Parameters
+    ----------
+    estimates : DataFrame
+        ``t_ns`` and ``pages``.
+    truth : Truth
+    every : int, optional
+        Rounds between two comparisons; a tenth of T by default.
+
+    Returns
+    -------
+    dict
+        ``bias`` (mean of the error, of the mean truth), ``mae`` (mean of its absolute value, of
+        the mean truth), ``mape`` (mean of its absolute value, each of the truth then: moments at
+        which hardly anything is used weigh most), ``p95`` (95th percentile of that), ``says``
+        (share of the times at which there is an estimate). NaN where there never is.
+    """
+    step = every or max(int(np.count_nonzero(truth.t_ns <= truth.window_ns) // 10), 1)
+    chosen = np.flatnonzero(truth.t_ns >= truth.window_ns)[::step]
+    true = truth.pages[chosen].astype(float)
+    error = at(estimates, truth.t_ns[chosen]) - true
+    told = ~np.isnan(error) & (true > 0)
+    if not told.any():
+        return {"bias": np.nan, "mae": np.nan, "mape": np.nan, "p95": np.nan, "says": 0.0}
+    relative = np.abs(error[told]) / true[told]
+    return {
+        "bias": float(error[told].mean() / true[told].mean()),
+        "mae": float(np.abs(error[told]).mean() / true[told].mean()),
+        "mape": float(relative.mean()),
+        "p95": float(np.percentile(relative, 95)),
+        "says": float(told.mean()),
+    }
+
+
+def reactivity(estimates, truth):
+    """Return, for each step, the windows T until an estimate is within 10 % of the new level.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns``, ``end_ns``, ``up``, ``before``, ``after`` (pages), ``windows``: NaN if it never
+        was, within the phase. W(t, T) itself takes up to 1 window to fall.
+    """
+    rows = [
+        (step.t_ns, step.end_ns, step.up, step.before, step.after, _windows(estimates, truth, step))
+        for step in truth.steps
+    ]
+    return pd.DataFrame(rows, columns=["t_ns", "end_ns", "up", "before", "after", "windows"])
+
+
+def _windows(estimates, truth, step):
+    times = truth.t_ns[(truth.t_ns >= step.t_ns) & (truth.t_ns <= step.end_ns)]
+    near = np.abs(at(estimates, times) - step.after) <= WITHIN * step.after
+    if not near.any():
+        return np.nan
+    return float((times[np.argmax(near)] - step.t_ns) / truth.window_ns)
+
+
+def interval(values):
+    """Return the mean and the half width of its 95 % confidence interval (Student's t).
+
+    Parameters
+    ----------
+    values : array of float
+        One per seed; NaN are left out.
+
+    Returns
+    -------
+    (float, float)
+        The half width is 0 for a single value.
+    """
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.nan, np.nan
+    if len(values) == 1:
+        return float(values[0]), 0.0
+    quantile = _T95[min(len(values) - 1, len(_T95)) - 1]
+    return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+# The 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom; from 10 on, that of 10.
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

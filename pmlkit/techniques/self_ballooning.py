@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-ballooning: the guest balloons itself towards what it has committed."""
+
+from dataclasses import dataclass
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["SelfBallooning"]
+
+
+@dataclass(frozen=True)
+class SelfBallooning(Technique):
+    """The target of Xen's selfballoon driver: Committed_AS and a reserve, with hysteresis.
+
+    Committed_AS is what the guest's programs were promised, used or not; it knows nothing of the
+    page cache. Each interval the memory moves towards it: the whole way up, an eighth down.
+
+    Attributes
+    ----------
+    interval : str
+    up, down : int
+        The driver's hysteresis.
+    reserve : float
+        Share of the memory that is added (the driver's later versions add 10 % of all RAM).
+    """
+
+    name = "self-ballooning"
+    title = "Self-ballooning (Committed_AS)"
+    source = "Linux drivers/xen/xen-selfballoon.c; Nitu et al., SIGMETRICS'18"
+    needs = frozenset({Need.GUEST, Need.MEMORY})
+    intrusive = True
+    active = True
+    interval: str = "5s"
+    up: int = 1
+    down: int = 8
+    reserve: float = 0.1
+
+    def observe(self, view):
+        target = float(view.memory_pages)
+        for _ in view.every(view.published(self.interval)):
+            sample = view.guest.ask()
+            if sample is None:
+                continue
+            kernel = view.memory_pages - sample["total_bytes"] // 4096
+            goal = sample["committed_bytes"] // 4096 + kernel + self.reserve * view.memory_pages
+            goal = min(goal, view.memory_pages)
+            target += (goal - target) / (self.up if goal > target else self.down)
+            view.memory.resize(target)
+            view.memory.counters()  # the faults that this costs
+            view.report(target)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMware ESX's statistical sampling."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["Vmware", "relative_standard_error"]
+
+
+@dataclass(frozen=True)
+class Vmware(Technique):
+    """Trap `pages` random pages for a period; the share that is touched, of all memory.
+
+    The estimate is the largest of a slow moving average of that share over periods, a fast one,
+    and the fast one with what the running period has shown so far: so it answers a growing working
+    set soon and a shrinking one gradually. The weights are not published: they are ours.
+
+    Attributes
+    ----------
+    pages : int
+        n.
+    period : str
+        Of VM time.
+    slow, fast : float
+        Weight of the newest period in the two averages; 1: no average.
+    looks : int
+        How often per period the estimate is told.
+    """
+
+    name = "vmware"
+    title = "VMware sampling"
+    source = "Waldspurger, OSDI'02 (weights of the averages ours)"
+    needs = frozenset({Need.TRAPS})
+    random = True
+    pages: int = 100
+    period: str = "30s"
+    slow: float = 0.2
+    fast: float = 0.5
+    looks: int = 4
+
+    def observe(self, view):
+        for pages in self.estimates(view):
+            view.report(pages)
+
+    def estimates(self, view):
+        """Yield the estimate in pages, `looks` times a period."""
+        period = view.published(self.period)
+        look = max(period // self.looks, 1)
+        slow = fast = None
+        sample, ends = self._draw(view), period
+        for now in view.every(look):
+            share = np.count_nonzero(view.traps.caught(sample)) / len(sample)
+            if now >= ends:
+                slow = share if slow is None else slow + self.slow * (share - slow)
+                fast = share if fast is None else fast + self.fast * (share - fast)
+                sample, ends = self._draw(view), now + period
+            if fast is not None:
+                running = fast + self.fast * (share - fast)
+                yield max(slow, fast, running) * view.memory_pages
+
+    def _draw(self, view):
+        count = min(self.pages, view.memory_pages)
+        sample = view.random.choice(view.memory_pages, count, replace=False)
+        view.traps.protect(sample)
+        return sample
+
+
+def relative_standard_error(share, pages):
+    """Return the theory's standard error of one period's share p, relative to it.
+
+    ``sqrt((1 - p) / (p n))`` for n pages drawn out of very many (Waldspurger, OSDI'02).
+    """
+    return np.sqrt((1 - share) / (share * pages))

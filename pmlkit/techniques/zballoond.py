@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""zballoond: take memory away until the guest begins to swap or to read its cache again."""
+
+from dataclasses import dataclass
+
+from pmlkit.techniques.protocol import Need, Technique
+
+__all__ = ["Zballoond"]
+
+
+@dataclass(frozen=True)
+class Zballoond(Technique):
+    """The size at which swap-ins and refaults are just about zero.
+
+    As Nitu et al. describe it: while a guest has its working set, it swaps nothing in and refaults
+    nothing. Its memory shrinks step by step while that is so, and grows by what was missing as
+    soon as it is not. The steps are not published: they are ours.
+
+    Attributes
+    ----------
+    interval : str
+    step : float
+        Share of its memory that a guest without pressure loses per interval.
+    quiet : float
+        Pages per interval, as a share of its memory, that do not count as pressure.
+    grow : float
+        Pages given per page that was missing.
+    """
+
+    name = "zballoond"
+    title = "zballoond"
+    source = "zballoond, as in Nitu et al., SIGMETRICS'18 (steps ours)"
+    needs = frozenset({Need.MEMORY})
+    intrusive = True
+    active = True
+    interval: str = "1s"
+    step: float = 0.05
+    quiet: float = 0.001
+    grow: float = 1.5
+
+    def observe(self, view):
+        size = float(view.memory_pages)
+        for _ in view.every(view.published(self.interval)):
+            told = view.memory.counters()
+            missing = told.new_swap_ins
+            if missing > self.quiet * size:
+                size = min(size + self.grow * missing, view.memory_pages)
+            else:
+                size -= self.step * size
+            view.memory.resize(size)
+            size = float(view.memory.limit())
+            view.report(size)

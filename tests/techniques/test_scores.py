@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The yardstick: the truth, errors, steps, intervals, costs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_vm as vm
+
+import pmlkit
+from pmlkit import techniques, workingset
+from pmlkit.errors import NeedsError
+from pmlkit.techniques import Recorded, scores
+from pmlkit.techniques.costs import COSTS, NS_PER_INSN, Cost, overhead_ns
+from pmlkit.techniques.runs import time_scale
+
+W = vm.WINDOW_NS
+
+
+def told(*rows):
+    return pd.DataFrame(rows, columns=["t_ns", "pages"]).astype({"pages": float})
+
+
+def test_the_truth_is_the_working_set_that_pmlkit_measures():
+    trace = pmlkit.open(pmlkit.bundled("hotcold"))
+    recorded = Recorded.of(trace)
+    truth = scores.truth(recorded, 1_000_000_000)
+    expected = workingset.estimate(trace, "1s", step="sliding")
+    assert np.array_equal(truth.pages, expected["pages"])
+    assert np.array_equal(truth.t_ns, expected["t_ns"])
+    assert [(step.up, round(step.before, -2)) for step in truth.steps] == [(False, 2200)]
+
+
+def test_a_recording_has_the_traces_first_uses(make_trace):
+    trace = make_trace(rounds=8)
+    recorded = Recorded.of(trace)
+    table = trace.to_pandas(["round", "gfn", "kind"])
+    for r in range(8):
+        part = table[table["round"] == r]
+        assert recorded.accesses.between(r, r + 1).tolist() == list(dict.fromkeys(part["gfn"]))
+        written = part.loc[part["kind"] == 2, "gfn"].tolist()
+        assert recorded.writes.between(r, r + 1).tolist() == written
+        assert recorded.log.between(r, r + 1).tolist() == written
+
+
+def test_a_pml_log_has_no_truth(make_trace):
+    with pytest.raises(NeedsError, match="record of all accesses"):
+        Recorded.of(make_trace(kind="pml"))
+
+
+def test_switching_off_early_leaves_what_was_before():
+    recorded = vm.step(disk=True)
+    cut = recorded.until(250)
+    assert cut.n_rounds == 250 and cut.duration_ns == 250 * vm.ROUND_NS
+    assert cut.accesses.between(249, 250).tolist() == recorded.accesses.between(249, 250).tolist()
+    assert cut.guest["t_ns"].max() < cut.duration_ns and cut.disk["t_ns"].max() < cut.duration_ns
+    assert [name for name, _ in recorded.until(10).phases] == ["low"]
+
+
+def test_errors_are_those_of_the_latest_estimate():
+    truth = scores.truth(vm.constant(500, rounds=100), W)
+    found = scores.accuracy(told((0, 400), (500_000_000, 750)), truth, every=1)
+    # 10 to 49 rounds: 20 % too little; 50 rounds and later (51 of them): 50 % too much.
+    assert found["bias"] == pytest.approx((-0.2 * 40 + 0.5 * 51) / 91)
+    assert found["mape"] == pytest.approx((0.2 * 40 + 0.5 * 51) / 91)
+    assert found["mae"] == pytest.approx(found["mape"])  # W is the same all the time
+    assert found["p95"] == pytest.approx(0.5)
+    assert found["says"] == 1
+
+
+def test_where_nothing_is_said_there_is_no_error():
+    truth = scores.truth(vm.constant(500, rounds=100), W)
+    found = scores.accuracy(told((750_000_000, 500)), truth, every=1)
+    assert (found["mape"], found["says"]) == (0, pytest.approx(26 / 91))
+    silent = scores.accuracy(told((0, np.nan)), truth)
+    assert np.isnan(silent["mape"]) and silent["says"] == 0
+
+
+@pytest.mark.parametrize("made, up", [(vm.step, True), (vm.step_down, False)])
+def test_steps_are_found_and_the_windows_until_they_are_followed(made, up):
+    truth = scores.truth(made(), W)
+    (step,) = truth.steps
+    assert (step.up, step.t_ns, {step.before, step.after}) == (up, 2 * 10**9, {300.0, 900.0})
+    late = told((0, step.before), (2_250_000_000, step.after * 1.09))
+    assert scores.reactivity(late, truth)["windows"].tolist() == [2.5]
+    never = told((0, step.before), (2_250_000_000, step.after * 1.2))
+    assert scores.reactivity(never, truth)["windows"].isna().all()
+
+
+def test_a_constant_working_set_has_no_step():
+    recorded = vm.constant(500, rounds=100, phases=(("a", 0), ("b", 50)))
+    assert scores.truth(recorded, W).steps == []
+
+
+def test_intervals_are_students():
+    mean, half = scores.interval([1.0, 2.0, 3.0, np.nan])
+    assert (mean, half) == (2, pytest.approx(4.303 / np.sqrt(3)))
+    assert scores.interval([5.0]) == (5, 0)
+    assert all(np.isnan(scores.interval([np.nan])))
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = [
+        abs(mean) <= half
+        for mean, half in (scores.interval(rng.normal(size=5)) for _ in range(2000))
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+def test_every_cost_says_where_it_comes_from():
+    for name, cost in COSTS.items():
+        assert cost.ns > 0 and cost.what, name
+        assert any(word in cost.source for word in ("lab", "published", "assumption")), name
+    assert COSTS["pml_exits"].ns == pytest.approx(14_480 * NS_PER_INSN)
+
+
+def test_overhead_is_events_times_costs():
+    costs = {"faults": Cost(100, "", ""), "rounds": Cost(7, "", "")}
+    assert overhead_ns({"faults": 3, "rounds": 2}, costs) == 314
+    found = techniques.run("pml", vm.constant(500, rounds=100), window=W)
+    by_hand = sum(COSTS[name].ns * count for name, count in found.events.items())
+    assert found.overhead == pytest.approx(by_hand / 1e9)
+    assert found.events == {"log_entries": 5000, "rounds": 10}
+
+
+def test_log_full_exits_are_those_of_a_buffer_of_512():
+    found = techniques.run("pml", vm.constant(1100, rounds=20), window=W)
+    assert found.events["pml_exits"] == 2 * 2  # 1100 entries: two full buffers a round
+
+
+def test_the_time_scale_makes_vmwares_period_the_window():
+    assert time_scale("auto", 30_000_000_000) == 1
+    assert time_scale("auto", 1_000_000_000) == pytest.approx(1 / 30)
+    assert time_scale(0.5, 1) == 0.5
+    assert techniques.run("vmware", vm.constant(), window=W).notes == ["30s became 100 ms"]

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A view shows what was declared, up to now, and nothing more: whatever else is changed in the
+recording, no technique says anything else.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_vm as vm
+
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.techniques import TECHNIQUES, Need, channels, make, run
+from pmlkit.techniques.recorded import Recorded, Uses
+from pmlkit.techniques.view import look
+
+NAMES = sorted(TECHNIQUES)
+WINDOW = vm.WINDOW_NS
+# What each channel is made of. Everything else of a recording is poison to it.
+READS = {
+    Need.PML: {"log"},
+    Need.REFERENCES: {"accesses"},
+    Need.DIRTY: {"writes"},
+    Need.TABLES: {"accesses", "mapped"},
+    Need.ACCESSED: {"accesses"},
+    Need.TRAPS: {"accesses"},
+    Need.CONTENT: {"writes"},
+    Need.DISK: {"disk"},
+    Need.GUEST: {"guest"},
+    Need.MEMORY: {"accesses", "writes", "guest"},
+}
+PARTS = ("accesses", "writes", "log", "guest", "disk", "phases")
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    rng = np.random.default_rng(1)
+    sets, written = [], []
+    for r in range(120):
+        base = vm.block(200 + 5 * (r // 20))
+        some = rng.choice(vm.PAGES, 40, replace=False)
+        used = np.unique(np.concatenate((base, some)))
+        sets.append(rng.permutation(used))
+        written.append(sets[-1][: len(used) // 2])
+    return vm.make(sets, written, phases=(("a", 0), ("b", 60)), disk=True)
+
+
+def poison(recorded, spared, seed=5):
+    """Replace by noise whatever is not spared."""
+    rng = np.random.default_rng(seed)
+    noise = {
+        name: _noise(recorded.n_rounds, rng)
+        for name in ("accesses", "writes", "log")
+        if name not in spared
+    }
+    if "guest" not in spared:
+        table = recorded.guest.copy()
+        columns = table.columns.drop("t_ns")
+        table[columns] = rng.integers(0, 1 << 30, (len(table), len(columns)))
+        noise["guest"] = table
+    if "disk" not in spared:
+        table = recorded.disk.copy()
+        table["sector"] = rng.integers(0, 1 << 20, len(table))
+        table["write"] = rng.integers(0, 2, len(table)).astype(bool)
+        noise["disk"] = table
+    return replace(recorded, name="poisoned", phases=(("nonsense", 3),), **noise)
+
+
+def _noise(rounds, rng):
+    sets = [rng.choice(vm.PAGES, rng.integers(1, 800), replace=False) for _ in range(rounds)]
+    return Uses.of(np.repeat(np.arange(rounds), list(map(len, sets))), np.concatenate(sets), rounds)
+
+
+def say(name, recorded, seed=3):
+    told = run(name, recorded, window=WINDOW, seed=seed)
+    return told.estimates, told.events
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(one[0], other[0])
+    assert one[1] == other[1]
+
+
+def spared_by(name):
+    return set().union(*(READS[need] for need in TECHNIQUES[name].needs))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_declared_is_not_seen(name, recorded):
+    before = say(name, recorded)
+    assert len(before[0]) > 0
+    same(before, say(name, poison(recorded, spared_by(name))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_poison_in_what_is_declared_is_seen(name, recorded):
+    """The test above would find a technique that peeks: one that may look does see the poison."""
+    declared = spared_by(name)
+    poisoned = poison(recorded, set(PARTS) - declared)
+    assert not say(name, recorded)[0].equals(say(name, poisoned)[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_future_is_not_seen(name, recorded):
+    """A VM that is switched off early was estimated the same until then."""
+    whole, cut = say(name, recorded)[0], say(name, recorded.until(83))[0]
+    early = whole[whole["t_ns"] <= cut["t_ns"].max()].reset_index(drop=True)
+    columns = ["t_ns", "pages"]
+    pd.testing.assert_frame_equal(early[columns], cut[columns], check_exact=True)
+
+
+@pytest.mark.parametrize("name", ["vmware", "qemu-sampling", "damon", "intermittent", "badis"])
+def test_frames_that_were_not_looked_at_are_not_seen(name, recorded, monkeypatch):
+    """Of the accessed flags, traps and digests only the frames that were asked about count."""
+    asked = np.zeros(vm.PAGES, bool)
+    real = channels._latest
+
+    def remembering(uses, clock, size):
+        answer = real(uses, clock, size)
+
+        def ask(frames):
+            asked[frames] = True
+            return answer(frames)
+
+        return ask
+
+    with monkeypatch.context() as patch:
+        patch.setattr(channels, "_latest", remembering)
+        small = make(name, **_few(name))
+        before = say(small, recorded)
+    assert 0 < asked.sum() < vm.PAGES
+    scrambled = {part: _scramble(getattr(recorded, part), asked) for part in ("accesses", "writes")}
+    same(before, say(small, replace(recorded, **scrambled)))
+
+
+def _few(name):
+    """Parameters with which a technique does not get round to looking at every frame."""
+    return {"vmware": {"pages": 20}, "intermittent": {"least": 100}}.get(name, {})
+
+
+def _scramble(uses, asked):
+    """Swap the accesses of all other frames among themselves."""
+    others = np.flatnonzero(~asked)
+    new = np.arange(vm.PAGES)
+    new[others] = np.random.default_rng(0).permutation(others)
+    return Uses(new[uses.gfn], uses.starts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_view_has_the_declared_channels_and_no_way_to_the_recording(name, recorded):
+    view = look(recorded, TECHNIQUES[name].needs, WINDOW)
+    channels_there = {need for need in Need if hasattr(view, need.value)}
+    assert channels_there == TECHNIQUES[name].needs
+    for thing in _reachable(view):
+        assert not isinstance(thing, Recorded | Uses | pd.DataFrame | np.ndarray), thing
+
+
+def _reachable(start):
+    """Follow every attribute that is no dunder, and whatever is in containers."""
+    seen, todo = {}, [start]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, np.random.Generator):
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, dict):
+            todo += [*thing.keys(), *thing.values()]
+        elif isinstance(thing, list | tuple | set):
+            todo += list(thing)
+        elif not isinstance(thing, str | int | float | type | np.ndarray | pd.DataFrame):
+            names = [n for n in dir(thing) if not (n.startswith("__") and n.endswith("__"))]
+            todo += [getattr(thing, n) for n in names]
+    return seen.values()
+
+
+def test_a_channel_that_the_recording_lacks_is_named(recorded):
+    without = replace(recorded, disk=None, guest=None)
+    with pytest.raises(NeedsError, match="no disk requests: record with --swap"):
+        run("geiger", without, window=WINDOW)
+    with pytest.raises(NeedsError, match="guest's own view"):
+        run("zballoond", without, window=WINDOW)
+
+
+def test_same_seed_same_answer_and_another_seed_another(recorded):
+    for name in NAMES:
+        first = say(name, recorded, seed=1)
+        same(first, say(name, recorded, seed=1))
+        if TECHNIQUES[name].random:
+            assert not first[0].equals(say(name, recorded, seed=2)[0]), name
+        else:
+            same(first, say(name, recorded, seed=2))
+
+
+# Time
+
+
+def test_time_moves_in_rounds_and_ends_with_the_recording(recorded):
+    view = look(recorded, (), WINDOW)
+    assert list(view.every(30_000_000)) == [30_000_000 * (i + 1) for i in range(40)]
+    assert list(view.every(10_000_000)) == []
+
+
+def test_rounds_of_uneven_length_are_waited_for():
+    odd = replace(vm.constant(5, rounds=5), t_ns=np.array([0, 10, 14, 20, 45, 50]) * 1_000_000)
+    assert list(look(odd, (), WINDOW).every(10_000_000)) == [10_000_000, 20_000_000, 45_000_000,
+                                                            50_000_000]  # fmt: skip
+
+
+def test_published_intervals_are_scaled_rounded_and_said(recorded):
+    view = look(recorded, (), WINDOW, scale=1 / 300)
+    assert view.published("30s") == 100_000_000
+    assert view.published("5ms", scaled=False) == 10_000_000
+    assert view.published("100ms", scaled=False) == 100_000_000
+    notes = view.result()[2]
+    assert notes == ["30s became 100 ms", "5ms became 10 ms"]
+
+
+def test_costs_are_counted_where_they_arise(recorded):
+    view = look(recorded, {Need.ACCESSED, Need.TRAPS}, WINDOW)
+    frames = vm.block(10)
+    view.traps.protect(frames)
+    for turn, _ in enumerate(view.every(WINDOW)):
+        view.accessed.harvest(frames)
+        view.traps.caught(frames)
+        view.report(turn)
+    table, events, _ = view.result()
+    # Every page of the working set faults once; asking again costs nothing.
+    assert events == {"pages_scanned": 120, "faults": 10}
+    assert list(table["faults"]) == [10] + [0] * 11
+    assert list(table["pages"]) == list(range(12))
+
+
+def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
+    view = look(recorded, (), WINDOW)
+    with pytest.raises(UsageError, match="no event with a cost"):
+        view.charge(magic=1)
+    with pytest.raises(UsageError, match="give more than 0"):
+        next(view.every(0))
+
+
+def test_an_unknown_technique_or_parameter_is_named():
+    with pytest.raises(UsageError, match="there is no technique 'pmll': choose from pml, "):
+        make("pmll")
+    with pytest.raises(UsageError, match="vmware has no parameter 'page': it has pages, period"):
+        make("vmware", page=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_technique_says_what_it_is(name):
+    technique = TECHNIQUES[name]
+    assert technique.name == name and technique.title and technique.needs
+    assert any(char.isdigit() for char in technique.source) or "QEMU" in technique.source
+    assert technique.__doc__ and not technique.__doc__.startswith(f"{technique.__name__}(")
+    for parameter in technique.parameters():
+        assert f"{parameter}" in technique.__doc__, parameter
