@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compose long logs out of recorded phases: daily, bursty and random-walk loads.
+
+Hours of guest time are out of reach of an emulated guest. So the phases of one recorded program
+(or pieces of it, where it marks none) are put one after the other in an order that follows a wanted
+load. What happens within a piece is recorded; the order of the pieces, and what crosses from one
+to the next, is not. The name of such a log starts with ``composed``, and its traces have the
+source ``composed``.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+from pmlkit.kinds import Kind
+
+__all__ = ["PATTERNS", "compose", "pieces", "write"]
+
+DAY_HOURS = 24
+
+
+def daily(hours, random):
+    """Want little at night and much by day, with a dip at noon and a lighter weekend."""
+    hour = np.arange(hours) % DAY_HOURS
+    day = np.arange(hours) // DAY_HOURS % 7
+    wave = 0.5 - 0.5 * np.cos(2 * np.pi * (hour - 3) / DAY_HOURS)
+    wave = wave - 0.25 * np.exp(-((hour - 13) ** 2) / 2)
+    return np.clip(wave * np.where(day >= 5, 0.6, 1) + random.normal(0, 0.08, hours), 0, 1)
+
+
+def bursty(hours, random):
+    """Want little, and in bursts of a few hours, which begin at random, much."""
+    wanted, left = np.empty(hours), 0
+    for hour in range(hours):
+        if left == 0 and random.random() < 0.12:
+            left = 1 + int(random.exponential(2.5))
+        wanted[hour] = random.uniform(0.75, 1) if left else random.uniform(0, 0.3)
+        left = max(left - 1, 0)
+    return wanted
+
+
+def walk(hours, random):
+    """Want what a random walk between 0 and 1 says, reflected at both."""
+    steps = np.cumsum(random.normal(0, 0.12, hours)) + random.random()
+    return 1 - np.abs(1 - steps % 2)
+
+
+PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
+
+
+def pieces(log, shortest_ns=1_000_000_000, longest_ns=6_000_000_000):
+    """Cut a log into pieces: its phases, long ones cut again, short ones joined with the next.
+
+    Parameters
+    ----------
+    log : Log
+    shortest_ns, longest_ns : int
+
+    Returns
+    -------
+    list of (int, int)
+        First round of each piece, and the one after its last.
+    """
+    marks = np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1
+    shortest = max(shortest_ns // log.round_ns, 1)
+    longest = max(longest_ns // log.round_ns, shortest)
+    edges = [0]
+    for mark in [*marks, log.n_rounds]:
+        while mark - edges[-1] > longest:
+            edges.append(edges[-1] + int(longest))
+        if mark - edges[-1] >= shortest:
+            edges.append(int(mark))
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def compose(log, pattern, hours=48, hour_ns=10_000_000_000, seed=0):
+    """Compose a log by a pattern.
+
+    For each hour, pieces are drawn whose rank by their load (pages logged per round) is near what
+    the pattern wants, until the hour is full; a piece that does not fit is cut at the hour's end.
+
+    Parameters
+    ----------
+    log : Log
+        A recorded one.
+    pattern : {"daily", "bursty", "walk"}
+    hours : int
+    hour_ns : int
+        Length of an "hour": far shorter than a real one, so that a day can be had.
+    seed : int
+
+    Returns
+    -------
+    Log
+        Called ``composed PATTERN of NAME``; its phases are ``hour N: NAME OF THE PHASE``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such pattern, or the log is composed itself.
+    """
+    if pattern not in PATTERNS:
+        raise UsageError(f"there is no pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
+    if log.composed:
+        raise UsageError(f"{log.name} is composed already: compose from a recording")
+    random = np.random.default_rng(seed)
+    wanted = PATTERNS[pattern](hours, random)
+    order = _by_load(log)
+    spans, phase = [], []
+    for hour, load in enumerate(wanted):
+        left = hour_ns // log.round_ns
+        while left > 0:
+            near = load * (len(order) - 1) + random.normal(0, 0.08 * len(order))
+            first, stop = order[int(np.clip(round(near), 0, len(order) - 1))]
+            stop = min(stop, first + left)
+            spans.append((first, stop))
+            phase += [f"hour {hour % DAY_HOURS}: {log.phase[first]}"] * (stop - first)
+            left -= stop - first
+    about = {"pattern": pattern, "of": log.name, "program": log.program, "hours": hours}
+    about |= {"hour_ns": hour_ns, "day_ns": DAY_HOURS * hour_ns, "seed": seed}
+    return replace(
+        _join(log, spans),
+        name=f"composed {pattern} of {log.name}",
+        phase=np.array(phase, object),
+        day_ns=DAY_HOURS * hour_ns if pattern == "daily" else None,
+        about={"composed": about | {"of_digest": log.digest()}},
+    )
+
+
+def _by_load(log):
+    """Return the pieces from the lightest to the heaviest."""
+    found = pieces(log)
+    counts = np.bincount(log.round, minlength=log.n_rounds)
+    loads = [counts[first:stop].mean() for first, stop in found]
+    return [found[i] for i in np.argsort(loads, kind="stable")]
+
+
+def _join(log, spans):
+    """Return the log of these spans of rounds, one after the other."""
+    edges = np.searchsorted(log.round, np.array(spans))
+    shift = np.cumsum([0, *(stop - first for first, stop in spans)])
+    entries = np.concatenate([np.arange(a, b) for a, b in edges])
+    moved = [
+        log.round[a:b] - first + at
+        for (a, b), (first, _), at in zip(edges, spans, shift[:-1], strict=True)
+    ]
+    rounds = np.concatenate([np.arange(first, stop) for first, stop in spans])
+    return replace(
+        log,
+        gfn=log.gfn[entries],
+        round=np.concatenate(moved),
+        table=log.table[entries],
+        exits=log.exits[rounds],
+        pause_ns=log.pause_ns[rounds],
+    )
+
+
+def write(log, path, overwrite=False):
+    """Write a composed log as a PML trace, which every command of pmlkit reads.
+
+    Parameters
+    ----------
+    log : Log
+        Of `compose`.
+    path : path-like
+        ``NAME.trace``; the name has to start with ``composed``.
+    overwrite : bool
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    UsageError
+        If the log is not composed, or the name does not say that it is.
+    OutputExists, OutputError
+    """
+    from pathlib import Path
+
+    import pandas as pd
+
+    from pmlkit.trace import Trace
+    from pmlkit.writer import TraceWriter
+
+    if not log.composed:
+        raise UsageError(f"{log.name} is not composed: copy the recording's folder instead")
+    if not Path(path).name.startswith("composed"):
+        raise UsageError(f"the trace {path} is composed: give it a name that starts so")
+    ends = (np.arange(log.n_rounds) + 1) * log.round_ns
+    entries = np.bincount(log.round, minlength=log.n_rounds)
+    times = {"t_start_ns": ends - log.round_ns, "t_end_ns": ends}
+    rounds = pd.DataFrame({"round": np.arange(log.n_rounds), **times, "asked_ns": log.round_ns})
+    rounds = rounds.assign(exits=log.exits, pause_ns=log.pause_ns)
+    batch = np.cumsum(entries > 0) - 1  # rounds without an entry have none
+    batches = pd.DataFrame({"batch": batch, "round": np.arange(log.n_rounds)})
+    batches = batches.assign(**times, reason="round", entries=entries)[entries > 0]
+    kind = np.where(log.table, int(Kind.PAGE_TABLE | 1), int(Kind.WRITE))
+    with TraceWriter(path, _meta(log), overwrite=overwrite) as writer:
+        writer.add_entries(log.round, batch[log.round], 0, log.gfn, kind)
+        writer.set_rounds(rounds)
+        writer.set_batches(batches)
+    return Trace.open(path)
+
+
+def _meta(log):
+    from pmlkit.schema import TraceMeta
+
+    starts = [0, *(np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1)]
+    size = log.memory_pages * 4096
+    return TraceMeta(
+        kind="pml",
+        source="composed",
+        domain={"name": log.name, "memory_bytes": size, "vcpus": 1},
+        memory_map=[{"start": 0, "end": size, "type": "usable"}],
+        clock={"kind": "icount", "ns_per_insn": None},
+        period={"ns": log.round_ns},
+        phases=[
+            {"name": log.phase[r], "round": int(r), "t_ns": int(r) * log.round_ns, "insn": -1}
+            for r in starts
+        ],
+        options=log.about,
+        notes=[f"{log.name}: recorded phases in an order that was made up; no guest ran like this"],
+    )

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep a recording's PML log, and leave the accesses out: a fraction of the bytes.
+
+``python -m pmlkit.forecast.extract X.trace`` replaces the access trace X.trace by the log in it.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from pmlkit.errors import NeedsError
+from pmlkit.trace import Trace
+from pmlkit.writer import TraceWriter
+
+__all__ = ["extract"]
+
+NOTE = "the PML log of a recording; its accesses, the ground truth, were left out"
+
+
+def extract(trace, out, overwrite=False):
+    """Write the PML log that is nested in an access trace as a trace of its own.
+
+    Parameters
+    ----------
+    trace : Trace
+    out : path-like
+        ``NAME.trace``.
+    overwrite : bool
+
+    Returns
+    -------
+    Trace
+        With the guest's own view, and the command of the recording with this step added.
+
+    Raises
+    ------
+    NeedsError
+        If there is no nested log.
+    OutputExists, OutputError
+    """
+    if not trace.pml_is_nested:
+        raise NeedsError(trace, "nested PML log", "give an access trace, as `pmlkit record` writes")
+    log = trace.pml
+    name = f"data/{Path(out).name}"
+    made = f"{trace.meta.provenance.get('command', '')} && python -m {__spec__.name} {name}"
+    provenance = {**log.meta.provenance, "command": made}
+    meta = replace(log.meta, provenance=provenance, notes=[*log.meta.notes, NOTE])
+    with TraceWriter(out, meta, overwrite=overwrite) as writer:
+        for batch in log.iter_entries():
+            columns = [batch[name].to_numpy() for name in ("round", "batch", "vcpu", "gfn", "kind")]
+            writer.add_entries(*columns)
+        writer.set_rounds(log.rounds)
+        writer.set_batches(log.batches)
+        writer.set_regions(log.regions)
+        if trace.guest is not None:
+            writer.set_guest(trace.guest)
+    return Trace.open(out)
+
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        print(extract(Trace.open(path), path, overwrite=True))

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantile regressors with scikit-learn's contract: boosted trees, and a linear model.
+
+Both fit one model per quantile and predict all of them; quantiles that cross are put in order
+(Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing",
+Econometrica 78). ``predict`` returns the median, ``predict_quantiles`` all.
+"""
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_selection import SelectKBest, f_regression
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import QuantileRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+__all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles"]
+
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+class _Quantiles(RegressorMixin, BaseEstimator):
+    """One regressor per quantile, put in order."""
+
+    def _rows(self, n):
+        return slice(None)
+
+    def fit(self, X, y):
+        """Fit.
+
+        Parameters
+        ----------
+        X : array of float, shape (samples, features)
+            NaN: not known.
+        y : array of float, shape (samples,)
+
+        Returns
+        -------
+        self
+        """
+        X, y = validate_data(self, X, y, y_numeric=True, ensure_all_finite="allow-nan")
+        self.quantiles_ = np.unique([*self.quantiles, 0.5])
+        self.known_ = ~np.isnan(X).all(axis=0)  # trees refuse a feature that nobody knows
+        rows = self._rows(len(X))
+        X, y = np.where(self.known_, X, 0.0)[rows], y[rows]
+        # One thread: the fits are small, and threads that wait for a busy core cost far more.
+        with threadpool_limits(1):
+            self.models_ = [self._model(q, X).fit(X, y) for q in self.quantiles_]
+        if hasattr(self, "max_iter"):
+            self.n_iter_ = self.max_iter  # there is no early stopping
+        return self
+
+    def predict_quantiles(self, X):
+        """Predict the quantiles `quantiles_`.
+
+        Parameters
+        ----------
+        X : array of float, shape (samples, features)
+
+        Returns
+        -------
+        ndarray of float, shape (samples, quantiles)
+            Rising from left to right.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
+        X = np.where(self.known_, X, 0.0)
+        with threadpool_limits(1):
+            found = np.column_stack([model.predict(X) for model in self.models_])
+        return np.sort(found, axis=1)
+
+    def predict(self, X):
+        """Predict the median; shapes as in `predict_quantiles`."""
+        return self.predict_quantiles(X)[:, np.searchsorted(self.quantiles_, 0.5)]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class BoostedQuantiles(_Quantiles):
+    """Quantiles by histogram gradient boosting.
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+        Besides the median, which is always fitted.
+    max_iter : int
+        Trees.
+    learning_rate : float
+    max_leaf_nodes : int
+    min_samples_leaf : int
+        A leaf of n samples cannot know a quantile beyond 1 - 1/n.
+    l2_regularization : float
+    max_features : float
+        Share of the features that a split chooses from.
+    random_state : int
+    """
+
+    def __init__(
+        self,
+        quantiles=QUANTILES,
+        max_iter=120,
+        learning_rate=0.06,
+        max_leaf_nodes=8,
+        min_samples_leaf=40,
+        l2_regularization=1.0,
+        max_features=0.5,
+        random_state=0,
+    ):
+        self.quantiles = quantiles
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.max_leaf_nodes = max_leaf_nodes
+        self.min_samples_leaf = min_samples_leaf
+        self.l2_regularization = l2_regularization
+        self.max_features = max_features
+        self.random_state = random_state
+
+    def _model(self, quantile, X):
+        return HistGradientBoostingRegressor(
+            loss="quantile",
+            quantile=quantile,
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+            max_leaf_nodes=self.max_leaf_nodes,
+            min_samples_leaf=self.min_samples_leaf,
+            l2_regularization=self.l2_regularization,
+            max_features=self.max_features,
+            early_stopping=False,
+            random_state=self.random_state,
+        )
+
+
+class LinearQuantiles(_Quantiles):
+    """Quantiles by linear programming, on the features that go most with the target.
+
+    Koenker and Bassett (1978), "Regression quantiles", Econometrica 46; with an L1 penalty.
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+        Besides the median, which is always fitted.
+    features : int
+        How many features are kept: the time that a fit takes grows fast with them.
+    alpha : float
+        Weight of the penalty, per sample.
+    max_samples : int
+        Of more, evenly spaced ones are fitted, for the same reason.
+    """
+
+    def __init__(self, quantiles=QUANTILES, features=24, alpha=1e-3, max_samples=2500):
+        self.quantiles = quantiles
+        self.features = features
+        self.alpha = alpha
+        self.max_samples = max_samples
+
+    def _rows(self, n):
+        if n <= self.max_samples:
+            return slice(None)
+        return np.linspace(0, n - 1, self.max_samples).astype(int)
+
+    def _model(self, quantile, X):
+        return make_pipeline(
+            SimpleImputer(strategy="median", keep_empty_features=True),
+            RobustScaler(quantile_range=(5, 95)),
+            SelectKBest(f_regression, k=min(self.features, X.shape[1])),
+            QuantileRegressor(quantile=quantile, alpha=self.alpha, solver="highs"),
+        )

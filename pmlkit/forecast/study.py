@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole study of forecasts on recordings: samples, back-tests, and their tables.
+
+What the command, the notebook and the experiment share.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+import pmlkit
+from pmlkit import views
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.forecast import backtest, changes, features, pages, peaks
+from pmlkit.forecast.compose import PATTERNS, compose
+from pmlkit.forecast.forecaster import WARM_UP, Sample
+from pmlkit.forecast.log import Log, read
+from pmlkit.forecast.log import window_ns as length_ns
+
+__all__ = [
+    "LOAD_TRACES",
+    "Study",
+    "about",
+    "collect",
+    "hold_out",
+    "load_traces",
+    "long_enough",
+    "sample",
+    "study_of",
+    "summary",
+]
+
+# The bundled recordings of programs under a changing load: long enough to be forecast.
+LOAD_TRACES = ("gcc-jobs", "log-archive", "numpy-jobs", "redis-tides", "sqlite-batches")
+COMPOSED_HOURS = 72
+COMPOSED_HOUR_NS = 4_000_000_000
+
+
+def load_traces():
+    """Return the paths of the bundled recordings under a changing load."""
+    return [pmlkit.bundled(name) for name in LOAD_TRACES if name in pmlkit.bundled()]
+
+
+def sample(log, window="500ms"):
+    """Make a log's table of features.
+
+    Parameters
+    ----------
+    log : Log
+    window : str, int or Window
+
+    Returns
+    -------
+    Sample
+    """
+    table = features.table(log, window)
+    return Sample(log.name, log.program, table, length_ns(log, window) / 1e9, log.composed)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Logs, their tables of features, and what the back-test says of them.
+
+    Attributes
+    ----------
+    logs : tuple of Log
+    window : str
+    horizon : int
+    target : {"at", "peak"}
+    held_out : tuple of str or None
+        The programs that the models forecast; None: each in its turn.
+    progress : callable or None
+        Called with a text before each step.
+    """
+
+    logs: tuple[Log, ...]
+    window: str = "500ms"
+    horizon: int = 4
+    target: str = "at"
+    held_out: tuple | None = None
+    progress: object = None
+
+    @cached_property
+    def samples(self):
+        """The tables of features: list of `Sample`."""
+        return [sample(log, self.window) for log in self.logs]
+
+    @cached_property
+    def recorded(self):
+        """Those of recordings."""
+        return [s for s in self.samples if not s.composed]
+
+    @cached_property
+    def outcomes(self):
+        """What every rule and model gave: of all logs, each program held out."""
+        forecasters = backtest.default_forecasters(self.horizon, self.target)
+        found = backtest.leave_one_out(
+            self.samples, forecasters, programs=self.held_out, progress=self.progress
+        )
+        return [o for o in found if self.held_out is None or o.program in self.held_out]
+
+    @cached_property
+    def forecaster(self):
+        """The boosted model, fitted on all programs but the one held out first, and its log."""
+        program = self.held_out[0] if self.held_out else self.samples[0].program
+        others = [one for one in self.samples if one.program != program]
+        model = backtest.default_forecasters(self.horizon, self.target)["boosted"].fit(others)
+        return model, next(one for one in self.samples if one.program == program)
+
+    @cached_property
+    def curves(self):
+        """The trade-off of violations against slack (`backtest.curves`)."""
+        return backtest.curves(self.outcomes)
+
+    @cached_property
+    def scores(self):
+        """Losses and coverage of the quantiles (`backtest.scores`)."""
+        return backtest.scores(self.outcomes)
+
+    @property
+    def changes(self):
+        """The change points of that log, found with hindsight: windows."""
+        return changes.points(np.log1p(self.forecaster[1].table["pages"]))
+
+    def coverage(self):
+        """Return the mean coverage of each quantile over programs, and its error in points."""
+        table = self.scores.dropna(subset="tau")
+        each = table.groupby(["model", "tau", "composed", "sample"], sort=False)["coverage"].mean()
+        grouped = each.groupby(["model", "tau", "composed"])
+        found = grouped.agg(coverage="mean", worst="min", logs="size").reset_index()
+        return found.assign(points=100 * (found["coverage"] - found["tau"]))
+
+    def compare(self):
+        """Compare with the best rule at equal violations (`backtest.compare`), by kind of log."""
+        parts = self.curves.groupby("composed")
+        tables = [backtest.compare(part).assign(composed=kind) for kind, part in parts]
+        return pd.concat(tables, ignore_index=True)
+
+    def losses(self):
+        """Return each model's and rule's mean pinball loss, MAPE and coverage over the logs."""
+        table = self.scores.assign(tau=self.scores["tau"].fillna(0.5))
+        columns = ["pinball", "mape", "coverage"]
+        return table.groupby(["composed", "tau", "model"])[columns].mean().reset_index()
+
+    def deployed(self, rate=0.05):
+        """Return the cost of each with its knob set on other programs (`backtest.deployed`).
+
+        Returns
+        -------
+        DataFrame
+            ``composed``, ``model``; means over the logs of ``violations``, ``slack`` and
+            ``shortfall`` as shares of what was used; sums of both in MiB*s.
+        """
+        table = backtest.deployed(self.outcomes, rate)
+        table["slack_share"] = table["slack"] / table["used"]
+        table["shortfall_share"] = table["shortfall"] / table["used"]
+        grouped = table.groupby(["composed", "model"])
+        means = grouped[["violations", "slack_share", "shortfall_share"]].mean()
+        sums = grouped[["slack", "shortfall"]].sum()
+        return means.join(sums).reset_index()
+
+    @cached_property
+    def peaks(self):
+        """The forecasts of peaks, judged (`peaks.backtest`)."""
+        return peaks.backtest(self.samples, self.horizon, self.held_out, self.progress)
+
+    @cached_property
+    def pages(self):
+        """The choice of pages, judged (`pages.backtest`); of the recordings, if there are any."""
+        logs = [log for log in self.logs if not log.composed] or list(self.logs)
+        tables = [pages.candidates(log, self.window, self.horizon) for log in logs]
+        programs, names = [log.program for log in logs], [log.name for log in logs]
+        return pages.backtest(tables, programs, names, self.held_out, self.progress)
+
+
+def collect(traces=None, window="500ms", horizon=4, target="at", composed=True, progress=None):
+    """Make a study of traces.
+
+    Parameters
+    ----------
+    traces : sequence of path-like or Trace, optional
+        Default: the bundled recordings under a changing load.
+    window, horizon, target
+        As in `Study`.
+    composed : bool
+        Compose a daily, a bursty and a random-walk log out of each recording, too.
+    progress : callable, optional
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    PmlkitError
+        If there is no trace, or one is too short to be forecast.
+    """
+    logs = []
+    for trace in traces or load_traces():
+        if progress:
+            progress(f"reading {trace}")
+        log = read(trace if hasattr(trace, "pml") else pmlkit.open(trace))
+        logs.append(long_enough(log, window, horizon))
+        if composed and not log.composed:
+            logs += [_composed(log, pattern) for pattern in PATTERNS]
+    if not logs:
+        raise PmlkitError("there is no recording to forecast", "give traces, or restore data/")
+    return Study(tuple(logs), window, horizon, target, None, progress)
+
+
+def hold_out(trace, traces=None, **how):
+    """Make a study in which the models forecast one trace's program, and learn from the others.
+
+    Parameters
+    ----------
+    trace : Trace, str or path-like
+        A bundled recording's name, or a path.
+    traces : sequence of path-like, optional
+        To learn from; those of the same program are left out. Default: the bundled ones.
+    **how
+        As in `collect`.
+
+    Returns
+    -------
+    Study
+    """
+    held = views.load(trace)
+    program = read(held).program
+    others = [views.load(other) for other in traces or load_traces()]
+    others = [other for other in others if read(other).program != program]
+    return replace(collect([held, *others], **how), held_out=(program,))
+
+
+def study_of(trace, traces=None, who="trace", **how):
+    """Make the study of a notebook: hold out the program of `trace`, or ``"each"`` of `traces`."""
+    if who not in ("trace", "each"):
+        raise UsageError(f"what is held out is {who!r}: say trace or each")
+    if who == "each":
+        return collect([views.load(one) for one in traces or load_traces()], **how)
+    return hold_out(trace, traces, **how)
+
+
+def _composed(log, pattern):
+    hour_ns = COMPOSED_HOUR_NS // log.round_ns * log.round_ns
+    return compose(log, pattern, COMPOSED_HOURS, hour_ns)
+
+
+def long_enough(log, window, horizon):
+    """Return the log, or raise `PmlkitError` if it has too few windows for a forecast."""
+    there, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
+    if there < needed:
+        raise PmlkitError(
+            f"{log.name} has {there} windows of {window}, a forecast takes {needed} or more",
+            "give a shorter --window or a longer recording",
+        )
+    return log
+
+
+def summary(study, rate=0.05):
+    """Return the study's tables by name: what a report shows.
+
+    Parameters
+    ----------
+    study : Study
+    rate : float
+        Violations that are allowed, of the table ``deployed``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+    """
+    return {
+        "compare": study.compare(),
+        "coverage": study.coverage(),
+        "deployed": study.deployed(rate),
+        "losses": study.losses(),
+        "peaks": study.peaks,
+        "pages": study.pages,
+        "data": about(study),
+    }
+
+
+def about(study):
+    """Return a row per log: its name, program, windows, sizes, digest, and whether composed."""
+    rows = []
+    for log, one in zip(study.logs, study.samples, strict=True):
+        w = one.table["pages"] / 256
+        rows.append(
+            {"log": log.name, "program": log.program, "composed": log.composed,
+             "windows": len(one.table), "median_mib": w.median(), "max_mib": w.max(),
+             "digest": log.digest()}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of features: what they count, and that nothing of the future is in them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from forecast_logs import make_log
+
+from pmlkit.errors import ResolutionError, UsageError
+from pmlkit.forecast import baselines, changes, design, features
+from pmlkit.forecast.forecaster import WARM_UP, Forecaster, Sample
+from pmlkit.forecast.models import LinearQuantiles
+from pmlkit.forecast.peaks import held, nearness
+
+WINDOW_ROUNDS = 5
+
+
+def other_future(log, stop, how):
+    """Return the log with everything from round `stop` on shuffled, or replaced by nonsense."""
+    random = np.random.default_rng(5)
+    later = log.round >= stop
+    gfn, rounds = log.gfn.copy(), log.round.copy()
+    if how == "shuffled":
+        gfn[later] = random.permutation(gfn[later])
+        rounds[later] = np.sort(random.permutation(rounds[later]))
+    else:
+        gfn[later] = random.integers(0, log.memory_pages, later.sum())
+        rounds[later] = log.n_rounds - 1
+    exits, phase = log.exits.copy(), log.phase.copy()
+    exits[stop:], phase[stop:] = 10**6, "poison"
+    pause = log.pause_ns.copy()
+    pause[stop:] = 10**9
+    return replace(log, gfn=gfn, round=rounds, exits=exits, phase=phase, pause_ns=pause)
+
+
+@pytest.mark.parametrize("how", ["shuffled", "poisoned"])
+@pytest.mark.parametrize("windows", [1, 17, 60])
+def test_the_future_changes_nothing(how, windows):
+    log = make_log(day_ns=24_000_000_000)
+    future = other_future(log, windows * WINDOW_ROUNDS, how)
+    assert log.digest() != future.digest()
+    before, after = features.table(log), features.table(future)
+    assert before.iloc[:windows].equals(after.iloc[:windows])
+    assert not before.iloc[windows:].equals(after.iloc[windows:])
+    assert design.matrix(before).iloc[:windows].equals(design.matrix(after).iloc[:windows])
+    assert design.level(before)[:windows].equals(design.level(after)[:windows])
+    for rule in baselines.BASELINES:
+        given = [
+            baselines.forecast(rule, t["pages"].to_numpy(), 4)[:windows] for t in (before, after)
+        ]
+        np.testing.assert_array_equal(*given, err_msg=rule)
+    for rule in (held, lambda table: nearness(table, held(table))):
+        np.testing.assert_array_equal(rule(before)[:windows], rule(after)[:windows])
+
+
+def test_the_future_changes_no_forecast_and_no_online_calibration():
+    log, windows = make_log(), 50
+    future = other_future(log, windows * WINDOW_ROUNDS, "poisoned")
+    samples = [Sample("x", "x", features.table(one), 0.5) for one in (log, future)]
+    learnt = [Sample(str(i), str(i), features.table(make_log(seed=i)), 0.5) for i in (7, 8)]
+    model = Forecaster(LinearQuantiles((0.5, 0.9), features=4), horizon=3).fit(learnt)
+    before, after = (model.predict(sample)[:windows] for sample in samples)
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_log_that_ends_earlier_has_the_same_rows():
+    log = make_log()
+    assert features.table(log.before(200)).equals(features.table(log).iloc[:40])
+
+
+def brute_pages(log, first, stop, m=1):
+    """Count pages logged in at least m of the rounds from `first` to before `stop`."""
+    keep = (log.round >= first) & (log.round < stop) & ~log.table
+    pairs = {(int(g), int(r)) for g, r in zip(log.gfn[keep], log.round[keep], strict=True)}
+    _, counts = np.unique([g for g, _ in pairs], return_counts=True)
+    return int((counts >= m).sum())
+
+
+def test_the_counts_are_those_of_sets():
+    log = make_log(rounds=200)
+    table = features.table(log, "500ms")
+    assert len(table) == 40
+    seen, earlier = set(), set()
+    for i, row in enumerate(table.to_dict("records")):
+        first, stop = i * WINDOW_ROUNDS, (i + 1) * WINDOW_ROUNDS
+        assert row["pages"] == row["w1"] == brute_pages(log, first, stop)
+        assert row["w4_m2"] == brute_pages(log, max(stop - 20, 0), stop, 2)
+        assert row["w16_m4"] == brute_pages(log, max(stop - 80, 0), stop, 4)
+        in_window = (log.round >= first) & (log.round < stop)
+        pages = set(log.gfn[in_window & ~log.table])
+        assert row["new"] == len(pages - seen)
+        assert row["kept"] == len(pages & earlier)
+        assert row["lost"] == len(earlier - pages)
+        assert row["kept"] + row["new"] + row["soon"] + row["late"] == row["pages"]
+        assert sum(row[f"region{r}"] for r in range(features.REGIONS)) == row["pages"]
+        assert row["tables"] == log.table[in_window].sum()
+        assert row["exits"] == log.exits[first:stop].sum()
+        assert row["pause_ns"] == log.pause_ns[first:stop].sum()
+        assert row["part_last"] == brute_pages(log, stop - 1, stop)
+        assert row["phase"] == log.phase[stop - 1]
+        seen, earlier = seen | pages, pages
+
+
+def test_pages_that_come_back_are_told_by_how_long_they_were_away():
+    log = make_log(rounds=5)
+    windows = {7: [0, 3], 8: [0, 20], 9: [0, 1]}
+    pairs = sorted((5 * w, g) for g, of in windows.items() for w in of)
+    rounds, gfn = (np.array(column) for column in zip(*pairs, strict=True))
+    size = 105
+    made = replace(
+        log, gfn=gfn.astype(np.uint64), round=rounds, table=np.zeros(len(gfn), bool),
+        exits=np.zeros(size, int), pause_ns=np.zeros(size, int), phase=np.full(size, "", object),
+    )  # fmt: skip
+    table = features.table(made)
+    assert table.loc[0, "new"] == 3
+    assert (table.loc[1, "kept"], table.loc[3, "soon"], table.loc[20, "late"]) == (1, 1, 1)
+
+
+def test_hours_are_a_circle_where_the_day_is_known():
+    table = features.table(make_log(day_ns=4_000_000_000))
+    np.testing.assert_allclose(table["hour_sin"][:4], np.sin(2 * np.pi * np.arange(1, 5) / 8))
+    assert features.table(make_log())["hour_sin"].isna().all()
+
+
+def test_targets_lie_ahead():
+    table = features.table(make_log())
+    pages = table["pages"].to_numpy()
+    at, peak = design.ahead(table, 3), design.ahead(table, 3, "peak")
+    np.testing.assert_array_equal(at[:-3], pages[3:])
+    assert np.isnan(at[-3:]).all() and np.isnan(peak[-3:]).all()
+    for t in range(len(pages) - 3):
+        assert peak[t] == pages[t + 1 : t + 4].max()
+
+
+def test_windows_that_cannot_be_had():
+    with pytest.raises(ResolutionError):
+        features.table(make_log(), "150ms")
+    with pytest.raises(UsageError, match="shorter than a window"):
+        features.table(make_log(rounds=4), "500ms")
+
+
+def test_change_points_of_steps_are_found():
+    series = np.repeat([1.0, 5.0, 2.0], [30, 40, 30]) + np.random.default_rng(0).normal(0, 0.1, 100)
+    assert list(changes.points(series)) == [30, 70]
+    found = changes.phases(series)
+    assert list(found["start"]) == [0, 30, 70] and list(found["stop"]) == [30, 70, 100]
+    np.testing.assert_allclose(found["mean"], [1, 5, 2], atol=0.1)
+    ages = changes.since_change(series)
+    assert (ages[29], ages[45], ages[99]) == (30, 16, 30)
+
+
+def test_a_level_series_has_no_change_point():
+    assert len(changes.points(np.ones(50))) == 0
+    assert len(changes.points([1.0, 2.0])) == 0
+    assert list(changes.since_change(np.ones(60), look_back=10)) == [*range(1, 11), *[10] * 50]
+
+
+def test_nobody_is_judged_by_windows_without_a_past():
+    assert max(WINDOW_ROUNDS, 16) <= WARM_UP
