@@ -20,7 +20,7 @@ __all__ = ["Run", "plan", "run"]
 # The recordings that the demo shows when it is not told which: known answers, then real programs.
 PREFERRED = ("hotcold", "rrww", "sqlite", "redis")
 # notebook -> how many of the traces it is run on: enough to see, within three minutes.
-NOTEBOOKS = {"02_working_set": 4, "05_figures": 2, "01_collect": 1}
+NOTEBOOKS = {"02_working_set": 4, "05_figures": 2, "01_collect": 1, "07_miss_ratio": 1}
 
 SUFFIXES = {".pdf", ".svg", ".png", ".csv", ".parquet", ".tex"}
 

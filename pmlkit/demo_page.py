@@ -63,7 +63,7 @@ def write_page(out, runs, seconds, total_seconds):
         If the page cannot be written.
     """
     names = sorted({run.trace for run in runs}, key=[run.trace for run in runs].index)
-    page = _render(
+    page = render(
         "demo.html.j2",
         traces=[_trace(out, name, runs, seconds) for name in names],
         notebooks=sorted({run.notebook for run in runs}),
@@ -73,7 +73,8 @@ def write_page(out, runs, seconds, total_seconds):
     return write_files(out, {"index.html": page})[0]
 
 
-def _render(template, **values):
+def render(template, **values):
+    """Fill one of the package's templates; return the bytes of the page."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     return environment.get_template(template).render(values).encode()
@@ -87,19 +88,25 @@ def write_notebook(out, run):
     pmlkit.errors.OutputError
         If the page cannot be written.
     """
+    ipynb = out / "notebooks" / f"{run.stem}.ipynb"
+    notebook_page(ipynb, f"{run.notebook} on {run.name}", "the demo")
+
+
+def notebook_page(ipynb, title, back):
+    """Write an executed notebook as HTML beside it; `back` names the page in the folder above."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    ipynb = out / "notebooks" / f"{run.stem}.ipynb"
     body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))
-    page = _render(
+    page = render(
         "notebook.html.j2",
-        title=f"{run.notebook} on {run.name}",
+        title=title,
+        back=back,
         ipynb=ipynb.name,
         body=body,
         highlight=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )
-    write_files(ipynb.parent, {f"{run.stem}.html": page})
+    write_files(ipynb.parent, {f"{ipynb.stem}.html": page})
 
 
 def _trace(out, trace, runs, seconds):
@@ -122,12 +129,15 @@ def _trace(out, trace, runs, seconds):
 
 def _group(out, run):
     """Collect what one run wrote; None if it wrote nothing."""
-    folder = out / "figures" / run.stem
+    shown = gallery(out, out / "figures" / run.stem)
+    return shown and {"title": _title(run.notebook), **shown}
+
+
+def gallery(out, folder):
+    """Collect the figures and tables in a folder, for a page in `out`; None if there are none."""
     figures = [_figure(out, png) for png in sorted(folder.glob("*.png"), key=_place)]
     tables = [_table(out, tex) for tex in sorted(folder.glob("*.tex"))]
-    if not figures and not tables:
-        return None
-    return {"title": _title(run.notebook), "figures": figures, "tables": tables}
+    return {"figures": figures, "tables": tables} if figures or tables else None
 
 
 def _place(path):

@@ -2,7 +2,8 @@
 """Running one notebook: papermill in an operating system process of its own.
 
 Papermill changes the working directory of its process (papermill #473), so two of them must not
-share one; and a kernel that dies must not take its caller along.
+share one; and a kernel that dies must not take its caller along. The other way round, papermill
+and its kernel end if their caller dies, however it does: nobody waits for them any more.
 """
 
 import json
@@ -11,16 +12,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from pmlkit.errors import PmlkitError, output_error
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "run_notebook", "start_notebook"]
 
 # jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
 # than papermill needs for all the rest. Notebooks have no IRIs.
-_PAPERMILL = (
-    "import sys; sys.modules['rfc3987_syntax'] = None; "
-    "from papermill.__main__ import papermill; papermill()"
-)
+# The caller holds the other end of standard input, and never writes: it ends when the caller does.
+_PAPERMILL = """
+import os, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(70)), daemon=True).start()
+sys.modules["rfc3987_syntax"] = None
+from papermill.__main__ import papermill
+papermill()
+"""
 
 
 class NotebookError(PmlkitError):
@@ -47,20 +54,39 @@ def notebooks_folder():
     return folder
 
 
-def start_notebook(notebook, executed, parameters):
-    """Start papermill on a notebook, in the notebook's folder; return the process.
+def start_notebook(notebook, executed, parameters, folder=None):
+    """Start papermill on a notebook; return the process.
 
-    What papermill prints goes into ``executed`` with the suffix ``.log``.
+    What papermill prints goes into ``executed`` with the suffix ``.log``. It is in a session of
+    its own: Ctrl-C on the terminal is for the caller, who ends it by `Popen.terminate`.
+
+    Parameters
+    ----------
+    notebook, executed : Path
+        The notebook, and where to write the executed one.
+    parameters : dict
+        Values that YAML can hold.
+    folder : path-like, optional
+        Where the kernel starts; by default where the notebook is.
+
+    Returns
+    -------
+    subprocess.Popen
     """
     command = [sys.executable, "-c", _PAPERMILL, str(notebook), str(executed)]
-    command += ["--no-progress-bar", "--kernel", "python3", "--cwd", str(Path(notebook).parent)]
-    for name, value in parameters.items():
-        command += ["-r", name, str(value)]
+    command += ["--no-progress-bar", "--kernel", "python3"]
+    command += ["--cwd", str(folder or Path(notebook).parent)]
+    command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))]
     try:
         executed.unlink(missing_ok=True)
         with open(executed.with_suffix(".log"), "wb") as log:
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,
             )
     except OSError as error:
         raise output_error(executed, error) from error
@@ -101,7 +127,7 @@ def run_notebook(notebook, executed, parameters):
     ----------
     notebook, executed : path-like
         The notebook, and where to write the executed one (its folder exists).
-    parameters : dict of str to str
+    parameters : dict
         What replaces the values of the cell tagged ``parameters``.
 
     Raises
@@ -110,7 +136,8 @@ def run_notebook(notebook, executed, parameters):
         If it fails.
     """
     executed = Path(executed)
-    process = start_notebook(Path(notebook), executed, parameters)
-    if process.wait():
+    with start_notebook(Path(notebook), executed, parameters) as process:
+        process.wait()
+    if process.returncode:
         raise failure(executed, Path(notebook).stem, process.returncode)
     executed.with_suffix(".log").unlink(missing_ok=True)

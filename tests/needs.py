@@ -20,5 +20,7 @@ def _needs(*tools):
 
 needs_gcc = _needs("gcc")
 needs_apt = _needs("apt-get", "dpkg-deb")
+needs_snakemake = _needs("snakemake")
+needs_valgrind = _needs("valgrind")
 needs_qemu = _needs("qemu-system-x86_64", "gcc", "apt-get", "dpkg-deb")
 slow = pytest.mark.skipif(not REQUIRED, reason="slow: set PMLKIT_REQUIRE_LAB=1 to run it")

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments in batch: expand, run what is not done yet, and keep what came out.
+
+>>> from pmlkit import batch                                              # doctest: +SKIP
+>>> report = batch.run("experiments/windows.yaml", jobs=2)                # doctest: +SKIP
+>>> report.page, len(report.failed)                                       # doctest: +SKIP
+
+``results/NAME/RUN-ID/`` holds a run's executed notebook, its figures and tables, and ``run.json``;
+``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pmlkit import batch_plan, batch_schema
+from pmlkit.batch_job import ATTEMPTS, read_record, source_digest
+from pmlkit.batch_local import Local
+from pmlkit.errors import PmlkitError, output_error
+
+__all__ = ["Plan", "Report", "plan", "run"]
+
+RESULTS, PAGE = "results.parquet", "index.html"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment, its runs, and where they go.
+
+    Attributes
+    ----------
+    experiment : pmlkit.batch_schema.Experiment
+    folder : Path
+        ``results/NAME``.
+    runs, summaries : list of pmlkit.batch_plan.Job
+    """
+
+    experiment: batch_schema.Experiment
+    folder: Path
+    runs: list
+    summaries: list
+
+    @property
+    def jobs(self):
+        """All of them, in the order in which they run."""
+        return self.runs + self.summaries
+
+    def record(self, job):
+        """Read what ``run.json`` says of a run; None if it has not been run."""
+        return read_record(self.folder / job.id)
+
+    def is_done(self, job):
+        """Say whether a run is done, and need not be done again."""
+        record = self.record(job)
+        return record is not None and record["status"] == "done"
+
+
+@dataclass
+class Report:
+    """What became of an experiment.
+
+    Attributes
+    ----------
+    plan : Plan
+    page, results : Path
+        ``index.html`` and ``results.parquet``.
+    done, kept : list of Job
+        Done now; done before, and kept.
+    failed : list of (Job, dict)
+        With the records, whose `error` has the cell and the message.
+    left : list of Job
+        Not run: interrupted, or a summary whose runs are not all done.
+    outdated : list of Job
+        Of `kept`: made by another state of the package's source, of the same version.
+    interrupted : bool
+    """
+
+    plan: Plan
+    page: Path
+    results: Path
+    done: list = field(default_factory=list)
+    kept: list = field(default_factory=list)
+    failed: list = field(default_factory=list)
+    left: list = field(default_factory=list)
+    outdated: list = field(default_factory=list)
+    interrupted: bool = False
+
+
+def plan(experiment, out="results"):
+    """Read an experiment and expand it.
+
+    Parameters
+    ----------
+    experiment : path-like
+        The YAML file.
+    out : path-like
+        Folder of the results of all experiments.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    pmlkit.batch_schema.ExperimentError
+        If the file is wrong, or names what is not there: which line, and why.
+    """
+    loaded = batch_schema.load(experiment)
+    folder = Path(out).resolve() / loaded.name
+    return Plan(loaded, folder, *batch_plan.expand(loaded, folder / RESULTS))
+
+
+class Watcher:
+    """What is told how the runs go: this one tells nobody."""
+
+    def begin(self, total):
+        """So many runs are to be done."""
+
+    def started(self, job):
+        """A run has started (not every backend knows when)."""
+
+    def ended(self, job, record):
+        """A run is over."""
+
+
+def run(experiment, out="results", backend=None, *, jobs=2, only=(), again=False, watcher=None):
+    """Run what is not done yet.
+
+    Parameters
+    ----------
+    experiment : path-like or Plan
+    out : path-like
+        Folder of the results of all experiments.
+    backend : object, optional
+        What runs them (`pmlkit.batch_local.Local` says how); this machine by default.
+    jobs : int
+        Runs at the same time, on this machine.
+    only : sequence of str
+        Run only what has all of these words (`pmlkit.batch_plan.only`).
+    again : bool
+        Run also what is done already.
+    watcher : Watcher, optional
+        Is told how it goes.
+
+    Returns
+    -------
+    Report
+        Runs that fail are in it, and keep their notebook; so is an interruption by Ctrl-C, after
+        which the same call goes on.
+
+    Raises
+    ------
+    pmlkit.batch_schema.ExperimentError, pmlkit.errors.UsageError
+    pmlkit.errors.OutputError
+        If the results cannot be written.
+    PmlkitError
+        If another process runs the experiment.
+    """
+    planned = experiment if isinstance(experiment, Plan) else plan(experiment, out)
+    chosen = batch_plan.only(planned.jobs, only)
+    report = Report(planned, planned.folder / PAGE, planned.folder / RESULTS)
+    report.left = [job for job in chosen if again or not planned.is_done(job)]
+    report.kept = [job for job in chosen if job not in report.left]
+    report.outdated = [j for j in report.kept if planned.record(j)["source"] != source_digest()]
+    watcher = watcher or Watcher()
+    with _locked(planned.folder), _terminable():
+        _remove_attempts(planned.folder)
+        watcher.begin(len(report.left))
+        try:
+            _stage(report, planned.runs, backend or Local(jobs), watcher)
+            _write(planned, report)
+            if all(map(planned.is_done, planned.runs)):
+                # Always here: what they sum up is here, and there are few of them.
+                _stage(report, planned.summaries, Local(jobs), watcher)
+        except KeyboardInterrupt:
+            report.interrupted = True
+        _write(planned, report)
+    return report
+
+
+def _stage(report, jobs, backend, watcher):
+    """Run those of the jobs that are left."""
+    waiting = [job for job in report.left if job in jobs]
+    if not waiting:
+        return
+    with contextlib.closing(backend.run(waiting, report.plan.folder, watcher.started)) as over:
+        for job, record in over:
+            report.left.remove(job)
+            if record["status"] == "done":
+                report.done.append(job)
+            else:
+                report.failed.append((job, record))
+            watcher.ended(job, record)
+
+
+def _write(planned, report):
+    from pmlkit import batch_page, batch_results  # with pandas: later than `--help`
+
+    records = {job.id: planned.record(job) for job in planned.jobs}
+    batch_results.write(report.results, planned.folder, planned.runs, records)
+    batch_page.write_page(report.page, planned, records)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Keep a second process from the same results."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what = f"another pmlkit runs this experiment into {folder}"
+            raise PmlkitError(what, "wait for it, or give another -o FOLDER") from error
+        yield
+
+
+@contextlib.contextmanager
+def _terminable():
+    """Let SIGTERM (a shutdown, a batch system) end it as cleanly as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _remove_attempts(folder):
+    """Remove what processes of this machine have left that are no more."""
+    for attempt in folder.glob(f"{ATTEMPTS}/*-{socket.gethostname()}-*"):
+        number = attempt.name.rsplit("-", 2)[-2]
+        if number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _is_alive(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

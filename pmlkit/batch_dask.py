@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs on a Dask cluster: each worker does the same as this machine would, and sends the folder.
+
+A worker needs pmlkit, and nothing of this machine: it takes a trace from its path if the one that
+is there has the right digest (a shared disk), else from its cache, else it says so and is sent the
+trace once. Only this process writes to the results, so that a run that two workers did (one of
+them was believed lost) is there once.
+"""
+
+import contextlib
+import io
+import os
+import socket
+import tarfile
+import tempfile
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from distributed import Client, as_completed
+
+import pmlkit
+from pmlkit.batch_job import (
+    Processes,
+    Stopped,
+    adopt,
+    attempt,
+    execute,
+    failed_record,
+    write_record,
+)
+from pmlkit.batch_plan import digest_of_trace
+from pmlkit.errors import PmlkitError
+
+__all__ = ["Cluster"]
+
+CONNECT_S = 30
+_AT_WORK = {}  # on a worker: the processes of each session
+
+
+class Cluster:
+    """A backend (see `pmlkit.batch_local.Local`), and a context manager.
+
+    A run whose worker is lost is done again on another one, by Dask; after four lost workers it
+    counts as failed, since it may be what kills them.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as ``tcp://head:8786``.
+
+    Raises
+    ------
+    PmlkitError
+        If nothing answers there.
+    """
+
+    def __init__(self, address):
+        self.session = uuid.uuid4().hex
+        try:
+            self.client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            hint = "start one with `dask scheduler` and `dask worker ADDRESS`, or check the address"
+            raise PmlkitError(f"no Dask scheduler answers at {address}", hint) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
+
+    def run(self, jobs, folder, started=lambda job: None):
+        """Do runs, and give each when it is over; as `pmlkit.batch_local.Local.run`."""
+        waiting, sent = {self._submit(job): job for job in jobs}, set()
+        pending = as_completed(list(waiting), loop=self.client.loop)
+        try:
+            for future in pending:
+                job = waiting.pop(future)
+                answer = self._answer(future, job)
+                if isinstance(answer, Missing) and (job.id, answer.worker) in sent:
+                    message = f"the worker {answer.worker} cannot keep the traces that it was sent"
+                    yield job, _keep(job, failed_record(job, message), folder / job.id)
+                elif isinstance(answer, Missing):
+                    sent.add((job.id, answer.worker))
+                    again = self._submit(job, answer)
+                    waiting[again] = job
+                    pending.add(again)
+                else:
+                    yield job, _keep(job, answer, folder / job.id)
+        finally:
+            self._stop(list(waiting))
+
+    def _submit(self, job, missing=None):
+        """Hand a run to the cluster; with the traces that the worker lacks, to that worker."""
+        wanted = missing.digests if missing else ()
+        packed = {t.digest: _pack(t.path, _file(t)) for t in job.traces if t.digest in wanted}
+        return self.client.submit(
+            on_worker,
+            job,
+            packed,
+            self.session,
+            pmlkit.__version__,
+            key=f"{job.label} {job.id} {uuid.uuid4().hex[:8]}",
+            workers=[missing.worker] if missing else None,
+            allow_other_workers=bool(missing),
+            pure=False,
+        )
+
+    def _answer(self, future, job):
+        try:
+            return future.result()
+        except Exception as error:  # whatever a worker or Dask itself raises
+            if self.client.status != "running":
+                raise PmlkitError(f"the cluster is gone ({error})", "start it again") from error
+            return failed_record(job, f"{type(error).__name__}: {error}")
+
+    def _stop(self, futures):
+        """End what is still running, on every worker."""
+        if futures:
+            with contextlib.suppress(Exception):  # a cluster that is gone has nothing to stop
+                self.client.cancel(futures, force=True)
+                self.client.run(stop_on_worker, self.session)
+
+
+class Missing:
+    """A worker's answer that it lacks traces. Attributes: `worker` (address), `digests`."""
+
+    def __init__(self, worker, digests):
+        self.worker, self.digests = worker, digests
+
+
+def _keep(job, answer, final):
+    """Write what a worker has sent as the run's folder; give its record."""
+    record, archive = (answer, None) if isinstance(answer, dict) else answer
+    with attempt(final) as folder:
+        if archive:
+            _unpack(archive, folder)
+        else:
+            write_record(record, folder)
+        adopt(folder, final, job.notebook)
+    return record
+
+
+# On the worker
+
+
+def on_worker(job, packed, session, version):
+    """Do a run on this worker, in a folder for the time being.
+
+    Parameters
+    ----------
+    job : pmlkit.batch_plan.Job
+    packed : dict of str to bytes
+        Traces by digest, that this worker did not have.
+    session : str
+        Of the caller: what `stop_on_worker` ends.
+    version : str
+        The caller's pmlkit, which is part of the run's id.
+
+    Returns
+    -------
+    (dict, bytes) or Missing
+        The record and the folder (a tar file), or the traces that have to be sent.
+
+    Raises
+    ------
+    PmlkitError
+        If this worker has another version of pmlkit.
+    """
+    if version != pmlkit.__version__:
+        what = f"the worker on {socket.gethostname()} has pmlkit {pmlkit.__version__}"
+        raise PmlkitError(what, f"install pmlkit {version} there")
+    processes = _AT_WORK.setdefault(session, Processes())
+    if processes.stopped:
+        raise Stopped
+    found = {trace: _find(trace, packed) for trace in job.traces}
+    if lacking := [trace.digest for trace, path in found.items() if path is None]:
+        from distributed import get_worker
+
+        return Missing(get_worker().address, lacking)
+    job = replace(job, traces=tuple(replace(t, path=str(path)) for t, path in found.items()))
+    with tempfile.TemporaryDirectory(prefix="pmlkit-run-") as folder:
+        record = execute(job, Path(folder), processes)
+        return record, _pack(Path(folder), ".")
+
+
+def stop_on_worker(session):
+    """End the processes of a session on this worker."""
+    _AT_WORK.setdefault(session, Processes()).stop()
+
+
+def _find(trace, packed):
+    """Find a trace: at its path, in the cache, or among what was sent."""
+    home = cache_folder() / trace.digest / _file(trace)
+    if trace.digest in packed and not _is(home, trace.digest):
+        _unpack_cached(packed[trace.digest], home)
+    return next((path for path in (Path(trace.path), home) if _is(path, trace.digest)), None)
+
+
+def _file(trace):
+    return f"{trace.name}.trace"
+
+
+def _is(path, digest):
+    try:
+        return digest_of_trace(path) == digest
+    except PmlkitError:
+        return False
+
+
+def cache_folder():
+    """Return where a worker keeps the traces that it was sent: ``$PMLKIT_CACHE/traces``."""
+    cache = os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit"
+    return Path(cache) / "traces"
+
+
+def _unpack_cached(archive, home):
+    """Unpack beside its place, then move it there: another run may want the same trace."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        _unpack(archive, Path(folder))
+        with contextlib.suppress(OSError):  # it is there by now
+            Path(folder, home.name).rename(home)
+
+
+def _pack(folder, name):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(folder, arcname=name)
+    return buffer.getvalue()
+
+
+def _unpack(archive, folder):
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        members.extractall(folder, filter="data")

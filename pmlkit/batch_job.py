@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run: the notebook in a process of its own, and what it leaves in the run's folder.
+
+``python -m pmlkit.batch_job JOB.json RUN-FOLDER`` is one run from beginning to end: what a
+Snakefile calls. Local threads and the workers of a cluster call `execute`.
+
+A run is made in a folder of another name, which becomes ``RUN-ID`` when the run is over: a folder
+of that name is never half a run, however the process or the machine dies.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pmlkit
+from pmlkit.batch_plan import ID_LENGTH, read_job
+from pmlkit.errors import one_line, output_error
+from pmlkit.notebooks import failure, start_notebook
+
+__all__ = [
+    "Processes",
+    "Stopped",
+    "adopt",
+    "attempt",
+    "execute",
+    "execute_into",
+    "failed_record",
+    "read_record",
+    "source_digest",
+    "write_record",
+]
+
+RECORD = "run.json"
+FORMAT = {"format": "pmlkit-run", "version": 1}
+ATTEMPTS = ".running"
+_PACKAGES = ("numpy", "pandas", "pyarrow", "matplotlib", "scikit-learn", "papermill", "ipykernel")
+_GRACE_S = 10  # for papermill to end its kernel
+
+
+class Stopped(Exception):
+    """The run was asked to stop: there is nothing to keep."""
+
+
+def execute(job, folder, processes=None):
+    """Do a run in a folder, which is empty.
+
+    Parameters
+    ----------
+    job : pmlkit.batch_plan.Job
+    folder : Path
+    processes : Processes, optional
+        Where others find the process, to end it.
+
+    Returns
+    -------
+    dict
+        The record: what ``run.json`` in the folder says. A run that fails has ``"status":
+        "failed"`` and says where; its notebook is kept as far as it came.
+
+    Raises
+    ------
+    Stopped
+        If the process was ended through `processes`.
+    """
+    source, executed = folder / "source.json", folder / f"{job.notebook}.ipynb"
+    since, started = time.monotonic(), _now()
+    source.write_text(json.dumps(job.document))
+    home = job.folder if os.path.isdir(job.folder) else folder
+    process = start_notebook(source, executed, job.given(folder), home)
+    with (processes or Processes()).watched(process):
+        process.wait()
+    source.unlink()
+    error = _error(executed, job, process.returncode)
+    if error is None:
+        executed.with_suffix(".log").unlink(missing_ok=True)
+    record = _record(job, started, time.monotonic() - since, error)
+    write_record(record, folder)
+    return record
+
+
+def write_record(record, folder):
+    """Write a run's record as ``run.json``."""
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def failed_record(job, message):
+    """Make the record of a run whose process could not even be started, or was lost."""
+    return _record(job, _now(), 0.0, {"cell": None, "message": one_line(message), "file": RECORD})
+
+
+def execute_into(job, final, processes=None):
+    """Do a run in another folder beside `final`, which becomes `final` once the run is over.
+
+    Raises
+    ------
+    Stopped
+    pmlkit.errors.OutputError
+        If the folder cannot be written.
+    """
+    final = Path(final)
+    with attempt(final) as folder:
+        try:
+            record = execute(job, folder, processes)
+        except OSError as error:
+            raise output_error(final, error) from error
+        adopt(folder, final, job.notebook)
+    return record
+
+
+@contextlib.contextmanager
+def attempt(final):
+    """Make the folder of an attempt, named after this process; what is left of it is removed."""
+    parent = final.parent / ATTEMPTS
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{final.name}-{socket.gethostname()}-{os.getpid()}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except OSError as error:
+        raise output_error(final, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            parent.rmdir()  # the last one
+
+
+def adopt(folder, final, notebook):
+    """Give the folder of an attempt the run's name, and replace what has it."""
+    # The notebook names the folder that it wrote to; that one is called otherwise from now on.
+    executed = folder / f"{notebook}.ipynb"
+    if executed.exists():
+        executed.write_text(executed.read_text().replace(str(folder), str(final)))
+    try:
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
+    except OSError as error:
+        raise output_error(final, error) from error
+
+
+def read_record(final):
+    """Read the record of a run; None if there is none that belongs to a run of this name."""
+    try:
+        record = json.loads((Path(final) / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and FORMAT.items() <= record.items()
+    return record if known and record.get("id") == Path(final).name[:ID_LENGTH] else None
+
+
+class Processes:
+    """The processes that are at work; `stop` ends them all, and those that start later."""
+
+    def __init__(self):
+        self.active, self.stopped = set(), False
+
+    @contextlib.contextmanager
+    def watched(self, process):
+        """Let `stop` end a process while it is waited for."""
+        self.active.add(process)
+        try:
+            if self.stopped:  # between the caller's start and here
+                process.terminate()
+            yield
+        finally:
+            self.active.discard(process)
+            process.stdin.close()  # if it is not over yet, it ends now
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+        if self.stopped:
+            raise Stopped
+
+    def stop(self):
+        """End them all."""
+        self.stopped = True
+        for process in list(self.active):
+            process.terminate()
+
+
+def _error(executed, job, returncode):
+    if not returncode:
+        return None
+    found = failure(executed, job.label, returncode)
+    message = found.message
+    if returncode < 0 and found.cell is None:
+        message = f"ended by signal {-returncode}; {message}"
+    return {"cell": found.cell, "message": message, "file": Path(found.executed).name}
+
+
+def _record(job, started, seconds, error):
+    given = {"parameters": job.parameters, "together": job.together}
+    traces = [{"name": t.name, "path": t.path, "digest": t.digest} for t in job.traces]
+    return FORMAT | {
+        "id": job.id,
+        "experiment": job.experiment,
+        "status": "failed" if error else "done",
+        "error": error,
+        "notebook": job.notebook,
+        **given,
+        "traces": traces,
+        "started": started,
+        "ended": _now(),
+        "seconds": round(seconds, 3),
+        "host": host(),
+        "versions": versions(),
+        "source": source_digest(),
+    }
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
+
+
+def host():
+    """Say what machine this is: name, system, architecture, processors."""
+    return {
+        "name": socket.gethostname(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+
+
+@cache
+def versions():
+    """Give the versions of pmlkit, Python, and the packages that results depend on."""
+    found = {"pmlkit": pmlkit.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@cache
+def source_digest():
+    """Give the hash of the package's source files: two states of one version differ in it."""
+    total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        total.update(f"{path.relative_to(folder)}\0".encode())
+        total.update(hashlib.blake2b(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def main(argv=None):
+    """Do the run of a job's file, if it is not done yet; return the exit code."""
+    path, final = sys.argv[1:] if argv is None else argv
+    record = read_record(final)
+    if record is None or record["status"] != "done":
+        record = execute_into(read_job(path), Path(final).resolve())
+    if record["status"] == "done":
+        return 0
+    error = record["error"]
+    where = f" in cell {error['cell']}" if error["cell"] else ""
+    print(f"pmlkit: {record['notebook']} failed{where} ({error['message']})", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs on this machine: so many processes at the same time."""
+
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+from pmlkit.batch_job import Processes, Stopped, execute_into
+
+__all__ = ["Local"]
+
+
+class Local:
+    """A backend: anything with this method `run` can take its place.
+
+    Parameters
+    ----------
+    jobs : int
+        Runs at the same time.
+    """
+
+    def __init__(self, jobs=2):
+        self.jobs = jobs
+
+    def run(self, jobs, folder, started=lambda job: None):
+        """Do runs, and give each when it is over.
+
+        Parameters
+        ----------
+        jobs : list of pmlkit.batch_plan.Job
+        folder : Path
+            Of the experiment: a run's folder in it has the run's id as its name.
+        started : callable, optional
+            Called with each job when it starts.
+
+        Yields
+        ------
+        (Job, dict)
+            The job and its record, in the order in which they end. An exception in the caller
+            (or closing the generator) ends what is running, and leaves nothing half done.
+        """
+        processes = Processes()
+
+        def do(job):
+            if processes.stopped:
+                raise Stopped
+            started(job)
+            return execute_into(job, folder / job.id, processes)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            waiting = {pool.submit(do, job): job for job in jobs}
+            try:
+                while waiting:
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        yield waiting.pop(future), future.result()
+            finally:
+                processes.stop()
+                pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an experiment to its runs: each a `Job` that any process on any machine can do.
+
+A job holds the notebook itself, so that what runs is what its id says, even if the notebook is
+edited while the experiment goes on.
+"""
+
+import ast
+import dataclasses
+import fnmatch
+import glob
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+import pmlkit
+from pmlkit import manifest
+from pmlkit.errors import PmlkitError, UsageError, output_error
+from pmlkit.notebooks import notebooks_folder
+
+__all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "only", "read_job"]
+
+ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
+FORMAT = {"format": "pmlkit-job", "version": 1}
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class TraceRef:
+    """A trace, by its name, where it is, and the digest that its ``trace.json`` is sealed with."""
+
+    name: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a notebook with its parameters and traces.
+
+    Attributes
+    ----------
+    id : str
+        Hash of the notebook's cells, the parameters, the traces' names and digests, and the
+        version of pmlkit; of a summary also of the runs that it sums up.
+    experiment, notebook : str
+        Their names.
+    document : dict
+        The notebook (nbformat 4).
+    folder : str
+        Where the notebook is: its kernel starts there, if there is such a folder.
+    parameters : dict
+        As the experiment gives them.
+    traces : tuple of TraceRef
+    together : bool
+        The notebook takes the list of them all.
+    results : str
+        For a summary, the table of all the other runs' results.
+    """
+
+    id: str
+    experiment: str
+    notebook: str
+    document: dict
+    folder: str
+    parameters: dict
+    traces: tuple
+    together: bool = False
+    results: str = ""
+
+    @property
+    def words(self):
+        """What tells this run from the others: notebook, traces, ``name=value``."""
+        values = [f"{name}={_text(value)}" for name, value in self.parameters.items()]
+        return [self.notebook, *(trace.name for trace in self.traces), *values]
+
+    @property
+    def label(self):
+        """The same as a line."""
+        return " ".join(self.words)
+
+    def given(self, out):
+        """Give all the parameters of the notebook, as papermill takes them."""
+        paths = [trace.path for trace in self.traces]
+        traces = {"traces": paths} if self.together else dict(zip(["trace"], paths, strict=False))
+        results = {"results": self.results} if self.results else {}
+        return self.parameters | traces | results | {"out": str(out)}
+
+    def write(self, path):
+        """Write the job as JSON; `read_job` reads it."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(FORMAT | dataclasses.asdict(self)))
+        except OSError as error:
+            raise output_error(path, error) from error
+        return path
+
+
+def read_job(path):
+    """Read what `Job.write` has written.
+
+    Raises
+    ------
+    PmlkitError
+        If it is something else.
+    """
+    try:
+        document = json.loads(Path(path).read_text())
+        if {name: document.pop(name, None) for name in FORMAT} != FORMAT:
+            raise ValueError("of another program or version")
+        traces = tuple(TraceRef(**trace) for trace in document.pop("traces"))
+        return Job(traces=traces, **document)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        hint = "write it anew with `pmlkit run ... --snakefile`"
+        raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
+
+
+def expand(experiment, results=""):
+    """Make the jobs of an experiment.
+
+    Parameters
+    ----------
+    experiment : pmlkit.batch_schema.Experiment
+    results : str
+        The path of the table that its summaries read.
+
+    Returns
+    -------
+    list of Job, list of Job
+        The runs, and the summaries; in the order of the file, none twice.
+
+    Raises
+    ------
+    ExperimentError
+        If a notebook or a trace is not there, or a notebook has no such parameter: which line.
+    """
+    runs = _jobs(experiment, experiment.runs)
+    extra = {"results": str(results), "needs": [job.id for job in runs]}
+    return runs, _jobs(experiment, experiment.summary, **extra)
+
+
+def only(jobs, words):
+    """Choose the jobs that have every one of the words (``*`` and ``?`` as in a shell).
+
+    Raises
+    ------
+    UsageError
+        If none has.
+    """
+    chosen = [job for job in jobs if all(_has(job, word) for word in words)]
+    if not chosen and jobs:
+        raise UsageError(f"no run has {' and '.join(map(repr, words))}: `--dry-run` lists the runs")
+    return chosen
+
+
+def _has(job, word):
+    return job.id.startswith(word) or any(fnmatch.fnmatchcase(w, word) for w in job.words)
+
+
+def _text(value):
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _jobs(experiment, entries, **extra):
+    found = {}
+    for entry in entries:
+        notebook = _notebook(experiment, entry)
+        for traces in _groups(experiment, entry):
+            for parameters in entry.points:
+                job = _job(experiment, notebook, entry, traces, parameters, **extra)
+                found.setdefault(job.id, job)
+    return list(found.values())
+
+
+def _job(experiment, notebook, entry, traces, parameters, needs=(), results=""):
+    path, document = notebook
+    cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
+    named = [[trace.name, trace.digest] for trace in traces]
+    told = [path.stem, cells, parameters, named, entry.together, needs, pmlkit.__version__]
+    return Job(
+        id=_digest(told)[:ID_LENGTH],
+        experiment=experiment.name,
+        notebook=path.stem,
+        document=document,
+        folder=str(path.parent),
+        parameters=parameters,
+        traces=tuple(traces),
+        together=entry.together,
+        results=results,
+    )
+
+
+def _digest(value):
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+# Notebooks
+
+
+def _notebook(experiment, entry):
+    """Read an entry's notebook, and see that it has all the parameters that it is given."""
+    where = (*entry.where, "notebook")
+    path = _notebook_path(entry.notebook)
+    try:
+        document = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises whatever its validators do
+        there = ", ".join(sorted(p.stem for p in notebooks_folder().glob("*.ipynb")))
+        why = f"there is no notebook {entry.notebook!r}"
+        if path.exists():
+            why = f"{path} is no notebook ({type(error).__name__})"
+        raise experiment.error(where, why, f"the notebooks are: {there}") from error
+    known = _parameter_names(document)
+    needed = {"traces" if entry.together else "trace"} if entry.traces else set()
+    for name in (needed | {name for point in entry.points for name in point}) - known:
+        place = _place_of(experiment, entry, name)
+        hint = f"its cell tagged `parameters` has: {', '.join(sorted(known)) or 'none'}"
+        why = f"the notebook {entry.notebook} has no parameter {name!r}"
+        raise experiment.error(place, why, hint)
+    return path, json.loads(nbformat.writes(document))
+
+
+def _notebook_path(name):
+    return _located(name) if name.endswith(".ipynb") else notebooks_folder() / f"{name}.ipynb"
+
+
+def _located(name):
+    """Find a relative path from the working directory or, if not there, from the repository."""
+    path = Path(name)
+    return path.resolve() if path.exists() else _REPOSITORY / path
+
+
+def _parameter_names(document):
+    names = set()
+    for cell in document.cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            assigned = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name)]
+            names |= {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
+    return names
+
+
+def _place_of(experiment, entry, name):
+    """Find where the file gives a parameter."""
+    for part in ("parameters", "grid"):
+        for where in experiment.lines:
+            if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:
+                return where
+    return (*entry.where, "notebook")
+
+
+# Traces
+
+
+def _groups(experiment, entry):
+    """Give the traces of each run."""
+    traces = [ref for named in entry.traces for ref in _refs(experiment, *named)]
+    traces = list(dict.fromkeys(traces))
+    return [traces] if entry.together or not traces else [[trace] for trace in traces]
+
+
+def _refs(experiment, name, made_by, where):
+    hint = f"make it with `{made_by}`" if made_by else "`pmlkit record` makes one"
+    paths = _trace_paths(name)
+    if not paths:
+        there = ", ".join(pmlkit.bundled()) or "none"
+        why = f"there is no trace {name!r} (the bundled ones are: {there})"
+        raise experiment.error(where, why, hint)
+    try:
+        return [TraceRef(path.stem, str(path), digest_of_trace(path)) for path in paths]
+    except PmlkitError as error:
+        raise experiment.error(where, error.problem, error.hint) from error
+
+
+def _trace_paths(name):
+    if name in pmlkit.bundled():
+        return [Path(pmlkit.bundled(name)).resolve()]
+    if glob.has_magic(name):
+        return sorted(path.resolve() for path in map(Path, glob.glob(str(_located_glob(name)))))
+    path = _located(name)
+    return [path] if path.exists() else []
+
+
+def _located_glob(pattern):
+    return pattern if glob.glob(pattern) else _REPOSITORY / pattern
+
+
+def digest_of_trace(path):
+    """Give the digest that seals a trace: of its description, which holds those of its files."""
+    return manifest.digest(manifest.load(Path(path)))

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `pmlkit run` shows: the plan, a bar with the time left, and what became of it."""
+
+import sys
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pmlkit.batch import Watcher
+from pmlkit.report import console
+from pmlkit.units import format_ns
+
+__all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
+
+_A_YEAR_S = 365 * 86400  # runs take longer than the seconds over which rich guesses a speed
+
+
+class Bar(Watcher):
+    """A bar over all runs and a line for each active one, on a terminal; else nothing.
+
+    Parameters
+    ----------
+    lines : bool
+        Write a line for each run that is over, terminal or not: for the log of a night.
+    quiet : bool
+        Show no bar.
+    """
+
+    def __init__(self, lines=False, quiet=False):
+        self.console, self.lines, self.tasks = console(error=True), lines, {}
+        self.total = self.over = 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+            speed_estimate_period=_A_YEAR_S,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def begin(self, total):
+        """Start the bar."""
+        self.total = total
+        self.all = self.bar.add_task("runs", total=total)
+        if total:
+            self.bar.start()
+
+    def started(self, job):
+        """Add the run's line."""
+        self.tasks[job.id] = self.bar.add_task(job.label, total=None)
+
+    def ended(self, job, record):
+        """Take the run's line away, and count it."""
+        if job.id in self.tasks:
+            self.bar.remove_task(self.tasks.pop(job.id))
+        self.over += 1
+        self.bar.advance(self.all)
+        failed = record["status"] == "failed"
+        if self.lines or (failed and not self.bar.disable):
+            self.console.print(
+                f"{self.over}/{self.total} {job.label}: {record['status']}"
+                f" after {format_ns(int(record['seconds'] * 1e9))}"
+            )
+
+
+def plan_dict(plan, chosen):
+    """Return what JSON says of a plan."""
+    return {
+        "experiment": plan.experiment.name,
+        "folder": str(plan.folder),
+        "runs": [_job_dict(plan, job) for job in chosen],
+    }
+
+
+def _job_dict(plan, job):
+    record = plan.record(job)
+    return {
+        "id": job.id,
+        "notebook": job.notebook,
+        "traces": [trace.name for trace in job.traces],
+        "parameters": job.parameters,
+        "status": record["status"] if record else "not run yet",
+        "error": record and record["error"],
+    }
+
+
+def print_plan(plan, chosen):
+    """Print the runs, a line each: id, status, what it is."""
+    page = console()
+    for job in chosen:
+        told = _job_dict(plan, job)
+        page.print(f"{job.id}  {told['status']:11}  {job.label}")
+    left = sum(not plan.is_done(job) for job in chosen)
+    page.print(f"{len(chosen)} runs, {left} to do; the results go to {plan.folder}")
+
+
+def report_dict(report):
+    """Return what JSON says of what became of an experiment."""
+    return {
+        "experiment": report.plan.experiment.name,
+        "page": str(report.page),
+        "results": str(report.results),
+        "done": [job.id for job in report.done],
+        "kept": [job.id for job in report.kept],
+        "outdated": [job.id for job in report.outdated],
+        "left": [job.id for job in report.left],
+        "interrupted": report.interrupted,
+        "failed": [
+            {"run": job.id, "label": job.label, **record["error"]} for job, record in report.failed
+        ],
+    }
+
+
+def print_report(report):
+    """Print what became of an experiment, failures last."""
+    page = console()
+    counts = f"{len(report.done)} done, {len(report.kept)} were done before"
+    counts += f", {len(report.failed)} failed" * bool(report.failed)
+    page.print(counts + f", {len(report.left)} not run" * bool(report.left))
+    if report.outdated:
+        page.print(
+            f"{len(report.outdated)} of those done before are of another state of pmlkit's source:"
+            " `--again` does them again"
+        )
+    page.print(f"look at {report.page}")
+    errors = console(error=True)
+    for job, record in report.failed:
+        where = f"cell {record['error']['cell']}" if record["error"]["cell"] else "papermill"
+        errors.print(f"failed: {job.label}")
+        errors.print(f"  {where}: {record['error']['message']}")
+        errors.print(f"  look at {report.plan.folder / job.id / record['error']['file']}")
+    sys.stdout.flush()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of all runs of an experiment as one tidy Parquet file: ``results.parquet``.
+
+A row is a row of a table that a run saved: by `figures.table` (``NAME.csv`` beside ``NAME.tex``),
+or as ``results.parquet`` in its folder. Beside the table's own columns it says of which run it is.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from pmlkit.errors import PmlkitError, output_error
+
+__all__ = ["load", "write"]
+
+OF_THE_RUN = ["run", "notebook", "trace", "table"]
+OWN = "results.parquet"
+
+
+def load(path, table=None):
+    """Read the results of an experiment.
+
+    Parameters
+    ----------
+    path : path-like
+        ``results/NAME/results.parquet``.
+    table : str, optional
+        Only the rows of this table, and only the columns that it has.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `run` (its id), `notebook`, `trace` (names, with commas between), `table`,
+        ``parameter:NAME`` for each parameter, and those of the tables; what a table has not is
+        missing. A table's own column of one of the first four names is ``table:NAME``.
+
+    Raises
+    ------
+    PmlkitError
+        If there is no such file or table.
+    """
+    try:
+        found = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        hint = "`pmlkit run EXPERIMENT.yaml` writes it"
+        raise PmlkitError(f"{os.fspath(path)} cannot be read ({error})", hint) from error
+    if table is None:
+        return found
+    chosen = found[found["table"] == table]
+    if chosen.empty:
+        there = ", ".join(sorted(found["table"].unique())) or "none"
+        raise PmlkitError(f"no run has a table {table!r}", f"the tables are: {there}")
+    return chosen.dropna(axis="columns", how="all").reset_index(drop=True)
+
+
+def write(path, folder, jobs, records):
+    """Write the results of an experiment's runs.
+
+    Parameters
+    ----------
+    path : Path
+        The Parquet file to write.
+    folder : Path
+        Of the experiment.
+    jobs : list of pmlkit.batch_plan.Job
+    records : dict of str to dict
+        By id; only of runs that are done are there results.
+
+    Raises
+    ------
+    pmlkit.errors.OutputError
+        If it cannot be written.
+    """
+    frames = [pd.DataFrame({name: pd.Series(dtype="str") for name in OF_THE_RUN})]
+    for job in jobs:
+        if (records[job.id] or {}).get("status") == "done":
+            frames += [_of_run(job, name, rows) for name, rows in tables(folder / job.id)]
+    frames = [frame for frame in frames if len(frame)] or frames
+    table = pd.concat(frames, ignore_index=True)
+    partial = path.with_suffix(".partial")
+    try:
+        table.apply(_one_type).to_parquet(partial, index=False)
+        partial.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def tables(folder):
+    """Give the tables in a run's folder.
+
+    Yields
+    ------
+    (str, pandas.DataFrame)
+        Name and rows.
+    """
+    for tex in sorted(Path(folder).glob("*.tex")):
+        if (csv := tex.with_suffix(".csv")).exists():
+            # "None" or "NA" may be the name of a phase; only what is empty is missing.
+            yield tex.stem, pd.read_csv(csv, keep_default_na=False, na_values=[""])
+    if (own := Path(folder) / OWN).exists():
+        yield own.stem, pd.read_parquet(own)
+
+
+def _of_run(job, name, rows):
+    rows = rows.rename(columns={c: f"table:{c}" for c in OF_THE_RUN if c in rows})
+    facts = {
+        "run": job.id,
+        "notebook": job.notebook,
+        "trace": ",".join(trace.name for trace in job.traces),
+        "table": name,
+    }
+    facts |= {f"parameter:{name}": _scalar(value) for name, value in job.parameters.items()}
+    told = pd.DataFrame([facts] * len(rows), columns=list(facts), index=rows.index)
+    return pd.concat([told, rows], axis="columns")
+
+
+def _scalar(value):
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _one_type(column):
+    """Make a column that holds several types text: a Parquet column has one."""
+    if column.dtype != object:
+        return column
+    kinds = {type(value) for value in column.dropna()}
+    if kinds <= {bool}:
+        return column.astype("boolean")
+    if kinds <= {int, float}:
+        return pd.to_numeric(column)
+    return column.map(str, na_action="ignore").astype("str")

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading an experiment, ``experiments/NAME.yaml``: notebooks x parameters x traces.
+
+The rules are in ``experiment.schema.json`` (JSON Schema 2020-12; editors can use it, too). What is
+wrong is said with the line of the file that it is in.
+"""
+
+import difflib
+import itertools
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from pmlkit.errors import PmlkitError
+
+__all__ = ["Entry", "Experiment", "ExperimentError", "load"]
+
+SCHEMA = Path(__file__).parent / "experiment.schema.json"
+RESERVED = ("trace", "traces", "results", "out")
+_KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean": "yes or no"}
+
+
+class ExperimentError(PmlkitError):
+    """An experiment cannot be used. Attributes: `path`, `line` (from 1, or None), `why`."""
+
+    def __init__(self, path, line, why, hint="pmlkit/experiment.schema.json has the rules"):
+        self.path, self.line, self.why = os.fspath(path), line, why
+        where = f"line {line} of {self.path}" if line else self.path
+        super().__init__(f"{where}: {why}", hint)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A notebook, and what to run it on.
+
+    Attributes
+    ----------
+    notebook : str
+        A name in ``notebooks/``, or a path.
+    traces : list of (str, str, tuple)
+        What names a trace, the command that makes it (or ``""``), and where the file says so.
+    together : bool
+        One run has all traces.
+    points : list of dict
+        The parameters of each run on a trace.
+    where : tuple
+        The place in the file, as `Experiment.line` takes it.
+    """
+
+    notebook: str
+    traces: list
+    together: bool
+    points: list
+    where: tuple
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as its file says it.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        The file's stem.
+    title, about : str
+    runs, summary : list of Entry
+    lines : dict of tuple to int
+        The line of each place (keys and indices on the way to it).
+    """
+
+    path: Path
+    name: str
+    title: str
+    about: str
+    runs: list
+    summary: list
+    lines: dict
+
+    def error(self, where, why, hint):
+        """Make the error that says what is wrong at a place."""
+        return ExperimentError(self.path, _line(self.lines, where), why, hint)
+
+
+def load(path):
+    """Read an experiment and check it against the schema.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    ExperimentError
+        If the file cannot be read, is no YAML, or breaks a rule: which, and in which line.
+    """
+    path = Path(path)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
+        hint = "use letters, digits, dots, dashes and underscores"
+        raise ExperimentError(path, None, "its name becomes a folder's", hint)
+    document, lines = _parse(path, _read(path))
+    _validate(path, document, lines)
+    shared = _traces(document.get("traces", []), ("traces",))
+    return Experiment(
+        path=path,
+        name=path.stem,
+        title=document["title"],
+        about=document.get("about", ""),
+        runs=_entries(document, "runs", shared),
+        summary=_entries(document, "summary", []),
+        lines=lines,
+    )
+
+
+def _entries(document, part, shared):
+    return [
+        Entry(
+            notebook=entry["notebook"],
+            traces=_traces(entry["traces"], (part, n, "traces")) if "traces" in entry else shared,
+            together=entry.get("together", False),
+            points=_points(entry),
+            where=(part, n),
+        )
+        for n, entry in enumerate(document.get(part, []))
+    ]
+
+
+def _traces(listed, where):
+    items = [item if isinstance(item, dict) else {"trace": item} for item in listed]
+    return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
+
+
+def _points(entry):
+    """Combine the values of every grid; the parameters that all share come first."""
+    grids = entry.get("grid", {})
+    points = []
+    for axes in grids if isinstance(grids, list) else [grids]:
+        for values in itertools.product(*axes.values()):
+            points.append(entry.get("parameters", {}) | dict(zip(axes, values, strict=True)))
+    return points
+
+
+# Reading
+
+
+def _read(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ExperimentError(path, None, "it is no text in UTF-8", "write it as text") from error
+    except OSError as error:
+        there = ", ".join(p.stem for p in sorted(path.parent.glob("*.yaml")))
+        hint = f"the experiments there are: {there}" if there else "check the path"
+        raise ExperimentError(path, None, error.strerror or str(error), hint) from error
+
+
+def _parse(path, text):
+    """Give the document, and the line of every place in it."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines = dict(_walk(path, node, ()))
+        document = loader.construct_document(node) if node else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        why = error.problem or error.context
+        raise ExperimentError(path, mark and mark.line + 1, why, "write it as YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ExperimentError(path, None, f"it is no YAML ({error})", "mend it") from error
+    finally:
+        loader.dispose()
+    return document, lines
+
+
+def _walk(path, node, where):
+    if node is None:
+        return
+    yield where, node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for n, child in enumerate(node.value):
+            yield from _walk(path, child, (*where, n))
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, child in node.value:
+            line, place = key.start_mark.line + 1, (*where, key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                raise ExperimentError(path, line, "a key has to be a plain word", "quote it")
+            if key.value in seen:
+                raise ExperimentError(path, line, f"{key.value!r} is there twice", "keep one")
+            seen.add(key.value)
+            yield from _walk(path, child, place)
+            yield place, line  # of the key: a value may begin below it
+
+
+def _line(lines, where):
+    """Give the line of a place or, if it has none, of what it is in."""
+    while where and tuple(where) not in lines:
+        where = tuple(where)[:-1]
+    return lines.get(tuple(where), 1)
+
+
+# The rules
+
+
+@cache
+def _validator():
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+
+
+def _validate(path, document, lines):
+    try:
+        # A misspelt key comes before the key that is missing for it.
+        errors = sorted(
+            _validator().iter_errors(document),
+            key=lambda e: (_at(e, lines), e.validator == "required"),
+        )
+    except RecursionError:  # an alias within its own anchor
+        raise ExperimentError(path, 1, "it contains itself", "take the alias out") from None
+    if errors:
+        first = _deepest(errors[0])
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ExperimentError(path, _at(first, lines), _say(first) + more)
+
+
+def _deepest(error):
+    """Of a value that fits no alternative, give the reason that is furthest inside."""
+    while error.context:
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
+    return error
+
+
+def _at(error, lines):
+    where = tuple(error.absolute_path)
+    if strays := _strays(error):
+        where = (*where, strays[0])
+    return _line(lines, where)
+
+
+def _strays(error):
+    """Name the keys that a mapping should not have."""
+    if error.validator == "additionalProperties" and error.validator_value is False:
+        return [key for key in error.instance if key not in error.schema["properties"]]
+    # The name of a parameter: the error is about the name, its path the mapping's.
+    return [error.instance] if "propertyNames" in error.absolute_schema_path else []
+
+
+def _say(error):
+    """Say in plain words which rule is broken, and where."""
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    place = place.lstrip(".") or "the file"
+    if "propertyNames" in error.absolute_schema_path:
+        taken = error.instance in RESERVED
+        why = "is set by pmlkit itself" if taken else "is no name that Python can use"
+        return f"{place}: {error.instance!r} {why}"
+    if strays := _strays(error):
+        known = list(error.schema["properties"])
+        close = difflib.get_close_matches(str(strays[0]), known, 1)
+        meant = f"do you mean {close[0]!r}?" if close else f"it may have {', '.join(known)}"
+        return f"{place} has {strays[0]!r}, which is unknown; {meant}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{place} has no {missing[0]!r}"
+    if error.validator == "type":
+        wanted = _KINDS.get(str(error.validator_value), "a text in quotes, or a number")
+        return f"{place} has to be {wanted}, and is {error.instance!r}"
+    if error.validator in ("minItems", "minLength"):
+        return f"{place} is empty"
+    return f"{place}: {error.message}"

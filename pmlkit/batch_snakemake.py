@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An experiment as a Snakefile, for sites whose jobs go through Snakemake (Slurm, LSF, ...).
+
+Every run that is not done yet is a rule's job: the same process as `pmlkit run` starts. The last
+rule makes the page and the table of all results, and does the summaries.
+"""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from pmlkit.errors import output_error
+
+__all__ = ["write"]
+
+_TEXT = """\
+# Written by `pmlkit run {name}.yaml --snakefile`: write it anew when the experiment has changed.
+# Try it:      snakemake --snakefile {file} --dry-run
+# Here:        snakemake --snakefile {file} --cores 2 --keep-going
+# With Slurm:  snakemake --snakefile {file} --executor slurm --jobs 100 --keep-going
+RESULTS = {folder}
+RUNS = {runs}
+
+rule all:
+    input:
+        RESULTS + "/index.html",
+
+rule run:
+    input:
+        RESULTS + "/.jobs/{{run}}.json",
+    output:
+        RESULTS + "/{{run}}/run.json",
+    wildcard_constraints:
+        run="[0-9a-f]+",
+    threads: 1
+    shell:
+        {run_command}
+
+rule page:
+    input:
+        expand(RESULTS + "/{{run}}/run.json", run=RUNS),
+    output:
+        RESULTS + "/index.html",
+    shell:
+        {page_command}
+"""
+
+
+def write(plan, experiment, path):
+    """Write the Snakefile, and a file for each run beside the results.
+
+    Parameters
+    ----------
+    plan : pmlkit.batch.Plan
+    experiment : path-like
+        The YAML file.
+    path : path-like
+        The Snakefile to write.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    pmlkit.errors.OutputError
+        If something cannot be written.
+    """
+    path = Path(path)
+    for job in plan.runs:
+        job.write(plan.folder / ".jobs" / f"{job.id}.json")
+    python = shlex.quote(sys.executable)
+    again = shlex.join(["run", os.path.abspath(experiment), "-o", str(plan.folder.parent)])
+    text = _TEXT.format(
+        name=plan.experiment.name,
+        file=shlex.quote(str(path)),
+        folder=json.dumps(str(plan.folder)),
+        runs=json.dumps([job.id for job in plan.runs], indent=4),
+        run_command=_literal(f"{python} -m pmlkit.batch_job {{input:q}} $(dirname {{output:q}})"),
+        page_command=_literal(f"{python} -m pmlkit {_braces(again)}"),
+    )
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return path
+
+
+def _literal(command):
+    return json.dumps(command)
+
+
+def _braces(text):
+    return text.replace("{", "{{").replace("}", "}}")

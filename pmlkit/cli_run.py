@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit run`: an experiment in batch."""
+
+import json
+
+import click
+from click import IntRange
+
+from pmlkit.cli_options import as_json, example, option, output
+from pmlkit.errors import PmlkitError, UsageError
+
+_EXAMPLES = example(
+    "pmlkit run experiments/windows.yaml",
+    "pmlkit run experiments/windows.yaml --dry-run --only redis --only 'window=1*'",
+    "pmlkit run experiments/windows.yaml --cluster tcp://head:8786",
+    "pmlkit run experiments/windows.yaml --snakefile Snakefile",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("experiment", type=click.Path())
+@output("FOLDER", "Where the results of all experiments are.", default="results")
+@option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
+@option("--only", multiple=True, metavar="WORD", help="Only runs with this word: a notebook, "
+        "trace, name=value or id; * stands for anything. Again: runs with all words.")  # fmt: skip
+@option("--dry-run", is_flag=True, help="List the runs, and what is done.")
+@option("--again", is_flag=True, help="Also do again what is done.")
+@option("--cluster", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
+@option("--snakefile", metavar="FILE", type=click.Path(), help="Write a Snakefile instead.")
+@option("-v", "--verbose", is_flag=True, help="Write a line for each run that is over.")
+@as_json
+@click.pass_context
+def run(ctx, experiment, output, jobs, only, dry_run, again, cluster, snakefile, verbose, as_json):
+    """Run the notebooks of EXPERIMENT, a YAML file.
+
+    Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
+    results/NAME/RUN-ID; results/NAME/index.html shows them all. What is done is not done again,
+    unless the notebook, the parameters, the trace or pmlkit's version changes. Ctrl-C ends it
+    cleanly, and the same command goes on. Exit code 1 if a run failed.
+    """
+    if cluster and (snakefile or jobs):
+        raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")
+    from pmlkit import batch, batch_report
+
+    plan = batch.plan(experiment, output)
+    if dry_run:
+        return _dry_run(plan, only, as_json)
+    if snakefile:
+        return _snakefile(plan, experiment, snakefile, as_json)
+    with _backend(cluster, jobs) as backend, batch_report.Bar(verbose, quiet=as_json) as bar:
+        report = batch.run(plan, backend=backend, only=only, again=again, watcher=bar)
+    if as_json:
+        click.echo(json.dumps(batch_report.report_dict(report), indent=2))
+    else:
+        batch_report.print_report(report)
+    if report.interrupted:
+        raise KeyboardInterrupt
+    if report.failed:
+        ctx.exit(1)
+
+
+def _dry_run(plan, only, as_json):
+    from pmlkit import batch_plan, batch_report
+
+    chosen = batch_plan.only(plan.jobs, only)
+    if as_json:
+        click.echo(json.dumps(batch_report.plan_dict(plan, chosen), indent=2))
+    else:
+        batch_report.print_plan(plan, chosen)
+
+
+def _snakefile(plan, experiment, path, as_json):
+    from pmlkit import batch_snakemake
+
+    written = batch_snakemake.write(plan, experiment, path)
+    line = f"wrote {written}: `snakemake -s {written} --cores 2`, or with a profile for Slurm"
+    click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
+
+
+def _backend(cluster, jobs):
+    from contextlib import nullcontext
+
+    from pmlkit.batch_local import Local
+
+    if not cluster:
+        return nullcontext(Local(jobs or 2))
+    try:
+        from pmlkit.batch_dask import Cluster
+    except ImportError as error:
+        hint = "pip install 'pmlkit[cluster]'"
+        raise PmlkitError("--cluster needs distributed, which is not installed", hint) from error
+    return Cluster(cluster)

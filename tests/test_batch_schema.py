@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments as files: what they mean, and that every mistake is said with its line."""
+
+import re
+
+import pytest
+import yaml
+from batch_case import write_notebook
+
+from pmlkit import batch_schema, cli
+from pmlkit.batch import plan
+from pmlkit.batch_schema import ExperimentError
+from pmlkit.notebooks import notebooks_folder
+
+EXPERIMENTS = sorted((notebooks_folder().parent / "experiments").glob("*.yaml"))
+
+
+def load(tmp_path, text):
+    path = tmp_path / "e.yaml"
+    path.write_text(text)
+    return batch_schema.load(path)
+
+
+def test_an_experiment_is_what_its_file_says(tmp_path):
+    found = load(
+        tmp_path,
+        """\
+title: A title
+about: What is asked.
+traces: [a, {trace: b, made_by: make b}]
+runs:
+  - notebook: one
+    parameters: {columns: 2}
+    grid: {window: [1s, 2s], m: [1, 2]}
+  - notebook: two
+    together: true
+    traces: [c]
+    grid: [{a: [1]}, {b: [2, 3]}]
+summary:
+  - notebook: three
+""",
+    )
+    one, two = found.runs
+    assert (found.name, found.title, found.about) == ("e", "A title", "What is asked.")
+    assert [trace[:2] for trace in one.traces] == [("a", ""), ("b", "make b")]
+    assert one.points == [
+        {"columns": 2, "window": window, "m": m} for window in ("1s", "2s") for m in (1, 2)
+    ]
+    assert [trace[0] for trace in two.traces] == ["c"]
+    assert (two.together, two.points) == (True, [{"a": 1}, {"b": 2}, {"b": 3}])
+    (three,) = found.summary
+    assert (three.notebook, three.traces, three.points) == ("three", [], [{}])
+
+
+HEAD = "title: a\nruns:\n  - notebook: x\n"
+WRONG = {
+    "an unknown key": (HEAD + "    grd: {a: [1]}", 4, "'grd'.*do you mean 'grid'"),
+    "a misspelt title": ("titel: a\nruns: [{notebook: x}]", 1, "do you mean 'title'"),
+    "no notebook": ("title: a\nruns:\n  - traces: [x]", 3, "no 'notebook'"),
+    "no runs": ("title: a\nruns: []", 2, "runs is empty"),
+    "a grid of one value": (HEAD + "    grid:\n      a: 1", 5, "grid.a has to be a list, and is 1"),
+    "a value in a list of grids": (HEAD + "    grid:\n      - {a: 1}", 5, "grid.0..a.*a list"),
+    "an empty axis": (HEAD + "    grid: {a: []}", 4, "grid.a is empty"),
+    "a number for a trace": (HEAD + "    traces:\n      - y\n      - 3", 6, "a text, and is 3"),
+    "a trace without a name": (HEAD + "    traces: [{made_by: x}]", 4, "no 'trace'"),
+    "a parameter that is taken": (HEAD + "    parameters:\n      out: x", 5, "'out' is set by"),
+    "a parameter Python cannot have": (HEAD + "    grid: {a-b: [1]}", 4, "'a-b' is no name"),
+    "a date": (HEAD + "    parameters: {a: 2024-01-01}", 4, "a text in quotes"),
+    "a text for yes": (HEAD + "    together: always", 4, "yes or no"),
+    "traces of a summary": (HEAD + "summary:\n  - {notebook: y, traces: [z]}", 5, "'traces'"),
+    "a key twice": ("title: a\nruns: [{notebook: x}]\ntitle: b", 3, "'title' is there twice"),
+    "a list": ("- title", 1, "has to be a mapping"),
+    "nothing": ("", 1, "has to be a mapping"),
+    "no YAML": ("title: a\nruns: [", 2, "expected the node content"),
+    "a tab": ("title: a\nruns:\n\t- notebook: x", 3, "cannot start any token"),
+    "a key that is a mapping": ("title: a\n{b: c}: d", 2, ""),
+    "two documents": ("title: a\n---\ntitle: b", 2, "another document"),
+    "itself": ("title: a\nruns: &r\n  - *r", None, ""),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "says"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_said_with_its_line(tmp_path, text, line, says):
+    with pytest.raises(ExperimentError) as caught:
+        load(tmp_path, text)
+    error = caught.value
+    assert re.search(says, str(error)), error
+    assert error.line == line
+    assert str(error).startswith(f"line {line} of " if line else error.path)
+    assert "\n" not in str(error)
+
+
+def test_of_several_mistakes_the_first_is_said_and_the_others_counted(tmp_path):
+    with pytest.raises(ExperimentError, match=r"line 2 .*'x'.*\(and 1 more\)"):
+        load(tmp_path, "title: a\nx: 1\nruns: []")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "other.yaml").write_text("")
+    if content:
+        (tmp_path / "e.yaml").write_bytes(content)
+    with pytest.raises(
+        ExperimentError, match="UTF-8" if content else "the experiments there.*other"
+    ):
+        batch_schema.load(tmp_path / "e.yaml")
+
+
+def test_a_name_that_is_no_folder(tmp_path):
+    with pytest.raises(ExperimentError, match="becomes a folder"):
+        batch_schema.load(tmp_path / ".yaml")
+
+
+# What the file names has to be there
+
+
+MISSING = {
+    "notebook": ("  - notebook: nowhere", 3, "no notebook 'nowhere'.*02_working_set"),
+    "trace": ("  - notebook: N\n    traces:\n      - nowhere", 5, "no trace 'nowhere'.*record"),
+    "how it is made": (
+        "  - notebook: N\n    traces:\n      - {trace: nowhere, made_by: make it}",
+        5,
+        "make it with `make it`",
+    ),
+    "parameter": (
+        "  - notebook: N\n    parameters:\n      m: 2\n      windw: 1s",
+        6,
+        "no parameter 'windw'.*m, out, trace, window",
+    ),
+    "parameter of a grid": ("  - notebook: N\n    grid:\n      - {windw: [1]}", 5, "'windw'"),
+    "parameter traces": (
+        "  - notebook: N\n    together: true\n    traces: [T]",
+        3,
+        "no parameter 'traces'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "says"), MISSING.values(), ids=MISSING)
+def test_what_is_not_there_is_said_with_its_line(tmp_path, make_trace, text, line, says):
+    notebook = write_notebook(tmp_path / "n.ipynb")
+    text = text.replace("N", str(notebook)).replace("T]", f"{make_trace().path}]")
+    (tmp_path / "e.yaml").write_text("title: a\nruns:\n" + text)
+    with pytest.raises(ExperimentError, match=says) as caught:
+        plan(tmp_path / "e.yaml")
+    assert caught.value.line == line
+
+
+def test_a_damaged_trace_is_said_with_the_line_that_names_it(tmp_path, make_trace):
+    trace = make_trace()
+    (trace.path / "trace.json").write_text("{}")
+    write_notebook(tmp_path / "n.ipynb")
+    run = {"notebook": str(tmp_path / "n.ipynb"), "traces": [str(trace.path)]}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({"title": "a", "runs": [run]}))
+    with pytest.raises(ExperimentError, match="line 4 .*damaged"):
+        plan(tmp_path / "e.yaml")
+
+
+def test_the_command_says_it_in_one_line(tmp_path, capsys):
+    (tmp_path / "e.yaml").write_text("titel: a")
+    assert cli.main(["run", str(tmp_path / "e.yaml")]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(r"pmlkit: line 1 of .*\n", err)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=[path.stem for path in EXPERIMENTS])
+def test_the_experiments_of_the_repository_are_valid(path):
+    assert batch_schema.load(path).runs
