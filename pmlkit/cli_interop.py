@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit export` and `pmlkit import`: traces to and from the files of other programs."""
+
+import json
+
+import click
+from click import IntRange
+
+from pmlkit.cli_options import (
+    DURATION,
+    MEMORY,
+    as_json,
+    example,
+    option,
+    output,
+    overwrite,
+    span,
+)
+from pmlkit.errors import UsageError
+
+
+@click.command(
+    epilog=example(
+        "pmlkit export --list",
+        "pmlkit export data/redis.trace damo -o damon.data --window 100ms",
+        "pmlkit export data/redis.trace oracle-general -o redis.oracleGeneral",
+    )
+)
+@click.argument("trace", type=click.Path(), required=False)
+@click.argument("format", required=False)
+@output("FILE", "The file to write.")
+@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
+@option("--window", type=DURATION, help="damo: length of a snapshot; oracle-general: a tick.")
+@option("--kinds", help="Only these: read, written, executed.  [default: all]")
+@span
+@overwrite
+@as_json
+def export(trace, format, output, list_them, start, end, as_json, **how):
+    """Write TRACE in another program's FORMAT."""
+    if list_them:
+        return _list("export", as_json)
+    if trace is None or format is None or output is None:
+        raise UsageError("name a TRACE, a FORMAT (`pmlkit export --list` has them) and -o FILE")
+    from pmlkit import interop, report
+
+    with report.busy("writing", quiet=as_json):
+        count = interop.export(trace, format, output, start_ns=start, end_ns=end, **how)
+    line = f"{output}: {count:,} {'snapshots' if format == 'damo' else 'entries'}"
+    click.echo(json.dumps({"path": output, "count": count}) if as_json else line)
+
+
+@click.command(
+    "import",
+    epilog=example(
+        "pmlkit import --list",
+        "pmlkit import lackey lackey.log -o ls.trace --instructions 100000",
+        "pmlkit import query-dirty-rate answers.json -o rates.csv",
+    ),
+)
+@click.argument("format", required=False)
+@click.argument("file", type=click.Path(), required=False)
+@output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
+@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
+@option("--window", type=DURATION, help="oracle-general: a tick of its clock.  [default: 1s]")
+@option("--instructions", type=IntRange(1), help="lackey: so many are a round.  [default: 1000000]")
+@option("--memory", "memory_mib", type=MEMORY, help="The machine's memory.  [default: all used]")
+@overwrite
+@as_json
+def import_(format, file, output, list_them, memory_mib, as_json, **how):
+    """Make a trace of FILE, which another program wrote in FORMAT."""
+    if list_them:
+        return _list("load", as_json)
+    if format is None or file is None or output is None:
+        raise UsageError(
+            "name a FORMAT (`pmlkit import --list` has them), a FILE and -o NAME.trace"
+        )
+    from pmlkit import interop, known, report
+
+    memory_bytes = memory_mib << 20 if memory_mib else None
+    with report.busy("reading", quiet=as_json):
+        made = interop.load(format, file, output, memory_bytes=memory_bytes, **how)
+    if format == "query-dirty-rate":
+        line = f"{output}: {len(made)} rows"
+        click.echo(json.dumps({"path": output, "rows": len(made)}) if as_json else line)
+    elif as_json:
+        click.echo(
+            json.dumps(report.trace_dict(made, known.measure(made)), indent=2, default=float)
+        )
+    else:
+        report.trace(made, known.measure(made))
+
+
+def _list(way, as_json):
+    from pmlkit import interop, report
+
+    found = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        report.named("format", found)
