@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may use."""
 
+import signal
+
 import pytest
 from factories import make_trace as write_trace
 from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
@@ -11,6 +13,10 @@ from pmlkit.trace import Trace
 # The machines that run this are slow and busy: what takes long here is no defect.
 settings.register_profile("pmlkit", deadline=None)
 settings.load_profile("pmlkit")
+
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

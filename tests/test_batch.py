@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import partial
 
 import nbformat
 import pandas as pd
@@ -329,10 +328,7 @@ def sleeping(tmp_path):
 def test_an_interrupted_run_leaves_nothing_half_done(tmp_path):
     path, mark = sleeping(tmp_path)
     command = [sys.executable, "-m", "pmlkit", "run", str(path), "-o", str(tmp_path / "r")]
-    # A shell that runs the tests in the background has them ignore Ctrl-C.
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, preexec_fn=listen, **piped)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     poll = threading.Event()
     while not mark.exists():
         assert process.poll() is None
