@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """data/MANIFEST: the SHA-256 of every bundled file, and the command that made each recording.
 
+Besides traces there may be folders of tables; what trace.json says of a trace, ``made.json`` says
+of them: ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}``.
+
 `sha256sum -c MANIFEST` reads it, too: what is not a checksum is a comment. ``make manifest`` (or
 ``python -m pmlkit.bundle data``) writes it anew from what the traces say of themselves.
 """
@@ -21,6 +24,8 @@ HEAD = """\
 # The bundled recordings: SHA-256 of every file, for `sha256sum -c MANIFEST`, and how each was made.
 # Written by `make manifest`.
 """
+_DESCRIPTIONS = ("trace.json", "made.json")
+_TOOLS = ("linux", "qemu", "xen", "bochs")
 _MADE_BY = re.compile(r"# (?P<name>\S+): made by `(?P<command>.*)`(?P<rest>.*)")
 
 
@@ -89,7 +94,7 @@ def write(folder):
     Raises
     ------
     NotATrace
-        If something else is in the folder.
+        If something is in the folder that does not say how it was made.
     OutputError
     """
     path = Path(folder) / NAME
@@ -105,15 +110,17 @@ def write(folder):
 
 
 def _made_by(folder, name):
-    path = Path(folder) / name / "trace.json"
-    if not path.is_file():
-        raise NotATrace(path.parent, "it holds no trace.json", "keep only traces in data/")
+    found = [Path(folder) / name / file for file in _DESCRIPTIONS]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        why = f"it holds no {' and no '.join(_DESCRIPTIONS)}"
+        raise NotATrace(Path(folder) / name, why, "keep only traces and described tables in data/")
     meta = json.loads(path.read_text())
     provenance = meta.get("provenance", {})
     versions = provenance.get("versions", {})
-    tools = ", ".join(f"{tool} {versions[tool]}" for tool in ("linux", "qemu") if tool in versions)
+    tools = ", ".join(f"{tool} {versions[tool]}" for tool in _TOOLS if tool in versions)
     made = f"# {name}: made by `{provenance.get('command', '')}`"
-    return f"{made} on {meta['created'][:10]} ({tools}; the rest is in trace.json)\n"
+    return f"{made} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
 
 
 def _files(folder):

@@ -83,3 +83,14 @@ def test_what_is_no_trace_gets_no_manifest(data):
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(OutputError):
         bundle.write(tmp_path / "nowhere")
+
+
+def test_tables_are_described_by_a_file_of_their_own(data):
+    (data / "tables").mkdir()
+    (data / "tables" / "errors.csv").write_text("a,b\n")
+    with pytest.raises(NotATrace, match=r"no trace\.json and no made\.json"):
+        bundle.write(data)
+    (data / "tables" / "made.json").write_text(json.dumps(META))
+    bundle.write(data)
+    assert bundle.read(data).commands["tables"] == "pmlkit record hotcold -o data/h.trace"
+    assert bundle.problems(data) == []

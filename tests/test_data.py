@@ -1,28 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundled recordings: whole, small, as their MANIFEST says, and right where it is known."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pmlkit
 from pmlkit import bundle, known
+from pmlkit.kinds import Kind, TableFlag, is_page_table
 from pmlkit.trace import Trace
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-LIMIT_BYTES = 15_000_000
-NAMES = sorted(path.name.removesuffix(".trace") for path in DATA.glob("*.trace"))
+LIMIT_BYTES = 25_000_000
+TRACES = {path.stem: Trace.open(path) for path in sorted(DATA.glob("*.trace"))}
+OF_SOURCE = {
+    source: [name for name, trace in TRACES.items() if trace.meta.source == source]
+    for source in ("recorder", "lab")
+}
 REAL_PROGRAMS = {"redis", "sqlite", "xz", "numpy", "gcc"}
+COMMAND = {"recorder": "pmlkit record ", "lab": "pmlkit lab run "}
 
 
-@pytest.fixture(params=NAMES)
-def trace(request):
-    return Trace.open(DATA / f"{request.param}.trace")
+def each(*sources):
+    names = [name for source in sources for name in OF_SOURCE[source]]
+    return pytest.mark.parametrize("trace", [TRACES[name] for name in names], ids=names)
+
+
+def linux(name):
+    return TRACES[name].guest is not None
 
 
 def test_there_is_a_known_answer_the_published_benchmark_and_two_real_programs():
-    assert {"hotcold", "rrww"} <= set(NAMES)
-    assert len(REAL_PROGRAMS & set(NAMES)) >= 2
+    recorded = set(OF_SOURCE["recorder"])
+    assert {"hotcold", "rrww"} <= recorded
+    assert len(REAL_PROGRAMS & recorded) >= 2
+
+
+def test_the_lab_gave_a_known_answer_and_a_real_program_under_linux():
+    of_lab = OF_SOURCE["lab"]
+    assert [name for name in of_lab if not linux(name)]
+    assert [name for name in of_lab if linux(name) and name.split("-")[0] in REAL_PROGRAMS]
+
+
+def test_each_is_of_a_source_that_these_tests_know():
+    assert sorted(sum(OF_SOURCE.values(), [])) == sorted(TRACES)
 
 
 def test_the_manifest_holds():
@@ -31,10 +54,13 @@ def test_the_manifest_holds():
 
 def test_the_manifest_says_how_each_was_made():
     commands = bundle.read(DATA).commands
-    assert set(commands) == {f"{name}.trace" for name in NAMES}
+    assert set(commands) >= {f"{name}.trace" for name in TRACES}
+    for source, names in OF_SOURCE.items():
+        for name in names:
+            assert commands[f"{name}.trace"].startswith(COMMAND[source]), name
     for name, command in commands.items():
-        assert command.startswith("pmlkit record "), name
-        assert "/" not in command.replace(f"data/{name}", ""), "a path of some machine"
+        beyond = re.sub(r"\b(data|experiments|notebooks|tests)/", "", command)
+        assert not re.search(r"(^|[ =])/", beyond), f"{name}: a path of some machine"
 
 
 def test_all_are_small_enough_for_a_clone():
@@ -43,33 +69,65 @@ def test_all_are_small_enough_for_a_clone():
 
 
 def test_bundled_finds_each():
-    assert sorted(pmlkit.bundled()) == NAMES
-    for name in NAMES:
+    assert sorted(pmlkit.bundled()) == sorted(TRACES)
+    for name in TRACES:
         assert Path(pmlkit.bundled(name)) == DATA / f"{name}.trace"
 
 
+@each("recorder", "lab")
 def test_each_is_whole_and_complete(trace):
     trace.check()
     assert trace.meta.complete
     assert trace.meta.lost == 0
 
 
+@each("recorder")
 def test_each_came_from_a_real_guest_with_its_own_view_and_phases(trace):
-    assert trace.meta.source == "recorder"
     assert trace.guest is not None
     assert len(trace.phases) > 1
 
 
+@each("recorder", "lab")
 def test_the_known_answers_come_out_exactly(trace):
     answers = known.measure(trace)
     assert [answer for answer in answers if not answer.met] == []
 
 
-def test_the_emulated_pml_saw_the_known_writes(trace):
+@each("recorder", "lab")
+def test_its_pml_saw_the_known_writes(trace):
     answers = known.measure(trace.pml)
     assert [answer for answer in answers if not answer.met] == []
 
 
+@each("lab")
+def test_each_of_the_lab_says_what_ran_and_on_what(trace):
+    assert trace.meta.clock["kind"] == "icount"
+    assert {"xen", "bochs", "linux (dom0)"} <= set(trace.meta.provenance["versions"])
+    assert len(trace.phases) > (1 if trace.guest is not None else 0)
+
+
+@each("lab")
+def test_each_of_the_lab_holds_a_harvest_that_has_all_that_was_written(trace):
+    assert trace.is_harvest
+    log, touched = trace.pml.to_pandas(), trace.to_pandas(["round", "gfn"]).drop_duplicates()
+    written = log[log["kind"] == int(Kind.WRITE)][["round", "gfn"]].drop_duplicates()
+    assert len(written) and len(written.merge(touched)) == len(written)
+
+
+@each("lab")
+def test_each_of_the_lab_holds_snapshots_of_tables_that_lead_to_what_was_touched(trace):
+    last = trace.n_rounds - 1
+    tables = trace.tables[trace.tables["round"] == last]
+    leaves = tables[(tables["flags"] & int(TableFlag.LEAF)) != 0]
+    sizes = 512 ** (leaves["level"].to_numpy().astype(int) - 1)  # frames that an entry maps
+    starts = leaves["target"].to_numpy().astype(int)
+    mapped = set(np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)]))
+    log, entries = trace.pml.to_pandas(), trace.to_pandas()
+    known_tables = set(log[is_page_table(log["kind"])]["gfn"])
+    touched = set(entries[entries["round"] == last]["gfn"]) - known_tables
+    assert touched and len(touched & mapped) >= 0.9 * len(touched)
+
+
 def test_reads_and_writes_are_known_beforehand_somewhere():
-    answers = [a for name in NAMES for a in known.measure(Trace.open(DATA / f"{name}.trace"))]
+    answers = [a for name in OF_SOURCE["recorder"] for a in known.measure(TRACES[name])]
     assert {answer.kind for answer in answers if answer.expected} >= {"read", "written"}
