@@ -11,6 +11,14 @@ import inspect
 
 from pmlkit.errors import UsageError
 from pmlkit.figures_heat import heat_map
+from pmlkit.figures_mrc import compare_curves, miss_ratio, miss_ratio_over_time
+from pmlkit.figures_reads import (
+    harvest_costs,
+    hotness,
+    mechanism,
+    reads_errors,
+    reads_over_time,
+)
 from pmlkit.figures_time import pml_against_all, wss_by_kind, wss_over_time
 from pmlkit.figures_window import reuse_histogram, surface, wss_against_window
 from pmlkit.style_mpl import Figure, save
@@ -20,9 +28,17 @@ __all__ = [
     "FIGURES",
     "Figure",
     "about",
+    "compare_curves",
     "draw",
+    "harvest_costs",
     "heat_map",
+    "hotness",
+    "mechanism",
+    "miss_ratio",
+    "miss_ratio_over_time",
     "pml_against_all",
+    "reads_errors",
+    "reads_over_time",
     "reuse_histogram",
     "save",
     "surface",
@@ -40,6 +56,8 @@ FIGURES = {
     "window": wss_against_window,
     "reuse": reuse_histogram,
     "pml": pml_against_all,
+    "mrc": miss_ratio,
+    "mrc-time": miss_ratio_over_time,
 }
 
 

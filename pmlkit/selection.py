@@ -11,8 +11,11 @@ start, end : str, int or None
     back beyond `start`.
 region : str or None
     Look at the frames of this region only.
-page_tables : "drop" or "keep"
-    Whether writes include those to pages that are known to be page tables; ``"drop"`` if left out.
+page_tables : "drop", "keep" or "expand"
+    Of a PML log, the pages that are known to be page tables: leave them out (``"drop"``, if left
+    out: the written working set), count them as written pages, or put in their place the frames
+    that they lead to (the accessed entries of their snapshots, see `pmlkit.pagetables`): reads
+    that the log does not show. Each frame counts once per round, then.
 
 They raise `UsageError` if one of them is not what it should be, and `NeedsError` if the trace has
 no such region or kind.
@@ -23,12 +26,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmlkit import occurrences as kernels
-from pmlkit.errors import NeedsError, PmlkitError, ResolutionError, UsageError
-from pmlkit.kinds import Kind, parse_kinds
+from pmlkit.errors import PmlkitError, ResolutionError, UsageError
 from pmlkit.occurrences import Occurrences
-from pmlkit.units import format_ns, parse_duration_ns, parse_window
+from pmlkit.streams import stream, time_ns
+from pmlkit.units import format_ns, parse_window
 
-__all__ = ["Part", "region_names", "rounds_in_ns", "select", "window_rounds"]
+__all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds"]
 
 
 def window_rounds(trace, window):
@@ -92,39 +95,11 @@ def select(trace, kinds="rwx", start=None, end=None, region=None, page_tables="d
     -------
     Part
     """
-    mask = _mask(trace, kinds, page_tables)
-    span = {"start_ns": _ns(start), "end_ns": _ns(end)}
-    first, stop = trace.rounds_between(**span)
-    rounds, gfns = _read(trace, kinds=mask, region=region, **span)
-    once = trace.meta.kind == "access"  # its entries are kinds of use, not uses
-    occ = kernels.occurrences(rounds - first, gfns, stop - first, distinct=once)
-    return Part(occ, first, _bounds(trace)[first : stop + 1])
-
-
-def _mask(trace, kinds, page_tables):
-    if page_tables not in ("drop", "keep"):
-        raise UsageError(f"page_tables is {page_tables!r}: say drop or keep")
-    mask = parse_kinds(kinds)
-    if mask is None:
-        return None
-    if trace.meta.kind == "pml" and not mask & (Kind.WRITE | Kind.PAGE_TABLE):
-        raise NeedsError(trace, "reads and executions", "a PML log has writes only: ask for w")
-    return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
-
-
-def _read(trace, **which):
-    """Return the rounds (int64) and the frames (uint64) of the entries."""
-    batches = trace.iter_entries(columns=["round", "gfn"], **which)
-    parts = [[np.zeros(0, np.int64), np.zeros(0, np.uint64)]]
-    parts += ([column.to_numpy() for column in batch.columns] for batch in batches)
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def _bounds(trace):
-    """Return the times between rounds, int64, shape (n_rounds + 1,)."""
-    rounds = trace.rounds
-    edges = rounds["t_start_ns"].to_numpy()[:1], rounds["t_end_ns"].to_numpy()
-    return np.concatenate(edges).astype(np.int64)
+    source = stream(trace, kinds, start, end, region, page_tables)
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *source]
+    rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    occ = kernels.occurrences(rounds, gfns, source.n_rounds, distinct=source.once)
+    return Part(occ, source.first, source.t_ns)
 
 
 def region_names(trace):
@@ -136,10 +111,6 @@ def rounds_in_ns(trace, rounds):
     """Return the time that was asked for `rounds` (int or array of int), or -1 if it was not."""
     resolution = trace.resolution_ns
     return rounds * 0 - 1 if resolution is None else rounds * resolution
-
-
-def _ns(time):
-    return parse_duration_ns(time) if isinstance(time, str) else time
 
 
 def _rounds_only(trace, window):

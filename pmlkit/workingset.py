@@ -10,14 +10,17 @@ errors that those raise, are described in `pmlkit.selection`. A window that is n
 trace's resolution is a `ResolutionError`.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
-from pmlkit import occurrences as kernels
+from pmlkit import onepass
+from pmlkit.plateau import Plateau, plateau
+from pmlkit.reuse import Reuse
+from pmlkit.reuse import means as mean_sizes
 from pmlkit.selection import region_names, rounds_in_ns, select, window_rounds
-from pmlkit.units import check_count, format_ns
+from pmlkit.sizes import means, sizes
+from pmlkit.streams import stream
+from pmlkit.units import check_count
 
 __all__ = [
     "Plateau",
@@ -27,6 +30,8 @@ __all__ = [
     "plateau",
     "reuse",
     "surface",
+    "sweep",
+    "turnover",
     "uses_per_page",
     "window_rounds",
 ]
@@ -59,23 +64,79 @@ def estimate(trace, window="1s", step=None, min_count=1, **selection):
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     check_count("min_count", min_count, "uses")
-    part = select(trace, **selection)
-    starts, ends = _windows(part.occ.n_rounds, k, s)
-    pages = _sampled(part.occ, k, s, min_count)
-    phases = np.asarray(trace.phase_of_rounds(), object)[part.first :]
-    table = pd.DataFrame(
+    source, names = stream(trace, **selection), region_names(trace)
+    starts, ends = _windows(source.n_rounds, k, s)
+    pages, *of_regions = sizes(source, k, s, min_count, names)
+    phases = np.asarray(trace.phase_of_rounds(), object)[source.first :]
+    table = {
+        "t_ns": source.t_ns[ends],
+        "pages": pages,
+        "bytes": pages * trace.meta.domain["page_size"],
+        "asked_ns": rounds_in_ns(trace, k),
+        "effective_ns": source.t_ns[ends] - source.t_ns[starts],
+        "phase": phases[ends - 1],
+    }
+    regions = zip((f"region:{name}" for name in names), of_regions, strict=True)
+    return pd.DataFrame({**table, **dict(regions)})
+
+
+def sweep(trace, windows, **selection):
+    """Return the working set at the end of every round for several windows T, in one pass.
+
+    Parameters
+    ----------
+    trace : Trace
+    windows : sequence of str, int or Window
+    **selection
+        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns`` (end of the window), ``rounds`` and ``asked_ns`` (T), ``pages`` and ``bytes``;
+        sorted by window as given, then by time.
+    """
+    ks = [window_rounds(trace, window) for window in windows]
+    source = stream(trace, **selection)
+    pages = onepass.sweep(source.numbered(), source.n_rounds, ks).reshape(-1)
+    rounds = np.repeat(np.asarray(ks, np.int64), source.n_rounds)
+    return pd.DataFrame(
         {
-            "t_ns": part.t_ns[ends],
+            "t_ns": np.tile(source.t_ns[1:], len(ks)),
+            "rounds": rounds,
+            "asked_ns": rounds_in_ns(trace, rounds),
             "pages": pages,
             "bytes": pages * trace.meta.domain["page_size"],
-            "asked_ns": rounds_in_ns(trace, k),
-            "effective_ns": part.t_ns[ends] - part.t_ns[starts],
-            "phase": phases[ends - 1],
         }
     )
-    for name in region_names(trace):
-        table[f"region:{name}"] = _sampled(part.occ.restrict(trace.frames(name)), k, s, min_count)
-    return table
+
+
+def turnover(trace, window="1s", **selection):
+    """Return how the working set changes from one window to the next.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str, int or Window
+        T; windows are consecutive.
+    **selection
+        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns`` (end of the window), ``pages``, ``came`` (pages that the window before did not
+        have), ``stayed`` (those that it had) and ``left`` (those that it had, and this one has
+        not).
+    """
+    k = window_rounds(trace, window)
+    source = stream(trace, **selection)
+    _, ends = _windows(source.n_rounds, k, k)
+    found = onepass.turnover(source.numbered(), source.n_rounds, k)
+    names = ("pages", "came", "stayed", "left")
+    return pd.DataFrame(
+        {"t_ns": source.t_ns[ends]} | {name: getattr(found, name) for name in names}
+    )
 
 
 def curve(trace, **selection):
@@ -100,10 +161,11 @@ def curve(trace, **selection):
     Denning and Schwartz (1972) show that the derivative equals the missing rate. In a finite trace
     it is less by the pages whose last use is within T of the end, over the rounds.
     """
-    occ = occurrences(trace, **selection)
-    pages, full = kernels.mean_sizes(occ)
-    misses = kernels.miss_counts(occ)
-    rounds = np.arange(1, occ.n_rounds + 1)
+    source = stream(trace, **selection)
+    found = Reuse(source.numbered(), source.n_rounds)
+    pages, full = mean_sizes(found.totals(), source.n_rounds)
+    misses = found.miss_counts()
+    rounds = np.arange(1, source.n_rounds + 1)
     # W is never larger for a T beyond the end: nothing is older than the start.
     after = np.append(pages[2:], pages[-1])[: len(rounds)]
     return pd.DataFrame(
@@ -114,8 +176,8 @@ def curve(trace, **selection):
             "bytes": pages[1:] * trace.meta.domain["page_size"],
             "full_pages": full[1:],
             "derivative": after - pages[1:],
-            "miss_rate": misses[1:] / max(occ.n_rounds, 1),
-            "miss_ratio": misses[1:] / max(len(occ), 1),
+            "miss_rate": misses[1:] / max(source.n_rounds, 1),
+            "miss_ratio": misses[1:] / max(found.uses, 1),
         }
     )
 
@@ -140,79 +202,14 @@ def surface(trace, windows, min_counts, **selection):
     rounds = [window_rounds(trace, window) for window in windows]
     for min_count in min_counts:
         check_count("min_count", min_count, "uses")
-    occ = occurrences(trace, **selection)
-    means = {m: kernels.mean_sizes(occ, m)[1] for m in min_counts}
+    source = stream(trace, **selection)
+    n, of_count = source.n_rounds, means(source, list(min_counts))
     table = pd.DataFrame(
-        [(k, m, means[m][k] if k <= occ.n_rounds else np.nan) for k in rounds for m in min_counts],
+        [(k, m, of_count[m][k] if k <= n else np.nan) for k in rounds for m in min_counts],
         columns=["rounds", "min_count", "pages"],
     )
     table.insert(1, "asked_ns", rounds_in_ns(trace, table["rounds"].to_numpy(np.int64)))
     return table.assign(bytes=table["pages"] * trace.meta.domain["page_size"])
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """What the plateau estimator says.
-
-    Attributes
-    ----------
-    pages, bytes, t_ns : int or None
-        The estimate and when it was reached; None if the count was never stable.
-    stable_rounds : int
-        The stability time w.
-    series : DataFrame
-        Per round ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest
-        plateau, NaN before the first), by which the estimate can be followed past its first value.
-    """
-
-    pages: int | None
-    bytes: int | None
-    t_ns: int | None
-    stable_rounds: int
-    series: pd.DataFrame
-
-    def __str__(self):
-        if self.pages is None:
-            return f"no estimate: never {self.stable_rounds} rounds without a new page"
-        reached = f"after {self.stable_rounds} rounds without a new page"
-        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"
-
-
-def plateau(trace, stable="1s", **selection):
-    """Return the published plateau estimate (Bitchebe et al., VEE'21).
-
-    It is the number of distinct pages since the start, once unchanged for the stability time.
-    As published it does not forget; nor does it wait for a first page.
-
-    Parameters
-    ----------
-    trace : Trace
-    stable : str, int or Window
-        The stability time w.
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
-    Returns
-    -------
-    Plateau
-    """
-    w = window_rounds(trace, stable)
-    part = select(trace, **selection)
-    distinct = kernels.cumulative_distinct(part.occ)
-    follows = kernels.plateau(distinct, w)
-    t_ns = part.t_ns[1:]
-    series = pd.DataFrame({"t_ns": t_ns, "distinct": distinct, "pages": follows})
-    reached = np.flatnonzero(~np.isnan(follows))
-    if len(reached) == 0:
-        return Plateau(None, None, None, w, series)
-    at = reached[0]
-    return Plateau(
-        int(distinct[at]),
-        int(distinct[at]) * trace.meta.domain["page_size"],
-        int(t_ns[at]),
-        w,
-        series,
-    )
 
 
 def reuse(trace, **selection):
@@ -230,20 +227,19 @@ def reuse(trace, **selection):
         ``gap_rounds``, ``gap_ns`` (the mean, between the ends of the two rounds) and ``uses``;
         gaps that do not occur have no row.
     """
-    part = select(trace, **selection)
-    earlier, later = kernels.gaps(part.occ)
-    t_end = part.t_ns[1:]
-    uses = np.bincount(later - earlier)
-    total_ns = np.bincount(later - earlier, weights=t_end[later] - t_end[earlier])
-    gap = np.flatnonzero(uses)
-    gap_ns = np.rint(total_ns[gap] / uses[gap]).astype(np.int64)
-    return pd.DataFrame({"gap_rounds": gap, "gap_ns": gap_ns, "uses": uses[gap]})
+    source = stream(trace, **selection)
+    found = Reuse(source.numbered(), source.n_rounds, t_ns=source.t_ns)
+    gap = np.flatnonzero(found.gap_counts)
+    uses = found.gap_counts[gap]
+    gap_ns = np.rint(found.gap_ns[gap] / uses).astype(np.int64)
+    return pd.DataFrame({"gap_rounds": gap, "gap_ns": gap_ns, "uses": uses})
 
 
 def uses_per_page(trace, **selection):
     """Return how many pages were used how often: a DataFrame of ``uses`` and ``pages``."""
-    _, uses = kernels.use_counts(occurrences(trace, **selection))
-    times, pages = np.unique(uses, return_counts=True)
+    source = stream(trace, **selection)
+    uses = Reuse(source.numbered(), source.n_rounds, ()).uses_of_pages
+    times, pages = np.unique(uses.astype(np.int64), return_counts=True)
     return pd.DataFrame({"uses": times, "pages": pages})
 
 
@@ -271,9 +267,3 @@ def _windows(n_rounds, k, step):
         return starts, np.minimum(starts + k, n_rounds)
     ends = np.arange(step, n_rounds + 1, step)
     return np.maximum(ends - k, 0), ends
-
-
-def _sampled(occ, k, step, min_count):
-    if step == k:
-        return kernels.tumbling(occ, k, min_count)
-    return kernels.sliding(occ, k, min_count)[step - 1 :: step]

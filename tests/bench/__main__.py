@@ -1,40 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure, print a table, and write ``results/bench/bench.json``: ``python -m tests.bench``."""
+"""Measure, print tables, write ``results/bench/``: ``python -m tests.bench [--quick] [NAME]...``.
 
+Every module of `MODULES` has ``measure(scale)``, which returns its ratios (a dict of numbers) and
+its rows (a list of dicts). Ratios are of one run on one machine. Without an option it takes about
+ten minutes on two cores; ``--quick`` two; ``--full`` an hour, with logs of 10^8 and 10^9 entries.
+"""
+
+import argparse
+import importlib
 import json
 import os
 import platform
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import recorder, store
+from tests.bench import timing
+from tests.bench.goals import GOALS, verdicts
 
-OUT = Path("results/bench/bench.json")
+OUT = Path("results/bench")
+MODULES = ("startup", "distinct", "missratio", "store", "collection", "scaling", "recorder")
+SCALES = {"quick": timing.QUICK, "full": timing.FULL, None: timing.DEFAULT}
 
 
 def main():
-    rows = {"recorder": recorder.measure(), "store": store.measure()}
-    facts = {"machine": platform.machine(), "cores": os.cpu_count(), **_ratios(rows)}
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
-    for name, lines in rows.items():
-        _show(name, lines)
-    print(f"written to {OUT}")
+    asked = _arguments()
+    scale = replace(SCALES[asked.size], clock="cpu" if asked.cpu else "wall")
+    ratios, rows, seconds = {}, {}, {}
+    for name in asked.modules or MODULES:
+        started = time.monotonic()
+        found, rows[name] = importlib.import_module(f"tests.bench.{name}").measure(scale)
+        ratios |= {key: round(value, 4) for key, value in found.items()}
+        seconds[name] = round(time.monotonic() - started, 1)
+        _show(f"{name} ({seconds[name]} s)", rows[name])
+    verdict = verdicts(ratios)
+    _show("goals", verdict)
+    _write(scale, ratios, rows, seconds, verdict)
 
 
-def _ratios(rows):
-    slowdowns = {f"{r['workload']}_{r['clock']}": r["slowdown"] for r in rows["recorder"]}
-    sizes = {r["trace"]: r["bytes_per_entry"] for r in rows["store"]}
-    return {"recorder_slowdown": slowdowns, "store_bytes_per_entry": sizes}
+def _arguments():
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="NAME", help=", ".join(MODULES))
+    parser.add_argument("--quick", dest="size", action="store_const", const="quick")
+    parser.add_argument("--full", dest="size", action="store_const", const="full")
+    parser.add_argument("--cpu", action="store_true", help="CPU time: on a machine in use")
+    return parser.parse_args()
 
 
 def _show(title, rows):
-    table = Table(*rows[0], title=title)
+    """Print rows; those of one table may have different columns."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*columns, title=title)
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(str(row.get(name, "")) for name in columns))
     Console().print(table)
+
+
+def _write(scale, ratios, rows, seconds, verdict):
+    from pmlkit import figures
+    from tests.bench.figure import goals_figure
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": platform.machine(), "cores": os.cpu_count(), "scale": asdict(scale)}
+    found = {**facts, **ratios, "goals": verdict, "seconds": seconds, "rows": rows}
+    (OUT / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
+    if any(row["measured"] is not None for row in verdict):
+        figures.save(goals_figure(verdict), OUT / "bench")
+    print(
+        f"written to {OUT}: {len(GOALS)} goals, {sum(row['met'] == 'yes' for row in verdict)} met"
+    )
 
 
 if __name__ == "__main__":

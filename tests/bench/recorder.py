@@ -23,9 +23,9 @@ WORKLOADS = {
 }
 
 
-def measure(pairs=3):
-    """Return one row per workload and clock: median CPU seconds and their ratio."""
-    rows = []
+def measure(scale):
+    """Return the slowdowns, and one row per workload and clock: median CPU seconds."""
+    rows, pairs = [], scale.repeats
     for name in WORKLOADS:
         for deterministic in (False, True):
             image = _image(name, deterministic)
@@ -42,7 +42,7 @@ def measure(pairs=3):
                     "slowdown": round(median(seen / bare for bare, seen in timed), 2),
                 }
             )
-    return rows
+    return {f"recorder_slowdown_{r['workload']}_{r['clock']}": r["slowdown"] for r in rows}, rows
 
 
 def _image(name, deterministic):

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a miss-ratio curve is, and what can be asked of it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+
+__all__ = ["MissRatioCurve", "mean_absolute_error"]
+
+
+@dataclass(frozen=True)
+class MissRatioCurve:
+    """The miss ratio of an LRU cache against its size.
+
+    Attributes
+    ----------
+    sizes_pages : ndarray of int64, shape (sizes,)
+        Ascending from 0. A ratio holds from its size up to the next.
+    miss_ratio : ndarray of float, shape (sizes,)
+        Misses per use, those of first uses (cold misses) included.
+    uses, pages : int
+        How many uses there were, and of how many pages; the pages are estimated if sampled.
+    method : str
+        ``"exact"``, ``"shards"`` or ``"aet"``.
+    low, high : ndarray of float, shape (sizes,), or None
+        A band that holds the true ratio at a size in 95 of 100 samples, for sampled curves.
+    sampled_uses, sampled_pages : int or None
+        What a sampled curve was made of.
+    rate : float
+        The share of the pages that were looked at.
+    """
+
+    sizes_pages: np.ndarray
+    miss_ratio: np.ndarray
+    uses: int
+    pages: int
+    method: str
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    sampled_uses: int | None = None
+    sampled_pages: int | None = None
+    rate: float = 1.0
+
+    @property
+    def cold(self):
+        """The share of the uses that are first uses of their page, which no size avoids."""
+        return float(self.miss_ratio[-1])
+
+    def at(self, sizes):
+        """Return the miss ratio at some sizes (pages, any shape)."""
+        return self.miss_ratio[self._places(sizes)]
+
+    def band(self, sizes):
+        """Return the lower and the upper end of the band at some sizes; None without one."""
+        if self.low is None:
+            return None
+        places = self._places(sizes)
+        return self.low[places], self.high[places]
+
+    def _places(self, sizes):
+        return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
+
+    def pages_for(self, target):
+        """Return the working set for a target miss ratio.
+
+        Parameters
+        ----------
+        target : float
+            From 0 to 1, cold misses included; `without_cold` leaves them out.
+
+        Returns
+        -------
+        int or None
+            The smallest size, in pages, whose ratio is not above it; None if none is.
+        """
+        if not 0 <= target <= 1:
+            raise UsageError(f"a miss ratio of {target} cannot be: give 0 to 1")
+        met = self.miss_ratio <= target
+        return int(self.sizes_pages[np.argmax(met)]) if met.any() else None
+
+    def knee(self):
+        """Return the size, in pages, beyond which more memory gains little.
+
+        It is where the curve lies furthest below the line from its start to its end (Satopaa et
+        al. 2011, "Kneedle", without smoothing; both axes scaled to 1).
+        """
+        fall = self.miss_ratio[0] - self.miss_ratio[-1]
+        if fall <= 0:
+            return 0
+        x = self.sizes_pages / self.sizes_pages[-1]
+        y = (self.miss_ratio - self.miss_ratio[-1]) / fall
+        below = 1 - x - y
+        last = np.flatnonzero(below >= below.max() - 1e-12)[-1]  # of a loop, all of it
+        return int(self.sizes_pages[last])
+
+    def without_cold(self):
+        """Return the curve of the uses that are not the first of their page."""
+        warm = 1 - self.cold
+
+        def scaled(ratio):
+            return None if ratio is None else np.clip((ratio - self.cold) / (warm or 1), 0, 1)
+
+        parts = {name: scaled(getattr(self, name)) for name in ("miss_ratio", "low", "high")}
+        return replace(self, **parts, uses=round(self.uses * warm))
+
+    def thinned(self, points=512):
+        """Return the curve at up to about `points` sizes: small ones all, large ones by factors.
+
+        At the sizes that are left nothing changes.
+        """
+        last = int(self.sizes_pages[-1])
+        wanted = np.append(0, np.unique(np.rint(np.geomspace(1, max(last, 1), points))))
+        places = np.unique(self._places(np.minimum(wanted, last)))
+        names = ("sizes_pages", "miss_ratio", "low", "high")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: None if a is None else a[places] for n, a in parts.items()})
+
+    def to_frame(self):
+        """Return the curve as a DataFrame of ``pages``, ``miss_ratio``, ``low`` and ``high``."""
+        import pandas as pd
+
+        columns = {"pages": self.sizes_pages, "miss_ratio": self.miss_ratio}
+        return pd.DataFrame(columns | {"low": self.low, "high": self.high}).astype(
+            {"low": float, "high": float}
+        )
+
+
+def mean_absolute_error(curve, truth):
+    """Return the mean over the sizes 1 to ``truth.pages`` of the difference of two curves."""
+    sizes = np.arange(1, truth.pages + 1)
+    return float(np.abs(curve.at(sizes) - truth.at(sizes)).mean()) if len(sizes) else 0.0

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled loops over uses in log order. Only the modules ``kernels*`` import numba, and nothing
+imports them before it calls them, so that nothing else waits for it.
+
+Pages are numbers 0, 1, 2, ... in order of first use (`pmlkit.pageindex`), rounds are numbers from
+0 that never fall. Everything that is kept is per page, per round or per window: no array grows
+with the address space, or with the log. Callers make the arrays and check what they are given.
+"""
+
+import numba
+from numba import uint64
+
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio, odd: Knuth, TAOCP 3, 6.4
+
+
+def compiled(function):
+    """Compile at the first call, outside of the GIL, and keep the result on the disk if we may."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # there is no folder that numba could write to
+        return numba.njit(nogil=True)(function)
+
+
+@compiled
+def number_pages(gfns, done, ids, frames, keys, slots, cells, shift, state):
+    """Number pages from `done` on, until the end or until a table is full; return how far it got.
+
+    Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks,
+    `slots` says which piece of `cells` each has; there, a frame has its number + 1, 0 for none.
+    `state` counts the pages and the blocks.
+
+    The way to a cell is written out in three loops: as a function it would cost more than it does,
+    since numba counts references to the arrays of every call.
+    """
+    bits = 0
+    while 1 << bits < len(keys):
+        bits += 1
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    pages = state[0]
+    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
+    for i in range(done, len(gfns)):
+        gfn = uint64(gfns[i])
+        block = (gfn >> shift) + uint64(1)
+        at = (block * uint64(GOLDEN)) >> drop
+        while keys[at] != block and keys[at] != uint64(0):
+            at = (at + uint64(1)) & mask
+        if keys[at] == uint64(0):
+            if state[1] == room:
+                state[0] = pages
+                return i
+            keys[at] = block
+            slots[at] = state[1]
+            state[1] += 1
+        cell = (uint64(slots[at]) << shift) | (gfn & low)
+        number = cells[cell]
+        if number == 0:
+            if pages == len(frames):
+                state[0] = pages
+                return i
+            frames[pages] = gfn
+            pages += 1
+            number = pages
+            cells[cell] = number
+        ids[i] = number - 1
+    state[0] = pages
+    return len(gfns)
+
+
+@compiled
+def tumble_frames(gfns, rounds, done, k, keys, slots, cells, shift, state, pages, stayed):
+    """Do what `tumble` does, without numbering the pages first.
+
+    `cells`, by block, hold the last window that used a frame, plus 2; 0 is none. Returns how far
+    it got, like `number_pages`, but does not count the pages.
+    """
+    current, window, new, still = -1, 0, 0, 0
+    bits = 0
+    while 1 << bits < len(keys):
+        bits += 1
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
+    for i in range(done, len(gfns)):
+        if rounds[i] != current:
+            pages[window] += new
+            stayed[window] += still
+            new = still = 0
+            current = rounds[i]
+            window = current // k
+        gfn = uint64(gfns[i])
+        block = (gfn >> shift) + uint64(1)
+        at = (block * uint64(GOLDEN)) >> drop
+        while keys[at] != block and keys[at] != uint64(0):
+            at = (at + uint64(1)) & mask
+        if keys[at] == uint64(0):
+            if state[1] == room:
+                pages[window] += new
+                stayed[window] += still
+                return i
+            keys[at] = block
+            slots[at] = state[1]
+            state[1] += 1
+        cell = (uint64(slots[at]) << shift) | (gfn & low)
+        before = cells[cell]
+        new += before != window + 2
+        still += before == window + 1
+        cells[cell] = window + 2
+    pages[window] += new
+    stayed[window] += still
+    return len(gfns)
+
+
+@compiled
+def put_cells(frames, values, keys, slots, cells, shift, state):
+    """Write a value into the cell of each frame; there has to be room."""
+    bits = 0
+    while 1 << bits < len(keys):
+        bits += 1
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    low = (uint64(1) << shift) - uint64(1)
+    for i in range(len(frames)):
+        gfn = frames[i]
+        block = (gfn >> shift) + uint64(1)
+        at = (block * uint64(GOLDEN)) >> drop
+        while keys[at] != block and keys[at] != uint64(0):
+            at = (at + uint64(1)) & mask
+        if keys[at] == uint64(0):
+            keys[at] = block
+            slots[at] = state[1]
+            state[1] += 1
+        cell = (uint64(slots[at]) << shift) | (gfn & low)
+        cells[cell] = values[i]
+
+
+@compiled
+def once_a_round(ids, rounds, last, kept_ids, kept_rounds):
+    """Copy the first use of a page in each round; `last` is the round of each page's last use."""
+    kept = 0
+    for i in range(len(ids)):
+        page = uint64(ids[i])
+        if last[page] != rounds[i]:
+            last[page] = rounds[i]
+            kept_ids[kept] = ids[i]
+            kept_rounds[kept] = rounds[i]
+            kept += 1
+    return kept
+
+
+@compiled
+def tumble(ids, rounds, k, stamps, pages, stayed):
+    """Count the pages of each window of `k` rounds, and those that the window before had too.
+
+    `stamps`: the last window that used a page; -2 is none, and before none.
+    """
+    current, window = -1, 0
+    for i in range(len(ids)):
+        if rounds[i] != current:
+            current = rounds[i]
+            window = current // k
+        page = uint64(ids[i])
+        before = stamps[page]
+        pages[window] += before != window
+        stayed[window] += before == window - 1
+        stamps[page] = window
+
+
+@compiled
+def tumble_counts(ids, rounds, k, stamps, counts, reached):
+    """Count, for each window of `k` rounds and each m, the pages used at least m times in it.
+
+    `reached` has shape (windows, most m): a page adds 1 when its count gets there.
+    """
+    current, window = -1, 0
+    most = reached.shape[1]
+    for i in range(len(ids)):
+        if rounds[i] != current:
+            current = rounds[i]
+            window = current // k
+        page = uint64(ids[i])
+        if stamps[page] != window + 1:
+            stamps[page] = window + 1
+            counts[page] = 0
+        count = counts[page]
+        if count < most:
+            reached[window, count] += 1
+            counts[page] = count + 1
+
+
+@compiled
+def sweep(ids, rounds, last, longer, entered, left):
+    """Note for each use which of several windows its page had left since its last use.
+
+    Windows are sorted; ``longer[g]`` is how many are shorter than a gap of g rounds, the last one
+    standing for a first use. `entered` and `left`, shape (rounds, windows + 1), count the uses by
+    that number, at the round of the use and at that of the use before. `last`: -1 is never.
+    """
+    first = len(longer) - 1
+    for i in range(len(ids)):
+        page, now = uint64(ids[i]), rounds[i]
+        before = last[page]
+        last[page] = now
+        if before < 0:
+            entered[now, longer[first]] += 1
+        elif before != now:
+            out = longer[now - before]
+            entered[now, out] += 1
+            left[before, out] += 1
+
+
+@compiled
+def reuse(ids, rounds, n_rounds, ring, uses, counts, gaps, gap_ns, t_end, bends, reached):
+    """Add the uses to the histograms of `pmlkit.onepass.Reuse`.
+
+    `ring`, shape (pages, a power of two): the rounds of each page's last uses; `uses`: how many it
+    had. Of use i of a page only the page's next use says how long it counted (`hold`), so each
+    use closes the one before. For each threshold m of `counts`, the mean working set grows with
+    the window k from ``span`` (where the m-th last use lies) to ``span + hold`` (`occurrences`).
+    """
+    mask = ring.shape[1] - 1
+    for i in range(len(ids)):
+        page, now = uint64(ids[i]), rounds[i]
+        had = uses[page]
+        if had:
+            last = ring[page, (had - 1) & mask]
+            hold = now - last
+            gaps[hold] += 1
+            gap_ns[hold] += t_end[now] - t_end[last]
+            for j in range(len(counts)):
+                if had >= counts[j]:
+                    span = last - ring[page, (had - counts[j]) & mask]
+                    bends[j, span] += 1
+                    bends[j, min(span + hold, n_rounds)] -= 1
+        for j in range(len(counts)):
+            reached[j, now] += had + 1 == counts[j]
+        ring[page, had & mask] = now
+        uses[page] = had + 1
+
+
+@compiled
+def reuse_ends(n_rounds, ring, uses, counts, bends):
+    """Close the last use of every page: it counted to the end."""
+    mask = ring.shape[1] - 1
+    for page in range(len(uses)):
+        had = uses[page]
+        for j in range(len(counts)):
+            if had >= counts[j]:
+                last = ring[page, (had - 1) & mask]
+                span = last - ring[page, (had - counts[j]) & mask]
+                bends[j, span] += 1
+                bends[j, min(span + n_rounds - last, n_rounds)] -= 1
+
+
+@compiled
+def slide(ids, rounds, k, m, ring, uses, marks, steps):
+    """Add up where pages enter and leave W(t, k) of threshold m, for all and for marked pages.
+
+    ``steps[0]`` is of all pages, ``steps[r + 1]`` of those with bit r in `marks`. Each use closes
+    the page's one before, so at the end every page has to be used once more, after all rounds.
+    """
+    mask = ring.shape[1] - 1
+    for i in range(len(ids)):
+        page, now = uint64(ids[i]), rounds[i]
+        had = uses[page]
+        if had >= m:
+            last = ring[page, (had - 1) & mask]
+            end = min(ring[page, (had - m) & mask] + k, now)
+            bits = marks[page] if end > last else uint64(0)
+            steps[0, last] += end > last
+            steps[0, end] -= end > last
+            row = 1
+            while bits:
+                if bits & uint64(1):
+                    steps[row, last] += 1
+                    steps[row, end] -= 1
+                bits >>= uint64(1)
+                row += 1
+        ring[page, had & mask] = now
+        uses[page] = had + 1

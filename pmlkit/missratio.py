@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Miss-ratio curves: which share of the uses a cache of each size would miss.
+
+>>> curve = missratio.of_trace(trace)                         # exact LRU     # doctest: +SKIP
+>>> curve.at([1000, 2000]), curve.pages_for(0.1), curve.knee()                # doctest: +SKIP
+
+`exact` takes every use; `shards` samples pages (`pmlkit.shards`), `aet` models the stack by the
+times between uses (`pmlkit.aet`). All take the pages in order of use, as one array or as a stream
+of arrays, and keep memory in proportion to the pages. What a curve says of a PML log is of writes:
+the log has nothing else, and a page once per re-arm.
+"""
+
+import numpy as np
+
+from pmlkit.aet import aet, aet_of
+from pmlkit.curve import MissRatioCurve, mean_absolute_error
+from pmlkit.errors import UsageError
+from pmlkit.pageindex import grown, numbered_pages
+from pmlkit.shards import shards
+from pmlkit.stack import LruStack, stack_distances
+from pmlkit.streams import stream
+
+__all__ = [
+    "METHODS",
+    "MissRatioCurve",
+    "aet",
+    "exact",
+    "mean_absolute_error",
+    "of_trace",
+    "over_time",
+    "shards",
+    "stack_distances",
+]
+
+
+def exact(gfns):
+    """Return the miss ratio of an LRU cache at every size.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (uses,), or iterable of such arrays
+        Pages in order of use.
+
+    Returns
+    -------
+    MissRatioCurve
+        With a size for each number of pages from 0 to all of them.
+
+    Notes
+    -----
+    Mattson et al. (1970): one pass over the stack distances gives all sizes. How the distances are
+    found is described in `pmlkit.kernels_stack`.
+    """
+    return _exact(numbered_pages(gfns))
+
+
+def _exact(numbered):
+    from pmlkit.kernels_stack import histogram
+
+    stack, counts, uses = LruStack(), np.zeros(1 << 12, np.int64), 0
+    for ids, pages in numbered:
+        counts = grown(counts, pages, 0)
+        histogram(stack.use(ids, pages), counts)
+        uses += len(ids)
+    pages = len(stack)
+    misses = uses - np.concatenate(([0], np.cumsum(counts[:pages])))
+    return MissRatioCurve(np.arange(pages + 1), misses / max(uses, 1), uses, pages, "exact")
+
+
+METHODS = ("exact", "shards", "aet")
+
+
+def of_trace(trace, method="exact", *, start=None, end=None, **options):
+    """Return the miss-ratio curve of a trace.
+
+    Parameters
+    ----------
+    trace : Trace
+    method : {"exact", "shards", "aet"}
+    start, end, kinds, region, page_tables
+        What of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
+    **options
+        Of the method: `rate`, `max_pages`, `groups`... of `shards`.
+
+    Returns
+    -------
+    MissRatioCurve
+    """
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    names = ("kinds", "region", "page_tables")
+    chosen = {name: options.pop(name) for name in names if name in options}
+    source = stream(trace, start=start, end=end, **chosen)
+    if method == "shards":
+        return shards(source, **options)
+    if options:
+        raise UsageError(f"the method {method} has no {', '.join(options)}")
+    uses = ((ids, pages) for _, ids, pages in source.numbered())
+    return _exact(uses) if method == "exact" else aet_of(uses)
+
+
+def over_time(trace, window="1s", sizes=None, **selection):
+    """Return the miss ratio of each window of time, at some sizes.
+
+    The caches live on from window to window: what was used in one is there in the next.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str, int or Window
+    sizes : sequence of int, optional
+        In pages; by default growing by a fifth, up to all pages of the trace.
+    **selection
+        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns`` (the window's end), ``pages`` and ``bytes`` (the size), ``uses`` in the window,
+        and ``miss_ratio``, NaN if there were none.
+    """
+    import pandas as pd
+
+    from pmlkit.selection import window_rounds
+
+    k = window_rounds(trace, window)
+    source = stream(trace, **selection)
+    k = min(k, max(source.n_rounds, 1))
+    default = sizes is None
+    sizes = _default_sizes(trace) if default else np.unique(np.asarray(sizes, np.int64))
+    hits, uses, pages = _by_window(source, k, sizes)
+    if default:
+        keep = slice(None, np.searchsorted(sizes, pages) + 1)
+        sizes, hits = sizes[keep], hits[:, keep]
+    with np.errstate(invalid="ignore"):
+        ratios = 1 - hits / uses[:, None]
+    ends = np.minimum(np.arange(1, len(uses) + 1) * k, source.n_rounds)
+    return pd.DataFrame(
+        {
+            "t_ns": np.repeat(source.t_ns[ends], len(sizes)),
+            "pages": np.tile(sizes, len(uses)),
+            "bytes": np.tile(sizes, len(uses)) * trace.meta.domain["page_size"],
+            "uses": np.repeat(uses, len(sizes)),
+            "miss_ratio": ratios.reshape(-1),
+        }
+    )
+
+
+def _default_sizes(trace):
+    """Return sizes that grow by a fifth, up to all of the domain's memory."""
+    last = max(trace.memory_pages, 1)
+    return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
+
+
+def _by_window(source, k, sizes):
+    """Count the hits of each window at each size, and its uses; and all pages."""
+    windows = -(-source.n_rounds // k)
+    stack, bins, pages = LruStack(), len(sizes) + 2, 0
+    counts = np.zeros((windows, bins), np.int64)
+    for rounds, ids, known in source.numbered():
+        pages = known
+        # A size hits the distances below it: the bins up to its own. First uses are -1, beyond all.
+        distances = stack.use(ids, pages)
+        beyond = np.searchsorted(sizes, distances, "right")
+        beyond[distances < 0] = bins - 1
+        flat = rounds // k * bins + beyond
+        counts += np.bincount(flat, minlength=windows * bins).reshape(windows, bins)
+    return np.cumsum(counts[:, : len(sizes)], axis=1), counts.sum(axis=1), pages

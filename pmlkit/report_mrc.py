@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Miss-ratio curves as people read them on a terminal."""
+
+import numpy as np
+from rich.table import Table
+
+from pmlkit.report import console
+from pmlkit.units import format_bytes
+
+PAGE = 4096
+ROWS, COLUMNS = 12, 6
+
+
+def curves(found):
+    """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
+    page = Table("", *found, box=None, pad_edge=False)
+    for _ in found:
+        page.columns[-1].justify = "right"
+    for label, value in _LINES.items():
+        page.add_row(label, *(value(curve) for curve in found.values()))
+    for target in next(iter(found.values()))["pages_for"]:
+        sizes = (_size(curve["pages_for"][target]) for curve in found.values())
+        page.add_row(f"memory for a miss ratio of {target}", *sizes)
+    page.add_section()
+    for size in _spread(max(curve["sizes_pages"][-1] for curve in found.values())):
+        page.add_row(f"miss ratio at {_size(size)}", *(_at(c, size) for c in found.values()))
+    console().print(page)
+
+
+_LINES = {
+    "uses": lambda curve: f"{curve['uses']:,}",
+    "pages": lambda curve: f"{curve['pages']:,}",
+    "pages looked at": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
+    "first uses": lambda curve: f"{curve['cold']:.2%}",
+    "memory at the knee": lambda curve: _size(curve["knee_pages"]),
+}
+
+
+def over_time(table):
+    """Print the miss ratio of each window at some sizes."""
+    grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
+    chosen = grid.columns[np.unique(np.linspace(0, len(grid.columns) - 1, COLUMNS).astype(int))]
+    page = Table("end", *map(_size, chosen), box=None, pad_edge=False)
+    for t_ns, row in grid[chosen].iterrows():
+        page.add_row(f"{t_ns / 1e9:.3f} s", *("" if np.isnan(r) else f"{r:.4f}" for r in row))
+    console().print(page)
+
+
+def _spread(last):
+    """Return sizes that double, up to `last`."""
+    doubling = [last >> shift for shift in range(ROWS)]
+    return sorted({size for size in doubling if size})
+
+
+def _at(curve, size):
+    place = np.searchsorted(curve["sizes_pages"], size, "right") - 1
+    ratio = f"{curve['miss_ratio'][place]:.4f}"
+    if curve["low"] is None:
+        return ratio
+    return f"{ratio} ({curve['low'][place]:.4f} to {curve['high'][place]:.4f})"
+
+
+def _size(pages):
+    return "never" if pages is None else format_bytes(pages * PAGE)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distinct pages per window, and thresholds m: pmlkit against pandas, polars and DuckDB.
+
+All have the same columns in memory, in the form that they like best, before the clock starts; all
+have to give the same answer.
+"""
+
+import numpy as np
+
+from pmlkit import onepass
+from pmlkit.pageindex import numbered
+from tests.bench.logs import rounds_of, zipf
+from tests.bench.timing import best, rate_rows
+
+PAGES = 1 << 18  # 1 GiB of guest memory
+MOST = 8  # thresholds m
+WINDOWS = 40
+
+
+def measure(scale):
+    """Return the ratios and the rows."""
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    gfns = zipf(scale.entries, PAGES)
+    rounds, n = rounds_of(scale.entries)
+    small = slice(None, 100_000)
+    onepass.distinct(rounds[small], gfns[small], n)  # compiles
+    onepass.thresholds(rounds[small], gfns[small], n)
+    frame = pl.DataFrame({"round": rounds, "gfn": gfns})
+    table = pd.DataFrame({"round": rounds, "gfn": gfns})
+    duck = duckdb.connect()
+    duck.execute("create table log as select * from frame")
+
+    distinct = {
+        "pmlkit": lambda: onepass.distinct(rounds, gfns, n),
+        "polars": lambda: _polars_distinct(pl, frame),
+        "duckdb": lambda: _duckdb_distinct(duck),
+        "pandas": lambda: table.groupby("round")["gfn"].nunique().to_numpy(),
+        "numpy pass": lambda: (rounds.sum(), gfns.sum()),
+    }
+    seconds, found = best(distinct, scale, once=("pandas",))
+    _same(found, ("pmlkit", "polars", "duckdb", "pandas"))
+    counts = {
+        "pmlkit": lambda: onepass.thresholds(rounds, gfns, n, 1, MOST),
+        "polars": lambda: _polars_counts(pl, frame),
+        "duckdb": lambda: _duckdb_counts(duck),
+        "pandas": lambda: _pandas_counts(table),
+    }
+    counted, tables = best(counts, scale, once=("pandas", "duckdb"))
+    _same(tables, counts)
+    swept = _sweep(scale, rounds, gfns, n)
+    ratios = {f"distinct_vs_{who.replace(' ', '_')}": seconds[who] / seconds["pmlkit"]
+              for who in distinct if who != "pmlkit"}  # fmt: skip
+    ratios |= {f"counts_vs_{who}": counted[who] / counted["pmlkit"]
+               for who in counts if who != "pmlkit"}  # fmt: skip
+    ratios["all_T_vs_one_T"] = swept["40 windows"] / swept["1 window"]
+    rows = rate_rows("distinct pages per window", scale.entries, seconds)
+    rows += rate_rows(f"pages by threshold m, 1 to {MOST}", scale.entries, counted)
+    return ratios, rows + rate_rows("W(t, T) at every round", scale.entries, swept)
+
+
+def _sweep(scale, rounds, gfns, n):
+    ks = np.unique(np.rint(np.geomspace(1, max(n // 2, 50), 2 * WINDOWS)).astype(int))[:WINDOWS]
+    part = slice(None, 100_000)
+    onepass.sweep(numbered([(rounds[part], gfns[part])]), n, ks.tolist())
+
+    def of(windows):
+        return lambda: onepass.sweep(numbered([(rounds, gfns)]), n, windows)
+
+    turns = {"40 windows": of(ks.tolist()), "1 window": of([int(ks[len(ks) // 2])])}
+    return best(turns, scale)[0]
+
+
+def _same(found, names):
+    first, *others = (np.asarray(found[name]) for name in names)
+    for name, other in zip(list(names)[1:], others, strict=True):
+        if not np.array_equal(first.reshape(-1), other.reshape(-1)):
+            raise AssertionError(f"{name} gives another answer")
+
+
+def _polars_distinct(pl, frame):
+    query = frame.lazy().group_by("round").agg(pl.col("gfn").n_unique())
+    return query.collect().sort("round")["gfn"].to_numpy()
+
+
+def _duckdb_distinct(duck):
+    query = "select count(distinct gfn) as n from log group by round order by round"
+    return duck.execute(query).fetchnumpy()["n"]
+
+
+def _polars_counts(pl, frame):
+    uses = frame.lazy().group_by("round", "gfn").len()
+    columns = [(pl.col("len") >= m).sum().alias(str(m)) for m in range(1, MOST + 1)]
+    return uses.group_by("round").agg(columns).collect().sort("round").drop("round").to_numpy()
+
+
+def _duckdb_counts(duck):
+    columns = ", ".join(f"count(*) filter (uses >= {m}) as m{m}" for m in range(1, MOST + 1))
+    uses = "select round, gfn, count(*) as uses from log group by round, gfn"
+    found = duck.execute(f"select {columns} from ({uses}) group by round order by round")
+    return np.stack(list(found.fetchnumpy().values()), axis=1)
+
+
+def _pandas_counts(table):
+    uses = table.groupby(["round", "gfn"]).size()
+    by_round = uses.index.get_level_values(0).to_numpy()
+    size = by_round[-1] + 1
+    reached = [
+        np.bincount(by_round[uses.to_numpy() >= m], minlength=size) for m in range(1, MOST + 1)
+    ]
+    return np.stack(reached, axis=1)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one-pass kernels against loops over sets and dictionaries, and against the sorted kernels."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_occurrences import HUGE, logs, sliding_oracle, thresholds, window_oracle, windows
+
+from pmlkit import occurrences, onepass, reuse
+from pmlkit.errors import UsageError
+from pmlkit.pageindex import PageIndex, ahead, in_batches, numbered
+
+
+def arrays(log):
+    return np.array(log[0], np.int64), np.array(log[1], np.uint64), log[2]
+
+
+def batches(log, cut=7):
+    """Number the pages of a log that comes in small batches."""
+    rounds, gfns, _ = arrays(log)
+    parts = [slice(i, i + cut) for i in range(0, len(rounds), cut)]
+    return numbered((rounds[part], gfns[part]) for part in parts)
+
+
+def sets_of(log, k):
+    rounds, gfns, n = log
+    found = [set() for _ in range(-(-n // k))]
+    for r, g in zip(rounds, gfns, strict=True):
+        found[r // k].add(g)
+    return found
+
+
+@given(logs(), windows)
+def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
+    sets = sets_of(log, k)
+    found = onepass.windows(*arrays(log), k)
+    assert found.pages.tolist() == [len(s) for s in sets]
+    assert found.stayed.tolist() == [
+        len(s & before) for s, before in zip(sets, [set(), *sets], strict=False)
+    ]
+    assert found.came.tolist() == [
+        len(s - before) for s, before in zip(sets, [set(), *sets], strict=False)
+    ]
+    assert found.left.tolist() == [
+        len(before - s) for s, before in zip(sets, [set(), *sets], strict=False)
+    ]
+    streamed = onepass.turnover(batches(log), log[2], k)
+    assert streamed.pages.tolist() == found.pages.tolist()
+    assert streamed.stayed.tolist() == found.stayed.tolist()
+
+
+@given(logs(), windows, st.integers(1, 5))
+def test_all_thresholds_at_once_equal_the_oracle(log, k, most):
+    rounds, gfns, n = log
+    expected = []
+    for start in range(0, n, k):
+        inside = Counter(g for r, g in zip(rounds, gfns, strict=True) if start <= r < start + k)
+        expected.append([sum(c >= m for c in inside.values()) for m in range(1, most + 1)])
+    assert onepass.thresholds(*arrays(log), k, most).tolist() == expected
+
+
+def test_two_workers_see_what_one_sees(monkeypatch):
+    rng = np.random.default_rng(0)
+    rounds, gfns = np.sort(rng.integers(0, 90, 5000)), rng.integers(0, 300, 5000)
+    one = onepass.windows(rounds, gfns, 97, 4), onepass.thresholds(rounds, gfns, 97, 4)
+    monkeypatch.setattr(onepass, "SMALL", 10)
+    for workers in (2, 3, 50):
+        monkeypatch.setattr(onepass, "WORKERS", workers)
+        many = onepass.windows(rounds, gfns, 97, 4), onepass.thresholds(rounds, gfns, 97, 4)
+        np.testing.assert_array_equal(many[0].pages, one[0].pages)
+        np.testing.assert_array_equal(many[0].stayed, one[0].stayed)
+        np.testing.assert_array_equal(many[1], one[1])
+
+
+@given(logs(), st.lists(windows, max_size=4))
+def test_a_sweep_equals_the_oracle_for_each_window(log, ks):
+    expected = [sliding_oracle(log, k, 1) for k in ks]
+    assert onepass.sweep(batches(log), log[2], ks).tolist() == expected
+
+
+@given(logs(), windows, thresholds)
+def test_sliding_equals_the_oracle_for_all_and_for_marked_pages(log, k, m):
+    index = PageIndex()
+    rounds, gfns, n = arrays(log)
+    parts = [slice(i, i + 5) for i in range(0, len(rounds), 5)]
+    source = numbered(((rounds[part], gfns[part]) for part in parts), index)
+    marked = {0, 7, HUGE}
+
+    def marks(first, pages):
+        odd = [2 if int(g) % 2 else 0 for g in index.frames[first:pages]]
+        chosen = [1 if int(g) in marked else 0 for g in index.frames[first:pages]]
+        return np.array(odd, np.uint64) | np.array(chosen, np.uint64)
+
+    found = onepass.sliding(source, n, k, m, marks, 2).tolist()
+    assert found[0] == sliding_oracle(log, k, m)
+    for row, test in ((1, lambda g: g in marked), (2, lambda g: g % 2 == 1)):
+        pairs = [(r, g) for r, g in zip(log[0], log[1], strict=True) if test(g)]
+        of_these = [r for r, _ in pairs], [g for _, g in pairs], n
+        assert found[row] == sliding_oracle(of_these, k, m)
+
+
+@given(logs())
+def test_the_histograms_equal_those_of_the_sorted_kernels(log):
+    occ = occurrences.occurrences(*log)
+    t_ns = np.cumsum(np.arange(log[2] + 1) ** 2)
+    found = reuse.Reuse(batches(log), log[2], [1, 3, 2], t_ns)
+    assert found.gap_counts.tolist() == occurrences.gap_counts(occ).tolist()
+    assert found.miss_counts().tolist() == occurrences.miss_counts(occ).tolist()
+    assert found.uses == len(occ)
+    assert sorted(found.uses_of_pages) == sorted(occurrences.use_counts(occ)[1])
+    assert found.distinct().tolist() == occurrences.cumulative_distinct(occ).tolist()
+    earlier, later = occurrences.gaps(occ)
+    expected = np.bincount(later - earlier, t_ns[1:][later] - t_ns[1:][earlier], log[2] + 1)
+    assert found.gap_ns.tolist() == expected.tolist()
+    for m in (1, 2, 3):
+        for ours, theirs in zip(
+            reuse.means(found.totals(m), log[2]), occurrences.mean_sizes(occ, m), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs)
+
+
+@given(logs(), thresholds)
+def test_the_mean_over_full_windows_equals_the_oracle(log, m):
+    n = log[2]
+    _, full = reuse.means(reuse.Reuse(batches(log), n, [m]).totals(m), n)
+    for k in range(1, n + 1):
+        sizes = [window_oracle(log, t, k, m) for t in range(k - 1, n)]
+        assert full[k] == pytest.approx(np.mean(sizes))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 700), max_size=60))
+def test_pages_are_numbered_in_order_of_first_use(gfns):
+    index = PageIndex()
+    seen = list(dict.fromkeys(gfns))
+    assert index.ids(np.array(gfns, np.uint64)).tolist() == [seen.index(g) for g in gfns]
+    assert index.frames.tolist() == seen
+
+
+@pytest.mark.parametrize("spread", [1, 97, 4096, 1 << 30])
+def test_many_frames_however_far_apart_take_memory_by_their_number(spread):
+    index = PageIndex()
+    gfns = np.random.default_rng(0).permutation(40_000).astype(np.uint64) * np.uint64(spread)
+    np.testing.assert_array_equal(index.ids(gfns), np.arange(40_000))
+    np.testing.assert_array_equal(index.ids(gfns[::-1]), np.arange(40_000)[::-1])
+    np.testing.assert_array_equal(index.frames, gfns)
+    tables = (*index._table.arguments[:3], index._frames)
+    assert sum(table.nbytes for table in tables) < 300 * 40_000
+    assert onepass.distinct(np.arange(40_000), gfns, 40_000, 20_000).tolist() == [20_000] * 2
+
+
+def test_what_fails_ahead_is_raised_where_it_is_asked_for():
+    def broken():
+        yield 1
+        raise UsageError("no more")
+
+    got = []
+    with pytest.raises(UsageError, match="no more"):
+        got.extend(ahead(broken()))
+    assert list(ahead(iter(()))) == []
+
+
+def test_who_stops_asking_stops_the_producer():
+    made = []
+
+    def endless():
+        while True:
+            made.append(1)
+            yield len(made)
+
+    iterator = ahead(endless())
+    assert next(iterator) == 1
+    iterator.close()
+    count = len(made)
+    assert len(made) == count
+
+
+def test_batches_are_views_of_all():
+    parts = list(in_batches(np.arange(10), np.arange(10)))
+    assert [p.tolist() for p, _ in parts] == [list(range(10))]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1"])
+def test_what_is_no_count_is_refused(wrong):
+    log = np.array([0]), np.array([1], np.uint64), 1
+    for call in (
+        lambda: onepass.windows(*log, wrong),
+        lambda: onepass.thresholds(*log, 1, wrong),
+        lambda: onepass.sliding(numbered([log[:2]]), 1, 1, wrong),
+        lambda: onepass.sliding(numbered([log[:2]]), 1, wrong),
+        lambda: onepass.sweep(numbered([log[:2]]), 1, [wrong]),
+        lambda: reuse.Reuse(numbered([log[:2]]), 1, [wrong]),
+    ):
+        with pytest.raises(UsageError, match="1 or more"):
+            call()
