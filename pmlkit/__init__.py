@@ -25,32 +25,65 @@ The store
     schema        its tables' columns, and its description, `TraceMeta`
     kinds         read, written, executed, page table: `Kind`; what a table's entry says
     snapshots     page tables as they were at the end of a round, entry by entry
-    spool         what a collector appends to, and what is left if it dies
+    spool         what a collector appends to, and what is left if it dies; spool_reader
     audit         the deep check behind `Trace.check`
     parquet, entries, manifest, partial, consistency
                   the insides of the store
 Observing
     sources       the recorder (QEMU), the simulator (a software PML), the lab (a patched Xen on
                   an emulated PML), the guests that they run
-    xen           what runs in dom0: the interface of the patched Xen, and the agent that logs
+    xen           Xen's interfaces, patched and stock, and what runs in dom0: the collector
+    collection    collecting from a Xen host: `Collection`, from a notebook or the command line;
+                  launch (the agent, by SSH too), seen (rounds as they come), collecting (one way to
+                  a trace for notebooks, whichever its source)
     ingest        from a spool to a trace
     known         what a workload says that it touched, against what its trace shows
     bundle        data/: the recordings that come with pmlkit, and their manifest
 Measuring
     workingset    W(t, T), the threshold m, plateaus, surfaces, of a trace
-    occurrences   the same of arrays
+    missratio     miss-ratio curves: exact LRU, SHARDS, AET; shards, aet, curve, stack, its parts
+    occurrences   the same of arrays, sorted by page
+    onepass       the same of arrays and streams in log order; reuse, sizes, plateau, its parts
     selection     which part of a trace, and how many of its rounds a window is
+    streams       that part as a stream, in bounded memory; pageindex numbers its pages, blocks
+                  keep numbers of sparse frames
+    kernels, kernels_stack, kernels_sample
+                  the compiled loops
+    period        which T: what a period costs and shows
+    calibrate     what collecting costs: the constants behind it
+    pagetables    page tables in a PML log: which, their tree, what they lead to
+    pagetables_infer
+                  which, without marks: a guess
+    reads         the reads that PML is blind to, estimated from them; its parts: reads_regions,
+                  reads_density, reads_regressor (learnt), reads_guided (exact), reads_table,
+                  reads_mechanism, reads_lab (the experiments in the lab)
+    hotness       hot and cold regions, by when their tables are logged again
     units         durations, windows and sizes, from text and to it
+Comparing
+    forecast      W ahead: quantiles, peaks, pages; back-tests, and what a decision costs
+    techniques    those that estimate working sets, ours and the others', by one protocol
+    compare       all of them on recorded VMs, in one batch; compare_tables, figures_compare
+Exchanging
+    interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
+                  interop_oracle, interop_damo, interop_kvm, interop_lackey, interop_csv
 Showing
     figures       functions that return a Figure, and the one saver
-    figures_time, figures_window, figures_heat, axes_mpl, style_mpl
+    figures_time, figures_window, figures_heat, figures_reads, figures_period, figures_mrc,
+    axes_mpl, style_mpl
                   its parts
+    live, figures_live
+                  a collection on the terminal, and as a figure that grows
     tables        LaTeX tables with their rows as CSV
-    views         a trace as the notebooks show it
+    views, views_reads
+                  a trace as the notebooks show it
+    batch         experiments: `pmlkit run`; its parts: batch_schema, batch_plan, batch_job,
+                  batch_local, batch_dask, batch_snakemake, batch_results, batch_page, batch_report
     notebooks, demo, demo_page
                   running notebooks; the demo and its page
 Using
-    cli           the command `pmlkit`; its parts: cli_options, cli_lab, report
+    cli           the command `pmlkit`; its parts: cli_collect, cli_compare, cli_forecast,
+                  cli_interop, cli_lab, cli_mrc, cli_options, cli_period, cli_reads, cli_run,
+                  report, report_compare, report_mrc, report_reads
     doctor        what this machine can do, and what to do about the rest; doctor_checks
     errors        all that is raised on purpose: `PmlkitError` and its children
 
@@ -66,12 +99,12 @@ __version__ = "0.1.0"
 # Where each public name lives. `open` is a method of the class named here.
 _HOMES = {
     "Kind": "kinds",
-    "Spool": "spool",
+    "Spool": "spool_reader",
     "SpoolWriter": "spool",
     "Trace": "trace",
     "TraceMeta": "schema",
     "TraceWriter": "writer",
-    "read_spool": "spool",
+    "read_spool": "spool_reader",
     **dict.fromkeys(
         (
             "GuestError",
@@ -132,7 +165,7 @@ def bundled(name=None):
     folder = Path(os.environ.get("PMLKIT_DATA") or Path(__file__).parent.parent / "data")
     paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}
     if name is None:
-        return list(paths)
+        return sorted(paths)
     stem = str(name).removesuffix(".trace")
     if stem not in paths:
         from pmlkit.errors import TraceNotFound

@@ -13,7 +13,12 @@ import traceback
 import click
 from click import Choice, IntRange
 
+from pmlkit.cli_collect import collect
+from pmlkit.cli_compare import compare
+from pmlkit.cli_forecast import forecast
+from pmlkit.cli_interop import export, import_
 from pmlkit.cli_lab import lab
+from pmlkit.cli_mrc import mrc
 from pmlkit.cli_options import (
     DURATION,
     MEMORY,
@@ -27,6 +32,9 @@ from pmlkit.cli_options import (
     span,
     trace_argument,
 )
+from pmlkit.cli_period import calibrate, period
+from pmlkit.cli_reads import reads
+from pmlkit.cli_run import run
 from pmlkit.errors import PmlkitError, UsageError, one_line
 
 REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG=1 prints"
@@ -83,16 +91,19 @@ def doctor(ctx, capabilities, as_json):
 @option("--deterministic", is_flag=True, help="The clock counts instructions: two runs are equal.")
 @option("--cmdline", default="", help="Add to the guest kernel's command line.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set a workload's parameter.")
+@option("--rounds", type=IntRange(1, 999), help="Kit guests: how many rounds they run. [8]")
 @option("--boot", is_flag=True, help="Record the guest's boot, too.")
+@option("--swap", "swap_mib", type=MEMORY, default=0, help="Give it a swap disk, and record that.")
 @option("--time-limit", type=DURATION, default="30min", help="A guest hangs that takes longer.")
 @overwrite
 @as_json
-def record(workload, output, list_them, settings, time_limit, as_json, **how):
+def record(workload, output, list_them, settings, rounds, time_limit, as_json, **how):
     """Record the frames that a real Linux guest uses.
 
     For each round: which it reads, writes and executes, in order of first use.
 
-    WORKLOAD is a name of --list, a static executable, a C file, or a folder with a workload.yaml.
+    WORKLOAD is a name of --list, a static executable, a C file, or a folder with a workload.yaml;
+    or a bare-metal guest of the lab (`pmlkit lab run --list`), whose own rounds are recorded.
     Ctrl-C ends the recording early and leaves a valid, shorter trace.
     """
     if list_them:
@@ -100,13 +111,19 @@ def record(workload, output, list_them, settings, time_limit, as_json, **how):
     if workload is None or output is None:
         raise UsageError("name a WORKLOAD (`pmlkit record --list` has them) and -o NAME.trace")
     from pmlkit import report
-    from pmlkit.sources import recorder
+    from pmlkit.sources import recorder, recorder_kit
     from pmlkit.sources.workload import load
 
     options = recorder.RecordOptions(time_limit_s=time_limit / 1e9, **how)
     with report.recording(quiet=as_json) as progress:
-        loaded = load(workload).with_parameters(dict(settings))
-        trace = recorder.record(loaded, output, options, progress)
+        if recorder_kit.is_kit_guest(workload):
+            told = (options, dict(settings), rounds or recorder_kit.ROUNDS, progress)
+            trace = recorder_kit.record_kit(workload, output, *told)
+        elif rounds:
+            raise UsageError(f"--rounds is for the lab's bare-metal guests, and {workload} is none")
+        else:
+            loaded = load(workload).with_parameters(dict(settings))
+            trace = recorder.record(loaded, output, options, progress)
     _print_trace(as_json, trace)
 
 
@@ -119,7 +136,17 @@ def _list_workloads(workload, as_json):
     _print(as_json, [report.workload_dict(w) for w in found], render, found)
 
 
+cli.add_command(calibrate)
+cli.add_command(collect)
+cli.add_command(compare)
+cli.add_command(forecast)
+cli.add_command(export)
+cli.add_command(import_)
 cli.add_command(lab)
+cli.add_command(mrc)
+cli.add_command(period)
+cli.add_command(reads)
+cli.add_command(run)
 
 
 @cli.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))
@@ -184,7 +211,8 @@ def info(ctx, trace, as_json):
 @option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
 @option("--sliding", is_flag=True, help="A window at the end of every round.")
 @option("--kinds", default="rwx", help="What counts: read, written, executed.")
-@option("--page-tables", default="drop", type=Choice(["drop", "keep"]), help="Of a PML log.")
+@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]), help="Of a "
+        "PML log; expand: the pages that they lead to.")  # fmt: skip
 @option("--region", help="Count the frames of this region only.")
 @span
 @as_json

@@ -45,6 +45,9 @@ LINES = {
     "w": Line("w", "written", COLORS["vermilion"], (0, (4, 1))),
     "x": Line("x", "executed", COLORS["green"], (0, (1, 1))),
 }
+# A harvest of accessed flags cannot tell more.
+NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
+HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
 PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
 
@@ -98,11 +101,14 @@ def wss_by_kind(trace, window="100ms", columns=1, start=None, end=None):
     -------
     pmlkit.style_mpl.Figure
     """
-    figure = _few_lines(trace, window, columns, start, end, dict.fromkeys(LINES, trace))
+    lines = HARVESTED if trace.is_harvest else LINES
+    sources = [(line, trace) for line in lines.values()]
+    figure = _few_lines(trace, window, columns, start, end, sources)
+    told = "not written and written" if trace.is_harvest else "read, written and executed"
     return finish(
         figure,
         trace,
-        f"the pages used in the last T = {_name(window)}, and those read, written and executed. "
+        f"the pages used in the last T = {_name(window)}, and those {told}. "
         "A page may be in several of these sets; the black line counts it once.",
     )
 
@@ -127,7 +133,8 @@ def pml_against_all(trace, window="100ms", columns=1, start=None, end=None):
     pmlkit.errors.NeedsError
         If the trace has no PML log.
     """
-    figure = _few_lines(trace, window, columns, start, end, {"rwx": trace, "pml": trace.pml})
+    sources = [(LINES["rwx"], trace), (PML_LINE, trace.pml)]
+    figure = _few_lines(trace, window, columns, start, end, sources)
     return finish(
         figure,
         trace,
@@ -139,10 +146,9 @@ def pml_against_all(trace, window="100ms", columns=1, start=None, end=None):
 
 @styled
 def _few_lines(trace, window, columns, start, end, sources):
-    """Draw lines without the guest's memory; `sources` names each line and the trace it reads."""
-    lines = [PML_LINE if name == "pml" else LINES[name] for name in sources]
-    parts = zip(lines, sources.values(), strict=True)
-    tables = [_sizes(source, [line], window, start, end) for line, source in parts]
+    """Draw lines without the guest's memory; `sources`: each line and the trace it reads."""
+    lines = [line for line, _ in sources]
+    tables = [_sizes(source, [line], window, start, end) for line, source in sources]
     wss = tables[0]
     for table in tables[1:]:
         wss = wss.merge(table.drop(columns=["effective_ns", "phase"]), on="t_ns", how="left")

@@ -20,6 +20,7 @@ __all__ = [
     "guest_memory",
     "known_answers",
     "load",
+    "memory_for",
     "output_folder",
     "phases",
     "regions",
@@ -198,17 +199,16 @@ def working_sets(trace, window="100ms"):
     -------
     DataFrame
         ``phase``, then the mean of W(t, T) over the phase, ``mean``, its maximum, ``peak``, and
-        the means of the pages ``read``, ``written`` and ``executed``. A window that ends in a
-        phase counts for it, even if it began in the one before.
+        the means of the pages ``read``, ``written`` and ``executed``; of a harvest of accessed
+        flags, which knows no more, of those ``not written`` and ``written``. A window that ends in
+        a phase counts for it, even if it began in the one before.
     """
-    sizes = {kinds: _mib(trace, window, kinds) for kinds in ("rwx", "r", "w", "x")}
-    parts = {
-        "mean": sizes["rwx"].mean(),
-        "peak": sizes["rwx"].max(),
-        "read": sizes["r"].mean(),
-        "written": sizes["w"].mean(),
-        "executed": sizes["x"].mean(),
-    }
+    told = {"r": "read", "w": "written", "x": "executed"}
+    if trace.is_harvest:
+        told = {"r": "not written", "w": "written"}
+    used = _mib(trace, window, "rwx")
+    parts = {"mean": used.mean(), "peak": used.max()}
+    parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in told.items()}
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
@@ -236,6 +236,31 @@ def seen_by_pml(trace, window="100ms"):
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
     return table.rename_axis("phase").reset_index().round(DECIMALS)
+
+
+def memory_for(curves, targets=(0.1, 0.05, 0.01)):
+    """Return the memory that miss-ratio curves ask for, in MiB.
+
+    Parameters
+    ----------
+    curves : dict of str to MissRatioCurve
+        By name.
+    targets : sequence of float
+        Miss ratios.
+
+    Returns
+    -------
+    DataFrame
+        ``curve``, ``uses``, ``pages``, ``first_uses`` (their share, in percent), ``knee``, and a
+        column for each target; NaN where no size meets it.
+    """
+    rows = []
+    for name, curve in curves.items():
+        sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
+        facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
+        mib = {what: pages and pages / 256 for what, pages in sizes.items()}
+        rows.append({"curve": name, **facts, **mib})
+    return pd.DataFrame(rows).round(DECIMALS)
 
 
 def _mib(trace, window, kinds):

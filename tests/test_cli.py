@@ -19,7 +19,27 @@ from pmlkit.trace import Trace
 
 READ, WRITE = Kind.READ, Kind.WRITE
 COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli import main; sys.exit(main())"]
-COMMANDS = ["demo", "doctor", "info", "ingest", "lab", "plot", "record", "simulate", "wss"]
+COMMANDS = [
+    "calibrate",
+    "collect",
+    "compare",
+    "demo",
+    "doctor",
+    "export",
+    "forecast",
+    "import",
+    "info",
+    "ingest",
+    "lab",
+    "mrc",
+    "period",
+    "plot",
+    "reads",
+    "record",
+    "run",
+    "simulate",
+    "wss",
+]
 LEAVES = [name for name in COMMANDS if name != "lab"] + ["lab build", "lab run"]
 # Two rounds of 10 ms each: phase "a" writes 10 and 11 and reads 20, phase "b" writes 10 again.
 EVENTS = [[(10, WRITE), (20, READ), (11, WRITE)], [(10, WRITE)]]
@@ -435,9 +455,11 @@ WRONG_USE = [
     ("wss h.trace --window 10ms --region attic", "'attic'.* hot, cold"),
     ("wss h.trace --window 10ms --min-count 0", "0"),
     ("wss h.trace --window 10ms --kinds rq", "'rq'"),
-    ("wss h.trace --window 10ms --page-tables expand", "'expand'"),
+    ("wss h.trace --window 10ms --page-tables both", "'both'"),
     ("wss h.trace --window 10ms --start yesterday", "'yesterday' is not a duration"),
     ("wss h.trace --window 10ms --start 20ms --end 10ms", "ends before it starts"),
+    ("mrc h.trace --method lru", "'lru'"),
+    ("mrc h.trace --rate 2", "2"),
     ("simulate h.trace", "Missing option '-o'"),
     ("simulate h.trace -o new.trace --buffers 3", "3 is not in the range"),
     ("simulate h.trace -o new.trace --buffer 0", "0 is not in the range"),
@@ -584,3 +606,37 @@ def test_progress_is_shown_on_a_terminal_once_work_takes_long(monkeypatch, capsy
         time.sleep(0.3)
     assert "slow work" in screen.getvalue()
     assert capsys.readouterr() == ("", "")
+
+
+# mrc
+
+
+def test_mrc_prints_each_method_as_json(run, trace, tmp_path):
+    words = ["--method", "exact", "--method", "shards", "--rate", "1", "--target", "0.8", "--json"]
+    code, out, err = run("mrc", trace, *words, "-o", tmp_path / "f" / "mrc")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert sorted(found) == ["exact", "shards"]
+    # 10, 20, 11, then 10 again: its distance is 2.
+    for curve in found.values():
+        assert curve["sizes_pages"] == [0, 1, 2, 3] and curve["pages_for"] == {"0.8": 3}
+        assert curve["miss_ratio"] == [1, 1, 1, 0.75]
+        assert (curve["uses"], curve["pages"], curve["cold"]) == (4, 3, 0.75)
+    assert sorted(p.name for p in (tmp_path / "f").iterdir()) == [
+        f"mrc.{kind}" for kind in ("csv", "parquet", "pdf", "png", "svg")
+    ]
+
+
+def test_mrc_over_time_and_as_people_read_it(run, trace):
+    code, out, _ = run("mrc", trace, "--window", "10ms", "--json")
+    rows = json.loads(out)
+    assert code == 0 and {row["t_ns"] for row in rows} == {10_000_000, 20_000_000}
+    assert {row["miss_ratio"] for row in rows if row["pages"] >= 3} == {0.0, 1.0}
+    for words in (["--window", "10ms"], ["--method", "aet"], ["--method", "shards", "--rate", "1"]):
+        code, out, err = run("mrc", trace, *words)
+        assert (code, err) == (0, "") and "1.0000" in out
+
+
+def test_mrc_looks_at_the_time_that_is_asked_for(run, trace):
+    _, out, _ = run("mrc", trace, "--start", "10ms", "--kinds", "w", "--json")
+    assert json.loads(out)["exact"]["uses"] == 1

@@ -103,3 +103,29 @@ def test_what_pml_misses(trace, make_trace):
     assert table["missed"].tolist() == [75.0, 33.333]
     with pytest.raises(NeedsError, match="PML log"):
         views.seen_by_pml(make_trace("blind.trace", pml=False))
+
+
+def test_a_harvest_of_accessed_flags_is_not_said_to_know_more(tmp_path):
+    from factories import make_meta
+
+    from pmlkit.figures import wss_by_kind
+    from pmlkit.trace import Trace, TraceWriter
+
+    rounds = {"round": [0, 1], "t_start_ns": [0, 10_000_000], "t_end_ns": [10_000_000, 20_000_000]}
+    with TraceWriter(tmp_path / "h.trace", make_meta()) as writer:
+        writer.add_entries([0, 0, 0, 1], [0, 0, 0, 1], 0, [1, 2, 3, 2], [R, R, W, W])
+        writer.set_rounds(rounds)
+        writer.set_batches({"batch": [0, 1], "reason": ["scan", "scan"], **rounds})
+        writer.set_phases([{"name": "all", "round": 0, "t_ns": 0}])
+    harvest = Trace.open(tmp_path / "h.trace")
+    table = views.working_sets(harvest, "10ms")
+    assert list(table.columns) == ["phase", "mean", "peak", "not written", "written"]
+    assert (table.iloc[0, 1:] * 256).astype(float).round().tolist() == [2.0, 3.0, 1.0, 1.0]
+    legend = str(
+        [
+            text.get_text()
+            for text in wss_by_kind(harvest, "10ms").findobj()
+            if hasattr(text, "get_text")
+        ]
+    )
+    assert "not written" in legend and "executed" not in legend
