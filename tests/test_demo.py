@@ -99,7 +99,7 @@ def test_plan_prefers_what_is_bundled(monkeypatch, tmp_path):
         "redis",
         "a",
     }
-    assert len(runs) == len(set(runs)) == 7
+    assert len(runs) == len(set(runs)) == 8
 
 
 def test_plan_takes_names_and_paths(monkeypatch, tmp_path):

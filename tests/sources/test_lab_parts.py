@@ -56,7 +56,7 @@ def test_a_build_is_named_by_what_is_in_the_patches(tmp_path):
     assert lab_xen.recipe_digest([patch]) != first
 
 
-@pytest.mark.parametrize(("guest", "machine"), [(64, 1024), (256, 1024), (512, 1536), (4096, 5120)])
+@pytest.mark.parametrize(("guest", "machine"), [(64, 1024), (256, 1024), (512, 1536), (4096, 6144)])
 def test_the_machine_has_room_for_dom0_and_the_guest(guest, machine):
     assert machine_mib(guest) == machine
 
