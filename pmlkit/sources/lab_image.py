@@ -109,6 +109,8 @@ def initramfs(xen, userland, kernel):
         archive.file(f"bin/{name}", _find(roots, _PROGRAM_FOLDERS, name), 0o755)
     helper = _find(roots, _PROGRAM_FOLDERS, "libxl-save-helper")
     archive.file("usr/lib/xen-4.17/bin/libxl-save-helper", helper, 0o755)
+    # Where ours looks for it, which is built without Debian's patch of that folder's name.
+    archive.link("usr/lib/xen/bin/libxl-save-helper", "/usr/lib/xen-4.17/bin/libxl-save-helper")
     _add_libraries(archive, roots)
     _add_python(archive, userland)
     _add_modules(archive, kernel)
