@@ -74,8 +74,11 @@ class Agent:
     def _listen(self):
         for line in self.process.stderr:
             text = line.decode(errors="replace").strip().removeprefix("agent: ")
-            if text:
-                self.said.append(text)
+            # Why it ended is for the error that the collection raises, and not to be said twice.
+            words = text.removeprefix("error: ")
+            if words:
+                self.said.append(words)
+            if words == text != "":
                 self._heard(text)
 
     def _beat(self):

@@ -32,7 +32,7 @@ _LONGEST_JOB = 1 << 20
 
 def main(arguments=()):
     """Run a job; returns the exit status."""
-    said = "LAB agent" if arguments else "agent"
+    said = "LAB agent" if arguments else "agent: error"
     try:
         end = _lab(*arguments) if arguments else serve()
     except PmlkitError as error:

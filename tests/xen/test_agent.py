@@ -333,7 +333,10 @@ def test_what_xen_refuses_is_one_line(xen, tmp_path):
         assert status == 1
         assert says in said and "of domain 5" in said and "Traceback" not in said
     status, said = run_rounds(xen, tmp_path / "c", domain="nobody")
-    assert (status, said) == (1, "agent: there is no domain nobody: `xl list` names the domains\n")
+    assert (status, said) == (
+        1,
+        "agent: error: there is no domain nobody: `xl list` names the domains\n",
+    )
     other = xen.environment(FAKE_OTHER_VERSION=1)
     status, said = run_rounds(xen, tmp_path / "d", mode="stock", environment=other)
     assert status == 1
