@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the lab's tests share: a guest is booted once for each set of options."""
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -31,9 +32,12 @@ MAILBOX, STACKS = 512, range(256, 260)  # frames of the kit's own that a round m
 @cache
 def boot(where, guest, options):
     """Run a guest; returns the trace (its spool is beside it)."""
-    name = "".join(c if c.isalnum() else "-" for c in f"{guest}-{options}")[-120:]
     told = LabOptions(fast=True, keep=True, **_thaw(options))
-    return lab.run(guest, Path(where) / f"{name}.trace", told)
+    return lab.run(guest, Path(where) / f"{guest}-{_digest(options)}.trace", told)
+
+
+def _digest(options):
+    return hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
 
 
 def _thaw(options):

@@ -58,7 +58,7 @@ def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
     settings = {"size_mib": "16", "phase_ms": "600"}
     trace = lab.run("rrww", memory_mib=96, rounds=6, period_s=0.3, settings=settings, **BOTH)
     sizes = {m: reads.estimate(trace, m) for m in ("written", "accessed", "harvest")}
-    reading = sizes["harvest"]["phase"].isin(["read1", "read2"]).to_numpy()
+    reading = sizes["harvest"]["phase"].isin(["read1", "read2"]).to_numpy(copy=True)
     reading[: reading.argmax() + 1] = False  # the first of them may have begun in another phase
     truth = sizes["harvest"]["pages"][reading]
     assert len(truth) >= 1
