@@ -39,7 +39,7 @@ from pmlkit import occurrences as kernels
 from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.pagetables import ACCESSED, PAGES_OF_A_TABLE
-from pmlkit.selection import rounds_in_ns, time_ns, window_rounds
+from pmlkit.selection import rounds_in_ns, time_ns, window_rounds, windows
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 
@@ -283,15 +283,6 @@ def truth(trace, start=None, end=None, tables=False):
         rows = pagetables.entries(trace, **span) if trace.has_tables else None
         touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
     return _occurrences(*touched, first, stop)
-
-
-def windows(n_rounds, k, step):
-    """Return the first round of each window and the one after its last (two int arrays)."""
-    if step == k:
-        starts = np.arange(0, n_rounds, k)
-        return starts, np.minimum(starts + k, n_rounds)
-    ends = np.arange(step, n_rounds + 1, step)
-    return np.maximum(ends - k, 0), ends
 
 
 def sampled(occ, k, step):

@@ -26,7 +26,7 @@ from pmlkit.errors import NeedsError
 from pmlkit.pagetables import PAGES_OF_A_TABLE
 from pmlkit.reads_regions import FEATURES, candidates, features
 from pmlkit.reads_regressor import DensityRegressor
-from pmlkit.selection import window_rounds
+from pmlkit.selection import window_rounds, windows
 
 __all__ = ["DensityModel", "DensityRegressor", "estimate", "fit", "fit_lessons", "lessons"]
 
@@ -256,7 +256,7 @@ def _expected(found, shares, k, step):
     rounds, gfns = frames["round"].to_numpy(), frames["gfn"].to_numpy()
     share = shares[frames["region"].to_numpy()]
     sums = []
-    for first, stop in zip(*reads.windows(found.sets.n_rounds, k, step), strict=True):
+    for first, stop in zip(*windows(found.sets.n_rounds, k, step), strict=True):
         inside = (rounds >= first) & (rounds < stop)
         sure = certain.gfn[(certain.round >= first) & (certain.round < stop)]
         inside[inside] = ~np.isin(gfns[inside], sure)

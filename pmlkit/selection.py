@@ -31,7 +31,7 @@ from pmlkit.occurrences import Occurrences
 from pmlkit.streams import stream, time_ns
 from pmlkit.units import format_ns, parse_window
 
-__all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds"]
+__all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds", "windows"]
 
 
 def window_rounds(trace, window):
@@ -120,3 +120,16 @@ def _rounds_only(trace, window):
     what = f"a window of {window} cannot be had: the trace has rounds of {period}, not of a time"
     PmlkitError.__init__(error, what, "give the window in rounds, such as 5r")
     return error
+
+
+def windows(n_rounds, k, step):
+    """Return the first round of each window of k rounds, and the one after its last.
+
+    With `step` equal to `k` windows tumble, and the last may be short; else there is one at the end
+    of every `step` rounds, and the first ones may be short (two int arrays).
+    """
+    if step == k:
+        starts = np.arange(0, n_rounds, k)
+        return starts, np.minimum(starts + k, n_rounds)
+    ends = np.arange(step, n_rounds + 1, step)
+    return np.maximum(ends - k, 0), ends

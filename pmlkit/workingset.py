@@ -17,7 +17,7 @@ from pmlkit import onepass
 from pmlkit.plateau import Plateau, plateau
 from pmlkit.reuse import Reuse
 from pmlkit.reuse import means as mean_sizes
-from pmlkit.selection import region_names, rounds_in_ns, select, window_rounds
+from pmlkit.selection import region_names, rounds_in_ns, select, window_rounds, windows
 from pmlkit.sizes import means, sizes
 from pmlkit.streams import stream
 from pmlkit.units import check_count
@@ -65,7 +65,7 @@ def estimate(trace, window="1s", step=None, min_count=1, **selection):
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     check_count("min_count", min_count, "uses")
     source, names = stream(trace, **selection), region_names(trace)
-    starts, ends = _windows(source.n_rounds, k, s)
+    starts, ends = windows(source.n_rounds, k, s)
     pages, *of_regions = sizes(source, k, s, min_count, names)
     phases = np.asarray(trace.phase_of_rounds(), object)[source.first :]
     table = {
@@ -131,7 +131,7 @@ def turnover(trace, window="1s", **selection):
     """
     k = window_rounds(trace, window)
     source = stream(trace, **selection)
-    _, ends = _windows(source.n_rounds, k, k)
+    _, ends = windows(source.n_rounds, k, k)
     found = onepass.turnover(source.numbered(), source.n_rounds, k)
     names = ("pages", "came", "stayed", "left")
     return pd.DataFrame(
@@ -258,12 +258,3 @@ def occurrences(trace, **selection):
         Its round 0 is the first one that was selected.
     """
     return select(trace, **selection).occ
-
-
-def _windows(n_rounds, k, step):
-    """Return the first round of each window and the one after its last."""
-    if step == k:
-        starts = np.arange(0, n_rounds, k)
-        return starts, np.minimum(starts + k, n_rounds)
-    ends = np.arange(step, n_rounds + 1, step)
-    return np.maximum(ends - k, 0), ends

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pmlkit.forecast.features import REGIONS, THRESHOLDS, WINDOWS
 
-__all__ = ["ahead", "level", "matrix"]
+__all__ = ["ahead", "level", "matrix", "stacked"]
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)
 SPANS = (4, 8, 16, 32, 64)
@@ -118,3 +118,9 @@ def _rhythm(table, now, base):
 def _since(mask):
     index = np.arange(len(mask))
     return index - np.maximum.accumulate(np.where(mask, index, -1))
+
+
+def stacked(rows, chosen):
+    """Put the chosen ones of several (X, y) one below the other; `chosen` is of bool."""
+    X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
+    return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])

@@ -99,10 +99,10 @@ class Forecaster:
         scores = []
         for fold in range(min(folds, len(names)) if len(names) > 1 else 0):
             held = np.isin(programs, names[fold::folds])
-            model = clone(self.model).fit(*_stack(rows, ~held))
-            X, y = _stack(rows, held)
+            model = clone(self.model).fit(*design.stacked(rows, ~held))
+            X, y = design.stacked(rows, held)
             scores.append(y[:, None] - model.predict_quantiles(X))
-        self.model_ = clone(self.model).fit(*_stack(rows, np.ones(len(rows), bool)))
+        self.model_ = clone(self.model).fit(*design.stacked(rows, np.ones(len(rows), bool)))
         self.taus_ = self.model_.quantiles_
         if scores:
             scores = np.concatenate(scores)
@@ -147,8 +147,3 @@ class Forecaster:
         else:
             found = np.sort(raw + self.shift_, axis=1)
         return np.maximum(np.expm1(found), 0)
-
-
-def _stack(rows, chosen):
-    X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
-    return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])

@@ -91,14 +91,14 @@ class PeakForecaster:
         with threadpool_limits(1):
             for fold in range(min(folds, len(names)) if len(names) > 1 else 0):
                 out = np.isin(programs, names[fold::folds])
-                X, y = _stack(rows, ~out)
+                X, y = design.stacked(rows, ~out)
                 if y.min() == y.max():
                     continue
                 model = self._classifier().fit(X, y)
-                X, y = _stack(rows, out)
+                X, y = design.stacked(rows, out)
                 scores.append(_score(model, X))
                 labels.append(y)
-            X, y = _stack(rows, np.ones(len(rows), bool))
+            X, y = design.stacked(rows, np.ones(len(rows), bool))
             if y.min() == y.max():
                 raise UsageError("the logs have no peak, or nothing else: give longer ones")
             self.model_ = self._classifier().fit(X, y)
@@ -153,11 +153,6 @@ def _matrix(table, allocation):
 
 def _score(model, X):
     return logit(np.clip(model.predict_proba(X)[:, 1], 1e-6, 1 - 1e-6))
-
-
-def _stack(rows, chosen):
-    X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
-    return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])
 
 
 def _best_threshold(scores, labels):
