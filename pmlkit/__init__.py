@@ -20,7 +20,7 @@ Times are nanoseconds since the recording's start, sizes are bytes, frames (gfn)
 What there is
 -------------
 The store
-    trace         reading a trace: `Trace`
+    trace         reading a trace: `Trace`; trace_tables, what of it fits into memory
     writer        writing one: `TraceWriter`
     schema        its tables' columns, and its description, `TraceMeta`
     kinds         read, written, executed, page table: `Kind`; what a table's entry says

@@ -12,22 +12,22 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from pmlkit import manifest
 from pmlkit.entries import RowsReader
-from pmlkit.errors import NeedsError, TraceDamaged, UsageError, read_error
+from pmlkit.errors import NeedsError, UsageError, read_error
 from pmlkit.kinds import Kind, select_kinds
-from pmlkit.parquet import check_size, read_table, verify
-from pmlkit.schema import ENTRIES, HARVESTS, SNAPSHOTS, TABLES, TraceMeta
+from pmlkit.parquet import check_size
+from pmlkit.schema import ENTRIES, SNAPSHOTS, TraceMeta
 from pmlkit.snapshots import FILE as SNAPSHOTS_FILE
+from pmlkit.trace_tables import TraceTables
 from pmlkit.writer import TraceWriter
 
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
 
-class Trace:
+class Trace(TraceTables):
     """A trace on the disk, opened by `Trace.open`.
 
     Opening reads ``trace.json`` and compares the size of every file; a file's digest is checked
@@ -45,13 +45,7 @@ class Trace:
     """
 
     def __init__(self, path, document):
-        self.path = Path(path)
-        self.files = document["files"]
-        try:
-            self.meta = TraceMeta.from_json(document)
-        except (UsageError, TypeError) as error:
-            raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
-        self._verified = set()
+        super().__init__(path, document)
         self._reader = RowsReader(self.path, self.files, self._verify)
 
     @classmethod
@@ -90,133 +84,6 @@ class Trace:
     def __fspath__(self):
         return str(self.path)
 
-    def _verify(self, name):
-        if name not in self._verified:
-            verify(self.path, name, self.files[name])
-            self._verified.add(name)
-
-    # The description
-
-    @property
-    def duration_ns(self):
-        """Time from the recording's start to the end of the last round, ns."""
-        return int(self._rounds["t_end_ns"].iloc[-1]) if self.n_rounds else 0
-
-    @property
-    def memory_pages(self):
-        """Size of the domain's memory, pages."""
-        return self.meta.memory_pages
-
-    @property
-    def resolution_ns(self):
-        """Length of a round as asked for, ns; None if it was not asked for in time."""
-        return self.meta.resolution_ns
-
-    @property
-    def is_harvest(self):
-        """Whether its entries are harvests of accessed flags, which know less than a recording.
-
-        Which frames a round touched, and by the log which of them it wrote: not in which order,
-        not whether what was written was read as well, and not what was executed.
-        """
-        return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
-
-    @property
-    def bytes_per_entry(self):
-        """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
-        size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
-        return size / self.meta.entries if self.meta.entries else 0.0
-
-    # The tables
-
-    @property
-    def n_rounds(self):
-        """Number of rounds."""
-        return len(self._rounds)
-
-    @property
-    def rounds(self):
-        """The rounds (`schema.ROUNDS`): DataFrame, one row per round; times in ns."""
-        return self._rounds.copy(deep=False)
-
-    @property
-    def batches(self):
-        """The drained buffers (`schema.BATCHES`): DataFrame, one row per batch; times in ns."""
-        return self._batches.copy(deep=False)
-
-    @property
-    def guest(self):
-        """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
-        return None if self._guest is None else self._guest.copy(deep=False)
-
-    @property
-    def disk(self):
-        """The guest's disk requests (`schema.DISK`): DataFrame, one row per frame, or None."""
-        return None if self._disk is None else self._disk.copy(deep=False)
-
-    @property
-    def regions(self):
-        """Frames that the workload named (`schema.REGIONS`): DataFrame, one row per run of them."""
-        return self._regions.copy(deep=False)
-
-    @property
-    def phases(self):
-        """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
-        columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
-        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
-
-    @property
-    def has_tables(self):
-        """Whether it holds snapshots of page tables, or its nested log does."""
-        return self._tables_home is not None
-
-    @property
-    def tables(self):
-        """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
-
-        Of the nested log, if the trace has none of its own; without any, no rows.
-        """
-        return self._snapshots.copy(deep=False)
-
-    @property
-    def _tables_home(self):
-        if SNAPSHOTS_FILE in self.files:
-            return self
-        return self.pml._tables_home if self.pml_is_nested else None
-
-    @cached_property
-    def _snapshots(self):
-        return pa.Table.from_batches(self.iter_tables(), schema=SNAPSHOTS).to_pandas()
-
-    @cached_property
-    def _rounds(self):
-        return self.table("rounds").to_pandas()
-
-    @cached_property
-    def _batches(self):
-        return self.table("batches").to_pandas()
-
-    @cached_property
-    def _guest(self):
-        return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
-
-    @cached_property
-    def _disk(self):
-        return self.table("disk").to_pandas() if "disk.parquet" in self.files else None
-
-    @cached_property
-    def _regions(self):
-        return self.table("regions").to_pandas()
-
-    def table(self, name):
-        """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
-        file = f"{name}.parquet"
-        if name not in TABLES:
-            raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
-        if file not in self.files:
-            return TABLES[name].empty_table()
-        return read_table(self.path, file, self.files[file], TABLES[name])
-
     @cached_property
     def _pml(self):
         # Its trace.json is one of our files, so its digest is checked like theirs.
@@ -242,77 +109,6 @@ class Trace:
         if not self.pml_is_nested:
             raise NeedsError(self, "PML log", "make one with `pmlkit simulate`")
         return self._pml
-
-    # Time and place
-
-    def rounds_between(self, start_ns=None, end_ns=None):
-        """Find the rounds that share time with ``[start_ns, end_ns)``.
-
-        Consecutive ranges that meet where a round ends have no round in common, and miss none.
-
-        Parameters
-        ----------
-        start_ns, end_ns : int, optional
-            Times since the recording's start, ns; None: from its start, to its end.
-
-        Returns
-        -------
-        (int, int)
-            The first round, and the one after the last.
-        """
-        if None not in (start_ns, end_ns) and start_ns > end_ns:
-            raise UsageError(f"the range from {start_ns} to {end_ns} ns ends before it starts")
-        starts, ends = (self._rounds[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
-        stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
-        if start_ns is None:
-            return 0, stop
-        # A round of no length (two marks at one instant) belongs to the range that starts there.
-        first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
-        return min(int(first), stop), stop
-
-    def phase_of_rounds(self):
-        """Name the phase of each round.
-
-        Returns
-        -------
-        ndarray of object (str), shape (n_rounds,)
-            A round in which a phase starts belongs to it (to the last, if several do);
-            ``""`` before the first.
-        """
-        phases = self.phases
-        names = np.array(["", *phases["name"]], dtype=object)
-        last = np.searchsorted(phases["round"].to_numpy(), np.arange(self.n_rounds), "right")
-        return names[last]
-
-    def frames(self, region):
-        """Give the frames of a region.
-
-        Parameters
-        ----------
-        region : str
-
-        Returns
-        -------
-        ndarray of uint64, sorted, distinct
-
-        Raises
-        ------
-        NeedsError
-            If the trace has no regions.
-        UsageError
-            If it has none of this name.
-        """
-        rows = self._regions[self._regions["name"] == region]
-        if not len(self._regions):
-            raise NeedsError(self, "regions", "use a workload that reports its buffers")
-        if not len(rows):
-            names = ", ".join(dict.fromkeys(self._regions["name"]))
-            raise UsageError(f"the trace {self.path} has no region {region!r}: it has {names}")
-        runs = [
-            np.arange(g, g + n, dtype=np.uint64)
-            for g, n in zip(rows["gfn"], rows["pages"], strict=True)
-        ]
-        return np.unique(np.concatenate(runs))
 
     # The entries
 
@@ -354,6 +150,31 @@ class Trace:
     def to_pandas(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
         """Read entries as a DataFrame; parameters as in `iter_entries`."""
         return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
+
+    # The page tables
+
+    @property
+    def has_tables(self):
+        """Whether it holds snapshots of page tables, or its nested log does."""
+        return self._tables_home is not None
+
+    @property
+    def tables(self):
+        """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
+
+        Of the nested log, if the trace has none of its own; without any, no rows.
+        """
+        return self._snapshots.copy(deep=False)
+
+    @property
+    def _tables_home(self):
+        if SNAPSHOTS_FILE in self.files:
+            return self
+        return self.pml._tables_home if self.pml_is_nested else None
+
+    @cached_property
+    def _snapshots(self):
+        return pa.Table.from_batches(self.iter_tables(), schema=SNAPSHOTS).to_pandas()
 
     def iter_tables(self, columns=None, start_ns=None, end_ns=None):
         """Iterate over the snapshots of page tables (`tables`), a row group at a time.
