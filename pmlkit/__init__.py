@@ -4,11 +4,15 @@
 Where to begin
 --------------
 >>> import pmlkit
->>> pmlkit.bundled()                          # recordings that come with it   # doctest: +SKIP
->>> trace = pmlkit.open(pmlkit.bundled("hotcold"))                             # doctest: +SKIP
->>> trace.meta.domain, trace.n_rounds, trace.duration_ns                       # doctest: +SKIP
->>> from pmlkit import workingset                                              # doctest: +SKIP
->>> workingset.estimate(trace, window="1s")   # Denning's W(t, T): a DataFrame # doctest: +SKIP
+>>> pmlkit.bundled()[:3]                      # recordings that come with it
+['gcc-jobs', 'hotcold', 'log-archive']
+>>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+>>> trace.meta.domain["name"], trace.meta.lost
+('hotcold', 0)
+>>> from pmlkit import workingset
+>>> table = workingset.estimate(trace, window="1s")    # Denning's W(t, T): a DataFrame
+>>> int(table["region:hot"].max())                     # it writes 300 pages all the time
+300
 
 A *trace* is a folder ``NAME.trace``: Parquet files that any reader opens, and ``trace.json``, which
 describes and seals them. An *access trace* says which guest frames were read, written and executed
@@ -27,15 +31,15 @@ The store
     snapshots     page tables as they were at the end of a round, entry by entry
     spool         what a collector appends to, and what is left if it dies; spool_reader
     audit         the deep check behind `Trace.check`
-    parquet, entries, manifest, partial, consistency
+    parquet, entries, parts, tally, manifest, partial, consistency
                   the insides of the store
 Observing
     sources       the recorder (QEMU), the simulator (a software PML), the lab (a patched Xen on
                   an emulated PML), the guests that they run
     xen           Xen's interfaces, patched and stock, and what runs in dom0: the collector
     collection    collecting from a Xen host: `Collection`, from a notebook or the command line;
-                  launch (the agent, by SSH too), seen (rounds as they come), collecting (one way to
-                  a trace for notebooks, whichever its source)
+                  collect_options, launch (the agent, by SSH too), seen, seen_recorder (rounds as
+                  they come), collecting (one way to a trace for notebooks, whichever its source)
     ingest        from a spool to a trace
     known         what a workload says that it touched, against what its trace shows
     bundle        data/: the recordings that come with pmlkit, and their manifest
@@ -47,7 +51,7 @@ Measuring
     selection     which part of a trace, and how many of its rounds a window is
     streams       that part as a stream, in bounded memory; pageindex numbers its pages, blocks
                   keep numbers of sparse frames
-    kernels, kernels_stack, kernels_sample
+    kernels, kernels_window, kernels_stack, kernels_sample, kernels_instructions
                   the compiled loops
     period        which T: what a period costs and shows
     calibrate     what collecting costs: the constants behind it
@@ -56,13 +60,14 @@ Measuring
                   which, without marks: a guess
     reads         the reads that PML is blind to, estimated from them; its parts: reads_regions,
                   reads_density, reads_regressor (learnt), reads_guided (exact), reads_table,
-                  reads_mechanism, reads_lab (the experiments in the lab)
+                  reads_sources (why it errs), reads_mechanism, reads_lab (the experiments)
     hotness       hot and cold regions, by when their tables are logged again
     units         durations, windows and sizes, from text and to it
 Comparing
     forecast      W ahead: quantiles, peaks, pages; back-tests, and what a decision costs
     techniques    those that estimate working sets, ours and the others', by one protocol
-    compare       all of them on recorded VMs, in one batch; compare_tables, figures_compare
+    compare       all of them on recorded VMs, in one batch; compare_tables, figures_compare,
+                  figures_overview
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
                   interop_oracle, interop_damo, interop_kvm, interop_lackey, interop_csv
@@ -74,25 +79,37 @@ Showing
     live, figures_live
                   a collection on the terminal, and as a figure that grows
     tables        LaTeX tables with their rows as CSV
-    views, views_reads
+    explorer      widgets over a trace, in a notebook: `explore`; explorer_uses, explorer_figure,
+                  kernels_explorer, its parts
+    views, views_reads, views_period, views_recordings
                   a trace as the notebooks show it
     batch         experiments: `pmlkit run`; its parts: batch_schema, batch_plan, batch_job,
-                  batch_local, batch_dask, batch_snakemake, batch_results, batch_page, batch_report
+                  batch_local, batch_dask, batch_snakemake, batch_results, batch_gather, batch_page,
+                  batch_report
     notebooks, demo, demo_page
                   running notebooks; the demo and its page
 Using
     cli           the command `pmlkit`; its parts: cli_collect, cli_compare, cli_forecast,
-                  cli_interop, cli_lab, cli_mrc, cli_options, cli_period, cli_reads, cli_run,
+                  cli_interop, cli_lab, cli_mrc, cli_options, cli_period, cli_reads, cli_record,
+                  cli_run, cli_show,
                   report, report_compare, report_mrc, report_reads
     doctor        what this machine can do, and what to do about the rest; doctor_checks
     errors        all that is raised on purpose: `PmlkitError` and its children
+    types         what the annotations of many modules share
 
 Modules are imported when they are first used, so that ``import pmlkit`` costs nothing.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 __version__ = "0.1.0"
 
@@ -104,6 +121,7 @@ _HOMES = {
     "Trace": "trace",
     "TraceMeta": "schema",
     "TraceWriter": "writer",
+    "explore": "explorer",
     "read_spool": "spool_reader",
     **dict.fromkeys(
         (
@@ -130,7 +148,7 @@ _MODULES = ("errors", "figures", "sources", "units", "workingset")
 __all__ = sorted(["bundled", "open", *_HOMES, *_MODULES])
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name == "open":
         return importlib.import_module("pmlkit.trace").Trace.open
     if name in _HOMES:
@@ -140,11 +158,11 @@ def __getattr__(name):
     raise AttributeError(f"module 'pmlkit' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def bundled(name=None):
+def bundled(name: str | None = None) -> list[str] | Path:
     """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
 
     Parameters
@@ -161,6 +179,12 @@ def bundled(name=None):
     ------
     TraceNotFound
         If there is none of that name.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> "hotcold" in pmlkit.bundled()
+    True
     """
     folder = Path(os.environ.get("PMLKIT_DATA") or Path(__file__).parent.parent / "data")
     paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deep check of a trace: every file's digest, every count, every rule of the format."""
 
-from collections import Counter
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +14,18 @@ from pmlkit.errors import TraceDamaged
 from pmlkit.kinds import KINDS, Kind
 from pmlkit.parquet import verify
 from pmlkit.schema import ENTRIES
+from pmlkit.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Array, Gfns, Json
 
 
-def check_trace(trace):
+def check_trace(trace: Trace) -> Json:
     """Check a trace; see `pmlkit.trace.Trace.check`."""
     _check_files(trace)
     scan = _Scan(trace)
@@ -36,7 +47,7 @@ def check_trace(trace):
     }
 
 
-def _check_files(trace):
+def _check_files(trace: Trace) -> None:
     for name, seal in trace.files.items():
         verify(trace.path, name, seal)
     for pattern in ("*.parquet", "entries/*.parquet"):
@@ -46,7 +57,7 @@ def _check_files(trace):
                 raise TraceDamaged(trace.path, name, f"is not one that {manifest.NAME} lists")
 
 
-def _check_snapshots(trace):
+def _check_snapshots(trace: Trace) -> None:
     if snapshots.FILE not in trace.files:
         return
     rows, last = 0, (-1, 0, 0, 0)
@@ -60,12 +71,12 @@ def _check_snapshots(trace):
     _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or wrong)
 
 
-def _refuse_snapshots(trace, fault):
+def _refuse_snapshots(trace: Trace, fault: str | None) -> None:
     if fault:
         raise TraceDamaged(trace.path, snapshots.FILE, fault)
 
 
-def _frame_fault(trace, gfn):
+def _frame_fault(trace: Trace, gfn: Gfns) -> None:
     highest, limit = int(gfn.max()), trace.meta.gfn_limit
     if limit is not None and highest >= limit:
         return f"holds frame {highest}, and the memory map ends at {limit}"
@@ -75,14 +86,14 @@ def _frame_fault(trace, gfn):
 class _Scan:
     """One pass over the entries, row group by row group."""
 
-    def __init__(self, trace):
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.kinds = np.isin(np.arange(256), [int(kind) for kind in KINDS[trace.meta.kind]])
         self.batch_rows = trace.table("batches")
-        self.per_round, self.per_batch = Counter(), Counter()
+        self.per_round, self.per_batch = Tally(), Tally()
         self.open_round = ENTRIES.empty_table()  # what the last round may go on with
 
-    def add(self, batch):
+    def add(self, batch: pa.RecordBatch) -> None:
         columns = {name: batch[name].to_numpy() for name in batch.schema.names}
         if not batch.num_rows:
             return
@@ -91,20 +102,18 @@ class _Scan:
             self._batch_fault(columns),
             self._value_fault(columns),
         )
-        for counter, name in ((self.per_round, "round"), (self.per_batch, "batch")):
-            values, counts = np.unique(columns[name], return_counts=True)
-            counter.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        self.per_round.add(columns["round"])
+        self.per_batch.add(columns["batch"])
         self._add_rounds(batch, columns["round"])
 
-    def _order_fault(self, columns):
-        for name in ("round", "batch"):
+    def _order_fault(self, columns: Mapping[str, Array]) -> str | None:
+        for name, tally in (("round", self.per_round), ("batch", self.per_batch)):
             values = columns[name]
-            last = max((self.per_round if name == "round" else self.per_batch), default=0)
-            if values[0] < last or (values[1:] < values[:-1]).any():
+            if values[0] < tally.last or (values[1:] < values[:-1]).any():
                 return f"holds entries whose {name} falls"
         return None
 
-    def _batch_fault(self, columns):
+    def _batch_fault(self, columns: Mapping[str, Array]) -> str | None:
         rows = self.batch_rows
         if columns["batch"][-1] >= len(rows):
             return f"holds entries of batch {columns['batch'][-1]}, and there are {len(rows)}"
@@ -113,13 +122,13 @@ class _Scan:
                 return f"holds entries of another {name} than their batch"
         return None
 
-    def _value_fault(self, columns):
+    def _value_fault(self, columns: Mapping[str, Array]) -> None:
         kinds = columns["kind"][~self.kinds[columns["kind"]]]
         if kinds.size:
             return f"holds an entry of kind {kinds[0]}, not of a trace of {self.trace.meta.kind}"
         return _frame_fault(self.trace, columns["gfn"])
 
-    def _add_rounds(self, batch, rounds):
+    def _add_rounds(self, batch: pa.RecordBatch, rounds: NDArray[np.uint32]) -> None:
         if self.trace.meta.kind != "access":
             return
         # Whole rounds are judged; the last one may go on in the next row group.
@@ -132,7 +141,7 @@ class _Scan:
         self._refuse(access_fault(whole))
         self.open_round = pieces[1].slice(cut)
 
-    def finish(self):
+    def finish(self) -> None:
         """Judge the last round, and compare the counts with the tables."""
         if self.trace.meta.kind == "access":
             self._refuse(access_fault(self.open_round))
@@ -148,12 +157,12 @@ class _Scan:
                 why = f"says {name} {stated}, and the rounds have {summed}"
                 raise TraceDamaged(self.trace.path, manifest.NAME, why)
 
-    def _refuse(self, *faults):
+    def _refuse(self, *faults: None) -> None:
         if fault := first_fault(*faults):
             raise TraceDamaged(self.trace.path, "entries", fault)
 
 
-def access_fault(table):
+def access_fault(table: pa.Table) -> None:
     """Check whole rounds of an access trace.
 
     Parameters

@@ -4,18 +4,32 @@
 Each checker gives None, or one line that says what is wrong.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.schema import REASONS
 
+if TYPE_CHECKING:
+    from collections import Counter
+    from typing import Any
 
-def first_fault(*faults):
+    import pyarrow as pa
+
+    from pmlkit.types import Bools
+
+
+def first_fault(*faults: None) -> None:
     """Give the first of some checkers' answers that is a fault, or None."""
     return next((fault for fault in faults if fault), None)
 
 
-def tables_fault(rounds, batches, per_round, per_batch):
-    """Check rounds and batches, also against the entries counted per round and per batch."""
+def tables_fault(
+    rounds: pa.Table, batches: pa.Table, per_round: Counter[str], per_batch: Counter[str]
+) -> None:
+    """Check rounds and batches, also against the entries counted (by a `Tally` each)."""
     return first_fault(
         rounds_fault(rounds),
         batches_fault(batches, len(rounds)),
@@ -25,7 +39,7 @@ def tables_fault(rounds, batches, per_round, per_batch):
     )
 
 
-def rounds_fault(rounds):
+def rounds_fault(rounds: pa.Table) -> None:
     """Check the rounds (a pyarrow.Table of `schema.ROUNDS`)."""
     start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     return first_fault(
@@ -35,7 +49,7 @@ def rounds_fault(rounds):
     )
 
 
-def batches_fault(batches, n_rounds):
+def batches_fault(batches: pa.Table, n_rounds: int) -> None:
     """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
     rounds = batches["round"].to_numpy().astype(np.int64)
     reasons = np.isin(batches["reason"].to_numpy().astype(object), REASONS)
@@ -50,13 +64,13 @@ def batches_fault(batches, n_rounds):
     )
 
 
-def counts_fault(name, table, counter):
-    """Compare a table's column `entries` with the entries counted (a mapping, by row)."""
+def counts_fault(name: str, table: pa.Table, tally) -> None:
+    """Compare a table's column `entries` with the entries counted (a `Tally`, by row)."""
     stated = table["entries"].to_numpy().astype(np.int64)
-    counted = counts(len(table), counter)
-    beyond = max(counter, default=-1)
-    if beyond >= len(table):
-        return f"there are entries of {name} {beyond}, and only {len(table)} of these are described"
+    if tally.last >= len(table):
+        beyond = f"there are entries of {name} {tally.last}"
+        return f"{beyond}, and only {len(table)} of these are described"
+    counted = tally.counts(len(table))
     wrong = np.flatnonzero(stated != counted)
     if wrong.size:
         row = wrong[0]
@@ -64,19 +78,14 @@ def counts_fault(name, table, counter):
     return None
 
 
-def beyond_fault(last, n_rounds):
+def beyond_fault(last: int, n_rounds: int) -> None:
     """See that the last round with a snapshot of a page table (-1: none) is one of the trace's."""
     if last >= n_rounds:
         return f"there are page tables of round {last}, and the trace has {n_rounds} rounds"
     return None
 
 
-def counts(length, counter):
-    """Spread a mapping {row: entries} over an array, shape (length,)."""
-    return np.array([counter.get(row, 0) for row in range(length)], dtype=np.int64)
-
-
-def lost_fault(rounds, batches):
+def lost_fault(rounds: pa.Table, batches: pa.Table) -> None:
     """See that rounds and batches lost the same number of entries."""
     by_round, by_batch = total(rounds["lost"]), total(batches["lost"])
     if by_round != by_batch:
@@ -84,17 +93,17 @@ def lost_fault(rounds, batches):
     return None
 
 
-def total(column):
+def total(column: pa.ChunkedArray[Any]) -> int:
     """Sum a column as a Python int."""
     return int(np.sum(column.to_numpy(), dtype=np.uint64))
 
 
-def _numbered(name, column):
+def _numbered(name: str, column: pa.ChunkedArray[Any]) -> None:
     wrong = column.to_numpy() != np.arange(len(column))
     return _where(name, wrong, "has another number: count from 0 without gaps")
 
 
-def _spans(name, table):
+def _spans(name: str, table: pa.Table) -> None:
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
         fault = _where(
             name, table[start].to_numpy() > table[end].to_numpy(), "ends before it starts"
@@ -104,6 +113,6 @@ def _spans(name, table):
     return None
 
 
-def _where(name, wrong, why):
+def _where(name: str, wrong: Bools, why: str) -> None:
     rows = np.flatnonzero(wrong)
     return f"{name} {rows[0]} {why}" if rows.size else None

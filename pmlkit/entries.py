@@ -1,22 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of a trace: buffered into row groups and files, and read back by round."""
+"""The entries of a trace: cut into files of row groups, and read back by round."""
 
-from collections import Counter
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pmlkit.errors import UsageError
 from pmlkit.kinds import KINDS
-from pmlkit.parquet import ENTRY_ENCODINGS, ParquetFile, open_parquet, parquet_errors
+from pmlkit.parquet import open_parquet, parquet_errors
+from pmlkit.parts import DTYPES, Part
 from pmlkit.schema import ENTRIES, GROUPS_PER_FILE, ROW_GROUP_ROWS
+from pmlkit.tally import Tally
 
-DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in ENTRIES}
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
 
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from numpy.typing import ArrayLike, NDArray
 
-def part_name(index):
-    """Name the file of entries with this index (0-based)."""
-    return f"entries/part-{index:05d}.parquet"
+    from pmlkit.types import Array, Json, PathLike
+
+    Columns = dict[str, np.ndarray]
+
+# Files that are written at a time by `EntriesWriter.add_made`: an entry's codecs take most of the
+# time, and the machines that this is made for have more processors than one.
+_THREADS = 2
+_PIECE = 1 << 16  # entries that are made at a time: what is in the caches is written faster
 
 
 class EntriesWriter:
@@ -37,38 +52,79 @@ class EntriesWriter:
     ----------
     files : dict
         What the manifest says of each finished file: bytes, blake2b, rows, rounds (first, last).
-    per_round, per_batch : Counter
+    per_round, per_batch : Tally
         Entries written per round and per batch.
     """
 
-    def __init__(self, folder, kind, row_group_rows=ROW_GROUP_ROWS):
+    def __init__(self, folder: Path, kind: str, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         self._folder = folder
         self._allowed = np.isin(np.arange(256), [int(k) for k in KINDS[kind]])
         self._trace_kind = kind
-        self._buffer = {name: np.empty(row_group_rows, dtype) for name, dtype in DTYPES.items()}
         self._room = row_group_rows
-        self._held = self._groups = 0
         self._last = {"round": 0, "batch": 0}
-        self._file = None
-        self._rounds = []  # the first and last round of each row group of the open file
-        self._rows = 0  # of the open file
-        self.files = {}
-        self.per_round, self.per_batch = Counter(), Counter()
+        self._part: Part | None = None
+        self.files: dict[str, dict] = {}
+        self.per_round, self.per_batch = Tally(), Tally()
         (folder / "entries").mkdir()
 
-    def add(self, **columns):
+    def add(self, **columns: ArrayLike) -> None:
         """Append entries: one array or scalar for each of round, batch, vcpu, gfn, kind."""
-        arrays = {name: checked("entries", name, columns[name], t) for name, t in DTYPES.items()}
-        length = common_length("entries", arrays)
-        if not length:
-            return
-        self._check(arrays)
+        arrays, length = _arrays(columns)
+        if length:
+            self._last = self._check(arrays, self._last)
         done = 0
         while done < length:
-            done += self._take(arrays, done, length)
+            self._part = self._part or Part(self._folder, len(self.files), self._room, ahead=True)
+            done += self._part.take(arrays, done, length)
+            if self._part.full:
+                self._close_part()
 
-    def _check(self, arrays):
-        last = {n: _not_falling(n, arrays[n], self._last[n]) for n in ("round", "batch")}
+    def add_made(self, length: int, make: Callable[[int, int], tuple]) -> None:
+        """Append entries that are made when they are wanted, `_THREADS` files at a time.
+
+        Parameters
+        ----------
+        length : int
+            How many there are in all; nothing was added before.
+        make : callable
+            Called with numbers of entries, ``(start, stop)``, from several threads and in any
+            order; returns round, batch, vcpu, gfn and kind of these, as `add` takes them.
+        """
+        if self._part or self.files:
+            raise UsageError("entries are made for a trace that has none as yet: use add")
+        rows = self._room * GROUPS_PER_FILE
+
+        def file(index: int) -> tuple[Part, dict[str, Any], dict[str, list[int]]]:
+            stop = min((index + 1) * rows, length)
+            return self._make_file(index, range(index * rows, stop), make)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for part, facts, ends in pool.map(file, range(-(-length // rows))):
+                self._last = {n: _not_falling(n, ends[n], self._last[n]) for n in ends}
+                self._keep(part, facts)
+
+    def _make_file(
+        self, index: int, span: range, make: Callable[[int, int], tuple]
+    ) -> tuple[Part, dict[str, Any], dict[str, list[int]]]:
+        """Write one file; return it, its facts, and round and batch of its first and last entry."""
+        part, first, last = Part(self._folder, index, self._room), {}, {"round": 0, "batch": 0}
+        try:
+            for start in range(span.start, span.stop, _PIECE):
+                made = make(start, min(start + _PIECE, span.stop))
+                arrays, length = _arrays(dict(zip(DTYPES, made, strict=True)))
+                first = first or {n: int(np.atleast_1d(arrays[n])[0]) for n in last}
+                last = self._check(arrays, last)
+                done = 0
+                while done < length:
+                    done += part.take(arrays, done, length)
+            return part, part.close(), {n: [first[n], last[n]] for n in last}
+        except BaseException:
+            part.abort()
+            raise
+
+    def _check(self, arrays: Columns, last: dict[str, int]) -> dict[str, int]:
+        """See that entries may follow one of this round and batch; return those of their last."""
+        last = {name: _not_falling(name, arrays[name], last[name]) for name in last}
         kinds = np.atleast_1d(arrays["kind"])
         allowed = self._allowed[kinds]
         if not allowed.all():
@@ -77,60 +133,38 @@ class EntriesWriter:
                 f"an entry of kind {wrong[0]} cannot be in a trace of kind {self._trace_kind}: "
                 "see pmlkit.Kind"
             )
-        self._last = last
+        return last
 
-    def _take(self, arrays, start, length):
-        count = min(length - start, self._room - self._held)
-        for name, array in arrays.items():
-            part = array[start : start + count] if array.ndim else array
-            self._buffer[name][self._held : self._held + count] = part
-        self._held += count
-        if self._held == self._room:
-            self._write_group()
-        return count
+    def _close_part(self) -> None:
+        part = self._part
+        self._keep(part, part.close())
+        self._part = None
 
-    def _write_group(self):
-        columns = {name: buffer[: self._held] for name, buffer in self._buffer.items()}
-        for counter, name in ((self.per_round, "round"), (self.per_batch, "batch")):
-            counter.update(_run_lengths(columns[name]))
-        self._open()
-        self._file.write(
-            pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=ENTRIES)
-        )
-        self._rounds += [int(columns["round"][0]), int(columns["round"][-1])]
-        self._rows += self._held
-        self._groups += 1
-        self._held = 0
-        if self._groups == GROUPS_PER_FILE:
-            self._close_file()
+    def _keep(self, part: Part, facts: dict[str, Any]) -> None:
+        self.files[part.name] = facts
+        self.per_round.extend(part.per_round)
+        self.per_batch.extend(part.per_batch)
 
-    def _open(self):
-        if self._file is None:
-            path = self._folder / part_name(len(self.files))
-            self._file = ParquetFile(path, ENTRIES, ENTRY_ENCODINGS)
-
-    def _close_file(self):
-        seal = self._file.close()
-        rounds = [self._rounds[0], self._rounds[-1]] if self._rounds else None
-        self.files[part_name(len(self.files))] = {**seal, "rows": self._rows, "rounds": rounds}
-        self._file, self._rounds, self._rows, self._groups = None, [], 0, 0
-
-    def close(self):
+    def close(self) -> None:
         """Write what is still held. There is always one file, so that any reader finds columns."""
-        if self._held:
-            self._write_group()
         if not self.files:
-            self._open()
-        if self._file is not None:
-            self._close_file()
+            self._part = self._part or Part(self._folder, 0, self._room)
+        if self._part is not None:
+            self._close_part()
 
-    def abort(self):
+    def abort(self) -> None:
         """Let go of the open file."""
-        if self._file is not None:
-            self._file.abort()
+        if self._part is not None:
+            self._part.abort()
 
 
-def checked(what, name, values, dtype):
+def _arrays(columns: dict[str, ArrayLike]) -> tuple[Columns, int]:
+    """Bring columns into their types; return them and their length."""
+    arrays = {name: checked("entries", name, columns[name], t) for name, t in DTYPES.items()}
+    return arrays, common_length("entries", arrays)
+
+
+def checked(what: str, name: str, values, dtype) -> Array:
     """Bring a column of what is being added into its type; UsageError if it does not fit."""
     array = np.asarray(values)
     if array.dtype == dtype:
@@ -142,7 +176,7 @@ def checked(what, name, values, dtype):
     return array.astype(dtype, copy=False)
 
 
-def common_length(what, arrays):
+def common_length(what: str, arrays: Mapping[str, Array]) -> int:
     """Give the one length of some columns (arrays or scalars); UsageError if there are more."""
     lengths = {len(array) for array in arrays.values() if array.ndim == 1}
     if len(lengths) != 1 or any(array.ndim > 1 for array in arrays.values()):
@@ -151,14 +185,7 @@ def common_length(what, arrays):
     return lengths.pop()
 
 
-def _run_lengths(values):
-    """Return how often each value occurs, of an array that never falls: a dict."""
-    opens = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
-    lengths = np.diff(np.append(opens, len(values)))
-    return dict(zip(values[opens].tolist(), lengths.tolist(), strict=True))
-
-
-def _not_falling(name, array, last):
+def _not_falling(name: str, array: NDArray[np.uint32], last: int) -> int:
     values = np.atleast_1d(array)
     if values[0] < last or (values[1:] < values[:-1]).any():
         raise UsageError(f"the entries' {name} falls below {last}: add entries in log order")
@@ -182,11 +209,18 @@ class RowsReader:
         Of the rows; ``round`` is the first column, and never falls.
     """
 
-    def __init__(self, path, files, verify, prefix="entries/", schema=ENTRIES):
+    def __init__(
+        self,
+        path: PathLike,
+        files: Mapping[str, Json],
+        verify: Callable[..., Any],
+        prefix: str = "entries/",
+        schema: pa.Schema = ENTRIES,
+    ) -> None:
         self._path, self._verify, self._schema = path, verify, schema
         self._parts = {n: seal for n, seal in sorted(files.items()) if n.startswith(prefix)}
 
-    def batches(self, columns, first, stop):
+    def batches(self, columns: Sequence[str], first: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the rounds from `first` to before `stop`, one row group at a time.
 
         Parameters
@@ -205,7 +239,9 @@ class RowsReader:
                 with parquet_errors(self._path, name):
                     yield from self._of_part(name, columns, first, stop)
 
-    def _of_part(self, name, columns, first, stop):
+    def _of_part(
+        self, name: str, columns: Sequence[str], first: int, stop: int
+    ) -> Iterator[pa.RecordBatch]:
         with open_parquet(self._path, name, self._path / name, self._schema) as part:
             for group in range(part.num_row_groups):
                 if _overlaps(_group_rounds(part, group), first, stop):
@@ -213,16 +249,16 @@ class RowsReader:
                     yield from _of_rounds(table, first, stop).to_batches()
 
 
-def _overlaps(rounds, first, stop):
+def _overlaps(rounds: Sequence[int] | None, first: int, stop: int) -> bool:
     return rounds is not None and rounds[0] < stop and rounds[1] >= first
 
 
-def _group_rounds(part, group):
+def _group_rounds(part: pq.ParquetFile, group: int) -> tuple[int, int]:
     statistics = part.metadata.row_group(group).column(0).statistics
     return statistics.min, statistics.max
 
 
-def _of_rounds(table, first, stop):
+def _of_rounds(table: pa.Table, first: int, stop: int) -> pa.Table:
     rounds = table["round"].to_numpy()
     start, end = np.searchsorted(rounds, (first, stop))
     return table.slice(start, end - start).combine_chunks()

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a spool to a trace, whichever source filled it."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import NotATrace, TraceNotFound
 from pmlkit.spool import read_spool
+
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+
 
 _SOURCES = {
     "recorder": "pmlkit.sources.recorder_ingest",
@@ -15,7 +22,7 @@ _SOURCES = {
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"
 
 
-def ingest(spool, out, overwrite=False):
+def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
     """Turn what is in a spool into a trace, and note in the trace what is missing.
 
     Parameters

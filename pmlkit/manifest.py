@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """``trace.json``: what a trace says of itself, sealed so that any changed byte is noticed."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import NotATrace, TraceDamaged, TraceNotFound, TraceVersionError, read_error
 from pmlkit.schema import FORMAT, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pmlkit.types import Json, PathLike
+
 
 NAME = "trace.json"
 PML_FILE = "pml.trace/trace.json"
@@ -16,7 +25,7 @@ _FILES = re.compile(
 _NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
 
 
-def digest(document):
+def digest(document: Json) -> str:
     """Give the digest of a document (a dict): blake2b over its canonical JSON, hexadecimal."""
     canonical = json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -24,17 +33,17 @@ def digest(document):
     return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
 
 
-def seal(document):
+def seal(document: Json) -> bytes:
     """Make the bytes of ``trace.json`` out of its document (a dict without its digest)."""
     document = {"format": FORMAT, "version": VERSION, **document}
     return _text({**document, "digest": digest(document)})
 
 
-def _text(document):
+def _text(document: Json) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def load(path):
+def load(path: PathLike) -> Json:
     """Read the manifest of the trace at a path, and refuse whatever is not one.
 
     Parameters
@@ -63,7 +72,7 @@ def load(path):
     return document
 
 
-def check_folder(path):
+def check_folder(path: PathLike) -> None:
     """Refuse a path that is nothing, or not a folder."""
     try:
         missing = not path.exists()
@@ -75,7 +84,7 @@ def check_folder(path):
         raise NotATrace(path, "it is a file, and a trace is a folder", _advice(path))
 
 
-def _advice(path):
+def _advice(path: PathLike) -> str:
     for folder in list(path.absolute().parents)[:2]:
         if (folder / NAME).is_file():
             return f"give the folder {folder}"
@@ -84,7 +93,7 @@ def _advice(path):
     return "give the folder NAME.trace that pmlkit has written"
 
 
-def _read(path):
+def _read(path: PathLike) -> bytes:
     try:
         return (path / NAME).read_bytes()
     except FileNotFoundError as error:
@@ -95,16 +104,16 @@ def _read(path):
         raise read_error(path, NAME, error) from error
 
 
-def may_be_replaced(path):
+def may_be_replaced(path: PathLike) -> bool:
     """Say whether what is at a path is a trace, even a damaged one: only that is overwritten."""
     return (path / NAME).is_file() and _looks_like_a_trace(path)
 
 
-def _looks_like_a_trace(path):
+def _looks_like_a_trace(path: PathLike) -> bool:
     return (path / "rounds.parquet").exists() or (path / "entries").is_dir()
 
 
-def _parse(path, data):
+def _parse(path: PathLike, data: bytes) -> Json:
     try:
         document = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -118,21 +127,21 @@ def _parse(path, data):
     return document
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> None:
     raise ValueError(name)  # NaN and the infinities are no JSON
 
 
-def _check_format(path, document):
+def _check_format(path: PathLike, document: Json) -> None:
     # A version is said before damage: another version may seal its files in another way.
     if document.get("version") != VERSION:
         raise TraceVersionError(path, document.get("version"), VERSION)
 
 
-def _check_files(path, files):
+def _check_files(path: PathLike, files: Mapping[str, Json]) -> None:
     valid = isinstance(files, dict) and all(name in files for name in _NEEDED)
     if not valid or not all(_FILES.fullmatch(f) or f == PML_FILE for f in files):
         raise _damaged(path, "does not list the files of a trace")
 
 
-def _damaged(path, why):
+def _damaged(path: PathLike, why: str) -> TraceDamaged:
     return TraceDamaged(path, NAME, why)

@@ -4,9 +4,12 @@
 The same rows give the same bytes: no time and no random number goes into a file.
 """
 
+from __future__ import annotations
+
 import hashlib
 import inspect
 import os
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -14,6 +17,14 @@ import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, read_error
 from pmlkit.schema import DEFAULTS, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Any, Self
+
+    from pmlkit.types import Json, PathLike
+
 
 DIGEST_BYTES = 32
 
@@ -57,17 +68,17 @@ class HashingFile:
     closed : bool
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self._file = open(path, "xb")  # noqa: SIM115 (closed by close)
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._discarding = False
         self.bytes = 0
 
     @property
-    def closed(self):
+    def closed(self) -> bool:
         return self._file.closed
 
-    def write(self, data):
+    def write(self, data: bytes) -> int:
         if self._discarding:
             return len(data)
         self._file.write(data)
@@ -78,15 +89,15 @@ class HashingFile:
     def tell(self):
         return self.bytes
 
-    def flush(self):
+    def flush(self) -> None:
         if not self._discarding:
             self._file.flush()
 
-    def discard(self):
+    def discard(self) -> None:
         """Swallow what is still to come: the file is going to be removed."""
         self._discarding = True
 
-    def close(self):
+    def close(self) -> None:
         if self._file.closed:
             return
         try:
@@ -96,7 +107,7 @@ class HashingFile:
         finally:
             self._file.close()
 
-    def seal(self):
+    def seal(self) -> dict[str, int | str]:
         """Give what ``trace.json`` says of the file: its bytes and its digest."""
         return {"bytes": self.bytes, "blake2b": self._hash.hexdigest()}
 
@@ -113,28 +124,28 @@ class ParquetFile:
         Encodings, as `pyarrow.parquet.ParquetWriter` takes them.
     """
 
-    def __init__(self, path, schema, options=None):
+    def __init__(self, path: PathLike, schema: pa.Schema, options: Json | None = None) -> None:
         self._sink = HashingFile(path)
         self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})
 
-    def write(self, table):
+    def write(self, table: pa.Table) -> None:
         """Append a table as one row group."""
         self._writer.write_table(table, row_group_size=max(len(table), 1))
 
-    def close(self):
+    def close(self) -> dict[str, int | str]:
         """Finish the file, and give its bytes and digest."""
         self._writer.close()
         self._sink.close()
         return self._sink.seal()
 
-    def abort(self):
+    def abort(self) -> None:
         """Let go of the file, whatever state it is in."""
         self._sink.discard()
         self._writer.close()
         self._sink.close()
 
 
-def write_table(path, table):
+def write_table(path: PathLike, table: pa.Table) -> dict[str, int | str]:
     """Write one small table as one file.
 
     Returns
@@ -151,7 +162,7 @@ def write_table(path, table):
         raise
 
 
-def to_table(name, data):
+def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     """Bring the rows of one of a trace's tables into its schema.
 
     Parameters
@@ -179,7 +190,7 @@ def to_table(name, data):
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _column(name, frame, field):
+def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]):
     if field.name not in frame:
         if field.name not in DEFAULTS[name]:
             raise UsageError(f"{name} needs a column {field.name!r}: add it")
@@ -193,7 +204,9 @@ def _column(name, frame, field):
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def read_table(path, file, seal, schema):
+def read_table(
+    path: PathLike, file: str, seal: Mapping[str, int | str], schema: pa.Schema
+) -> pa.Table:
     """Read one small table whole, digest checked.
 
     Parameters
@@ -224,7 +237,7 @@ def read_table(path, file, seal, schema):
         return open_parquet(path, file, pa.BufferReader(data), schema).read(use_threads=False)
 
 
-def verify(path, file, seal):
+def verify(path: PathLike, file: str, seal: Json) -> None:
     """Hash a file of the trace `path`, and raise `TraceDamaged` if it is not the one written."""
     try:
         with open(path / file, "rb") as stream:
@@ -235,18 +248,18 @@ def verify(path, file, seal):
     check_seal(path, file, seal, size, digest)
 
 
-def _new_digest():
+def _new_digest() -> Any:
     return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
-def check_seal(path, file, seal, size, digest):
+def check_seal(path: PathLike, file: str, seal: Json, size: int, digest: Any) -> None:
     """Compare a file's size and digest with what was written down."""
     check_size(path, file, seal, size)
     if digest.hexdigest() != seal["blake2b"]:
         raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")
 
 
-def check_size(path, file, seal, size):
+def check_size(path: PathLike, file: str, seal: Json, size: int) -> None:
     """Compare a file's size with what was written down."""
     if size < seal["bytes"]:
         raise TraceDamaged(path, file, f"is cut off ({size} of {seal['bytes']} bytes are left)")
@@ -254,7 +267,7 @@ def check_size(path, file, seal, size):
         raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {seal['bytes']})")
 
 
-def open_parquet(path, file, source, schema):
+def open_parquet(path: PathLike, file: str, source: str, schema: pa.Schema) -> pq.ParquetFile:
     """Open a Parquet file and see that it has the columns it should have.
 
     Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the
@@ -269,13 +282,18 @@ def open_parquet(path, file, source, schema):
 class parquet_errors:
     """Context that turns what Arrow raises about a file into `TraceDamaged`."""
 
-    def __init__(self, path, file):
+    def __init__(self, path: PathLike, file: str) -> None:
         self.path, self.file = path, file
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if isinstance(error, READ_ERRORS):
             why = f"cannot be read as Parquet ({str(error).splitlines()[0][:120]})"
             raise TraceDamaged(self.path, self.file, why) from error

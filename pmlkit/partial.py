@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder that gets its name only when it is complete."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
@@ -8,8 +10,16 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputError, OutputExists, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
 
 # What a killed writer can have left. Anything else is someone's, and stays.
 _LEFTOVERS = re.compile(r"entries|\w+\.parquet|trace\.json|pml\.trace(\.partial)?")
@@ -42,7 +52,13 @@ class PartialFolder:
         By every method; `writing` turns an OSError of its block into an OutputError.
     """
 
-    def __init__(self, path, overwrite=False, replaceable=lambda path: False, shown=None):
+    def __init__(
+        self,
+        path: PathLike,
+        overwrite: bool = False,
+        replaceable: Callable[..., Any] = lambda path: False,
+        shown: Path | None = None,
+    ) -> None:
         self.final = Path(path)
         self.shown = Path(shown or path)
         self._may_replace = replaceable if overwrite else lambda path: False
@@ -56,18 +72,18 @@ class PartialFolder:
                 raise OutputError(self.shown, str(error), "give another name") from error
 
     @contextlib.contextmanager
-    def writing(self):
+    def writing(self) -> Iterator[None]:
         """Context that turns what the system says into an `OutputError` naming the folder."""
         try:
             yield
         except OSError as error:
             raise output_error(self.shown, error) from error
 
-    def _check_free(self):
+    def _check_free(self) -> None:
         if os.path.lexists(self.final) and not self._may_replace(self.final):
             raise OutputExists(self.shown)
 
-    def _claim(self):
+    def _claim(self) -> None:
         self.path.mkdir(exist_ok=True)
         # Never through a link: what is behind it would be cleared.
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -82,7 +98,7 @@ class PartialFolder:
             pass
         self._clear()
 
-    def _clear(self):
+    def _clear(self) -> None:
         left = list(self.path.iterdir())
         if not all(_LEFTOVERS.fullmatch(file.name) for file in left):
             self._release()
@@ -90,7 +106,7 @@ class PartialFolder:
         for file in left:
             _remove(file)
 
-    def commit(self):
+    def commit(self) -> None:
         """Give the folder its name."""
         with self.writing():
             _sync_folder(self.path)
@@ -102,7 +118,7 @@ class PartialFolder:
         self._release()
 
     @contextlib.contextmanager
-    def _old_moved_away(self):
+    def _old_moved_away(self) -> Iterator[None]:
         if not os.path.lexists(self.final):
             yield
             return
@@ -115,7 +131,7 @@ class PartialFolder:
             raise
         _remove(old)
 
-    def _rename(self):
+    def _rename(self) -> None:
         try:
             os.rename(self.path, self.final)
         except OSError as error:
@@ -123,26 +139,26 @@ class PartialFolder:
                 raise OutputExists(self.shown) from error
             raise
 
-    def discard(self):
+    def discard(self) -> None:
         """Remove the folder; after `commit` this does nothing."""
         if self.path != self.final:
             shutil.rmtree(self.path, ignore_errors=True)
         self._release()
 
-    def _release(self):
+    def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
-def _remove(path):
+def _remove(path: PathLike) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(path):
+def _sync_folder(path: PathLike) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -4,16 +4,26 @@
 Nothing here reads or writes a file: `pmlkit.writer` and `pmlkit.trace` do.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import datetime
 import enum
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pmlkit.errors import UsageError
 from pmlkit.kinds import KINDS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from pmlkit.types import Json
+
 
 __all__ = [
     "BATCHES",
@@ -37,7 +47,7 @@ HARVESTS = ("guided", "scan")
 REASONS = ("full", "round", "stop", *HARVESTS)
 
 
-def _schema(**types):
+def _schema(**types: Any) -> pa.Schema:
     # Nothing is ever null: without that a column costs no definition levels either.
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
@@ -131,7 +141,7 @@ DEFAULTS = {
 }
 
 
-def plain(value):
+def plain(value: Any):
     """Turn a value into what JSON can hold: numpy numbers, paths, tuples and dates too."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
@@ -218,7 +228,7 @@ class TraceMeta:
     lost: int = 0
     entries: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         fill = {
             "domain": {"name": "guest", "vcpus": 1, "page_size": PAGE_SIZE},
             "clock": {"unit": "ns", "kind": "host", "ns_per_insn": None},
@@ -232,17 +242,17 @@ class TraceMeta:
         check_meta(self)
 
     @property
-    def memory_bytes(self):
+    def memory_bytes(self) -> int:
         """Size of the domain's memory, bytes."""
         return self.domain["memory_bytes"]
 
     @property
-    def memory_pages(self):
+    def memory_pages(self) -> int:
         """Size of the domain's memory, pages."""
         return self.memory_bytes // self.domain["page_size"]
 
     @property
-    def resolution_ns(self):
+    def resolution_ns(self) -> int:
         """Length of a round as asked for, ns; None if it is not known in time."""
         ns, insn = self.period["ns"], self.period["insn"]
         if ns is None and insn is not None and self.clock["ns_per_insn"]:
@@ -250,24 +260,24 @@ class TraceMeta:
         return None if ns is None else round(ns)
 
     @property
-    def gfn_limit(self):
+    def gfn_limit(self) -> int | None:
         """First frame number beyond the memory map's RAM; None without a map."""
         ram = [r for r in self.memory_map if r["type"] in ("usable", "ram", "RAM")]
         ends = [r["end"] for r in ram or self.memory_map]
         return -(-max(ends) // PAGE_SIZE) if ends else None
 
     @classmethod
-    def from_json(cls, document):
+    def from_json(cls, document: Json) -> TraceMeta:
         """Take the description out of the parsed ``trace.json`` (a dict)."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in document.items() if name in names})
 
-    def to_json(self):
+    def to_json(self) -> Json:
         """Give the description as a dict that JSON can hold."""
         return dataclasses.asdict(self)
 
 
-def check_meta(meta):
+def check_meta(meta: TraceMeta) -> None:
     """Check a description's values; raise `UsageError` naming the first that is wrong."""
     _require(meta.kind in KINDS, "kind", meta.kind, "access or pml")
     _require(bool(meta.source) and isinstance(meta.source, str), "source", meta.source, "a name")
@@ -294,12 +304,17 @@ _ROWS = {
 }
 
 
-def _require(holds, name, value, wanted):
+def _require(
+    holds: bool,
+    name: str,
+    value: int | str | Mapping[str, int | str] | None,
+    wanted: int | str | Sequence[str],
+) -> None:
     if not holds:
         raise UsageError(f"the trace's {name} is {value!r}: it has to be {wanted}")
 
 
-def _is_iso(text):
+def _is_iso(text: str) -> bool:
     try:
         return bool(datetime.datetime.fromisoformat(text))
     except (TypeError, ValueError):

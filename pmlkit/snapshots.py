@@ -5,6 +5,10 @@ A row is an entry that is present, of a page table that was logged in the round:
 `table`, at `index`, it leads to frame `target`. Rows increase by round, table and index.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 
@@ -14,6 +18,14 @@ from pmlkit.errors import UsageError
 from pmlkit.kinds import TableFlag
 from pmlkit.parquet import ParquetFile
 from pmlkit.schema import ROW_GROUP_ROWS, SNAPSHOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from pmlkit.types import Array, Bools
+
 
 FILE = "tables.parquet"
 LEVELS = 5
@@ -47,14 +59,14 @@ class SnapshotsWriter:
         Round, table, index and level of the row written last; the round is -1 before the first.
     """
 
-    def __init__(self, folder, row_group_rows=ROW_GROUP_ROWS):
+    def __init__(self, folder: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         self._path, self._room = folder / FILE, row_group_rows
         self._pieces, self._held, self._rows = [], 0, 0
         self._file = self._first = None
         self.last = (-1, 0, 0, 0)
         self.files = {}
 
-    def add(self, **columns):
+    def add(self, **columns: Any) -> None:
         """Append rows: an array or scalar for each of `schema.SNAPSHOTS`; UsageError if wrong."""
         arrays = {n: checked("tables", n, columns[n], dtype) for n, dtype in DTYPES.items()}
         length = common_length("tables", arrays)
@@ -71,7 +83,7 @@ class SnapshotsWriter:
         if self._held >= self._room:
             self._write(whole_groups_only=True)
 
-    def _write(self, whole_groups_only):
+    def _write(self, whole_groups_only: bool) -> None:
         held = pa.concat_tables(self._pieces).combine_chunks()
         self._file = self._file or ParquetFile(self._path, SNAPSHOTS, ENCODINGS)
         stop = len(held) - len(held) % self._room if whole_groups_only else len(held)
@@ -80,7 +92,7 @@ class SnapshotsWriter:
         self._rows += stop
         self._pieces, self._held = [held.slice(stop)], len(held) - stop
 
-    def close(self):
+    def close(self) -> None:
         """Write what is still held, and finish the file, if there is one."""
         if self._held:
             self._write(whole_groups_only=False)
@@ -88,18 +100,18 @@ class SnapshotsWriter:
             rounds = [self._first, self.last[0]]
             self.files[FILE] = {**self._file.close(), "rows": self._rows, "rounds": rounds}
 
-    def abort(self):
+    def abort(self) -> None:
         """Let go of the open file."""
         if self._file is not None:
             self._file.abort()
 
 
-def last_row(columns):
+def last_row(columns: Mapping[str, Array]) -> tuple[int, int, int, int]:
     """Give round, table, index and level of the last of some rows (arrays by name)."""
     return tuple(int(columns[name][-1]) for name in (*_KEYS, "level"))
 
 
-def rows_fault(columns, last=(-1, 0, 0, 0)):
+def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)) -> None:
     """Check rows of snapshots.
 
     Parameters
@@ -123,7 +135,7 @@ def rows_fault(columns, last=(-1, 0, 0, 0)):
     )
 
 
-def _order_fault(columns, last):
+def _order_fault(columns: Mapping[str, Array], last: Iterable[int]) -> None:
     keys = {}
     for name, before in zip((*_KEYS, "level"), last, strict=True):
         keys[name] = np.concatenate([[before], columns[name].astype(np.int64)])
@@ -136,7 +148,7 @@ def _order_fault(columns, last):
     )
 
 
-def _fault(columns, wrong, why):
+def _fault(columns: Mapping[str, Array], wrong: Bools, why: str) -> None:
     rows = np.flatnonzero(wrong)
     if not rows.size:
         return None

@@ -16,13 +16,26 @@ A spool that was closed ends with a frame of kind 0xFFFF without payload. (SHA-1
 and not against forgers, is the fastest of the strong ones: processors have instructions for it.)
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputError, OutputExists, UsageError, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from pmlkit.spool_reader import Spool
+    from pmlkit.types import Json, PathLike
+    from pmlkit.xen.frames import Frame
+
 
 __all__ = ["SpoolWriter", "read_spool"]
 
@@ -35,7 +48,7 @@ END_KIND = 0xFFFF
 _LONGEST = (1 << 32) - 1
 
 
-def checksum(head, *parts):
+def checksum(head: bytes, *parts: bytes | memoryview) -> bytes:
     """Return the checksum of a frame: of its fields, and of its payload's parts."""
     state = hashlib.sha1(head, usedforsecurity=False)
     for part in parts:
@@ -43,7 +56,7 @@ def checksum(head, *parts):
     return state.digest()[:SUM_BYTES]
 
 
-def read_spool(path):
+def read_spool(path: PathLike) -> Spool:
     """Open a spool: `pmlkit.spool_reader.read_spool`."""
     from pmlkit import spool_reader  # dom0 only writes
 
@@ -79,7 +92,7 @@ class SpoolWriter:
         nobody reads. The spool then ends after its last whole frame.
     """
 
-    def __init__(self, path, header, file=None):
+    def __init__(self, path: PathLike, header: Json, file: str | None = None) -> None:
         self.path = Path(path)
         self.bytes = self.frames = 0
         self._broken = False
@@ -94,18 +107,23 @@ class SpoolWriter:
                 self.path.unlink(missing_ok=True)
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close(whole=kind is None)
 
     @property
-    def closed(self):
+    def closed(self) -> bool:
         """Whether nothing more can be appended."""
         return self._file.closed
 
-    def append(self, kind, *payload):
+    def append(self, kind: int | Frame, *payload: bytes) -> None:
         """Append one frame, at once and whole.
 
         Parameters
@@ -119,7 +137,7 @@ class SpoolWriter:
             raise UsageError(f"a frame's kind is {kind}: it has to be 0 to {END_KIND - 1}")
         self._append(kind, payload)
 
-    def _append(self, kind, parts):
+    def _append(self, kind: int | Frame, parts: Iterable[bytes]) -> None:
         if self.closed or self._broken:
             raise UsageError(f"the spool {self.path} is closed: open another one")
         views = [memoryview(part).cast("B") for part in parts if len(part)]
@@ -130,7 +148,7 @@ class SpoolWriter:
         self._write([head + checksum(head, *views), *views])
         self.frames += 1
 
-    def _write(self, parts):
+    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
         try:
             for part in parts:
                 _write_all(self._file, part)
@@ -141,7 +159,7 @@ class SpoolWriter:
             raise
         self.bytes += sum(map(len, parts))
 
-    def _cut_back(self):
+    def _cut_back(self) -> None:
         # Whatever part of the frame got through: without it, the writer may try again.
         try:
             self._file.truncate(self.bytes)
@@ -149,7 +167,7 @@ class SpoolWriter:
         except (OSError, ValueError):
             self._broken = True
 
-    def sync(self):
+    def sync(self) -> None:
         """Wait until what was appended is on the disk (against a crash of the machine)."""
         try:
             if self._file.seekable():
@@ -157,7 +175,7 @@ class SpoolWriter:
         except OSError as error:
             raise output_error(self.path, error) from error
 
-    def close(self, whole=True):
+    def close(self, whole: bool = True) -> None:
         """End the spool. Closing twice does no harm.
 
         Parameters
@@ -175,7 +193,7 @@ class SpoolWriter:
             self._file.close()
 
 
-def _create(path):
+def _create(path: PathLike):
     try:
         return open(path, "xb", buffering=0)
     except FileExistsError as error:
@@ -186,7 +204,7 @@ def _create(path):
         raise OutputError(path, str(error), "give another name") from error
 
 
-def _write_all(file, data):
+def _write_all(file: str, data: memoryview | bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

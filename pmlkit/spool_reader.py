@@ -7,9 +7,12 @@
 ...     print(spool.missing)
 """
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import (
     NotATrace,
@@ -19,6 +22,14 @@ from pmlkit.errors import (
     read_error,
 )
 from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES, VERSION, checksum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Any, BinaryIO, Self
+
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["Spool", "read_spool"]
 
@@ -45,7 +56,7 @@ class Spool:
         Where in the file the payload of the last frame begins.
     """
 
-    def __init__(self, path, file, header, offset):
+    def __init__(self, path: PathLike, file: BinaryIO, header: Json, offset: int) -> None:
         self.path, self.header, self.offset = path, header, offset
         self.missing = None
         self.frames_read = self.payload_at = 0
@@ -55,25 +66,30 @@ class Spool:
         self._size = os.fstat(file.fileno()).st_size
         self.frames = self._read()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return self.frames
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let go of the file. Closing twice does no harm."""
         self.frames.close()
         self._file.close()
 
-    def _read(self):
+    def _read(self) -> Iterator[tuple[int, bytes]]:
         with self._file:
             yield from self._more()
 
-    def _more(self):
+    def _more(self) -> Iterator[tuple[int, bytes]]:
         try:
             while (frame := self._next(self.frames_read)) is not None:
                 self.frames_read += 1
@@ -81,7 +97,7 @@ class Spool:
         except OSError as error:
             self.missing = self._rest(f"cannot be read ({error.strerror})")
 
-    def poll(self):
+    def poll(self) -> Iterator[tuple[int, bytes]]:
         """Yield the frames that are there by now; call it again for those appended since.
 
         Afterwards `missing` says what is wrong, or what keeps the spool from being whole as yet.
@@ -98,7 +114,7 @@ class Spool:
         """Whether nothing is wrong but that the spool, or its last frame, goes on no further."""
         return self.missing is not None and self._unfinished
 
-    def _next(self, sequence):
+    def _next(self, sequence: int) -> tuple[int, bytes] | None:
         left = self._size - self.offset
         head = self._file.read(FRAME.size + SUM_BYTES) if left else b""
         self._unfinished = len(head) < FRAME.size + SUM_BYTES
@@ -119,7 +135,9 @@ class Spool:
             return self._checked(head, kind, sequence, length)
         return None
 
-    def _checked(self, head, kind, sequence, length):
+    def _checked(
+        self, head: bytes, kind: int, sequence: int, length: int
+    ) -> tuple[int, bytes] | None:
         payload = self._file.read(length)
         sealed = head[FRAME.size :] == checksum(head[: FRAME.size], payload)
         if len(payload) < length or not sealed:
@@ -134,14 +152,14 @@ class Spool:
             self.missing = self._rest("comes after the end")
         return None
 
-    def _cut_off(self, sequence, left):
+    def _cut_off(self, sequence: int, left: int) -> str:
         return f"frame {sequence}, which is cut off: {left} bytes of it, from byte {self.offset} on"
 
-    def _rest(self, why):
+    def _rest(self, why: str) -> str:
         return f"{self._size - self.offset} bytes, from byte {self.offset} on: what is there {why}"
 
 
-def read_spool(path):
+def read_spool(path: PathLike) -> Spool:
     """Open a spool.
 
     Parameters
@@ -179,7 +197,7 @@ def read_spool(path):
         raise
 
 
-def _read_header(path, file):
+def _read_header(path: PathLike, file: BinaryIO) -> tuple[Json, int]:
     head = file.read(HEADER.size + SUM_BYTES)
     if head[: len(MAGIC)] != MAGIC:
         raise NotATrace(path, "no spool either: it does not begin like one", "give a spool")

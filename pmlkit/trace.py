@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a trace: what it says of itself, its tables, and its entries by time, kind and region.
 
->>> trace = Trace.open("x.trace")                             # doctest: +SKIP
->>> trace.meta.domain["name"], trace.n_rounds, trace.duration_ns
->>> trace.to_pandas(["gfn", "kind"], start_ns=0, end_ns=1_000_000_000, kinds="w")
->>> for batch in trace.iter_entries(["round", "gfn"]):        # bounded memory
-...     ...
+>>> import pmlkit
+>>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+>>> trace.meta.domain["name"], trace.meta.complete
+('hotcold', True)
+>>> written = trace.to_pandas(["gfn", "kind"], start_ns=0, end_ns=1_000_000_000, kinds="w")
+>>> len(written) > 0
+True
+>>> sum(len(batch) for batch in trace.iter_entries(["gfn"])) == trace.meta.entries  # bounded memory
+True
 """
+
+from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +30,15 @@ from pmlkit.schema import ENTRIES, SNAPSHOTS, TraceMeta
 from pmlkit.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.trace_tables import TraceTables
 from pmlkit.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.types import Bools, Gfns, Json, PathLike
+
 
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
@@ -44,12 +60,12 @@ class Trace(TraceTables):
         What it says of its files: by name, bytes and blake2b (and rows, rounds for entries).
     """
 
-    def __init__(self, path, document):
+    def __init__(self, path: PathLike, document: Json) -> None:
         super().__init__(path, document)
         self._reader = RowsReader(self.path, self.files, self._verify)
 
     @classmethod
-    def open(cls, path):
+    def open(cls, path: PathLike) -> Trace:
         """Open the trace at a path.
 
         Parameters
@@ -64,6 +80,13 @@ class Trace(TraceTables):
         Raises
         ------
         TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+
+        Examples
+        --------
+        >>> import pmlkit
+        >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+        >>> trace.meta.domain["name"], trace.phases["name"].tolist()
+        ('hotcold', ['start', 'hotcold', 'hot', 'done'])
         """
         trace = cls(path, manifest.load(Path(path)))
         for name, seal in trace.files.items():
@@ -74,29 +97,29 @@ class Trace(TraceTables):
             check_size(path, name, seal, size)
         return trace
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         meta = self.meta
         return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
         return Trace.open, (self.path,)
 
-    def __fspath__(self):
+    def __fspath__(self) -> str:
         return str(self.path)
 
     @cached_property
-    def _pml(self):
+    def _pml(self) -> Trace:
         # Its trace.json is one of our files, so its digest is checked like theirs.
         self._verify(manifest.PML_FILE)
         return Trace.open(self.path / "pml.trace")
 
     @property
-    def pml_is_nested(self):
+    def pml_is_nested(self) -> bool:
         """Whether there is a PML log nested in this trace."""
         return manifest.PML_FILE in self.files
 
     @property
-    def pml(self):
+    def pml(self) -> Trace:
         """The PML log of the run: the nested trace, or this one if it is a PML log.
 
         Raises
@@ -112,7 +135,14 @@ class Trace(TraceTables):
 
     # The entries
 
-    def iter_entries(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+    def iter_entries(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> Iterator[Any]:
         """Iterate over the entries in log order, a row group at a time, in bounded memory.
 
         Parameters
@@ -141,25 +171,39 @@ class Trace(TraceTables):
         read = [n for n in ENTRIES.names if n in columns or n in tests or n == "round"]
         return _selected(self._reader.batches(read, first, stop), columns, tests)
 
-    def entries(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+    def entries(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> pa.Table:
         """Read entries as one `pyarrow.Table`; parameters as in `iter_entries`."""
         batches = self.iter_entries(columns, start_ns, end_ns, kinds, region)
         fields = [ENTRIES.field(name) for name in (columns or ENTRIES.names)]
         return pa.Table.from_batches(batches, schema=pa.schema(fields))
 
-    def to_pandas(self, columns=None, start_ns=None, end_ns=None, kinds=None, region=None):
+    def to_pandas(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> pd.DataFrame:
         """Read entries as a DataFrame; parameters as in `iter_entries`."""
         return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
 
     # The page tables
 
     @property
-    def has_tables(self):
+    def has_tables(self) -> bool:
         """Whether it holds snapshots of page tables, or its nested log does."""
         return self._tables_home is not None
 
     @property
-    def tables(self):
+    def tables(self) -> pd.DataFrame:
         """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
 
         Of the nested log, if the trace has none of its own; without any, no rows.
@@ -167,16 +211,21 @@ class Trace(TraceTables):
         return self._snapshots.copy(deep=False)
 
     @property
-    def _tables_home(self):
+    def _tables_home(self) -> Trace | None:
         if SNAPSHOTS_FILE in self.files:
             return self
         return self.pml._tables_home if self.pml_is_nested else None
 
     @cached_property
-    def _snapshots(self):
+    def _snapshots(self) -> pd.DataFrame:
         return pa.Table.from_batches(self.iter_tables(), schema=SNAPSHOTS).to_pandas()
 
-    def iter_tables(self, columns=None, start_ns=None, end_ns=None):
+    def iter_tables(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[Any]:
         """Iterate over the snapshots of page tables (`tables`), a row group at a time.
 
         Parameters
@@ -199,12 +248,14 @@ class Trace(TraceTables):
         rows = home.table_rows(*home.rounds_between(start_ns, end_ns), read)
         return (batch.select(columns) for batch in rows)
 
-    def table_rows(self, first, stop, columns=None):
+    def table_rows(
+        self, first: int, stop: int, columns: Sequence[str] | None = None
+    ) -> Iterator[Any]:
         """Iterate over this trace's own snapshots of the rounds from `first` to before `stop`."""
         reader = RowsReader(self.path, self.files, self._verify, SNAPSHOTS_FILE, SNAPSHOTS)
         return reader.batches(columns or SNAPSHOTS.names, first, stop)
 
-    def check(self):
+    def check(self) -> Json | None:
         """Check every file and every count.
 
         Returns
@@ -223,7 +274,7 @@ class Trace(TraceTables):
         return check_trace(self)
 
 
-def _known_columns(what, columns, schema):
+def _known_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:
     columns = list(schema.names if columns is None else columns)
     unknown = [name for name in columns if name not in schema.names]
     if unknown or not columns:
@@ -231,16 +282,19 @@ def _known_columns(what, columns, schema):
     return columns
 
 
-def _membership(frames):
-    def test(gfn):
+def _membership(frames: Gfns) -> Callable[..., Any]:
+    def test(gfn: Gfns) -> Bools:
         place = np.minimum(np.searchsorted(frames, gfn), len(frames) - 1)
         return frames[place] == gfn if len(frames) else np.zeros(len(gfn), dtype=bool)
 
     return test
 
 
-def _selected(batches, columns, tests):
+def _selected(
+    batches: Iterator[Any], columns: Sequence[str], tests: Json
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for name, test in tests.items():
-            batch = batch.filter(pa.array(test(batch[name].to_numpy())))
+            kept = test(batch[name].to_numpy())
+            batch = batch if kept.all() else batch.filter(pa.array(kept))
         yield batch.select(columns)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small tables of a trace, and what follows from them: its rounds, phases and regions."""
 
+from __future__ import annotations
+
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,10 @@ from pmlkit import manifest
 from pmlkit.errors import NeedsError, TraceDamaged, UsageError
 from pmlkit.parquet import read_table, verify
 from pmlkit.schema import HARVESTS, TABLES, TraceMeta
+
+if TYPE_CHECKING:
+    from pmlkit.types import Gfns, PathLike
+
 
 __all__ = ["TraceTables"]
 
@@ -26,7 +33,7 @@ class TraceTables:
         Its ``trace.json``.
     """
 
-    def __init__(self, path, document):
+    def __init__(self, path: PathLike, document) -> None:
         self.path = Path(path)
         self.files = document["files"]
         try:
@@ -35,7 +42,7 @@ class TraceTables:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
         self._verified = set()
 
-    def _verify(self, name):
+    def _verify(self, name: str) -> None:
         if name not in self._verified:
             verify(self.path, name, self.files[name])
             self._verified.add(name)
@@ -130,7 +137,7 @@ class TraceTables:
     def _regions(self):
         return self.table("regions").to_pandas()
 
-    def table(self, name):
+    def table(self, name: str):
         """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
         file = f"{name}.parquet"
         if name not in TABLES:
@@ -141,7 +148,7 @@ class TraceTables:
 
     # Time and place
 
-    def rounds_between(self, start_ns=None, end_ns=None):
+    def rounds_between(self, start_ns: int | None = None, end_ns: int | None = None):
         """Find the rounds that share time with ``[start_ns, end_ns)``.
 
         Consecutive ranges that meet where a round ends have no round in common, and miss none.
@@ -180,7 +187,7 @@ class TraceTables:
         last = np.searchsorted(phases["round"].to_numpy(), np.arange(self.n_rounds), "right")
         return names[last]
 
-    def frames(self, region):
+    def frames(self, region: str) -> Gfns:
         """Give the frames of a region.
 
         Parameters

@@ -6,9 +6,12 @@
 ...     writer.set_rounds({"round": [0], "t_start_ns": [0], "t_end_ns": [10_000_000]})
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import datetime
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,6 +22,19 @@ from pmlkit.parquet import HashingFile, to_table, write_table
 from pmlkit.partial import PartialFolder
 from pmlkit.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS, SNAPSHOTS
 from pmlkit.snapshots import SnapshotsWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from pmlkit.schema import TraceMeta
+    from pmlkit.types import Array, Gfns, Ints, Json, PathLike
 
 
 class TraceWriter:
@@ -61,7 +77,15 @@ class TraceWriter:
         If what is added contradicts the format or itself.
     """
 
-    def __init__(self, path, meta, overwrite=False, *, row_group_rows=ROW_GROUP_ROWS, shown=None):
+    def __init__(
+        self,
+        path: PathLike,
+        meta: TraceMeta,
+        overwrite: bool = False,
+        *,
+        row_group_rows: int = ROW_GROUP_ROWS,
+        shown: Path | None = None,
+    ) -> None:
         self.meta = meta
         self.closed = False
         self._rows = row_group_rows
@@ -73,16 +97,28 @@ class TraceWriter:
             self._entries = EntriesWriter(self._folder.path, meta.kind, row_group_rows)
             self._snapshots = SnapshotsWriter(self._folder.path, row_group_rows)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
         else:
             self.abort()
 
-    def add_entries(self, round, batch, vcpu, gfn, kind):
+    def add_entries(
+        self,
+        round: NDArray[np.uint32] | int,
+        batch: NDArray[np.uint32] | int,
+        vcpu: NDArray[np.uint16] | int,
+        gfn: Gfns,
+        kind: int,
+    ) -> None:
         """Append entries in log order.
 
         Parameters
@@ -94,7 +130,30 @@ class TraceWriter:
         with self._folder.writing():
             self._entries.add(round=round, batch=batch, vcpu=vcpu, gfn=gfn, kind=kind)
 
-    def add_tables(self, round, table, level, index, target, flags):
+    def add_made(self, length: int, make: Callable[..., Any]) -> None:
+        """Append entries that are made when they are wanted, as `EntriesWriter.add_made`.
+
+        Parameters
+        ----------
+        length : int
+            How many there are; nothing was added before.
+        make : callable
+            Called with numbers of entries, ``(start, stop)``, from several threads and in any
+            order; returns round, batch, vcpu, gfn and kind of these, as for `add_entries`.
+        """
+        self._check_open()
+        with self._folder.writing():
+            self._entries.add_made(length, make)
+
+    def add_tables(
+        self,
+        round: NDArray[np.uint32] | int | pd.Series[Any],
+        table: NDArray[np.uint64] | pd.Series[Any],
+        level: Array | pd.Series[Any],
+        index: Array | pd.Series[Any],
+        target: NDArray[np.uint64] | pd.Series[Any],
+        flags: Array | pd.Series[Any],
+    ) -> None:
         """Append entries of page tables as they were at a round's end (`schema.SNAPSHOTS`).
 
         Parameters
@@ -108,12 +167,12 @@ class TraceWriter:
         with self._folder.writing():
             self._snapshots.add(**columns, target=target, flags=flags)
 
-    def set_tables(self, tables):
+    def set_tables(self, tables: pd.DataFrame) -> None:
         """Add the snapshots of page tables at once: a DataFrame with `add_tables`' columns."""
         frame = pd.DataFrame(tables, columns=SNAPSHOTS.names)
         self.add_tables(**{name: frame[name].to_numpy() for name in frame})
 
-    def set_rounds(self, rounds):
+    def set_rounds(self, rounds: Json | pd.DataFrame) -> None:
         """Set the rounds: a DataFrame, or what makes one, with columns of `schema.ROUNDS`.
 
         Needed are round (0, 1, ...), t_start_ns and t_end_ns, without gaps between rounds.
@@ -121,7 +180,7 @@ class TraceWriter:
         """
         self._set("rounds", rounds)
 
-    def set_batches(self, batches):
+    def set_batches(self, batches: Json | pd.DataFrame) -> None:
         """Set the batches (`schema.BATCHES`). Without them, each round is one batch.
 
         Needed are batch (0, 1, ...), round, t_start_ns, t_end_ns and reason. Without `entries`,
@@ -129,19 +188,19 @@ class TraceWriter:
         """
         self._set("batches", batches)
 
-    def set_guest(self, guest):
+    def set_guest(self, guest: pd.DataFrame | Mapping[str, Ints]) -> None:
         """Set the guest's own view (`schema.GUEST`), in order of time."""
         self._set("guest", guest)
 
-    def set_disk(self, disk):
+    def set_disk(self, disk) -> None:
         """Set the guest's disk requests (`schema.DISK`), in the order of their arrival."""
         self._set("disk", disk)
 
-    def set_regions(self, regions):
+    def set_regions(self, regions: pd.DataFrame | Sequence[dict[str, int | str]]) -> None:
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""
         self._set("regions", regions)
 
-    def _set(self, name, data):
+    def _set(self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame) -> None:
         self._check_open()
         frame = pd.DataFrame(data)
         if name in ("rounds", "batches") and "entries" not in frame and len(frame):
@@ -149,7 +208,7 @@ class TraceWriter:
             frame = frame.assign(entries=0)
         self._tables[name] = to_table(name, frame)
 
-    def set_phases(self, phases):
+    def set_phases(self, phases: Iterator[Any] | Iterable[dict[str, int | str]]) -> None:
         """Set the phases: a list of {name, round, t_ns, insn}, in order of time."""
         rows = [{"insn": -1, **row} for row in phases]
         for name in ("round", "t_ns"):
@@ -158,18 +217,18 @@ class TraceWriter:
                 raise UsageError(f"the phases' {name} falls: give phases in order of time")
         self.replace_meta(phases=rows)
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Add a line to the notes."""
         self.replace_meta(notes=[*self.meta.notes, text])
 
-    def replace_meta(self, **changes):
+    def replace_meta(self, **changes: Any) -> None:
         """Change fields of the description; it is written last."""
         self._check_open()
         if changes.get("kind", self.meta.kind) != self.meta.kind:
             raise UsageError("a trace cannot change its kind: open another writer")
         self.meta = dataclasses.replace(self.meta, **changes)
 
-    def pml(self, meta):
+    def pml(self, meta: TraceMeta) -> TraceWriter:
         """Start the nested PML log, and give its writer (closed with this one, if not before).
 
         Parameters
@@ -188,7 +247,7 @@ class TraceWriter:
         self._nested = TraceWriter(place, meta, row_group_rows=self._rows, shown=shown)
         return self._nested
 
-    def close(self):
+    def close(self) -> None:
         """Finish the trace and give it its name. Closing twice does no harm."""
         if self.closed:
             return
@@ -197,7 +256,7 @@ class TraceWriter:
             self._folder.commit()
         self.closed = True
 
-    def abort(self):
+    def abort(self) -> None:
         """Remove what has been written. After `close` this does nothing."""
         if self.closed:
             return
@@ -210,7 +269,7 @@ class TraceWriter:
         self._folder.discard()
 
     @contextlib.contextmanager
-    def _or_abort(self):
+    def _or_abort(self) -> Iterator[None]:
         try:
             with self._folder.writing():
                 yield
@@ -218,7 +277,7 @@ class TraceWriter:
             self.abort()
             raise
 
-    def _finish(self):
+    def _finish(self) -> None:
         nested = self._finish_nested()
         self._entries.close()
         self._snapshots.close()
@@ -231,7 +290,7 @@ class TraceWriter:
         files = dict(sorted(files.items()))
         self.sealed = self._write_manifest(tables["rounds"], files)
 
-    def _finish_nested(self):
+    def _finish_nested(self) -> dict[str, dict[str, int | str]]:
         if self._nested is None:
             return {}
         self._nested.close()
@@ -239,21 +298,21 @@ class TraceWriter:
             raise UsageError("the nested PML log was aborted: abort this trace too")
         return {manifest.PML_FILE: self._nested.sealed}
 
-    def _finish_tables(self):
+    def _finish_tables(self) -> dict[str, pa.Table]:
         given = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
         if "batches" not in given:
             given["batches"] = to_table("batches", _one_batch_per_round(given["rounds"]))
             self._uncounted.add("batches")
-        counters = {"rounds": self._entries.per_round, "batches": self._entries.per_batch}
+        tallies = {"rounds": self._entries.per_round, "batches": self._entries.per_batch}
         for name in self._uncounted:
-            given[name] = _with_counts(given[name], counters[name])
-        fault = consistency.tables_fault(given["rounds"], given["batches"], *counters.values())
+            given[name] = _with_counts(given[name], tallies[name])
+        fault = consistency.tables_fault(given["rounds"], given["batches"], *tallies.values())
         fault = fault or consistency.beyond_fault(self._snapshots.last[0], len(given["rounds"]))
         if fault:
             raise UsageError(f"the tables of {self._folder.shown} contradict each other: {fault}")
         return given
 
-    def _write_manifest(self, rounds, files):
+    def _write_manifest(self, rounds: pa.Table, files: Mapping[str, Json]) -> dict[str, int | str]:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
         totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
         created = self.meta.created or now
@@ -263,19 +322,19 @@ class TraceWriter:
             sink.write(manifest.seal({**self.meta.to_json(), "files": files}))
         return sink.seal()
 
-    def _check_open(self):
+    def _check_open(self) -> None:
         if self.closed:
             raise UsageError(f"the writer of {self._folder.shown} is closed: open another one")
 
 
-def _one_batch_per_round(rounds):
+def _one_batch_per_round(rounds: pa.Table) -> pd.DataFrame:
     spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end", "lost", "entries"]
     frame = rounds.select(["round", *spans]).to_pandas()
     return frame.assign(batch=frame["round"], reason="round")
 
 
-def _with_counts(table, counter):
+def _with_counts(table: pa.Table, tally) -> pa.Table:
     column = table.schema.get_field_index("entries")
-    values = consistency.counts(len(table), counter)
+    values = tally.counts(len(table))
     field = table.schema.field(column)
     return table.set_column(column, field, [values.astype(field.type.to_pandas_dtype())])

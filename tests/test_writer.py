@@ -419,3 +419,66 @@ def test_an_aborted_nested_log_aborts_the_trace(tmp_path):
     ):
         writer.pml(make_meta("pml")).abort()
     assert entries_of(tmp_path) == []
+
+
+def test_entries_that_are_made_in_threads_give_the_same_files(tmp_path):
+    rng = np.random.default_rng(1)
+    n, rows = 5000, 64  # 79 row groups in 5 files, in pieces of every length
+    rounds = np.sort(rng.integers(0, 9, n)).astype(np.uint32)
+    columns = (rounds, rounds, 0 * rounds, rng.integers(0, 4096, n), 0 * rounds + 2)
+
+    def write(name, add):
+        with TraceWriter(tmp_path / name, make_meta("pml"), row_group_rows=rows) as writer:
+            add(writer)
+            edges = np.arange(10)
+            writer.set_rounds(
+                {"round": edges[:-1], "t_start_ns": edges[:-1], "t_end_ns": edges[1:]}
+            )
+        return Trace.open(tmp_path / name)
+
+    def make(start, stop):
+        return tuple(column[start:stop] for column in columns)
+
+    made = write("made", lambda writer: writer.add_made(n, make))
+    added = write("added", lambda writer: writer.add_entries(*columns))
+    assert len([name for name in made.files if name.startswith("entries/")]) == 5
+    assert made.files == added.files
+    assert made.check()["entries"] == n
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        (lambda a, b: (np.full(b - a, 9 - a // 1024, np.uint32), 0, 0, 0, 2), "round falls below"),
+        (lambda a, b: (np.zeros(b - a, np.uint32), 0, 0, 0, 9), "kind 9 cannot be"),
+        (lambda a, b: (np.zeros(b - a, float), 0, 0, 0, 2), "give whole numbers"),
+    ],
+)
+def test_entries_that_are_made_wrong_leave_nothing(tmp_path, columns, why):
+    with (
+        pytest.raises(UsageError, match=why),
+        TraceWriter(tmp_path / "x", make_meta("pml"), row_group_rows=64) as writer,
+    ):
+        writer.add_made(4096, columns)
+    assert entries_of(tmp_path) == []
+
+
+def test_entries_are_made_for_an_empty_trace_only(tmp_path):
+    with TraceWriter(tmp_path / "x", make_meta()) as writer:
+        writer.add_entries(0, 0, 0, [1], Kind.READ)
+        with pytest.raises(UsageError, match="none as yet"):
+            writer.add_made(1, lambda start, stop: None)
+        writer.set_rounds(ROUND)
+
+
+def test_a_full_disk_while_entries_are_made(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pmlkit.parquet.HashingFile.write", full)
+    with (
+        pytest.raises(OutputError),
+        TraceWriter(tmp_path / "x", make_meta("pml"), row_group_rows=64) as writer,
+    ):
+        writer.add_made(4096, lambda a, b: (np.zeros(b - a, np.uint32), 0, 0, 0, 2))
+    assert entries_of(tmp_path) == []

@@ -5,10 +5,13 @@ The heads of the records are held, 90 bytes for each buffer of up to 512 entries
 stay in the file until they are asked for, so that memory does not grow with them.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import mmap
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +19,15 @@ from pmlkit.errors import PmlkitError, SpoolDamaged
 from pmlkit.spool import read_spool
 from pmlkit.xen.frames import RECORDS_HEAD, TOUCHED_HEAD, Frame, unpack_bitmap_piece
 from pmlkit.xen.pml import REASONS, TYPE_LOG, TYPE_TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Gfns, PathLike
+
 
 __all__ = ["XenSpool", "understood"]
 
@@ -38,7 +50,7 @@ NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 
 
 @contextlib.contextmanager
-def understood(path):
+def understood(path: PathLike) -> Iterator[None]:
     """Context that turns what whole frames of nonsense lead to into `SpoolDamaged`."""
     try:
         yield
@@ -76,10 +88,11 @@ class XenSpool:
     TraceNotFound, NotATrace, TraceVersionError
     """
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = path
         self.rounds, self.lines, self.events, self.end = [], [], [], None
-        self.bitmaps, self.touched, self._heads = {}, {}, []
+        self.bitmaps, self.touched = {}, {}
+        self._heads, self._count = np.empty(1024, _HEADS), 0
         with read_spool(path) as spool:
             self.header = spool.header
             self._layout()
@@ -94,11 +107,11 @@ class XenSpool:
         self._map = None
 
     @property
-    def stock(self):
+    def stock(self) -> bool:
         """Whether it is of stock log-dirty: bitmaps only."""
         return self.header.get("clock") != "tsc"
 
-    def _layout(self):
+    def _layout(self) -> None:
         fields = self.header.get("record", [])
         try:
             names, offsets, sizes = zip(*fields, strict=True) if fields else ((), (), ())
@@ -111,7 +124,7 @@ class XenSpool:
             raise SpoolDamaged(self.path, 0, "its records lack fields that are needed")
         self._table = "table" if "table" in names else None
 
-    def _take(self, kind, payload, at):
+    def _take(self, kind: int, payload: bytes, at: int) -> None:
         if kind == Frame.RECORDS:
             self._take_records(payload, at)
         elif kind == Frame.ROUND:
@@ -133,7 +146,7 @@ class XenSpool:
         elif kind == Frame.END:
             self.end = json.loads(payload)
 
-    def _take_records(self, payload, at):
+    def _take_records(self, payload: bytes, at: int) -> None:
         (count,) = RECORDS_HEAD.unpack_from(payload)
         if self._head is None or count > len(payload):
             raise ValueError("records, and no layout of them")
@@ -142,20 +155,23 @@ class XenSpool:
         start = RECORDS_HEAD.size + count * self._head.itemsize
         if (words > _LONGEST).any() or start + 8 * int(words.sum()) != len(payload):
             raise ValueError("the records' lengths do not add up")
-        kept = np.empty(count, _HEADS)
+        kept = self._next_heads(count)
         for name in _KEPT:
             kept[name] = heads[name]
         kept["table"] = heads[self._table] if self._table else 0
         kept["at"] = at + start + 8 * (np.cumsum(words) - words)
-        self._heads.append(kept)
 
-    def _sort_out(self):
-        heads = np.empty(sum(map(len, self._heads)), _HEADS)
-        at = 0
-        for part in self._heads:
-            heads[at : at + len(part)] = part
-            at += len(part)
-        self._heads = []
+    def _next_heads(self, count: int) -> np.ndarray:
+        """Return the next `count` heads, to be filled; room that nobody fills takes no memory."""
+        first, self._count = self._count, self._count + count
+        if self._count > len(self._heads):
+            grown = np.empty(max(2 * len(self._heads), self._count), _HEADS)
+            grown[:first] = self._heads[:first]
+            self._heads = grown
+        return self._heads[first : self._count]
+
+    def _sort_out(self) -> None:
+        heads, self._heads = self._heads[: self._count], self._heads[:0]
         known = np.isin(heads["type"], (TYPE_LOG, TYPE_TABLES))
         reasons = np.isin(heads["reason"], list(REASONS)) | (heads["type"] != TYPE_LOG)
         numbers = [told.get("round") for told in self.rounds]
@@ -166,7 +182,7 @@ class XenSpool:
 
     # What is still in the file
 
-    def words(self, heads):
+    def words(self, heads: NDArray[Any]) -> NDArray[np.uint64]:
         """Read the words of records, one after the other.
 
         Parameters
@@ -191,7 +207,7 @@ class XenSpool:
         ]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
-    def frames_of(self, kind, number):
+    def frames_of(self, kind: Frame, number: int) -> Gfns:
         """Return the frames of a bitmap: ndarray of uint64, ascending."""
         view, found = self._view(), [np.zeros(0, np.uint64)]
         for first, at, size in sorted(self.bitmaps.get((kind, number), [])):
@@ -217,7 +233,7 @@ class XenSpool:
                 raise PmlkitError(f"cannot read {self.path} ({error.strerror})") from error
         return self._map
 
-    def forget(self):
+    def forget(self) -> None:
         """Give back the memory that what was read so far takes."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)

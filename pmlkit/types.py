@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few types that many modules share; for type checkers only, so nothing imports it at run time.
+
+A dtype is named where it is a promise (frame numbers are `Gfns`); `Array` is any.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "Bools", "Floats", "Gfns", "Ints", "Json", "PathLike", "Tell"]
+
+PathLike = str | os.PathLike[str]
+# What JSON and YAML files hold: their keys are text, their values anything.
+Json = dict[str, Any]
+# Told in a line of text what is being done.
+Tell = Callable[[str], object]
+
+Gfns = NDArray[np.uint64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Array = NDArray[Any]
