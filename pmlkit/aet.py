@@ -8,17 +8,28 @@ where the integral of P from 0 to AET(c) is c (section 2.1). A cache of c pages 
 that come later: mr(c) = P(AET(c)).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.curve import MissRatioCurve
 from pmlkit.pageindex import grown, numbered_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pmlkit.types import Floats, Gfns, Ints
+
 
 __all__ = ["aet", "aet_of"]
 
 FINE = 13  # times below 2**13 uses have bins of their own; each power of two above, 2**12
 
 
-def aet(gfns):
+def aet(gfns: Gfns) -> MissRatioCurve:
     """Estimate the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -36,7 +47,7 @@ def aet(gfns):
     return aet_of(numbered_pages(gfns))
 
 
-def aet_of(numbered):
+def aet_of(numbered: Iterator[Any]) -> MissRatioCurve:
     """Do the same of an iterable of (ids, pages): see `pmlkit.pageindex.numbered`."""
     from pmlkit.kernels_sample import reuse_times
 
@@ -50,7 +61,7 @@ def aet_of(numbered):
     return MissRatioCurve(*_model(counts, uses, pages), uses, pages, "aet")
 
 
-def _model(counts, uses, pages):
+def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
     """Return the sizes, and P(AET(c)) at each."""
     sizes = np.arange(pages + 1)
     if not uses:
@@ -69,7 +80,7 @@ def _model(counts, uses, pages):
     return sizes, np.append(np.maximum(ratio, pages / uses), pages / uses)
 
 
-def _edges(bins):
+def _edges(bins: int) -> Floats:
     """Return the times between the bins of `kernels_sample.reuse_times`, without time 0's.
 
     Edge e is the longest time that lies in no later bin.

@@ -7,7 +7,17 @@ hash table stays small, and neighbours stay together. If the runs turn out to be
 16 frames take their place.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array
+
 
 __all__ = ["BlockTable", "grown"]
 
@@ -16,7 +26,7 @@ FEW = 16  # pages in a block of 512: below that, small blocks take less memory
 
 
 class BlockTable:
-    """Numbers (int32, 0 is none) of frames, for the loops of `pmlkit.kernels`.
+    """Numbers (uint32, 0 is none) of frames, for the loops of `pmlkit.kernels`.
 
     Attributes
     ----------
@@ -24,33 +34,33 @@ class BlockTable:
         What those loops take: keys, slots, cells, shift, state.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._state = np.zeros(2, np.int64)  # pages, blocks
         self._clear(CLOSE, 64)
 
     @property
-    def arguments(self):
+    def arguments(self) -> tuple[Array | int, ...]:
         return self._keys, self._slots, self.cells, self._shift, self._state
 
     @property
-    def pages(self):
+    def pages(self) -> int:
         """How many frames have a number, by the count of who gave them."""
         return int(self._state[0])
 
     @property
-    def full(self):
+    def full(self) -> bool:
         """Whether there is no room for another block."""
         return int(self._state[1]) == len(self._keys) // 2
 
-    def _clear(self, shift, blocks):
+    def _clear(self, shift: int, blocks: int) -> None:
         self._shift = shift
         self._keys = np.zeros(2 * blocks, np.uint64)
         self._slots = np.empty(2 * blocks, np.int32)
-        self.cells = np.empty(blocks << shift, np.int32)  # numpy asks for large pages with empty
+        self.cells = np.empty(blocks << shift, np.uint32)  # numpy asks for large pages with empty
         self.cells[:] = 0
         self._state[1] = 0
 
-    def grow(self):
+    def grow(self) -> None:
         """Make room for as many blocks again."""
         from pmlkit.kernels import put_cells
 
@@ -62,7 +72,7 @@ class BlockTable:
             self._clear(self._shift, 2 * blocks)
         put_cells(frames, values, *self.arguments)
 
-    def _items(self):
+    def _items(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
         """Return the frames that have a number, and the numbers."""
         used = np.flatnonzero(self._keys)
         blocks = np.empty(len(used), np.uint64)
@@ -74,7 +84,7 @@ class BlockTable:
         ]
 
 
-def grown(array, size, fill):
+def grown(array: Array, size: int, fill: int) -> Array:
     """Return `array` with at least `size` rows: itself, or a copy half as long again."""
     if len(array) >= size:
         return array

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit mrc`: miss-ratio curves of a trace."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice, FloatRange, IntRange
 
 from pmlkit.cli_options import WINDOW, as_json, example, option, output, span, trace_argument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace import Trace
+
 
 _EXAMPLES = example(
     "pmlkit mrc data/redis.trace --target 0.1",
@@ -23,6 +32,8 @@ _POINTS = 256
         "[default: exact]")  # fmt: skip
 @option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True), help="Share of the pages "
         "that shards looks at.")  # fmt: skip
+@option("--min-pages", default=8192, type=IntRange(0), help="It looks at a larger share, or "
+        "at all, if these would be fewer pages.")  # fmt: skip
 @option("--max-pages", type=IntRange(1), help="Pages that shards looks at, at most.")
 @option("--target", "targets", default=(0.1, 0.01), type=FloatRange(0, 1), multiple=True,
         help="Say the memory for this miss ratio; may be repeated.")  # fmt: skip
@@ -34,7 +45,18 @@ _POINTS = 256
 @output("STEM", "Draw it: STEM.pdf, .svg, .png and its data.")
 @span
 @as_json
-def mrc(trace, methods, rate, max_pages, targets, window, output, as_json, **chosen):
+def mrc(
+    trace: Trace,
+    methods,
+    rate: float,
+    min_pages,
+    max_pages,
+    targets,
+    window: str | int,
+    output: str,
+    as_json: bool,
+    **chosen: Any,
+):
     """Print the miss ratio of TRACE for every size of memory (LRU).
 
     With the working sets that follow: the size at the curve's knee, and those that meet a target.
@@ -47,7 +69,8 @@ def mrc(trace, methods, rate, max_pages, targets, window, output, as_json, **cho
     with report.busy("following the LRU stack", quiet=as_json):
         if window is not None:
             return _over_time(opened, window, output, as_json, chosen)
-        curves = _curves(opened, methods or ("exact",), rate, max_pages, chosen)
+        sample = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
+        curves = _curves(opened, methods or ("exact",), sample, chosen)
         if output:
             from pmlkit import figures
 
@@ -60,10 +83,10 @@ def mrc(trace, methods, rate, max_pages, targets, window, output, as_json, **cho
     report_mrc.curves(found)
 
 
-def _curves(trace, methods, rate, max_pages, chosen):
+def _curves(trace: Trace, methods, sample, chosen):
     from pmlkit import missratio
 
-    options = {"shards": {"rate": rate, "max_pages": max_pages}}
+    options = {"shards": sample}
     return {
         method: missratio.of_trace(trace, method, **options.get(method, {}), **chosen)
         for method in methods
@@ -87,7 +110,7 @@ def _facts(curve, targets):
     }
 
 
-def _over_time(trace, window, output, as_json, chosen):
+def _over_time(trace: Trace, window: str | int, output: str, as_json: bool, chosen):
     from pmlkit import missratio
 
     table = missratio.over_time(trace, window, **chosen)

@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a miss-ratio curve is, and what can be asked of it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from pmlkit.types import Floats, Ints
+
 
 __all__ = ["MissRatioCurve", "mean_absolute_error"]
 
@@ -44,25 +55,25 @@ class MissRatioCurve:
     rate: float = 1.0
 
     @property
-    def cold(self):
+    def cold(self) -> float:
         """The share of the uses that are first uses of their page, which no size avoids."""
         return float(self.miss_ratio[-1])
 
-    def at(self, sizes):
+    def at(self, sizes: int | Sequence[int]) -> Floats | float:
         """Return the miss ratio at some sizes (pages, any shape)."""
         return self.miss_ratio[self._places(sizes)]
 
-    def band(self, sizes):
+    def band(self, sizes: Ints) -> tuple[Floats, Floats]:
         """Return the lower and the upper end of the band at some sizes; None without one."""
         if self.low is None:
             return None
         places = self._places(sizes)
         return self.low[places], self.high[places]
 
-    def _places(self, sizes):
+    def _places(self, sizes: int | Sequence[int]) -> Ints | int:
         return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
 
-    def pages_for(self, target):
+    def pages_for(self, target: float) -> int | None:
         """Return the working set for a target miss ratio.
 
         Parameters
@@ -80,7 +91,7 @@ class MissRatioCurve:
         met = self.miss_ratio <= target
         return int(self.sizes_pages[np.argmax(met)]) if met.any() else None
 
-    def knee(self):
+    def knee(self) -> int:
         """Return the size, in pages, beyond which more memory gains little.
 
         It is where the curve lies furthest below the line from its start to its end (Satopaa et
@@ -95,17 +106,17 @@ class MissRatioCurve:
         last = np.flatnonzero(below >= below.max() - 1e-12)[-1]  # of a loop, all of it
         return int(self.sizes_pages[last])
 
-    def without_cold(self):
+    def without_cold(self) -> MissRatioCurve:
         """Return the curve of the uses that are not the first of their page."""
         warm = 1 - self.cold
 
-        def scaled(ratio):
+        def scaled(ratio: Floats | None) -> Floats | None:
             return None if ratio is None else np.clip((ratio - self.cold) / (warm or 1), 0, 1)
 
         parts = {name: scaled(getattr(self, name)) for name in ("miss_ratio", "low", "high")}
         return replace(self, **parts, uses=round(self.uses * warm))
 
-    def thinned(self, points=512):
+    def thinned(self, points: int = 512) -> MissRatioCurve:
         """Return the curve at up to about `points` sizes: small ones all, large ones by factors.
 
         At the sizes that are left nothing changes.
@@ -117,7 +128,7 @@ class MissRatioCurve:
         parts = {name: getattr(self, name) for name in names}
         return replace(self, **{n: None if a is None else a[places] for n, a in parts.items()})
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """Return the curve as a DataFrame of ``pages``, ``miss_ratio``, ``low`` and ``high``."""
         import pandas as pd
 
@@ -127,7 +138,7 @@ class MissRatioCurve:
         )
 
 
-def mean_absolute_error(curve, truth):
+def mean_absolute_error(curve: MissRatioCurve, truth: MissRatioCurve) -> float:
     """Return the mean over the sizes 1 to ``truth.pages`` of the difference of two curves."""
     sizes = np.arange(1, truth.pages + 1)
     return float(np.abs(curve.at(sizes) - truth.at(sizes)).mean()) if len(sizes) else 0.0

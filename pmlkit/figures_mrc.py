@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of miss-ratio curves: methods against each other, and one curve over time."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +17,13 @@ from pmlkit.axes_mpl import (
     time_limits,
 )
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pmlkit.trace import Trace
+
 
 __all__ = ["compare_curves", "miss_ratio", "miss_ratio_over_time"]
 
@@ -29,7 +40,14 @@ POINTS = 1024
 
 
 @styled
-def miss_ratio(trace, columns=1, start=None, end=None, kinds="rwx", rate=0.1):
+def miss_ratio(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+    rate: float = 0.1,
+):
     """Draw the miss ratio of an LRU cache against its size: exact, SHARDS and AET.
 
     Parameters
@@ -55,7 +73,7 @@ def miss_ratio(trace, columns=1, start=None, end=None, kinds="rwx", rate=0.1):
 
 
 @styled
-def compare_curves(curves, trace, columns=1):
+def compare_curves(curves, trace: Trace, columns: int = 1):
     """Draw several miss-ratio curves, with the error bands of those that have one.
 
     Parameters
@@ -96,7 +114,7 @@ def compare_curves(curves, trace, columns=1):
     )
 
 
-def _draw_curve(axes, name, curve, style):
+def _draw_curve(axes: Axes, name: str, curve, style) -> None:
     size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
     if curve.low is not None:
@@ -112,7 +130,14 @@ def _left(curve):
 
 
 @styled
-def miss_ratio_over_time(trace, window="1s", columns=1, start=None, end=None, kinds="rwx"):
+def miss_ratio_over_time(
+    trace: Trace,
+    window: str = "1s",
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+):
     """Draw the miss ratio over time and cache size.
 
     Parameters
@@ -148,7 +173,7 @@ def miss_ratio_over_time(trace, window="1s", columns=1, start=None, end=None, ki
     )
 
 
-def _draw_grid(figure, axes, grid, start_s):
+def _draw_grid(figure: Figure, axes: Axes, grid, start_s) -> None:
     pages = grid.index.to_numpy()
     edges = np.sqrt(pages[1:] * pages[:-1]) / MIB_PAGES
     edges = np.concatenate(([pages[0] / 1.2 / MIB_PAGES], edges, [pages[-1] * 1.05 / MIB_PAGES]))

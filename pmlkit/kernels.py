@@ -7,13 +7,27 @@ Pages are numbers 0, 1, 2, ... in order of first use (`pmlkit.pageindex`), round
 with the address space, or with the log. Callers make the arrays and check what they are given.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numba
-from numba import uint64
+from numba import uint32, uint64
+
+from pmlkit.kernels_instructions import AHEAD, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Array
+
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio, odd: Knuth, TAOCP 3, 6.4
+ONES = 0xFFFFFFFF  # (x + ONES) >> 32 is 0 for a 32-bit x of 0, else 1: no branch to guess wrong
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]):
     """Compile at the first call, outside of the GIL, and keep the result on the disk if we may."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -22,7 +36,17 @@ def compiled(function):
 
 
 @compiled
-def number_pages(gfns, done, ids, frames, keys, slots, cells, shift, state):
+def number_pages(
+    gfns: Array,
+    done: int,
+    ids: Array,
+    frames: Array,
+    keys: Array,
+    slots: Array,
+    cells: Array,
+    shift: int,
+    state: Array,
+) -> int:
     """Number pages from `done` on, until the end or until a table is full; return how far it got.
 
     Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks,
@@ -42,9 +66,11 @@ def number_pages(gfns, done, ids, frames, keys, slots, cells, shift, state):
         gfn = uint64(gfns[i])
         block = (gfn >> shift) + uint64(1)
         at = (block * uint64(GOLDEN)) >> drop
-        while keys[at] != block and keys[at] != uint64(0):
+        key = keys[at]
+        while key != block and key != uint64(0):
             at = (at + uint64(1)) & mask
-        if keys[at] == uint64(0):
+            key = keys[at]
+        if key != block:
             if state[1] == room:
                 state[0] = pages
                 return i
@@ -67,50 +93,9 @@ def number_pages(gfns, done, ids, frames, keys, slots, cells, shift, state):
 
 
 @compiled
-def tumble_frames(gfns, rounds, done, k, keys, slots, cells, shift, state, pages, stayed):
-    """Do what `tumble` does, without numbering the pages first.
-
-    `cells`, by block, hold the last window that used a frame, plus 2; 0 is none. Returns how far
-    it got, like `number_pages`, but does not count the pages.
-    """
-    current, window, new, still = -1, 0, 0, 0
-    bits = 0
-    while 1 << bits < len(keys):
-        bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
-    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
-    for i in range(done, len(gfns)):
-        if rounds[i] != current:
-            pages[window] += new
-            stayed[window] += still
-            new = still = 0
-            current = rounds[i]
-            window = current // k
-        gfn = uint64(gfns[i])
-        block = (gfn >> shift) + uint64(1)
-        at = (block * uint64(GOLDEN)) >> drop
-        while keys[at] != block and keys[at] != uint64(0):
-            at = (at + uint64(1)) & mask
-        if keys[at] == uint64(0):
-            if state[1] == room:
-                pages[window] += new
-                stayed[window] += still
-                return i
-            keys[at] = block
-            slots[at] = state[1]
-            state[1] += 1
-        cell = (uint64(slots[at]) << shift) | (gfn & low)
-        before = cells[cell]
-        new += before != window + 2
-        still += before == window + 1
-        cells[cell] = window + 2
-    pages[window] += new
-    stayed[window] += still
-    return len(gfns)
-
-
-@compiled
-def put_cells(frames, values, keys, slots, cells, shift, state):
+def put_cells(
+    frames: Array, values: Array, keys: Array, slots: Array, cells: Array, shift: int, state: Array
+) -> None:
     """Write a value into the cell of each frame; there has to be room."""
     bits = 0
     while 1 << bits < len(keys):
@@ -132,103 +117,104 @@ def put_cells(frames, values, keys, slots, cells, shift, state):
 
 
 @compiled
-def once_a_round(ids, rounds, last, kept_ids, kept_rounds):
+def once_a_round(
+    ids: Array, rounds: Array, last: Array, kept_ids: Array, kept_rounds: Array
+) -> int:
     """Copy the first use of a page in each round; `last` is the round of each page's last use."""
-    kept = 0
+    kept = uint64(0)
     for i in range(len(ids)):
-        page = uint64(ids[i])
-        if last[page] != rounds[i]:
-            last[page] = rounds[i]
-            kept_ids[kept] = ids[i]
-            kept_rounds[kept] = rounds[i]
-            kept += 1
+        page, now = uint64(ids[i]), rounds[i]
+        again = uint64(uint32(last[page]) ^ uint32(now)) + uint64(ONES)
+        last[page] = now
+        kept_ids[kept] = ids[i]
+        kept_rounds[kept] = now
+        kept += again >> uint64(32)
     return kept
 
 
 @compiled
-def tumble(ids, rounds, k, stamps, pages, stayed):
-    """Count the pages of each window of `k` rounds, and those that the window before had too.
+def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, found: Array) -> None:
+    """Count the pages of each round, in ``found[0]``, and in ``found[r + 1]`` those with mark r.
 
-    `stamps`: the last window that used a page; -2 is none, and before none.
+    `stamps`: the last round that used a page, plus 1.
     """
-    current, window = -1, 0
     for i in range(len(ids)):
-        if rounds[i] != current:
-            current = rounds[i]
-            window = current // k
-        page = uint64(ids[i])
-        before = stamps[page]
-        pages[window] += before != window
-        stayed[window] += before == window - 1
-        stamps[page] = window
+        page, now = uint64(ids[i]), rounds[i]
+        new = (uint64(stamps[page] ^ uint32(now + 1)) + uint64(ONES)) >> uint64(32)
+        stamps[page] = now + 1
+        found[0, now] += new
+        bits = marks[page] & (uint64(0) - new)
+        row = 1
+        while bits:
+            found[row, now] += bits & uint64(1)
+            bits >>= uint64(1)
+            row += 1
 
 
 @compiled
-def tumble_counts(ids, rounds, k, stamps, counts, reached):
-    """Count, for each window of `k` rounds and each m, the pages used at least m times in it.
-
-    `reached` has shape (windows, most m): a page adds 1 when its count gets there.
-    """
-    current, window = -1, 0
-    most = reached.shape[1]
-    for i in range(len(ids)):
-        if rounds[i] != current:
-            current = rounds[i]
-            window = current // k
-        page = uint64(ids[i])
-        if stamps[page] != window + 1:
-            stamps[page] = window + 1
-            counts[page] = 0
-        count = counts[page]
-        if count < most:
-            reached[window, count] += 1
-            counts[page] = count + 1
-
-
-@compiled
-def sweep(ids, rounds, last, longer, entered, left):
+def sweep(
+    ids: Array, rounds: Array, last: Array, longer: Array, entered: Array, left: Array
+) -> None:
     """Note for each use which of several windows its page had left since its last use.
 
     Windows are sorted; ``longer[g]`` is how many are shorter than a gap of g rounds, the last one
     standing for a first use. `entered` and `left`, shape (rounds, windows + 1), count the uses by
-    that number, at the round of the use and at that of the use before. `last`: -1 is never.
+    that number, at the round of the use and at that of the use before; `left` has a last row for
+    pages never used before, whose `last` is less than minus all rounds.
     """
     first = len(longer) - 1
     for i in range(len(ids)):
         page, now = uint64(ids[i]), rounds[i]
         before = last[page]
         last[page] = now
-        if before < 0:
-            entered[now, longer[first]] += 1
-        elif before != now:
-            out = longer[now - before]
-            entered[now, out] += 1
-            left[before, out] += 1
+        out = longer[min(now - before, first)]
+        entered[now, out] += 1
+        left[max(before, -1), out] += 1
 
 
 @compiled
-def reuse(ids, rounds, n_rounds, ring, uses, counts, gaps, gap_ns, t_end, bends, reached):
+def reuse(
+    ids: Array,
+    rounds: Array,
+    n_rounds: int,
+    ring: Array,
+    uses: Array,
+    counts: Array,
+    gaps: Array,
+    gap_ns: Array,
+    t_end: Array,
+    bends: Array,
+    firsts: Array,
+    reached: Array,
+) -> None:
     """Add the uses to the histograms of `pmlkit.onepass.Reuse`.
 
     `ring`, shape (pages, a power of two): the rounds of each page's last uses; `uses`: how many it
     had. Of use i of a page only the page's next use says how long it counted (`hold`), so each
     use closes the one before. For each threshold m of `counts`, the mean working set grows with
-    the window k from ``span`` (where the m-th last use lies) to ``span + hold`` (`occurrences`).
+    the window k from ``span`` (where the m-th last use lies) to ``span + hold`` (`occurrences`);
+    for m = 1 the gaps say it all. `t_end` may be empty: then `gap_ns` is not wanted.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
+        ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
+        fetch(uses, ahead)
+        fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
         if had:
             last = ring[page, (had - 1) & mask]
             hold = now - last
             gaps[hold] += 1
-            gap_ns[hold] += t_end[now] - t_end[last]
+            if len(t_end):
+                gap_ns[hold] += t_end[now] - t_end[last]
             for j in range(len(counts)):
                 if had >= counts[j]:
                     span = last - ring[page, (had - counts[j]) & mask]
                     bends[j, span] += 1
                     bends[j, min(span + hold, n_rounds)] -= 1
+        else:
+            firsts[now] += 1
         for j in range(len(counts)):
             reached[j, now] += had + 1 == counts[j]
         ring[page, had & mask] = now
@@ -236,7 +222,7 @@ def reuse(ids, rounds, n_rounds, ring, uses, counts, gaps, gap_ns, t_end, bends,
 
 
 @compiled
-def reuse_ends(n_rounds, ring, uses, counts, bends):
+def reuse_ends(n_rounds: int, ring: Array, uses: Array, counts: Array, bends: Array) -> None:
     """Close the last use of every page: it counted to the end."""
     mask = ring.shape[1] - 1
     for page in range(len(uses)):
@@ -250,7 +236,9 @@ def reuse_ends(n_rounds, ring, uses, counts, bends):
 
 
 @compiled
-def slide(ids, rounds, k, m, ring, uses, marks, steps):
+def slide(
+    ids: Array, rounds: Array, k: int, m: int, ring: Array, uses: Array, marks: Array, steps: Array
+) -> None:
     """Add up where pages enter and leave W(t, k) of threshold m, for all and for marked pages.
 
     ``steps[0]`` is of all pages, ``steps[r + 1]`` of those with bit r in `marks`. Each use closes
@@ -258,6 +246,9 @@ def slide(ids, rounds, k, m, ring, uses, marks, steps):
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
+        ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
+        fetch(uses, ahead)
+        fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
         if had >= m:

@@ -10,6 +10,10 @@ of arrays, and keep memory in proportion to the pages. What a curve says of a PM
 the log has nothing else, and a page once per re-arm.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.aet import aet, aet_of
@@ -19,6 +23,17 @@ from pmlkit.pageindex import grown, numbered_pages
 from pmlkit.shards import shards
 from pmlkit.stack import LruStack, stack_distances
 from pmlkit.streams import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.streams import Stream
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = [
     "METHODS",
@@ -33,7 +48,7 @@ __all__ = [
 ]
 
 
-def exact(gfns):
+def exact(gfns: Gfns) -> MissRatioCurve:
     """Return the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -50,11 +65,21 @@ def exact(gfns):
     -----
     Mattson et al. (1970): one pass over the stack distances gives all sizes. How the distances are
     found is described in `pmlkit.kernels_stack`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pmlkit import missratio
+    >>> curve = missratio.exact(np.array([1, 2, 3, 1, 2, 3, 1, 2, 3]))
+    >>> curve.sizes_pages.tolist()
+    [0, 1, 2, 3]
+    >>> curve.miss_ratio.round(2).tolist()  # round and round: all or nothing
+    [1.0, 1.0, 1.0, 0.33]
     """
     return _exact(numbered_pages(gfns))
 
 
-def _exact(numbered):
+def _exact(numbered: Iterator[Any]) -> MissRatioCurve:
     from pmlkit.kernels_stack import histogram
 
     stack, counts, uses = LruStack(), np.zeros(1 << 12, np.int64), 0
@@ -70,7 +95,14 @@ def _exact(numbered):
 METHODS = ("exact", "shards", "aet")
 
 
-def of_trace(trace, method="exact", *, start=None, end=None, **options):
+def of_trace(
+    trace: Trace,
+    method: str = "exact",
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    **options: str | float,
+) -> MissRatioCurve:
     """Return the miss-ratio curve of a trace.
 
     Parameters
@@ -85,6 +117,14 @@ def of_trace(trace, method="exact", *, start=None, end=None, **options):
     Returns
     -------
     MissRatioCurve
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import missratio
+    >>> curve = missratio.of_trace(pmlkit.open(pmlkit.bundled("hotcold")))
+    >>> curve.method, curve.uses > curve.pages
+    ('exact', True)
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
@@ -99,7 +139,9 @@ def of_trace(trace, method="exact", *, start=None, end=None, **options):
     return _exact(uses) if method == "exact" else aet_of(uses)
 
 
-def over_time(trace, window="1s", sizes=None, **selection):
+def over_time(
+    trace: Trace, window: str = "1s", sizes: Sequence[int] | None = None, **selection: Any
+) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 
     The caches live on from window to window: what was used in one is there in the next.
@@ -146,13 +188,13 @@ def over_time(trace, window="1s", sizes=None, **selection):
     )
 
 
-def _default_sizes(trace):
+def _default_sizes(trace: Trace) -> Ints:
     """Return sizes that grow by a fifth, up to all of the domain's memory."""
     last = max(trace.memory_pages, 1)
     return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
 
 
-def _by_window(source, k, sizes):
+def _by_window(source: Stream, k: int, sizes: Ints) -> tuple[Ints, Ints, int]:
     """Count the hits of each window at each size, and its uses; and all pages."""
     windows = -(-source.n_rounds // k)
     stack, bins, pages = LruStack(), len(sizes) + 2, 0

@@ -12,12 +12,23 @@ Adding these intervals up gives W(t, k) at every round t at once; adding up thei
 are piecewise linear in k, gives the mean of W for every k at once.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.units import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Bools, Floats, Gfns, Ints
+
 
 __all__ = [
     "Occurrences",
@@ -52,32 +63,34 @@ class Occurrences:
     round: np.ndarray
     n_rounds: int
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.round)
 
     @cached_property
-    def hold(self):
+    def hold(self) -> Ints:
         """Rounds from each use to the page's next one, or to the end (int64, shape (uses,))."""
         following = np.full(len(self), self.n_rounds)
         same = np.flatnonzero(_same_page(self.gfn, 1))
         following[same] = self.round[same + 1]
         return following - self.round
 
-    def select(self, mask):
+    def select(self, mask: Bools) -> Occurrences:
         """Return the uses where `mask` (bool, shape (uses,)) is true."""
         return Occurrences(self.gfn[mask], self.round[mask], self.n_rounds)
 
-    def restrict(self, frames):
+    def restrict(self, frames: Sequence[int]) -> Occurrences:
         """Return the uses of the pages in `frames` (any array of gfns)."""
         return self.select(np.isin(self.gfn, np.asarray(frames, np.uint64)))
 
-    def between(self, first, stop):
+    def between(self, first: int, stop: int) -> Occurrences:
         """Return the uses in rounds `first` (its new round 0) to `stop`, which is left out."""
         keep = (self.round >= first) & (self.round < stop)
         return Occurrences(self.gfn[keep], self.round[keep] - first, stop - first)
 
 
-def occurrences(rounds, gfns, n_rounds, distinct=False):
+def occurrences(
+    rounds: Ints | Sequence[int], gfns: Gfns, n_rounds: int, distinct: bool = False
+) -> Occurrences:
     """Sort uses by page.
 
     Parameters
@@ -104,7 +117,7 @@ def occurrences(rounds, gfns, n_rounds, distinct=False):
     return found.select(np.concatenate(([True], ~again)))
 
 
-def stable_order(keys):
+def stable_order(keys: NDArray[np.uint64]) -> Ints:
     """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can.
 
     Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
@@ -121,7 +134,7 @@ def stable_order(keys):
     return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
-def sliding(occ, k, min_count=1):
+def sliding(occ: Occurrences, k: int, min_count: int = 1) -> Ints:
     """Return W(t, k) at the end of every round: the pages used `min_count` times in `k` rounds.
 
     Parameters
@@ -144,7 +157,7 @@ def sliding(occ, k, min_count=1):
     return np.cumsum(steps)[: occ.n_rounds]
 
 
-def tumbling(occ, k, min_count=1):
+def tumbling(occ: Occurrences, k: int, min_count: int = 1) -> Ints:
     """Return the working set of each of the consecutive windows of `k` rounds.
 
     Returns
@@ -161,7 +174,7 @@ def tumbling(occ, k, min_count=1):
     return np.append(sizes, sliding(tail, rest, min_count)[-1])
 
 
-def mean_sizes(occ, min_count=1):
+def mean_sizes(occ: Occurrences, min_count: int = 1) -> tuple[Floats, Floats]:
     """Return the mean of W(t, k) for every k at once.
 
     Returns
@@ -186,7 +199,7 @@ def mean_sizes(occ, min_count=1):
     return total / max(n, 1), full
 
 
-def miss_counts(occ):
+def miss_counts(occ: Occurrences) -> Ints:
     """Return, for every window k, how many uses found their page outside of the working set.
 
     Use i of a page misses if it is the page's first, or if more than k rounds have passed since
@@ -200,7 +213,7 @@ def miss_counts(occ):
     return len(occ) - np.cumsum(gap_counts(occ))
 
 
-def gaps(occ):
+def gaps(occ: Occurrences) -> tuple[Ints, Ints]:
     """Return the pairs of successive uses of one page.
 
     Returns
@@ -212,7 +225,7 @@ def gaps(occ):
     return occ.round[same], occ.round[same + 1]
 
 
-def gap_counts(occ):
+def gap_counts(occ: Occurrences) -> Ints:
     """Return the re-use histogram: at index g, the uses that come g rounds after the page's
     previous use. int64, shape (n_rounds + 1,); index 0 counts repetitions in one round.
     """
@@ -220,7 +233,7 @@ def gap_counts(occ):
     return np.bincount(later - earlier, minlength=occ.n_rounds + 1)
 
 
-def use_counts(occ):
+def use_counts(occ: Occurrences) -> tuple[NDArray[np.uint64], Ints]:
     """Return the uses of each page.
 
     Returns
@@ -233,13 +246,13 @@ def use_counts(occ):
     return occ.gfn[starts], np.diff(np.append(starts, len(occ)))
 
 
-def cumulative_distinct(occ):
+def cumulative_distinct(occ: Occurrences) -> Ints:
     """Return the distinct pages used since the start, at the end of every round (int64)."""
     firsts = occ.round[_starts(occ.gfn)]
     return np.cumsum(np.bincount(firsts, minlength=occ.n_rounds))[: occ.n_rounds]
 
 
-def plateau(distinct, stable):
+def plateau(distinct: Ints | Sequence[int], stable: int) -> Floats:
     """Follow the plateau estimator of Bitchebe et al. (VEE'21).
 
     The estimate is ``distinct[t]``, the number of distinct pages logged since the start, once it
@@ -267,7 +280,7 @@ def plateau(distinct, stable):
     return np.where(latest >= 0, distinct[latest], np.nan)
 
 
-def _spans(occ, min_count):
+def _spans(occ: Occurrences, min_count: int) -> Ints:
     """Return how far back, in rounds, the m-th latest use of its page lies from each use.
 
     Those with fewer uses up to then get ``n_rounds``, for which no window is long enough.
@@ -283,11 +296,11 @@ def _spans(occ, min_count):
     return span
 
 
-def _same_page(gfn, distance):
+def _same_page(gfn: Gfns, distance: int) -> Bools:
     """Say for each use but the last `distance` whether the one `distance` later is of its page."""
     return gfn[distance:] == gfn[: max(len(gfn) - distance, 0)]
 
 
-def _starts(gfn):
+def _starts(gfn: Gfns) -> Ints:
     """Return the index of each page's first use."""
     return np.flatnonzero(np.concatenate(([True], ~_same_page(gfn, 1)))[: len(gfn)])

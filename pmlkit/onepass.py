@@ -6,19 +6,35 @@ be cut and restricted again and again; these take a log as it comes, from an arr
 (`pmlkit.streams`), and are tested against it. Nothing here sorts.
 """
 
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.blocks import BlockTable, grown
-from pmlkit.pageindex import PageIndex, in_batches
+from pmlkit.pageindex import ahead
 from pmlkit.reuse import Rings
 from pmlkit.units import check_count
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Gfns, Ints
+
+    Work = Callable[..., Any]
+    Batches = Iterable[Any]
+
+
 __all__ = [
     "Windows",
+    "by_round",
     "distinct",
     "sliding",
     "sweep",
@@ -28,6 +44,7 @@ __all__ = [
 ]
 
 WORKERS = 2
+CELL_BITS = 32  # of `blocks.BlockTable`
 SMALL = 1 << 16  # uses below which a second thread costs more than it saves
 
 
@@ -47,17 +64,17 @@ class Windows:
     stayed: np.ndarray
 
     @property
-    def came(self):
+    def came(self) -> Ints:
         """How many were not in the window before (int64, shape (windows,))."""
         return self.pages - self.stayed
 
     @property
-    def left(self):
+    def left(self) -> Ints:
         """How many of the window before are not in this one (int64, shape (windows,))."""
         return np.concatenate(([0], self.pages))[: len(self.pages)] - self.stayed
 
 
-def distinct(rounds, gfns, n_rounds, k=1):
+def distinct(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Ints:
     """Return the distinct pages of each of the consecutive windows of `k` rounds.
 
     Parameters
@@ -75,39 +92,42 @@ def distinct(rounds, gfns, n_rounds, k=1):
     return windows(rounds, gfns, n_rounds, k).pages
 
 
-def windows(rounds, gfns, n_rounds, k=1):
+def windows(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Windows:
     """Return the distinct pages of consecutive windows, and their turnover: a `Windows`.
 
     The parameters are those of `distinct`.
     """
     check_count("k", k, "rounds")
-    return Windows(*_by_time(_tumble, rounds, gfns, n_rounds, k))
+    return Windows(*_by_time(_distinct, rounds, gfns, n_rounds, k))
 
 
-def turnover(batches, n_rounds, k):
+def turnover(batches: Batches, n_rounds: int, k: int) -> Windows:
     """Do the same of a stream.
 
     Parameters
     ----------
-    batches : iterable of (rounds, ids, pages)
-        From `pageindex.numbered` or `Stream.numbered`.
+    batches : iterable of (rounds, gfns)
+        Two arrays each, such as a `streams.Stream` gives.
     n_rounds, k : int
 
     Returns
     -------
     Windows
     """
-    from pmlkit.kernels import tumble
+    from pmlkit.kernels_window import distinct, window_ends
 
     check_count("k", k, "rounds")
-    found, stamps = np.zeros((2, -(-n_rounds // k)), np.int64), np.empty(0, np.int32)
-    for rounds, ids, pages in batches:
-        stamps = grown(stamps, pages, -2)
-        tumble(ids, rounds, k, stamps, *found)
+    found, table = np.zeros((2, -(-n_rounds // k)), np.int64), BlockTable()
+    ends = np.zeros(len(found[0]), np.int64)
+    for rounds, gfns in ahead(batches):
+        if len(rounds):
+            first, last = int(rounds[0]) // k, int(rounds[-1]) // k
+            window_ends(rounds - first * k, k, ends[first : last + 1])
+            _until_done(distinct, table, gfns, ends[: last + 1], *found, first=first)
     return Windows(*found)
 
 
-def thresholds(rounds, gfns, n_rounds, k=1, most=8):
+def thresholds(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1, most: int = 8) -> Ints:
     """Return the pages of consecutive windows that were used at least m times, for m up to `most`.
 
     The parameters are those of `distinct`.
@@ -119,50 +139,63 @@ def thresholds(rounds, gfns, n_rounds, k=1, most=8):
     """
     check_count("k", k, "rounds")
     check_count("most", most, "uses")
-    return _by_time(partial(_tumble_counts, most=most), rounds, gfns, n_rounds, k)[0]
+    return _by_time(partial(_counts, most=most), rounds, gfns, n_rounds, k)[0]
 
 
-def _by_time(work, rounds, gfns, n_rounds, k):
+def _by_time(work: Work, rounds: Ints, gfns: Gfns, n_rounds: int, k: int) -> list[Ints]:
     """Do `work` for the windows of each worker, which sees the window before them too."""
-    rounds, gfns = np.asarray(rounds), np.asarray(gfns, np.uint64)
-    count, workers = -(-n_rounds // k), WORKERS if len(rounds) > SMALL else 1
-    cuts = [int(rounds[len(rounds) * i // workers]) // k for i in range(1, workers)]
-    cuts = [0, *cuts, count]
+    from pmlkit.kernels_window import window_ends
 
-    def part(first, stop):
-        ends = np.searchsorted(rounds, (max(first - 1, 0) * k, stop * k))
-        span = slice(*ends.tolist())
-        return [a[first:stop] for a in work(rounds[span], gfns[span], k, count)]
+    gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
+    window_ends(np.asarray(rounds), k, ends)
+    workers = WORKERS if len(gfns) > SMALL else 1
+    shares = np.arange(1, workers) * len(gfns) // workers
+    cuts = [0, *np.searchsorted(ends, shares).tolist(), len(ends)]
+
+    def part(first: int, stop: int) -> list[Ints]:
+        seen = max(first - 1, 0)
+        begin = ends[seen - 1] if seen else 0
+        found = work(gfns[begin : ends[stop - 1] if stop else 0], ends[seen:stop] - begin)
+        return [array[first - seen :] for array in found]
 
     with ThreadPoolExecutor(workers) as pool:
         done = list(pool.map(part, cuts[:-1], cuts[1:]))
     return [np.concatenate(arrays) for arrays in zip(*done, strict=True)]
 
 
-def _tumble(rounds, gfns, k, count):
-    from pmlkit.kernels import tumble_frames
+def _distinct(gfns: Gfns, ends: Ints) -> Ints:
+    from pmlkit.kernels_window import distinct
 
-    found, table = np.zeros((2, count), np.int64), BlockTable()
-    for part, some in in_batches(rounds, gfns):
-        part, done = part.astype(np.int32), 0
-        while (done := tumble_frames(some, part, done, k, *table.arguments, *found)) < len(some):
-            table.grow()
+    found = np.zeros((2, len(ends)), np.int64)
+    _until_done(distinct, BlockTable(), gfns, ends, *found)
     return found
 
 
-def _tumble_counts(rounds, gfns, k, count, most):
-    from pmlkit.kernels import tumble_counts
+def _counts(gfns: Gfns, ends: Ints, most: int) -> list[Ints]:
+    from pmlkit.kernels_window import counts
 
-    reached, index = np.zeros((count, most), np.int64), PageIndex()
-    stamps, counts = np.empty(0, np.int32), np.empty(0, np.int32)
-    for part, some in in_batches(rounds, gfns):
-        ids = index.ids(some)
-        stamps, counts = (grown(a, len(index), 0) for a in (stamps, counts))
-        tumble_counts(ids, part.astype(np.int32), k, stamps, counts, reached)
-    return [reached]
+    reached = np.zeros((len(ends), most + 1), np.int64)
+    # As many windows as fit into a cell, beside the counts.
+    step, begin = (1 << CELL_BITS - most.bit_length()) - 1, 0
+    for first in range(0, len(ends), step):
+        part = slice(first, first + step)
+        stop = ends[part][-1]
+        _until_done(counts, BlockTable(), gfns[begin:stop], ends[part] - begin, reached[part])
+        begin = stop
+    return [reached[:, :most]]
 
 
-def sweep(batches, n_rounds, ks):
+def _until_done(
+    kernel: Work, table: BlockTable, gfns: Gfns, ends: Ints, *found: Ints, first: int = 0
+) -> None:
+    """Call a kernel of `kernels_window` until it has seen all, with a table that has room."""
+    done, window = 0, first
+    while (done := kernel(gfns, ends, window, done, *table.arguments, *found)) < len(gfns):
+        table.grow()
+        window = first + int(np.searchsorted(ends[first:], done, "right"))
+
+
+def sweep(batches: Batches, n_rounds: int, ks: Sequence[int]) -> Ints:
     """Return W(t, k) at the end of every round for several windows k, in one pass.
 
     Parameters
@@ -185,26 +218,51 @@ def sweep(batches, n_rounds, ks):
     by_size = np.minimum(np.sort(np.asarray(ks, np.int64)), n_rounds)
     longer = np.searchsorted(by_size, np.arange(n_rounds + 1)).astype(np.int32)
     longer = np.append(longer, np.int32(len(ks)))
-    entered, left = np.zeros((2, n_rounds, len(ks) + 1), np.int32)
+    entered, left = (np.zeros((n, len(ks) + 1), np.int32) for n in (n_rounds, n_rounds + 1))
     last = np.empty(0, np.int32)
     for rounds, ids, pages in batches:
-        last = grown(last, pages, -1)
+        last = grown(last, pages, -n_rounds - 2)
         compiled(ids, rounds, last[:pages], longer, entered, left)
     used = last[last >= 0]
-    left[:, len(ks)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
+    left[:-1, len(ks)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
     found = [_swept(entered, left, j, k) for j, k in enumerate(by_size)]
     place = np.searchsorted(by_size, np.minimum(ks, n_rounds))
     return np.array(found, np.int64).reshape(len(ks), n_rounds)[place]
 
 
-def _swept(entered, left, window, k):
+def _swept(entered: NDArray[np.int32], left: NDArray[np.int32], window: int, k: int) -> Ints:
     """Return W(t, k): the uses after a gap longer than k enter; those before one leave k later."""
     steps = entered[:, window + 1 :].sum(axis=1, dtype=np.int64)
-    steps[k:] -= left[: len(left) - k, window + 1 :].sum(axis=1, dtype=np.int64)
+    steps[k:] -= left[: len(entered) - k, window + 1 :].sum(axis=1, dtype=np.int64)
     return np.cumsum(steps)
 
 
-def sliding(batches, n_rounds, k, min_count=1, marks=None, n_marks=0):
+def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks: int = 0) -> Ints:
+    """Return the distinct pages of every round: what `sliding` gives for a window of one round.
+
+    The parameters are those of `sliding`, and so is what is returned.
+    """
+    from pmlkit.kernels import by_round as compiled
+
+    found = np.zeros((n_marks + 1, n_rounds), np.int64)
+    stamps, marked, known = np.empty(0, np.uint32), np.empty(0, np.uint64), 0
+    for rounds, ids, pages in batches:
+        stamps, marked = grown(stamps, pages, 0), grown(marked, pages, 0)
+        if marks is not None and pages > known:
+            marked[known:pages] = marks(known, pages)
+        known = pages
+        compiled(ids, rounds, stamps, marked, found)
+    return found
+
+
+def sliding(
+    batches: Batches,
+    n_rounds: int,
+    k: int,
+    min_count: int = 1,
+    marks: Work | None = None,
+    n_marks: int = 0,
+) -> Ints:
     """Return W(t, k) of threshold m at the end of every round.
 
     Parameters

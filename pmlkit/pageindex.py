@@ -3,14 +3,39 @@
 of a stream, a little ahead of who asks.
 """
 
+from __future__ import annotations
+
 import queue
 import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.blocks import BlockTable, grown
 
-__all__ = ["PageIndex", "ahead", "arrays", "grown", "in_batches", "numbered", "numbered_pages"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.streams import Stream
+    from pmlkit.types import Array, Gfns
+
+
+__all__ = [
+    "PageIndex",
+    "ahead",
+    "arrays",
+    "grown",
+    "in_batches",
+    "mapped",
+    "numbered",
+    "numbered_pages",
+]
 
 BATCH = 1 << 18  # uses handed on at once: their arrays stay in the cache
 
@@ -24,18 +49,18 @@ class PageIndex:
         The frame of each number.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._frames = np.empty(1 << 12, np.uint64)
         self._table = BlockTable()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._table.pages
 
     @property
-    def frames(self):
+    def frames(self) -> Gfns:
         return self._frames[: len(self)]
 
-    def ids(self, gfns):
+    def ids(self, gfns: Gfns) -> NDArray[np.int32]:
         """Number the pages of some uses.
 
         Parameters
@@ -59,13 +84,13 @@ class PageIndex:
                 self._table.grow()
 
 
-def in_batches(*columns):
+def in_batches(*columns: object) -> Iterator[tuple[Array, ...]]:
     """Cut arrays of one length into batches: an iterator of tuples of arrays."""
     for start in range(0, len(columns[0]), BATCH):
         yield tuple(column[start : start + BATCH] for column in columns)
 
 
-def numbered(batches, index=None):
+def numbered(batches: Stream, index: PageIndex | None = None) -> Iterator[Any]:
     """Number the pages of a stream, in a thread of its own, a little ahead of who asks.
 
     Parameters
@@ -83,7 +108,7 @@ def numbered(batches, index=None):
     """
     index = PageIndex() if index is None else index
 
-    def number():
+    def number() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
         for rounds, gfns in batches:
             for part, some in in_batches(rounds, gfns):
                 ids = index.ids(some)
@@ -92,11 +117,11 @@ def numbered(batches, index=None):
     return ahead(number())
 
 
-def numbered_pages(gfns):
+def numbered_pages(gfns: Gfns) -> Iterator[Any]:
     """Number the pages of one array or of a stream of arrays; yields (ids, pages) as `numbered`."""
     index = PageIndex()
 
-    def number():
+    def number() -> Iterator[tuple[NDArray[np.int32], int]]:
         for array in arrays(gfns):
             for (part,) in in_batches(array):
                 yield index.ids(part), len(index)
@@ -104,31 +129,31 @@ def numbered_pages(gfns):
     return ahead(number())
 
 
-def arrays(gfns):
+def arrays(gfns: Gfns) -> Iterator[Any] | list[NDArray[np.uint64]]:
     """Return pages in order of use as an iterable of arrays, whether they are one or several."""
     one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not _nested(gfns))
     return [np.asarray(gfns, np.uint64)] if one else (np.asarray(g, np.uint64) for g in gfns)
 
 
-def _nested(gfns):
+def _nested(gfns: Gfns) -> bool:
     return bool(gfns) and isinstance(gfns[0], np.ndarray | list)
 
 
-def ahead(items, depth=4):
+def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
     """Iterate over `items`, which a thread of its own produces up to `depth` ahead.
 
     What it raises is raised here. If the consumer stops early, so does the thread.
     """
     made, stopped = queue.Queue(depth), threading.Event()
 
-    def put(item):
+    def put(item: tuple[bool, tuple[NDArray[np.int32] | int, ...] | None]) -> None:
         while not stopped.is_set():
             try:
                 return made.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
-    def produce():
+    def produce() -> None:
         try:
             for item in items:
                 put((True, item))
@@ -148,3 +173,15 @@ def ahead(items, depth=4):
     finally:
         stopped.set()
         thread.join()
+
+
+def mapped(work: Callable[[Any], Any], items: Iterable[Any], workers: int = 2) -> Iterator[Any]:
+    """Iterate over ``work(item)`` in the order of `items`, done by threads a little ahead."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

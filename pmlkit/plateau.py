@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plateau of Bitchebe et al. (VEE'21): distinct pages since the start, once stable."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,10 @@ from pmlkit import reuse
 from pmlkit.selection import window_rounds
 from pmlkit.streams import stream
 from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+
 
 __all__ = ["Plateau", "plateau"]
 
@@ -36,14 +43,14 @@ class Plateau:
     stable_rounds: int
     series: pd.DataFrame
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.pages is None:
             return f"no estimate: never {self.stable_rounds} rounds without a new page"
         reached = f"after {self.stable_rounds} rounds without a new page"
         return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"
 
 
-def plateau(trace, stable="1s", **selection):
+def plateau(trace: Trace, stable: str = "1s", **selection: str) -> Plateau:
     """Return the published plateau estimate (Bitchebe et al., VEE'21).
 
     It is the number of distinct pages since the start, once unchanged for the stability time.

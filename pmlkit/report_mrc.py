@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miss-ratio curves as people read them on a terminal."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from rich.table import Table
 
 from pmlkit.report import console
 from pmlkit.units import format_bytes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 PAGE = 4096
 ROWS, COLUMNS = 12, 6
 
 
-def curves(found):
+def curves(found) -> None:
     """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
     page = Table("", *found, box=None, pad_edge=False)
     for _ in found:
@@ -36,7 +44,7 @@ _LINES = {
 }
 
 
-def over_time(table):
+def over_time(table: pd.DataFrame) -> None:
     """Print the miss ratio of each window at some sizes."""
     grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
     chosen = grid.columns[np.unique(np.linspace(0, len(grid.columns) - 1, COLUMNS).astype(int))]
@@ -46,13 +54,13 @@ def over_time(table):
     console().print(page)
 
 
-def _spread(last):
+def _spread(last: int):
     """Return sizes that double, up to `last`."""
     doubling = [last >> shift for shift in range(ROWS)]
     return sorted({size for size in doubling if size})
 
 
-def _at(curve, size):
+def _at(curve, size: int):
     place = np.searchsorted(curve["sizes_pages"], size, "right") - 1
     ratio = f"{curve['miss_ratio'][place]:.4f}"
     if curve["low"] is None:

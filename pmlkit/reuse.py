@@ -4,10 +4,21 @@
 The formulas are those of `pmlkit.occurrences`; here a log is taken as it comes.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.pageindex import grown
 from pmlkit.units import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from pmlkit.types import Floats, Ints
+
 
 __all__ = ["Reuse", "Rings", "means"]
 
@@ -15,12 +26,17 @@ __all__ = ["Reuse", "Rings", "means"]
 class Rings:
     """The rounds of each page's last uses, and how many uses it had."""
 
-    def __init__(self, most):
+    def __init__(self, most: int) -> None:
         self.ring = np.empty((0, 1 << (most - 1).bit_length()), np.int32)
         self.uses = np.empty(0, np.int32)
 
-    def grow(self, pages):
+    def grow(self, pages: int) -> None:
         self.ring, self.uses = grown(self.ring, pages, 0), grown(self.uses, pages, 0)
+
+    def last(self) -> Ints:
+        """Return the round of the last use of each page that has one."""
+        used = np.flatnonzero(self.uses)
+        return self.ring[used, (self.uses[used] - 1) % self.ring.shape[1]]
 
 
 class Reuse:
@@ -46,45 +62,60 @@ class Reuse:
     uses_of_pages : ndarray of int32, shape (pages,)
     """
 
-    def __init__(self, batches, n_rounds, min_counts=(1,), t_ns=None):
+    def __init__(
+        self,
+        batches: Iterator[Any],
+        n_rounds: int,
+        min_counts: Sequence[int] = (1,),
+        t_ns: Ints | None = None,
+    ) -> None:
         from pmlkit.kernels import reuse, reuse_ends
 
         for min_count in min_counts:
             check_count("min_count", min_count, "uses")
-        self.n_rounds, self.min_counts = n_rounds, list(min_counts)
-        counts = np.asarray(self.min_counts, np.int64)
-        t_end = np.zeros(n_rounds, np.int64) if t_ns is None else np.asarray(t_ns[1:], np.int64)
+        self.n_rounds, more = n_rounds, [m for m in dict.fromkeys(min_counts) if m > 1]
+        counts = np.asarray(more, np.int64)
+        t_end = np.zeros(0, np.int64) if t_ns is None else np.asarray(t_ns[1:], np.int64)
         self.gap_counts, self.gap_ns = np.zeros((2, n_rounds + 1), np.int64)
-        self._bends = np.zeros((len(counts), n_rounds + 1), np.int64)
-        self._reached = np.zeros((len(counts), n_rounds), np.int64)
+        bends = np.zeros((len(more), n_rounds + 1), np.int64)
+        firsts, reached = np.zeros(n_rounds, np.int64), np.zeros((len(more), n_rounds), np.int64)
         gaps = self.gap_counts, self.gap_ns, t_end
-        rings, known = Rings(max(self.min_counts, default=1)), 0
+        rings, known = Rings(max(more, default=1)), 0
         for rounds, ids, known in batches:
             rings.grow(known)
             kept = rings.ring, rings.uses, counts
-            reuse(ids, rounds, n_rounds, *kept, *gaps, self._bends, self._reached)
+            reuse(ids, rounds, n_rounds, *kept, *gaps, bends, firsts, reached)
         self.uses_of_pages = rings.uses[:known]
-        reuse_ends(n_rounds, rings.ring, self.uses_of_pages, counts, self._bends)
+        reuse_ends(n_rounds, rings.ring, self.uses_of_pages, counts, bends)
         self.uses = int(self.uses_of_pages.sum(dtype=np.int64))
+        self._reached = {1: firsts, **dict(zip(more, reached, strict=True))}
+        self._bends = {1: self._bends_of_all(rings.last()), **dict(zip(more, bends, strict=True))}
 
-    def distinct(self, min_count=1):
+    def _bends_of_all(self, last: Ints) -> Ints:
+        """Return where the sum of W of threshold 1 bends: a use counts for as long as it holds."""
+        holds = self.gap_counts + np.bincount(self.n_rounds - last, minlength=self.n_rounds + 1)
+        bends = -holds
+        bends[0] += holds.sum()
+        return bends
+
+    def distinct(self, min_count: int = 1) -> Ints:
         """Return the pages used `min_count` times since the start, at the end of every round."""
-        return np.cumsum(self._reached[self.min_counts.index(min_count)])
+        return np.cumsum(self._reached[min_count])
 
-    def totals(self, min_count=1):
+    def totals(self, min_count: int = 1) -> tuple[Ints, Ints]:
         """Return the sums of W(t, k) over t: see `means`."""
-        n, row = self.n_rounds, self.min_counts.index(min_count)
-        total = np.concatenate(([0], np.cumsum(np.cumsum(self._bends[row]))[:n]))
+        n = self.n_rounds
+        total = np.concatenate(([0], np.cumsum(np.cumsum(self._bends[min_count]))[:n]))
         # A window that is cut short by the start holds what was counted since the start.
         short = np.concatenate(([0], np.cumsum(self.distinct(min_count))))[:n]
         return total, total[1:] - short
 
-    def miss_counts(self):
+    def miss_counts(self) -> Ints:
         """Return the misses of every window k, as `occurrences.miss_counts`."""
         return self.uses - np.cumsum(self.gap_counts)
 
 
-def means(totals, n_rounds):
+def means(totals: tuple[Ints, Ints], n_rounds: int) -> tuple[Floats, Floats]:
     """Return the means of W(t, k) over t, as `occurrences.mean_sizes` does, out of their sums."""
     everywhere, full = totals
     k = np.arange(1, n_rounds + 1)

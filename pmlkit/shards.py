@@ -14,15 +14,27 @@ distances from each other (Fibonacci numbers) would be sampled together. ``seed`
 fraction.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.curve import MissRatioCurve
 from pmlkit.errors import UsageError
-from pmlkit.pageindex import PageIndex, ahead, arrays, grown
+from pmlkit.pageindex import PageIndex, arrays, grown, mapped
 from pmlkit.stack import LruStack
 from pmlkit.units import check_count
 
-__all__ = ["shards"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Bools, Floats, Gfns, Ints
+
+
+__all__ = ["sampled", "shards"]
 
 WHOLE = 1 << 32  # the hash's range
 CHUNK = 1 << 20  # uses that are hashed at once: few of them are handed on
@@ -30,7 +42,15 @@ GOLDEN_32 = 0x9E3779B9  # 2**32 / the golden ratio
 ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): tells the groups apart, as evenly
 
 
-def shards(gfns, rate=0.01, max_pages=None, adjust=True, groups=8, seed=0):
+def shards(
+    gfns: Gfns,
+    rate: float = 0.01,
+    max_pages: int | None = None,
+    adjust: bool = True,
+    groups: int = 8,
+    seed: int = 0,
+    min_pages: int = 0,
+) -> MissRatioCurve:
     """Estimate the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -41,8 +61,8 @@ def shards(gfns, rate=0.01, max_pages=None, adjust=True, groups=8, seed=0):
         The share R of the pages to look at; where `max_pages` is given, the share to begin with.
     max_pages : int, optional
         Look at no more pages: when there are, R is halved, and what does not belong to the sample
-        any more is left out of it. (The paper lets R fall by a page at a time; by halves, what was
-        counted before scales exactly, in a bounded number of parts.)
+        any more is left out of it. (The paper lets R fall by a page at a time; by halves, there
+        is a bounded number of parts that were counted at another rate.)
     adjust : bool
         Whether to use SHARDS-adj.
     groups : int
@@ -50,76 +70,95 @@ def shards(gfns, rate=0.01, max_pages=None, adjust=True, groups=8, seed=0):
         no band.
     seed : int
         Another one takes other pages.
+    min_pages : int
+        Begin with all pages, and let R fall by halves to `rate` only while this many are left:
+        1 % of a small guest is too few pages to say anything.
 
     Returns
     -------
     MissRatioCurve
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pmlkit.shards import shards
+    >>> curve = shards(np.arange(10_000) % 1000, rate=0.1, groups=0)
+    >>> curve.pages, curve.sampled_pages < 200
+    (1000, True)
     """
     if not 0 < rate <= 1:
         raise UsageError(f"a sampling rate of {rate} cannot be: give more than 0, up to 1")
-    if max_pages is not None:
-        check_count("max_pages", max_pages, "pages")
+    for name, pages in (("max_pages", max_pages), ("min_pages", min_pages or None)):
+        if pages is not None:
+            check_count(name, pages, "pages")
     if groups == 1 or groups < 0:
         raise UsageError(f"{groups} groups give no error band: give 2 or more, or 0 for no band")
-    sample = _Sample(rate, max_pages, groups, seed)
-    source = gfns if hasattr(gfns, "once") else _without_rounds(gfns)
-    for rounds, chosen in ahead(_chosen(sample, source)):
-        sample.use(rounds, chosen)
+    sample = _Sample(rate, max_pages, groups, seed, min_pages)
+    for chosen in _chosen(sample, _batches(gfns)):
+        sample.use(chosen)
     return sample.curve(adjust)
 
 
-def _without_rounds(gfns):
-    for array in arrays(gfns):
-        for start in range(0, len(array), CHUNK):
-            yield None, array[start : start + CHUNK]
+def _batches(gfns: Gfns):
+    """Yield the frames used, each use once where a use is several entries: all have to be known."""
+    if getattr(gfns, "once", False):
+        index = PageIndex()
+        yield from (index.frames[ids] for _, ids, _ in gfns.numbered(index))
+    elif hasattr(gfns, "numbered"):
+        yield from (some for _, some in gfns)
+    else:
+        for array in arrays(gfns):
+            yield from (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
 
 
-def _chosen(sample, source):
-    """Yield the uses of the sampled pages: their rounds (None without) and frames."""
-    from pmlkit.kernels_sample import sample as choose
-
-    once = getattr(source, "once", False)
-    places = np.empty(0, np.int64)
-    for rounds, gfns in source:
-        places = grown(places, len(gfns), 0)
-        hashing = np.uint64(GOLDEN_32), np.uint64(sample.offset), np.uint64(sample.limit)
-        at = places[: choose(gfns, *hashing, places)]
-        sample.counted(len(gfns))
-        yield (rounds[at] if once else None), gfns[at]
+def _chosen(sample: _Sample, batches) -> Iterator[tuple[None, NDArray[np.uint64]]]:
+    """Yield the frames used of the sampled pages, in order."""
+    for uses, gfns in mapped(lambda gfns: (len(gfns), sample.of_pages(gfns)), batches):
+        sample.all_uses += uses
+        yield gfns
 
 
 class _Sample:
     """The sampled pages, and the histograms of their stack distances."""
 
-    def __init__(self, rate, max_pages, groups, seed):
-        self.limit = max(round(rate * WHOLE), 1)
+    def __init__(self, rate: float, max_pages, groups: int, seed: int, min_pages) -> None:
+        self._least = max(round(rate * WHOLE), 1)
+        self.limit = WHOLE if min_pages else self._least
         self.offset = (seed + 1) * ROOT_32 % WHOLE  # or frame 0 would always be sampled
         self.all_uses = 0
-        self._raw = self._max = 0
-        self._max, self._groups = max_pages, groups
-        self._index, self._last = PageIndex(), np.empty(0, np.int32)
+        self._max, self._min, self._groups = max_pages, min_pages, groups
+        self._index = PageIndex()
         self._parts = [_Part() for _ in range(groups + 1)]
 
-    def counted(self, uses):
-        self.all_uses += uses
+    def of_pages(self, gfns: Gfns):
+        """Return the uses of the sampled pages (or of more of them, where R has fallen since)."""
+        from pmlkit.kernels_sample import sample
 
-    def use(self, rounds, gfns):
+        hashing = np.uint64(GOLDEN_32), np.uint64(self.offset), np.uint64(self.limit)
+        at = np.empty(len(gfns), np.int32)
+        return gfns[at[: sample(np.ascontiguousarray(gfns), *hashing, at)]]
+
+    def use(self, gfns: Gfns) -> None:
         """Take the sampled uses of a batch, in steps that cannot bring many new pages."""
-        step = max(self._max // 4, 1) if self._max else max(len(gfns), 1)
+        most = self._max or self._min
+        step = max(most // 4, 1) if most else max(len(gfns), 1)
         for start in range(0, len(gfns), step):
-            part = slice(start, start + step)
-            self._step(None if rounds is None else rounds[part], gfns[part])
-            while self._max and len(self._index) > self._max:
-                self._halve()
+            self._step(gfns[start : start + step])
+            while (limit := self._lower()) < self.limit:
+                self._shrink(limit)
 
-    def _step(self, rounds, gfns):
-        if self._max:
-            still = self._hash(gfns) < self.limit
-            rounds, gfns = None if rounds is None else rounds[still], gfns[still]
-        self._raw += len(gfns)
+    def _lower(self):
+        """Return the limit that the pages seen so far ask for."""
+        pages, half = len(self._index), max(self.limit // 2, 1)
+        if self._max and pages > self._max:
+            return half
+        lower = max(half, min(self._least, self.limit))
+        return lower if self._min and pages * (lower / self.limit) >= self._min else self.limit
+
+    def _step(self, gfns: Gfns) -> None:
+        if self._max or self._min:
+            gfns = gfns[self._hash(gfns) < self.limit]
         ids = self._index.ids(gfns)
-        if rounds is not None:
-            ids = self._once(rounds, ids)
         pages = len(self._index)
         self._parts[0].use(ids, pages)
         if self._groups:
@@ -127,53 +166,40 @@ class _Sample:
             for group, part in enumerate(self._parts[1:]):
                 part.use(ids[of_use == group], pages)
 
-    def _once(self, rounds, ids):
-        from pmlkit.kernels import once_a_round
-
-        self._last = grown(self._last, len(self._index), -1)
-        kept = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
-        count = once_a_round(ids, rounds.astype(np.int32), self._last, *kept)
-        return kept[0][:count]
-
-    def _hash(self, gfns):
+    def _hash(self, gfns: Gfns) -> NDArray[np.uint64]:
         return _mixed(gfns, GOLDEN_32, self.offset)
 
-    def _halve(self):
-        self.limit = max(self.limit // 2, 1)
-        self._raw /= 2
+    def _shrink(self, limit) -> None:
+        by = limit / self.limit
+        self.limit = limit
         kept = np.flatnonzero(self._hash(self._index.frames) < self.limit)
         renumbered = np.full(len(self._index), -1, np.int32)
         renumbered[kept] = np.arange(len(kept))
         frames, self._index = self._index.frames[kept], PageIndex()
         self._index.ids(frames)
-        self._last = self._last[kept] if len(self._last) else self._last
         for part in self._parts:
-            part.halve(renumbered)
+            part.shrink(renumbered, by)
 
-    def curve(self, adjust):
+    def curve(self, adjust: bool) -> MissRatioCurve:
         """Return the curve of the sample."""
-        rate = self.limit / WHOLE
-        expected = self.all_uses * rate / self._raw if self._raw else 1.0
-        whole = self._parts[0]
-        per_use = expected if adjust else 1.0
+        rate, whole = self.limit / WHOLE, self._parts[0]
+        uses = self.all_uses * rate if adjust else whole.uses
         distances = whole.largest()
         sizes = np.append(0, np.unique(np.ceil((np.arange(distances) + 1) / rate)).astype(np.int64))
-        ratio = whole.ratio(sizes, rate, per_use * whole.uses)
+        ratio = whole.ratio(sizes, rate, uses)
         low = high = None
         if self._groups:
-            low, high = self._band(ratio, sizes, rate, per_use)
+            low, high = self._band(ratio, sizes, rate, uses)
+        looked_at = whole.uses, len(self._index), rate
         pages = round(len(self._index) / rate)
-        uses = round(whole.uses * expected / rate)
-        return MissRatioCurve(
-            sizes, ratio, uses, pages, "shards", low, high, self._raw, len(self._index), rate
-        )
+        return MissRatioCurve(sizes, ratio, self.all_uses, pages, "shards", low, high, *looked_at)
 
-    def _band(self, ratio, sizes, rate, per_use):
+    def _band(self, ratio: Floats, sizes: Ints, rate: float, uses) -> tuple[Floats, Floats]:
         from scipy.special import stdtrit
 
-        share = per_use * self._parts[0].uses / self._groups
-        curves = [p.ratio(sizes, rate / self._groups, share) for p in self._parts[1:]]
-        error = np.std(curves, axis=0, ddof=1) / np.sqrt(self._groups)
+        each = rate / self._groups, uses / self._groups
+        curves = [part.ratio(sizes, *each) for part in self._parts[1:]]
+        error = np.std(curves, axis=0, ddof=1) / np.sqrt(self._groups) * np.sqrt(1 - rate)
         half = stdtrit(self._groups - 1, 0.975) * error  # Student's t: both sides, 95 %
         return np.clip(ratio - half, 0, 1), np.clip(ratio + half, 0, 1)
 
@@ -181,43 +207,61 @@ class _Sample:
 class _Part:
     """The stack of some sampled pages, and how often each distance occurred."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
-        self._before = []  # the counts of each rate before, the highest first
+        self._before = []  # (counts, how often the rate of now goes into theirs), the first first
         self.uses = 0
 
-    def use(self, ids, pages):
+    def use(self, ids: NDArray[np.int32], pages: int) -> None:
         from pmlkit.kernels_stack import histogram
 
         self._counts = grown(self._counts, pages, 0)
         histogram(self._stack.use(ids, pages), self._counts)
         self.uses += len(ids)
 
-    def halve(self, renumbered):
+    def shrink(self, renumbered, by) -> None:
         kept = renumbered[self._stack.order()]
         self._stack.reset(kept[kept >= 0])
-        self._before.append(self._counts)
+        self._before = [(c, times / by) for c, times in (*self._before, (self._counts, 1.0))]
         self._counts = np.zeros_like(self._counts)
-        self.uses /= 2
+        self.uses *= by
 
-    def largest(self):
+    def largest(self) -> int:
         """Return one more than the largest distance, as the sample of now would have it."""
-        ends = [np.flatnonzero(c).max(initial=-1) + 1 for c in (*self._before, self._counts)]
-        return max(-(-int(end) >> (len(self._before) - i)) for i, end in enumerate(ends))
+        every = (*self._before, (self._counts, 1.0))
+        ends = [(np.flatnonzero(counts).max(initial=-1) + 1) / times for counts, times in every]
+        return int(np.ceil(max(ends)))
 
-    def ratio(self, sizes, rate, uses):
+    def ratio(self, sizes: Ints, rate: float, uses: float) -> Floats:
         """Return the miss ratio at `sizes`; `uses` is how many the sample should have."""
         hits = np.zeros(len(sizes))
-        for older, counts in enumerate([self._counts, *self._before[::-1]]):
-            reach = np.concatenate(([0], np.cumsum(counts))) / 2.0**older
+        for counts, times in (*self._before, (self._counts, 1.0)):
+            reach = np.concatenate(([0], np.cumsum(counts))) / times
             # A page is hit if the pages above it, and itself, fit: (distance + 1) / rate pages.
-            inside = np.floor(sizes * (rate * 2.0**older) + 1e-9).astype(np.int64)
+            inside = np.floor(sizes * (rate * times) + 1e-9).astype(np.int64)
             hits += reach[np.minimum(inside, len(counts))]
         hits[sizes > 0] += uses - self.uses
         return np.clip(1 - hits / (uses or 1), 0, 1)
 
 
-def _mixed(gfns, multiplier, offset):
+def _mixed(gfns: Gfns, multiplier: int, offset: int) -> NDArray[np.uint64]:
     """Return the hash of frames, as `kernels_sample.sample` has it."""
     folded = gfns ^ (gfns >> np.uint64(32))
     return (folded * np.uint64(multiplier) + np.uint64(offset)) & np.uint64(WHOLE - 1)
+
+
+def sampled(gfns: Gfns, rate: float, seed: int = 0) -> Bools:
+    """Say of pages whether `shards` looks at them at this rate.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (pages,)
+    rate : float
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (pages,)
+    """
+    offset = (seed + 1) * ROOT_32 % WHOLE
+    return _mixed(np.asarray(gfns, np.uint64), GOLDEN_32, offset) < max(round(rate * WHOLE), 1)

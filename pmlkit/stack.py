@@ -5,14 +5,26 @@ A cache of c pages that evicts the least recently used one hits exactly the uses
 less than c (Mattson et al. 1970): one pass gives the miss ratio at every size.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.pageindex import PageIndex, grown, in_batches
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Gfns, Ints
+
+
 __all__ = ["LruStack", "stack_distances"]
 
-SEGMENT = 1 << 16
-LANES = 32
+SMALLEST = 1 << 18  # positions: fewer would be given anew too often
+ROW = 64  # bytes of counts that are changed together; a cache line
 
 
 class LruStack:
@@ -21,15 +33,15 @@ class LruStack:
     Pages are numbers (`pmlkit.pageindex`). Memory is about 50 bytes a page, whatever the uses.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last = np.empty(0, np.int32)
-        self._masks = _masks()
-        self._clear(SEGMENT)
+        self._masks = _masks(np.uint16), _masks(np.uint32)
+        self._clear(SMALLEST)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._state[1])
 
-    def use(self, ids, pages):
+    def use(self, ids: NDArray[np.int32], pages: int) -> NDArray[np.int32]:
         """Use pages, one after the other.
 
         Parameters
@@ -49,57 +61,64 @@ class LruStack:
         out = np.empty(len(ids), np.int32)
         done = 0
         while True:
-            done = advance(ids, done, self._last, *self._arrays, self._masks, out, self._state)
+            made = *self._counts, self._rows, self._masks, self._page_at, out, self._state
+            done = advance(ids, done, self._last, *made)
             if done == len(ids):
                 return out
             self._place(self.order())
 
-    def order(self):
+    def order(self) -> NDArray[np.int32]:
         """Return the pages, int32, the most recently used one at the end."""
         from pmlkit.kernels_stack import order
 
         pages = np.empty(len(self), np.int32)
-        order(self._bits, self._page_at, pages)
+        order(self._counts[0], self._page_at, int(self._state[0]), pages)
         return pages
 
-    def reset(self, pages):
+    def reset(self, pages: NDArray[np.int32]) -> None:
         """Let the stack be `pages` (int32, distinct, the most recently used one at the end)."""
         self._last = np.full(int(max(pages, default=-1)) + 1, -1, np.int32)
         self._place(pages)
 
-    def _place(self, pages):
+    def _place(self, pages: NDArray[np.int32]) -> None:
         from pmlkit.kernels_stack import place
 
         size = len(self._page_at)
         while size < 3 * len(pages):
             size *= 2
         self._clear(size)
-        place(pages, self._last, *self._arrays, self._state)
+        place(pages, self._last, *self._counts, self._page_at, self._state)
 
-    def _clear(self, size):
-        self._bits = _zeros(size // 64, np.uint64)
-        words = _zeros(size // 64, np.uint16)
-        nodes = _zeros(size // 2048, np.uint16)
-        tree = _zeros(size // SEGMENT + 1, np.int64)
-        self._page_at = _zeros(size, np.int32)
-        self._state = np.zeros(4, np.int64)
-        packed = words.view(np.uint64), nodes.view(np.uint64)
-        counts = words, packed[0], nodes, packed[1]
-        self._arrays = self._bits, *counts, tree, self._page_at
+    def _clear(self, size: int) -> None:
+        from pmlkit.kernels_stack import NODE, PART, WORD
 
-
-def _zeros(size, dtype):
-    array = np.empty(size, dtype)  # for which numpy asks for large pages, as it does not for zeros
-    array[:] = 0
-    return array
+        bits, words = _zeros(size >> WORD, np.uint64), _zeros(size >> WORD, np.uint16)
+        nodes, parts = _zeros(size >> NODE, np.uint16), -(-size >> PART)
+        segments = _zeros(parts * ROW // 4, np.uint32)
+        self._counts = bits, words, nodes, segments, np.zeros(parts, np.int64)
+        self._rows = tuple(counts.view(np.uint64) for counts in (words, nodes, segments))
+        self._page_at = np.empty(size, np.int32)
+        self._state = np.zeros(2, np.int64)
 
 
-def _masks():
-    """Return for each of 32 lanes a row with 1 in the lanes after it, as words of four lanes."""
-    return np.triu(np.ones((LANES, LANES), np.uint16), 1).view(np.uint64).reshape(-1)
+def _zeros(size: int, dtype: type[Any]) -> Array:
+    """Return zeros that begin with a cache line."""
+    wanted = size * np.dtype(dtype).itemsize
+    array = np.empty(wanted + ROW, np.uint8)
+    array[:] = 0  # and not np.zeros, for which numpy does not ask for large pages
+    offset = -array.ctypes.data % ROW
+    return array[offset : offset + wanted].view(dtype)
 
 
-def stack_distances(gfns):
+def _masks(dtype) -> NDArray[np.uint64]:
+    """Return for each lane of a row a row with 1 in the lanes after it, as 64-bit words."""
+    lanes = ROW // np.dtype(dtype).itemsize
+    masks = _zeros(lanes * lanes, dtype)
+    masks[:] = np.triu(np.ones((lanes, lanes), dtype), 1).reshape(-1)
+    return masks.view(np.uint64)
+
+
+def stack_distances(gfns: Gfns) -> Ints:
     """Return the stack distance of every use.
 
     Parameters

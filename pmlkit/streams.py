@@ -4,7 +4,10 @@
 `pmlkit.selection.select` gives the same uses at once, sorted by page.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +15,17 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind, parse_kinds
 from pmlkit.pageindex import grown, numbered
 from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.pageindex import PageIndex
+    from pmlkit.trace import Trace
+    from pmlkit.types import Ints
+
 
 __all__ = ["Stream", "stream", "time_ns"]
 
@@ -49,11 +63,11 @@ class Stream:
     expand: bool = False
     of_frames: tuple = (0, 1)
 
-    def share(self, part, parts):
+    def share(self, part: int, parts: int) -> Stream:
         """Return the uses of one of `parts` shares of the frames, which take turns."""
         return replace(self, of_frames=(part, parts))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
         part, parts = self.of_frames
         for rounds, gfns in self._batches():
             if parts > 1:
@@ -61,7 +75,7 @@ class Stream:
                 rounds, gfns = rounds[mine], gfns[mine]
             yield rounds, gfns
 
-    def _batches(self):
+    def _batches(self) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
         if self.expand:
             yield self._expanded()
             return
@@ -69,7 +83,7 @@ class Stream:
             rounds, gfns = (column.to_numpy() for column in batch.columns)
             yield rounds.astype(np.int64) - self.first, gfns
 
-    def _expanded(self):
+    def _expanded(self) -> tuple[Ints, NDArray[np.uint64]]:
         """Expand page tables of the whole selection: their snapshots are read at once."""
         from pmlkit.pagetables import expand
 
@@ -81,13 +95,13 @@ class Stream:
         rounds, gfns = expand(self.trace, rounds, gfns, **where)
         return rounds - self.first, gfns
 
-    def numbered(self, index=None):
+    def numbered(self, index: PageIndex | None = None) -> Iterator[Any]:
         """Iterate over (rounds, ids, pages), as `pageindex.numbered`, each use once if it must."""
         batches = numbered(self, index)
         return _once(batches) if self.once else batches
 
 
-def _once(batches):
+def _once(batches: Iterator[Any]) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
     from pmlkit.kernels import once_a_round
 
     last = np.empty(0, np.int32)
@@ -98,7 +112,14 @@ def _once(batches):
         yield kept[1][:count], kept[0][:count], pages
 
 
-def stream(trace, kinds="rwx", start=None, end=None, region=None, page_tables="drop"):
+def stream(
+    trace: Trace,
+    kinds: str | int = "rwx",
+    start: str | None = None,
+    end: str | None = None,
+    region: str | None = None,
+    page_tables: str = "drop",
+) -> Stream:
     """Select uses of a trace; the parameters are described in `pmlkit.selection`.
 
     Returns
@@ -114,7 +135,7 @@ def stream(trace, kinds="rwx", start=None, end=None, region=None, page_tables="d
     return Stream(trace, which, first, stop - first, _bounds(trace)[first : stop + 1], once, expand)
 
 
-def _mask(trace, kinds, page_tables):
+def _mask(trace: Trace, kinds: str | int, page_tables: str) -> Kind:
     if page_tables not in PAGE_TABLES:
         raise UsageError(f"page_tables is {page_tables!r}: say drop, keep or expand")
     if page_tables == "expand" and trace.meta.kind != "pml":
@@ -128,13 +149,13 @@ def _mask(trace, kinds, page_tables):
     return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
 
 
-def _bounds(trace):
+def _bounds(trace: Trace) -> Ints:
     """Return the times between rounds, int64, shape (n_rounds + 1,)."""
     rounds = trace.rounds
     edges = rounds["t_start_ns"].to_numpy()[:1], rounds["t_end_ns"].to_numpy()
     return np.concatenate(edges).astype(np.int64)
 
 
-def time_ns(time):
+def time_ns(time: str | None) -> int | None:
     """Return a time as nanoseconds: text is read, None stays None."""
     return parse_duration_ns(time) if isinstance(time, str) else time

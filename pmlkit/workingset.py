@@ -10,6 +10,10 @@ errors that those raise, are described in `pmlkit.selection`. A window that is n
 trace's resolution is a `ResolutionError`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -21,6 +25,14 @@ from pmlkit.selection import region_names, rounds_in_ns, select, window_rounds, 
 from pmlkit.sizes import means, sizes
 from pmlkit.streams import stream
 from pmlkit.units import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+
 
 __all__ = [
     "Plateau",
@@ -37,7 +49,9 @@ __all__ = [
 ]
 
 
-def estimate(trace, window="1s", step=None, min_count=1, **selection):
+def estimate(
+    trace: Trace, window: str = "1s", step: str | None = None, min_count: int = 1, **selection: str
+) -> pd.DataFrame:
     """Return the working set over time, one row per window.
 
     Parameters
@@ -60,6 +74,17 @@ def estimate(trace, window="1s", step=None, min_count=1, **selection):
         for the first of the sliding windows and for a last tumbling one that the end cuts short;
         rounds vary where the clock is the host's), ``phase`` (at the window's end), and a column
         ``region:NAME`` of pages per region of the trace.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import workingset
+    >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))  # writes 300 pages, and 1500 more in a phase
+    >>> table = workingset.estimate(trace, window="1s")
+    >>> table[["region:hot", "region:cold"]].max().tolist()
+    [300, 1500]
+    >>> bool((table["bytes"] == 4096 * table["pages"]).all())
+    True
     """
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
@@ -80,7 +105,7 @@ def estimate(trace, window="1s", step=None, min_count=1, **selection):
     return pd.DataFrame({**table, **dict(regions)})
 
 
-def sweep(trace, windows, **selection):
+def sweep(trace: Trace, windows: Iterable[str], **selection: str) -> pd.DataFrame:
     """Return the working set at the end of every round for several windows T, in one pass.
 
     Parameters
@@ -111,7 +136,7 @@ def sweep(trace, windows, **selection):
     )
 
 
-def turnover(trace, window="1s", **selection):
+def turnover(trace: Trace, window: str = "1s", **selection: str) -> pd.DataFrame:
     """Return how the working set changes from one window to the next.
 
     Parameters
@@ -132,14 +157,14 @@ def turnover(trace, window="1s", **selection):
     k = window_rounds(trace, window)
     source = stream(trace, **selection)
     _, ends = windows(source.n_rounds, k, k)
-    found = onepass.turnover(source.numbered(), source.n_rounds, k)
+    found = onepass.turnover(source, source.n_rounds, k)
     names = ("pages", "came", "stayed", "left")
     return pd.DataFrame(
         {"t_ns": source.t_ns[ends]} | {name: getattr(found, name) for name in names}
     )
 
 
-def curve(trace, **selection):
+def curve(trace: Trace, **selection: str) -> pd.DataFrame:
     """Return Denning's curve: the mean of W(T) and its derivative at every T that the trace has.
 
     Parameters
@@ -160,6 +185,16 @@ def curve(trace, **selection):
     -----
     Denning and Schwartz (1972) show that the derivative equals the missing rate. In a finite trace
     it is less by the pages whose last use is within T of the end, over the rounds.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import workingset
+    >>> curve = workingset.curve(pmlkit.open(pmlkit.bundled("hotcold")))
+    >>> curve["rounds"].head(3).tolist()
+    [1, 2, 3]
+    >>> bool(curve["pages"].is_monotonic_increasing)  # a longer window holds no fewer pages
+    True
     """
     source = stream(trace, **selection)
     found = Reuse(source.numbered(), source.n_rounds)
@@ -182,7 +217,9 @@ def curve(trace, **selection):
     )
 
 
-def surface(trace, windows, min_counts, **selection):
+def surface(
+    trace: Trace, windows: Iterable[str], min_counts: Sequence[int], **selection: Any
+) -> pd.DataFrame:
     """Return the mean working set over windows T and thresholds m.
 
     Parameters
@@ -212,7 +249,7 @@ def surface(trace, windows, min_counts, **selection):
     return table.assign(bytes=table["pages"] * trace.meta.domain["page_size"])
 
 
-def reuse(trace, **selection):
+def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return the re-use histogram: how long after a page's use its next one came.
 
     Parameters
@@ -235,7 +272,7 @@ def reuse(trace, **selection):
     return pd.DataFrame({"gap_rounds": gap, "gap_ns": gap_ns, "uses": uses})
 
 
-def uses_per_page(trace, **selection):
+def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return how many pages were used how often: a DataFrame of ``uses`` and ``pages``."""
     source = stream(trace, **selection)
     uses = Reuse(source.numbered(), source.n_rounds, ()).uses_of_pages
@@ -243,7 +280,7 @@ def uses_per_page(trace, **selection):
     return pd.DataFrame({"uses": times, "pages": pages})
 
 
-def occurrences(trace, **selection):
+def occurrences(trace: Trace, **selection: Any) -> Occurrences:
     """Return the selected uses, sorted by page, for the kernels of `pmlkit.occurrences`.
 
     Parameters

@@ -71,6 +71,15 @@ def test_distances_equal_those_of_the_tree_over_many_renumberings(pages):
     np.testing.assert_array_equal(missratio.stack_distances(gfns), classical(gfns))
 
 
+def test_distances_among_so_many_pages_that_positions_take_several_parts():
+    """More than 2**20 positions: what goes in one part is taken from the counts of all later."""
+    rng = np.random.default_rng(1)
+    pages = 400_000
+    gfns = np.concatenate([np.arange(pages), rng.integers(0, pages, 1_400_000)])
+    gfns[900_000::3] = gfns[900_000::3] % 1000
+    np.testing.assert_array_equal(missratio.stack_distances(gfns), classical(gfns))
+
+
 def test_a_loop_over_more_pages_than_a_segment_has_positions():
     gfns = np.tile(np.arange(70_001), 4)
     distances = missratio.stack_distances(gfns)
@@ -194,9 +203,24 @@ def test_a_sample_of_fixed_size_stays_below_it():
     np.testing.assert_allclose(room.at(truth.sizes_pages), truth.miss_ratio)
 
 
-@given(references, st.integers(1, 6), st.integers(1, 4))
-def test_any_sample_is_a_curve(gfns, most, groups):
-    sampled = missratio.shards(gfns, rate=0.9, max_pages=most, groups=groups + 1)
+def test_a_sample_of_no_fewer_pages_is_all_of_a_few_and_a_share_of_many():
+    few = skewed(pages=900)
+    truth, sampled = missratio.exact(few), missratio.shards(few, min_pages=1000)
+    np.testing.assert_allclose(sampled.at(truth.sizes_pages), truth.miss_ratio)
+    np.testing.assert_array_equal(sampled.low, sampled.high)  # nothing was left to chance
+    assert sampled.rate == 1
+    many = skewed()
+    truth, sampled = missratio.exact(many), missratio.shards(many, rate=0.1, min_pages=1000)
+    assert 0.1 < sampled.rate < 0.5 and 1000 <= sampled.sampled_pages < 2000
+    assert missratio.mean_absolute_error(sampled, truth) < 0.02
+    enough = missratio.shards(many, rate=0.1, min_pages=300)
+    assert enough.rate == pytest.approx(0.1)
+    assert missratio.mean_absolute_error(enough, truth) < 0.02
+
+
+@given(references, st.integers(1, 6), st.integers(0, 6), st.integers(1, 4))
+def test_any_sample_is_a_curve(gfns, most, least, groups):
+    sampled = missratio.shards(gfns, 0.9, max_pages=most, groups=groups + 1, min_pages=least)
     assert ((sampled.miss_ratio >= 0) & (sampled.miss_ratio <= 1)).all()
     assert (np.diff(sampled.miss_ratio) <= 1e-12).all()
     assert (sampled.low <= sampled.miss_ratio).all() and (sampled.high <= 1).all()
@@ -270,6 +294,7 @@ def test_over_time_the_caches_live_on(trace):
         (lambda t: missratio.of_trace(t, "exact", rate=0.1), "no rate"),
         (lambda t: missratio.of_trace(t, "shards", rate=0.0), "more than 0"),
         (lambda t: missratio.of_trace(t, "shards", max_pages=0), "1 or more"),
+        (lambda t: missratio.of_trace(t, "shards", min_pages=-1), "1 or more"),
         (lambda t: missratio.of_trace(t, "shards", groups=1), "2 or more"),
         (lambda t: missratio.of_trace(t).pages_for(2), "0 to 1"),
     ],

@@ -11,7 +11,7 @@ from test_occurrences import HUGE, logs, sliding_oracle, thresholds, window_orac
 
 from pmlkit import occurrences, onepass, reuse
 from pmlkit.errors import UsageError
-from pmlkit.pageindex import PageIndex, ahead, in_batches, numbered
+from pmlkit.pageindex import PageIndex, ahead, in_batches, mapped, numbered
 
 
 def arrays(log):
@@ -47,7 +47,9 @@ def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
     assert found.left.tolist() == [
         len(before - s) for s, before in zip(sets, [set(), *sets], strict=False)
     ]
-    streamed = onepass.turnover(batches(log), log[2], k)
+    rounds, gfns, n = arrays(log)
+    parts = [slice(i, i + 7) for i in range(0, len(rounds), 7)]
+    streamed = onepass.turnover(((rounds[part], gfns[part]) for part in parts), n, k)
     assert streamed.pages.tolist() == found.pages.tolist()
     assert streamed.stayed.tolist() == found.stayed.tolist()
 
@@ -60,6 +62,24 @@ def test_all_thresholds_at_once_equal_the_oracle(log, k, most):
         inside = Counter(g for r, g in zip(rounds, gfns, strict=True) if start <= r < start + k)
         expected.append([sum(c >= m for c in inside.values()) for m in range(1, most + 1)])
     assert onepass.thresholds(*arrays(log), k, most).tolist() == expected
+
+
+def test_thresholds_of_more_windows_than_fit_beside_the_counts(monkeypatch):
+    rng = np.random.default_rng(3)
+    rounds, gfns = np.sort(rng.integers(0, 500, 5000)), rng.integers(0, 9, 5000)
+    expected = onepass.thresholds(rounds, gfns, 500, 1, 3)
+    monkeypatch.setattr(onepass, "CELL_BITS", 6)  # 15 windows at once beside counts up to 3
+    np.testing.assert_array_equal(onepass.thresholds(rounds, gfns, 500, 1, 3), expected)
+
+
+@given(logs(), windows)
+def test_windows_end_where_they_should(log, k):
+    from pmlkit.kernels_window import window_ends
+
+    rounds, _, n = arrays(log)
+    ends = np.empty(-(-n // k), np.int64)
+    window_ends(rounds.astype(np.uint32), k, ends)
+    assert ends.tolist() == np.searchsorted(rounds, np.arange(1, len(ends) + 1) * k).tolist()
 
 
 def test_two_workers_see_what_one_sees(monkeypatch):
@@ -100,6 +120,13 @@ def test_sliding_equals_the_oracle_for_all_and_for_marked_pages(log, k, m):
         pairs = [(r, g) for r, g in zip(log[0], log[1], strict=True) if test(g)]
         of_these = [r for r, _ in pairs], [g for _, g in pairs], n
         assert found[row] == sliding_oracle(of_these, k, m)
+    source = list(numbered([(rounds, gfns)], again := PageIndex()))
+
+    def low_bits(first, pages):
+        return again.frames[first:pages] % np.uint64(4)
+
+    one = onepass.sliding(source, n, 1, 1, low_bits, 2)
+    np.testing.assert_array_equal(onepass.by_round(source, n, low_bits, 2), one)
 
 
 @given(logs())
@@ -115,6 +142,10 @@ def test_the_histograms_equal_those_of_the_sorted_kernels(log):
     earlier, later = occurrences.gaps(occ)
     expected = np.bincount(later - earlier, t_ns[1:][later] - t_ns[1:][earlier], log[2] + 1)
     assert found.gap_ns.tolist() == expected.tolist()
+    alone = reuse.Reuse(batches(log), log[2])
+    assert alone.gap_counts.tolist() == found.gap_counts.tolist() and alone.uses == found.uses
+    assert not alone.gap_ns.any()
+    np.testing.assert_array_equal(alone.totals()[1], found.totals()[1])
     for m in (1, 2, 3):
         for ours, theirs in zip(
             reuse.means(found.totals(m), log[2]), occurrences.mean_sizes(occ, m), strict=True
@@ -175,6 +206,18 @@ def test_who_stops_asking_stops_the_producer():
     iterator.close()
     count = len(made)
     assert len(made) == count
+
+
+def test_what_threads_did_comes_in_order_and_fails_where_it_is_asked_for():
+    assert list(mapped(lambda i: i * i, range(100))) == [i * i for i in range(100)]
+    got = []
+    with pytest.raises(ZeroDivisionError):
+        got.extend(mapped(lambda i: 1 // (3 - i), range(100)))
+    taken = []
+    iterator = mapped(str, iter(lambda: taken.append(1) or len(taken), 0))
+    assert [next(iterator), next(iterator)] == ["1", "2"]
+    iterator.close()
+    assert len(taken) < 20
 
 
 def test_batches_are_views_of_all():

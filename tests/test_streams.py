@@ -41,6 +41,7 @@ def groups_read(monkeypatch):
 ANALYSES = (
     workingset.estimate,
     workingset.curve,
+    workingset.surface,
     workingset.sweep,
     workingset.turnover,
     missratio.of_trace,
@@ -49,7 +50,7 @@ ANALYSES = (
 
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_a_range_of_time_reads_its_row_groups_only(trace, groups_read, analysis):
-    windows = {"curve": [], "of_trace": [], "sweep": [["10ms"]]}
+    windows = {"curve": [], "of_trace": [], "sweep": [["10ms"]], "surface": [["10ms"], [1, 2]]}
     words = windows.get(analysis.__name__, ["10ms"])
     analysis(trace, *words, start="100ms", end="140ms")
     assert set(groups_read) == {5, 6}  # 4 rounds of 8 entries

@@ -11,8 +11,10 @@ import importlib
 import json
 import os
 import platform
+import sys
 import time
 from dataclasses import asdict, replace
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,8 @@ from tests.bench import timing
 from tests.bench.goals import GOALS, verdicts
 
 OUT = Path("results/bench")
-MODULES = ("startup", "distinct", "missratio", "store", "collection", "scaling", "recorder")
+MODULES = ("startup", "distinct", "missratio", "store", "explorer", "collection", "scaling")
+MODULES += ("recorder",)
 SCALES = {"quick": timing.QUICK, "full": timing.FULL, None: timing.DEFAULT}
 
 
@@ -36,9 +39,10 @@ def main():
         ratios |= {key: round(value, 4) for key, value in found.items()}
         seconds[name] = round(time.monotonic() - started, 1)
         _show(f"{name} ({seconds[name]} s)", rows[name])
-    verdict = verdicts(ratios)
+        verdict = verdicts(ratios)
+        _write(scale, ratios, rows, seconds, verdict)  # what there is, if the next one is stopped
     _show("goals", verdict)
-    _write(scale, ratios, rows, seconds, verdict)
+    _draw(verdict)
 
 
 def _arguments():
@@ -51,22 +55,27 @@ def _arguments():
 
 
 def _show(title, rows):
-    """Print rows; those of one table may have different columns."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in columns))
-    Console().print(table)
+    """Print rows, those that follow each other with the same columns as one table."""
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    for columns, some in groupby(rows, key=tuple):
+        table = Table(*columns, title=title)
+        for row in some:
+            table.add_row(*(str(value) for value in row.values()))
+        console.print(table)
 
 
 def _write(scale, ratios, rows, seconds, verdict):
+    OUT.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": platform.machine(), "cores": os.cpu_count(), "scale": asdict(scale)}
+    facts["load"] = os.getloadavg()  # of which this run is a part
+    found = {**facts, **ratios, "goals": verdict, "seconds": seconds, "rows": rows}
+    (OUT / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _draw(verdict):
     from pmlkit import figures
     from tests.bench.figure import goals_figure
 
-    OUT.mkdir(parents=True, exist_ok=True)
-    facts = {"machine": platform.machine(), "cores": os.cpu_count(), "scale": asdict(scale)}
-    found = {**facts, **ratios, "goals": verdict, "seconds": seconds, "rows": rows}
-    (OUT / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
     if any(row["measured"] is not None for row in verdict):
         figures.save(goals_figure(verdict), OUT / "bench")
     print(

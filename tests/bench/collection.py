@@ -16,11 +16,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 _TURN = 8192 * 512  # entries that are made and drained at a time
 _FILL = """
-import ctypes, json, resource, sys, time
+import ctypes, json, sys, time
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames
 from pmlkit.xen.job import Job
 from pmlkit.xen.patched import Patched
+from tests.bench.timing import peak_mib
 path, turns = sys.argv[1], int(sys.argv[2])
 made = ctypes.CDLL("libxenpml.so.1")
 wall = cpu = 0.0
@@ -38,17 +39,18 @@ with Patched(Job(pml={"slots": 4096}), 5) as source:
         source.finish(writer)
         writer.append(frames.Frame.END, frames.pack_json(complete=True))
 n = turns * 8192 * 512
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = peak_mib()
 print(json.dumps({"entries": n, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak}))
 """
 _INGEST = """
-import json, resource, sys, time
+import json, sys, time
 import pmlkit.sources.xen_ingest
 from pmlkit.ingest import ingest
+from tests.bench.timing import peak_mib
 start, used = time.perf_counter(), time.process_time()
 trace = ingest(sys.argv[1], sys.argv[2])
 wall, cpu = time.perf_counter() - start, time.process_time() - used
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = peak_mib()
 print(json.dumps({"entries": trace.meta.entries, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak,
                   "bytes_per_entry": trace.bytes_per_entry}))
 """

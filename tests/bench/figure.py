@@ -30,7 +30,9 @@ def goals_figure(rows):
     places = range(len(table))
     axes.barh(places, table["reached"] - 1, left=1, color=colors, height=0.6)
     for place, row in zip(places, table.to_dict("records"), strict=True):
-        text = f"{row['measured']:.3g} ({row['bound']})"
+        value = row["measured"]
+        text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        text = f"{text} ({row['bound']})"
         axes.annotate(text, (max(row["reached"], 1), place), (3, 0), textcoords="offset points",
                       va="center", fontsize=6)  # fmt: skip
     axes.axvline(1, color=COLORS["black"], lw=0.8)

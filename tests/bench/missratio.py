@@ -38,10 +38,9 @@ def measure(scale):
     errors = [_errors(name) for name in _traces()]
     ratios["shards_mae"] = max(row["SHARDS 1 %"] for row in errors)
     ratios["shards_mae_fixed_size"] = max(row[f"SHARDS {FIXED}"] for row in errors)
+    ratios["shards_mae_min_pages"] = max(row[f"SHARDS 1 %, {FIXED} or more"] for row in errors)
     ratios["aet_mae"] = max(row["AET"] for row in errors)
-    rows += [{"what": "mean absolute error", "who": f"{row['trace']}: {method}", "error": value}
-             for row in errors for method, value in row.items() if method != "trace"]  # fmt: skip
-    return ratios, rows
+    return ratios, rows + errors
 
 
 def _turns(scale, gfns):
@@ -109,7 +108,10 @@ def _errors(named):
     curves = {
         "SHARDS 1 %": missratio.of_trace(trace, "shards", rate=0.01, groups=0),
         f"SHARDS {FIXED}": missratio.of_trace(trace, "shards", rate=1.0, max_pages=FIXED, groups=0),
+        f"SHARDS 1 %, {FIXED} or more": missratio.of_trace(
+            trace, "shards", rate=0.01, groups=0, min_pages=FIXED
+        ),
         "AET": missratio.of_trace(trace, "aet"),
     }
     errors = {n: round(missratio.mean_absolute_error(c, truth), 5) for n, c in curves.items()}
-    return {"trace": f"{name} ({truth.pages:,} pages)", **errors}
+    return {"mean absolute error": name, "pages": truth.pages, **errors}
