@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the figures' axes have in common: time, sizes, phases, labels beside the lines."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from pmlkit.units import parse_duration_ns
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Floats
+
+
 __all__ = [
     "address_unit",
     "label_ends",
     "mark_phases",
+    "name_points",
     "panel_letter",
     "plain_log",
     "say_empty",
@@ -18,7 +32,7 @@ __all__ = [
 ]
 
 
-def plain_log(axis):
+def plain_log(axis) -> None:
     """Label a logarithmic axis with plain numbers (0.1, 1, 10), with 2 and 5 where it is short."""
     low, high = axis.get_view_interval()
     short = low > 0 and high / low < 200
@@ -31,13 +45,13 @@ def plain_log(axis):
     axis.set_tick_params(which="minor", label1On=False)
 
 
-def say_empty(axes, text):
+def say_empty(axes: Axes, text: str) -> None:
     """Say within the axes that there is nothing to draw (a logarithmic axis needs something)."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#6E6E6E")
 
 
-def panel_letter(axes, letter):
+def panel_letter(axes: Axes, letter: str) -> None:
     """Mark a panel, (a), (b), outside its upper left corner."""
     axes.set_title(f"({letter})", loc="left")
 
@@ -50,20 +64,20 @@ def address_unit(size_bytes):
     return (1 << 30, "GiB") if size_bytes >= 8 << 30 else (1 << 20, "MiB")
 
 
-def time_limits(trace, start, end):
+def time_limits(trace: Trace, start: str | None, end: int | str | None) -> tuple[int, int]:
     """Read `start` and `end` ("2s", nanoseconds or None) of a trace as nanoseconds."""
     start_ns = parse_duration_ns(start) if isinstance(start, str) else start
     end_ns = parse_duration_ns(end) if isinstance(end, str) else end
     return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
 
 
-def seconds_axis(axes, start_ns, end_ns):
+def seconds_axis(axes: Axes, start_ns: int, end_ns: int) -> None:
     """Make x the time in seconds."""
     axes.set_xlim(start_ns / 1e9, max(end_ns, start_ns + 1) / 1e9)
     axes.set_xlabel("guest time (s)")
 
 
-def mark_phases(axes, trace, shade=False, labels=True):
+def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = True) -> None:
     """Mark where the trace's phases start, and name them above the axes.
 
     Parameters
@@ -91,7 +105,7 @@ def mark_phases(axes, trace, shade=False, labels=True):
         _label_phases(axes, list(phases["name"]), edges)
 
 
-def _label_phases(axes, names, edges):
+def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     low, high = axes.get_xlim()
     inches = axes.figure.get_size_inches()[0] * 0.76  # what labels leave of the width, about
     centres = (edges[:-1] + edges[1:]) / 2
@@ -107,18 +121,18 @@ def _label_phases(axes, names, edges):
         _above(axes, centres[index], names[index], ha="left", rotation=35, rotation_mode="anchor")
 
 
-def _text_inches(text, points=6.5):
+def _text_inches(text: str, points: float = 6.5) -> float:
     return (len(text) * 0.56 + 0.8) * points / 72
 
 
-def _above(axes, x, text, **kwargs):
+def _above(axes: Axes, x: float, text: str, **kwargs: str) -> None:
     axes.text(
         x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
         va="bottom", clip_on=False, **kwargs,
     )  # fmt: skip
 
 
-def _spaced(centres, widths, distance):
+def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
     """Choose indices, the widest first, so that no two centres are closer than `distance`."""
     chosen = []
     for index in np.argsort(-widths, kind="stable"):
@@ -127,7 +141,7 @@ def _spaced(centres, widths, distance):
     return sorted(chosen)
 
 
-def label_ends(axes, ends):
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, dict[str, str | tuple[()]]]]) -> None:
     """Write each line's name beside its right end, with a sample of the line, without overlaps.
 
     Parameters
@@ -150,7 +164,7 @@ def label_ends(axes, ends):
         )  # fmt: skip
 
 
-def _spread(wanted, height):
+def _spread(wanted: Floats, height: Floats) -> Floats:
     """Move labels apart, as little as it takes, within 0 to 1; in the order of `wanted`."""
     order = np.argsort(wanted, kind="stable")
     placed = np.clip(wanted, 0, 1)[order]
@@ -164,3 +178,70 @@ def _spread(wanted, height):
     result = np.empty_like(placed)
     result[order] = placed
     return result
+
+
+def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
+    """Write names beside points, each at the nearest place where it covers nothing.
+
+    Parameters
+    ----------
+    axes : Axes
+        With its scales and limits set.
+    x, y : array of float, shape (points,)
+    names : sequence of str, shape (points,)
+    size : float
+        Of the letters, points.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()
+    scale = 72 / figure.dpi
+    spots = axes.transData.transform(np.c_[x, y]) * scale
+    frame = axes.get_window_extent().extents * scale
+    taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in spots]
+    for index in np.argsort(-spots[:, 0]):  # on the right there is the least room
+        width, height = 0.65 * size * len(names[index]), 1.35 * size
+        boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
+        shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
+        taken.append(box)
+        far = np.hypot(*shift) > 8
+        axes.annotate(
+            names[index], (x[index], y[index]),
+            ((box[0] + box[2]) / 2 - spots[index, 0], (box[1] + box[3]) / 2 - spots[index, 1]),
+            textcoords="offset points", fontsize=size, ha="center", va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": "#6E6E6E", "shrinkB": 2}
+            if far else None,
+        )  # fmt: skip
+
+
+# Where a name may stand, by points to the right and up from its point; the nearest first.
+_SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
+    (round(r * np.cos(a), 1), round(r * np.sin(a), 1))
+    for r in (6, 10, 15, 21, 28, 36, 45, 55, 66)
+    for a in np.arange(0, 2 * np.pi, np.pi / 8)
+]
+
+
+def _moved(
+    spot: Floats, shift: tuple[float, float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Return the box of a name that is shifted: its nearer edge, or its middle, lies there."""
+    right, up = shift
+    left = spot[0] + right - (width if right < -1 else 0 if right > 1 else width / 2)
+    low = spot[1] + up - height / 2
+    return left, low, left + width, low + height
+
+
+def _cost(
+    shift: tuple[float, float],
+    box: tuple[float, float, float, float],
+    taken: Sequence[tuple[float, float, float, float]],
+    frame: Floats,
+) -> float:
+    """Rate a place: what it covers counts most, then how far away it is."""
+    left, low, right, high = box
+    covered = sum(
+        max(min(right, r) - max(left, a), 0) * max(min(high, t) - max(low, b), 0)
+        for a, b, r, t in taken
+    )
+    outside = left < frame[0] or right > frame[2] or low < frame[1] or high > frame[3]
+    return 1e6 * outside + 1e3 * covered + np.hypot(*shift)

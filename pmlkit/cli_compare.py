@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``pmlkit compare``: techniques on recorded VMs, one table."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click import IntRange
 
 from pmlkit.cli_options import as_json, example, option, output
 from pmlkit.errors import TraceNotFound, UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _EXAMPLES = example(
     "pmlkit compare data/redis.trace --window 1s",
@@ -32,7 +39,9 @@ _EXAMPLES = example(
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
 @output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
 @as_json
-def compare(traces, list_them, published, record, output, jobs, as_json, **how):
+def compare(
+    traces, list_them: bool, published, record, output: str, jobs: int, as_json: bool, **how: Any
+):
     """Score every technique on recorded VMs by the same yardstick.
 
     Each TRACE is an access trace, or the name of a bundled one; an EXPERIMENT.yaml names several.
@@ -52,7 +61,7 @@ def compare(traces, list_them, published, record, output, jobs, as_json, **how):
         _compare(paths, plan, jobs, into, as_json)
 
 
-def _compare(paths, plan, jobs, folder, as_json):
+def _compare(paths, plan, jobs: int, folder: Path, as_json: bool) -> None:
     from pmlkit import compare as batch
     from pmlkit import compare_tables, report, report_compare
 
@@ -65,11 +74,11 @@ def _compare(paths, plan, jobs, folder, as_json):
         click.echo(json.dumps(batch.as_dict(found), indent=2))
     else:
         for title, sheet in compare_tables.sheets(found).items():
-            report_compare.sheet(sheet, title)
+            report_compare.sheet(compare_tables.narrow(sheet), title)
         click.echo(f"\n{found.caption}.")
 
 
-def _steps(paths, plan, jobs):
+def _steps(paths, plan, jobs: int):
     return len(paths) * (len(plan.names) if jobs == 1 or len(paths) == 1 else 1)
 
 
@@ -92,7 +101,7 @@ def _resolve(traces, given, record):
     return paths, dict(_plan(point, given) for point in points)
 
 
-def _path(name, made_by, record):
+def _path(name: str, made_by, record):
     """Find a trace; make it if it is not there, and that was asked for."""
     from pmlkit.compare import located
 
@@ -119,7 +128,7 @@ def _plan(point, given):
     return str(told.get("window", "1s")), compare.plan(**told)
 
 
-def _published(paths, folder, as_json):
+def _published(paths, folder: Path, as_json: bool) -> None:
     from pmlkit import report, report_compare
     from pmlkit.tables import table
     from pmlkit.techniques import published
@@ -136,7 +145,7 @@ def _published(paths, folder, as_json):
             click.echo(f"- {sentence}")
 
 
-def _list(as_json):
+def _list(as_json: bool):
     from pmlkit.techniques import TECHNIQUES
 
     facts = {

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """All techniques on recorded VMs, scored by one yardstick: the batch, and its tables."""
 
+from __future__ import annotations
+
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,6 +17,14 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale
 from pmlkit.units import format_ns, parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
 
@@ -42,7 +53,7 @@ class Plan:
     scale: object = "auto"
     seeds: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parse_duration_ns(self.window)
         for name in self.techniques:
             techniques.make(name)
@@ -54,7 +65,7 @@ class Plan:
         return self.techniques or tuple(techniques.TECHNIQUES)
 
 
-def plan(window="1s", techniques="all", scale="auto", seeds=5):
+def plan(window: str = "1s", techniques: str = "all", scale: str = "auto", seeds: int = 5) -> Plan:
     """Make a plan of what people write.
 
     Parameters
@@ -115,7 +126,7 @@ class Comparison:
         return list(dict.fromkeys(self.scores["trace"]))
 
     @property
-    def caption(self):
+    def caption(self) -> str:
         """Say what the numbers are, time scale included."""
         window_ns = parse_duration_ns(self.plan.window)
         scale = time_scale(self.plan.scale, window_ns)
@@ -129,7 +140,9 @@ class Comparison:
 _PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
-def compare(traces, plan=None, jobs=1, progress=None):
+def compare(
+    traces, plan: Plan | None = None, jobs: int = 1, progress: Callable[..., Any] | None = None
+) -> Comparison:
     """Run every technique on every trace.
 
     Parameters
@@ -153,6 +166,13 @@ def compare(traces, plan=None, jobs=1, progress=None):
     PmlkitError
         If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
         is no error: the row says so.
+
+    Examples
+    --------
+    >>> from pmlkit import compare
+    >>> found = compare.compare(["hotcold"], compare.plan("1s", "pml,idle-pages", seeds=1))
+    >>> found.scores[["trace", "technique"]].values.tolist()
+    [['hotcold', 'pml'], ['hotcold', 'idle-pages']]
     """
     plan = plan or Plan()
     paths = [located(trace) for trace in traces]
@@ -167,7 +187,7 @@ def compare(traces, plan=None, jobs=1, progress=None):
     return Comparison(plan, **tables)
 
 
-def located(trace):
+def located(trace: Trace):
     """Return the path of a trace: a bundled one's name, or a path (else from the repository)."""
     if trace in pmlkit.bundled():
         return pmlkit.bundled(trace)
@@ -175,7 +195,7 @@ def located(trace):
     return path if path.exists() or not (REPOSITORY / path).exists() else REPOSITORY / path
 
 
-def _pool(paths, plan, jobs, progress):
+def _pool(paths, plan, jobs: int, progress):
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn")) as pool:
         waiting = {pool.submit(_one, path, plan): path for path in paths}
@@ -186,7 +206,7 @@ def _pool(paths, plan, jobs, progress):
         return [future.result() for future in waiting]
 
 
-def _one(path, plan, progress=None):
+def _one(path: PathLike, plan, progress=None):
     recorded = techniques.Recorded.of(pmlkit.open(path))
     true = scores.truth(recorded, parse_duration_ns(plan.window))
     found = {name: [] for name in _PARTS}
@@ -241,7 +261,7 @@ def _score(runs, true):
     }
 
 
-def _keep(found, name, runs, true):
+def _keep(found, name: str, runs, true) -> None:
     from pmlkit.techniques.costs import COSTS
 
     for run in runs:
@@ -256,7 +276,7 @@ def _keep(found, name, runs, true):
     found["events"].append(pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]))
 
 
-def _joined(trace, parts):
+def _joined(trace: Trace, parts):
     # Empty parts say nothing of types, and pandas would let them change those of the others.
     filled = [part for part in parts if len(part)] or parts[:1]
     joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
@@ -264,7 +284,7 @@ def _joined(trace, parts):
     return joined
 
 
-def pareto(found):
+def pareto(found: pd.DataFrame) -> pd.DataFrame:
     """Return the techniques that no other beats in both error and overhead.
 
     Parameters

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of a comparison, as LaTeX, HTML and CSV; and what the costs are made of."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -9,12 +12,18 @@ from pmlkit.style_mpl import write_files
 from pmlkit.tables import cell, table
 from pmlkit.techniques.costs import COSTS
 
-__all__ = ["cost_table", "html", "overview", "save", "save_tables", "sheets", "shown"]
+if TYPE_CHECKING:
+    from pmlkit.compare import Comparison
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
+
+__all__ = ["cost_table", "html", "narrow", "overview", "save", "save_tables", "sheets", "shown"]
 
 _PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
-def shown(comparison, trace):
+def shown(comparison, trace: Trace):
     """Return the scores of one trace as a table for people: percent, windows, yes and no."""
     rows = comparison.scores[comparison.scores["trace"] == trace]
     percent = {"bias %": "bias", "MAE %": "mae", "MAPE %": "mape", "± %": "mape_ci", "p95 %": "p95"}
@@ -29,13 +38,20 @@ def shown(comparison, trace):
     return told.reset_index(drop=True)
 
 
-def overview(comparison, column="mape"):
+def overview(comparison, column: str = "mape"):
     """Return one score as techniques against traces, in percent, with the mean over traces."""
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
     wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))
-    wide["mean"] = wide.mean(axis=1)
+    told = wide.copy()
+    wide["mean"], wide["median"] = told.mean(axis=1), told.median(axis=1)
     return wide.reset_index().rename(columns={"title": "technique"})
+
+
+def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
+    """Leave out the single recordings of an overview that is wider than a terminal."""
+    wide = "median" in sheet and len(sheet.columns) > most
+    return sheet[["technique", "mean", "median"]] if wide else sheet
 
 
 def sheets(comparison):
@@ -47,11 +63,11 @@ def sheets(comparison):
     return made | {trace: shown(comparison, trace) for trace in comparison.traces}
 
 
-def _column(rows, name):
+def _column(rows: pd.DataFrame, name: str):
     return pd.to_numeric(rows[name]) if name in rows else pd.Series(float("nan"), rows.index)
 
 
-def save(comparison, folder):
+def save(comparison: Comparison, folder: PathLike) -> list[Path]:
     """Write the tables (LaTeX, HTML, CSV) and the figures of a comparison.
 
     Parameters
@@ -72,7 +88,7 @@ def save(comparison, folder):
     return written
 
 
-def save_tables(comparison, folder):
+def save_tables(comparison, folder: Path):
     """Write the tables alone; parameters and return value as of `save`."""
     folder, written = Path(folder), []
     for name in _PARTS:
@@ -93,7 +109,7 @@ def cost_table():
     return pd.DataFrame(rows, columns=["event", "what", "ns", "source"])
 
 
-def html(made, caption):
+def html(made, caption: str) -> str:
     """Return a page of tables.
 
     Parameters

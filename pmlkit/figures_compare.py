@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of a comparison: estimates over time, error against overhead, responses to a step."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
-from pmlkit.axes_mpl import plain_log, say_empty
+from pmlkit import figures_overview
+from pmlkit.axes_mpl import name_points, plain_log, say_empty
 from pmlkit.compare import pareto
 from pmlkit.style_mpl import COLORS, new_figure, save, styled
 from pmlkit.techniques.scores import WITHIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from pmlkit.trace import Trace
+
 
 __all__ = ["all_of", "error_against_overhead", "over_time", "save", "step_response"]
 
@@ -22,6 +35,7 @@ ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
 def all_of(comparison):
     """Yield the figures and the names of their files, one at a time: they are large."""
     if len(comparison.traces) > 1:
+        yield "overview", figures_overview.errors(comparison)
         yield "pareto", error_against_overhead(comparison)
     for trace in comparison.traces:
         yield f"time-{trace}", over_time(comparison, trace)
@@ -30,7 +44,7 @@ def all_of(comparison):
 
 
 @styled
-def over_time(comparison, trace, columns=2):
+def over_time(comparison, trace: Trace, columns: int = 2):
     """Draw what each technique says over time, against the truth.
 
     Parameters
@@ -49,30 +63,37 @@ def over_time(comparison, trace, columns=2):
     across = PANELS_ACROSS if columns == 2 else 2
     down = max(-(-len(names) // across), 1)
     figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": told, "truth": truth})
-    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(down, across, sharex=True, squeeze=False)
     top = max(truth["pages"].max() / 256, 1 / 256) * TOP
     for axes, name in zip(grid.flat, names, strict=False):
         _panel(axes, truth, told[told["technique"] == name], _title(comparison, name), top)
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    grid[0, 0].set_ylim(0, top)
+    for axes in grid[:, 1:].flat:
+        if axes.get_ylim()[1] == top:
+            axes.tick_params(axis="y", labelleft=False)
     figure.supxlabel("guest time (s)", fontsize=7.5)
     figure.supylabel("memory (MiB)", fontsize=7.5)
     figure.caption = (
         f"{trace}: what each technique says (line; all seeds of those that draw random numbers) "
         f"against W(t, T) with T = {comparison.plan.window} (grey). The axis ends at {TOP:g} times "
-        "the largest W; a triangle marks estimates above."
+        "the largest W, and a triangle marks estimates above; an axis in red is a panel's own: its "
+        "technique is above most of the time."
     )
     return figure
 
 
-def _panel(axes, truth, told, title, top):
+def _panel(axes: Axes, truth, told, title, top) -> None:
     thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
     axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
     for _, run in told.groupby("seed"):
         run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
         axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", color=COLORS["blue"], lw=0.7)
-    if (told["pages"] / 256 > top).any():
+    axes.set_ylim(0, top)
+    if told["pages"].median() / 256 > top:
+        axes.set_ylim(0, told["pages"].max() / 256 * 1.1)
+        axes.tick_params(axis="y", colors=COLORS["vermilion"], labelsize=6)
+    elif (told["pages"] / 256 > top).any():
         axes.plot(
             [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
         )
@@ -82,14 +103,14 @@ def _panel(axes, truth, told, title, top):
 
 
 @styled
-def error_against_overhead(comparison, trace=None, columns=1):
+def error_against_overhead(comparison, trace: Trace | None = None, columns: int = 1):
     """Draw error against overhead, with the front that no technique beats in both.
 
     Parameters
     ----------
     comparison : pmlkit.compare.Comparison
     trace : str, optional
-        One trace; without it the means over all of them.
+        One trace; without it the medians over those on which a technique has an estimate.
     columns : {1, 2}
 
     Returns
@@ -112,14 +133,15 @@ def error_against_overhead(comparison, trace=None, columns=1):
         chosen = found["active"] == active
         axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
-    axes.set_xlim(x.min() / 2, x.max() * 6)
+    axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
-    _name_points(axes, x, y, found["technique"])
     axes.set_xlabel("overhead (% of guest time)")
     axes.set_ylabel("error, MAPE (%)")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
-    of = trace or f"mean of {len(comparison.traces)} recordings"
+    name_points(axes, x.to_numpy(), y.to_numpy(), found["technique"])
+    several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
+    of = trace or several
     figure.caption = (
         f"{of}: error against overhead (events times the cost model), T = "
         f"{comparison.plan.window}. Squares change the VM's memory to find out; the line joins the "
@@ -128,37 +150,13 @@ def error_against_overhead(comparison, trace=None, columns=1):
     return figure
 
 
-def _points(comparison, trace):
+def _points(comparison, trace: Trace):
     rows = comparison.scores if trace is None else _of(comparison.scores, trace)
     if "mape" not in rows:
         return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
     grouped = rows.groupby("technique", sort=False)
-    found = grouped.agg({"active": "first", "overhead": "mean", "mape": "mean"}).reset_index()
+    found = grouped.agg({"active": "first", "overhead": "median", "mape": "median"}).reset_index()
     return found.dropna(subset=["mape"]).reset_index(drop=True)
-
-
-def _name_points(axes, x, y, names):
-    """Write the names beside their points, moved apart where two would overlap."""
-    figure = axes.figure
-    figure.canvas.draw()
-    to_points = 72 / figure.dpi
-    spots = axes.transData.transform(np.c_[x, y]) * to_points
-    taken = []
-    for index in np.argsort(spots[:, 1]):
-        px, py = spots[index]
-        width, high = len(names[index]) * 3.1, py - 2.5
-        while any(
-            abs(high - t) < 6.2 and px < right + 4 and left < px + width + 4
-            for left, right, t in taken
-        ):
-            high += 1.0
-        taken.append((px, px + width, high))
-        axes.annotate(
-            names[index], (x[index], y[index]), (4, high - py), textcoords="offset points",
-            fontsize=5.5, va="bottom",
-            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": COLORS["grey"]}
-            if high - py > 5 else None,
-        )  # fmt: skip
 
 
 BEFORE, AFTER = 1, 6  # windows shown around a step
@@ -166,7 +164,7 @@ _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
 
 
 @styled
-def step_response(comparison, trace, columns=2):
+def step_response(comparison, trace: Trace, columns: int = 2):
     """Draw how each technique follows the largest step up and the largest step down.
 
     Parameters
@@ -203,7 +201,7 @@ def step_response(comparison, trace, columns=2):
     return figure
 
 
-def _responses(axes, comparison, steps, told, names, which):
+def _responses(axes: Axes, comparison, steps, told, names: Sequence[str], which) -> None:
     size = (steps["after"] - steps["before"]).abs()
     step = steps.loc[size.idxmax()]
     from pmlkit.techniques.scores import at
@@ -232,10 +230,10 @@ def _responses(axes, comparison, steps, told, names, which):
     axes.set_xlabel("windows T since the step")
 
 
-def _of(table, trace):
+def _of(table: pd.DataFrame, trace: Trace):
     return table[table["trace"] == trace].reset_index(drop=True)
 
 
-def _title(comparison, name):
+def _title(comparison, name: str):
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
     return titles[name]

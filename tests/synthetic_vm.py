@@ -34,6 +34,8 @@ def make(sets, written=None, phases=(), guest=True, disk=False):
         accesses=accesses,
         writes=writes,
         log=writes,
+        entries=accesses,
+        leaves=writes,
         guest=_guest(n, len(np.unique(accesses.gfn))) if guest else None,
         disk=_disk(n) if disk else None,
         phases=tuple(phases),

@@ -7,6 +7,7 @@ from factories import make_trace as write_trace
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pmlkit import axes_mpl
 from pmlkit.trace import Trace
@@ -58,3 +59,19 @@ def test_phases_are_shaded_or_marked(tmp_path):
     assert (band.get_x(), band.get_width()) == pytest.approx((0, 0.03))
     assert {line.get_xdata()[0] for line in marked.lines} == {0.03}
     assert [text.get_text() for text in marked.texts] == ["a", "b"]
+
+
+def test_names_of_points_that_crowd_cover_neither_each_other_nor_the_points():
+    figure = Figure(figsize=(4, 3), dpi=100)
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    x, y = 0.5 + rng.normal(0, 0.04, (2, 12))
+    axes.plot(x, y, "o", ms=3)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes_mpl.name_points(axes, x, y, [f"technique-{i}" for i in range(12)])
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their lines
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+        inside = axes.transData.transform(np.c_[x, y])
+        assert not box.count_contains(inside)

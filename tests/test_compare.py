@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pmlkit import cli, compare, compare_tables, figures_compare
+import pmlkit
+from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.techniques import TECHNIQUES, published
@@ -145,9 +146,26 @@ def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace)
     other = make_trace("other.trace", rounds=30, guest=True).path
     found = compare.compare([stepping.path, other], compare.plan("50ms", FAST, seeds=1))
     wide = compare_tables.overview(found)
-    assert list(wide.columns) == ["technique", "stepping", "other", "mean"]
+    assert list(wide.columns) == ["technique", "stepping", "other", "mean", "median"]
     assert wide["mean"][0] == pytest.approx((wide["stepping"][0] + wide["other"][0]) / 2)
-    assert figures_compare.error_against_overhead(found).caption.startswith("mean of 2 recordings")
+    assert figures_compare.error_against_overhead(found).caption.startswith("median of 2 record")
+
+
+def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
+    wide = pd.DataFrame(columns=["technique", *map(str, range(20)), "mean", "median"])
+    assert list(compare_tables.narrow(wide).columns) == ["technique", "mean", "median"]
+    few = wide[["technique", "1", "mean", "median"]]
+    assert compare_tables.narrow(few) is few
+
+
+def test_the_picture_of_a_batch_sorts_by_median_and_says_who_is_silent(found, stepping):
+    figure = figures_overview.errors(found)
+    axes = figure.get_axes()[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[-1] == "Geiger" and len(names) == 5
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["median", "stepping"]
+    mae = found.scores.set_index("title")["mae"].sort_values()
+    assert names[:4] == mae.index[:4].tolist()
 
 
 def test_figures_of_silence(make_trace):
@@ -240,8 +258,19 @@ def test_the_experiments_name_workloads_that_there_are(name):
     known = {workload.name for workload in list_workloads()}
     for trace, made_by, _ in experiment.runs[0].traces:
         stem = Path(trace).name.removesuffix(".trace")
-        assert stem in known
+        assert stem in known or trace in pmlkit.bundled()
         assert not made_by or made_by.startswith(f"pmlkit record {stem} ")
+
+
+def test_the_batch_has_every_workload_that_can_be_recorded():
+    from pathlib import Path
+
+    from pmlkit.batch_schema import load
+    from pmlkit.sources.workload import list_workloads
+
+    experiment = load(Path(compare.REPOSITORY) / "experiments" / "compare.yaml")
+    named = {Path(trace).name.removesuffix(".trace") for trace, _, _ in experiment.runs[0].traces}
+    assert {workload.name for workload in list_workloads()} <= named
 
 
 # The published experiment

@@ -13,6 +13,7 @@ view        what a technique sees of it: the channels that it declared, up to no
 channels    the channels: PML log, references, accessed flags, traps, content, disk, guest, memory
 costs       what the events cost that a look causes, and where the constants come from
 memory      a guest of changing size: a replay of the accesses
+limits      how far that is off, against guests that had too little memory
 runs        running a technique, with several seeds where it draws random numbers
 scores      the yardstick: errors against W(t, T), windows until a step is followed, overhead
 published   the rrww/rwrw/wwrr experiment of Bitchebe et al., theirs and ours
@@ -20,6 +21,10 @@ pml, plateau, page_tables, prl, vtmm, vmware, idle_pages, damon, dirty_rate, int
 self_ballooning, zballoond, mpa, exclusive_cache, geiger, badis
             the techniques; curves has the ghost lists that two of them share
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.techniques.badis import Badis
@@ -30,7 +35,7 @@ from pmlkit.techniques.geiger import Geiger
 from pmlkit.techniques.idle_pages import IdlePages
 from pmlkit.techniques.intermittent import Intermittent
 from pmlkit.techniques.mpa import Mpa
-from pmlkit.techniques.page_tables import PmlPageTables
+from pmlkit.techniques.page_tables import PmlEntries, PmlPageTables
 from pmlkit.techniques.plateau import PmlPlateau, PrlPlateau
 from pmlkit.techniques.pml import Pml, PmlThreshold
 from pmlkit.techniques.prl import Prl
@@ -42,6 +47,10 @@ from pmlkit.techniques.vmware import Vmware
 from pmlkit.techniques.vtmm import Vtmm
 from pmlkit.techniques.zballoond import Zballoond
 
+if TYPE_CHECKING:
+    from typing import Any
+
+
 __all__ = ["TECHNIQUES", "Need", "Recorded", "Run", "Technique", "make", "run"]
 
 TECHNIQUES = {
@@ -51,6 +60,7 @@ TECHNIQUES = {
         PmlThreshold,
         PmlPlateau,
         PmlPageTables,
+        PmlEntries,
         Prl,
         PrlPlateau,
         Vtmm,
@@ -71,7 +81,7 @@ TECHNIQUES = {
 }
 
 
-def make(name, **parameters):
+def make(name: str, **parameters: Any):
     """Make a technique by its name, with other parameters than its defaults.
 
     Raises

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Badis: the right one of several techniques at the right time."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.geiger import Geiger, Inference
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.vmware import Vmware
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["Badis"]
 
@@ -19,7 +26,9 @@ class Badis(Technique):
     VMware's estimate cannot exceed the memory that there is, Geiger's cannot fall below it: the one
     can shrink a VM and the other grow it. Badis takes Geiger's word when it has one, because only
     then are there evictions, and VMware's otherwise. What else the paper's Badis decides (how a
-    hypervisor packs VMs) is no estimate.
+    hypervisor packs VMs) is no estimate. Of the paper (Working Set Size Estimation Techniques in
+    Virtualized Environments: One Size Does not Fit All, Proc. ACM Meas. Anal. Comput. Syst. 2(1))
+    the abstract and the findings could be read, not the rule by which Badis switches: that is ours.
 
     Attributes
     ----------
@@ -35,7 +44,7 @@ class Badis(Technique):
     shrink: Vmware = field(default_factory=Vmware)
     grow: Geiger = field(default_factory=Geiger)
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         guess = Inference()
         for pages in self.shrink.estimates(view):
             lacking = self.grow.estimate(guess, view)

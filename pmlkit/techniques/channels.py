@@ -5,10 +5,26 @@ A channel is made by a function of the recording, the clock and the view's `char
 `Channel`: its functions, nothing else.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from pmlkit.errors import NeedsError
 from pmlkit.sources.pml_log import pml_log
 from pmlkit.techniques.protocol import Need
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.techniques.memory import Counters
+    from pmlkit.techniques.recorded import Recorded, Uses
+    from pmlkit.types import Bools, Ints
+
 
 __all__ = ["HOW", "MISSING", "OPEN", "Channel", "Clock"]
 
@@ -21,17 +37,17 @@ class Channel:
 
     __slots__ = ("__dict__",)
 
-    def __init__(self, **functions):
+    def __init__(self, **functions: Callable[..., Any]) -> None:
         self.__dict__.update(functions)
 
 
 class Clock:
     """The present: a round of the recording, which only moves on."""
 
-    def __init__(self, t_ns):
+    def __init__(self, t_ns: Ints) -> None:
         now, ends = [0], t_ns[1:] - t_ns[0]
 
-        def wait(due_ns):
+        def wait(due_ns: int) -> int:
             """Let time pass until a round ends at `due_ns` or later; None if none does."""
             if len(ends) == 0 or due_ns > ends[-1]:
                 return None
@@ -41,11 +57,11 @@ class Clock:
         self.wait, self.rounds = wait, lambda: now[0]
 
 
-def _log(uses, clock, charge):
+def _log(uses: Uses, clock: Clock, charge: Callable[..., Any]) -> Channel:
     """Give the entries of a log of first uses, which is re-armed when asked to."""
     since = [0]
 
-    def drain(rearm="round", buffer_entries=BUFFER):
+    def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Ints:
         """End a round: return what was logged since the last one, in order, and arm all again.
 
         Parameters
@@ -69,19 +85,19 @@ def _log(uses, clock, charge):
     return Channel(drain=drain)
 
 
-def _pml(recorded, clock, charge, _):
+def _pml(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     return _log(recorded.log, clock, charge)
 
 
-def _references(recorded, clock, charge, _):
+def _references(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     return _log(recorded.accesses, clock, charge)
 
 
-def _latest(uses, clock, size):
+def _latest(uses: Uses, clock: Clock, size: int) -> Callable[..., Any]:
     """Return a function that says of frames in which round they were last used, or -1."""
     last, seen = np.full(size, -1, np.int32), [0]
 
-    def ask(frames):
+    def ask(frames: Ints) -> NDArray[np.int32]:
         stop = clock.rounds()
         if stop > seen[0]:
             # Of a frame's uses the last one stays: they are assigned in order.
@@ -92,10 +108,10 @@ def _latest(uses, clock, size):
     return ask
 
 
-def _dirty(recorded, clock, charge, _):
+def _dirty(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     since = [0]
 
-    def collect():
+    def collect() -> Ints:
         """Return the pages written since the last call, and write-protect all memory again."""
         first, since[0] = since[0], clock.rounds()
         pages = np.unique(recorded.writes.between(first, since[0]))
@@ -105,10 +121,10 @@ def _dirty(recorded, clock, charge, _):
     return Channel(collect=collect)
 
 
-def _tables(recorded, clock, charge, _):
+def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     since, size = [0], recorded.size
 
-    def mapped():
+    def mapped() -> tuple[Ints, bool]:
         """Return the frames that the page tables logged since the last call map, and arm all again.
 
         Where the trace has no snapshots of tables a stand-in answers: see
@@ -126,19 +142,46 @@ def _tables(recorded, clock, charge, _):
         frames = recorded.mapped if real else recorded.accesses
         frames = np.unique(frames.between(first, since[0]))
         tables = np.unique(frames // TABLE_FRAMES)
+        if real and recorded.leaves is not None:
+            tables = np.unique(recorded.leaves.between(first, since[0]))
         charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
         if not real:
             frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()
         return frames[frames < size], real
 
-    return Channel(mapped=mapped)
+    def entries() -> Ints:
+        """Return the pages written, and the programs' ones whose entries have the accessed flag.
+
+        Of the tables that were logged since the last call; all is armed again.
+
+        Returns
+        -------
+        ndarray of int64
+            Frames, each once.
+
+        Raises
+        ------
+        NeedsError
+            If the trace has no snapshots of tables.
+        """
+        if recorded.entries is None:
+            raise NeedsError(recorded.name, "snapshots of page tables", _SNAPSHOTS)
+        first, since[0] = since[0], clock.rounds()
+        frames = np.unique(recorded.entries.between(first, since[0]))
+        logged = recorded.log.between(first, since[0])
+        tables = np.unique(recorded.leaves.between(first, since[0]))
+        charge(pml_exits=(len(logged) + len(tables)) // BUFFER, rounds=1)
+        charge(log_entries=len(logged) + len(tables), entries_read=TABLE_FRAMES * len(tables))
+        return frames
+
+    return Channel(mapped=mapped, entries=entries)
 
 
-def _accessed(recorded, clock, charge, _):
+def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
     cleared = np.zeros(size, np.int32)
 
-    def harvest(frames=None):
+    def harvest(frames: Ints | None = None) -> Bools:
         """Read the accessed flags of frames, and clear them.
 
         Parameters
@@ -160,17 +203,17 @@ def _accessed(recorded, clock, charge, _):
     return Channel(harvest=harvest)
 
 
-def _traps(recorded, clock, charge, _):
+def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
     since, counted = np.full(size, np.iinfo(np.int32).max, np.int32), np.zeros(size, bool)
 
-    def protect(frames):
+    def protect(frames: Ints) -> None:
         """Make frames inaccessible; the first access to each faults, and frees it again."""
         caught(frames)  # what they did until now costs what it costs
         since[frames] = clock.rounds()
         counted[frames] = False
 
-    def caught(frames):
+    def caught(frames: Ints) -> Bools:
         """Say of frames whether they faulted since they were protected (ndarray of bool)."""
         hit = latest(frames) >= since[frames]
         charge(faults=np.count_nonzero(hit & ~counted[frames]))
@@ -180,10 +223,10 @@ def _traps(recorded, clock, charge, _):
     return Channel(protect=protect, caught=caught)
 
 
-def _content(recorded, clock, charge, _):
+def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     latest = _latest(recorded.writes, clock, recorded.size)
 
-    def digest(frames):
+    def digest(frames: Ints) -> NDArray[np.int32]:
         """Hash frames: equal numbers for equal content. A write is taken to change it."""
         frames = np.asarray(frames, np.int64)
         charge(pages_hashed=len(frames))
@@ -192,13 +235,13 @@ def _content(recorded, clock, charge, _):
     return Channel(digest=digest)
 
 
-def _guest(recorded, clock, charge, _):
+def _guest(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     table = recorded.guest
     if table is None or len(table) == 0:
         return None
     times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
 
-    def ask():
+    def ask() -> dict[str, int]:
         """Return the guest's latest sample (dict of the trace's columns), None before the first."""
         now = clock.wait(0)
         index = int(np.searchsorted(times, now, "right")) - 1
@@ -208,7 +251,7 @@ def _guest(recorded, clock, charge, _):
     return Channel(ask=ask)
 
 
-def _disk(recorded, clock, charge, _):
+def _disk(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
     table = recorded.disk
     if table is None:
         return None
@@ -216,7 +259,7 @@ def _disk(recorded, clock, charge, _):
     columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
     done = [0]
 
-    def requests():
+    def requests() -> tuple[Ints, Ints, Bools]:
         """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
         first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))
         charge(disk_requests=done[0] - first)
@@ -225,30 +268,30 @@ def _disk(recorded, clock, charge, _):
     return Channel(requests=requests)
 
 
-def _memory(recorded, clock, charge, model):
+def _memory(recorded: Recorded, clock: Clock, charge: Callable[..., Any], model) -> Channel:
     from pmlkit.techniques.memory import Guest, MemoryModel
 
     if recorded.guest is None or len(recorded.guest) == 0:
         return None
     guest = Guest(recorded, model or MemoryModel())
 
-    def resize(pages):
+    def resize(pages: float) -> None:
         """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
         guest.advance(clock.rounds())
         charge(balloon_pages=abs(guest.resize(pages)), hypercalls=1)
 
-    def limit():
+    def limit() -> int:
         """Return the memory that the guest has now, pages."""
         return guest.limit
 
-    def counters():
+    def counters() -> Counters:
         """Ask the guest for its own counters: a `pmlkit.techniques.memory.Counters`."""
         guest.advance(clock.rounds())
         told = guest.counters()
         charge(hypercalls=1, swap_ins=told.new_swap_ins, swap_outs=told.new_swap_outs)
         return told
 
-    def evictions():
+    def evictions() -> tuple[Ints, Bools]:
         """Return the frames that it evicted and took back since the last call, in order.
 
         The hypervisor keeps what is evicted: each is a copy in its memory, and nobody has to wait
@@ -281,6 +324,7 @@ OPEN = {
     Need.GUEST: _guest,
     Need.MEMORY: _memory,
 }
+_SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
 _SAMPLES = "samples of the guest's own view"
 MISSING = {Need.DISK: "disk requests", Need.GUEST: _SAMPLES, Need.MEMORY: _SAMPLES}
 _RECORD = "record it with `pmlkit record`, whose guests report them"

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ghost lists: pages that were evicted, and how much memory would have kept them."""
 
+from __future__ import annotations
+
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.types import Bools, Ints
+
 
 __all__ = ["GhostList"]
 
@@ -21,15 +30,15 @@ class GhostList:
         Pages are numbered below it; it grows as it has to.
     """
 
-    def __init__(self, size=1 << 16):
+    def __init__(self, size: int = 1 << 16) -> None:
         self._at = np.zeros(size, np.int64)  # of each page, from 1; 0: not gone
         self._tree = np.zeros(1 << 12, np.int64)
         self._used = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(np.count_nonzero(self._at))
 
-    def follow(self, pages, back):
+    def follow(self, pages: Ints | Sequence[int], back: Bools | Sequence[bool]) -> Ints:
         """Take in evictions and reloads in their order.
 
         Parameters
@@ -50,7 +59,7 @@ class GhostList:
         self._used = _compiled()(pages, back, self._at, self._tree, self._used, found)
         return found
 
-    def _make_room(self, more, size):
+    def _make_room(self, more: int, size: int) -> None:
         if size > len(self._at):
             self._at = np.append(self._at, np.zeros(max(size, 2 * len(self._at)), np.int64))
         if self._used + more < len(self._tree):
@@ -63,7 +72,7 @@ class GhostList:
         self._tree = np.clip(self._used - (index - low), 0, low)
 
 
-def _follow(pages, back, at, tree, used, found):
+def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, found: Ints) -> int:
     """Do it page by page; returns the positions in use. Plain loops: numba compiles them."""
     size = len(tree)
     for i in range(len(pages)):

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's three ways to calculate a dirty rate, read as a working set: what is written within T."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["DirtyBitmap", "DirtyRing", "DirtySampling"]
 
@@ -34,7 +41,7 @@ class DirtySampling(Technique):
     per_gib: int = 512
     least: int = 128
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         gib = view.memory_pages / (1 << 18)
         count = min(max(round(self.per_gib * gib), self.least), view.memory_pages)
         sample = view.random.integers(0, view.memory_pages, count)
@@ -55,7 +62,7 @@ class DirtyBitmap(Technique):
     source = _SOURCE
     needs = frozenset({Need.DIRTY})
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         for _ in view.every(view.window_ns):
             view.report(len(view.dirty.collect()))
 
@@ -78,6 +85,6 @@ class DirtyRing(Technique):
     needs = frozenset({Need.PML})
     entries: int = 4096
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         for _ in view.every(view.window_ns):
             view.report(len(view.pml.drain(rearm="flush", buffer_entries=self.entries)))

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hypervisor's exclusive cache: it takes over part of the VM's memory, and sees its misses."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.techniques.curves import GhostList
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["ExclusiveCache"]
 
@@ -41,7 +48,7 @@ class ExclusiveCache(Technique):
     tolerated: float = 0.05
     step: float = 0.1
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         view.memory.resize(self.share * view.memory_pages)
         cache = GhostList(view.memory_pages)
         for _ in view.every(view.published(self.interval)):

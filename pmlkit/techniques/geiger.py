@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geiger: evictions inferred from disk requests; what is missing, from what comes back."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.curves import GhostList
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+    from pmlkit.types import Bools, Ints
+
 
 __all__ = ["Geiger", "Inference"]
 
@@ -24,9 +32,14 @@ class Geiger(Technique):
     reloads of the last interval. Without evictions it says nothing: the VM has enough, and how
     much too much is not to be seen.
 
-    Geiger also sees frames re-used for new anonymous memory (page faults, page-table updates):
-    that is not recorded. A swapped-out page is written before its frame is re-used, and here it is
-    taken to be gone when written: without that most evictions of a swapping guest went unseen.
+    The published Geiger sat in Xen 2.0.7 under paravirtual guests, where every page fault and every
+    update of a page table passes the hypervisor: by these it also sees frames that are re-used for
+    new anonymous memory, and copies on write. Under nested paging a hypervisor sees neither, and
+    the recorder's guests run so: this one has the disk requests only. Instead, a page that is
+    written to the disk is taken to be gone when written (a guest that swaps writes it before it
+    re-uses the frame): without that most evictions went unseen; with it, in the bundled recording
+    `pressure`, 98 % of what is read from swap had been seen to go. What Geiger does about blocks
+    that files free, and about journals, has no use with a bare swap disk.
 
     Attributes
     ----------
@@ -45,12 +58,12 @@ class Geiger(Technique):
     tolerated: float = 0.05
     least: int = 16
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         guess = Inference()
         for _ in view.every(view.published(self.interval)):
             view.report(self.estimate(guess, view))
 
-    def estimate(self, guess, view):
+    def estimate(self, guess: Inference, view: View) -> float:
         """Take in the requests since the last call; return pages, NaN if nothing can be said."""
         distances = np.sort(guess.take(*view.disk.requests()))
         if len(distances) < self.least:
@@ -68,11 +81,11 @@ class Inference:
         How many were inferred.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.evictions = self.reloads = 0
         self._ghosts, self._place, self._frame = GhostList(), {}, {}
 
-    def take(self, sector, gfn, write):
+    def take(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
         """Follow requests: arrays of sectors, frames, and whether each is a write.
 
         Returns

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accessed-flag scanning: kstaled, idle page tracking; ages, and cold after T."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["IdlePages"]
 
@@ -32,11 +39,12 @@ class IdlePages(Technique):
     scans: int = 2
     oldest: int = 255
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         age = np.full(view.memory_pages, self.oldest, np.uint8)
-        for turn, _ in enumerate(view.every(view.parts(self.scans)), start=1):
+        period, scans = view.parts(self.scans)
+        for turn, _ in enumerate(view.every(period), start=1):
             touched = view.accessed.harvest()[: view.memory_pages]
             age = np.where(touched, 0, np.minimum(age, self.oldest - 1) + 1).astype(np.uint8)
             histogram = np.bincount(age, minlength=self.oldest + 1)
-            if turn >= self.scans:
-                view.report(histogram[: self.scans].sum())
+            if turn >= scans:
+                view.report(histogram[:scans].sum())

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """MPA ballooning: how much a guest keeps depends on the pressure."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["Mpa"]
 
@@ -15,8 +22,10 @@ class Mpa(Technique):
     Three regimes. Low pressure: what all guests use fits; each gets that, and a cushion, so that a
     sudden demand finds room. Mild: programs' own pages fit, but not the page cache with them; the
     cache is cut. Heavy: not even those fit, and the guest has to swap. A guest that reads pages
-    again gets as many at once. Of the paper only the abstract could be read: the formulas are ours,
-    and the host is one whose memory for this guest is a share of what the guest has booked.
+    again gets as many at once. Of the paper (doi 10.1145/2818950.2818967) the abstract could be
+    read, no more: memory is dealt out by the pressure's regime, sudden demands are met ahead, and
+    neither hardware nor minor faults are needed. The formulas are ours, and the host is one whose
+    memory for this guest is a share of what the guest has booked.
 
     Attributes
     ----------
@@ -37,7 +46,7 @@ class Mpa(Technique):
     host: float = 0.5
     cushion: float = 0.05
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         host = self.host * view.memory_pages
         for _ in view.every(view.published(self.interval)):
             told = view.memory.counters()

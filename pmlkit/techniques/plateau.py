@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plateau estimator, on PML's log (published) and on a log of all references (PRL)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["PmlPlateau", "PrlPlateau"]
 
@@ -13,10 +20,11 @@ __all__ = ["PmlPlateau", "PrlPlateau"]
 class _Plateau:
     """Count the distinct pages since the start; believe the count when it stands still."""
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         log = getattr(view, next(iter(self.needs)).value)
         seen, still, estimate = set(), 0, np.nan
-        for _ in view.every(view.parts(self.samples)):
+        period, _ = view.parts(self.samples)
+        for _ in view.every(period):
             before = len(seen)
             seen.update(log.drain().tolist())
             still = still + 1 if len(seen) == before else 0

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """PML, plain: the pages logged in a round; and with a threshold m and re-arming in between."""
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["Pml", "PmlThreshold"]
 
@@ -25,7 +32,7 @@ class Pml(Technique):
     source = f"{_SDM}; Bitchebe et al., VEE'21"
     needs = frozenset({Need.PML})
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         for _ in view.every(view.window_ns):
             view.report(len(view.pml.drain()))
 
@@ -51,10 +58,11 @@ class PmlThreshold(Technique):
     m: int = 2
     rounds: int = 10
 
-    def observe(self, view):
-        recent = deque(maxlen=self.rounds)
-        for _ in view.every(view.parts(self.rounds)):
+    def observe(self, view: View) -> None:
+        period, rounds = view.parts(self.rounds)
+        recent = deque(maxlen=rounds)
+        for _ in view.every(period):
             recent.append(view.pml.drain())
-            if len(recent) == self.rounds:
+            if len(recent) == rounds:
                 _, times = np.unique(np.concatenate(recent), return_counts=True)
                 view.report(np.count_nonzero(times >= self.m))

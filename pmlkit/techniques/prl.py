@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """PRL: a log of all references. No processor has it; it shows what such a log would give."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["Prl"]
 
@@ -21,6 +28,6 @@ class Prl(Technique):
     source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
     needs = frozenset({Need.REFERENCES})
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         for _ in view.every(view.window_ns):
             view.report(len(view.references.drain()))

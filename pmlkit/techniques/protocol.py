@@ -21,9 +21,15 @@ It sees the VM through the view alone, which has the channels that it `needs` an
 forward in time only, and counts what each look costs.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json
+
 
 __all__ = ["Need", "Technique"]
 
@@ -68,7 +74,7 @@ class Technique:
     active: ClassVar[bool] = False
     random: ClassVar[bool] = False
 
-    def observe(self, view):
+    def observe(self, view) -> None:
         """Watch the VM until the recording ends, and report what it says to `view.report`.
 
         Parameters
@@ -78,6 +84,6 @@ class Technique:
         raise NotImplementedError
 
     @classmethod
-    def parameters(cls):
+    def parameters(cls) -> Json:
         """Return the names of the parameters and their defaults."""
         return {field.name: field.default for field in fields(cls)}

@@ -6,7 +6,10 @@ pages logged since the start, and VMware's sampling runs beside them. The publis
 those of the authors' raw results; where only a range was published it stays a range.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,10 @@ from pmlkit.errors import UsageError
 from pmlkit.techniques.recorded import Recorded
 from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
+
+if TYPE_CHECKING:
+    from pmlkit.types import Ints
+
 
 __all__ = ["CAPTION", "DEVIATIONS", "PUBLISHED", "deviations", "reproduce"]
 
@@ -55,7 +62,7 @@ DEVIATIONS = (
 )
 
 
-def reproduce(paths, seeds=SEEDS, others="refuse"):
+def reproduce(paths, seeds: int = SEEDS, others: str = "refuse") -> pd.DataFrame:
     """Run PML, PRL and VMware on recordings of rrww, rwrw and wwrr as published.
 
     Parameters
@@ -106,7 +113,7 @@ class _Samples:
         return f"{low:.3g}" if high - low < 0.5 else f"{low:.3g}-{high:.3g}"
 
 
-def _measure(name, recorded, seeds):
+def _measure(name: str, recorded, seeds):
     busy, ends, period_ns = _busy(recorded)
     phase = np.repeat(np.arange(len(ends) // SAMPLES), SAMPLES)
     pml = _Samples(phase, _distinct(busy.log, ends))
@@ -163,17 +170,17 @@ def _busy(recorded):
     return busy, ends, int(t_ns[-1] - t_ns[0]) // len(ends)
 
 
-def _between(uses, starts):
+def _between(uses, starts: Ints):
     low, high = uses.starts[starts[0]], uses.starts[starts[-1]]
     return replace(
         uses, gfn=uses.gfn[low:high], starts=uses.starts[starts[0] : starts[-1] + 1] - low
     )
 
 
-def _distinct(uses, ends):
+def _distinct(uses, ends: Ints):
     return np.array([len(np.unique(uses.between(0, end))) for end in ends]) / 256
 
 
-def _vmware(technique, vm, period_ns, seed):
+def _vmware(technique, vm, period_ns, seed: int):
     found = run(technique, vm, window=period_ns, scale=1, seed=seed)
     return found.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / 256

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorded VM in memory: all that happened in it. Techniques get a `View` of it only."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,14 @@ import pandas as pd
 from pmlkit.errors import NeedsError
 from pmlkit.kinds import Kind, is_page_table
 from pmlkit.occurrences import occurrences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = ["Recorded", "Uses"]
 
@@ -28,16 +39,16 @@ class Uses:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, rounds, gfn, n_rounds):
+    def of(cls, rounds: Ints, gfn: Ints, n_rounds: int) -> Uses:
         """Make them of the rounds (never decreasing) and frames of the uses."""
         starts = np.searchsorted(rounds, np.arange(n_rounds + 1))
         return cls(np.asarray(gfn, np.int64), starts.astype(np.int64))
 
-    def between(self, first, stop):
+    def between(self, first: int, stop: int) -> Ints:
         """Return the frames used in the rounds from `first` to `stop`, which is left out."""
         return self.gfn[self.starts[first] : self.starts[stop]]
 
-    def rounds_of(self, first, stop):
+    def rounds_of(self, first: int, stop: int) -> Ints:
         """Return the round of each of those uses."""
         counts = np.diff(self.starts[first : stop + 1])
         return np.repeat(np.arange(first, stop), counts)
@@ -65,6 +76,10 @@ class Recorded:
         round, without page-table pages.
     mapped : Uses, optional
         The frames that the page tables logged in each round map, where the trace has snapshots.
+    entries : Uses, optional
+        There: what was written, and the programs' entries in them with the accessed flag set.
+    leaves : Uses, optional
+        There: the leaf tables that were logged.
     guest, disk : DataFrame or None
         The guest's own view, and its disk's requests.
     phases : tuple of (str, int)
@@ -79,31 +94,33 @@ class Recorded:
     writes: Uses
     log: Uses
     mapped: Uses | None = None
+    entries: Uses | None = None
+    leaves: Uses | None = None
     guest: pd.DataFrame | None = None
     disk: pd.DataFrame | None = None
     phases: tuple = ()
 
     @property
-    def n_rounds(self):
+    def n_rounds(self) -> int:
         return len(self.t_ns) - 1
 
     @property
-    def duration_ns(self):
+    def duration_ns(self) -> int:
         return int(self.t_ns[-1] - self.t_ns[0])
 
     @property
-    def size(self):
+    def size(self) -> int:
         """One more than the highest frame number."""
         highest = max(int(uses.gfn.max(initial=-1)) for uses in (self.accesses, self.log))
         return max(self.memory_pages, highest + 1)
 
-    def occurrences(self):
+    def occurrences(self) -> Occurrences:
         """Return all accesses sorted by page, for the kernels of `pmlkit.occurrences`."""
         rounds = self.accesses.rounds_of(0, self.n_rounds)
         return occurrences(rounds, self.accesses.gfn, self.n_rounds, distinct=True)
 
     @classmethod
-    def of(cls, trace):
+    def of(cls, trace: Trace) -> Recorded:
         """Read an access trace.
 
         Parameters
@@ -122,7 +139,8 @@ class Recorded:
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
-        if trace.resolution_ns is None:
+        resolution_ns = trace.resolution_ns or _usual_round_ns(trace)
+        if not resolution_ns:
             raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
         rounds, gfn, kind = _columns(trace)
         n = trace.n_rounds
@@ -133,22 +151,23 @@ class Recorded:
             name=trace.path.name.removesuffix(".trace"),
             memory_pages=trace.memory_pages,
             t_ns=bounds.astype(np.int64),
-            resolution_ns=trace.resolution_ns,
+            resolution_ns=resolution_ns,
             accesses=accesses,
             writes=written,
             log=_log(trace, n, written),
             mapped=_mapped(trace, n),
+            **_from_tables(trace, n),
             guest=trace.guest,
             disk=getattr(trace, "disk", None),
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
         )
 
-    def until(self, stop):
+    def until(self, stop: int) -> Recorded:
         """Return the same VM as if it had been switched off after the round before `stop`."""
         end = self.t_ns[stop]
         cut = {
             name: Uses(uses.gfn[: uses.starts[stop]], uses.starts[: stop + 1])
-            for name in ("accesses", "writes", "log", "mapped")
+            for name in ("accesses", "writes", "log", "mapped", "entries", "leaves")
             if (uses := getattr(self, name)) is not None
         }
         for name in ("guest", "disk"):
@@ -158,22 +177,30 @@ class Recorded:
         return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)
 
 
-def _columns(trace):
+def _usual_round_ns(trace: Trace) -> int:
+    """Return the median length of the rounds of a trace that were not asked for in time."""
+    lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
+    return int(lengths.median()) if len(lengths) else 0
+
+
+def _columns(trace: Trace) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:
     parts = [[np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.uint8)]]
     for batch in trace.iter_entries(columns=["round", "gfn", "kind"]):
         parts.append([column.to_numpy() for column in batch.columns])
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def _first_uses(rounds, gfn, n_rounds):
+def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
     """Return the first use of each frame in each round, whatever its kind."""
-    key = (rounds.astype(np.uint64) << np.uint64(40)) | gfn.astype(np.uint64)
-    _, first = np.unique(key, return_index=True)
-    first.sort()
-    return Uses.of(rounds[first], gfn[first], n_rounds)
+    from pmlkit.kernels import once_a_round
+
+    kept = np.empty(len(gfn), np.int64), np.empty(len(gfn), np.int32)
+    last = np.full(int(gfn.max(initial=0)) + 1, -1, np.int32)
+    count = once_a_round(gfn, rounds.astype(np.int32), last, *kept)
+    return Uses.of(kept[1][:count], kept[0][:count].copy(), n_rounds)
 
 
-def _log(trace, n_rounds, written):
+def _log(trace: Trace, n_rounds: int, written: Uses) -> Uses:
     if not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
         return written  # what an ideal PML would have logged
     rounds, gfn, kind = _columns(trace.pml)
@@ -181,7 +208,7 @@ def _log(trace, n_rounds, written):
     return Uses.of(rounds[data], gfn[data], n_rounds)
 
 
-def _mapped(trace, n_rounds):
+def _mapped(trace: Trace, n_rounds: int) -> Uses | None:
     if not trace.has_tables:
         return None
     from pmlkit import pagetables
@@ -189,3 +216,20 @@ def _mapped(trace, n_rounds):
     rows = pagetables.entries(trace)
     rounds, gfn = pagetables.covered(rows, accessed=False, whose="all")
     return Uses.of(rounds, gfn, n_rounds)
+
+
+def _from_tables(trace: Trace, n_rounds: int) -> dict[str, Uses]:
+    """Return what the logged tables tell: see `Recorded.entries` and `leaves`."""
+    if not trace.has_tables or not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
+        return {}
+    from pmlkit import pagetables
+
+    rounds, gfn, kind = _columns(trace.pml)
+    data = ~is_page_table(kind)
+    entries = pagetables.expand(trace, rounds[data], gfn[data])
+    tables = pagetables.logged(trace)
+    leaves = tables[tables["level"] == 1].sort_values("round", kind="stable")
+    return {
+        "entries": Uses.of(*entries, n_rounds),
+        "leaves": Uses.of(leaves["round"].to_numpy(), leaves["table"].to_numpy(), n_rounds),
+    }

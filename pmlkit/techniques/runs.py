@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running a technique on a recorded VM."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -9,6 +12,10 @@ from pmlkit.techniques.costs import overhead_ns
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.view import look
 from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.recorded import Recorded
+
 
 __all__ = ["LONGEST_NS", "Run", "run", "time_scale"]
 
@@ -41,7 +48,7 @@ class Run:
     notes: list
 
 
-def time_scale(scale, window_ns):
+def time_scale(scale: str, window_ns: int) -> float:
     """Return by what published intervals are multiplied.
 
     Parameters
@@ -58,7 +65,14 @@ def time_scale(scale, window_ns):
     return window_ns / LONGEST_NS if scale == "auto" else float(scale)
 
 
-def run(technique, recorded, window="1s", scale="auto", seed=0, memory=None):
+def run(
+    technique: str,
+    recorded: Recorded,
+    window: int | str = "1s",
+    scale: str = "auto",
+    seed: int = 0,
+    memory=None,
+) -> Run:
     """Let a technique watch a recorded VM from its start to its end.
 
     Parameters

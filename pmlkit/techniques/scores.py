@@ -6,12 +6,22 @@ Accuracy (bias, MAPE, 95th percentile of the error), reactivity (windows until a
 intrusiveness and activeness (what the technique says of itself).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pmlkit.occurrences import sliding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.types import Floats, Ints
+
 
 __all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth"]
 
@@ -29,7 +39,7 @@ class Step:
     after: float
 
     @property
-    def up(self):
+    def up(self) -> bool:
         return self.after > self.before
 
 
@@ -54,7 +64,7 @@ class Truth:
     steps: list
 
 
-def truth(recorded, window_ns):
+def truth(recorded: Recorded, window_ns: int) -> Truth:
     """Measure W(t, T) at every round, and find its steps.
 
     A step is a phase's start at which the level changes by a quarter; a level is the median of
@@ -85,19 +95,19 @@ def truth(recorded, window_ns):
     return Truth(t_ns, pages, window_ns, steps)
 
 
-def _level(t_ns, pages, low, high):
+def _level(t_ns: Ints, pages: Ints, low: int, high: int) -> float | None:
     inside = (t_ns >= low) & (t_ns < high)
     return float(np.median(pages[inside])) if inside.any() else None
 
 
-def at(estimates, t_ns):
+def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
     """Return what an estimator says at the times `t_ns`: its latest estimate, NaN before any."""
     index = np.searchsorted(estimates["t_ns"].to_numpy(), t_ns, "right") - 1
     pages = np.append(estimates["pages"].to_numpy(), np.nan)
     return pages[index]
 
 
-def accuracy(estimates, truth, every=None):
+def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) -> dict[str, float]:
     """Compare estimates with the truth, at times from T on.
 
     Parameters
@@ -133,14 +143,15 @@ def accuracy(estimates, truth, every=None):
     }
 
 
-def reactivity(estimates, truth):
+def reactivity(estimates: pd.DataFrame, truth: Truth) -> pd.DataFrame:
     """Return, for each step, the windows T until an estimate is within 10 % of the new level.
 
     Returns
     -------
     DataFrame
         ``t_ns``, ``end_ns``, ``up``, ``before``, ``after`` (pages), ``windows``: NaN if it never
-        was, within the phase. W(t, T) itself takes up to 1 window to fall.
+        was, within the phase; estimates from before the step do not count. W(t, T) itself takes up
+        to 1 window to fall.
     """
     rows = [
         (step.t_ns, step.end_ns, step.up, step.before, step.after, _windows(estimates, truth, step))
@@ -149,15 +160,16 @@ def reactivity(estimates, truth):
     return pd.DataFrame(rows, columns=["t_ns", "end_ns", "up", "before", "after", "windows"])
 
 
-def _windows(estimates, truth, step):
+def _windows(estimates: pd.DataFrame, truth: Truth, step: Step) -> float:
     times = truth.t_ns[(truth.t_ns >= step.t_ns) & (truth.t_ns <= step.end_ns)]
-    near = np.abs(at(estimates, times) - step.after) <= WITHIN * step.after
+    new = estimates[estimates["t_ns"] > step.t_ns]  # one from before the step follows nothing
+    near = np.abs(at(new, times) - step.after) <= WITHIN * step.after
     if not near.any():
         return np.nan
     return float((times[np.argmax(near)] - step.t_ns) / truth.window_ns)
 
 
-def interval(values):
+def interval(values: Floats | Sequence[float]) -> tuple[float, float]:
     """Return the mean and the half width of its 95 % confidence interval (Student's t).
 
     Parameters

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-ballooning: the guest balloons itself towards what it has committed."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["SelfBallooning"]
 
@@ -35,7 +42,7 @@ class SelfBallooning(Technique):
     down: int = 8
     reserve: float = 0.1
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         target = float(view.memory_pages)
         for _ in view.every(view.published(self.interval)):
             sample = view.guest.ask()

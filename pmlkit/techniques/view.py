@@ -7,7 +7,10 @@ a channel answers for the time up to now. What each look costs is counted here, 
 cannot forget it.
 """
 
+from __future__ import annotations
+
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,14 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
 from pmlkit.techniques.costs import COSTS
 from pmlkit.units import format_ns, parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pmlkit.techniques.protocol import Need
+    from pmlkit.techniques.recorded import Recorded
+
 
 __all__ = ["View", "look"]
 
@@ -35,14 +46,22 @@ class View:
     random : numpy.random.Generator
     """
 
-    def __init__(self, memory_pages, window_ns, scale, resolution_ns, seed, wait):
+    def __init__(
+        self,
+        memory_pages: int,
+        window_ns: int,
+        scale: float,
+        resolution_ns: int,
+        seed: int,
+        wait: Callable[..., Any],
+    ) -> None:
         self.memory_pages = memory_pages
         self.window_ns = window_ns
         self.random = np.random.default_rng(seed)
         self._scale, self._resolution_ns, self._wait = scale, resolution_ns, wait
         self._events, self._told, self._notes = Counter(), [], {}
 
-    def published(self, duration, scaled=True):
+    def published(self, duration: str, scaled: bool = True) -> int:
         """Turn a duration of the source into one that this recording can show.
 
         Parameters
@@ -66,12 +85,29 @@ class View:
             self._notes[duration] = f"{duration} became {format_ns(got)}"
         return got
 
-    def parts(self, count):
-        """Return T divided by `count`, or the resolution where that is longer; ns."""
-        rounds = max(self.window_ns // count // self._resolution_ns, 1)
-        return rounds * self._resolution_ns
+    def parts(self, count: int) -> int:
+        """Divide T.
 
-    def every(self, period_ns):
+        Parameters
+        ----------
+        count : int
+            Into how many parts.
+
+        Returns
+        -------
+        period_ns : int
+            A part: a multiple of the recording's resolution, and that at least.
+        parts : int
+            How many of them T has: fewer than asked for where the resolution does not allow more.
+        """
+        rounds = max(self.window_ns // count // self._resolution_ns, 1)
+        period_ns = rounds * self._resolution_ns
+        parts = max(round(self.window_ns / period_ns), 1)
+        if parts < count:
+            self._notes["parts"] = f"{parts} parts of T, not {count}: rounds are too long for more"
+        return period_ns, min(parts, count)
+
+    def every(self, period_ns: int) -> Iterator[int]:
         """Wait for one period after another, as long as the recording lasts.
 
         Yields
@@ -86,7 +122,7 @@ class View:
             yield now
             due = max(due + period_ns, now - now % period_ns + period_ns)
 
-    def charge(self, **events):
+    def charge(self, **events: int) -> None:
         """Count events that the technique's own work costs; the channels count theirs."""
         for name, count in events.items():
             if name not in COSTS:
@@ -94,7 +130,7 @@ class View:
             if count:
                 self._events[name] += int(count)
 
-    def report(self, pages):
+    def report(self, pages: float) -> None:
         """Say how large the working set is, as of now.
 
         Parameters
@@ -105,11 +141,11 @@ class View:
         self._told.append((self._wait(0), float(pages), dict(self._events)))
         self._events.clear()
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Leave a sentence on what was assumed or changed, for the table's reader."""
         self._notes[text] = text
 
-    def result(self):
+    def result(self) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
         """Return what was told: estimates, events in all, notes.
 
         Returns
@@ -129,7 +165,14 @@ class View:
         return table, dict(events), list(self._notes.values())
 
 
-def look(recorded, needs, window_ns, scale=1.0, seed=0, memory=None):
+def look(
+    recorded: Recorded,
+    needs: frozenset[Need],
+    window_ns: int,
+    scale: float = 1.0,
+    seed: int = 0,
+    memory=None,
+) -> View:
     """Make a view of a recorded VM.
 
     Parameters

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """VMware ESX's statistical sampling."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pmlkit.techniques.view import View
+    from pmlkit.types import Ints
+
 
 __all__ = ["Vmware", "relative_standard_error"]
 
@@ -41,11 +51,11 @@ class Vmware(Technique):
     fast: float = 0.5
     looks: int = 4
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         for pages in self.estimates(view):
             view.report(pages)
 
-    def estimates(self, view):
+    def estimates(self, view: View) -> Iterator[float]:
         """Yield the estimate in pages, `looks` times a period."""
         period = view.published(self.period)
         look = max(period // self.looks, 1)
@@ -61,14 +71,14 @@ class Vmware(Technique):
                 running = fast + self.fast * (share - fast)
                 yield max(slow, fast, running) * view.memory_pages
 
-    def _draw(self, view):
+    def _draw(self, view: View) -> Ints:
         count = min(self.pages, view.memory_pages)
         sample = view.random.choice(view.memory_pages, count, replace=False)
         view.traps.protect(sample)
         return sample
 
 
-def relative_standard_error(share, pages):
+def relative_standard_error(share: float, pages: int) -> float:
     """Return the theory's standard error of one period's share p, relative to it.
 
     ``sqrt((1 - p) / (p n))`` for n pages drawn out of very many (Waldspurger, OSDI'02).

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """zballoond: take memory away until the guest begins to swap or to read its cache again."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Need, Technique
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
 
 __all__ = ["Zballoond"]
 
@@ -38,7 +45,7 @@ class Zballoond(Technique):
     quiet: float = 0.001
     grow: float = 1.5
 
-    def observe(self, view):
+    def observe(self, view: View) -> None:
         size = float(view.memory_pages)
         for _ in view.every(view.published(self.interval)):
             told = view.memory.counters()

@@ -23,7 +23,6 @@ def guest(recorded, limit, **model):
     table["anon_bytes"] = 1 << 40  # nothing was freed
     table["total_bytes"] = recorded.memory_pages * 4096
     made = Guest(_with(recorded, table), MemoryModel(**NO_SLACK, **model))
-    made._cold = 0
     made.resize(limit)
     return made
 
@@ -130,6 +129,53 @@ def test_pages_that_the_guest_freed_are_not_swapped():
     model.advance(40)
     assert model.swap_outs <= 400
     assert np.count_nonzero(model._in | model._out) == 400
+
+
+def test_what_the_kernel_cannot_give_up_takes_room_from_the_others_and_stays():
+    """100 pages of the kernel's: 20 were used before the first sample, none of them ever goes."""
+    kernels, programs = vm.block(20), vm.block(300, 2000)
+    recorded = vm.make([kernels] * 5 + [programs] * 20 + [kernels] * 5)
+    table = recorded.guest.copy()
+    table["t_ns"] += 5 * vm.ROUND_NS
+    table["anon_bytes"] = 300 * 4096
+    table["allocated_bytes"] = 400 * 4096
+    model = Guest(_with(recorded, table), MemoryModel(**NO_SLACK))
+    image = 96  # pages that the guest does not call its own
+    model.resize(image + 100 + 250)
+    model.advance(30)
+    assert model.swap_outs >= 50 and np.count_nonzero(model._in) == 250
+    assert model.counters().resident == image + 100 + 250
+    frames, back = model.evictions()
+    assert frames[~back].min() >= 2000
+
+
+def test_files_in_tmpfs_swap_and_the_programs_of_the_guest_do_not():
+    """400 pages that are only read (programs), and 400 written ones, by which the cache grows."""
+    programs, files = vm.block(400), vm.block(400, 2000)
+    sets = [np.concatenate((programs, files))] * 30
+    recorded = vm.make(sets, [files] * 30)
+    table = recorded.guest.copy()
+    table["anon_bytes"] = 0
+    table["cached_bytes"] = 800 * 4096
+    table.loc[0, "cached_bytes"] = 400 * 4096
+    table["allocated_bytes"] = table["cached_bytes"]
+    model = Guest(_with(recorded, table), MemoryModel(**NO_SLACK))
+    model.resize(96 + 400 + 300)
+    model.advance(30)
+    frames, _ = model.evictions()
+    assert model.swap_ins > 0 and frames.min() >= 2000
+
+
+def test_an_evictable_cache_is_dropped_not_written():
+    files = vm.block(400, 2000)
+    recorded = vm.make([files] * 30, [[]] * 30)
+    table = recorded.guest.copy()
+    table["anon_bytes"] = 0
+    table["cached_bytes"] = table["allocated_bytes"] = 400 * 4096
+    model = Guest(_with(recorded, table), MemoryModel(cache="evictable", **NO_SLACK))
+    model.resize(96 + 300)
+    model.advance(30)
+    assert model.refaults > 0 and (model.swap_ins, model.swap_outs) == (0, 0)
 
 
 def test_a_policy_or_cache_that_is_none_is_refused():

@@ -5,9 +5,11 @@ import pytest
 
 import pmlkit
 from pmlkit import techniques
+from pmlkit.errors import UsageError
 from pmlkit.techniques import Recorded
 from pmlkit.techniques.geiger import Inference
-from pmlkit.techniques.memory import Guest, MemoryModel
+from pmlkit.techniques.limits import against
+from pmlkit.techniques.memory import MemoryModel
 
 pytestmark = pytest.mark.skipif(
     not {"pressure", "pressure-roomy"} <= set(pmlkit.bundled()),
@@ -22,15 +24,15 @@ def limited():
 
 @pytest.mark.parametrize("policy", ["lru", "clock"])
 def test_the_model_swaps_about_as_much_as_the_guest_did(limited, policy):
-    roomy = Recorded.of(pmlkit.open(pmlkit.bundled("pressure-roomy")))
-    real = limited.guest.iloc[-1]
-    kernel = roomy.memory_pages - roomy.guest["total_bytes"].iloc[-1] // 4096
-    model = Guest(roomy, MemoryModel(policy=policy))
-    model.resize(real["total_bytes"] // 4096 + kernel)
-    model.advance(roomy.n_rounds)
-    told = model.counters()
-    assert told.swap_ins + told.refaults == pytest.approx(real["pswpin"], rel=0.3)
-    assert told.swap_outs == pytest.approx(real["pswpout"], rel=0.3)
+    roomy = pmlkit.open(pmlkit.bundled("pressure-roomy"))
+    found = against(limited, roomy, MemoryModel(policy=policy))
+    assert found["model_ins"] == pytest.approx(found["ins"], rel=0.1)
+    assert found["model_outs"] == pytest.approx(found["outs"], rel=0.1)
+
+
+def test_a_trace_without_samples_cannot_be_held_against_the_model(make_trace, limited):
+    with pytest.raises(UsageError, match="samples of both guests"):
+        against(make_trace(guest=False), limited)
 
 
 def test_the_disk_was_asked_for_what_the_guest_says_that_it_swapped(limited):

@@ -15,6 +15,7 @@ EXACT = (
     "pml-threshold",
     "pml-plateau",
     "pml-page-tables",
+    "pml-entries",
     "prl",
     "prl-plateau",
     "vtmm",
@@ -82,7 +83,7 @@ def test_what_is_only_read_is_not_in_a_log_of_writes(name):
     assert set(settled(run(name, recorded))) == {120}
 
 
-@pytest.mark.parametrize("name", ["prl", "idle-pages", "pml-page-tables", "vtmm"])
+@pytest.mark.parametrize("name", ["prl", "idle-pages", "pml-page-tables", "pml-entries", "vtmm"])
 def test_what_is_only_read_is_in_all_accesses(name):
     recorded = vm.make([vm.block(500)] * 200, [vm.block(120)] * 200)
     assert set(settled(run(name, recorded))) == {500}

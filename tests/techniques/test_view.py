@@ -11,6 +11,7 @@ import pytest
 import synthetic_vm as vm
 
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.shards import sampled
 from pmlkit.techniques import TECHNIQUES, Need, channels, make, run
 from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.view import look
@@ -22,7 +23,7 @@ READS = {
     Need.PML: {"log"},
     Need.REFERENCES: {"accesses"},
     Need.DIRTY: {"writes"},
-    Need.TABLES: {"accesses", "mapped"},
+    Need.TABLES: {"accesses", "mapped", "entries", "leaves", "log"},
     Need.ACCESSED: {"accesses"},
     Need.TRAPS: {"accesses"},
     Need.CONTENT: {"writes"},
@@ -30,7 +31,7 @@ READS = {
     Need.GUEST: {"guest"},
     Need.MEMORY: {"accesses", "writes", "guest"},
 }
-PARTS = ("accesses", "writes", "log", "guest", "disk", "phases")
+PARTS = ("accesses", "writes", "log", "entries", "leaves", "guest", "disk", "phases")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def poison(recorded, spared, seed=5):
     rng = np.random.default_rng(seed)
     noise = {
         name: _noise(recorded.n_rounds, rng)
-        for name in ("accesses", "writes", "log")
+        for name in ("accesses", "writes", "log", "entries", "leaves")
         if name not in spared
     }
     if "guest" not in spared:
@@ -254,3 +255,24 @@ def test_every_technique_says_what_it_is(name):
     assert technique.__doc__ and not technique.__doc__.startswith(f"{technique.__name__}(")
     for parameter in technique.parameters():
         assert f"{parameter}" in technique.__doc__, parameter
+
+
+def test_t_is_divided_into_as_many_parts_as_rounds_allow(recorded):
+    view = look(recorded, (), WINDOW)
+    assert view.parts(2) == (WINDOW // 2, 2)
+    assert view.result()[2] == []
+    assert view.parts(40) == (vm.ROUND_NS, vm.PER_WINDOW)
+    assert view.result()[2] == ["10 parts of T, not 40: rounds are too long for more"]
+
+
+def test_a_sample_is_an_even_share_and_a_smaller_one_lies_in_it():
+    frames = np.arange(100_000)
+    few, many = sampled(frames, 0.01, seed=4), sampled(frames, 0.05, seed=4)
+    assert (few.sum(), many.sum()) == pytest.approx((1000, 5000), rel=0.01)
+    assert not (few & ~many).any()
+    assert (few != sampled(frames, 0.01, seed=5)).any()
+
+
+def test_short_rounds_let_damon_sample_as_published():
+    quick = replace(vm.constant(500), t_ns=np.arange(301) * 5_000_000, resolution_ns=5_000_000)
+    assert run("damon", quick, window=WINDOW).notes == []
