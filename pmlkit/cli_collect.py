@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit collect`: the log of a Xen host's domain becomes a trace."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
 
-from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite
+from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite, say
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _EXAMPLES = example(
     "pmlkit collect web1 -o web1.trace --rounds 60",
@@ -39,7 +46,9 @@ _EXAMPLES = example(
 @option("--keep", is_flag=True, help="Keep the spool beside the trace.")
 @overwrite
 @as_json
-def collect(domain, output, host, as_json, keep, overwrite, **how):
+def collect(
+    domain: str, output: str, host, as_json: bool, keep, overwrite: bool, **how: Any
+) -> None:
     """Log DOMAIN (a name or an id) and make a trace of it.
 
     Ctrl-C ends it, and so does the end of the domain; log-dirty mode is off afterwards. On an
@@ -50,11 +59,8 @@ def collect(domain, output, host, as_json, keep, overwrite, **how):
 
     how |= {"period_s": how.pop("period") / 1e9, "harvest": how["harvest"] or ""}
 
-    def heard(line):
-        click.echo(line, err=True)
-
     run = Collection(
-        domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=heard
+        domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=say
     )
     with live.watching(domain, quiet=as_json) as show:
         trace = run.run(show)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit lab`: build the lab, run a guest in it, or open a shell in its dom0."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
@@ -15,8 +18,16 @@ from pmlkit.cli_options import (
     option,
     output,
     overwrite,
+    say,
 )
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.trace import Trace
+
 
 _EXAMPLES = example(
     "pmlkit lab build --fast",
@@ -35,7 +46,7 @@ _TABLES = {
 
 
 @click.group(epilog=_EXAMPLES)
-def lab():
+def lab() -> None:
     """Run guests under a real Xen on an emulated PML.
 
     Bochs boots Xen (ours, or with --stock Debian's) and Debian's kernel as dom0, which starts the
@@ -43,7 +54,7 @@ def lab():
     """
 
 
-def _machine(command):
+def _machine(command: Callable[..., Any]) -> Callable[..., Any]:
     """Declare the options that all of the lab's commands have."""
     for declared in reversed(
         [
@@ -63,11 +74,11 @@ def _machine(command):
 @lab.command(epilog=example("pmlkit lab build --fast", "pmlkit lab build --stock"))
 @_machine
 @as_json
-def build(as_json, **how):
+def build(as_json: bool, **how: Any) -> None:
     """Fetch and build all that `pmlkit lab run` needs; what is in the cache is kept."""
     from pmlkit.sources import lab as lab_source
 
-    made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else _say)
+    made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else say)
     if as_json:
         click.echo(json.dumps(made.versions, indent=2))
         return
@@ -103,7 +114,7 @@ def build(as_json, **how):
 @option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
 @overwrite
 @as_json
-def run(guest, output, list_them, as_json, **how):
+def run(guest, output: str, list_them: bool, as_json: bool, **how: Any):
     """Boot the lab with GUEST and make a trace of its PML log.
 
     GUEST is a name of --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
@@ -116,14 +127,14 @@ def run(guest, output, list_them, as_json, **how):
 
     from pmlkit.sources import lab as lab_source
 
-    trace = lab_source.run(guest, output, _options(how), _quiet if as_json else _say)
+    trace = lab_source.run(guest, output, _options(how), _quiet if as_json else say)
     _print_trace(as_json, trace)
 
 
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
 @click.argument("guest", required=False)
 @_machine
-def shell(guest, **how):
+def shell(guest, **how: Any) -> None:
     """Open a shell in the lab's dom0; Ctrl-] leaves it.
 
     GUEST lies in /job with its guest.cfg, not started.
@@ -131,7 +142,7 @@ def shell(guest, **how):
     from pmlkit.sources import lab as lab_source
     from pmlkit.sources.lab_shell import shell as open_shell
 
-    open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), _say)
+    open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), say)
 
 
 def _options(how):
@@ -147,7 +158,7 @@ def _options(how):
     return LabOptions(pml=pml, **how)
 
 
-def _print_trace(as_json, trace):
+def _print_trace(as_json: bool, trace: Trace) -> None:
     from pmlkit import known, report
 
     answers = known.measure(trace)
@@ -157,7 +168,7 @@ def _print_trace(as_json, trace):
         report.trace(trace, answers)
 
 
-def _list_guests(as_json):
+def _list_guests(as_json: bool) -> None:
     from pmlkit.sources.lab_guests import shipped
 
     if as_json:
@@ -170,9 +181,5 @@ def _list_guests(as_json):
     click.echo("and the workloads of `pmlkit record --list`, under Linux")
 
 
-def _say(line):
-    click.echo(line, err=True)
-
-
-def _quiet(line):
+def _quiet(line) -> None:
     """A program reads the output: no milestones."""

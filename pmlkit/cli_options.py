@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options and arguments that commands share, and how their texts are read."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import click
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class _Parsed(click.ParamType):
     """An option's type that reads its text with a function of `pmlkit.units`."""
 
-    def __init__(self, name, function):
+    def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:
         if not isinstance(value, str):
             return value
         from pmlkit import units
@@ -28,7 +36,7 @@ class _Memory(click.ParamType):
 
     name = "MiB"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:
         from pmlkit.units import parse_size_bytes
 
         try:
@@ -45,7 +53,7 @@ class _Setting(click.ParamType):
 
     name = "name=value"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param, ctx: click.Context):
         name, equals, text = value.partition("=")
         if not name.strip() or not equals:
             self.fail(f"{value!r}: write it as name=value", param, ctx)
@@ -58,23 +66,28 @@ MEMORY = _Memory()
 SETTING = _Setting()
 
 
-def example(*lines):
+def example(*lines: str) -> str:
     """Write a command's examples as the end of its help, as they are typed."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def option(*names, **facts):
+def option(*names: str, **facts: Any) -> Callable[..., Any]:
     """Declare an option whose default, if it has one, is part of its help."""
     shown = facts.get("default") is not None and not facts.get("is_flag")
     return click.option(*names, **{"show_default": shown, **facts})
 
 
-def output(metavar, what, **more):
+def output(metavar: str, what: str, **more: bool) -> Callable[..., Any]:
     """Declare ``-o``."""
     return option("-o", "--output", type=click.Path(), metavar=metavar, help=what, **more)
 
 
-def span(command):
+def say(line: str) -> None:
+    """Say how things go where the output is not in the way."""
+    click.echo(line, err=True)
+
+
+def span(command: Callable[..., Any]) -> Callable[..., Any]:
     """Declare ``--start`` and ``--end``."""
     command = option("--end", type=DURATION, help="Leave out what is later.")(command)
     return option("--start", type=DURATION, help="Leave out what is earlier.")(command)

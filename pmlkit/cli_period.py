@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit period` and `pmlkit calibrate`: which T, and what things cost here."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import FloatRange
 
 from pmlkit.cli_options import DURATION, as_json, example, option, output, span, trace_argument
+
+if TYPE_CHECKING:
+    from pmlkit.calibrate import Constants
+    from pmlkit.period import Advice
+    from pmlkit.trace import Trace
+
 
 _PERIOD = example(
     "pmlkit period data/redis.trace",
@@ -24,11 +33,28 @@ _CALIBRATE = example(
         "that the guest may lose.")  # fmt: skip
 @option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
         "working set may grow if T doubles.")  # fmt: skip
+@option("--ns-per-insn", default=0.5, type=FloatRange(0, min_open=True), help="Assumed: how long "
+        "an instruction of Xen's takes, where the lab has only counted them.")  # fmt: skip
+@option("--transition", default="1us", type=DURATION, help="Assumed: a processor's way out of a "
+        "guest and back in.")  # fmt: skip
+@option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
+        "to drain the ring.")  # fmt: skip
 @option("--calibration", type=click.Path(), metavar="FILE", help="What `pmlkit calibrate` wrote.")
 @output("STEM", "Draw the trade-off: STEM.pdf, .svg, .png and its data.")
 @span
 @as_json
-def period(trace, overhead, accuracy, calibration, output, as_json, **span):
+def period(
+    trace: Trace,
+    overhead: float,
+    accuracy: float,
+    ns_per_insn: float,
+    transition: int,
+    stall: int,
+    calibration: str | None,
+    output: str | None,
+    as_json: bool,
+    **span: None,
+) -> None:
     """Recommend a period T, a ring and a re-arm policy, given TRACE.
 
     The shortest T at which logging costs no more than --overhead and the working set no longer
@@ -39,10 +65,12 @@ def period(trace, overhead, accuracy, calibration, output, as_json, **span):
     from pmlkit.trace import Trace
 
     opened = Trace.open(trace)
-    base = calibrate.load(calibration) if calibration else None
+    base = (
+        calibrate.load(calibration) if calibration else calibrate.assumed(ns_per_insn, transition)
+    )
     constants = calibrate.from_trace(opened, base)
     with report.busy("measuring W(T)", quiet=as_json):
-        advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, **span)
+        advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, stall, **span)
     if output:
         from pmlkit import figures
         from pmlkit.figures_period import trade_off
@@ -53,7 +81,7 @@ def period(trace, overhead, accuracy, calibration, output, as_json, **span):
     _print(advice)
 
 
-def _print(advice):
+def _print(advice: Advice) -> None:
     from pmlkit import report
     from pmlkit.units import format_bytes, format_ns
 
@@ -73,9 +101,12 @@ def _print(advice):
 @output("FILE.json", "Write the constants, for `pmlkit period --calibration`.")
 @option("--domain", help="Log this domain meanwhile: the constants of a real Xen host.")
 @option("--host", metavar="USER@DOM0", help="Where that domain is.")
+@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
 @option("--for", "length", default="20s", type=DURATION, help="How long to measure.")
 @as_json
-def calibrate(output, domain, host, length, as_json):
+def calibrate(
+    output: str | None, domain: str | None, host: str | None, state: str, length: int, as_json: bool
+) -> None:
     """Measure what collecting costs, here or on a Xen host.
 
     With --domain one of its domains is logged meanwhile. Without, only what needs no Xen is
@@ -83,11 +114,14 @@ def calibrate(output, domain, host, length, as_json):
     """
     from pmlkit import calibrate as calibration
     from pmlkit import report
+    from pmlkit.errors import UsageError
 
+    if host and not domain:
+        raise UsageError("--host says where a domain is: name one by --domain")
     with report.busy("measuring", quiet=as_json):
         constants = calibration.measure(length / 2e9 if domain else length / 1e9)
         if domain:
-            constants = _on_host(domain, host, length / 1e9, constants)
+            constants = _on_host(domain, host, state, length / 1e9, constants)
     if output:
         calibration.save(constants, output)
     if as_json:
@@ -96,7 +130,9 @@ def calibrate(output, domain, host, length, as_json):
         click.echo(line)
 
 
-def _on_host(domain, host, seconds, constants):
+def _on_host(
+    domain: str, host: str | None, state: str, seconds: float, constants: Constants
+) -> Constants:
     """Log a domain in short rounds, and take the constants out of that."""
     import tempfile
     from pathlib import Path
@@ -105,7 +141,7 @@ def _on_host(domain, host, seconds, constants):
     from pmlkit.collection import Collection, CollectOptions
 
     period_s = max(seconds / 40, 0.01)
-    options = CollectOptions(rounds=20, period_s=period_s, mode="pml")
+    options = CollectOptions(rounds=20, period_s=period_s, mode="pml", state=state)
     with tempfile.TemporaryDirectory() as folder:
         run = Collection(domain, Path(folder) / "calibration.trace", options, host)
         return calibration.from_trace(run.run(), constants)

@@ -1,29 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to a trace for notebooks, whichever its source, with a figure that grows meanwhile.
 
-A collection from a Xen host is seen as it goes on. A guest that is recorded or run in the lab tells
-its pages at its end; that trace, like one that came with pmlkit, is then played back.
+A collection from a Xen host is seen as it goes on, and so is a guest that is recorded. The lab's
+spool lies on a disk of the emulated machine, in a file system that is dom0's until it is switched
+off: its trace, like one that came with pmlkit, is played back.
 """
 
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit import views
-from pmlkit.errors import UsageError
+from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.seen import Seen
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import parse_duration_ns
 
-__all__ = ["SOURCES", "Replay", "start", "watch"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from pmlkit.seen_recorder import RecordingWatcher
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints, PathLike
+
+
+__all__ = ["SOURCES", "Recorded", "Replay", "start", "watch"]
 
 SOURCES = ("bundled", "recorder", "lab", "xen")
 _PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s"}
+_POLL_S = 0.1
 _STEPS = 100  # that a trace is played back in
 _LATEST = 1 << 28  # frames beyond it are not counted as distinct
 
 
-def start(source, trace, out, host=None, rounds=60, period=None, memory_mib=None):
+def start(
+    source: str,
+    trace: Trace,
+    out: str,
+    host: str | None = None,
+    rounds: int = 60,
+    period: str | None = None,
+    memory_mib: int | None = None,
+):
     """Prepare a collection; `watch` runs it.
 
     Parameters
@@ -46,7 +74,7 @@ def start(source, trace, out, host=None, rounds=60, period=None, memory_mib=None
 
     Returns
     -------
-    Replay or pmlkit.collection.Collection
+    Replay, Recorded or pmlkit.collection.Collection
 
     Raises
     ------
@@ -64,10 +92,13 @@ def start(source, trace, out, host=None, rounds=60, period=None, memory_mib=None
         return Collection(trace, path, options, host, overwrite=True)
     if source == "lab":
         return Replay(lambda: _lab(trace, out, rounds, period))
-    return Replay(lambda: views.collect(trace, source, out, memory_mib, period))
+    if source == "recorder":
+        path = make_folder(views.output_folder(out)) / f"{Path(trace).stem}.trace"
+        return Recorded(trace, path, period, memory_mib)
+    return Replay(lambda: views.load(trace))
 
 
-def _lab(guest, out, rounds, period):
+def _lab(guest, out: PathLike, rounds: Ints, period):
     from pmlkit.sources import lab
 
     path = make_folder(views.output_folder(out)) / f"{Path(guest).stem}.trace"
@@ -88,13 +119,13 @@ class Replay:
     trace : Trace or None
     """
 
-    def __init__(self, make):
+    def __init__(self, make) -> None:
         self._make, self.trace = make, None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Nothing runs."""
 
     def __iter__(self):
@@ -119,7 +150,19 @@ class Replay:
                 pause_ns=int(part.pause_ns.sum()),
             )
 
-    def _frames(self, first, stop, start_ns, end_ns):
+    def run(self, show: Callable[[Seen], None]) -> Trace:
+        """Play it to its end; returns the trace.
+
+        Parameters
+        ----------
+        show : callable
+            Called with each `Seen`.
+        """
+        for seen in self:
+            show(seen)
+        return self.trace
+
+    def _frames(self, first: int, stop: int, start_ns: int, end_ns: int):
         found = [np.zeros(0, np.uint64)]
         for batch in self.trace.iter_entries(["round", "gfn"], start_ns, end_ns):
             rounds = batch["round"].to_numpy()
@@ -128,7 +171,7 @@ class Replay:
         return np.unique(np.concatenate(found))
 
 
-def _with(known, frames):
+def _with(known, frames: Gfns):
     """Mark frames in an array of flags, which grows as far as need be."""
     frames = frames[frames < _LATEST].astype(np.int64)
     if len(frames) and frames[-1] >= len(known):
@@ -137,12 +180,80 @@ def _with(known, frames):
     return known
 
 
-def watch(run, out=None, name="live"):
+class Recorded:
+    """A guest that is recorded now, and seen as its spool grows.
+
+    Parameters
+    ----------
+    workload : str
+    out : Path
+        The trace to be; one of the name is replaced.
+    window : str
+        Length of a round.
+    memory_mib : int, optional
+
+    Attributes
+    ----------
+    trace : Trace or None
+    """
+
+    def __init__(self, workload: str, out: Path, window: str, memory_mib: int | None) -> None:
+        self.workload, self.out, self.trace = workload, out, None
+        self._window, self._memory_mib = window, memory_mib
+
+    def run(self, show: Callable[[Seen], None]) -> Trace:
+        """Record to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
+
+        Parameters
+        ----------
+        show : callable
+            Called with each `Seen`.
+        """
+        from pmlkit.seen_recorder import RecordingWatcher
+        from pmlkit.trace import Trace
+
+        spool = self.out.with_name(f"{self.out.name}.spool")
+        shutil.rmtree(spool, ignore_errors=True)  # an older one is not ours to watch
+        with contextlib.closing(RecordingWatcher(spool / "frames.spool")) as watcher:
+            # A process of its own: a guest stands still while nobody takes what it says, and we
+            # draw.
+            process = subprocess.Popen(
+                self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                text=True, start_new_session=True,
+            )  # fmt: skip
+            self._follow(process, watcher, show)
+            for seen in watcher.poll():  # from a file that has no name any more
+                show(seen)
+        if process.returncode:
+            raise PmlkitError(process.stderr.read().strip().removeprefix("pmlkit: "))
+        self.trace = Trace.open(self.out)
+        return self.trace
+
+    def _command(self) -> list[str]:
+        words = [sys.executable, "-m", "pmlkit", "record", self.workload, "-o", str(self.out)]
+        memory = ["--memory", f"{self._memory_mib}"] if self._memory_mib else []
+        return [*words, "--window", self._window, "--overwrite", "--json", *memory]
+
+    @staticmethod
+    def _follow(process: subprocess.Popen, watcher: RecordingWatcher, show: Callable) -> None:
+        try:
+            while process.poll() is None:
+                for seen in watcher.poll():
+                    show(seen)
+                time.sleep(_POLL_S)
+        except BaseException as error:
+            process.send_signal(signal.SIGINT)  # it ends early, and writes what there is
+            process.wait()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+
+
+def watch(run, out: str | None = None, name: str = "live") -> Trace:
     """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
 
     Parameters
     ----------
-    run : Replay or pmlkit.collection.Collection
+    run : Replay, Recorded or pmlkit.collection.Collection
     out : str, optional
         Folder for the figure and its data, as in `pmlkit.views.output_folder`.
     name : str
@@ -156,12 +267,12 @@ def watch(run, out=None, name="live"):
 
     live = LiveFigure()
     try:
-        with run:
-            for _ in live.follow(run):
-                pass
+        run.run(live.add)
     except KeyboardInterrupt:
         if run.trace is None:
             raise
+    finally:
+        live.draw()
     if out is not None:
         live.save(views.output_folder(out) / name)
     return run.trace

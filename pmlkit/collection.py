@@ -7,101 +7,48 @@
 >>> run.trace                                                            # doctest: +SKIP
 """
 
+from __future__ import annotations
+
 import contextlib
 import platform
 import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, UsageError
+from pmlkit.collect_options import CollectOptions
+from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged
 from pmlkit.launch import Agent
 from pmlkit.seen import Watcher
 from pmlkit.sources.host import command
 from pmlkit.sources.recorder import claim
 from pmlkit.spool_reader import read_spool
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, Self
+
+    from pmlkit.seen import Seen
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
+
 __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 
 _POLL_S = 0.1
 _END_S = 60.0  # for the last frames; the next collection switches off what a killed one left on
-PAGE_TABLES = {
-    "off": (),
-    "mark": ("tables",),
-    "drop": ("tables", "drop"),
-    "snapshot": ("tables", "snapshots"),
-}
 
 
 class CollectError(PmlkitError):
     """A collection failed, or was cut. Attributes: `domain`, `why`, `trace` (path, or None)."""
 
-    def __init__(self, domain, why, trace=None, hint=""):
+    def __init__(self, domain: str, why: str, trace: Trace | None = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
         kept = f"what came is in {trace}" if trace else "nothing came"
         super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
-
-
-@dataclass(frozen=True)
-class CollectOptions:
-    """How to collect.
-
-    Attributes
-    ----------
-    mode : {"auto", "pml", "stock"}
-        The patched interface, stock log-dirty, or the first that there is.
-    rounds : int
-        0: until it is stopped.
-    period_s : float
-        Length of a round, seconds.
-    free : bool
-        Never pause the guest: rounds are cut out of the log afterwards. Pages are re-armed at
-        flushes.
-    rearm : {"never", "round", "flush"}
-    rearm_every : int
-        With "flush": after how many drained buffers.
-    slots : int
-        Buffers of 512 entries that a vCPU's ring holds: a power of two, 2 to 4096.
-    buffers : int
-        Hardware buffers per vCPU, 1 to 8.
-    page_tables : {"off", "mark", "drop", "snapshot"}
-    harvest : {"", "accessed", "guided", "both", "pruned"}
-        Which accessed flags are harvested when a round is closed.
-    harvest_every : int
-        In every so many rounds.
-    bitmaps : bool
-        Keep the log-dirty bitmap of each round in the spool.
-    state : str
-        Folder in dom0 for the marks of running collections.
-    """
-
-    mode: str = "auto"
-    rounds: int = 0
-    period_s: float = 1.0
-    free: bool = False
-    rearm: str = "round"
-    rearm_every: int = 1
-    slots: int = 64
-    buffers: int = 2
-    page_tables: str = "mark"
-    harvest: str = ""
-    harvest_every: int = 1
-    bitmaps: bool = False
-    state: str = "/run/pmlkit"
-
-    def job(self, domain):
-        """Return the agent's job, checked (a dict that JSON can hold)."""
-        from pmlkit.xen.job import Job
-
-        if self.page_tables not in PAGE_TABLES:
-            known = ", ".join(PAGE_TABLES)
-            raise UsageError(f"page tables cannot be {self.page_tables!r}: choose out of {known}")
-        pml = {"slots": self.slots, "buffers": self.buffers, "rearm": self.rearm}
-        pml |= {"rearm_every": self.rearm_every, "flags": PAGE_TABLES[self.page_tables]}
-        names = ("mode", "rounds", "period_s", "free", "harvest", "harvest_every", "bitmaps")
-        told = {name: getattr(self, name) for name in (*names, "state")}
-        return asdict(Job(domain=str(domain), pml=pml, **told))
 
 
 class Collection:
@@ -133,9 +80,16 @@ class Collection:
     """
 
     def __init__(
-        self, domain, out, options=None, host=None, *, overwrite=False, keep=False,
-        heard=lambda line: None,
-    ):  # fmt: skip
+        self,
+        domain: str | int,
+        out: PathLike,
+        options: CollectOptions | None = None,
+        host: str | None = None,
+        *,
+        overwrite: bool = False,
+        keep: bool = False,
+        heard: Callable[[str], Any] = lambda line: None,
+    ) -> None:
         self.domain, self.out, self.host = str(domain), out, host
         self.options = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
@@ -143,15 +97,20 @@ class Collection:
         self._agent = self._reader = self._watcher = None
         self._finished = self._stopped = False
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.stop()
         self.finish(quietly=kind is not None)
 
-    def start(self):
+    def start(self) -> None:
         """Start the agent."""
         job = self.options.job(self.domain)
         self.out, self.folder = claim(self.out, self.overwrite)
@@ -171,13 +130,13 @@ class Collection:
         if self._stopped:  # while it was being started
             self._agent.stop()
 
-    def stop(self):
+    def stop(self) -> None:
         """Ask it to end; iterate on for the last rounds."""
         self._stopped = True
         if self._agent is not None:
             self._agent.stop()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Seen]:
         """Yield a `Seen` for each round, as it is closed, until the collection has ended."""
         while True:
             running = self._agent.running()
@@ -195,7 +154,7 @@ class Collection:
                 self.seen.append(seen)
                 yield seen
 
-    def _open(self):
+    def _open(self) -> bool:
         try:
             self._reader = read_spool(self._file)
         except PmlkitError:  # not yet there, or not yet whole: `finish` says if that was it
@@ -208,7 +167,7 @@ class Collection:
         """What the spool says of itself, once its first bytes have come; else {}."""
         return self._reader.header if self._reader or self._open() else {}
 
-    def finish(self, quietly=False):
+    def finish(self, quietly: bool = False):
         """Wait for the end and write the trace. Finishing twice does no harm.
 
         Raises
@@ -228,7 +187,7 @@ class Collection:
         self._write(status, quietly)
         return self.trace
 
-    def _write(self, status, quietly):
+    def _write(self, status: int, quietly: bool) -> None:
         from pmlkit.ingest import ingest
 
         why = self._why(status)
@@ -247,11 +206,11 @@ class Collection:
         if why and not quietly:
             raise CollectError(self.domain, why, str(self.out))
 
-    def _nothing(self, why):
+    def _nothing(self, why: str):
         hint = "" if self.host is None else f"try `ssh {self.host} python3 -V`"
         return CollectError(self.domain, why, hint=hint)
 
-    def _why(self, status):
+    def _why(self, status: int) -> None:
         """Say why a collection did not end well; None if it did."""
         if status == 0 and self._reader is not None and self._reader.ended:
             return None
@@ -260,7 +219,7 @@ class Collection:
         told = self._agent.said[-1] if self._agent.said else f"exit status {status}"
         return f"the connection to {self.host} was lost: {told}" if status == 255 else told
 
-    def run(self, show=lambda seen: None):
+    def run(self, show: Callable[..., Any] = lambda seen: None) -> Trace:
         """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.
 
         Parameters
@@ -285,10 +244,10 @@ class Collection:
 
 
 @contextlib.contextmanager
-def _ending(stop):
+def _ending(stop: int) -> Iterator[None]:
     """Let the signals that end a program end the collection instead."""
 
-    def stopped(number, _):
+    def stopped(number, _) -> None:
         for each in before:  # once more is meant
             signal.signal(each, before[each])
         stop()
@@ -306,7 +265,7 @@ def _ending(stop):
             signal.signal(number, handler)
 
 
-def collect(domain, out, options=None, host=None, **more):
+def collect(domain: str, out: PathLike, options=None, host=None, **more: Any):
     """Start collecting a domain; returns the `Collection`, to be used in a ``with`` block.
 
     Parameters as of `Collection`; `collect(...).run()` collects to the end and returns the trace.

@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figure behind `pmlkit period`: overhead, working set and sensitivity, each against T."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pmlkit.axes_mpl import panel_letter, plain_log
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pmlkit.period import Advice
+    from pmlkit.trace import Trace
+
 
 __all__ = ["trade_off"]
 
@@ -10,7 +21,7 @@ _MIB = 1 << 20
 
 
 @styled
-def trade_off(trace, advice, columns=2):
+def trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     """Draw what a period costs, what it shows, and how much that depends on it.
 
     Parameters
@@ -33,6 +44,7 @@ def trade_off(trace, advice, columns=2):
     cost.plot(t_ms, 100 * table["host_overhead"], color=COLORS["black"], ls=":", label="host")
     cost.axhline(100 * advice.target, color=COLORS["black"], lw=0.5)
     cost.set(yscale="log", ylabel="overhead (%)")
+    plain_log(cost.yaxis)
     cost.legend()
     size.plot(t_ms, table["bytes"] / _MIB, color=COLORS["black"])
     size.set(ylabel="mean W(T) (MiB)")

@@ -5,6 +5,8 @@ Over SSH the agent comes as a zipapp through the connection's own standard input
 goes from the connection's standard output straight into the file: no daemon, no port, no copy.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shlex
@@ -12,9 +14,18 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool
 from pmlkit.xen import shipping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from pmlkit.types import Json
+
 
 __all__ = ["Agent"]
 
@@ -53,7 +64,9 @@ class Agent:
         If there is no SSH client.
     """
 
-    def __init__(self, job, spool, host=None, heard=lambda line: None):
+    def __init__(
+        self, job: Json, spool: Path, host=None, heard: Callable[..., Any] = lambda line: None
+    ) -> None:
         self.said, self._heard, self._lock = [], heard, threading.Lock()
         job = {**job, "spool": "-" if host else str(spool)}
         if host:
@@ -71,7 +84,7 @@ class Agent:
         self._done = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def _listen(self):
+    def _listen(self) -> None:
         for line in self.process.stderr:
             text = line.decode(errors="replace").strip().removeprefix("agent: ")
             # Why it ended is for the error that the collection raises, and not to be said twice.
@@ -81,11 +94,11 @@ class Agent:
             if words == text != "":
                 self._heard(text)
 
-    def _beat(self):
+    def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):
             self._tell(b"\n")
 
-    def _tell(self, data):
+    def _tell(self, data: bytes) -> None:
         with self._lock:
             try:
                 self.process.stdin.write(data)
@@ -93,15 +106,15 @@ class Agent:
             except (OSError, ValueError):  # it has ended; its words say why
                 pass
 
-    def stop(self):
+    def stop(self) -> None:
         """Ask it to end; it closes the round and switches log-dirty mode off."""
         self._tell(b"stop\n")
 
-    def running(self):
+    def running(self) -> bool:
         """Whether it has not ended yet."""
         return self.process.poll() is None
 
-    def wait(self, limit_s):
+    def wait(self, limit_s: float) -> int:
         """Wait for its end; kill it after `limit_s` seconds. Returns its exit status."""
         try:
             self.process.wait(limit_s)
@@ -115,7 +128,7 @@ class Agent:
         return status
 
 
-def _start(command, out):
+def _start(command: Sequence[str], out: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, bufsize=0
@@ -135,7 +148,7 @@ def _ssh_command(host):
     return [*_UNINTERRUPTED, *client, *options, "--", host, remote]
 
 
-def wait_for(condition, limit_s, step_s=0.02):
+def wait_for(condition, limit_s, step_s: float = 0.02):
     """Wait until a condition holds, or `limit_s` seconds; returns whether it does."""
     end = time.monotonic() + limit_s
     while not (held := condition()) and time.monotonic() < end:

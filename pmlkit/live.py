@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a collection looks while it goes on: a view on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.table import Table
@@ -10,13 +13,19 @@ from rich.text import Text
 from pmlkit import report
 from pmlkit.units import format_bytes, format_ns
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+
 __all__ = ["line", "summary", "watching"]
 
 _ROWS = 10
 
 
 @contextmanager
-def watching(name, quiet=False):
+def watching(name: str, quiet: bool = False) -> Iterator[None]:
     """Show rounds as they come.
 
     Parameters
@@ -40,7 +49,7 @@ def watching(name, quiet=False):
         rows = []
         with Live(_view(name, rows), console=page, auto_refresh=False, transient=True) as live:
 
-            def show(seen):
+            def show(seen) -> None:
                 rows.append(seen)
                 del rows[:-_ROWS]
                 live.update(_view(name, rows), refresh=True)
@@ -48,7 +57,7 @@ def watching(name, quiet=False):
             yield show
 
 
-def line(seen):
+def line(seen) -> str:
     """Say a round in one line, as it goes into a log."""
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
@@ -59,7 +68,7 @@ def line(seen):
     )
 
 
-def _view(name, rows):
+def _view(name: str, rows: pd.DataFrame):
     table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
     for header in ("round", "time", "working set", "since the start", "entries/s", "exits/s",
                    "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip

@@ -12,14 +12,17 @@ The arithmetic (``N(T)`` is the number of distinct pages that are written in a t
   ``512 T / N(T)``.
 - **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; over T, the share of time by
   which it is slowed down.
-- **Host's cost**: ``N * (entry + copy) + pages * scan``, on other processors.
+- **Host's cost**: ``N * (entry + copy) + pages * scan + T * poll``, on other processors.
 
 With T longer, a page that is used again costs nothing more (``N`` grows more slowly than T), so the
 cost per second falls; but W(T) grows, and says less of *when*. What to choose is the shortest T
 that the overhead allows and from which on the answer no longer depends much on T.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -29,32 +32,48 @@ from pmlkit.errors import NeedsError
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from pmlkit.calibrate import Constants
+    from pmlkit.trace import Trace
+    from pmlkit.types import Json
+
+
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
 
 BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
-_STALL_NS = 100_000_000  # for which dom0 may not come to drain: longer than its scheduler's slice
+STALL_NS = 100_000_000  # an assumption, and so an option: longer than a slice of dom0's scheduler
 _MOST_PERIODS = 24
 
 
-def log_bytes(entries):
+def log_bytes(entries: int | pd.Series[Any]) -> int | pd.Series[Any]:
     """Return the bytes of a log of so many entries."""
     return ENTRY_BYTES * entries
 
 
-def bitmap_bytes(memory_bytes):
-    """Return the bytes of a domain's log-dirty bitmap: a bit for each of its pages."""
+def bitmap_bytes(memory_bytes: int) -> int:
+    """Return the bytes of a domain's log-dirty bitmap: a bit for each of its pages.
+
+    Examples
+    --------
+    >>> from pmlkit.period import bitmap_bytes
+    >>> bitmap_bytes(512 << 20)  # 131,072 pages, a bit each
+    16384
+    """
     return -(-memory_bytes // (PAGE_SIZE * 8))
 
 
-def ring_slots(entries_per_s, stall_ns=_STALL_NS):
+def ring_slots(entries_per_s: float, stall_ns: float = STALL_NS) -> int:
     """Return the slots that a vCPU's ring needs so that nothing is lost while nobody drains it.
 
     Parameters
     ----------
     entries_per_s : float
         Of that vCPU, at its peak.
-    stall_ns : int
+    stall_ns : float
         For how long nobody may come.
 
     Returns
@@ -100,13 +119,20 @@ class Advice:
     constants: calibrate.Constants
     words: tuple
 
-    def as_dict(self):
+    def as_dict(self) -> Json:
         """Return what JSON can hold."""
         told = {name: value for name, value in asdict(self).items() if name != "table"}
         return {**told, "table": self.table.to_dict("records")}
 
 
-def advise(trace, target=0.01, accuracy=0.05, constants=None, **span):
+def advise(
+    trace: Trace,
+    target: float = 0.01,
+    accuracy: float = 0.05,
+    constants: Constants | None = None,
+    stall_ns: float = STALL_NS,
+    **span: Any,
+) -> Advice:
     """Recommend T, the ring's size and the re-arm policy for a VM like the one of a trace.
 
     Parameters
@@ -119,6 +145,8 @@ def advise(trace, target=0.01, accuracy=0.05, constants=None, **span):
         By how much the working set may grow if T is doubled.
     constants : pmlkit.calibrate.Constants, optional
         Default: the trace's own, as far as it has any.
+    stall_ns : float
+        For how long the ring has to do without dom0: an assumption.
     **span
         `start`, `end`.
 
@@ -139,15 +167,15 @@ def advise(trace, target=0.01, accuracy=0.05, constants=None, **span):
     fits = table[table.guest_overhead <= target]
     chosen, met = _choose(table, fits, accuracy)
     row = table.loc[chosen]
-    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9))
+    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns)
     flush = bool(row.flush_overhead <= target)
     facts = {"period_ns": int(row.period_ns), "slots": slots, "target": target}
     facts |= {"rearm": "flush" if flush else "round", "accuracy": accuracy, "met": met}
-    words = tuple(_explain(row, facts, constants, trace, bool(len(fits))))
+    words = tuple(_explain(row, facts, constants, trace, bool(len(fits)), stall_ns))
     return Advice(**facts, table=table, constants=constants, words=words)
 
 
-def _choose(table, fits, accuracy):
+def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[int, bool]:
     """Return the row to take, and whether it keeps both the target and the accuracy."""
     calm = fits[fits.sensitivity <= accuracy]
     if len(calm):
@@ -157,7 +185,7 @@ def _choose(table, fits, accuracy):
     return len(table) - 1, False
 
 
-def _sizes(log, span):
+def _sizes(log: Trace, span: Mapping[Any, Any]) -> pd.DataFrame:
     """Return the mean and the highest N(T) at some periods: DataFrame."""
     curve = workingset.curve(log, page_tables="keep", **span)
     longest = max(log.n_rounds // 2, 1)
@@ -173,18 +201,18 @@ def _sizes(log, span):
     return pd.DataFrame({**told, "peak_pages": peaks, "sensitivity": sensitivity})
 
 
-def _peak(log, rounds, span):
+def _peak(log: Trace, rounds: int, span: Mapping[Any, Any]) -> float:
     table = workingset.estimate(log, f"{rounds}r", page_tables="keep", **span)
     return float(table["pages"].max())
 
 
-def _costs(table, log, c):
+def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
     """Add what each period costs."""
     seconds, n = table.period_ns / 1e9, table.pages
     pages = log.memory_pages
     exits = n / BUFFER_ENTRIES
     guest = exits * c.exit.ns + c.round.ns + n * c.rearm.ns
-    host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns
+    host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns + seconds * c.poll.ns
     # At flushes pages are armed again at least as often as at the ends of the trace's own rounds.
     again = table.rounds * table.pages.iloc[0]
     flushed = again / BUFFER_ENTRIES * (c.exit.ns + BUFFER_ENTRIES * c.rearm.ns) + c.round.ns
@@ -200,7 +228,9 @@ def _costs(table, log, c):
     )
 
 
-def _explain(row, facts, c, trace, fits):
+def _explain(
+    row: pd.Series[Any], facts: Json, c: Constants, trace: Trace, fits: bool, stall_ns: float
+) -> Iterator[str]:
     memory = trace.meta.memory_bytes
     period = format_ns(int(row.period_ns), 3)
     yield (
@@ -218,7 +248,7 @@ def _explain(row, facts, c, trace, fits):
     yield (
         f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
         f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3g} or less); the host "
+        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3%} or less); the host "
         f"spends {row.host_overhead:.3%} of one processor."
     )
     if not fits:
@@ -231,11 +261,21 @@ def _explain(row, facts, c, trace, fits):
         )
     else:
         yield f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
-    yield f"The ring takes twice what the busiest round logs in {format_ns(_STALL_NS, 3)}."
+    yield (
+        f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)}: for "
+        "so long dom0 may not come (an assumption: --stall)."
+    )
     if facts["rearm"] == "flush":
         yield (
             "Re-arming at flushes is within the target, too, and counts how often a page is used "
             "(for a threshold m > 1); with one buffer exactly."
+        )
+    if "assumed" in c.kinds:
+        guesses = [f"{name} ({told.source})" for name, told in c.by_name().items()
+                   if told.kind == "assumed"]  # fmt: skip
+        yield (
+            f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures; "
+            "--ns-per-insn and --transition change what is counted in instructions."
         )
     yield f"The constants are of these kinds: {', '.join(c.kinds)}." + (
         " They are not all of one machine: take the costs for orders of magnitude."

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be seen of a collection while it goes on: a `Seen` per round, out of its frames."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.xen.frames import RECORDS_HEAD, Frame, unpack_bitmap_piece
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pmlkit.types import Gfns, Json
+
 
 __all__ = ["Seen", "Watcher"]
 
@@ -71,7 +80,7 @@ class Watcher:
         Of the spool.
     """
 
-    def __init__(self, header):
+    def __init__(self, header: Json) -> None:
         self.header = header
         self._head = header.get("head_bytes", 0)
         self._count_at = next((f[1] for f in header.get("record", []) if f[0] == "count"), 0)
@@ -80,7 +89,7 @@ class Watcher:
         self._known = np.zeros(pages, bool) if 0 < pages <= _MOST_PAGES else None
         self._distinct = self._round_pages = self._exits = self._end_ns = 0
 
-    def take(self, kind, payload):
+    def take(self, kind: int, payload: bytes) -> None:
         """Take a frame; returns a `Seen` if it closes a round, else None."""
         if kind == Frame.RECORDS:
             self._records(payload)
@@ -90,7 +99,7 @@ class Watcher:
             return self._close(json.loads(payload))
         return None
 
-    def _records(self, payload):
+    def _records(self, payload: bytes) -> None:
         (count,) = RECORDS_HEAD.unpack_from(payload)
         heads = np.frombuffer(payload, np.uint8, count * self._head, RECORDS_HEAD.size)
         heads = heads.reshape(count, self._head)
@@ -101,12 +110,12 @@ class Watcher:
             words = words[np.repeat(logs, counts)]
         self._add(words >> np.uint64(12))
 
-    def _bitmap(self, payload):
+    def _bitmap(self, payload: bytes) -> None:
         _, _, first, piece = unpack_bitmap_piece(payload)
         bits = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
         self._add(8 * first + np.flatnonzero(bits))
 
-    def _add(self, frames):
+    def _add(self, frames: Gfns) -> None:
         if self._known is None or not len(frames):
             return
         frames = frames[frames < len(self._known)].astype(np.int64)
@@ -114,7 +123,7 @@ class Watcher:
         self._known[fresh] = True
         self._distinct += len(np.unique(fresh))
 
-    def _close(self, told):
+    def _close(self, told: Mapping[str, int]) -> Seen:
         start, exits = self._end_ns, sum(v["exits"] for v in told.get("vcpus", []))
         self._end_ns = max(self._times(told), start)
         fresh, self._exits = exits - self._exits, exits
@@ -133,22 +142,22 @@ class Watcher:
             agent_cpu_ns=told.get("agent_cpu_ns", 0),
         )
 
-    def _times(self, told):
+    def _times(self, told: Mapping[str, int]) -> int:
         for name in ("t_end_ns", "t_ns"):
             if name in told:
                 return told[name]
         return self._ns(told["tsc_resume"] - self.header["epoch_tsc"])
 
-    def _pause(self, told):
+    def _pause(self, told: Mapping[str, int]) -> int:
         if "pause_ns" in told:
             return told["pause_ns"]
         return self._ns(told.get("tsc_resume", 0) - told.get("tsc_pause", 0))
 
-    def _ns(self, ticks):
+    def _ns(self, ticks: int) -> int:
         return ticks * 1_000_000 // self.header["tsc_khz"]
 
 
-def _pages(told):
+def _pages(told: Mapping[str, int]) -> int:
     """Return the working set of a round that was closed."""
     if told.get("touched_count"):
         return told["touched_count"] + told.get("accessed_pages", 0)

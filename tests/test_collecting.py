@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds as they are seen: out of a trace played back, on the terminal, in the growing figure."""
 
+import numpy as np
 import pytest
+from needs import needs_qemu, slow
 
 from pmlkit import collecting, live
-from pmlkit.errors import UsageError
+from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.figures_live import LiveFigure
 from pmlkit.kinds import Kind
 from pmlkit.seen import Seen
+from pmlkit.seen_recorder import RecordingWatcher
+from pmlkit.sources import messages
+from pmlkit.sources.messages import Message
+from pmlkit.spool import SpoolWriter
 from pmlkit.trace import Trace
 
 EVENTS = [[(1, Kind.WRITE), (2, Kind.READ), (2, Kind.WRITE)], [(1, Kind.READ)], [(9, Kind.READ)]]
@@ -79,3 +85,67 @@ def test_a_terminal_sees_a_table(monkeypatch, capsys):
         show(SEEN)
     shown = screen.getvalue()
     assert "collecting guest" in shown and "1 MiB" in shown and "2,560" in shown
+
+
+def test_a_recording_is_seen_as_its_spool_grows(tmp_path):
+    """Frames by hand, in the plugin's layout; a spool that is removed is read to its end."""
+    file = tmp_path / "frames.spool"
+    watcher = RecordingWatcher(file)
+    assert list(watcher.poll()) == []  # not yet there
+    with SpoolWriter(file, {"memory_bytes": 16 * 4096}) as writer:
+
+        def span(kind, *words):
+            told = messages._SPAN.pack(0, 1, 0, 0, 0, 0) + np.array(words, "<u4").tobytes()
+            writer.append(kind, told)
+
+        span(Message.ACCESS, 3 << 3 | 1, 3 << 3 | 2, 7 << 3 | 1)
+        span(Message.PML, 3)
+        assert list(watcher.poll()) == []
+        writer.append(Message.ROUND_END, messages._ROUND.pack(0, 5, 0, 100, 9, 350, 2, 1))
+        (seen,) = watcher.poll()
+        assert (seen.round, seen.t_ns, seen.length_ns, seen.exits) == (0, 350, 250, 5)
+        assert (seen.pages, seen.distinct, seen.entries) == (2, 2, 3)
+        span(Message.ACCESS, 7 << 3 | 1, 9 << 3 | 1)
+        writer.append(Message.ROUND_END, messages._ROUND.pack(1, 0, 9, 350, 9, 400, 2, 0))
+    file.unlink()
+    (seen,) = watcher.poll()
+    assert (seen.round, seen.distinct, seen.entries, seen.exits) == (1, 3, 2, 0)
+    watcher.close()
+    watcher.close()
+
+
+@slow
+@needs_qemu
+def test_a_guest_is_seen_while_it_is_recorded(tmp_path):
+    shown = []
+    run = collecting.start("recorder", "hotcold", tmp_path, memory_mib=256)
+    assert run.run(shown.append) is run.trace
+    assert [seen.round for seen in shown] == list(range(run.trace.n_rounds))
+    assert [seen.t_ns for seen in shown] == run.trace.rounds.t_end_ns.tolist()
+    assert [seen.pages for seen in shown[:9]] == [
+        part.gfn.nunique() for _, part in run.trace.to_pandas().groupby("round") if _ < 9
+    ]
+    assert shown[-1].distinct == run.trace.to_pandas().gfn.nunique()
+
+
+@needs_qemu
+def test_a_recording_that_fails_says_why(tmp_path):
+    run = collecting.start("recorder", "nonesuch", tmp_path)
+    with pytest.raises(PmlkitError, match="there is no such workload"):
+        run.run(print)
+    assert run.trace is None
+
+
+@slow
+@needs_qemu
+def test_ctrl_c_ends_a_recording_and_keeps_what_came(tmp_path):
+    seen = []
+
+    def interrupt(each):
+        seen.append(each)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    trace = collecting.start("recorder", "hotcold", tmp_path, memory_mib=256).run(interrupt)
+    assert not trace.meta.complete
+    assert trace.n_rounds == len(seen)

@@ -4,8 +4,10 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import pmlkit
 from pmlkit import calibrate, cli, period
 from pmlkit.calibrate import Constant, Constants
 from pmlkit.errors import NeedsError, UsageError
@@ -13,7 +15,7 @@ from pmlkit.figures_period import trade_off
 from pmlkit.kinds import Kind
 from pmlkit.trace import Trace
 
-NAMES = ("exit", "entry", "round", "rearm", "scan", "copy")
+NAMES = ("exit", "entry", "round", "rearm", "scan", "copy", "poll")
 
 
 def constants(**ns):
@@ -43,14 +45,14 @@ def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
 
 
 def test_the_costs_are_the_formula(steady):
-    told = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5)
+    told = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5, poll=1e6)
     table = period.advise(steady, constants=told).table.set_index("rounds")
     for rounds in (1, 4):
         row = table.loc[rounds]
         assert row.pages == 1024
         period_ns = row.period_ns
         guest = 1024 / 512 * 1000 + 5000 + 1024 * 3
-        host = 1024 * (7 + 11) + steady.pml.memory_pages * 0.5
+        host = 1024 * (7 + 11) + steady.pml.memory_pages * 0.5 + period_ns / 1e9 * 1e6
         assert row.guest_overhead == pytest.approx(guest / period_ns)
         assert row.host_overhead == pytest.approx(host / period_ns)
         assert row.exits_per_s == pytest.approx(2 / (period_ns / 1e9))
@@ -84,7 +86,9 @@ def test_the_words_hold_the_numbers_and_the_kinds(steady):
     text = " ".join(period.advise(steady).words)
     assert "x 8 bytes" in text and "buffers of 512 entries" in text
     assert "of these kinds: assumed" in text and "orders of magnitude" in text
+    assert "Assumed, not measured: exit (782 instructions in the lab, 0.5 ns each" in text
     host = " ".join(period.advise(steady, constants=constants()).words)
+    assert "Assumed, not measured" not in host
     assert "orders of magnitude" not in host
 
 
@@ -149,5 +153,59 @@ def test_a_hosts_trace_has_its_own_constants(here, tmp_path):
     assert made.exit.ns == pytest.approx(1000)
     entries = trace.meta.overheads["entries"]
     assert made.entry.ns == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
-    assert {made.exit.kind, made.entry.kind, made.round.kind} == {"host"}
+    assert {made.exit.kind, made.entry.kind, made.round.kind, made.poll.kind} == {"host"}
     assert "assumed" in made.kinds  # what it did not tell
+
+
+def test_the_labs_counts_are_those_of_a_recording():
+    pml = pmlkit.open(pmlkit.bundled("rrww-lab")).pml
+    rounds = pd.DataFrame(pml.meta.overheads["rounds"])
+    assert calibrate.LAB_INSN["round"] == pytest.approx(rounds.walk_tsc.median(), rel=0.2)
+    many = pml.rounds.rearmed.to_numpy() >= 1000
+    each = rounds.rearm_tsc[many] / pml.rounds.rearmed.to_numpy()[many]
+    assert calibrate.LAB_INSN["rearm"] == pytest.approx(each.median(), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["touch-lab", "sqlite-lab", "rrww-lab"])
+def test_what_harvests_take_is_not_the_pause_of_a_round(name):
+    trace = pmlkit.open(pmlkit.bundled(name))
+    made, pml = calibrate.from_trace(trace), trace.pml
+    ns = 1e6 / pml.meta.overheads["tsc_khz"]
+    # Walk, bitmap and re-arming are what is left; the harvests took several times as much.
+    left = sum(r["walk_tsc"] + r["rearm_tsc"] for r in pml.meta.overheads["rounds"]) * ns
+    rearmed = int(pml.rounds.rearmed.sum())
+    fitted = made.round.ns * pml.n_rounds + made.rearm.ns * rearmed
+    assert left / 1.5 < fitted < 3 * left
+    assert fitted < 0.5 * pml.rounds.pause_ns.sum()
+
+
+def test_assumptions_are_options_and_move_the_answer(steady):
+    slow = calibrate.assumed(ns_per_insn=5, transition_ns=9000)
+    assert slow.exit.ns == 5 * calibrate.LAB_INSN["exit"] + 9000
+    assert "5 ns each, and 9 us for the processor" in slow.exit.source
+    quick = period.advise(steady, constants=calibrate.assumed(), stall_ns=1e6)
+    assert quick.slots < period.advise(steady, constants=slow).slots
+
+
+def test_calibrating_on_a_host(here, tmp_path, capsys):
+    file = tmp_path / "dom0.json"
+    call = ["calibrate", "--domain", "guest", "--for", "1s", "-o", str(file)]
+    assert cli.main([*call, "--state", str(here.folder / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kinds = {name: one["kind"] for name, one in told.items()}
+    assert kinds == {
+        **dict.fromkeys(("exit", "entry", "round", "rearm", "poll"), "host"),
+        **dict.fromkeys(("scan", "copy"), "measured here"),
+    }
+    assert told["exit"]["ns"] == pytest.approx(1000)
+    assert calibrate.load(file).exit.kind == "host"
+    assert not here.log_dirty()
+
+
+def test_calibrating_where_there_is_no_such_domain(here, tmp_path, capsys):
+    call = ["calibrate", "--domain", "nobody", "--for", "20ms", "-o", str(tmp_path / "x.json")]
+    assert cli.main([*call, "--state", str(here.folder / "run")]) == 1
+    assert "there is no domain nobody" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+    assert cli.main(["calibrate", "--host", "dom0"]) == 2
+    assert "name one by --domain" in capsys.readouterr().err

@@ -24,8 +24,15 @@ The collector:
 `pmlkit.xen.collect` is `pmlkit.collection.collect`, which starts the agent here or on a host.
 """
 
+from __future__ import annotations
 
-def __getattr__(name):
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def __getattr__(name: str) -> Any:
     if name in ("Collection", "CollectOptions", "collect"):
         from pmlkit import collection  # not in dom0
 

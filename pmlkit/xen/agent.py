@@ -9,6 +9,8 @@ that somebody is still there, and so the end of the input ends it as well. What 
 is said on standard error; the spool goes to the file that the job names, or to standard output.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import io
@@ -18,6 +20,7 @@ import select
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError, UsageError
 from pmlkit.xen import domains
@@ -27,10 +30,15 @@ from pmlkit.xen.job import Job
 from pmlkit.xen.stop import Stop
 from pmlkit.xen.xenctrl import Control
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
 _LONGEST_JOB = 1 << 20
 
 
-def main(arguments=()):
+def main(arguments: Sequence[Any] = ()):
     """Run a job; returns the exit status."""
     said = "LAB agent" if arguments else "agent: error"
     try:
@@ -43,7 +51,7 @@ def main(arguments=()):
     return 0
 
 
-def serve(orders=0, out=1):
+def serve(orders: int = 0, out: int = 1):
     """Run the job that is told on file descriptor `orders`.
 
     Parameters
@@ -59,14 +67,14 @@ def serve(orders=0, out=1):
         return Collector(job, domain, stop, _say, pace).run(file)
 
 
-def preload():
+def preload() -> None:
     """Import all that a collection needs: the file that we come from may go away."""
     from pmlkit.xen.binding import ffi
 
     ffi()
 
 
-def _say(text):
+def _say(text: str) -> None:
     print(f"agent: {text}", file=sys.stderr, flush=True)
 
 
@@ -94,14 +102,14 @@ class Pipe(io.RawIOBase):
     collection takes does not grow with the rate.
     """
 
-    def __init__(self, descriptor, stop):
+    def __init__(self, descriptor, stop: int) -> None:
         self._out, self._stop = descriptor, stop
         os.set_blocking(descriptor, False)
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return False
 
     def write(self, data):
@@ -112,13 +120,13 @@ class Pipe(io.RawIOBase):
             except BlockingIOError:
                 self._wait()
 
-    def _wait(self):
+    def _wait(self) -> None:
         select.select([], [self._out], [], 0.2)
         if self._stop.deserted:
             raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
 
 
-def _lab(job_path, domid, spool):
+def _lab(job_path, domid: int, spool: Path):
     """Start the lab's domain, log it, fill the spool."""
     from pmlkit.xen.lab_pace import LabPeriod, Lockstep
 
@@ -139,14 +147,14 @@ def _lab(job_path, domid, spool):
     return end
 
 
-def _lab_domain(domid):
+def _lab_domain(domid: int):
     try:
         return domains.find(domid)
     except (MissingLibrary, XenError):
         return domains.Domain(domid)
 
 
-def _mailbox(stack, job, domid):
+def _mailbox(stack, job: Job, domid: int):
     if not (job.mailbox or job.lockstep):
         return None
     from pmlkit.xen.mailbox import Mailbox
@@ -156,12 +164,12 @@ def _mailbox(stack, job, domid):
     return box
 
 
-def _complain(end):
+def _complain(end: str | int | None) -> None:
     if not end["rounds"]:
         raise GuestError(end["why"] or "it ended before its first round was over")
 
 
-def unpause(domid):
+def unpause(domid: int) -> None:
     """Let a domain run that was created paused."""
     with Control() as control:
         control.unpause(domid)

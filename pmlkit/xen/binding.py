@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Xen's libraries through cffi, without a compiler: loaded when first used."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, PmlkitError
+
+if TYPE_CHECKING:
+    from cffi import FFI
+
+    from pmlkit.types import PathLike
+
 
 DECLARATIONS = ("xenctrl", "xenforeignmemory", "xenpml", "xenstore")
 # Of stable libraries the ABI's version is in the name. libxenctrl's is Xen's own: see `xenctrl`.
@@ -19,14 +28,16 @@ _LIBRARIES = {
 }
 _MEND = {
     "xenpml": "build and boot the patched Xen of hypervisor-patches/, or use stock log-dirty",
-    "xenstore": "apt-get install libxenstore4",
+    "xenstore": "this is no dom0 (--host names one), or it lacks it: apt-get install libxenstore4",
 }
 
 
 class XenError(PmlkitError):
     """Xen refused something. Attributes: `call`, `errno`, `domain` (or None), `why`."""
 
-    def __init__(self, call, errno, why="", domain=None, hint=""):
+    def __init__(
+        self, call, errno, why: str = "", domain: str | None = None, hint: str = ""
+    ) -> None:
         self.call, self.errno, self.domain = call, errno, domain
         self.why = why or os.strerror(errno)
         of = "" if domain is None else f" of domain {domain}"
@@ -37,13 +48,13 @@ class XenError(PmlkitError):
 class MissingLibrary(MissingTool):
     """A library of Xen's is not on this machine. Attributes: `tool`, `package`."""
 
-    def __init__(self, tool, mend):
+    def __init__(self, tool: str, mend: str) -> None:
         self.tool, self.package = tool, "xen-utils"
         PmlkitError.__init__(self, f"{tool} is not installed", mend)
 
 
 @cache
-def ffi():
+def ffi() -> FFI:
     """Return the declarations, ready made (`emit`) or parsed now."""
     try:
         return import_module("pmlkit.xen._declarations").ffi
@@ -51,7 +62,7 @@ def ffi():
         return _parsed()
 
 
-def _parsed():
+def _parsed() -> FFI:
     try:
         from cffi import FFI
     except ImportError as error:
@@ -62,7 +73,7 @@ def _parsed():
     return made
 
 
-def emit(path):
+def emit(path: PathLike) -> None:
     """Write the declarations as a module that needs cffi's C half only (dom0 starts faster)."""
     made = _parsed()
     made.set_source("pmlkit.xen._declarations", None)
@@ -71,7 +82,7 @@ def emit(path):
 
 
 @cache
-def library(name):
+def library(name: str) -> None:
     """Load a library of Xen's tools.
 
     Raises
@@ -91,7 +102,7 @@ def library(name):
     raise MissingLibrary(files[0], _MEND.get(name, "run it in dom0: apt-get install xen-utils"))
 
 
-def check(result, call, domain=None):
+def check(result, call, domain: str | None = None):
     """Return a C function's result, or raise `XenError` if it is -1 or NULL."""
     made = ffi()
     failed = result == made.NULL if isinstance(result, made.CData) else result < 0

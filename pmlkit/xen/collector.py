@@ -5,10 +5,13 @@ The state of a collection is small: which round runs, and why it should end. Wha
 log-dirty mode is switched off; if this process is killed, the next one does it (`marks`).
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames, marks, pml
@@ -16,6 +19,14 @@ from pmlkit.xen.binding import XenError
 from pmlkit.xen.frames import Frame
 from pmlkit.xen.patched import Patched
 from pmlkit.xen.unpatched import Unpatched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pmlkit.types import Json
+    from pmlkit.writer import TraceWriter
+    from pmlkit.xen.job import Job
+
 
 _POLL_S = 0.01
 _SHORTEST_S = 0.0005
@@ -35,12 +46,12 @@ class Collector:
         How a round passes (`Period`; the lab has another); default: by the clock.
     """
 
-    def __init__(self, job, domain, stop, say=lambda text: None, pace=None):
+    def __init__(self, job: Job, domain: str, stop: int, say=lambda text: None, pace=None) -> None:
         self.job, self.domain, self.stop, self.say = job, domain, stop, say
         self.pace = pace or Period(job.period_s)
         self.closed = 0
 
-    def run(self, file=None):
+    def run(self, file: str | None = None) -> Json:
         """Collect until the rounds are done or something ends it.
 
         Parameters
@@ -78,7 +89,7 @@ class Collector:
             return self.job.mode
         return "pml" if pml.available(self.domain.domid) else "stock"
 
-    def _header(self, source):
+    def _header(self, source: str):
         d = self.domain
         found = {"domid": d.domid, "name": d.name, "memory_bytes": d.memory_bytes}
         system = os.uname()
@@ -87,7 +98,7 @@ class Collector:
         facts = {"source": "xen", "job": job, "domain": found, "mode": source.mode, "host": host}
         return {**facts, **self.job.header, **source.facts()}
 
-    def _rounds(self, source, writer):
+    def _rounds(self, source: str, writer: TraceWriter) -> None:
         self.stop.shared = source.mode == "stock"
         sync = os.environ.get("PMLKIT_SPOOL_SYNC") == "1"
         spent = time.process_time_ns()
@@ -107,14 +118,14 @@ class Collector:
             self.pace.closed(self, source, writer)
 
     @contextlib.contextmanager
-    def _alive(self):
+    def _alive(self) -> Iterator[None]:
         """Let an error of Xen's pass if it is that the domain has died."""
         try:
             yield
         except XenError as error:
             self.stop.gone(error)
 
-    def _finish(self, source, writer):
+    def _finish(self, source: str, writer: TraceWriter):
         last = self._last(source, writer)
         done = bool(self.job.rounds) and self.closed == self.job.rounds
         whole = done or self.pace.ended or (not self.job.rounds and self.stop.kind != "lost")
@@ -125,7 +136,7 @@ class Collector:
         writer.append(Frame.END, frames.pack_json(**{**last, **end}))
         return end
 
-    def _last(self, source, writer):
+    def _last(self, source: str, writer: TraceWriter):
         """Switch logging off, and take what is left."""
         if self.stop.migrating:
             source.release()
@@ -141,12 +152,12 @@ class Period:
 
     ended = False
 
-    def __init__(self, period_s):
+    def __init__(self, period_s) -> None:
         self.period_s = period_s
         self._nap_s = _POLL_S
         self._due = None
 
-    def round(self, collector, source, writer):
+    def round(self, collector, source: str, writer: TraceWriter) -> None:
         """Let a round pass."""
         now = time.monotonic()
         # By the calendar, so that the time that closing takes does not add up.
@@ -159,7 +170,7 @@ class Period:
                 return
             collector.stop.wait(min(left, self._nap_s))
 
-    def _rest(self, fill):
+    def _rest(self, fill) -> None:
         """Sleep less the fuller the rings are found, and not at all when they run over."""
         if fill > 0.5:
             self._nap_s = 0
@@ -168,9 +179,9 @@ class Period:
         elif fill < 0.1:
             self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _POLL_S)
 
-    def meanwhile(self, collector, source, writer):
+    def meanwhile(self, collector, source: str, writer: TraceWriter) -> bool:
         """Whether the round should end now; the lab hears its guest here."""
         return False
 
-    def closed(self, collector, source, writer):
+    def closed(self, collector, source: str, writer: TraceWriter) -> None:
         """A round has been closed."""

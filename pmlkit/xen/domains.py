@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domains: found by name or id in Xenstore, and what has become of them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
 from pmlkit.xen.binding import MissingLibrary, check, ffi, library
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pmlkit.types import PathLike
+
 
 __all__ = ["Domain", "NoSuchDomain", "Xenstore", "ended", "find"]
 
@@ -14,7 +23,7 @@ _AWAY = "--migratedaway"  # libxl renames what it has migrated
 class NoSuchDomain(PmlkitError):
     """There is no such domain. Attribute: `name`."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = str(name)
         super().__init__(f"there is no domain {self.name}", "`xl list` names the domains")
 
@@ -41,23 +50,23 @@ class Domain:
 class Xenstore:
     """An open Xenstore. A context manager."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lib, self._ffi = library("xenstore"), ffi()
         self._h = check(self._lib.xs_open(0), "xs_open")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let go of it. Closing twice does no harm."""
         handle, self._h = self._h, None
         if handle is not None:
             self._lib.xs_close(handle)
 
-    def read(self, path):
+    def read(self, path: PathLike):
         """Return the text of a node; None if there is none."""
         length = self._ffi.new("unsigned int *")
         value = self._lib.xs_read(self._h, 0, path.encode(), length)
@@ -68,7 +77,7 @@ class Xenstore:
         finally:
             self._lib.free(value)
 
-    def names(self, path):
+    def names(self, path: PathLike):
         """Return the names of the nodes below one."""
         count = self._ffi.new("unsigned int *")
         found = self._lib.xs_directory(self._h, 0, path.encode(), count)
@@ -80,7 +89,7 @@ class Xenstore:
             self._lib.free(found)
         return [text.decode(errors="replace") for text in texts]
 
-    def domain(self, domid):
+    def domain(self, domid: int):
         """Return the `Domain` of an id; what is not known of it is empty."""
         base = f"/local/domain/{domid}"
         vm = self.read(f"{base}/vm") or ""
@@ -93,7 +102,7 @@ class Xenstore:
         return sorted(int(n) for n in self.names("/local/domain") if n.isdigit())
 
 
-def find(asked):
+def find(asked: str | int) -> Domain:
     """Find a domain.
 
     Parameters
@@ -126,7 +135,7 @@ def find(asked):
     raise NoSuchDomain(asked)
 
 
-def ended(domain, state, name=None):
+def ended(domain: Domain, state, name: str | None = None) -> str | None:
     """Say in words what has become of a domain that should be logged no longer.
 
     Parameters

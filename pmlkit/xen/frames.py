@@ -10,9 +10,15 @@ without gaps. How a head is laid out stands in the spool's header (``record``: n
 of each field; ``head_bytes``), so that readers need no other declaration of it.
 """
 
+from __future__ import annotations
+
 import json
 import struct
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Frame(IntEnum):
@@ -34,12 +40,12 @@ TOUCHED_HEAD = struct.Struct("<I")  # round
 PIECE_BYTES = 1 << 20
 
 
-def pack_json(**values):
+def pack_json(**values: int | list[dict[str, int]]) -> bytes:
     """Pack facts as JSON."""
     return json.dumps(values).encode()
 
 
-def bitmap_pieces(round_number, bits):
+def bitmap_pieces(round_number: int, bits: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the parts of frames for a bitmap: pieces that are all zero are left out.
 
     The first piece is never left out, so that a round's bitmap is known to be there.
@@ -51,13 +57,13 @@ def bitmap_pieces(round_number, bits):
             yield BITMAP_HEAD.pack(round_number, len(view) * 8, first), piece
 
 
-def unpack_bitmap_piece(payload):
+def unpack_bitmap_piece(payload: bytes) -> tuple[int, int, int, bytes]:
     """Return the round, the bits of the whole bitmap, the first byte of this piece, the piece."""
     number, bits, first = BITMAP_HEAD.unpack_from(payload)
     return number, bits, first, payload[BITMAP_HEAD.size :]
 
 
-def unpack_bitmap(payload):
+def unpack_bitmap(payload: bytes) -> tuple[int, bytes]:
     """Return the round, and the bytes of a bitmap that is one piece."""
     number, bits, first, piece = unpack_bitmap_piece(payload)
     return number, (bytes(first) + piece).ljust(bits // 8, b"\0")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is asked of the agent, as JSON carries it to dom0."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields
 
 from pmlkit.errors import UsageError
@@ -79,7 +81,7 @@ class Job:
     console: str = ""
     phase_rounds: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, values in (("mode", MODES), ("harvest", HARVESTS)):
             if getattr(self, name) not in values:
                 raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it has to be one "

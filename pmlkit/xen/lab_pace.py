@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """How rounds pass in the lab: in step with the guest's own, or as its console says."""
 
+from __future__ import annotations
+
 import contextlib
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.xen import frames
 from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import Frame
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+    from pmlkit.writer import TraceWriter
+    from pmlkit.xen.job import Job
+
 
 _POLL_S = 0.01
 
@@ -20,11 +29,11 @@ class LabPeriod(Period):
     job : Job
     """
 
-    def __init__(self, job):
+    def __init__(self, job: Job) -> None:
         super().__init__(job.period_s)
         self.job, self.console = job, Console(job.console)
 
-    def begin(self):
+    def begin(self) -> None:
         """Wait until the guest says that it is about to start."""
         end = time.monotonic() + self.job.limit_s
         while start := self.job.wait_for:
@@ -34,7 +43,7 @@ class LabPeriod(Period):
                 raise GuestError(f"it never said {start!r}", hint="see its console")
             time.sleep(_POLL_S)
 
-    def meanwhile(self, collector, source, writer):
+    def meanwhile(self, collector, source: str, writer: TraceWriter):
         """Put what the guest says into the spool; say whether that ends the round."""
         phase = False
         for line in self.console.lines():
@@ -44,7 +53,7 @@ class LabPeriod(Period):
                 self.ended = True
         return phase
 
-    def closed(self, collector, source, writer):
+    def closed(self, collector, source: str, writer: TraceWriter) -> None:
         self.meanwhile(collector, source, writer)
         if self.ended:
             collector.stop.ask("the guest's work is done")
@@ -59,14 +68,14 @@ class Lockstep(LabPeriod):
     box : pmlkit.xen.mailbox.Mailbox
     """
 
-    def __init__(self, job, box):
+    def __init__(self, job: Job, box) -> None:
         super().__init__(job)
         self.box = box
 
-    def round(self, collector, source, writer):
+    def round(self, collector, source: str, writer: TraceWriter) -> None:
         """Run a round of the guest."""
 
-        def meanwhile():
+        def meanwhile() -> None:
             source.drain(writer)
             if collector.stop:
                 raise _Ended
@@ -82,10 +91,10 @@ class _Ended(Exception):
 class Console:
     """A growing file, line by line."""
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self._path, self._at, self._kept = path, 0, []
 
-    def lines(self, keep=False):
+    def lines(self, keep: bool = False):
         """Return the lines that are new; `keep`: and return them once more next time."""
         fresh, self._kept = self._kept, []
         try:

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mailbox of the lab's bare-metal guests (hypervisor-patches/lab/kit/kit.h), seen from dom0."""
 
+from __future__ import annotations
+
 import struct
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.xen.binding import check, ffi, library
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 GFN = 512
 MAGIC = 0x4B4C4D50
@@ -17,7 +24,7 @@ _READ_WRITE = 3
 class Mailbox:
     """Tells a guest which round to run, and waits until it has. A context manager."""
 
-    def __init__(self, domid):
+    def __init__(self, domid: int) -> None:
         self._lib, made = library("xenforeignmemory"), ffi()
         opened = self._lib.xenforeignmemory_open(made.NULL, 0)
         self._handle = check(opened, "xenforeignmemory_open")
@@ -26,17 +33,17 @@ class Mailbox:
         self._page = check(page, "xenforeignmemory_map")
         self._view = made.buffer(page, 4096)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._lib.xenforeignmemory_unmap(self._handle, self._page, 1)
         self._lib.xenforeignmemory_close(self._handle)
 
-    def _word(self, index):
+    def _word(self, index: int):
         return struct.unpack_from("<I", self._view, 4 * index)[0]
 
-    def wait_ready(self, limit_s):
+    def wait_ready(self, limit_s) -> None:
         """Wait until the guest has set itself up.
 
         Raises
@@ -46,7 +53,7 @@ class Mailbox:
         """
         self._wait(lambda: self._word(0) == MAGIC, limit_s, "did not set itself up")
 
-    def run(self, round_number, limit_s, meanwhile=lambda: None):
+    def run(self, round_number, limit_s, meanwhile=lambda: None) -> None:
         """Let all vCPUs run one round and wait for it; `meanwhile` is called every millisecond."""
         struct.pack_into("<I", self._view, 8, round_number)
         vcpus = self._word(1)
@@ -57,11 +64,11 @@ class Mailbox:
 
         self._wait(done, limit_s, f"did not finish round {round_number}")
 
-    def free_run(self):
+    def free_run(self) -> None:
         """Let the guest run round after round."""
         struct.pack_into("<I", self._view, 8, FREE_RUN)
 
-    def _wait(self, done, limit_s, what):
+    def _wait(self, done, limit_s, what: str) -> None:
         end = time.monotonic() + limit_s
         while not done():
             if time.monotonic() > end:

@@ -5,11 +5,14 @@ A mark is a file that its collection holds locked. The kernel lets go of the loc
 process ends, so a mark that is not locked was left by one that could not clean up.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.xen import domains
@@ -17,11 +20,16 @@ from pmlkit.xen.binding import XenError
 from pmlkit.xen.pml import STATE_LOGGING, Handle
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from pmlkit.types import PathLike
+
 
 class Busy(PmlkitError):
     """The domain is being collected by another process. Attributes: `domain`, `pid`."""
 
-    def __init__(self, domain, pid):
+    def __init__(self, domain: str, pid) -> None:
         self.domain, self.pid = domain, pid
         super().__init__(f"domain {domain} is being collected by process {pid}", "wait for its end")
 
@@ -36,7 +44,7 @@ class Mark:
     domain : Domain
     """
 
-    def __init__(self, folder, domain):
+    def __init__(self, folder: Path, domain: str) -> None:
         self.path = Path(folder) / f"{domain.domid}.json"
         self._facts = {"domid": domain.domid, "name": domain.name, "uuid": domain.uuid}
         self._facts["pid"] = os.getpid()
@@ -52,13 +60,13 @@ class Mark:
             self._file.close()
             raise Busy(domain.name or domain.domid, pid) from None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def tell(self, **facts):
+    def tell(self, **facts: Any) -> None:
         """Write down what is on: before it is switched on, and more once it is known."""
         self._facts.update(facts)
         self._file.seek(0)
@@ -66,14 +74,14 @@ class Mark:
         self._file.write(json.dumps(self._facts))
         self._file.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Remove the mark: all is off. Closing twice does no harm."""
         if not self._file.closed:
             self.path.unlink(missing_ok=True)
             self._file.close()
 
 
-def clean(folder):
+def clean(folder: PathLike):
     """Switch off what collections that died have left on.
 
     Parameters
@@ -97,7 +105,7 @@ def clean(folder):
                 yield said
 
 
-def _facts(file):
+def _facts(file: str):
     file.seek(0)
     try:
         told = json.loads(file.read())
@@ -123,7 +131,7 @@ def _undo(facts):
     return words if done else None
 
 
-def _undo_pml(domid, facts):
+def _undo_pml(domid: int, facts) -> bool:
     with Handle(domid) as handle:
         status = handle.status()
         ours = facts.get("generation") in (None, status["generation"])
@@ -133,7 +141,7 @@ def _undo_pml(domid, facts):
     return True
 
 
-def _undo_stock(domid, facts):
+def _undo_stock(domid: int, facts) -> bool:
     # Log-dirty mode does not say whose it is: if a migration goes on, it may be that one's.
     if not facts.get("on") or save_helper_of(domid) is not None:
         return False

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds of a domain's PML log, from the patched Xen into a spool."""
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.xen import frames
 from pmlkit.xen.frames import TOUCHED_HEAD, Frame
 from pmlkit.xen.pml import ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED, TYPE_LOG, Options, PmlLog
+
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from pmlkit.writer import TraceWriter
+    from pmlkit.xen.job import Job
+
 
 HARVEST_FLAGS = {
     "": 0,
@@ -27,7 +37,7 @@ class Patched:
 
     mode = "pml"
 
-    def __init__(self, job, domid):
+    def __init__(self, job: Job, domid: int) -> None:
         self._job = job
         self._flags = HARVEST_FLAGS[job.harvesting]
         self._log = PmlLog(domid, Options(**job.options()))
@@ -36,10 +46,10 @@ class Patched:
         self._next = 0
         self._counts = _Counts()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._log.close()
 
     def facts(self):
@@ -57,11 +67,11 @@ class Patched:
     def now_ns(self):
         return time.monotonic_ns() - self._started
 
-    def drain(self, writer):
+    def drain(self, writer: TraceWriter):
         """Put what is new into the spool; return how full the fullest ring was, 0 to 1 or more."""
         fill = 0.0
 
-        def take(records, payload):
+        def take(records, payload: bytes) -> None:
             writer.append(Frame.RECORDS, *payload)
             self._counts.add(records)
 
@@ -70,7 +80,7 @@ class Patched:
         self._counts.fill = max(self._counts.fill, fill)
         return fill
 
-    def close_round(self, writer, number, **more):
+    def close_round(self, writer: TraceWriter, number, **more: Any):
         """End a round; in a collection that closes none, put a mark of the time."""
         if self._job.free:
             self.drain(writer)
@@ -82,7 +92,7 @@ class Patched:
         writer.append(Frame.ROUND, frames.pack_json(**told, **more))
         return told
 
-    def _close(self, writer, number):
+    def _close(self, writer: TraceWriter, number):
         due = self._flags and number % self._job.harvest_every == self._job.harvest_every - 1
         told = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
         # The rings first: they fill while we write.
@@ -98,23 +108,23 @@ class Patched:
         self._next = told["round"] + 1
         return told
 
-    def finish(self, writer):
+    def finish(self, writer: TraceWriter):
         """Switch logging off and take what is left; return the last words of the rings."""
         self._log.disable()
         return self.rest(writer)
 
-    def rest(self, writer):
+    def rest(self, writer: TraceWriter):
         """Take what is left of a domain that is gone: its rings stay mapped."""
         while self.drain(writer):
             pass
         logs = [self._log.log_info(v) for v in range(self._log.vcpus)]
         return {"logs": logs, "seen": self._counts.take()}
 
-    def release(self):
+    def release(self) -> None:
         """There is no migration of a domain that is logged: Xen refuses it."""
 
 
-def _write_touched(writer, number, words):
+def _write_touched(writer: TraceWriter, number, words) -> None:
     words = words.cast("B") if len(words) else words
     for first in range(0, max(len(words), 1), frames.PIECE_BYTES):
         piece = words[first : first + frames.PIECE_BYTES]
@@ -124,10 +134,10 @@ def _write_touched(writer, number, words):
 class _Counts:
     """What was read since the last mark, for whoever watches."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.take()
 
-    def add(self, records):
+    def add(self, records) -> None:
         for record in records:
             if record.type == TYPE_LOG:
                 self.entries += record.count

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PML log of a domain, from a patched Xen (libxenpml)."""
 
+from __future__ import annotations
+
 import errno
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import MissingLibrary, XenError, check, ffi, library
 from pmlkit.xen.frames import RECORDS_HEAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from pmlkit.types import Json
+
 
 OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8}
 REARM = {"never": 0, "round": 1, "flush": 2}
@@ -50,15 +60,15 @@ class Handle:
         If the library is not there, or dom0 does not let us in.
     """
 
-    def __init__(self, domid):
+    def __init__(self, domid: int) -> None:
         self.domid = domid
         self._lib, self._ffi = library("xenpml"), ffi()
         self._h = check(self._lib.xenpml_open(self._ffi.NULL, 0), "xenpml_open")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def status(self):
@@ -68,24 +78,24 @@ class Handle:
         check(done, "XEN_DOMCTL_pml_status", self.domid)
         return self._values(told, "struct xenpml_status")
 
-    def disable(self):
+    def disable(self) -> None:
         """Stop logging; what was drained last can still be read from mapped rings."""
         done = self._lib.xenpml_disable(self._h, self.domid)
         check(done, "XEN_DOMCTL_pml_disable", self.domid)
 
-    def close(self):
+    def close(self) -> None:
         """Let go of it. Closing twice does no harm."""
         handle, self._h = self._h, None
         if handle is not None:
             self._lib.xenpml_close(handle)
 
-    def _values(self, struct, kind):
+    def _values(self, struct, kind: int):
         fields = self._ffi.typeof(kind).fields
         values = {name: getattr(struct, name) for name, _ in fields}
         return {n: v for n, v in values.items() if isinstance(v, int)}
 
 
-def available(domid=0):
+def available(domid: int = 0) -> bool:
     """Say whether this Xen hands out its PML log: asked, not concluded from its version."""
     try:
         with Handle(domid) as handle:
@@ -108,7 +118,7 @@ class PmlLog(Handle):
         Rings that there are, one per vCPU.
     """
 
-    def __init__(self, domid, options):
+    def __init__(self, domid: int, options) -> None:
         super().__init__(domid)
         self.options, self._logs, self._bits, self.on = options, [], {}, False
         try:
@@ -121,7 +131,7 @@ class PmlLog(Handle):
         self._each = [self._records + i for i in range(_BATCH)]
         self._bytes = memoryview(self._ffi.buffer(self._records)).cast("B")
 
-    def _enable(self):
+    def _enable(self) -> None:
         o, refusal = self.options, self._ffi.new("uint32_t *")
         wanted = {
             "flags": sum(OPTION_FLAGS[name] for name in o.flags),
@@ -138,7 +148,7 @@ class PmlLog(Handle):
             raise XenError("the PML log", number, why, self.domid, _HINT if why else "")
         self.on = True
 
-    def _map(self):
+    def _map(self) -> None:
         self.vcpus = self.status()["vcpus"]
         for vcpu in range(self.vcpus):
             log = self._lib.xenpml_log_map(self._h, self.domid, vcpu)
@@ -152,7 +162,7 @@ class PmlLog(Handle):
         ]
         return fields, self._ffi.offsetof(kind, "data")
 
-    def drain(self, vcpu, take, limit=None):
+    def drain(self, vcpu: int, take: Callable[..., Any], limit: int | None = None) -> int:
         """Read the records of a vCPU that are new.
 
         Parameters
@@ -202,7 +212,7 @@ class PmlLog(Handle):
         """Yield the records that are new, vCPU by vCPU: dicts with `data` as bytes."""
         found = []
 
-        def take(records, _):
+        def take(records, _) -> None:
             for record in records:
                 values = self._values(record, "struct xenpml_record")
                 found.append(
@@ -214,7 +224,7 @@ class PmlLog(Handle):
             yield from found
             found.clear()
 
-    def close_round(self, flags=0, dirty=True):
+    def close_round(self, flags: int = 0, dirty: bool = True) -> Json:
         """End a round.
 
         Parameters
@@ -250,31 +260,31 @@ class PmlLog(Handle):
         )
         return values
 
-    def _buffer(self, name, size):
+    def _buffer(self, name: str, size: int):
         if len(self._bits.get(name, b"")) != size:
             self._bits[name] = self._ffi.new("char[]", size)
         return self._bits[name]
 
-    def vcpu_status(self, vcpu):
+    def vcpu_status(self, vcpu: int):
         """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_vcpu_status *")
         done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, told)
         check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
         return self._values(told, "struct xenpml_vcpu_status")
 
-    def log_info(self, vcpu):
+    def log_info(self, vcpu: int):
         """Return ``struct xenpml_log_info`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_log_info *")
         done = self._lib.xenpml_log_get_info(self._logs[vcpu], told)
         check(done, "xenpml_log_get_info", self.domid)
         return self._values(told, "struct xenpml_log_info")
 
-    def disable(self):
+    def disable(self) -> None:
         """Stop logging; what was drained last can still be read."""
         self.on = False
         super().disable()
 
-    def close(self):
+    def close(self) -> None:
         """Stop logging and let go of the rings. Closing twice does no harm."""
         if self._h is None:
             return

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What dom0 needs of pmlkit: the agent and what it imports, as files or as one zipapp."""
 
+from __future__ import annotations
+
 import io
 import tempfile
 import zipfile
@@ -38,7 +40,7 @@ sys.exit(agent.main())
 """
 
 
-def files():
+def files() -> dict[str, bytes]:
     """Return the files that dom0 needs, ready to run without a parser of C.
 
     Returns
@@ -55,7 +57,7 @@ def files():
     return {"pmlkit/__init__.py": b"", **found, "pmlkit/xen/_declarations.py": declared}
 
 
-def zipapp():
+def zipapp() -> bytes:
     """Return the same as a zipapp: ``python3 AGENT.pyz`` runs the agent.
 
     Returns

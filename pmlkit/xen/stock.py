@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock log-dirty: what live migration uses, on any Xen."""
 
+from __future__ import annotations
+
 import errno
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import XenError, ffi
 from pmlkit.xen.xenctrl import Control
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class LogDirty:
@@ -25,7 +31,7 @@ class LogDirty:
     MissingLibrary, XenError
     """
 
-    def __init__(self, domid):
+    def __init__(self, domid: int) -> None:
         self.domid, self._n = domid, 0
         self._control = Control()
         try:
@@ -37,10 +43,10 @@ class LogDirty:
             self._free()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close_round(self):
@@ -60,11 +66,11 @@ class LogDirty:
         ended = time.monotonic_ns()
         return memoryview(view)[: -(-self.pages // 8)], faults, dirty, began, ended
 
-    def release(self):
+    def release(self) -> None:
         """Let go of it without switching it off: it belongs to a migration now."""
         self._free()
 
-    def close(self):
+    def close(self) -> None:
         """Switch it off. Closing twice does no harm."""
         if self._control is None:
             return
@@ -76,7 +82,7 @@ class LogDirty:
         finally:
             self._free()
 
-    def _free(self):
+    def _free(self) -> None:
         control, self._control = self._control, None
         if control is not None:
             if self._n and hasattr(self, "_buffer"):

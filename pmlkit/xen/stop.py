@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a collection ends, and why: signals, the domain's fate, whoever started it."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import select
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.xen import domains
 from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.xenctrl import Control, save_helper_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.25  # how often Xen is asked about the domain
@@ -44,7 +51,7 @@ class Stop:
         Whether one has.
     """
 
-    def __init__(self, domain, orders=None, silence_s=0.0):
+    def __init__(self, domain: str, orders=None, silence_s: float = 0.0) -> None:
         self.domain = domain
         self.why, self.kind, self.alive = None, None, True
         self.shared = self.migrating = False
@@ -52,7 +59,7 @@ class Stop:
         self._heard = self._looked = time.monotonic()
         self._before, self._control, self._store = {}, None, None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._signalled)
         # Without these, the domain's end is noticed when a call fails.
@@ -62,25 +69,25 @@ class Stop:
             self._store = domains.Xenstore()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         for opened in (self._control, self._store):
             if opened is not None:
                 opened.close()
 
-    def _signalled(self, number, _):
+    def _signalled(self, number, _) -> None:
         self.ask(f"interrupted ({signal.Signals(number).name})")
 
-    def ask(self, why):
+    def ask(self, why: str) -> None:
         """End the collection as soon as may be: somebody wants it."""
         self._end("asked", why)
 
-    def _end(self, kind, why):
+    def _end(self, kind: int, why: str) -> None:
         if self.why is None:
             self.kind, self.why = kind, why
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         """Whether it should end: looks at everything there is to look at, cheaply."""
         self._listen(0)
         if self.why is None and time.monotonic() - self._looked > _LOOK_S:
@@ -93,14 +100,14 @@ class Stop:
         self._listen(0)
         return self.kind == "lost" or self._orders == _ENDED
 
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> None:
         """Sleep, or less if an order comes."""
         if seconds > 0 and self._orders in (None, _ENDED):
             time.sleep(seconds)
         elif seconds > 0:
             self._listen(seconds)
 
-    def _listen(self, seconds):
+    def _listen(self, seconds: float) -> None:
         if self._orders in (None, _ENDED):
             return
         ready, _, _ = select.select([self._orders], [], [], seconds)
@@ -116,7 +123,7 @@ class Stop:
             self._orders = _ENDED
             self._end("lost", f"{_GONE}: not heard of for {self._silence_s:g} s")
 
-    def look(self):
+    def look(self) -> None:
         """Ask Xen and Xenstore what has become of the domain."""
         self._looked = time.monotonic()
         if self._control is None:
@@ -131,7 +138,7 @@ class Stop:
             self._end("domain", why)
             self.alive = state is not None and not state.dying
 
-    def gone(self, error):
+    def gone(self, error: BaseException) -> None:
         """Take note of an error of a call on the domain: it may be dead. Else raise it."""
         before, self.why = self.why, None
         self.look()

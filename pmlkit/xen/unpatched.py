@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds of stock log-dirty, which any Xen has, into a spool: distinct pages, and no more."""
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.xen import frames
 from pmlkit.xen.frames import Frame
 from pmlkit.xen.stock import LogDirty
+
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from pmlkit.writer import TraceWriter
+    from pmlkit.xen.job import Job
 
 
 class Unpatched:
@@ -25,7 +34,7 @@ class Unpatched:
 
     mode = "stock"
 
-    def __init__(self, job, domid):
+    def __init__(self, job: Job, domid: int) -> None:
         if job.free or job.harvesting:
             what = "a log without rounds" if job.free else "a harvest of accessed flags"
             raise UsageError(f"stock log-dirty has not {what}: it needs the patched Xen")
@@ -34,10 +43,10 @@ class Unpatched:
         self._started = time.monotonic_ns()
         self._last = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._log.close()
 
     def facts(self):
@@ -51,11 +60,11 @@ class Unpatched:
     def now_ns(self):
         return time.monotonic_ns() - self._started
 
-    def drain(self, writer):
+    def drain(self, writer: TraceWriter):
         """There is nothing to drain: the bitmap is all."""
         return 0.0
 
-    def close_round(self, writer, number, **more):
+    def close_round(self, writer: TraceWriter, number, **more: Any):
         """Take the bitmap."""
         bits, faults, dirty, began, ended = self._log.close_round()
         began, ended = began - self._started, ended - self._started
@@ -67,15 +76,15 @@ class Unpatched:
         self._last = ended
         return told
 
-    def finish(self, writer):
+    def finish(self, writer: TraceWriter):
         """Switch log-dirty mode off."""
         self._log.close()
         return {}
 
-    def rest(self, writer):
+    def rest(self, writer: TraceWriter):
         """Nothing is left of a domain that is gone."""
         return {}
 
-    def release(self):
+    def release(self) -> None:
         """Leave log-dirty mode to the migration that has taken it over."""
         self._log.release()

@@ -7,14 +7,21 @@ believe, and that a hypercall buffer is laid out as declared. What differs betwe
 found by asking for the function, not by comparing numbers.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from dataclasses import dataclass
 from functools import cache
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import XenError, check, ffi, library
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 _VERSION = "/sys/hypervisor/version"
 _FOLDERS = ("/usr/lib/xen-{v}/lib", "/usr/lib/xen-{v}/lib/*", "/usr/local/lib", "/usr/lib64")
@@ -70,7 +77,7 @@ class Control:
         If there is none, or none that fits the Xen that runs.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lib, self._ffi = library("xenctrl"), ffi()
         opened = self._lib.xc_interface_open(self._ffi.NULL, self._ffi.NULL, 0)
         self._xch = check(opened, "xc_interface_open")
@@ -80,19 +87,19 @@ class Control:
             self.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let go of it. Closing twice does no harm."""
         xch, self._xch = self._xch, None
         if xch is not None:
             self._lib.xc_interface_close(xch)
 
-    def _test(self):
+    def _test(self) -> None:
         try:
             known = self.state(0) is not None
         except XenError as error:
@@ -106,7 +113,7 @@ class Control:
         if not (known and fits):
             raise XenError("libxenctrl", errno.EPROTO, "its structures are not as we know them")
 
-    def state(self, domid):
+    def state(self, domid: int):
         """Return the `DomainState` of a domain; None if there is no such domain."""
         info = self._ffi.new("uint32_t[]", _INFO_BYTES // 4)
         count = check(
@@ -120,11 +127,11 @@ class Control:
         why = SHUTDOWNS.get(flags >> _REASON & 0xFF, "unknown") if flags & _SHUTDOWN else None
         return DomainState(domid, bool(flags & _DYING), bool(flags & _PAUSED), why)
 
-    def unpause(self, domid):
+    def unpause(self, domid: int) -> None:
         """Let a domain run that is paused."""
         check(self._lib.xc_domain_unpause(self._xch, domid), "xc_domain_unpause", domid)
 
-    def maximum_gpfn(self, domid):
+    def maximum_gpfn(self, domid: int):
         """Return the highest frame number of a domain."""
         last = self._ffi.new("unsigned long *")
         done = self._lib.xc_domain_maximum_gpfn(self._xch, domid, last)
@@ -137,16 +144,16 @@ class Control:
         got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, made, pages)
         return made, check(got, "xc_hypercall_buffer_alloc_pages")
 
-    def free(self, buffer, pages):
+    def free(self, buffer, pages) -> None:
         """Free what `buffer` gave."""
         self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
 
-    def log_dirty(self, domid, on):
+    def log_dirty(self, domid: int, on) -> None:
         """Switch a domain's log-dirty mode on or off."""
         operation = _OP_ENABLE_LOGDIRTY if on else _OP_OFF
         check(self._shadow(domid, operation), f"log-dirty {'on' if on else 'off'}", domid)
 
-    def clean(self, domid, buffer, pages):
+    def clean(self, domid: int, buffer, pages):
         """Read a domain's log-dirty bitmap into a buffer and clear it.
 
         Returns
@@ -159,13 +166,13 @@ class Control:
         check(done, "XEN_DOMCTL_SHADOW_OP_CLEAN", domid)
         return stats.fault_count, stats.dirty_count
 
-    def _shadow(self, domid, operation):
+    def _shadow(self, domid: int, operation):
         null = self._ffi.NULL
         if _has_logdirty_control(self._lib):
             return self._lib.xc_shadow_control(self._xch, domid, operation, null, 0)
         return self._old()(self._xch, domid, operation, null, 0, null, 0, null)
 
-    def _log(self, domid, operation, buffer, pages, stats):
+    def _log(self, domid: int, operation, buffer, pages, stats):
         if _has_logdirty_control(self._lib):
             control = self._lib.xc_logdirty_control
             return control(self._xch, domid, operation, buffer, pages, 0, stats)
@@ -182,7 +189,7 @@ def _has_logdirty_control(lib):
     return hasattr(lib, "xc_logdirty_control")
 
 
-def save_helper_of(domid):
+def save_helper_of(domid: int):
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
     While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
