@@ -5,10 +5,12 @@ Nothing heavy is imported at the top (numpy, pandas, pyarrow and matplotlib take
 command imports what it calls, so that ``--help`` and shell completion answer at once.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
@@ -20,41 +22,43 @@ from pmlkit.cli_interop import export, import_
 from pmlkit.cli_lab import lab
 from pmlkit.cli_mrc import mrc
 from pmlkit.cli_options import (
-    DURATION,
-    MEMORY,
-    SETTING,
     WINDOW,
     as_json,
     example,
     option,
     output,
-    overwrite,
     span,
     trace_argument,
 )
 from pmlkit.cli_period import calibrate, period
 from pmlkit.cli_reads import reads
+from pmlkit.cli_record import EXAMPLES, ingest, record, simulate
 from pmlkit.cli_run import run
+from pmlkit.cli_show import show, show_trace
 from pmlkit.errors import PmlkitError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from matplotlib.figure import Figure
+
+    from pmlkit.interop import ForeignFileError
+    from pmlkit.trace import Trace
+
 
 REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG=1 prints"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-REARM = Choice(["round", "flush", "never"])
-RECORD_EXAMPLES = example(
-    "pmlkit record --list",
-    "pmlkit record hotcold --memory 256 -o h.trace",
-    "pmlkit record ./mine.c --window 10Minsn --deterministic -o mine.trace",
-)
 WSS_EXAMPLES = example(
     "pmlkit wss data/hotcold.trace --window 1s",
     "pmlkit wss h.trace --window 100ms --min-count 2 --kinds w --sliding --json",
 )
 
 
-@click.group(invoke_without_command=True, context_settings=CONTEXT, epilog=RECORD_EXAMPLES)
+@click.group(invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
 @click.version_option(package_name="pmlkit", message="pmlkit %(version)s")
 @click.pass_context
-def cli(ctx):
+def cli(ctx: click.Context) -> None:
     """Working sets of virtual machines: record, store, measure, show.
 
     Every command has --help with an example, and --json for programs. Exit codes: 0 done,
@@ -69,7 +73,7 @@ def cli(ctx):
 @click.argument("capabilities", nargs=-1, metavar="[CAPABILITY]...")
 @as_json
 @click.pass_context
-def doctor(ctx, capabilities, as_json):
+def doctor(ctx: click.Context, capabilities, as_json: bool) -> None:
     """Say what this machine can do, and what mends the rest.
 
     Exit code 1 if anything asked for by name (demo, recorder, lab, xen) is missing.
@@ -78,62 +82,8 @@ def doctor(ctx, capabilities, as_json):
 
     with report.busy("looking at this machine", quiet=as_json):
         found = doctor.examine(capabilities)
-    _print(as_json, [c.as_dict() for c in found] if as_json else None, report.doctor, found)
+    show(as_json, [c.as_dict() for c in found] if as_json else None, report.doctor, found)
     ctx.exit(1 if capabilities and not all(capability.ready for capability in found) else 0)
-
-
-@cli.command(epilog=RECORD_EXAMPLES)
-@click.argument("workload", required=False)
-@output("NAME.trace", "The trace to write.")
-@option("--list", "list_them", is_flag=True, help="List the workloads, or WORKLOAD's parameters.")
-@option("--memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G.")
-@option("--window", default="10ms", help="Length of a round: guest time, or 10Minsn.")
-@option("--deterministic", is_flag=True, help="The clock counts instructions: two runs are equal.")
-@option("--cmdline", default="", help="Add to the guest kernel's command line.")
-@option("--set", "settings", type=SETTING, multiple=True, help="Set a workload's parameter.")
-@option("--rounds", type=IntRange(1, 999), help="Kit guests: how many rounds they run. [8]")
-@option("--boot", is_flag=True, help="Record the guest's boot, too.")
-@option("--swap", "swap_mib", type=MEMORY, default=0, help="Give it a swap disk, and record that.")
-@option("--time-limit", type=DURATION, default="30min", help="A guest hangs that takes longer.")
-@overwrite
-@as_json
-def record(workload, output, list_them, settings, rounds, time_limit, as_json, **how):
-    """Record the frames that a real Linux guest uses.
-
-    For each round: which it reads, writes and executes, in order of first use.
-
-    WORKLOAD is a name of --list, a static executable, a C file, or a folder with a workload.yaml;
-    or a bare-metal guest of the lab (`pmlkit lab run --list`), whose own rounds are recorded.
-    Ctrl-C ends the recording early and leaves a valid, shorter trace.
-    """
-    if list_them:
-        return _list_workloads(workload, as_json)
-    if workload is None or output is None:
-        raise UsageError("name a WORKLOAD (`pmlkit record --list` has them) and -o NAME.trace")
-    from pmlkit import report
-    from pmlkit.sources import recorder, recorder_kit
-    from pmlkit.sources.workload import load
-
-    options = recorder.RecordOptions(time_limit_s=time_limit / 1e9, **how)
-    with report.recording(quiet=as_json) as progress:
-        if recorder_kit.is_kit_guest(workload):
-            told = (options, dict(settings), rounds or recorder_kit.ROUNDS, progress)
-            trace = recorder_kit.record_kit(workload, output, *told)
-        elif rounds:
-            raise UsageError(f"--rounds is for the lab's bare-metal guests, and {workload} is none")
-        else:
-            loaded = load(workload).with_parameters(dict(settings))
-            trace = recorder.record(loaded, output, options, progress)
-    _print_trace(as_json, trace)
-
-
-def _list_workloads(workload, as_json):
-    from pmlkit import report
-    from pmlkit.sources.workload import list_workloads, load
-
-    found = [load(workload)] if workload else list_workloads()
-    render = report.parameters if workload else report.workloads
-    _print(as_json, [report.workload_dict(w) for w in found], render, found)
 
 
 cli.add_command(calibrate)
@@ -142,55 +92,21 @@ cli.add_command(compare)
 cli.add_command(forecast)
 cli.add_command(export)
 cli.add_command(import_)
+cli.add_command(ingest)
 cli.add_command(lab)
 cli.add_command(mrc)
 cli.add_command(period)
 cli.add_command(reads)
+cli.add_command(record)
 cli.add_command(run)
-
-
-@cli.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))
-@trace_argument
-@output("PML.trace", "The PML trace to write.", required=True)
-@option("--buffer", default=512, type=IntRange(1, 2**20), help="Entries of a buffer.")
-@option("--buffers", default=1, type=IntRange(1, 2), help="With 2, one drains as the other fills.")
-@option("--rearm", default="round", type=REARM, help="When a logged page may be logged again.")
-@option("--rounds", default=1, type=IntRange(1), help="Rounds of TRACE that make one of PML.trace.")
-@overwrite
-@as_json
-def simulate(trace, output, buffer, buffers, rearm, rounds, overwrite, as_json):
-    """Run a software PML over the access trace TRACE."""
-    from pmlkit import report
-    from pmlkit.sources import simulator
-
-    model = simulator.PmlModel(buffer, buffers, rearm, rounds)
-    with report.busy("simulating", quiet=as_json):
-        made = simulator.simulate(trace, output, model, overwrite=overwrite)
-    _print_trace(as_json, made)
-
-
-@cli.command(epilog=example("pmlkit ingest x.trace.spool -o x.trace"))
-@click.argument("spool", type=click.Path())
-@output("NAME.trace", "The trace to write.", required=True)
-@overwrite
-@as_json
-def ingest(spool, output, overwrite, as_json):
-    """Make a trace of the spool that an interrupted collection left.
-
-    What is missing is a note in the trace.
-    """
-    from pmlkit import ingest, report
-
-    with report.busy("reading the spool", quiet=as_json):
-        trace = ingest.ingest(spool, output, overwrite=overwrite)
-    _print_trace(as_json, trace)
+cli.add_command(simulate)
 
 
 @cli.command(epilog=example("pmlkit info data/hotcold.trace", "pmlkit info h.trace --json"))
 @trace_argument
 @as_json
 @click.pass_context
-def info(ctx, trace, as_json):
+def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
     """Check TRACE, and say what it is.
 
     Every file and count is checked, and what the workload knows of itself is measured. Exit code 1
@@ -202,7 +118,7 @@ def info(ctx, trace, as_json):
     with report.busy("checking every file", quiet=as_json):
         opened = Trace.open(trace)
         opened.check()
-    ctx.exit(0 if _print_trace(as_json, opened) else 1)
+    ctx.exit(0 if show_trace(as_json, opened) else 1)
 
 
 @cli.command(epilog=WSS_EXAMPLES)
@@ -216,7 +132,7 @@ def info(ctx, trace, as_json):
 @option("--region", help="Count the frames of this region only.")
 @span
 @as_json
-def wss(trace, sliding, as_json, **how):
+def wss(trace: Trace, sliding, as_json: bool, **how: Any) -> None:
     """Print the working set of TRACE, window by window.
 
     A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
@@ -229,7 +145,7 @@ def wss(trace, sliding, as_json, **how):
     with report.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
         table = workingset.estimate(Trace.open(trace), step=step, **how)
-    _print(as_json, table.to_dict("records") if as_json else None, report.windows, table)
+    show(as_json, table.to_dict("records") if as_json else None, report.windows, table)
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
@@ -241,20 +157,20 @@ def wss(trace, sliding, as_json, **how):
 @option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")
 @span
 @as_json
-def plot(trace, figure, output, list_them, as_json, **how):
+def plot(trace: Trace, figure: Figure, output: str, list_them: bool, as_json: bool, **how: Any):
     """Draw FIGURE of TRACE, fit for a paper."""
     from pmlkit import figures, report
     from pmlkit.trace import Trace
 
     if list_them:
         found = {name: figures.about(name) for name in figures.FIGURES}
-        return _print(as_json, found, report.named, "figure", found)
+        return show(as_json, found, report.named, "figure", found)
     if trace is None or figure is None or output is None:
         raise UsageError("name a TRACE, a FIGURE (`pmlkit plot --list` has them) and -o STEM")
     with report.busy("drawing", quiet=as_json):
         written = figures.save(figures.draw(Trace.open(trace), figure, **how), output)
     paths = [str(path) for path in written]
-    _print(as_json, paths, click.echo, "\n".join(paths))
+    show(as_json, paths, click.echo, "\n".join(paths))
 
 
 @cli.command(epilog=example("pmlkit demo", "pmlkit demo h.trace -o results/mine"))
@@ -262,7 +178,7 @@ def plot(trace, figure, output, list_them, as_json, **how):
 @output("FOLDER", "Where to; replaces an earlier demo there.", default="results/demo")
 @option("--jobs", default=2, type=IntRange(1), help="Notebooks that run at the same time.")
 @as_json
-def demo(traces, output, jobs, as_json):
+def demo(traces, output: str, jobs: int, as_json: bool) -> None:
     """Run the notebooks, and make a page of their figures.
 
     They run on the bundled recordings, or on each TRACE.
@@ -270,28 +186,10 @@ def demo(traces, output, jobs, as_json):
     from pmlkit import demo
 
     page = demo.run(output, traces, jobs)
-    _print(as_json, {"page": str(page)}, click.echo, f"look at {page}")
+    show(as_json, {"page": str(page)}, click.echo, f"look at {page}")
 
 
-def _print_trace(as_json, trace):
-    """Print what a trace is; return whether its known answers came out."""
-    from pmlkit import known, report
-
-    answers = known.measure(trace)
-    value = report.trace_dict(trace, answers) if as_json else None
-    _print(as_json, value, report.trace, trace, answers)
-    return all(answer.met for answer in answers)
-
-
-def _print(as_json, value, render, *found):
-    """Print a value as JSON (numpy's numbers as Python's), or `found` as people read it."""
-    if as_json:
-        click.echo(json.dumps(value, indent=2, default=lambda number: number.item()))
-    else:
-        render(*found)
-
-
-def main(args=None):
+def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Parameters
@@ -316,7 +214,7 @@ def main(args=None):
     return code if isinstance(code, int) else 0
 
 
-def _fail(error):
+def _fail(error: UsageError | ForeignFileError) -> int:
     """Say an error in one line; return its exit code."""
     if isinstance(error, BrokenPipeError):
         # Nobody reads any more (`pmlkit wss ... | head`): no complaint, now or at exit.
@@ -327,7 +225,7 @@ def _fail(error):
     return code
 
 
-def _verdict(error):
+def _verdict(error: UsageError | ForeignFileError) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if isinstance(error, PmlkitError):
         return (2 if isinstance(error, UsageError) else 1), str(error)

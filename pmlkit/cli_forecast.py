@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit forecast`: train, forecast, back-test, and compose logs."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice, FloatRange, IntRange
 
 from pmlkit.cli_options import DURATION, MEMORY, WINDOW, as_json, example, option, output, overwrite
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
 
 EXAMPLES = example(
     "pmlkit forecast data/redis-tides.trace",
@@ -27,7 +35,8 @@ EXAMPLES = example(
 @option("--horizon", type=IntRange(1), help="How many windows ahead; 4 if not given.")
 @option("--target", type=Choice(["at", "peak"]), help="W of the window ahead, or the largest until "
         "then; at if not given.")  # fmt: skip
-@option("--learner", default="boosted", type=Choice(["boosted", "linear"]), help="What learns.")
+@option("--learner", default="pooled", type=Choice(["pooled", "boosted", "linear"]),
+        help="What learns; pooled: boosted trees of others, and the own past.")  # fmt: skip
 @option("--allocation", type=MEMORY, help="How probable is a peak beyond it? 64, 1G.")
 @option("--model", type=click.Path(), help="Forecast with the model in this file.")
 @option("--save", type=click.Path(), help="Train on all TRACEs and write the model to this file.")
@@ -40,7 +49,7 @@ EXAMPLES = example(
 @option("--end", type=DURATION, help="Leave out what is later: forecast from there.")
 @overwrite
 @as_json
-def forecast(traces, as_json, **how):
+def forecast(traces, as_json: bool, **how: Any) -> None:
     """Forecast the working set of TRACE past its end.
 
     Prints quantiles of the working set that PML logs, how probable it is that it exceeds an
@@ -74,17 +83,16 @@ def _logs(traces, how):
     return [log.read(Trace.open(t), start=how["start"], end=how["end"]) for t in traces]
 
 
-def _forecaster(logs, settings, learner):
+def _forecaster(logs, settings: Sequence[str], learner):
     """Train on logs; return the forecaster and the samples."""
-    from pmlkit.forecast.forecaster import MODELS, Forecaster
-    from pmlkit.forecast.study import sample
+    from pmlkit.forecast.pooled import make
+    from pmlkit.forecast.recordings import sample
 
     samples = [sample(log, settings["window"]) for log in logs]
-    model = Forecaster(MODELS[learner](), settings["horizon"], settings["target"])
-    return model.fit(samples), samples
+    return make(learner, settings["horizon"], settings["target"]).fit(samples), samples
 
 
-def _train(traces, quiet, **how):
+def _train(traces, quiet: bool, **how: Any):
     from pmlkit import report
     from pmlkit.forecast import store
 
@@ -97,7 +105,7 @@ def _train(traces, quiet, **how):
     return {"model": how["save"], "data": data}, [f"{how['save']}: trained on {', '.join(data)}"]
 
 
-def _ahead(traces, quiet, **how):
+def _ahead(traces, quiet: bool, **how: Any):
     """Forecast each trace from its end."""
     from pmlkit import report
     from pmlkit.forecast import ahead
@@ -112,13 +120,13 @@ def _ahead(traces, quiet, **how):
     return found, [line for one in found for line in ahead.lines(one)]
 
 
-def _backtest(traces, quiet, **how):
+def _backtest(traces, quiet: bool, **how: Any):
     from pmlkit import figures, report
     from pmlkit.forecast import figures as drawn
     from pmlkit.forecast import study
 
-    with report.busy("back-testing", quiet=quiet):
-        made = study.collect(traces, **_settings(how))
+    with report.steps("back-testing", study.steps(len(traces)), quiet=quiet) as tell:
+        made = study.collect(traces, **_settings(how), progress=tell)
         tables = study.summary(made, how["rate"])
         if how["output"]:
             folder = Path(how["output"])
@@ -126,11 +134,12 @@ def _backtest(traces, quiet, **how):
                 figures.table(table, folder / name, f"forecasts: {name}")
             figures.save(drawn.trade_off(made.curves, 2), folder / "trade-off")
             figures.save(drawn.calibration(made.coverage()), folder / "calibration")
+            figures.save(drawn.limits(made.limits), folder / "limits")
     lines = [f"{name}\n{table.to_string(index=False)}\n" for name, table in tables.items()]
     return {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, lines
 
 
-def _compose(traces, quiet, **how):
+def _compose(traces, quiet: bool, **how: Any):
     from pmlkit import report
     from pmlkit.forecast import compose
 

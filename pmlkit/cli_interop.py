@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit export` and `pmlkit import`: traces to and from the files of other programs."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import IntRange
@@ -17,6 +20,9 @@ from pmlkit.cli_options import (
     span,
 )
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
 
 
 @click.command(
@@ -35,7 +41,16 @@ from pmlkit.errors import UsageError
 @span
 @overwrite
 @as_json
-def export(trace, format, output, list_them, start, end, as_json, **how):
+def export(
+    trace: Trace | None,
+    format: str | None,
+    output: str | None,
+    list_them: bool,
+    start: int | None,
+    end: str | int | None,
+    as_json: bool,
+    **how: bool | None,
+) -> None:
     """Write TRACE in another program's FORMAT."""
     if list_them:
         return _list("export", as_json)
@@ -66,7 +81,15 @@ def export(trace, format, output, list_them, start, end, as_json, **how):
 @option("--memory", "memory_mib", type=MEMORY, help="The machine's memory.  [default: all used]")
 @overwrite
 @as_json
-def import_(format, file, output, list_them, memory_mib, as_json, **how):
+def import_(
+    format: str | None,
+    file: str | None,
+    output: str | None,
+    list_them: bool,
+    memory_mib: int | None,
+    as_json: bool,
+    **how: bool | None,
+) -> None:
     """Make a trace of FILE, which another program wrote in FORMAT."""
     if list_them:
         return _list("load", as_json)
@@ -90,7 +113,7 @@ def import_(format, file, output, list_them, memory_mib, as_json, **how):
         report.trace(made, known.measure(made))
 
 
-def _list(way, as_json):
+def _list(way: str, as_json: bool) -> None:
     from pmlkit import interop, report
 
     found = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit reads`: the working set with the reads that PML does not log."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import Choice
 
 from pmlkit.cli_options import WINDOW, as_json, example, option, span, trace_argument
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace import Trace
+
 
 METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
 
@@ -25,7 +34,7 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
 @option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
 @span
 @as_json
-def reads(trace, method, every, compare, as_json, **how):
+def reads(trace: Trace, method, every, compare, as_json: bool, **how: Any) -> None:
     """Estimate the working set of TRACE, reads included.
 
     The reads come from the page tables in its PML log.
@@ -49,7 +58,7 @@ def reads(trace, method, every, compare, as_json, **how):
         report_reads.show(table)
 
 
-def _estimate(trace, method, every, how):
+def _estimate(trace: Trace, method, every, how):
     from pmlkit import reads as estimates
     from pmlkit import reads_density
 
@@ -59,7 +68,7 @@ def _estimate(trace, method, every, how):
     return reads_density.estimate(trace, rounds=rounds, **how)
 
 
-def _compared(trace, every):
+def _compared(trace: Trace, every):
     from pmlkit import reads_table
 
     methods = [m for m in METHODS if m != "harvest"]

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit run`: an experiment in batch."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 from click import IntRange
 
 from pmlkit.cli_options import as_json, example, option, output
 from pmlkit.errors import PmlkitError, UsageError
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
 
 _EXAMPLES = example(
     "pmlkit run experiments/windows.yaml",
@@ -30,7 +37,19 @@ _EXAMPLES = example(
 @option("-v", "--verbose", is_flag=True, help="Write a line for each run that is over.")
 @as_json
 @click.pass_context
-def run(ctx, experiment, output, jobs, only, dry_run, again, cluster, snakefile, verbose, as_json):
+def run(
+    ctx: click.Context,
+    experiment: str,
+    output: str,
+    jobs: int,
+    only,
+    dry_run,
+    again,
+    cluster,
+    snakefile,
+    verbose,
+    as_json: bool,
+):
     """Run the notebooks of EXPERIMENT, a YAML file.
 
     Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
@@ -59,7 +78,7 @@ def run(ctx, experiment, output, jobs, only, dry_run, again, cluster, snakefile,
         ctx.exit(1)
 
 
-def _dry_run(plan, only, as_json):
+def _dry_run(plan, only, as_json: bool) -> None:
     from pmlkit import batch_plan, batch_report
 
     chosen = batch_plan.only(plan.jobs, only)
@@ -69,7 +88,7 @@ def _dry_run(plan, only, as_json):
         batch_report.print_plan(plan, chosen)
 
 
-def _snakefile(plan, experiment, path, as_json):
+def _snakefile(plan, experiment: str, path: PathLike, as_json: bool) -> None:
     from pmlkit import batch_snakemake
 
     written = batch_snakemake.write(plan, experiment, path)
@@ -77,7 +96,7 @@ def _snakefile(plan, experiment, path, as_json):
     click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
 
 
-def _backend(cluster, jobs):
+def _backend(cluster, jobs: int):
     from contextlib import nullcontext
 
     from pmlkit.batch_local import Local

@@ -9,12 +9,15 @@ What a format cannot hold is lost, and its line in `FORMATS` says what. An impor
 its notes what it was, and what is not known of it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shlex
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,13 +27,29 @@ from pmlkit.schema import PAGE_SIZE, TraceMeta
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, PathLike
+
+
 __all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "load"]
 
 
 class ForeignFileError(PmlkitError):
     """A file is not of the format named. Attributes: `path`, `where`, `why`."""
 
-    def __init__(self, path, where, why, hint="check the format's name, and the file"):
+    def __init__(
+        self,
+        path: PathLike,
+        where: str,
+        why: str,
+        hint: str = "check the format's name, and the file",
+    ) -> None:
         self.path, self.where, self.why = os.fspath(path), where, why
         place = f"{where} of {self.path}" if where else self.path
         super().__init__(f"{place} {why}", hint)
@@ -100,7 +119,9 @@ class Imported:
     round_ns: int | None = None
 
 
-def export(trace, name, output, overwrite=False, **options):
+def export(
+    trace: Trace, name: str, output: Path, overwrite: bool = False, **options: int | str
+) -> int:
     """Write a trace in another program's format.
 
     Parameters
@@ -133,7 +154,14 @@ def export(trace, name, output, overwrite=False, **options):
         return write(trace, partial, **options)
 
 
-def load(name, path, output, overwrite=False, memory_bytes=None, **options):
+def load(
+    name: str,
+    path: PathLike,
+    output: Path,
+    overwrite: bool = False,
+    memory_bytes: int | None = None,
+    **options: int,
+) -> Trace:
     """Make a trace of another program's file (of query-dirty-rate a table).
 
     Parameters
@@ -173,7 +201,7 @@ def load(name, path, output, overwrite=False, memory_bytes=None, **options):
     return _write(made, name, path, output, overwrite, memory_bytes)
 
 
-def _function(name, way):
+def _function(name: str, way: str) -> Callable[..., Any]:
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}")
     if way not in FORMATS[name].ways:
@@ -181,7 +209,9 @@ def _function(name, way):
     return getattr(import_module(f"pmlkit.{FORMATS[name].module}"), way)
 
 
-def _write(made, name, path, output, overwrite, memory_bytes):
+def _write(
+    made: Imported, name: str, path: PathLike, output: Path, overwrite: bool, memory_bytes
+) -> Trace:
     highest, rounds = 0, []
     meta = TraceMeta(
         kind=made.kind,
@@ -212,7 +242,7 @@ def _write(made, name, path, output, overwrite, memory_bytes):
     return Trace.open(output)
 
 
-def _by_round(parts):
+def _by_round(parts: Iterator[Any]) -> Iterator[list[tuple[Array | int, ...]]]:
     group = []
     for part in parts:
         if group and part[:2] != group[0][:2]:
@@ -223,7 +253,9 @@ def _by_round(parts):
         yield group
 
 
-def _ordered(group, kind):
+def _ordered(
+    group, kind: int
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64] | int]]:
     """Give a round's entries as a trace has them.
 
     A PML log is kept as it is. An access trace holds each use once, in order of first use, and
@@ -244,13 +276,13 @@ def _ordered(group, kind):
         yield vcpu[executed][first], frames, int(Kind.EXEC)
 
 
-def _full(part, index):
+def _full(part: Sequence[Array | int], index: int) -> NDArray[np.uint64]:
     """Give a column of a part of a round; a scalar stands for all."""
     return np.broadcast_to(np.asarray(part[index], dtype=np.uint64), len(part[3]))
 
 
 @contextlib.contextmanager
-def _whole(output, overwrite):
+def _whole(output: Path, overwrite: bool) -> Iterator[Path]:
     """Give the name to write to; the file gets its own once it is whole."""
     final = Path(output)
     if final.exists() and (not overwrite or not final.is_file()):
@@ -266,7 +298,7 @@ def _whole(output, overwrite):
             partial.unlink()
 
 
-def _write_table(table, output, overwrite):
+def _write_table(table: pd.DataFrame, output: Path, overwrite: bool) -> pd.DataFrame:
     suffix = Path(output).suffix
     if suffix not in (".csv", ".parquet"):
         raise UsageError("query-dirty-rate becomes a table: name it NAME.csv or NAME.parquet")
@@ -278,7 +310,13 @@ def _write_table(table, output, overwrite):
     return table
 
 
-def selected(trace, columns, start_ns=None, end_ns=None, kinds=None):
+def selected(
+    trace: Trace,
+    columns: Sequence[str],
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    kinds: str | int | None = None,
+) -> Iterator[dict[str, Array]]:
     """Iterate over a trace's entries as dicts of arrays, a row group at a time.
 
     Yields

@@ -6,12 +6,25 @@ data or a page table), or p1 to p5 (a page table of that level). Without `kind` 
 without `vcpu` it is 0.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from pmlkit.interop import ForeignFileError, Imported, selected
 from pmlkit.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Array, Gfns, Ints, PathLike
+
 
 COLUMNS = {"t_start_ns": pa.int64(), "t_end_ns": pa.int64(), "vcpu": pa.uint16(),
            "gfn": pa.uint64(), "kind": pa.string()}  # fmt: skip
@@ -21,7 +34,9 @@ LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
 NUMBERS = {letter: number for number, letter in LETTERS.items()}
 
 
-def export(trace, path, window=None, **which):
+def export(
+    trace: Trace, path: PathLike, window: str | int | None = None, **which: int | None
+) -> int:
     """Write a trace's entries."""
     rounds, count = trace.rounds, 0
     starts, ends = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
@@ -42,7 +57,7 @@ def export(trace, path, window=None, **which):
     return count
 
 
-def load(path, name, **_):
+def load(path: PathLike, name: str, **_: None) -> Imported:
     """Read entries, in order of time."""
     try:
         options = csv.ConvertOptions(column_types=COLUMNS, strings_can_be_null=False)
@@ -66,13 +81,13 @@ def load(path, name, **_):
     return Imported(_rounds(start, end, vcpu, gfn, kinds), "access" if access else "pml")
 
 
-def _numbers(path, table, column):
+def _numbers(path: PathLike, table: pa.Table, column: str) -> Array:
     if table[column].null_count:
         raise ForeignFileError(path, "", f"has a row without {column}")
     return table[column].to_numpy()
 
 
-def _kinds(path, table):
+def _kinds(path: PathLike, table: pa.Table) -> NDArray[np.uint8]:
     if "kind" not in table.column_names:
         return np.full(len(table), int(Kind.READ), dtype=np.uint8)
     letters = table["kind"].to_numpy()
@@ -83,7 +98,7 @@ def _kinds(path, table):
     return np.array([NUMBERS[letter] for letter in letters], dtype=np.uint8)
 
 
-def _check(path, start, end):
+def _check(path: PathLike, start: Ints, end: Ints) -> None:
     for wrong, why in (
         (end < start, "ends before it starts"),
         (np.append(False, start[1:] < start[:-1]), "goes back in time"),
@@ -95,7 +110,9 @@ def _check(path, start, end):
             raise ForeignFileError(path, f"line {int(wrong.argmax()) + 2}", why)
 
 
-def _rounds(start, end, vcpu, gfn, kinds):
+def _rounds(
+    start: Ints, end: Ints, vcpu: NDArray[np.uint16], gfn: Gfns, kinds: str | int
+) -> Iterator[tuple[Array | int, ...]]:
     cuts = np.flatnonzero(np.diff(start)) + 1
     for rows in np.split(np.arange(len(start)), cuts):
         if len(rows):

@@ -6,8 +6,11 @@ accessed. From a trace a snapshot is a window, a sample a round, and a region a 
 were used in equally many rounds: ``damo report wss`` then gives the working sets that pmlkit does.
 """
 
+from __future__ import annotations
+
 import json
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +19,24 @@ from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.selection import window_rounds
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
-def export(trace, path, window=None, start_ns=None, end_ns=None, kinds=None):
+    from numpy.typing import NDArray
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints, Json, PathLike
+
+
+def export(
+    trace: Trace,
+    path: PathLike,
+    window: int | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    kinds: str | int | None = None,
+) -> int:
     """Write a snapshot per `window` ns (by default a round): the windows of `workingset`.
 
     A file NAME.json is plain JSON, for people; any other is compressed, which is damo's own
@@ -51,7 +70,7 @@ def export(trace, path, window=None, start_ns=None, end_ns=None, kinds=None):
 _NONE = np.empty(0, dtype=np.uint64)
 
 
-def _used(trace, first, *which):
+def _used(trace: Trace, first: int, *which: None) -> dict[int, NDArray[np.uint64]]:
     """Give the distinct pages of each round, by its number from the first."""
     found = {}
     names = ("start_ns", "end_ns", "kinds")
@@ -63,11 +82,13 @@ def _used(trace, first, *which):
     return found
 
 
-def _counts(rounds):
+def _counts(rounds: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Ints]:
     return np.unique(np.concatenate(rounds), return_counts=True)
 
 
-def _regions(pages, counts, memory_pages, samples):
+def _regions(
+    pages: Gfns, counts: Ints, memory_pages: int, samples: int
+) -> list[dict[str, dict[str, int | None] | int]]:
     """Cut memory into runs of pages with the same count, those without any use included."""
     breaks = np.flatnonzero((np.diff(pages) != 1) | (np.diff(counts) != 0)) + 1
     regions, at = [], 0
@@ -80,7 +101,9 @@ def _regions(pages, counts, memory_pages, samples):
     return regions + [_region(at, memory_pages, 0, samples)] * (at < memory_pages)
 
 
-def _region(start, end, count, samples):
+def _region(
+    start: int, end: int, count: int, samples: int
+) -> dict[str, dict[str, int | None] | int]:
     return {
         "start": start * PAGE_SIZE,
         "end": end * PAGE_SIZE,
@@ -89,12 +112,14 @@ def _region(start, end, count, samples):
     }
 
 
-def _snapshot(start, end, regions):
+def _snapshot(
+    start: int, end: int, regions: Sequence[dict[str, dict[str, int | None] | int]]
+) -> dict[str, int | list[dict[str, dict[Any, Any] | int]]]:
     total = sum(region["end"] - region["start"] for region in regions)
     return {"start_time": start, "end_time": end, "regions": regions, "total_bytes": total}
 
 
-def load(path, name, **_):
+def load(path: PathLike, name: str, **_: Any) -> Imported:
     """Read the snapshots of a record's one target: each is a round."""
     snapshots = _snapshots(path)
     try:
@@ -106,7 +131,7 @@ def load(path, name, **_):
     return Imported(rounds, notes=notes)
 
 
-def _snapshots(path):
+def _snapshots(path: PathLike) -> list[Json]:
     data = path.read_bytes()
     try:
         if not data.lstrip().startswith((b"[", b"{")):
@@ -122,7 +147,7 @@ def _snapshots(path):
     return found
 
 
-def _round(snapshot):
+def _round(snapshot: Json) -> tuple[NDArray[np.uint64] | int, ...]:
     start, end = (_number(snapshot[name]) for name in ("start_time", "end_time"))
     pages = [
         np.arange(_number(r["start"]) // PAGE_SIZE, -(-_number(r["end"]) // PAGE_SIZE), dtype="u8")
@@ -132,12 +157,14 @@ def _round(snapshot):
     return start, end, 0, np.unique(np.concatenate([_NONE, *pages])), int(Kind.READ)
 
 
-def _number(value):
+def _number(value: int) -> int:
     """Read a number; damo writes some as text, with commas."""
     return int(value.replace(",", "")) if isinstance(value, str) else int(value)
 
 
-def _from_zero(path, rounds):
+def _from_zero(
+    path: PathLike, rounds: Sequence[tuple[NDArray[np.uint64] | int, ...]]
+) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     for before, after in zip(rounds, rounds[1:], strict=False):
         if after[0] < before[1]:
             raise ForeignFileError(path, "", "has snapshots that overlap")

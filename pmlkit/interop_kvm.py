@@ -9,8 +9,11 @@ A slot's place in the guest's memory is in neither: a trace has the pages of slo
 ``N << 32`` on, slot 0 from 0.
 """
 
+from __future__ import annotations
+
 import json
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,15 @@ import pandas as pd
 from pmlkit.interop import ForeignFileError, Imported
 from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Gfns, Json, PathLike
+
 
 ENTRY = np.dtype([("flags", "<u4"), ("slot", "<u4"), ("offset", "<u8")])
 SLOT_SHIFT = 32
@@ -30,7 +42,7 @@ NOTES = ("a frame is (slot << 32) + offset in the slot: where slots lie is not i
 _UNITS_S = {"second": 1.0, "millisecond": 1e-3}
 
 
-def load(path, name, **_):
+def load(path: PathLike, name: str, **_: Any) -> pd.DataFrame | Imported:
     """Read a dirty ring (`Imported`), or answers of query-dirty-rate (a DataFrame)."""
     if name == "query-dirty-rate":
         return rates(path)
@@ -40,7 +52,7 @@ def load(path, name, **_):
     return Imported(rounds, "pml", NOTES + (("times are not known",) if binary else ()))
 
 
-def _binary(path):
+def _binary(path: PathLike) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     size = path.stat().st_size
     if size % ENTRY.itemsize:
         why = f"is cut in the middle of an entry ({ENTRY.itemsize} bytes each)"
@@ -54,11 +66,11 @@ def _binary(path):
     return [(0, 1, 0, _frames(dirty["slot"] & 0xFFFF, dirty["offset"]), int(Kind.UNKNOWN))]
 
 
-def _frames(slot, offset):
+def _frames(slot: NDArray[np.uint32] | int, offset: NDArray[np.uint64] | int) -> Gfns | int:
     return (np.asarray(slot, "u8") << np.uint64(SLOT_SHIFT)) + np.asarray(offset, "u8")
 
 
-def _text(path):
+def _text(path: PathLike) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     """Read what ftrace, trace-cmd or perf print of the tracepoint; each push is an instant."""
     found = []
     for line in path.read_text(errors="replace").splitlines():
@@ -77,7 +89,7 @@ def _text(path):
     return [(*span, ring, np.array([frame], "u8"), int(Kind.UNKNOWN)) for _, ring, frame in found]
 
 
-def rates(path):
+def rates(path: PathLike) -> pd.DataFrame:
     """Read answers of QEMU's ``query-dirty-rate``, one JSON object after another.
 
     Returns
@@ -106,7 +118,7 @@ def rates(path):
     return table.assign(t_ns=table["t_ns"] - (table["t_ns"] - table["asked_ns"]).min())
 
 
-def _measured(answer):
+def _measured(answer: Json) -> Iterator[dict[str, int | str]]:
     asked_s = answer["calc-time"] * _UNITS_S[answer.get("calc-time-unit", "second")]
     end_ns = round((answer["start-time"] + asked_s) * 1e9)
     each = [(-1, answer["dirty-rate"])] if "dirty-rate" in answer else []
@@ -120,7 +132,7 @@ def _measured(answer):
         }  # fmt: skip
 
 
-def _objects(path):
+def _objects(path: PathLike) -> Iterator[dict[str, Json]]:
     decoder, text = json.JSONDecoder(), path.read_text(errors="replace")
     at = 0
     while at < len(text):

@@ -6,10 +6,23 @@ with the address (hexadecimal) and the size in bytes. Pages are those of the pro
 space. The clock counts instructions: one is a nanosecond.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.interop import ForeignFileError, Imported
 from pmlkit.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import PathLike
+
 
 INSTRUCTIONS = 1_000_000
 SHIFT = 12
@@ -21,7 +34,7 @@ _KINDS = {
 }
 
 
-def load(path, name, instructions=None, **_):
+def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -> Imported:
     """Read accesses; so many instructions are a round."""
     length = instructions or INSTRUCTIONS
     notes = (
@@ -31,7 +44,7 @@ def load(path, name, instructions=None, **_):
     return Imported(_rounds(path, length), notes=notes, clock="instructions", round_ns=length)
 
 
-def _rounds(path, length):
+def _rounds(path: PathLike, length: int) -> Iterator[tuple[NDArray[np.uint64] | int, ...]]:
     used, count, start = {}, 0, 0
     for first, last, kinds in _accesses(path):
         if kinds == _KINDS["I "]:
@@ -46,12 +59,14 @@ def _rounds(path, length):
         yield _round(start, start + max(count, 1), used)
 
 
-def _round(start, end, used):
+def _round(
+    start: int, end: int, used: Mapping[tuple[int, int], None]
+) -> tuple[NDArray[np.uint64] | int, ...]:
     pages = np.array([page for page, _ in used], dtype=np.uint64)
     return start, end, 0, pages, np.array([kind for _, kind in used], dtype=np.uint64)
 
 
-def _accesses(path):
+def _accesses(path: PathLike) -> Iterator[tuple[int, int, tuple[int, ...]]]:
     """Give the first and last page and the kinds of each access."""
     with open(path, encoding="ascii", errors="replace") as file:
         for number, line in enumerate(file, start=1):

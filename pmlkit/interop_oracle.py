@@ -6,18 +6,30 @@
 next access is the number of the request that comes next for the same object, or -1.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pmlkit.interop import ForeignFileError, Imported, selected
 from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints, PathLike
+
+
 REQUEST = np.dtype([("time", "<u4"), ("gfn", "<u8"), ("size", "<u4"), ("next", "<i8")])
 SECOND_NS = 1_000_000_000
 CHUNK = 1 << 20
 
 
-def export(trace, path, window=None, **which):
+def export(trace: Trace, path: PathLike, window: int | None = None, **which: str) -> int:
     """Write a trace's entries; the clock ticks once per `window` ns (by default a second)."""
     parts = list(selected(trace, ["round", "gfn"], **which))
     gfn = np.concatenate([part["gfn"] for part in parts] or [np.empty(0, "u8")])
@@ -31,7 +43,7 @@ def export(trace, path, window=None, **which):
     return len(requests)
 
 
-def next_access(gfn):
+def next_access(gfn: Gfns) -> Ints:
     """Give for each access the number of the next one to the same frame, or -1."""
     order = np.argsort(gfn, kind="stable")
     following = np.full(len(gfn), -1, dtype=np.int64)
@@ -40,7 +52,7 @@ def next_access(gfn):
     return following
 
 
-def load(path, name, window=None, **_):
+def load(path: PathLike, name: str, window: int | None = None, **_: None) -> Imported:
     """Read requests; each tick of the clock, `window` ns long, is a round."""
     size = path.stat().st_size
     if size % REQUEST.itemsize:
@@ -55,7 +67,7 @@ def load(path, name, window=None, **_):
     )
 
 
-def _check(path, requests):
+def _check(path: PathLike, requests) -> None:
     for start in range(0, len(requests), CHUNK):
         part = requests[start : start + CHUNK]
         wrong = (part["next"] < -1) | (part["next"] >= 2**62) | (part["gfn"] >= 2**52)
@@ -72,7 +84,7 @@ def _check(path, requests):
             )
 
 
-def _rounds(requests, tick_ns):
+def _rounds(requests, tick_ns: int) -> Iterator[tuple[Any, ...]]:
     first = int(requests["time"][0]) if len(requests) else 0
     for start in range(0, len(requests), CHUNK):
         part = requests[start : start + CHUNK]

@@ -19,6 +19,7 @@ def _needs(*tools):
 
 
 needs_gcc = _needs("gcc")
+needs_browser = _needs("chromium")
 needs_apt = _needs("apt-get", "dpkg-deb")
 needs_snakemake = _needs("snakemake")
 needs_valgrind = _needs("valgrind")

@@ -115,6 +115,48 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
     assert f"\n    pmlkit {name} " in out or f"\n    pmlkit {name}\n" in out
 
 
+# Commands that take a trace, and all of it: they check it, hand it on, or watch it from its start.
+WHOLE_TRACES = {"compare", "demo", "info", "simulate"}
+
+
+def leaf(name):
+    """Return the command of a leaf's name, such as "lab run"."""
+    command = cli.cli
+    for word in name.split():
+        command = command.commands[word]
+    return command
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_that_reads_a_trace_takes_a_part_of_it(name):
+    options = {o for p in leaf(name).params for o in p.opts}
+    arguments = {param.name for param in leaf(name).params if isinstance(param, click.Argument)}
+    reads = bool(arguments & {"trace", "traces"}) and name not in WHOLE_TRACES
+    assert ({"--start", "--end"} <= options) == reads
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_is_completed_with_all_of_its_options(name):
+    from click.shell_completion import get_completion_class
+
+    *groups, last = name.split()
+    options = (param for param in leaf(name).params if isinstance(param, click.Option))
+    long = {word for option in options for word in option.opts if word.startswith("--")}
+    for shell in ("bash", "zsh", "fish"):
+        complete = get_completion_class(shell)(cli.cli, {}, "pmlkit", "_PMLKIT_COMPLETE")
+        assert last in {item.value for item in complete.get_completions(groups, last[:-1])}
+        found = {item.value for item in complete.get_completions([*groups, last], "--")}
+        assert found >= long | {"--json", "--help"}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_puts_no_colour_into_a_pipe(run, name):
+    assert "\x1b" not in "".join(run(*name.split(), "--help")[1:])
+    code, out, err = run(*name.split(), "--no-such-option")
+    assert (code, out) == (2, "")
+    check_one_line(err, "no-such-option")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_are_valid_calls(name):
     command = cli.cli.commands[name]

@@ -43,6 +43,8 @@ WRITES = {
     "05_figures": ["heat", "kinds", "pml", "reuse", "surface", "window", "wss"],
 }
 
+EXPLORES = {"02_working_set"}  # shows one more, which widgets would change
+
 
 def read(path):
     return nbformat.read(path, as_version=4)
@@ -119,7 +121,8 @@ def test_it_runs(path, tmp_path):
     written = sorted(png.stem for png in (tmp_path / "out").glob("*.png"))
     assert written == WRITES.get(path.stem, written)
     shown = [output for cell in code_cells(read(executed)) for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == len(written)
+    pictures = sum("image/png" in output.get("data", {}) for output in shown)
+    assert pictures == len(written) + (path.stem in EXPLORES)
     assert "stderr" not in {output.get("name") for output in shown}, json.dumps(shown)[-2000:]
 
 

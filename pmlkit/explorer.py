@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exploring a trace in a notebook: widgets for T, m, time, region and technique, and a figure.
+
+>>> import pmlkit                                                        # doctest: +SKIP
+>>> explorer = pmlkit.explore(pmlkit.open("redis.trace"))                # doctest: +SKIP
+>>> explorer               # in JupyterLab, Notebook 7 or VS Code        # doctest: +SKIP
+>>> explorer.window.value, explorer.min_count.value = 10, 2              # doctest: +SKIP
+>>> explorer.figure.data["wss"]                 # what is drawn, a DataFrame  # doctest: +SKIP
+
+The widgets are ipywidgets, the figures ipympl's; without ipympl they are pictures that are drawn
+anew. Where nobody can move a widget (papermill, nbconvert) the figure alone is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from matplotlib.widgets import SpanSelector
+
+from pmlkit import figures
+from pmlkit.errors import PmlkitError
+from pmlkit.explorer_figure import Lines, Picture, still
+from pmlkit.explorer_uses import UsesByPage, windows
+from pmlkit.selection import region_names, rounds_in_ns
+from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from pmlkit.style_mpl import Figure
+    from pmlkit.trace import Trace
+
+__all__ = ["Explorer", "explore"]
+
+MOST = 8  # the largest threshold m
+NONE, LOG = "none", "PML's log, with this m"
+SLIDER = ipywidgets.Layout(width="30em")
+
+
+def explore(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Explorer:
+    """Explore a trace by moving widgets.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+        Read this part only: an explorer keeps 4 bytes per use in memory, and about 60 while it
+        reads, so that 10^8 entries need 6 GB.
+
+    Returns
+    -------
+    Explorer
+        Shows itself as the last value of a notebook's cell.
+    """
+    return Explorer(trace, start, end)
+
+
+class Explorer:
+    """Widgets over a trace, and the figures that follow them.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+        As in `explore`.
+
+    Attributes
+    ----------
+    window : ipywidgets.SelectionSlider
+        T, in rounds of the trace.
+    min_count : ipywidgets.IntSlider
+        The threshold m: pages used in at least so many rounds of T.
+    time : ipywidgets.FloatRangeSlider
+        The part that is looked at, in seconds; brushing over the heat map sets it.
+    region, technique : ipywidgets.Dropdown
+        The pages looked at; what is drawn beside the truth: PML's log, or what one of
+        `pmlkit.techniques` says of the whole machine.
+    note : ipywidgets.HTML
+        The numbers of the moment.
+    figure, heat : pmlkit.style_mpl.Figure
+        What is drawn now, with its `data`; the heat map of the whole time.
+    """
+
+    def __init__(
+        self, trace: Trace, start: str | int | None = None, end: str | int | None = None
+    ) -> None:
+        self.trace = trace
+        self._uses = UsesByPage(trace, start, end)
+        log = trace.pml if trace.meta.kind == "access" and trace.pml_is_nested else None
+        self._log = UsesByPage(log, start, end) if log and log.n_rounds == trace.n_rounds else None
+        self._said: dict[tuple[str, int], pd.DataFrame | str] = {}
+        self._means: tuple[Any, np.ndarray] = (None, np.zeros(0))
+        self._worker = ThreadPoolExecutor(1)
+        self._recorded: Any = None
+        self._make_widgets()
+        ks = np.array(self._rounds, np.int64)
+        unit, windows = ("rounds", ks) if trace.resolution_ns is None else ("s", self._asked / 1e9)
+        name = "used" if trace.meta.kind == "access" else "logged"
+        self._lines, self._windows = Lines(trace, name, np.asarray(windows, float), unit), windows
+        self.figure: Figure = self._lines.figure
+        self.figure.caption = "the working set over time, and its mean against T."
+        self._live: dict[str, Picture] = {}
+        self.update()
+        for widget in (self.window, self.min_count, self.time, self.region, self.technique):
+            widget.observe(self.update, names="value")
+
+    # The widgets
+
+    def _make_widgets(self) -> None:
+        trace, n = self.trace, self._uses.n_rounds
+        self._rounds = windows(n)
+        self._asked = np.asarray(rounds_in_ns(trace, np.array(self._rounds, np.int64)))
+        names = [self._name(k) for k in self._rounds]
+        self.window = ipywidgets.SelectionSlider(
+            options=list(zip(names, self._rounds, strict=True)),
+            value=min(self._rounds, key=lambda k: abs(k - max(n // 20, 1))),
+            description="T",
+            layout=SLIDER,
+        )
+        self.min_count = ipywidgets.IntSlider(1, 1, MOST, description="m", layout=SLIDER)
+        low, high = self._uses.t_ns[[0, -1]] / 1e9
+        self.time = ipywidgets.FloatRangeSlider(
+            value=(low, high), min=low, max=high, step=max((high - low) / 1000, 1e-9),
+            description="time (s)", readout_format=".2f", layout=SLIDER)  # fmt: skip
+        self.region = ipywidgets.Dropdown(
+            options=[("all pages", None), *((name, name) for name in region_names(trace))],
+            description="region",
+        )
+        self.technique = ipywidgets.Dropdown(options=self._techniques(), description="beside it")
+        self.note = ipywidgets.HTML()
+
+    def _name(self, k: int) -> str:
+        resolution = self.trace.resolution_ns
+        return f"{k} rounds" if resolution is None else format_ns(k * resolution)
+
+    def _techniques(self) -> list[str]:
+        options = [NONE] + [LOG] * (self._log is not None)
+        if self.trace.meta.kind == "access" and self.trace.resolution_ns is not None:
+            from pmlkit.techniques import TECHNIQUES
+
+            options += list(TECHNIQUES)
+        return options
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first round that is looked at, and the one after the last, of those read."""
+        low, high = (round(seconds * 1e9) for seconds in self.time.value)
+        start = None if self.time.value[0] <= self.time.min else low
+        end = None if self.time.value[1] >= self.time.max else high
+        first, stop = self.trace.rounds_between(start, end)
+        base, n = self._uses.first, self._uses.n_rounds
+        first = min(max(first - base, 0), n)
+        return first, max(min(stop - base, n), first)
+
+    # The figure
+
+    def update(self, change: Any = None) -> None:
+        """Compute what the widgets ask for, and redraw the figure."""
+        k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
+        frames = None if region is None else self.trace.frames(region)
+        wss = self._sizes(self._uses, k, m, span, frames)
+        self._lines.show(
+            self._name(k),
+            float(self._windows[self._rounds.index(k)]),
+            wss,
+            self._mean(m, span, region, frames),
+            self._beside(k, m, span, frames),
+        )
+        self._tell(wss)
+        if self._live:
+            self._live["figure"].draw()
+            self._brush()
+
+    def _sizes(
+        self, uses: UsesByPage, k: int, m: int, span: tuple[int, int], frames: np.ndarray | None
+    ) -> pd.DataFrame:
+        pages = uses.sizes(k, m, span, uses.chosen(frames))
+        return pd.DataFrame({"t_ns": uses.t_ns[span[0] + 1 : span[1] + 1], "pages": pages})
+
+    def _mean(
+        self, m: int, span: tuple[int, int], region: str | None, frames: np.ndarray | None
+    ) -> pd.DataFrame:
+        """Make the right half's table; the same one as long as only T changes."""
+        if self._means[0] != (m, span, region):
+            chosen = self._uses.chosen(frames)
+            self._means = (m, span, region), self._uses.means(m, span, chosen)
+        ks = np.array(self._rounds)
+        found = self._means[1]
+        pages = np.where(ks < len(found), found[np.minimum(ks, len(found) - 1)], np.nan)
+        return pd.DataFrame({"rounds": ks, "asked_ns": self._asked, "pages": pages})
+
+    def _tell(self, wss: pd.DataFrame) -> None:
+        mib = wss["pages"] / 256
+        told = f"mean {mib.mean():.4g} MiB, peak {mib.max():.4g} MiB" if len(wss) else "no rounds"
+        name = self.technique.value
+        said = self._said.get((name, self.window.value))
+        if isinstance(said, str):
+            told += f"; {name}: {said}"
+        self.note.value = told
+
+    # Techniques
+
+    def _beside(
+        self, k: int, m: int, span: tuple[int, int], frames: np.ndarray | None
+    ) -> tuple[str, pd.DataFrame] | None:
+        name = self.technique.value
+        if name == NONE:
+            return None
+        if name == LOG and self._log is not None:
+            return "logged", self._sizes(self._log, k, m, span, frames)
+        if (name, k) not in self._said:
+            self._ask(name, k)
+        said = self._said[name, k]
+        if isinstance(said, str):
+            return None
+        low, high = self._uses.t_ns[list(span)]
+        return name, said[said["t_ns"].between(low, high)]
+
+    def _ask(self, name: str, k: int) -> None:
+        """Let a technique watch the trace: aside, if there is a loop to come back to."""
+        self._said[name, k] = "watching ..."
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._said[name, k] = self._watch(name, k)
+            return
+        coming = loop.run_in_executor(self._worker, self._watch, name, k)
+        coming.add_done_callback(lambda done: self._heard(name, k, done.result()))
+
+    def _watch(self, name: str, k: int) -> pd.DataFrame | str:
+        from pmlkit import techniques
+
+        try:
+            self._recorded = self._recorded or techniques.Recorded.of(self.trace)
+            said = techniques.run(name, self._recorded, window=k * self.trace.resolution_ns)
+        except PmlkitError as error:
+            return str(error)
+        return said.estimates[["t_ns", "pages"]]
+
+    def _heard(self, name: str, k: int, said: pd.DataFrame | str) -> None:
+        self._said[name, k] = said
+        if (self.technique.value, self.window.value) == (name, k):
+            self.update()
+
+    # Showing
+
+    def show(self, live: bool | None = None) -> ipywidgets.Widget:
+        """Return the widgets with the figures, `live` (by default if ipympl is there) or still."""
+        live = find_spec("ipympl") is not None if live is None else live
+        t_ns = self._uses.t_ns
+        drawn = figures.heat_map(self.trace, 2, start=int(t_ns[0]), end=int(t_ns[-1]))
+        self.heat, axes = still(drawn)
+        self._live = {"figure": Picture(self.figure, live), "heat": Picture(self.heat, live)}
+        look = {"alpha": 0.25, "facecolor": "#D55E00"}
+        self._span = SpanSelector(
+            axes, self._brushed, "horizontal", props=look, interactive=live, useblit=False
+        )
+        rows = [
+            [self.window, self.min_count],
+            [self.time, self.region],
+            [self.technique, self.note],
+        ]
+        boxes = [ipywidgets.HBox(row) for row in rows]
+        return ipywidgets.VBox([*boxes, *(picture.widget for picture in self._live.values())])
+
+    def _brushed(self, low: float, high: float) -> None:
+        """Look at what was brushed over; at everything again after a click."""
+        whole = self.time.min, self.time.max
+        self.time.value = (max(low, whole[0]), min(high, whole[1])) if high > low else whole
+
+    def _brush(self) -> None:
+        """Show on the heat map which part is looked at."""
+        if not self._live["heat"].live:
+            return
+        whole = self.time.value == (self.time.min, self.time.max)
+        shown = bool(self._span.artists[0].get_visible())
+        if whole and shown:
+            self._span.clear()
+        elif not whole and not (shown and self._span.extents == self.time.value):
+            self._span.extents = self.time.value
+        else:
+            return
+        self._live["heat"].draw()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(  # type: ignore[no-untyped-call]
+            self.show() if is_interactive() else self.figure
+        )
+
+
+def is_interactive() -> bool:
+    """Say whether somebody sits before this kernel: who could be asked for input, too."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    return kernel is not None and bool(kernel.get_parent()["content"].get("allow_stdin"))
