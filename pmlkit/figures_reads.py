@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of reads through page tables: the mechanism, estimates against truth, and costs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -18,6 +22,13 @@ from pmlkit.axes_mpl import (
 from pmlkit.reads_table import NAMES
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Floats
+
+
 __all__ = ["harvest_costs", "hotness", "mechanism", "reads_errors", "reads_over_time"]
 
 STYLES = {
@@ -33,7 +44,7 @@ STATES = ("not touched", "read", "written")
 
 
 @styled
-def reads_over_time(trace, compared, band="density", columns=2):
+def reads_over_time(trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2):
     """Draw the estimates of each round against the truth.
 
     Parameters
@@ -81,7 +92,7 @@ def _lines(compared):
 
 
 @styled
-def reads_errors(table, columns=2, by="guest"):
+def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest"):
     """Draw each method's median error on several guests.
 
     Parameters
@@ -126,7 +137,7 @@ def _offset(methods, method):
 
 
 @styled
-def mechanism(trace, table=None, columns=2):
+def mechanism(trace: Trace, table: int | None = None, columns: int = 2):
     """Draw how reads get into a log of writes: the walk, and one leaf table over time.
 
     Parameters
@@ -160,7 +171,7 @@ def mechanism(trace, table=None, columns=2):
     )
 
 
-def _draw_walk(axes):
+def _draw_walk(axes: Axes) -> None:
     axes.set(xlim=(0, 10), ylim=(0, 10))
     axes.axis("off")
     names = ["root", "directory", "leaf table"]
@@ -176,7 +187,7 @@ def _draw_walk(axes):
     axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
 
 
-def _box(axes, x, y, text, color):
+def _box(axes: Axes, x, y: Floats, text: str, color) -> None:
     width = 3.6
     shape = FancyBboxPatch(
         (x, y - 0.5), width, 1.2, boxstyle="round,pad=0.1", fc="white", ec=color, lw=1.2
@@ -185,12 +196,12 @@ def _box(axes, x, y, text, color):
     axes.text(x + width / 2, y + 0.1, text, ha="center", va="center", fontsize=6.5, color=color)
 
 
-def _arrow(axes, start, end):
+def _arrow(axes: Axes, start: str | int | None, end: str | int | None) -> None:
     style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
     axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))
 
 
-def _draw_history(axes, trace, shown):
+def _draw_history(axes: Axes, trace: Trace, shown) -> None:
     colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
     edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
     axes.pcolormesh(
@@ -215,7 +226,7 @@ def _draw_history(axes, trace, shown):
 
 
 @styled
-def harvest_costs(measured, modelled, columns=1):
+def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1):
     """Draw what a round's harvest costs against the guest's memory.
 
     Parameters
@@ -260,7 +271,7 @@ _COSTS = {
 
 
 @styled
-def hotness(ranking, truth, score, columns=1):
+def hotness(ranking: pd.DataFrame, truth, score, columns: int = 1):
     """Draw the place of a table's first log against the pages touched under it.
 
     Parameters
@@ -283,8 +294,8 @@ def hotness(ranking, truth, score, columns=1):
         say_empty(axes, "no leaf table")
         return figure
     axes.plot(both["place"], both["touched"], "o", ms=3, color=COLORS["blue"], mew=0, alpha=0.7)
-    axes.set(xlabel="place of the first log in a round (0: first)", xlim=(0, 1))
-    axes.set_ylabel("pages touched under it, a round")
+    axes.set(xlabel="place of the first log in a window (0: first)", xlim=(0, 1))
+    axes.set_ylabel("share of rounds in which it is used")
     axes.set_ylim(bottom=0)
     words = f"rank correlation {score.correlation:.2f}"
     axes.set_title(f"{words}, precision at {score.k}: {score.precision:.2f}", loc="right")

@@ -7,17 +7,29 @@ one that is not used not at all. For accesses at random times with rate r the fi
 1/r on average (exponential waiting), so the time of the first log orders regions by their rate
 even when all are logged in every round, and the share of rounds in which they are logged no longer
 tells them apart. What is ranked are leaf tables (2 MiB of addresses each), not pages.
+
+What it tells is how *often* a region is used, not how *much* of it: held against the pages that
+are touched under a table the ranking is of no use (`touches` with ``what="pages"``). Three pages of
+a library that every loop runs through are hot; a buffer of 512 pages that is read once a second
+is not.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from pmlkit import pagetables, reads
-from pmlkit.errors import NeedsError
+from pmlkit.errors import NeedsError, UsageError
 from pmlkit.selection import window_rounds
+
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+
 
 __all__ = ["Score", "rank", "score", "touches"]
 
@@ -41,7 +53,7 @@ class Score:
     regions: int
 
 
-def rank(trace, window="1r", by="place"):
+def rank(trace: Trace, window: str = "1r", by: str = "place") -> pd.DataFrame:
     """Rank leaf tables, hottest first.
 
     Parameters
@@ -74,14 +86,31 @@ def rank(trace, window="1r", by="place"):
     return table.sort_values("heat", ascending=False, kind="stable").reset_index()
 
 
-def touches(trace):
-    """Count the truth: the pages under each leaf table that the harvests found, per round.
+def touches(trace: Trace, what: str = "rounds") -> pd.Series:
+    """Measure the truth by the harvests: how often, or how much, each leaf table was used.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace of harvests, with marks and snapshots in its log.
+    what : {"rounds", "pages"}
+        The share of the rounds in which a page under the table was touched; or the mean number of
+        those pages a round. A page under several tables counts for each.
 
     Returns
     -------
     Series
-        Mean pages a round, by table (gfn). A page under several tables counts for each.
+        By table (gfn).
+
+    Raises
+    ------
+    NeedsError
+        If it is no harvest.
+    UsageError
+        If there is no such truth.
     """
+    if what not in ("rounds", "pages"):
+        raise UsageError(f"there is no truth {what!r}: say rounds or pages")
     if trace.meta.kind != "access":
         raise NeedsError(trace, "harvest of accessed flags", "log it with --accessed")
     rows = pagetables.entries(trace)
@@ -90,10 +119,12 @@ def touches(trace):
     used = np.isin(
         pagetables.pack(rows["round"], rows["target"]), pagetables.pack(occ.round, occ.gfn)
     )
-    return rows[used].groupby("table").size() / max(trace.n_rounds, 1)
+    tables = rows[used].groupby("table")["round"]
+    found = tables.nunique() if what == "rounds" else tables.size()
+    return found / max(trace.n_rounds, 1)
 
 
-def score(ranking, truth, k=10):
+def score(ranking: pd.DataFrame, truth: pd.Series, k: int = 10) -> Score:
     """Score a ranking against the truth.
 
     Parameters

@@ -25,11 +25,24 @@ Snapshots (`Trace.tables`) say what stood in each logged table at the end of the
 the *guest's* accessed flags. Those are sticky: they were set at some time, not in this round.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import TableFlag, is_page_table, page_table_level
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Bools, Gfns, Ints
+
 
 __all__ = [
     "coverage",
@@ -52,12 +65,12 @@ WHOSE = ("user", "all")
 _COLUMNS = ["round", "table", "level", "index", "target", "flags"]
 
 
-def is_marked(trace):
+def is_marked(trace: Trace) -> bool:
     """Say whether the log of a trace tells page tables apart (bool)."""
     return any(len(batch) for batch in trace.pml.iter_entries(["round"], kinds="p"))
 
 
-def logged(trace, start_ns=None, end_ns=None):
+def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:
     """Find the page tables in the log, each once per round.
 
     Parameters
@@ -90,7 +103,7 @@ def logged(trace, start_ns=None, end_ns=None):
     return found[["round", "table", "level", "place"]].reset_index(drop=True)
 
 
-def entries(trace, start_ns=None, end_ns=None):
+def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:
     """Read the snapshots.
 
     Parameters
@@ -116,7 +129,7 @@ def entries(trace, start_ns=None, end_ns=None):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
 
 
-def tree(trace, number=None):
+def tree(trace: Trace, number: int | None = None) -> pd.DataFrame:
     """Return the tree that the snapshots show: who leads to whom.
 
     Parameters
@@ -144,7 +157,7 @@ def tree(trace, number=None):
     return found[["table", "level", "parents", "parent", "present", "accessed", "leaf"]]
 
 
-def coverage(trace, start_ns=None, end_ns=None):
+def coverage(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:
     """Say of each snapshot what it covers.
 
     Returns
@@ -158,7 +171,7 @@ def coverage(trace, start_ns=None, end_ns=None):
     return _counts(rows, ["round", "table", "level"])
 
 
-def _counts(rows, by):
+def _counts(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     flags = rows["flags"].to_numpy()
     used = (flags & ACCESSED) != 0
     leaf = (flags & LEAF) != 0
@@ -168,7 +181,7 @@ def _counts(rows, by):
     return rows[by].assign(**columns).groupby(by, as_index=False).sum()
 
 
-def spans(rows):
+def spans(rows: pd.DataFrame) -> Ints:
     """Return how many frames each entry maps if it is a leaf (int64): 1, 512, 1024 or 262144.
 
     Only a guest without PAE has tables of 1024 entries, and large pages of 4 MiB.
@@ -178,7 +191,7 @@ def spans(rows):
     return np.where(level == 2, 1024, small) if _without_pae(rows) else small
 
 
-def _without_pae(rows):
+def _without_pae(rows: pd.DataFrame) -> bool:
     """Whether the tables have 1024 entries: seen in an index, or in large pages 4 MiB apart."""
     if len(rows) == 0 or rows["level"].max() > 2:
         return False
@@ -188,7 +201,9 @@ def _without_pae(rows):
     return len(large) > 1 and not (large["target"] % 1024).any()
 
 
-def covered(rows, accessed=True, whose="user", large=True):
+def covered(
+    rows: pd.DataFrame, accessed: bool = True, whose: str = "user", large: bool = True
+) -> tuple[Ints, NDArray[np.uint64]]:
     """Expand snapshots into the frames which their entries map.
 
     Parameters
@@ -219,7 +234,7 @@ def covered(rows, accessed=True, whose="user", large=True):
     return unique_pairs(rounds, first + offsets.astype(np.uint64))
 
 
-def _chosen(rows, accessed, whose, large):
+def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bools:
     if whose not in WHOSE:
         raise UsageError(f"whose is {whose!r}: say {' or '.join(WHOSE)}")
     flags, level = (rows[name].to_numpy() for name in ("flags", "level"))
@@ -233,25 +248,34 @@ def _chosen(rows, accessed, whose, large):
     return keep
 
 
-def pack(rounds, gfns):
+def pack(rounds: Ints, gfns: Gfns) -> NDArray[np.uint64]:
     """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order."""
     return (np.asarray(rounds).astype(np.uint64) << np.uint64(40)) | np.asarray(gfns, np.uint64)
 
 
-def unique_pairs(rounds, gfns):
+def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, NDArray[np.uint64]]:
     """Return each pair of round and frame once, sorted by round and frame."""
     pairs = np.unique(pack(rounds, gfns))
     rounds = (pairs >> np.uint64(40)).astype(np.int64)
     return rounds, pairs & np.uint64((1 << 40) - 1)
 
 
-def without(rounds, gfns, other_rounds, other_gfns):
+def without(
+    rounds: Ints, gfns: Gfns, other_rounds: Ints, other_gfns: Gfns
+) -> tuple[Ints, NDArray[np.uint64]]:
     """Leave out the pairs of round and frame that are among others (arrays of equal length)."""
     keep = ~np.isin(pack(rounds, gfns), pack(other_rounds, other_gfns))
     return rounds[keep], gfns[keep]
 
 
-def expand(trace, rounds, gfns, region=None, start_ns=None, end_ns=None):
+def expand(
+    trace: Trace,
+    rounds: Ints,
+    gfns: Gfns,
+    region: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+) -> tuple[Ints, NDArray[np.uint64]]:
     """Put what the logged tables lead to in the tables' place: `page_tables` = "expand".
 
     Parameters
@@ -277,7 +301,12 @@ def expand(trace, rounds, gfns, region=None, start_ns=None, end_ns=None):
     return without(*both, *table_frames(trace, rows, start_ns, end_ns))
 
 
-def table_frames(trace, rows=None, start_ns=None, end_ns=None):
+def table_frames(
+    trace: Trace,
+    rows: pd.DataFrame | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+) -> tuple[Ints, Gfns]:
     """Return (rounds, gfns) of the page tables: marked in the log, or in a snapshot.
 
     A table that is made within a round is logged as data, and known at the round's end.

@@ -12,6 +12,10 @@ of the frames that were called one: 73 to 99 percent found, 8 to 40 percent righ
 to 12 rounds of half a second each.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +25,16 @@ from sklearn.preprocessing import StandardScaler
 from pmlkit.errors import NeedsError
 from pmlkit.kinds import is_page_table
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from sklearn.pipeline import Pipeline
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Bools, Floats, Ints
+
+
 __all__ = ["ERRORS", "FEATURES", "error_rates", "features", "fit", "infer"]
 
 FEATURES = ("rate", "place", "earliest", "rank", "run", "rate_before", "rate_after")
@@ -28,7 +42,7 @@ THRESHOLD = 0.9
 _FEWEST_ROUNDS = 3
 
 
-def features(trace):
+def features(trace: Trace) -> pd.DataFrame:
     """Describe each frame of a log.
 
     Returns
@@ -60,16 +74,16 @@ def features(trace):
     return table.groupby("gfn").agg(how)[list(FEATURES)].astype(float)
 
 
-def _beside(gfn, number, step):
+def _beside(gfn: Ints, number: NDArray[np.uint32], step: int) -> Bools:
     near = np.abs(gfn - np.roll(gfn, step)) <= 2
     return near & (np.roll(number, step) == number)
 
 
-def _shifted(values, number, step):
+def _shifted(values: Floats, number: NDArray[np.uint32], step: int) -> Floats:
     return np.where(np.roll(number, step) == number, np.roll(values, step), 0)
 
 
-def fit(traces):
+def fit(traces: Sequence[Trace]) -> Pipeline:
     """Fit a model to logs with marks.
 
     Parameters
@@ -90,12 +104,14 @@ def fit(traces):
     return model.fit(X.to_numpy(), y)
 
 
-def _marked(trace):
+def _marked(trace: Trace) -> NDArray[np.uint64]:
     log = trace.pml.to_pandas(["gfn", "kind"])
     return log.loc[is_page_table(log["kind"].to_numpy()), "gfn"].unique()
 
 
-def infer(trace, model=None, threshold=THRESHOLD):
+def infer(
+    trace: Trace, model: Pipeline | None = None, threshold: float = THRESHOLD
+) -> pd.DataFrame:
     """Guess which frames of a log are page tables.
 
     Parameters
@@ -124,12 +140,12 @@ def infer(trace, model=None, threshold=THRESHOLD):
     return found.assign(table=found["probability"] >= threshold)
 
 
-def _shipped(table):
+def _shipped(table: pd.DataFrame) -> Floats:
     logit = sum(table[name].to_numpy() * weight for name, weight in _WEIGHTS.items()) + _INTERCEPT
     return 1 / (1 + np.exp(-np.clip(logit, -50, 50)))
 
 
-def error_rates(traces, threshold=THRESHOLD):
+def error_rates(traces: Mapping[str, Trace], threshold: float = THRESHOLD) -> pd.DataFrame:
     """Measure the guess: each trace by a model of the others.
 
     Parameters

@@ -6,18 +6,24 @@
 
 The methods, from plain to good. Each gives pages and an interval from `low` to `high`:
 
-``written`` : PML alone, the written pages. Low is that, too; it cannot bound reads.
-``leaves`` : (a) each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a
-    table is full, that all of it is used, and that there are no large pages.
-    Low: a page per table, or the pages written; high: 512 per table and the pages written.
-``present`` : (b) its entries that are present. Assumes that whoever uses a table uses all of it.
-``accessed`` : (c) its entries that are present and whose accessed flag is set. Assumes that what
-    was ever accessed is used again. Real frames, so one that was read and written, or that has two
+``written``
+    PML alone, the written pages. Low is that, too; it cannot bound reads.
+``leaves``
+    (a) each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a table
+    is full, that all of it is used, and that there are no large pages. Low: a page per table,
+    or the pages written; high: 512 per table and the pages written.
+``present``
+    (b) its entries that are present. Assumes that whoever uses a table uses all of it.
+``accessed``
+    (c) its entries that are present and whose accessed flag is set. Assumes that what was ever
+    accessed is used again. Real frames, so one that was read and written, or that has two
     mappings, counts once; of a large page all 512. Of the kernel's entries neither (b) nor (c)
     counts any (`pmlkit.pagetables.covered` says why): what only the kernel reads is missing.
-``density`` : (d) the part of those that is in use, learnt from earlier rounds: see
+``density``
+    (d) the part of those that is in use, learnt from earlier rounds: see
     `pmlkit.reads_density`.
-``harvest`` : (e) what the harvest of accessed flags says (an access trace), exactly: see
+``harvest``
+    (e) what the harvest of accessed flags says (an access trace), exactly: see
     `pmlkit.reads_guided`.
 
 Bounds of (b) and (c). Low: the pages that were written, and those whose accessed flag appeared
@@ -30,7 +36,10 @@ about those the tables cannot know, and `why` says so.
 Page tables themselves are no part of these numbers: they stand for what they map.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -40,6 +49,14 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.pagetables import ACCESSED, PAGES_OF_A_TABLE
 from pmlkit.selection import rounds_in_ns, time_ns, window_rounds, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 
@@ -74,7 +91,12 @@ class Sets:
     first: int
 
 
-def sets(trace, start=None, end=None, rows=None):
+def sets(
+    trace: Trace,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    rows: pd.DataFrame | None = None,
+) -> Sets:
     """Read what the log and the snapshots say of each round.
 
     Parameters
@@ -112,7 +134,7 @@ def sets(trace, start=None, end=None, rows=None):
     return Sets(**made, n_rounds=stop - first, first=first)
 
 
-def _log(trace, start, end):
+def _log(trace: Trace, start: str | int | None, end: str | int | None):
     """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     log = trace.pml.to_pandas(["round", "gfn", "kind"], **span)
@@ -122,21 +144,21 @@ def _log(trace, start, end):
     return log.fillna({"level": 0}), *trace.rounds_between(**span)
 
 
-def _pairs(table):
+def _pairs(table: pd.DataFrame):
     return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
 
 
-def _union(written, more, tables, first, stop):
+def _union(written, more, tables, first: int, stop: int):
     both = (np.concatenate(parts) for parts in zip(written, more, strict=True))
     return _occurrences(*pagetables.without(*both, *tables), first, stop)
 
 
-def _occurrences(rounds, gfns, first, stop):
+def _occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int):
     order = np.argsort(rounds, kind="stable")
     return kernels.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
 
 
-def _before(rows):
+def _before(rows: pd.DataFrame):
     """Add to each snapshot the entries of the same table's snapshot before it."""
     seen = rows[["round", "table"]].drop_duplicates()
     later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
@@ -145,7 +167,7 @@ def _before(rows):
     return pd.concat([rows.assign(old=False), old.assign(old=True)], ignore_index=True)
 
 
-def _newly(rows, before):
+def _newly(rows: pd.DataFrame, before):
     """Mask the entries whose accessed flag the processor has set since the snapshot before.
 
     A table that is not in a round's log was not walked in it: so if the flag was clear in the last
@@ -158,7 +180,15 @@ def _newly(rows, before):
     return used & pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(clear[keys]))
 
 
-def estimate(trace, method="accessed", window="1r", step=None, start=None, end=None, model=None):
+def estimate(
+    trace: Trace,
+    method: str = "accessed",
+    window: str = "1r",
+    step: str | int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    model=None,
+) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
 
     Parameters
@@ -199,7 +229,14 @@ def estimate(trace, method="accessed", window="1r", step=None, start=None, end=N
     return frame(trace, found, k, s, start, end)
 
 
-def frame(trace, columns, k, step, start=None, end=None):
+def frame(
+    trace: Trace,
+    columns: Sequence[str],
+    k: int,
+    step: int,
+    start: str | int | None = None,
+    end: str | int | None = None,
+):
     """Make the table that `estimate` returns of its columns (arrays, one value per window)."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
     _, ends = windows(stop - first, k, step)
@@ -212,7 +249,9 @@ def frame(trace, columns, k, step, start=None, end=None):
     return table
 
 
-def _columns(trace, method, k, step, start, end):
+def _columns(
+    trace: Trace, method, k: int, step: int, start: str | int | None, end: str | int | None
+):
     if method == "harvest":
         return _exact(truth(trace, start, end), k, step)
     if method in ("written", "leaves"):
@@ -233,13 +272,15 @@ def _columns(trace, method, k, step, start, end):
     }
 
 
-def _exact(occ, k, step):
+def _exact(occ: Occurrences, k: int, step: int):
     pages = sampled(occ, k, step)
     same = dict.fromkeys(("pages", "low", "high"), pages)
     return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
 
-def _of_marks(trace, method, k, step, start, end):
+def _of_marks(
+    trace: Trace, method, k: int, step: int, start: str | int | None, end: str | int | None
+):
     """Count written pages and leaf tables: (a), or PML alone."""
     log, first, stop = _log(trace, start, end)
     size = {
@@ -259,7 +300,9 @@ def _of_marks(trace, method, k, step, start, end):
     return {**bounds, "written": written, "tables": leaves, "unresolved": 0, "why": why}
 
 
-def truth(trace, start=None, end=None, tables=False):
+def truth(
+    trace: Trace, start: str | int | None = None, end: str | int | None = None, tables: bool = False
+) -> Occurrences:
     """Return the frames that the harvest found, per round.
 
     Parameters
@@ -285,7 +328,7 @@ def truth(trace, start=None, end=None, tables=False):
     return _occurrences(*touched, first, stop)
 
 
-def sampled(occ, k, step):
+def sampled(occ: Occurrences, k: int, step: int):
     """Return the sizes of the windows (int64), as `windows` lays them out."""
     if step == k:
         return kernels.tumbling(occ, k)

@@ -14,7 +14,10 @@ certain. From fewer than three harvests it cannot be known: the interval is thos
 says so.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,6 +30,12 @@ from pmlkit.pagetables import PAGES_OF_A_TABLE
 from pmlkit.reads_regions import FEATURES, candidates, features
 from pmlkit.reads_regressor import DensityRegressor
 from pmlkit.selection import window_rounds, windows
+
+if TYPE_CHECKING:
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = ["DensityModel", "DensityRegressor", "estimate", "fit", "fit_lessons", "lessons"]
 
@@ -75,7 +84,7 @@ class DensityModel:
         return float(np.exp(quantile * self.error * np.sqrt(1 + 1 / n)))
 
 
-def fit(traces, rounds=None, alpha=1.0):
+def fit(traces: list[Trace], rounds: Ints | None = None, alpha: float = 1.0) -> DensityModel:
     """Learn densities from harvested rounds.
 
     Parameters
@@ -95,7 +104,7 @@ def fit(traces, rounds=None, alpha=1.0):
     return fit_lessons(parts, alpha)
 
 
-def fit_lessons(parts, alpha=1.0):
+def fit_lessons(parts, alpha: float = 1.0):
     """Learn densities from `lessons` (list of DataFrame, one per trace); returns a DensityModel."""
     named = [
         part.assign(trace=place, group=[f"{place}:{r}" for r in part["round"]])
@@ -112,7 +121,7 @@ def _after_first(part):
     return part[known] if known.any() else part
 
 
-def lessons(trace, rounds=None, priors=True):
+def lessons(trace: Trace, rounds: Ints | None = None, priors: bool = True) -> pd.DataFrame:
     """Make what a model learns from of the harvested rounds of a trace.
 
     Parameters
@@ -142,7 +151,7 @@ def lessons(trace, rounds=None, priors=True):
     return table[regions["round"].isin(list(harvested)).to_numpy()]
 
 
-def _touched(frames, harvested):
+def _touched(frames: Gfns, harvested):
     touched = np.zeros(len(frames), bool)
     for number, gfns in harvested.items():
         mine = (frames["round"] == number).to_numpy()
@@ -150,7 +159,7 @@ def _touched(frames, harvested):
     return touched
 
 
-def harvests(trace, chosen=None):
+def harvests(trace: Trace, chosen=None):
     """Return the frames of each harvested round: dict of int to ndarray of uint64."""
     occ = reads.truth(trace)
     there = range(occ.n_rounds) if chosen is None else chosen
@@ -161,11 +170,11 @@ def harvests(trace, chosen=None):
     return {r: frames for r, frames in found.items() if len(frames)}
 
 
-def _per_round(occ):
+def _per_round(occ: Occurrences):
     return dict(enumerate(np.bincount(occ.round, minlength=occ.n_rounds)))
 
 
-def _fitted(table, alpha):
+def _fitted(table: pd.DataFrame, alpha):
     known = table[table["pages"] > 0]
     share = known["hits"] / known["pages"]
     weight = known["pages"] / PAGES_OF_A_TABLE
@@ -173,7 +182,7 @@ def _fitted(table, alpha):
     return regressor.fit(known[list(FEATURES)].to_numpy(), share, sample_weight=weight)
 
 
-def _held_out(table, alpha):
+def _held_out(table: pd.DataFrame, alpha):
     """Return median and deviation of log(truth / estimate) in rounds that were left out."""
     by = "trace" if table["trace"].nunique() >= FEWEST else "group"
     groups = table[by]
@@ -194,7 +203,15 @@ def _held_out(table, alpha):
     return bias, float(max(np.sqrt(((logs - bias) ** 2).sum() / (len(logs) - 1)), 1e-3))
 
 
-def estimate(trace, model=None, window="1r", step=None, start=None, end=None, rounds=None):
+def estimate(
+    trace: Trace,
+    model: DensityModel | None = None,
+    window: str = "1r",
+    step: int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    rounds: Ints | None = None,
+) -> pd.DataFrame:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
     In a window of several rounds a frame counts with the largest of its shares: what is used
@@ -229,7 +246,7 @@ def estimate(trace, model=None, window="1r", step=None, start=None, end=None, ro
     return reads.frame(trace, columns, k, s, start, end)
 
 
-def _windows(found, shares, model, k, step):
+def _windows(found, shares, model, k: int, step: int):
     sizes = {
         name: reads.sampled(getattr(found.sets, name), k, step)
         for name in ("written", "certain", "present", "reachable", "leaves")
@@ -250,7 +267,7 @@ def _windows(found, shares, model, k, step):
     }
 
 
-def _expected(found, shares, k, step):
+def _expected(found, shares, k: int, step: int):
     """Return the pages that each window is expected to have beside those that are certain."""
     frames, certain = found.frames, found.sets.certain
     rounds, gfns = frames["round"].to_numpy(), frames["gfn"].to_numpy()

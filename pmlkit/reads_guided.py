@@ -13,6 +13,10 @@ direct their scans by it. What is shown here is the argument for completeness, t
 the scan frame by frame, and working sets under Xen.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -20,18 +24,26 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError
 from pmlkit.kinds import is_page_table
 
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
+
 __all__ = ["CAUSES", "costs", "equality", "leftovers", "model_costs"]
 
 CAUSES = {
     "table": "a page table that was not in the log when the round ended",
     "changed": "its entry was removed in the round: an earlier snapshot of a logged table has it",
+    "gone": "no table leads to it when the round ends: its mapping came and went within the round",
+    "elsewhere": "as gone, or missed: only leaf tables that were not logged lead to it",
     "shared": "a page shared with Xen or dom0, not in the guest's memory map",
-    "missed": "a table that was not logged maps it: this must not be",
-    "unmapped": "no snapshot maps it: used without paging, or by dom0, a device or Xen",
+    "missed": "a leaf table that was logged leads to it when the round ends: this must not be",
 }
 
+_RAM = ("usable", "ram", "RAM", "System RAM")
 
-def equality(trace):
+
+def equality(trace: Trace) -> pd.DataFrame:
     """Compare both harvests round by round.
 
     Parameters
@@ -61,13 +73,13 @@ def equality(trace):
     return table.reset_index()
 
 
-def _sizes(trace):
+def _sizes(trace: Trace):
     batches = trace.batches
     kept = batches[batches["reason"].isin(["guided", "scan"])]
     return kept.pivot_table(index="round", columns="reason", values="entries", aggfunc="sum")
 
 
-def leftovers(trace):
+def leftovers(trace: Trace) -> pd.DataFrame:
     """Say of each frame that only the scan found why the guided harvest had not.
 
     Returns
@@ -78,7 +90,7 @@ def leftovers(trace):
     scans = trace.batches.loc[trace.batches["reason"] == "scan", "batch"]
     frames = trace.to_pandas(["round", "batch", "gfn"])
     left = frames[frames["batch"].isin(scans)][["round", "gfn"]].reset_index(drop=True)
-    left["cause"] = "unmapped"
+    left["cause"] = "gone"
     if len(left) == 0:
         return left
     rows = pagetables.entries(trace) if trace.has_tables else None
@@ -91,32 +103,41 @@ def leftovers(trace):
     return left
 
 
-def _mapped(trace, rows, left):
-    """Return masks: mapped at some time by any table; by one that was logged in the round."""
-    wanted = left["gfn"].unique()
-    rounds, gfns = pagetables.covered(rows, accessed=False, whose="all")
-    keep = np.isin(gfns, wanted)
-    at_all = np.isin(left["gfn"], gfns[keep])
-    small = rows[np.isin(rows["target"], wanted) & (rows["level"] == 1)]
-    logged = pagetables.logged(trace)
-    under = left.merge(small[["table", "target"]], left_on="gfn", right_on="target")
-    under = under.merge(logged[["round", "table"]], on=["round", "table"])
-    changed = np.isin(
-        pagetables.pack(left["round"], left["gfn"]),
-        pagetables.pack(under["round"], under["gfn"]),
-    )
-    return {"missed": at_all & ~changed, "changed": changed}
+def _mapped(trace: Trace, rows: pd.DataFrame, left: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return masks of `left`: which leaf tables lead to it, before, or at the round's end.
+
+    A snapshot holds until its table is logged again: what changes a table is a write. (A table that
+    is logged without a new snapshot is none any more.) Large pages are left out: the kernel maps
+    all memory by them, whether they are used or not.
+    """
+    small = rows[np.isin(rows["target"], left["gfn"].unique()) & (rows["level"] == 1)]
+    logged = pagetables.logged(trace)[["round", "table"]]
+    changes = pd.concat([logged, rows[["round", "table"]]]).drop_duplicates()
+    changes = changes.astype(np.int64).sort_values(["table", "round"])
+    changes["until"] = changes.groupby("table")["round"].shift(-1, fill_value=trace.n_rounds)
+    known = small[["round", "table", "target"]].astype(np.int64).merge(changes)
+    known = known.rename(columns={"round": "since", "target": "gfn"})
+    under = left.reset_index()[["index", "round", "gfn"]].astype(np.int64).merge(known, on="gfn")
+    now = (under["since"] <= under["round"]) & (under["round"] < under["until"])
+    again = under.merge(logged.astype(np.int64), on=["round", "table"])
+    before = again[again["since"] < again["round"]]
+    fresh = under["since"] == under["round"]
+    return {
+        "elsewhere": left.index.isin(under.loc[now, "index"]),
+        "changed": left.index.isin(before["index"]),
+        "missed": left.index.isin(under.loc[fresh, "index"]),
+    }
 
 
-def _outside(trace, gfns):
-    ram = [r for r in trace.meta.memory_map if r["type"] in ("usable", "ram", "RAM")]
+def _outside(trace: Trace, gfns: Gfns):
+    ram = [r for r in trace.meta.memory_map if r["type"] in _RAM]
     if not ram:
         return np.zeros(len(gfns), bool)
     inside = [(gfns >= r["start"] // 4096) & (gfns < -(-r["end"] // 4096)) for r in ram]
     return ~np.logical_or.reduce(inside)
 
 
-def costs(trace):
+def costs(trace: Trace) -> pd.DataFrame:
     """Return what each round's harvests cost, as Xen measured it.
 
     Returns
@@ -149,7 +170,7 @@ def _of_the_log(pml):
     return found.assign(exits=pml.rounds["exits"].to_numpy())
 
 
-def model_costs(measured, memory_bytes):
+def model_costs(measured: pd.DataFrame, memory_bytes: Ints) -> pd.DataFrame:
     """Extrapolate both harvests' costs to other memory sizes, from measured rounds.
 
     The scan reads a flag per frame of memory: a straight line through the measured sizes (least

@@ -7,22 +7,34 @@ that the notebook shows; `load` reads those that come with pmlkit (``data/reads-
     python -m pmlkit.reads_lab FOLDER [NAME]...
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import pmlkit
-from pmlkit import hotness, reads_density, reads_guided, reads_table
+from pmlkit import hotness, reads_density, reads_guided, reads_sources, reads_table
 from pmlkit.errors import NeedsError, PmlkitError, TraceNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["EXPERIMENTS", "Experiment", "load", "run", "tabulate"]
 
-TABLES = ("errors", "equality", "costs", "hotness")
+TABLES = ("errors", "equality", "costs", "hotness", "sources")
 EVERY = 4  # of the rounds, one may be harvested for the model (d): the runs are short
 _PML = {"flags": ("tables", "snapshots", "accessed"), "slots": 1024}
 FIXED_MIB = 8  # the working set of the experiments on cost
+WINDOWS = ("1r", "5r")  # of the rankings of hot regions
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ EXPERIMENTS = {
     "gcc": Experiment("gcc", "program", {"level": "0"}, 320, 16),
     "sparse": Experiment("sparse", "adversary", {"size_mib": "32", "phase_ms": "1000"}),
     "largepages": Experiment("largepages", "adversary", {"size_mib": "32", "phase_ms": "1000"}),
-    "forks": Experiment("forks", "adversary", {"processes": "16", "rounds": "4"}),
+    "forks": Experiment("forks", "adversary", {"processes": "32", "rounds": "30"}),
     "remap": Experiment("remap", "adversary", {"cycles": "12"}),
     "moving": Experiment("moving", "adversary", {"size_mib": "32", "ticks": "80"}),
     "known": Experiment("known", "bare", {}, 64, 6),
@@ -80,12 +92,12 @@ EXPERIMENTS = {
     "touch-large": Experiment("touch", "bare", {"large": "1"}, 64, 6),
     **{
         f"memory-{mib}": Experiment("reads", "memory", {"levels": "4"}, mib, 6)
-        for mib in (64, 128, 256, 512, 1024)
+        for mib in (64, 128, 256, 512, 1024, 2048, 4096)
     },
 }
 
 
-def run(folder, names=None, progress=print):
+def run(folder: PathLike, names: Sequence[str] | None = None, progress: Callable[..., Any] = print):
     """Run experiments in the lab, one after the other; what is there already is kept.
 
     Parameters
@@ -114,7 +126,7 @@ def run(folder, names=None, progress=print):
     return found
 
 
-def _one(path, experiment):
+def _one(path: PathLike, experiment: str):
     if path.exists():
         return pmlkit.open(path)
     from pmlkit.sources import lab
@@ -146,7 +158,8 @@ def tabulate(traces, progress=print):
         a model learnt from the other guests and looks at the harvest of one round in `EVERY`;
         ``own`` has learnt from those rounds only, ``transfer`` from the other guests only.
         ``equality`` and ``costs``: a row per guest and round (`reads_guided`). ``hotness``:
-        scores, two rows a guest.
+        scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
+        row per guest and phase.
     """
     made = {name: [] for name in TABLES}
     lessons = {n: _lessons(trace) for n, trace in traces.items() if _teaches(n)}
@@ -160,18 +173,19 @@ def tabulate(traces, progress=print):
     return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items() if parts}
 
 
-def _lessons(trace):
+def _lessons(trace: Trace):
     """Return what a model learns of a guest: with its own earlier harvests, and without any."""
     return tuple(reads_density.lessons(trace, priors=priors) for priors in (True, False))
 
 
-def _tables(name, trace, others):
+def _tables(name: str, trace: Trace, others):
     found = {}
     makers = {
         "equality": lambda: reads_guided.equality(trace),
         "costs": lambda: reads_guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes),
         "errors": lambda: _errors(name, trace, others),
         "hotness": lambda: _scores(trace),
+        "sources": lambda: reads_sources.sources(trace),
     }
     for table, make in makers.items():
         try:
@@ -181,7 +195,7 @@ def _tables(name, trace, others):
     return found
 
 
-def _errors(name, trace, others):
+def _errors(name: str, trace: Trace, others):
     parts = [reads_table.compare(trace, ("written", "leaves", "present", "accessed"))]
     if others and _teaches(name):
         own = {"rounds": range(0, trace.n_rounds, EVERY)}
@@ -196,25 +210,34 @@ def _errors(name, trace, others):
     return reads_table.by_phase(pd.concat(parts, ignore_index=True))
 
 
-def _teaches(name):
+def _teaches(name: str):
     return EXPERIMENTS[name].group in ("benchmark", "program", "adversary")
 
 
-def _scores(trace):
-    truth = hotness.touches(trace)
+def _scores(trace: Trace) -> pd.DataFrame:
+    """Score rankings by the first logs in windows: of a round, and of several that count as one.
+
+    The truth looks at every round. So in windows of several rounds it knows more than the ranking,
+    which sees one log of a table in each, as if it had been re-armed but once.
+    """
     rows = []
-    for by in ("place", "share"):
-        score = hotness.score(hotness.rank(trace, by=by), truth)
-        rows.append((by, score.correlation, score.precision, score.k, score.regions))
-    return pd.DataFrame(rows, columns=["by", "correlation", "precision", "k", "regions"])
+    for what in ("rounds", "pages"):
+        truth = hotness.touches(trace, what)
+        for window in WINDOWS:
+            for by in ("place", "share"):
+                score = hotness.score(hotness.rank(trace, window, by), truth)
+                told = (what, window, by)
+                rows.append((*told, score.correlation, score.precision, score.k, score.regions))
+    names = ["truth", "window", "by", "correlation", "precision", "k", "regions"]
+    return pd.DataFrame(rows, columns=names)
 
 
-def load(name):
+def load(name: str) -> pd.DataFrame:
     """Read a table of the lab's experiments that comes with pmlkit.
 
     Parameters
     ----------
-    name : {"errors", "equality", "costs", "hotness"}
+    name : {"errors", "equality", "costs", "hotness", "sources"}
 
     Returns
     -------

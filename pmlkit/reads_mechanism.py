@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """One leaf table over time: what was done with each page under it, and when it was in the log."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit import pagetables
 from pmlkit.errors import NeedsError
 from pmlkit.kinds import Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns
+
 
 __all__ = ["LeafHistory", "leaf_history"]
 
@@ -31,7 +41,7 @@ class LeafHistory:
     logged: np.ndarray
 
 
-def leaf_history(trace, table=None):
+def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
     """Follow the pages under a leaf table.
 
     Parameters
@@ -64,7 +74,7 @@ def leaf_history(trace, table=None):
     return LeafHistory(int(table), states, logged)
 
 
-def _busiest(rows, frames):
+def _busiest(rows: pd.DataFrame, frames: Gfns):
     """Choose the table whose pages were touched most often, and both read and written."""
     mapped = rows.drop_duplicates(["table", "target"], keep="last")
     both = frames.merge(mapped[["table", "target"]], left_on="gfn", right_on="target")

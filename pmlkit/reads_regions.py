@@ -7,7 +7,10 @@ of a logged table whose accessed flag is set, neither written, nor newly accesse
 frame that several entries map is a candidate of the first of them only.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,12 @@ import pandas as pd
 from pmlkit import pagetables, reads
 from pmlkit.pagetables import ACCESSED, LEAF, PAGES_OF_A_TABLE, USER
 from pmlkit.selection import time_ns
+
+if TYPE_CHECKING:
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = ["FEATURES", "Candidates", "candidates", "features"]
 
@@ -58,7 +67,9 @@ class Candidates:
     sets: reads.Sets
 
 
-def candidates(trace, start=None, end=None):
+def candidates(
+    trace: Trace, start: str | int | None = None, end: str | int | None = None
+) -> Candidates:
     """Find the candidates of each round of a trace.
 
     Parameters
@@ -93,7 +104,7 @@ def candidates(trace, start=None, end=None):
     return Candidates(frames[["round", "gfn", "region"]], regions, found)
 
 
-def _frames(rows, first):
+def _frames(rows: pd.DataFrame, first: int):
     """Expand entries into frames with their region, each once: a program's before the kernel's."""
     counts = pagetables.spans(rows)
     large = (rows["level"] > 1).to_numpy()
@@ -115,17 +126,17 @@ def _frames(rows, first):
     return frames.drop_duplicates(["round", "gfn"])
 
 
-def _drop(frames, rounds, gfns):
+def _drop(frames: Gfns, rounds: Ints, gfns: Gfns):
     keep = ~_among(frames, rounds, gfns)
     return frames[keep]
 
 
-def _among(frames, rounds, gfns):
+def _among(frames: Gfns, rounds: Ints, gfns: Gfns):
     mine = pagetables.pack(frames["round"], frames["gfn"])
     return np.isin(mine, pagetables.pack(rounds, gfns))
 
 
-def _count(regions, mapped, occ, name):
+def _count(regions, mapped, occ: Occurrences, name: str) -> None:
     """Add the column `name`: the frames of each region that are in `occ` in its round."""
     inside = mapped[_among(mapped, occ.round, occ.gfn)]
     keys = ["round", "large", "base"]
@@ -133,7 +144,7 @@ def _count(regions, mapped, occ, name):
     regions[name] = sizes.reindex(pd.MultiIndex.from_frame(regions[keys]), fill_value=0).to_numpy()
 
 
-def _with_places(regions, trace, span, first):
+def _with_places(regions, trace: Trace, span, first: int):
     """Add where in its round's log a leaf table comes first; large pages have the middle."""
     logged = pagetables.logged(trace, **span).drop(columns="level")
     logged = logged.assign(round=logged["round"].astype(np.int64) - first)
@@ -143,7 +154,7 @@ def _with_places(regions, trace, span, first):
     return found
 
 
-def features(found, harvested=None):
+def features(found: Candidates, harvested=None) -> pd.DataFrame:
     """Describe each region by numbers that are known without counting its pages.
 
     Parameters

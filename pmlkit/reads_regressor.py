@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logistic regression of a share: which part of something is in use."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pmlkit.types import Floats
+
 
 __all__ = ["DensityRegressor"]
 
@@ -25,10 +35,10 @@ class DensityRegressor(RegressorMixin, BaseEstimator):
     intercept_ : float
     """
 
-    def __init__(self, alpha=1.0):
+    def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Floats, y: Floats, sample_weight=None) -> Self:
         """Fit to shares `y` (clipped to 0..1); weights as in scikit-learn. Returns self."""
         X, y = validate_data(self, X, y, y_numeric=True)
         weight = _check_sample_weight(sample_weight, X, dtype=float)
@@ -45,7 +55,7 @@ class DensityRegressor(RegressorMixin, BaseEstimator):
             self.coef_, self.intercept_ = model.coef_[0], float(model.intercept_[0])
         return self
 
-    def predict(self, X):
+    def predict(self, X: Floats):
         """Return shares, ndarray of float, shape (n_samples,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)

@@ -5,10 +5,21 @@ The truth is the harvest of accessed flags of the same rounds. Published numbers
 simulated by their authors, on other machines: they stand in columns of their own.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit import reads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Ints
+
 
 __all__ = ["NAMES", "PUBLISHED", "beside_published", "by_phase", "compare", "overall", "published"]
 
@@ -30,7 +41,12 @@ PUBLISHED = (
 )
 
 
-def compare(trace, methods=("written", "leaves", "present", "accessed"), model=None, rounds=None):
+def compare(
+    trace: Trace,
+    methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
+    model=None,
+    rounds: Ints | None = None,
+) -> pd.DataFrame:
     """Estimate every round by several methods, beside the truth.
 
     Parameters
@@ -57,7 +73,7 @@ def compare(trace, methods=("written", "leaves", "present", "accessed"), model=N
     return pd.concat(parts, ignore_index=True)
 
 
-def _one(trace, method, truth, model, rounds):
+def _one(trace: Trace, method, truth, model, rounds: Ints):
     seen = set()
     if method == "density":
         from pmlkit import reads_density
@@ -77,7 +93,7 @@ def _one(trace, method, truth, model, rounds):
     return found[[*names, "error", "inside", "missed", "why"]]
 
 
-def by_phase(compared):
+def by_phase(compared) -> pd.DataFrame:
     """Sum up `compare` by phase and method.
 
     Returns
@@ -90,7 +106,7 @@ def by_phase(compared):
     return _summed(compared, ["phase", "method"])
 
 
-def overall(compared, by=("method",)):
+def overall(compared, by: Iterable[str] = ("method",)):
     """Sum up `compare` over all rounds; the columns of `by_phase`, with the ``median`` error."""
     return _summed(compared, list(by))
 
@@ -123,7 +139,12 @@ def published():
     return pd.DataFrame(PUBLISHED, columns=names).assign(source=SOURCE)
 
 
-def beside_published(compared, buffer_pages, reading=("read1", "read2"), writing=("write1",)):
+def beside_published(
+    compared: pd.DataFrame,
+    buffer_pages: int,
+    reading: tuple[str, str] = ("read1", "read2"),
+    writing: Sequence[str] = ("write1",),
+) -> pd.DataFrame:
     """Put the shares of the buffer that each method finds beside the published ones.
 
     Parameters
@@ -158,7 +179,7 @@ def _named(compared):
         yield NAMES.get(method, method), rows
 
 
-def _lab_row(rows, name, buffer_pages, reading, writing):
+def _lab_row(rows: pd.DataFrame, name: str, buffer_pages, reading, writing):
     share = {
         kind: rows.loc[rows["phase"].isin(phases), "pages"].mean() / buffer_pages * 100
         for kind, phases in (("lab_read", reading), ("lab_write", writing))
@@ -166,7 +187,7 @@ def _lab_row(rows, name, buffer_pages, reading, writing):
     return {"technique": name, **{kind: round(value, 1) for kind, value in share.items()}}
 
 
-def _published_row(technique, how, *mb):
+def _published_row(technique, how, *mb: object):
     low_high = zip(mb[::2], mb[1::2], strict=True)
     read, write = (
         f"{low / 4:.0f}" if low == high else f"{low / 4:.0f}-{high / 4:.0f}"

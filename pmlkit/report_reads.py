@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `pmlkit reads` prints for people."""
 
+from __future__ import annotations
+
 from pmlkit.report import _table as table
 from pmlkit.report import console
 from pmlkit.units import format_bytes
@@ -8,12 +10,12 @@ from pmlkit.units import format_bytes
 __all__ = ["show"]
 
 
-def show(found):
+def show(found) -> None:
     """Print estimates, or the comparison of methods, a line each; reasons once, below."""
     (_comparison if "method" in found else _estimates)(found)
 
 
-def _estimates(found):
+def _estimates(found) -> None:
     page = table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
     for row in found.to_dict("records"):
         written = f"{row['written']:,}" if row["written"] >= 0 else ""
@@ -32,7 +34,7 @@ def _estimates(found):
         console().print(f"not known ({rows} of {len(found)} windows): {why}")
 
 
-def _comparison(found):
+def _comparison(found) -> None:
     names = [name for name in found.columns if name not in ("phase", "method")]
     page = table("phase", "method", *names, right=range(2, 2 + len(names)))
     for row in found.to_dict("records"):

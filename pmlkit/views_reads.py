@@ -1,26 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the notebook on reads shows of the lab's experiments (`pmlkit.reads_lab`): small tables."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit import reads_guided, reads_lab, reads_table
 from pmlkit.errors import NeedsError
 
-__all__ = ["beside_published", "costs", "equality", "errors", "hotness_scores", "logging_costs"]
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+
+
+__all__ = [
+    "beside_published",
+    "costs",
+    "equality",
+    "errors",
+    "hotness_scores",
+    "logging_costs",
+    "sources",
+]
 
 _SHOWN = ("written", "leaves", "present", "accessed", "density")
 MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
 
-def beside_published(trace, compared):
+def beside_published(trace: Trace, compared):
     """Return `reads_table.beside_published` of a run of rrww; of another guest an empty table."""
     if "buffer" not in set(trace.regions["name"]):
         return reads_table.published().head(0)
     return reads_table.beside_published(compared, len(trace.frames("buffer")))
 
 
-def errors(methods=_SHOWN):
+def errors(methods=_SHOWN) -> pd.DataFrame:
     """Return errors over the Linux guests' phases, as they were when the tables were made.
 
     Returns
@@ -70,7 +86,7 @@ def costs():
     return measured, reads_guided.model_costs(measured, MODELLED_BYTES)
 
 
-def logging_costs():
+def logging_costs() -> pd.DataFrame:
     """Return what page tables add to the log, and the instructions of a round: means per guest.
 
     Returns
@@ -90,6 +106,21 @@ def logging_costs():
     return found.round(1).reset_index()
 
 
-def hotness_scores():
-    """Return the scores of the rankings of hot regions, a row per guest and way."""
-    return reads_lab.load("hotness").round(2)
+def hotness_scores() -> pd.DataFrame:
+    """Return the scores of the rankings of hot regions by first log, in windows of five rounds.
+
+    Returns
+    -------
+    DataFrame
+        ``guest``, ``truth`` (how often a region is used: rounds; how much of it: pages),
+        ``correlation``, ``precision``, ``k``, ``regions``.
+    """
+    table = reads_lab.load("hotness")
+    chosen = table[(table["window"] == "5r") & (table["by"] == "place")]
+    chosen = chosen.sort_values("truth", ascending=False, kind="stable")
+    return chosen.drop(columns=["group", "window", "by", "series"], errors="ignore").round(2)
+
+
+def sources() -> pd.DataFrame:
+    """Return why the accessed entries (c) err: mean pages a round, by guest and phase."""
+    return reads_lab.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)

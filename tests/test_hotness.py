@@ -7,7 +7,7 @@ import pytest
 from pagetable_guest import Guest, write_trace
 
 from pmlkit import hotness
-from pmlkit.errors import NeedsError
+from pmlkit.errors import NeedsError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def trace(tmp_path_factory):
 
 
 def test_the_first_log_ranks_regions_that_are_logged_in_every_round(trace):
-    truth = hotness.touches(trace)
+    truth = hotness.touches(trace, "pages")
     assert len(truth) == 12 and truth.max() <= 64
     place = hotness.score(hotness.rank(trace), truth)
     assert place.correlation > 0.9 and place.precision == 1
@@ -41,7 +41,30 @@ def test_the_first_log_ranks_regions_that_are_logged_in_every_round(trace):
 def test_a_window_of_rounds_has_one_first_log(trace):
     one = hotness.rank(trace, window="30r").set_index("table")
     assert (one["share"] == 1).all() and one["place"].between(0, 1).all()
-    assert hotness.score(one.reset_index(), hotness.touches(trace)).correlation > 0.3
+    assert hotness.score(one.reset_index(), hotness.touches(trace, "pages")).correlation > 0.3
+
+
+def test_few_pages_used_often_are_hotter_than_many_used_once(tmp_path):
+    guest = Guest()
+    root = guest.space()
+    for page in range(1024):
+        guest.map(root, page, (1 << 16) + page)
+    for number in range(10):
+        guest.read(root, 3)
+        for page in range(512, 1024) if number == 4 else ():
+            guest.read(root, page)
+        guest.close_round()
+    trace = write_trace(tmp_path / "g.trace", guest)
+    often, much = (hotness.touches(trace, what) for what in ("rounds", "pages"))
+    assert sorted(often) == [0.1, 1.0] and sorted(much) == [1.0, 51.2]
+    ranking = hotness.rank(trace, window="5r")
+    assert hotness.score(ranking, often).correlation == pytest.approx(1)
+    assert hotness.score(ranking, much).correlation == pytest.approx(-1)
+
+
+def test_a_truth_that_there_is_not_is_refused(trace):
+    with pytest.raises(UsageError, match="rounds or pages"):
+        hotness.touches(trace, "bytes")
 
 
 def test_scores_of_known_rankings():

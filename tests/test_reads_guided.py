@@ -44,7 +44,7 @@ def test_each_leftover_has_its_cause(tmp_path):
     assert causes == {
         root: "table",
         705: "changed",
-        90_000: "unmapped",
+        90_000: "gone",
         (1 << 26) + 1: "shared",
     }
     assert set(causes.values()) <= set(reads_guided.CAUSES)
@@ -58,7 +58,23 @@ def test_a_page_under_a_table_that_was_not_logged_is_named(tmp_path):
     guest.touched.add(707)
     guest.close_round()
     trace = write_trace(tmp_path / "g.trace", guest, left={2: {707}})
+    assert reads_guided.leftovers(trace)["cause"].tolist() == ["elsewhere"]
+
+
+def test_a_page_under_a_table_that_was_logged_is_a_contradiction(tmp_path):
+    trace = write_trace(tmp_path / "g.trace", some_guest()[0], left={1: {707}})
     assert reads_guided.leftovers(trace)["cause"].tolist() == ["missed"]
+
+
+def test_a_mapping_that_came_and_went_is_not_held_against_old_snapshots(tmp_path):
+    guest, root = some_guest()
+    guest.unmap(root, 7)
+    guest.read(root, 8)  # logs the table: its snapshot of round 1 holds no longer
+    guest.close_round()
+    guest.touched.add(707)  # by a mapping that was made and removed within the round
+    guest.close_round()
+    trace = write_trace(tmp_path / "g.trace", guest, left={3: {707}})
+    assert reads_guided.leftovers(trace)["cause"].tolist() == ["gone"]
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -5,6 +5,8 @@ Its clock counts instructions: 100 M of them are a second, and the TSC counts th
 repeated exactly and a cost read with ``rdtsc`` is exact.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -13,10 +15,18 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.sources import debian
 from pmlkit.sources.lab_parts import firmware, unpacked_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from pmlkit.types import PathLike
+
 
 INSN_PER_S = 100_000_000
 DISK_UNIT = 16 * 63 * 512  # bytes of a cylinder: a disk image is a multiple of it
@@ -103,7 +113,7 @@ def packaged(progress=None):
     return Bochs(command, gui, found.versions["bochs"], environment, debugger=True)
 
 
-def configuration(bochs, template, folder, memory_mib, console):
+def configuration(bochs: Bochs, template: str, folder: Path, memory_mib: int, console: str):
     """Fill in the template of Bochs' configuration.
 
     Parameters
@@ -133,7 +143,7 @@ def configuration(bochs, template, folder, memory_mib, console):
 class Machine:
     """A running Bochs, its serial console and its clock. A context manager: it ends with it."""
 
-    def __init__(self, bochs, folder, limits, nice=0):
+    def __init__(self, bochs: Bochs, folder: Path, limits: Limits, nice: int = 0) -> None:
         self.folder, self.limits = Path(folder), limits
         rest = []
         if bochs.debugger:
@@ -152,10 +162,10 @@ class Machine:
         self.started = time.monotonic()
         self.moved = self.ran = (self.started, 0)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     @property
@@ -163,17 +173,17 @@ class Machine:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
-    def console(self):
+    def console(self) -> str:
         """Return what the serial console has said so far."""
         return _read(self.folder / "console.txt")
 
-    def guest_s(self):
+    def guest_s(self) -> float:
         """Return dom0's clock, seconds since its kernel started (0: not yet)."""
         lines = _read(self.folder / "pulse.txt").split()
         complete = [line for line in lines if re.fullmatch(r"\d+\.\d\d", line)]
         return float(complete[-1]) if complete else 0.0
 
-    def wait(self, each=None):
+    def wait(self, each: Callable[..., Any] | None = None) -> None:
         """Wait until the machine has switched itself off.
 
         Parameters
@@ -197,7 +207,7 @@ class Machine:
             name = signal.Signals(-self.process.returncode).name
             self._fail(f"the emulator was killed ({name})", "run it again")
 
-    def _check(self):
+    def _check(self) -> None:
         now = time.monotonic()
         clock = (self.guest_s(), len(self.console()))
         if clock != self.moved[1]:
@@ -216,30 +226,30 @@ class Machine:
         if now - self.ran[0] > _STALL_S:
             self._fail("the emulator is deadlocked", "run it again")
 
-    def _fail(self, why, hint):
+    def _fail(self, why: str, hint: str) -> None:
         self.kill()
         raise GuestError(why, self.console()[-4000:], hint)
 
-    def kill(self):
+    def kill(self) -> None:
         """End the emulator, if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
 
-def _with_us():
+def _with_us() -> list[str]:
     """A prefix by which a program is killed when we are, whatever kills us."""
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
-def _read(path):
+def _read(path: PathLike) -> str:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
 
 
-def _cpu_ticks(pid):
+def _cpu_ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -2,6 +2,8 @@
 """A Bochs of ours, from Debian's source: without its debugger, so about four times faster, and
 able to save its state when dom0 is up (hypervisor-patches/lab/bochs.patch)."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import subprocess
@@ -48,7 +50,7 @@ def fast(progress=None):
     return Bochs((str(program),), "display_library: nogui", version)
 
 
-def _build(program, progress):
+def _build(program, progress) -> None:
     for tool, package in (("g++", "g++"), ("make", "make"), ("patch", "patch")):
         need(tool, package)
     with tempfile.TemporaryDirectory(prefix="pmlkit-bochs-") as scratch:
@@ -67,7 +69,7 @@ def _build(program, progress):
         program.chmod(0o755)
 
 
-def run_step(command, folder, environment, what):
+def run_step(command, folder: Path, environment, what: str) -> None:
     """Run a step of a build; its output goes to build.log beside.
 
     Raises

@@ -5,18 +5,26 @@ Debian's packages compile it when they are installed. Left to the guest, ``impor
 compile for most of a minute, emulated; so the guest's own Python does it here, once.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 
 _SKIP = r"/(tests?|lib2to3|idlelib|turtledemo|ensurepip|f2py|distutils|pydoc_data|bad_.*\.py)/"
 
 
-def compiled(root, progress=None):
+def compiled(root: Path, progress: Callable[..., Any] | None = None) -> Path | None:
     """Compile the modules below a root file system.
 
     Parameters
@@ -51,7 +59,7 @@ def compiled(root, progress=None):
     return folder
 
 
-def _compile(root, python, cache):
+def _compile(root, python, cache) -> None:
     """Run the guest's Python by the guest's loader: the machine's libraries do not matter."""
     libraries = [root / place / "x86_64-linux-gnu" for place in ("lib", "usr/lib")]
     command = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
@@ -68,7 +76,7 @@ def _compile(root, python, cache):
     subprocess.run(command, env=environment, capture_output=True)
 
 
-def _arrange(cache, target):
+def _arrange(cache, target) -> None:
     """Move each compiled file from the parallel tree to a __pycache__ of its module's folder."""
     target.mkdir()
     for path in sorted(cache.rglob("*.pyc")):

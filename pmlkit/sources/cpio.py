@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A root file system as a cpio archive (newc), the form that the Linux kernel unpacks at boot."""
 
+from __future__ import annotations
+
 import os
 import stat
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, BinaryIO
+
+    from pmlkit.types import PathLike
+
 
 _MTIME = 1704067200  # 2024-01-01, for every file: the archive depends on nothing but its contents
 # Debian ships /bin/x and /usr/lib/y and expects a merged /usr, where the first four are links.
@@ -16,25 +26,27 @@ class Archive:
     Paths are relative to the root. Everything belongs to root.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._entries = {}
         for name in _MERGED:
             self._entries[name] = (stat.S_IFLNK | 0o777, f"usr/{name}")
             self._entries[f"usr/{name}"] = (stat.S_IFDIR | 0o755, b"")
 
-    def folder(self, path, mode=0o755):
+    def folder(self, path: PathLike, mode: int = 0o755) -> None:
         """Add a folder."""
         self._add(path, stat.S_IFDIR | mode, b"")
 
-    def file(self, path, data, mode=0o644):
+    def file(self, path: PathLike, data: Path | bytes, mode: int = 0o644) -> None:
         """Add a file of these bytes, or of the bytes that a Path has when written."""
         self._add(path, stat.S_IFREG | mode, data)
 
-    def link(self, path, target):
+    def link(self, path: PathLike, target: str) -> None:
         """Add a symbolic link."""
         self._add(path, stat.S_IFLNK | 0o777, target)
 
-    def tree(self, source, to="", drop=lambda path: False):
+    def tree(
+        self, source: Path, to: str = "", drop: Callable[..., Any] = lambda path: False
+    ) -> None:
         """Add a folder's contents.
 
         Parameters
@@ -53,7 +65,7 @@ class Archive:
                     self.copy(found, path)
             folders[:] = [n for n in folders if not drop(_merged(str(here / n)))]
 
-    def copy(self, source, path):
+    def copy(self, source: Path, path: PathLike) -> None:
         """Add a file, link or empty folder as it is on this machine, but readable for all."""
         mode = source.lstat().st_mode
         if stat.S_ISLNK(mode):
@@ -63,7 +75,7 @@ class Archive:
         else:
             self.file(path, source, 0o755 if mode & 0o100 else 0o644)
 
-    def _add(self, path, mode, content):
+    def _add(self, path: PathLike, mode: int, content: str | bytes) -> None:
         path = _merged(path)
         # Packages agree on folders. A link in a folder's place would orphan what the folder holds,
         # and a folder in the place of /lib's link would hide /usr/lib.
@@ -74,15 +86,15 @@ class Archive:
         self._entries[path] = (mode, content)
 
     @property
-    def paths(self):
+    def paths(self) -> list[str]:
         """All paths, sorted: a folder before what it holds."""
         return sorted(self._entries)
 
-    def size(self):
+    def size(self) -> int:
         """Return the bytes of all files: what the unpacked archive takes of the guest's memory."""
         return sum(_size(content) for _, content in self._entries.values())
 
-    def write(self, stream):
+    def write(self, stream: BinaryIO) -> None:
         """Write the archive to a binary stream."""
         for number, path in enumerate(self.paths, start=1):
             mode, content = self._entries[path]
@@ -90,23 +102,23 @@ class Archive:
         _member(stream, 0, "TRAILER!!!", 0, b"")
 
 
-def _merged(path):
+def _merged(path: PathLike) -> str:
     path = str(path).strip("/")
     first, _, rest = path.partition("/")
     return f"usr/{path}" if rest and first in _MERGED else path
 
 
-def _size(content):
+def _size(content: str | bytes) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def _bytes(content):
+def _bytes(content: str | bytes) -> bytes:
     if isinstance(content, Path):
         return content.read_bytes()
     return os.fsencode(content) if isinstance(content, str) else content
 
 
-def _member(stream, number, path, mode, data):
+def _member(stream: BinaryIO, number: int, path: PathLike, mode: int, data: bytes) -> None:
     """Write a header of fourteen hexadecimal fields, the name, the data, each padded to 4."""
     name = os.fsencode(path) + b"\0"
     links = 2 if stat.S_ISDIR(mode) else 1

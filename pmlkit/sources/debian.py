@@ -5,6 +5,8 @@ apt works here with a state, a cache and an empty package database of its own. I
 system's sources and keys, and changes nothing of the system.
 """
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
@@ -17,10 +19,16 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from pmlkit.errors import GuestError, MissingTool, PmlkitError, output_error
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
+
 
 FRESH_S = 24 * 3600  # the lists of packages, and what was resolved with them, serve for a day
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_\S+\.deb) ")
@@ -50,7 +58,12 @@ Acquire::https::Timeout "30";
 class PackageError(GuestError):
     """Debian packages could not be had. Attributes: `packages` (tuple of str), `why`."""
 
-    def __init__(self, packages, why, hint="check the network and /etc/apt/sources.list"):
+    def __init__(
+        self,
+        packages: Iterable[str],
+        why: str,
+        hint: str = "check the network and /etc/apt/sources.list",
+    ) -> None:
         self.packages = tuple(packages)
         self.why, self.console_tail = why, ""
         names = ", ".join(self.packages) or "the lists of packages"
@@ -80,7 +93,12 @@ class _Deb:
     file: str
 
 
-def fetch(packages, progress=None, dependencies=True, skip=()):
+def fetch(
+    packages: Iterable[str],
+    progress: Callable[..., Any] | None = None,
+    dependencies: bool = True,
+    skip: Sequence[Any] = (),
+) -> Packages:
     """Fetch and unpack packages with all that they depend on.
 
     Parameters
@@ -126,7 +144,7 @@ def fetch(packages, progress=None, dependencies=True, skip=()):
         return found
 
 
-def dependency(package, pattern, progress=None):
+def dependency(package: str, pattern: str, progress=None) -> str:
     """Return the first dependency of a package whose name matches a regular expression.
 
     Debian's ``linux-image-cloud-amd64`` is empty and depends on the current kernel; the
@@ -144,7 +162,7 @@ def dependency(package, pattern, progress=None):
 
 
 @contextmanager
-def _cache(names):
+def _cache(names: Sequence[str]) -> Iterator[Path]:
     """Yield the cache's folder, locked: two processes fetch one after the other."""
     for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if not shutil.which(tool):
@@ -163,7 +181,7 @@ def _cache(names):
         raise output_error(folder, error) from error
 
 
-def _remembered(folder, note):
+def _remembered(folder: Path, note: Path) -> Packages | None:
     """Return what a note of an earlier call names, if its files are still there."""
     try:
         told = json.loads(note.read_text())
@@ -173,7 +191,13 @@ def _remembered(folder, note):
     return Packages(root, told["versions"]) if root.is_dir() else None
 
 
-def _fetch(folder, names, dependencies, skip, progress):
+def _fetch(
+    folder: Path,
+    names: Sequence[str],
+    dependencies: bool,
+    skip: set[str],
+    progress: Callable[..., Any],
+) -> Packages:
     try:
         return _fetch_by_lists(folder, names, dependencies, skip, progress)
     except PackageError:
@@ -183,7 +207,13 @@ def _fetch(folder, names, dependencies, skip, progress):
         return _fetch_by_lists(folder, names, dependencies, skip, progress)
 
 
-def _fetch_by_lists(folder, names, dependencies, skip, progress):
+def _fetch_by_lists(
+    folder: Path,
+    names: Sequence[str],
+    dependencies: bool,
+    skip: set[str],
+    progress: Callable[..., Any],
+) -> Packages:
     _update(folder, progress)
     debs = [deb for deb in _resolve(folder, names, dependencies) if deb.name not in skip]
     root = folder / "roots" / _digest(sorted(deb.file for deb in debs)) / "root"
@@ -193,7 +223,7 @@ def _fetch_by_lists(folder, names, dependencies, skip, progress):
     return Packages(root, {deb.name: deb.version for deb in debs})
 
 
-def _forget_lists(folder):
+def _forget_lists(folder: Path) -> bool:
     """Have the lists fetched again, unless they are new; returns whether."""
     stamp = folder / "state" / "updated"
     old = stamp.exists() and time.time() - stamp.stat().st_mtime > 600
@@ -202,7 +232,7 @@ def _forget_lists(folder):
     return old
 
 
-def _update(folder, progress):
+def _update(folder: Path, progress: Callable[..., Any]) -> None:
     """Get the lists of packages; ones that are older than a day serve if there is no network."""
     stamp = folder / "state" / "updated"
     if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_S:
@@ -217,7 +247,7 @@ def _update(folder, progress):
     raise PackageError((), _complaint(done, "no list came"))
 
 
-def _resolve(folder, names, dependencies):
+def _resolve(folder: Path, names: Sequence[str], dependencies: bool) -> list[_Deb]:
     """Ask apt which files it would download."""
     verb = "install" if dependencies else "download"
     done = _apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
@@ -228,7 +258,7 @@ def _resolve(folder, names, dependencies):
     return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in found if m]
 
 
-def _download(folder, debs, progress):
+def _download(folder: Path, debs: Iterable[_Deb], progress: Callable[..., Any]) -> None:
     """Download the files that are not there yet; apt verifies them against the signed lists."""
     missing = [deb for deb in debs if not (folder / "archives" / deb.file).exists()]
     if not missing:
@@ -243,7 +273,7 @@ def _download(folder, debs, progress):
             path.replace(folder / "archives" / path.name)
 
 
-def _unpack(folder, debs, root, progress):
+def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Callable[..., Any]) -> None:
     progress(f"unpacking {len(debs)} Debian packages")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / "new" / "root"
@@ -258,20 +288,22 @@ def _unpack(folder, debs, root, progress):
         fresh.parent.replace(root.parent)
 
 
-def _apt(folder, tool, *arguments, cwd=None):
+def _apt(
+    folder: Path, tool: str, *arguments: str, cwd: str | None = None
+) -> subprocess.CompletedProcess[str]:
     return _run([tool, "-c", str(folder / "apt.conf"), *arguments], cwd)
 
 
-def _run(command, cwd=None):
+def _run(command: Sequence[str], cwd=None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def _complaint(done, otherwise):
+def _complaint(done: subprocess.CompletedProcess[str], otherwise: str) -> str:
     """Return the first error of a program's output."""
     lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb:"))]
     return lines[0].removeprefix("E:").strip() if lines else otherwise
 
 
-def _digest(*facts):
+def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

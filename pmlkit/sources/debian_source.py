@@ -4,15 +4,23 @@
 As `pmlkit.sources.debian`, with lists of sources of its own, made from the system's.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.sources import debian
 from pmlkit.sources.debian import PackageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 
 _HINT = "check the network, and that /etc/apt names a mirror of Debian"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -21,7 +29,9 @@ _LINE = re.compile(r"^\s*deb(?:-src)?\s+(?:\[[^]]*\]\s*)?(\S+)\s+\S+\s+.*\bmain\
 _APT = Path("/etc/apt")
 
 
-def fetch_source(package, version, target, progress=None):
+def fetch_source(
+    package: str, version: str, target: Path, progress: Callable[..., Any] | None = None
+) -> None:
     """Fetch a source package and unpack it: the original, and ``debian/`` over it.
 
     Debian's patches are not applied.
@@ -47,7 +57,7 @@ def fetch_source(package, version, target, progress=None):
         _unpack(kept, wanted, target)
 
 
-def mirrors(etc=_APT):
+def mirrors(etc: Path = _APT) -> list[str]:
     """Return the addresses that the system's sources have Debian's main from."""
     found = []
     for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
@@ -60,7 +70,7 @@ def mirrors(etc=_APT):
     return [u for u in unique if re.search(r"/debian/?$", u)]
 
 
-def _from_stanzas(text):
+def _from_stanzas(text: str) -> Iterator[str]:
     text = re.sub(r"^#.*\n", "", text, flags=re.M)
     for stanza in re.split(r"\n\s*\n", text):
         fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.M))
@@ -68,7 +78,7 @@ def _from_stanzas(text):
             yield from fields.get("URIs", "").split()
 
 
-def _update(folder, progress):
+def _update(folder: Path, progress) -> None:
     lists = folder / "source-lists"
     stamp = folder / "source-lists.updated"
     if stamp.exists() and time.time() - stamp.stat().st_mtime < debian.FRESH_S:
@@ -84,11 +94,11 @@ def _update(folder, progress):
     stamp.touch()
 
 
-def _sources_list(folder):
+def _sources_list(folder: Path):
     return folder / "source.list"  # not among the lists: apt removes there what it does not know
 
 
-def _apt(folder, tool, *arguments, cwd=None):
+def _apt(folder: Path, tool: str, *arguments: object, cwd=None):
     lists = folder / "source-lists"
     options = {
         "Dir::State::lists": f"{lists}/",
@@ -99,7 +109,7 @@ def _apt(folder, tool, *arguments, cwd=None):
     return debian._apt(folder, tool, *told, *arguments, cwd=cwd)
 
 
-def _files(folder, package, version):
+def _files(folder: Path, package: str, version: int):
     """Return the archives of a source package and their SHA-256, as the signed list has them."""
     told = _apt(folder, "apt-cache", "showsrc", package).stdout
     for stanza in told.split("\n\n"):
@@ -113,7 +123,7 @@ def _files(folder, package, version):
     raise PackageError((package,), why, _HINT)
 
 
-def _download(folder, package, version, wanted, kept):
+def _download(folder: Path, package: str, version: int, wanted, kept) -> None:
     """Download; a mirror may lack the .dsc, which is not needed: the list is signed, too."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         asked = ("--download-only", "source", f"{package}={version}")
@@ -127,7 +137,7 @@ def _download(folder, package, version, wanted, kept):
             path.replace(kept / name)
 
 
-def _unpack(kept, wanted, target):
+def _unpack(kept, wanted, target) -> None:
     originals = [name for name in wanted if ".orig.tar." in name]
     for name in originals:
         with tarfile.open(kept / name) as tar:
@@ -137,7 +147,7 @@ def _unpack(kept, wanted, target):
             _extract(tar, target, strip=False)
 
 
-def _extract(tar, target, strip):
+def _extract(tar, target, strip) -> None:
     for member in tar:
         parts = Path(member.name).parts[1:] if strip else Path(member.name).parts
         if not parts or ".." in parts:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest: Debian's kernel, and an initramfs of busybox and a workload."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 import shlex
@@ -9,6 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, output_error
 from pmlkit.sources import debian, programs
@@ -18,6 +21,11 @@ from pmlkit.sources.kernel import kernel
 from pmlkit.sources.prune import NOT_INSTALLED, Drop
 from pmlkit.sources.qemu import cache_folder
 from pmlkit.sources.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
 
 SAMPLE_MS = 100  # how often the guest reports its own view of its memory
 # console: the kernel's and the workload's output. nokaslr: the same frames each time. panic: end
@@ -55,7 +63,14 @@ class GuestImage:
     workload: Workload
 
 
-def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=None, swap=False):
+def build(
+    workload: Workload,
+    params: Mapping[str, str] | None = None,
+    memory_mib: int | None = None,
+    extra_cmdline: str = "",
+    progress: Callable[..., Any] | None = None,
+    swap: bool = False,
+) -> GuestImage:
     """Build a guest that boots, runs a workload and switches itself off.
 
     Parameters
@@ -103,21 +118,21 @@ def build(workload, params=None, memory_mib=None, extra_cmdline="", progress=Non
     )
 
 
-def _packages(workload, progress):
+def _packages(workload: Workload, progress) -> None:
     if not workload.packages:
         return None
     skip = NOT_INSTALLED - set(workload.packages)
     return debian.fetch(workload.packages, progress, skip=skip)
 
 
-def _add_packages(archive, root, drop, progress):
+def _add_packages(archive, root, drop, progress) -> None:
     archive.tree(root, drop=drop)
     bytecode = compiled(root, progress)
     if bytecode:
         archive.tree(bytecode, drop=lambda path: drop(path.replace("/__pycache__", "")))
 
 
-def _add_base(archive, busybox):
+def _add_base(archive: Archive, busybox: Path) -> None:
     """Add busybox under all its names, /init, and the few files that programs look for."""
     for name in ("dev", "proc", "sys", "run", "root", "var/run", "var/tmp", "var/lib", "work"):
         archive.folder(name)
@@ -134,13 +149,13 @@ def _add_base(archive, busybox):
     archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
 
 
-def _add_drivers(archive, booted):
+def _add_drivers(archive, booted) -> None:
     """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
     for number, module in enumerate(booted.drivers()):
         archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())
 
 
-def _applets(busybox):
+def _applets(busybox: Path) -> list[str]:
     try:
         told = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -149,7 +164,7 @@ def _applets(busybox):
     return [name for name in told.stdout.split() if name != "busybox"]
 
 
-def _add_workload(archive, workload):
+def _add_workload(archive: Archive, workload: Workload) -> None:
     for source in workload.sources:
         archive.file(f"work/{source.stem}", programs.compile_static(source), 0o755)
     for path in workload.files:
@@ -159,13 +174,13 @@ def _add_workload(archive, workload):
     archive.file("etc/pmlkit.parameters", _shell_variables(workload).encode())
 
 
-def _shell_variables(workload):
+def _shell_variables(workload: Workload) -> str:
     values = {"PMLKIT_COMMAND": workload.command, "PMLKIT_SAMPLE_MS": SAMPLE_MS}
     values |= {name: parameter.default for name, parameter in workload.parameters.items()}
     return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in values.items())
 
 
-def _check_memory(workload, archive, memory_mib):
+def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None:
     """Refuse memory in which the image cannot be unpacked: the archive and its files, both."""
     least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24
     if memory_mib < least:
@@ -175,7 +190,7 @@ def _check_memory(workload, archive, memory_mib):
         )
 
 
-def _write(archive, name):
+def _write(archive: Archive, name: str) -> Path:
     """Write the archive under a name that says what it holds."""
     folder = cache_folder() / "images"
     try:
@@ -193,7 +208,7 @@ def _write(archive, name):
         raise output_error(folder, error) from error
 
 
-def _forget_old(folder):
+def _forget_old(folder: Path) -> None:
     """Remove images of other days: they are as large as their packages, and soon made again."""
     for path in folder.glob("*.cpio"):
         if time.time() - path.stat().st_mtime > _KEPT_S:

@@ -6,6 +6,8 @@ rather than in every emulated boot. QEMU also hands a fresh random seed to a bzI
 make two deterministic runs differ; through PVH it does not.
 """
 
+from __future__ import annotations
+
 import bz2
 import gzip
 import lzma
@@ -13,10 +15,18 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, output_error
 from pmlkit.sources import debian
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
 
 PACKAGE = "linux-image-cloud-amd64"
 _RELEASE = r"linux-image-\d[\w.+-]*"
@@ -74,7 +84,7 @@ class Kernel:
         return found
 
 
-def kernel(progress=None):
+def kernel(progress: Callable[..., Any] | None = None) -> Kernel:
     """Fetch and unpack the kernel.
 
     Parameters
@@ -104,7 +114,7 @@ def kernel(progress=None):
     return Kernel(vmlinux, version, release, modules=modules)
 
 
-def _real_package(progress):
+def _real_package(progress) -> str:
     """Name the package of the current kernel; the last one known serves if there is no network."""
     note = cache_folder() / "kernel" / "package"
     if note.exists() and time.time() - note.stat().st_mtime < debian.FRESH_S:
@@ -119,7 +129,7 @@ def _real_package(progress):
     return package
 
 
-def unpack(bzimage):
+def unpack(bzimage: bytes) -> bytes:
     """Take the ELF image out of a bzImage.
 
     Parameters
@@ -150,19 +160,19 @@ def unpack(bzimage):
     )
 
 
-def _xz(payload):
+def _xz(payload: bytes) -> bytes:
     return lzma.LZMADecompressor().decompress(payload)
 
 
-def _gzip(payload):
+def _gzip(payload: bytes) -> bytes:
     return gzip.decompress(payload[:-4])  # the length is appended to it
 
 
-def _bz2(payload):
+def _bz2(payload: bytes):
     return bz2.BZ2Decompressor().decompress(payload)
 
 
-def _lz4(payload):
+def _lz4(payload: bytes):
     """Unpack lz4's legacy format: (length, block) repeated, then the kernel's own length."""
     import pyarrow
 
@@ -186,7 +196,7 @@ _METHODS = {
 }
 
 
-def _write(path, data):
+def _write(path: PathLike, data) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")

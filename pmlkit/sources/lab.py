@@ -5,6 +5,8 @@ Bochs boots Xen with Debian's kernel as dom0; dom0 takes a job from a disk, star
 it (`pmlkit.xen.agent`), writes the spool onto another disk, and switches the machine off.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import platform
@@ -12,6 +14,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError
 from pmlkit.sources import lab_guests
@@ -20,6 +23,15 @@ from pmlkit.sources.host import command, read_text
 from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
 from pmlkit.sources.lab_options import LabOptions, check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.sources.lab_guests import LabGuest
+    from pmlkit.trace import Trace
+    from pmlkit.types import Json, PathLike
+
 
 ROUNDS = 8
 _WORK_S = 1800  # of a Linux guest that is logged to its end
@@ -37,7 +49,7 @@ _MILESTONES = (
 )
 
 
-def lab_for(options, memory_mib, progress=None):
+def lab_for(options, memory_mib: int, progress=None):
     """Put the lab together that `options` ask for, with room for a guest of `memory_mib`."""
     return assemble(
         stock=options.stock,
@@ -49,7 +61,7 @@ def lab_for(options, memory_mib, progress=None):
     )
 
 
-def build(options=None, progress=None):
+def build(options: LabOptions | None = None, progress: Callable[..., Any] | None = None) -> Lab:
     """Fetch and build all that a run needs, so that the next one starts at once.
 
     Parameters
@@ -73,7 +85,12 @@ def build(options=None, progress=None):
     return lab
 
 
-def run(guest, out, options=None, progress=None):
+def run(
+    guest,
+    out: PathLike,
+    options: LabOptions | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> Trace:
     """Boot the lab with a guest and make a trace of its log.
 
     Parameters
@@ -112,7 +129,7 @@ def run(guest, out, options=None, progress=None):
     return trace
 
 
-def _keep_spool(error, spool, out, options):
+def _keep_spool(error: BaseException, spool: Path, out: PathLike, options) -> None:
     """Say where to find what was logged; remove the spool if that is nothing."""
     if rounds := rounds_of(spool / "frames.spool"):
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
@@ -124,7 +141,7 @@ def _keep_spool(error, spool, out, options):
         shutil.rmtree(spool, ignore_errors=True)
 
 
-def rounds_of(spool):
+def rounds_of(spool: Path) -> int:
     """Count the rounds that were closed in a spool (0 if there is none)."""
     from pmlkit.spool import read_spool
     from pmlkit.xen.frames import Frame
@@ -135,7 +152,9 @@ def rounds_of(spool):
         return 0
 
 
-def collect(guest, spool, options, progress=lambda _: None):
+def collect(
+    guest: LabGuest, spool: Path, options: LabOptions, progress: Callable[..., Any] = lambda _: None
+) -> None:
     """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
 
     Parameters
@@ -165,14 +184,14 @@ def collect(guest, spool, options, progress=lambda _: None):
     _judge(read_text(spool / "console.txt"), spool, options)
 
 
-def machine_mib(guest_mib):
+def machine_mib(guest_mib: int) -> int:
     """Return the emulated machine's memory, MiB, for a guest's: few sizes, so few snapshots."""
     needed = DOM0_MIB + _XEN_MIB + guest_mib + guest_mib // 32  # Xen's tables grow with it
     hole = 1024 if needed > 3072 else 0  # the last GiB below 4 GiB belongs to devices
     return max(1024, -(-needed // 512) * 512) + hole
 
 
-def describe(guest, options, memory_mib, lab):
+def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) -> Json:
     """Return the job for dom0's agent, with the spool's header."""
     lockstep = guest.mailbox and options.lockstep
     header = {
@@ -206,18 +225,18 @@ def describe(guest, options, memory_mib, lab):
     }
 
 
-def _rounds(options, guest):
+def _rounds(options: LabOptions, guest: LabGuest) -> int:
     return options.rounds or (0 if guest.linux else ROUNDS)
 
 
-def _boot(lab, folder, snapshot, options, progress):
+def _boot(lab, folder: Path, snapshot, options, progress) -> None:
     """Start the machine and wait for its end, saying each milestone once."""
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
     said = set()
     with Machine(bochs, folder, _limits(options)) as machine:
 
-        def report():
+        def report() -> None:
             text = machine.console()
             for start, words in _MILESTONES:
                 if start in text and words not in said:
@@ -233,12 +252,12 @@ def _limits(options):
     return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
-def _keep(path, where):
+def _keep(path: PathLike, where) -> None:
     if path.exists():
         shutil.copy(path, where)
 
 
-def _judge(said, spool, options):
+def _judge(said, spool: Path, options) -> None:
     """Raise unless the job came to its end."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):

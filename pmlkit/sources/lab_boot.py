@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab put together: Xen, dom0, the boot medium, Bochs, and dom0's saved state."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
@@ -8,11 +10,19 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, output_error
 from pmlkit.sources import bochs, bochs_build, lab_image, lab_parts, lab_xen
 from pmlkit.sources.bochs import DISK_UNIT, Limits, Machine, configuration
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
 
 DOM0_MIB = 400
 # The disks have the same sizes in every run: a saved state knows them.
@@ -39,7 +49,7 @@ class Lab:
     memory_mib: int
     versions: dict
 
-    def snapshot(self, progress=None):
+    def snapshot(self, progress=None) -> Snapshot | None:
         """Return dom0's state as saved once it is up; made at the first call (Bochs of ours).
 
         Returns
@@ -60,7 +70,7 @@ class Lab:
         os.utime(folder)
         return Snapshot(folder)
 
-    def _save(self, where):
+    def _save(self, where) -> None:
         try:
             where.parent.mkdir(parents=True, exist_ok=True)
             scratch = tempfile.TemporaryDirectory(dir=where.parent, prefix=".new-")
@@ -88,7 +98,7 @@ class Lab:
                 if not where.exists():
                     raise output_error(where, error) from error
 
-    def prepare(self, folder, console=None):
+    def prepare(self, folder: Path, console=None) -> None:
         """Put the medium and Bochs' configuration into a run's folder.
 
         `console` is the first serial port's mode and device; default: the file console.txt.
@@ -106,7 +116,7 @@ class Snapshot:
 
     folder: Path
 
-    def restored(self, machine, folder, console=None):
+    def restored(self, machine, folder: Path, console=None):
         """Return a Bochs that starts from this state, with the disks and logs of `folder`."""
         state = folder / "state"
         state.mkdir()
@@ -121,19 +131,19 @@ class Snapshot:
         return bochs.Bochs(command, machine.gui, machine.version, machine.environment)
 
 
-def _with_console(text, console):
+def _with_console(text: str, console: str) -> str:
     if not console:
         return text
     return re.sub(r"^com1:.*$", lambda _: f"com1: enabled=1, {console}", text, flags=re.M)
 
 
-def check_faults(console):
+def check_faults(console: str) -> None:
     """Raise `GuestError` if Xen or dom0's kernel has said that something is wrong."""
     if fault := _FAULTS.search(console):
         raise GuestError(fault[0], hint="run it again with --keep, and read console.txt")
 
 
-def _make_sparse(path):
+def _make_sparse(path: PathLike) -> None:
     """Punch holes where there are zeros: most of the machine's memory."""
     with open(path, "r+b") as file:
         size, at, unit = os.fstat(file.fileno()).st_size, 0, 1 << 20
@@ -147,13 +157,20 @@ def _make_sparse(path):
     path.with_suffix(".sparse").replace(path)
 
 
-def _prune(folder):
+def _prune(folder: Path) -> None:
     kept = sorted(folder.glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime, reverse=True)
     for old in kept[_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def assemble(stock, debug, fast, xen_cmdline, memory_mib, progress=None):
+def assemble(
+    stock: bool,
+    debug: bool,
+    fast: bool,
+    xen_cmdline: str,
+    memory_mib: int,
+    progress: Callable[..., Any] | None = None,
+) -> Lab:
     """Fetch and build the parts, from the cache where they are there.
 
     Parameters

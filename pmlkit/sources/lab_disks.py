@@ -5,6 +5,8 @@ The second one begins with an archive of small files, written last. The spool li
 grows there while the guest is logged: whatever kills the emulator, or us, it is on the disk.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -12,12 +14,21 @@ import tarfile
 import tempfile
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError, output_error
 from pmlkit.sources.bochs import DISK_UNIT
 from pmlkit.sources.lab_boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab_image import LAB
 from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import BinaryIO
+
+    from pmlkit.sources.lab_guests import LabGuest
+    from pmlkit.types import Json, PathLike
+
 
 SPOOL_AT = 16 << 20  # bytes
 RUN = """\
@@ -46,7 +57,9 @@ AGENT = (
 )
 
 
-def write_disks(folder, guest, job, run, out=None):
+def write_disks(
+    folder: Path, guest: LabGuest, job: Json, run: str, out: Path | None = None
+) -> None:
     """Write the job's disk, and an empty one for the results.
 
     Parameters
@@ -89,7 +102,7 @@ def write_disks(folder, guest, job, run, out=None):
         raise output_error(folder, error) from error
 
 
-def _agent_files():
+def _agent_files() -> dict[str, bytes]:
     """The agent and what it imports, its declarations ready made, and programs for tests."""
     from pmlkit.xen.binding import emit
 
@@ -103,7 +116,7 @@ def _agent_files():
     return files | programs | {"pmlkit/__init__.py": b""}
 
 
-def _tar(files):
+def _tar(files: Mapping[str, bytes]) -> bytes:
     stream = BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in sorted(files.items()):
@@ -113,7 +126,7 @@ def _tar(files):
     return stream.getvalue()
 
 
-def take_results(image, spool):
+def take_results(image: Path, spool: Path) -> None:
     """Take what dom0 wrote off the disk: as much as there is, if it did not come to its end.
 
     Parameters
@@ -132,7 +145,7 @@ def take_results(image, spool):
         raise output_error(spool, error) from error
 
 
-def _take_files(stream, spool):
+def _take_files(stream: BinaryIO, spool: Path) -> None:
     if not stream.read(1).strip(b"\0"):
         return
     stream.seek(0)
@@ -143,7 +156,7 @@ def _take_files(stream, spool):
                 (spool / name).write_bytes(tar.extractfile(member).read())
 
 
-def _take_spool(stream, path):
+def _take_spool(stream: BinaryIO, path: PathLike) -> None:
     """Copy the spool. Where it ends only its frames tell: behind it the disk is zero."""
     stream.seek(SPOOL_AT)
     head = stream.read(HEADER.size)
@@ -157,7 +170,7 @@ def _take_spool(stream, path):
             left -= len(data)
 
 
-def _frames_end(stream, header_bytes):
+def _frames_end(stream: BinaryIO, header_bytes: int) -> int:
     """Go from frame to frame; return the length of all of them, bytes."""
     at = HEADER.size + SUM_BYTES + header_bytes
     while True:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the lab can run as a guest: bare-metal programs with known answers, ELF files, Linux."""
 
+from __future__ import annotations
+
+import gzip
 import hashlib
 import io
 import struct
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -14,9 +18,17 @@ from pmlkit.errors import UsageError, WorkloadError
 from pmlkit.sources.lab_parts import need, write
 from pmlkit.sources.qemu import cache_folder
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from pmlkit.types import Json, PathLike
+
+
 FOLDER = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
 MEMORY_MIB = 64
 LINUX_MEMORY_MIB = 256
+LARGE_ARCHIVE = 48 << 20
 _FLAGS = [
     "-m32",
     "-march=i686",
@@ -67,13 +79,17 @@ class LabGuest:
     linux: bool = False
 
 
-def shipped():
+def shipped() -> dict[str, Json]:
     """Return the bare-metal guests that ship: a dict of name to description (dict)."""
     found = sorted((FOLDER / "guests").glob("*.yaml"))
     return {path.stem: yaml.safe_load(path.read_text()) for path in found}
 
 
-def load(spec, settings=None, progress=None):
+def load(
+    spec: PathLike,
+    settings: Mapping[str, str] | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> LabGuest:
     """Make a guest of a name or a file.
 
     Parameters
@@ -105,19 +121,19 @@ def load(spec, settings=None, progress=None):
     return _linux(spec, settings, progress)
 
 
-def known_of(region):
+def known_of(region: Json) -> dict[str, int]:
     """Return what is known of a region of a guest's description: pages by kind of access."""
     plain = {region.get("kind"): region["pages"]}
     known = region.get("known", plain)
     return {kind: known[kind] for kind in ("read", "written", "touched") if kind in known}
 
 
-def uses_kit(path):
+def uses_kit(path: PathLike) -> bool:
     """Whether a C file is for the bare-metal kit."""
     return '#include "kit.h"' in Path(path).read_text(errors="replace")
 
 
-def _bare(name, source, told, settings):
+def _bare(name: str, source: Path, told: Json, settings: Mapping[str, str]) -> LabGuest:
     unknown = set(settings) - set(told.get("options", settings))
     if unknown:
         raise UsageError(f"the guest {name} has no option {sorted(unknown)[0]}", _HINT)
@@ -133,11 +149,11 @@ def _bare(name, source, told, settings):
     )
 
 
-def _words(settings):
+def _words(settings: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def compile_guest(source):
+def compile_guest(source: Path) -> Path:
     """Compile a guest's C file with the kit; returns the ELF file in the cache.
 
     Raises
@@ -167,12 +183,12 @@ def compile_guest(source):
     return elf
 
 
-def has_pvh_note(path):
+def has_pvh_note(path: PathLike) -> bool:
     """Whether an ELF file has the note by which Xen starts it in PVH mode."""
     return struct.pack("<II4s", 4, 18, b"Xen\0") in _without_size(Path(path).read_bytes())
 
 
-def _without_size(data):
+def _without_size(data: bytes) -> bytes:
     # The note's descriptor may have 4 or 8 bytes: compare name size, type and name only.
     for size in (4, 8):
         data = data.replace(struct.pack("<III4s", 4, size, 18, b"Xen\0"), _PVH)
@@ -182,7 +198,7 @@ def _without_size(data):
 _PVH = struct.pack("<II4s", 4, 18, b"Xen\0")
 
 
-def _linux(spec, settings, progress):
+def _linux(spec: str, settings: Mapping[Any, Any], progress) -> None:
     from pmlkit.sources import guest, workload
 
     try:
@@ -197,12 +213,20 @@ def _linux(spec, settings, progress):
         chosen.name,
         image.kernel,
         chosen.summary,
-        ramdisk=image.initrd.read_bytes() + _report_on_console(),
+        ramdisk=_packed(image.initrd.read_bytes()) + _report_on_console(),
         cmdline=cmdline,
         memory_mib=memory_mib,
         versions=image.versions,
         linux=True,
     )
+
+
+def _packed(archive: bytes) -> bytes:
+    """Compress a large archive: dom0 has it in memory, twice while it builds the guest."""
+    if len(archive) <= LARGE_ARCHIVE:
+        return archive
+    smaller = gzip.compress(archive, 1, mtime=0)
+    return smaller + b"\0" * (-len(smaller) % 4)  # the archive after it starts at a word
 
 
 def _report_on_console():

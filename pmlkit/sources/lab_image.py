@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """dom0's root (an initramfs) and the medium that boots Xen with it."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -8,11 +10,20 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.sources.cpio import Archive
 from pmlkit.sources.lab_parts import medium_tools, module_closure, write
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from pmlkit.sources.lab_parts import Kernel, Xen
+    from pmlkit.types import PathLike
+
 
 LAB = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
 # Without apicv: Bochs 3.0 rejects the address of Xen's posted-interrupt descriptor. Without
@@ -86,7 +97,7 @@ _NO_PYTHON = [
 ]
 
 
-def initramfs(xen, userland, kernel):
+def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
     """Make dom0's root.
 
     Parameters
@@ -121,7 +132,7 @@ def initramfs(xen, userland, kernel):
     return stream.getvalue()
 
 
-def _find(roots, folders, name):
+def _find(roots: tuple[Path, Path], folders: Iterable[str], name: str) -> Path:
     for root in roots:
         for folder in folders:
             if (root / folder / name).is_file():
@@ -129,7 +140,7 @@ def _find(roots, folders, name):
     raise GuestError(f"the lab's packages hold no {name}", hint="remove pmlkit's cache, try again")
 
 
-def _add_libraries(archive, roots):
+def _add_libraries(archive, roots) -> None:
     """Add the shared libraries of all roots; of two with the same name the first root's."""
     seen = set()
     for root in roots:
@@ -142,7 +153,7 @@ def _add_libraries(archive, roots):
     archive.file("usr/lib64/ld-linux-x86-64.so.2", loader, 0o755)
 
 
-def _add_python(archive, userland):
+def _add_python(archive, userland) -> None:
     archive.file("bin/python3", userland / "usr" / "bin" / "python3.11", 0o755)
     for path in sorted((userland / _PYTHON).rglob("*")):
         inside = path.relative_to(userland / _PYTHON)
@@ -152,20 +163,27 @@ def _add_python(archive, userland):
         archive.file(str(_PYTHON / path.name), path)
 
 
-def _wanted(path):
+def _wanted(path: PathLike):
     if "lib-dynload" in path.parts:
         return path.name.split(".")[0] in _DYNLOAD
     return path.suffix == ".py" and "config-3.11" not in str(path)
 
 
-def _add_modules(archive, kernel):
+def _add_modules(archive, kernel) -> None:
     ordered = module_closure(kernel.modules, _MODULES)
     for path in ordered:
         archive.file(f"mods/{path.name}", path)
     archive.file("mods/order", "\n".join(path.stem for path in ordered).encode())
 
 
-def medium(xen, userland, kernel, xen_cmdline, dom0_mib, progress=None):
+def medium(
+    xen: Xen,
+    userland: Path,
+    kernel: Kernel,
+    xen_cmdline: str,
+    dom0_mib: int,
+    progress: Callable[..., Any] | None = None,
+) -> Path:
     """Make the bootable medium, or take it from the cache.
 
     Parameters

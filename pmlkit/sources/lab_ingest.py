@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lab run's spool becomes a PML trace: `xen_ingest`, and what only the lab's guests tell."""
 
+from __future__ import annotations
+
 import dataclasses
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,13 +17,21 @@ from pmlkit.sources.recorder_ingest import COUNTERS, SIZES, read_report
 from pmlkit.sources.xen_ingest import XenTrace, convert
 from pmlkit.sources.xen_spool import XenSpool, understood
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.schema import TraceMeta
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
+
 __all__ = ["LabTrace", "ingest"]
 
 # Where libxl puts a PVH guest's pages for its console and Xenstore; in no map of the guest's.
 _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 
 
-def ingest(spool, out, overwrite=False):
+def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
     """Turn a lab run's spool folder into a trace.
 
     Parameters
@@ -48,30 +59,30 @@ class LabTrace(XenTrace):
         The folder, with ``guest.txt``: what the guest said.
     """
 
-    def __init__(self, spool, path):
+    def __init__(self, spool: XenSpool, path: PathLike) -> None:
         super().__init__(spool, path)
         self.ns_per_insn = self.header.get("ns_per_insn")
         self.report = read_report(self._said(path / "guest.txt"))
 
-    def _said(self, file):
+    def _said(self, file: Path) -> str:
         """Return what the guest said; of a run that was killed, what the agent heard of it."""
         heard = "".join(told["line"] + "\n" for told in self.spool.lines)
         return read_text(file).replace("\r", "") or heard
 
-    def meta(self):
+    def meta(self) -> TraceMeta:
         """Return the description of the PML log."""
         return dataclasses.replace(super().meta(), host={"machine": "Bochs"})
 
-    def domain(self):
+    def domain(self) -> dict[str, int | str]:
         h = self.header
         return {"name": h["guest"], "memory_bytes": h["memory_bytes"], "vcpus": h["guest_vcpus"]}
 
-    def memory_map(self):
+    def memory_map(self) -> list[Any]:
         """Return what the guest calls its memory, and the pages that it shares with Xen."""
         told = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
         return [{"start": start, "end": end, "type": kind} for start, end, kind in told]
 
-    def known(self):
+    def known(self) -> list[dict[str, int | str]]:
         names = ("phase", "region", "kind", "pages")
         known = [dict(zip(names, row, strict=True)) for row in self.report.expected]
         for region in self.header["regions"]:
@@ -79,16 +90,16 @@ class LabTrace(XenTrace):
                 known.append(dict(zip(names, ("rounds", region["name"], kind, pages), strict=True)))
         return known
 
-    def regions(self):
+    def regions(self) -> pd.DataFrame:
         rows = [(r["name"], r["gfn"], r["pages"]) for r in self.header["regions"]]
         return pd.DataFrame(rows + self.report.regions, columns=["name", "gfn", "pages"])
 
     @cached_property
-    def _spoken(self):
+    def _spoken(self) -> list[Any]:
         lines = [t for t in self.spool.lines if t["line"].startswith("phase ")]
         return [(t["line"][6:].strip(), t["ns"]) for t in lines]
 
-    def phases(self):
+    def phases(self) -> list[dict[str, int | str]]:
         """Phases as the agent heard of them; a guest with a mailbox is in one all the time.
 
         Where the agent ends a round at each mark (``phase_rounds``), the phase starts there: the
@@ -106,13 +117,13 @@ class LabTrace(XenTrace):
         rows = [{"name": n, "round": int(r), "t_ns": t, "insn": -1} for (n, _), t, r in named]
         return [row for row in rows if row["round"] < len(ends)]
 
-    def guest(self):
+    def guest(self) -> list[Any]:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
         said = [line for line in self.spool.lines if line["line"].startswith("sample ")]
         return [_sample(line["line"].split()[1:], line["ns"]) for line in said if line["ns"] >= 0]
 
 
-def _sample(words, ns):
+def _sample(words, ns: int):
     values = {name: int(value) for name, value in (word.split("=") for word in words)}
     sizes = {f"{name}_bytes": values[name] for name in SIZES}
     allocated = {"allocated_bytes": values["total"] - values["free"]}

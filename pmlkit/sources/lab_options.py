@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How to run a guest in the lab, and which wishes cannot be met."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from pmlkit.errors import UsageError
@@ -84,12 +86,12 @@ class LabOptions:
     keep: bool = False
 
     @property
-    def patched(self):
+    def patched(self) -> bool:
         """Whether the log comes by the patched interface."""
         return (self.mode or ("stock" if self.stock else "pml")) == "pml"
 
 
-def check(options, memory_mib):
+def check(options: LabOptions, memory_mib: int) -> None:
     """Refuse what the lab cannot do, before anything is built or booted.
 
     Parameters

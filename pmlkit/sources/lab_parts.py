@@ -4,16 +4,25 @@
 Everything is fetched and unpacked into pmlkit's cache without root.
 """
 
+from __future__ import annotations
+
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, output_error
 from pmlkit.sources import debian
 from pmlkit.sources.kernel import unpack
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pmlkit.types import PathLike
+
 
 XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
 KERNEL_PACKAGE = "linux-image-amd64"
@@ -153,7 +162,7 @@ def unpacked_environment(root):
     }
 
 
-def need(tool, package):
+def need(tool: str, package: str) -> str:
     """Raise `MissingTool` unless a program is installed; return its path."""
     path = shutil.which(tool)
     if not path:
@@ -161,7 +170,7 @@ def need(tool, package):
     return path
 
 
-def write(path, data):
+def write(path: PathLike, data: bytes) -> None:
     """Write a file of the cache, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
@@ -172,7 +181,7 @@ def write(path, data):
         raise output_error(path, error) from error
 
 
-def module_closure(modules, names):
+def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
     """Order kernel modules so that each comes after those that it needs.
 
     Parameters
@@ -188,7 +197,7 @@ def module_closure(modules, names):
     files = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
     ordered = []
 
-    def visit(name):
+    def visit(name: str) -> None:
         path = files.get(name.replace("-", "_"))
         if path is None:
             raise GuestError(f"Debian's kernel has no module {name}", hint="report it")
@@ -202,6 +211,6 @@ def module_closure(modules, names):
     return ordered
 
 
-def _depends(module):
+def _depends(module: Path) -> list[str]:
     told = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
     return [name for name in told[1].decode().split(",") if name] if told else []

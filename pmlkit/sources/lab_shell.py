@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shell in the lab's dom0, over the emulated serial port."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
@@ -9,12 +11,18 @@ import tempfile
 import termios
 import tty
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.sources.bochs import Limits, Machine
 from pmlkit.sources.lab import LabOptions, describe, lab_for
 from pmlkit.sources.lab_disks import write_disks
 from pmlkit.sources.lab_guests import LINUX_MEMORY_MIB, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 
 LEAVE = b"\x1d"  # Ctrl-]
 _SCRIPT = """\
@@ -24,7 +32,13 @@ poweroff -f
 """
 
 
-def shell(guest=None, options=None, progress=None, keys=None, screen=None):
+def shell(
+    guest: str | None = None,
+    options: LabOptions | None = None,
+    progress: Callable[..., Any] | None = None,
+    keys: int | None = None,
+    screen: int | None = None,
+) -> None:
     """Boot the lab and join the terminal to dom0's console.
 
     Parameters
@@ -68,7 +82,7 @@ def shell(guest=None, options=None, progress=None, keys=None, screen=None):
 
 
 @contextlib.contextmanager
-def _raw(keys):
+def _raw(keys) -> Iterator[None]:
     """Pass every key on while this lasts; the terminal is as before afterwards."""
     if not os.isatty(keys):
         yield
@@ -81,7 +95,7 @@ def _raw(keys):
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
 
-def _join(machine, console, keys, screen):
+def _join(machine, console, keys, screen) -> None:
     listened = [console, keys]
     while machine.process.poll() is None:
         ready, _, _ = select.select(listened, [], [], 0.25)

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The patched Xen: Debian's source and our series, built once for each version of both."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, output_error
 from pmlkit.sources.bochs_build import run_step
 from pmlkit.sources.debian_source import fetch_source
 from pmlkit.sources.lab_parts import XEN_VERSION, Xen, need, stock_xen, write
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
 
 SERIES = Path(__file__).parents[2] / "hypervisor-patches" / "series"
 # Debian deletes the generated configure scripts and makes them anew: we keep upstream's.
@@ -55,7 +63,7 @@ _HEADERS = (
 PACKAGES = tuple(package for _, package in (*_NEEDED, *_HEADERS))
 
 
-def patches(series=SERIES):
+def patches(series: Path = SERIES) -> list[Path]:
     """Return the series' patches in order.
 
     Raises
@@ -74,7 +82,7 @@ def patches(series=SERIES):
     return found
 
 
-def patched(debug=False, progress=None):
+def patched(debug: bool = False, progress: Callable[..., Any] | None = None) -> Xen:
     """Return our Xen with its tools, built at the first call (about 5 minutes on two cores).
 
     Parameters
@@ -104,14 +112,14 @@ def patched(debug=False, progress=None):
     return Xen(folder / name, (tools, *stock.roots), versions, f"patched{'-debug' * debug}")
 
 
-def recipe_digest(series):
+def recipe_digest(series: Iterable[Path]) -> str:
     """Return what names a build in the cache: a hash of the series and of this recipe."""
     parts = [XEN_VERSION, "config", *_CONFIGURE, *_TOOLS, *_NOT_APPLIED]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in series]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def check_tools():
+def check_tools() -> None:
     """Raise `MissingTool` naming the first thing that a build needs and this machine lacks."""
     for tool, package in _NEEDED:
         need(tool, package)
@@ -121,7 +129,7 @@ def check_tools():
             raise MissingTool(header, package)
 
 
-def _build(folder, series, debug, progress):
+def _build(folder: Path, series, debug, progress) -> None:
     check_tools()
     with tempfile.TemporaryDirectory(prefix="pmlkit-xen-") as scratch:
         source = Path(scratch) / "xen"
@@ -151,13 +159,13 @@ def _environment():
     return environment | facts | {"XEN_WHOAMI": "pmlkit", "XEN_DOMAIN": "lab"}
 
 
-def _debian_patches(source):
+def _debian_patches(source: str):
     names = (source / "debian" / "patches" / "series").read_text().split("\n")
     kept = [n.strip() for n in names if n.strip() and not n.startswith(("#", *_NOT_APPLIED))]
     return [source / "debian" / "patches" / name for name in kept]
 
 
-def _apply(patch, source, environment):
+def _apply(patch, source: str, environment) -> None:
     command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch)]
     try:
         run_step(command, source, environment, patch.name)
@@ -165,7 +173,7 @@ def _apply(patch, source, environment):
         raise GuestError(f"{patch.name} does not apply to Xen {XEN_VERSION}") from error
 
 
-def _build_tools(source, folder, environment, progress):
+def _build_tools(source: str, folder: Path, environment, progress) -> None:
     progress("building Xen's tools (about 2 minutes)")
     fresh = source / "installed"
     run_step(["./configure", *_CONFIGURE], source, environment, "Xen's tools")
@@ -181,7 +189,7 @@ def _build_tools(source, folder, environment, progress):
         raise output_error(folder, error) from error
 
 
-def _store(built, where):
+def _store(built, where) -> None:
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         partial = where.with_suffix(".partial")

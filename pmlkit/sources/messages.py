@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The messages that the recorder's plugin sends: the twin of the structs in recorder_plugin.c."""
 
+from __future__ import annotations
+
 import json
 import struct
 from dataclasses import dataclass
@@ -133,7 +135,7 @@ class Requests:
     parts: np.ndarray
 
 
-def split(buffer):
+def split(buffer: bytearray) -> list[tuple[int, bytes]]:
     """Cut whole messages off the front of a buffer.
 
     Parameters
@@ -158,7 +160,7 @@ def split(buffer):
     return messages
 
 
-def decode(kind, payload):
+def decode(kind: int | Message, payload: bytes):
     """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO."""
     if kind in (Message.ACCESS, Message.PML):
         round_, reason, *times = _SPAN.unpack_from(payload)

@@ -9,11 +9,18 @@ The semantics are the hardware's (Intel SDM, volume 3, Page-Modification Logging
   exactly has no such exit: what is in the buffer at the end is drained then.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.occurrences import stable_order
+
+if TYPE_CHECKING:
+    from pmlkit.types import Gfns, Ints
+
 
 __all__ = ["REARM", "PmlLog", "pml_log"]
 
@@ -46,7 +53,14 @@ class PmlLog:
     trigger: np.ndarray
 
 
-def pml_log(window, gfn, vcpu, buffer_entries=512, rearm="round", windows_per_round=1):
+def pml_log(
+    window: Ints,
+    gfn: Ints,
+    vcpu: Ints,
+    buffer_entries: int = 512,
+    rearm: str = "round",
+    windows_per_round: int = 1,
+) -> PmlLog:
     """Log writes.
 
     Parameters
@@ -80,7 +94,7 @@ def pml_log(window, gfn, vcpu, buffer_entries=512, rearm="round", windows_per_ro
     return _buffered(logged, round_, vcpu, buffer_entries)
 
 
-def _previous_write(gfn):
+def _previous_write(gfn: Gfns) -> Ints:
     """Return, for each write, the index of the write to the same page before it, or -1."""
     order = stable_order(gfn)
     again = np.flatnonzero(gfn[order[1:]] == gfn[order[:-1]])
@@ -89,7 +103,7 @@ def _previous_write(gfn):
     return before
 
 
-def _logged_by_one(round_, before, capacity):
+def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
     """Say which writes one vCPU logs if a drain re-arms what it drains.
 
     Whenever a buffer is empty, all pages are clean: the next one holds the writes from then on
@@ -109,7 +123,7 @@ def _logged_by_one(round_, before, capacity):
     return np.concatenate(found)
 
 
-def _logged_by_any(round_, gfn, vcpu, capacity):
+def _logged_by_any(round_, gfn: int, vcpu: int, capacity):
     """Say the same for several vCPUs, write by write: a drain re-arms its own buffer's pages."""
     logged, dirty, buffers, now = [], set(), {}, -1
     for i, write in enumerate(zip(round_.tolist(), gfn.tolist(), vcpu.tolist(), strict=True)):
@@ -128,7 +142,7 @@ def _logged_by_any(round_, gfn, vcpu, capacity):
     return np.array(logged, np.int64)
 
 
-def _buffered(logged, round_, vcpu, capacity):
+def _buffered(logged: Ints, round_: Ints, vcpu: Ints, capacity: int) -> PmlLog:
     """Fill buffers with the logged writes, and put them in the order of their drains."""
     cpus = int(vcpu.max(initial=0)) + 1
     group = round_[logged] * cpus + vcpu[logged]

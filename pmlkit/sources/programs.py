@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs for a guest: C files compiled statically, executables checked to be static."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 import struct
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, WorkloadError, output_error
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pmlkit.types import PathLike
+
 
 GUEST_SOURCES = Path(__file__).parents[2] / "experiments" / "workloads" / "guest"
 _FLAGS = ("-O2", "-static", "-pthread")
 _X86_64, _PT_INTERP = 62, 3
 
 
-def compile_static(source):
+def compile_static(source: Path) -> Path:
     """Compile a C file to a static program, once for each version of it and of its headers.
 
     Parameters
@@ -59,7 +68,7 @@ def compile_static(source):
     return program
 
 
-def _gcc(source, *arguments, after=()):
+def _gcc(source: Path, *arguments: str, after: Iterable[str] = ()) -> bytes:
     # Run in the source's folder with its bare name, so that no path gets into the program.
     command = ["gcc", f"-I{GUEST_SOURCES}", *arguments, source.name, *after]
     done = subprocess.run(command, cwd=source.parent, capture_output=True)
@@ -71,11 +80,11 @@ def _gcc(source, *arguments, after=()):
     return done.stdout
 
 
-def _gcc_version():
+def _gcc_version() -> bytes:
     return subprocess.run(["gcc", "--version"], capture_output=True).stdout
 
 
-def check_static(path):
+def check_static(path: PathLike) -> None:
     """Refuse a file that a guest without libraries cannot execute.
 
     Raises
@@ -96,7 +105,7 @@ def check_static(path):
         raise WorkloadError(path, why, hint)
 
 
-def _segments(data):
+def _segments(data: bytes) -> list[int]:
     """Return the types of an ELF file's segments."""
     (start,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)

@@ -1,7 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest can do without: its image is unpacked by an emulated processor, in its memory."""
 
+from __future__ import annotations
+
 import fnmatch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
 
 # Dependencies that only a package's installation uses: nothing is installed in the guest.
 NOT_INSTALLED = frozenset(
@@ -84,8 +94,8 @@ class Drop:
         goes with all that it holds.
     """
 
-    def __init__(self, patterns=()):
+    def __init__(self, patterns: Iterable[Any] = ()) -> None:
         self.patterns = (*_PATTERNS, *patterns)
 
-    def __call__(self, path):
+    def __call__(self, path: PathLike):
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.patterns)

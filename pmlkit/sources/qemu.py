@@ -4,6 +4,8 @@
 Debian's stock QEMU translates the guest's code (TCG), so no virtualisation hardware is needed.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
@@ -12,8 +14,17 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, PmlkitError, UsageError, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import SimpleNamespace
+
+    from pmlkit.sources.guest import GuestImage
+    from pmlkit.types import PathLike
+
 
 QEMU = "qemu-system-x86_64"
 ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
@@ -35,15 +46,15 @@ class Period:
     count: int
 
     @property
-    def ns(self):
+    def ns(self) -> int:
         return self.count if self.unit == "ns" else None
 
     @property
-    def insn(self):
+    def insn(self) -> None:
         return self.count if self.unit == "insn" else None
 
 
-def parse_period(text):
+def parse_period(text: str) -> Period:
     """Read the length of a round: ``"10ms"`` of guest time, ``"10Minsn"`` instructions.
 
     Raises
@@ -64,12 +75,12 @@ def parse_period(text):
     return period
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Where built plugins and fetched packages are kept: $PMLKIT_CACHE or ~/.cache/pmlkit."""
     return Path(os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit")
 
 
-def build_plugin():
+def build_plugin() -> Path:
     """Compile the plugin, once for each version of its source.
 
     Returns
@@ -100,7 +111,7 @@ def build_plugin():
     return plugin
 
 
-def _compile(source, target):
+def _compile(source: Path, target: Path) -> None:
     command = ["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden"]
     done = subprocess.run(
         [*command, "-o", str(target), str(source)], capture_output=True, text=True
@@ -110,7 +121,7 @@ def _compile(source, target):
         raise PmlkitError(f"gcc could not build the recorder's plugin ({first})", "see above")
 
 
-def version():
+def version() -> str:
     """Return QEMU's version as it prints it, such as ``"7.2.22"``.
 
     Raises
@@ -133,7 +144,14 @@ def version():
     return match[1] + match[2]
 
 
-def command_line(image, memory_mib, console, report, deterministic=False, plugin=None):
+def command_line(
+    image: GuestImage | SimpleNamespace,
+    memory_mib: int,
+    console: PathLike,
+    report: PathLike,
+    deterministic: bool = False,
+    plugin: str | None = None,
+) -> list[str]:
     """Return the command that boots a guest image.
 
     Parameters
@@ -161,7 +179,15 @@ def command_line(image, memory_mib, console, report, deterministic=False, plugin
     return command + (["-plugin", plugin] if plugin else [])
 
 
-def plugin_argument(plugin, fd, memory_mib, period, deterministic, boot, check=False):
+def plugin_argument(
+    plugin: PathLike,
+    fd: int,
+    memory_mib: int,
+    period: Period,
+    deterministic: bool,
+    boot: bool,
+    check: bool = False,
+) -> str:
     """Return the value of ``-plugin`` for the recorder's plugin, writing to descriptor `fd`."""
     facts = {
         "file": _comma(plugin),
@@ -177,12 +203,12 @@ def plugin_argument(plugin, fd, memory_mib, period, deterministic, boot, check=F
     return ",".join(f"{name}={value}" for name, value in facts.items())
 
 
-def _comma(path):
+def _comma(path: PathLike) -> str:
     """Write a comma of a path as QEMU's option parser wants it."""
     return str(path).replace(",", ",,")
 
 
-def disk(path, size_mib):
+def disk(path: PathLike, size_mib):
     """Make an empty disk image; return what to add to the command for a virtio disk of it.
 
     Its file is read and written by threads that use preadv and pwritev, which the plugin watches.
@@ -196,14 +222,19 @@ def disk(path, size_mib):
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
 
 
-def check_memory(memory_mib):
+def check_memory(memory_mib: int) -> None:
     """Refuse guest memory that cannot be recorded."""
     low, high = MEMORY_MIB
     if not low <= memory_mib <= high:
         raise UsageError(f"--memory {memory_mib} cannot be recorded", f"{low} to {high} MiB")
 
 
-def start(command, complaints, keep_fd=None, preload=None):
+def start(
+    command: Sequence[str],
+    complaints: Path,
+    keep_fd: int | None = None,
+    preload: Path | None = None,
+) -> subprocess.Popen[bytes]:
     """Start QEMU in a session of its own, so that a Ctrl-C at the terminal does not reach it.
 
     Parameters

@@ -10,17 +10,31 @@ network card, and a disk only to swap to, if it is asked for: its requests are i
 `Trace.pml` holds what an emulated PML of 512 entries logged.
 """
 
+from __future__ import annotations
+
 import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
 from pmlkit.sources import qemu
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.recording import Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.sources.guest import GuestImage
+    from pmlkit.sources.qemu import Period
+    from pmlkit.sources.workload import Workload
+    from pmlkit.trace import Trace
+    from pmlkit.types import Json, PathLike
+
 
 DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
 
@@ -63,7 +77,12 @@ class RecordOptions:
     swap_mib: int = 0
 
 
-def record(workload, out, options=None, progress=None):
+def record(
+    workload: PathLike,
+    out: Path,
+    options: RecordOptions | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> Trace:
     """Boot a guest with a workload and record it.
 
     Parameters
@@ -115,7 +134,7 @@ def record(workload, out, options=None, progress=None):
     return trace
 
 
-def claim(out, overwrite):
+def claim(out: Path, overwrite: bool) -> tuple[Path, Path]:
     """Make the spool's folder beside the output; refuse names that are taken.
 
     Returns
@@ -137,7 +156,14 @@ def claim(out, overwrite):
     return out, spool
 
 
-def describe(workload, options, memory_mib, period, image, qemu_version):
+def describe(
+    workload: Workload,
+    options: RecordOptions,
+    memory_mib: int,
+    period: Period,
+    image: GuestImage,
+    qemu_version: str,
+) -> Json:
     """Return the spool's header: all that a reader must know and that no message tells."""
     return {
         "source": "recorder",
@@ -155,7 +181,7 @@ def describe(workload, options, memory_mib, period, image, qemu_version):
     }
 
 
-def _keep_spool(error, spool, out):
+def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
     """Say where to find what was recorded; remove the spool if that is nothing."""
     if not read_text(spool / "report.txt").count("phase "):
         shutil.rmtree(spool, ignore_errors=True)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorder's spool becomes an access trace, with the emulated PML's log nested in it."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,17 @@ from pmlkit.sources.messages import (
 from pmlkit.spool import read_spool
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.spool_reader import Spool
+    from pmlkit.types import Json
+
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
@@ -48,7 +62,7 @@ class Report:
     status: int | None = None
 
 
-def read_report(text):
+def read_report(text: str) -> Report:
     """Parse the guest's report; a last line that was cut off is left out.
 
     Parameters
@@ -79,7 +93,7 @@ def read_report(text):
     return report
 
 
-def ingest(spool, out, overwrite=False):
+def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
     """Turn the spool folder of a recording into a trace.
 
     Parameters
@@ -108,12 +122,12 @@ def ingest(spool, out, overwrite=False):
 class _Told:
     """What the plugin's messages have told so far."""
 
-    def __init__(self, access, pml):
+    def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
         self.access, self.pml = _Log(access), _Log(pml)
         self.rounds, self.marks, self.totals, self.cost = [], [], None, {}
         self.requests = []
 
-    def take(self, kind, payload):
+    def take(self, kind: int, payload: bytes) -> None:
         message = decode(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
             self.access.add(message, message.values >> 3, (message.values & 7).astype(np.uint8))
@@ -130,7 +144,7 @@ class _Told:
         elif kind == Message.HOST:
             self.cost = message
 
-    def finish(self, frames, report):
+    def finish(self, frames: Spool, report: Report) -> None:
         """Write the tables, and say what is missing."""
         access, pml = self.access.writer, self.pml.writer
         # A spool that was cut may hold spans of a round whose end never came: close it there.
@@ -163,7 +177,7 @@ class _Told:
         table = pd.concat(parts) if parts else pd.DataFrame(columns=names)
         return table.astype({"write": bool})[names]
 
-    def _open_round(self):
+    def _open_round(self) -> list[Any]:
         spans = [b for b in self.access.batches if b["round"] >= len(self.rounds)]
         if not spans:
             return []
@@ -171,7 +185,7 @@ class _Told:
         times = (first["insn_start"], first["t_start_ns"], last["insn_end"], last["t_end_ns"])
         return [RoundEnd(len(self.rounds), 0, *times, 0, 0)]
 
-    def _phases(self, report):
+    def _phases(self, report: Report) -> list[dict[str, int | str]]:
         marks = [m for m in self.marks if m.marker == Marker.PHASE]
         names = report.phases + ["?"] * len(marks)
         phases = [_phase(name, m) for name, m in zip(names, marks, strict=False)]
@@ -182,7 +196,7 @@ class _Told:
         phases[0] |= first  # what comes before the first mark belongs to it
         return phases
 
-    def _guest(self, report):
+    def _guest(self, report: Report) -> pd.DataFrame:
         marks = [m for m in self.marks if m.marker == Marker.SAMPLE]
         rows = [_sample(m, values) for m, values in zip(marks, report.samples, strict=False)]
         return pd.DataFrame(rows)
@@ -191,10 +205,10 @@ class _Told:
 class _Log:
     """One of the two logs: its entries go to the writer at once, its tables at the end."""
 
-    def __init__(self, writer):
+    def __init__(self, writer: TraceWriter) -> None:
         self.writer, self.batches = writer, []
 
-    def add(self, span, gfn, kind):
+    def add(self, span: Span, gfn: NDArray[np.uint32], kind: NDArray[np.uint8] | Kind) -> None:
         batch = len(self.batches)
         self.writer.add_entries(span.round, batch, 0, gfn.astype(np.uint64), kind)
         self.batches.append(
@@ -213,7 +227,9 @@ class _Log:
             }
         )
 
-    def set_tables(self, rounds, period, pml):
+    def set_tables(
+        self, rounds: Sequence[RoundEnd], period: Mapping[str, int | None], pml: bool
+    ) -> None:
         batches = pd.DataFrame(self.batches)
         self.writer.set_batches(batches)
         entries = np.zeros(len(rounds), dtype=np.int64)
@@ -239,7 +255,7 @@ class _Log:
         )
 
 
-def describe(header, report):
+def describe(header: Json, report: Report) -> TraceMeta:
     """Make the trace's description of the spool's header and the guest's report."""
     icount = header["ns_per_insn"] is not None
     return TraceMeta(
@@ -273,7 +289,7 @@ def describe(header, report):
     )
 
 
-def meta_of_pml(meta):
+def meta_of_pml(meta: TraceMeta) -> TraceMeta:
     """Describe the nested log of the emulated PML."""
     from dataclasses import replace
 
@@ -284,16 +300,16 @@ def meta_of_pml(meta):
     )
 
 
-def _phase(name, mark):
+def _phase(name: str, mark: Mark) -> dict[str, int | str]:
     return {"name": name, "round": mark.round, "t_ns": mark.t_ns, "insn": mark.insn}
 
 
-def _sample(mark, values):
+def _sample(mark: Mark, values: Mapping[str, int]) -> dict[str, int]:
     row = {"t_ns": mark.t_ns, "insn": mark.insn}
     row |= {f"{name}_bytes": values.get(name, 0) for name in SIZES}
     row["allocated_bytes"] = row["total_bytes"] - row["free_bytes"]
     return row | {name: values.get(name, 0) for name in COUNTERS}
 
 
-def _or_minus_one(value):
+def _or_minus_one(value: int | None) -> int:
     return -1 if value is None else value

@@ -6,9 +6,12 @@ nobody asks: it runs its rounds one after the other, each a phase. A phase begin
 recording, so that its round ``n`` is the guest's, and the lab's ``n - 1``.
 """
 
+from __future__ import annotations
+
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.sources import lab_guests, qemu
@@ -16,6 +19,14 @@ from pmlkit.sources.guest import GuestImage
 from pmlkit.sources.recorder import RecordOptions, claim, describe
 from pmlkit.sources.recording import Recording
 from pmlkit.sources.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Ints, PathLike
+
 
 ROUNDS = 8
 _ENDLESS = qemu.Period("insn", 10**15)  # only marks end rounds
@@ -28,7 +39,14 @@ def is_kit_guest(spec):
     return own or str(spec) in lab_guests.shipped()
 
 
-def record_kit(spec, out, options=None, settings=None, rounds=ROUNDS, progress=None):
+def record_kit(
+    spec,
+    out: PathLike,
+    options: RecordOptions | None = None,
+    settings: Sequence[str] | None = None,
+    rounds: int = ROUNDS,
+    progress: Callable[..., Any] | None = None,
+) -> Trace:
     """Boot a guest of the kit in QEMU and record it, a round of the trace for each of its own.
 
     Parameters
@@ -73,7 +91,7 @@ def record_kit(spec, out, options=None, settings=None, rounds=ROUNDS, progress=N
     return trace
 
 
-def _check(guest, rounds):
+def _check(guest, rounds: Ints) -> None:
     if guest.vcpus > 1:
         raise UsageError(
             f"the guest {guest.name} has {guest.vcpus} processors, and the recorder's QEMU has one",
@@ -83,7 +101,7 @@ def _check(guest, rounds):
         raise UsageError(f"{rounds} rounds cannot be recorded", "ask for 1 to 999")
 
 
-def _run(guest, spool, options, memory_mib, rounds, progress):
+def _run(guest, spool: Path, options, memory_mib: int, rounds: Ints, progress) -> None:
     qemu_version, plugin = qemu.version(), qemu.build_plugin()
     cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
     image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)
@@ -99,7 +117,7 @@ def _run(guest, spool, options, memory_mib, rounds, progress):
         report.writelines(_known(guest, memory_mib, rounds))
 
 
-def _known(guest, memory_mib, rounds):
+def _known(guest, memory_mib: int, rounds: Ints):
     """Say what a guest would say of itself if it could write more than a phase's name."""
     yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
     for region in guest.regions:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording while it runs: QEMU at one end of a pipe, a spool at the other."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -11,12 +13,25 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.sources import qemu
 from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
 from pmlkit.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    from pmlkit.sources.guest import GuestImage
+    from pmlkit.sources.qemu import Period
+    from pmlkit.sources.recorder import RecordOptions
+    from pmlkit.types import Json
+
 
 _BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s here; one that has not by now never will
 _GRACE_S = 20  # for QEMU to flush and end after it was asked to
@@ -52,7 +67,9 @@ class Recording:
     progress : callable, optional
     """
 
-    def __init__(self, spool, header, options, progress):
+    def __init__(
+        self, spool: Path, header: Json, options: RecordOptions, progress: Callable[..., Any] | None
+    ) -> None:
         self.options = options
         self.console, self.report = spool / "console.txt", spool / "report.txt"
         self.writer = SpoolWriter(spool / "frames.spool", header)
@@ -68,10 +85,15 @@ class Recording:
         self.seen = set()  # markers, and Message.TOTALS
         self.interrupts = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self.process:
             self.process.kill()  # a process that has ended is left alone
             self.process.wait()
@@ -79,7 +101,7 @@ class Recording:
             os.close(self.pipe)
         self.writer.close(whole=kind is None)
 
-    def boot(self, image, memory_mib, plugin, period):
+    def boot(self, image: GuestImage, memory_mib: int, plugin: Path, period: Period) -> None:
         """Start QEMU with the plugin at the other end of a pipe."""
         o = self.options
         self.pipe, child_end = os.pipe()
@@ -98,7 +120,7 @@ class Recording:
         finally:
             os.close(child_end)
 
-    def listen(self):
+    def listen(self) -> None:
         """Take what comes until QEMU has gone; Ctrl-C asks it to end in order."""
         with _handling_ctrl_c(self._interrupt):
             while self._listen_once():
@@ -106,14 +128,14 @@ class Recording:
         self.process.wait()
         self.writer.append(Message.HOST, json.dumps(self._cost()).encode())
 
-    def _interrupt(self, *_):
+    def _interrupt(self, *_: object) -> None:
         self.interrupts += 1
         if self.interrupts > 1:
             raise GuestError("it was interrupted twice, and killed")
         self.limit = time.monotonic() + _GRACE_S
         self.process.terminate()
 
-    def _cost(self):
+    def _cost(self) -> dict[str, float]:
         cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
         return {
             "host_s": round(time.monotonic() - self.started, 3),
@@ -121,7 +143,7 @@ class Recording:
             "qemu_cpu_s": round(cpu.ru_utime + cpu.ru_stime - self.cpu_before, 3),
         }
 
-    def _listen_once(self):
+    def _listen_once(self) -> bool:
         ready, _, _ = select.select([self.pipe], [], [], 0.5)
         data = os.read(self.pipe, 1 << 20) if ready else None
         if data:
@@ -130,7 +152,7 @@ class Recording:
                 self._take(kind, payload)
         return data != b""
 
-    def _take(self, kind, payload):
+    def _take(self, kind: int, payload: bytes) -> None:
         self.writer.append(kind, payload)
         message = decode(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
@@ -145,7 +167,7 @@ class Recording:
         if kind == Message.TOTALS:
             self.seen.add(Message.TOTALS)
 
-    def _show(self):
+    def _show(self) -> None:
         now = time.monotonic()
         if now - self.shown < 0.2:
             return
@@ -155,7 +177,7 @@ class Recording:
             Progress(self.last.t_end_ns, self.last.insn_end, self.entries, host_s, self.phase())
         )
 
-    def _check_time(self):
+    def _check_time(self) -> None:
         elapsed = time.monotonic() - self.started
         if self.interrupts:
             if time.monotonic() > self.limit:
@@ -169,7 +191,7 @@ class Recording:
         elif self.recording_since is None and elapsed > _BOOT_LIMIT_S:
             raise GuestError(f"it had not booted after {_BOOT_LIMIT_S} s", self.console_tail())
 
-    def judge(self):
+    def judge(self) -> None:
         """Raise unless the workload ran to its end, or was interrupted."""
         if self.interrupts and self.last:
             return
@@ -185,7 +207,7 @@ class Recording:
         if status not in (0, None):
             raise GuestError(f"its workload ended with status {status}", console)
 
-    def _why_qemu_died(self):
+    def _why_qemu_died(self) -> str:
         if self.interrupts:
             return "it was interrupted before its workload began"
         said = read_text(self.complaints).strip()
@@ -193,21 +215,21 @@ class Recording:
             return "it ended before its workload began"
         return f"QEMU ended early, status {self.process.returncode}: {said[-300:]}"
 
-    def phase(self):
+    def phase(self) -> str:
         """Name the phase that the guest last spoke of."""
         for line in reversed(read_text(self.report).splitlines()):
             if line.startswith("phase "):
                 return line[len("phase ") :].strip()
         return ""
 
-    def console_tail(self):
+    def console_tail(self) -> str:
         """Return the last of what the guest printed, without what its kernel said."""
         lines = read_text(self.console)[-4000:].splitlines()
         return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
 
 
 @contextlib.contextmanager
-def _handling_ctrl_c(handler):
+def _handling_ctrl_c(handler: Callable[..., Any]) -> Iterator[None]:
     """Let `handler` have Ctrl-C, so that it cannot strike between taking a message and keeping it.
 
     Only the main thread can ask for that; elsewhere (a worker's thread) no Ctrl-C arrives anyway.
@@ -222,7 +244,7 @@ def _handling_ctrl_c(handler):
         signal.signal(signal.SIGINT, before)
 
 
-def workload_status(report):
+def workload_status(report: Path) -> int:
     """Return the exit status that the guest reported for its workload, or None."""
     for line in read_text(report).splitlines():
         if line.startswith("exit "):

@@ -12,7 +12,10 @@ the time that a buffer takes to fill. The processor's own writes to page tables 
 if the recorder saw them. No entry depends on the costs: the guest does not run slower here.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,18 @@ from pmlkit.sources.pml_log import REARM, pml_log
 from pmlkit.trace import Trace
 from pmlkit.units import check_count
 from pmlkit.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.schema import TraceMeta
+    from pmlkit.sources.pml_log import PmlLog
+    from pmlkit.types import Array
+
 
 __all__ = ["PmlModel", "simulate"]
 
@@ -74,7 +89,7 @@ class PmlModel:
     rearm_ns_per_entry: int = 50
     invept_ns: int = 500
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("buffer_entries", self.buffer_entries, "entries")
         check_count("rounds_per_round", self.rounds_per_round, "rounds")
         if self.buffers not in (1, 2):
@@ -87,7 +102,9 @@ class PmlModel:
                 raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
 
 
-def simulate(access, out, model=None, overwrite=False):
+def simulate(
+    access: Trace, out: Path, model: PmlModel | None = None, overwrite: bool = False
+) -> Trace:
     """Write the PML trace that a machine like `model` would have logged.
 
     Parameters
@@ -135,12 +152,12 @@ def simulate(access, out, model=None, overwrite=False):
     return Trace.open(out)
 
 
-def _writes(access):
+def _writes(access: Trace) -> list[Array]:
     table = access.entries(columns=["round", "batch", "vcpu", "gfn"], kinds=Kind.WRITE)
     return [table.column(name).to_numpy() for name in ("round", "batch", "vcpu", "gfn")]
 
 
-def _rounds(access, log, model):
+def _rounds(access: Trace, log: PmlLog, model: PmlModel) -> pd.DataFrame:
     """Make the table of rounds: the access trace's, so many taken together."""
     source, count = access.rounds, model.rounds_per_round
     number = np.arange(len(source)) // count
@@ -162,7 +179,13 @@ def _rounds(access, log, model):
     return rounds
 
 
-def _batches(access, log, source_batch, rounds, model):
+def _batches(
+    access: Trace,
+    log: PmlLog,
+    source_batch: NDArray[np.uint32],
+    rounds: pd.DataFrame,
+    model: PmlModel,
+) -> pd.DataFrame:
     """Make the table of batches, timed by the access trace's."""
     source = access.batches.iloc[source_batch[log.first]]
     batches = pd.DataFrame({"batch": np.arange(len(log.round)), "round": log.round})
@@ -182,7 +205,7 @@ def _batches(access, log, source_batch, rounds, model):
     return batches
 
 
-def _pauses(rounds, vcpus, model):
+def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[Any]:
     """Return for how long each round's guest would stand still, ns (int64, shape (rounds,)).
 
     A full exit drains its buffer, or changes to the other. A round's end forces every vCPU out,
@@ -203,7 +226,9 @@ def _pauses(rounds, vcpus, model):
     return pause + (pages - off_path) * model.rearm_ns_per_entry
 
 
-def _overheads(rounds, batches, vcpus, model):
+def _overheads(
+    rounds: pd.DataFrame, batches: pd.DataFrame, vcpus: int, model: PmlModel
+) -> dict[str, float]:
     """Add up what the collection costs, ns, the parts that the guest does not wait for included."""
     exits, ends = int(rounds["exits"].sum()), len(rounds) * vcpus
     invepts = exits + len(rounds) if model.rearm == "flush" else len(rounds)
@@ -221,7 +246,7 @@ def _overheads(rounds, batches, vcpus, model):
     return {**totals, **parts, "pause_share": pause / duration if duration else 0.0}
 
 
-def _meta(access, model, overheads):
+def _meta(access: Trace, model: PmlModel, overheads: Mapping[str, float]) -> TraceMeta:
     meta, count = access.meta, model.rounds_per_round
     notes = [
         "simulated from the first writes of each window: writes repeated within one are not there",
@@ -244,7 +269,7 @@ def _meta(access, model, overheads):
     )
 
 
-def _identity(access):
+def _identity(access: Trace) -> dict[str, int | str]:
     return {
         "name": access.path.name,
         "created": access.meta.created,

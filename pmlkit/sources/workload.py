@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest runs: a workload of the list, or the user's own program, C file or folder."""
 
+from __future__ import annotations
+
 import difflib
 import os
 import re
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import WorkloadError
 from pmlkit.sources import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from pmlkit.types import Json, PathLike
+
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
@@ -71,7 +81,7 @@ class Workload:
     phases: tuple = ()
     prune: tuple = ()
 
-    def with_parameters(self, values):
+    def with_parameters(self, values: Mapping[str, str]) -> Workload:
         """Return the same workload with other parameters.
 
         Parameters
@@ -86,7 +96,7 @@ class Workload:
         given = {name: self._parameter(name, text) for name, text in values.items()}
         return replace(self, parameters={**self.parameters, **given})
 
-    def _parameter(self, name, text):
+    def _parameter(self, name: str, text: str) -> Parameter:
         if name not in self.parameters:
             raise WorkloadError(self.name, f"it has no parameter {name}", _among(self.parameters))
         old = self.parameters[name]
@@ -99,7 +109,7 @@ class Workload:
         return replace(old, default=value)
 
 
-def list_workloads():
+def list_workloads() -> list[Workload]:
     """Return the workloads that come with pmlkit, sorted by name.
 
     Returns
@@ -109,7 +119,7 @@ def list_workloads():
     return [_from_folder(path.parent) for path in sorted(FOLDER.glob(f"*/{DESCRIPTION}"))]
 
 
-def load(spec):
+def load(spec: PathLike) -> Workload:
     """Find a workload.
 
     Parameters
@@ -139,7 +149,7 @@ def load(spec):
     raise WorkloadError(name, "there is no such workload or file", _suggestion(name))
 
 
-def _suggestion(name):
+def _suggestion(name: str) -> str:
     known = sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
@@ -147,20 +157,20 @@ def _suggestion(name):
     return "`pmlkit record --list` names the workloads"
 
 
-def _from_source(path):
+def _from_source(path: PathLike) -> Workload:
     programs.compile_static(path)  # an error comes now, before anything else is begun
     path = path.resolve()
     command = shlex.quote(f"./{path.stem}")
     return Workload(path.stem, f"{path.name}, compiled", command, sources=(path,))
 
 
-def _from_program(path):
+def _from_program(path: PathLike) -> Workload:
     programs.check_static(path)
     path = path.resolve()
     return Workload(path.name, path.name, shlex.quote(f"./{path.name}"), files=(path,))
 
 
-def _from_folder(folder):
+def _from_folder(folder: Path) -> Workload:
     """Read a folder's workload.yaml."""
     folder = folder.resolve()
     facts = _Facts(folder.name, _read(folder))
@@ -182,7 +192,7 @@ def _from_folder(folder):
     return workload
 
 
-def _read(folder):
+def _read(folder: Path) -> Json:
     """Parse the description; a mistake is told with its line."""
     import yaml
 
@@ -205,10 +215,10 @@ def _read(folder):
 class _Facts:
     """What a description says, taken item by item and checked."""
 
-    def __init__(self, name, facts):
+    def __init__(self, name: str, facts: Json) -> None:
         self.name, self.facts, self.known = name, dict(facts), []
 
-    def take(self, key, kind, *default):
+    def take(self, key: str, kind: type[Any], *default: Any):
         """Remove and return a value of the wanted type."""
         self.known.append(key)
         if key not in self.facts and default:
@@ -219,13 +229,13 @@ class _Facts:
             self._refuse(f"`{key}` should be a {wanted}" if value is not None else f"no `{key}`")
         return value
 
-    def strings(self, key):
+    def strings(self, key: str) -> tuple[str, ...]:
         values = self.take(key, list, [])
         if not all(isinstance(value, str) for value in values):
             self._refuse(f"`{key}` should be a list of words")
         return tuple(values)
 
-    def paths(self, key, folder):
+    def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
         """Read names of files, relative to the folder."""
         found = tuple(folder / name for name in self.strings(key))
         for path in found:
@@ -233,7 +243,7 @@ class _Facts:
                 self._refuse(f"`{key}` names {path.name}, which is not there")
         return found
 
-    def parameter(self, name, facts):
+    def parameter(self, name: str, facts: Mapping[str, int | str]) -> Parameter:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._refuse(f"the parameter {name} is not a lower-case shell variable")
         if not isinstance(facts, dict):
@@ -243,15 +253,15 @@ class _Facts:
             self._refuse(f"the parameter {name} has no `default`, a number or a word")
         return Parameter(default, str(facts.get("help", "")))
 
-    def check_all_taken(self):
+    def check_all_taken(self) -> None:
         for key in self.facts:
             self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
 
-    def _refuse(self, why, hint="mend the file"):
+    def _refuse(self, why: str, hint: str = "mend the file") -> None:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
 
 
-def _among(names, near=""):
+def _among(names: Sequence[str], near: str = ""):
     """Say which names there are, the one that was meant first."""
     close = difflib.get_close_matches(near, list(names), n=1)
     if close:

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Harvests of accessed flags become an access trace: the pages touched between two of them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit.kinds import Kind
 from pmlkit.xen.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from pmlkit.sources.lab_ingest import LabTrace
+    from pmlkit.types import Bools
+    from pmlkit.writer import TraceWriter
+
 
 __all__ = ["harvest_period", "write_harvests"]
 
@@ -13,13 +27,13 @@ _RECORDS = 2048  # read at a time
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
-def harvest_period(made, period):
+def harvest_period(made: LabTrace, period: Mapping[str, None]) -> dict[str, None]:
     """Return the period of the access trace, given the log's: flags pile up between harvests."""
     every = made.header.get("job", {}).get("harvest_every", 1)
     return {**period, "ns": period["ns"] and period["ns"] * every}
 
 
-def write_harvests(made, writer):
+def write_harvests(made: LabTrace, writer: TraceWriter) -> None:
     """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
 
     Parameters
@@ -44,7 +58,7 @@ def write_harvests(made, writer):
     made.write_rest(writer, True)
 
 
-def _rounds(made):
+def _rounds(made: LabTrace) -> pd.DataFrame:
     """A round of the access trace goes from harvest to harvest."""
     table = made.round_table().iloc[made.harvests].reset_index(drop=True)
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
@@ -54,13 +68,15 @@ def _rounds(made):
     return table.assign(round=np.arange(len(table)), asked_ns=asked)
 
 
-def _costs(made, table):
+def _costs(made: LabTrace, table: pd.DataFrame) -> list[int]:
     told = [made.rounds[made.harvests[number]] or {} for number in table["round"]]
     ticks = [r.get(_COSTS[why], 0) for r, why in zip(told, table["reason"], strict=True)]
     return [t * 1_000_000 // made.header["tsc_khz"] for t in ticks]
 
 
-def _harvested(made, first, last):
+def _harvested(
+    made: LabTrace, first: int, last: int
+) -> Iterator[tuple[str, NDArray[np.uint64], NDArray[np.uint8]]]:
     """Yield (source, frames, kinds) of the harvest that closed the round `last`."""
     spool, taken = made.spool, np.zeros(0, np.uint64)
     if last in spool.touched:
@@ -75,11 +91,11 @@ def _harvested(made, first, last):
         yield "scan", frames, _kinds(np.isin(frames, _logged(made, first, last)))
 
 
-def _kinds(written):
+def _kinds(written: Bools) -> NDArray[np.uint8]:
     return np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
 
 
-def _logged(made, first, last):
+def _logged(made: LabTrace, first: int, last: int) -> NDArray[np.uint64]:
     """Return the frames in the log of some rounds: ndarray of uint64, ascending."""
     rounds, found = made.logs["round"], np.zeros(0, np.uint64)
     start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")

@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which record belongs to which round, and from when to when a round lasts: arrays and dicts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.sources.xen_spool import XenSpool
+    from pmlkit.types import Ints
+
 
 __all__ = ["round_times", "split_rounds"]
 
 _OPEN = 2  # the round that was being closed, and the one that runs
 
 
-def split_rounds(spool):
+def split_rounds(
+    spool: XenSpool,
+) -> tuple[NDArray[Any], list[dict[str, int | list[Any]] | None], int]:
     """Put the records of a spool in the order of the trace.
 
     Parameters
@@ -41,7 +58,7 @@ def split_rounds(spool):
     return kept, [*closed, *[None] * (count - len(closed))], 0
 
 
-def _cut(spool, logs):
+def _cut(spool: Path, logs):
     """Number rounds by the marks of the time that a collection without rounds has put."""
     marks = np.array([told["t_ns"] for told in spool.rounds], dtype=np.int64)
     ends = ns(spool, logs["tsc_end"])
@@ -52,13 +69,17 @@ def _cut(spool, logs):
     return logs
 
 
-def ns(spool, tsc):
+def ns(spool: XenSpool, tsc: NDArray[np.uint64] | int) -> Ints | int:
     """Turn TSC stamps into ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
     return np.maximum(ticks, 0) * 1_000_000 // spool.header["tsc_khz"]
 
 
-def round_times(spool, logs, rounds):
+def round_times(
+    spool: XenSpool,
+    logs: NDArray[Any],
+    rounds: Sequence[dict[str, int | list[dict[Any, Any]]] | None],
+) -> tuple[Ints, Ints]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
     A round begins where the one before it ends: when Xen let the domain go on.
@@ -74,7 +95,9 @@ def round_times(spool, logs, rounds):
     return np.concatenate([[0], ends[:-1]]), ends
 
 
-def _end(spool, told, entry_ns):
+def _end(
+    spool: XenSpool, told: Mapping[str, int | list[dict[str, int]]] | None, entry_ns: int
+) -> int:
     if told is None:
         return entry_ns
     if "t_end_ns" in told:
