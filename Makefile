@@ -8,7 +8,7 @@ READY := $(VENV)/.made-from-lock
 PIP := $(PY) -m pip --disable-pip-version-check --no-input $(if $(CI),--quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench lock manifest
+.PHONY: help demo test lint docs paper bench lock manifest
 
 help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,11 +20,17 @@ test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS
 	@bash .ci/apt
 	$(PY) -m pytest $(ARGS)
 
-lint: $(READY) ## check the style of the code
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: $(READY) ## check the code: style, types, licences, notebooks, links, manifest
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pre_commit run --all-files
 
 docs: $(READY) ## build the documentation -> results/docs/index.html
-	$(PY) -m sphinx -q -b html docs results/docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs results/docs
+
+LATEX := pdflatex -interaction=nonstopmode -halt-on-error
+paper: $(READY) ## make the figures and tables of an article -> results/paper/paper.pdf (needs LaTeX)
+	$(VENV)/bin/pmlkit run experiments/paper.yaml $(ARGS)
+	cd results/paper && $(LATEX) paper >paper.out && $(LATEX) paper >paper.out || { tail -20 paper.out; exit 1; }
+	@! grep -E "^Overfull|undefined" results/paper/paper.log
 
 bench: $(READY) ## measure speed against peers -> results/bench (10 min; ARGS=--quick: 2)
 	$(PY) -m tests.bench $(ARGS)

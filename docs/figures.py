@@ -4,7 +4,9 @@
 from pathlib import Path
 
 import pmlkit
-from pmlkit import figures, figures_reads
+from pmlkit import compare, figures, figures_compare, figures_reads
+from pmlkit.forecast import figures as forecast_figures
+from pmlkit.forecast import study as forecast_study
 
 # Name of the file: (recording, figure of pmlkit.figures, its options).
 FIGURES = {
@@ -14,6 +16,7 @@ FIGURES = {
     "heat": ("hotcold", "heat", {}),
     "miss-ratio": ("redis", "mrc", {}),
 }
+TECHNIQUES = "pml,pml-page-tables,prl,vmware,idle-pages,intermittent"
 
 
 def make(folder):
@@ -23,7 +26,18 @@ def make(folder):
     for name, (trace, kind, how) in FIGURES.items():
         if not (folder / f"{name}.svg").exists():
             figure = figures.draw(pmlkit.open(pmlkit.bundled(trace)), kind, columns=2, **how)
-            figure.savefig(folder / f"{name}.svg")
+            _save(figure, folder / f"{name}.svg")
     if not (folder / "reads.svg").exists():
         trace = pmlkit.open(pmlkit.bundled("rrww-lab"))
-        figures_reads.mechanism(trace).savefig(folder / "reads.svg")
+        _save(figures_reads.mechanism(trace), folder / "reads.svg")
+    if not (folder / "techniques.svg").exists():
+        found = compare.compare(["redis"], compare.plan("1s", TECHNIQUES, seeds=2))
+        _save(figures_compare.over_time(found, found.traces[0]), folder / "techniques.svg")
+    if not (folder / "forecast-limits.svg").exists():
+        recorded = forecast_study.collect(composed=False)
+        _save(forecast_figures.limits(recorded.limits, 2), folder / "forecast-limits.svg")
+
+
+def _save(figure, path):
+    """Save it in the house style, which is that of saving and not only of drawing."""
+    figures.save(figure, path.with_suffix(""))

@@ -6,8 +6,11 @@
 >>> report.page, len(report.failed)                                       # doctest: +SKIP
 
 ``results/NAME/RUN-ID/`` holds a run's executed notebook, its figures and tables, and ``run.json``;
-``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one.
+``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one,
+and what the experiment gathers for an article.
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -18,11 +21,19 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pmlkit import batch_plan, batch_schema
+from pmlkit import batch_gather, batch_plan, batch_schema
 from pmlkit.batch_job import ATTEMPTS, read_record, source_digest
 from pmlkit.batch_local import Local
 from pmlkit.errors import PmlkitError, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pmlkit.batch_plan import Job
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["Plan", "Report", "plan", "run"]
 
@@ -39,23 +50,26 @@ class Plan:
     folder : Path
         ``results/NAME``.
     runs, summaries : list of pmlkit.batch_plan.Job
+    pieces : list of pmlkit.batch_gather.Piece
+        What is gathered from the runs.
     """
 
     experiment: batch_schema.Experiment
     folder: Path
     runs: list
     summaries: list
+    pieces: list = field(default_factory=list)
 
     @property
-    def jobs(self):
+    def jobs(self) -> list[Job]:
         """All of them, in the order in which they run."""
         return self.runs + self.summaries
 
-    def record(self, job):
+    def record(self, job: Job) -> Json | None:
         """Read what ``run.json`` says of a run; None if it has not been run."""
         return read_record(self.folder / job.id)
 
-    def is_done(self, job):
+    def is_done(self, job: Job) -> bool:
         """Say whether a run is done, and need not be done again."""
         record = self.record(job)
         return record is not None and record["status"] == "done"
@@ -79,6 +93,8 @@ class Report:
     outdated : list of Job
         Of `kept`: made by another state of the package's source, of the same version.
     interrupted : bool
+    gathered : list of Path
+        Figures and tables for an article, in the experiment's folder.
     """
 
     plan: Plan
@@ -90,9 +106,10 @@ class Report:
     left: list = field(default_factory=list)
     outdated: list = field(default_factory=list)
     interrupted: bool = False
+    gathered: list = field(default_factory=list)
 
 
-def plan(experiment, out="results"):
+def plan(experiment: Path, out: str = "results") -> Plan:
     """Read an experiment and expand it.
 
     Parameters
@@ -113,23 +130,33 @@ def plan(experiment, out="results"):
     """
     loaded = batch_schema.load(experiment)
     folder = Path(out).resolve() / loaded.name
-    return Plan(loaded, folder, *batch_plan.expand(loaded, folder / RESULTS))
+    jobs = batch_plan.expand(loaded, folder / RESULTS)
+    return Plan(loaded, folder, *jobs, batch_gather.pieces(loaded))
 
 
 class Watcher:
     """What is told how the runs go: this one tells nobody."""
 
-    def begin(self, total):
+    def begin(self, total: int) -> None:
         """So many runs are to be done."""
 
-    def started(self, job):
+    def started(self, job: Job) -> None:
         """A run has started (not every backend knows when)."""
 
-    def ended(self, job, record):
+    def ended(self, job: Job, record: Json) -> None:
         """A run is over."""
 
 
-def run(experiment, out="results", backend=None, *, jobs=2, only=(), again=False, watcher=None):
+def run(
+    experiment: Path,
+    out: PathLike = "results",
+    backend=None,
+    *,
+    jobs: int = 2,
+    only: Sequence[str] = (),
+    again: bool = False,
+    watcher: Watcher | None = None,
+) -> Report:
     """Run what is not done yet.
 
     Parameters
@@ -184,7 +211,7 @@ def run(experiment, out="results", backend=None, *, jobs=2, only=(), again=False
     return report
 
 
-def _stage(report, jobs, backend, watcher):
+def _stage(report: Report, jobs: Sequence[Job], backend: Local, watcher: Watcher) -> None:
     """Run those of the jobs that are left."""
     waiting = [job for job in report.left if job in jobs]
     if not waiting:
@@ -199,16 +226,19 @@ def _stage(report, jobs, backend, watcher):
             watcher.ended(job, record)
 
 
-def _write(planned, report):
+def _write(planned: Plan, report: Report) -> None:
     from pmlkit import batch_page, batch_results  # with pandas: later than `--help`
 
     records = {job.id: planned.record(job) for job in planned.jobs}
     batch_results.write(report.results, planned.folder, planned.runs, records)
     batch_page.write_page(report.page, planned, records)
+    ready = [piece for piece in planned.pieces if planned.is_done(piece.job)]
+    if ready:
+        report.gathered = batch_gather.write(planned.experiment, planned.folder, ready)
 
 
 @contextlib.contextmanager
-def _locked(folder):
+def _locked(folder: Path) -> Iterator[None]:
     """Keep a second process from the same results."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +255,7 @@ def _locked(folder):
 
 
 @contextlib.contextmanager
-def _terminable():
+def _terminable() -> Iterator[None]:
     """Let SIGTERM (a shutdown, a batch system) end it as cleanly as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -237,7 +267,7 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def _remove_attempts(folder):
+def _remove_attempts(folder: Path) -> None:
     """Remove what processes of this machine have left that are no more."""
     for attempt in folder.glob(f"{ATTEMPTS}/*-{socket.gethostname()}-*"):
         number = attempt.name.rsplit("-", 2)[-2]
@@ -245,7 +275,7 @@ def _remove_attempts(folder):
             shutil.rmtree(attempt, ignore_errors=True)
 
 
-def _is_alive(number):
+def _is_alive(number) -> bool:
     try:
         os.kill(number, 0)
     except ProcessLookupError:

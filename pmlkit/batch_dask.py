@@ -7,6 +7,8 @@ trace once. Only this process writes to the results, so that a run that two work
 them was believed lost) is there once.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
@@ -16,6 +18,7 @@ import tempfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distributed import Client, as_completed
 
@@ -31,6 +34,14 @@ from pmlkit.batch_job import (
 )
 from pmlkit.batch_plan import digest_of_trace
 from pmlkit.errors import PmlkitError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pmlkit.batch_plan import Job
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["Cluster"]
 
@@ -55,7 +66,7 @@ class Cluster:
         If nothing answers there.
     """
 
-    def __init__(self, address):
+    def __init__(self, address) -> None:
         self.session = uuid.uuid4().hex
         try:
             self.client = Client(address, timeout=CONNECT_S, set_as_default=False)
@@ -63,13 +74,13 @@ class Cluster:
             hint = "start one with `dask scheduler` and `dask worker ADDRESS`, or check the address"
             raise PmlkitError(f"no Dask scheduler answers at {address}", hint) from error
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.client.close()
 
-    def run(self, jobs, folder, started=lambda job: None):
+    def run(self, jobs: int, folder: Path, started=lambda job: None):
         """Do runs, and give each when it is over; as `pmlkit.batch_local.Local.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
         pending = as_completed(list(waiting), loop=self.client.loop)
@@ -90,7 +101,7 @@ class Cluster:
         finally:
             self._stop(list(waiting))
 
-    def _submit(self, job, missing=None):
+    def _submit(self, job: Job, missing=None):
         """Hand a run to the cluster; with the traces that the worker lacks, to that worker."""
         wanted = missing.digests if missing else ()
         packed = {t.digest: _pack(t.path, _file(t)) for t in job.traces if t.digest in wanted}
@@ -106,7 +117,7 @@ class Cluster:
             pure=False,
         )
 
-    def _answer(self, future, job):
+    def _answer(self, future, job: Job):
         try:
             return future.result()
         except Exception as error:  # whatever a worker or Dask itself raises
@@ -114,7 +125,7 @@ class Cluster:
                 raise PmlkitError(f"the cluster is gone ({error})", "start it again") from error
             return failed_record(job, f"{type(error).__name__}: {error}")
 
-    def _stop(self, futures):
+    def _stop(self, futures) -> None:
         """End what is still running, on every worker."""
         if futures:
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing to stop
@@ -125,11 +136,11 @@ class Cluster:
 class Missing:
     """A worker's answer that it lacks traces. Attributes: `worker` (address), `digests`."""
 
-    def __init__(self, worker, digests):
+    def __init__(self, worker, digests) -> None:
         self.worker, self.digests = worker, digests
 
 
-def _keep(job, answer, final):
+def _keep(job: Job, answer, final):
     """Write what a worker has sent as the run's folder; give its record."""
     record, archive = (answer, None) if isinstance(answer, dict) else answer
     with attempt(final) as folder:
@@ -144,7 +155,7 @@ def _keep(job, answer, final):
 # On the worker
 
 
-def on_worker(job, packed, session, version):
+def on_worker(job: Job, packed, session: str, version: str):
     """Do a run on this worker, in a folder for the time being.
 
     Parameters
@@ -184,12 +195,12 @@ def on_worker(job, packed, session, version):
         return record, _pack(Path(folder), ".")
 
 
-def stop_on_worker(session):
+def stop_on_worker(session) -> None:
     """End the processes of a session on this worker."""
     _AT_WORK.setdefault(session, Processes()).stop()
 
 
-def _find(trace, packed):
+def _find(trace: Trace, packed):
     """Find a trace: at its path, in the cache, or among what was sent."""
     home = cache_folder() / trace.digest / _file(trace)
     if trace.digest in packed and not _is(home, trace.digest):
@@ -197,11 +208,11 @@ def _find(trace, packed):
     return next((path for path in (Path(trace.path), home) if _is(path, trace.digest)), None)
 
 
-def _file(trace):
+def _file(trace: Trace) -> str:
     return f"{trace.name}.trace"
 
 
-def _is(path, digest):
+def _is(path: PathLike, digest):
     try:
         return digest_of_trace(path) == digest
     except PmlkitError:
@@ -214,7 +225,7 @@ def cache_folder():
     return Path(cache) / "traces"
 
 
-def _unpack_cached(archive, home):
+def _unpack_cached(archive, home) -> None:
     """Unpack beside its place, then move it there: another run may want the same trace."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
@@ -223,13 +234,13 @@ def _unpack_cached(archive, home):
             Path(folder, home.name).rename(home)
 
 
-def _pack(folder, name):
+def _pack(folder: Path, name: str):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, arcname=name)
     return buffer.getvalue()
 
 
-def _unpack(archive, folder):
+def _unpack(archive, folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         members.extractall(folder, filter="data")

@@ -8,6 +8,8 @@ A run is made in a folder of another name, which becomes ``RUN-ID`` when the run
 of that name is never half a run, however the process or the machine dies.
 """
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import hashlib
@@ -23,11 +25,19 @@ import time
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pmlkit
 from pmlkit.batch_plan import ID_LENGTH, read_job
 from pmlkit.errors import one_line, output_error
 from pmlkit.notebooks import failure, start_notebook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pmlkit.batch_plan import Job
+    from pmlkit.types import Json
+
 
 __all__ = [
     "Processes",
@@ -53,7 +63,7 @@ class Stopped(Exception):
     """The run was asked to stop: there is nothing to keep."""
 
 
-def execute(job, folder, processes=None):
+def execute(job: Job, folder: Path, processes: Processes | None = None) -> Json:
     """Do a run in a folder, which is empty.
 
     Parameters
@@ -90,17 +100,17 @@ def execute(job, folder, processes=None):
     return record
 
 
-def write_record(record, folder):
+def write_record(record: Json, folder: Path) -> None:
     """Write a run's record as ``run.json``."""
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def failed_record(job, message):
+def failed_record(job: Job, message: str) -> Json:
     """Make the record of a run whose process could not even be started, or was lost."""
     return _record(job, _now(), 0.0, {"cell": None, "message": one_line(message), "file": RECORD})
 
 
-def execute_into(job, final, processes=None):
+def execute_into(job: Job, final, processes=None):
     """Do a run in another folder beside `final`, which becomes `final` once the run is over.
 
     Raises
@@ -120,7 +130,7 @@ def execute_into(job, final, processes=None):
 
 
 @contextlib.contextmanager
-def attempt(final):
+def attempt(final) -> Iterator[None]:
     """Make the folder of an attempt, named after this process; what is left of it is removed."""
     parent = final.parent / ATTEMPTS
     try:
@@ -137,7 +147,7 @@ def attempt(final):
             parent.rmdir()  # the last one
 
 
-def adopt(folder, final, notebook):
+def adopt(folder: Path, final, notebook: Path) -> None:
     """Give the folder of an attempt the run's name, and replace what has it."""
     # The notebook names the folder that it wrote to; that one is called otherwise from now on.
     executed = folder / f"{notebook}.ipynb"
@@ -150,7 +160,7 @@ def adopt(folder, final, notebook):
         raise output_error(final, error) from error
 
 
-def read_record(final):
+def read_record(final: Path) -> Json | None:
     """Read the record of a run; None if there is none that belongs to a run of this name."""
     try:
         record = json.loads((Path(final) / RECORD).read_text())
@@ -163,11 +173,11 @@ def read_record(final):
 class Processes:
     """The processes that are at work; `stop` ends them all, and those that start later."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.active, self.stopped = set(), False
 
     @contextlib.contextmanager
-    def watched(self, process):
+    def watched(self, process) -> Iterator[None]:
         """Let `stop` end a process while it is waited for."""
         self.active.add(process)
         try:
@@ -182,14 +192,14 @@ class Processes:
         if self.stopped:
             raise Stopped
 
-    def stop(self):
+    def stop(self) -> None:
         """End them all."""
         self.stopped = True
         for process in list(self.active):
             process.terminate()
 
 
-def _error(executed, job, returncode):
+def _error(executed, job: Job, returncode):
     if not returncode:
         return None
     found = failure(executed, job.label, returncode)
@@ -199,7 +209,7 @@ def _error(executed, job, returncode):
     return {"cell": found.cell, "message": message, "file": Path(found.executed).name}
 
 
-def _record(job, started, seconds, error):
+def _record(job: Job, started: str, seconds: float, error: Mapping[str, str | None]) -> Json:
     given = {"parameters": job.parameters, "together": job.together}
     traces = [{"name": t.name, "path": t.path, "digest": t.digest} for t in job.traces]
     return FORMAT | {
@@ -219,11 +229,11 @@ def _record(job, started, seconds, error):
     }
 
 
-def _now():
+def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
 
 
-def host():
+def host() -> dict[str, int | str]:
     """Say what machine this is: name, system, architecture, processors."""
     return {
         "name": socket.gethostname(),
@@ -234,7 +244,7 @@ def host():
 
 
 @cache
-def versions():
+def versions() -> dict[str, str]:
     """Give the versions of pmlkit, Python, and the packages that results depend on."""
     found = {"pmlkit": pmlkit.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
@@ -244,7 +254,7 @@ def versions():
 
 
 @cache
-def source_digest():
+def source_digest() -> str:
     """Give the hash of the package's source files: two states of one version differ in it."""
     total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -253,7 +263,7 @@ def source_digest():
     return total.hexdigest()
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None):
     """Do the run of a job's file, if it is not done yet; return the exit code."""
     path, final = sys.argv[1:] if argv is None else argv
     record = read_record(final)

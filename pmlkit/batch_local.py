@@ -1,9 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs on this machine: so many processes at the same time."""
 
+from __future__ import annotations
+
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from pmlkit.batch_job import Processes, Stopped, execute_into
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from pmlkit.batch_plan import Job
+
 
 __all__ = ["Local"]
 
@@ -17,10 +28,10 @@ class Local:
         Runs at the same time.
     """
 
-    def __init__(self, jobs=2):
+    def __init__(self, jobs: int = 2) -> None:
         self.jobs = jobs
 
-    def run(self, jobs, folder, started=lambda job: None):
+    def run(self, jobs: int, folder: Path, started: Callable[..., Any] | None = lambda job: None):
         """Do runs, and give each when it is over.
 
         Parameters
@@ -39,7 +50,7 @@ class Local:
         """
         processes = Processes()
 
-        def do(job):
+        def do(job: Job):
             if processes.stopped:
                 raise Stopped
             started(job)

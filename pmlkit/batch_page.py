@@ -4,14 +4,27 @@
 It is made from the files alone, and shows every run of the experiment as it is now.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pmlkit
 from pmlkit.demo_page import gallery, notebook_page, render
 from pmlkit.style_mpl import write_files
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pmlkit.batch import Plan
+    from pmlkit.batch_plan import Job
+    from pmlkit.types import Json
+
+
 __all__ = ["write_page"]
 
 
-def write_page(page, plan, records):
+def write_page(page: Path, plan: Plan, records: Mapping[str, Json]) -> None:
     """Write the page, and the executed notebooks as HTML where that is not done yet.
 
     Parameters
@@ -39,7 +52,7 @@ def write_page(page, plan, records):
     write_files(page.parent, {page.name: text})
 
 
-def _run(plan, job, record):
+def _run(plan: Plan, job: Job, record: Json) -> Json:
     folder = plan.folder / job.id
     notebook = folder / f"{job.notebook}.ipynb"
     shown = {"id": job.id, "label": job.label, "status": "not run yet", "seconds": None}

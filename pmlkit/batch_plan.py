@@ -5,6 +5,8 @@ A job holds the notebook itself, so that what runs is what its id says, even if 
 edited while the experiment goes on.
 """
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import fnmatch
@@ -13,6 +15,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 
@@ -21,7 +24,17 @@ from pmlkit import manifest
 from pmlkit.errors import PmlkitError, UsageError, output_error
 from pmlkit.notebooks import notebooks_folder
 
-__all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "only", "read_job"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from nbformat import NotebookNode
+
+    from pmlkit.batch_schema import Entry, Experiment
+    from pmlkit.types import Json, PathLike
+
+
+__all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "jobs_of", "only", "read_job"]
 
 ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
 FORMAT = {"format": "pmlkit-job", "version": 1}
@@ -72,24 +85,24 @@ class Job:
     results: str = ""
 
     @property
-    def words(self):
+    def words(self) -> list[str]:
         """What tells this run from the others: notebook, traces, ``name=value``."""
         values = [f"{name}={_text(value)}" for name, value in self.parameters.items()]
         return [self.notebook, *(trace.name for trace in self.traces), *values]
 
     @property
-    def label(self):
+    def label(self) -> str:
         """The same as a line."""
         return " ".join(self.words)
 
-    def given(self, out):
+    def given(self, out: str) -> Json:
         """Give all the parameters of the notebook, as papermill takes them."""
         paths = [trace.path for trace in self.traces]
         traces = {"traces": paths} if self.together else dict(zip(["trace"], paths, strict=False))
         results = {"results": self.results} if self.results else {}
         return self.parameters | traces | results | {"out": str(out)}
 
-    def write(self, path):
+    def write(self, path: PathLike) -> Path:
         """Write the job as JSON; `read_job` reads it."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +112,7 @@ class Job:
         return path
 
 
-def read_job(path):
+def read_job(path: PathLike) -> Job:
     """Read what `Job.write` has written.
 
     Raises
@@ -118,7 +131,7 @@ def read_job(path):
         raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
 
 
-def expand(experiment, results=""):
+def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], list[Any]]:
     """Make the jobs of an experiment.
 
     Parameters
@@ -142,7 +155,12 @@ def expand(experiment, results=""):
     return runs, _jobs(experiment, experiment.summary, **extra)
 
 
-def only(jobs, words):
+def jobs_of(experiment: str, entry):
+    """Make the jobs of one entry of an experiment's `runs`, as `expand` does."""
+    return _jobs(experiment, [entry])
+
+
+def only(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
     """Choose the jobs that have every one of the words (``*`` and ``?`` as in a shell).
 
     Raises
@@ -156,15 +174,15 @@ def only(jobs, words):
     return chosen
 
 
-def _has(job, word):
+def _has(job: Job, word: str) -> bool:
     return job.id.startswith(word) or any(fnmatch.fnmatchcase(w, word) for w in job.words)
 
 
-def _text(value):
+def _text(value: int) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _jobs(experiment, entries, **extra):
+def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: list[str] | str) -> list[Job]:
     found = {}
     for entry in entries:
         notebook = _notebook(experiment, entry)
@@ -175,7 +193,15 @@ def _jobs(experiment, entries, **extra):
     return list(found.values())
 
 
-def _job(experiment, notebook, entry, traces, parameters, needs=(), results=""):
+def _job(
+    experiment: Experiment,
+    notebook: tuple[Path, Json],
+    entry: Entry,
+    traces: Sequence[TraceRef],
+    parameters: Mapping[str, int],
+    needs: Sequence[Any] = (),
+    results: str = "",
+) -> Job:
     path, document = notebook
     cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
     named = [[trace.name, trace.digest] for trace in traces]
@@ -193,7 +219,7 @@ def _job(experiment, notebook, entry, traces, parameters, needs=(), results=""):
     )
 
 
-def _digest(value):
+def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
@@ -201,7 +227,7 @@ def _digest(value):
 # Notebooks
 
 
-def _notebook(experiment, entry):
+def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
     """Read an entry's notebook, and see that it has all the parameters that it is given."""
     where = (*entry.where, "notebook")
     path = _notebook_path(entry.notebook)
@@ -223,17 +249,17 @@ def _notebook(experiment, entry):
     return path, json.loads(nbformat.writes(document))
 
 
-def _notebook_path(name):
+def _notebook_path(name: str) -> Path:
     return _located(name) if name.endswith(".ipynb") else notebooks_folder() / f"{name}.ipynb"
 
 
-def _located(name):
+def _located(name: str) -> Path:
     """Find a relative path from the working directory or, if not there, from the repository."""
     path = Path(name)
     return path.resolve() if path.exists() else _REPOSITORY / path
 
 
-def _parameter_names(document):
+def _parameter_names(document: NotebookNode) -> set[str]:
     names = set()
     for cell in document.cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
@@ -242,7 +268,7 @@ def _parameter_names(document):
     return names
 
 
-def _place_of(experiment, entry, name):
+def _place_of(experiment: str, entry, name: str):
     """Find where the file gives a parameter."""
     for part in ("parameters", "grid"):
         for where in experiment.lines:
@@ -254,14 +280,16 @@ def _place_of(experiment, entry, name):
 # Traces
 
 
-def _groups(experiment, entry):
+def _groups(experiment: Experiment, entry: Entry) -> list[list[TraceRef]]:
     """Give the traces of each run."""
     traces = [ref for named in entry.traces for ref in _refs(experiment, *named)]
     traces = list(dict.fromkeys(traces))
     return [traces] if entry.together or not traces else [[trace] for trace in traces]
 
 
-def _refs(experiment, name, made_by, where):
+def _refs(
+    experiment: Experiment, name: str, made_by: str, where: tuple[str, int]
+) -> list[TraceRef]:
     hint = f"make it with `{made_by}`" if made_by else "`pmlkit record` makes one"
     paths = _trace_paths(name)
     if not paths:
@@ -274,7 +302,7 @@ def _refs(experiment, name, made_by, where):
         raise experiment.error(where, error.problem, error.hint) from error
 
 
-def _trace_paths(name):
+def _trace_paths(name: str) -> list[Path]:
     if name in pmlkit.bundled():
         return [Path(pmlkit.bundled(name)).resolve()]
     if glob.has_magic(name):
@@ -283,10 +311,10 @@ def _trace_paths(name):
     return [path] if path.exists() else []
 
 
-def _located_glob(pattern):
+def _located_glob(pattern: str) -> str:
     return pattern if glob.glob(pattern) else _REPOSITORY / pattern
 
 
-def digest_of_trace(path):
+def digest_of_trace(path: PathLike) -> str:
     """Give the digest that seals a trace: of its description, which holds those of its files."""
     return manifest.digest(manifest.load(Path(path)))

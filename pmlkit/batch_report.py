@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `pmlkit run` shows: the plan, a bar with the time left, and what became of it."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -16,6 +19,12 @@ from rich.progress import (
 from pmlkit.batch import Watcher
 from pmlkit.report import console
 from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pmlkit.batch_plan import Job
+
 
 __all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
 
@@ -33,7 +42,7 @@ class Bar(Watcher):
         Show no bar.
     """
 
-    def __init__(self, lines=False, quiet=False):
+    def __init__(self, lines: bool = False, quiet: bool = False) -> None:
         self.console, self.lines, self.tasks = console(error=True), lines, {}
         self.total = self.over = 0
         self.bar = Progress(
@@ -49,24 +58,24 @@ class Bar(Watcher):
             speed_estimate_period=_A_YEAR_S,
         )
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def begin(self, total):
+    def begin(self, total) -> None:
         """Start the bar."""
         self.total = total
         self.all = self.bar.add_task("runs", total=total)
         if total:
             self.bar.start()
 
-    def started(self, job):
+    def started(self, job: Job) -> None:
         """Add the run's line."""
         self.tasks[job.id] = self.bar.add_task(job.label, total=None)
 
-    def ended(self, job, record):
+    def ended(self, job: Job, record) -> None:
         """Take the run's line away, and count it."""
         if job.id in self.tasks:
             self.bar.remove_task(self.tasks.pop(job.id))
@@ -89,7 +98,7 @@ def plan_dict(plan, chosen):
     }
 
 
-def _job_dict(plan, job):
+def _job_dict(plan, job: Job):
     record = plan.record(job)
     return {
         "id": job.id,
@@ -101,7 +110,7 @@ def _job_dict(plan, job):
     }
 
 
-def print_plan(plan, chosen):
+def print_plan(plan, chosen) -> None:
     """Print the runs, a line each: id, status, what it is."""
     page = console()
     for job in chosen:
@@ -122,13 +131,14 @@ def report_dict(report):
         "outdated": [job.id for job in report.outdated],
         "left": [job.id for job in report.left],
         "interrupted": report.interrupted,
+        "gathered": [str(path) for path in report.gathered],
         "failed": [
             {"run": job.id, "label": job.label, **record["error"]} for job, record in report.failed
         ],
     }
 
 
-def print_report(report):
+def print_report(report) -> None:
     """Print what became of an experiment, failures last."""
     page = console()
     counts = f"{len(report.done)} done, {len(report.kept)} were done before"
@@ -140,6 +150,11 @@ def print_report(report):
             " `--again` does them again"
         )
     page.print(f"look at {report.page}")
+    if report.gathered:
+        names = {path.stem for path in report.gathered}
+        count = sum(piece.name in names for piece in report.plan.pieces)
+        total = len(report.plan.pieces)
+        page.print(f"gathered {count} of {total} figures and tables: {report.gathered[-1]}")
     errors = console(error=True)
     for job, record in report.failed:
         where = f"cell {record['error']['cell']}" if record["error"]["cell"] else "papermill"

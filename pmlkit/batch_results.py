@@ -5,13 +5,24 @@ A row is a row of a table that a run saved: by `figures.table` (``NAME.csv`` bes
 or as ``results.parquet`` in its folder. Beside the table's own columns it says of which run it is.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pmlkit.errors import PmlkitError, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+    from pmlkit.batch_plan import Job
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["load", "write"]
 
@@ -19,7 +30,7 @@ OF_THE_RUN = ["run", "notebook", "trace", "table"]
 OWN = "results.parquet"
 
 
-def load(path, table=None):
+def load(path: PathLike, table: str | None = None) -> pd.DataFrame:
     """Read the results of an experiment.
 
     Parameters
@@ -55,7 +66,7 @@ def load(path, table=None):
     return chosen.dropna(axis="columns", how="all").reset_index(drop=True)
 
 
-def write(path, folder, jobs, records):
+def write(path: PathLike, folder: Path, jobs: Iterable[Job], records: Mapping[str, Json]) -> None:
     """Write the results of an experiment's runs.
 
     Parameters
@@ -87,7 +98,7 @@ def write(path, folder, jobs, records):
         raise output_error(path, error) from error
 
 
-def tables(folder):
+def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Give the tables in a run's folder.
 
     Yields
@@ -103,7 +114,7 @@ def tables(folder):
         yield own.stem, pd.read_parquet(own)
 
 
-def _of_run(job, name, rows):
+def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.rename(columns={c: f"table:{c}" for c in OF_THE_RUN if c in rows})
     facts = {
         "run": job.id,
@@ -116,11 +127,11 @@ def _of_run(job, name, rows):
     return pd.concat([told, rows], axis="columns")
 
 
-def _scalar(value):
+def _scalar(value: int) -> int:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _one_type(column):
+def _one_type(column: pd.Series[Any]) -> pd.Series[Any]:
     """Make a column that holds several types text: a Parquet column has one."""
     if column.dtype != object:
         return column

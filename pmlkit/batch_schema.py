@@ -5,19 +5,29 @@ The rules are in ``experiment.schema.json`` (JSON Schema 2020-12; editors can us
 wrong is said with the line of the file that it is in.
 """
 
+from __future__ import annotations
+
 import difflib
 import itertools
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import yaml
 
 from pmlkit.errors import PmlkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
 
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
 
@@ -29,7 +39,13 @@ _KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean
 class ExperimentError(PmlkitError):
     """An experiment cannot be used. Attributes: `path`, `line` (from 1, or None), `why`."""
 
-    def __init__(self, path, line, why, hint="pmlkit/experiment.schema.json has the rules"):
+    def __init__(
+        self,
+        path: PathLike,
+        line,
+        why: str,
+        hint: str = "pmlkit/experiment.schema.json has the rules",
+    ) -> None:
         self.path, self.line, self.why = os.fspath(path), line, why
         where = f"line {line} of {self.path}" if line else self.path
         super().__init__(f"{where}: {why}", hint)
@@ -51,6 +67,8 @@ class Entry:
         The parameters of each run on a trace.
     where : tuple
         The place in the file, as `Experiment.line` takes it.
+    gather : dict of str to dict
+        What of it an article takes (`pmlkit.batch_gather`).
     """
 
     notebook: str
@@ -58,6 +76,7 @@ class Entry:
     together: bool
     points: list
     where: tuple
+    gather: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,8 @@ class Experiment:
     runs, summary : list of Entry
     lines : dict of tuple to int
         The line of each place (keys and indices on the way to it).
+    document : str
+        The LaTeX file of what is gathered, from where `path` is; or ``""``.
     """
 
     path: Path
@@ -82,13 +103,14 @@ class Experiment:
     runs: list
     summary: list
     lines: dict
+    document: str = ""
 
-    def error(self, where, why, hint):
+    def error(self, where, why: str, hint: str):
         """Make the error that says what is wrong at a place."""
         return ExperimentError(self.path, _line(self.lines, where), why, hint)
 
 
-def load(path):
+def load(path: PathLike) -> Experiment:
     """Read an experiment and check it against the schema.
 
     Parameters
@@ -119,10 +141,15 @@ def load(path):
         runs=_entries(document, "runs", shared),
         summary=_entries(document, "summary", []),
         lines=lines,
+        document=document.get("document", ""),
     )
 
 
-def _entries(document, part, shared):
+def _entries(
+    document: Mapping[str, list[dict[str, dict[Any, Any] | str] | str] | str],
+    part: str,
+    shared: Sequence[tuple[str, str, tuple[str, int]]],
+) -> list[Entry]:
     return [
         Entry(
             notebook=entry["notebook"],
@@ -130,17 +157,18 @@ def _entries(document, part, shared):
             together=entry.get("together", False),
             points=_points(entry),
             where=(part, n),
+            gather=entry.get("gather", {}),
         )
         for n, entry in enumerate(document.get(part, []))
     ]
 
 
-def _traces(listed, where):
+def _traces(listed: Iterable[str], where: Iterable[str]) -> list[tuple[str, str, tuple[str, int]]]:
     items = [item if isinstance(item, dict) else {"trace": item} for item in listed]
     return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
 
 
-def _points(entry):
+def _points(entry: Mapping[str, dict[str, list[int]] | str]) -> list[dict[str, int]]:
     """Combine the values of every grid; the parameters that all share come first."""
     grids = entry.get("grid", {})
     points = []
@@ -153,7 +181,7 @@ def _points(entry):
 # Reading
 
 
-def _read(path):
+def _read(path: PathLike) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -164,7 +192,7 @@ def _read(path):
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
 
 
-def _parse(path, text):
+def _parse(path: PathLike, text: str):
     """Give the document, and the line of every place in it."""
     loader = yaml.SafeLoader(text)
     try:
@@ -182,7 +210,9 @@ def _parse(path, text):
     return document, lines
 
 
-def _walk(path, node, where):
+def _walk(
+    path: PathLike, node, where: Sequence[str | int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
     if node is None:
         return
     yield where, node.start_mark.line + 1
@@ -202,7 +232,7 @@ def _walk(path, node, where):
             yield place, line  # of the key: a value may begin below it
 
 
-def _line(lines, where):
+def _line(lines: Iterable[str], where):
     """Give the line of a place or, if it has none, of what it is in."""
     while where and tuple(where) not in lines:
         where = tuple(where)[:-1]
@@ -217,7 +247,11 @@ def _validator():
     return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
 
-def _validate(path, document, lines):
+def _validate(
+    path: PathLike,
+    document: Mapping[str, list[dict[str, dict[Any, Any] | str] | str] | str],
+    lines: Iterable[str],
+) -> None:
     try:
         # A misspelt key comes before the key that is missing for it.
         errors = sorted(
@@ -232,21 +266,21 @@ def _validate(path, document, lines):
         raise ExperimentError(path, _at(first, lines), _say(first) + more)
 
 
-def _deepest(error):
+def _deepest(error: BaseException):
     """Of a value that fits no alternative, give the reason that is furthest inside."""
     while error.context:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     return error
 
 
-def _at(error, lines):
+def _at(error: BaseException, lines: Iterable[str]):
     where = tuple(error.absolute_path)
     if strays := _strays(error):
         where = (*where, strays[0])
     return _line(lines, where)
 
 
-def _strays(error):
+def _strays(error: BaseException):
     """Name the keys that a mapping should not have."""
     if error.validator == "additionalProperties" and error.validator_value is False:
         return [key for key in error.instance if key not in error.schema["properties"]]
@@ -254,7 +288,7 @@ def _strays(error):
     return [error.instance] if "propertyNames" in error.absolute_schema_path else []
 
 
-def _say(error):
+def _say(error: BaseException) -> str:
     """Say in plain words which rule is broken, and where."""
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     place = place.lstrip(".") or "the file"

@@ -5,13 +5,20 @@ Every run that is not done yet is a rule's job: the same process as `pmlkit run`
 rule makes the page and the table of all results, and does the summaries.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import output_error
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
 
 __all__ = ["write"]
 
@@ -48,7 +55,7 @@ rule page:
 """
 
 
-def write(plan, experiment, path):
+def write(plan, experiment: PathLike, path: PathLike) -> Path:
     """Write the Snakefile, and a file for each run beside the results.
 
     Parameters
@@ -92,5 +99,5 @@ def _literal(command):
     return json.dumps(command)
 
 
-def _braces(text):
+def _braces(text: str):
     return text.replace("{", "{{").replace("}", "}}")

@@ -16,7 +16,8 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {
-    ".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "data", "docs", "environment.yml",
+    ".ci", ".gitignore", ".pre-commit-config.yaml", "CITATION.cff", "LICENSE", "Makefile",
+    "README.md", "data", "docs", "environment.yml",
     "experiments", "hypervisor-patches", "notebooks", "pmlkit", "pyproject.toml",
     "requirements.lock", "tests",
 }  # fmt: skip
@@ -140,9 +141,15 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_command(tmp_path):
     assert b"pmlkit = pmlkit.cli:main" in scripts
 
 
+def is_source(path):
+    if path.suffix in {".py", ".c", ".h", ".sh", ".tex", ".toml", ".yaml", ".yml"}:
+        return True
+    return path.name == "Makefile" or (not path.suffix and path.read_bytes()[:2] == b"#!")
+
+
 def test_every_source_file_says_its_licence():
-    sources = [name for name in git_files() if name.endswith((".py", ".c", ".h"))]
-    assert sources
+    sources = [name for name in git_files() if is_source(ROOT / name)]
+    assert len(sources) > 300
     for name in sources:
         head = (ROOT / name).read_text()[:300]
         wanted = "GPL-2.0" if name.startswith("hypervisor-patches/") else "Apache-2.0"
@@ -166,3 +173,20 @@ def test_the_readme_names_two_set_up_commands_that_the_makefile_has():
     assert re.findall(r"^    make (\w+)", setup, re.MULTILINE) == ["demo", "test"]
     for target in ("demo", "test", "lint", "bench", "lock"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_citation_says_what_tools_that_read_it_need():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
+    assert cited["license"] == PROJECT["project"]["license"]
+    assert cited["title"].startswith(PROJECT["project"]["name"])
+
+
+def test_make_lint_and_pre_commit_have_one_list_of_checks_that_downloads_nothing():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    hooks = config["repos"][0]["hooks"]
+    assert all(hook["language"] == "system" for hook in hooks)
+    assert all(hook["entry"].startswith("python -m ") for hook in hooks)
+    (rule,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "pre_commit run --all-files" in rule and "ruff" not in rule

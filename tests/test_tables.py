@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit.errors import OutputError
-from pmlkit.tables import cell, escape, latex, table
+from pmlkit.tables import cell, column, escape, latex, table
 
 FRAME = pd.DataFrame(
     {
@@ -55,3 +55,17 @@ def test_nothing_special_is_left_unescaped(text):
 )
 def test_cells_are_short(value, text):
     assert cell(value) == text
+
+
+@pytest.mark.parametrize(
+    "values, texts",
+    [
+        ([1.0, 12.345, -100.0], ["1.0", "12.3", "-100.0"]),
+        ([0.5, 0.25, np.nan], ["0.50", "0.25", "--"]),
+        ([64.0, 3.0], ["64", "3"]),
+        ([0.002, 0.0031, 567.0, 38.0, 22.0], ["0.002", "0.0031", "567.0", "38", "22"]),
+        ([0.0], ["0"]),
+    ],
+)
+def test_the_same_decimals_in_a_column_unless_little_would_be_left(values, texts):
+    assert column(pd.Series(values)) == texts

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathering an article's figures and tables out of the runs of an experiment.
+
+What a run's ``gather`` names is put into the experiment's folder under the article's own names:
+``fig-NAME.pdf`` with a ``fig-NAME.tex`` that includes it, and ``tab-NAME.tex``; captions are the
+experiment's. ``README.md`` lists them with their captions and the numbers behind them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import batch_plan
+from pmlkit.style_mpl import write_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pmlkit.batch_schema import Entry, Experiment
+
+__all__ = ["Piece", "pieces", "write"]
+
+README = "README.md"
+FIGURE, TABLE = "fig-", "tab-"
+_ONE_COLUMN_PT = 4 * 72  # a figure wider than four inches spans both columns
+_FIGURE = r"""% {comment}
+\begin{{{environment}}}
+  \centering
+  \includegraphics{{{name}}}
+  \caption{{{caption}}}
+  \label{{{label}}}
+\end{{{environment}}}
+"""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A figure or a table of the article.
+
+    Attributes
+    ----------
+    name : str
+        ``fig-...`` or ``tab-...``.
+    job : pmlkit.batch_plan.Job
+        The run that makes it.
+    file : str
+        What the run calls it, without suffix.
+    caption : str
+        Text.
+    columns : dict of str to str
+        The columns of a table to show, and their headings; all of them if empty.
+    rows : dict of str to list
+        Show only the rows whose column has one of the values.
+    wide : bool
+        The table spans both columns of the page; a figure's width says so itself.
+    where : tuple
+        The place in the file, as `Experiment.error` takes it.
+    """
+
+    name: str
+    job: batch_plan.Job
+    file: str
+    caption: str
+    columns: dict[str, str]
+    rows: dict[str, list]
+    wide: bool
+    where: tuple
+
+    @property
+    def is_figure(self) -> bool:
+        """Figures are gathered as PDF, tables as LaTeX."""
+        return self.name.startswith(FIGURE)
+
+    @property
+    def label(self) -> str:
+        """Give the label for LaTeX, ``fig:NAME`` or ``tab:NAME``."""
+        return self.name.replace("-", ":", 1)
+
+
+def pieces(experiment: Experiment) -> list[Piece]:
+    """List what an experiment gathers, in the order of its file.
+
+    Raises
+    ------
+    pmlkit.batch_schema.ExperimentError
+        If a name will not do or is there twice, or a run that gathers is several: which line.
+    """
+    found: dict[str, Piece] = {}
+    for entry in experiment.runs:
+        if not entry.gather:
+            continue
+        job = _only_job(experiment, entry)
+        for name, told in entry.gather.items():
+            where = (*entry.where, "gather", name)
+            if not re.fullmatch(f"({FIGURE}|{TABLE})[a-z0-9-]+", name):
+                hint = "call it fig-NAME or tab-NAME, in small letters, digits and dashes"
+                raise experiment.error(where, f"{name!r} is no name to gather by", hint)
+            if name in found:
+                raise experiment.error(where, f"{name} is gathered twice", "rename one")
+            found[name] = Piece(
+                name=name,
+                job=job,
+                file=told["file"],
+                caption=" ".join(told["caption"].split()),
+                columns=told.get("columns", {}),
+                rows=told.get("rows", {}),
+                wide=told.get("wide", False),
+                where=where,
+            )
+    return list(found.values())
+
+
+def _only_job(experiment: Experiment, entry: Entry) -> batch_plan.Job:
+    jobs = batch_plan.jobs_of(experiment, entry)
+    if len(jobs) != 1:
+        why = f"this makes {len(jobs)} runs, and one can be gathered from"
+        raise experiment.error((*entry.where, "gather"), why, "name one trace and no grid")
+    return jobs[0]
+
+
+def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Path]:
+    """Gather what an experiment's runs, which are done, have made.
+
+    Parameters
+    ----------
+    experiment : pmlkit.batch_schema.Experiment
+    folder : Path
+        Of the experiment's results.
+    wanted : list of Piece
+        Of runs that are done.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    pmlkit.batch_schema.ExperimentError
+        If a run has not made what is to be gathered, or the document is not there: which line.
+    pmlkit.errors.OutputError
+        If something cannot be written.
+    """
+    files: dict[str, bytes] = {}
+    for piece in wanted:
+        gather = _figure if piece.is_figure else _table
+        files |= gather(experiment, folder / piece.job.id, piece)
+    if experiment.document:
+        files |= _document(experiment)
+    files[README] = _readme(experiment, folder, wanted).encode()
+    written = write_files(folder, files)
+    for stale in {p for kind in (FIGURE, TABLE) for p in folder.glob(f"{kind}*")} - {*written}:
+        stale.unlink()  # gathered under a name that the experiment no longer has
+    return written
+
+
+def _figure(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]:
+    from pmlkit.tables import escape
+
+    pdf = _made(experiment, run, piece, ".pdf").read_bytes()
+    text = _FIGURE.format(
+        comment=piece.caption,
+        environment="figure*" if _width_pt(pdf) > _ONE_COLUMN_PT else "figure",
+        name=piece.name,
+        caption=escape(piece.caption),
+        label=piece.label,
+    )
+    return {f"{piece.name}.pdf": pdf, f"{piece.name}.tex": text.encode()}
+
+
+def _width_pt(pdf: bytes) -> float:
+    """Read a figure's width out of its PDF, in points of 1/72 inch; 0 if it does not say."""
+    box = re.search(rb"/MediaBox\s*\[\s*([\d.]+)\s+[\d.]+\s+([\d.]+)", pdf)
+    return float(box[2]) - float(box[1]) if box else 0.0
+
+
+def _table(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]:
+    import pandas as pd
+
+    from pmlkit.tables import latex
+
+    rows = pd.read_csv(_made(experiment, run, piece, ".csv"), keep_default_na=False, na_values=[""])
+    for name in (*piece.rows, *piece.columns):
+        if name not in rows:
+            hint = f"its columns are: {', '.join(map(str, rows.columns))}"
+            raise experiment.error(piece.where, f"{piece.file} has no column {name!r}", hint)
+    for name, values in piece.rows.items():
+        rows = rows[rows[name].isin(values)]
+    if piece.columns:
+        rows = rows[list(piece.columns)].rename(columns=piece.columns)
+    text = latex(rows, piece.caption, piece.label, wide=piece.wide)
+    return {f"{piece.name}.tex": text.encode(), f"{piece.name}.csv": _csv(rows)}
+
+
+def _csv(rows: pd.DataFrame) -> bytes:
+    return rows.to_csv(index=False).encode()
+
+
+def _made(experiment: Experiment, run: Path, piece: Piece, suffix: str) -> Path:
+    path = run / f"{piece.file}{suffix}"
+    if not path.exists():
+        there = ", ".join(sorted(p.stem for p in run.glob(f"*{suffix}"))) or "nothing"
+        why = f"{piece.job.label} has made no {path.name}"
+        raise experiment.error((*piece.where, "file"), why, f"it has made: {there}")
+    return path
+
+
+def _document(experiment: Experiment) -> dict[str, bytes]:
+    path = experiment.path.parent / experiment.document
+    try:
+        return {path.name: path.read_bytes()}
+    except OSError as error:
+        raise experiment.error(("document",), f"{path}: {error.strerror}", "mend it") from error
+
+
+def _readme(experiment: Experiment, folder: Path, wanted: list[Piece]) -> str:
+    lines = [f"# {experiment.title}", "", " ".join(experiment.about.split()), ""]
+    lines += [
+        f"Made by `pmlkit run {experiment.path.name}`. In LaTeX `\\input{{NAME}}` includes a",
+        "figure or a table with its caption (graphicx, booktabs), and",
+        "`\\includegraphics{NAME}` a figure alone.",
+        "",
+    ]
+    for piece in wanted:
+        data = sorted(p.name for p in (folder / piece.job.id).glob(f"{piece.file}*.csv"))
+        links = ", ".join(f"[{name}]({piece.job.id}/{name})" for name in data)
+        suffix = ".pdf" if piece.is_figure else ".tex"
+        executed = f"{piece.job.id}/{piece.job.notebook}.ipynb"
+        lines += [
+            f"## {piece.name}{suffix}",
+            "",
+            piece.caption,
+            "",
+            f"Notebook [{piece.job.label}]({executed}); its numbers: {links}.",
+            "",
+        ]
+    return "\n".join(lines)
