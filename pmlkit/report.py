@@ -5,9 +5,12 @@ Progress is shown on a terminal only, and only once the work has taken two secon
 NO_COLOR; what goes into a pipe has none, and its lines are never folded.
 """
 
+from __future__ import annotations
+
 import sys
 from contextlib import contextmanager
 from threading import Timer
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -17,12 +20,23 @@ from rich.text import Text
 
 from pmlkit.units import format_bytes, format_ns
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Json, Tell
+
+
 __all__ = [
     "busy",
     "doctor",
     "named",
     "parameters",
     "recording",
+    "steps",
     "trace",
     "trace_dict",
     "windows",
@@ -34,7 +48,7 @@ PATIENCE_S = 2.0  # work that is over by then needs no bar
 UNFOLDED = 10_000  # columns of a page that nobody looks at
 
 
-def console(error=False):
+def console(error: bool = False) -> Console:
     """Make a console that takes text as it is: names of regions may hold [brackets]."""
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else UNFOLDED
@@ -42,7 +56,7 @@ def console(error=False):
 
 
 @contextmanager
-def busy(what, quiet=False):
+def busy(what: str, quiet: bool = False) -> Iterator[None]:
     """Show that work is being done, on a terminal, from its third second on."""
     with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}")) as bar:
         bar.add_task(what, total=None)
@@ -50,12 +64,25 @@ def busy(what, quiet=False):
 
 
 @contextmanager
-def recording(quiet=False):
+def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
+    """Show how many of `total` steps are begun; yields what is told of each: a line of text."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20))
+    with _bar(quiet, *columns) as bar:
+        task = bar.add_task(what, total=total)
+
+        def tell(text: str) -> None:
+            bar.update(task, advance=1, description=f"{what}: {text}")
+
+        yield tell
+
+
+@contextmanager
+def recording(quiet: bool = False) -> Iterator[None]:
     """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
     with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20)) as bar:
         task = bar.add_task("making the guest and booting it", total=None)
 
-        def show(now):
+        def show(now) -> None:
             bar.update(
                 task,
                 description=f"{now.phase or 'recording'}  guest {now.guest_ns / 1e9:.2f} s  "
@@ -66,7 +93,7 @@ def recording(quiet=False):
 
 
 @contextmanager
-def _bar(quiet, *columns):
+def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
     shown = console(error=True)
     bar = Progress(
         *columns,
@@ -87,7 +114,7 @@ def _bar(quiet, *columns):
             bar.stop()
 
 
-def doctor(capabilities):
+def doctor(capabilities) -> None:
     """Print what `pmlkit.doctor.examine` found."""
     page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
     for capability in capabilities:
@@ -104,7 +131,7 @@ def doctor(capabilities):
         page.print()
 
 
-def workloads(found):
+def workloads(found) -> None:
     """Print the workloads that `record` knows, a line each."""
     table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
     for w in found:
@@ -112,7 +139,7 @@ def workloads(found):
     console().print(table)
 
 
-def parameters(found):
+def parameters(found) -> None:
     """Print the parameters of workloads, with their defaults."""
     for workload in found:
         table = _table(workload.name, "default", "")
@@ -135,7 +162,7 @@ def workload_dict(workload):
     }
 
 
-def windows(table):
+def windows(table: pd.DataFrame) -> None:
     """Print working sets, one line per window."""
     regions = [name for name in table.columns if name.startswith("region:")]
     page = _table("end", "effective", "pages", "size", "phase", *regions, right=(0, 1, 2, 3))
@@ -151,7 +178,7 @@ def windows(table):
     console().print(page)
 
 
-def trace_dict(trace, answers):
+def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
     """Return what JSON says of a trace."""
     meta = trace.meta.to_json()
     phases = meta.pop("phases")
@@ -170,7 +197,7 @@ def trace_dict(trace, answers):
     }
 
 
-def trace(trace, answers):
+def trace(trace: Trace, answers) -> None:
     """Print what a trace is, its phases, and how its known answers came out."""
     page = console()
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -188,7 +215,7 @@ def trace(trace, answers):
         page.print(table)
 
 
-def _facts(trace):
+def _facts(trace: Trace):
     meta = trace.meta
     period = f"{meta.period['insn']:,} instructions" if meta.period["insn"] else None
     if trace.resolution_ns is None and not period:
@@ -204,7 +231,7 @@ def _facts(trace):
     yield from (("note", text) for text in meta.notes)
 
 
-def _print_phases(page, trace):
+def _print_phases(page, trace: Trace) -> None:
     phases = trace.meta.phases
     if not phases:
         return
@@ -217,7 +244,7 @@ def _print_phases(page, trace):
     page.print(table)
 
 
-def named(header, found):
+def named(header: str, found: Mapping[str, str]) -> None:
     """Print names (keys) and what they stand for, a line each."""
     table = _table(header, "")
     for name, line in found.items():
@@ -225,7 +252,7 @@ def named(header, found):
     console().print(table)
 
 
-def _table(*headers, right=()):
+def _table(*headers: str, right: Sequence[Any] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, header in enumerate(headers):
         table.add_column(header, justify="right" if index in right else "left", no_wrap=False)

@@ -14,14 +14,19 @@ design      scale-free rows for models, and targets
 models      quantile regressors: boosted trees, linear
 conformal   calibration: split, and online
 forecaster  the parts joined: fit on some programs, forecast others
+analogs     what a log did after moments like this one: its own past
+pooled      both in one: other programs, and the log's own past
 decide      from quantiles to an allocation: what costs least
 baselines   simple rules: last value, maxima, means, seasonal, the Kubernetes recommender
 peaks       will an allocation be exceeded?
 pages       which pages belong to the working set
-metrics     losses, violations, shortfall and slack, paired tests
+metrics     losses, violations, shortfall and slack, a paired test
 backtest    leave one program out, rolling origin
+judge       a back-test's losses, costs at equal violations, and whether they are chance
+limits      how much can be forecast at all, by how far ahead
+recordings  which there are, and what is composed of them
 study       the whole of it, as the command and the notebook show it
 ahead       what `pmlkit forecast` says of one log
 store       models as files (skops), with the digest of their data
-figures     forecasts, trade-off, calibration
+figures     forecasts, trade-off, calibration, limits
 """

@@ -1,31 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `pmlkit forecast` says of one log: from its last window on."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import pmlkit
 from pmlkit.errors import PmlkitError
-from pmlkit.forecast import changes, store, study
-from pmlkit.forecast.forecaster import MODELS, Forecaster
+from pmlkit.forecast import changes, recordings, store
 from pmlkit.forecast.log import read
 from pmlkit.forecast.peaks import PeakForecaster
+from pmlkit.forecast.pooled import make
+
+if TYPE_CHECKING:
+    from pmlkit.forecast.log import Log
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["forecast", "lines", "settings_of"]
 
 PAGES_MIB = 256
 
 
-def settings_of(path):
+def settings_of(path: PathLike):
     """Return window, horizon and target of a saved model, as arguments of `forecast`."""
     saved = store.load(path)
     made = saved.forecaster
     return {"window": saved.window, "horizon": made.horizon, "target": made.target}
 
 
-def forecast(log, window="500ms", horizon=4, target="at", learner="boosted", saved=None,
-             allocation_mib=None):  # fmt: skip
+def forecast(
+    log: Log,
+    window: str = "500ms",
+    horizon: int = 4,
+    target: str = "at",
+    learner: str = "pooled",
+    saved: PathLike | None = None,
+    allocation_mib: float | None = None,
+) -> Json:
     """Forecast from a log's last window.
 
     Parameters
@@ -34,7 +49,7 @@ def forecast(log, window="500ms", horizon=4, target="at", learner="boosted", sav
     window, horizon, target
         As in `study.Study`.
     learner : str
-        One of `forecaster.MODELS`.
+        One of `pooled.LEARNERS`.
     saved : path-like, optional
         A model of `store.save`; otherwise one is trained on the bundled recordings of others.
     allocation_mib : float, optional
@@ -53,14 +68,14 @@ def forecast(log, window="500ms", horizon=4, target="at", learner="boosted", sav
     PmlkitError
         If the log is too short, or there is nothing to train on.
     """
-    one = study.sample(study.long_enough(log, window, horizon), window)
+    one = recordings.sample(recordings.long_enough(log, window, horizon), window)
     others = [] if saved and allocation_mib is None else _others(log)
-    samples = [study.sample(other, window) for other in others]
+    samples = [recordings.sample(other, window) for other in others]
     if saved:
         loaded = store.load(saved)
         model, data = loaded.forecaster, loaded.data
     else:
-        model = Forecaster(MODELS[learner](), horizon, target).fit(samples)
+        model = make(learner, horizon, target).fit(samples)
         data = {other.name: other.digest() for other in others}
     ends = one.table["t_ns"].to_numpy() / 1e9
     points = changes.points(np.log1p(one.table["pages"]))
@@ -89,7 +104,7 @@ def forecast(log, window="500ms", horizon=4, target="at", learner="boosted", sav
 
 def _others(log):
     """Read the bundled recordings of other programs."""
-    found = [read(pmlkit.open(path)) for path in study.load_traces()]
+    found = [read(pmlkit.open(path)) for path in recordings.load_traces()]
     others = [other for other in found if other.program != log.program]
     if not others:
         raise PmlkitError(

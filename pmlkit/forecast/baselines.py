@@ -5,12 +5,22 @@ Each takes the series and says, at the end of each window, what it would give th
 nothing later. A margin (`MARGINS`) times that is how each is made more or less careful.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Floats, Ints
+
 
 __all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "forecast"]
 
@@ -19,32 +29,32 @@ MARGINS = np.geomspace(0.5, 64, 57)
 QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995])
 
 
-def last(pages, horizon):
+def last(pages, horizon: int):
     """Give what was used last."""
     return pages.astype(float)
 
 
-def max_of(k):
+def max_of(k: int) -> Callable[..., Any]:
     """Make the rule that gives the largest of the last `k` windows."""
 
-    def rule(pages, horizon):
+    def rule(pages, horizon: int):
         return pd.Series(pages).rolling(k, min_periods=1).max().to_numpy(float)
 
     rule.__doc__ = f"Give the largest of the last {k} windows."
     return rule
 
 
-def ewma(halflife):
+def ewma(halflife: int) -> Callable[..., Any]:
     """Make the rule that gives an exponentially weighted mean; half-life in windows."""
 
-    def rule(pages, horizon):
+    def rule(pages, horizon: int):
         return pd.Series(pages, dtype=float).ewm(halflife=halflife).mean().to_numpy()
 
     rule.__doc__ = f"Give the weighted mean, half-life {halflife} windows."
     return rule
 
 
-def seasonal(pages, horizon, longest=192):
+def seasonal(pages, horizon: int, longest: int = 192):
     """Give what was used one season before the window that is forecast.
 
     The season is the lag, from twice the horizon on, at which the past resembles itself most (the
@@ -99,7 +109,7 @@ class Vpa:
     growth: float = 1.05
     first_pages: float = 16
 
-    def __call__(self, pages, horizon):
+    def __call__(self, pages, horizon: int):
         """Return the recommendation at the end of each window; arrays as in `forecast`."""
         buckets = self._bucket(np.asarray(pages, float))
         weights = np.zeros(buckets.max() + 1)
@@ -126,10 +136,10 @@ class Vpa:
         return self.first_pages * (self.growth ** (bucket + 1) - 1) / (self.growth - 1)
 
 
-def percentile(span):
+def percentile(span: int) -> Callable[..., Any]:
     """Make the rule that gives the quantiles of the last `span` windows; sweeps them, no margin."""
 
-    def rule(pages, horizon):
+    def rule(pages, horizon: int):
         past = pd.Series(pages, dtype=float).rolling(span, min_periods=1)
         return np.column_stack([past.quantile(q) for q in QUANTILES])
 
@@ -147,7 +157,7 @@ BASELINES = {
 }
 
 
-def forecast(name, pages, horizon):
+def forecast(name: str, pages: Ints, horizon: int) -> Floats:
     """Return what a baseline gives at the end of each window, over all margins.
 
     Parameters

@@ -5,8 +5,18 @@ Truong, Oudre, Vayatis (2020), "Selective review of offline change point detecti
 Processing 167; the exact search is PELT: Killick, Fearnhead, Eckley (2012), JASA 107.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.types import Floats, Ints
+
 
 __all__ = ["phases", "points", "since_change"]
 
@@ -14,7 +24,7 @@ LOOK_BACK = 48  # windows that the causal detection looks at
 PENALTY = 3.0  # times the noise's variance and the logarithm of the length
 
 
-def points(series, min_size=3, penalty=PENALTY):
+def points(series: Floats, min_size: int = 3, penalty: float = PENALTY) -> Ints:
     """Return where a series changes its level.
 
     Parameters
@@ -43,7 +53,7 @@ def points(series, min_size=3, penalty=PENALTY):
     return np.array(found.predict(pen=penalty * np.log(len(series)))[:-1], int)
 
 
-def phases(series, **how):
+def phases(series: Floats, **how: Any) -> pd.DataFrame:
     """Return the segments between the change points.
 
     Parameters
@@ -64,7 +74,7 @@ def phases(series, **how):
     return pd.DataFrame(rows, columns=["start", "stop", "mean"])
 
 
-def since_change(series, look_back=LOOK_BACK):
+def since_change(series: Floats, look_back: int = LOOK_BACK) -> Ints:
     """Return, for each value, how many values ago the level changed last, as seen at that time.
 
     Parameters

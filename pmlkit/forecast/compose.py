@@ -8,12 +8,21 @@ to the next, is not. The name of such a log starts with ``composed``, and its tr
 source ``composed``.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.errors import UsageError
 from pmlkit.kinds import Kind
+
+if TYPE_CHECKING:
+    from pmlkit.forecast.log import Log
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["PATTERNS", "compose", "pieces", "write"]
 
@@ -49,7 +58,7 @@ def walk(hours, random):
 PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
 
 
-def pieces(log, shortest_ns=1_000_000_000, longest_ns=6_000_000_000):
+def pieces(log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_000_000):
     """Cut a log into pieces: its phases, long ones cut again, short ones joined with the next.
 
     Parameters
@@ -74,7 +83,9 @@ def pieces(log, shortest_ns=1_000_000_000, longest_ns=6_000_000_000):
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def compose(log, pattern, hours=48, hour_ns=10_000_000_000, seed=0):
+def compose(
+    log: Log, pattern, hours: int = 48, hour_ns: int = 10_000_000_000, seed: int = 0
+) -> Log:
     """Compose a log by a pattern.
 
     For each hour, pieces are drawn whose rank by their load (pages logged per round) is near what
@@ -156,7 +167,7 @@ def _join(log, spans):
     )
 
 
-def write(log, path, overwrite=False):
+def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
     """Write a composed log as a PML trace, which every command of pmlkit reads.
 
     Parameters

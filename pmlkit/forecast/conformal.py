@@ -11,12 +11,20 @@ Angelopoulos, Candes, Tibshirani 2023, "Conformal PID control", NeurIPS). Over n
 coverage is then within (range of the scores + eta) / (eta n) of tau, whatever the data does.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from pmlkit.types import Floats
+
 
 __all__ = ["split_shift", "track"]
 
 
-def split_shift(scores, taus):
+def split_shift(scores: Floats, taus: Floats) -> Floats:
     """Return the shift of each quantile out of calibration scores.
 
     Parameters
@@ -36,7 +44,9 @@ def split_shift(scores, taus):
     return scores[rank, np.arange(scores.shape[1])]
 
 
-def track(y, forecast, taus, horizon, eta, shift=None):
+def track(
+    y: Floats, forecast: Floats, taus: Floats, horizon: int, eta, shift: Floats | None = None
+) -> Floats:
     """Shift the quantiles of one log online: each forecast by what was known when it was made.
 
     Parameters

@@ -10,8 +10,16 @@ likewise). Such a decision spends its violations where they save most, which may
 peaks: look at the shortfall beside the violations.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.stats import norm
+
+if TYPE_CHECKING:
+    from pmlkit.types import Floats
+
 
 __all__ = ["PRICES", "by_price", "scenarios"]
 
@@ -19,7 +27,7 @@ PRICES = np.geomspace(0.02, 400, 60)  # times the mean of the log's own past
 LEVELS = (np.arange(100) + 0.5) / 100
 
 
-def scenarios(taus, quantiles):
+def scenarios(taus: Floats, quantiles: Floats) -> Floats:
     """Return equally likely values of a distribution that is known by some quantiles.
 
     Parameters
@@ -41,14 +49,13 @@ def scenarios(taus, quantiles):
     return np.maximum(np.expm1(np.sort(found, axis=1)), 0)
 
 
-def by_price(taus, quantiles, size, prices=PRICES):
+def by_price(values: Floats, size: Floats, prices: Floats = PRICES) -> Floats:
     """Return the allocations that cost least in expectation.
 
     Parameters
     ----------
-    taus : array of float, shape (quantiles,)
-    quantiles : array of float, shape (n, quantiles)
-        Pages.
+    values : array of float, shape (n, values)
+        Equally likely outcomes, rising, pages: of `scenarios`.
     size : array of float, shape (n,)
         What prices are relative to, pages: of the log's own past.
     prices : array of float, shape (knobs,)
@@ -59,7 +66,6 @@ def by_price(taus, quantiles, size, prices=PRICES):
     ndarray of float, shape (n, knobs)
         Pages; the more careful to the right.
     """
-    values = scenarios(taus, quantiles)
     count = values.shape[1]
     below = np.cumsum(values, axis=1) - values
     # Expected slack and probability of a violation of giving the i-th value.

@@ -6,10 +6,18 @@ never seen must not depend on it. So sizes enter as differences of logarithms, a
 predicted relative to a level of the same log's own past.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit.forecast.features import REGIONS, THRESHOLDS, WINDOWS
+
+if TYPE_CHECKING:
+    from pmlkit.types import Floats
+
 
 __all__ = ["ahead", "level", "matrix", "stacked"]
 
@@ -18,7 +26,7 @@ SPANS = (4, 8, 16, 32, 64)
 HISTORY = 96  # windows that a log's own quantiles look back
 
 
-def matrix(table):
+def matrix(table: pd.DataFrame):
     """Return the rows that models learn from.
 
     Parameters
@@ -49,13 +57,13 @@ def matrix(table):
     return pd.DataFrame(columns).astype(float)
 
 
-def level(table):
+def level(table: pd.DataFrame):
     """Return the level that targets are relative to: log(1 + p90 of the past `HISTORY` windows)."""
     now = np.log1p(table["pages"])
     return now.rolling(HISTORY, min_periods=1).quantile(0.9)
 
 
-def ahead(table, horizon, target="at"):
+def ahead(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     """Return what is to be forecast from each window.
 
     Parameters
@@ -78,7 +86,7 @@ def ahead(table, horizon, target="at"):
     return pages.shift(-horizon).to_numpy()
 
 
-def _sizes(table, base):
+def _sizes(table: pd.DataFrame, base):
     columns = {}
     for size in WINDOWS:
         for m in (1, *THRESHOLDS):
@@ -90,7 +98,7 @@ def _sizes(table, base):
     return columns
 
 
-def _turnover(table):
+def _turnover(table: pd.DataFrame):
     pages = table["pages"].clip(lower=1)
     shares = ["kept", "new", "soon", "late", "lost", "logged"]
     shares += [f"region{i}" for i in range(REGIONS)]
@@ -101,7 +109,7 @@ def _turnover(table):
     return columns
 
 
-def _rhythm(table, now, base):
+def _rhythm(table: pd.DataFrame, now, base):
     """Describe when things happened: the last change, the last time above and below the middle."""
     middle = now.rolling(HISTORY, min_periods=4).median()
     high = now > middle + 0.2
@@ -120,7 +128,7 @@ def _since(mask):
     return index - np.maximum.accumulate(np.where(mask, index, -1))
 
 
-def stacked(rows, chosen):
+def stacked(rows: pd.DataFrame, chosen):
     """Put the chosen ones of several (X, y) one below the other; `chosen` is of bool."""
     X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
     return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])

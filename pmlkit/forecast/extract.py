@@ -4,20 +4,27 @@
 ``python -m pmlkit.forecast.extract X.trace`` replaces the access trace X.trace by the log in it.
 """
 
+from __future__ import annotations
+
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import NeedsError
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
 
 __all__ = ["extract"]
 
 NOTE = "the PML log of a recording; its accesses, the ground truth, were left out"
 
 
-def extract(trace, out, overwrite=False):
+def extract(trace: Trace, out: PathLike, overwrite: bool = False) -> Trace:
     """Write the PML log that is nested in an access trace as a trace of its own.
 
     Parameters

@@ -9,6 +9,10 @@ a count, a window is cut into `PARTS` parts (where its rounds allow it), and a p
 each: a count of 5 in a window of 5 parts is a page that was written in all of them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -16,6 +20,11 @@ from pmlkit import occurrences as kernels
 from pmlkit.errors import UsageError
 from pmlkit.forecast import changes
 from pmlkit.forecast.log import window_ns
+
+if TYPE_CHECKING:
+    from pmlkit.forecast.log import Log
+    from pmlkit.occurrences import Occurrences
+
 
 __all__ = ["PARTS", "REGIONS", "coarse", "table"]
 
@@ -26,7 +35,7 @@ THRESHOLDS = (2, 4)  # m, besides 1
 SOON = 8  # windows: a page that comes back within them was away for a short time
 
 
-def table(log, window="500ms"):
+def table(log: Log, window: str = "500ms") -> pd.DataFrame:
     """Return what is known at the end of each window.
 
     Parameters
@@ -91,7 +100,7 @@ def table(log, window="500ms"):
     return pd.DataFrame(columns)
 
 
-def coarse(log, k, n):
+def coarse(log: Log, k: int, n: int):
     """Return the data pages' uses with parts of windows as rounds, and the parts of a window.
 
     Parameters
@@ -112,12 +121,12 @@ def coarse(log, k, n):
     return kernels.occurrences(rounds, log.gfn[keep], n * parts, distinct=True), parts
 
 
-def _by_part(occ, n, parts):
+def _by_part(occ: Occurrences, n, parts):
     pages = np.bincount(occ.round, minlength=n * parts).reshape(n, parts)
     return {"part_last": pages[:, -1], "part_max": pages.max(axis=1), "logged": pages.sum(axis=1)}
 
 
-def _turnover(occ, n, parts):
+def _turnover(occ: Occurrences, n, parts):
     """Count the pages of each window by how long they have been away."""
     gfn, window = _page_windows(occ, parts)
     again = np.concatenate(([False], gfn[1:] == gfn[:-1]))[: len(gfn)]
@@ -134,7 +143,7 @@ def _turnover(occ, n, parts):
     return counts
 
 
-def _page_windows(occ, parts):
+def _page_windows(occ: Occurrences, parts):
     """Return each page and window in which it was used, once, sorted by page and window."""
     window = occ.round // parts
     first = np.ones(len(window), bool)
@@ -142,7 +151,7 @@ def _page_windows(occ, parts):
     return occ.gfn[first], window[first]
 
 
-def _regions(occ, log, n, parts):
+def _regions(occ: Occurrences, log, n, parts):
     gfn, window = _page_windows(occ, parts)
     last = np.uint64(REGIONS - 1)
     part = np.minimum(gfn * np.uint64(REGIONS) // np.uint64(log.memory_pages), last)
@@ -150,20 +159,20 @@ def _regions(occ, log, n, parts):
     return {f"region{i}": cells.reshape(n, REGIONS)[:, i] for i in range(REGIONS)}
 
 
-def _by_round(log, k, n):
+def _by_round(log, k: int, n):
     tables = np.bincount(log.round[log.table], minlength=log.n_rounds)
     rounds = {"tables": tables, "exits": log.exits, "pause_ns": log.pause_ns}
     return {name: of[: n * k].reshape(n, k).sum(axis=1) for name, of in rounds.items()}
 
 
-def _clock(t_ns, day_ns):
+def _clock(t_ns: int, day_ns):
     if day_ns is None:
         return {"hour_sin": np.full(len(t_ns), np.nan), "hour_cos": np.full(len(t_ns), np.nan)}
     angle = 2 * np.pi * (t_ns % day_ns) / day_ns
     return {"hour_sin": np.sin(angle), "hour_cos": np.cos(angle)}
 
 
-def _phase(log, k, n):
+def _phase(log, k: int, n):
     """Return the phase at each window's end, and the windows since it was marked."""
     phase = log.phase[k - 1 : n * k : k]
     marks = np.concatenate(([True], log.phase[1:] != log.phase[:-1]))

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of forecasts: what was forecast and what came, violations against slack, coverage."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from pmlkit.axes_mpl import label_ends
+from pmlkit.forecast.limits import KNOWERS
 from pmlkit.style_mpl import COLORS, new_figure, styled
 
-__all__ = ["calibration", "forecast", "trade_off"]
+if TYPE_CHECKING:
+    from pmlkit.forecast.forecaster import Forecaster, Sample
+    from pmlkit.style_mpl import Figure
+    from pmlkit.types import Ints
+
+__all__ = ["calibration", "forecast", "limits", "trade_off"]
 
 MODEL_STYLES = {
+    "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
+    "pooled by price": {"color": COLORS["black"], "ls": (0, (3, 1)), "lw": 1.4},
     "boosted": {"color": COLORS["vermilion"], "ls": "-", "lw": 1.4},
     "linear": {"color": COLORS["blue"], "ls": "-", "lw": 1.4},
     "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
@@ -40,7 +52,7 @@ def _styles(models):
 
 
 @styled
-def trade_off(curves, columns=1):
+def trade_off(curves: pd.DataFrame, columns: int = 1):
     """Draw violations against slack for all models and rules: lower and further left is better.
 
     Parameters
@@ -113,7 +125,7 @@ def _mean_curves(part, rates):
 
 
 @styled
-def calibration(coverage, columns=1):
+def calibration(coverage: pd.DataFrame, columns: int = 1):
     """Draw how far each quantile's coverage is from what it says, in points.
 
     Parameters
@@ -150,7 +162,7 @@ def calibration(coverage, columns=1):
 
 
 @styled
-def forecast(forecaster, sample, changes=None, columns=2):
+def forecast(forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2):
     """Draw a log's working set and what had been forecast for it, with the change points.
 
     Parameters
@@ -181,7 +193,7 @@ def forecast(forecaster, sample, changes=None, columns=2):
     low, high = (int(np.argmin(np.abs(forecaster.taus_ - q))) for q in (0.5, 0.95))
     axes.fill_between(later, quantiles[:, low], quantiles[:, high], color="#F3D3BE", lw=0,
                       step="mid")  # fmt: skip
-    style = dict(MODEL_STYLES["boosted"], lw=0.8)
+    style = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
     axes.step(later, quantiles[:, high], where="mid", **style)
     used = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
     axes.step(t, y, where="mid", **used)
@@ -197,5 +209,43 @@ def forecast(forecaster, sample, changes=None, columns=2):
         f"{sample.name} ({made}windows of {sample.window_s:g} s): the pages that PML logged, "
         f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
         "before, by a model that had not seen this program. Dotted: change points, seen afterwards."
+    )
+    return figure
+
+
+@styled
+def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw what could be saved at most, by how far ahead the working set is to be known.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `limits.limits`.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.style_mpl.Figure
+    """
+    figure = new_figure(columns, 2.2, {"limits": table})
+    axes = figure.subplots()
+    colors = (COLORS["black"], COLORS["blue"], COLORS["vermilion"])
+    names = ("its own past", "hindsight", "hindsight,\ntold the phase")
+    ends = []
+    for (column, name), color in zip(zip(KNOWERS, names, strict=True), colors, strict=True):
+        style = {"color": color, "ls": "-", "lw": 1.2}
+        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)
+        ends.append((100 * table[column].iloc[-1], name, style))
+    axes.axhline(100, color="black", lw=0.6)
+    axes.axhline(80, color=COLORS["grey"], lw=0.6, ls=(0, (1, 2)))
+    axes.set(xscale="log", xlabel="known ahead (s)", ylabel="slack over the best rule's (%)")
+    axes.set_xticks(table["ahead_s"], [f"{s:g}" for s in table["ahead_s"]])
+    axes.minorticks_off()
+    axes.set_ylim(0, max(115, 105 * table[list(KNOWERS)].to_numpy().max()))
+    label_ends(axes, ends)
+    figure.caption = (
+        "Memory given and not used, at equal violations (5 % of the windows), over that of the "
+        "best rule, by deciders that know the log's past; all of the log but what is near the "
+        "window that is forecast; and the phase that the workload will be in. Dotted: 20 % saved."
     )
     return figure

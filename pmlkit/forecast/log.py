@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PML log in memory, as the forecast's features read it: of a trace, or composed."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +13,10 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import is_page_table
 from pmlkit.selection import window_rounds
 from pmlkit.units import parse_window
+
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+
 
 __all__ = ["Log", "read"]
 
@@ -66,11 +73,11 @@ class Log:
         """Whether recorded phases were put together by `pmlkit.forecast.compose`."""
         return "composed" in self.about
 
-    def window_rounds(self, window):
+    def window_rounds(self, window: str | int):
         """Return how many rounds make a window (str, int or Window); see `pmlkit.selection`."""
         return window_rounds(_Rounds(self.round_ns), window)
 
-    def before(self, stop):
+    def before(self, stop: int):
         """Return the log as it was when `stop` rounds were over."""
         n = np.searchsorted(self.round, stop)
         cut = {name: getattr(self, name)[:n] for name in ("gfn", "round", "table")}
@@ -90,7 +97,9 @@ class _Rounds:
     resolution_ns: int
 
 
-def read(trace, program=None, start=None, end=None):
+def read(
+    trace: Trace, program: str | None = None, start: int | None = None, end: int | None = None
+) -> Log:
     """Read the PML log of a trace.
 
     Parameters
@@ -144,7 +153,7 @@ def _program(log, composed):
     return name.split("-")[0]
 
 
-def window_ns(log, window):
+def window_ns(log, window: str | int):
     """Return the length of a window (str, int or Window) of this log, ns."""
     asked = parse_window(window)
     return asked.ns or asked.rounds * log.round_ns

@@ -6,15 +6,23 @@ it is the *shortfall*, what it has beyond its use is the *slack*; both are count
 window with a shortfall is a *violation*.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
-__all__ = ["block_bootstrap", "coverage", "decision", "mape", "matched", "paired", "pinball"]
+if TYPE_CHECKING:
+    from pmlkit.types import Floats, Json
+
+
+__all__ = ["coverage", "decision", "mape", "matched", "paired", "pinball"]
 
 MIB_PAGES = 256
 
 
-def pinball(y, forecast, tau):
+def pinball(y: Floats, forecast: Floats, tau: float) -> float:
     """Return the mean pinball loss max(tau e, (tau - 1) e), e = y - forecast (Koenker, Bassett).
 
     Parameters
@@ -31,19 +39,19 @@ def pinball(y, forecast, tau):
     return float(np.mean(np.maximum(tau * e, (tau - 1) * e)))
 
 
-def coverage(y, forecast):
+def coverage(y: Floats, forecast):
     """Return the share of `y` that is not above the forecast, 0 to 1."""
     return float(np.mean(np.asarray(y) <= np.asarray(forecast)))
 
 
-def mape(y, forecast):
+def mape(y: Floats, forecast):
     """Return the mean absolute percentage error, where y > 0; NaN if it is nowhere."""
     y, forecast = np.asarray(y, float), np.asarray(forecast, float)
     there = y > 0
     return float(100 * np.mean(np.abs(forecast - y)[there] / y[there])) if there.any() else np.nan
 
 
-def decision(y, allocation, window_s):
+def decision(y: Floats, allocation: Floats, window_s: float) -> pd.DataFrame:
     """Return what allocations cost.
 
     Parameters
@@ -74,7 +82,7 @@ def decision(y, allocation, window_s):
     )
 
 
-def matched(curve, rate, column="slack"):
+def matched(curve: pd.DataFrame, rate: float, column: str = "slack") -> float:
     """Return a column of a trade-off curve at a rate of violations.
 
     Parameters
@@ -97,7 +105,7 @@ def matched(curve, rate, column="slack"):
     return float(np.interp(rate, x, y)) if x[0] <= rate else np.nan
 
 
-def paired(ours, theirs):
+def paired(ours: Floats, theirs: Floats) -> Json:
     """Test whether `ours` is lower than `theirs`, pair by pair (Wilcoxon's signed ranks).
 
     Parameters
@@ -122,26 +130,3 @@ def paired(ours, theirs):
         "ratio": float(np.exp(ratio.mean())) if there.any() else np.nan,
         "p": float(wilcoxon(ratio).pvalue) if moved else 1.0,
     }
-
-
-def block_bootstrap(difference, block=32, draws=2000, seed=0):
-    """Return a 95 % interval of the mean of a series whose neighbours are alike.
-
-    Blocks of `block` neighbours are drawn with replacement (Kuensch 1989, Annals of Statistics 17).
-
-    Parameters
-    ----------
-    difference : array of float, shape (n,)
-    block, draws, seed : int
-
-    Returns
-    -------
-    (float, float)
-    """
-    difference = np.asarray(difference, float)
-    block = min(block, len(difference))
-    random = np.random.default_rng(seed)
-    starts = random.integers(0, len(difference) - block + 1, (draws, -(-len(difference) // block)))
-    total = np.concatenate(([0.0], np.cumsum(difference)))
-    means = (total[starts + block] - total[starts]).mean(axis=1) / block
-    return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))

@@ -6,6 +6,10 @@ Both fit one model per quantile and predict all of them; quantiles that cross ar
 Econometrica 78). ``predict`` returns the median, ``predict_quantiles`` all.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -17,9 +21,16 @@ from sklearn.preprocessing import RobustScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from pmlkit.types import Floats
+
+
 __all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles"]
 
-QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class _Quantiles(RegressorMixin, BaseEstimator):
@@ -28,7 +39,7 @@ class _Quantiles(RegressorMixin, BaseEstimator):
     def _rows(self, n):
         return slice(None)
 
-    def fit(self, X, y):
+    def fit(self, X: Floats, y: Floats) -> Self:
         """Fit.
 
         Parameters
@@ -53,7 +64,7 @@ class _Quantiles(RegressorMixin, BaseEstimator):
             self.n_iter_ = self.max_iter  # there is no early stopping
         return self
 
-    def predict_quantiles(self, X):
+    def predict_quantiles(self, X: Floats) -> Floats:
         """Predict the quantiles `quantiles_`.
 
         Parameters
@@ -72,7 +83,7 @@ class _Quantiles(RegressorMixin, BaseEstimator):
             found = np.column_stack([model.predict(X) for model in self.models_])
         return np.sort(found, axis=1)
 
-    def predict(self, X):
+    def predict(self, X: Floats):
         """Predict the median; shapes as in `predict_quantiles`."""
         return self.predict_quantiles(X)[:, np.searchsorted(self.quantiles_, 0.5)]
 
@@ -103,15 +114,15 @@ class BoostedQuantiles(_Quantiles):
 
     def __init__(
         self,
-        quantiles=QUANTILES,
-        max_iter=120,
-        learning_rate=0.06,
-        max_leaf_nodes=8,
-        min_samples_leaf=40,
-        l2_regularization=1.0,
-        max_features=0.5,
-        random_state=0,
-    ):
+        quantiles: Sequence[float] = QUANTILES,
+        max_iter: int = 120,
+        learning_rate: float = 0.06,
+        max_leaf_nodes: int = 8,
+        min_samples_leaf: int = 40,
+        l2_regularization: float = 1.0,
+        max_features: float = 0.5,
+        random_state: int = 0,
+    ) -> None:
         self.quantiles = quantiles
         self.max_iter = max_iter
         self.learning_rate = learning_rate
@@ -121,7 +132,7 @@ class BoostedQuantiles(_Quantiles):
         self.max_features = max_features
         self.random_state = random_state
 
-    def _model(self, quantile, X):
+    def _model(self, quantile, X: Floats):
         return HistGradientBoostingRegressor(
             loss="quantile",
             quantile=quantile,
@@ -153,7 +164,13 @@ class LinearQuantiles(_Quantiles):
         Of more, evenly spaced ones are fitted, for the same reason.
     """
 
-    def __init__(self, quantiles=QUANTILES, features=24, alpha=1e-3, max_samples=2500):
+    def __init__(
+        self,
+        quantiles: Sequence[float] = QUANTILES,
+        features: int = 24,
+        alpha: float = 1e-3,
+        max_samples: int = 2500,
+    ) -> None:
         self.quantiles = quantiles
         self.features = features
         self.alpha = alpha
@@ -164,7 +181,7 @@ class LinearQuantiles(_Quantiles):
             return slice(None)
         return np.linspace(0, n - 1, self.max_samples).astype(int)
 
-    def _model(self, quantile, X):
+    def _model(self, quantile, X: Floats):
         return make_pipeline(
             SimpleImputer(strategy="median", keep_empty_features=True),
             RobustScaler(quantile_range=(5, 95)),

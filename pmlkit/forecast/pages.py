@@ -7,7 +7,10 @@ it was logged at least m times within the last T. A classifier is shown how ofte
 was logged, and what its neighbours did, and is trained on other programs.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,15 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from pmlkit.forecast.features import coarse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from pmlkit.forecast.log import Log
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.types import Json
+
 
 __all__ = ["LOOK_BACK", "PageClassifier", "backtest", "candidates", "fixed"]
 
@@ -24,7 +36,13 @@ COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # m
 ROWS = 20_000  # of one log that a classifier is shown
 
 
-def candidates(log, window="500ms", horizon=4, every=8, truth=None):
+def candidates(
+    log: Log,
+    window: str = "500ms",
+    horizon: int = 4,
+    every: int = 8,
+    truth: Occurrences | None = None,
+) -> pd.DataFrame:
     """Return the candidates at every `every`-th window, with their history, and what came.
 
     Parameters
@@ -73,7 +91,7 @@ def candidates(log, window="500ms", horizon=4, every=8, truth=None):
     return found
 
 
-def _history(gfn, part, origin, parts, memory_pages):
+def _history(gfn: int, part, origin, parts, memory_pages):
     """Describe the pages logged in the last `LOOK_BACK` windows; `part` is in order of time."""
     pages, index = np.unique(gfn, return_inverse=True)
     window = part // parts
@@ -122,7 +140,7 @@ class PageClassifier:
     model_: object = field(default=None, repr=False)
     threshold_: float = 0.5
 
-    def fit(self, tables, programs, folds=3):
+    def fit(self, tables, programs, folds: int = 3) -> Self:
         """Fit on tables of `candidates` (list of DataFrame) of these programs (list of str)."""
         tables = [_thin(table) for table in tables]
         programs = np.asarray(programs)
@@ -148,13 +166,13 @@ class PageClassifier:
         )  # fmt: skip
         return model.fit(data[FEATURES], data["used"])
 
-    def predict(self, table):
+    def predict(self, table: pd.DataFrame):
         """Return the probability that each candidate is used, shape (rows,)."""
         with threadpool_limits(1):
             return self.model_.predict_proba(table[FEATURES])[:, 1]
 
 
-def _thin(table):
+def _thin(table: pd.DataFrame):
     return table.sample(ROWS, random_state=0) if len(table) > ROWS else table
 
 
@@ -167,7 +185,7 @@ def _best(scores, labels):
     return float(scores[order][np.argmax(np.where(last, f1, -1))])
 
 
-def judge(table, chosen):
+def judge(table: pd.DataFrame, chosen) -> Json:
     """Judge a choice of pages.
 
     Parameters
@@ -203,7 +221,13 @@ def fixed(tables):
     return max(f1, key=f1.get)
 
 
-def backtest(tables, programs, names, held_out=None, progress=None):
+def backtest(
+    tables,
+    programs: list[str],
+    names: list[str],
+    held_out=None,
+    progress: Callable[..., Any] | None = None,
+) -> pd.DataFrame:
     """Leave one program out: the classifier, the best fixed (T, m) of the others, and m = 1.
 
     Parameters

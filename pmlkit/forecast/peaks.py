@@ -7,7 +7,10 @@ than what was allocated at the end of the one before, and in a window before whi
 *alarm* is a probability above a threshold while the allocation still holds.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,10 +24,18 @@ from pmlkit.errors import UsageError
 from pmlkit.forecast import design
 from pmlkit.forecast.forecaster import WARM_UP
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from pmlkit.forecast.forecaster import Sample
+    from pmlkit.types import Floats, Json
+
+
 __all__ = ["PeakForecaster", "alarms", "backtest", "exceeds", "held", "nearness"]
 
 
-def held(table):
+def held(table: pd.DataFrame):
     """Return the allocation that is watched by default: p90 of the log's own past, pages.
 
     It is exceeded in a tenth of the windows of a steady load, so there are peaks to forecast.
@@ -32,7 +43,7 @@ def held(table):
     return np.expm1(design.level(table).to_numpy())
 
 
-def exceeds(table, allocation, horizon):
+def exceeds(table: pd.DataFrame, allocation: Floats, horizon: int) -> Floats:
     """Say of each window whether any of the next h uses more than the allocation at its end.
 
     Parameters
@@ -52,7 +63,7 @@ def exceeds(table, allocation, horizon):
     return np.where(np.isfinite(peak), peak > allocation, np.nan)
 
 
-def nearness(table, allocation):
+def nearness(table: pd.DataFrame, allocation):
     """Return a rule's score to compare with: what is used now, over the allocation."""
     return table["pages"].to_numpy() / np.maximum(allocation, 1)
 
@@ -82,7 +93,7 @@ class PeakForecaster:
     scale_: object = field(default=None, repr=False)
     threshold_: float = 0.5
 
-    def fit(self, samples, folds=3):
+    def fit(self, samples, folds: int = 3) -> Self:
         """Fit on samples (list of `Sample`); the calibration holds out some programs at a time."""
         rows = [self._rows(sample) for sample in samples]
         programs = np.array([sample.program for sample in samples])
@@ -126,7 +137,7 @@ class PeakForecaster:
         keep = np.isfinite(y) & _waiting(sample.table, allocation)
         return X[keep], y[keep].astype(int)
 
-    def predict(self, sample, allocation=None):
+    def predict(self, sample: Sample, allocation: Floats | None = None) -> Floats:
         """Return the probability at the end of each window.
 
         Parameters
@@ -146,12 +157,12 @@ class PeakForecaster:
         return self.scale_.predict_proba(score[:, None])[:, 1]
 
 
-def _matrix(table, allocation):
+def _matrix(table: pd.DataFrame, allocation):
     X = design.matrix(table).drop(columns=["hour_sin", "hour_cos"])
     return X.assign(room=np.log1p(allocation) - np.log1p(table["pages"])).fillna(0.0)
 
 
-def _score(model, X):
+def _score(model, X: Floats):
     return logit(np.clip(model.predict_proba(X)[:, 1], 1e-6, 1 - 1e-6))
 
 
@@ -161,20 +172,27 @@ def _best_threshold(scores, labels):
     return float(max(candidates, key=lambda c: f1_score(labels, scores >= c, zero_division=0)))
 
 
-def _over(table, allocation):
+def _over(table: pd.DataFrame, allocation):
     """Say of each window whether it used more than was allocated at the end of the one before."""
     before = np.concatenate(([np.inf], allocation[:-1]))
     return table["pages"].to_numpy() > before
 
 
-def _waiting(table, allocation):
+def _waiting(table: pd.DataFrame, allocation):
     """Choose the windows in which a forecast of a peak makes sense: none is there already."""
     keep = ~_over(table, allocation)
     keep[: min(WARM_UP, len(keep) // 2)] = False
     return keep
 
 
-def alarms(table, allocation, score, threshold, horizon, window_s):
+def alarms(
+    table: pd.DataFrame,
+    allocation: Floats,
+    score: Floats,
+    threshold: float,
+    horizon: int,
+    window_s: float,
+) -> Json:
     """Judge alarms by the peaks that came.
 
     Parameters
@@ -214,7 +232,12 @@ def alarms(table, allocation, score, threshold, horizon, window_s):
     }
 
 
-def backtest(samples, horizon=4, held_out=None, progress=None):
+def backtest(
+    samples: list[Sample],
+    horizon: int = 4,
+    held_out=None,
+    progress: Callable[..., Any] | None = None,
+) -> pd.DataFrame:
     """Leave one program out, and judge the alarms of the classifier and of the rule `nearness`.
 
     Parameters
@@ -250,7 +273,7 @@ def backtest(samples, horizon=4, held_out=None, progress=None):
     return pd.DataFrame(rows)
 
 
-def _judge(name, sample, allocation, score, threshold, horizon):
+def _judge(name: str, sample, allocation, score, threshold, horizon: int):
     head = {"model": name, "sample": sample.name, "program": sample.program}
     found = alarms(sample.table, allocation, score, threshold, horizon, sample.window_s)
     label = exceeds(sample.table, allocation, horizon)
@@ -260,7 +283,7 @@ def _judge(name, sample, allocation, score, threshold, horizon):
     return head | {"composed": sample.composed} | found | {"average_precision": area}
 
 
-def _rule_threshold(samples, horizon):
+def _rule_threshold(samples, horizon: int):
     scores, labels = [], []
     for sample in samples:
         allocation = held(sample.table)

@@ -5,16 +5,25 @@ A pickle runs whatever code its writer put in. skops says which types a file hol
 those that it is told to trust: here, the parts of our own models and nothing else.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputExists, PmlkitError, output_error
 from pmlkit.forecast.forecaster import Forecaster
+from pmlkit.forecast.pooled import Pooled
+
+if TYPE_CHECKING:
+    from pmlkit.forecast.forecaster import Calibrated
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["ModelRefused", "Saved", "load", "save"]
 
 FORMAT = "pmlkit-forecaster"
-VERSION = 1
+VERSION = 2
 # What skops does not trust by itself, and our models consist of.
 TRUSTED = (
     "pmlkit.forecast.models.BoostedQuantiles",
@@ -28,7 +37,7 @@ TRUSTED = (
 class ModelRefused(PmlkitError):
     """The file is no forecaster that may be loaded. Attributes: `path`, `why`."""
 
-    def __init__(self, path, why):
+    def __init__(self, path: PathLike, why: str) -> None:
         self.path, self.why = str(path), why
         super().__init__(
             f"the model {path} is refused ({why})", "make one with `pmlkit forecast TRACE --save`"
@@ -41,7 +50,7 @@ class Saved:
 
     Attributes
     ----------
-    forecaster : Forecaster
+    forecaster : Forecaster or Pooled
     window : str
         The window T that it forecasts.
     data : dict of str to str
@@ -50,18 +59,20 @@ class Saved:
         Of pmlkit and scikit-learn that wrote it.
     """
 
-    forecaster: Forecaster
+    forecaster: Forecaster | Pooled
     window: str
     data: dict
     versions: dict
 
 
-def save(forecaster, path, window, data, overwrite=False):
+def save(
+    forecaster: Forecaster | Pooled, path: PathLike, window: str, data, overwrite: bool = False
+) -> None:
     """Write a fitted forecaster.
 
     Parameters
     ----------
-    forecaster : Forecaster
+    forecaster : Forecaster or Pooled
     path : path-like
     window : str
     data : dict of str to str
@@ -80,6 +91,8 @@ def save(forecaster, path, window, data, overwrite=False):
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputExists(path)
+    own = forecaster if isinstance(forecaster, Pooled) else None
+    base = own.base if own else forecaster
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -87,15 +100,12 @@ def save(forecaster, path, window, data, overwrite=False):
         "data": dict(data),
         "versions": {"pmlkit": pmlkit.__version__, "scikit-learn": sklearn.__version__},
         "forecaster": {
-            "horizon": forecaster.horizon,
-            "target": forecaster.target,
-            "online": forecaster.online,
-            "eta": forecaster.eta,
-            "taus": forecaster.taus_,
-            "shift": forecaster.shift_,
-            "spread": forecaster.spread_,
-            "model": forecaster.model_,
+            **_facts(base),
+            "horizon": base.horizon,
+            "target": base.target,
+            "model": base.model_,
         },
+        "pooled": own and {**_facts(own), "bandwidth": own.bandwidth_, "share": own.share_},
     }
     content = skops.io.dumps(document)
     try:
@@ -104,7 +114,19 @@ def save(forecaster, path, window, data, overwrite=False):
         raise output_error(path, error) from error
 
 
-def load(path):
+FACTS = {"online": "online", "eta": "eta", "taus": "taus_", "shift": "shift_", "spread": "spread_"}
+
+
+def _facts(forecaster: Calibrated) -> Json:
+    return {name: getattr(forecaster, attribute) for name, attribute in FACTS.items()}
+
+
+def _restore(forecaster: Calibrated, facts: Json) -> None:
+    for name, attribute in FACTS.items():
+        setattr(forecaster, attribute, facts[name])
+
+
+def load(path: PathLike) -> Saved:
     """Read a forecaster that `save` wrote.
 
     Parameters
@@ -137,14 +159,17 @@ def load(path):
     return _checked(path, document)
 
 
-def _checked(path, document):
+def _checked(path: PathLike, document):
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelRefused(path, "it is no forecaster of pmlkit")
     if document["version"] != VERSION:
         raise ModelRefused(path, f"its version is {document['version']}, not {VERSION}")
-    facts = document["forecaster"]
-    forecaster = Forecaster(facts["model"], facts["horizon"], facts["target"], facts["online"],
-                            facts["eta"])  # fmt: skip
-    forecaster.model_, forecaster.taus_ = facts["model"], facts["taus"]
-    forecaster.shift_, forecaster.spread_ = facts["shift"], facts["spread"]
+    facts, own = document["forecaster"], document["pooled"]
+    base = Forecaster(facts["model"], facts["horizon"], facts["target"])
+    base.model_ = facts["model"]
+    _restore(base, facts)
+    forecaster: Forecaster | Pooled = base
+    if own:
+        forecaster = Pooled(base, bandwidth_=own["bandwidth"], share_=own["share"])
+        _restore(forecaster, own)
     return Saved(forecaster, document["window"], document["data"], document["versions"])

@@ -4,8 +4,11 @@
 What the command, the notebook and the experiment share.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,50 +16,20 @@ import pandas as pd
 import pmlkit
 from pmlkit import views
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.forecast import backtest, changes, features, pages, peaks
-from pmlkit.forecast.compose import PATTERNS, compose
-from pmlkit.forecast.forecaster import WARM_UP, Sample
+from pmlkit.forecast import backtest, changes, judge, limits, pages, peaks
+from pmlkit.forecast.compose import PATTERNS
 from pmlkit.forecast.log import Log, read
-from pmlkit.forecast.log import window_ns as length_ns
+from pmlkit.forecast.pooled import LEARNERS, make
+from pmlkit.forecast.recordings import LOAD_TRACES, composed_of, load_traces, long_enough, sample
 
-__all__ = [
-    "LOAD_TRACES",
-    "Study",
-    "about",
-    "collect",
-    "hold_out",
-    "load_traces",
-    "long_enough",
-    "sample",
-    "study_of",
-    "summary",
-]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-# The bundled recordings of programs under a changing load: long enough to be forecast.
-LOAD_TRACES = ("gcc-jobs", "log-archive", "numpy-jobs", "redis-tides", "sqlite-batches")
-COMPOSED_HOURS = 72
-COMPOSED_HOUR_NS = 4_000_000_000
+    from pmlkit.trace import Trace
 
 
-def load_traces():
-    """Return the paths of the bundled recordings under a changing load."""
-    return [pmlkit.bundled(name) for name in LOAD_TRACES if name in pmlkit.bundled()]
-
-
-def sample(log, window="500ms"):
-    """Make a log's table of features.
-
-    Parameters
-    ----------
-    log : Log
-    window : str, int or Window
-
-    Returns
-    -------
-    Sample
-    """
-    table = features.table(log, window)
-    return Sample(log.name, log.program, table, length_ns(log, window) / 1e9, log.composed)
+__all__ = ["Study", "about", "collect", "hold_out", "steps", "study_of", "summary"]
 
 
 @dataclass(frozen=True)
@@ -103,21 +76,21 @@ class Study:
 
     @cached_property
     def forecaster(self):
-        """The boosted model, fitted on all programs but the one held out first, and its log."""
+        """The pooled model, fitted on all programs but the one held out first, and its log."""
         program = self.held_out[0] if self.held_out else self.samples[0].program
         others = [one for one in self.samples if one.program != program]
-        model = backtest.default_forecasters(self.horizon, self.target)["boosted"].fit(others)
+        model = make("pooled", self.horizon, self.target).fit(others)
         return model, next(one for one in self.samples if one.program == program)
 
     @cached_property
     def curves(self):
-        """The trade-off of violations against slack (`backtest.curves`)."""
-        return backtest.curves(self.outcomes)
+        """The trade-off of violations against slack (`judge.curves`)."""
+        return judge.curves(self.outcomes)
 
     @cached_property
     def scores(self):
-        """Losses and coverage of the quantiles (`backtest.scores`)."""
-        return backtest.scores(self.outcomes)
+        """Losses and coverage of the quantiles (`judge.scores`)."""
+        return judge.scores(self.outcomes)
 
     @property
     def changes(self):
@@ -132,10 +105,21 @@ class Study:
         found = grouped.agg(coverage="mean", worst="min", logs="size").reset_index()
         return found.assign(points=100 * (found["coverage"] - found["tau"]))
 
+    def coverage_by_log(self) -> pd.DataFrame:
+        """Return each log's coverage less the quantile, in points: a column per quantile."""
+        table = self.scores.dropna(subset="tau")
+        table = table.assign(points=100 * (table["coverage"] - table["tau"]))
+        table["tau"] = [f"q{tau:g}" for tau in table["tau"]]
+        rows = ["model", "sample", "composed"]
+        wide = table.pivot_table(index=rows, columns="tau", values="points", sort=False)
+        return wide.reset_index().rename_axis(columns=None)
+
     def compare(self):
-        """Compare with the best rule at equal violations (`backtest.compare`), by kind of log."""
-        parts = self.curves.groupby("composed")
-        tables = [backtest.compare(part).assign(composed=kind) for kind, part in parts]
+        """Compare with the best rule at equal violations (`judge.compare`), by kind of log."""
+        tables = []
+        for kind, curve in self.curves.groupby("composed"):
+            of = [o for o in self.outcomes if o.composed == kind]
+            tables.append(judge.compare(of, curve=curve).assign(composed=kind))
         return pd.concat(tables, ignore_index=True)
 
     def losses(self):
@@ -144,8 +128,8 @@ class Study:
         columns = ["pinball", "mape", "coverage"]
         return table.groupby(["composed", "tau", "model"])[columns].mean().reset_index()
 
-    def deployed(self, rate=0.05):
-        """Return the cost of each with its knob set on other programs (`backtest.deployed`).
+    def deployed(self, rate: float = 0.05) -> pd.DataFrame:
+        """Return the cost of each with its knob set on other programs (`judge.deployed`).
 
         Returns
         -------
@@ -153,13 +137,18 @@ class Study:
             ``composed``, ``model``; means over the logs of ``violations``, ``slack`` and
             ``shortfall`` as shares of what was used; sums of both in MiB*s.
         """
-        table = backtest.deployed(self.outcomes, rate)
+        table = judge.deployed(self.outcomes, rate)
         table["slack_share"] = table["slack"] / table["used"]
         table["shortfall_share"] = table["shortfall"] / table["used"]
         grouped = table.groupby(["composed", "model"])
         means = grouped[["violations", "slack_share", "shortfall_share"]].mean()
         sums = grouped[["slack", "shortfall"]].sum()
         return means.join(sums).reset_index()
+
+    @cached_property
+    def limits(self) -> pd.DataFrame:
+        """What could be forecast at all, by how far ahead (`limits.limits`); of the recordings."""
+        return limits.limits(self.recorded or self.samples)
 
     @cached_property
     def peaks(self):
@@ -175,7 +164,14 @@ class Study:
         return pages.backtest(tables, programs, names, self.held_out, self.progress)
 
 
-def collect(traces=None, window="500ms", horizon=4, target="at", composed=True, progress=None):
+def collect(
+    traces=None,
+    window: str = "500ms",
+    horizon: int = 4,
+    target: str = "at",
+    composed: bool = True,
+    progress: Callable[..., Any] | None = None,
+) -> Study:
     """Make a study of traces.
 
     Parameters
@@ -204,13 +200,13 @@ def collect(traces=None, window="500ms", horizon=4, target="at", composed=True, 
         log = read(trace if hasattr(trace, "pml") else pmlkit.open(trace))
         logs.append(long_enough(log, window, horizon))
         if composed and not log.composed:
-            logs += [_composed(log, pattern) for pattern in PATTERNS]
+            logs += [composed_of(log, pattern) for pattern in PATTERNS]
     if not logs:
         raise PmlkitError("there is no recording to forecast", "give traces, or restore data/")
     return Study(tuple(logs), window, horizon, target, None, progress)
 
 
-def hold_out(trace, traces=None, **how):
+def hold_out(trace: Trace, traces=None, **how: Any) -> Study:
     """Make a study in which the models forecast one trace's program, and learn from the others.
 
     Parameters
@@ -233,7 +229,7 @@ def hold_out(trace, traces=None, **how):
     return replace(collect([held, *others], **how), held_out=(program,))
 
 
-def study_of(trace, traces=None, who="trace", **how):
+def study_of(trace: Trace, traces=None, who: str = "trace", **how: Any):
     """Make the study of a notebook: hold out the program of `trace`, or ``"each"`` of `traces`."""
     if who not in ("trace", "each"):
         raise UsageError(f"what is held out is {who!r}: say trace or each")
@@ -242,23 +238,16 @@ def study_of(trace, traces=None, who="trace", **how):
     return hold_out(trace, traces, **how)
 
 
-def _composed(log, pattern):
-    hour_ns = COMPOSED_HOUR_NS // log.round_ns * log.round_ns
-    return compose(log, pattern, COMPOSED_HOURS, hour_ns)
+def steps(traces: int = 0) -> int:
+    """Return how often `progress` is told something in a back-test of so many traces (0: ours).
+
+    Each trace is read; without each one's program every learner, the peaks and the pages are fitted
+    (fewer, where traces are of one program).
+    """
+    return (traces or len(LOAD_TRACES)) * (1 + len(LEARNERS) + 2)
 
 
-def long_enough(log, window, horizon):
-    """Return the log, or raise `PmlkitError` if it has too few windows for a forecast."""
-    there, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
-    if there < needed:
-        raise PmlkitError(
-            f"{log.name} has {there} windows of {window}, a forecast takes {needed} or more",
-            "give a shorter --window or a longer recording",
-        )
-    return log
-
-
-def summary(study, rate=0.05):
+def summary(study: Study, rate: float = 0.05):
     """Return the study's tables by name: what a report shows.
 
     Parameters
@@ -274,10 +263,12 @@ def summary(study, rate=0.05):
     return {
         "compare": study.compare(),
         "coverage": study.coverage(),
+        "coverage-by-log": study.coverage_by_log(),
         "deployed": study.deployed(rate),
         "losses": study.losses(),
         "peaks": study.peaks,
         "pages": study.pages,
+        "limits": study.limits,
         "data": about(study),
     }
 

@@ -8,7 +8,7 @@ from forecast_logs import make_sample
 from sklearn.base import BaseEstimator
 
 from pmlkit.errors import UsageError
-from pmlkit.forecast import backtest, baselines, decide, design, metrics, peaks
+from pmlkit.forecast import backtest, baselines, decide, design, judge, metrics, peaks
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster
 from pmlkit.forecast.models import LinearQuantiles
 
@@ -53,12 +53,6 @@ def test_the_paired_test_knows_a_difference_from_none():
     assert better["ratio"] == pytest.approx(0.7) and better["p"] < 0.001 and better["lower"] == 12
     assert metrics.paired(theirs, theirs)["p"] == 1
     assert metrics.paired([1.0, np.nan], [2.0, 1.0])["pairs"] == 1
-
-
-def test_the_block_bootstrap_holds_the_mean():
-    series = np.random.default_rng(0).normal(1, 1, 500)
-    low, high = metrics.block_bootstrap(series)
-    assert low < series.mean() < high and high - low < 0.5
 
 
 # The rules
@@ -114,7 +108,7 @@ def test_the_cheapest_allocation_is_the_one_of_brute_force():
     quantiles = np.array([[10.0, 20.0, 200.0], [5.0, 50.0, 60.0]])
     values = decide.scenarios(taus, quantiles)
     size, prices = np.array([10.0, 30.0]), np.array([0.5, 5.0, 50.0])
-    given = decide.by_price(taus, quantiles, size, prices)
+    given = decide.by_price(values, size, prices)
     for row in range(2):
         for knob, price in enumerate(prices):
             cost = [
@@ -167,32 +161,58 @@ def test_all_are_judged_on_the_same_windows_with_what_came():
         np.testing.assert_array_equal(o.y, pages[WARM_UP + 4 :])
         np.testing.assert_array_equal(o.t_ns, samples[0].table["t_ns"][WARM_UP:-4])
         assert (np.diff(o.given, axis=1) >= 0).all()
-    curves = backtest.curves(found)
-    assert set(backtest.at_rate(curves, 0.1).columns) >= {"last value", "oracle"}
-    assert list(backtest.compare(curves, [0.1], ["oracle"])["programs"]) == [2]
-    deployed = backtest.deployed(found, 0.1)
+    curves = judge.curves(found)
+    assert set(judge.at_rate(curves, 0.1).columns) >= {"last value", "oracle"}
+    assert list(judge.compare(found, [0.1], ["oracle"])["programs"]) == [2]
+    deployed = judge.deployed(found, 0.1)
     assert len(deployed) == 2 * len({o.model for o in found})
+
+
+def outcome(model, y, given, sample="a-1"):
+    """Make what a model of one knob or more gave."""
+    y = np.asarray(y, float)
+    given = np.asarray(given, float).reshape(len(y), -1)
+    program = sample.split("-")[0]
+    return backtest.Outcome(model, sample, program, False, 0.5, np.arange(len(y)), y, given)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.03, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("seed", range(5))
+def test_slack_at_a_rate_is_that_of_the_curve(rate, seed):
+    random = np.random.default_rng(seed)
+    y = random.integers(1, 50, 200).astype(float)
+    given = random.integers(1, 20, (200, 1)) * np.array([0.1, 0.5, 1, 1, 2, 3])
+    o = outcome("m", y, given)
+    curve = metrics.decision(o.y, o.given, o.window_s)
+    wanted = metrics.matched(curve, rate) / curve["used"].iloc[0]
+    np.testing.assert_allclose(judge.relative(o, rate), [wanted])
+
+
+def test_a_block_that_is_drawn_twice_counts_twice():
+    random = np.random.default_rng(0)
+    y, given = random.uniform(1, 9, 96), random.uniform(1, 3, (96, 1)) * np.array([1, 2, 4])
+    drawn = np.array([[2, 0, 1]])
+    again = np.concatenate([np.arange(32), np.arange(32), np.arange(64, 96)])
+    found = judge.relative(outcome("m", y, given), 0.2, drawn)
+    np.testing.assert_allclose(found, judge.relative(outcome("m", y[again], given[again]), 0.2))
+
+
+def test_the_interval_holds_what_is_so_and_excludes_what_is_not():
+    random, found = np.random.default_rng(0), []
+    for sample in "abcd":
+        y = random.uniform(10, 20, 640)
+        steps = np.array([1.0, 1.5, 2.0, 3.0])
+        near, far = y + random.uniform(0, 2, 640), y + random.uniform(0, 4, 640)
+        found.append(outcome("near", y, near[:, None] * steps, sample))
+        found.append(outcome("far", y, far[:, None] * steps, sample))
+    low, high = judge.interval(found, "near", "far", 0.05)
+    assert low < 0.5 < high < 0.7
+    assert judge.interval(found, "far", "far", 0.05) == (1.0, 1.0)
 
 
 def test_one_program_cannot_be_held_out_of_one():
     with pytest.raises(UsageError, match="two or more"):
         backtest.leave_one_out([make_sample("a-1"), make_sample("a-2", seed=1)])
-
-
-def test_rolling_origin_learns_from_the_past_alone():
-    sample = make_sample("a", rounds=1200)
-    rows = []
-
-    class Spy(Forecaster):
-        def fit(self, given, folds=3):
-            rows.append(len(given[0].table))
-            return super().fit(given, folds)
-
-    found = backtest.by_time(sample, {"spy": Spy(Oracle())}, ["last value"], refits=4)
-    assert rows == [80, 120, 160, 200]
-    assert all(len(o.y) == 240 - 80 - 4 for o in found)
-    with pytest.raises(UsageError, match="windows"):
-        backtest.by_time(make_sample("a"), {"spy": Spy(Oracle())})
 
 
 def test_a_linear_forecaster_covers_what_it_says_on_a_program_that_it_has_not_seen():

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pmlkit.forecast import conformal
+from pmlkit.forecast.analogs import Analogs
 from pmlkit.forecast.models import QUANTILES, BoostedQuantiles, LinearQuantiles
 
 
@@ -14,6 +15,7 @@ from pmlkit.forecast.models import QUANTILES, BoostedQuantiles, LinearQuantiles
     [
         BoostedQuantiles((0.5, 0.9), max_iter=60, learning_rate=0.2, min_samples_leaf=5),
         LinearQuantiles(quantiles=(0.5, 0.9), alpha=0.0),
+        Analogs(),
     ]
 )
 def test_scikit_learn_accepts_it(estimator, check):

@@ -20,9 +20,11 @@ def test_it_runs(tmp_path, monkeypatch):
     run_notebook(notebooks_folder() / "03_forecast.ipynb", executed,
                  {"trace": "redis-tides", "out": str(out)})  # fmt: skip
     written = {png.stem for png in out.glob("*.png")}
-    assert written == {"forecast", "trade-off", "calibration"}
+    assert written == {"forecast", "trade-off", "calibration", "limits"}
     tables = {tex.stem for tex in out.glob("*.tex")}
-    assert tables == {"data", "compare", "deployed", "losses", "peaks", "pages"}
+    assert tables == {
+        "data", "compare", "limits", "deployed", "coverage-by-log", "losses", "peaks", "pages",
+    }  # fmt: skip
     cells = [c for c in nbformat.read(executed, 4).cells if c.cell_type == "code"]
     said = {o.get("name") for cell in cells for o in cell.outputs}
     assert "stderr" not in said

@@ -17,6 +17,7 @@ from pmlkit.forecast import compose, log, pages, store
 from pmlkit.forecast.extract import extract
 from pmlkit.forecast.forecaster import Forecaster
 from pmlkit.forecast.models import BoostedQuantiles, LinearQuantiles
+from pmlkit.forecast.pooled import Pooled
 from pmlkit.trace import Trace
 
 # Pages
@@ -151,18 +152,23 @@ def samples():
 
 
 @pytest.mark.parametrize(
-    "model",
-    [BoostedQuantiles((0.5, 0.9), max_iter=5), LinearQuantiles((0.5, 0.9), features=4)],
-    ids=["boosted", "linear"],
+    "forecaster",
+    [
+        Forecaster(BoostedQuantiles((0.5, 0.9), max_iter=5)),
+        Forecaster(LinearQuantiles((0.5, 0.9), features=4), eta=0.2, online=False),
+        Pooled(Forecaster(BoostedQuantiles((0.5, 0.9), max_iter=5), 2), eta=0.2),
+    ],
+    ids=["boosted", "linear", "pooled"],
 )
-def test_a_saved_model_forecasts_the_same(model, samples, tmp_path):
-    fitted = Forecaster(model).fit(samples)
+def test_a_saved_model_forecasts_the_same(forecaster, samples, tmp_path):
+    fitted = forecaster.fit(samples)
     store.save(fitted, tmp_path / "m.skops", "500ms", {"a": "12", "b": "34"})
     saved = store.load(tmp_path / "m.skops")
     assert (saved.window, saved.data) == ("500ms", {"a": "12", "b": "34"})
     assert set(saved.versions) == {"pmlkit", "scikit-learn"}
     one = make_sample("c", seed=3)
     np.testing.assert_array_equal(saved.forecaster.predict(one), fitted.predict(one))
+    np.testing.assert_array_equal(saved.forecaster.scenarios(one), fitted.scenarios(one))
     with pytest.raises(OutputExists):
         store.save(fitted, tmp_path / "m.skops", "500ms", {})
 

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a log did after moments like this one: quantiles out of its own past.
+
+A rule that gives a percentile of the past treats all of it alike. Here each past window weighs by
+how alike its state was to the present one, and by how recent it is; what came h windows after it is
+drawn with that weight (Nadaraya-Watson: Nadaraya 1964, Watson 1964; of a distribution: Hall, Wolff,
+Yao 1999, "Methods for estimating a conditional distribution function", JASA 94). A state unlike all
+of the past gets the past as a whole: the percentile rule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from pmlkit.types import Array, Floats
+
+__all__ = ["LEVELS", "Analogs", "state"]
+
+LEVELS = (np.arange(100) + 0.5) / 100
+FLOOR = 1e-6  # weight of a past window that was not alike at all
+LEAST = 8  # outcomes that have to be known before the past says anything
+
+
+class Analogs(RegressorMixin, BaseEstimator):
+    """Quantiles of the outcomes that are known, weighted by likeness and by age.
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+    bandwidth : float
+        Distance of two states at which likeness has fallen to exp(-1/2).
+    half_life : float
+        Rows until an outcome weighs half.
+    """
+
+    def __init__(
+        self,
+        quantiles: Sequence[float] = tuple(LEVELS),
+        bandwidth: float = 0.6,
+        half_life: float = 192.0,
+    ) -> None:
+        self.quantiles = quantiles
+        self.bandwidth = bandwidth
+        self.half_life = half_life
+
+    def fit(self, X: Array, y: Array) -> Self:
+        """Keep what happened, in order of time.
+
+        Parameters
+        ----------
+        X : array of float, shape (samples, features)
+            States.
+        y : array of float, shape (samples,)
+            What came after them.
+
+        Returns
+        -------
+        self
+        """
+        self.X_, self.y_ = validate_data(self, X, y, y_numeric=True)
+        self.quantiles_ = np.unique(self.quantiles)
+        return self
+
+    def predict_quantiles(self, X: Array) -> Floats:
+        """Say what comes after states that follow the last of `fit`'s.
+
+        Parameters
+        ----------
+        X : array of float, shape (samples, features)
+
+        Returns
+        -------
+        ndarray of float, shape (samples, quantiles)
+            Rising from left to right.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)
+        age = np.arange(len(self.y_))[::-1]
+        return self._drawn(X, np.broadcast_to(age, (len(X), len(age))))
+
+    def predict(self, X: Array) -> Floats:
+        """Predict the mean of the quantiles, shape (samples,)."""
+        return self.predict_quantiles(X).mean(axis=1)
+
+    def follow(self, X: Array, y: Array, horizon: int) -> Floats:
+        """Say at each row what comes, by the outcomes known there: fitted anew at every row.
+
+        Parameters
+        ----------
+        X : array of float, shape (n, features)
+        y : array of float, shape (n,)
+            Row t's is known `horizon` rows later; NaN: never.
+        horizon : int
+
+        Returns
+        -------
+        ndarray of float, shape (n, quantiles)
+            NaN where fewer than 8 outcomes are known.
+        """
+        there = np.isfinite(y)
+        rows, known = np.arange(len(y)), np.flatnonzero(there)
+        self.fit(np.asarray(X)[there], np.asarray(y)[there])
+        age = rows[:, None] - horizon - known
+        found = np.full((len(y), len(self.quantiles_)), np.nan)
+        enough = (age >= 0).sum(axis=1) >= LEAST
+        found[enough] = self._drawn(np.asarray(X, float)[enough], age[enough])
+        return found
+
+    def hindsight(self, X: Array, y: Array, near: int) -> Floats:
+        """Say at each row what comes, by all others but those within `near` rows of it.
+
+        This looks into the future: it says what could be known, not what is.
+
+        Parameters
+        ----------
+        X, y : array
+            As in `follow`.
+        near : int
+
+        Returns
+        -------
+        ndarray of float, shape (n, quantiles)
+        """
+        there = np.isfinite(y)
+        rows, known = np.arange(len(y)), np.flatnonzero(there)
+        self.fit(np.asarray(X)[there], np.asarray(y)[there])
+        age = np.abs(rows[:, None] - known)
+        return self._drawn(np.asarray(X, float), np.where(age <= near, -1, age))
+
+    def _drawn(self, X: Floats, age: Array) -> Floats:
+        """Return quantiles of `y_`, weighted; what has a negative age is not known yet."""
+        far = ((X[:, None, :] - self.X_) ** 2).sum(axis=2) / self.bandwidth**2
+        alike = np.exp(-far / 2) + FLOOR
+        weights = np.where(age < 0, 0.0, alike * 0.5 ** (np.maximum(age, 0) / self.half_life))
+        return weighted(self.y_, weights, self.quantiles_)
+
+
+def weighted(values: Floats, weights: Floats, levels: Array) -> Floats:
+    """Return weighted quantiles: of each row of weights the least value that reaches the level.
+
+    Parameters
+    ----------
+    values : array of float, shape (n,)
+    weights : array of float, shape (rows, n)
+    levels : array of float, shape (levels,)
+
+    Returns
+    -------
+    ndarray of float, shape (rows, levels)
+    """
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[:, order], axis=1)
+    total /= total[:, -1:]
+    at = np.array([np.searchsorted(row, levels) for row in total], int).reshape(len(total), -1)
+    return values[order][np.minimum(at, len(values) - 1)]
+
+
+def state(table: pd.DataFrame) -> Floats:
+    """Return by what moments are alike: the logarithm of W, now and smoothed over 2 and 8 windows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `features.table`.
+
+    Returns
+    -------
+    ndarray of float, shape (windows, 3)
+    """
+    now = np.log1p(table["pages"].astype(float))
+    slow = now.ewm(halflife=8).mean()  # says less: half the weight
+    return np.column_stack([now, now.ewm(halflife=2).mean(), 0.5 * slow])
