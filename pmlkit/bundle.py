@@ -8,6 +8,8 @@ of them: ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}`
 ``python -m pmlkit.bundle data``) writes it anew from what the traces say of themselves.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
@@ -45,7 +47,7 @@ class Manifest:
     commands: dict
 
 
-def read(folder):
+def read(folder: Path):
     """Read ``folder/MANIFEST``.
 
     Raises
@@ -69,7 +71,7 @@ def read(folder):
     return Manifest(sha256, commands)
 
 
-def problems(folder):
+def problems(folder: Path) -> list[str]:
     """Compare a folder with its MANIFEST.
 
     Returns
@@ -84,7 +86,7 @@ def problems(folder):
     return found + [f"{name} has changed" for name in both if _sha256(folder, name) != listed[name]]
 
 
-def write(folder):
+def write(folder: Path) -> Path:
     """Write ``folder/MANIFEST`` from the traces that are there.
 
     Returns
@@ -109,7 +111,7 @@ def write(folder):
     return path
 
 
-def _made_by(folder, name):
+def _made_by(folder: Path, name: str) -> str:
     found = [Path(folder) / name / file for file in _DESCRIPTIONS]
     path = next((path for path in found if path.is_file()), None)
     if path is None:
@@ -123,14 +125,14 @@ def _made_by(folder, name):
     return f"{made} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
 
 
-def _files(folder):
+def _files(folder: Path):
     """Return the paths of all files below a folder but its MANIFEST, relative, sorted."""
     folder = Path(folder)
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return sorted(name for name in names if name != NAME)
 
 
-def _sha256(folder, name):
+def _sha256(folder: Path, name: str):
     with open(Path(folder) / name, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -5,15 +5,25 @@ Every notebook runs in an operating system process of its own. What they wrote i
 the folder: the page needs nothing but the files.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pmlkit
 from pmlkit.errors import UsageError, output_error
 from pmlkit.notebooks import failure, notebooks_folder, start_notebook
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from pmlkit.types import PathLike
+
 
 __all__ = ["Run", "plan", "run"]
 
@@ -46,12 +56,12 @@ class Run:
         return Path(self.trace).name.removesuffix(".trace")
 
     @property
-    def stem(self):
+    def stem(self) -> str:
         """The name of what the run writes."""
         return f"{self.notebook}-{self.name}"
 
 
-def plan(traces=None):
+def plan(traces=None) -> list[Run]:
     """Say which notebooks the demo runs on which traces.
 
     Parameters
@@ -92,7 +102,7 @@ def _default(there):
     return (known + [name for name in there if name not in known])[:4]
 
 
-def run(out="results/demo", traces=None, jobs=2, console=None):
+def run(out: str = "results/demo", traces=None, jobs: int = 2, console=None):
     """Run the demo.
 
     Parameters
@@ -128,7 +138,7 @@ def run(out="results/demo", traces=None, jobs=2, console=None):
     return write_page(out, runs, seconds, time.monotonic() - started)
 
 
-def _prepare(out, runs):
+def _prepare(out: PathLike, runs) -> None:
     try:
         # The page comes last: as long as it is not there, the demo is not done.
         (out / "index.html").unlink(missing_ok=True)
@@ -142,7 +152,7 @@ def _prepare(out, runs):
         raise output_error(out, error) from error
 
 
-def _run_all(runs, out, jobs, console):
+def _run_all(runs, out: PathLike, jobs: int, console):
     """Keep up to `jobs` notebooks running; the first failure ends the others."""
     from pmlkit.demo_page import write_notebook
 
@@ -172,7 +182,7 @@ def _ended(process):
     return process.poll() is not None
 
 
-def _start(item, out):
+def _start(item, out: PathLike):
     return start_notebook(
         notebooks_folder() / f"{item.notebook}.ipynb",
         executed_path(out, item),
@@ -180,12 +190,12 @@ def _start(item, out):
     )
 
 
-def executed_path(out, item):
+def executed_path(out: PathLike, item):
     """Return where the executed notebook of a run is."""
     return Path(out) / "notebooks" / f"{item.stem}.ipynb"
 
 
-def _check(process, item, out):
+def _check(process, item, out: PathLike) -> None:
     executed = executed_path(out, item)
     if process.returncode:
         raise failure(executed, f"{item.notebook} on {item.trace}", process.returncode)
@@ -195,7 +205,7 @@ def _check(process, item, out):
 class _Progress:
     """A bar over all runs and a line for each active one; plain lines where no terminal is."""
 
-    def __init__(self, console, total):
+    def __init__(self, console, total) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -218,18 +228,18 @@ class _Progress:
         )
         self.total, self.done, self.tasks = total, 0, {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.bar.start()
         self.all = self.bar.add_task("notebooks", total=self.total)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def started(self, item):
+    def started(self, item) -> None:
         self.tasks[item] = self.bar.add_task(f"{item.notebook} on {item.trace}", total=1)
 
-    def finished(self, item, seconds):
+    def finished(self, item, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.tasks.pop(item))
         self.bar.advance(self.all)
@@ -239,7 +249,7 @@ class _Progress:
         )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None):
     """``python -m pmlkit.demo`` is ``pmlkit demo``: errors become exit codes there."""
     from pmlkit.cli import main as command
 

@@ -5,8 +5,11 @@ It is made from the files alone. A figure is a PNG (which holds its caption) wit
 stem; a table is a CSV with a LaTeX file beside it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import pandas as pd
@@ -18,6 +21,13 @@ from pmlkit.figures import FIGURES
 from pmlkit.notebooks import notebooks_folder
 from pmlkit.style_mpl import write_files
 from pmlkit.tables import cell, is_number
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["write_notebook", "write_page"]
 
@@ -39,7 +49,7 @@ class Shown:
     rows: list = ()
 
 
-def write_page(out, runs, seconds, total_seconds):
+def write_page(out: PathLike, runs, seconds: float, total_seconds: float):
     """Write ``index.html``; the executed notebooks are there, also as HTML.
 
     Parameters
@@ -73,14 +83,14 @@ def write_page(out, runs, seconds, total_seconds):
     return write_files(out, {"index.html": page})[0]
 
 
-def render(template, **values):
+def render(template: str, **values: Any) -> bytes:
     """Fill one of the package's templates; return the bytes of the page."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     return environment.get_template(template).render(values).encode()
 
 
-def write_notebook(out, run):
+def write_notebook(out: PathLike, run) -> None:
     """Write the executed notebook of a run as a page in the demo's style, with nothing of the net.
 
     Raises
@@ -92,7 +102,7 @@ def write_notebook(out, run):
     notebook_page(ipynb, f"{run.notebook} on {run.name}", "the demo")
 
 
-def notebook_page(ipynb, title, back):
+def notebook_page(ipynb, title, back) -> None:
     """Write an executed notebook as HTML beside it; `back` names the page in the folder above."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
@@ -109,7 +119,7 @@ def notebook_page(ipynb, title, back):
     write_files(ipynb.parent, {f"{ipynb.stem}.html": page})
 
 
-def _trace(out, trace, runs, seconds):
+def _trace(out: PathLike, trace: Trace, runs, seconds: float):
     mine = sorted((run for run in runs if run.trace == trace), key=lambda run: run.notebook)
     opened = views.load(trace)
     return {
@@ -127,26 +137,26 @@ def _trace(out, trace, runs, seconds):
     }
 
 
-def _group(out, run):
+def _group(out: PathLike, run):
     """Collect what one run wrote; None if it wrote nothing."""
     shown = gallery(out, out / "figures" / run.stem)
     return shown and {"title": _title(run.notebook), **shown}
 
 
-def gallery(out, folder):
+def gallery(out: Path, folder: Path) -> dict[str, list[Shown]] | None:
     """Collect the figures and tables in a folder, for a page in `out`; None if there are none."""
     figures = [_figure(out, png) for png in sorted(folder.glob("*.png"), key=_place)]
     tables = [_table(out, tex) for tex in sorted(folder.glob("*.tex"))]
     return {"figures": figures, "tables": tables} if figures or tables else None
 
 
-def _place(path):
+def _place(path: PathLike):
     """Order figures as `FIGURES` does, and others after them by name."""
     known = list(FIGURES)
     return (known.index(path.stem) if path.stem in known else len(known), path.stem)
 
 
-def _title(notebook):
+def _title(notebook: Path):
     """Return a notebook's own title, its first heading."""
     import nbformat
 
@@ -154,7 +164,7 @@ def _title(notebook):
     return source.splitlines()[0].lstrip("# ")
 
 
-def _figure(out, png):
+def _figure(out: PathLike, png):
     with Image.open(png) as image:
         caption, width = image.info.get("Description", ""), image.width
     return Shown(
@@ -163,7 +173,7 @@ def _figure(out, png):
     )  # fmt: skip
 
 
-def _table(out, tex):
+def _table(out: Path, tex: Path) -> Shown:
     frame = pd.read_csv(tex.with_suffix(".csv"), keep_default_na=False)
     return Shown(
         links=_links(out, tex),
@@ -173,7 +183,7 @@ def _table(out, tex):
     )
 
 
-def _links(out, path):
+def _links(out: Path, path: PathLike) -> list[tuple[str, str]]:
     """Link the files of `path`'s stem; the data of a figure's parts are called STEM-PART."""
     found = []
     for label, suffix in SUFFIXES.items():
@@ -184,5 +194,5 @@ def _links(out, path):
     return found
 
 
-def _relative(out, path):
+def _relative(out: Path, path: PathLike) -> str:
     return path.relative_to(out).as_posix()

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this machine can do with pmlkit, and what to do about the rest."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pmlkit import doctor_checks as checks
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
 
 __all__ = ["CAPABILITIES", "Capability", "examine"]
 
@@ -33,7 +41,7 @@ class Capability:
         return {**asdict(self), "ready": self.ready}
 
 
-def examine(names=()):
+def examine(names: Sequence[Any] = ()) -> list[Capability]:
     """Check capabilities.
 
     Parameters
@@ -57,7 +65,7 @@ def examine(names=()):
     return [_examine(name, *CAPABILITIES[name]) for name in chosen]
 
 
-def _examine(name, purpose, probes):
+def _examine(name: str, purpose, probes):
     return Capability(name, purpose, tuple(check() for check in probes))
 
 

@@ -5,6 +5,8 @@ They probe what is needed (can it be imported, does the file exist, has QEMU the
 the machine calls itself.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
 import platform
@@ -15,8 +17,13 @@ import tempfile
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 # Import names, where they differ from the names that pip installs.
@@ -79,7 +86,7 @@ def _distribution(requirement):
     return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()
 
 
-def _import_problem(name):
+def _import_problem(name: str):
     try:
         importlib.import_module(IMPORTS.get(name, name))
     except Exception as error:  # a broken extension module may raise anything
@@ -128,7 +135,7 @@ def fonts():
     return check
 
 
-def program(name, package, purpose):
+def program(name: str, package: str, purpose):
     """Check that a program is on the path."""
     where = shutil.which(name)
     if where:
@@ -136,7 +143,7 @@ def program(name, package, purpose):
     return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
 
 
-def optional(name, package, purpose):
+def optional(name: str, package: str, purpose):
     """Check a program without which the rest works."""
     found = program(name, package, purpose)
     return found if found.state == OK else replace(found, state=WARNING)
@@ -195,7 +202,7 @@ def results():
     )
 
 
-def _folder(name, purpose, folder, gib, mend):
+def _folder(name: str, purpose, folder: Path, gib, mend):
     """Check that a folder, or the nearest one above it, can be written and has `gib` free."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     check = Check(name, purpose, OK, "", f"{mend} with {gib:g} GiB free that you may write to")
@@ -289,13 +296,13 @@ def _project():
     return Path(__file__).resolve().parent.parent
 
 
-def _read(path):
+def _read(path: PathLike):
     try:
         return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 
 
-def _run(*command):
+def _run(*command: object):
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     return done.stdout

@@ -7,8 +7,18 @@ that a program need not parse the message. Only ``pmlkit.cli.main`` turns these 
 codes: 2 for a `UsageError`, 1 for the others.
 """
 
+from __future__ import annotations
+
 import errno
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = [
     "GuestError",
@@ -30,7 +40,7 @@ __all__ = [
 ]
 
 
-def one_line(text):
+def one_line(text: object) -> str:
     """Fold any text into one line that a terminal shows as it is (no control characters)."""
     folded = " ".join(str(text).split())
     return "".join(c if c.isprintable() else "?" for c in folded)
@@ -52,18 +62,18 @@ class PmlkitError(Exception):
         The two halves of the message; `hint` is empty when there is no advice.
     """
 
-    def __init__(self, what, hint=""):
+    def __init__(self, what: object, hint: object = "") -> None:
         self.problem = one_line(what)
         self.hint = one_line(hint)
         super().__init__(f"{self.problem}: {self.hint}" if self.hint else self.problem)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses have other signatures than their message; without this, an error that
         # crosses a process pool (joblib, Dask) could not be unpickled.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(cls, args, facts):
+def _rebuild(cls: type[PmlkitError], args: tuple[Any, ...], facts: dict[str, Any]) -> PmlkitError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)
@@ -73,7 +83,7 @@ def _rebuild(cls, args, facts):
 class TraceNotFound(PmlkitError):
     """There is nothing at the path. Attribute: `path`."""
 
-    def __init__(self, path, hint=""):
+    def __init__(self, path: PathLike, hint: str = "") -> None:
         self.path = os.fspath(path)
         make_one = "check the path, or make one with `pmlkit record WORKLOAD -o NAME.trace`"
         super().__init__(f"there is no trace at {self.path}", hint or make_one)
@@ -82,7 +92,12 @@ class TraceNotFound(PmlkitError):
 class NotATrace(PmlkitError):
     """What is at the path is something else. Attributes: `path`, `why`."""
 
-    def __init__(self, path, why, hint="give the folder NAME.trace that pmlkit has written"):
+    def __init__(
+        self,
+        path: PathLike,
+        why: str,
+        hint: str = "give the folder NAME.trace that pmlkit has written",
+    ) -> None:
         self.path = os.fspath(path)
         self.why = why
         super().__init__(f"{self.path} is not a pmlkit trace ({why})", hint)
@@ -91,7 +106,7 @@ class NotATrace(PmlkitError):
 class TraceVersionError(PmlkitError):
     """The format version is another one. Attributes: `path`, `found`, `supported`."""
 
-    def __init__(self, path, found, supported):
+    def __init__(self, path: PathLike, found: object, supported: int) -> None:
         self.path = os.fspath(path)
         self.found = found
         self.supported = supported
@@ -104,7 +119,7 @@ class TraceVersionError(PmlkitError):
 class TraceDamaged(PmlkitError):
     """A file of a trace is not what was written. Attributes: `path`, `file`, `why`."""
 
-    def __init__(self, path, file, why):
+    def __init__(self, path: PathLike, file: str, why: str) -> None:
         self.path = os.fspath(path)
         self.file = file
         self.why = why
@@ -117,7 +132,13 @@ class TraceDamaged(PmlkitError):
 class SpoolDamaged(PmlkitError):
     """A spool cannot be read any further. Attributes: `path`, `offset` (bytes), `why`."""
 
-    def __init__(self, path, offset, why, hint="`pmlkit ingest` keeps what comes before it"):
+    def __init__(
+        self,
+        path: PathLike,
+        offset: int,
+        why: str,
+        hint: str = "`pmlkit ingest` keeps what comes before it",
+    ) -> None:
         self.path = os.fspath(path)
         self.offset = offset
         self.why = why
@@ -127,7 +148,7 @@ class SpoolDamaged(PmlkitError):
 class OutputExists(PmlkitError):
     """The output's name is taken. Attribute: `path`."""
 
-    def __init__(self, path):
+    def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
         super().__init__(f"{self.path} exists already", "give another name, or remove it first")
 
@@ -135,7 +156,9 @@ class OutputExists(PmlkitError):
 class OutputError(PmlkitError):
     """The output cannot be written. Attributes: `path`, `why`."""
 
-    def __init__(self, path, why, hint="free some space there or choose another place"):
+    def __init__(
+        self, path: PathLike, why: str, hint: str = "free some space there or choose another place"
+    ) -> None:
         self.path = os.fspath(path)
         self.why = why
         super().__init__(f"cannot write {self.path} ({why})", hint)
@@ -144,7 +167,7 @@ class OutputError(PmlkitError):
 class MissingTool(PmlkitError):
     """A program is not installed. Attributes: `tool`, `package` (of Debian)."""
 
-    def __init__(self, tool, package):
+    def __init__(self, tool: str, package: str) -> None:
         self.tool = tool
         self.package = package
         super().__init__(f"{tool} is not installed", f"apt-get install {package}")
@@ -153,7 +176,9 @@ class MissingTool(PmlkitError):
 class WorkloadError(PmlkitError):
     """A workload does not exist or cannot be built. Attributes: `name`, `why`."""
 
-    def __init__(self, name, why, hint="`pmlkit record --list` names the workloads"):
+    def __init__(
+        self, name: PathLike, why: str, hint: str = "`pmlkit record --list` names the workloads"
+    ) -> None:
         self.name = os.fspath(name)
         self.why = why
         super().__init__(f"the workload {self.name} cannot be run ({why})", hint)
@@ -162,7 +187,7 @@ class WorkloadError(PmlkitError):
 class GuestError(PmlkitError):
     """The guest panicked, hung or died. Attributes: `why`, `console_tail` (its last output)."""
 
-    def __init__(self, why, console_tail="", hint=""):
+    def __init__(self, why: str, console_tail: str = "", hint: str = "") -> None:
         self.why = why
         self.console_tail = console_tail
         lines = [line for line in str(console_tail).splitlines() if line.strip()]
@@ -179,7 +204,7 @@ class ResolutionError(PmlkitError):
     Attributes: `asked` and `resolution` (both as given: ns, or text such as ``"10ms"``).
     """
 
-    def __init__(self, asked, resolution):
+    def __init__(self, asked: int | str, resolution: int | str) -> None:
         self.asked = asked
         self.resolution = resolution
         super().__init__(
@@ -195,13 +220,18 @@ class UsageError(PmlkitError):
 class NeedsError(PmlkitError):
     """An analysis needs something that the trace has not. Attributes: `trace` (path), `what`."""
 
-    def __init__(self, trace, what, hint="use a trace that was collected with it"):
+    def __init__(
+        self,
+        trace: Trace | PathLike,
+        what: str,
+        hint: str = "use a trace that was collected with it",
+    ) -> None:
         self.trace = os.fspath(getattr(trace, "path", trace))
         self.what = what
         super().__init__(f"the trace {self.trace} has no {what}", hint)
 
 
-def _ns(value):
+def _ns(value: int | str) -> str:
     return f"{value} ns" if isinstance(value, int) else str(value)
 
 
@@ -223,7 +253,9 @@ _ADVICE = {
 }
 
 
-def read_error(path, file, error):
+def read_error(
+    path: PathLike, file: str, error: FileNotFoundError | OSError
+) -> PmlkitError | TraceDamaged:
     """Turn an `OSError` met while reading a file of a trace into a `PmlkitError`.
 
     Parameters
@@ -247,7 +279,7 @@ def read_error(path, file, error):
     return PmlkitError(f"cannot read {file} of the trace {os.fspath(path)} ({why})", hint)
 
 
-def output_error(path, error):
+def output_error(path: PathLike, error: BaseException) -> OutputError:
     """Turn an `OSError` met while writing into an `OutputError` with fitting advice.
 
     Parameters

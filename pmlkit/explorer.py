@@ -65,8 +65,7 @@ class Explorer:
     Parameters
     ----------
     trace : Trace
-    start, end : str, int or None
-        As in `explore`.
+    start, end : as in `explore`
 
     Attributes
     ----------
@@ -196,10 +195,9 @@ class Explorer:
     def _tell(self, wss: pd.DataFrame) -> None:
         mib = wss["pages"] / 256
         told = f"mean {mib.mean():.4g} MiB, peak {mib.max():.4g} MiB" if len(wss) else "no rounds"
-        name = self.technique.value
-        said = self._said.get((name, self.window.value))
+        said = self._said.get((self.technique.value, self.window.value))
         if isinstance(said, str):
-            told += f"; {name}: {said}"
+            told += f"; {self.technique.value}: {said}"
         self.note.value = told
 
     # Techniques
@@ -251,9 +249,8 @@ class Explorer:
     def show(self, live: bool | None = None) -> ipywidgets.Widget:
         """Return the widgets with the figures, `live` (by default if ipympl is there) or still."""
         live = find_spec("ipympl") is not None if live is None else live
-        t_ns = self._uses.t_ns
-        drawn = figures.heat_map(self.trace, 2, start=int(t_ns[0]), end=int(t_ns[-1]))
-        self.heat, axes = still(drawn)
+        start, end = self._uses.t_ns[[0, -1]].tolist()
+        self.heat, axes = still(figures.heat_map(self.trace, 2, start=start, end=end))
         self._live = {"figure": Picture(self.figure, live), "heat": Picture(self.heat, live)}
         look = {"alpha": 0.25, "facecolor": "#D55E00"}
         self._span = SpanSelector(

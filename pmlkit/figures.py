@@ -7,7 +7,10 @@ A figure computes nothing: the numbers come from `pmlkit.workingset`. It carries
 `end` limit what is looked at. They use no pyplot: nothing is global, and nothing has to be closed.
 """
 
+from __future__ import annotations
+
 import inspect
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.figures_heat import heat_map
@@ -23,6 +26,12 @@ from pmlkit.figures_time import pml_against_all, wss_by_kind, wss_over_time
 from pmlkit.figures_window import reuse_histogram, surface, wss_against_window
 from pmlkit.style_mpl import Figure, save
 from pmlkit.tables import table
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace import Trace
+
 
 __all__ = [
     "FIGURES",
@@ -61,12 +70,12 @@ FIGURES = {
 }
 
 
-def about(name):
+def about(name: str):
     """Say in a line what the figure `name` of `FIGURES` shows."""
     return inspect.getdoc(FIGURES[name]).split("\n", 1)[0]
 
 
-def draw(trace, name, window=None, **how):
+def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -> Figure:
     """Draw a figure by its name.
 
     Parameters

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The heat map: guest frames against time, summed up to what a column of a paper can show."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,13 @@ from matplotlib.colors import PowerNorm
 
 from pmlkit.axes_mpl import address_unit, mark_phases, seconds_axis, time_limits
 from pmlkit.style_mpl import finish, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Gfns
+
 
 __all__ = ["Cells", "cells", "heat_map"]
 
@@ -51,7 +61,14 @@ class Cells:
         )
 
 
-def cells(trace, max_rows=MAX_ROWS, max_columns=360, start=None, end=None, kinds=None):
+def cells(
+    trace: Trace,
+    max_rows: int = MAX_ROWS,
+    max_columns: int = 360,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int | None = None,
+) -> Cells:
     """Count the distinct frames touched in each cell of a grid of frames and time.
 
     Reads the entries twice and keeps a few bytes per frame in use, however long the trace is.
@@ -82,7 +99,7 @@ def cells(trace, max_rows=MAX_ROWS, max_columns=360, start=None, end=None, kinds
     return Cells(grid, block_pages, blocks, times[edges])
 
 
-def _used_frames(trace, wanted):
+def _used_frames(trace: Trace, wanted):
     used = np.zeros(0, np.int64)
     for batch in trace.iter_entries(columns=["gfn"], **wanted):
         used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy().astype(np.int64))))
@@ -95,7 +112,7 @@ def _distinct(values):
     return values[np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]]
 
 
-def _rows(frames, max_rows):
+def _rows(frames: Gfns, max_rows):
     """Choose the frames of a row, a power of two, and the rows: used ones and short holes."""
     block_pages = 1
     while True:
@@ -111,7 +128,7 @@ def _rows(frames, max_rows):
     return block_pages, np.concatenate(pieces) if pieces else used
 
 
-def _fill(grid, trace, wanted, first, per_column, block_pages, blocks):
+def _fill(grid, trace: Trace, wanted, first: int, per_column, block_pages, blocks) -> None:
     # The column in which a frame was last counted. Entries come in the order of rounds, so that
     # this is all it takes to count a frame once per column across record batches.
     counted = np.full(len(blocks) * block_pages, -1, np.int32)
@@ -128,7 +145,13 @@ def _fill(grid, trace, wanted, first, per_column, block_pages, blocks):
 
 
 @styled
-def heat_map(trace, columns=1, start=None, end=None, kinds=None):
+def heat_map(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int | None = None,
+):
     """Draw which guest frames were touched when.
 
     Parameters
@@ -176,7 +199,7 @@ def _positions(blocks):
     return np.concatenate(([0], np.cumsum(steps))) if len(blocks) else np.zeros(0, int)
 
 
-def _draw_cells(axes, grid, position):
+def _draw_cells(axes: Axes, grid, position):
     height = int(position[-1]) + 1 if len(position) else 1
     image = np.zeros((height, max(grid.pages.shape[1], 1)))
     if len(position) and grid.pages.size:
@@ -195,7 +218,7 @@ def _draw_cells(axes, grid, position):
     return mesh
 
 
-def _address_axis(axes, grid, position):
+def _address_axis(axes: Axes, grid, position) -> None:
     unit, name = address_unit(grid.blocks.max(initial=0) * grid.block_pages * 4096)
     mib = grid.blocks * grid.block_pages * 4096 / unit
     cut = np.flatnonzero(np.diff(position) > 1)
@@ -206,7 +229,7 @@ def _address_axis(axes, grid, position):
     axes.set_ylabel(f"guest-physical address ({name})")
 
 
-def _address_ticks(addresses, position, cut, lines=11):
+def _address_ticks(addresses, position, cut, lines: int = 11):
     """Choose (row, address) pairs: round addresses in each range, or its start, well apart."""
     if not len(position):
         return []

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A figure that grows with a collection: the working set per round, and all pages so far."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pmlkit.seen import Seen
 from pmlkit.style_mpl import COLORS, new_figure, save, styled
+
+if TYPE_CHECKING:
+    from pmlkit.types import Ints
+
 
 __all__ = ["LiveFigure"]
 
@@ -23,7 +30,7 @@ class LiveFigure:
     """A figure that is fed with rounds. In a notebook it is shown once and redrawn in place.
 
     >>> live = LiveFigure()                                  # doctest: +SKIP
-    >>> for seen in live.follow(collection):
+    >>> for seen in live.follow(collection):                 # doctest: +SKIP
     ...     pass
 
     Attributes
@@ -32,11 +39,11 @@ class LiveFigure:
         As last drawn.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.figure = None
         self._seen, self._shown, self._drawn = [], None, 0.0
 
-    def follow(self, rounds):
+    def follow(self, rounds: Ints):
         """Pass rounds on, drawing them as they come.
 
         Parameters
@@ -54,13 +61,13 @@ class LiveFigure:
         finally:
             self.draw()
 
-    def add(self, seen):
+    def add(self, seen) -> None:
         """Add a round; draws a few times a second at most."""
         self._seen.append(seen)
         if time.monotonic() - self._drawn > _REDRAW_S:
             self.draw()
 
-    def draw(self):
+    def draw(self) -> None:
         """Draw what there is, and show it if this is a notebook."""
         self.figure = _drawn(self.table())
         self._drawn = time.monotonic()
@@ -75,7 +82,7 @@ class LiveFigure:
         """Write the figure and its data, as `pmlkit.figures.save`."""
         return save(self.figure or _drawn(self.table()), stem)
 
-    def _show(self):
+    def _show(self) -> None:
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -90,7 +97,7 @@ class LiveFigure:
 
 
 @styled
-def _drawn(table):
+def _drawn(table: pd.DataFrame):
     figure = new_figure(2, 2.3, {"rounds": table})
     figure.caption = _CAPTION
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9

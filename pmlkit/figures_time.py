@@ -1,13 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures with time on x: the working set, by kind of access, and what PML sees of it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pmlkit import workingset
 from pmlkit.axes_mpl import label_ends, mark_phases, seconds_axis, time_limits
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 from pmlkit.units import parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pmlkit.trace import Trace
+
 
 __all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
 
@@ -28,12 +42,12 @@ class Line:
     dashes: object = "-"
 
     @property
-    def column(self):
+    def column(self) -> str:
         """Of the table behind the figure."""
         return f"{self.name.replace(' ', '_')}_pages"
 
     @property
-    def style(self):
+    def style(self) -> dict[str, str | tuple[int, tuple[int, int]]]:
         """As matplotlib takes it."""
         return {"color": self.color, "ls": self.dashes}
 
@@ -52,7 +66,14 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
 
 @styled
-def wss_over_time(trace, window="100ms", kinds=("rwx",), columns=1, start=None, end=None):
+def wss_over_time(
+    trace: Trace,
+    window: str = "100ms",
+    kinds: str | int = ("rwx",),
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+):
     """Draw the working set over time, under the memory that the guest says it has allocated.
 
     Where the guest's memory is far larger than the working set, the scale changes at the
@@ -87,7 +108,13 @@ def wss_over_time(trace, window="100ms", kinds=("rwx",), columns=1, start=None, 
     )
 
 
-def wss_by_kind(trace, window="100ms", columns=1, start=None, end=None):
+def wss_by_kind(
+    trace: Trace,
+    window: str = "100ms",
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Figure:
     """Draw the working set over time: all accesses, and reads, writes, executions by themselves.
 
     Parameters
@@ -113,7 +140,13 @@ def wss_by_kind(trace, window="100ms", columns=1, start=None, end=None):
     )
 
 
-def pml_against_all(trace, window="100ms", columns=1, start=None, end=None):
+def pml_against_all(
+    trace: Trace,
+    window: str = "100ms",
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+):
     """Draw what PML logs against all accesses; the area between is what it misses.
 
     Parameters
@@ -145,7 +178,14 @@ def pml_against_all(trace, window="100ms", columns=1, start=None, end=None):
 
 
 @styled
-def _few_lines(trace, window, columns, start, end, sources):
+def _few_lines(
+    trace: Trace,
+    window: str,
+    columns: int,
+    start: str | int | None,
+    end: str | int | None,
+    sources: Sequence[tuple[Line, Trace]],
+) -> Figure:
     """Draw lines without the guest's memory; `sources`: each line and the trace it reads."""
     lines = [line for line, _ in sources]
     tables = [_sizes(source, [line], window, start, end) for line, source in sources]
@@ -165,7 +205,7 @@ def _few_lines(trace, window, columns, start, end, sources):
     return figure
 
 
-def _line(kinds):
+def _line(kinds: str | int):
     if kinds in LINES:
         return LINES[kinds]
     if not kinds or set(kinds) - set("rwx"):
@@ -173,11 +213,13 @@ def _line(kinds):
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 
-def _name(window):
+def _name(window: str) -> str:
     return str(parse_window(window)).replace("r", " rounds")
 
 
-def _sizes(trace, lines, window, start, end):
+def _sizes(
+    trace: Trace, lines: Iterable[Line], window: str, start: str | int | None, end: str | int | None
+) -> pd.DataFrame:
     """Make the table behind the lines: time, effective window, phase, and pages of each line."""
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     rounds = max(-(-(stop - first) // MAX_POINTS), 1)
@@ -192,7 +234,7 @@ def _sizes(trace, lines, window, start, end):
     return table
 
 
-def _guest(trace, start, end):
+def _guest(trace: Trace, start: str | int | None, end: str | int | None):
     if trace.guest is None or trace.guest.empty:
         return None
     low, high = time_limits(trace, start, end)
@@ -200,25 +242,27 @@ def _guest(trace, start, end):
     return trace.guest.loc[inside, ["t_ns", "allocated_bytes", "total_bytes"]]
 
 
-def _mib(wss, line):
+def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[Any]:
     return wss[line.column] / 256
 
 
-def _peak(lines, wss):
+def _peak(lines: Iterable[Line], wss: pd.DataFrame) -> float:
     return max(max(_mib(wss, line).max() for line in lines), 1 / 256)
 
 
-def _plot(axes, lines, wss):
+def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:
     for line in lines:
         there = wss[line.column].notna()
         axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
 
 
-def _ends(lines, wss):
+def _ends(
+    lines: Iterable[Line], wss: pd.DataFrame
+) -> list[tuple[float, str, dict[str, str | tuple[()]]]]:
     return [(_mib(wss, line).dropna().iloc[-1], line.name, line.style) for line in lines]
 
 
-def _time(axes, trace, limits, labels_on=None):
+def _time(axes: Axes, trace: Trace, limits: tuple[int, int], labels_on=None) -> None:
     seconds_axis(axes, *limits)
     mark_phases(axes, trace, shade=True, labels=labels_on is None)
     if labels_on is not None:
@@ -226,7 +270,9 @@ def _time(axes, trace, limits, labels_on=None):
         mark_phases(labels_on, trace, shade=True)
 
 
-def _draw_with_memory(figure, trace, lines, wss, guest, window, limits):
+def _draw_with_memory(
+    figure: Figure, trace: Trace, lines: Iterable[str], wss, guest, window: str | int, limits
+) -> None:
     """Draw the lines and the memory, with a second scale above the peak where that is needed."""
     peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
     split = ram > TWO_SCALES_FROM * peak
@@ -251,13 +297,13 @@ def _draw_with_memory(figure, trace, lines, wss, guest, window, limits):
     label_ends(lower, ends + [end for end in memory if end not in above])
 
 
-def _plot_memory(axes, guest, ram):
+def _plot_memory(axes: Axes, guest, ram) -> None:
     axes.axhline(ram, **RAM)
     if guest is not None and len(guest):
         axes.plot(guest["t_ns"] / 1e9, guest["allocated_bytes"] / MIB, **ALLOCATED)
 
 
-def _join(upper, lower, peak, top):
+def _join(upper, lower, peak, top) -> None:
     """Put one y axis on two scales: from 0 to the peak below, the rest of the memory above."""
     lower.set_ylim(0, peak)
     upper.set_ylim(peak, top)

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures about the window T and the re-use of pages: what a good T and threshold would be."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
@@ -9,6 +13,16 @@ from pmlkit import workingset
 from pmlkit.axes_mpl import panel_letter, plain_log, say_empty, time_limits
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import Ints
+
+
 __all__ = ["reuse_histogram", "surface", "wss_against_window"]
 
 MIB = 1 << 20
@@ -16,7 +30,13 @@ SMALLEST_MIB = 1 / 256  # one page
 
 
 @styled
-def surface(trace, columns=1, start=None, end=None, kinds="rwx"):
+def surface(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+):
     """Draw the mean working set over the window T and the threshold m.
 
     Parameters
@@ -48,7 +68,13 @@ def surface(trace, columns=1, start=None, end=None, kinds="rwx"):
 
 
 @styled
-def wss_against_window(trace, columns=1, start=None, end=None, kinds="rwx"):
+def wss_against_window(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+):
     """Draw the mean of W(T) against T, and its derivative, which is the miss rate.
 
     Parameters
@@ -86,11 +112,11 @@ def wss_against_window(trace, columns=1, start=None, end=None, kinds="rwx"):
     )
 
 
-def _stacked(columns):
+def _stacked(columns: Sequence[str]):
     return (2, 1) if columns == 1 else (1, 2)
 
 
-def _slope_panel(axes, t_ms, curve, per_second):
+def _slope_panel(axes: Axes, t_ms, curve, per_second):
     axes.set_xlabel("window T (ms)")
     axes.set_ylabel("MiB/s")
     axes.set_xscale("log")
@@ -106,7 +132,13 @@ def _slope_panel(axes, t_ms, curve, per_second):
 
 
 @styled
-def reuse_histogram(trace, columns=1, start=None, end=None, kinds="rwx"):
+def reuse_histogram(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+):
     """Draw the gaps between two uses of a page, and how often pages are used.
 
     Parameters
@@ -138,7 +170,7 @@ def reuse_histogram(trace, columns=1, start=None, end=None, kinds="rwx"):
     )
 
 
-def _gap_panel(axes, gaps, round_ms):
+def _gap_panel(axes: Axes, gaps, round_ms):
     """Draw shares of re-uses in bins that grow by a constant factor, edges between rounds."""
     axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
     if gaps.empty:
@@ -154,7 +186,7 @@ def _gap_panel(axes, gaps, round_ms):
         plain_log(axis)
 
 
-def _uses_panel(axes, uses):
+def _uses_panel(axes: Axes, uses):
     """Draw the complementary cumulative distribution of the uses per page."""
     axes.set(xlabel="rounds in which a page is used, at least", ylabel="pages (%)")
     if uses.empty:
@@ -166,7 +198,7 @@ def _uses_panel(axes, uses):
         plain_log(axis)
 
 
-def _draw_surface(figure, sizes, round_ms):
+def _draw_surface(figure: Figure, sizes, round_ms):
     grid = sizes.pivot(index="min_count", columns="rounds", values="bytes") / MIB
     t_ms, counts = grid.columns.to_numpy() * round_ms, grid.index.to_numpy()
     values = np.ma.masked_invalid(np.ma.masked_less(grid.to_numpy(), SMALLEST_MIB))
@@ -188,7 +220,7 @@ def _draw_surface(figure, sizes, round_ms):
         plain_log(axis)
 
 
-def _contours(axes, t_ms, counts, values, norm):
+def _contours(axes: Axes, t_ms, counts: Ints, values, norm) -> None:
     """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway."""
     levels = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
     levels = [level for level in levels if norm.vmin < level < norm.vmax]
@@ -208,7 +240,7 @@ def _contours(axes, t_ms, counts, values, norm):
         text.set_path_effects(outlined)
 
 
-def _label_places(axes, contours):
+def _label_places(axes: Axes, contours):
     """Choose a place for each contour's label: near its middle, off the edges, apart from others.
 
     A contour that has no such place gets no label: the colour bar has its value, too.
@@ -238,15 +270,15 @@ def _edges(values):
     return np.exp(np.concatenate(([2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]])))
 
 
-def _spaced(last, count):
+def _spaced(last: int, count):
     """Return up to `count` integers from 1 to `last`, evenly spaced by their logarithms."""
     return np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()
 
 
-def _n_rounds(trace, start, end):
+def _n_rounds(trace: Trace, start: str | int | None, end: str | int | None):
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     return stop - first
 
 
-def _round_ns(trace):
+def _round_ns(trace: Trace):
     return trace.resolution_ns or trace.duration_ns / max(trace.n_rounds, 1)

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kinds of entries: read, written, executed, or a page table of some level; its flags."""
 
+from __future__ import annotations
+
 import enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.types import Array, Bools
 
 
 class Kind(enum.IntFlag, boundary=enum.KEEP):
@@ -45,17 +55,17 @@ KINDS = {"access": ACCESS_KINDS, "pml": PML_KINDS}
 _LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.EXEC, "p": Kind.PAGE_TABLE}
 
 
-def is_page_table(kind):
+def is_page_table(kind: Array | Kind | int) -> Bools | bool:
     """Say whether `kind` (a number, or an array of any shape) is a page-table page."""
     return (kind & int(Kind.PAGE_TABLE)) != 0
 
 
-def page_table_level(kind):
+def page_table_level(kind: int | pd.Series[Any]) -> int | pd.Series[Any]:
     """Give the level, 1 (leaf) to 5, of page-table kinds (a number or an array)."""
     return kind & 0x0F
 
 
-def parse_kinds(kinds):
+def parse_kinds(kinds: str | int | None) -> Kind | None:
     """Turn ``"rwx"`` (letters r, w, x, and p for page tables) or a mask into a mask.
 
     Parameters
@@ -86,7 +96,7 @@ def parse_kinds(kinds):
     return Kind(mask)
 
 
-def select_kinds(kinds):
+def select_kinds(kinds: str | int | None) -> Bools:
     """Make the table that says of each of the 256 values of a kind whether it is asked for.
 
     UNKNOWN goes with WRITE (it is one, of an unknown page), and PAGE_TABLE stands for every level.

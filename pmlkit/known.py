@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Known answers: what a workload says that it touched, held against what the trace shows."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.trace import Trace
+
 
 __all__ = ["KINDS", "KnownAnswer", "measure"]
 
@@ -37,15 +49,15 @@ class KnownAnswer:
     measured: int
 
     @property
-    def met(self):
+    def met(self) -> bool:
         return self.expected == self.measured
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, int | str]:
         """Return the fields and `met`, for JSON."""
         return {**asdict(self), "met": self.met}
 
 
-def measure(trace):
+def measure(trace: Trace) -> list[KnownAnswer]:
     """Measure the known answers of a trace.
 
     An access trace answers all three kinds. A PML trace sees writes only: what it cannot answer
@@ -68,7 +80,7 @@ def measure(trace):
     ]
 
 
-def _pages(trace, phases, known):
+def _pages(trace: Trace, phases: NDArray[Any], known: Mapping[str, int | str]) -> int | None:
     """Count the distinct pages that a known answer is about; None if the trace cannot say."""
     if known["kind"] not in KINDS:
         raise UsageError(f"{known['kind']!r} is no kind of known answer: {', '.join(KINDS)}")

@@ -6,15 +6,22 @@ share one; and a kernel that dies must not take its caller along. The other way 
 and its kernel end if their caller dies, however it does: nobody waits for them any more.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from pmlkit.errors import PmlkitError, output_error
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "run_notebook", "start_notebook"]
 
@@ -36,14 +43,14 @@ class NotebookError(PmlkitError):
     `executed` is the notebook as far as it came or, where papermill itself failed, its log.
     """
 
-    def __init__(self, notebook, cell, message, executed):
+    def __init__(self, notebook: Path, cell, message, executed) -> None:
         self.notebook, self.cell, self.message = notebook, cell, message
         self.executed = os.fspath(executed)
         where = f" in cell {cell}" if cell else ""
         super().__init__(f"{notebook} failed{where} ({message})", f"look at {self.executed}")
 
 
-def notebooks_folder():
+def notebooks_folder() -> Path:
     """Return the folder of the notebooks: they live beside the package, in its repository."""
     folder = Path(__file__).resolve().parent.parent / "notebooks"
     if not folder.is_dir():
@@ -54,7 +61,9 @@ def notebooks_folder():
     return folder
 
 
-def start_notebook(notebook, executed, parameters, folder=None):
+def start_notebook(
+    notebook: Path, executed: Path, parameters: Json, folder: PathLike | None = None
+):
     """Start papermill on a notebook; return the process.
 
     What papermill prints goes into ``executed`` with the suffix ``.log``. It is in a session of
@@ -97,7 +106,7 @@ def _environment():
     return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def failure(executed, name, returncode):
+def failure(executed, name: str, returncode):
     """Say why a notebook failed, from what papermill left: the cell, the error, the log."""
     cell, message = _failed_cell(executed)
     log = executed.with_suffix(".log")
@@ -120,7 +129,7 @@ def _failed_cell(executed):
     return None, None
 
 
-def run_notebook(notebook, executed, parameters):
+def run_notebook(notebook: PathLike, executed: PathLike, parameters: Json) -> None:
     """Run one notebook through papermill and wait for it.
 
     Parameters

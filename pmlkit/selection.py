@@ -21,7 +21,10 @@ They raise `UsageError` if one of them is not what it should be, and `NeedsError
 no such region or kind.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,10 +34,16 @@ from pmlkit.occurrences import Occurrences
 from pmlkit.streams import stream, time_ns
 from pmlkit.units import format_ns, parse_window
 
+if TYPE_CHECKING:
+    from pmlkit.trace import Trace
+    from pmlkit.types import Ints
+    from pmlkit.units import Window
+
+
 __all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds", "windows"]
 
 
-def window_rounds(trace, window):
+def window_rounds(trace: Trace, window: int | str) -> int:
     """Return how many rounds of the trace make a window.
 
     Parameters
@@ -83,7 +92,14 @@ class Part:
     t_ns: np.ndarray
 
 
-def select(trace, kinds="rwx", start=None, end=None, region=None, page_tables="drop"):
+def select(
+    trace: Trace,
+    kinds: str | int = "rwx",
+    start: str | int | None = None,
+    end: str | int | None = None,
+    region: str | None = None,
+    page_tables: str = "drop",
+) -> Part:
     """Read the uses that an analysis looks at; the parameters are described above.
 
     Parameters
@@ -102,18 +118,18 @@ def select(trace, kinds="rwx", start=None, end=None, region=None, page_tables="d
     return Part(occ, source.first, source.t_ns)
 
 
-def region_names(trace):
+def region_names(trace: Trace) -> list[str]:
     """Return the names of the trace's regions, in the order of their first rows."""
     return list(dict.fromkeys(trace.regions["name"]))
 
 
-def rounds_in_ns(trace, rounds):
+def rounds_in_ns(trace: Trace, rounds: Ints | int) -> Ints | int:
     """Return the time that was asked for `rounds` (int or array of int), or -1 if it was not."""
     resolution = trace.resolution_ns
     return rounds * 0 - 1 if resolution is None else rounds * resolution
 
 
-def _rounds_only(trace, window):
+def _rounds_only(trace: Trace, window: Window) -> ResolutionError:
     insn = trace.meta.period["insn"]
     period = "no stated length" if insn is None else f"{insn} instructions"
     error = ResolutionError(str(window), f"rounds of {period}")
@@ -122,7 +138,7 @@ def _rounds_only(trace, window):
     return error
 
 
-def windows(n_rounds, k, step):
+def windows(n_rounds: int, k: int, step: int) -> tuple[Ints, Ints]:
     """Return the first round of each window of k rounds, and the one after its last.
 
     With `step` equal to `k` windows tumble, and the last may be short; else there is one at the end

@@ -7,17 +7,30 @@ those of a paper's one or two columns; nothing is cropped at saving, so a figure
 as its column. Files are the same bytes from run to run: no dates, no random identifiers.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as _Figure
 
 from pmlkit.errors import UsageError, output_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = ["COLORS", "Figure", "finish", "new_figure", "save", "styled", "write_files"]
 
@@ -99,11 +112,11 @@ class Figure(_Figure):
         return png, {"width": width, "height": height}
 
 
-def styled(function):
+def styled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make `function` draw in the house style, whatever the caller's rcParams say."""
 
     @functools.wraps(function)
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: Any, **kwargs: Any) -> list[Path] | Figure:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # not the user's style, but not the backend either
             matplotlib.rcParams.update(RC)
@@ -112,7 +125,7 @@ def styled(function):
     return wrapper
 
 
-def new_figure(columns, height, data):
+def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) -> Figure:
     """Make an empty figure of a paper's width.
 
     Parameters
@@ -141,14 +154,14 @@ def new_figure(columns, height, data):
     return figure
 
 
-def finish(figure, trace, caption):
+def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
     """Give the figure its caption, and say there which trace it is of."""
     figure.caption = f"{Path(trace.path).name.removesuffix('.trace')}: {caption}"
     return figure
 
 
 @styled
-def save(figure, stem, data=None):
+def save(figure: Figure, stem: str, data=None) -> list[Path]:
     """Write a figure as PDF, SVG and PNG, and the data behind it as CSV and Parquet.
 
     Parameters
@@ -184,14 +197,14 @@ def save(figure, stem, data=None):
     return write_files(stem.parent, files)
 
 
-def _tables(data):
+def _tables(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if data is None:
         return {}
     return data if isinstance(data, dict) else {"data": data}
 
 
 @contextlib.contextmanager
-def _laid_out(figure):
+def _laid_out(figure: Figure) -> Iterator[None]:
     """Lay the figure out once for all the files: that takes as long as drawing it."""
     engine = figure.get_layout_engine()
     try:
@@ -203,7 +216,7 @@ def _laid_out(figure):
         figure.set_layout_engine(engine)
 
 
-def _render(figure, kind, dpi):
+def _render(figure: Figure, kind: str, dpi: int) -> bytes:
     caption = getattr(figure, "caption", "")
     # None leaves the date out; with it, two files of the same figure would differ.
     metadata = {
@@ -216,7 +229,7 @@ def _render(figure, kind, dpi):
     return buffer.getvalue()
 
 
-def write_files(folder, files):
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write `files` (name to bytes) into `folder`, each complete or not at all."""
     folder = make_folder(folder)
     for name, content in files.items():
@@ -224,7 +237,7 @@ def write_files(folder, files):
     return [folder / name for name in files]
 
 
-def make_folder(folder):
+def make_folder(folder: Path) -> Path:
     """Make a folder and those above it, if they do not exist yet, and return its path."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -233,7 +246,7 @@ def make_folder(folder):
     return Path(folder)
 
 
-def _write_whole(path, content):
+def _write_whole(path: PathLike, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Durations, windows, sizes and counts as people write them, and back."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 __all__ = [
     "Window",
@@ -45,22 +52,22 @@ class Window:
     ns: int | None = None
     rounds: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.ns is None) == (self.rounds is None):
             raise UsageError("a Window is either in ns or in rounds: give exactly one of the two")
         if self.length < 1:
             raise UsageError(f"a window of {self} is empty: give more than 0, such as 1s or 5r")
 
     @property
-    def length(self):
+    def length(self) -> int:
         """The number that was given, ns or rounds."""
         return self.rounds if self.ns is None else self.ns
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.rounds}r" if self.ns is None else format_ns(self.ns)
 
 
-def parse_duration_ns(text):
+def parse_duration_ns(text: str) -> int:
     """Read a duration.
 
     Parameters
@@ -77,6 +84,12 @@ def parse_duration_ns(text):
     ------
     UsageError
         If it is something else, or not a whole number of nanoseconds.
+
+    Examples
+    --------
+    >>> from pmlkit.units import parse_duration_ns
+    >>> parse_duration_ns("1.5ms")
+    1500000
     """
     value = _scaled(text, _NS)
     if value is None:
@@ -84,7 +97,7 @@ def parse_duration_ns(text):
     return value
 
 
-def parse_window(text):
+def parse_window(text: str | int | Window) -> Window:
     """Read a window: a duration, or a number of rounds.
 
     Parameters
@@ -115,7 +128,7 @@ def parse_window(text):
     return Window(ns=ns)
 
 
-def parse_size_bytes(text, bare="B"):
+def parse_size_bytes(text: str, bare: str = "B") -> int:
     """Read a size. K, M, G, T, P are powers of 1024 whether written M, MB or MiB.
 
     Memory comes in powers of two, and QEMU and Xen read ``256M`` so; a 400 MB that meant
@@ -147,13 +160,13 @@ def parse_size_bytes(text, bare="B"):
     return value
 
 
-def check_count(name, value, of_what):
+def check_count(name: str, value: object, of_what: str) -> None:
     """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer of 1 or more."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")
 
 
-def format_ns(ns, digits=6):
+def format_ns(ns: float, digits: int = 6) -> str:
     """Write a duration in its largest fitting unit: ``250 ms``. 15 digits leave nothing out."""
     for unit in ("h", "min", "s", "ms", "us"):
         if abs(ns) >= _NS[unit]:
@@ -161,7 +174,7 @@ def format_ns(ns, digits=6):
     return f"{ns:g} ns"
 
 
-def format_bytes(size):
+def format_bytes(size: float) -> str:
     """Write a size in its largest fitting power of 1024, four digits at most: ``1.5 GiB``."""
     for power in range(len(_SIZES) - 1, 0, -1):
         if abs(size) >= 1024**power:
@@ -169,7 +182,7 @@ def format_bytes(size):
     return f"{size:g} B"
 
 
-def _scaled(text, units):
+def _scaled(text: str, units: Mapping[str, int]) -> int | None:
     """Return the whole number of base units, or None. In integers: 0.1 s is exactly 10**8 ns."""
     match = _NUMBER.fullmatch(str(text).strip().lower().replace("μ", "µ"))
     if not match or match[3] not in units:

@@ -4,7 +4,10 @@
 Notebooks only call; what they would have to compute or look up is here.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,6 +16,13 @@ from pmlkit import known, workingset
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
+
 
 __all__ = [
     "collect",
@@ -32,7 +42,7 @@ DECIMALS = 3  # of MiB: a page is 0.004
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def load(trace):
+def load(trace: Trace) -> Trace:
     """Open a trace by the name of a bundled one, or by its path.
 
     Parameters
@@ -56,7 +66,9 @@ def load(trace):
     return pmlkit.open(path if path.exists() else REPOSITORY / path)
 
 
-def collect(trace, source, out, memory_mib=None, window="10ms"):
+def collect(
+    trace: Trace, source: str, out: str, memory_mib: int | None = None, window: str = "10ms"
+) -> Trace:
     """Open a bundled trace, or record a guest now.
 
     Parameters
@@ -92,7 +104,7 @@ def collect(trace, source, out, memory_mib=None, window="10ms"):
     return record(trace, folder / f"{Path(trace).stem}.trace", options)
 
 
-def output_folder(out):
+def output_folder(out: PathLike) -> Path:
     """Say where a notebook writes to: a relative folder is taken from the repository.
 
     So it is the same one in JupyterLab, which runs a notebook in its own folder, and under
@@ -101,7 +113,7 @@ def output_folder(out):
     return REPOSITORY / out
 
 
-def facts(trace):
+def facts(trace: Trace) -> _Whole:
     """Return what the trace says of itself, a DataFrame of ``what`` and ``value``."""
     meta = trace.meta
     versions = meta.provenance.get("versions") or {}
@@ -129,7 +141,7 @@ class _Whole(pd.DataFrame):
             return super()._repr_html_()
 
 
-def phases(trace):
+def phases(trace: Trace) -> pd.DataFrame:
     """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
     table = trace.phases
     ends = [*table["t_ns"][1:], trace.duration_ns]
@@ -144,13 +156,13 @@ def phases(trace):
     )
 
 
-def regions(trace):
+def regions(trace: Trace) -> pd.DataFrame:
     """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
     return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})
 
 
-def guest_memory(trace):
+def guest_memory(trace: Trace) -> pd.DataFrame:
     """Return the guest's own view of its memory by phase.
 
     Returns
@@ -173,7 +185,7 @@ def guest_memory(trace):
     return table.reset_index().round(DECIMALS)
 
 
-def known_answers(trace):
+def known_answers(trace: Trace) -> pd.DataFrame:
     """Return what the workload says that it touched against what was measured, a row each.
 
     Returns
@@ -186,7 +198,7 @@ def known_answers(trace):
     return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
 
 
-def working_sets(trace, window="100ms"):
+def working_sets(trace: Trace, window: str = "100ms") -> pd.DataFrame:
     """Return the working set of each phase in MiB, by kind of access.
 
     Parameters
@@ -212,7 +224,7 @@ def working_sets(trace, window="100ms"):
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
-def seen_by_pml(trace, window="100ms"):
+def seen_by_pml(trace: Trace, window: str = "100ms") -> pd.DataFrame:
     """Return how much of each phase's working set is in PML's log.
 
     Parameters
@@ -238,7 +250,7 @@ def seen_by_pml(trace, window="100ms"):
     return table.rename_axis("phase").reset_index().round(DECIMALS)
 
 
-def memory_for(curves, targets=(0.1, 0.05, 0.01)):
+def memory_for(curves, targets: Iterable[float] = (0.1, 0.05, 0.01)) -> pd.DataFrame:
     """Return the memory that miss-ratio curves ask for, in MiB.
 
     Parameters
@@ -263,6 +275,6 @@ def memory_for(curves, targets=(0.1, 0.05, 0.01)):
     return pd.DataFrame(rows).round(DECIMALS)
 
 
-def _mib(trace, window, kinds):
+def _mib(trace: Trace, window: str, kinds: str | int):
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
     return (table["pages"] / 256).groupby(table["phase"], sort=False)
