@@ -279,9 +279,6 @@ class Explorer:
             self._span.clear()
         elif not whole and not (shown and self._span.extents == self.time.value):
             self._span.extents = self.time.value
-        else:
-            return
-        self._live["heat"].draw()
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

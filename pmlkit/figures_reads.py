@@ -23,8 +23,13 @@ from pmlkit.reads_table import NAMES
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pmlkit.hotness import Score
     from pmlkit.trace import Trace
     from pmlkit.types import Floats
 
@@ -44,7 +49,9 @@ STATES = ("not touched", "read", "written")
 
 
 @styled
-def reads_over_time(trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2):
+def reads_over_time(
+    trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2
+) -> Figure:
     """Draw the estimates of each round against the truth.
 
     Parameters
@@ -85,21 +92,21 @@ def reads_over_time(trace: Trace, compared: pd.DataFrame, band: str = "density",
     )
 
 
-def _lines(compared):
+def _lines(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     truth = compared.drop_duplicates("round").sort_values("round")
     yield "truth", truth.assign(pages=truth["truth"])
     yield from compared.groupby("method", sort=False)
 
 
 @styled
-def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest"):
-    """Draw each method's median error on several guests.
+def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Figure:
+    """Draw each method's mean error on several guests.
 
     Parameters
     ----------
     table : DataFrame
-        A row per guest and method: `by`, ``method``, ``bias`` (mean error, percent), ``median``
-        (absolute, percent), as `pmlkit.reads_table.overall` makes it.
+        A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent),
+        as `pmlkit.views_reads.errors` makes it.
     columns : {1, 2}
     by : str
         The column that names the guests.
@@ -117,27 +124,28 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest"):
         rows = table[table["method"] == method]
         y = rows[by].map(places) + _offset(methods, method)
         style = {"color": STYLES[method]["color"], "marker": MARKS[method], "ms": 3.5, "ls": "none"}
-        axes.plot(rows["median"].clip(lower=0.1), y, label=NAMES[method], **style)
+        axes.plot(rows["mape"].clip(lower=0.1), y, label=NAMES[method], **style)
     axes.axvline(10, color=COLORS["grey"], lw=0.6, ls=(0, (2, 2)))
-    axes.set(xscale="log", xlabel="median error of a round's estimate (% of the truth)")
+    axes.set(xscale="log", xlabel="mean absolute error of a round's estimate (% of the truth)")
     axes.set_yticks(list(places.values()), guests)
     axes.set_ylim(-len(guests) + 0.4, 0.6)
     plain_log(axes.xaxis)
     axes.grid(True, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=1 + columns)
     figure.caption = (
-        "the median error of each method on guests of the lab; dashed: 10 percent. Errors below "
+        "the mean absolute error of each method over the rounds in which guests of the lab work; "
+        "dashed: 10 percent. Errors below "
         "0.1 percent are drawn at 0.1."
     )
     return figure
 
 
-def _offset(methods, method):
+def _offset(methods: Sequence[str], method: str) -> float:
     return (len(methods) - 1) * 0.06 - 0.12 * methods.index(method)
 
 
 @styled
-def mechanism(trace: Trace, table: int | None = None, columns: int = 2):
+def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figure:
     """Draw how reads get into a log of writes: the walk, and one leaf table over time.
 
     Parameters
@@ -187,7 +195,7 @@ def _draw_walk(axes: Axes) -> None:
     axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
 
 
-def _box(axes: Axes, x, y: Floats, text: str, color) -> None:
+def _box(axes: Axes, x: float, y: Floats, text: str, color: str) -> None:
     width = 3.6
     shape = FancyBboxPatch(
         (x, y - 0.5), width, 1.2, boxstyle="round,pad=0.1", fc="white", ec=color, lw=1.2
@@ -201,7 +209,7 @@ def _arrow(axes: Axes, start: str | int | None, end: str | int | None) -> None:
     axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))
 
 
-def _draw_history(axes: Axes, trace: Trace, shown) -> None:
+def _draw_history(axes: Axes, trace: Trace, shown: pd.DataFrame) -> None:
     colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
     edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
     axes.pcolormesh(
@@ -226,7 +234,7 @@ def _draw_history(axes: Axes, trace: Trace, shown) -> None:
 
 
 @styled
-def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1):
+def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw what a round's harvest costs against the guest's memory.
 
     Parameters
@@ -271,7 +279,7 @@ _COSTS = {
 
 
 @styled
-def hotness(ranking: pd.DataFrame, truth, score, columns: int = 1):
+def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns: int = 1) -> Figure:
     """Draw the place of a table's first log against the pages touched under it.
 
     Parameters

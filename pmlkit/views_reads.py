@@ -12,6 +12,8 @@ from pmlkit import reads_guided, reads_lab, reads_table
 from pmlkit.errors import NeedsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pmlkit.trace import Trace
 
 
@@ -26,38 +28,42 @@ __all__ = [
 ]
 
 _SHOWN = ("written", "leaves", "present", "accessed", "density")
+_BEFORE_WORK = ("", "start")
+_MEANS = ["missed", "mape", "bias", "inside"]
 MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
 
-def beside_published(trace: Trace, compared):
+def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
     """Return `reads_table.beside_published` of a run of rrww; of another guest an empty table."""
     if "buffer" not in set(trace.regions["name"]):
         return reads_table.published().head(0)
     return reads_table.beside_published(compared, len(trace.frames("buffer")))
 
 
-def errors(methods=_SHOWN) -> pd.DataFrame:
-    """Return errors over the Linux guests' phases, as they were when the tables were made.
+def errors(methods: Sequence[str] | None = _SHOWN) -> pd.DataFrame:
+    """Return errors over the rounds of the Linux guests' work, when the tables were made.
+
+    The start of a program is no work: little is stale then, and it would flatter (c).
 
     Returns
     -------
     DataFrame
-        ``guest``, ``group``, ``method``; means over its rounds of ``missed``, ``mape``, ``bias``
-        and ``inside`` (percent), and ``median``, the median over the phases' medians.
+        ``guest``, ``group``, ``method``, ``rounds``; means over these rounds of ``missed``,
+        ``mape``, ``bias`` and ``inside`` (percent).
     """
     table = reads_lab.load("errors")
     table = table[table["method"].isin(methods) & ~table["group"].isin(["bare", "memory"])]
+    table = table[~table["phase"].isin(_BEFORE_WORK)]
     keys = ["guest", "group", "method"]
-    weighted = table.assign(
-        **{n: table[n] * table["rounds"] for n in ("missed", "mape", "bias", "inside")}
-    )
+    weighted = table.assign(**{n: table[n] * table["rounds"] for n in _MEANS})
     groups = weighted.groupby(keys, sort=False)
-    found = groups[["missed", "mape", "bias", "inside"]].sum().div(groups["rounds"].sum(), axis=0)
-    found["median"] = table.groupby(keys, sort=False)["median"].median()
-    return found.round(1).reset_index()
+    rounds = groups["rounds"].sum()
+    found = groups[_MEANS].sum().div(rounds, axis=0).round(1)
+    found.insert(0, "rounds", rounds)
+    return found.reset_index()
 
 
-def equality():
+def equality() -> pd.DataFrame:
     """Return, per guest, the frames that both harvests found and those left to the scan."""
     table = reads_lab.load("equality")
     causes = [name for name in reads_guided.CAUSES if name in table.columns]
@@ -72,7 +78,7 @@ def equality():
     return sums.reset_index()
 
 
-def costs():
+def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return measured and modelled costs of the experiments on memory, for `harvest_costs`."""
     table = reads_lab.load("costs")
     table = table[table["group"] == "memory"].astype({"memory_bytes": np.int64})

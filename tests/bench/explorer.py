@@ -35,8 +35,7 @@ def measure(scale):
 
 def _move(made, name, value, clock):
     started = clock()
-    getattr(made, name).value = value
-    made.figure.canvas.draw()  # and encodes what has changed
+    getattr(made, name).value = value  # draws, and encodes what has changed
     return clock() - started
 
 
