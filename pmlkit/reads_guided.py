@@ -25,8 +25,10 @@ from pmlkit.errors import NeedsError
 from pmlkit.kinds import is_page_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Bools, Gfns
 
 
 __all__ = ["CAUSES", "costs", "equality", "leftovers", "model_costs"]
@@ -55,7 +57,7 @@ def equality(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         Per round: ``round``, ``guided`` and ``left`` (frames), ``tables`` (page tables in the
-        log), and a column for each of `CAUSES` that occurs.
+        log), and a column for each of `CAUSES`.
 
     Raises
     ------
@@ -69,11 +71,12 @@ def equality(trace: Trace) -> pd.DataFrame:
     tables = pagetables.logged(trace).groupby("round").size()
     table["tables"] = tables.reindex(table.index, fill_value=0)
     causes = leftovers(trace).pivot_table(index="round", columns="cause", aggfunc="size")
-    table = table.join(causes.reindex(table.index, fill_value=0).fillna(0).astype("int64"))
+    causes = causes.reindex(index=table.index, columns=list(CAUSES)).fillna(0).astype("int64")
+    table = table.join(causes)
     return table.reset_index()
 
 
-def _sizes(trace: Trace):
+def _sizes(trace: Trace) -> pd.DataFrame:
     batches = trace.batches
     kept = batches[batches["reason"].isin(["guided", "scan"])]
     return kept.pivot_table(index="round", columns="reason", values="entries", aggfunc="sum")
@@ -129,7 +132,7 @@ def _mapped(trace: Trace, rows: pd.DataFrame, left: pd.DataFrame) -> dict[str, n
     }
 
 
-def _outside(trace: Trace, gfns: Gfns):
+def _outside(trace: Trace, gfns: Gfns) -> Bools:
     ram = [r for r in trace.meta.memory_map if r["type"] in _RAM]
     if not ram:
         return np.zeros(len(gfns), bool)
@@ -160,7 +163,7 @@ def costs(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rounds).merge(_of_the_log(trace.pml), on="round")
 
 
-def _of_the_log(pml):
+def _of_the_log(pml: Trace) -> pd.DataFrame:
     log = pml.to_pandas(["round", "kind"])
     tables = log["round"][is_page_table(log["kind"].to_numpy())].value_counts()
     rounds = pml.rounds["round"].astype("int64")
@@ -170,7 +173,7 @@ def _of_the_log(pml):
     return found.assign(exits=pml.rounds["exits"].to_numpy())
 
 
-def model_costs(measured: pd.DataFrame, memory_bytes: Ints) -> pd.DataFrame:
+def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataFrame:
     """Extrapolate both harvests' costs to other memory sizes, from measured rounds.
 
     The scan reads a flag per frame of memory: a straight line through the measured sizes (least

@@ -21,11 +21,11 @@ from pmlkit import hotness, reads_density, reads_guided, reads_sources, reads_ta
 from pmlkit.errors import NeedsError, PmlkitError, TraceNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 __all__ = ["EXPERIMENTS", "Experiment", "load", "run", "tabulate"]
@@ -53,7 +53,7 @@ class Experiment:
 
     guest: str
     group: str
-    settings: dict = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
     memory_mib: int = 256
     rounds: int = 12
     period_s: float = 0.5
@@ -73,7 +73,7 @@ EXPERIMENTS = {
         "program",
         {"matrix": "128", "products": "2", "numbers": "200000", "decomposed": "60"},
         320,
-        16,
+        60,
     ),
     "gcc": Experiment("gcc", "program", {"level": "0"}, 320, 16),
     "sparse": Experiment("sparse", "adversary", {"size_mib": "32", "phase_ms": "1000"}),
@@ -97,7 +97,9 @@ EXPERIMENTS = {
 }
 
 
-def run(folder: PathLike, names: Sequence[str] | None = None, progress: Callable[..., Any] = print):
+def run(
+    folder: PathLike, names: Sequence[str] | None = None, progress: Callable[..., Any] = print
+) -> dict[str, Trace]:
     """Run experiments in the lab, one after the other; what is there already is kept.
 
     Parameters
@@ -126,7 +128,7 @@ def run(folder: PathLike, names: Sequence[str] | None = None, progress: Callable
     return found
 
 
-def _one(path: PathLike, experiment: str):
+def _one(path: Path, experiment: Experiment) -> Trace:
     if path.exists():
         return pmlkit.open(path)
     from pmlkit.sources import lab
@@ -143,7 +145,7 @@ def _one(path: PathLike, experiment: str):
     return lab.run(experiment.guest, path, options)
 
 
-def tabulate(traces, progress=print):
+def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, pd.DataFrame]:
     """Make the tables of the experiments.
 
     Parameters
@@ -161,7 +163,7 @@ def tabulate(traces, progress=print):
         scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
         row per guest and phase.
     """
-    made = {name: [] for name in TABLES}
+    made: Any = {name: [] for name in TABLES}
     lessons = {n: _lessons(trace) for n, trace in traces.items() if _teaches(n)}
     for name, trace in traces.items():
         others = [lesson for n, lesson in lessons.items() if n != name]
@@ -173,12 +175,12 @@ def tabulate(traces, progress=print):
     return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items() if parts}
 
 
-def _lessons(trace: Trace):
+def _lessons(trace: Trace) -> tuple[pd.DataFrame, ...]:
     """Return what a model learns of a guest: with its own earlier harvests, and without any."""
     return tuple(reads_density.lessons(trace, priors=priors) for priors in (True, False))
 
 
-def _tables(name: str, trace: Trace, others):
+def _tables(name: str, trace: Trace, others: Any) -> dict[str, pd.DataFrame]:
     found = {}
     makers = {
         "equality": lambda: reads_guided.equality(trace),
@@ -189,13 +191,13 @@ def _tables(name: str, trace: Trace, others):
     }
     for table, make in makers.items():
         try:
-            found[table] = make()
+            found[table] = make()  # type: ignore[no-untyped-call]
         except NeedsError:
             continue  # bare guests without paging have no tables, and no errors to show
     return found
 
 
-def _errors(name: str, trace: Trace, others):
+def _errors(name: str, trace: Trace, others: Any) -> pd.DataFrame:
     parts = [reads_table.compare(trace, ("written", "leaves", "present", "accessed"))]
     if others and _teaches(name):
         own = {"rounds": range(0, trace.n_rounds, EVERY)}
@@ -205,12 +207,12 @@ def _errors(name: str, trace: Trace, others):
             "density": own | {"model": models[0]},
             "transfer": {"rounds": (), "model": models[1]},
         }.items():
-            learnt = reads_table.compare(trace, ("density",), **how)
+            learnt = reads_table.compare(trace, ("density",), **how)  # type: ignore[arg-type]
             parts.append(learnt.assign(method=method))
     return reads_table.by_phase(pd.concat(parts, ignore_index=True))
 
 
-def _teaches(name: str):
+def _teaches(name: str) -> bool:
     return EXPERIMENTS[name].group in ("benchmark", "program", "adversary")
 
 
@@ -256,9 +258,9 @@ def load(name: str) -> pd.DataFrame:
     return table.fillna({"phase": ""}) if "phase" in table else table
 
 
-def main(arguments):
+def main(arguments: Sequence[str] | None) -> int:
     """Run the experiments named, and write the tables of all that the folder holds."""
-    folder, *names = arguments
+    folder, *names = arguments  # type: ignore[misc]
     run(folder, names)
     there = {n: pmlkit.open(p) for n in EXPERIMENTS if (p := Path(folder) / f"{n}.trace").exists()}
     for name, table in tabulate(there).items():
