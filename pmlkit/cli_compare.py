@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli_options import as_json, example, option, output
+from pmlkit.cli_options import as_json, example, option, output, span
 from pmlkit.errors import TraceNotFound, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
+
+    from pmlkit.compare import Plan
+    from pmlkit.types import Json
 
 
 _EXAMPLES = example(
     "pmlkit compare data/redis.trace --window 1s",
+    "pmlkit compare redis --start 2s --end 8s",
     "pmlkit compare h.trace --techniques pml,vmware,damon --seeds 20 --json",
     "pmlkit compare experiments/compare.yaml --jobs 2 -o results/compare",
 )
@@ -34,18 +39,30 @@ _EXAMPLES = example(
         "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip
 @option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
         "[default: 5]")  # fmt: skip
+@span
 @option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
 @option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
 @output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
 @as_json
 def compare(
-    traces, list_them: bool, published, record, output: str, jobs: int, as_json: bool, **how: Any
-):
+    traces: tuple[str, ...],
+    list_them: bool,
+    published: bool,
+    record: bool,
+    output: str,
+    jobs: int,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Score every technique on recorded VMs by the same yardstick.
 
     Each TRACE is an access trace, or the name of a bundled one; an EXPERIMENT.yaml names several.
     Errors are in percent of W(t, T), steps in windows T.
+
+    Techniques watch from the recording's start in any case, as they need to; with --start and --end
+    the windows T, steps and events between these times count. An event has the time of the estimate
+    that follows it.
     """
     if list_them:
         return _list(as_json)
@@ -55,13 +72,17 @@ def compare(
     paths, plans = _resolve(traces, given, record)
     folder = Path(output) if output else None
     if published:
+        if {"start", "end"} & set(given):
+            raise UsageError("--published takes whole recordings: leave out --start and --end")
         return _published(paths, folder, as_json)
     for window, plan in plans.items():
         into = folder / f"T-{window}" if folder and len(plans) > 1 else folder
         _compare(paths, plan, jobs, into, as_json)
 
 
-def _compare(paths, plan, jobs: int, folder: Path, as_json: bool) -> None:
+def _compare(
+    paths: Sequence[Path], plan: Plan, jobs: int, folder: Path | None, as_json: bool
+) -> None:
     from pmlkit import compare as batch
     from pmlkit import compare_tables, report, report_compare
 
@@ -78,13 +99,15 @@ def _compare(paths, plan, jobs: int, folder: Path, as_json: bool) -> None:
         click.echo(f"\n{found.caption}.")
 
 
-def _steps(paths, plan, jobs: int):
+def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
     return len(paths) * (len(plan.names) if jobs == 1 or len(paths) == 1 else 1)
 
 
-def _resolve(traces, given, record):
+def _resolve(
+    traces: Sequence[str], given: Json, record: bool
+) -> tuple[list[Path], dict[str, Plan]]:
     """Turn the arguments into paths of traces, and the plans to run on them by name."""
-    paths, points = [], [{}]
+    paths, points = [], [{}]  # type: ignore[var-annotated]
     for trace in traces:
         if Path(trace).suffix not in (".yaml", ".yml"):
             paths.append(_path(trace, "", record))
@@ -101,7 +124,7 @@ def _resolve(traces, given, record):
     return paths, dict(_plan(point, given) for point in points)
 
 
-def _path(name: str, made_by, record):
+def _path(name: str, made_by: str | None, record: bool) -> Path:
     """Find a trace; make it if it is not there, and that was asked for."""
     from pmlkit.compare import located
 
@@ -117,18 +140,18 @@ def _path(name: str, made_by, record):
     return path
 
 
-def _plan(point, given):
+def _plan(point: Json, given: Json) -> tuple[str, Plan]:
     """Make the plan of a grid point, what was given on the command line going first."""
     from pmlkit import compare
 
     told = {**point, **given}
-    unknown = set(told) - {"window", "techniques", "scale", "seeds"}
+    unknown = set(told) - {"window", "techniques", "scale", "seeds", "start", "end"}
     if unknown:
         raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
     return str(told.get("window", "1s")), compare.plan(**told)
 
 
-def _published(paths, folder: Path, as_json: bool) -> None:
+def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> None:
     from pmlkit import report, report_compare
     from pmlkit.tables import table
     from pmlkit.techniques import published
@@ -145,7 +168,7 @@ def _published(paths, folder: Path, as_json: bool) -> None:
             click.echo(f"- {sentence}")
 
 
-def _list(as_json: bool):
+def _list(as_json: bool) -> None:
     from pmlkit.techniques import TECHNIQUES
 
     facts = {

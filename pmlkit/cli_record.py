@@ -17,6 +17,7 @@ from pmlkit.cli_options import (
     option,
     output,
     overwrite,
+    span,
     trace_argument,
 )
 from pmlkit.cli_show import show, show_trace
@@ -103,6 +104,7 @@ def _list_workloads(workload: str | None, as_json: bool) -> None:
 @option("--buffers", default=1, type=IntRange(1, 2), help="With 2, one drains as the other fills.")
 @option("--rearm", default="round", type=REARM, help="When a logged page may be logged again.")
 @option("--rounds", default=1, type=IntRange(1), help="Rounds of TRACE that make one of PML.trace.")
+@span
 @overwrite
 @as_json
 def simulate(
@@ -112,16 +114,21 @@ def simulate(
     buffers: int,
     rearm: str,
     rounds: int,
+    start: int | None,
+    end: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Run a software PML over the access trace TRACE."""
+    """Run a software PML over the access trace TRACE.
+
+    It is switched on at --start and off at --end; the log keeps the recording's times.
+    """
     from pmlkit import report
     from pmlkit.sources import simulator
 
     model = simulator.PmlModel(buffer, buffers, rearm, rounds)
     with report.busy("simulating", quiet=as_json):
-        made = simulator.simulate(trace, output, model, overwrite=overwrite)
+        made = simulator.simulate(trace, output, model, overwrite, start, end)
     show_trace(as_json, made)
 
 

@@ -14,16 +14,20 @@ import pandas as pd
 import pmlkit
 from pmlkit import techniques
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.streams import time_ns
 from pmlkit.techniques import scores
-from pmlkit.techniques.runs import time_scale
+from pmlkit.techniques.runs import time_scale, within
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.techniques.protocol import Technique
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.techniques.runs import Run
+    from pmlkit.techniques.scores import Truth
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
@@ -46,26 +50,39 @@ class Plan:
         `pmlkit.techniques.runs.time_scale`.
     seeds : int
         Runs of a technique that draws random numbers.
+    start, end : str, int or None
+        Score the part between these times only, ``"2s"`` or nanoseconds. Techniques watch from the
+        recording's start all the same, as they would have.
     """
 
     window: str = "1s"
-    techniques: tuple = ()
+    techniques: tuple[Any, ...] = ()
     scale: object = "auto"
     seeds: int = 5
+    start: str | int | None = None
+    end: str | int | None = None
 
     def __post_init__(self) -> None:
         parse_duration_ns(self.window)
+        time_ns(self.start), time_ns(self.end)
         for name in self.techniques:
             techniques.make(name)
         if not isinstance(self.seeds, int) or self.seeds < 1:
             raise UsageError(f"seeds is {self.seeds!r}: give a whole number, 1 or more")
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return self.techniques or tuple(techniques.TECHNIQUES)
 
 
-def plan(window: str = "1s", techniques: str = "all", scale: str = "auto", seeds: int = 5) -> Plan:
+def plan(
+    window: str = "1s",
+    techniques: Any = "all",
+    scale: str | float = "auto",
+    seeds: int = 5,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Plan:
     """Make a plan of what people write.
 
     Parameters
@@ -75,6 +92,7 @@ def plan(window: str = "1s", techniques: str = "all", scale: str = "auto", seeds
         ``"all"``, or names; a text has commas between them.
     scale : "auto" or float
     seeds : int
+    start, end : str, int or None
 
     Returns
     -------
@@ -86,9 +104,9 @@ def plan(window: str = "1s", techniques: str = "all", scale: str = "auto", seeds
         scale = scale if scale == "auto" else float(scale)
     except ValueError:
         raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
-    if scale != "auto" and not scale > 0:
+    if scale != "auto" and not scale > 0:  # type: ignore[operator]
         raise UsageError(f"the time scale is {scale:g}: give more than 0")
-    return Plan(window, tuple(techniques), scale, seeds)
+    return Plan(window, tuple(techniques), scale, seeds, start, end)
 
 
 @dataclass(frozen=True)
@@ -105,13 +123,15 @@ class Comparison:
         ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``, ``missing`` (why
         it could not run, or empty), ``notes``.
     estimates : DataFrame
-        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``.
+        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
+        ``end``): also the one that stands when it begins.
     truth : DataFrame
-        ``trace``, ``t_ns``, ``pages``: W(t, T).
+        ``trace``, ``t_ns``, ``pages``: W(t, T). Of a part: where the window is within it.
     steps : DataFrame
         ``trace``, ``technique``, and `scores.reactivity` of the first seed.
     events : DataFrame
-        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``ns``.
+        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``ns``. Of a part: with
+        the estimates in it, as is the ``overhead``: an event has the time of the estimate after it.
     """
 
     plan: Plan
@@ -122,18 +142,18 @@ class Comparison:
     events: pd.DataFrame
 
     @property
-    def traces(self):
+    def traces(self) -> list[str]:
         return list(dict.fromkeys(self.scores["trace"]))
 
     @property
     def caption(self) -> str:
         """Say what the numbers are, time scale included."""
         window_ns = parse_duration_ns(self.plan.window)
-        scale = time_scale(self.plan.scale, window_ns)
+        scale = time_scale(self.plan.scale, window_ns)  # type: ignore[arg-type]
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
             f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
-            f"sources {clock}"
+            f"sources {clock}{_part_said(self.plan)}"
         )
 
 
@@ -141,7 +161,10 @@ _PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
 def compare(
-    traces, plan: Plan | None = None, jobs: int = 1, progress: Callable[..., Any] | None = None
+    traces: Sequence[PathLike],
+    plan: Plan | None = None,
+    jobs: int = 1,
+    progress: Callable[..., Any] | None = None,
 ) -> Comparison:
     """Run every technique on every trace.
 
@@ -162,7 +185,8 @@ def compare(
     Raises
     ------
     UsageError
-        If two traces have the same name, or there is none.
+        If two traces have the same name, or there is none; if no window T of one is within the
+        plan's ``start`` and ``end``.
     PmlkitError
         If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
         is no error: the row says so.
@@ -187,7 +211,7 @@ def compare(
     return Comparison(plan, **tables)
 
 
-def located(trace: Trace):
+def located(trace: Any) -> Path:
     """Return the path of a trace: a bundled one's name, or a path (else from the repository)."""
     if trace in pmlkit.bundled():
         return pmlkit.bundled(trace)
@@ -195,7 +219,9 @@ def located(trace: Trace):
     return path if path.exists() or not (REPOSITORY / path).exists() else REPOSITORY / path
 
 
-def _pool(paths, plan, jobs: int, progress):
+def _pool(
+    paths: Sequence[Path], plan: Plan, jobs: int, progress: Callable[[str, str], object] | None
+) -> list[Any]:
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn")) as pool:
         waiting = {pool.submit(_one, path, plan): path for path in paths}
@@ -206,15 +232,25 @@ def _pool(paths, plan, jobs: int, progress):
         return [future.result() for future in waiting]
 
 
-def _one(path: PathLike, plan, progress=None):
-    recorded = techniques.Recorded.of(pmlkit.open(path))
+def _one(
+    path: PathLike, plan: Plan, progress: Callable[[str, str], object] | None = None
+) -> dict[str, pd.DataFrame]:
+    trace = pmlkit.open(path)
+    first, stop = trace.rounds_between(time_ns(plan.start), time_ns(plan.end))
+    recorded = techniques.Recorded.of(trace)
     true = scores.truth(recorded, parse_duration_ns(plan.window))
-    found = {name: [] for name in _PARTS}
-    found["truth"].append(pd.DataFrame({"t_ns": true.t_ns, "pages": true.pages}))
+    if _is_part(plan):
+        true = _part_of(true, recorded, first, stop)
+    shown = true.scored if first else true.t_ns <= true.end_ns
+    found: Any = {name: [] for name in _PARTS}
+    found["truth"].append(pd.DataFrame({"t_ns": true.t_ns[shown], "pages": true.pages[shown]}))
     for name in plan.names:
         technique = techniques.make(name)
         try:
             runs = _runs(technique, recorded, plan)
+            if _is_part(plan):
+                span = true.start_ns, true.end_ns, stop == recorded.n_rounds
+                runs = [within(run, *span) for run in runs]
             row = _score(runs, true)
             _keep(found, name, runs, true)
         except NeedsError as error:
@@ -225,12 +261,35 @@ def _one(path: PathLike, plan, progress=None):
     return {name: _joined(recorded.name, parts) for name, parts in found.items()}
 
 
-def _runs(technique, recorded, plan):
+def _is_part(plan: Plan) -> bool:
+    return (plan.start, plan.end) != (None, None)
+
+
+def _part_said(plan: Plan) -> str:
+    if not _is_part(plan):
+        return ""
+    start, end = time_ns(plan.start), time_ns(plan.end)
+    until = "the end" if end is None else format_ns(end)
+    return f"; windows from {format_ns(start or 0)} to {until}, watched from the recording's start"
+
+
+def _part_of(true: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
+    """Have the rounds from `first` to `stop` scored."""
+    start, end = (int(recorded.t_ns[edge] - recorded.t_ns[0]) for edge in (first, stop))
+    true = scores.within(true, start, end)
+    if not true.scored.any():
+        lasts = f"{recorded.name} lasts {format_ns(recorded.duration_ns)}"
+        window = format_ns(true.window_ns)
+        raise UsageError(f"{lasts}: give a --start and --end with a window T of {window} in it")
+    return true
+
+
+def _runs(technique: Technique, recorded: Recorded, plan: Plan) -> list[Run]:
     seeds = range(plan.seeds if technique.random else 1)
-    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]
+    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]  # type: ignore[arg-type]
 
 
-def _described(technique):
+def _described(technique: Technique) -> Json:
     return {
         "technique": technique.name,
         "title": technique.title,
@@ -241,10 +300,10 @@ def _described(technique):
     }
 
 
-def _score(runs, true):
+def _score(runs: Sequence[Run], true: Truth) -> Json:
     told = pd.DataFrame([scores.accuracy(run.estimates, true) for run in runs])
-    mape, half = scores.interval(told["mape"])
-    steps = pd.concat([scores.reactivity(run.estimates, true) for run in runs])
+    mape, half = scores.interval(told["mape"])  # type: ignore[arg-type]
+    steps: Any = pd.concat([scores.reactivity(run.estimates, true) for run in runs])
     windows = {kind: steps.loc[steps["up"] == (kind == "up"), "windows"] for kind in ("up", "down")}
     return {
         "bias": told["bias"].mean(),
@@ -261,7 +320,7 @@ def _score(runs, true):
     }
 
 
-def _keep(found, name: str, runs, true) -> None:
+def _keep(found: Any, name: str, runs: Sequence[Run], true: Truth) -> None:
     from pmlkit.techniques.costs import COSTS
 
     for run in runs:
@@ -276,7 +335,7 @@ def _keep(found, name: str, runs, true) -> None:
     found["events"].append(pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]))
 
 
-def _joined(trace: Trace, parts):
+def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     # Empty parts say nothing of types, and pandas would let them change those of the others.
     filled = [part for part in parts if len(part)] or parts[:1]
     joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
@@ -301,7 +360,7 @@ def pareto(found: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["mape"] < rows["mape"].cummin().shift(fill_value=float("inf"))]
 
 
-def as_dict(comparison):
+def as_dict(comparison: Comparison) -> Json:
     """Return the scores, notes and time scale for JSON: a list of rows, NaN as None."""
     rows = comparison.scores.astype(object).where(comparison.scores.notna(), None)
     return {"about": comparison.caption, "scores": rows.to_dict("records")}

@@ -115,8 +115,8 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
     assert f"\n    pmlkit {name} " in out or f"\n    pmlkit {name}\n" in out
 
 
-# Commands that take a trace, and all of it: they check it, hand it on, or watch it from its start.
-WHOLE_TRACES = {"compare", "demo", "info", "simulate"}
+# Commands that take a trace, and all of it: they check it, or hand it on.
+WHOLE_TRACES = {"demo", "info"}
 
 
 def leaf(name):
@@ -503,6 +503,11 @@ WRONG_USE = [
     ("mrc h.trace --method lru", "'lru'"),
     ("mrc h.trace --rate 2", "2"),
     ("simulate h.trace", "Missing option '-o'"),
+    ("simulate h.trace -o new.trace --start 20ms --end 10ms", "ends before it starts"),
+    ("simulate h.trace -o new.trace --start 1h", "no round between --start and --end"),
+    ("compare h.trace --window 10ms --start 20ms --end 10ms", "ends before it starts"),
+    ("compare h.trace --window 10ms --start 1h", "h lasts .* a window T of 10 ms in it"),
+    ("compare h.trace --published --start 10ms", "leave out --start and --end"),
     ("simulate h.trace -o new.trace --buffers 3", "3 is not in the range"),
     ("simulate h.trace -o new.trace --buffer 0", "0 is not in the range"),
     ("simulate h.trace -o new.trace --rearm later", "'later'"),

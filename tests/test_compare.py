@@ -306,3 +306,69 @@ def test_the_published_experiment_counts_distinct_pages_since_its_start(make_tra
 def test_another_workload_is_not_the_published_one(make_trace):
     with pytest.raises(UsageError, match="the published experiment has rrww, rwrw, wwrr"):
         published.reproduce([make_trace(rounds=3).path])
+
+
+# A part of the recording
+
+
+def test_a_part_is_scored_as_the_whole_runs_estimates_are_there(stepping):
+    """By hand: windows T within [300 ms, 1 s), each against the latest estimate of the whole."""
+    whole = compare.compare([stepping.path], compare.plan("50ms", FAST, seeds=1))
+    part = compare.compare([stepping.path], compare.plan("50ms", FAST, "auto", 1, "300ms", "1s"))
+    ends = np.arange(350, 1001, 10) * 10**6
+    truth = whole.truth.set_index("t_ns")["pages"]
+    assert part.truth["t_ns"].tolist() == ends.tolist()
+    assert part.truth["pages"].tolist() == truth[ends].tolist()
+    for name in FAST.split(","):
+        told = whole.estimates[whole.estimates["technique"] == name].set_index("t_ns")["pages"]
+        errors = np.array([told.loc[:t].iloc[-1] - truth[t] for t in ends])
+        mine = row(part, name)
+        assert mine["mape"] == pytest.approx(np.mean(np.abs(errors) / truth[ends]))
+        assert mine["bias"] == pytest.approx(errors.mean() / truth[ends].mean())
+        shown = part.estimates.loc[part.estimates["technique"] == name, "t_ns"]
+        assert shown.iloc[1:].between(3e8 + 1, 1e9).all() and shown.iloc[0] <= 3e8
+    assert row(whole, "prl")["mape"] != row(part, "prl")["mape"]
+    assert "300 ms to 1 s" in part.caption and "300 ms" not in whole.caption
+
+
+def test_steps_and_events_of_a_part_are_those_within_it(stepping):
+    plan = compare.plan("50ms", "pml", start="300ms", end="800ms")
+    part = compare.compare([stepping.path], plan)
+    assert part.steps[["t_ns", "up"]].values.tolist() == [[4 * 10**8, True]]
+    counts = part.events.set_index("event")["count"]
+    assert counts["rounds"] == 10  # one per T
+    assert row(part, "pml")["overhead"] == pytest.approx(part.events["ns"].sum() / 5e8)
+
+
+def test_parts_that_meet_have_the_events_of_the_whole(stepping):
+    def counts(*span):
+        plan = compare.plan("50ms", FAST, "auto", 1, *span)
+        events = compare.compare([stepping.path], plan).events
+        return events.set_index(["technique", "event"])["count"]
+
+    early, late = counts(None, "620ms"), counts("620ms", None)
+    assert early.add(late, fill_value=0).to_dict() == counts().to_dict()
+
+
+def test_the_whole_as_a_part_is_the_whole(stepping):
+    whole, part = (
+        compare.compare([stepping.path], compare.plan("50ms", FAST, seeds=2, start=start))
+        for start in (None, 0)
+    )
+    for name in ("scores", "estimates", "truth", "steps", "events"):
+        pd.testing.assert_frame_equal(getattr(whole, name), getattr(part, name))
+
+
+@pytest.mark.parametrize(
+    "span, says",
+    [
+        (("500ms", "400ms"), "ends before it starts"),
+        (("500ms", "540ms"), "stepping lasts 1.2 s: .* a window T of 50 ms"),
+        (("5s", None), "stepping lasts 1.2 s"),
+        (("soon", None), "'soon' is not a duration"),
+    ],
+)
+def test_a_part_without_a_window_is_refused(stepping, span, says):
+    with pytest.raises(UsageError, match=says) as error:
+        compare.compare([stepping.path], compare.plan("50ms", "pml", "auto", 1, *span))
+    assert "\n" not in str(error.value)

@@ -10,6 +10,8 @@ A page that is re-armed in the middle of a window and written again in it is not
 so with ``rearm="flush"`` the counts are a lower bound, tight for windows that are short against
 the time that a buffer takes to fill. The processor's own writes to page tables are in the log only
 if the recorder saw them. No entry depends on the costs: the guest does not run slower here.
+Of a part of the recording it has a PML that is switched on where the part starts, and off where it
+ends; the log's rounds are counted from there, and have the recording's times.
 """
 
 from __future__ import annotations
@@ -23,20 +25,19 @@ import pandas as pd
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.sources.pml_log import REARM, pml_log
+from pmlkit.streams import time_ns
 from pmlkit.trace import Trace
-from pmlkit.units import check_count
+from pmlkit.units import check_count, format_ns
 from pmlkit.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
     from pmlkit.schema import TraceMeta
     from pmlkit.sources.pml_log import PmlLog
-    from pmlkit.types import Array
+    from pmlkit.types import Array, Json, PathLike
 
 
 __all__ = ["PmlModel", "simulate"]
@@ -103,7 +104,12 @@ class PmlModel:
 
 
 def simulate(
-    access: Trace, out: Path, model: PmlModel | None = None, overwrite: bool = False
+    access: Trace | PathLike,
+    out: PathLike,
+    model: PmlModel | None = None,
+    overwrite: bool = False,
+    start: str | int | None = None,
+    end: str | int | None = None,
 ) -> Trace:
     """Write the PML trace that a machine like `model` would have logged.
 
@@ -117,6 +123,9 @@ def simulate(
         Default: hardware's, re-armed each round.
     overwrite : bool
         Replace `out`.
+    start, end : str, int or None
+        Log the rounds between these times only, ``"2s"`` or nanoseconds: PML is off before and
+        after. Of `known` answers stay those of phases that are wholly there.
 
     Returns
     -------
@@ -130,17 +139,27 @@ def simulate(
     ------
     NeedsError
         If `access` is a PML trace.
+    UsageError
+        If there is no round between `start` and `end`.
     OutputExists, OutputError
     """
     model = model or PmlModel()
     access = access if isinstance(access, Trace) else Trace.open(access)
     if access.meta.kind != "access":
         raise NeedsError(access, "accesses", "give an access trace, such as `pmlkit record` writes")
-    window, source_batch, vcpu, gfn = _writes(access)
+    span = time_ns(start), time_ns(end)
+    first, stop = access.rounds_between(*span)
+    if first == stop and span != (None, None):
+        raise UsageError(f"{access.path.name} has no round between --start and --end: change them")
+    window, source_batch, vcpu, gfn = _writes(access, span)
+    window = window.astype(np.int64) - first
     log = pml_log(window, gfn, vcpu, model.buffer_entries, model.rearm, model.rounds_per_round)
-    rounds = _rounds(access, log, model)
+    source = access.rounds.iloc[first:stop]
+    rounds = _rounds(access, source, log, model)
     batches = _batches(access, log, source_batch, rounds, model)
     meta = _meta(access, model, _overheads(rounds, batches, access.meta.domain["vcpus"], model))
+    if stop - first < access.n_rounds:
+        meta = _of_part(meta, access, source, model.rounds_per_round)
     with TraceWriter(out, meta, overwrite=overwrite) as writer:
         columns = (log.round[log.batch], log.batch, vcpu[log.order], gfn[log.order])
         writer.add_entries(*columns, Kind.WRITE)
@@ -148,18 +167,26 @@ def simulate(
         writer.set_batches(batches)
         writer.set_regions(access.regions)
         if access.guest is not None:
-            writer.set_guest(access.guest)
+            writer.set_guest(_between(access.guest, span))
     return Trace.open(out)
 
 
-def _writes(access: Trace) -> list[Array]:
-    table = access.entries(columns=["round", "batch", "vcpu", "gfn"], kinds=Kind.WRITE)
+def _between(table: pd.DataFrame, span: tuple[int | None, int | None]) -> pd.DataFrame:
+    start, end = span
+    t_ns = table["t_ns"]
+    kept = (t_ns >= (t_ns.min() if start is None else start)) & (end is None or t_ns < end)
+    return table[kept].reset_index(drop=True)
+
+
+def _writes(access: Trace, span: tuple[int | None, int | None]) -> list[Array]:
+    columns = ["round", "batch", "vcpu", "gfn"]
+    table = access.entries(columns, *span, kinds=Kind.WRITE)
     return [table.column(name).to_numpy() for name in ("round", "batch", "vcpu", "gfn")]
 
 
-def _rounds(access: Trace, log: PmlLog, model: PmlModel) -> pd.DataFrame:
+def _rounds(access: Trace, source: pd.DataFrame, log: PmlLog, model: PmlModel) -> pd.DataFrame:
     """Make the table of rounds: the access trace's, so many taken together."""
-    source, count = access.rounds, model.rounds_per_round
+    count = model.rounds_per_round
     number = np.arange(len(source)) // count
     grouped = source.groupby(number)
     rounds = pd.DataFrame({"round": np.arange(grouped.ngroups)})
@@ -246,7 +273,7 @@ def _overheads(
     return {**totals, **parts, "pause_share": pause / duration if duration else 0.0}
 
 
-def _meta(access: Trace, model: PmlModel, overheads: Mapping[str, float]) -> TraceMeta:
+def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
     meta, count = access.meta, model.rounds_per_round
     notes = [
         "simulated from the first writes of each window: writes repeated within one are not there",
@@ -269,7 +296,27 @@ def _meta(access: Trace, model: PmlModel, overheads: Mapping[str, float]) -> Tra
     )
 
 
-def _identity(access: Trace) -> dict[str, int | str]:
+def _of_part(meta: TraceMeta, access: Trace, source: pd.DataFrame, count: int) -> TraceMeta:
+    """Keep what is true of the rounds `source`: their phases, and known answers of whole ones."""
+    first, stop = int(source.index[0]), int(source.index[-1]) + 1
+    edge = {"t_ns": int(source["t_start_ns"].iloc[0]), "insn": int(source["insn_start"].iloc[0])}
+    ends = [phase["round"] for phase in access.meta.phases[1:]] + [access.n_rounds]
+    phases, cut = [], set()
+    for phase, end in zip(access.meta.phases, ends, strict=False):
+        begin = phase["round"]
+        if not (first <= begin and end <= stop):
+            cut.add(phase["name"])
+        if first <= begin < stop:
+            phases.append({**phase, "round": (begin - first) // count})
+        elif begin < first < end:
+            phases.append({**phase, **edge, "round": 0})
+    known = [answer for answer in meta.known if answer["phase"] not in cut]
+    start, end = format_ns(edge["t_ns"], 15), format_ns(int(source["t_end_ns"].iloc[-1]), 15)
+    note = f"the part from {start} to {end} of the recording: PML was off before and after"
+    return replace(meta, phases=phases, known=known, notes=[*meta.notes, note])
+
+
+def _identity(access: Trace) -> Json:
     return {
         "name": access.path.name,
         "created": access.meta.created,

@@ -81,7 +81,7 @@ TECHNIQUES = {
 }
 
 
-def make(name: str, **parameters: Any):
+def make(name: str, **parameters: Any) -> Technique:
     """Make a technique by its name, with other parameters than its defaults.
 
     Raises

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pmlkit.techniques.memory import Counters
     from pmlkit.techniques.recorded import Recorded, Uses
-    from pmlkit.types import Bools, Ints
+    from pmlkit.types import Array, Bools, Ints
 
 
 __all__ = ["HOW", "MISSING", "OPEN", "Channel", "Clock"]
@@ -37,6 +37,21 @@ class Channel:
 
     __slots__ = ("__dict__",)
 
+    drain: Callable[..., Any]
+    collect: Callable[..., Any]
+    mapped: Callable[..., Any]
+    entries: Callable[..., Any]
+    harvest: Callable[..., Any]
+    protect: Callable[..., Any]
+    caught: Callable[..., Any]
+    digest: Callable[..., Any]
+    ask: Callable[..., Any]
+    requests: Callable[..., Any]
+    resize: Callable[..., Any]
+    limit: Callable[..., Any]
+    counters: Callable[..., Any]
+    evictions: Callable[..., Any]
+
     def __init__(self, **functions: Callable[..., Any]) -> None:
         self.__dict__.update(functions)
 
@@ -44,10 +59,13 @@ class Channel:
 class Clock:
     """The present: a round of the recording, which only moves on."""
 
+    wait: Callable[[int], int | None]
+    rounds: Callable[[], int]
+
     def __init__(self, t_ns: Ints) -> None:
         now, ends = [0], t_ns[1:] - t_ns[0]
 
-        def wait(due_ns: int) -> int:
+        def wait(due_ns: int) -> int | None:
             """Let time pass until a round ends at `due_ns` or later; None if none does."""
             if len(ends) == 0 or due_ns > ends[-1]:
                 return None
@@ -61,7 +79,7 @@ def _log(uses: Uses, clock: Clock, charge: Callable[..., Any]) -> Channel:
     """Give the entries of a log of first uses, which is re-armed when asked to."""
     since = [0]
 
-    def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Ints:
+    def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Any:
         """End a round: return what was logged since the last one, in order, and arm all again.
 
         Parameters
@@ -85,11 +103,11 @@ def _log(uses: Uses, clock: Clock, charge: Callable[..., Any]) -> Channel:
     return Channel(drain=drain)
 
 
-def _pml(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _pml(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     return _log(recorded.log, clock, charge)
 
 
-def _references(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _references(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     return _log(recorded.accesses, clock, charge)
 
 
@@ -108,7 +126,7 @@ def _latest(uses: Uses, clock: Clock, size: int) -> Callable[..., Any]:
     return ask
 
 
-def _dirty(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _dirty(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     since = [0]
 
     def collect() -> Ints:
@@ -121,7 +139,7 @@ def _dirty(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> C
     return Channel(collect=collect)
 
 
-def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     since, size = [0], recorded.size
 
     def mapped() -> tuple[Ints, bool]:
@@ -140,16 +158,16 @@ def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> 
         first, since[0] = since[0], clock.rounds()
         real = recorded.mapped is not None
         frames = recorded.mapped if real else recorded.accesses
-        frames = np.unique(frames.between(first, since[0]))
-        tables = np.unique(frames // TABLE_FRAMES)
+        frames = np.unique(frames.between(first, since[0]))  # type: ignore[assignment, union-attr]
+        tables = np.unique(frames // TABLE_FRAMES)  # type: ignore[operator]
         if real and recorded.leaves is not None:
             tables = np.unique(recorded.leaves.between(first, since[0]))
         charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
         if not real:
-            frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()
-        return frames[frames < size], real
+            frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()  # type: ignore[assignment]
+        return frames[frames < size], real  # type: ignore[index, operator]
 
-    def entries() -> Ints:
+    def entries() -> Any:
         """Return the pages written, and the programs' ones whose entries have the accessed flag.
 
         Of the tables that were logged since the last call; all is armed again.
@@ -169,7 +187,7 @@ def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> 
         first, since[0] = since[0], clock.rounds()
         frames = np.unique(recorded.entries.between(first, since[0]))
         logged = recorded.log.between(first, since[0])
-        tables = np.unique(recorded.leaves.between(first, since[0]))
+        tables = np.unique(recorded.leaves.between(first, since[0]))  # type: ignore[union-attr]
         charge(pml_exits=(len(logged) + len(tables)) // BUFFER, rounds=1)
         charge(log_entries=len(logged) + len(tables), entries_read=TABLE_FRAMES * len(tables))
         return frames
@@ -177,7 +195,7 @@ def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> 
     return Channel(mapped=mapped, entries=entries)
 
 
-def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
     cleared = np.zeros(size, np.int32)
 
@@ -194,7 +212,7 @@ def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -
         ndarray of bool
             Whether each was accessed since its flag was last cleared.
         """
-        frames = slice(None) if frames is None else np.asarray(frames, np.int64)
+        frames = slice(None) if frames is None else np.asarray(frames, np.int64)  # type: ignore[assignment]
         touched = latest(frames) >= cleared[frames]
         cleared[frames] = clock.rounds()
         charge(pages_scanned=len(touched))
@@ -203,7 +221,7 @@ def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -
     return Channel(harvest=harvest)
 
 
-def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
     since, counted = np.full(size, np.iinfo(np.int32).max, np.int32), np.zeros(size, bool)
 
@@ -223,7 +241,7 @@ def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> C
     return Channel(protect=protect, caught=caught)
 
 
-def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
     latest = _latest(recorded.writes, clock, recorded.size)
 
     def digest(frames: Ints) -> NDArray[np.int32]:
@@ -235,23 +253,27 @@ def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) ->
     return Channel(digest=digest)
 
 
-def _guest(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _guest(
+    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
+) -> Channel | None:
     table = recorded.guest
     if table is None or len(table) == 0:
         return None
     times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
 
-    def ask() -> dict[str, int]:
+    def ask() -> dict[str, Any] | None:
         """Return the guest's latest sample (dict of the trace's columns), None before the first."""
         now = clock.wait(0)
-        index = int(np.searchsorted(times, now, "right")) - 1
+        index = int(np.searchsorted(times, now, "right")) - 1  # type: ignore[call-overload]
         charge(hypercalls=1)
-        return dict(rows[index]) if index >= 0 else None
+        return dict(rows[index]) if index >= 0 else None  # type: ignore[arg-type]
 
     return Channel(ask=ask)
 
 
-def _disk(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Channel:
+def _disk(
+    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
+) -> Channel | None:
     table = recorded.disk
     if table is None:
         return None
@@ -259,23 +281,25 @@ def _disk(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _) -> Ch
     columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
     done = [0]
 
-    def requests() -> tuple[Ints, Ints, Bools]:
+    def requests() -> tuple[Array, ...]:
         """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
-        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))
+        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))  # type: ignore[call-overload]
         charge(disk_requests=done[0] - first)
         return tuple(column[first : done[0]].copy() for column in columns.values())
 
     return Channel(requests=requests)
 
 
-def _memory(recorded: Recorded, clock: Clock, charge: Callable[..., Any], model) -> Channel:
+def _memory(
+    recorded: Recorded, clock: Clock, charge: Callable[..., Any], model: Any
+) -> Channel | None:
     from pmlkit.techniques.memory import Guest, MemoryModel
 
     if recorded.guest is None or len(recorded.guest) == 0:
         return None
     guest = Guest(recorded, model or MemoryModel())
 
-    def resize(pages: float) -> None:
+    def resize(pages: int) -> None:
         """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
         guest.advance(clock.rounds())
         charge(balloon_pages=abs(guest.resize(pages)), hypercalls=1)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pmlkit.types import Bools, Ints
 
@@ -105,7 +106,7 @@ def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, found: In
 
 
 @cache
-def _compiled():
+def _compiled() -> Callable[..., Any]:
     try:
         from numba import njit
     except ImportError:  # slower, and the same

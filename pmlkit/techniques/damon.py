@@ -11,6 +11,8 @@ import numpy as np
 from pmlkit.techniques.protocol import Need, Technique
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
@@ -73,10 +75,10 @@ class Damon(Technique):
         view.accessed.harvest(picked)
         return picked
 
-    def _merge(self, edges: Ints, counts: Ints) -> Ints:
+    def _merge(self, edges: Ints, counts: Ints) -> Any:
         """Return the edges and counts of the regions that are left."""
         threshold, largest = int(counts.max()) // 10, int(edges[-1]) // self.fewest
-        regions = []  # start, pages, count
+        regions: list[Any] = []  # start, pages, count
         for count, low, size in zip(counts.tolist(), edges.tolist(), np.diff(edges), strict=False):
             if regions:
                 start, pages, mean = regions[-1]
@@ -88,7 +90,7 @@ class Damon(Technique):
         starts, _, left = zip(*regions, strict=True)
         return np.array([*starts, edges[-1]]), np.array(left)
 
-    def _split(self, view: View, edges: Ints, parts) -> Ints:
+    def _split(self, view: View, edges: Ints, parts: int) -> Any:
         if 2 * (len(edges) - 1) > self.most:
             return edges
         sizes, cuts = np.diff(edges), [edges]

@@ -83,7 +83,7 @@ class Inference:
 
     def __init__(self) -> None:
         self.evictions = self.reloads = 0
-        self._ghosts, self._place, self._frame = GhostList(), {}, {}
+        self._ghosts, self._place, self._frame = GhostList(), {}, {}  # type: ignore[var-annotated]
 
     def take(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
         """Follow requests: arrays of sectors, frames, and whether each is a write.

@@ -65,10 +65,10 @@ class Intermittent(Technique):
     def observe(self, view: View) -> None:
         share = max(self.rate, min(self.least / view.memory_pages, 1))
         frames = np.arange(view.memory_pages)
-        followed = frames[sampled(frames, share, int(view.random.integers(1 << 30)))]
+        followed = frames[sampled(frames, share, int(view.random.integers(1 << 30)))]  # type: ignore[arg-type]
         weight = view.memory_pages / max(len(followed), 1)
         period, rounds = view.parts(self.rounds)
-        misses, recent = _Misses(followed, rounds), deque(maxlen=self.settled)
+        misses, recent = _Misses(followed, rounds), deque(maxlen=self.settled)  # type: ignore[var-annotated]
         misses.begin(view, 0)
         resting, touched, estimate = 0, 0, np.nan
         for turn, _ in enumerate(view.every(period), start=1):
@@ -76,7 +76,7 @@ class Intermittent(Technique):
                 misses.add(view, turn)
             if turn % rounds:
                 continue
-            before, touched = touched, np.count_nonzero(view.accessed.harvest(followed))
+            before, touched = touched, np.count_nonzero(view.accessed.harvest(followed))  # type: ignore[assignment]
             if resting:
                 moved = abs(touched - before) > 2 * self.same * max(before, 20)
                 resting = 0 if moved else resting - 1
@@ -105,7 +105,7 @@ class _Misses:
     """The re-use gaps of the followed frames, over the last T."""
 
     def __init__(self, frames: Ints, rounds: int) -> None:
-        self.frames, self.gaps = frames, deque(maxlen=rounds)
+        self.frames, self.gaps = frames, deque(maxlen=rounds)  # type: ignore[var-annotated]
         self.last, self.rounds, self.since = np.zeros(len(frames), np.int64), rounds, 0
 
     def begin(self, view: View, turn: int) -> None:
@@ -130,4 +130,4 @@ class _Misses:
 
 def _settled(recent: deque[float], same: float) -> bool:
     middle = max(np.mean(recent), 1)
-    return len(recent) == recent.maxlen and np.ptp(recent) <= same * middle
+    return len(recent) == recent.maxlen and np.ptp(recent) <= same * middle  # type: ignore[operator]

@@ -11,11 +11,12 @@ from pmlkit.techniques.recorded import Recorded
 
 if TYPE_CHECKING:
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 __all__ = ["against"]
 
 
-def against(limited: Trace, roomy: Trace | Recorded, model: MemoryModel | None = None) -> dict:
+def against(limited: Trace, roomy: Trace | Recorded, model: MemoryModel | None = None) -> Json:
     """Replay a recording made with room for all in as much memory as another guest had.
 
     Parameters

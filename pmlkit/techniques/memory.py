@@ -35,8 +35,10 @@ import numpy as np
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Bools, Ints
+    from pmlkit.types import Bools, Floats, Ints
 
 
 __all__ = ["Counters", "Guest", "MemoryModel"]
@@ -111,9 +113,9 @@ class Guest:
 
     def __init__(self, recorded: Recorded, model: MemoryModel) -> None:
         self._recorded, self._model = recorded, model
-        self._times = recorded.guest["t_ns"].to_numpy() - recorded.t_ns[0]
+        self._times = recorded.guest["t_ns"].to_numpy() - recorded.t_ns[0]  # type: ignore[index]
         names = ("total", "allocated", "anon", "cached", "committed")
-        pages = {name: recorded.guest[f"{name}_bytes"].to_numpy() // 4096 for name in names}
+        pages = {name: recorded.guest[f"{name}_bytes"].to_numpy() // 4096 for name in names}  # type: ignore[index]
         self._samples, self._round, self._asked = pages, 0, 0
         self._movable, self._fixed = _movable(pages, model.cache), _fixed(recorded, pages, model)
         size = recorded.size
@@ -128,7 +130,7 @@ class Guest:
         self._kernels[recorded.accesses.between(0, before)] = True
         self.limit = recorded.memory_pages
         self._resident = 0
-        self._moves, self._told = [], (0, 0)
+        self._moves, self._told = [], (0, 0)  # type: ignore[var-annotated]
         self.swap_ins = self.swap_outs = self.refaults = 0
 
     def resize(self, pages: int) -> int:
@@ -184,15 +186,15 @@ class Guest:
         now = self._recorded.t_ns[self._round] - self._recorded.t_ns[0]
         return max(int(np.searchsorted(self._times, now, "right")) - 1, 0)
 
-    def _grown(self):
+    def _grown(self) -> int:
         """Count the kernel's pages that are new since the start: they look like any other's."""
         grown = int(self._fixed[self._asked] - self._fixed[0])
         return min(max(grown, 0), self._resident)
 
-    def _cold(self):
+    def _cold(self) -> int:
         """Count the pages that could go and were not touched since the start: they go first."""
         known = np.count_nonzero(self._in | self._out)
-        return max(int(self._movable[self._asked]) - known, 0)
+        return max(int(self._movable[self._asked]) - known, 0)  # type: ignore[return-value]
 
     def _forget_freed(self) -> None:
         """Forget the longest unused pages that are more than the guest has by now.
@@ -205,7 +207,7 @@ class Guest:
         if surplus <= 0:
             return
         freed = known[np.argpartition(self._last[known], surplus - 1)[:surplus]]
-        self._resident -= np.count_nonzero(self._in[freed])
+        self._resident -= np.count_nonzero(self._in[freed])  # type: ignore[assignment]
         for state in (self._in, self._out, self._dirty, self._was_written, self._ours):
             state[freed] = False
 
@@ -213,8 +215,8 @@ class Guest:
         came = used[~self._in[used]]
         back = came[self._out[came]]
         swapped = np.count_nonzero(self._was_written[back])
-        self.swap_ins += swapped
-        self.refaults += len(back) - swapped
+        self.swap_ins += swapped  # type: ignore[assignment]
+        self.refaults += len(back) - swapped  # type: ignore[assignment]
         if len(back):
             self._moves.append((back, True))
         self._in[came], self._out[came] = True, False
@@ -225,7 +227,7 @@ class Guest:
         if excess > 0:
             self._evict(self._choose(excess))
 
-    def _room(self):
+    def _room(self) -> int:
         return max(self.limit - int(self._fixed[self._asked]) - self._model.slack_pages, 0)
 
     def _choose(self, count: int) -> Ints:
@@ -253,20 +255,20 @@ class Guest:
 
     def _evict(self, frames: Ints) -> None:
         self._in[frames], self._out[frames] = False, True
-        self.swap_outs += np.count_nonzero(self._dirty[frames])
+        self.swap_outs += np.count_nonzero(self._dirty[frames])  # type: ignore[assignment]
         self._dirty[frames] = False  # its copy on the disk stays good until it is written again
         self._resident -= len(frames)
         oldest = frames[np.argsort(self._last[frames], kind="stable")]
         self._moves.append((oldest, False))
 
 
-def _movable(pages, cache):
+def _movable(pages: Any, cache: Any) -> Any:
     """Return the pages that could go, at each sample: anonymous ones, tmpfs, maybe the cache."""
     files = pages["cached"] if cache == "evictable" else pages["cached"] - pages["cached"][0]
     return pages["anon"] + np.maximum(files, 0)
 
 
-def _fixed(recorded, pages, model):
+def _fixed(recorded: Recorded, pages: Any, model: MemoryModel) -> Floats:
     """Return the pages that could not, at each sample: the kernel's image, and all else."""
     kernel = recorded.memory_pages - int(pages["total"][0])
     return kernel + np.maximum(pages["allocated"] - _movable(pages, model.cache), 0)

@@ -12,6 +12,8 @@ import numpy as np
 from pmlkit.techniques.protocol import Need, Technique
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.techniques.view import View
 
 
@@ -47,7 +49,7 @@ class PmlPageTables(Technique):
     def observe(self, view: View) -> None:
         view.accessed.harvest()  # the flags are old: once, all are cleared
         period, rounds = view.parts(self.rounds)
-        recent = deque(maxlen=rounds)
+        recent: Any = deque(maxlen=rounds)
         for _ in view.every(period):
             frames, real = view.tables.mapped()
             recent.append(frames[view.accessed.harvest(frames)])
@@ -79,9 +81,9 @@ class PmlEntries(Technique):
     needs = frozenset({Need.TABLES})
     rounds: int = 4
 
-    def observe(self, view) -> None:
+    def observe(self, view: View) -> None:
         period, rounds = view.parts(self.rounds)
-        recent = deque(maxlen=rounds)
+        recent: Any = deque(maxlen=rounds)
         for _ in view.every(period):
             recent.append(view.tables.entries())
             if len(recent) == rounds:

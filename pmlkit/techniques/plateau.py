@@ -11,6 +11,8 @@ import numpy as np
 from pmlkit.techniques.protocol import Need, Technique
 
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from pmlkit.techniques.view import View
 
 
@@ -20,9 +22,13 @@ __all__ = ["PmlPlateau", "PrlPlateau"]
 class _Plateau:
     """Count the distinct pages since the start; believe the count when it stands still."""
 
+    needs: ClassVar[frozenset[Need]]
+    samples: int
+    stable: int
+
     def observe(self, view: View) -> None:
         log = getattr(view, next(iter(self.needs)).value)
-        seen, still, estimate = set(), 0, np.nan
+        seen, still, estimate = set(), 0, np.nan  # type: ignore[var-annotated]
         period, _ = view.parts(self.samples)
         for _ in view.every(period):
             before = len(seen)

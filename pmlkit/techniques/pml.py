@@ -12,6 +12,8 @@ import numpy as np
 from pmlkit.techniques.protocol import Need, Technique
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.techniques.view import View
 
 
@@ -60,7 +62,7 @@ class PmlThreshold(Technique):
 
     def observe(self, view: View) -> None:
         period, rounds = view.parts(self.rounds)
-        recent = deque(maxlen=rounds)
+        recent: Any = deque(maxlen=rounds)
         for _ in view.every(period):
             recent.append(view.pml.drain())
             if len(recent) == rounds:

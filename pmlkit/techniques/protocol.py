@@ -28,6 +28,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.techniques.view import View
     from pmlkit.types import Json
 
 
@@ -69,12 +72,12 @@ class Technique:
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    needs: ClassVar[frozenset]
+    needs: ClassVar[frozenset[Any]]
     intrusive: ClassVar[bool] = False
     active: ClassVar[bool] = False
     random: ClassVar[bool] = False
 
-    def observe(self, view) -> None:
+    def observe(self, view: View) -> None:
         """Watch the VM until the recording ends, and report what it says to `view.report`.
 
         Parameters

@@ -22,7 +22,12 @@ from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
 
 if TYPE_CHECKING:
-    from pmlkit.types import Ints
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pmlkit.techniques.protocol import Technique
+    from pmlkit.techniques.recorded import Uses
+    from pmlkit.types import Floats, Ints, PathLike
 
 
 __all__ = ["CAPTION", "DEVIATIONS", "PUBLISHED", "deviations", "reproduce"]
@@ -62,7 +67,9 @@ DEVIATIONS = (
 )
 
 
-def reproduce(paths, seeds: int = SEEDS, others: str = "refuse") -> pd.DataFrame:
+def reproduce(
+    paths: Sequence[PathLike], seeds: int = SEEDS, others: str = "refuse"
+) -> pd.DataFrame:
     """Run PML, PRL and VMware on recordings of rrww, rwrw and wwrr as published.
 
     Parameters
@@ -84,7 +91,7 @@ def reproduce(paths, seeds: int = SEEDS, others: str = "refuse") -> pd.DataFrame
     UsageError
         If a recording is of another workload.
     """
-    measured = {}
+    measured: dict[Any, Any] = {}
     for path in paths:
         trace = pmlkit.open(located(path))
         name = trace.meta.domain["name"]
@@ -107,13 +114,13 @@ class _Samples:
     phase: np.ndarray
     mb: np.ndarray
 
-    def text(self, chosen):
+    def text(self, chosen: Any) -> str:
         values = self.mb[chosen]
         low, high = values.min(), values.max()
         return f"{low:.3g}" if high - low < 0.5 else f"{low:.3g}-{high:.3g}"
 
 
-def _measure(name: str, recorded, seeds):
+def _measure(name: str, recorded: Recorded, seeds: int) -> Any:
     busy, ends, period_ns = _busy(recorded)
     phase = np.repeat(np.arange(len(ends) // SAMPLES), SAMPLES)
     pml = _Samples(phase, _distinct(busy.log, ends))
@@ -141,20 +148,20 @@ def _measure(name: str, recorded, seeds):
     return found
 
 
-def _vmware_of(technique, vm, period_ns, seeds):
+def _vmware_of(technique: Any, vm: Recorded, period_ns: int, seeds: int) -> tuple[str, str]:
     told = np.array([_vmware(technique, vm, period_ns, seed) for seed in range(seeds)])
     error = np.abs(told - BUFFER_MB).mean(axis=1) / BUFFER_MB * 100
     low, high = told.min(axis=1).mean(), told.max(axis=1).mean()
     return f"{low:.3g}-{high:.3g}", f"{error.mean():.3g} +- {error.std(ddof=1):.2g}"
 
 
-def deviations():
+def deviations() -> Any:
     """Return why ours differ from the published numbers: a table of sentences for a notebook."""
     table = pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index")
-    return table.set_properties(**{"text-align": "left"})
+    return table.set_properties(**{"text-align": "left"})  # type: ignore[arg-type]
 
 
-def _busy(recorded):
+def _busy(recorded: Recorded) -> tuple[Recorded, Any, int]:
     """Cut out the four phases; return them, the rounds at which samples end, and the period."""
     starts = [first for name, first in recorded.phases if name != "start"]
     if len(starts) != 5:
@@ -166,21 +173,21 @@ def _busy(recorded):
     ends = np.concatenate(edges) - starts[0]
     t_ns = recorded.t_ns[starts[0] : starts[-1] + 1]
     cut = {name: _between(getattr(recorded, name), starts) for name in ("log", "accesses")}
-    busy = replace(recorded, t_ns=t_ns, phases=(), **cut)
+    busy = replace(recorded, t_ns=t_ns, phases=(), **cut)  # type: ignore[arg-type]
     return busy, ends, int(t_ns[-1] - t_ns[0]) // len(ends)
 
 
-def _between(uses, starts: Ints):
+def _between(uses: Uses, starts: Any) -> Uses:
     low, high = uses.starts[starts[0]], uses.starts[starts[-1]]
     return replace(
         uses, gfn=uses.gfn[low:high], starts=uses.starts[starts[0] : starts[-1] + 1] - low
     )
 
 
-def _distinct(uses, ends: Ints):
+def _distinct(uses: Uses, ends: Ints) -> Floats:
     return np.array([len(np.unique(uses.between(0, end))) for end in ends]) / 256
 
 
-def _vmware(technique, vm, period_ns, seed: int):
+def _vmware(technique: Technique, vm: Recorded, period_ns: int, seed: int) -> Floats:
     found = run(technique, vm, window=period_ns, scale=1, seed=seed)
     return found.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / 256

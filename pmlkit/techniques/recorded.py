@@ -14,11 +14,13 @@ from pmlkit.kinds import Kind, is_page_table
 from pmlkit.occurrences import occurrences
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     from pmlkit.occurrences import Occurrences
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Array, Bools, Gfns, Ints
 
 
 __all__ = ["Recorded", "Uses"]
@@ -39,7 +41,7 @@ class Uses:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, rounds: Ints, gfn: Ints, n_rounds: int) -> Uses:
+    def of(cls, rounds: Array, gfn: Array, n_rounds: int) -> Uses:
         """Make them of the rounds (never decreasing) and frames of the uses."""
         starts = np.searchsorted(rounds, np.arange(n_rounds + 1))
         return cls(np.asarray(gfn, np.int64), starts.astype(np.int64))
@@ -53,7 +55,7 @@ class Uses:
         counts = np.diff(self.starts[first : stop + 1])
         return np.repeat(np.arange(first, stop), counts)
 
-    def only(self, mask):
+    def only(self, mask: Bools) -> Uses:
         """Return the uses where `mask` (bool, shape (uses,)) is true."""
         kept = np.concatenate(([0], np.cumsum(mask)))
         return Uses(self.gfn[mask], kept[self.starts])
@@ -98,7 +100,7 @@ class Recorded:
     leaves: Uses | None = None
     guest: pd.DataFrame | None = None
     disk: pd.DataFrame | None = None
-    phases: tuple = ()
+    phases: tuple[Any, ...] = ()
 
     @property
     def n_rounds(self) -> int:
@@ -172,9 +174,9 @@ class Recorded:
         }
         for name in ("guest", "disk"):
             table = getattr(self, name)
-            cut[name] = table if table is None else table[table["t_ns"] < end]
+            cut[name] = table if table is None else table[table["t_ns"] < end]  # type: ignore[assignment]
         phases = tuple(phase for phase in self.phases if phase[1] < stop)
-        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)
+        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)  # type: ignore[arg-type]
 
 
 def _usual_round_ns(trace: Trace) -> int:
@@ -187,7 +189,7 @@ def _columns(trace: Trace) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDAr
     parts = [[np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.uint8)]]
     for batch in trace.iter_entries(columns=["round", "gfn", "kind"]):
         parts.append([column.to_numpy() for column in batch.columns])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
 def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from pmlkit.techniques.costs import overhead_ns
@@ -14,10 +15,14 @@ from pmlkit.techniques.view import look
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.techniques.memory import MemoryModel
     from pmlkit.techniques.recorded import Recorded
+    from pmlkit.types import Json
 
 
-__all__ = ["LONGEST_NS", "Run", "run", "time_scale"]
+__all__ = ["LONGEST_NS", "Run", "run", "time_scale", "within"]
 
 LONGEST_NS = 30_000_000_000  # the longest interval that a source uses: VMware's 30 s of VM time
 
@@ -43,12 +48,12 @@ class Run:
     technique: Technique
     seed: int
     estimates: pd.DataFrame
-    events: dict
+    events: Json
     overhead: float
-    notes: list
+    notes: list[Any]
 
 
-def time_scale(scale: str, window_ns: int) -> float:
+def time_scale(scale: str | float, window_ns: int) -> float:
     """Return by what published intervals are multiplied.
 
     Parameters
@@ -66,12 +71,12 @@ def time_scale(scale: str, window_ns: int) -> float:
 
 
 def run(
-    technique: str,
+    technique: Technique | str,
     recorded: Recorded,
-    window: int | str = "1s",
-    scale: str = "auto",
+    window: str | int = "1s",
+    scale: str | float = "auto",
     seed: int = 0,
-    memory=None,
+    memory: MemoryModel | None = None,
 ) -> Run:
     """Let a technique watch a recorded VM from its start to its end.
 
@@ -106,3 +111,34 @@ def run(
     estimates, events, notes = view.result()
     overhead = overhead_ns(events) / max(recorded.duration_ns, 1)
     return Run(technique, seed, estimates, events, overhead, notes)
+
+
+def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Run:
+    """Return what a run says of a part of the recording, and what that cost.
+
+    Parameters
+    ----------
+    run : Run
+    start_ns, end_ns : int
+        Times since the recording's start.
+    to_the_end : bool
+        Whether the recording ends there: events after the last estimate count, then.
+
+    Returns
+    -------
+    Run
+        Its estimates are those of the part, and the one that stands when it begins. Events have the
+        time of the estimate that follows them; a row's count if it is of the part.
+    """
+    t_ns = run.estimates["t_ns"].to_numpy()
+    first = int(np.searchsorted(t_ns, start_ns, "right")) if start_ns > 0 else 0
+    stop = int(np.searchsorted(t_ns, end_ns, "right"))
+    table = run.estimates[first:stop]
+    events: dict[str, int] = {}
+    for name, total in run.events.items():
+        timed = name in run.estimates
+        after = total - int(run.estimates[name].sum()) if timed else total
+        events[name] = (int(table[name].sum()) if timed else 0) + (after if to_the_end else 0)
+    share = overhead_ns(events) / max(end_ns - start_ns, 1)
+    told = run.estimates[max(first - 1, 0) : stop]
+    return replace(run, estimates=told, events=events, overhead=share)

@@ -8,7 +8,7 @@ intrusiveness and activeness (what the technique says of itself).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +18,17 @@ from pmlkit.occurrences import sliding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Floats, Ints
 
 
-__all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth"]
+__all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth", "within"]
 
 WITHIN = 0.1  # of the new level: the step is followed
 STEP = 0.25  # a change by this share of the larger level is a step
+_FOREVER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,21 @@ class Truth:
     window_ns : int
         T.
     steps : list of Step
+    start_ns, end_ns : int
+        The part that is scored: windows T that lie within it.
     """
 
     t_ns: np.ndarray
     pages: np.ndarray
     window_ns: int
-    steps: list
+    steps: list[Any]
+    start_ns: int = 0
+    end_ns: int = _FOREVER
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Whether the window T that ends with a round is scored (bool, shape (n_rounds,))."""
+        return (self.t_ns >= self.start_ns + self.window_ns) & (self.t_ns <= self.end_ns)
 
 
 def truth(recorded: Recorded, window_ns: int) -> Truth:
@@ -88,9 +99,9 @@ def truth(recorded: Recorded, window_ns: int) -> Truth:
     levels = [(low, high, _level(t_ns, pages, low + window_ns, high)) for low, high in spans]
     levels = [level for level in levels if level[2] is not None]
     steps = [
-        Step(low, high, before, after)
+        Step(low, high, before, after)  # type: ignore[arg-type]
         for (_, edge, before), (low, high, after) in zip(levels, levels[1:], strict=False)
-        if low == edge and abs(after - before) > STEP * max(after, before)
+        if low == edge and abs(after - before) > STEP * max(after, before)  # type: ignore[operator, type-var]
     ]
     return Truth(t_ns, pages, window_ns, steps)
 
@@ -98,6 +109,28 @@ def truth(recorded: Recorded, window_ns: int) -> Truth:
 def _level(t_ns: Ints, pages: Ints, low: int, high: int) -> float | None:
     inside = (t_ns >= low) & (t_ns < high)
     return float(np.median(pages[inside])) if inside.any() else None
+
+
+def within(truth: Truth, start_ns: int, end_ns: int) -> Truth:
+    """Have a part of the recording scored: windows and steps within it.
+
+    A step is within it if more than T of what follows is. It may be followed until its phase or the
+    part ends; its levels are those of the whole phases.
+
+    Parameters
+    ----------
+    truth : Truth
+    start_ns, end_ns : int
+        Times since the recording's start.
+
+    Returns
+    -------
+    Truth
+        W of the whole recording; `Truth.scored` is what lies in the part.
+    """
+    cut = [replace(step, end_ns=min(step.end_ns, end_ns)) for step in truth.steps]
+    steps = [s for s in cut if s.t_ns >= start_ns and s.end_ns - s.t_ns > truth.window_ns]
+    return replace(truth, steps=steps, start_ns=start_ns, end_ns=end_ns)
 
 
 def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
@@ -108,7 +141,7 @@ def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
 
 
 def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) -> dict[str, float]:
-    """Compare estimates with the truth, at times from T on.
+    """Compare estimates with the truth, at times from T on (after the start of what is scored).
 
     Parameters
     ----------
@@ -127,7 +160,7 @@ def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) ->
         (share of the times at which there is an estimate). NaN where there never is.
     """
     step = every or max(int(np.count_nonzero(truth.t_ns <= truth.window_ns) // 10), 1)
-    chosen = np.flatnonzero(truth.t_ns >= truth.window_ns)[::step]
+    chosen = np.flatnonzero(truth.scored)[::step]
     true = truth.pages[chosen].astype(float)
     error = at(estimates, truth.t_ns[chosen]) - true
     told = ~np.isnan(error) & (true > 0)

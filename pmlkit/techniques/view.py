@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from pmlkit.techniques.channels import Channel
+    from pmlkit.techniques.memory import MemoryModel
     from pmlkit.techniques.protocol import Need
     from pmlkit.techniques.recorded import Recorded
 
@@ -46,6 +48,18 @@ class View:
     random : numpy.random.Generator
     """
 
+    # The channels, of which it has those that the technique needs.
+    pml: Channel
+    references: Channel
+    dirty: Channel
+    tables: Channel
+    accessed: Channel
+    traps: Channel
+    content: Channel
+    disk: Channel
+    guest: Channel
+    memory: Channel
+
     def __init__(
         self,
         memory_pages: int,
@@ -59,7 +73,7 @@ class View:
         self.window_ns = window_ns
         self.random = np.random.default_rng(seed)
         self._scale, self._resolution_ns, self._wait = scale, resolution_ns, wait
-        self._events, self._told, self._notes = Counter(), [], {}
+        self._events, self._told, self._notes = Counter(), [], {}  # type: ignore[var-annotated]
 
     def published(self, duration: str, scaled: bool = True) -> int:
         """Turn a duration of the source into one that this recording can show.
@@ -85,7 +99,7 @@ class View:
             self._notes[duration] = f"{duration} became {format_ns(got)}"
         return got
 
-    def parts(self, count: int) -> int:
+    def parts(self, count: int) -> tuple[int, int]:
         """Divide T.
 
         Parameters
@@ -130,7 +144,7 @@ class View:
             if count:
                 self._events[name] += int(count)
 
-    def report(self, pages: float) -> None:
+    def report(self, pages: Any) -> None:
         """Say how large the working set is, as of now.
 
         Parameters
@@ -171,7 +185,7 @@ def look(
     window_ns: int,
     scale: float = 1.0,
     seed: int = 0,
-    memory=None,
+    memory: MemoryModel | None = None,
 ) -> View:
     """Make a view of a recorded VM.
 

@@ -69,7 +69,7 @@ class Vmware(Technique):
                 sample, ends = self._draw(view), now + period
             if fast is not None:
                 running = fast + self.fast * (share - fast)
-                yield max(slow, fast, running) * view.memory_pages
+                yield max(slow, fast, running) * view.memory_pages  # type: ignore[operator, type-var]
 
     def _draw(self, view: View) -> Ints:
         count = min(self.pages, view.memory_pages)

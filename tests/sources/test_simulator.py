@@ -281,3 +281,70 @@ def test_what_cannot_be_simulated_is_refused(tmp_path):
 def test_a_model_that_cannot_be_is_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         PmlModel(**wrong)
+
+
+# A part of the recording
+
+SEVEN = written(range(9), range(5, 8), [1], range(12), [2, 3], [], range(4))
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_a_part_has_the_rounds_of_the_whole_where_each_is_armed_anew(tmp_path, buffers):
+    access = make_access(tmp_path / "a.trace", SEVEN)
+    model = PmlModel(buffer_entries=4, buffers=buffers)
+    whole = simulate(access, tmp_path / "w.trace", model)
+    part = simulate(access, tmp_path / "p.trace", model, start="1ms", end=5 * MS)
+    part.check()
+    expected = whole.rounds.iloc[1:5].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part.rounds.drop(columns="round"), expected.drop(columns="round"))
+    assert part.rounds["round"].tolist() == [0, 1, 2, 3]
+    mine = [(r - 1, v, why, pages) for r, v, why, pages in drained(whole) if 1 <= r < 5]
+    last = [(*row[:2], "stop" if row[0] == 3 and row[2] == "round" else row[2], row[3])
+            for row in mine]  # fmt: skip
+    assert drained(part) == last
+    overheads = part.meta.overheads
+    assert overheads["pause_ns"] == expected["pause_ns"].sum()
+    assert overheads["pause_share"] == pytest.approx(expected["pause_ns"].sum() / (4 * MS))
+
+
+def test_parts_of_a_log_start_with_pages_that_may_be_logged(tmp_path):
+    access = make_access(tmp_path / "a.trace", SEVEN)
+    for rearm, rounds in (("never", 1), ("round", 2), ("flush", 2)):
+        model = PmlModel(buffer_entries=4, rearm=rearm, rounds_per_round=rounds)
+        part = simulate(access, tmp_path / "p.trace", model, overwrite=True, start="3ms")
+        part.check()
+        alone = make_access(tmp_path / "b.trace", SEVEN[3:])
+        assert drained(part) == drained(simulate(alone, tmp_path / "q.trace", model, True))
+
+
+def test_a_part_keeps_what_is_true_of_it(tmp_path):
+    phases = [
+        {"name": name, "round": r, "t_ns": r * MS, "insn": 2 * r * MS}
+        for name, r in (("boot", 0), ("work", 2), ("rest", 4))
+    ]
+    known = [
+        {"phase": name, "region": "buffer", "kind": "written", "pages": 9}
+        for name in ("boot", "work", "rest")
+    ]
+    access = make_access(tmp_path / "a.trace", SEVEN, phases=phases, known=known)
+    part = simulate(access, tmp_path / "p.trace", start="1ms", end="6ms")
+    assert part.phases[["name", "round", "t_ns"]].values.tolist() == [
+        ["boot", 0, MS], ["work", 1, 2 * MS], ["rest", 3, 4 * MS],
+    ]  # fmt: skip
+    assert [answer["phase"] for answer in part.meta.known] == ["work"]
+    assert "the part from 1 ms to 6 ms" in part.meta.notes[-1]
+    assert len(part.guest) == 0  # the sample was at 5 ns
+    assert len(simulate(access, tmp_path / "q.trace", end="3ms").guest) == 1
+    whole = simulate(access, tmp_path / "w.trace", start=0)
+    assert whole.meta.known == known and not any("the part" in note for note in whole.meta.notes)
+
+
+@pytest.mark.parametrize(
+    "span, says",
+    [(("2ms", "1ms"), "ends before it starts"), (("1s", None), "no round between")],
+)
+def test_a_part_without_rounds_is_refused(tmp_path, span, says):
+    access = make_access(tmp_path / "a.trace", SEVEN)
+    with pytest.raises(UsageError, match=says):
+        simulate(access, tmp_path / "p.trace", None, False, *span)
+    assert not (tmp_path / "p.trace").exists()
