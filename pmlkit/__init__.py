@@ -162,7 +162,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def bundled(name: str | None = None) -> list[str] | Path:
+def bundled(name: str | None = None) -> Any:
     """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
 
     Parameters

@@ -76,7 +76,7 @@ def _refuse_snapshots(trace: Trace, fault: str | None) -> None:
         raise TraceDamaged(trace.path, snapshots.FILE, fault)
 
 
-def _frame_fault(trace: Trace, gfn: Gfns) -> None:
+def _frame_fault(trace: Trace, gfn: Gfns) -> str | None:
     highest, limit = int(gfn.max()), trace.meta.gfn_limit
     if limit is not None and highest >= limit:
         return f"holds frame {highest}, and the memory map ends at {limit}"
@@ -122,7 +122,7 @@ class _Scan:
                 return f"holds entries of another {name} than their batch"
         return None
 
-    def _value_fault(self, columns: Mapping[str, Array]) -> None:
+    def _value_fault(self, columns: Mapping[str, Array]) -> str | None:
         kinds = columns["kind"][~self.kinds[columns["kind"]]]
         if kinds.size:
             return f"holds an entry of kind {kinds[0]}, not of a trace of {self.trace.meta.kind}"
@@ -157,12 +157,12 @@ class _Scan:
                 why = f"says {name} {stated}, and the rounds have {summed}"
                 raise TraceDamaged(self.trace.path, manifest.NAME, why)
 
-    def _refuse(self, *faults: None) -> None:
+    def _refuse(self, *faults: str | None) -> None:
         if fault := first_fault(*faults):
             raise TraceDamaged(self.trace.path, "entries", fault)
 
 
-def access_fault(table: pa.Table) -> None:
+def access_fault(table: pa.Table) -> str | None:
     """Check whole rounds of an access trace.
 
     Parameters

@@ -12,11 +12,13 @@ from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
     from pmlkit.trace import Trace
-    from pmlkit.types import Floats
+    from pmlkit.types import Floats, Json
 
 
 __all__ = [
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 
-def plain_log(axis) -> None:
+def plain_log(axis: Axis) -> None:
     """Label a logarithmic axis with plain numbers (0.1, 1, 10), with 2 and 5 where it is short."""
     low, high = axis.get_view_interval()
     short = low > 0 and high / low < 200
@@ -59,12 +61,12 @@ def panel_letter(axes: Axes, letter: str) -> None:
 SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
 
 
-def address_unit(size_bytes):
+def address_unit(size_bytes: int) -> tuple[int, str]:
     """Return bytes per unit and the unit's name: MiB, or GiB from 8 GiB on."""
     return (1 << 30, "GiB") if size_bytes >= 8 << 30 else (1 << 20, "MiB")
 
 
-def time_limits(trace: Trace, start: str | None, end: int | str | None) -> tuple[int, int]:
+def time_limits(trace: Trace, start: str | int | None, end: int | str | None) -> tuple[int, int]:
     """Read `start` and `end` ("2s", nanoseconds or None) of a trace as nanoseconds."""
     start_ns = parse_duration_ns(start) if isinstance(start, str) else start
     end_ns = parse_duration_ns(end) if isinstance(end, str) else end
@@ -107,7 +109,7 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
 
 def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     low, high = axes.get_xlim()
-    inches = axes.figure.get_size_inches()[0] * 0.76  # what labels leave of the width, about
+    inches = axes.figure.get_size_inches()[0] * 0.76  # type: ignore[union-attr]  # what labels leave of the width, about
     centres = (edges[:-1] + edges[1:]) / 2
     widths = np.diff(edges) / (high - low) * inches
     needed = np.array([_text_inches(name) for name in names])
@@ -125,7 +127,7 @@ def _text_inches(text: str, points: float = 6.5) -> float:
     return (len(text) * 0.56 + 0.8) * points / 72
 
 
-def _above(axes: Axes, x: float, text: str, **kwargs: str) -> None:
+def _above(axes: Axes, x: float, text: str, **kwargs: Any) -> None:
     axes.text(
         x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
         va="bottom", clip_on=False, **kwargs,
@@ -134,14 +136,14 @@ def _above(axes: Axes, x: float, text: str, **kwargs: str) -> None:
 
 def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
     """Choose indices, the widest first, so that no two centres are closer than `distance`."""
-    chosen = []
+    chosen: list[Any] = []
     for index in np.argsort(-widths, kind="stable"):
         if widths[index] > 0 and all(abs(centres[index] - centres[k]) >= distance for k in chosen):
             chosen.append(int(index))
     return sorted(chosen)
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, dict[str, str | tuple[()]]]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
     """Write each line's name beside its right end, with a sample of the line, without overlaps.
 
     Parameters
@@ -152,10 +154,10 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, dict[str, str | tupl
         The line's last y, its name, and its style: ``color`` and ``ls``.
     """
     low, high = axes.get_ylim()
-    inches = axes.figure.get_size_inches()[1] * 0.7 * axes.get_position().height / 0.77
+    inches = axes.figure.get_size_inches()[1] * 0.7 * axes.get_position().height / 0.77  # type: ignore[union-attr]
     height = np.array([1 + text.count("\n") for _, text, _ in ends]) * 8.5 / 72 / inches
     wanted = np.array([(y - low) / (high - low) for y, _, _ in ends])
-    sample = 0.12 / (axes.figure.get_size_inches()[0] * 0.76)
+    sample = 0.12 / (axes.figure.get_size_inches()[0] * 0.76)  # type: ignore[union-attr]
     for (_, text, style), y in zip(ends, _spread(wanted, height), strict=True):
         axes.plot([1.01, 1.01 + sample], [y, y], transform=axes.transAxes, clip_on=False, **style)
         axes.text(
@@ -193,10 +195,10 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
         Of the letters, points.
     """
     figure = axes.figure
-    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # type: ignore[union-attr]
     scale = 72 / figure.dpi
     spots = axes.transData.transform(np.c_[x, y]) * scale
-    frame = axes.get_window_extent().extents * scale
+    frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
     taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in spots]
     for index in np.argsort(-spots[:, 0]):  # on the right there is the least room
         width, height = 0.65 * size * len(names[index]), 1.35 * size

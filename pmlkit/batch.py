@@ -30,6 +30,7 @@ from pmlkit.errors import PmlkitError, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from pmlkit.batch_plan import Job
     from pmlkit.types import Json, PathLike
@@ -56,9 +57,9 @@ class Plan:
 
     experiment: batch_schema.Experiment
     folder: Path
-    runs: list
-    summaries: list
-    pieces: list = field(default_factory=list)
+    runs: list[Any]
+    summaries: list[Any]
+    pieces: list[Any] = field(default_factory=list)
 
     @property
     def jobs(self) -> list[Job]:
@@ -100,16 +101,16 @@ class Report:
     plan: Plan
     page: Path
     results: Path
-    done: list = field(default_factory=list)
-    kept: list = field(default_factory=list)
-    failed: list = field(default_factory=list)
-    left: list = field(default_factory=list)
-    outdated: list = field(default_factory=list)
+    done: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
+    left: list[Any] = field(default_factory=list)
+    outdated: list[Any] = field(default_factory=list)
     interrupted: bool = False
-    gathered: list = field(default_factory=list)
+    gathered: list[Any] = field(default_factory=list)
 
 
-def plan(experiment: Path, out: str = "results") -> Plan:
+def plan(experiment: PathLike, out: PathLike = "results") -> Plan:
     """Read an experiment and expand it.
 
     Parameters
@@ -148,9 +149,9 @@ class Watcher:
 
 
 def run(
-    experiment: Path,
+    experiment: PathLike | Plan,
     out: PathLike = "results",
-    backend=None,
+    backend: Any = None,
     *,
     jobs: int = 2,
     only: Sequence[str] = (),
@@ -194,7 +195,7 @@ def run(
     report = Report(planned, planned.folder / PAGE, planned.folder / RESULTS)
     report.left = [job for job in chosen if again or not planned.is_done(job)]
     report.kept = [job for job in chosen if job not in report.left]
-    report.outdated = [j for j in report.kept if planned.record(j)["source"] != source_digest()]
+    report.outdated = [j for j in report.kept if planned.record(j)["source"] != source_digest()]  # type: ignore[index]
     watcher = watcher or Watcher()
     with _locked(planned.folder), _terminable():
         _remove_attempts(planned.folder)
@@ -211,7 +212,7 @@ def run(
     return report
 
 
-def _stage(report: Report, jobs: Sequence[Job], backend: Local, watcher: Watcher) -> None:
+def _stage(report: Report, jobs: Sequence[Job], backend: Any, watcher: Watcher) -> None:
     """Run those of the jobs that are left."""
     waiting = [job for job in report.left if job in jobs]
     if not waiting:
@@ -275,7 +276,7 @@ def _remove_attempts(folder: Path) -> None:
             shutil.rmtree(attempt, ignore_errors=True)
 
 
-def _is_alive(number) -> bool:
+def _is_alive(number: int) -> bool:
     try:
         os.kill(number, 0)
     except ProcessLookupError:

@@ -36,17 +36,19 @@ from pmlkit.batch_plan import digest_of_trace
 from pmlkit.errors import PmlkitError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from typing import Any, Self
 
-    from pmlkit.batch_plan import Job
-    from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from distributed import Future
+
+    from pmlkit.batch_plan import Job, TraceRef
+    from pmlkit.types import Json
 
 
 __all__ = ["Cluster"]
 
 CONNECT_S = 30
-_AT_WORK = {}  # on a worker: the processes of each session
+_AT_WORK = {}  # type: ignore[var-annotated]  # on a worker: the processes of each session
 
 
 class Cluster:
@@ -66,10 +68,10 @@ class Cluster:
         If nothing answers there.
     """
 
-    def __init__(self, address) -> None:
+    def __init__(self, address: str) -> None:
         self.session = uuid.uuid4().hex
         try:
-            self.client = Client(address, timeout=CONNECT_S, set_as_default=False)
+            self.client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, TimeoutError) as error:
             hint = "start one with `dask scheduler` and `dask worker ADDRESS`, or check the address"
             raise PmlkitError(f"no Dask scheduler answers at {address}", hint) from error
@@ -78,12 +80,14 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.client.close()
+        self.client.close()  # type: ignore[no-untyped-call]
 
-    def run(self, jobs: int, folder: Path, started=lambda job: None):
+    def run(
+        self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
+    ) -> Generator[tuple[Job, Json], None, None]:
         """Do runs, and give each when it is over; as `pmlkit.batch_local.Local.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
-        pending = as_completed(list(waiting), loop=self.client.loop)
+        pending = as_completed(list(waiting), loop=self.client.loop)  # type: ignore[no-untyped-call]
         try:
             for future in pending:
                 job = waiting.pop(future)
@@ -95,13 +99,13 @@ class Cluster:
                     sent.add((job.id, answer.worker))
                     again = self._submit(job, answer)
                     waiting[again] = job
-                    pending.add(again)
+                    pending.add(again)  # type: ignore[no-untyped-call]
                 else:
                     yield job, _keep(job, answer, folder / job.id)
         finally:
             self._stop(list(waiting))
 
-    def _submit(self, job: Job, missing=None):
+    def _submit(self, job: Job, missing: Missing | None = None) -> Future[Any]:
         """Hand a run to the cluster; with the traces that the worker lacks, to that worker."""
         wanted = missing.digests if missing else ()
         packed = {t.digest: _pack(t.path, _file(t)) for t in job.traces if t.digest in wanted}
@@ -117,7 +121,7 @@ class Cluster:
             pure=False,
         )
 
-    def _answer(self, future, job: Job):
+    def _answer(self, future: Future[Any], job: Job) -> Any:
         try:
             return future.result()
         except Exception as error:  # whatever a worker or Dask itself raises
@@ -125,22 +129,22 @@ class Cluster:
                 raise PmlkitError(f"the cluster is gone ({error})", "start it again") from error
             return failed_record(job, f"{type(error).__name__}: {error}")
 
-    def _stop(self, futures) -> None:
+    def _stop(self, futures: Iterable[Future[Any]]) -> None:
         """End what is still running, on every worker."""
         if futures:
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing to stop
-                self.client.cancel(futures, force=True)
+                self.client.cancel(futures, force=True)  # type: ignore[no-untyped-call]
                 self.client.run(stop_on_worker, self.session)
 
 
 class Missing:
     """A worker's answer that it lacks traces. Attributes: `worker` (address), `digests`."""
 
-    def __init__(self, worker, digests) -> None:
+    def __init__(self, worker: str, digests: Sequence[str]) -> None:
         self.worker, self.digests = worker, digests
 
 
-def _keep(job: Job, answer, final):
+def _keep(job: Job, answer: Any, final: Path) -> Json:
     """Write what a worker has sent as the run's folder; give its record."""
     record, archive = (answer, None) if isinstance(answer, dict) else answer
     with attempt(final) as folder:
@@ -155,7 +159,9 @@ def _keep(job: Job, answer, final):
 # On the worker
 
 
-def on_worker(job: Job, packed, session: str, version: str):
+def on_worker(
+    job: Job, packed: dict[str, bytes], session: str, version: str
+) -> tuple[Json, bytes] | Missing:
     """Do a run on this worker, in a folder for the time being.
 
     Parameters
@@ -195,12 +201,12 @@ def on_worker(job: Job, packed, session: str, version: str):
         return record, _pack(Path(folder), ".")
 
 
-def stop_on_worker(session) -> None:
+def stop_on_worker(session: str) -> None:
     """End the processes of a session on this worker."""
     _AT_WORK.setdefault(session, Processes()).stop()
 
 
-def _find(trace: Trace, packed):
+def _find(trace: TraceRef, packed: dict[str, bytes]) -> Path | None:
     """Find a trace: at its path, in the cache, or among what was sent."""
     home = cache_folder() / trace.digest / _file(trace)
     if trace.digest in packed and not _is(home, trace.digest):
@@ -208,24 +214,24 @@ def _find(trace: Trace, packed):
     return next((path for path in (Path(trace.path), home) if _is(path, trace.digest)), None)
 
 
-def _file(trace: Trace) -> str:
+def _file(trace: TraceRef) -> str:
     return f"{trace.name}.trace"
 
 
-def _is(path: PathLike, digest):
+def _is(path: Path, digest: str) -> bool:
     try:
         return digest_of_trace(path) == digest
     except PmlkitError:
         return False
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Return where a worker keeps the traces that it was sent: ``$PMLKIT_CACHE/traces``."""
     cache = os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit"
     return Path(cache) / "traces"
 
 
-def _unpack_cached(archive, home) -> None:
+def _unpack_cached(archive: bytes, home: Path) -> None:
     """Unpack beside its place, then move it there: another run may want the same trace."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
@@ -234,13 +240,13 @@ def _unpack_cached(archive, home) -> None:
             Path(folder, home.name).rename(home)
 
 
-def _pack(folder: Path, name: str):
+def _pack(folder: Path, name: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, arcname=name)
     return buffer.getvalue()
 
 
-def _unpack(archive, folder: Path) -> None:
+def _unpack(archive: bytes, folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as members:
         members.extractall(folder, filter="data")

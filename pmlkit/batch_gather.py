@@ -17,6 +17,8 @@ from pmlkit import batch_plan
 from pmlkit.style_mpl import write_files
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import pandas as pd
 
     from pmlkit.batch_schema import Entry, Experiment
@@ -65,9 +67,9 @@ class Piece:
     file: str
     caption: str
     columns: dict[str, str]
-    rows: dict[str, list]
+    rows: dict[str, list[Any]]
     wide: bool
-    where: tuple
+    where: tuple[Any, ...]
 
     @property
     def is_figure(self) -> bool:

@@ -33,10 +33,12 @@ from pmlkit.errors import one_line, output_error
 from pmlkit.notebooks import failure, start_notebook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+    from subprocess import Popen
+    from typing import Any
 
     from pmlkit.batch_plan import Job
-    from pmlkit.types import Json
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = [
@@ -110,7 +112,7 @@ def failed_record(job: Job, message: str) -> Json:
     return _record(job, _now(), 0.0, {"cell": None, "message": one_line(message), "file": RECORD})
 
 
-def execute_into(job: Job, final, processes=None):
+def execute_into(job: Job, final: PathLike, processes: Processes | None = None) -> Json:
     """Do a run in another folder beside `final`, which becomes `final` once the run is over.
 
     Raises
@@ -130,7 +132,7 @@ def execute_into(job: Job, final, processes=None):
 
 
 @contextlib.contextmanager
-def attempt(final) -> Iterator[None]:
+def attempt(final: Path) -> Iterator[Path]:
     """Make the folder of an attempt, named after this process; what is left of it is removed."""
     parent = final.parent / ATTEMPTS
     try:
@@ -147,7 +149,7 @@ def attempt(final) -> Iterator[None]:
             parent.rmdir()  # the last one
 
 
-def adopt(folder: Path, final, notebook: Path) -> None:
+def adopt(folder: Path, final: Path, notebook: str) -> None:
     """Give the folder of an attempt the run's name, and replace what has it."""
     # The notebook names the folder that it wrote to; that one is called otherwise from now on.
     executed = folder / f"{notebook}.ipynb"
@@ -160,7 +162,7 @@ def adopt(folder: Path, final, notebook: Path) -> None:
         raise output_error(final, error) from error
 
 
-def read_record(final: Path) -> Json | None:
+def read_record(final: PathLike) -> Json | None:
     """Read the record of a run; None if there is none that belongs to a run of this name."""
     try:
         record = json.loads((Path(final) / RECORD).read_text())
@@ -174,10 +176,10 @@ class Processes:
     """The processes that are at work; `stop` ends them all, and those that start later."""
 
     def __init__(self) -> None:
-        self.active, self.stopped = set(), False
+        self.active, self.stopped = set(), False  # type: ignore[var-annotated]
 
     @contextlib.contextmanager
-    def watched(self, process) -> Iterator[None]:
+    def watched(self, process: Popen[Any]) -> Iterator[None]:
         """Let `stop` end a process while it is waited for."""
         self.active.add(process)
         try:
@@ -186,7 +188,7 @@ class Processes:
             yield
         finally:
             self.active.discard(process)
-            process.stdin.close()  # if it is not over yet, it ends now
+            process.stdin.close()  # type: ignore[union-attr]  # if it is not over yet, it ends now
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
         if self.stopped:
@@ -199,7 +201,7 @@ class Processes:
             process.terminate()
 
 
-def _error(executed, job: Job, returncode):
+def _error(executed: Path, job: Job, returncode: int) -> Json | None:
     if not returncode:
         return None
     found = failure(executed, job.label, returncode)
@@ -209,7 +211,7 @@ def _error(executed, job: Job, returncode):
     return {"cell": found.cell, "message": message, "file": Path(found.executed).name}
 
 
-def _record(job: Job, started: str, seconds: float, error: Mapping[str, str | None]) -> Json:
+def _record(job: Job, started: str, seconds: float, error: Any) -> Json:
     given = {"parameters": job.parameters, "together": job.together}
     traces = [{"name": t.name, "path": t.path, "digest": t.digest} for t in job.traces]
     return FORMAT | {
@@ -233,7 +235,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
 
 
-def host() -> dict[str, int | str]:
+def host() -> Json:
     """Say what machine this is: name, system, architecture, processors."""
     return {
         "name": socket.gethostname(),
@@ -263,7 +265,7 @@ def source_digest() -> str:
     return total.hexdigest()
 
 
-def main(argv: Sequence[str] | None = None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Do the run of a job's file, if it is not done yet; return the exit code."""
     path, final = sys.argv[1:] if argv is None else argv
     record = read_record(final)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from pmlkit.batch_job import Processes, Stopped, execute_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
-    from typing import Any
 
     from pmlkit.batch_plan import Job
+    from pmlkit.types import Json
 
 
 __all__ = ["Local"]
@@ -31,7 +31,9 @@ class Local:
     def __init__(self, jobs: int = 2) -> None:
         self.jobs = jobs
 
-    def run(self, jobs: int, folder: Path, started: Callable[..., Any] | None = lambda job: None):
+    def run(
+        self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
+    ) -> Generator[tuple[Job, Json], None, None]:
         """Do runs, and give each when it is over.
 
         Parameters
@@ -50,7 +52,7 @@ class Local:
         """
         processes = Processes()
 
-        def do(job: Job):
+        def do(job: Job) -> Json:
             if processes.stopped:
                 raise Stopped
             started(job)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["write_page"]
 
 
-def write_page(page: Path, plan: Plan, records: Mapping[str, Json]) -> None:
+def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> None:
     """Write the page, and the executed notebooks as HTML where that is not done yet.
 
     Parameters
@@ -52,7 +52,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json]) -> None:
     write_files(page.parent, {page.name: text})
 
 
-def _run(plan: Plan, job: Job, record: Json) -> Json:
+def _run(plan: Plan, job: Job, record: Json | None) -> Json:
     folder = plan.folder / job.id
     notebook = folder / f"{job.notebook}.ipynb"
     shown = {"id": job.id, "label": job.label, "status": "not run yet", "seconds": None}

@@ -25,7 +25,7 @@ from pmlkit.errors import PmlkitError, UsageError, output_error
 from pmlkit.notebooks import notebooks_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from nbformat import NotebookNode
@@ -77,10 +77,10 @@ class Job:
     id: str
     experiment: str
     notebook: str
-    document: dict
+    document: Json
     folder: str
-    parameters: dict
-    traces: tuple
+    parameters: Json
+    traces: tuple[Any, ...]
     together: bool = False
     results: str = ""
 
@@ -95,14 +95,14 @@ class Job:
         """The same as a line."""
         return " ".join(self.words)
 
-    def given(self, out: str) -> Json:
+    def given(self, out: PathLike) -> Json:
         """Give all the parameters of the notebook, as papermill takes them."""
         paths = [trace.path for trace in self.traces]
         traces = {"traces": paths} if self.together else dict(zip(["trace"], paths, strict=False))
         results = {"results": self.results} if self.results else {}
         return self.parameters | traces | results | {"out": str(out)}
 
-    def write(self, path: PathLike) -> Path:
+    def write(self, path: Path) -> Path:
         """Write the job as JSON; `read_job` reads it."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], l
     return runs, _jobs(experiment, experiment.summary, **extra)
 
 
-def jobs_of(experiment: str, entry):
+def jobs_of(experiment: Experiment, entry: Entry) -> list[Job]:
     """Make the jobs of one entry of an experiment's `runs`, as `expand` does."""
     return _jobs(experiment, [entry])
 
@@ -182,8 +182,8 @@ def _text(value: int) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: list[str] | str) -> list[Job]:
-    found = {}
+def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> list[Job]:
+    found: dict[Any, Any] = {}
     for entry in entries:
         notebook = _notebook(experiment, entry)
         for traces in _groups(experiment, entry):
@@ -198,7 +198,7 @@ def _job(
     notebook: tuple[Path, Json],
     entry: Entry,
     traces: Sequence[TraceRef],
-    parameters: Mapping[str, int],
+    parameters: Json,
     needs: Sequence[Any] = (),
     results: str = "",
 ) -> Job:
@@ -232,7 +232,7 @@ def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
     where = (*entry.where, "notebook")
     path = _notebook_path(entry.notebook)
     try:
-        document = nbformat.read(path, as_version=4)
+        document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except Exception as error:  # nbformat raises whatever its validators do
         there = ", ".join(sorted(p.stem for p in notebooks_folder().glob("*.ipynb")))
         why = f"there is no notebook {entry.notebook!r}"
@@ -246,14 +246,14 @@ def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
         hint = f"its cell tagged `parameters` has: {', '.join(sorted(known)) or 'none'}"
         why = f"the notebook {entry.notebook} has no parameter {name!r}"
         raise experiment.error(place, why, hint)
-    return path, json.loads(nbformat.writes(document))
+    return path, json.loads(nbformat.writes(document))  # type: ignore[no-untyped-call]
 
 
 def _notebook_path(name: str) -> Path:
     return _located(name) if name.endswith(".ipynb") else notebooks_folder() / f"{name}.ipynb"
 
 
-def _located(name: str) -> Path:
+def _located(name: str) -> Any:
     """Find a relative path from the working directory or, if not there, from the repository."""
     path = Path(name)
     return path.resolve() if path.exists() else _REPOSITORY / path
@@ -268,11 +268,11 @@ def _parameter_names(document: NotebookNode) -> set[str]:
     return names
 
 
-def _place_of(experiment: str, entry, name: str):
+def _place_of(experiment: Experiment, entry: Entry, name: str) -> Any:
     """Find where the file gives a parameter."""
     for part in ("parameters", "grid"):
         for where in experiment.lines:
-            if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:
+            if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:  # type: ignore[comparison-overlap]
                 return where
     return (*entry.where, "notebook")
 
@@ -311,7 +311,7 @@ def _trace_paths(name: str) -> list[Path]:
     return [path] if path.exists() else []
 
 
-def _located_glob(pattern: str) -> str:
+def _located_glob(pattern: str) -> Any:
     return pattern if glob.glob(pattern) else _REPOSITORY / pattern
 
 

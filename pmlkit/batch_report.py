@@ -21,9 +21,12 @@ from pmlkit.report import console
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
+    from pmlkit.batch import Plan, Report
     from pmlkit.batch_plan import Job
+    from pmlkit.types import Json
 
 
 __all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
@@ -43,7 +46,7 @@ class Bar(Watcher):
     """
 
     def __init__(self, lines: bool = False, quiet: bool = False) -> None:
-        self.console, self.lines, self.tasks = console(error=True), lines, {}
+        self.console, self.lines, self.tasks = console(error=True), lines, {}  # type: ignore[var-annotated]
         self.total = self.over = 0
         self.bar = Progress(
             SpinnerColumn(),
@@ -64,7 +67,7 @@ class Bar(Watcher):
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def begin(self, total) -> None:
+    def begin(self, total: int) -> None:
         """Start the bar."""
         self.total = total
         self.all = self.bar.add_task("runs", total=total)
@@ -75,7 +78,7 @@ class Bar(Watcher):
         """Add the run's line."""
         self.tasks[job.id] = self.bar.add_task(job.label, total=None)
 
-    def ended(self, job: Job, record) -> None:
+    def ended(self, job: Job, record: Json) -> None:
         """Take the run's line away, and count it."""
         if job.id in self.tasks:
             self.bar.remove_task(self.tasks.pop(job.id))
@@ -89,7 +92,7 @@ class Bar(Watcher):
             )
 
 
-def plan_dict(plan, chosen):
+def plan_dict(plan: Plan, chosen: Sequence[Job]) -> Json:
     """Return what JSON says of a plan."""
     return {
         "experiment": plan.experiment.name,
@@ -98,7 +101,7 @@ def plan_dict(plan, chosen):
     }
 
 
-def _job_dict(plan, job: Job):
+def _job_dict(plan: Plan, job: Job) -> Json:
     record = plan.record(job)
     return {
         "id": job.id,
@@ -110,7 +113,7 @@ def _job_dict(plan, job: Job):
     }
 
 
-def print_plan(plan, chosen) -> None:
+def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
     """Print the runs, a line each: id, status, what it is."""
     page = console()
     for job in chosen:
@@ -120,7 +123,7 @@ def print_plan(plan, chosen) -> None:
     page.print(f"{len(chosen)} runs, {left} to do; the results go to {plan.folder}")
 
 
-def report_dict(report):
+def report_dict(report: Report) -> Json:
     """Return what JSON says of what became of an experiment."""
     return {
         "experiment": report.plan.experiment.name,
@@ -138,7 +141,7 @@ def report_dict(report):
     }
 
 
-def print_report(report) -> None:
+def print_report(report: Report) -> None:
     """Print what became of an experiment, failures last."""
     page = console()
     counts = f"{len(report.done)} done, {len(report.kept)} were done before"

@@ -66,7 +66,9 @@ def load(path: PathLike, table: str | None = None) -> pd.DataFrame:
     return chosen.dropna(axis="columns", how="all").reset_index(drop=True)
 
 
-def write(path: PathLike, folder: Path, jobs: Iterable[Job], records: Mapping[str, Json]) -> None:
+def write(
+    path: Path, folder: Path, jobs: Iterable[Job], records: Mapping[str, Json | None]
+) -> None:
     """Write the results of an experiment's runs.
 
     Parameters
@@ -127,7 +129,7 @@ def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([told, rows], axis="columns")
 
 
-def _scalar(value: int) -> int:
+def _scalar(value: int) -> Any:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

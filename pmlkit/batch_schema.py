@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
@@ -42,8 +42,8 @@ class ExperimentError(PmlkitError):
     def __init__(
         self,
         path: PathLike,
-        line,
-        why: str,
+        line: Any,
+        why: Any,
         hint: str = "pmlkit/experiment.schema.json has the rules",
     ) -> None:
         self.path, self.line, self.why = os.fspath(path), line, why
@@ -72,11 +72,11 @@ class Entry:
     """
 
     notebook: str
-    traces: list
+    traces: list[Any]
     together: bool
-    points: list
-    where: tuple
-    gather: dict = field(default_factory=dict)
+    points: list[Any]
+    where: tuple[Any, ...]
+    gather: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Experiment:
     name: str
     title: str
     about: str
-    runs: list
-    summary: list
-    lines: dict
+    runs: list[Any]
+    summary: list[Any]
+    lines: Json
     document: str = ""
 
-    def error(self, where, why: str, hint: str):
+    def error(self, where: Sequence[str | int], why: str, hint: str) -> ExperimentError:
         """Make the error that says what is wrong at a place."""
         return ExperimentError(self.path, _line(self.lines, where), why, hint)
 
@@ -152,23 +152,23 @@ def _entries(
 ) -> list[Entry]:
     return [
         Entry(
-            notebook=entry["notebook"],
-            traces=_traces(entry["traces"], (part, n, "traces")) if "traces" in entry else shared,
-            together=entry.get("together", False),
+            notebook=entry["notebook"],  # type: ignore[arg-type, index]
+            traces=_traces(entry["traces"], (part, n, "traces")) if "traces" in entry else shared,  # type: ignore[arg-type, index]
+            together=entry.get("together", False),  # type: ignore[arg-type, union-attr]
             points=_points(entry),
             where=(part, n),
-            gather=entry.get("gather", {}),
+            gather=entry.get("gather", {}),  # type: ignore[arg-type, union-attr]
         )
         for n, entry in enumerate(document.get(part, []))
     ]
 
 
-def _traces(listed: Iterable[str], where: Iterable[str]) -> list[tuple[str, str, tuple[str, int]]]:
+def _traces(listed: Any, where: Any) -> list[Any]:
     items = [item if isinstance(item, dict) else {"trace": item} for item in listed]
     return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
 
 
-def _points(entry: Mapping[str, dict[str, list[int]] | str]) -> list[dict[str, int]]:
+def _points(entry: Any) -> list[dict[str, int]]:
     """Combine the values of every grid; the parameters that all share come first."""
     grids = entry.get("grid", {})
     points = []
@@ -181,7 +181,7 @@ def _points(entry: Mapping[str, dict[str, list[int]] | str]) -> list[dict[str, i
 # Reading
 
 
-def _read(path: PathLike) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -192,7 +192,7 @@ def _read(path: PathLike) -> str:
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
 
 
-def _parse(path: PathLike, text: str):
+def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
     """Give the document, and the line of every place in it."""
     loader = yaml.SafeLoader(text)
     try:
@@ -210,9 +210,7 @@ def _parse(path: PathLike, text: str):
     return document, lines
 
 
-def _walk(
-    path: PathLike, node, where: Sequence[str | int]
-) -> Iterator[tuple[tuple[str | int, ...], int]]:
+def _walk(path: PathLike, node: Any, where: Sequence[str | int]) -> Iterator[Any]:
     if node is None:
         return
     yield where, node.start_mark.line + 1
@@ -232,7 +230,7 @@ def _walk(
             yield place, line  # of the key: a value may begin below it
 
 
-def _line(lines: Iterable[str], where):
+def _line(lines: Mapping[Any, int], where: Iterable[Any]) -> int:
     """Give the line of a place or, if it has none, of what it is in."""
     while where and tuple(where) not in lines:
         where = tuple(where)[:-1]
@@ -243,14 +241,14 @@ def _line(lines: Iterable[str], where):
 
 
 @cache
-def _validator():
+def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
 
 def _validate(
     path: PathLike,
     document: Mapping[str, list[dict[str, dict[Any, Any] | str] | str] | str],
-    lines: Iterable[str],
+    lines: Json,
 ) -> None:
     try:
         # A misspelt key comes before the key that is missing for it.
@@ -266,21 +264,21 @@ def _validate(
         raise ExperimentError(path, _at(first, lines), _say(first) + more)
 
 
-def _deepest(error: BaseException):
+def _deepest(error: Any) -> Any:
     """Of a value that fits no alternative, give the reason that is furthest inside."""
     while error.context:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     return error
 
 
-def _at(error: BaseException, lines: Iterable[str]):
+def _at(error: Any, lines: Any) -> int:
     where = tuple(error.absolute_path)
     if strays := _strays(error):
         where = (*where, strays[0])
     return _line(lines, where)
 
 
-def _strays(error: BaseException):
+def _strays(error: Any) -> list[str]:
     """Name the keys that a mapping should not have."""
     if error.validator == "additionalProperties" and error.validator_value is False:
         return [key for key in error.instance if key not in error.schema["properties"]]
@@ -288,7 +286,7 @@ def _strays(error: BaseException):
     return [error.instance] if "propertyNames" in error.absolute_schema_path else []
 
 
-def _say(error: BaseException) -> str:
+def _say(error: Any) -> str:
     """Say in plain words which rule is broken, and where."""
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     place = place.lstrip(".") or "the file"

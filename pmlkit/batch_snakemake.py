@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import output_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.batch import Plan
     from pmlkit.types import PathLike
 
 
@@ -55,7 +58,7 @@ rule page:
 """
 
 
-def write(plan, experiment: PathLike, path: PathLike) -> Path:
+def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
     """Write the Snakefile, and a file for each run beside the results.
 
     Parameters
@@ -95,9 +98,9 @@ def write(plan, experiment: PathLike, path: PathLike) -> Path:
     return path
 
 
-def _literal(command):
+def _literal(command: Sequence[str]) -> str:
     return json.dumps(command)
 
 
-def _braces(text: str):
+def _braces(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")

@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pmlkit.types import Array
+    from pmlkit.types import Array, Gfns
 
 
 __all__ = ["BlockTable", "grown"]
@@ -72,7 +72,7 @@ class BlockTable:
             self._clear(self._shift, 2 * blocks)
         put_cells(frames, values, *self.arguments)
 
-    def _items(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    def _items(self) -> tuple[Gfns, NDArray[np.uint32]]:
         """Return the frames that have a number, and the numbers."""
         used = np.flatnonzero(self._keys)
         blocks = np.empty(len(used), np.uint64)

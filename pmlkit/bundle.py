@@ -16,8 +16,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import NotATrace, PmlkitError, output_error
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json, PathLike
+
 
 __all__ = ["NAME", "Manifest", "problems", "read", "write"]
 
@@ -43,11 +48,11 @@ class Manifest:
         The command that made each recording, by the recording's name.
     """
 
-    sha256: dict
-    commands: dict
+    sha256: Json
+    commands: Json
 
 
-def read(folder: Path):
+def read(folder: Path) -> Manifest:
     """Read ``folder/MANIFEST``.
 
     Raises
@@ -86,7 +91,7 @@ def problems(folder: Path) -> list[str]:
     return found + [f"{name} has changed" for name in both if _sha256(folder, name) != listed[name]]
 
 
-def write(folder: Path) -> Path:
+def write(folder: PathLike) -> Path:
     """Write ``folder/MANIFEST`` from the traces that are there.
 
     Returns
@@ -100,7 +105,7 @@ def write(folder: Path) -> Path:
     OutputError
     """
     path = Path(folder) / NAME
-    blocks = {}
+    blocks: dict[str, list[str]] = {}
     for name in _files(folder):
         blocks.setdefault(name.split("/")[0], []).append(f"{_sha256(folder, name)}  {name}\n")
     text = "".join(f"\n{_made_by(folder, top)}{''.join(lines)}" for top, lines in blocks.items())
@@ -111,7 +116,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def _made_by(folder: Path, name: str) -> str:
+def _made_by(folder: PathLike, name: str) -> str:
     found = [Path(folder) / name / file for file in _DESCRIPTIONS]
     path = next((path for path in found if path.is_file()), None)
     if path is None:
@@ -125,14 +130,14 @@ def _made_by(folder: Path, name: str) -> str:
     return f"{made} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
 
 
-def _files(folder: Path):
+def _files(folder: PathLike) -> list[str]:
     """Return the paths of all files below a folder but its MANIFEST, relative, sorted."""
     folder = Path(folder)
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return sorted(name for name in names if name != NAME)
 
 
-def _sha256(folder: Path, name: str):
+def _sha256(folder: PathLike, name: str) -> str:
     with open(Path(folder) / name, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -156,7 +156,7 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     kind, name = ("emulated" if lab else "host"), Path(trace.path).name
     ns = 1e6 / told["tsc_khz"]
 
-    def keep(what: str, value: Any, how) -> None:
+    def keep(what: str, value: Any, how: str) -> None:
         found[what] = Constant(float(value), kind, f"{name}: {how}")
 
     if told.get("exits"):
@@ -221,7 +221,7 @@ def measure(seconds: float = 5.0) -> Constants:
     )
 
 
-def _repeat(work: Callable[..., Any], seconds: float) -> int:
+def _repeat(work: Callable[..., Any], seconds: float) -> float:
     """Run `work` for about so many seconds; return the shortest of its times, ns."""
     end, best = time.monotonic() + seconds, float("inf")
     while True:

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from matplotlib.figure import Figure
-
-    from pmlkit.interop import ForeignFileError
     from pmlkit.trace import Trace
 
 
@@ -73,7 +70,7 @@ def cli(ctx: click.Context) -> None:
 @click.argument("capabilities", nargs=-1, metavar="[CAPABILITY]...")
 @as_json
 @click.pass_context
-def doctor(ctx: click.Context, capabilities, as_json: bool) -> None:
+def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
     """Say what this machine can do, and what mends the rest.
 
     Exit code 1 if anything asked for by name (demo, recorder, lab, xen) is missing.
@@ -132,7 +129,7 @@ def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
 @option("--region", help="Count the frames of this region only.")
 @span
 @as_json
-def wss(trace: Trace, sliding, as_json: bool, **how: Any) -> None:
+def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
     """Print the working set of TRACE, window by window.
 
     A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
@@ -157,7 +154,9 @@ def wss(trace: Trace, sliding, as_json: bool, **how: Any) -> None:
 @option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")
 @span
 @as_json
-def plot(trace: Trace, figure: Figure, output: str, list_them: bool, as_json: bool, **how: Any):
+def plot(
+    trace: Trace, figure: str, output: str, list_them: bool, as_json: bool, **how: Any
+) -> None:
     """Draw FIGURE of TRACE, fit for a paper."""
     from pmlkit import figures, report
     from pmlkit.trace import Trace
@@ -178,7 +177,7 @@ def plot(trace: Trace, figure: Figure, output: str, list_them: bool, as_json: bo
 @output("FOLDER", "Where to; replaces an earlier demo there.", default="results/demo")
 @option("--jobs", default=2, type=IntRange(1), help="Notebooks that run at the same time.")
 @as_json
-def demo(traces, output: str, jobs: int, as_json: bool) -> None:
+def demo(traces: tuple[str, ...], output: str, jobs: int, as_json: bool) -> None:
     """Run the notebooks, and make a page of their figures.
 
     They run on the bundled recordings, or on each TRACE.
@@ -214,7 +213,7 @@ def main(args: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _fail(error: UsageError | ForeignFileError) -> int:
+def _fail(error: BaseException) -> int:
     """Say an error in one line; return its exit code."""
     if isinstance(error, BrokenPipeError):
         # Nobody reads any more (`pmlkit wss ... | head`): no complaint, now or at exit.
@@ -225,12 +224,12 @@ def _fail(error: UsageError | ForeignFileError) -> int:
     return code
 
 
-def _verdict(error: UsageError | ForeignFileError) -> tuple[int, str]:
+def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if isinstance(error, PmlkitError):
         return (2 if isinstance(error, UsageError) else 1), str(error)
     if isinstance(error, click.ClickException):
-        path = error.ctx.command_path if getattr(error, "ctx", None) else "pmlkit"
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "pmlkit"  # type: ignore[attr-defined]
         return error.exit_code, f"{error.format_message()} (see `{path} --help`)"
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return 130, "interrupted"

@@ -47,7 +47,13 @@ _EXAMPLES = example(
 @overwrite
 @as_json
 def collect(
-    domain: str, output: str, host, as_json: bool, keep, overwrite: bool, **how: Any
+    domain: str,
+    output: str,
+    host: str | None,
+    as_json: bool,
+    keep: bool,
+    overwrite: bool,
+    **how: Any,
 ) -> None:
     """Log DOMAIN (a name or an id) and make a trace of it.
 

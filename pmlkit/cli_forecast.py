@@ -14,8 +14,12 @@ from pmlkit.cli_options import DURATION, MEMORY, WINDOW, as_json, example, optio
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
+
+    from pmlkit.forecast.forecaster import Sample
+    from pmlkit.forecast.log import Log
+    from pmlkit.types import Json
 
 
 EXAMPLES = example(
@@ -49,7 +53,7 @@ EXAMPLES = example(
 @option("--end", type=DURATION, help="Leave out what is later: forecast from there.")
 @overwrite
 @as_json
-def forecast(traces, as_json: bool, **how: Any) -> None:
+def forecast(traces: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Forecast the working set of TRACE past its end.
 
     Prints quantiles of the working set that PML logs, how probable it is that it exceeds an
@@ -63,12 +67,12 @@ def forecast(traces, as_json: bool, **how: Any) -> None:
         raise UsageError("name a TRACE, or ask for --backtest")
     if how["model"] and (asked or any(how[name] for name in ("window", "horizon", "target"))):
         raise UsageError("--model brings its window, horizon and target: give it alone")
-    act = {"save": _train, "backtest": _backtest, "pattern": _compose}.get(*asked or [None], _ahead)
+    act = {"save": _train, "backtest": _backtest, "pattern": _compose}.get(*asked or [None], _ahead)  # type: ignore[call-overload, list-item]
     value, lines = act(traces, as_json, **how)
     click.echo(json.dumps(value, indent=2) if as_json else "\n".join(lines))
 
 
-def _settings(how):
+def _settings(how: Json) -> Json:
     return {
         "window": how["window"] or "500ms",
         "horizon": how["horizon"] or 4,
@@ -76,23 +80,25 @@ def _settings(how):
     }
 
 
-def _logs(traces, how):
+def _logs(traces: Iterable[str], how: Json) -> list[Log]:
     from pmlkit.forecast import log
     from pmlkit.trace import Trace
 
     return [log.read(Trace.open(t), start=how["start"], end=how["end"]) for t in traces]
 
 
-def _forecaster(logs, settings: Sequence[str], learner):
+def _forecaster(
+    logs: Sequence[Log], settings: Json, learner: str | None
+) -> tuple[Any, list[Sample]]:
     """Train on logs; return the forecaster and the samples."""
     from pmlkit.forecast.pooled import make
     from pmlkit.forecast.recordings import sample
 
     samples = [sample(log, settings["window"]) for log in logs]
-    return make(learner, settings["horizon"], settings["target"]).fit(samples), samples
+    return make(learner, settings["horizon"], settings["target"]).fit(samples), samples  # type: ignore[arg-type]
 
 
-def _train(traces, quiet: bool, **how: Any):
+def _train(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
     from pmlkit import report
     from pmlkit.forecast import store
 
@@ -105,7 +111,7 @@ def _train(traces, quiet: bool, **how: Any):
     return {"model": how["save"], "data": data}, [f"{how['save']}: trained on {', '.join(data)}"]
 
 
-def _ahead(traces, quiet: bool, **how: Any):
+def _ahead(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[list[Json], list[str]]:
     """Forecast each trace from its end."""
     from pmlkit import report
     from pmlkit.forecast import ahead
@@ -120,7 +126,7 @@ def _ahead(traces, quiet: bool, **how: Any):
     return found, [line for one in found for line in ahead.lines(one)]
 
 
-def _backtest(traces, quiet: bool, **how: Any):
+def _backtest(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
     from pmlkit import figures, report
     from pmlkit.forecast import figures as drawn
     from pmlkit.forecast import study
@@ -139,7 +145,7 @@ def _backtest(traces, quiet: bool, **how: Any):
     return {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, lines
 
 
-def _compose(traces, quiet: bool, **how: Any):
+def _compose(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
     from pmlkit import report
     from pmlkit.forecast import compose
 

@@ -22,6 +22,8 @@ from pmlkit.cli_options import (
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.trace import Trace
 
 
@@ -49,7 +51,7 @@ def export(
     start: int | None,
     end: str | int | None,
     as_json: bool,
-    **how: bool | None,
+    **how: Any,
 ) -> None:
     """Write TRACE in another program's FORMAT."""
     if list_them:
@@ -88,7 +90,7 @@ def import_(
     list_them: bool,
     memory_mib: int | None,
     as_json: bool,
-    **how: bool | None,
+    **how: Any,
 ) -> None:
     """Make a trace of FILE, which another program wrote in FORMAT."""
     if list_them:

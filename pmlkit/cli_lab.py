@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pmlkit.sources.lab_options import LabOptions
     from pmlkit.trace import Trace
 
 
@@ -114,7 +115,7 @@ def build(as_json: bool, **how: Any) -> None:
 @option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
 @overwrite
 @as_json
-def run(guest, output: str, list_them: bool, as_json: bool, **how: Any):
+def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: Any) -> None:
     """Boot the lab with GUEST and make a trace of its PML log.
 
     GUEST is a name of --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
@@ -134,7 +135,7 @@ def run(guest, output: str, list_them: bool, as_json: bool, **how: Any):
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
 @click.argument("guest", required=False)
 @_machine
-def shell(guest, **how: Any) -> None:
+def shell(guest: str, **how: Any) -> None:
     """Open a shell in the lab's dom0; Ctrl-] leaves it.
 
     GUEST lies in /job with its guest.cfg, not started.
@@ -145,7 +146,7 @@ def shell(guest, **how: Any) -> None:
     open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), say)
 
 
-def _options(how):
+def _options(how: Any) -> LabOptions:
     from pmlkit.sources.lab import LabOptions
 
     tables = how.pop("page_tables")
@@ -181,5 +182,5 @@ def _list_guests(as_json: bool) -> None:
     click.echo("and the workloads of `pmlkit record --list`, under Linux")
 
 
-def _quiet(line) -> None:
+def _quiet(line: str) -> None:
     """A program reads the output: no milestones."""

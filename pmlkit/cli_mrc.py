@@ -12,9 +12,12 @@ from click import Choice, FloatRange, IntRange
 from pmlkit.cli_options import WINDOW, as_json, example, option, output, span, trace_argument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from pmlkit.curve import MissRatioCurve
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 _EXAMPLES = example(
@@ -47,16 +50,16 @@ _POINTS = 256
 @as_json
 def mrc(
     trace: Trace,
-    methods,
+    methods: tuple[str, ...],
     rate: float,
-    min_pages,
-    max_pages,
-    targets,
+    min_pages: int,
+    max_pages: int | None,
+    targets: tuple[float, ...],
     window: str | int,
     output: str,
     as_json: bool,
     **chosen: Any,
-):
+) -> None:
     """Print the miss ratio of TRACE for every size of memory (LRU).
 
     With the working sets that follow: the size at the curve's knee, and those that meet a target.
@@ -83,7 +86,9 @@ def mrc(
     report_mrc.curves(found)
 
 
-def _curves(trace: Trace, methods, sample, chosen):
+def _curves(
+    trace: Trace, methods: Sequence[str], sample: Json, chosen: Json
+) -> dict[str, MissRatioCurve]:
     from pmlkit import missratio
 
     options = {"shards": sample}
@@ -93,7 +98,7 @@ def _curves(trace: Trace, methods, sample, chosen):
     }
 
 
-def _facts(curve, targets):
+def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
     """Return what is printed of a curve, in types that JSON has."""
     thin = curve.thinned(_POINTS)
     names = ("sizes_pages", "miss_ratio", "low", "high")
@@ -110,7 +115,7 @@ def _facts(curve, targets):
     }
 
 
-def _over_time(trace: Trace, window: str | int, output: str, as_json: bool, chosen):
+def _over_time(trace: Trace, window: str | int, output: str, as_json: bool, chosen: Json) -> None:
     from pmlkit import missratio
 
     table = missratio.over_time(trace, window, **chosen)

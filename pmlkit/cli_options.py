@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType):  # type: ignore[type-arg]
     """An option's type that reads its text with a function of `pmlkit.units`."""
 
     def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
 
-    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:
+    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:  # type: ignore[override]
         if not isinstance(value, str):
             return value
         from pmlkit import units
@@ -31,12 +31,12 @@ class _Parsed(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class _Memory(click.ParamType):
+class _Memory(click.ParamType):  # type: ignore[type-arg]
     """Guest memory: MiB, or a size with its unit; becomes MiB."""
 
     name = "MiB"
 
-    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:
+    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:  # type: ignore[override]
         from pmlkit.units import parse_size_bytes
 
         try:
@@ -48,12 +48,14 @@ class _Memory(click.ParamType):
         return size >> 20
 
 
-class _Setting(click.ParamType):
+class _Setting(click.ParamType):  # type: ignore[type-arg]
     """``name=value``; becomes the pair."""
 
     name = "name=value"
 
-    def convert(self, value: Any, param, ctx: click.Context):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
         name, equals, text = value.partition("=")
         if not name.strip() or not equals:
             self.fail(f"{value!r}: write it as name=value", param, ctx)
@@ -77,7 +79,7 @@ def option(*names: str, **facts: Any) -> Callable[..., Any]:
     return click.option(*names, **{"show_default": shown, **facts})
 
 
-def output(metavar: str, what: str, **more: bool) -> Callable[..., Any]:
+def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
     """Declare ``-o``."""
     return option("-o", "--output", type=click.Path(), metavar=metavar, help=what, **more)
 

@@ -12,6 +12,8 @@ from click import FloatRange
 from pmlkit.cli_options import DURATION, as_json, example, option, output, span, trace_argument
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.calibrate import Constants
     from pmlkit.period import Advice
     from pmlkit.trace import Trace
@@ -131,7 +133,7 @@ def calibrate(
 
 
 def _on_host(
-    domain: str, host: str | None, state: str, seconds: float, constants: Constants
+    domain: str, host: str | None, state: str, seconds: float, constants: Any
 ) -> Constants:
     """Log a domain in short rounds, and take the constants out of that."""
     import tempfile

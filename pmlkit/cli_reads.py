@@ -14,7 +14,10 @@ from pmlkit.cli_options import WINDOW, as_json, example, option, span, trace_arg
 if TYPE_CHECKING:
     from typing import Any
 
+    import pandas as pd
+
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
@@ -34,7 +37,7 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
 @option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
 @span
 @as_json
-def reads(trace: Trace, method, every, compare, as_json: bool, **how: Any) -> None:
+def reads(trace: Trace, method: str, every: bool, compare: bool, as_json: bool, **how: Any) -> None:
     """Estimate the working set of TRACE, reads included.
 
     The reads come from the page tables in its PML log.
@@ -58,7 +61,7 @@ def reads(trace: Trace, method, every, compare, as_json: bool, **how: Any) -> No
         report_reads.show(table)
 
 
-def _estimate(trace: Trace, method, every, how):
+def _estimate(trace: Trace, method: str, every: bool, how: Json) -> pd.DataFrame:
     from pmlkit import reads as estimates
     from pmlkit import reads_density
 
@@ -68,7 +71,7 @@ def _estimate(trace: Trace, method, every, how):
     return reads_density.estimate(trace, rounds=rounds, **how)
 
 
-def _compared(trace: Trace, every):
+def _compared(trace: Trace, every: bool) -> pd.DataFrame:
     from pmlkit import reads_table
 
     methods = [m for m in METHODS if m != "harvest"]

@@ -13,6 +13,11 @@ from pmlkit.cli_options import as_json, example, option, output
 from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from pmlkit.batch import Plan
     from pmlkit.types import PathLike
 
 
@@ -42,14 +47,14 @@ def run(
     experiment: str,
     output: str,
     jobs: int,
-    only,
-    dry_run,
-    again,
-    cluster,
-    snakefile,
-    verbose,
+    only: tuple[str, ...],
+    dry_run: bool,
+    again: bool,
+    cluster: str | None,
+    snakefile: str | None,
+    verbose: bool,
     as_json: bool,
-):
+) -> None:
     """Run the notebooks of EXPERIMENT, a YAML file.
 
     Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
@@ -78,7 +83,7 @@ def run(
         ctx.exit(1)
 
 
-def _dry_run(plan, only, as_json: bool) -> None:
+def _dry_run(plan: Plan, only: Sequence[str], as_json: bool) -> None:
     from pmlkit import batch_plan, batch_report
 
     chosen = batch_plan.only(plan.jobs, only)
@@ -88,7 +93,7 @@ def _dry_run(plan, only, as_json: bool) -> None:
         batch_report.print_plan(plan, chosen)
 
 
-def _snakefile(plan, experiment: str, path: PathLike, as_json: bool) -> None:
+def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> None:
     from pmlkit import batch_snakemake
 
     written = batch_snakemake.write(plan, experiment, path)
@@ -96,7 +101,7 @@ def _snakefile(plan, experiment: str, path: PathLike, as_json: bool) -> None:
     click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
 
 
-def _backend(cluster, jobs: int):
+def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Any]:
     from contextlib import nullcontext
 
     from pmlkit.batch_local import Local

@@ -26,12 +26,13 @@ from pmlkit.style_mpl import make_folder
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Self
+    from collections.abc import Callable, Iterator
+    from typing import Any, Self
 
+    from pmlkit.collection import Collection
     from pmlkit.seen_recorder import RecordingWatcher
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints, PathLike
+    from pmlkit.types import Bools, Gfns, PathLike
 
 
 __all__ = ["SOURCES", "Recorded", "Replay", "start", "watch"]
@@ -45,13 +46,13 @@ _LATEST = 1 << 28  # frames beyond it are not counted as distinct
 
 def start(
     source: str,
-    trace: Trace,
+    trace: Any,
     out: str,
     host: str | None = None,
     rounds: int = 60,
     period: str | None = None,
     memory_mib: int | None = None,
-):
+) -> Replay | Recorded | Collection:
     """Prepare a collection; `watch` runs it.
 
     Parameters
@@ -88,17 +89,17 @@ def start(
         from pmlkit.collection import Collection, CollectOptions
 
         path = make_folder(views.output_folder(out)) / f"{trace}.trace"
-        options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)
+        options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)  # type: ignore[arg-type]
         return Collection(trace, path, options, host, overwrite=True)
     if source == "lab":
         return Replay(lambda: _lab(trace, out, rounds, period))
     if source == "recorder":
         path = make_folder(views.output_folder(out)) / f"{Path(trace).stem}.trace"
-        return Recorded(trace, path, period, memory_mib)
+        return Recorded(trace, path, period, memory_mib)  # type: ignore[arg-type]
     return Replay(lambda: views.load(trace))
 
 
-def _lab(guest, out: PathLike, rounds: Ints, period):
+def _lab(guest: str, out: PathLike, rounds: int, period: Any) -> Trace:
     from pmlkit.sources import lab
 
     path = make_folder(views.output_folder(out)) / f"{Path(guest).stem}.trace"
@@ -119,7 +120,10 @@ class Replay:
     trace : Trace or None
     """
 
-    def __init__(self, make) -> None:
+    # None until it is made.
+    trace: Any
+
+    def __init__(self, make: Callable[..., Trace]) -> None:
         self._make, self.trace = make, None
 
     def __enter__(self) -> Self:
@@ -128,7 +132,7 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         """Nothing runs."""
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Seen]:
         """Yield up to a hundred `Seen`, each of as many rounds."""
         self.trace = self.trace or self._make()
         rounds, known = self.trace.rounds, np.zeros(0, bool)
@@ -162,7 +166,7 @@ class Replay:
             show(seen)
         return self.trace
 
-    def _frames(self, first: int, stop: int, start_ns: int, end_ns: int):
+    def _frames(self, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
         found = [np.zeros(0, np.uint64)]
         for batch in self.trace.iter_entries(["round", "gfn"], start_ns, end_ns):
             rounds = batch["round"].to_numpy()
@@ -171,7 +175,7 @@ class Replay:
         return np.unique(np.concatenate(found))
 
 
-def _with(known, frames: Gfns):
+def _with(known: Bools, frames: Gfns) -> Bools:
     """Mark frames in an array of flags, which grows as far as need be."""
     frames = frames[frames < _LATEST].astype(np.int64)
     if len(frames) and frames[-1] >= len(known):
@@ -197,7 +201,10 @@ class Recorded:
     trace : Trace or None
     """
 
-    def __init__(self, workload: str, out: Path, window: str, memory_mib: int | None) -> None:
+    # None until it is made.
+    trace: Any
+
+    def __init__(self, workload: str, out: Path, window: str | int, memory_mib: int | None) -> None:
         self.workload, self.out, self.trace = workload, out, None
         self._window, self._memory_mib = window, memory_mib
 
@@ -225,17 +232,19 @@ class Recorded:
             for seen in watcher.poll():  # from a file that has no name any more
                 show(seen)
         if process.returncode:
-            raise PmlkitError(process.stderr.read().strip().removeprefix("pmlkit: "))
+            raise PmlkitError(process.stderr.read().strip().removeprefix("pmlkit: "))  # type: ignore[union-attr]
         self.trace = Trace.open(self.out)
         return self.trace
 
     def _command(self) -> list[str]:
         words = [sys.executable, "-m", "pmlkit", "record", self.workload, "-o", str(self.out)]
         memory = ["--memory", f"{self._memory_mib}"] if self._memory_mib else []
-        return [*words, "--window", self._window, "--overwrite", "--json", *memory]
+        return [*words, "--window", self._window, "--overwrite", "--json", *memory]  # type: ignore[list-item]
 
     @staticmethod
-    def _follow(process: subprocess.Popen, watcher: RecordingWatcher, show: Callable) -> None:
+    def _follow(
+        process: subprocess.Popen[Any], watcher: RecordingWatcher, show: Callable[..., Any]
+    ) -> None:
         try:
             while process.poll() is None:
                 for seen in watcher.poll():
@@ -248,7 +257,7 @@ class Recorded:
                 raise
 
 
-def watch(run, out: str | None = None, name: str = "live") -> Trace:
+def watch(run: Replay | Collection, out: str | None = None, name: str = "live") -> Trace:
     """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
 
     Parameters

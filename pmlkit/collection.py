@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from pmlkit.figures_live import LiveFigure
     from pmlkit.seen import Seen
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
@@ -45,7 +46,7 @@ _END_S = 60.0  # for the last frames; the next collection switches off what a ki
 class CollectError(PmlkitError):
     """A collection failed, or was cut. Attributes: `domain`, `why`, `trace` (path, or None)."""
 
-    def __init__(self, domain: str, why: str, trace: Trace | None = None, hint: str = "") -> None:
+    def __init__(self, domain: str, why: str, trace: Any = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
         kept = f"what came is in {trace}" if trace else "nothing came"
         super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
@@ -79,12 +80,20 @@ class Collection:
         Once it has ended.
     """
 
+    # None until it is made.
+    trace: Any
+
+    # Not there before they are needed.
+    _agent: Any
+    _reader: Any
+    _watcher: Any
+
     def __init__(
         self,
         domain: str | int,
         out: PathLike,
         options: CollectOptions | None = None,
-        host: str | None = None,
+        host: Any = None,
         *,
         overwrite: bool = False,
         keep: bool = False,
@@ -93,7 +102,7 @@ class Collection:
         self.domain, self.out, self.host = str(domain), out, host
         self.options = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
-        self.seen, self.trace = [], None
+        self.seen, self.trace = [], None  # type: ignore[var-annotated]
         self._agent = self._reader = self._watcher = None
         self._finished = self._stopped = False
 
@@ -145,7 +154,7 @@ class Collection:
                 return
             time.sleep(_POLL_S)
 
-    def _poll(self):
+    def _poll(self) -> Iterator[Seen]:
         if self._reader is None and not self._open():
             return
         for kind, payload in self._reader.poll():
@@ -163,11 +172,11 @@ class Collection:
         return True
 
     @property
-    def header(self):
+    def header(self) -> Json:
         """What the spool says of itself, once its first bytes have come; else {}."""
         return self._reader.header if self._reader or self._open() else {}
 
-    def finish(self, quietly: bool = False):
+    def finish(self, quietly: bool = False) -> Trace:
         """Wait for the end and write the trace. Finishing twice does no harm.
 
         Raises
@@ -206,11 +215,11 @@ class Collection:
         if why and not quietly:
             raise CollectError(self.domain, why, str(self.out))
 
-    def _nothing(self, why: str):
+    def _nothing(self, why: str) -> PmlkitError:
         hint = "" if self.host is None else f"try `ssh {self.host} python3 -V`"
         return CollectError(self.domain, why, hint=hint)
 
-    def _why(self, status: int) -> None:
+    def _why(self, status: int) -> str | None:
         """Say why a collection did not end well; None if it did."""
         if status == 0 and self._reader is not None and self._reader.ended:
             return None
@@ -236,7 +245,7 @@ class Collection:
                 show(seen)
         return self.trace
 
-    def figure(self):
+    def figure(self) -> LiveFigure:
         """Return a live figure of it (`pmlkit.figures_live.LiveFigure`)."""
         from pmlkit.figures_live import LiveFigure
 
@@ -244,10 +253,10 @@ class Collection:
 
 
 @contextlib.contextmanager
-def _ending(stop: int) -> Iterator[None]:
+def _ending(stop: Callable[[], None]) -> Iterator[None]:
     """Let the signals that end a program end the collection instead."""
 
-    def stopped(number, _) -> None:
+    def stopped(number: int, _: object) -> None:
         for each in before:  # once more is meant
             signal.signal(each, before[each])
         stop()
@@ -265,7 +274,13 @@ def _ending(stop: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def collect(domain: str, out: PathLike, options=None, host=None, **more: Any):
+def collect(
+    domain: str,
+    out: PathLike,
+    options: CollectOptions | None = None,
+    host: str | None = None,
+    **more: Any,
+) -> Collection:
     """Start collecting a domain; returns the `Collection`, to be used in a ``with`` block.
 
     Parameters as of `Collection`; `collect(...).run()` collects to the end and returns the trace.

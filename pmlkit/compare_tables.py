@@ -13,8 +13,10 @@ from pmlkit.tables import cell, table
 from pmlkit.techniques.costs import COSTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pmlkit.compare import Comparison
-    from pmlkit.trace import Trace
     from pmlkit.types import PathLike
 
 
@@ -23,7 +25,7 @@ __all__ = ["cost_table", "html", "narrow", "overview", "save", "save_tables", "s
 _PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
-def shown(comparison, trace: Trace):
+def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     """Return the scores of one trace as a table for people: percent, windows, yes and no."""
     rows = comparison.scores[comparison.scores["trace"] == trace]
     percent = {"bias %": "bias", "MAE %": "mae", "MAPE %": "mape", "± %": "mape_ci", "p95 %": "p95"}
@@ -38,11 +40,11 @@ def shown(comparison, trace: Trace):
     return told.reset_index(drop=True)
 
 
-def overview(comparison, column: str = "mape"):
+def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
     """Return one score as techniques against traces, in percent, with the mean over traces."""
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
-    wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))
+    wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))  # type: ignore[arg-type]
     told = wide.copy()
     wide["mean"], wide["median"] = told.mean(axis=1), told.median(axis=1)
     return wide.reset_index().rename(columns={"title": "technique"})
@@ -54,7 +56,7 @@ def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
     return sheet[["technique", "mean", "median"]] if wide else sheet
 
 
-def sheets(comparison):
+def sheets(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """Return the tables for people by name: the overview (of several traces), then each trace."""
     made = {}
     if len(comparison.traces) > 1:
@@ -63,7 +65,7 @@ def sheets(comparison):
     return made | {trace: shown(comparison, trace) for trace in comparison.traces}
 
 
-def _column(rows: pd.DataFrame, name: str):
+def _column(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
     return pd.to_numeric(rows[name]) if name in rows else pd.Series(float("nan"), rows.index)
 
 
@@ -88,7 +90,7 @@ def save(comparison: Comparison, folder: PathLike) -> list[Path]:
     return written
 
 
-def save_tables(comparison, folder: Path):
+def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
     """Write the tables alone; parameters and return value as of `save`."""
     folder, written = Path(folder), []
     for name in _PARTS:
@@ -103,13 +105,13 @@ def save_tables(comparison, folder: Path):
     return written + write_files(folder, page)
 
 
-def cost_table():
+def cost_table() -> pd.DataFrame:
     """Return the cost model: each event, what it is, ns, and where the number comes from."""
     rows = [(name, cost.what, round(cost.ns, 1), cost.source) for name, cost in COSTS.items()]
     return pd.DataFrame(rows, columns=["event", "what", "ns", "source"])
 
 
-def html(made, caption: str) -> str:
+def html(made: Mapping[str, pd.DataFrame], caption: str) -> str:
     """Return a page of tables.
 
     Parameters

@@ -13,7 +13,6 @@ import numpy as np
 from pmlkit.schema import REASONS
 
 if TYPE_CHECKING:
-    from collections import Counter
     from typing import Any
 
     import pyarrow as pa
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools
 
 
-def first_fault(*faults: None) -> None:
+def first_fault(*faults: str | None) -> str | None:
     """Give the first of some checkers' answers that is a fault, or None."""
     return next((fault for fault in faults if fault), None)
 
 
-def tables_fault(
-    rounds: pa.Table, batches: pa.Table, per_round: Counter[str], per_batch: Counter[str]
-) -> None:
+def tables_fault(rounds: pa.Table, batches: pa.Table, per_round: Any, per_batch: Any) -> str | None:
     """Check rounds and batches, also against the entries counted (by a `Tally` each)."""
     return first_fault(
         rounds_fault(rounds),
@@ -39,7 +36,7 @@ def tables_fault(
     )
 
 
-def rounds_fault(rounds: pa.Table) -> None:
+def rounds_fault(rounds: pa.Table) -> str | None:
     """Check the rounds (a pyarrow.Table of `schema.ROUNDS`)."""
     start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     return first_fault(
@@ -49,7 +46,7 @@ def rounds_fault(rounds: pa.Table) -> None:
     )
 
 
-def batches_fault(batches: pa.Table, n_rounds: int) -> None:
+def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
     """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
     rounds = batches["round"].to_numpy().astype(np.int64)
     reasons = np.isin(batches["reason"].to_numpy().astype(object), REASONS)
@@ -64,7 +61,7 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> None:
     )
 
 
-def counts_fault(name: str, table: pa.Table, tally) -> None:
+def counts_fault(name: str, table: pa.Table, tally: Any) -> str | None:
     """Compare a table's column `entries` with the entries counted (a `Tally`, by row)."""
     stated = table["entries"].to_numpy().astype(np.int64)
     if tally.last >= len(table):
@@ -78,14 +75,14 @@ def counts_fault(name: str, table: pa.Table, tally) -> None:
     return None
 
 
-def beyond_fault(last: int, n_rounds: int) -> None:
+def beyond_fault(last: int, n_rounds: int) -> str | None:
     """See that the last round with a snapshot of a page table (-1: none) is one of the trace's."""
     if last >= n_rounds:
         return f"there are page tables of round {last}, and the trace has {n_rounds} rounds"
     return None
 
 
-def lost_fault(rounds: pa.Table, batches: pa.Table) -> None:
+def lost_fault(rounds: pa.Table, batches: pa.Table) -> str | None:
     """See that rounds and batches lost the same number of entries."""
     by_round, by_batch = total(rounds["lost"]), total(batches["lost"])
     if by_round != by_batch:
@@ -98,12 +95,12 @@ def total(column: pa.ChunkedArray[Any]) -> int:
     return int(np.sum(column.to_numpy(), dtype=np.uint64))
 
 
-def _numbered(name: str, column: pa.ChunkedArray[Any]) -> None:
+def _numbered(name: str, column: pa.ChunkedArray[Any]) -> str | None:
     wrong = column.to_numpy() != np.arange(len(column))
     return _where(name, wrong, "has another number: count from 0 without gaps")
 
 
-def _spans(name: str, table: pa.Table) -> None:
+def _spans(name: str, table: pa.Table) -> str | None:
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
         fault = _where(
             name, table[start].to_numpy() > table[end].to_numpy(), "ends before it starts"
@@ -113,6 +110,6 @@ def _spans(name: str, table: pa.Table) -> None:
     return None
 
 
-def _where(name: str, wrong: Bools, why: str) -> None:
+def _where(name: str, wrong: Bools, why: str) -> str | None:
     rows = np.flatnonzero(wrong)
     return f"{name} {rows[0]} {why}" if rows.size else None

@@ -11,7 +11,7 @@ import numpy as np
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
     import pandas as pd
 
@@ -59,18 +59,18 @@ class MissRatioCurve:
         """The share of the uses that are first uses of their page, which no size avoids."""
         return float(self.miss_ratio[-1])
 
-    def at(self, sizes: int | Sequence[int]) -> Floats | float:
+    def at(self, sizes: Any) -> Floats | float:
         """Return the miss ratio at some sizes (pages, any shape)."""
         return self.miss_ratio[self._places(sizes)]
 
-    def band(self, sizes: Ints) -> tuple[Floats, Floats]:
+    def band(self, sizes: Ints) -> tuple[Floats, Floats] | None:
         """Return the lower and the upper end of the band at some sizes; None without one."""
         if self.low is None:
             return None
         places = self._places(sizes)
-        return self.low[places], self.high[places]
+        return self.low[places], self.high[places]  # type: ignore[index]
 
-    def _places(self, sizes: int | Sequence[int]) -> Ints | int:
+    def _places(self, sizes: Any) -> Ints | int:
         return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
 
     def pages_for(self, target: float) -> int | None:
@@ -114,7 +114,7 @@ class MissRatioCurve:
             return None if ratio is None else np.clip((ratio - self.cold) / (warm or 1), 0, 1)
 
         parts = {name: scaled(getattr(self, name)) for name in ("miss_ratio", "low", "high")}
-        return replace(self, **parts, uses=round(self.uses * warm))
+        return replace(self, **parts, uses=round(self.uses * warm))  # type: ignore[arg-type]
 
     def thinned(self, points: int = 512) -> MissRatioCurve:
         """Return the curve at up to about `points` sizes: small ones all, large ones by factors.
@@ -126,7 +126,7 @@ class MissRatioCurve:
         places = np.unique(self._places(np.minimum(wanted, last)))
         names = ("sizes_pages", "miss_ratio", "low", "high")
         parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: None if a is None else a[places] for n, a in parts.items()})
+        return replace(self, **{n: None if a is None else a[places] for n, a in parts.items()})  # type: ignore[arg-type]
 
     def to_frame(self) -> pd.DataFrame:
         """Return the curve as a DataFrame of ``pages``, ``miss_ratio``, ``low`` and ``high``."""

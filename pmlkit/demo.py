@@ -20,7 +20,10 @@ from pmlkit.notebooks import failure, notebooks_folder, start_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
+    from subprocess import Popen
+    from typing import Any, Self
+
+    from rich.console import Console
 
     from pmlkit.types import PathLike
 
@@ -51,7 +54,7 @@ class Run:
     trace: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The trace's name, without its folder."""
         return Path(self.trace).name.removesuffix(".trace")
 
@@ -61,7 +64,7 @@ class Run:
         return f"{self.notebook}-{self.name}"
 
 
-def plan(traces=None) -> list[Run]:
+def plan(traces: Sequence[str] | None = None) -> list[Run]:
     """Say which notebooks the demo runs on which traces.
 
     Parameters
@@ -97,12 +100,17 @@ def plan(traces=None) -> list[Run]:
     ]
 
 
-def _default(there):
+def _default(there: Sequence[str]) -> list[str]:
     known = [name for name in PREFERRED if name in there]
     return (known + [name for name in there if name not in known])[:4]
 
 
-def run(out: str = "results/demo", traces=None, jobs: int = 2, console=None):
+def run(
+    out: PathLike = "results/demo",
+    traces: Sequence[str] | None = None,
+    jobs: int = 2,
+    console: Console | None = None,
+) -> Path:
     """Run the demo.
 
     Parameters
@@ -138,7 +146,7 @@ def run(out: str = "results/demo", traces=None, jobs: int = 2, console=None):
     return write_page(out, runs, seconds, time.monotonic() - started)
 
 
-def _prepare(out: PathLike, runs) -> None:
+def _prepare(out: Path, runs: Sequence[Run]) -> None:
     try:
         # The page comes last: as long as it is not there, the demo is not done.
         (out / "index.html").unlink(missing_ok=True)
@@ -152,11 +160,13 @@ def _prepare(out: PathLike, runs) -> None:
         raise output_error(out, error) from error
 
 
-def _run_all(runs, out: PathLike, jobs: int, console):
+def _run_all(
+    runs: Sequence[Run], out: Path, jobs: int, console: Console | None
+) -> dict[Run, float]:
     """Keep up to `jobs` notebooks running; the first failure ends the others."""
     from pmlkit.demo_page import write_notebook
 
-    waiting, active, seconds = deque(runs), {}, {}
+    waiting, active, seconds = deque(runs), {}, {}  # type: ignore[var-annotated]
     with _Progress(console, len(runs)) as show:
         try:
             while waiting or active:
@@ -178,11 +188,11 @@ def _run_all(runs, out: PathLike, jobs: int, console):
     return seconds
 
 
-def _ended(process):
+def _ended(process: Popen[Any]) -> bool:
     return process.poll() is not None
 
 
-def _start(item, out: PathLike):
+def _start(item: Run, out: Path) -> Popen[Any]:
     return start_notebook(
         notebooks_folder() / f"{item.notebook}.ipynb",
         executed_path(out, item),
@@ -190,12 +200,12 @@ def _start(item, out: PathLike):
     )
 
 
-def executed_path(out: PathLike, item):
+def executed_path(out: PathLike, item: Run) -> Path:
     """Return where the executed notebook of a run is."""
     return Path(out) / "notebooks" / f"{item.stem}.ipynb"
 
 
-def _check(process, item, out: PathLike) -> None:
+def _check(process: Popen[Any], item: Run, out: PathLike) -> None:
     executed = executed_path(out, item)
     if process.returncode:
         raise failure(executed, f"{item.notebook} on {item.trace}", process.returncode)
@@ -205,7 +215,7 @@ def _check(process, item, out: PathLike) -> None:
 class _Progress:
     """A bar over all runs and a line for each active one; plain lines where no terminal is."""
 
-    def __init__(self, console, total) -> None:
+    def __init__(self, console: Console | None, total: int) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -226,7 +236,7 @@ class _Progress:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.total, self.done, self.tasks = total, 0, {}
+        self.total, self.done, self.tasks = total, 0, {}  # type: ignore[var-annotated]
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -236,10 +246,10 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def started(self, item) -> None:
+    def started(self, item: Run) -> None:
         self.tasks[item] = self.bar.add_task(f"{item.notebook} on {item.trace}", total=1)
 
-    def finished(self, item, seconds: float) -> None:
+    def finished(self, item: Run, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.tasks.pop(item))
         self.bar.advance(self.all)
@@ -249,7 +259,7 @@ class _Progress:
         )
 
 
-def main(argv: Sequence[str] | None = None):
+def main(argv: Sequence[str] | None = None) -> int:
     """``python -m pmlkit.demo`` is ``pmlkit demo``: errors become exit codes there."""
     from pmlkit.cli import main as command
 

@@ -23,10 +23,11 @@ from pmlkit.style_mpl import write_files
 from pmlkit.tables import cell, is_number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.demo import Run
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["write_notebook", "write_page"]
@@ -41,15 +42,17 @@ COLUMN_PIXELS = 1000
 class Shown:
     """A figure (`png` set) or a table (`columns` and `rows` set), and links to its files."""
 
-    links: list
+    links: list[Any]
     caption: str
     png: str = ""
     wide: bool = False
-    columns: list = ()
-    rows: list = ()
+    columns: list[Any] = ()  # type: ignore[assignment]
+    rows: list[Any] = ()  # type: ignore[assignment]
 
 
-def write_page(out: PathLike, runs, seconds: float, total_seconds: float):
+def write_page(
+    out: Path, runs: Sequence[Run], seconds: Mapping[Any, float], total_seconds: float
+) -> Path:
     """Write ``index.html``; the executed notebooks are there, also as HTML.
 
     Parameters
@@ -90,7 +93,7 @@ def render(template: str, **values: Any) -> bytes:
     return environment.get_template(template).render(values).encode()
 
 
-def write_notebook(out: PathLike, run) -> None:
+def write_notebook(out: Path, run: Run) -> None:
     """Write the executed notebook of a run as a page in the demo's style, with nothing of the net.
 
     Raises
@@ -102,12 +105,12 @@ def write_notebook(out: PathLike, run) -> None:
     notebook_page(ipynb, f"{run.notebook} on {run.name}", "the demo")
 
 
-def notebook_page(ipynb, title, back) -> None:
+def notebook_page(ipynb: Path, title: str, back: str) -> None:
     """Write an executed notebook as HTML beside it; `back` names the page in the folder above."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))
+    body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))  # type: ignore[no-untyped-call]
     page = render(
         "notebook.html.j2",
         title=title,
@@ -119,7 +122,7 @@ def notebook_page(ipynb, title, back) -> None:
     write_files(ipynb.parent, {f"{ipynb.stem}.html": page})
 
 
-def _trace(out: PathLike, trace: Trace, runs, seconds: float):
+def _trace(out: Path, trace: str, runs: Sequence[Run], seconds: Mapping[Any, float]) -> Json:
     mine = sorted((run for run in runs if run.trace == trace), key=lambda run: run.notebook)
     opened = views.load(trace)
     return {
@@ -137,7 +140,7 @@ def _trace(out: PathLike, trace: Trace, runs, seconds: float):
     }
 
 
-def _group(out: PathLike, run):
+def _group(out: Path, run: Run) -> Json | None:
     """Collect what one run wrote; None if it wrote nothing."""
     shown = gallery(out, out / "figures" / run.stem)
     return shown and {"title": _title(run.notebook), **shown}
@@ -150,21 +153,21 @@ def gallery(out: Path, folder: Path) -> dict[str, list[Shown]] | None:
     return {"figures": figures, "tables": tables} if figures or tables else None
 
 
-def _place(path: PathLike):
+def _place(path: Path) -> tuple[int, str]:
     """Order figures as `FIGURES` does, and others after them by name."""
     known = list(FIGURES)
     return (known.index(path.stem) if path.stem in known else len(known), path.stem)
 
 
-def _title(notebook: Path):
+def _title(notebook: str) -> str:
     """Return a notebook's own title, its first heading."""
     import nbformat
 
-    source = nbformat.read(notebooks_folder() / f"{notebook}.ipynb", 4).cells[0].source
+    source = nbformat.read(notebooks_folder() / f"{notebook}.ipynb", 4).cells[0].source  # type: ignore[no-untyped-call]
     return source.splitlines()[0].lstrip("# ")
 
 
-def _figure(out: PathLike, png):
+def _figure(out: PathLike, png: Path) -> Shown:
     with Image.open(png) as image:
         caption, width = image.info.get("Description", ""), image.width
     return Shown(
@@ -183,7 +186,7 @@ def _table(out: Path, tex: Path) -> Shown:
     )
 
 
-def _links(out: Path, path: PathLike) -> list[tuple[str, str]]:
+def _links(out: PathLike, path: Path) -> list[tuple[str, str]]:
     """Link the files of `path`'s stem; the data of a figure's parts are called STEM-PART."""
     found = []
     for label, suffix in SUFFIXES.items():
@@ -194,5 +197,5 @@ def _links(out: Path, path: PathLike) -> list[tuple[str, str]]:
     return found
 
 
-def _relative(out: Path, path: PathLike) -> str:
+def _relative(out: PathLike, path: Path) -> str:
     return path.relative_to(out).as_posix()

@@ -11,8 +11,11 @@ from pmlkit import doctor_checks as checks
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
+
+    from pmlkit.doctor_checks import Check
+    from pmlkit.types import Json
 
 
 __all__ = ["CAPABILITIES", "Capability", "examine"]
@@ -30,13 +33,13 @@ class Capability:
 
     name: str
     purpose: str
-    checks: tuple
+    checks: tuple[Any, ...]
 
     @property
-    def ready(self):
+    def ready(self) -> bool:
         return all(check.state != checks.MISSING for check in self.checks)
 
-    def as_dict(self):
+    def as_dict(self) -> Json:
         """Return the fields and `ready`, for JSON."""
         return {**asdict(self), "ready": self.ready}
 
@@ -65,7 +68,7 @@ def examine(names: Sequence[Any] = ()) -> list[Capability]:
     return [_examine(name, *CAPABILITIES[name]) for name in chosen]
 
 
-def _examine(name: str, purpose, probes):
+def _examine(name: str, purpose: str, probes: Iterable[Callable[[], Check]]) -> Capability:
     return Capability(name, purpose, tuple(check() for check in probes))
 
 

@@ -58,12 +58,12 @@ class Check:
     root: bool = False
 
 
-def python():
+def python() -> Check:
     """Say which Python this is (pip has seen to its version)."""
     return Check("Python", "3.11 or later runs pmlkit", OK, platform.python_version())
 
 
-def packages():
+def packages() -> Check:
     """Check that every dependency that pmlkit declares can be imported."""
     names = [_distribution(text) for text in _requirements()]
     broken = {name: why for name in names if (why := _import_problem(name))}
@@ -74,19 +74,19 @@ def packages():
     return replace(check, state=MISSING, found=why, mend="pip install -e .")
 
 
-def _requirements():
+def _requirements() -> list[str]:
     try:
         return [text for text in metadata.requires("pmlkit") or [] if "extra ==" not in text]
     except metadata.PackageNotFoundError:
         return []
 
 
-def _distribution(requirement):
+def _distribution(requirement: str) -> str:
     """Take the name off a requirement such as ``numpy>=2.0``."""
-    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()  # type: ignore[index]
 
 
-def _import_problem(name: str):
+def _import_problem(name: str) -> str | None:
     try:
         importlib.import_module(IMPORTS.get(name, name))
     except Exception as error:  # a broken extension module may raise anything
@@ -94,7 +94,7 @@ def _import_problem(name: str):
     return None
 
 
-def recordings():
+def recordings() -> Check:
     """Check that the bundled recordings are there and as they were recorded."""
     from pmlkit import bundle
 
@@ -112,7 +112,7 @@ def recordings():
     return replace(check, found=f"{len(commands)} as their MANIFEST says")
 
 
-def notebooks():
+def notebooks() -> Check:
     """Check that the notebooks are there."""
     found = sorted(path.stem for path in (_project() / "notebooks").glob("*.ipynb"))
     check = Check("notebooks", "the demo runs them", OK, ", ".join(found))
@@ -122,7 +122,7 @@ def notebooks():
     return replace(check, state=MISSING, found="none", mend=mend)
 
 
-def fonts():
+def fonts() -> Check:
     """Check that matplotlib has the figures' font."""
     check = Check("font", "figures look the same everywhere", OK, "DejaVu Sans")
     try:
@@ -135,7 +135,7 @@ def fonts():
     return check
 
 
-def program(name: str, package: str, purpose):
+def program(name: str, package: str, purpose: str) -> Check:
     """Check that a program is on the path."""
     where = shutil.which(name)
     if where:
@@ -143,13 +143,13 @@ def program(name: str, package: str, purpose):
     return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
 
 
-def optional(name: str, package: str, purpose):
+def optional(name: str, package: str, purpose: str) -> Check:
     """Check a program without which the rest works."""
     found = program(name, package, purpose)
     return found if found.state == OK else replace(found, state=WARNING)
 
 
-def static_libc():
+def static_libc() -> Check:
     """Check that gcc can link statically: guest programs run without any library."""
     check = Check("static libc", "guest programs are linked statically", OK, "")
     mend = "apt-get install libc6-dev"
@@ -161,7 +161,7 @@ def static_libc():
     return replace(check, state=MISSING, found="no libc.a", mend=mend, root=True)
 
 
-def qemu():
+def qemu() -> Check:
     """Check QEMU's version and that it takes plugins."""
     from pmlkit.sources import qemu
 
@@ -177,7 +177,7 @@ def qemu():
     return replace(check, found=f"{version}, with plugins")
 
 
-def workloads():
+def workloads() -> Check:
     """Check that the guests' programs are there."""
     found = list((_project() / "experiments" / "workloads").glob("*/workload.yaml"))
     check = Check("workloads", "what guests run", OK, f"{len(found)}")
@@ -187,7 +187,7 @@ def workloads():
     return replace(check, state=MISSING, found="none", mend=mend)
 
 
-def cache():
+def cache() -> Check:
     """Check that the cache can be written and has room."""
     from pmlkit.sources.qemu import cache_folder
 
@@ -195,14 +195,14 @@ def cache():
     return _folder("cache", purpose, cache_folder(), CACHE_GIB, "set PMLKIT_CACHE to a folder")
 
 
-def results():
+def results() -> Check:
     """Check that results can be written here."""
     return _folder(
         "results", "what the demo writes", Path("results"), RESULTS_GIB, "go to a folder"
     )
 
 
-def _folder(name: str, purpose, folder: Path, gib, mend):
+def _folder(name: str, purpose: str, folder: Path, gib: float, mend: str) -> Check:
     """Check that a folder, or the nearest one above it, can be written and has `gib` free."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     check = Check(name, purpose, OK, "", f"{mend} with {gib:g} GiB free that you may write to")
@@ -216,7 +216,7 @@ def _folder(name: str, purpose, folder: Path, gib, mend):
     return replace(check, found=f"{folder}: {free:.1f} GiB free", mend="")
 
 
-def processor():
+def processor() -> Check:
     """Check that the CPU has PML (a Linux kernel on bare metal says so)."""
     flags = _read("/proc/cpuinfo").partition("vmx flags")[2].partition("\n")[0].split()
     check = Check("Intel PML", "the processor logs written pages", OK, "yes")
@@ -227,7 +227,7 @@ def processor():
     return replace(check, state=WARNING, found=found, mend=mend)
 
 
-def dom0():
+def dom0() -> Check:
     """Check that this is Xen's control domain."""
     check = Check("Xen dom0", "collects from its guests", OK, "yes")
     if "control_d" in _read("/proc/xen/capabilities"):
@@ -236,7 +236,7 @@ def dom0():
     return replace(check, state=MISSING, found="no", mend=mend, root=True)
 
 
-def lab_build():
+def lab_build() -> Check:
     """Check that Xen can be built: the lab fetches the rest itself."""
     from pmlkit.sources import lab_xen
 
@@ -249,19 +249,19 @@ def lab_build():
     return check
 
 
-def series():
+def series() -> Check:
     """Check that the patch series is there."""
     from pmlkit.sources import lab_xen
 
     check = Check("patch series", "makes Xen hand out its PML log", OK, "")
     try:
-        return replace(check, found=f"{len(lab_xen.patches())} patches for {lab_xen.XEN_VERSION}")
+        return replace(check, found=f"{len(lab_xen.patches())} patches for {lab_xen.XEN_VERSION}")  # type: ignore[attr-defined]
     except PmlkitError as error:
         mend = "run pmlkit from a clone of its repository: git checkout -- hypervisor-patches"
         return replace(check, state=MISSING, found=error.problem, mend=mend)
 
 
-def xen_interface():
+def xen_interface() -> Check:
     """Check that Xen hands out its PML log; stock log-dirty does on any other."""
     from pmlkit.xen import pml
     from pmlkit.xen.binding import XenError
@@ -277,7 +277,7 @@ def xen_interface():
     return replace(check, state=WARNING, found=found, mend=mend, root=True)
 
 
-def xen_tools():
+def xen_tools() -> Check:
     """Check that libxenctrl is there, of this Xen's version, and laid out as we know it."""
     from pmlkit.xen.binding import MissingLibrary, XenError
     from pmlkit.xen.xenctrl import Control, running_version
@@ -291,18 +291,18 @@ def xen_tools():
         return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
 
 
-def _project():
+def _project() -> Path:
     """The folder that holds data/, notebooks/ and experiments/: the clone."""
     return Path(__file__).resolve().parent.parent
 
 
-def _read(path: PathLike):
+def _read(path: PathLike) -> str:
     try:
         return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 
 
-def _run(*command: object):
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+def _run(*command: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)  # type: ignore[arg-type]
     return done.stdout

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from numpy.typing import ArrayLike, NDArray
 
-    from pmlkit.types import Array, Json, PathLike
+    from pmlkit.types import Array, Json
 
     Columns = dict[str, np.ndarray]
 
@@ -63,7 +63,7 @@ class EntriesWriter:
         self._room = row_group_rows
         self._last = {"round": 0, "batch": 0}
         self._part: Part | None = None
-        self.files: dict[str, dict] = {}
+        self.files: dict[str, Json] = {}
         self.per_round, self.per_batch = Tally(), Tally()
         (folder / "entries").mkdir()
 
@@ -79,7 +79,7 @@ class EntriesWriter:
             if self._part.full:
                 self._close_part()
 
-    def add_made(self, length: int, make: Callable[[int, int], tuple]) -> None:
+    def add_made(self, length: int, make: Callable[[int, int], tuple[Any, ...]]) -> None:
         """Append entries that are made when they are wanted, `_THREADS` files at a time.
 
         Parameters
@@ -100,14 +100,14 @@ class EntriesWriter:
 
         with ThreadPoolExecutor(_THREADS) as pool:
             for part, facts, ends in pool.map(file, range(-(-length // rows))):
-                self._last = {n: _not_falling(n, ends[n], self._last[n]) for n in ends}
+                self._last = {n: _not_falling(n, ends[n], self._last[n]) for n in ends}  # type: ignore[arg-type]
                 self._keep(part, facts)
 
     def _make_file(
-        self, index: int, span: range, make: Callable[[int, int], tuple]
+        self, index: int, span: range, make: Callable[[int, int], tuple[Any, ...]]
     ) -> tuple[Part, dict[str, Any], dict[str, list[int]]]:
         """Write one file; return it, its facts, and round and batch of its first and last entry."""
-        part, first, last = Part(self._folder, index, self._room), {}, {"round": 0, "batch": 0}
+        part, first, last = Part(self._folder, index, self._room), {}, {"round": 0, "batch": 0}  # type: ignore[var-annotated]
         try:
             for start in range(span.start, span.stop, _PIECE):
                 made = make(start, min(start + _PIECE, span.stop))
@@ -137,10 +137,10 @@ class EntriesWriter:
 
     def _close_part(self) -> None:
         part = self._part
-        self._keep(part, part.close())
+        self._keep(part, part.close())  # type: ignore[union-attr]
         self._part = None
 
-    def _keep(self, part: Part, facts: dict[str, Any]) -> None:
+    def _keep(self, part: Any, facts: dict[str, Any]) -> None:
         self.files[part.name] = facts
         self.per_round.extend(part.per_round)
         self.per_batch.extend(part.per_batch)
@@ -164,7 +164,7 @@ def _arrays(columns: dict[str, ArrayLike]) -> tuple[Columns, int]:
     return arrays, common_length("entries", arrays)
 
 
-def checked(what: str, name: str, values, dtype) -> Array:
+def checked(what: str, name: str, values: Any, dtype: np.dtype[Any]) -> Array:
     """Bring a column of what is being added into its type; UsageError if it does not fit."""
     array = np.asarray(values)
     if array.dtype == dtype:
@@ -185,7 +185,7 @@ def common_length(what: str, arrays: Mapping[str, Array]) -> int:
     return lengths.pop()
 
 
-def _not_falling(name: str, array: NDArray[np.uint32], last: int) -> int:
+def _not_falling(name: str, array: NDArray[np.uint32], last: Any) -> int:
     values = np.atleast_1d(array)
     if values[0] < last or (values[1:] < values[:-1]).any():
         raise UsageError(f"the entries' {name} falls below {last}: add entries in log order")
@@ -211,7 +211,7 @@ class RowsReader:
 
     def __init__(
         self,
-        path: PathLike,
+        path: Path,
         files: Mapping[str, Json],
         verify: Callable[..., Any],
         prefix: str = "entries/",
@@ -245,7 +245,7 @@ class RowsReader:
         with open_parquet(self._path, name, self._path / name, self._schema) as part:
             for group in range(part.num_row_groups):
                 if _overlaps(_group_rounds(part, group), first, stop):
-                    table = part.read_row_group(group, columns=columns, use_threads=False)
+                    table = part.read_row_group(group, columns=columns, use_threads=False)  # type: ignore[arg-type]
                     yield from _of_rounds(table, first, stop).to_batches()
 
 
@@ -253,9 +253,9 @@ def _overlaps(rounds: Sequence[int] | None, first: int, stop: int) -> bool:
     return rounds is not None and rounds[0] < stop and rounds[1] >= first
 
 
-def _group_rounds(part: pq.ParquetFile, group: int) -> tuple[int, int]:
+def _group_rounds(part: pq.ParquetFile, group: int) -> tuple[Any, Any]:
     statistics = part.metadata.row_group(group).column(0).statistics
-    return statistics.min, statistics.max
+    return statistics.min, statistics.max  # type: ignore[union-attr]
 
 
 def _of_rounds(table: pa.Table, first: int, stop: int) -> pa.Table:

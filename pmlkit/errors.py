@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.trace import Trace
+    from pmlkit.trace_tables import TraceTables
     from pmlkit.types import PathLike
 
 
@@ -222,11 +222,11 @@ class NeedsError(PmlkitError):
 
     def __init__(
         self,
-        trace: Trace | PathLike,
+        trace: TraceTables | PathLike,
         what: str,
         hint: str = "use a trace that was collected with it",
     ) -> None:
-        self.trace = os.fspath(getattr(trace, "path", trace))
+        self.trace = os.fspath(getattr(trace, "path", trace))  # type: ignore[arg-type]
         self.what = what
         super().__init__(f"the trace {self.trace} has no {what}", hint)
 
@@ -253,9 +253,7 @@ _ADVICE = {
 }
 
 
-def read_error(
-    path: PathLike, file: str, error: FileNotFoundError | OSError
-) -> PmlkitError | TraceDamaged:
+def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError | TraceDamaged:
     """Turn an `OSError` met while reading a file of a trace into a `PmlkitError`.
 
     Parameters
@@ -279,7 +277,7 @@ def read_error(
     return PmlkitError(f"cannot read {file} of the trace {os.fspath(path)} ({why})", hint)
 
 
-def output_error(path: PathLike, error: BaseException) -> OutputError:
+def output_error(path: PathLike, error: OSError) -> OutputError:
     """Turn an `OSError` met while writing into an `OutputError` with fitting advice.
 
     Parameters
@@ -298,5 +296,5 @@ def output_error(path: PathLike, error: BaseException) -> OutputError:
         error.strerror or str(error) or type(error).__name__,
         "choose another place",
     )
-    why, hint = _ADVICE.get(error.errno, fallback)
+    why, hint = _ADVICE.get(error.errno, fallback)  # type: ignore[arg-type]
     return OutputError(path, why, hint)

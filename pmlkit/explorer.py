@@ -234,7 +234,7 @@ class Explorer:
 
         try:
             self._recorded = self._recorded or techniques.Recorded.of(self.trace)
-            said = techniques.run(name, self._recorded, window=k * self.trace.resolution_ns)
+            said = techniques.run(name, self._recorded, window=k * self.trace.resolution_ns)  # type: ignore[operator]
         except PmlkitError as error:
             return str(error)
         return said.estimates[["t_ns", "pages"]]

@@ -102,7 +102,7 @@ class Lines:
 
     def show(
         self,
-        window: str,
+        window: str | int,
         at: float,
         wss: pd.DataFrame,
         mean: pd.DataFrame,

@@ -70,9 +70,9 @@ FIGURES = {
 }
 
 
-def about(name: str):
+def about(name: str) -> str:
     """Say in a line what the figure `name` of `FIGURES` shows."""
-    return inspect.getdoc(FIGURES[name]).split("\n", 1)[0]
+    return inspect.getdoc(FIGURES[name]).split("\n", 1)[0]  # type: ignore[union-attr]
 
 
 def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -> Figure:

@@ -16,11 +16,13 @@ from pmlkit.style_mpl import COLORS, new_figure, save, styled
 from pmlkit.techniques.scores import WITHIN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from matplotlib.axes import Axes
 
-    from pmlkit.trace import Trace
+    from pmlkit.compare import Comparison
+    from pmlkit.style_mpl import Figure
 
 
 __all__ = ["all_of", "error_against_overhead", "over_time", "save", "step_response"]
@@ -32,7 +34,7 @@ PASSIVE = {"marker": "o", "color": COLORS["blue"]}
 ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
 
 
-def all_of(comparison):
+def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     """Yield the figures and the names of their files, one at a time: they are large."""
     if len(comparison.traces) > 1:
         yield "overview", figures_overview.errors(comparison)
@@ -44,7 +46,7 @@ def all_of(comparison):
 
 
 @styled
-def over_time(comparison, trace: Trace, columns: int = 2):
+def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     """Draw what each technique says over time, against the truth.
 
     Parameters
@@ -83,7 +85,7 @@ def over_time(comparison, trace: Trace, columns: int = 2):
     return figure
 
 
-def _panel(axes: Axes, truth, told, title, top) -> None:
+def _panel(axes: Axes, truth: pd.DataFrame, told: pd.DataFrame, title: str, top: float) -> None:
     thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
     axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
     for _, run in told.groupby("seed"):
@@ -103,7 +105,9 @@ def _panel(axes: Axes, truth, told, title, top) -> None:
 
 
 @styled
-def error_against_overhead(comparison, trace: Trace | None = None, columns: int = 1):
+def error_against_overhead(
+    comparison: Comparison, trace: str | None = None, columns: int = 1
+) -> Figure:
     """Draw error against overhead, with the front that no technique beats in both.
 
     Parameters
@@ -131,7 +135,7 @@ def error_against_overhead(comparison, trace: Trace | None = None, columns: int 
     axes.set_yscale("log")
     for active, style in ((False, PASSIVE), (True, ACTIVE)):
         chosen = found["active"] == active
-        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
+        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)  # type: ignore[arg-type]
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
     axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
@@ -139,7 +143,7 @@ def error_against_overhead(comparison, trace: Trace | None = None, columns: int 
     axes.set_ylabel("error, MAPE (%)")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
-    name_points(axes, x.to_numpy(), y.to_numpy(), found["technique"])
+    name_points(axes, x.to_numpy(), y.to_numpy(), found["technique"])  # type: ignore[arg-type]
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several
     figure.caption = (
@@ -150,7 +154,7 @@ def error_against_overhead(comparison, trace: Trace | None = None, columns: int 
     return figure
 
 
-def _points(comparison, trace: Trace):
+def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
     rows = comparison.scores if trace is None else _of(comparison.scores, trace)
     if "mape" not in rows:
         return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
@@ -164,7 +168,7 @@ _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
 
 
 @styled
-def step_response(comparison, trace: Trace, columns: int = 2):
+def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     """Draw how each technique follows the largest step up and the largest step down.
 
     Parameters
@@ -185,7 +189,7 @@ def step_response(comparison, trace: Trace, columns: int = 2):
     if not kinds:
         say_empty(figure.subplots(), "the working set makes no step between phases")
         return figure
-    figure.get_layout_engine().set(w_pad=0.06)  # labels are a little wider in print
+    figure.get_layout_engine().set(w_pad=0.06)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, up in zip(panels, kinds, strict=True):
         _responses(axes, comparison, steps[steps["up"] == up], told, names, "up" if up else "down")
@@ -201,7 +205,14 @@ def step_response(comparison, trace: Trace, columns: int = 2):
     return figure
 
 
-def _responses(axes: Axes, comparison, steps, told, names: Sequence[str], which) -> None:
+def _responses(
+    axes: Axes,
+    comparison: Comparison,
+    steps: Any,
+    told: pd.DataFrame,
+    names: Sequence[str],
+    which: str,
+) -> None:
     size = (steps["after"] - steps["before"]).abs()
     step = steps.loc[size.idxmax()]
     from pmlkit.techniques.scores import at
@@ -230,10 +241,10 @@ def _responses(axes: Axes, comparison, steps, told, names: Sequence[str], which)
     axes.set_xlabel("windows T since the step")
 
 
-def _of(table: pd.DataFrame, trace: Trace):
+def _of(table: pd.DataFrame, trace: str) -> pd.DataFrame:
     return table[table["trace"] == trace].reset_index(drop=True)
 
 
-def _title(comparison, name: str):
+def _title(comparison: Comparison, name: str) -> str:
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
     return titles[name]

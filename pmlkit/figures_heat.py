@@ -14,10 +14,14 @@ from pmlkit.axes_mpl import address_unit, mark_phases, seconds_axis, time_limits
 from pmlkit.style_mpl import finish, new_figure, styled
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from typing import Any
 
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns
+    from pmlkit.types import Array, Gfns, Ints
 
 
 __all__ = ["Cells", "cells", "heat_map"]
@@ -47,7 +51,7 @@ class Cells:
     blocks: np.ndarray
     t_ns: np.ndarray
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """Return the touched cells as a table, one row each."""
         row, column = np.nonzero(self.pages)
         return pd.DataFrame(
@@ -99,20 +103,20 @@ def cells(
     return Cells(grid, block_pages, blocks, times[edges])
 
 
-def _used_frames(trace: Trace, wanted):
+def _used_frames(trace: Trace, wanted: Any) -> Array:
     used = np.zeros(0, np.int64)
     for batch in trace.iter_entries(columns=["gfn"], **wanted):
-        used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy().astype(np.int64))))
+        used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy().astype(np.int64))))  # type: ignore[assignment]
     return used
 
 
-def _distinct(values):
+def _distinct(values: Gfns) -> Gfns:
     """Sort and leave out what repeats: np.unique's hash table takes 30 times as long here."""
     values = np.sort(values)
     return values[np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]]
 
 
-def _rows(frames: Gfns, max_rows):
+def _rows(frames: Gfns, max_rows: int) -> tuple[int, Gfns]:
     """Choose the frames of a row, a power of two, and the rows: used ones and short holes."""
     block_pages = 1
     while True:
@@ -128,7 +132,15 @@ def _rows(frames: Gfns, max_rows):
     return block_pages, np.concatenate(pieces) if pieces else used
 
 
-def _fill(grid, trace: Trace, wanted, first: int, per_column, block_pages, blocks) -> None:
+def _fill(
+    grid: Array,
+    trace: Trace,
+    wanted: Any,
+    first: int,
+    per_column: int,
+    block_pages: int,
+    blocks: Gfns,
+) -> None:
     # The column in which a frame was last counted. Entries come in the order of rounds, so that
     # this is all it takes to count a frame once per column across record batches.
     counted = np.full(len(blocks) * block_pages, -1, np.int32)
@@ -151,7 +163,7 @@ def heat_map(
     start: str | int | None = None,
     end: str | int | None = None,
     kinds: str | int | None = None,
-):
+) -> Figure:
     """Draw which guest frames were touched when.
 
     Parameters
@@ -193,13 +205,13 @@ def heat_map(
 _CUT = 3  # rows of white where a range of addresses is left out
 
 
-def _positions(blocks):
+def _positions(blocks: Gfns) -> Ints:
     """Return the row at which each block is drawn: cut-out ranges take `_CUT` rows."""
     steps = np.where(np.diff(blocks) == 1, 1, 1 + _CUT)
     return np.concatenate(([0], np.cumsum(steps))) if len(blocks) else np.zeros(0, int)
 
 
-def _draw_cells(axes: Axes, grid, position):
+def _draw_cells(axes: Axes, grid: Cells, position: Ints) -> QuadMesh:
     height = int(position[-1]) + 1 if len(position) else 1
     image = np.zeros((height, max(grid.pages.shape[1], 1)))
     if len(position) and grid.pages.size:
@@ -218,7 +230,7 @@ def _draw_cells(axes: Axes, grid, position):
     return mesh
 
 
-def _address_axis(axes: Axes, grid, position) -> None:
+def _address_axis(axes: Axes, grid: Cells, position: Ints) -> None:
     unit, name = address_unit(grid.blocks.max(initial=0) * grid.block_pages * 4096)
     mib = grid.blocks * grid.block_pages * 4096 / unit
     cut = np.flatnonzero(np.diff(position) > 1)
@@ -229,14 +241,16 @@ def _address_axis(axes: Axes, grid, position) -> None:
     axes.set_ylabel(f"guest-physical address ({name})")
 
 
-def _address_ticks(addresses, position, cut, lines: int = 11):
+def _address_ticks(
+    addresses: Array, position: Ints, cut: Array, lines: int = 11
+) -> list[tuple[int, str]]:
     """Choose (row, address) pairs: round addresses in each range, or its start, well apart."""
     if not len(position):
         return []
     distance = (position[-1] + 1) / lines
     step = (addresses[1] - addresses[0] if len(addresses) > 1 else 1) * distance
     step = 2.0 ** np.ceil(np.log2(max(step, 1e-9)))
-    chosen = []
+    chosen: list[Any] = []
     starts = np.concatenate(([0], cut + 1))
     for rank, index in [(0, i) for i in starts] + [(1, i) for i in range(len(addresses))]:
         if rank and addresses[index] % step:

@@ -13,7 +13,11 @@ from pmlkit.seen import Seen
 from pmlkit.style_mpl import COLORS, new_figure, save, styled
 
 if TYPE_CHECKING:
-    from pmlkit.types import Ints
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pmlkit.style_mpl import Figure
+    from pmlkit.types import Ints, PathLike
 
 
 __all__ = ["LiveFigure"]
@@ -41,9 +45,9 @@ class LiveFigure:
 
     def __init__(self) -> None:
         self.figure = None
-        self._seen, self._shown, self._drawn = [], None, 0.0
+        self._seen, self._shown, self._drawn = [], None, 0.0  # type: ignore[var-annotated]
 
-    def follow(self, rounds: Ints):
+    def follow(self, rounds: Ints) -> Iterator[Seen]:
         """Pass rounds on, drawing them as they come.
 
         Parameters
@@ -61,7 +65,7 @@ class LiveFigure:
         finally:
             self.draw()
 
-    def add(self, seen) -> None:
+    def add(self, seen: Seen) -> None:
         """Add a round; draws a few times a second at most."""
         self._seen.append(seen)
         if time.monotonic() - self._drawn > _REDRAW_S:
@@ -73,12 +77,12 @@ class LiveFigure:
         self._drawn = time.monotonic()
         self._show()
 
-    def table(self):
+    def table(self) -> pd.DataFrame:
         """Return what has been seen: DataFrame, one row per round."""
         fields = list(Seen.__dataclass_fields__)
         return pd.DataFrame([asdict(seen) for seen in self._seen], columns=fields)
 
-    def save(self, stem):
+    def save(self, stem: PathLike) -> list[Path]:
         """Write the figure and its data, as `pmlkit.figures.save`."""
         return save(self.figure or _drawn(self.table()), stem)
 
@@ -91,13 +95,13 @@ class LiveFigure:
         if get_ipython() is None:
             return
         if self._shown is None:
-            self._shown = display(self.figure, display_id=True)
+            self._shown = display(self.figure, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._shown.update(self.figure)
 
 
 @styled
-def _drawn(table: pd.DataFrame):
+def _drawn(table: pd.DataFrame) -> Figure:
     figure = new_figure(2, 2.3, {"rounds": table})
     figure.caption = _CAPTION
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9

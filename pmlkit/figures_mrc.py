@@ -19,10 +19,15 @@ from pmlkit.axes_mpl import (
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from collections.abc import Mapping
+    from typing import Any
 
+    from matplotlib.axes import Axes
+
+    from pmlkit.curve import MissRatioCurve
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 __all__ = ["compare_curves", "miss_ratio", "miss_ratio_over_time"]
@@ -47,7 +52,7 @@ def miss_ratio(
     end: str | int | None = None,
     kinds: str | int = "rwx",
     rate: float = 0.1,
-):
+) -> Figure:
     """Draw the miss ratio of an LRU cache against its size: exact, SHARDS and AET.
 
     Parameters
@@ -63,7 +68,7 @@ def miss_ratio(
     -------
     pmlkit.style_mpl.Figure
     """
-    chosen = {"start": start, "end": end, "kinds": kinds}
+    chosen: Json = {"start": start, "end": end, "kinds": kinds}
     curves = {
         "exact": missratio.of_trace(trace, **chosen),
         f"SHARDS, {rate:.0%}": missratio.of_trace(trace, "shards", rate=rate, **chosen),
@@ -73,7 +78,7 @@ def miss_ratio(
 
 
 @styled
-def compare_curves(curves, trace: Trace, columns: int = 1):
+def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: int = 1) -> Figure:
     """Draw several miss-ratio curves, with the error bands of those that have one.
 
     Parameters
@@ -114,15 +119,15 @@ def compare_curves(curves, trace: Trace, columns: int = 1):
     )
 
 
-def _draw_curve(axes: Axes, name: str, curve, style) -> None:
+def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Any) -> None:
     size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
     if curve.low is not None:
         band = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
-        axes.fill_between(size, curve.low, curve.high, **band)
+        axes.fill_between(size, curve.low, curve.high, **band)  # type: ignore[arg-type]
 
 
-def _left(curve):
+def _left(curve: MissRatioCurve) -> float:
     """Return the size in MiB where a curve begins to fall: a hundredth has gone."""
     fallen = curve.miss_ratio < 1 - 0.01 * (1 - curve.cold)
     first = int(curve.sizes_pages[np.argmax(fallen)]) if fallen.any() else 1
@@ -132,12 +137,12 @@ def _left(curve):
 @styled
 def miss_ratio_over_time(
     trace: Trace,
-    window: str = "1s",
+    window: str | int = "1s",
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
     kinds: str | int = "rwx",
-):
+) -> Figure:
     """Draw the miss ratio over time and cache size.
 
     Parameters
@@ -173,7 +178,7 @@ def miss_ratio_over_time(
     )
 
 
-def _draw_grid(figure: Figure, axes: Axes, grid, start_s) -> None:
+def _draw_grid(figure: Figure, axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
     pages = grid.index.to_numpy()
     edges = np.sqrt(pages[1:] * pages[:-1]) / MIB_PAGES
     edges = np.concatenate(([pages[0] / 1.2 / MIB_PAGES], edges, [pages[-1] * 1.05 / MIB_PAGES]))

@@ -42,7 +42,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
     height = 1.1 + 0.155 * len(table)
     figure = new_figure(columns, height, {"errors": table.reset_index()})
-    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05)  # labels are a little wider in print
+    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
     axes = figure.subplots()
     values = np.ma.masked_invalid(table.to_numpy(float))
     shades = "YlGnBu"

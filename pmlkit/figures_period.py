@@ -9,9 +9,8 @@ from pmlkit.axes_mpl import panel_letter, plain_log
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from pmlkit.period import Advice
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
 
 

@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from pmlkit.hotness import Score
+    from pmlkit.reads_mechanism import LeafHistory
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
-    from pmlkit.types import Floats
+    from pmlkit.types import Json
 
 
 __all__ = ["harvest_costs", "hotness", "mechanism", "reads_errors", "reads_over_time"]
 
-STYLES = {
+STYLES: dict[str, Json] = {
     "truth": {"color": COLORS["black"], "ls": "-", "lw": 1.6},
     "written": {"color": COLORS["vermilion"], "ls": (0, (4, 1))},
     "leaves": {"color": COLORS["purple"], "ls": (0, (1, 1))},
@@ -95,7 +96,7 @@ def reads_over_time(
 def _lines(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     truth = compared.drop_duplicates("round").sort_values("round")
     yield "truth", truth.assign(pages=truth["truth"])
-    yield from compared.groupby("method", sort=False)
+    yield from compared.groupby("method", sort=False)  # type: ignore[misc]
 
 
 @styled
@@ -195,7 +196,7 @@ def _draw_walk(axes: Axes) -> None:
     axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
 
 
-def _box(axes: Axes, x: float, y: Floats, text: str, color: str) -> None:
+def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     width = 3.6
     shape = FancyBboxPatch(
         (x, y - 0.5), width, 1.2, boxstyle="round,pad=0.1", fc="white", ec=color, lw=1.2
@@ -204,12 +205,12 @@ def _box(axes: Axes, x: float, y: Floats, text: str, color: str) -> None:
     axes.text(x + width / 2, y + 0.1, text, ha="center", va="center", fontsize=6.5, color=color)
 
 
-def _arrow(axes: Axes, start: str | int | None, end: str | int | None) -> None:
+def _arrow(axes: Axes, start: Any, end: Any) -> None:
     style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
-    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))
+    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))  # type: ignore[arg-type]
 
 
-def _draw_history(axes: Axes, trace: Trace, shown: pd.DataFrame) -> None:
+def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:
     colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
     edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
     axes.pcolormesh(
@@ -271,7 +272,7 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     return figure
 
 
-_COSTS = {
+_COSTS: dict[str, Any] = {
     "scan_tsc": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
     "pruned_tsc": ("pruned scan", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
     "guided_tsc": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),

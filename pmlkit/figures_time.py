@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 __all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
 
 MIB = 1 << 20
-RAM = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
-ALLOCATED = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
+RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
+ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
 MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
 TWO_SCALES_FROM = 3  # times the peak of the working set
 
@@ -47,7 +48,7 @@ class Line:
         return f"{self.name.replace(' ', '_')}_pages"
 
     @property
-    def style(self) -> dict[str, str | tuple[int, tuple[int, int]]]:
+    def style(self) -> Json:
         """As matplotlib takes it."""
         return {"color": self.color, "ls": self.dashes}
 
@@ -68,12 +69,12 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 @styled
 def wss_over_time(
     trace: Trace,
-    window: str = "100ms",
-    kinds: str | int = ("rwx",),
+    window: str | int = "100ms",
+    kinds: Sequence[str] = ("rwx",),
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
-):
+) -> Figure:
     """Draw the working set over time, under the memory that the guest says it has allocated.
 
     Where the guest's memory is far larger than the working set, the scale changes at the
@@ -110,7 +111,7 @@ def wss_over_time(
 
 def wss_by_kind(
     trace: Trace,
-    window: str = "100ms",
+    window: str | int = "100ms",
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -142,11 +143,11 @@ def wss_by_kind(
 
 def pml_against_all(
     trace: Trace,
-    window: str = "100ms",
+    window: str | int = "100ms",
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
-):
+) -> Figure:
     """Draw what PML logs against all accesses; the area between is what it misses.
 
     Parameters
@@ -180,7 +181,7 @@ def pml_against_all(
 @styled
 def _few_lines(
     trace: Trace,
-    window: str,
+    window: str | int,
     columns: int,
     start: str | int | None,
     end: str | int | None,
@@ -194,7 +195,7 @@ def _few_lines(
         wss = wss.merge(table.drop(columns=["effective_ns", "phase"]), on="t_ns", how="left")
     figure = new_figure(columns, 1.9, {"wss": wss})
     axes = figure.subplots()
-    if "pml" in sources:
+    if "pml" in sources:  # type: ignore[comparison-overlap]
         low, high = (_mib(wss, line) for line in lines[::-1])
         axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
     _plot(axes, lines, wss)
@@ -205,7 +206,7 @@ def _few_lines(
     return figure
 
 
-def _line(kinds: str | int):
+def _line(kinds: str) -> Line:
     if kinds in LINES:
         return LINES[kinds]
     if not kinds or set(kinds) - set("rwx"):
@@ -213,13 +214,17 @@ def _line(kinds: str | int):
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 
-def _name(window: str) -> str:
+def _name(window: str | int) -> str:
     return str(parse_window(window)).replace("r", " rounds")
 
 
 def _sizes(
-    trace: Trace, lines: Iterable[Line], window: str, start: str | int | None, end: str | int | None
-) -> pd.DataFrame:
+    trace: Trace,
+    lines: Iterable[Line],
+    window: str | int,
+    start: str | int | None,
+    end: str | int | None,
+) -> Any:
     """Make the table behind the lines: time, effective window, phase, and pages of each line."""
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     rounds = max(-(-(stop - first) // MAX_POINTS), 1)
@@ -234,7 +239,7 @@ def _sizes(
     return table
 
 
-def _guest(trace: Trace, start: str | int | None, end: str | int | None):
+def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.DataFrame | None:
     if trace.guest is None or trace.guest.empty:
         return None
     low, high = time_limits(trace, start, end)
@@ -262,7 +267,7 @@ def _ends(
     return [(_mib(wss, line).dropna().iloc[-1], line.name, line.style) for line in lines]
 
 
-def _time(axes: Axes, trace: Trace, limits: tuple[int, int], labels_on=None) -> None:
+def _time(axes: Axes, trace: Trace, limits: Any, labels_on: Axes | None = None) -> None:
     seconds_axis(axes, *limits)
     mark_phases(axes, trace, shade=True, labels=labels_on is None)
     if labels_on is not None:
@@ -271,13 +276,19 @@ def _time(axes: Axes, trace: Trace, limits: tuple[int, int], labels_on=None) -> 
 
 
 def _draw_with_memory(
-    figure: Figure, trace: Trace, lines: Iterable[str], wss, guest, window: str | int, limits
+    figure: Figure,
+    trace: Trace,
+    lines: Sequence[Line],
+    wss: pd.DataFrame,
+    guest: pd.DataFrame | None,
+    window: str | int,
+    limits: Sequence[float],
 ) -> None:
     """Draw the lines and the memory, with a second scale above the peak where that is needed."""
     peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
     split = ram > TWO_SCALES_FROM * peak
     if split:
-        figure.get_layout_engine().set(hspace=0.0, h_pad=0.01)
+        figure.get_layout_engine().set(hspace=0.0, h_pad=0.01)  # type: ignore[call-arg, union-attr]
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.2])
         _join(upper, lower, peak, ram * 1.08)
     else:
@@ -297,13 +308,13 @@ def _draw_with_memory(
     label_ends(lower, ends + [end for end in memory if end not in above])
 
 
-def _plot_memory(axes: Axes, guest, ram) -> None:
+def _plot_memory(axes: Axes, guest: Any, ram: float) -> None:
     axes.axhline(ram, **RAM)
     if guest is not None and len(guest):
         axes.plot(guest["t_ns"] / 1e9, guest["allocated_bytes"] / MIB, **ALLOCATED)
 
 
-def _join(upper, lower, peak, top) -> None:
+def _join(upper: Axes, lower: Axes, peak: float, top: float) -> None:
     """Put one y axis on two scales: from 0 to the peak below, the rest of the memory above."""
     lower.set_ylim(0, peak)
     upper.set_ylim(peak, top)

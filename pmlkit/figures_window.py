@@ -14,13 +14,14 @@ from pmlkit.axes_mpl import panel_letter, plain_log, say_empty, time_limits
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
+    import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from pmlkit.style_mpl import Figure
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints
+    from pmlkit.types import Floats, Ints
 
 
 __all__ = ["reuse_histogram", "surface", "wss_against_window"]
@@ -36,7 +37,7 @@ def surface(
     start: str | int | None = None,
     end: str | int | None = None,
     kinds: str | int = "rwx",
-):
+) -> Figure:
     """Draw the mean working set over the window T and the threshold m.
 
     Parameters
@@ -74,7 +75,7 @@ def wss_against_window(
     start: str | int | None = None,
     end: str | int | None = None,
     kinds: str | int = "rwx",
-):
+) -> Figure:
     """Draw the mean of W(T) against T, and its derivative, which is the miss rate.
 
     Parameters
@@ -112,11 +113,11 @@ def wss_against_window(
     )
 
 
-def _stacked(columns: Sequence[str]):
+def _stacked(columns: int) -> tuple[int, int]:
     return (2, 1) if columns == 1 else (1, 2)
 
 
-def _slope_panel(axes: Axes, t_ms, curve, per_second):
+def _slope_panel(axes: Axes, t_ms: pd.Series[Any], curve: pd.DataFrame, per_second: float) -> None:
     axes.set_xlabel("window T (ms)")
     axes.set_ylabel("MiB/s")
     axes.set_xscale("log")
@@ -138,7 +139,7 @@ def reuse_histogram(
     start: str | int | None = None,
     end: str | int | None = None,
     kinds: str | int = "rwx",
-):
+) -> Figure:
     """Draw the gaps between two uses of a page, and how often pages are used.
 
     Parameters
@@ -170,7 +171,7 @@ def reuse_histogram(
     )
 
 
-def _gap_panel(axes: Axes, gaps, round_ms):
+def _gap_panel(axes: Axes, gaps: Any, round_ms: float) -> None:
     """Draw shares of re-uses in bins that grow by a constant factor, edges between rounds."""
     axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
     if gaps.empty:
@@ -186,7 +187,7 @@ def _gap_panel(axes: Axes, gaps, round_ms):
         plain_log(axis)
 
 
-def _uses_panel(axes: Axes, uses):
+def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
     """Draw the complementary cumulative distribution of the uses per page."""
     axes.set(xlabel="rounds in which a page is used, at least", ylabel="pages (%)")
     if uses.empty:
@@ -198,7 +199,7 @@ def _uses_panel(axes: Axes, uses):
         plain_log(axis)
 
 
-def _draw_surface(figure: Figure, sizes, round_ms):
+def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
     grid = sizes.pivot(index="min_count", columns="rounds", values="bytes") / MIB
     t_ms, counts = grid.columns.to_numpy() * round_ms, grid.index.to_numpy()
     values = np.ma.masked_invalid(np.ma.masked_less(grid.to_numpy(), SMALLEST_MIB))
@@ -220,7 +221,7 @@ def _draw_surface(figure: Figure, sizes, round_ms):
         plain_log(axis)
 
 
-def _contours(axes: Axes, t_ms, counts: Ints, values, norm) -> None:
+def _contours(axes: Axes, t_ms: Floats, counts: Ints, values: Floats, norm: Any) -> None:
     """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway."""
     levels = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
     levels = [level for level in levels if norm.vmin < level < norm.vmax]
@@ -237,15 +238,15 @@ def _contours(axes: Axes, t_ms, counts: Ints, values, norm) -> None:
         lines, fmt=lambda v: f"{v:g} MiB", fontsize=6, inline_spacing=2, manual=places
     )
     for text in texts:
-        text.set_path_effects(outlined)
+        text.set_path_effects(outlined)  # type: ignore[arg-type]
 
 
-def _label_places(axes: Axes, contours):
+def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
     """Choose a place for each contour's label: near its middle, off the edges, apart from others.
 
     A contour that has no such place gets no label: the colour bar has its value, too.
     """
-    inches = np.array(axes.figure.get_size_inches()) * (0.64, 0.78)  # of the axes, about
+    inches = np.array(axes.figure.get_size_inches()) * (0.64, 0.78)  # type: ignore[union-attr]  # of the axes, about
     to_axes = axes.transData + axes.transAxes.inverted()
     places, taken = [], np.zeros((0, 2))
     for pieces in filter(None, contours):
@@ -261,7 +262,7 @@ def _label_places(axes: Axes, contours):
     return places
 
 
-def _edges(values):
+def _edges(values: Floats) -> Floats:
     """Return the edges between values on a logarithmic axis, one more than the values."""
     logs = np.log(values)
     if len(logs) == 1:
@@ -270,15 +271,15 @@ def _edges(values):
     return np.exp(np.concatenate(([2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]])))
 
 
-def _spaced(last: int, count):
+def _spaced(last: int, count: int) -> list[int]:
     """Return up to `count` integers from 1 to `last`, evenly spaced by their logarithms."""
     return np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()
 
 
-def _n_rounds(trace: Trace, start: str | int | None, end: str | int | None):
+def _n_rounds(trace: Trace, start: str | int | None, end: str | int | None) -> int:
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     return stop - first
 
 
-def _round_ns(trace: Trace):
+def _round_ns(trace: Trace) -> float:
     return trace.resolution_ns or trace.duration_ns / max(trace.n_rounds, 1)

@@ -53,7 +53,7 @@ class Score:
     regions: int
 
 
-def rank(trace: Trace, window: str = "1r", by: str = "place") -> pd.DataFrame:
+def rank(trace: Trace, window: str | int = "1r", by: str = "place") -> pd.DataFrame:
     """Rank leaf tables, hottest first.
 
     Parameters

@@ -12,6 +12,7 @@ from pmlkit.spool import read_spool
 
 if TYPE_CHECKING:
     from pmlkit.trace import Trace
+    from pmlkit.types import PathLike
 
 
 _SOURCES = {
@@ -22,7 +23,7 @@ _SOURCES = {
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"
 
 
-def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
+def ingest(spool: PathLike, out: PathLike, overwrite: bool = False) -> Trace:
     """Turn what is in a spool into a trace, and note in the trace what is missing.
 
     Parameters

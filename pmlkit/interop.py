@@ -60,7 +60,7 @@ class Format:
     """A format: the module that knows it, and what it is. `ways` holds export, load, or both."""
 
     module: str
-    ways: tuple
+    ways: tuple[Any, ...]
     about: str
 
 
@@ -114,13 +114,13 @@ class Imported:
 
     rounds: object
     kind: str = "access"
-    notes: tuple = ()
+    notes: tuple[Any, ...] = ()
     clock: str = "host"
     round_ns: int | None = None
 
 
 def export(
-    trace: Trace, name: str, output: Path, overwrite: bool = False, **options: int | str
+    trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: Any
 ) -> int:
     """Write a trace in another program's format.
 
@@ -157,11 +157,11 @@ def export(
 def load(
     name: str,
     path: PathLike,
-    output: Path,
+    output: PathLike,
     overwrite: bool = False,
     memory_bytes: int | None = None,
-    **options: int,
-) -> Trace:
+    **options: Any,
+) -> Any:
     """Make a trace of another program's file (of query-dirty-rate a table).
 
     Parameters
@@ -210,9 +210,14 @@ def _function(name: str, way: str) -> Callable[..., Any]:
 
 
 def _write(
-    made: Imported, name: str, path: PathLike, output: Path, overwrite: bool, memory_bytes
+    made: Imported,
+    name: str,
+    path: PathLike,
+    output: PathLike,
+    overwrite: bool,
+    memory_bytes: int | None,
 ) -> Trace:
-    highest, rounds = 0, []
+    highest, rounds = 0, []  # type: ignore[var-annotated]
     meta = TraceMeta(
         kind=made.kind,
         source=f"import:{name}",
@@ -242,8 +247,8 @@ def _write(
     return Trace.open(output)
 
 
-def _by_round(parts: Iterator[Any]) -> Iterator[list[tuple[Array | int, ...]]]:
-    group = []
+def _by_round(parts: Any) -> Iterator[Any]:
+    group: list[Any] = []
     for part in parts:
         if group and part[:2] != group[0][:2]:
             yield group
@@ -253,9 +258,7 @@ def _by_round(parts: Iterator[Any]) -> Iterator[list[tuple[Array | int, ...]]]:
         yield group
 
 
-def _ordered(
-    group, kind: int
-) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64] | int]]:
+def _ordered(group: Any, kind: Any) -> Iterator[Any]:
     """Give a round's entries as a trace has them.
 
     A PML log is kept as it is. An access trace holds each use once, in order of first use, and
@@ -276,13 +279,13 @@ def _ordered(
         yield vcpu[executed][first], frames, int(Kind.EXEC)
 
 
-def _full(part: Sequence[Array | int], index: int) -> NDArray[np.uint64]:
+def _full(part: Any, index: int) -> NDArray[np.uint64]:
     """Give a column of a part of a round; a scalar stands for all."""
     return np.broadcast_to(np.asarray(part[index], dtype=np.uint64), len(part[3]))
 
 
 @contextlib.contextmanager
-def _whole(output: Path, overwrite: bool) -> Iterator[Path]:
+def _whole(output: PathLike, overwrite: bool) -> Iterator[Path]:
     """Give the name to write to; the file gets its own once it is whole."""
     final = Path(output)
     if final.exists() and (not overwrite or not final.is_file()):
@@ -298,7 +301,7 @@ def _whole(output: Path, overwrite: bool) -> Iterator[Path]:
             partial.unlink()
 
 
-def _write_table(table: pd.DataFrame, output: Path, overwrite: bool) -> pd.DataFrame:
+def _write_table(table: pd.DataFrame, output: PathLike, overwrite: bool) -> Any:
     suffix = Path(output).suffix
     if suffix not in (".csv", ".parquet"):
         raise UsageError("query-dirty-rate becomes a table: name it NAME.csv or NAME.parquet")

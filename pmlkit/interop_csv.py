@@ -19,6 +19,7 @@ from pmlkit.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -34,14 +35,12 @@ LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
 NUMBERS = {letter: number for number, letter in LETTERS.items()}
 
 
-def export(
-    trace: Trace, path: PathLike, window: str | int | None = None, **which: int | None
-) -> int:
+def export(trace: Trace, path: PathLike, window: str | int | None = None, **which: Any) -> int:
     """Write a trace's entries."""
     rounds, count = trace.rounds, 0
     starts, ends = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     letters = np.array([LETTERS.get(number, "?") for number in range(256)], dtype=object)
-    with csv.CSVWriter(path, pa.schema(list(COLUMNS.items()))) as writer:
+    with csv.CSVWriter(path, pa.schema(list(COLUMNS.items()))) as writer:  # type: ignore[arg-type]
         for part in selected(trace, ["round", "vcpu", "gfn", "kind"], **which):
             number = part["round"]
             columns = [
@@ -51,7 +50,7 @@ def export(
                 part["gfn"],
                 letters[part["kind"]],
             ]
-            arrays = map(pa.array, columns, COLUMNS.values())
+            arrays = map(pa.array, columns, COLUMNS.values())  # type: ignore[arg-type]
             writer.write(pa.record_batch(list(arrays), names=list(COLUMNS)))
             count += len(number)
     return count
@@ -111,7 +110,7 @@ def _check(path: PathLike, start: Ints, end: Ints) -> None:
 
 
 def _rounds(
-    start: Ints, end: Ints, vcpu: NDArray[np.uint16], gfn: Gfns, kinds: str | int
+    start: Ints, end: Ints, vcpu: NDArray[np.uint16], gfn: Gfns, kinds: Any
 ) -> Iterator[tuple[Array | int, ...]]:
     cuts = np.flatnonzero(np.diff(start)) + 1
     for rows in np.split(np.arange(len(start)), cuts):

@@ -21,6 +21,7 @@ from pmlkit.selection import window_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def export(
     trace: Trace,
-    path: PathLike,
+    path: Path,
     window: int | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
@@ -70,9 +71,9 @@ def export(
 _NONE = np.empty(0, dtype=np.uint64)
 
 
-def _used(trace: Trace, first: int, *which: None) -> dict[int, NDArray[np.uint64]]:
+def _used(trace: Trace, first: int, *which: Any) -> dict[int, NDArray[np.uint64]]:
     """Give the distinct pages of each round, by its number from the first."""
-    found = {}
+    found: dict[Any, Any] = {}
     names = ("start_ns", "end_ns", "kinds")
     for part in selected(trace, ["round", "gfn"], **dict(zip(names, which, strict=True))):
         for number in np.unique(part["round"]):
@@ -112,14 +113,12 @@ def _region(
     }
 
 
-def _snapshot(
-    start: int, end: int, regions: Sequence[dict[str, dict[str, int | None] | int]]
-) -> dict[str, int | list[dict[str, dict[Any, Any] | int]]]:
+def _snapshot(start: int, end: int, regions: Sequence[Any]) -> Json:
     total = sum(region["end"] - region["start"] for region in regions)
     return {"start_time": start, "end_time": end, "regions": regions, "total_bytes": total}
 
 
-def load(path: PathLike, name: str, **_: Any) -> Imported:
+def load(path: Path, name: str, **_: Any) -> Imported:
     """Read the snapshots of a record's one target: each is a round."""
     snapshots = _snapshots(path)
     try:
@@ -132,7 +131,7 @@ def load(path: PathLike, name: str, **_: Any) -> Imported:
 
 
 def _snapshots(path: PathLike) -> list[Json]:
-    data = path.read_bytes()
+    data = path.read_bytes()  # type: ignore[union-attr]
     try:
         if not data.lstrip().startswith((b"[", b"{")):
             data = zlib.decompress(data)
@@ -163,7 +162,7 @@ def _number(value: int) -> int:
 
 
 def _from_zero(
-    path: PathLike, rounds: Sequence[tuple[NDArray[np.uint64] | int, ...]]
+    path: Path, rounds: Sequence[tuple[Any, ...]]
 ) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     for before, after in zip(rounds, rounds[1:], strict=False):
         if after[0] < before[1]:

@@ -24,6 +24,7 @@ from pmlkit.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
@@ -42,7 +43,7 @@ NOTES = ("a frame is (slot << 32) + offset in the slot: where slots lie is not i
 _UNITS_S = {"second": 1.0, "millisecond": 1e-3}
 
 
-def load(path: PathLike, name: str, **_: Any) -> pd.DataFrame | Imported:
+def load(path: Path, name: str, **_: Any) -> pd.DataFrame | Imported:
     """Read a dirty ring (`Imported`), or answers of query-dirty-rate (a DataFrame)."""
     if name == "query-dirty-rate":
         return rates(path)
@@ -52,7 +53,7 @@ def load(path: PathLike, name: str, **_: Any) -> pd.DataFrame | Imported:
     return Imported(rounds, "pml", NOTES + (("times are not known",) if binary else ()))
 
 
-def _binary(path: PathLike) -> list[tuple[NDArray[np.uint64] | int, ...]]:
+def _binary(path: Path) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     size = path.stat().st_size
     if size % ENTRY.itemsize:
         why = f"is cut in the middle of an entry ({ENTRY.itemsize} bytes each)"
@@ -70,7 +71,7 @@ def _frames(slot: NDArray[np.uint32] | int, offset: NDArray[np.uint64] | int) ->
     return (np.asarray(slot, "u8") << np.uint64(SLOT_SHIFT)) + np.asarray(offset, "u8")
 
 
-def _text(path: PathLike) -> list[tuple[NDArray[np.uint64] | int, ...]]:
+def _text(path: Path) -> list[tuple[NDArray[np.uint64] | int, ...]]:
     """Read what ftrace, trace-cmd or perf print of the tracepoint; each push is an instant."""
     found = []
     for line in path.read_text(errors="replace").splitlines():
@@ -100,10 +101,10 @@ def rates(path: PathLike) -> pd.DataFrame:
         vcpu (-1: all). QEMU counts in whole MiB per second. A longer calc-time gives a smaller
         rate: pages that are dirtied again do not count again.
     """
-    rows = []
+    rows: list[Any] = []
     for number, answer in enumerate(_objects(path)):
         answer = answer.get("return", answer)
-        if answer.get("status") != "measured":
+        if answer.get("status") != "measured":  # type: ignore[comparison-overlap]
             continue  # it was still measuring, or had not begun
         try:
             rows += _measured(answer)
@@ -133,7 +134,7 @@ def _measured(answer: Json) -> Iterator[dict[str, int | str]]:
 
 
 def _objects(path: PathLike) -> Iterator[dict[str, Json]]:
-    decoder, text = json.JSONDecoder(), path.read_text(errors="replace")
+    decoder, text = json.JSONDecoder(), path.read_text(errors="replace")  # type: ignore[union-attr]
     at = 0
     while at < len(text):
         if text[at].isspace():

@@ -45,7 +45,7 @@ def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -
 
 
 def _rounds(path: PathLike, length: int) -> Iterator[tuple[NDArray[np.uint64] | int, ...]]:
-    used, count, start = {}, 0, 0
+    used, count, start = {}, 0, 0  # type: ignore[var-annotated]
     for first, last, kinds in _accesses(path):
         if kinds == _KINDS["I "]:
             if count == length:
@@ -77,7 +77,7 @@ def _accesses(path: PathLike) -> Iterator[tuple[int, int, tuple[int, ...]]]:
                 continue
             try:
                 address, size = line[3:].split(",")
-                begin, size = int(address, 16), int(size)
+                begin, size = int(address, 16), int(size)  # type: ignore[assignment]
             except ValueError as error:
                 raise ForeignFileError(path, f"line {number}", "is no access") from error
-            yield begin >> SHIFT, (begin + max(size, 1) - 1) >> SHIFT, kinds
+            yield begin >> SHIFT, (begin + max(size, 1) - 1) >> SHIFT, kinds  # type: ignore[operator]

@@ -18,10 +18,11 @@ from pmlkit.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Any
 
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints, PathLike
+    from pmlkit.types import Array, Gfns, Ints, PathLike
 
 
 REQUEST = np.dtype([("time", "<u4"), ("gfn", "<u8"), ("size", "<u4"), ("next", "<i8")])
@@ -29,7 +30,7 @@ SECOND_NS = 1_000_000_000
 CHUNK = 1 << 20
 
 
-def export(trace: Trace, path: PathLike, window: int | None = None, **which: str) -> int:
+def export(trace: Trace, path: PathLike, window: int | None = None, **which: Any) -> int:
     """Write a trace's entries; the clock ticks once per `window` ns (by default a second)."""
     parts = list(selected(trace, ["round", "gfn"], **which))
     gfn = np.concatenate([part["gfn"] for part in parts] or [np.empty(0, "u8")])
@@ -52,7 +53,7 @@ def next_access(gfn: Gfns) -> Ints:
     return following
 
 
-def load(path: PathLike, name: str, window: int | None = None, **_: None) -> Imported:
+def load(path: Path, name: str, window: int | None = None, **_: None) -> Imported:
     """Read requests; each tick of the clock, `window` ns long, is a round."""
     size = path.stat().st_size
     if size % REQUEST.itemsize:
@@ -67,7 +68,7 @@ def load(path: PathLike, name: str, window: int | None = None, **_: None) -> Imp
     )
 
 
-def _check(path: PathLike, requests) -> None:
+def _check(path: PathLike, requests: Array) -> None:
     for start in range(0, len(requests), CHUNK):
         part = requests[start : start + CHUNK]
         wrong = (part["next"] < -1) | (part["next"] >= 2**62) | (part["gfn"] >= 2**52)
@@ -84,7 +85,7 @@ def _check(path: PathLike, requests) -> None:
             )
 
 
-def _rounds(requests, tick_ns: int) -> Iterator[tuple[Any, ...]]:
+def _rounds(requests: Array, tick_ns: int) -> Iterator[tuple[Any, ...]]:
     first = int(requests["time"][0]) if len(requests) else 0
     for start in range(0, len(requests), CHUNK):
         part = requests[start : start + CHUNK]

@@ -27,7 +27,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio, odd: Knuth, TAOCP 3, 6.
 ONES = 0xFFFFFFFF  # (x + ONES) >> 32 is 0 for a 32-bit x of 0, else 1: no branch to guess wrong
 
 
-def compiled(function: Callable[..., Any]):
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile at the first call, outside of the GIL, and keep the result on the disk if we may."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -59,7 +59,7 @@ def number_pages(
     bits = 0
     while 1 << bits < len(keys):
         bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
     pages = state[0]
     low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
     for i in range(done, len(gfns)):
@@ -100,7 +100,7 @@ def put_cells(
     bits = 0
     while 1 << bits < len(keys):
         bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
     low = (uint64(1) << shift) - uint64(1)
     for i in range(len(frames)):
         gfn = frames[i]
@@ -129,7 +129,7 @@ def once_a_round(
         kept_ids[kept] = ids[i]
         kept_rounds[kept] = now
         kept += again >> uint64(32)
-    return kept
+    return kept  # type: ignore[return-value]
 
 
 @compiled
@@ -198,7 +198,7 @@ def reuse(
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
         ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
-        fetch(uses, ahead)
+        fetch(uses, ahead)  # type: ignore[call-arg]
         fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
@@ -247,7 +247,7 @@ def slide(
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
         ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
-        fetch(uses, ahead)
+        fetch(uses, ahead)  # type: ignore[call-arg]
         fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]

@@ -36,7 +36,7 @@ def fetch(typing: Any, array: Any, at: Any) -> tuple[Any, Callable[..., Any]]:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         element = builder.bitcast(builder.gep(made.data, [arguments[1]]), byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
         # to be written, kept in all caches, data
         builder.call(prefetch, [element, number(1), number(3), number(1)])
         return context.get_dummy_value()

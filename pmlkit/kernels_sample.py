@@ -31,7 +31,7 @@ def sample(gfns: Array, multiplier: int, offset: int, limit: int, chosen: Array)
             bits |= ((mixed - limit) >> uint64(63)) << uint64(j)
         while bits:
             lowest = bits & (~bits + uint64(1))
-            chosen[kept] = word * 64 + int64(popcount(lowest - uint64(1)))
+            chosen[kept] = word * 64 + int64(popcount(lowest - uint64(1)))  # type: ignore[call-arg, operator]
             kept += 1
             bits ^= lowest
     for i in range(words * 64, len(gfns)):

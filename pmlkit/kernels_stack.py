@@ -104,7 +104,7 @@ def advance(
     for i in range(done, len(ids)):
         if top == len(page_at):
             break
-        fetch(last, uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))]))
+        fetch(last, uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))]))  # type: ignore[call-arg]
         if top & 63 == 0:
             _begin(top, live, bits, words, nodes, segments, parts)
         page = uint64(ids[i])
@@ -146,7 +146,7 @@ def order(bits: Array, page_at: Array, top: int, pages: Array) -> int:
             rest &= (uint64(1) << uint64(top & 63)) - uint64(1)
         while rest:
             lowest = rest & (~rest + uint64(1))
-            pages[count] = page_at[(word << 6) + int64(popcount(lowest - uint64(1)))]
+            pages[count] = page_at[(word << 6) + int64(popcount(lowest - uint64(1)))]  # type: ignore[call-arg, operator]
             rest ^= lowest
             count += 1
     return count

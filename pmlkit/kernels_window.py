@@ -60,7 +60,7 @@ def distinct(
     bits = 0
     while 1 << bits < len(keys):
         bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
     low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
     for window in range(first, len(ends)):
         now = uint64(window + 2)
@@ -116,7 +116,7 @@ def counts(
         bits += 1
     while 1 << of_count <= most:
         of_count += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)
+    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
     low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
     for window in range(first, len(ends)):
         none = (window + 1) << of_count

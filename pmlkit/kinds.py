@@ -13,9 +13,7 @@ from pmlkit.errors import UsageError
 if TYPE_CHECKING:
     from typing import Any
 
-    import pandas as pd
-
-    from pmlkit.types import Array, Bools
+    from pmlkit.types import Bools
 
 
 class Kind(enum.IntFlag, boundary=enum.KEEP):
@@ -55,12 +53,12 @@ KINDS = {"access": ACCESS_KINDS, "pml": PML_KINDS}
 _LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.EXEC, "p": Kind.PAGE_TABLE}
 
 
-def is_page_table(kind: Array | Kind | int) -> Bools | bool:
+def is_page_table(kind: Any) -> Any:
     """Say whether `kind` (a number, or an array of any shape) is a page-table page."""
     return (kind & int(Kind.PAGE_TABLE)) != 0
 
 
-def page_table_level(kind: int | pd.Series[Any]) -> int | pd.Series[Any]:
+def page_table_level(kind: Any) -> Any:
     """Give the level, 1 (leaf) to 5, of page-table kinds (a number or an array)."""
     return kind & 0x0F
 

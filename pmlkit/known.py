@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 __all__ = ["KINDS", "KnownAnswer", "measure"]
@@ -52,7 +53,7 @@ class KnownAnswer:
     def met(self) -> bool:
         return self.expected == self.measured
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> Json:
         """Return the fields and `met`, for JSON."""
         return {**asdict(self), "met": self.met}
 
@@ -91,7 +92,7 @@ def _pages(trace: Trace, phases: NDArray[Any], known: Mapping[str, int | str]) -
         return None
     if known["region"] not in set(trace.regions["name"]):
         raise NeedsError(trace, f"region {known['region']!r}, of which a known answer speaks")
-    wanted = {"kinds": KINDS[known["kind"]], "region": known["region"]}
+    wanted: dict[str, Any] = {"kinds": KINDS[known["kind"]], "region": known["region"]}
     table = trace.entries(columns=["round", "gfn"], **wanted)
     inside = rounds[table["round"].to_numpy()]
     return len(np.unique(table["gfn"].to_numpy()[inside]))

@@ -65,9 +65,13 @@ class Agent:
     """
 
     def __init__(
-        self, job: Json, spool: Path, host=None, heard: Callable[..., Any] = lambda line: None
+        self,
+        job: Json,
+        spool: Path,
+        host: str | None = None,
+        heard: Callable[..., Any] = lambda line: None,
     ) -> None:
-        self.said, self._heard, self._lock = [], heard, threading.Lock()
+        self.said, self._heard, self._lock = [], heard, threading.Lock()  # type: ignore[var-annotated]
         job = {**job, "spool": "-" if host else str(spool)}
         if host:
             job["silence_s"] = _SILENCE_S
@@ -85,7 +89,7 @@ class Agent:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _listen(self) -> None:
-        for line in self.process.stderr:
+        for line in self.process.stderr:  # type: ignore[union-attr]
             text = line.decode(errors="replace").strip().removeprefix("agent: ")
             # Why it ended is for the error that the collection raises, and not to be said twice.
             words = text.removeprefix("error: ")
@@ -101,8 +105,8 @@ class Agent:
     def _tell(self, data: bytes) -> None:
         with self._lock:
             try:
-                self.process.stdin.write(data)
-                self.process.stdin.flush()
+                self.process.stdin.write(data)  # type: ignore[union-attr]
+                self.process.stdin.flush()  # type: ignore[union-attr]
             except (OSError, ValueError):  # it has ended; its words say why
                 pass
 
@@ -124,11 +128,11 @@ class Agent:
         self._done.set()
         self._listener.join(5)
         with self._lock:
-            self.process.stdin.close()
+            self.process.stdin.close()  # type: ignore[union-attr]
         return status
 
 
-def _start(command: Sequence[str], out: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], out: Any) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, bufsize=0
@@ -137,7 +141,7 @@ def _start(command: Sequence[str], out: int) -> subprocess.Popen[bytes]:
         raise MissingTool(command[0], "openssh-client") from error
 
 
-def _ssh_command(host):
+def _ssh_command(host: str) -> list[str]:
     """Return the SSH client's command line; ``PMLKIT_SSH`` replaces ``ssh`` (``ssh -F FILE``)."""
     client = shlex.split(os.environ.get("PMLKIT_SSH", _SSH))
     # Without a terminal nobody can answer a question.
@@ -148,7 +152,7 @@ def _ssh_command(host):
     return [*_UNINTERRUPTED, *client, *options, "--", host, remote]
 
 
-def wait_for(condition, limit_s, step_s: float = 0.02):
+def wait_for(condition: Callable[[], bool], limit_s: float, step_s: float = 0.02) -> bool:
     """Wait until a condition holds, or `limit_s` seconds; returns whether it does."""
     end = time.monotonic() + limit_s
     while not (held := condition()) and time.monotonic() < end:

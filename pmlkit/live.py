@@ -14,9 +14,12 @@ from pmlkit import report
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
-    import pandas as pd
+    from pmlkit.collection import Collection
+    from pmlkit.seen import Seen
+    from pmlkit.types import Json
 
 
 __all__ = ["line", "summary", "watching"]
@@ -25,7 +28,7 @@ _ROWS = 10
 
 
 @contextmanager
-def watching(name: str, quiet: bool = False) -> Iterator[None]:
+def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]:
     """Show rounds as they come.
 
     Parameters
@@ -46,10 +49,10 @@ def watching(name: str, quiet: bool = False) -> Iterator[None]:
     elif not page.is_terminal:
         yield lambda seen: page.print(line(seen))
     else:
-        rows = []
+        rows: list[Any] = []
         with Live(_view(name, rows), console=page, auto_refresh=False, transient=True) as live:
 
-            def show(seen) -> None:
+            def show(seen: Seen) -> None:
                 rows.append(seen)
                 del rows[:-_ROWS]
                 live.update(_view(name, rows), refresh=True)
@@ -57,7 +60,7 @@ def watching(name: str, quiet: bool = False) -> Iterator[None]:
             yield show
 
 
-def line(seen) -> str:
+def line(seen: Any) -> str:
     """Say a round in one line, as it goes into a log."""
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
@@ -68,7 +71,7 @@ def line(seen) -> str:
     )
 
 
-def _view(name: str, rows: pd.DataFrame):
+def _view(name: str, rows: Any) -> Table:
     table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
     for header in ("round", "time", "working set", "since the start", "entries/s", "exits/s",
                    "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
@@ -89,7 +92,7 @@ def _view(name: str, rows: pd.DataFrame):
     return table
 
 
-def summary(run):
+def summary(run: Collection) -> Json:
     """Return what JSON says of a collection (a dict).
 
     Parameters

@@ -12,7 +12,8 @@ from pmlkit.errors import NotATrace, TraceDamaged, TraceNotFound, TraceVersionEr
 from pmlkit.schema import FORMAT, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
 
     from pmlkit.types import Json, PathLike
 
@@ -43,7 +44,7 @@ def _text(document: Json) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def load(path: PathLike) -> Json:
+def load(path: Path) -> Json:
     """Read the manifest of the trace at a path, and refuse whatever is not one.
 
     Parameters
@@ -72,7 +73,7 @@ def load(path: PathLike) -> Json:
     return document
 
 
-def check_folder(path: PathLike) -> None:
+def check_folder(path: Path) -> None:
     """Refuse a path that is nothing, or not a folder."""
     try:
         missing = not path.exists()
@@ -84,7 +85,7 @@ def check_folder(path: PathLike) -> None:
         raise NotATrace(path, "it is a file, and a trace is a folder", _advice(path))
 
 
-def _advice(path: PathLike) -> str:
+def _advice(path: Path) -> str:
     for folder in list(path.absolute().parents)[:2]:
         if (folder / NAME).is_file():
             return f"give the folder {folder}"
@@ -93,7 +94,7 @@ def _advice(path: PathLike) -> str:
     return "give the folder NAME.trace that pmlkit has written"
 
 
-def _read(path: PathLike) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return (path / NAME).read_bytes()
     except FileNotFoundError as error:
@@ -104,16 +105,16 @@ def _read(path: PathLike) -> bytes:
         raise read_error(path, NAME, error) from error
 
 
-def may_be_replaced(path: PathLike) -> bool:
+def may_be_replaced(path: Path) -> bool:
     """Say whether what is at a path is a trace, even a damaged one: only that is overwritten."""
     return (path / NAME).is_file() and _looks_like_a_trace(path)
 
 
-def _looks_like_a_trace(path: PathLike) -> bool:
+def _looks_like_a_trace(path: Path) -> bool:
     return (path / "rounds.parquet").exists() or (path / "entries").is_dir()
 
 
-def _parse(path: PathLike, data: bytes) -> Json:
+def _parse(path: Path, data: bytes) -> Json:
     try:
         document = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -137,7 +138,7 @@ def _check_format(path: PathLike, document: Json) -> None:
         raise TraceVersionError(path, document.get("version"), VERSION)
 
 
-def _check_files(path: PathLike, files: Mapping[str, Json]) -> None:
+def _check_files(path: PathLike, files: Any) -> None:
     valid = isinstance(files, dict) and all(name in files for name in _NEEDED)
     if not valid or not all(_FILES.fullmatch(f) or f == PML_FILE for f in files):
         raise _damaged(path, "does not list the files of a trace")

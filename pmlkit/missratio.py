@@ -25,14 +25,14 @@ from pmlkit.stack import LruStack, stack_distances
 from pmlkit.streams import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Any
 
     import pandas as pd
 
     from pmlkit.streams import Stream
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Ints
 
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-def exact(gfns: Gfns) -> MissRatioCurve:
+def exact(gfns: Any) -> MissRatioCurve:
     """Return the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -99,9 +99,9 @@ def of_trace(
     trace: Trace,
     method: str = "exact",
     *,
-    start: str | None = None,
-    end: str | None = None,
-    **options: str | float,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    **options: Any,
 ) -> MissRatioCurve:
     """Return the miss-ratio curve of a trace.
 
@@ -140,7 +140,7 @@ def of_trace(
 
 
 def over_time(
-    trace: Trace, window: str = "1s", sizes: Sequence[int] | None = None, **selection: Any
+    trace: Trace, window: str | int = "1s", sizes: Any = None, **selection: Any
 ) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 
@@ -194,7 +194,7 @@ def _default_sizes(trace: Trace) -> Ints:
     return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
 
 
-def _by_window(source: Stream, k: int, sizes: Ints) -> tuple[Ints, Ints, int]:
+def _by_window(source: Stream, k: int, sizes: Any) -> tuple[Ints, Ints, int]:
     """Count the hits of each window at each size, and its uses; and all pages."""
     windows = -(-source.n_rounds // k)
     stack, bins, pages = LruStack(), len(sizes) + 2, 0

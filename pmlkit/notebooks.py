@@ -20,6 +20,8 @@ import yaml
 from pmlkit.errors import PmlkitError, output_error
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from pmlkit.types import Json, PathLike
 
 
@@ -43,7 +45,7 @@ class NotebookError(PmlkitError):
     `executed` is the notebook as far as it came or, where papermill itself failed, its log.
     """
 
-    def __init__(self, notebook: Path, cell, message, executed) -> None:
+    def __init__(self, notebook: Path, cell: int | None, message: str, executed: PathLike) -> None:
         self.notebook, self.cell, self.message = notebook, cell, message
         self.executed = os.fspath(executed)
         where = f" in cell {cell}" if cell else ""
@@ -63,7 +65,7 @@ def notebooks_folder() -> Path:
 
 def start_notebook(
     notebook: Path, executed: Path, parameters: Json, folder: PathLike | None = None
-):
+) -> Popen[bytes]:
     """Start papermill on a notebook; return the process.
 
     What papermill prints goes into ``executed`` with the suffix ``.log``. It is in a session of
@@ -101,12 +103,12 @@ def start_notebook(
         raise output_error(executed, error) from error
 
 
-def _environment():
+def _environment() -> dict[str, str]:
     # Debugger and warnings of the kernel's start-up are no news to the reader of a log.
     return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def failure(executed, name: str, returncode):
+def failure(executed: Path, name: str, returncode: int) -> NotebookError:
     """Say why a notebook failed, from what papermill left: the cell, the error, the log."""
     cell, message = _failed_cell(executed)
     log = executed.with_suffix(".log")
@@ -114,10 +116,10 @@ def failure(executed, name: str, returncode):
         lines = log.read_text(errors="replace").split("\n") if log.exists() else []
         words = [line for line in lines if line.strip()]
         message = words[-1] if words else f"papermill ended with {returncode}"
-    return NotebookError(name, cell, message, log if cell is None else executed)
+    return NotebookError(name, cell, message, log if cell is None else executed)  # type: ignore[arg-type]
 
 
-def _failed_cell(executed):
+def _failed_cell(executed: Path) -> tuple[int | None, str | None]:
     try:
         cells = json.loads(executed.read_text())["cells"]
     except (OSError, ValueError, KeyError):

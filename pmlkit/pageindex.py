@@ -84,7 +84,7 @@ class PageIndex:
                 self._table.grow()
 
 
-def in_batches(*columns: object) -> Iterator[tuple[Array, ...]]:
+def in_batches(*columns: Array) -> Iterator[tuple[Array, ...]]:
     """Cut arrays of one length into batches: an iterator of tuples of arrays."""
     for start in range(0, len(columns[0]), BATCH):
         yield tuple(column[start : start + BATCH] for column in columns)
@@ -144,9 +144,9 @@ def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
 
     What it raises is raised here. If the consumer stops early, so does the thread.
     """
-    made, stopped = queue.Queue(depth), threading.Event()
+    made, stopped = queue.Queue(depth), threading.Event()  # type: ignore[var-annotated]
 
-    def put(item: tuple[bool, tuple[NDArray[np.int32] | int, ...] | None]) -> None:
+    def put(item: tuple[bool, Any]) -> None:
         while not stopped.is_set():
             try:
                 return made.put(item, timeout=0.1)

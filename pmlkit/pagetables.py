@@ -36,7 +36,7 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import TableFlag, is_page_table, page_table_level
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -171,7 +171,7 @@ def coverage(trace: Trace, start_ns: int | None = None, end_ns: int | None = Non
     return _counts(rows, ["round", "table", "level"])
 
 
-def _counts(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def _counts(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     flags = rows["flags"].to_numpy()
     used = (flags & ACCESSED) != 0
     leaf = (flags & LEAF) != 0
@@ -248,7 +248,7 @@ def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bool
     return keep
 
 
-def pack(rounds: Ints, gfns: Gfns) -> NDArray[np.uint64]:
+def pack(rounds: Any, gfns: Any) -> NDArray[np.uint64]:
     """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order."""
     return (np.asarray(rounds).astype(np.uint64) << np.uint64(40)) | np.asarray(gfns, np.uint64)
 

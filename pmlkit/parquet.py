@@ -20,6 +20,7 @@ from pmlkit.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
 
@@ -86,7 +87,7 @@ class HashingFile:
         self.bytes += len(data)
         return len(data)
 
-    def tell(self):
+    def tell(self) -> int:
         return self.bytes
 
     def flush(self) -> None:
@@ -126,7 +127,7 @@ class ParquetFile:
 
     def __init__(self, path: PathLike, schema: pa.Schema, options: Json | None = None) -> None:
         self._sink = HashingFile(path)
-        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})
+        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})  # type: ignore[arg-type]
 
     def write(self, table: pa.Table) -> None:
         """Append a table as one row group."""
@@ -190,7 +191,7 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]):
+def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
     if field.name not in frame:
         if field.name not in DEFAULTS[name]:
             raise UsageError(f"{name} needs a column {field.name!r}: add it")
@@ -204,9 +205,7 @@ def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]):
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def read_table(
-    path: PathLike, file: str, seal: Mapping[str, int | str], schema: pa.Schema
-) -> pa.Table:
+def read_table(path: Path, file: str, seal: Mapping[str, int | str], schema: pa.Schema) -> pa.Table:
     """Read one small table whole, digest checked.
 
     Parameters
@@ -237,7 +236,7 @@ def read_table(
         return open_parquet(path, file, pa.BufferReader(data), schema).read(use_threads=False)
 
 
-def verify(path: PathLike, file: str, seal: Json) -> None:
+def verify(path: Path, file: str, seal: Json) -> None:
     """Hash a file of the trace `path`, and raise `TraceDamaged` if it is not the one written."""
     try:
         with open(path / file, "rb") as stream:
@@ -252,14 +251,14 @@ def _new_digest() -> Any:
     return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
-def check_seal(path: PathLike, file: str, seal: Json, size: int, digest: Any) -> None:
+def check_seal(path: PathLike, file: str, seal: Mapping[str, Any], size: int, digest: Any) -> None:
     """Compare a file's size and digest with what was written down."""
     check_size(path, file, seal, size)
     if digest.hexdigest() != seal["blake2b"]:
         raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")
 
 
-def check_size(path: PathLike, file: str, seal: Json, size: int) -> None:
+def check_size(path: PathLike, file: str, seal: Mapping[str, Any], size: int) -> None:
     """Compare a file's size with what was written down."""
     if size < seal["bytes"]:
         raise TraceDamaged(path, file, f"is cut off ({size} of {seal['bytes']} bytes are left)")
@@ -267,7 +266,7 @@ def check_size(path: PathLike, file: str, seal: Json, size: int) -> None:
         raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {seal['bytes']})")
 
 
-def open_parquet(path: PathLike, file: str, source: str, schema: pa.Schema) -> pq.ParquetFile:
+def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> pq.ParquetFile:
     """Open a Parquet file and see that it has the columns it should have.
 
     Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the

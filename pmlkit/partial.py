@@ -86,9 +86,9 @@ class PartialFolder:
     def _claim(self) -> None:
         self.path.mkdir(exist_ok=True)
         # Never through a link: what is behind it would be cleared.
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # type: ignore[assignment]
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
         except BlockingIOError as error:
             self._release()
             raise OutputError(
@@ -151,7 +151,7 @@ class PartialFolder:
             self._lock = None
 
 
-def _remove(path: PathLike) -> None:
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -15,6 +15,9 @@ from pmlkit.tally import Tally
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
+
+    from pmlkit.types import Json
 
 DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in ENTRIES}
 
@@ -52,7 +55,7 @@ class Part:
         self.per_round, self.per_batch = Tally(), Tally()
         self._buffer, self._spare = _columns(row_group_rows), None
         self._ahead = ThreadPoolExecutor(1) if ahead else None
-        self._writing: Future | None = None
+        self._writing: Future[Any] | None = None
         self._room = row_group_rows
         self._held = self._groups = self._rows = 0
         self._rounds: list[int] = []  # the first and last round of each row group
@@ -101,8 +104,8 @@ class Part:
     def _go_on(self) -> None:
         """Hand the full row group to the thread, which is done with the one before, and go on."""
         self._wait()
-        self._writing = self._ahead.submit(self._write, self._buffer)
-        self._buffer, self._spare = self._spare or _columns(self._room), self._buffer
+        self._writing = self._ahead.submit(self._write, self._buffer)  # type: ignore[union-attr]
+        self._buffer, self._spare = self._spare or _columns(self._room), self._buffer  # type: ignore[assignment]
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
@@ -113,7 +116,7 @@ class Part:
         table = pa.Table.from_arrays([pa.array(c) for c in columns.values()], schema=ENTRIES)
         self._file.write(table)
 
-    def close(self) -> dict:
+    def close(self) -> Json:
         """Write what is still held; give what the manifest says of the file."""
         self._wait()
         if self._held:

@@ -117,7 +117,7 @@ class Advice:
     met: bool
     table: pd.DataFrame
     constants: calibrate.Constants
-    words: tuple
+    words: tuple[Any, ...]
 
     def as_dict(self) -> Json:
         """Return what JSON can hold."""
@@ -167,21 +167,21 @@ def advise(
     fits = table[table.guest_overhead <= target]
     chosen, met = _choose(table, fits, accuracy)
     row = table.loc[chosen]
-    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns)
+    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns)  # type: ignore[arg-type]
     flush = bool(row.flush_overhead <= target)
-    facts = {"period_ns": int(row.period_ns), "slots": slots, "target": target}
-    facts |= {"rearm": "flush" if flush else "round", "accuracy": accuracy, "met": met}
-    words = tuple(_explain(row, facts, constants, trace, bool(len(fits)), stall_ns))
-    return Advice(**facts, table=table, constants=constants, words=words)
+    facts = {"period_ns": int(row.period_ns), "slots": slots, "target": target}  # type: ignore[arg-type]
+    facts |= {"rearm": "flush" if flush else "round", "accuracy": accuracy, "met": met}  # type: ignore[dict-item]
+    words = tuple(_explain(row, facts, constants, trace, bool(len(fits)), stall_ns))  # type: ignore[arg-type]
+    return Advice(**facts, table=table, constants=constants, words=words)  # type: ignore[arg-type]
 
 
 def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[int, bool]:
     """Return the row to take, and whether it keeps both the target and the accuracy."""
     calm = fits[fits.sensitivity <= accuracy]
     if len(calm):
-        return calm.period_ns.idxmin(), True
+        return calm.period_ns.idxmin(), True  # type: ignore[return-value]
     if len(fits):  # where the answer depends least on T
-        return fits.sensitivity.idxmin(), False
+        return fits.sensitivity.idxmin(), False  # type: ignore[return-value]
     return len(table) - 1, False
 
 

@@ -16,6 +16,8 @@ from pmlkit.streams import stream
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.trace import Trace
 
 
@@ -47,10 +49,10 @@ class Plateau:
         if self.pages is None:
             return f"no estimate: never {self.stable_rounds} rounds without a new page"
         reached = f"after {self.stable_rounds} rounds without a new page"
-        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"
+        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"  # type: ignore[arg-type]
 
 
-def plateau(trace: Trace, stable: str = "1s", **selection: str) -> Plateau:
+def plateau(trace: Trace, stable: str = "1s", **selection: Any) -> Plateau:
     """Return the published plateau estimate (Bitchebe et al., VEE'21).
 
     It is the number of distinct pages since the start, once unchanged for the stability time.

@@ -51,11 +51,13 @@ from pmlkit.pagetables import ACCESSED, PAGES_OF_A_TABLE
 from pmlkit.selection import rounds_in_ns, time_ns, window_rounds, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
+    from typing import Any
 
     from pmlkit.occurrences import Occurrences
+    from pmlkit.reads_density import DensityModel
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Gfns, Ints, Json
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -134,31 +136,39 @@ def sets(
     return Sets(**made, n_rounds=stop - first, first=first)
 
 
-def _log(trace: Trace, start: str | int | None, end: str | int | None):
+def _log(
+    trace: Trace, start: str | int | None, end: str | int | None
+) -> tuple[pd.DataFrame, int, int]:
     """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    log = trace.pml.to_pandas(["round", "gfn", "kind"], **span)
+    log = trace.pml.to_pandas(["round", "gfn", "kind"], **span)  # type: ignore[arg-type]
     tables = pagetables.logged(trace, **span)
     keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
     log = log.drop(columns="kind").drop_duplicates().merge(keys, how="left", on=["round", "gfn"])
     return log.fillna({"level": 0}), *trace.rounds_between(**span)
 
 
-def _pairs(table: pd.DataFrame):
+def _pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
     return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
 
 
-def _union(written, more, tables, first: int, stop: int):
-    both = (np.concatenate(parts) for parts in zip(written, more, strict=True))
-    return _occurrences(*pagetables.without(*both, *tables), first, stop)
+def _union(
+    written: tuple[Ints, Gfns],
+    more: tuple[Ints, Gfns],
+    tables: tuple[Ints, Gfns],
+    first: int,
+    stop: int,
+) -> Occurrences:
+    both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
+    return _occurrences(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
 
 
-def _occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int):
+def _occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int) -> Occurrences:
     order = np.argsort(rounds, kind="stable")
     return kernels.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
 
 
-def _before(rows: pd.DataFrame):
+def _before(rows: pd.DataFrame) -> pd.DataFrame:
     """Add to each snapshot the entries of the same table's snapshot before it."""
     seen = rows[["round", "table"]].drop_duplicates()
     later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
@@ -167,7 +177,7 @@ def _before(rows: pd.DataFrame):
     return pd.concat([rows.assign(old=False), old.assign(old=True)], ignore_index=True)
 
 
-def _newly(rows: pd.DataFrame, before):
+def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
     """Mask the entries whose accessed flag the processor has set since the snapshot before.
 
     A table that is not in a round's log was not walked in it: so if the flag was clear in the last
@@ -183,11 +193,11 @@ def _newly(rows: pd.DataFrame, before):
 def estimate(
     trace: Trace,
     method: str = "accessed",
-    window: str = "1r",
+    window: str | int = "1r",
     step: str | int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
-    model=None,
+    model: DensityModel | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
 
@@ -222,7 +232,7 @@ def estimate(
     if method == "density":
         from pmlkit import reads_density
 
-        return reads_density.estimate(trace, model, window, step, start, end)
+        return reads_density.estimate(trace, model, window, step, start, end)  # type: ignore[arg-type]
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     found = _columns(trace, method, k, s, start, end)
@@ -231,12 +241,12 @@ def estimate(
 
 def frame(
     trace: Trace,
-    columns: Sequence[str],
+    columns: Mapping[str, Any],
     k: int,
     step: int,
     start: str | int | None = None,
     end: str | int | None = None,
-):
+) -> pd.DataFrame:
     """Make the table that `estimate` returns of its columns (arrays, one value per window)."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
     _, ends = windows(stop - first, k, step)
@@ -250,8 +260,8 @@ def frame(
 
 
 def _columns(
-    trace: Trace, method, k: int, step: int, start: str | int | None, end: str | int | None
-):
+    trace: Trace, method: str, k: int, step: int, start: str | int | None, end: str | int | None
+) -> Json:
     if method == "harvest":
         return _exact(truth(trace, start, end), k, step)
     if method in ("written", "leaves"):
@@ -272,15 +282,15 @@ def _columns(
     }
 
 
-def _exact(occ: Occurrences, k: int, step: int):
+def _exact(occ: Occurrences, k: int, step: int) -> Json:
     pages = sampled(occ, k, step)
     same = dict.fromkeys(("pages", "low", "high"), pages)
     return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
 
 def _of_marks(
-    trace: Trace, method, k: int, step: int, start: str | int | None, end: str | int | None
-):
+    trace: Trace, method: str, k: int, step: int, start: str | int | None, end: str | int | None
+) -> Json:
     """Count written pages and leaf tables: (a), or PML alone."""
     log, first, stop = _log(trace, start, end)
     size = {
@@ -321,14 +331,14 @@ def truth(
         raise NeedsError(trace, "harvest of accessed flags", "log it with --accessed")
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
-    touched = _pairs(trace.to_pandas(["round", "gfn"], **span))
+    touched = _pairs(trace.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
     if not tables:
         rows = pagetables.entries(trace, **span) if trace.has_tables else None
         touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
     return _occurrences(*touched, first, stop)
 
 
-def sampled(occ: Occurrences, k: int, step: int):
+def sampled(occ: Occurrences, k: int, step: int) -> Ints:
     """Return the sizes of the windows (int64), as `windows` lays them out."""
     if step == k:
         return kernels.tumbling(occ, k)

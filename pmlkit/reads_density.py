@@ -32,9 +32,12 @@ from pmlkit.reads_regressor import DensityRegressor
 from pmlkit.selection import window_rounds, windows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from pmlkit.occurrences import Occurrences
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Floats, Gfns, Ints, Json
 
 
 __all__ = ["DensityModel", "DensityRegressor", "estimate", "fit", "fit_lessons", "lessons"]
@@ -67,15 +70,15 @@ class DensityModel:
     rounds: int
 
     @property
-    def coefficients(self):
+    def coefficients(self) -> pd.Series[float]:
         """What counted: Series of log-odds per standard deviation, by feature."""
         return pd.Series(self.regressor.coef_, index=FEATURES)
 
-    def shares(self, found, harvested):
+    def shares(self, found: Any, harvested: dict[int, Gfns] | None) -> Floats:
         """Return the expected share in use of each region's candidates."""
         return self.regressor.predict(features(found, harvested).to_numpy())
 
-    def factor(self):
+    def factor(self) -> float:
         """Return by what factor the truth may differ, either way; infinite if not known."""
         if not np.isfinite(self.error):
             return np.inf
@@ -84,7 +87,7 @@ class DensityModel:
         return float(np.exp(quantile * self.error * np.sqrt(1 + 1 / n)))
 
 
-def fit(traces: list[Trace], rounds: Ints | None = None, alpha: float = 1.0) -> DensityModel:
+def fit(traces: list[Trace], rounds: Any = None, alpha: float = 1.0) -> DensityModel:
     """Learn densities from harvested rounds.
 
     Parameters
@@ -104,7 +107,7 @@ def fit(traces: list[Trace], rounds: Ints | None = None, alpha: float = 1.0) -> 
     return fit_lessons(parts, alpha)
 
 
-def fit_lessons(parts, alpha: float = 1.0):
+def fit_lessons(parts: Sequence[pd.DataFrame], alpha: float = 1.0) -> DensityModel:
     """Learn densities from `lessons` (list of DataFrame, one per trace); returns a DensityModel."""
     named = [
         part.assign(trace=place, group=[f"{place}:{r}" for r in part["round"]])
@@ -115,7 +118,7 @@ def fit_lessons(parts, alpha: float = 1.0):
     return DensityModel(_fitted(table, alpha), error, bias, table["group"].nunique())
 
 
-def _after_first(part):
+def _after_first(part: pd.DataFrame) -> pd.DataFrame:
     """Leave out a guest's first harvest, before which nothing was known, if there are others."""
     known = part["known"] > 0
     return part[known] if known.any() else part
@@ -151,7 +154,7 @@ def lessons(trace: Trace, rounds: Ints | None = None, priors: bool = True) -> pd
     return table[regions["round"].isin(list(harvested)).to_numpy()]
 
 
-def _touched(frames: Gfns, harvested):
+def _touched(frames: pd.DataFrame, harvested: dict[int, Gfns]) -> Ints:
     touched = np.zeros(len(frames), bool)
     for number, gfns in harvested.items():
         mine = (frames["round"] == number).to_numpy()
@@ -159,7 +162,7 @@ def _touched(frames: Gfns, harvested):
     return touched
 
 
-def harvests(trace: Trace, chosen=None):
+def harvests(trace: Trace, chosen: Any = None) -> dict[int, Gfns]:
     """Return the frames of each harvested round: dict of int to ndarray of uint64."""
     occ = reads.truth(trace)
     there = range(occ.n_rounds) if chosen is None else chosen
@@ -170,11 +173,11 @@ def harvests(trace: Trace, chosen=None):
     return {r: frames for r, frames in found.items() if len(frames)}
 
 
-def _per_round(occ: Occurrences):
+def _per_round(occ: Occurrences) -> dict[int, int]:
     return dict(enumerate(np.bincount(occ.round, minlength=occ.n_rounds)))
 
 
-def _fitted(table: pd.DataFrame, alpha):
+def _fitted(table: pd.DataFrame, alpha: float) -> DensityRegressor:
     known = table[table["pages"] > 0]
     share = known["hits"] / known["pages"]
     weight = known["pages"] / PAGES_OF_A_TABLE
@@ -182,7 +185,7 @@ def _fitted(table: pd.DataFrame, alpha):
     return regressor.fit(known[list(FEATURES)].to_numpy(), share, sample_weight=weight)
 
 
-def _held_out(table: pd.DataFrame, alpha):
+def _held_out(table: pd.DataFrame, alpha: float) -> tuple[float, float]:
     """Return median and deviation of log(truth / estimate) in rounds that were left out."""
     by = "trace" if table["trace"].nunique() >= FEWEST else "group"
     groups = table[by]
@@ -206,11 +209,11 @@ def _held_out(table: pd.DataFrame, alpha):
 def estimate(
     trace: Trace,
     model: DensityModel | None = None,
-    window: str = "1r",
+    window: str | int = "1r",
     step: int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
-    rounds: Ints | None = None,
+    rounds: Ints | range | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
@@ -241,12 +244,12 @@ def estimate(
     shifted = {r - found.sets.first: g for r, g in harvested.items()}
     shares = model.shares(found, shifted)
     k = window_rounds(trace, window)
-    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
+    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)  # type: ignore[comparison-overlap]
     columns = _windows(found, shares, model, k, s)
     return reads.frame(trace, columns, k, s, start, end)
 
 
-def _windows(found, shares, model, k: int, step: int):
+def _windows(found: Any, shares: Floats, model: DensityModel, k: int, step: int) -> Json:
     sizes = {
         name: reads.sampled(getattr(found.sets, name), k, step)
         for name in ("written", "certain", "present", "reachable", "leaves")
@@ -267,7 +270,7 @@ def _windows(found, shares, model, k: int, step: int):
     }
 
 
-def _expected(found, shares, k: int, step: int):
+def _expected(found: Any, shares: Floats, k: int, step: int) -> Floats:
     """Return the pages that each window is expected to have beside those that are certain."""
     frames, certain = found.frames, found.sets.certain
     rounds, gfns = frames["round"].to_numpy(), frames["gfn"].to_numpy()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns
 
 
 __all__ = ["LeafHistory", "leaf_history"]
@@ -74,11 +73,11 @@ def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
     return LeafHistory(int(table), states, logged)
 
 
-def _busiest(rows: pd.DataFrame, frames: Gfns):
+def _busiest(rows: pd.DataFrame, frames: pd.DataFrame) -> int:
     """Choose the table whose pages were touched most often, and both read and written."""
     mapped = rows.drop_duplicates(["table", "target"], keep="last")
     both = frames.merge(mapped[["table", "target"]], left_on="gfn", right_on="target")
     counts = both.groupby(["table", "kind"]).size().unstack(fill_value=0)
     read = counts.get(int(Kind.READ), 0)
     written = counts.get(int(Kind.WRITE), 0)
-    return int((np.minimum(read, written) + (read + written) / 1e6).idxmax())
+    return int((np.minimum(read, written) + (read + written) / 1e6).idxmax())  # type: ignore[union-attr]

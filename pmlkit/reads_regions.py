@@ -20,9 +20,12 @@ from pmlkit.pagetables import ACCESSED, LEAF, PAGES_OF_A_TABLE, USER
 from pmlkit.selection import time_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pmlkit.occurrences import Occurrences
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Bools, Floats, Gfns, Ints, Json
 
 
 __all__ = ["FEATURES", "Candidates", "candidates", "features"]
@@ -104,7 +107,7 @@ def candidates(
     return Candidates(frames[["round", "gfn", "region"]], regions, found)
 
 
-def _frames(rows: pd.DataFrame, first: int):
+def _frames(rows: pd.DataFrame, first: int) -> pd.DataFrame:
     """Expand entries into frames with their region, each once: a program's before the kernel's."""
     counts = pagetables.spans(rows)
     large = (rows["level"] > 1).to_numpy()
@@ -126,17 +129,17 @@ def _frames(rows: pd.DataFrame, first: int):
     return frames.drop_duplicates(["round", "gfn"])
 
 
-def _drop(frames: Gfns, rounds: Ints, gfns: Gfns):
+def _drop(frames: pd.DataFrame, rounds: Ints, gfns: Gfns) -> pd.DataFrame:
     keep = ~_among(frames, rounds, gfns)
     return frames[keep]
 
 
-def _among(frames: Gfns, rounds: Ints, gfns: Gfns):
+def _among(frames: pd.DataFrame, rounds: Ints, gfns: Gfns) -> Bools:
     mine = pagetables.pack(frames["round"], frames["gfn"])
     return np.isin(mine, pagetables.pack(rounds, gfns))
 
 
-def _count(regions, mapped, occ: Occurrences, name: str) -> None:
+def _count(regions: pd.DataFrame, mapped: pd.DataFrame, occ: Occurrences, name: str) -> None:
     """Add the column `name`: the frames of each region that are in `occ` in its round."""
     inside = mapped[_among(mapped, occ.round, occ.gfn)]
     keys = ["round", "large", "base"]
@@ -144,7 +147,7 @@ def _count(regions, mapped, occ: Occurrences, name: str) -> None:
     regions[name] = sizes.reindex(pd.MultiIndex.from_frame(regions[keys]), fill_value=0).to_numpy()
 
 
-def _with_places(regions, trace: Trace, span, first: int):
+def _with_places(regions: pd.DataFrame, trace: Trace, span: Json, first: int) -> pd.DataFrame:
     """Add where in its round's log a leaf table comes first; large pages have the middle."""
     logged = pagetables.logged(trace, **span).drop(columns="level")
     logged = logged.assign(round=logged["round"].astype(np.int64) - first)
@@ -154,7 +157,7 @@ def _with_places(regions, trace: Trace, span, first: int):
     return found
 
 
-def features(found: Candidates, harvested=None) -> pd.DataFrame:
+def features(found: Candidates, harvested: Mapping[int, Gfns] | None = None) -> pd.DataFrame:
     """Describe each region by numbers that are known without counting its pages.
 
     Parameters
@@ -192,7 +195,7 @@ def features(found: Candidates, harvested=None) -> pd.DataFrame:
     return table[list(FEATURES)]
 
 
-def _activity(found, harvested):
+def _activity(found: Any, harvested: Mapping[int, Gfns]) -> Floats:
     """Return the change of what each region's round wrote since the latest harvest, a logarithm."""
     written = found.sets.written
     volume = np.log1p(np.bincount(written.round, minlength=found.sets.n_rounds))
@@ -206,7 +209,7 @@ def _activity(found, harvested):
     return np.clip(change, -_FACTOR, _FACTOR)[rounds]
 
 
-def _prior(found, harvested):
+def _prior(found: Any, harvested: Mapping[int, Gfns]) -> tuple[Floats, Floats]:
     """Return the log-odds of being in the latest harvest, smoothed by one page, and known."""
     regions, frames = found.regions, found.frames
     odds, known = np.zeros(len(regions)), np.zeros(len(regions))
@@ -223,7 +226,7 @@ def _prior(found, harvested):
     return odds, known
 
 
-def _shares(regions, recent):
+def _shares(regions: pd.DataFrame, recent: int) -> Floats:
     """Return in which share of the latest `recent` rounds, this one included, a region is seen."""
     first = regions["round"].to_numpy()
     shares = np.zeros(len(regions))
@@ -234,7 +237,7 @@ def _shares(regions, recent):
     return shares
 
 
-def _neighbours(regions, written):
+def _neighbours(regions: pd.DataFrame, written: Any) -> Floats:
     """Return the mean share written of the regions whose frames lie next below and above."""
     order = np.lexsort((regions["first"], regions["large"], regions["round"]))
     values = written.to_numpy()[order]

@@ -12,9 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
-    from pmlkit.types import Floats
+    from pmlkit.types import Array, Floats
 
 
 __all__ = ["DensityRegressor"]
@@ -38,7 +38,7 @@ class DensityRegressor(RegressorMixin, BaseEstimator):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def fit(self, X: Floats, y: Floats, sample_weight=None) -> Self:
+    def fit(self, X: Floats, y: Any, sample_weight: Any = None) -> Self:
         """Fit to shares `y` (clipped to 0..1); weights as in scikit-learn. Returns self."""
         X, y = validate_data(self, X, y, y_numeric=True)
         weight = _check_sample_weight(sample_weight, X, dtype=float)
@@ -55,20 +55,20 @@ class DensityRegressor(RegressorMixin, BaseEstimator):
             self.coef_, self.intercept_ = model.coef_[0], float(model.intercept_[0])
         return self
 
-    def predict(self, X: Floats):
+    def predict(self, X: Floats) -> Floats:
         """Return shares, ndarray of float, shape (n_samples,)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
         logit = self.scaler_.transform(X) @ self.coef_ + self.intercept_
         return 1 / (1 + np.exp(-np.clip(logit, -50, 50)))
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True  # targets beyond 0..1 are none of its own
         return tags
 
 
-def _odds(weights, labels):
+def _odds(weights: Floats, labels: Array) -> float:
     """Return the log-odds of a sample in which every label may be the same."""
     ones, zeros = (weights[labels == label].sum() for label in (1, 0))
     return float(np.log((ones + 1e-9) / (zeros + 1e-9)))

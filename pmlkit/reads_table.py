@@ -15,10 +15,12 @@ import pandas as pd
 from pmlkit import reads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
+    from pmlkit.reads_density import DensityModel
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints
+    from pmlkit.types import Ints, Json
 
 
 __all__ = ["NAMES", "PUBLISHED", "beside_published", "by_phase", "compare", "overall", "published"]
@@ -44,8 +46,8 @@ PUBLISHED = (
 def compare(
     trace: Trace,
     methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
-    model=None,
-    rounds: Ints | None = None,
+    model: DensityModel | None = None,
+    rounds: Ints | range | None = None,
 ) -> pd.DataFrame:
     """Estimate every round by several methods, beside the truth.
 
@@ -73,7 +75,13 @@ def compare(
     return pd.concat(parts, ignore_index=True)
 
 
-def _one(trace: Trace, method, truth, model, rounds: Ints):
+def _one(
+    trace: Trace,
+    method: str,
+    truth: Any,
+    model: DensityModel | None,
+    rounds: Ints | range | None,
+) -> pd.DataFrame:
     seen = set()
     if method == "density":
         from pmlkit import reads_density
@@ -93,7 +101,7 @@ def _one(trace: Trace, method, truth, model, rounds: Ints):
     return found[[*names, "error", "inside", "missed", "why"]]
 
 
-def by_phase(compared) -> pd.DataFrame:
+def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
     """Sum up `compare` by phase and method.
 
     Returns
@@ -106,12 +114,12 @@ def by_phase(compared) -> pd.DataFrame:
     return _summed(compared, ["phase", "method"])
 
 
-def overall(compared, by: Iterable[str] = ("method",)):
+def overall(compared: pd.DataFrame, by: Iterable[str] = ("method",)) -> pd.DataFrame:
     """Sum up `compare` over all rounds; the columns of `by_phase`, with the ``median`` error."""
     return _summed(compared, list(by))
 
 
-def _summed(compared, by):
+def _summed(compared: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     rows = compared.assign(
         size=compared["error"].abs() * 100,
         truth_mib=compared["truth"] / 256,
@@ -133,7 +141,7 @@ def _summed(compared, by):
     return table.reset_index().round(2)
 
 
-def published():
+def published() -> pd.DataFrame:
     """Return what has been published of RRWW: MB of a buffer of 400, from the source named."""
     names = ["technique", "how", "read_low", "read_high", "write_low", "write_high"]
     return pd.DataFrame(PUBLISHED, columns=names).assign(source=SOURCE)
@@ -172,14 +180,14 @@ def beside_published(
 _PHASES = ("read", "write")
 
 
-def _named(compared):
+def _named(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     truth = compared.drop_duplicates("round").assign(pages=lambda rows: rows["truth"])
     yield "harvest (truth)", truth
     for method, rows in compared.groupby("method", sort=False):
-        yield NAMES.get(method, method), rows
+        yield NAMES.get(method, method), rows  # type: ignore[arg-type]
 
 
-def _lab_row(rows: pd.DataFrame, name: str, buffer_pages, reading, writing):
+def _lab_row(rows: pd.DataFrame, name: str, buffer_pages: int, reading: Any, writing: Any) -> Json:
     share = {
         kind: rows.loc[rows["phase"].isin(phases), "pages"].mean() / buffer_pages * 100
         for kind, phases in (("lab_read", reading), ("lab_write", writing))
@@ -187,7 +195,7 @@ def _lab_row(rows: pd.DataFrame, name: str, buffer_pages, reading, writing):
     return {"technique": name, **{kind: round(value, 1) for kind, value in share.items()}}
 
 
-def _published_row(technique, how, *mb: object):
+def _published_row(technique: str, how: str, *mb: float) -> Json:
     low_high = zip(mb[::2], mb[1::2], strict=True)
     read, write = (
         f"{low / 4:.0f}" if low == high else f"{low / 4:.0f}-{high / 4:.0f}"

@@ -21,11 +21,15 @@ from rich.text import Text
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     import pandas as pd
 
+    from pmlkit.doctor import Capability
+    from pmlkit.known import KnownAnswer
+    from pmlkit.sources.recording import Progress as HowFar
+    from pmlkit.sources.workload import Workload
     from pmlkit.trace import Trace
     from pmlkit.types import Json, Tell
 
@@ -77,12 +81,12 @@ def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
 
 
 @contextmanager
-def recording(quiet: bool = False) -> Iterator[None]:
+def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
     """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
     with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20)) as bar:
         task = bar.add_task("making the guest and booting it", total=None)
 
-        def show(now) -> None:
+        def show(now: HowFar) -> None:
             bar.update(
                 task,
                 description=f"{now.phase or 'recording'}  guest {now.guest_ns / 1e9:.2f} s  "
@@ -114,7 +118,7 @@ def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
             bar.stop()
 
 
-def doctor(capabilities) -> None:
+def doctor(capabilities: Iterable[Capability]) -> None:
     """Print what `pmlkit.doctor.examine` found."""
     page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
     for capability in capabilities:
@@ -131,7 +135,7 @@ def doctor(capabilities) -> None:
         page.print()
 
 
-def workloads(found) -> None:
+def workloads(found: Iterable[Workload]) -> None:
     """Print the workloads that `record` knows, a line each."""
     table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
     for w in found:
@@ -139,7 +143,7 @@ def workloads(found) -> None:
     console().print(table)
 
 
-def parameters(found) -> None:
+def parameters(found: Iterable[Workload]) -> None:
     """Print the parameters of workloads, with their defaults."""
     for workload in found:
         table = _table(workload.name, "default", "")
@@ -148,7 +152,7 @@ def parameters(found) -> None:
         console().print(table)
 
 
-def workload_dict(workload):
+def workload_dict(workload: Workload) -> Json:
     """Return what JSON says of a workload."""
     return {
         "name": workload.name,
@@ -197,7 +201,7 @@ def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
     }
 
 
-def trace(trace: Trace, answers) -> None:
+def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
     """Print what a trace is, its phases, and how its known answers came out."""
     page = console()
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -215,7 +219,7 @@ def trace(trace: Trace, answers) -> None:
         page.print(table)
 
 
-def _facts(trace: Trace):
+def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     meta = trace.meta
     period = f"{meta.period['insn']:,} instructions" if meta.period["insn"] else None
     if trace.resolution_ns is None and not period:
@@ -231,7 +235,7 @@ def _facts(trace: Trace):
     yield from (("note", text) for text in meta.notes)
 
 
-def _print_phases(page, trace: Trace) -> None:
+def _print_phases(page: Console, trace: Trace) -> None:
     phases = trace.meta.phases
     if not phases:
         return

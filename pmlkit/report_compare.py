@@ -12,30 +12,28 @@ from pmlkit import report
 from pmlkit.tables import cell, is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
-
-    from pmlkit.trace import Trace
 
 
 __all__ = ["counting", "sheet"]
 
 
 @contextmanager
-def counting(what: str, total, quiet: bool = False) -> Iterator[None]:
+def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
     """Show how many of `total` steps are done; yields the callback that counts one."""
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
     with report._bar(quiet, *columns) as bar:
         task = bar.add_task(what, total=total)
 
-        def tick(trace: Trace, technique) -> None:
+        def tick(trace: str, technique: str) -> None:
             bar.update(task, advance=1, description=f"{trace} {technique}".strip())
 
         yield tick
 
 
-def sheet(table: pd.DataFrame, title) -> None:
+def sheet(table: pd.DataFrame, title: str) -> None:
     """Print a DataFrame under a title: numbers short and to the right."""
     right = [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
     page = report._table(*table.columns, right=right)

@@ -12,20 +12,25 @@ from pmlkit.report import console
 from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     import pandas as pd
+
+    from pmlkit.types import Json
 
 
 PAGE = 4096
 ROWS, COLUMNS = 12, 6
 
 
-def curves(found) -> None:
+def curves(found: Mapping[str, Json]) -> None:
     """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
     page = Table("", *found, box=None, pad_edge=False)
     for _ in found:
         page.columns[-1].justify = "right"
     for label, value in _LINES.items():
-        page.add_row(label, *(value(curve) for curve in found.values()))
+        page.add_row(label, *(value(curve) for curve in found.values()))  # type: ignore[no-untyped-call]
     for target in next(iter(found.values()))["pages_for"]:
         sizes = (_size(curve["pages_for"][target]) for curve in found.values())
         page.add_row(f"memory for a miss ratio of {target}", *sizes)
@@ -50,17 +55,17 @@ def over_time(table: pd.DataFrame) -> None:
     chosen = grid.columns[np.unique(np.linspace(0, len(grid.columns) - 1, COLUMNS).astype(int))]
     page = Table("end", *map(_size, chosen), box=None, pad_edge=False)
     for t_ns, row in grid[chosen].iterrows():
-        page.add_row(f"{t_ns / 1e9:.3f} s", *("" if np.isnan(r) else f"{r:.4f}" for r in row))
+        page.add_row(f"{t_ns / 1e9:.3f} s", *("" if np.isnan(r) else f"{r:.4f}" for r in row))  # type: ignore[operator]
     console().print(page)
 
 
-def _spread(last: int):
+def _spread(last: int) -> list[float]:
     """Return sizes that double, up to `last`."""
     doubling = [last >> shift for shift in range(ROWS)]
     return sorted({size for size in doubling if size})
 
 
-def _at(curve, size: int):
+def _at(curve: Json, size: float) -> str:
     place = np.searchsorted(curve["sizes_pages"], size, "right") - 1
     ratio = f"{curve['miss_ratio'][place]:.4f}"
     if curve["low"] is None:
@@ -68,5 +73,5 @@ def _at(curve, size: int):
     return f"{ratio} ({curve['low'][place]:.4f} to {curve['high'][place]:.4f})"
 
 
-def _size(pages):
+def _size(pages: Any) -> str:
     return "never" if pages is None else format_bytes(pages * PAGE)

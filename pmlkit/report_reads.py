@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pmlkit.report import _table as table
 from pmlkit.report import console
 from pmlkit.units import format_bytes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 __all__ = ["show"]
 
 
-def show(found) -> None:
+def show(found: pd.DataFrame) -> None:
     """Print estimates, or the comparison of methods, a line each; reasons once, below."""
     (_comparison if "method" in found else _estimates)(found)
 
 
-def _estimates(found) -> None:
+def _estimates(found: pd.DataFrame) -> None:
     page = table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
     for row in found.to_dict("records"):
         written = f"{row['written']:,}" if row["written"] >= 0 else ""
@@ -34,7 +40,7 @@ def _estimates(found) -> None:
         console().print(f"not known ({rows} of {len(found)} windows): {why}")
 
 
-def _comparison(found) -> None:
+def _comparison(found: pd.DataFrame) -> None:
     names = [name for name in found.columns if name not in ("phase", "method")]
     page = table("phase", "method", *names, right=range(2, 2 + len(names)))
     for row in found.to_dict("records"):

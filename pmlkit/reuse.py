@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from pmlkit.types import Floats, Ints
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Floats, Ints
 
 
 __all__ = ["Reuse", "Rings", "means"]
@@ -33,7 +35,7 @@ class Rings:
     def grow(self, pages: int) -> None:
         self.ring, self.uses = grown(self.ring, pages, 0), grown(self.uses, pages, 0)
 
-    def last(self) -> Ints:
+    def last(self) -> NDArray[np.int32]:
         """Return the round of the last use of each page that has one."""
         used = np.flatnonzero(self.uses)
         return self.ring[used, (self.uses[used] - 1) % self.ring.shape[1]]
@@ -91,7 +93,7 @@ class Reuse:
         self._reached = {1: firsts, **dict(zip(more, reached, strict=True))}
         self._bends = {1: self._bends_of_all(rings.last()), **dict(zip(more, bends, strict=True))}
 
-    def _bends_of_all(self, last: Ints) -> Ints:
+    def _bends_of_all(self, last: Array) -> Ints:
         """Return where the sum of W of threshold 1 bends: a use counts for as long as it holds."""
         holds = self.gap_counts + np.bincount(self.n_rounds - last, minlength=self.n_rounds + 1)
         bends = -holds

@@ -141,7 +141,7 @@ DEFAULTS = {
 }
 
 
-def plain(value: Any):
+def plain(value: object) -> Any:
     """Turn a value into what JSON can hold: numpy numbers, paths, tuples and dates too."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
@@ -163,11 +163,11 @@ def plain(value: Any):
     raise UsageError(f"the trace's description cannot hold {value!r}: give numbers or text")
 
 
-def _dict():
+def _dict() -> Any:
     return dataclasses.field(default_factory=dict)
 
 
-def _list():
+def _list() -> Any:
     return dataclasses.field(default_factory=list)
 
 
@@ -212,17 +212,17 @@ class TraceMeta:
 
     kind: str
     source: str
-    domain: dict = _dict()
-    memory_map: list = _list()
-    clock: dict = _dict()
-    period: dict = _dict()
-    phases: list = _list()
-    known: list = _list()
-    options: dict = _dict()
-    overheads: dict = _dict()
-    host: dict = _dict()
-    provenance: dict = _dict()
-    notes: list = _list()
+    domain: Json = _dict()
+    memory_map: list[Any] = _list()
+    clock: Json = _dict()
+    period: Json = _dict()
+    phases: list[Any] = _list()
+    known: list[Any] = _list()
+    options: Json = _dict()
+    overheads: Json = _dict()
+    host: Json = _dict()
+    provenance: Json = _dict()
+    notes: list[Any] = _list()
     complete: bool = True
     created: str | None = None
     lost: int = 0
@@ -252,7 +252,7 @@ class TraceMeta:
         return self.memory_bytes // self.domain["page_size"]
 
     @property
-    def resolution_ns(self) -> int:
+    def resolution_ns(self) -> int | None:
         """Length of a round as asked for, ns; None if it is not known in time."""
         ns, insn = self.period["ns"], self.period["insn"]
         if ns is None and insn is not None and self.clock["ns_per_insn"]:

@@ -14,8 +14,9 @@ from pmlkit.xen.frames import RECORDS_HEAD, Frame, unpack_bitmap_piece
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-    from pmlkit.types import Gfns, Json
+    from pmlkit.types import Array, Json
 
 
 __all__ = ["Seen", "Watcher"]
@@ -57,16 +58,16 @@ class Seen:
     agent_cpu_ns: int = 0
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         """The working set, bytes."""
         return self.pages * PAGE_SIZE
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """Its length, seconds; never 0."""
         return max(self.length_ns, 1) / 1e9
 
-    def as_dict(self):
+    def as_dict(self) -> Json:
         """Return the fields, for JSON."""
         return asdict(self)
 
@@ -89,7 +90,7 @@ class Watcher:
         self._known = np.zeros(pages, bool) if 0 < pages <= _MOST_PAGES else None
         self._distinct = self._round_pages = self._exits = self._end_ns = 0
 
-    def take(self, kind: int, payload: bytes) -> None:
+    def take(self, kind: int, payload: bytes) -> Seen | None:
         """Take a frame; returns a `Seen` if it closes a round, else None."""
         if kind == Frame.RECORDS:
             self._records(payload)
@@ -115,7 +116,7 @@ class Watcher:
         bits = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
         self._add(8 * first + np.flatnonzero(bits))
 
-    def _add(self, frames: Gfns) -> None:
+    def _add(self, frames: Array) -> None:
         if self._known is None or not len(frames):
             return
         frames = frames[frames < len(self._known)].astype(np.int64)
@@ -123,11 +124,11 @@ class Watcher:
         self._known[fresh] = True
         self._distinct += len(np.unique(fresh))
 
-    def _close(self, told: Mapping[str, int]) -> Seen:
+    def _close(self, told: Json) -> Seen:
         start, exits = self._end_ns, sum(v["exits"] for v in told.get("vcpus", []))
         self._end_ns = max(self._times(told), start)
         fresh, self._exits = exits - self._exits, exits
-        seen = told.get("seen", {})
+        seen: Any = told.get("seen", {})
         return Seen(
             round=told["round"],
             t_ns=self._end_ns,
@@ -157,7 +158,7 @@ class Watcher:
         return ticks * 1_000_000 // self.header["tsc_khz"]
 
 
-def _pages(told: Mapping[str, int]) -> int:
+def _pages(told: Json) -> int:
     """Return the working set of a round that was closed."""
     if told.get("touched_count"):
         return told["touched_count"] + told.get("accessed_pages", 0)

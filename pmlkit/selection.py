@@ -35,6 +35,8 @@ from pmlkit.streams import stream, time_ns
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.trace import Trace
     from pmlkit.types import Ints
     from pmlkit.units import Window
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds", "windows"]
 
 
-def window_rounds(trace: Trace, window: int | str) -> int:
+def window_rounds(trace: Any, window: str | int | Window) -> int:
     """Return how many rounds of the trace make a window.
 
     Parameters
@@ -69,7 +71,7 @@ def window_rounds(trace: Trace, window: int | str) -> int:
     if resolution is None:
         raise _rounds_only(trace, window)
     if window.ns % resolution:
-        raise ResolutionError(format_ns(window.ns, 15), format_ns(resolution, 15))
+        raise ResolutionError(format_ns(window.ns, 15), format_ns(resolution, 15))  # type: ignore[arg-type]
     return window.ns // resolution
 
 

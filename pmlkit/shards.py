@@ -27,11 +27,12 @@ from pmlkit.stack import LruStack
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Bools, Floats, Gfns, Ints
+    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
 
 
 __all__ = ["sampled", "shards"]
@@ -43,7 +44,7 @@ ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): tells the groups apart, as evenly
 
 
 def shards(
-    gfns: Gfns,
+    gfns: Any,
     rate: float = 0.01,
     max_pages: int | None = None,
     adjust: bool = True,
@@ -95,11 +96,11 @@ def shards(
         raise UsageError(f"{groups} groups give no error band: give 2 or more, or 0 for no band")
     sample = _Sample(rate, max_pages, groups, seed, min_pages)
     for chosen in _chosen(sample, _batches(gfns)):
-        sample.use(chosen)
+        sample.use(chosen)  # type: ignore[arg-type]
     return sample.curve(adjust)
 
 
-def _batches(gfns: Gfns):
+def _batches(gfns: Any) -> Iterator[Gfns]:
     """Yield the frames used, each use once where a use is several entries: all have to be known."""
     if getattr(gfns, "once", False):
         index = PageIndex()
@@ -111,7 +112,7 @@ def _batches(gfns: Gfns):
             yield from (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
 
 
-def _chosen(sample: _Sample, batches) -> Iterator[tuple[None, NDArray[np.uint64]]]:
+def _chosen(sample: _Sample, batches: Iterable[Array]) -> Iterator[tuple[None, NDArray[np.uint64]]]:
     """Yield the frames used of the sampled pages, in order."""
     for uses, gfns in mapped(lambda gfns: (len(gfns), sample.of_pages(gfns)), batches):
         sample.all_uses += uses
@@ -121,7 +122,9 @@ def _chosen(sample: _Sample, batches) -> Iterator[tuple[None, NDArray[np.uint64]
 class _Sample:
     """The sampled pages, and the histograms of their stack distances."""
 
-    def __init__(self, rate: float, max_pages, groups: int, seed: int, min_pages) -> None:
+    def __init__(
+        self, rate: float, max_pages: int | None, groups: int, seed: int, min_pages: int
+    ) -> None:
         self._least = max(round(rate * WHOLE), 1)
         self.limit = WHOLE if min_pages else self._least
         self.offset = (seed + 1) * ROOT_32 % WHOLE  # or frame 0 would always be sampled
@@ -130,7 +133,7 @@ class _Sample:
         self._index = PageIndex()
         self._parts = [_Part() for _ in range(groups + 1)]
 
-    def of_pages(self, gfns: Gfns):
+    def of_pages(self, gfns: Gfns) -> Gfns:
         """Return the uses of the sampled pages (or of more of them, where R has fallen since)."""
         from pmlkit.kernels_sample import sample
 
@@ -147,7 +150,7 @@ class _Sample:
             while (limit := self._lower()) < self.limit:
                 self._shrink(limit)
 
-    def _lower(self):
+    def _lower(self) -> int:
         """Return the limit that the pages seen so far ask for."""
         pages, half = len(self._index), max(self.limit // 2, 1)
         if self._max and pages > self._max:
@@ -169,7 +172,7 @@ class _Sample:
     def _hash(self, gfns: Gfns) -> NDArray[np.uint64]:
         return _mixed(gfns, GOLDEN_32, self.offset)
 
-    def _shrink(self, limit) -> None:
+    def _shrink(self, limit: int) -> None:
         by = limit / self.limit
         self.limit = limit
         kept = np.flatnonzero(self._hash(self._index.frames) < self.limit)
@@ -194,7 +197,7 @@ class _Sample:
         pages = round(len(self._index) / rate)
         return MissRatioCurve(sizes, ratio, self.all_uses, pages, "shards", low, high, *looked_at)
 
-    def _band(self, ratio: Floats, sizes: Ints, rate: float, uses) -> tuple[Floats, Floats]:
+    def _band(self, ratio: Any, sizes: Any, rate: float, uses: float) -> tuple[Floats, Floats]:
         from scipy.special import stdtrit
 
         each = rate / self._groups, uses / self._groups
@@ -209,7 +212,9 @@ class _Part:
 
     def __init__(self) -> None:
         self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
-        self._before = []  # (counts, how often the rate of now goes into theirs), the first first
+        self._before: list[
+            Any
+        ] = []  # (counts, how often the rate of now goes into theirs), the first first
         self.uses = 0
 
     def use(self, ids: NDArray[np.int32], pages: int) -> None:
@@ -219,12 +224,12 @@ class _Part:
         histogram(self._stack.use(ids, pages), self._counts)
         self.uses += len(ids)
 
-    def shrink(self, renumbered, by) -> None:
+    def shrink(self, renumbered: Array, by: float) -> None:
         kept = renumbered[self._stack.order()]
         self._stack.reset(kept[kept >= 0])
         self._before = [(c, times / by) for c, times in (*self._before, (self._counts, 1.0))]
         self._counts = np.zeros_like(self._counts)
-        self.uses *= by
+        self.uses *= by  # type: ignore[assignment]
 
     def largest(self) -> int:
         """Return one more than the largest distance, as the sample of now would have it."""

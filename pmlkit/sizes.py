@@ -14,10 +14,8 @@ from pmlkit.pageindex import PageIndex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from pmlkit.streams import Stream
-    from pmlkit.types import Floats, Gfns, Ints
+    from pmlkit.types import Array, Floats, Gfns, Ints
 
 
 __all__ = ["means", "sizes"]
@@ -34,7 +32,7 @@ def sizes(source: Stream, k: int, step: int, min_count: int, regions: Sequence[s
     n_rounds = -(-source.n_rounds // coarse)
     if k == min_count == 1 and not regions:
         return [onepass.turnover(source, source.n_rounds, coarse).pages[step - 1 :: step]]
-    rows = []
+    rows: list[Ints] = []
     for first in range(0, max(len(regions), 1), MARKS):
         index, names = PageIndex(), regions[first : first + MARKS]
         frames = [source.trace.frames(name) for name in names]
@@ -48,7 +46,7 @@ def sizes(source: Stream, k: int, step: int, min_count: int, regions: Sequence[s
     return rows
 
 
-def _marks(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> NDArray[np.uint64]:
+def _marks(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> Array:
     """Return for the pages from number `first` on a bit for each region that has them."""
     new = index.frames[first:pages]
     bits = (
@@ -64,7 +62,7 @@ def means(source: Stream, min_counts: Sequence[int]) -> dict[int, Floats]:
     parts = [_totals(source.share(i, shares), min_counts) for i in range(shares)]
     n_rounds = source.n_rounds
     summed = {m: tuple(sum(of_part[m][i] for of_part in parts) for i in (0, 1)) for m in min_counts}
-    return {m: reuse.means(totals, n_rounds)[1] for m, totals in summed.items()}
+    return {m: reuse.means(totals, n_rounds)[1] for m, totals in summed.items()}  # type: ignore[arg-type]
 
 
 def _totals(source: Stream, min_counts: Sequence[int]) -> dict[int, tuple[Ints, Ints]]:

@@ -59,12 +59,16 @@ class SnapshotsWriter:
         Round, table, index and level of the row written last; the round is -1 before the first.
     """
 
+    # Not there before they are needed.
+    _file: Any
+    _first: Any
+
     def __init__(self, folder: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         self._path, self._room = folder / FILE, row_group_rows
-        self._pieces, self._held, self._rows = [], 0, 0
+        self._pieces, self._held, self._rows = [], 0, 0  # type: ignore[var-annotated]
         self._file = self._first = None
         self.last = (-1, 0, 0, 0)
-        self.files = {}
+        self.files: dict[Any, Any] = {}
 
     def add(self, **columns: Any) -> None:
         """Append rows: an array or scalar for each of `schema.SNAPSHOTS`; UsageError if wrong."""
@@ -108,10 +112,10 @@ class SnapshotsWriter:
 
 def last_row(columns: Mapping[str, Array]) -> tuple[int, int, int, int]:
     """Give round, table, index and level of the last of some rows (arrays by name)."""
-    return tuple(int(columns[name][-1]) for name in (*_KEYS, "level"))
+    return tuple(int(columns[name][-1]) for name in (*_KEYS, "level"))  # type: ignore[return-value]
 
 
-def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)) -> None:
+def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)) -> str | None:
     """Check rows of snapshots.
 
     Parameters
@@ -135,7 +139,7 @@ def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)
     )
 
 
-def _order_fault(columns: Mapping[str, Array], last: Iterable[int]) -> None:
+def _order_fault(columns: Mapping[str, Array], last: Iterable[int]) -> str | None:
     keys = {}
     for name, before in zip((*_KEYS, "level"), last, strict=True):
         keys[name] = np.concatenate([[before], columns[name].astype(np.int64)])
@@ -148,7 +152,7 @@ def _order_fault(columns: Mapping[str, Array], last: Iterable[int]) -> None:
     )
 
 
-def _fault(columns: Mapping[str, Array], wrong: Bools, why: str) -> None:
+def _fault(columns: Mapping[str, Array], wrong: Bools, why: str) -> str | None:
     rows = np.flatnonzero(wrong)
     if not rows.size:
         return None

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import OutputError, OutputExists, UsageError, output_error
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterable, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import BinaryIO, Self
 
     from pmlkit.spool_reader import Spool
     from pmlkit.types import Json, PathLike
@@ -92,7 +93,7 @@ class SpoolWriter:
         nobody reads. The spool then ends after its last whole frame.
     """
 
-    def __init__(self, path: PathLike, header: Json, file: str | None = None) -> None:
+    def __init__(self, path: PathLike, header: Json, file: BinaryIO | None = None) -> None:
         self.path = Path(path)
         self.bytes = self.frames = 0
         self._broken = False
@@ -193,7 +194,7 @@ class SpoolWriter:
             self._file.close()
 
 
-def _create(path: PathLike):
+def _create(path: PathLike) -> io.FileIO:
     try:
         return open(path, "xb", buffering=0)
     except FileExistsError as error:
@@ -204,7 +205,7 @@ def _create(path: PathLike):
         raise OutputError(path, str(error), "give another name") from error
 
 
-def _write_all(file: str, data: memoryview | bytes) -> None:
+def _write_all(file: BinaryIO | io.FileIO, data: memoryview | bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

@@ -24,7 +24,7 @@ from pmlkit.errors import (
 from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES, VERSION, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from types import TracebackType
     from typing import Any, BinaryIO, Self
 
@@ -58,7 +58,7 @@ class Spool:
 
     def __init__(self, path: PathLike, file: BinaryIO, header: Json, offset: int) -> None:
         self.path, self.header, self.offset = path, header, offset
-        self.missing = None
+        self.missing: str | None = None
         self.frames_read = self.payload_at = 0
         self.ended = False
         self._file = file
@@ -82,14 +82,14 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file. Closing twice does no harm."""
-        self.frames.close()
+        self.frames.close()  # type: ignore[attr-defined]
         self._file.close()
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         with self._file:
             yield from self._more()
 
-    def _more(self) -> Iterator[tuple[int, bytes]]:
+    def _more(self) -> Generator[tuple[int, bytes], None, None]:
         try:
             while (frame := self._next(self.frames_read)) is not None:
                 self.frames_read += 1
@@ -110,11 +110,11 @@ class Spool:
         yield from self._more()
 
     @property
-    def unfinished(self):
+    def unfinished(self) -> bool:
         """Whether nothing is wrong but that the spool, or its last frame, goes on no further."""
         return self.missing is not None and self._unfinished
 
-    def _next(self, sequence: int) -> tuple[int, bytes] | None:
+    def _next(self, sequence: int) -> Any:
         left = self._size - self.offset
         head = self._file.read(FRAME.size + SUM_BYTES) if left else b""
         self._unfinished = len(head) < FRAME.size + SUM_BYTES

@@ -110,7 +110,7 @@ def _zeros(size: int, dtype: type[Any]) -> Array:
     return array[offset : offset + wanted].view(dtype)
 
 
-def _masks(dtype) -> NDArray[np.uint64]:
+def _masks(dtype: Any) -> NDArray[np.uint64]:
     """Return for each lane of a row a row with 1 in the lanes after it, as 64-bit words."""
     lanes = ROW // np.dtype(dtype).itemsize
     masks = _zeros(lanes * lanes, dtype)
@@ -134,5 +134,5 @@ def stack_distances(gfns: Gfns) -> Ints:
     index, stack = PageIndex(), LruStack()
     parts = [np.zeros(0, np.int64)]
     for (part,) in in_batches(np.asarray(gfns, np.uint64)):
-        parts.append(stack.use(index.ids(part), len(index)))
+        parts.append(stack.use(index.ids(part), len(index)))  # type: ignore[arg-type]
     return np.concatenate(parts)

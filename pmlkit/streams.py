@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pmlkit.pageindex import PageIndex
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints
+    from pmlkit.types import Ints, Json
 
 
 __all__ = ["Stream", "stream", "time_ns"]
@@ -54,14 +54,14 @@ class Stream:
         Which of how many shares of the frames.
     """
 
-    trace: object
-    which: dict
+    trace: Trace
+    which: Json
     first: int
     n_rounds: int
     t_ns: np.ndarray
     once: bool
     expand: bool = False
-    of_frames: tuple = (0, 1)
+    of_frames: tuple[Any, ...] = (0, 1)
 
     def share(self, part: int, parts: int) -> Stream:
         """Return the uses of one of `parts` shares of the frames, which take turns."""
@@ -114,9 +114,9 @@ def _once(batches: Iterator[Any]) -> Iterator[tuple[NDArray[np.int32], NDArray[n
 
 def stream(
     trace: Trace,
-    kinds: str | int = "rwx",
-    start: str | None = None,
-    end: str | None = None,
+    kinds: str | int | None = "rwx",
+    start: str | int | None = None,
+    end: str | int | None = None,
     region: str | None = None,
     page_tables: str = "drop",
 ) -> Stream:
@@ -135,7 +135,7 @@ def stream(
     return Stream(trace, which, first, stop - first, _bounds(trace)[first : stop + 1], once, expand)
 
 
-def _mask(trace: Trace, kinds: str | int, page_tables: str) -> Kind:
+def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> Any:
     if page_tables not in PAGE_TABLES:
         raise UsageError(f"page_tables is {page_tables!r}: say drop, keep or expand")
     if page_tables == "expand" and trace.meta.kind != "pml":
@@ -156,6 +156,6 @@ def _bounds(trace: Trace) -> Ints:
     return np.concatenate(edges).astype(np.int64)
 
 
-def time_ns(time: str | None) -> int | None:
+def time_ns(time: str | int | None) -> int | None:
     """Return a time as nanoseconds: text is read, None stays None."""
     return parse_duration_ns(time) if isinstance(time, str) else time

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["COLORS", "Figure", "finish", "new_figure", "save", "styled", "write_files"]
@@ -98,11 +98,11 @@ class Figure(_Figure):
         What the figure shows and how to read it; `save` puts it into the files' metadata.
     """
 
-    data = None
+    data: Mapping[str, pd.DataFrame] | None = None
     caption = ""
-    _saved_png = None
+    _saved_png: bytes | None = None
 
-    def _repr_png_(self):
+    def _repr_png_(self) -> tuple[bytes, Json]:
         if self._saved_png is None or self.stale:
             png = styled(_render)(self, "png", SCREEN_DPI)
         else:
@@ -119,7 +119,7 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> list[Path] | Figure:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # not the user's style, but not the backend either
-            matplotlib.rcParams.update(RC)
+            matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
             return function(*args, **kwargs)
 
     return wrapper
@@ -161,7 +161,9 @@ def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
 
 
 @styled
-def save(figure: Figure, stem: str, data=None) -> list[Path]:
+def save(
+    figure: Figure, stem: PathLike, data: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None
+) -> list[Path]:
     """Write a figure as PDF, SVG and PNG, and the data behind it as CSV and Parquet.
 
     Parameters
@@ -197,7 +199,7 @@ def save(figure: Figure, stem: str, data=None) -> list[Path]:
     return write_files(stem.parent, files)
 
 
-def _tables(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def _tables(data: Any) -> dict[str, pd.DataFrame]:
     if data is None:
         return {}
     return data if isinstance(data, dict) else {"data": data}
@@ -246,7 +248,7 @@ def make_folder(folder: Path) -> Path:
     return Path(folder)
 
 
-def _write_whole(path: PathLike, content: bytes) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)

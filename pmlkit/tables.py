@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from pmlkit.types import PathLike
+
 
 __all__ = ["cell", "column", "escape", "latex", "table"]
 
 # Characters that surely fit into one and both columns of a page, in small print; what is folded
 # if they are not enough; the gap between two columns of a table.
-COLUMN_CHARS, WIDE_CHARS, LONG_CHARS, GAP_CHARS = 50, 104, 40, 3
+COLUMN_CHARS, WIDE_CHARS, LONG_CHARS, GAP_CHARS = 50, 88, 40, 3
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -39,7 +41,7 @@ _ESCAPES = {
 }
 
 
-def table(df: pd.DataFrame, stem: Path, caption: str, label: str | None = None) -> list[Path]:
+def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = None) -> list[Path]:
     r"""Write a table as ``stem.tex`` (needs only ``\usepackage{booktabs}``) and ``stem.csv``.
 
     Parameters
@@ -155,7 +157,7 @@ def _set(text: str, box: str) -> str:
     return rf"\parbox[t]{{{box}}}{{\raggedright {escape(text)}\strut}}"
 
 
-def column(values) -> list[str]:
+def column(values: pd.Series[Any]) -> list[str]:
     """Write the values of a column; floats with the same decimals, so that they line up.
 
     Parameters
@@ -182,7 +184,7 @@ def column(values) -> list[str]:
     return [cell(v) if pd.isna(v) else f"{v:,.{decimals}f}" for v in values]
 
 
-def is_number(dtype) -> bool:
+def is_number(dtype: Any) -> bool:
     """Say whether a column holds numbers (yes and no are none)."""
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
@@ -198,7 +200,7 @@ def _row(cells: Iterable[Any]) -> str:
 
 def cell(value: float | str | bool) -> str:
     """Write a value as a table shows it: numbers short, what is missing as a dash."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):  # type: ignore[comparison-overlap]
         return "--"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"

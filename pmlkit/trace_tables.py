@@ -16,7 +16,9 @@ from pmlkit.parquet import read_table, verify
 from pmlkit.schema import HARVESTS, TABLES, TraceMeta
 
 if TYPE_CHECKING:
-    from pmlkit.types import Gfns, PathLike
+    import pyarrow as pa
+
+    from pmlkit.types import Array, Gfns, Json, PathLike
 
 
 __all__ = ["TraceTables"]
@@ -33,14 +35,14 @@ class TraceTables:
         Its ``trace.json``.
     """
 
-    def __init__(self, path: PathLike, document) -> None:
+    def __init__(self, path: PathLike, document: Json) -> None:
         self.path = Path(path)
         self.files = document["files"]
         try:
             self.meta = TraceMeta.from_json(document)
         except (UsageError, TypeError) as error:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
-        self._verified = set()
+        self._verified: set[str] = set()
 
     def _verify(self, name: str) -> None:
         if name not in self._verified:
@@ -50,22 +52,22 @@ class TraceTables:
     # The description
 
     @property
-    def duration_ns(self):
+    def duration_ns(self) -> int:
         """Time from the recording's start to the end of the last round, ns."""
         return int(self._rounds["t_end_ns"].iloc[-1]) if self.n_rounds else 0
 
     @property
-    def memory_pages(self):
+    def memory_pages(self) -> int:
         """Size of the domain's memory, pages."""
         return self.meta.memory_pages
 
     @property
-    def resolution_ns(self):
+    def resolution_ns(self) -> int | None:
         """Length of a round as asked for, ns; None if it was not asked for in time."""
         return self.meta.resolution_ns
 
     @property
-    def is_harvest(self):
+    def is_harvest(self) -> bool:
         """Whether its entries are harvests of accessed flags, which know less than a recording.
 
         Which frames a round touched, and by the log which of them it wrote: not in which order,
@@ -74,7 +76,7 @@ class TraceTables:
         return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
 
     @property
-    def bytes_per_entry(self):
+    def bytes_per_entry(self) -> float:
         """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
         size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
         return size / self.meta.entries if self.meta.entries else 0.0
@@ -82,62 +84,62 @@ class TraceTables:
     # The tables
 
     @property
-    def n_rounds(self):
+    def n_rounds(self) -> int:
         """Number of rounds."""
         return len(self._rounds)
 
     @property
-    def rounds(self):
+    def rounds(self) -> pd.DataFrame:
         """The rounds (`schema.ROUNDS`): DataFrame, one row per round; times in ns."""
         return self._rounds.copy(deep=False)
 
     @property
-    def batches(self):
+    def batches(self) -> pd.DataFrame:
         """The drained buffers (`schema.BATCHES`): DataFrame, one row per batch; times in ns."""
         return self._batches.copy(deep=False)
 
     @property
-    def guest(self):
+    def guest(self) -> pd.DataFrame | None:
         """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
         return None if self._guest is None else self._guest.copy(deep=False)
 
     @property
-    def disk(self):
+    def disk(self) -> pd.DataFrame | None:
         """The guest's disk requests (`schema.DISK`): DataFrame, one row per frame, or None."""
         return None if self._disk is None else self._disk.copy(deep=False)
 
     @property
-    def regions(self):
+    def regions(self) -> pd.DataFrame:
         """Frames that the workload named (`schema.REGIONS`): DataFrame, one row per run of them."""
         return self._regions.copy(deep=False)
 
     @property
-    def phases(self):
+    def phases(self) -> pd.DataFrame:
         """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
         columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
-        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
+        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)  # type: ignore[arg-type]
 
     @cached_property
-    def _rounds(self):
+    def _rounds(self) -> pd.DataFrame:
         return self.table("rounds").to_pandas()
 
     @cached_property
-    def _batches(self):
+    def _batches(self) -> pd.DataFrame:
         return self.table("batches").to_pandas()
 
     @cached_property
-    def _guest(self):
+    def _guest(self) -> pd.DataFrame | None:
         return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
 
     @cached_property
-    def _disk(self):
+    def _disk(self) -> pd.DataFrame | None:
         return self.table("disk").to_pandas() if "disk.parquet" in self.files else None
 
     @cached_property
-    def _regions(self):
+    def _regions(self) -> pd.DataFrame:
         return self.table("regions").to_pandas()
 
-    def table(self, name: str):
+    def table(self, name: str) -> pa.Table:
         """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
         file = f"{name}.parquet"
         if name not in TABLES:
@@ -148,7 +150,9 @@ class TraceTables:
 
     # Time and place
 
-    def rounds_between(self, start_ns: int | None = None, end_ns: int | None = None):
+    def rounds_between(
+        self, start_ns: int | None = None, end_ns: int | None = None
+    ) -> tuple[int, int]:
         """Find the rounds that share time with ``[start_ns, end_ns)``.
 
         Consecutive ranges that meet where a round ends have no round in common, and miss none.
@@ -163,7 +167,7 @@ class TraceTables:
         (int, int)
             The first round, and the one after the last.
         """
-        if None not in (start_ns, end_ns) and start_ns > end_ns:
+        if None not in (start_ns, end_ns) and start_ns > end_ns:  # type: ignore[operator]
             raise UsageError(f"the range from {start_ns} to {end_ns} ns ends before it starts")
         starts, ends = (self._rounds[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
@@ -173,7 +177,7 @@ class TraceTables:
         first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
         return min(int(first), stop), stop
 
-    def phase_of_rounds(self):
+    def phase_of_rounds(self) -> Array:
         """Name the phase of each round.
 
         Returns

@@ -12,6 +12,7 @@ from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 __all__ = [
@@ -59,7 +60,7 @@ class Window:
             raise UsageError(f"a window of {self} is empty: give more than 0, such as 1s or 5r")
 
     @property
-    def length(self) -> int:
+    def length(self) -> Any:
         """The number that was given, ns or rounds."""
         return self.rounds if self.ns is None else self.ns
 
@@ -97,7 +98,7 @@ def parse_duration_ns(text: str) -> int:
     return value
 
 
-def parse_window(text: str | int | Window) -> Window:
+def parse_window(text: object) -> Window:
     """Read a window: a duration, or a number of rounds.
 
     Parameters
@@ -182,7 +183,7 @@ def format_bytes(size: float) -> str:
     return f"{size:g} B"
 
 
-def _scaled(text: str, units: Mapping[str, int]) -> int | None:
+def _scaled(text: object, units: Mapping[str, int]) -> int | None:
     """Return the whole number of base units, or None. In integers: 0.1 s is exactly 10**8 ns."""
     match = _NUMBER.fullmatch(str(text).strip().lower().replace("μ", "µ"))
     if not match or match[3] not in units:

@@ -18,8 +18,10 @@ from pmlkit.style_mpl import make_folder
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
+    from pmlkit.curve import MissRatioCurve
     from pmlkit.trace import Trace
     from pmlkit.types import PathLike
 
@@ -42,7 +44,7 @@ DECIMALS = 3  # of MiB: a page is 0.004
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def load(trace: Trace) -> Trace:
+def load(trace: Any) -> Trace:
     """Open a trace by the name of a bundled one, or by its path.
 
     Parameters
@@ -67,7 +69,7 @@ def load(trace: Trace) -> Trace:
 
 
 def collect(
-    trace: Trace, source: str, out: str, memory_mib: int | None = None, window: str = "10ms"
+    trace: PathLike, source: str, out: str, memory_mib: int | None = None, window: str = "10ms"
 ) -> Trace:
     """Open a bundled trace, or record a guest now.
 
@@ -136,9 +138,9 @@ def facts(trace: Trace) -> _Whole:
 class _Whole(pd.DataFrame):
     """A DataFrame that a notebook shows with its long texts uncut."""
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):
-            return super()._repr_html_()
+            return super()._repr_html_()  # type: ignore[misc]
 
 
 def phases(trace: Trace) -> pd.DataFrame:
@@ -159,7 +161,7 @@ def phases(trace: Trace) -> pd.DataFrame:
 def regions(trace: Trace) -> pd.DataFrame:
     """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
-    return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})
+    return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})  # type: ignore[operator]
 
 
 def guest_memory(trace: Trace) -> pd.DataFrame:
@@ -180,7 +182,7 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
     grouped = samples.groupby("phase", sort=False)
     table = grouped[[f"{name}_bytes" for name in names]].mean() / (1 << 20)
     table.columns = names
-    counters = grouped[["pswpin", "pgmajfault"]].agg(lambda counter: counter.max() - counter.min())
+    counters = grouped[["pswpin", "pgmajfault"]].agg(lambda counter: counter.max() - counter.min())  # type: ignore[misc]
     table[["swap_ins", "major_faults"]] = counters
     return table.reset_index().round(DECIMALS)
 
@@ -198,7 +200,7 @@ def known_answers(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
 
 
-def working_sets(trace: Trace, window: str = "100ms") -> pd.DataFrame:
+def working_sets(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
     """Return the working set of each phase in MiB, by kind of access.
 
     Parameters
@@ -224,7 +226,7 @@ def working_sets(trace: Trace, window: str = "100ms") -> pd.DataFrame:
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
-def seen_by_pml(trace: Trace, window: str = "100ms") -> pd.DataFrame:
+def seen_by_pml(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
     """Return how much of each phase's working set is in PML's log.
 
     Parameters
@@ -250,7 +252,9 @@ def seen_by_pml(trace: Trace, window: str = "100ms") -> pd.DataFrame:
     return table.rename_axis("phase").reset_index().round(DECIMALS)
 
 
-def memory_for(curves, targets: Iterable[float] = (0.1, 0.05, 0.01)) -> pd.DataFrame:
+def memory_for(
+    curves: Mapping[str, MissRatioCurve], targets: Iterable[float] = (0.1, 0.05, 0.01)
+) -> pd.DataFrame:
     """Return the memory that miss-ratio curves ask for, in MiB.
 
     Parameters
@@ -275,6 +279,6 @@ def memory_for(curves, targets: Iterable[float] = (0.1, 0.05, 0.01)) -> pd.DataF
     return pd.DataFrame(rows).round(DECIMALS)
 
 
-def _mib(trace: Trace, window: str, kinds: str | int):
+def _mib(trace: Trace, window: str | int, kinds: str | int) -> Any:
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
     return (table["pages"] / 256).groupby(table["phase"], sort=False)

@@ -40,7 +40,7 @@ def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
     return reads_table.beside_published(compared, len(trace.frames("buffer")))
 
 
-def errors(methods: Sequence[str] | None = _SHOWN) -> pd.DataFrame:
+def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     """Return errors over the rounds of the Linux guests' work, when the tables were made.
 
     The start of a program is no work: little is stale then, and it would flatter (c).

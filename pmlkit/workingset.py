@@ -50,7 +50,11 @@ __all__ = [
 
 
 def estimate(
-    trace: Trace, window: str = "1s", step: str | None = None, min_count: int = 1, **selection: str
+    trace: Trace,
+    window: str | int = "1s",
+    step: str | int | None = None,
+    min_count: int = 1,
+    **selection: Any,
 ) -> pd.DataFrame:
     """Return the working set over time, one row per window.
 
@@ -105,7 +109,7 @@ def estimate(
     return pd.DataFrame({**table, **dict(regions)})
 
 
-def sweep(trace: Trace, windows: Iterable[str], **selection: str) -> pd.DataFrame:
+def sweep(trace: Trace, windows: Iterable[str], **selection: Any) -> pd.DataFrame:
     """Return the working set at the end of every round for several windows T, in one pass.
 
     Parameters
@@ -136,7 +140,7 @@ def sweep(trace: Trace, windows: Iterable[str], **selection: str) -> pd.DataFram
     )
 
 
-def turnover(trace: Trace, window: str = "1s", **selection: str) -> pd.DataFrame:
+def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.DataFrame:
     """Return how the working set changes from one window to the next.
 
     Parameters
@@ -164,7 +168,7 @@ def turnover(trace: Trace, window: str = "1s", **selection: str) -> pd.DataFrame
     )
 
 
-def curve(trace: Trace, **selection: str) -> pd.DataFrame:
+def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return Denning's curve: the mean of W(T) and its derivative at every T that the trace has.
 
     Parameters

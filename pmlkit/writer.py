@@ -77,6 +77,10 @@ class TraceWriter:
         If what is added contradicts the format or itself.
     """
 
+    # Not there before they are needed.
+    _nested: Any
+    sealed: Any
+
     def __init__(
         self,
         path: PathLike,
@@ -89,7 +93,7 @@ class TraceWriter:
         self.meta = meta
         self.closed = False
         self._rows = row_group_rows
-        self._tables, self._uncounted = {}, set()
+        self._tables, self._uncounted = {}, set()  # type: ignore[var-annotated]
         self._nested = self.sealed = None
         self._folder = PartialFolder(path, overwrite, manifest.may_be_replaced, shown)
         self.path = self._folder.final
@@ -113,11 +117,11 @@ class TraceWriter:
 
     def add_entries(
         self,
-        round: NDArray[np.uint32] | int,
-        batch: NDArray[np.uint32] | int,
-        vcpu: NDArray[np.uint16] | int,
+        round: Any,
+        batch: Any,
+        vcpu: Any,
         gfn: Gfns,
-        kind: int,
+        kind: Any,
     ) -> None:
         """Append entries in log order.
 
@@ -170,7 +174,7 @@ class TraceWriter:
     def set_tables(self, tables: pd.DataFrame) -> None:
         """Add the snapshots of page tables at once: a DataFrame with `add_tables`' columns."""
         frame = pd.DataFrame(tables, columns=SNAPSHOTS.names)
-        self.add_tables(**{name: frame[name].to_numpy() for name in frame})
+        self.add_tables(**{name: frame[name].to_numpy() for name in frame})  # type: ignore[arg-type]
 
     def set_rounds(self, rounds: Json | pd.DataFrame) -> None:
         """Set the rounds: a DataFrame, or what makes one, with columns of `schema.ROUNDS`.
@@ -190,11 +194,11 @@ class TraceWriter:
 
     def set_guest(self, guest: pd.DataFrame | Mapping[str, Ints]) -> None:
         """Set the guest's own view (`schema.GUEST`), in order of time."""
-        self._set("guest", guest)
+        self._set("guest", guest)  # type: ignore[arg-type]
 
-    def set_disk(self, disk) -> None:
+    def set_disk(self, disk: pd.DataFrame | None) -> None:
         """Set the guest's disk requests (`schema.DISK`), in the order of their arrival."""
-        self._set("disk", disk)
+        self._set("disk", disk)  # type: ignore[arg-type]
 
     def set_regions(self, regions: pd.DataFrame | Sequence[dict[str, int | str]]) -> None:
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""
@@ -316,7 +320,7 @@ class TraceWriter:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
         totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
         created = self.meta.created or now
-        self.meta = dataclasses.replace(self.meta, created=created, **totals)
+        self.meta = dataclasses.replace(self.meta, created=created, **totals)  # type: ignore[arg-type]
         sink = HashingFile(self._folder.path / manifest.NAME)
         with contextlib.closing(sink):
             sink.write(manifest.seal({**self.meta.to_json(), "files": files}))
@@ -333,7 +337,7 @@ def _one_batch_per_round(rounds: pa.Table) -> pd.DataFrame:
     return frame.assign(batch=frame["round"], reason="round")
 
 
-def _with_counts(table: pa.Table, tally) -> pa.Table:
+def _with_counts(table: pa.Table, tally: Any) -> pa.Table:
     column = table.schema.get_field_index("entries")
     values = tally.counts(len(table))
     field = table.schema.field(column)

@@ -25,7 +25,7 @@ __all__ = ["forecast", "lines", "settings_of"]
 PAGES_MIB = 256
 
 
-def settings_of(path: PathLike):
+def settings_of(path: PathLike) -> Json:
     """Return window, horizon and target of a saved model, as arguments of `forecast`."""
     saved = store.load(path)
     made = saved.forecaster
@@ -34,7 +34,7 @@ def settings_of(path: PathLike):
 
 def forecast(
     log: Log,
-    window: str = "500ms",
+    window: str | int = "500ms",
     horizon: int = 4,
     target: str = "at",
     learner: str = "pooled",
@@ -102,7 +102,7 @@ def forecast(
     return found
 
 
-def _others(log):
+def _others(log: Log) -> list[Log]:
     """Read the bundled recordings of other programs."""
     found = [read(pmlkit.open(path)) for path in recordings.load_traces()]
     others = [other for other in found if other.program != log.program]
@@ -114,7 +114,7 @@ def _others(log):
     return others
 
 
-def lines(found):
+def lines(found: Json) -> list[str]:
     """Say it as people read it: a list of lines."""
     what = "the largest working set until" if found["target"] == "peak" else "the working set at"
     named = f"{Path(found['log']).name}{' (composed)' if found['composed'] else ''}"

@@ -177,5 +177,5 @@ def state(table: pd.DataFrame) -> Floats:
     ndarray of float, shape (windows, 3)
     """
     now = np.log1p(table["pages"].astype(float))
-    slow = now.ewm(halflife=8).mean()  # says less: half the weight
-    return np.column_stack([now, now.ewm(halflife=2).mean(), 0.5 * slow])
+    slow = now.ewm(halflife=8).mean()  # type: ignore[attr-defined]  # says less: half the weight
+    return np.column_stack([now, now.ewm(halflife=2).mean(), 0.5 * slow])  # type: ignore[attr-defined]

@@ -118,7 +118,7 @@ def leave_one_out(
         for name, forecaster in forecasters.items():
             if progress:
                 progress(f"{name}, without {program}")
-            forecaster.fit(others)
+            forecaster.fit(others)  # type: ignore[attr-defined]
             for sample in held:
                 found += _outcomes(name, sample, forecaster)
     return found
@@ -129,7 +129,7 @@ def default_forecasters(horizon: int = 4, target: str = "at") -> dict[str, Calib
     found: dict[str, Calibrated] = {
         name: Forecaster(kind(), horizon, target) for name, kind in MODELS.items()
     }
-    found["pooled"] = Pooled(found["boosted"])
+    found["pooled"] = Pooled(found["boosted"])  # type: ignore[arg-type]
     return found
 
 

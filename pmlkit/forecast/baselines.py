@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Array, Floats, Ints
 
 
 __all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "forecast"]
@@ -29,7 +29,7 @@ MARGINS = np.geomspace(0.5, 64, 57)
 QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995])
 
 
-def last(pages, horizon: int):
+def last(pages: Array, horizon: int) -> Floats:
     """Give what was used last."""
     return pages.astype(float)
 
@@ -37,7 +37,7 @@ def last(pages, horizon: int):
 def max_of(k: int) -> Callable[..., Any]:
     """Make the rule that gives the largest of the last `k` windows."""
 
-    def rule(pages, horizon: int):
+    def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages).rolling(k, min_periods=1).max().to_numpy(float)
 
     rule.__doc__ = f"Give the largest of the last {k} windows."
@@ -47,14 +47,14 @@ def max_of(k: int) -> Callable[..., Any]:
 def ewma(halflife: int) -> Callable[..., Any]:
     """Make the rule that gives an exponentially weighted mean; half-life in windows."""
 
-    def rule(pages, horizon: int):
+    def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages, dtype=float).ewm(halflife=halflife).mean().to_numpy()
 
     rule.__doc__ = f"Give the weighted mean, half-life {halflife} windows."
     return rule
 
 
-def seasonal(pages, horizon: int, longest: int = 192):
+def seasonal(pages: Array, horizon: int, longest: int = 192) -> Floats:
     """Give what was used one season before the window that is forecast.
 
     The season is the lag, from twice the horizon on, at which the past resembles itself most (the
@@ -71,7 +71,7 @@ def seasonal(pages, horizon: int, longest: int = 192):
     return found
 
 
-def _season(past, shortest, longest):
+def _season(past: Floats, shortest: int, longest: int) -> int | None:
     longest = min(longest, len(past) // 2)
     if longest <= shortest:
         return None
@@ -109,7 +109,7 @@ class Vpa:
     growth: float = 1.05
     first_pages: float = 16
 
-    def __call__(self, pages, horizon: int):
+    def __call__(self, pages: Array, horizon: int) -> Floats:
         """Return the recommendation at the end of each window; arrays as in `forecast`."""
         buckets = self._bucket(np.asarray(pages, float))
         weights = np.zeros(buckets.max() + 1)
@@ -126,11 +126,11 @@ class Vpa:
             found[t] = self._percentile(weights) * (1 + self.margin)
         return found
 
-    def _bucket(self, pages):
+    def _bucket(self, pages: Array) -> Array:
         index = np.log1p(pages * (self.growth - 1) / self.first_pages) / np.log(self.growth)
         return np.floor(index).astype(int)
 
-    def _percentile(self, weights):
+    def _percentile(self, weights: Floats) -> float:
         total = np.cumsum(weights)
         bucket = int(np.searchsorted(total, self.percentile * total[-1]))
         return self.first_pages * (self.growth ** (bucket + 1) - 1) / (self.growth - 1)
@@ -139,7 +139,7 @@ class Vpa:
 def percentile(span: int) -> Callable[..., Any]:
     """Make the rule that gives the quantiles of the last `span` windows; sweeps them, no margin."""
 
-    def rule(pages, horizon: int):
+    def rule(pages: Array, horizon: int) -> Floats:
         past = pd.Series(pages, dtype=float).rolling(span, min_periods=1)
         return np.column_stack([past.quantile(q) for q in QUANTILES])
 
@@ -177,7 +177,7 @@ def forecast(name: str, pages: Ints, horizon: int) -> Floats:
     """
     if name not in BASELINES:
         raise UsageError(f"there is no baseline {name!r}: choose from {', '.join(BASELINES)}")
-    found = BASELINES[name](np.asarray(pages), horizon)
+    found = BASELINES[name](np.asarray(pages), horizon)  # type: ignore[operator]
     if found.ndim == 1:
         return found[:, None] * MARGINS
     return np.column_stack([found, found[:, -1:] * MARGINS[MARGINS > 1]])

@@ -19,9 +19,12 @@ from pmlkit.errors import UsageError
 from pmlkit.kinds import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pmlkit.forecast.log import Log
+    from pmlkit.schema import TraceMeta
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Floats, PathLike
 
 
 __all__ = ["PATTERNS", "compose", "pieces", "write"]
@@ -29,7 +32,7 @@ __all__ = ["PATTERNS", "compose", "pieces", "write"]
 DAY_HOURS = 24
 
 
-def daily(hours, random):
+def daily(hours: int, random: np.random.Generator) -> Floats:
     """Want little at night and much by day, with a dip at noon and a lighter weekend."""
     hour = np.arange(hours) % DAY_HOURS
     day = np.arange(hours) // DAY_HOURS % 7
@@ -38,7 +41,7 @@ def daily(hours, random):
     return np.clip(wave * np.where(day >= 5, 0.6, 1) + random.normal(0, 0.08, hours), 0, 1)
 
 
-def bursty(hours, random):
+def bursty(hours: int, random: np.random.Generator) -> Floats:
     """Want little, and in bursts of a few hours, which begin at random, much."""
     wanted, left = np.empty(hours), 0
     for hour in range(hours):
@@ -49,7 +52,7 @@ def bursty(hours, random):
     return wanted
 
 
-def walk(hours, random):
+def walk(hours: int, random: np.random.Generator) -> Floats:
     """Want what a random walk between 0 and 1 says, reflected at both."""
     steps = np.cumsum(random.normal(0, 0.12, hours)) + random.random()
     return 1 - np.abs(1 - steps % 2)
@@ -58,7 +61,9 @@ def walk(hours, random):
 PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
 
 
-def pieces(log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_000_000):
+def pieces(
+    log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_000_000
+) -> list[tuple[int, int]]:
     """Cut a log into pieces: its phases, long ones cut again, short ones joined with the next.
 
     Parameters
@@ -84,7 +89,7 @@ def pieces(log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_0
 
 
 def compose(
-    log: Log, pattern, hours: int = 48, hour_ns: int = 10_000_000_000, seed: int = 0
+    log: Log, pattern: str, hours: int = 48, hour_ns: int = 10_000_000_000, seed: int = 0
 ) -> Log:
     """Compose a log by a pattern.
 
@@ -139,7 +144,7 @@ def compose(
     )
 
 
-def _by_load(log):
+def _by_load(log: Log) -> list[tuple[int, int]]:
     """Return the pieces from the lightest to the heaviest."""
     found = pieces(log)
     counts = np.bincount(log.round, minlength=log.n_rounds)
@@ -147,7 +152,7 @@ def _by_load(log):
     return [found[i] for i in np.argsort(loads, kind="stable")]
 
 
-def _join(log, spans):
+def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
     """Return the log of these spans of rounds, one after the other."""
     edges = np.searchsorted(log.round, np.array(spans))
     shift = np.cumsum([0, *(stop - first for first, stop in spans)])
@@ -215,7 +220,7 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
     return Trace.open(path)
 
 
-def _meta(log):
+def _meta(log: Log) -> TraceMeta:
     from pmlkit.schema import TraceMeta
 
     starts = [0, *(np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1)]

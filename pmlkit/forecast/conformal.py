@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.types import Floats
 
 
@@ -45,7 +47,7 @@ def split_shift(scores: Floats, taus: Floats) -> Floats:
 
 
 def track(
-    y: Floats, forecast: Floats, taus: Floats, horizon: int, eta, shift: Floats | None = None
+    y: Floats, forecast: Floats, taus: Floats, horizon: int, eta: Any, shift: Floats | None = None
 ) -> Floats:
     """Shift the quantiles of one log online: each forecast by what was known when it was made.
 

@@ -16,7 +16,10 @@ import pandas as pd
 from pmlkit.forecast.features import REGIONS, THRESHOLDS, WINDOWS
 
 if TYPE_CHECKING:
-    from pmlkit.types import Floats
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from pmlkit.types import Array, Bools, Floats, Ints
 
 
 __all__ = ["ahead", "level", "matrix", "stacked"]
@@ -26,7 +29,7 @@ SPANS = (4, 8, 16, 32, 64)
 HISTORY = 96  # windows that a log's own quantiles look back
 
 
-def matrix(table: pd.DataFrame):
+def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that models learn from.
 
     Parameters
@@ -57,7 +60,7 @@ def matrix(table: pd.DataFrame):
     return pd.DataFrame(columns).astype(float)
 
 
-def level(table: pd.DataFrame):
+def level(table: pd.DataFrame) -> pd.Series[float]:
     """Return the level that targets are relative to: log(1 + p90 of the past `HISTORY` windows)."""
     now = np.log1p(table["pages"])
     return now.rolling(HISTORY, min_periods=1).quantile(0.9)
@@ -86,7 +89,7 @@ def ahead(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     return pages.shift(-horizon).to_numpy()
 
 
-def _sizes(table: pd.DataFrame, base):
+def _sizes(table: pd.DataFrame, base: pd.Series[float]) -> dict[str, Any]:
     columns = {}
     for size in WINDOWS:
         for m in (1, *THRESHOLDS):
@@ -98,7 +101,7 @@ def _sizes(table: pd.DataFrame, base):
     return columns
 
 
-def _turnover(table: pd.DataFrame):
+def _turnover(table: pd.DataFrame) -> dict[str, Any]:
     pages = table["pages"].clip(lower=1)
     shares = ["kept", "new", "soon", "late", "lost", "logged"]
     shares += [f"region{i}" for i in range(REGIONS)]
@@ -109,7 +112,7 @@ def _turnover(table: pd.DataFrame):
     return columns
 
 
-def _rhythm(table: pd.DataFrame, now, base):
+def _rhythm(table: pd.DataFrame, now: Any, base: Any) -> dict[str, Any]:
     """Describe when things happened: the last change, the last time above and below the middle."""
     middle = now.rolling(HISTORY, min_periods=4).median()
     high = now > middle + 0.2
@@ -123,12 +126,14 @@ def _rhythm(table: pd.DataFrame, now, base):
     return columns
 
 
-def _since(mask):
+def _since(mask: Bools) -> Ints:
     index = np.arange(len(mask))
     return index - np.maximum.accumulate(np.where(mask, index, -1))
 
 
-def stacked(rows: pd.DataFrame, chosen):
+def stacked(
+    rows: Sequence[tuple[pd.DataFrame, Array]], chosen: Iterable[bool]
+) -> tuple[Any, Floats]:
     """Put the chosen ones of several (X, y) one below the other; `chosen` is of bool."""
     X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
     return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])

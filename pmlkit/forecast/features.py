@@ -22,8 +22,11 @@ from pmlkit.forecast import changes
 from pmlkit.forecast.log import window_ns
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.forecast.log import Log
     from pmlkit.occurrences import Occurrences
+    from pmlkit.types import Array, Floats, Gfns, Ints
 
 
 __all__ = ["PARTS", "REGIONS", "coarse", "table"]
@@ -35,7 +38,7 @@ THRESHOLDS = (2, 4)  # m, besides 1
 SOON = 8  # windows: a page that comes back within them was away for a short time
 
 
-def table(log: Log, window: str = "500ms") -> pd.DataFrame:
+def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
     """Return what is known at the end of each window.
 
     Parameters
@@ -96,11 +99,11 @@ def table(log: Log, window: str = "500ms") -> pd.DataFrame:
     columns |= _by_part(occ, n, parts) | _turnover(occ, n, parts) | _regions(occ, log, n, parts)
     columns |= _by_round(log, k, n)
     columns["since_change"] = changes.since_change(np.log1p(columns["pages"]))
-    columns |= _clock(columns["t_ns"], log.day_ns) | _phase(log, k, n)
+    columns |= _clock(columns["t_ns"], log.day_ns) | _phase(log, k, n)  # type: ignore[arg-type]
     return pd.DataFrame(columns)
 
 
-def coarse(log: Log, k: int, n: int):
+def coarse(log: Log, k: int, n: int) -> tuple[Occurrences, int]:
     """Return the data pages' uses with parts of windows as rounds, and the parts of a window.
 
     Parameters
@@ -121,12 +124,12 @@ def coarse(log: Log, k: int, n: int):
     return kernels.occurrences(rounds, log.gfn[keep], n * parts, distinct=True), parts
 
 
-def _by_part(occ: Occurrences, n, parts):
+def _by_part(occ: Occurrences, n: int, parts: int) -> dict[str, Any]:
     pages = np.bincount(occ.round, minlength=n * parts).reshape(n, parts)
     return {"part_last": pages[:, -1], "part_max": pages.max(axis=1), "logged": pages.sum(axis=1)}
 
 
-def _turnover(occ: Occurrences, n, parts):
+def _turnover(occ: Occurrences, n: int, parts: int) -> dict[str, Any]:
     """Count the pages of each window by how long they have been away."""
     gfn, window = _page_windows(occ, parts)
     again = np.concatenate(([False], gfn[1:] == gfn[:-1]))[: len(gfn)]
@@ -139,11 +142,11 @@ def _turnover(occ: Occurrences, n, parts):
     }
     counts = {name: np.bincount(window[mask], minlength=n) for name, mask in found.items()}
     pages = sum(counts.values())
-    counts["lost"] = np.concatenate(([0], pages[:-1])) - counts["kept"]
+    counts["lost"] = np.concatenate(([0], pages[:-1])) - counts["kept"]  # type: ignore[arg-type, index]
     return counts
 
 
-def _page_windows(occ: Occurrences, parts):
+def _page_windows(occ: Occurrences, parts: int) -> tuple[Gfns, Ints]:
     """Return each page and window in which it was used, once, sorted by page and window."""
     window = occ.round // parts
     first = np.ones(len(window), bool)
@@ -151,7 +154,7 @@ def _page_windows(occ: Occurrences, parts):
     return occ.gfn[first], window[first]
 
 
-def _regions(occ: Occurrences, log, n, parts):
+def _regions(occ: Occurrences, log: Log, n: int, parts: int) -> dict[str, Any]:
     gfn, window = _page_windows(occ, parts)
     last = np.uint64(REGIONS - 1)
     part = np.minimum(gfn * np.uint64(REGIONS) // np.uint64(log.memory_pages), last)
@@ -159,20 +162,20 @@ def _regions(occ: Occurrences, log, n, parts):
     return {f"region{i}": cells.reshape(n, REGIONS)[:, i] for i in range(REGIONS)}
 
 
-def _by_round(log, k: int, n):
+def _by_round(log: Log, k: int, n: int) -> dict[str, Any]:
     tables = np.bincount(log.round[log.table], minlength=log.n_rounds)
     rounds = {"tables": tables, "exits": log.exits, "pause_ns": log.pause_ns}
     return {name: of[: n * k].reshape(n, k).sum(axis=1) for name, of in rounds.items()}
 
 
-def _clock(t_ns: int, day_ns):
+def _clock(t_ns: Ints, day_ns: int | None) -> dict[str, Floats]:
     if day_ns is None:
         return {"hour_sin": np.full(len(t_ns), np.nan), "hour_cos": np.full(len(t_ns), np.nan)}
     angle = 2 * np.pi * (t_ns % day_ns) / day_ns
     return {"hour_sin": np.sin(angle), "hour_cos": np.cos(angle)}
 
 
-def _phase(log, k: int, n):
+def _phase(log: Log, k: int, n: int) -> dict[str, Array]:
     """Return the phase at each window's end, and the windows since it was marked."""
     phase = log.phase[k - 1 : n * k : k]
     marks = np.concatenate(([True], log.phase[1:] != log.phase[:-1]))

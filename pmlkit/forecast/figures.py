@@ -13,13 +13,16 @@ from pmlkit.forecast.limits import KNOWERS
 from pmlkit.style_mpl import COLORS, new_figure, styled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
     from pmlkit.forecast.forecaster import Forecaster, Sample
     from pmlkit.style_mpl import Figure
-    from pmlkit.types import Ints
+    from pmlkit.types import Array, Ints, Json
 
 __all__ = ["calibration", "forecast", "limits", "trade_off"]
 
-MODEL_STYLES = {
+MODEL_STYLES: dict[Any, Json] = {
     "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
     "pooled by price": {"color": COLORS["black"], "ls": (0, (3, 1)), "lw": 1.4},
     "boosted": {"color": COLORS["vermilion"], "ls": "-", "lw": 1.4},
@@ -28,7 +31,7 @@ MODEL_STYLES = {
     "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
 }
 # Rules of one family share a colour; what sets them apart are the dashes.
-FAMILIES = {
+FAMILIES: dict[str, Any] = {
     "last": COLORS["black"],
     "max": COLORS["green"],
     "EWMA": COLORS["purple"],
@@ -39,8 +42,8 @@ FAMILIES = {
 DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
 
-def _styles(models):
-    styles, seen = {}, {}
+def _styles(models: Iterable[str]) -> Json:
+    styles, seen = {}, {}  # type: ignore[var-annotated]
     for name in models:
         if name in MODEL_STYLES:
             styles[name] = MODEL_STYLES[name]
@@ -52,7 +55,7 @@ def _styles(models):
 
 
 @styled
-def trade_off(curves: pd.DataFrame, columns: int = 1):
+def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw violations against slack for all models and rules: lower and further left is better.
 
     Parameters
@@ -69,9 +72,11 @@ def trade_off(curves: pd.DataFrame, columns: int = 1):
     rates = np.linspace(0.005, 0.3, 60)
     parts = [("recorded", False), ("composed", True)]
     parts = [
-        (n, curves[curves["composed"] == c]) for n, c in parts if (curves["composed"] == c).any()
+        (n, curves[curves["composed"] == c])  # type: ignore[misc]
+        for n, c in parts
+        if (curves["composed"] == c).any()
     ]
-    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]
+    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]  # type: ignore[arg-type]
     figure = new_figure(columns, 2.6 if columns == 2 else 1.1 + 1.9 * len(parts),
                         {"trade_off": pd.concat(tables, ignore_index=True)})  # fmt: skip
     grid = (1, len(parts)) if columns == 2 else (len(parts), 1)
@@ -90,7 +95,7 @@ def trade_off(curves: pd.DataFrame, columns: int = 1):
         axes.set_ylim(low * 0.8, high * 1.1)
         ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low * 0.8 <= t <= high * 1.1]
         axes.set_yticks(ticks, [f"{t}" for t in ticks])
-        logs = part["sample"].nunique()
+        logs = part["sample"].nunique()  # type: ignore[index]
         axes.set_title(f"{name} ({logs} logs)", loc="left")
     every[0].set_ylabel("slack over use (%)")
     if columns == 1:
@@ -98,7 +103,7 @@ def trade_off(curves: pd.DataFrame, columns: int = 1):
     handles, labels = every[0].get_legend_handles_labels()
     where = {"loc": "outside right center", "ncols": 1} if columns == 2 else {
         "loc": "outside lower center", "ncols": 3}  # fmt: skip
-    figure.legend(handles, labels, fontsize=6, handlelength=2.2, **where)
+    figure.legend(handles, labels, fontsize=6, handlelength=2.2, **where)  # type: ignore[call-overload]
     figure.caption = (
         "Held-out programs: memory given and not used against the share of windows that were "
         "given too little, as each rule and model is made more or less careful; the geometric mean "
@@ -109,7 +114,7 @@ def trade_off(curves: pd.DataFrame, columns: int = 1):
     return figure
 
 
-def _mean_curves(part, rates):
+def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
     """Return each model's geometric mean of slack over use, over the logs, at each rate."""
     from pmlkit.forecast.metrics import matched
 
@@ -125,7 +130,7 @@ def _mean_curves(part, rates):
 
 
 @styled
-def calibration(coverage: pd.DataFrame, columns: int = 1):
+def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw how far each quantile's coverage is from what it says, in points.
 
     Parameters
@@ -153,7 +158,7 @@ def calibration(coverage: pd.DataFrame, columns: int = 1):
     reach = max(3.0, 1.1 * coverage["points"].abs().max())
     axes.set(ylim=(-reach, reach), xlabel="quantile", ylabel="coverage less quantile (points)")
     axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
-    label_ends(axes, ends)
+    label_ends(axes, ends)  # type: ignore[arg-type]
     figure.caption = (
         "Held-out programs: the share of windows at or below each calibrated quantile, less what "
         "the quantile says; means over the logs. Grey: within 2 points."
@@ -162,7 +167,9 @@ def calibration(coverage: pd.DataFrame, columns: int = 1):
 
 
 @styled
-def forecast(forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2):
+def forecast(
+    forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2
+) -> Figure:
     """Draw a log's working set and what had been forecast for it, with the change points.
 
     Parameters
@@ -194,9 +201,9 @@ def forecast(forecaster: Forecaster, sample: Sample, changes: Ints | None = None
     axes.fill_between(later, quantiles[:, low], quantiles[:, high], color="#F3D3BE", lw=0,
                       step="mid")  # fmt: skip
     style = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
-    axes.step(later, quantiles[:, high], where="mid", **style)
+    axes.step(later, quantiles[:, high], where="mid", **style)  # type: ignore[arg-type]
     used = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
-    axes.step(t, y, where="mid", **used)
+    axes.step(t, y, where="mid", **used)  # type: ignore[arg-type]
     for change in [] if changes is None else changes:
         axes.axvline(t[change] - sample.window_s, color=COLORS["grey"], lw=0.4, ls=(0, (1, 2)))
     axes.set_xlim(0, later[-1])
@@ -234,7 +241,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     ends = []
     for (column, name), color in zip(zip(KNOWERS, names, strict=True), colors, strict=True):
         style = {"color": color, "ls": "-", "lw": 1.2}
-        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)
+        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)  # type: ignore[arg-type]
         ends.append((100 * table[column].iloc[-1], name, style))
     axes.axhline(100, color="black", lw=0.6)
     axes.axhline(80, color=COLORS["grey"], lw=0.6, ls=(0, (1, 2)))

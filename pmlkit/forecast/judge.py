@@ -41,7 +41,7 @@ def scores(outcomes: list[Outcome]) -> pd.DataFrame:
                                 "pinball": metrics.pinball(o.y, plain, 0.5) / 256,
                                 "mape": metrics.mape(o.y, plain)})  # fmt: skip
             continue
-        for tau, forecast in zip(o.taus, o.quantiles.T, strict=True):
+        for tau, forecast in zip(o.taus, o.quantiles.T, strict=True):  # type: ignore[union-attr]
             rows.append(head | {"tau": tau, "coverage": metrics.coverage(o.y, forecast),
                                 "pinball": metrics.pinball(o.y, forecast, tau) / 256,
                                 "mape": metrics.mape(o.y, forecast)})  # fmt: skip
@@ -125,7 +125,7 @@ def compare(
     rows = []
     for rate in rates:
         logs = np.log(at_rate(curve, rate).clip(lower=1e-6))
-        mean = logs.groupby(program).mean()
+        mean = logs.groupby(program).mean()  # type: ignore[attr-defined]
         rules = mean[[name for name in mean if name in baselines.BASELINES]].dropna(axis=1)
         if rules.empty:
             continue  # no rule keeps to this rate on every program
@@ -247,7 +247,7 @@ def deployed(outcomes: list[Outcome], rate: float = 0.05) -> pd.DataFrame:
         others = curve[(curve["model"] == model) & (curve["program"] != program)]
         missed = others.groupby("knob")["violations"].mean()
         good = missed.index[missed <= rate]
-        knob = fixed.get(model, good.min() if len(good) else missed.index.max())
+        knob = fixed.get(model, good.min() if len(good) else missed.index.max())  # type: ignore[call-overload]
         rows.append(held[held["knob"] == knob])
     return pd.concat(rows, ignore_index=True)
 

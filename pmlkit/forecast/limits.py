@@ -120,4 +120,4 @@ def phase_ahead(sample: Sample, horizon: int) -> Array:
 
 def _autocorrelation(samples: list[Sample], lag: int) -> float:
     series = [np.log1p(sample.table["pages"].astype(float)) for sample in samples]
-    return float(np.nanmean([one.autocorr(lag) for one in series]))
+    return float(np.nanmean([one.autocorr(lag) for one in series]))  # type: ignore[attr-defined]

@@ -15,7 +15,10 @@ from pmlkit.selection import window_rounds
 from pmlkit.units import parse_window
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 __all__ = ["Log", "read"]
@@ -61,30 +64,30 @@ class Log:
     round_ns: int
     memory_pages: int
     day_ns: int | None = None
-    about: dict = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
 
     @property
-    def n_rounds(self):
+    def n_rounds(self) -> int:
         """Number of rounds."""
         return len(self.exits)
 
     @property
-    def composed(self):
+    def composed(self) -> bool:
         """Whether recorded phases were put together by `pmlkit.forecast.compose`."""
         return "composed" in self.about
 
-    def window_rounds(self, window: str | int):
+    def window_rounds(self, window: str | int) -> int:
         """Return how many rounds make a window (str, int or Window); see `pmlkit.selection`."""
         return window_rounds(_Rounds(self.round_ns), window)
 
-    def before(self, stop: int):
+    def before(self, stop: int) -> Log:
         """Return the log as it was when `stop` rounds were over."""
         n = np.searchsorted(self.round, stop)
         cut = {name: getattr(self, name)[:n] for name in ("gfn", "round", "table")}
         cut |= {name: getattr(self, name)[:stop] for name in ("exits", "pause_ns", "phase")}
         return replace(self, **cut)
 
-    def digest(self):
+    def digest(self) -> str:
         """Return a digest of the entries (hexadecimal), by which data is named."""
         found = hashlib.blake2b(digest_size=16)
         for part in (self.gfn.astype("<u8"), self.round.astype("<u4"), self.table):
@@ -148,12 +151,12 @@ def read(
     return found
 
 
-def _program(log, composed):
+def _program(log: Trace, composed: Any) -> str:
     name = composed["program"] if composed else str(log.meta.domain.get("name") or log.path.stem)
     return name.split("-")[0]
 
 
-def window_ns(log, window: str | int):
+def window_ns(log: Log, window: str | int) -> int:
     """Return the length of a window (str, int or Window) of this log, ns."""
     asked = parse_window(window)
-    return asked.ns or asked.rounds * log.round_ns
+    return asked.ns or asked.rounds * log.round_ns  # type: ignore[operator]

@@ -39,12 +39,12 @@ def pinball(y: Floats, forecast: Floats, tau: float) -> float:
     return float(np.mean(np.maximum(tau * e, (tau - 1) * e)))
 
 
-def coverage(y: Floats, forecast):
+def coverage(y: Floats, forecast: Floats) -> float:
     """Return the share of `y` that is not above the forecast, 0 to 1."""
     return float(np.mean(np.asarray(y) <= np.asarray(forecast)))
 
 
-def mape(y: Floats, forecast):
+def mape(y: Floats, forecast: Floats) -> float:
     """Return the mean absolute percentage error, where y > 0; NaN if it is nowhere."""
     y, forecast = np.asarray(y, float), np.asarray(forecast, float)
     there = y > 0

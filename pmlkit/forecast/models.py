@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
+    from typing import Any, Self
 
     from pmlkit.types import Floats
 
@@ -36,7 +36,7 @@ QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 class _Quantiles(RegressorMixin, BaseEstimator):
     """One regressor per quantile, put in order."""
 
-    def _rows(self, n):
+    def _rows(self, n: int) -> Any:
         return slice(None)
 
     def fit(self, X: Floats, y: Floats) -> Self:
@@ -83,11 +83,11 @@ class _Quantiles(RegressorMixin, BaseEstimator):
             found = np.column_stack([model.predict(X) for model in self.models_])
         return np.sort(found, axis=1)
 
-    def predict(self, X: Floats):
+    def predict(self, X: Floats) -> Floats:
         """Predict the median; shapes as in `predict_quantiles`."""
         return self.predict_quantiles(X)[:, np.searchsorted(self.quantiles_, 0.5)]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
@@ -132,7 +132,7 @@ class BoostedQuantiles(_Quantiles):
         self.max_features = max_features
         self.random_state = random_state
 
-    def _model(self, quantile, X: Floats):
+    def _model(self, quantile: float, X: Floats) -> Any:
         return HistGradientBoostingRegressor(
             loss="quantile",
             quantile=quantile,
@@ -176,12 +176,12 @@ class LinearQuantiles(_Quantiles):
         self.alpha = alpha
         self.max_samples = max_samples
 
-    def _rows(self, n):
+    def _rows(self, n: int) -> Any:
         if n <= self.max_samples:
             return slice(None)
         return np.linspace(0, n - 1, self.max_samples).astype(int)
 
-    def _model(self, quantile, X: Floats):
+    def _model(self, quantile: float, X: Floats) -> Any:
         return make_pipeline(
             SimpleImputer(strategy="median", keep_empty_features=True),
             RobustScaler(quantile_range=(5, 95)),

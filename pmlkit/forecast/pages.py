@@ -20,12 +20,12 @@ from threadpoolctl import threadpool_limits
 from pmlkit.forecast.features import coarse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Self
 
     from pmlkit.forecast.log import Log
     from pmlkit.occurrences import Occurrences
-    from pmlkit.types import Json
+    from pmlkit.types import Array, Floats, Gfns, Json
 
 
 __all__ = ["LOOK_BACK", "PageClassifier", "backtest", "candidates", "fixed"]
@@ -38,7 +38,7 @@ ROWS = 20_000  # of one log that a classifier is shown
 
 def candidates(
     log: Log,
-    window: str = "500ms",
+    window: str | int = "500ms",
     horizon: int = 4,
     every: int = 8,
     truth: Occurrences | None = None,
@@ -91,20 +91,20 @@ def candidates(
     return found
 
 
-def _history(gfn: int, part, origin, parts, memory_pages):
+def _history(gfn: Gfns, part: Array, origin: int, parts: int, memory_pages: int) -> pd.DataFrame:
     """Describe the pages logged in the last `LOOK_BACK` windows; `part` is in order of time."""
     pages, index = np.unique(gfn, return_inverse=True)
     window = part // parts
     columns = {"gfn": pages}
     for size in TIMES:
-        columns[f"count{size}"] = np.bincount(index[window > origin - size], minlength=len(pages))
+        columns[f"count{size}"] = np.bincount(index[window > origin - size], minlength=len(pages))  # type: ignore[assignment]
     # One entry per page and window, sorted by page and window.
     keys = np.unique(index * np.int64(1 << 32) + window)
     page, when = keys >> 32, keys & ((1 << 32) - 1)
     ends = np.searchsorted(page, np.arange(len(pages)), "right")
     starts = np.searchsorted(page, np.arange(len(pages)))
-    columns["windows"] = ends - starts
-    columns["age"] = origin - when[ends - 1]
+    columns["windows"] = ends - starts  # type: ignore[assignment]
+    columns["age"] = origin - when[ends - 1]  # type: ignore[assignment]
     twice = columns["windows"] > 1
     gap = np.where(twice, when[ends - 1] - when[np.maximum(ends - 2, 0)], LOOK_BACK)
     columns["gap"] = gap
@@ -115,9 +115,9 @@ def _history(gfn: int, part, origin, parts, memory_pages):
         edges = pages.astype(np.int64)
         around = np.searchsorted(near, np.uint64(8) + pages, "right")
         below = np.searchsorted(near, np.maximum(edges - 8, 0).astype(np.uint64))
-        columns[f"near{size}"] = (around - below - np.isin(pages, near)) / 16
-    columns["place"] = pages / memory_pages
-    columns["busy"] = len(np.unique(gfn[window == origin])) / max(len(pages), 1)
+        columns[f"near{size}"] = (around - below - np.isin(pages, near)) / 16  # type: ignore[assignment]
+    columns["place"] = pages / memory_pages  # type: ignore[assignment]
+    columns["busy"] = len(np.unique(gfn[window == origin])) / max(len(pages), 1)  # type: ignore[assignment]
     return pd.DataFrame(columns)
 
 
@@ -140,7 +140,7 @@ class PageClassifier:
     model_: object = field(default=None, repr=False)
     threshold_: float = 0.5
 
-    def fit(self, tables, programs, folds: int = 3) -> Self:
+    def fit(self, tables: Sequence[pd.DataFrame], programs: Any, folds: int = 3) -> Self:
         """Fit on tables of `candidates` (list of DataFrame) of these programs (list of str)."""
         tables = [_thin(table) for table in tables]
         programs = np.asarray(programs)
@@ -158,7 +158,7 @@ class PageClassifier:
             self.threshold_ = _best(np.concatenate(scores), np.concatenate(labels))
         return self
 
-    def _fitted(self, tables):
+    def _fitted(self, tables: Sequence[pd.DataFrame]) -> Any:
         data = pd.concat(tables)
         model = HistGradientBoostingClassifier(
             max_iter=self.max_iter, max_leaf_nodes=16, min_samples_leaf=50, early_stopping=False,
@@ -166,17 +166,17 @@ class PageClassifier:
         )  # fmt: skip
         return model.fit(data[FEATURES], data["used"])
 
-    def predict(self, table: pd.DataFrame):
+    def predict(self, table: pd.DataFrame) -> Floats:
         """Return the probability that each candidate is used, shape (rows,)."""
         with threadpool_limits(1):
-            return self.model_.predict_proba(table[FEATURES])[:, 1]
+            return self.model_.predict_proba(table[FEATURES])[:, 1]  # type: ignore[attr-defined]
 
 
-def _thin(table: pd.DataFrame):
+def _thin(table: pd.DataFrame) -> pd.DataFrame:
     return table.sample(ROWS, random_state=0) if len(table) > ROWS else table
 
 
-def _best(scores, labels):
+def _best(scores: Floats, labels: Array) -> float:
     """Return the threshold with the best F1."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(labels[order])
@@ -185,7 +185,7 @@ def _best(scores, labels):
     return float(scores[order][np.argmax(np.where(last, f1, -1))])
 
 
-def judge(table: pd.DataFrame, chosen) -> Json:
+def judge(table: pd.DataFrame, chosen: Any) -> Json:
     """Judge a choice of pages.
 
     Parameters
@@ -210,7 +210,7 @@ def judge(table: pd.DataFrame, chosen) -> Json:
     }
 
 
-def fixed(tables):
+def fixed(tables: Sequence[pd.DataFrame]) -> tuple[int, int]:
     """Find the fixed threshold with the best mean F1 on these tables: (T, m)."""
     f1 = {
         (t, m): np.mean([judge(table, table[f"count{t}"] >= m)["f1"] for table in tables])
@@ -218,14 +218,14 @@ def fixed(tables):
         for m in COUNTS
         if m <= 5 * t
     }
-    return max(f1, key=f1.get)
+    return max(f1, key=f1.get)  # type: ignore[arg-type]
 
 
 def backtest(
-    tables,
+    tables: Sequence[pd.DataFrame],
     programs: list[str],
     names: list[str],
-    held_out=None,
+    held_out: Sequence[str] | None = None,
     progress: Callable[..., Any] | None = None,
 ) -> pd.DataFrame:
     """Leave one program out: the classifier, the best fixed (T, m) of the others, and m = 1.

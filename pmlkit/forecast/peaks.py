@@ -25,17 +25,17 @@ from pmlkit.forecast import design
 from pmlkit.forecast.forecaster import WARM_UP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Self
 
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.types import Floats, Json
+    from pmlkit.types import Array, Bools, Floats, Json
 
 
 __all__ = ["PeakForecaster", "alarms", "backtest", "exceeds", "held", "nearness"]
 
 
-def held(table: pd.DataFrame):
+def held(table: pd.DataFrame) -> Floats:
     """Return the allocation that is watched by default: p90 of the log's own past, pages.
 
     It is exceeded in a tenth of the windows of a steady load, so there are peaks to forecast.
@@ -63,7 +63,7 @@ def exceeds(table: pd.DataFrame, allocation: Floats, horizon: int) -> Floats:
     return np.where(np.isfinite(peak), peak > allocation, np.nan)
 
 
-def nearness(table: pd.DataFrame, allocation):
+def nearness(table: pd.DataFrame, allocation: Floats) -> Floats:
     """Return a rule's score to compare with: what is used now, over the allocation."""
     return table["pages"].to_numpy() / np.maximum(allocation, 1)
 
@@ -93,7 +93,7 @@ class PeakForecaster:
     scale_: object = field(default=None, repr=False)
     threshold_: float = 0.5
 
-    def fit(self, samples, folds: int = 3) -> Self:
+    def fit(self, samples: Sequence[Sample], folds: int = 3) -> Self:
         """Fit on samples (list of `Sample`); the calibration holds out some programs at a time."""
         rows = [self._rows(sample) for sample in samples]
         programs = np.array([sample.program for sample in samples])
@@ -113,13 +113,13 @@ class PeakForecaster:
             if y.min() == y.max():
                 raise UsageError("the logs have no peak, or nothing else: give longer ones")
             self.model_ = self._classifier().fit(X, y)
-            scores = np.concatenate(scores) if scores else _score(self.model_, X)
-            labels = np.concatenate(labels) if labels else y
-        self.scale_ = LogisticRegression(C=1e3).fit(scores[:, None], labels)
-        self.threshold_ = _best_threshold(self.scale_.predict_proba(scores[:, None])[:, 1], labels)
+            scores = np.concatenate(scores) if scores else _score(self.model_, X)  # type: ignore[assignment]
+            labels = np.concatenate(labels) if labels else y  # type: ignore[assignment]
+        self.scale_ = LogisticRegression(C=1e3).fit(scores[:, None], labels)  # type: ignore[call-overload]
+        self.threshold_ = _best_threshold(self.scale_.predict_proba(scores[:, None])[:, 1], labels)  # type: ignore[arg-type, attr-defined, call-overload]
         return self
 
-    def _classifier(self):
+    def _classifier(self) -> Any:
         return HistGradientBoostingClassifier(
             max_iter=self.max_iter,
             learning_rate=0.06,
@@ -131,7 +131,7 @@ class PeakForecaster:
             random_state=0,
         )
 
-    def _rows(self, sample):
+    def _rows(self, sample: Sample) -> tuple[pd.DataFrame, Array]:
         allocation = held(sample.table)
         X, y = _matrix(sample.table, allocation), exceeds(sample.table, allocation, self.horizon)
         keep = np.isfinite(y) & _waiting(sample.table, allocation)
@@ -154,31 +154,31 @@ class PeakForecaster:
         allocation = held(sample.table) if allocation is None else allocation
         with threadpool_limits(1):
             score = _score(self.model_, _matrix(sample.table, allocation))
-        return self.scale_.predict_proba(score[:, None])[:, 1]
+        return self.scale_.predict_proba(score[:, None])[:, 1]  # type: ignore[attr-defined]
 
 
-def _matrix(table: pd.DataFrame, allocation):
+def _matrix(table: pd.DataFrame, allocation: Floats) -> pd.DataFrame:
     X = design.matrix(table).drop(columns=["hour_sin", "hour_cos"])
     return X.assign(room=np.log1p(allocation) - np.log1p(table["pages"])).fillna(0.0)
 
 
-def _score(model, X: Floats):
+def _score(model: Any, X: pd.DataFrame) -> Floats:
     return logit(np.clip(model.predict_proba(X)[:, 1], 1e-6, 1 - 1e-6))
 
 
-def _best_threshold(scores, labels):
+def _best_threshold(scores: Floats, labels: Array) -> float:
     """Return the threshold with the best F1, out of up to 99."""
     candidates = np.unique(np.quantile(scores, np.linspace(0.01, 0.99, 99)))
     return float(max(candidates, key=lambda c: f1_score(labels, scores >= c, zero_division=0)))
 
 
-def _over(table: pd.DataFrame, allocation):
+def _over(table: pd.DataFrame, allocation: Floats) -> Bools:
     """Say of each window whether it used more than was allocated at the end of the one before."""
     before = np.concatenate(([np.inf], allocation[:-1]))
     return table["pages"].to_numpy() > before
 
 
-def _waiting(table: pd.DataFrame, allocation):
+def _waiting(table: pd.DataFrame, allocation: Floats) -> Bools:
     """Choose the windows in which a forecast of a peak makes sense: none is there already."""
     keep = ~_over(table, allocation)
     keep[: min(WARM_UP, len(keep) // 2)] = False
@@ -235,7 +235,7 @@ def alarms(
 def backtest(
     samples: list[Sample],
     horizon: int = 4,
-    held_out=None,
+    held_out: Sequence[str] | None = None,
     progress: Callable[..., Any] | None = None,
 ) -> pd.DataFrame:
     """Leave one program out, and judge the alarms of the classifier and of the rule `nearness`.
@@ -273,7 +273,9 @@ def backtest(
     return pd.DataFrame(rows)
 
 
-def _judge(name: str, sample, allocation, score, threshold, horizon: int):
+def _judge(
+    name: str, sample: Sample, allocation: Floats, score: Floats, threshold: float, horizon: int
+) -> Json:
     head = {"model": name, "sample": sample.name, "program": sample.program}
     found = alarms(sample.table, allocation, score, threshold, horizon, sample.window_s)
     label = exceeds(sample.table, allocation, horizon)
@@ -283,7 +285,7 @@ def _judge(name: str, sample, allocation, score, threshold, horizon: int):
     return head | {"composed": sample.composed} | found | {"average_precision": area}
 
 
-def _rule_threshold(samples, horizon: int):
+def _rule_threshold(samples: Sequence[Sample], horizon: int) -> float:
     scores, labels = [], []
     for sample in samples:
         allocation = held(sample.table)

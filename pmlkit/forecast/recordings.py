@@ -30,7 +30,7 @@ def load_traces() -> list[Path]:
     return [pmlkit.bundled(name) for name in LOAD_TRACES if name in pmlkit.bundled()]
 
 
-def sample(log: Log, window: str = "500ms") -> Sample:
+def sample(log: Log, window: str | int = "500ms") -> Sample:
     """Make a log's table of features.
 
     Parameters

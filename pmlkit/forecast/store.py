@@ -16,6 +16,9 @@ from pmlkit.forecast.forecaster import Forecaster
 from pmlkit.forecast.pooled import Pooled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pmlkit.forecast.forecaster import Calibrated
     from pmlkit.types import Json, PathLike
 
@@ -60,13 +63,17 @@ class Saved:
     """
 
     forecaster: Forecaster | Pooled
-    window: str
-    data: dict
-    versions: dict
+    window: str | int
+    data: Json
+    versions: Json
 
 
 def save(
-    forecaster: Forecaster | Pooled, path: PathLike, window: str, data, overwrite: bool = False
+    forecaster: Forecaster | Pooled,
+    path: PathLike,
+    window: str | int,
+    data: Mapping[str, str],
+    overwrite: bool = False,
 ) -> None:
     """Write a fitted forecaster.
 
@@ -103,7 +110,7 @@ def save(
             **_facts(base),
             "horizon": base.horizon,
             "target": base.target,
-            "model": base.model_,
+            "model": base.model_,  # type: ignore[union-attr]
         },
         "pooled": own and {**_facts(own), "bandwidth": own.bandwidth_, "share": own.share_},
     }
@@ -159,7 +166,7 @@ def load(path: PathLike) -> Saved:
     return _checked(path, document)
 
 
-def _checked(path: PathLike, document):
+def _checked(path: PathLike, document: Any) -> Saved:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelRefused(path, "it is no forecaster of pmlkit")
     if document["version"] != VERSION:

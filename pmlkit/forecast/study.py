@@ -23,10 +23,13 @@ from pmlkit.forecast.pooled import LEARNERS, make
 from pmlkit.forecast.recordings import LOAD_TRACES, composed_of, load_traces, long_enough, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
+    from pmlkit.forecast.backtest import Outcome
+    from pmlkit.forecast.forecaster import Sample
     from pmlkit.trace import Trace
+    from pmlkit.types import Ints, PathLike, Tell
 
 
 __all__ = ["Study", "about", "collect", "hold_out", "steps", "study_of", "summary"]
@@ -49,24 +52,24 @@ class Study:
     """
 
     logs: tuple[Log, ...]
-    window: str = "500ms"
+    window: str | int = "500ms"
     horizon: int = 4
     target: str = "at"
-    held_out: tuple | None = None
-    progress: object = None
+    held_out: tuple[Any, ...] | None = None
+    progress: Tell | None = None
 
     @cached_property
-    def samples(self):
+    def samples(self) -> list[Sample]:
         """The tables of features: list of `Sample`."""
         return [sample(log, self.window) for log in self.logs]
 
     @cached_property
-    def recorded(self):
+    def recorded(self) -> list[Sample]:
         """Those of recordings."""
         return [s for s in self.samples if not s.composed]
 
     @cached_property
-    def outcomes(self):
+    def outcomes(self) -> list[Outcome]:
         """What every rule and model gave: of all logs, each program held out."""
         forecasters = backtest.default_forecasters(self.horizon, self.target)
         found = backtest.leave_one_out(
@@ -75,7 +78,7 @@ class Study:
         return [o for o in found if self.held_out is None or o.program in self.held_out]
 
     @cached_property
-    def forecaster(self):
+    def forecaster(self) -> tuple[Any, Sample]:
         """The pooled model, fitted on all programs but the one held out first, and its log."""
         program = self.held_out[0] if self.held_out else self.samples[0].program
         others = [one for one in self.samples if one.program != program]
@@ -83,21 +86,21 @@ class Study:
         return model, next(one for one in self.samples if one.program == program)
 
     @cached_property
-    def curves(self):
+    def curves(self) -> pd.DataFrame:
         """The trade-off of violations against slack (`judge.curves`)."""
         return judge.curves(self.outcomes)
 
     @cached_property
-    def scores(self):
+    def scores(self) -> pd.DataFrame:
         """Losses and coverage of the quantiles (`judge.scores`)."""
         return judge.scores(self.outcomes)
 
     @property
-    def changes(self):
+    def changes(self) -> Ints:
         """The change points of that log, found with hindsight: windows."""
         return changes.points(np.log1p(self.forecaster[1].table["pages"]))
 
-    def coverage(self):
+    def coverage(self) -> pd.DataFrame:
         """Return the mean coverage of each quantile over programs, and its error in points."""
         table = self.scores.dropna(subset="tau")
         each = table.groupby(["model", "tau", "composed", "sample"], sort=False)["coverage"].mean()
@@ -114,7 +117,7 @@ class Study:
         wide = table.pivot_table(index=rows, columns="tau", values="points", sort=False)
         return wide.reset_index().rename_axis(columns=None)
 
-    def compare(self):
+    def compare(self) -> pd.DataFrame:
         """Compare with the best rule at equal violations (`judge.compare`), by kind of log."""
         tables = []
         for kind, curve in self.curves.groupby("composed"):
@@ -122,7 +125,7 @@ class Study:
             tables.append(judge.compare(of, curve=curve).assign(composed=kind))
         return pd.concat(tables, ignore_index=True)
 
-    def losses(self):
+    def losses(self) -> pd.DataFrame:
         """Return each model's and rule's mean pinball loss, MAPE and coverage over the logs."""
         table = self.scores.assign(tau=self.scores["tau"].fillna(0.5))
         columns = ["pinball", "mape", "coverage"]
@@ -151,12 +154,12 @@ class Study:
         return limits.limits(self.recorded or self.samples)
 
     @cached_property
-    def peaks(self):
+    def peaks(self) -> pd.DataFrame:
         """The forecasts of peaks, judged (`peaks.backtest`)."""
         return peaks.backtest(self.samples, self.horizon, self.held_out, self.progress)
 
     @cached_property
-    def pages(self):
+    def pages(self) -> pd.DataFrame:
         """The choice of pages, judged (`pages.backtest`); of the recordings, if there are any."""
         logs = [log for log in self.logs if not log.composed] or list(self.logs)
         tables = [pages.candidates(log, self.window, self.horizon) for log in logs]
@@ -165,8 +168,8 @@ class Study:
 
 
 def collect(
-    traces=None,
-    window: str = "500ms",
+    traces: Sequence[Trace | PathLike] | None = None,
+    window: str | int = "500ms",
     horizon: int = 4,
     target: str = "at",
     composed: bool = True,
@@ -197,7 +200,7 @@ def collect(
     for trace in traces or load_traces():
         if progress:
             progress(f"reading {trace}")
-        log = read(trace if hasattr(trace, "pml") else pmlkit.open(trace))
+        log = read(trace if hasattr(trace, "pml") else pmlkit.open(trace))  # type: ignore[arg-type]
         logs.append(long_enough(log, window, horizon))
         if composed and not log.composed:
             logs += [composed_of(log, pattern) for pattern in PATTERNS]
@@ -206,7 +209,7 @@ def collect(
     return Study(tuple(logs), window, horizon, target, None, progress)
 
 
-def hold_out(trace: Trace, traces=None, **how: Any) -> Study:
+def hold_out(trace: Trace, traces: Sequence[Trace | PathLike] | None = None, **how: Any) -> Study:
     """Make a study in which the models forecast one trace's program, and learn from the others.
 
     Parameters
@@ -229,7 +232,9 @@ def hold_out(trace: Trace, traces=None, **how: Any) -> Study:
     return replace(collect([held, *others], **how), held_out=(program,))
 
 
-def study_of(trace: Trace, traces=None, who: str = "trace", **how: Any):
+def study_of(
+    trace: Trace, traces: Sequence[Trace | PathLike] | None = None, who: str = "trace", **how: Any
+) -> Study:
     """Make the study of a notebook: hold out the program of `trace`, or ``"each"`` of `traces`."""
     if who not in ("trace", "each"):
         raise UsageError(f"what is held out is {who!r}: say trace or each")
@@ -247,7 +252,7 @@ def steps(traces: int = 0) -> int:
     return (traces or len(LOAD_TRACES)) * (1 + len(LEARNERS) + 2)
 
 
-def summary(study: Study, rate: float = 0.05):
+def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
     """Return the study's tables by name: what a report shows.
 
     Parameters
@@ -273,7 +278,7 @@ def summary(study: Study, rate: float = 0.05):
     }
 
 
-def about(study):
+def about(study: Study) -> pd.DataFrame:
     """Return a row per log: its name, program, windows, sizes, digest, and whether composed."""
     rows = []
     for log, one in zip(study.logs, study.samples, strict=True):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 INSN_PER_S = 100_000_000
@@ -65,10 +65,10 @@ class Bochs:
         It waits for a command at its start.
     """
 
-    command: tuple
+    command: tuple[Any, ...]
     gui: str
     version: str
-    environment: dict = field(default_factory=dict)
+    environment: Json = field(default_factory=dict)
     debugger: bool = False
 
 
@@ -91,7 +91,7 @@ class Limits:
     quiet_s: float = 240
 
 
-def packaged(progress=None):
+def packaged(progress: Tell | None = None) -> Bochs:
     """Return Debian's Bochs, fetched with its libraries; nothing is installed.
 
     Raises
@@ -113,7 +113,9 @@ def packaged(progress=None):
     return Bochs(command, gui, found.versions["bochs"], environment, debugger=True)
 
 
-def configuration(bochs: Bochs, template: str, folder: Path, memory_mib: int, console: str):
+def configuration(
+    bochs: Bochs, template: str, folder: Path, memory_mib: int, console: PathLike
+) -> str:
     """Fill in the template of Bochs' configuration.
 
     Parameters
@@ -160,7 +162,7 @@ class Machine:
                 cwd=self.folder,
             )
         self.started = time.monotonic()
-        self.moved = self.ran = (self.started, 0)
+        self.moved = self.ran = (self.started, 0)  # type: Any
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +171,7 @@ class Machine:
         self.kill()
 
     @property
-    def host_s(self):
+    def host_s(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
@@ -242,7 +244,7 @@ def _with_us() -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
-def _read(path: PathLike) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except FileNotFoundError:

@@ -9,12 +9,19 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.sources.bochs import Bochs
 from pmlkit.sources.debian_source import fetch_source
 from pmlkit.sources.lab_parts import need, write
 from pmlkit.sources.qemu import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pmlkit.types import PathLike, Tell
+
 
 VERSION = "3.0+dfsg-1"
 _PATCH = Path(__file__).parents[2] / "hypervisor-patches" / "lab" / "bochs.patch"
@@ -34,7 +41,7 @@ _CONFIGURE = [
 ]
 
 
-def fast(progress=None):
+def fast(progress: Tell | None = None) -> Bochs:
     """Return our Bochs, built at the first call (2 to 5 minutes).
 
     Raises
@@ -50,7 +57,7 @@ def fast(progress=None):
     return Bochs((str(program),), "display_library: nogui", version)
 
 
-def _build(program, progress) -> None:
+def _build(program: Path, progress: Tell) -> None:
     for tool, package in (("g++", "g++"), ("make", "make"), ("patch", "patch")):
         need(tool, package)
     with tempfile.TemporaryDirectory(prefix="pmlkit-bochs-") as scratch:
@@ -69,7 +76,9 @@ def _build(program, progress) -> None:
         program.chmod(0o755)
 
 
-def run_step(command, folder: Path, environment, what: str) -> None:
+def run_step(
+    command: Sequence[PathLike], folder: Path, environment: Mapping[str, str] | None, what: str
+) -> None:
     """Run a step of a build; its output goes to build.log beside.
 
     Raises

@@ -59,7 +59,7 @@ def compiled(root: Path, progress: Callable[..., Any] | None = None) -> Path | N
     return folder
 
 
-def _compile(root, python, cache) -> None:
+def _compile(root: Path, python: Path, cache: Path) -> None:
     """Run the guest's Python by the guest's loader: the machine's libraries do not matter."""
     libraries = [root / place / "x86_64-linux-gnu" for place in ("lib", "usr/lib")]
     command = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
@@ -73,10 +73,10 @@ def _compile(root, python, cache) -> None:
         "PYTHONPYCACHEPREFIX": str(cache),
         "PYTHONHASHSEED": "0",  # the same bytes each time
     }
-    subprocess.run(command, env=environment, capture_output=True)
+    subprocess.run(command, env=environment, capture_output=True)  # type: ignore[arg-type]
 
 
-def _arrange(cache, target) -> None:
+def _arrange(cache: Path, target: Path) -> None:
     """Move each compiled file from the parallel tree to a __pycache__ of its module's folder."""
     target.mkdir()
     for path in sorted(cache.rglob("*.pyc")):

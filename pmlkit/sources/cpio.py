@@ -27,7 +27,7 @@ class Archive:
     """
 
     def __init__(self) -> None:
-        self._entries = {}
+        self._entries: dict[str, tuple[int, str | bytes | Path]] = {}
         for name in _MERGED:
             self._entries[name] = (stat.S_IFLNK | 0o777, f"usr/{name}")
             self._entries[f"usr/{name}"] = (stat.S_IFDIR | 0o755, b"")
@@ -75,7 +75,7 @@ class Archive:
         else:
             self.file(path, source, 0o755 if mode & 0o100 else 0o644)
 
-    def _add(self, path: PathLike, mode: int, content: str | bytes) -> None:
+    def _add(self, path: PathLike, mode: int, content: str | bytes | Path) -> None:
         path = _merged(path)
         # Packages agree on folders. A link in a folder's place would orphan what the folder holds,
         # and a folder in the place of /lib's link would hide /usr/lib.
@@ -108,11 +108,11 @@ def _merged(path: PathLike) -> str:
     return f"usr/{path}" if rest and first in _MERGED else path
 
 
-def _size(content: str | bytes) -> int:
+def _size(content: str | bytes | Path) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def _bytes(content: str | bytes) -> bytes:
+def _bytes(content: str | bytes | Path) -> bytes:
     if isinstance(content, Path):
         return content.read_bytes()
     return os.fsencode(content) if isinstance(content, str) else content

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from pmlkit.types import Json, PathLike, Tell
+
 
 FRESH_S = 24 * 3600  # the lists of packages, and what was resolved with them, serve for a day
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_\S+\.deb) ")
@@ -83,7 +85,7 @@ class Packages:
     """
 
     root: Path
-    versions: dict
+    versions: Json
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def fetch(
     packages: Iterable[str],
     progress: Callable[..., Any] | None = None,
     dependencies: bool = True,
-    skip: Sequence[Any] = (),
+    skip: Iterable[str] = (),
 ) -> Packages:
     """Fetch and unpack packages with all that they depend on.
 
@@ -144,7 +146,7 @@ def fetch(
         return found
 
 
-def dependency(package: str, pattern: str, progress=None) -> str:
+def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
     """Return the first dependency of a package whose name matches a regular expression.
 
     Debian's ``linux-image-cloud-amd64`` is empty and depends on the current kernel; the
@@ -195,7 +197,7 @@ def _fetch(
     folder: Path,
     names: Sequence[str],
     dependencies: bool,
-    skip: set[str],
+    skip: Iterable[str],
     progress: Callable[..., Any],
 ) -> Packages:
     try:
@@ -211,7 +213,7 @@ def _fetch_by_lists(
     folder: Path,
     names: Sequence[str],
     dependencies: bool,
-    skip: set[str],
+    skip: Iterable[str],
     progress: Callable[..., Any],
 ) -> Packages:
     _update(folder, progress)
@@ -289,12 +291,12 @@ def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Callable[.
 
 
 def _apt(
-    folder: Path, tool: str, *arguments: str, cwd: str | None = None
+    folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None
 ) -> subprocess.CompletedProcess[str]:
     return _run([tool, "-c", str(folder / "apt.conf"), *arguments], cwd)
 
 
-def _run(command: Sequence[str], cwd=None) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], cwd: PathLike | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 

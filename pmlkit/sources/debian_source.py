@@ -18,8 +18,10 @@ from pmlkit.sources import debian
 from pmlkit.sources.debian import PackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
+
+    from pmlkit.types import PathLike, Tell
 
 
 _HINT = "check the network, and that /etc/apt names a mirror of Debian"
@@ -78,7 +80,7 @@ def _from_stanzas(text: str) -> Iterator[str]:
             yield from fields.get("URIs", "").split()
 
 
-def _update(folder: Path, progress) -> None:
+def _update(folder: Path, progress: Tell) -> None:
     lists = folder / "source-lists"
     stamp = folder / "source-lists.updated"
     if stamp.exists() and time.time() - stamp.stat().st_mtime < debian.FRESH_S:
@@ -94,11 +96,11 @@ def _update(folder: Path, progress) -> None:
     stamp.touch()
 
 
-def _sources_list(folder: Path):
+def _sources_list(folder: Path) -> Path:
     return folder / "source.list"  # not among the lists: apt removes there what it does not know
 
 
-def _apt(folder: Path, tool: str, *arguments: object, cwd=None):
+def _apt(folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None) -> Any:
     lists = folder / "source-lists"
     options = {
         "Dir::State::lists": f"{lists}/",
@@ -109,7 +111,7 @@ def _apt(folder: Path, tool: str, *arguments: object, cwd=None):
     return debian._apt(folder, tool, *told, *arguments, cwd=cwd)
 
 
-def _files(folder: Path, package: str, version: int):
+def _files(folder: Any, package: str, version: str) -> dict[str, str]:
     """Return the archives of a source package and their SHA-256, as the signed list has them."""
     told = _apt(folder, "apt-cache", "showsrc", package).stdout
     for stanza in told.split("\n\n"):
@@ -123,7 +125,9 @@ def _files(folder: Path, package: str, version: int):
     raise PackageError((package,), why, _HINT)
 
 
-def _download(folder: Path, package: str, version: int, wanted, kept) -> None:
+def _download(
+    folder: Path, package: str, version: str, wanted: Mapping[str, str], kept: Path
+) -> None:
     """Download; a mirror may lack the .dsc, which is not needed: the list is signed, too."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         asked = ("--download-only", "source", f"{package}={version}")
@@ -137,7 +141,7 @@ def _download(folder: Path, package: str, version: int, wanted, kept) -> None:
             path.replace(kept / name)
 
 
-def _unpack(kept, wanted, target) -> None:
+def _unpack(kept: Path, wanted: Mapping[str, str], target: Path) -> None:
     originals = [name for name in wanted if ".orig.tar." in name]
     for name in originals:
         with tarfile.open(kept / name) as tar:
@@ -147,7 +151,7 @@ def _unpack(kept, wanted, target) -> None:
             _extract(tar, target, strip=False)
 
 
-def _extract(tar, target, strip) -> None:
+def _extract(tar: tarfile.TarFile, target: Path, strip: int) -> None:
     for member in tar:
         parts = Path(member.name).parts[1:] if strip else Path(member.name).parts
         if not parts or ".." in parts:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from pmlkit.types import Json, Tell
+
 
 SAMPLE_MS = 100  # how often the guest reports its own view of its memory
 # console: the kernel's and the workload's output. nokaslr: the same frames each time. panic: end
@@ -59,7 +61,7 @@ class GuestImage:
     kernel: Path
     initrd: Path
     cmdline: str
-    versions: dict
+    versions: Json
     workload: Workload
 
 
@@ -118,14 +120,14 @@ def build(
     )
 
 
-def _packages(workload: Workload, progress) -> None:
+def _packages(workload: Workload, progress: Tell | None) -> Any:
     if not workload.packages:
         return None
     skip = NOT_INSTALLED - set(workload.packages)
     return debian.fetch(workload.packages, progress, skip=skip)
 
 
-def _add_packages(archive, root, drop, progress) -> None:
+def _add_packages(archive: Archive, root: Path, drop: Drop, progress: Tell | None) -> None:
     archive.tree(root, drop=drop)
     bytecode = compiled(root, progress)
     if bytecode:
@@ -149,7 +151,7 @@ def _add_base(archive: Archive, busybox: Path) -> None:
     archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
 
 
-def _add_drivers(archive, booted) -> None:
+def _add_drivers(archive: Archive, booted: Any) -> None:
     """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
     for number, module in enumerate(booted.drivers()):
         archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())

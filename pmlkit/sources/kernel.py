@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Tell
 
 
 PACKAGE = "linux-image-cloud-amd64"
@@ -66,7 +66,7 @@ class Kernel:
     pvh: bool = True
     modules: Path | None = None
 
-    def drivers(self):
+    def drivers(self) -> list[Path]:
         """Return the modules (paths) that a virtio disk needs, in the order of loading.
 
         Raises
@@ -114,7 +114,7 @@ def kernel(progress: Callable[..., Any] | None = None) -> Kernel:
     return Kernel(vmlinux, version, release, modules=modules)
 
 
-def _real_package(progress) -> str:
+def _real_package(progress: Tell | None) -> str:
     """Name the package of the current kernel; the last one known serves if there is no network."""
     note = cache_folder() / "kernel" / "package"
     if note.exists() and time.time() - note.stat().st_mtime < debian.FRESH_S:
@@ -168,11 +168,11 @@ def _gzip(payload: bytes) -> bytes:
     return gzip.decompress(payload[:-4])  # the length is appended to it
 
 
-def _bz2(payload: bytes):
+def _bz2(payload: bytes) -> bytes:
     return bz2.BZ2Decompressor().decompress(payload)
 
 
-def _lz4(payload: bytes):
+def _lz4(payload: bytes) -> bytes:
     """Unpack lz4's legacy format: (length, block) repeated, then the kernel's own length."""
     import pyarrow
 
@@ -196,7 +196,7 @@ _METHODS = {
 }
 
 
-def _write(path: PathLike, data) -> None:
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pmlkit.sources.lab_boot import Snapshot
     from pmlkit.sources.lab_guests import LabGuest
     from pmlkit.trace import Trace
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 ROUNDS = 8
@@ -49,7 +50,7 @@ _MILESTONES = (
 )
 
 
-def lab_for(options, memory_mib: int, progress=None):
+def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) -> Lab:
     """Put the lab together that `options` ask for, with room for a guest of `memory_mib`."""
     return assemble(
         stock=options.stock,
@@ -86,7 +87,7 @@ def build(options: LabOptions | None = None, progress: Callable[..., Any] | None
 
 
 def run(
-    guest,
+    guest: LabGuest | PathLike,
     out: PathLike,
     options: LabOptions | None = None,
     progress: Callable[..., Any] | None = None,
@@ -129,7 +130,7 @@ def run(
     return trace
 
 
-def _keep_spool(error: BaseException, spool: Path, out: PathLike, options) -> None:
+def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
     """Say where to find what was logged; remove the spool if that is nothing."""
     if rounds := rounds_of(spool / "frames.spool"):
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
@@ -229,7 +230,9 @@ def _rounds(options: LabOptions, guest: LabGuest) -> int:
     return options.rounds or (0 if guest.linux else ROUNDS)
 
 
-def _boot(lab, folder: Path, snapshot, options, progress) -> None:
+def _boot(
+    lab: Lab, folder: Path, snapshot: Snapshot | None, options: LabOptions, progress: Tell
+) -> None:
     """Start the machine and wait for its end, saying each milestone once."""
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
@@ -247,17 +250,17 @@ def _boot(lab, folder: Path, snapshot, options, progress) -> None:
         machine.wait(report)
 
 
-def _limits(options):
+def _limits(options: LabOptions) -> Limits:
     expected_s = options.rounds * options.period_s if options.rounds else _WORK_S
     return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
-def _keep(path: PathLike, where) -> None:
+def _keep(path: Path, where: Path) -> None:
     if path.exists():
         shutil.copy(path, where)
 
 
-def _judge(said, spool: Path, options) -> None:
+def _judge(said: str, spool: Path, options: LabOptions) -> None:
     """Raise unless the job came to its end."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):

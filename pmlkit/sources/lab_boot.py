@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pmlkit.types import PathLike
+    from pmlkit.sources.bochs import Bochs
+    from pmlkit.types import Json, PathLike, Tell
 
 
 DOM0_MIB = 400
@@ -47,9 +48,9 @@ class Lab:
     iso: Path
     bochs: bochs.Bochs
     memory_mib: int
-    versions: dict
+    versions: Json
 
-    def snapshot(self, progress=None) -> Snapshot | None:
+    def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
         """Return dom0's state as saved once it is up; made at the first call (Bochs of ours).
 
         Returns
@@ -70,7 +71,7 @@ class Lab:
         os.utime(folder)
         return Snapshot(folder)
 
-    def _save(self, where) -> None:
+    def _save(self, where: Path) -> None:
         try:
             where.parent.mkdir(parents=True, exist_ok=True)
             scratch = tempfile.TemporaryDirectory(dir=where.parent, prefix=".new-")
@@ -98,7 +99,7 @@ class Lab:
                 if not where.exists():
                     raise output_error(where, error) from error
 
-    def prepare(self, folder: Path, console=None) -> None:
+    def prepare(self, folder: Path, console: PathLike | None = None) -> None:
         """Put the medium and Bochs' configuration into a run's folder.
 
         `console` is the first serial port's mode and device; default: the file console.txt.
@@ -116,7 +117,7 @@ class Snapshot:
 
     folder: Path
 
-    def restored(self, machine, folder: Path, console=None):
+    def restored(self, machine: Bochs, folder: Path, console: PathLike | None = None) -> Bochs:
         """Return a Bochs that starts from this state, with the disks and logs of `folder`."""
         state = folder / "state"
         state.mkdir()
@@ -131,7 +132,7 @@ class Snapshot:
         return bochs.Bochs(command, machine.gui, machine.version, machine.environment)
 
 
-def _with_console(text: str, console: str) -> str:
+def _with_console(text: str, console: PathLike | None) -> str:
     if not console:
         return text
     return re.sub(r"^com1:.*$", lambda _: f"com1: enabled=1, {console}", text, flags=re.M)
@@ -143,7 +144,7 @@ def check_faults(console: str) -> None:
         raise GuestError(fault[0], hint="run it again with --keep, and read console.txt")
 
 
-def _make_sparse(path: PathLike) -> None:
+def _make_sparse(path: Path) -> None:
     """Punch holes where there are zeros: most of the machine's memory."""
     with open(path, "r+b") as file:
         size, at, unit = os.fstat(file.fileno()).st_size, 0, 1 << 20

@@ -91,8 +91,8 @@ def write_disks(
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
         raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
     try:
-        head = b"%d\n" % -(-len(data) // 4096)
-        (folder / "job.img").write_bytes(head.ljust(4096, b"\0") + data)
+        head = b"%d\n" % -(-len(data) // 4096)  # type: ignore[assignment]
+        (folder / "job.img").write_bytes(head.ljust(4096, b"\0") + data)  # type: ignore[attr-defined]
         os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
         if out:
             (folder / "out.img").symlink_to(out.absolute())
@@ -153,7 +153,7 @@ def _take_files(stream: BinaryIO, spool: Path) -> None:
         for member in tar:
             name = Path(member.name).name
             if member.isfile() and name:
-                (spool / name).write_bytes(tar.extractfile(member).read())
+                (spool / name).write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
 
 
 def _take_spool(stream: BinaryIO, path: PathLike) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 FOLDER = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
@@ -74,8 +74,8 @@ class LabGuest:
     memory_mib: int = MEMORY_MIB
     vcpus: int = 1
     mailbox: bool = False
-    regions: tuple = ()
-    versions: dict = field(default_factory=dict)
+    regions: tuple[Any, ...] = ()
+    versions: Json = field(default_factory=dict)
     linux: bool = False
 
 
@@ -117,7 +117,7 @@ def load(
         return _bare(path.stem, path, {"summary": f"the user's {path.name}"}, settings)
     if path.is_file() and path.read_bytes()[:4] == b"\x7fELF" and has_pvh_note(path):
         facts = {"cmdline": _words(settings), "mailbox": _READY in path.read_bytes()}
-        return LabGuest(path.stem, path, f"the user's {path.name}", **facts)
+        return LabGuest(path.stem, path, f"the user's {path.name}", **facts)  # type: ignore[arg-type]
     return _linux(spec, settings, progress)
 
 
@@ -198,7 +198,7 @@ def _without_size(data: bytes) -> bytes:
 _PVH = struct.pack("<II4s", 4, 18, b"Xen\0")
 
 
-def _linux(spec: str, settings: Mapping[Any, Any], progress) -> None:
+def _linux(spec: str, settings: Mapping[Any, Any], progress: Tell | None) -> LabGuest:
     from pmlkit.sources import guest, workload
 
     try:
@@ -229,7 +229,7 @@ def _packed(archive: bytes) -> bytes:
     return smaller + b"\0" * (-len(smaller) % 4)  # the archive after it starts at a word
 
 
-def _report_on_console():
+def _report_on_console() -> bytes:
     """A second archive that lies over the first: a PVH guest has no serial port, only hvc0."""
     from pmlkit.sources.cpio import Archive
     from pmlkit.sources.programs import GUEST_SOURCES

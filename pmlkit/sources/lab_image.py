@@ -18,11 +18,10 @@ from pmlkit.sources.lab_parts import medium_tools, module_closure, write
 from pmlkit.sources.qemu import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from pmlkit.sources.lab_parts import Kernel, Xen
-    from pmlkit.types import PathLike
 
 
 LAB = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
@@ -132,7 +131,7 @@ def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
     return stream.getvalue()
 
 
-def _find(roots: tuple[Path, Path], folders: Iterable[str], name: str) -> Path:
+def _find(roots: Sequence[Path], folders: Iterable[str], name: str) -> Path:
     for root in roots:
         for folder in folders:
             if (root / folder / name).is_file():
@@ -140,7 +139,7 @@ def _find(roots: tuple[Path, Path], folders: Iterable[str], name: str) -> Path:
     raise GuestError(f"the lab's packages hold no {name}", hint="remove pmlkit's cache, try again")
 
 
-def _add_libraries(archive, roots) -> None:
+def _add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
     """Add the shared libraries of all roots; of two with the same name the first root's."""
     seen = set()
     for root in roots:
@@ -153,7 +152,7 @@ def _add_libraries(archive, roots) -> None:
     archive.file("usr/lib64/ld-linux-x86-64.so.2", loader, 0o755)
 
 
-def _add_python(archive, userland) -> None:
+def _add_python(archive: Archive, userland: Path) -> None:
     archive.file("bin/python3", userland / "usr" / "bin" / "python3.11", 0o755)
     for path in sorted((userland / _PYTHON).rglob("*")):
         inside = path.relative_to(userland / _PYTHON)
@@ -163,13 +162,13 @@ def _add_python(archive, userland) -> None:
         archive.file(str(_PYTHON / path.name), path)
 
 
-def _wanted(path: PathLike):
+def _wanted(path: Path) -> bool:
     if "lib-dynload" in path.parts:
         return path.name.split(".")[0] in _DYNLOAD
     return path.suffix == ".py" and "config-3.11" not in str(path)
 
 
-def _add_modules(archive, kernel) -> None:
+def _add_modules(archive: Archive, kernel: Kernel) -> None:
     ordered = module_closure(kernel.modules, _MODULES)
     for path in ordered:
         archive.file(f"mods/{path.name}", path)
@@ -214,7 +213,7 @@ def medium(
     return iso
 
 
-def _rescue(xen, vmlinux, root, menu):
+def _rescue(xen: Path, vmlinux: Path, root: bytes, menu: str) -> bytes:
     tools, environment = medium_tools()
     with tempfile.TemporaryDirectory() as scratch:
         boot = Path(scratch) / "iso" / "boot"

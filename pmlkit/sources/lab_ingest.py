@@ -18,11 +18,12 @@ from pmlkit.sources.xen_ingest import XenTrace, convert
 from pmlkit.sources.xen_spool import XenSpool, understood
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from pmlkit.schema import TraceMeta
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["LabTrace", "ingest"]
@@ -31,7 +32,7 @@ __all__ = ["LabTrace", "ingest"]
 _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 
 
-def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
+def ingest(spool: PathLike, out: Path, overwrite: bool = False) -> Trace:
     """Turn a lab run's spool folder into a trace.
 
     Parameters
@@ -59,7 +60,7 @@ class LabTrace(XenTrace):
         The folder, with ``guest.txt``: what the guest said.
     """
 
-    def __init__(self, spool: XenSpool, path: PathLike) -> None:
+    def __init__(self, spool: XenSpool, path: Path) -> None:
         super().__init__(spool, path)
         self.ns_per_insn = self.header.get("ns_per_insn")
         self.report = read_report(self._said(path / "guest.txt"))
@@ -117,13 +118,13 @@ class LabTrace(XenTrace):
         rows = [{"name": n, "round": int(r), "t_ns": t, "insn": -1} for (n, _), t, r in named]
         return [row for row in rows if row["round"] < len(ends)]
 
-    def guest(self) -> list[Any]:
+    def guest(self) -> Any:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
         said = [line for line in self.spool.lines if line["line"].startswith("sample ")]
         return [_sample(line["line"].split()[1:], line["ns"]) for line in said if line["ns"] >= 0]
 
 
-def _sample(words, ns: int):
+def _sample(words: Sequence[str], ns: int) -> Json:
     values = {name: int(value) for name, value in (word.split("=") for word in words)}
     sizes = {f"{name}_bytes": values[name] for name in SIZES}
     allocated = {"allocated_bytes": values["total"] - values["free"]}

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.sources.lab_guests import MEMORY_MIB
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json
+
 
 MEMORY_LIMITS_MIB = (MEMORY_MIB, 4096)  # measured: a machine for more does not come up
 
@@ -73,12 +78,12 @@ class LabOptions:
     xen_cmdline: str = ""
     fast: bool = False
     snapshot: bool = True
-    pml: dict = field(default_factory=dict)
+    pml: Json = field(default_factory=dict)
     harvest: str = ""
     harvest_every: int = 1
     accessed: bool = False
     bitmaps: bool = False
-    settings: dict = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
     boot: bool = False
     script: str = ""
     time_limit_s: float = 1500

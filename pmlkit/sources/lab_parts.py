@@ -20,8 +20,9 @@ from pmlkit.sources.qemu import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, Tell
 
 
 XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
@@ -83,8 +84,8 @@ class Xen:
     """
 
     binary: Path
-    roots: tuple
-    versions: dict
+    roots: tuple[Any, ...]
+    versions: Json
     name: str
 
 
@@ -98,7 +99,7 @@ class Kernel:
     version: str
 
 
-def stock_xen(progress=None):
+def stock_xen(progress: Tell | None = None) -> Xen:
     """Fetch Debian's own Xen.
 
     Raises
@@ -116,12 +117,12 @@ def stock_xen(progress=None):
     return Xen(binary, (found.root,), {"xen": XEN_VERSION}, "stock")
 
 
-def userland(progress=None):
+def userland(progress: Tell | None = None) -> Any:
     """Fetch what dom0 needs beside Xen; returns the folder and the versions (`Packages`)."""
     return debian.fetch(_DOM0, progress, dependencies=False)
 
 
-def kernel(progress=None):
+def kernel(progress: Tell | None = None) -> Kernel:
     """Fetch Debian's kernel and unpack it to a stripped ELF file.
 
     Raises
@@ -140,19 +141,19 @@ def kernel(progress=None):
     return Kernel(vmlinux, modules, release, found.versions[package])
 
 
-def medium_tools(progress=None):
+def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
     """Fetch grub-mkrescue and what it calls; returns (folder, environment for it)."""
     found = debian.fetch(_MEDIUM, progress, skip=("libc6", "dpkg", "perl-base", "debconf"))
     return found.root, unpacked_environment(found.root)
 
 
-def firmware(progress=None):
+def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
     """Fetch the emulated machine's BIOS and VGA BIOS; returns their paths."""
     share = debian.fetch(_FIRMWARE, progress, dependencies=False).root / "usr" / "share"
     return share / "bochs" / "BIOS-bochs-latest", share / "vgabios" / "vgabios.bin"
 
 
-def unpacked_environment(root):
+def unpacked_environment(root: Path) -> dict[str, str]:
     """Return the variables with which programs of an unpacked package find each other."""
     folders = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
     programs = ("usr/bin", "bin", "usr/sbin", "sbin")
@@ -170,7 +171,7 @@ def need(tool: str, package: str) -> str:
     return path
 
 
-def write(path: PathLike, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """Write a file of the cache, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:

@@ -36,8 +36,8 @@ def shell(
     guest: str | None = None,
     options: LabOptions | None = None,
     progress: Callable[..., Any] | None = None,
-    keys: int | None = None,
-    screen: int | None = None,
+    keys: Any = None,
+    screen: Any = None,
 ) -> None:
     """Boot the lab and join the terminal to dom0's console.
 
@@ -82,7 +82,7 @@ def shell(
 
 
 @contextlib.contextmanager
-def _raw(keys) -> Iterator[None]:
+def _raw(keys: int) -> Iterator[None]:
     """Pass every key on while this lasts; the terminal is as before afterwards."""
     if not os.isatty(keys):
         yield
@@ -95,7 +95,7 @@ def _raw(keys) -> Iterator[None]:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
 
-def _join(machine, console, keys, screen) -> None:
+def _join(machine: Machine, console: int, keys: Any, screen: Any) -> None:
     listened = [console, keys]
     while machine.process.poll() is None:
         ready, _, _ = select.select(listened, [], [], 0.25)

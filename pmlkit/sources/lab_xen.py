@@ -17,8 +17,10 @@ from pmlkit.sources.lab_parts import XEN_VERSION, Xen, need, stock_xen, write
 from pmlkit.sources.qemu import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
+
+    from pmlkit.types import Tell
 
 
 SERIES = Path(__file__).parents[2] / "hypervisor-patches" / "series"
@@ -129,7 +131,7 @@ def check_tools() -> None:
             raise MissingTool(header, package)
 
 
-def _build(folder: Path, series, debug, progress) -> None:
+def _build(folder: Path, series: Sequence[Path], debug: bool, progress: Tell) -> None:
     check_tools()
     with tempfile.TemporaryDirectory(prefix="pmlkit-xen-") as scratch:
         source = Path(scratch) / "xen"
@@ -150,7 +152,7 @@ def _build(folder: Path, series, debug, progress) -> None:
             _build_tools(source, folder, environment, progress)
 
 
-def _environment():
+def _environment() -> dict[str, str]:
     # Reproducible, and without flags of the user's: Xen's makefiles would take them.
     environment = {
         k: v for k, v in os.environ.items() if k not in ("CFLAGS", "LDFLAGS", "MAKEFLAGS")
@@ -159,13 +161,13 @@ def _environment():
     return environment | facts | {"XEN_WHOAMI": "pmlkit", "XEN_DOMAIN": "lab"}
 
 
-def _debian_patches(source: str):
+def _debian_patches(source: Path) -> list[Path]:
     names = (source / "debian" / "patches" / "series").read_text().split("\n")
     kept = [n.strip() for n in names if n.strip() and not n.startswith(("#", *_NOT_APPLIED))]
     return [source / "debian" / "patches" / name for name in kept]
 
 
-def _apply(patch, source: str, environment) -> None:
+def _apply(patch: Path, source: Path, environment: Mapping[str, str]) -> None:
     command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch)]
     try:
         run_step(command, source, environment, patch.name)
@@ -173,7 +175,9 @@ def _apply(patch, source: str, environment) -> None:
         raise GuestError(f"{patch.name} does not apply to Xen {XEN_VERSION}") from error
 
 
-def _build_tools(source: str, folder: Path, environment, progress) -> None:
+def _build_tools(
+    source: Path, folder: Path, environment: Mapping[str, str], progress: Tell
+) -> None:
     progress("building Xen's tools (about 2 minutes)")
     fresh = source / "installed"
     run_step(["./configure", *_CONFIGURE], source, environment, "Xen's tools")
@@ -189,7 +193,7 @@ def _build_tools(source: str, folder: Path, environment, progress) -> None:
         raise output_error(folder, error) from error
 
 
-def _store(built, where) -> None:
+def _store(built: Path, where: Path) -> None:
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         partial = where.with_suffix(".partial")

@@ -7,8 +7,13 @@ import json
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 HEAD = struct.Struct("<II")
 _SPAN = struct.Struct("<IIQqQq")
@@ -160,12 +165,12 @@ def split(buffer: bytearray) -> list[tuple[int, bytes]]:
     return messages
 
 
-def decode(kind: int | Message, payload: bytes):
+def decode(kind: int | Message, payload: bytes) -> Any:
     """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO."""
     if kind in (Message.ACCESS, Message.PML):
         round_, reason, *times = _SPAN.unpack_from(payload)
         values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
-        return Span(round_, REASONS[reason], *times, values)
+        return Span(round_, REASONS[reason], *times, values)  # type: ignore[call-arg]
     if kind == Message.ROUND_END:
         return RoundEnd(*_ROUND.unpack(payload))
     if kind == Message.MARK:

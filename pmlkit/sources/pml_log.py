@@ -19,7 +19,7 @@ import numpy as np
 from pmlkit.occurrences import stable_order
 
 if TYPE_CHECKING:
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Array, Ints
 
 
 __all__ = ["REARM", "PmlLog", "pml_log"]
@@ -94,7 +94,7 @@ def pml_log(
     return _buffered(logged, round_, vcpu, buffer_entries)
 
 
-def _previous_write(gfn: Gfns) -> Ints:
+def _previous_write(gfn: Array) -> Ints:
     """Return, for each write, the index of the write to the same page before it, or -1."""
     order = stable_order(gfn)
     again = np.flatnonzero(gfn[order[1:]] == gfn[order[:-1]])
@@ -123,9 +123,9 @@ def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
     return np.concatenate(found)
 
 
-def _logged_by_any(round_, gfn: int, vcpu: int, capacity):
+def _logged_by_any(round_: Array, gfn: Array, vcpu: Array, capacity: int) -> Ints:
     """Say the same for several vCPUs, write by write: a drain re-arms its own buffer's pages."""
-    logged, dirty, buffers, now = [], set(), {}, -1
+    logged, dirty, buffers, now = [], set(), {}, -1  # type: ignore[var-annotated]
     for i, write in enumerate(zip(round_.tolist(), gfn.tolist(), vcpu.tolist(), strict=True)):
         number, page, cpu = write
         if number != now:

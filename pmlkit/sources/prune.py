@@ -97,5 +97,5 @@ class Drop:
     def __init__(self, patterns: Iterable[Any] = ()) -> None:
         self.patterns = (*_PATTERNS, *patterns)
 
-    def __call__(self, path: PathLike):
+    def __call__(self, path: PathLike) -> bool:
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.patterns)

@@ -21,6 +21,7 @@ from pmlkit.errors import GuestError, MissingTool, PmlkitError, UsageError, outp
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import SimpleNamespace
+    from typing import Any
 
     from pmlkit.sources.guest import GuestImage
     from pmlkit.types import PathLike
@@ -46,11 +47,11 @@ class Period:
     count: int
 
     @property
-    def ns(self) -> int:
+    def ns(self) -> int | None:
         return self.count if self.unit == "ns" else None
 
     @property
-    def insn(self) -> None:
+    def insn(self) -> int | None:
         return self.count if self.unit == "insn" else None
 
 
@@ -165,7 +166,7 @@ def command_line(
     plugin : str, optional
         The value of ``-plugin``: without it the same machine runs unobserved.
     """
-    command = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
+    command: Any = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
     command += f" -m {memory_mib} -object memory-backend-memfd,id=ram,size={memory_mib}M,share=off"
     command += " -nodefaults -display none -monitor none -vga none -nic none -no-reboot"
     command = command.split()
@@ -208,7 +209,7 @@ def _comma(path: PathLike) -> str:
     return str(path).replace(",", ",,")
 
 
-def disk(path: PathLike, size_mib):
+def disk(path: PathLike, size_mib: int) -> list[str]:
     """Make an empty disk image; return what to add to the command for a virtio disk of it.
 
     Its file is read and written by threads that use preadv and pwritev, which the plugin watches.

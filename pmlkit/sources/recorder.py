@@ -78,8 +78,8 @@ class RecordOptions:
 
 
 def record(
-    workload: PathLike,
-    out: Path,
+    workload: Workload | PathLike,
+    out: PathLike,
     options: RecordOptions | None = None,
     progress: Callable[..., Any] | None = None,
 ) -> Trace:
@@ -134,7 +134,7 @@ def record(
     return trace
 
 
-def claim(out: Path, overwrite: bool) -> tuple[Path, Path]:
+def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
     """Make the spool's folder beside the output; refuse names that are taken.
 
     Returns

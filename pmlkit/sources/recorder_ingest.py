@@ -54,11 +54,11 @@ DISK_TIMES = (
 class Report:
     """What the guest said on its second serial port, in order."""
 
-    phases: list = field(default_factory=list)  # names
-    samples: list = field(default_factory=list)  # dicts
-    regions: list = field(default_factory=list)  # (name, gfn, pages)
-    expected: list = field(default_factory=list)  # (phase, region, kind, pages)
-    memory: list = field(default_factory=list)  # (start, end, type)
+    phases: list[Any] = field(default_factory=list)  # names
+    samples: list[Any] = field(default_factory=list)  # dicts
+    regions: list[Any] = field(default_factory=list)  # (name, gfn, pages)
+    expected: list[Any] = field(default_factory=list)  # (phase, region, kind, pages)
+    memory: list[Any] = field(default_factory=list)  # (start, end, type)
     status: int | None = None
 
 
@@ -124,13 +124,13 @@ class _Told:
 
     def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
         self.access, self.pml = _Log(access), _Log(pml)
-        self.rounds, self.marks, self.totals, self.cost = [], [], None, {}
-        self.requests = []
+        self.rounds, self.marks, self.totals, self.cost = [], [], None, {}  # type: ignore[var-annotated]
+        self.requests: list[Any] = []
 
     def take(self, kind: int, payload: bytes) -> None:
         message = decode(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
-            self.access.add(message, message.values >> 3, (message.values & 7).astype(np.uint8))
+            self.access.add(message, message.values >> 3, (message.values & 7).astype(np.uint8))  # type: ignore[arg-type]
         elif isinstance(message, Span):
             self.pml.add(message, message.values, Kind.WRITE)
         elif isinstance(message, RoundEnd):
@@ -138,7 +138,7 @@ class _Told:
         elif isinstance(message, Mark):
             self.marks.append(message)
         elif isinstance(message, Totals):
-            self.totals = message
+            self.totals = message  # type: ignore[assignment]
         elif isinstance(message, Requests):
             self.requests.append(message.parts)
         elif kind == Message.HOST:
@@ -168,10 +168,10 @@ class _Told:
             access.set_disk(self._disk())
             access.note(DISK_TIMES)
         access.note(NOT_SEEN)
-        totals = vars(self.totals) if self.totals else {}
+        totals: dict[Any, Any] = vars(self.totals) if self.totals else {}
         access.replace_meta(overheads={**self.cost, **totals})
 
-    def _disk(self):
+    def _disk(self) -> pd.DataFrame:
         parts = [pd.DataFrame(parts) for parts in self.requests]
         names = list(DISK.names)
         table = pd.concat(parts) if parts else pd.DataFrame(columns=names)
@@ -206,7 +206,7 @@ class _Log:
     """One of the two logs: its entries go to the writer at once, its tables at the end."""
 
     def __init__(self, writer: TraceWriter) -> None:
-        self.writer, self.batches = writer, []
+        self.writer, self.batches = writer, []  # type: ignore[var-annotated]
 
     def add(self, span: Span, gfn: NDArray[np.uint32], kind: NDArray[np.uint8] | Kind) -> None:
         batch = len(self.batches)

@@ -21,18 +21,21 @@ from pmlkit.sources.recording import Recording
 from pmlkit.sources.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from rich.progress import Progress
+
+    from pmlkit.sources.lab_guests import LabGuest
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints, PathLike
+    from pmlkit.types import PathLike
 
 
 ROUNDS = 8
 _ENDLESS = qemu.Period("insn", 10**15)  # only marks end rounds
 
 
-def is_kit_guest(spec):
+def is_kit_guest(spec: PathLike) -> bool:
     """Whether `spec` (a name or a path) is a guest of the kit rather than a workload."""
     path = Path(spec)
     own = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
@@ -40,10 +43,10 @@ def is_kit_guest(spec):
 
 
 def record_kit(
-    spec,
+    spec: PathLike,
     out: PathLike,
     options: RecordOptions | None = None,
-    settings: Sequence[str] | None = None,
+    settings: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
     progress: Callable[..., Any] | None = None,
 ) -> Trace:
@@ -91,7 +94,7 @@ def record_kit(
     return trace
 
 
-def _check(guest, rounds: Ints) -> None:
+def _check(guest: LabGuest, rounds: int) -> None:
     if guest.vcpus > 1:
         raise UsageError(
             f"the guest {guest.name} has {guest.vcpus} processors, and the recorder's QEMU has one",
@@ -101,10 +104,17 @@ def _check(guest, rounds: Ints) -> None:
         raise UsageError(f"{rounds} rounds cannot be recorded", "ask for 1 to 999")
 
 
-def _run(guest, spool: Path, options, memory_mib: int, rounds: Ints, progress) -> None:
+def _run(
+    guest: LabGuest,
+    spool: Path,
+    options: RecordOptions,
+    memory_mib: int,
+    rounds: int,
+    progress: Callable[[Progress], object] | None,
+) -> None:
     qemu_version, plugin = qemu.version(), qemu.build_plugin()
     cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
-    image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)
+    image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)  # type: ignore[arg-type]
     workload = Workload(name=guest.name, summary=guest.summary, command="")
     options = replace(options, boot=False)
     header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
@@ -117,7 +127,7 @@ def _run(guest, spool: Path, options, memory_mib: int, rounds: Ints, progress) -
         report.writelines(_known(guest, memory_mib, rounds))
 
 
-def _known(guest, memory_mib: int, rounds: Ints):
+def _known(guest: LabGuest, memory_mib: int, rounds: int) -> Iterator[str]:
     """Say what a guest would say of itself if it could write more than a phase's name."""
     yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
     for region in guest.regions:

@@ -48,7 +48,7 @@ class Progress:
     phase: str
 
     @property
-    def mips(self):
+    def mips(self) -> float:
         """Millions of recorded instructions per second on the host."""
         return self.insn / 1e6 / self.host_s if self.host_s > 0 else 0.0
 
@@ -67,6 +67,10 @@ class Recording:
     progress : callable, optional
     """
 
+    # Not there before they are needed.
+    process: Any
+    pipe: Any
+
     def __init__(
         self, spool: Path, header: Json, options: RecordOptions, progress: Callable[..., Any] | None
     ) -> None:
@@ -78,11 +82,11 @@ class Recording:
         self.process = self.pipe = None
         self.buffer = bytearray()
         self.started = time.monotonic()
-        self.recording_since = None
+        self.recording_since: float | None = None
         self.shown = 0.0
         self.entries = 0
-        self.last = None  # the last RoundEnd
-        self.seen = set()  # markers, and Message.TOTALS
+        self.last: Any = None  # the last RoundEnd
+        self.seen: set[Any] = set()  # markers, and Message.TOTALS
         self.interrupts = 0
 
     def __enter__(self) -> Self:
@@ -249,4 +253,4 @@ def workload_status(report: Path) -> int:
     for line in read_text(report).splitlines():
         if line.startswith("exit "):
             return int(line.split()[1])
-    return None
+    return None  # type: ignore[return-value]

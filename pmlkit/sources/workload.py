@@ -15,7 +15,7 @@ from pmlkit.errors import WorkloadError
 from pmlkit.sources import programs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from pmlkit.types import Json, PathLike
@@ -72,14 +72,14 @@ class Workload:
     name: str
     summary: str
     command: str
-    sources: tuple = ()
-    packages: tuple = ()
-    files: tuple = ()
-    parameters: dict = field(default_factory=dict)
+    sources: tuple[Any, ...] = ()
+    packages: tuple[Any, ...] = ()
+    files: tuple[Any, ...] = ()
+    parameters: Json = field(default_factory=dict)
     memory_mib: int = MEMORY_MIB
     seconds: float = 0
-    phases: tuple = ()
-    prune: tuple = ()
+    phases: tuple[Any, ...] = ()
+    prune: tuple[Any, ...] = ()
 
     def with_parameters(self, values: Mapping[str, str]) -> Workload:
         """Return the same workload with other parameters.
@@ -157,14 +157,14 @@ def _suggestion(name: str) -> str:
     return "`pmlkit record --list` names the workloads"
 
 
-def _from_source(path: PathLike) -> Workload:
+def _from_source(path: Path) -> Workload:
     programs.compile_static(path)  # an error comes now, before anything else is begun
     path = path.resolve()
     command = shlex.quote(f"./{path.stem}")
     return Workload(path.stem, f"{path.name}, compiled", command, sources=(path,))
 
 
-def _from_program(path: PathLike) -> Workload:
+def _from_program(path: Path) -> Workload:
     programs.check_static(path)
     path = path.resolve()
     return Workload(path.name, path.name, shlex.quote(f"./{path.name}"), files=(path,))
@@ -216,9 +216,9 @@ class _Facts:
     """What a description says, taken item by item and checked."""
 
     def __init__(self, name: str, facts: Json) -> None:
-        self.name, self.facts, self.known = name, dict(facts), []
+        self.name, self.facts, self.known = name, dict(facts), []  # type: ignore[var-annotated]
 
-    def take(self, key: str, kind: type[Any], *default: Any):
+    def take(self, key: str, kind: Any, *default: Any) -> Any:
         """Remove and return a value of the wanted type."""
         self.known.append(key)
         if key not in self.facts and default:
@@ -247,7 +247,7 @@ class _Facts:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._refuse(f"the parameter {name} is not a lower-case shell variable")
         if not isinstance(facts, dict):
-            facts = {"default": facts}
+            facts = {"default": facts}  # type: ignore[dict-item]
         default = facts.get("default")
         if not isinstance(default, str | int | float) or isinstance(default, bool):
             self._refuse(f"the parameter {name} has no `default`, a number or a word")
@@ -261,7 +261,7 @@ class _Facts:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
 
 
-def _among(names: Sequence[str], near: str = ""):
+def _among(names: Iterable[str], near: str = "") -> str:
     """Say which names there are, the one that was meant first."""
     close = difflib.get_close_matches(near, list(names), n=1)
     if close:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.sources.lab_ingest import LabTrace
+    from pmlkit.sources.xen_ingest import XenTrace
     from pmlkit.types import Bools
     from pmlkit.writer import TraceWriter
 
@@ -27,13 +28,13 @@ _RECORDS = 2048  # read at a time
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
-def harvest_period(made: LabTrace, period: Mapping[str, None]) -> dict[str, None]:
+def harvest_period(made: XenTrace, period: Mapping[str, None]) -> dict[str, None]:
     """Return the period of the access trace, given the log's: flags pile up between harvests."""
     every = made.header.get("job", {}).get("harvest_every", 1)
     return {**period, "ns": period["ns"] and period["ns"] * every}
 
 
-def write_harvests(made: LabTrace, writer: TraceWriter) -> None:
+def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
     """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
 
     Parameters
@@ -42,19 +43,19 @@ def write_harvests(made: LabTrace, writer: TraceWriter) -> None:
     writer : TraceWriter
         Of an access trace.
     """
-    batches, first = [], 0
+    batches, first = [], 0  # type: ignore[var-annotated]
     for number, last in enumerate(made.harvests):
-        for reason, frames, kinds in _harvested(made, first, last):
+        for reason, frames, kinds in _harvested(made, first, last):  # type: ignore[arg-type]
             if len(frames):
                 writer.add_entries(number, len(batches), 0, frames, kinds)
             batches.append({"round": number, "reason": reason})
         made.spool.forget()
         first = last + 1
-    rounds = _rounds(made)
+    rounds = _rounds(made)  # type: ignore[arg-type]
     writer.set_rounds(rounds)
     spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end"]
     table = pd.DataFrame(batches).join(rounds[spans], on="round")
-    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))
+    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))  # type: ignore[arg-type]
     made.write_rest(writer, True)
 
 

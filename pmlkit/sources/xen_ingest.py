@@ -29,9 +29,9 @@ from pmlkit.xen.pml import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
-    from pmlkit.sources.lab_ingest import LabTrace
-    from pmlkit.types import Ints, PathLike
+    from pmlkit.types import Array, Ints, Json, PathLike
 
 
 __all__ = ["XenTrace", "convert", "ingest"]
@@ -68,7 +68,7 @@ def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
         return convert(XenTrace(XenSpool(Path(spool) / "frames.spool"), spool), out, overwrite)
 
 
-def convert(made: LabTrace, out: Path, overwrite: bool = False) -> Trace:
+def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
     """Write a `XenTrace`."""
     meta = made.meta()
     if not made.harvests:
@@ -136,25 +136,25 @@ class XenTrace:
     def lockstep(self) -> bool:
         return bool(self.header.get("job", {}).get("lockstep"))
 
-    def domain(self):
+    def domain(self) -> Json:
         told = self.header.get("domain", {})
         memory = told.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
         name = told.get("name") or str(told.get("domid", "guest"))
         return {"name": name, "memory_bytes": memory, "vcpus": self.header.get("vcpus", 1)}
 
-    def memory_map(self):
+    def memory_map(self) -> list[Json]:
         return []
 
-    def phases(self):
+    def phases(self) -> list[Json]:
         return []
 
-    def known(self):
+    def known(self) -> list[Json]:
         return []
 
-    def regions(self):
+    def regions(self) -> Any:
         return None
 
-    def guest(self):
+    def guest(self) -> Any:
         return None
 
     def overheads(self) -> dict[str, int]:
@@ -216,7 +216,7 @@ class XenTrace:
         rounds = {"round": np.arange(len(self.ends))}
         rounds |= {"t_start_ns": self.starts, "t_end_ns": self.ends}
         for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
-            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0
+            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0  # type: ignore[assignment]
         asked = self.header.get("job", {}).get("period_s")
         known = asked and not self.lockstep
         return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
@@ -245,7 +245,7 @@ class XenTrace:
             writer.add_made(int(ends[-1]), partial(self._columns, ends))
         writer.set_batches(self._batch_table())
 
-    def _columns(self, ends: Ints, start: str | int | None, stop: int):
+    def _columns(self, ends: Ints, start: int, stop: int) -> tuple[Array, ...]:
         """Make the columns of the entries from number `start` to before `stop`.
 
         Parameters

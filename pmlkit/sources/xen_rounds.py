@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
     from typing import Any
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from pmlkit.sources.xen_spool import XenSpool
@@ -25,7 +25,7 @@ _OPEN = 2  # the round that was being closed, and the one that runs
 
 def split_rounds(
     spool: XenSpool,
-) -> tuple[NDArray[Any], list[dict[str, int | list[Any]] | None], int]:
+) -> tuple[NDArray[Any], list[Any], int]:
     """Put the records of a spool in the order of the trace.
 
     Parameters
@@ -49,7 +49,7 @@ def split_rounds(
     entries = int(logs["count"][after].sum())
     # What was drained by switching logging off belongs to no round.
     ended = spool.end is not None and spool.missing is None and bool(closed)
-    if ended and not spool.end.get("keep_open"):
+    if ended and not spool.end.get("keep_open"):  # type: ignore[attr-defined]
         return logs[~after], list(closed), entries
     count = int(logs["round"][-1]) + 1 if entries else len(closed)
     if count > len(closed) + _OPEN:
@@ -58,7 +58,7 @@ def split_rounds(
     return kept, [*closed, *[None] * (count - len(closed))], 0
 
 
-def _cut(spool: Path, logs):
+def _cut(spool: XenSpool, logs: pd.DataFrame) -> pd.DataFrame:
     """Number rounds by the marks of the time that a collection without rounds has put."""
     marks = np.array([told["t_ns"] for told in spool.rounds], dtype=np.int64)
     ends = ns(spool, logs["tsc_end"])
@@ -69,7 +69,7 @@ def _cut(spool: Path, logs):
     return logs
 
 
-def ns(spool: XenSpool, tsc: NDArray[np.uint64] | int) -> Ints | int:
+def ns(spool: XenSpool, tsc: Any) -> Any:
     """Turn TSC stamps into ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
     return np.maximum(ticks, 0) * 1_000_000 // spool.header["tsc_khz"]
@@ -78,8 +78,8 @@ def ns(spool: XenSpool, tsc: NDArray[np.uint64] | int) -> Ints | int:
 def round_times(
     spool: XenSpool,
     logs: NDArray[Any],
-    rounds: Sequence[dict[str, int | list[dict[Any, Any]]] | None],
-) -> tuple[Ints, Ints]:
+    rounds: Sequence[Any],
+) -> tuple[Ints, Any]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
     A round begins where the one before it ends: when Xen let the domain go on.
@@ -91,13 +91,11 @@ def round_times(
     for told, entry_ns in zip(rounds, last.tolist(), strict=True):
         before = max(before, _end(spool, told, entry_ns))
         ends.append(before)
-    ends = np.array(ends, dtype=np.int64)
+    ends = np.array(ends, dtype=np.int64)  # type: ignore[assignment]
     return np.concatenate([[0], ends[:-1]]), ends
 
 
-def _end(
-    spool: XenSpool, told: Mapping[str, int | list[dict[str, int]]] | None, entry_ns: int
-) -> int:
+def _end(spool: XenSpool, told: Any, entry_ns: int) -> int:
     if told is None:
         return entry_ns
     if "t_end_ns" in told:

@@ -90,8 +90,8 @@ class XenSpool:
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
-        self.rounds, self.lines, self.events, self.end = [], [], [], None
-        self.bitmaps, self.touched = {}, {}
+        self.rounds, self.lines, self.events, self.end = [], [], [], None  # type: ignore[var-annotated]
+        self.bitmaps, self.touched = {}, {}  # type: ignore[var-annotated]
         self._heads, self._count = np.empty(1024, _HEADS), 0
         with read_spool(path) as spool:
             self.header = spool.header
@@ -117,7 +117,7 @@ class XenSpool:
             names, offsets, sizes = zip(*fields, strict=True) if fields else ((), (), ())
             told = {"names": names, "offsets": offsets, "itemsize": self.header.get("head_bytes")}
             told["formats"] = [_UNSIGNED[size] for size in sizes]
-            self._head = np.dtype(told) if fields else None
+            self._head = np.dtype(told) if fields else None  # type: ignore[call-overload]
         except (ValueError, KeyError, TypeError) as error:
             raise SpoolDamaged(self.path, 0, f"its header names no records ({error})") from error
         if fields and not set(_KEPT) <= set(names):
@@ -218,20 +218,20 @@ class XenSpool:
             found.append((8 * (first + places[rows]) + columns).astype(np.uint64))
         return np.concatenate(found)
 
-    def touched_words(self, number):
+    def touched_words(self, number: int) -> Gfns:
         """Return the words of a guided harvest: ndarray of uint64."""
         view = self._view()
         parts = [np.frombuffer(view, "<u8", n, at) for at, n in self.touched.get(number, [])]
         return np.concatenate([np.zeros(0, np.uint64), *parts])
 
-    def _view(self):
+    def _view(self) -> mmap.mmap | bytes:
         if self._map is None:
             try:
                 with open(self.path, "rb") as file:
-                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[assignment]
             except OSError as error:
                 raise PmlkitError(f"cannot read {self.path} ({error.strerror})") from error
-        return self._map
+        return self._map  # type: ignore[return-value]
 
     def forget(self) -> None:
         """Give back the memory that what was read so far takes."""

@@ -32,13 +32,18 @@ from pmlkit.xen.xenctrl import Control
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
     from typing import Any
+
+    from pmlkit.types import Json, PathLike
+    from pmlkit.xen.domains import Domain
+    from pmlkit.xen.mailbox import Mailbox
 
 
 _LONGEST_JOB = 1 << 20
 
 
-def main(arguments: Sequence[Any] = ()):
+def main(arguments: Sequence[Any] = ()) -> int:
     """Run a job; returns the exit status."""
     said = "LAB agent" if arguments else "agent: error"
     try:
@@ -51,7 +56,7 @@ def main(arguments: Sequence[Any] = ()):
     return 0
 
 
-def serve(orders: int = 0, out: int = 1):
+def serve(orders: int = 0, out: int = 1) -> Json:
     """Run the job that is told on file descriptor `orders`.
 
     Parameters
@@ -78,7 +83,7 @@ def _say(text: str) -> None:
     print(f"agent: {text}", file=sys.stderr, flush=True)
 
 
-def _first_line(descriptor):
+def _first_line(descriptor: int) -> Json:
     # Byte by byte: what follows belongs to `Stop`.
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST_JOB:
@@ -102,7 +107,7 @@ class Pipe(io.RawIOBase):
     collection takes does not grow with the rate.
     """
 
-    def __init__(self, descriptor, stop: int) -> None:
+    def __init__(self, descriptor: int, stop: Stop) -> None:
         self._out, self._stop = descriptor, stop
         os.set_blocking(descriptor, False)
 
@@ -112,7 +117,7 @@ class Pipe(io.RawIOBase):
     def seekable(self) -> bool:
         return False
 
-    def write(self, data):
+    def write(self, data: Any) -> int | None:
         """Write some of the data, as soon as there is room; return how many bytes."""
         while True:
             try:
@@ -126,35 +131,35 @@ class Pipe(io.RawIOBase):
             raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
 
 
-def _lab(job_path, domid: int, spool: Path):
+def _lab(job_path: PathLike, domid: int, spool: Path) -> Json:
     """Start the lab's domain, log it, fill the spool."""
     from pmlkit.xen.lab_pace import LabPeriod, Lockstep
 
     told = json.loads(Path(job_path).read_text())
-    job = replace(Job.of(told), domain=domid, spool=spool)
+    job = replace(Job.of(told), domain=domid, spool=spool)  # type: ignore[arg-type]
     unpause(int(domid))
     domain = _lab_domain(int(domid))
     with contextlib.ExitStack() as stack:
         box = _mailbox(stack, job, domain.domid)
-        pace = Lockstep(job, box) if job.lockstep else LabPeriod(job)
+        pace = Lockstep(job, box) if job.lockstep else LabPeriod(job)  # type: ignore[arg-type]
         pace.begin()
         if box and not job.lockstep:
             box.free_run()
         stop = stack.enter_context(Stop(domain))
-        file = Pipe(1, stop) if spool == "-" else None
+        file = Pipe(1, stop) if spool == "-" else None  # type: ignore[comparison-overlap]
         end = Collector(job, domain, stop, _say, pace).run(file)
     _complain(end)
     return end
 
 
-def _lab_domain(domid: int):
+def _lab_domain(domid: int) -> Domain:
     try:
         return domains.find(domid)
     except (MissingLibrary, XenError):
         return domains.Domain(domid)
 
 
-def _mailbox(stack, job: Job, domid: int):
+def _mailbox(stack: ExitStack, job: Job, domid: int) -> Mailbox | None:
     if not (job.mailbox or job.lockstep):
         return None
     from pmlkit.xen.mailbox import Mailbox
@@ -164,7 +169,7 @@ def _mailbox(stack, job: Job, domid: int):
     return box
 
 
-def _complain(end: str | int | None) -> None:
+def _complain(end: Any) -> None:
     if not end["rounds"]:
         raise GuestError(end["why"] or "it ended before its first round was over")
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import MissingTool, PmlkitError
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cffi import FFI
 
     from pmlkit.types import PathLike
@@ -36,7 +38,7 @@ class XenError(PmlkitError):
     """Xen refused something. Attributes: `call`, `errno`, `domain` (or None), `why`."""
 
     def __init__(
-        self, call, errno, why: str = "", domain: str | None = None, hint: str = ""
+        self, call: str, errno: int, why: str = "", domain: int | None = None, hint: str = ""
     ) -> None:
         self.call, self.errno, self.domain = call, errno, domain
         self.why = why or os.strerror(errno)
@@ -54,7 +56,7 @@ class MissingLibrary(MissingTool):
 
 
 @cache
-def ffi() -> FFI:
+def ffi() -> Any:
     """Return the declarations, ready made (`emit`) or parsed now."""
     try:
         return import_module("pmlkit.xen._declarations").ffi
@@ -82,7 +84,7 @@ def emit(path: PathLike) -> None:
 
 
 @cache
-def library(name: str) -> None:
+def library(name: str) -> Any:
     """Load a library of Xen's tools.
 
     Raises
@@ -102,7 +104,7 @@ def library(name: str) -> None:
     raise MissingLibrary(files[0], _MEND.get(name, "run it in dom0: apt-get install xen-utils"))
 
 
-def check(result, call, domain: str | None = None):
+def check(result: Any, call: str, domain: int | None = None) -> Any:
     """Return a C function's result, or raise `XenError` if it is -1 or NULL."""
     made = ffi()
     failed = result == made.NULL if isinstance(result, made.CData) else result < 0

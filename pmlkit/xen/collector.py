@@ -22,10 +22,12 @@ from pmlkit.xen.unpatched import Unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
-    from pmlkit.types import Json
-    from pmlkit.writer import TraceWriter
+    from pmlkit.types import Json, Tell
+    from pmlkit.xen.domains import Domain
     from pmlkit.xen.job import Job
+    from pmlkit.xen.stop import Stop
 
 
 _POLL_S = 0.01
@@ -46,12 +48,19 @@ class Collector:
         How a round passes (`Period`; the lab has another); default: by the clock.
     """
 
-    def __init__(self, job: Job, domain: str, stop: int, say=lambda text: None, pace=None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        domain: Domain,
+        stop: Stop,
+        say: Tell = lambda text: None,
+        pace: Period | None = None,
+    ) -> None:
         self.job, self.domain, self.stop, self.say = job, domain, stop, say
         self.pace = pace or Period(job.period_s)
         self.closed = 0
 
-    def run(self, file: str | None = None) -> Json:
+    def run(self, file: Any = None) -> Json:
         """Collect until the rounds are done or something ends it.
 
         Parameters
@@ -84,12 +93,12 @@ class Collector:
                     self._rounds(source, writer)
                     return self._finish(source, writer)
 
-    def _mode(self):
+    def _mode(self) -> str:
         if self.job.mode != "auto":
             return self.job.mode
         return "pml" if pml.available(self.domain.domid) else "stock"
 
-    def _header(self, source: str):
+    def _header(self, source: Any) -> Json:
         d = self.domain
         found = {"domid": d.domid, "name": d.name, "memory_bytes": d.memory_bytes}
         system = os.uname()
@@ -98,7 +107,7 @@ class Collector:
         facts = {"source": "xen", "job": job, "domain": found, "mode": source.mode, "host": host}
         return {**facts, **self.job.header, **source.facts()}
 
-    def _rounds(self, source: str, writer: TraceWriter) -> None:
+    def _rounds(self, source: Any, writer: SpoolWriter) -> None:
         self.stop.shared = source.mode == "stock"
         sync = os.environ.get("PMLKIT_SPOOL_SYNC") == "1"
         spent = time.process_time_ns()
@@ -125,7 +134,7 @@ class Collector:
         except XenError as error:
             self.stop.gone(error)
 
-    def _finish(self, source: str, writer: TraceWriter):
+    def _finish(self, source: Any, writer: SpoolWriter) -> Json:
         last = self._last(source, writer)
         done = bool(self.job.rounds) and self.closed == self.job.rounds
         whole = done or self.pace.ended or (not self.job.rounds and self.stop.kind != "lost")
@@ -136,7 +145,7 @@ class Collector:
         writer.append(Frame.END, frames.pack_json(**{**last, **end}))
         return end
 
-    def _last(self, source: str, writer: TraceWriter):
+    def _last(self, source: Any, writer: SpoolWriter) -> Json:
         """Switch logging off, and take what is left."""
         if self.stop.migrating:
             source.release()
@@ -152,12 +161,12 @@ class Period:
 
     ended = False
 
-    def __init__(self, period_s) -> None:
+    def __init__(self, period_s: float) -> None:
         self.period_s = period_s
         self._nap_s = _POLL_S
-        self._due = None
+        self._due: Any = None
 
-    def round(self, collector, source: str, writer: TraceWriter) -> None:
+    def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
         """Let a round pass."""
         now = time.monotonic()
         # By the calendar, so that the time that closing takes does not add up.
@@ -170,7 +179,7 @@ class Period:
                 return
             collector.stop.wait(min(left, self._nap_s))
 
-    def _rest(self, fill) -> None:
+    def _rest(self, fill: float) -> None:
         """Sleep less the fuller the rings are found, and not at all when they run over."""
         if fill > 0.5:
             self._nap_s = 0
@@ -179,9 +188,9 @@ class Period:
         elif fill < 0.1:
             self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _POLL_S)
 
-    def meanwhile(self, collector, source: str, writer: TraceWriter) -> bool:
+    def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
         """Whether the round should end now; the lab hears its guest here."""
         return False
 
-    def closed(self, collector, source: str, writer: TraceWriter) -> None:
+    def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
         """A round has been closed."""

@@ -12,7 +12,7 @@ from pmlkit.xen.binding import MissingLibrary, check, ffi, library
 if TYPE_CHECKING:
     from typing import Self
 
-    from pmlkit.types import PathLike
+    from pmlkit.xen.xenctrl import DomainState
 
 
 __all__ = ["Domain", "NoSuchDomain", "Xenstore", "ended", "find"]
@@ -66,7 +66,7 @@ class Xenstore:
         if handle is not None:
             self._lib.xs_close(handle)
 
-    def read(self, path: PathLike):
+    def read(self, path: str) -> str | None:
         """Return the text of a node; None if there is none."""
         length = self._ffi.new("unsigned int *")
         value = self._lib.xs_read(self._h, 0, path.encode(), length)
@@ -77,7 +77,7 @@ class Xenstore:
         finally:
             self._lib.free(value)
 
-    def names(self, path: PathLike):
+    def names(self, path: str) -> list[str]:
         """Return the names of the nodes below one."""
         count = self._ffi.new("unsigned int *")
         found = self._lib.xs_directory(self._h, 0, path.encode(), count)
@@ -89,7 +89,7 @@ class Xenstore:
             self._lib.free(found)
         return [text.decode(errors="replace") for text in texts]
 
-    def domain(self, domid: int):
+    def domain(self, domid: int) -> Domain:
         """Return the `Domain` of an id; what is not known of it is empty."""
         base = f"/local/domain/{domid}"
         vm = self.read(f"{base}/vm") or ""
@@ -97,7 +97,7 @@ class Xenstore:
         memory = int(kib) << 10 if kib.strip().isdigit() else 0
         return Domain(domid, self.read(f"{base}/name") or "", vm.rpartition("/")[2], memory)
 
-    def domids(self):
+    def domids(self) -> list[int]:
         """Return the ids of the domains that Xenstore knows."""
         return sorted(int(n) for n in self.names("/local/domain") if n.isdigit())
 
@@ -135,7 +135,7 @@ def find(asked: str | int) -> Domain:
     raise NoSuchDomain(asked)
 
 
-def ended(domain: Domain, state, name: str | None = None) -> str | None:
+def ended(domain: Domain, state: DomainState | None, name: str | None = None) -> str | None:
     """Say in words what has become of a domain that should be logged no longer.
 
     Parameters

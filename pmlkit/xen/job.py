@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json
+
 
 HARVESTS = ("", "accessed", "guided", "both", "pruned")
 MODES = ("auto", "pml", "stock")
@@ -64,14 +69,14 @@ class Job:
     rounds: int = 0
     period_s: float = 1.0
     free: bool = False
-    pml: dict = field(default_factory=dict)
+    pml: Json = field(default_factory=dict)
     harvest: str = ""
     harvest_every: int = 1
     accessed: bool = False
     bitmaps: bool = False
     spool: str = "-"
     state: str = "/run/pmlkit"
-    header: dict = field(default_factory=dict)
+    header: Json = field(default_factory=dict)
     silence_s: float = 0.0
     limit_s: float = 120
     lockstep: bool = False
@@ -94,11 +99,11 @@ class Job:
             raise UsageError("accessed flags are harvested when a round is closed: not with free")
 
     @property
-    def harvesting(self):
+    def harvesting(self) -> str:
         """Which harvest is asked for; "" for none."""
         return self.harvest or ("accessed" if self.accessed else "")
 
-    def options(self):
+    def options(self) -> Json:
         """Return the options of the patched interface (a dict), with what a harvest needs."""
         told = {**self.pml, "flags": tuple(self.pml.get("flags", ("tables",)))}
         needed = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
@@ -110,7 +115,7 @@ class Job:
         return told
 
     @classmethod
-    def of(cls, told):
+    def of(cls, told: Json) -> Job:
         """Make a job out of a dict; what is not known is left out."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in told.items() if name in known})

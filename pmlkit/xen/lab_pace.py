@@ -13,9 +13,13 @@ from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import Frame
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.spool import SpoolWriter
     from pmlkit.types import PathLike
-    from pmlkit.writer import TraceWriter
+    from pmlkit.xen.collector import Collector
     from pmlkit.xen.job import Job
+    from pmlkit.xen.mailbox import Mailbox
 
 
 _POLL_S = 0.01
@@ -43,7 +47,7 @@ class LabPeriod(Period):
                 raise GuestError(f"it never said {start!r}", hint="see its console")
             time.sleep(_POLL_S)
 
-    def meanwhile(self, collector, source: str, writer: TraceWriter):
+    def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
         """Put what the guest says into the spool; say whether that ends the round."""
         phase = False
         for line in self.console.lines():
@@ -53,7 +57,7 @@ class LabPeriod(Period):
                 self.ended = True
         return phase
 
-    def closed(self, collector, source: str, writer: TraceWriter) -> None:
+    def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
         self.meanwhile(collector, source, writer)
         if self.ended:
             collector.stop.ask("the guest's work is done")
@@ -68,11 +72,11 @@ class Lockstep(LabPeriod):
     box : pmlkit.xen.mailbox.Mailbox
     """
 
-    def __init__(self, job: Job, box) -> None:
+    def __init__(self, job: Job, box: Mailbox) -> None:
         super().__init__(job)
         self.box = box
 
-    def round(self, collector, source: str, writer: TraceWriter) -> None:
+    def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
         """Run a round of the guest."""
 
         def meanwhile() -> None:
@@ -92,9 +96,9 @@ class Console:
     """A growing file, line by line."""
 
     def __init__(self, path: PathLike) -> None:
-        self._path, self._at, self._kept = path, 0, []
+        self._path, self._at, self._kept = path, 0, []  # type: ignore[var-annotated]
 
-    def lines(self, keep: bool = False):
+    def lines(self, keep: bool = False) -> list[str]:
         """Return the lines that are new; `keep`: and return them once more next time."""
         fresh, self._kept = self._kept, []
         try:

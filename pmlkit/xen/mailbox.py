@@ -11,6 +11,7 @@ from pmlkit.errors import GuestError
 from pmlkit.xen.binding import check, ffi, library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
 
@@ -40,10 +41,10 @@ class Mailbox:
         self._lib.xenforeignmemory_unmap(self._handle, self._page, 1)
         self._lib.xenforeignmemory_close(self._handle)
 
-    def _word(self, index: int):
+    def _word(self, index: int) -> int:
         return struct.unpack_from("<I", self._view, 4 * index)[0]
 
-    def wait_ready(self, limit_s) -> None:
+    def wait_ready(self, limit_s: float) -> None:
         """Wait until the guest has set itself up.
 
         Raises
@@ -53,12 +54,14 @@ class Mailbox:
         """
         self._wait(lambda: self._word(0) == MAGIC, limit_s, "did not set itself up")
 
-    def run(self, round_number, limit_s, meanwhile=lambda: None) -> None:
+    def run(
+        self, round_number: int, limit_s: float, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
         """Let all vCPUs run one round and wait for it; `meanwhile` is called every millisecond."""
         struct.pack_into("<I", self._view, 8, round_number)
         vcpus = self._word(1)
 
-        def done():
+        def done() -> bool:
             meanwhile()
             return all(self._word(3 + vcpu) == round_number for vcpu in range(vcpus))
 
@@ -68,7 +71,7 @@ class Mailbox:
         """Let the guest run round after round."""
         struct.pack_into("<I", self._view, 8, FREE_RUN)
 
-    def _wait(self, done, limit_s, what: str) -> None:
+    def _wait(self, done: Callable[[], bool], limit_s: float, what: str) -> None:
         end = time.monotonic() + limit_s
         while not done():
             if time.monotonic() > end:

@@ -21,15 +21,17 @@ from pmlkit.xen.pml import STATE_LOGGING, Handle
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Iterator
+    from typing import Any, Self, TextIO
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
+    from pmlkit.xen.domains import Domain
 
 
 class Busy(PmlkitError):
     """The domain is being collected by another process. Attributes: `domain`, `pid`."""
 
-    def __init__(self, domain: str, pid) -> None:
+    def __init__(self, domain: str | int, pid: int | None) -> None:
         self.domain, self.pid = domain, pid
         super().__init__(f"domain {domain} is being collected by process {pid}", "wait for its end")
 
@@ -44,7 +46,7 @@ class Mark:
     domain : Domain
     """
 
-    def __init__(self, folder: Path, domain: str) -> None:
+    def __init__(self, folder: PathLike, domain: Domain) -> None:
         self.path = Path(folder) / f"{domain.domid}.json"
         self._facts = {"domid": domain.domid, "name": domain.name, "uuid": domain.uuid}
         self._facts["pid"] = os.getpid()
@@ -81,7 +83,7 @@ class Mark:
             self._file.close()
 
 
-def clean(folder: PathLike):
+def clean(folder: PathLike) -> Iterator[str]:
     """Switch off what collections that died have left on.
 
     Parameters
@@ -105,7 +107,7 @@ def clean(folder: PathLike):
                 yield said
 
 
-def _facts(file: str):
+def _facts(file: TextIO) -> Json:
     file.seek(0)
     try:
         told = json.loads(file.read())
@@ -114,7 +116,7 @@ def _facts(file: str):
     return told if isinstance(told, dict) else {}
 
 
-def _undo(facts):
+def _undo(facts: Json) -> str | None:
     domid, mode = facts.get("domid"), facts.get("mode")
     if not isinstance(domid, int) or mode not in ("pml", "stock"):
         return None
@@ -131,7 +133,7 @@ def _undo(facts):
     return words if done else None
 
 
-def _undo_pml(domid: int, facts) -> bool:
+def _undo_pml(domid: int, facts: Json) -> bool:
     with Handle(domid) as handle:
         status = handle.status()
         ours = facts.get("generation") in (None, status["generation"])
@@ -141,7 +143,7 @@ def _undo_pml(domid: int, facts) -> bool:
     return True
 
 
-def _undo_stock(domid: int, facts) -> bool:
+def _undo_stock(domid: int, facts: Json) -> bool:
     # Log-dirty mode does not say whose it is: if a migration goes on, it may be that one's.
     if not facts.get("on") or save_helper_of(domid) is not None:
         return False

@@ -13,7 +13,8 @@ from pmlkit.xen.pml import ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED, TYPE_LOG,
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from pmlkit.writer import TraceWriter
+    from pmlkit.spool import SpoolWriter
+    from pmlkit.types import Json
     from pmlkit.xen.job import Job
 
 
@@ -52,26 +53,26 @@ class Patched:
     def __exit__(self, *_: object) -> None:
         self._log.close()
 
-    def facts(self):
+    def facts(self) -> Json:
         """Return what the spool's header says."""
         status, info = self._log.status(), self._log.log_info(0)
-        told = {name: info[name] for name in ("tsc_khz", "epoch_tsc", "epoch_ns", "slots")}
+        told: Json = {name: info[name] for name in ("tsc_khz", "epoch_tsc", "epoch_ns", "slots")}
         told |= {"clock": "tsc", "pages": status["max_gfn"] + 1, "vcpus": self._log.vcpus}
         told["record"], told["head_bytes"] = self._log.record_layout()
         return told
 
-    def mark(self):
+    def mark(self) -> Json:
         """Return what tells this logging from another one's of the same domain."""
         return {"generation": self._log.status()["generation"]}
 
-    def now_ns(self):
+    def now_ns(self) -> int:
         return time.monotonic_ns() - self._started
 
-    def drain(self, writer: TraceWriter):
+    def drain(self, writer: SpoolWriter) -> float:
         """Put what is new into the spool; return how full the fullest ring was, 0 to 1 or more."""
         fill = 0.0
 
-        def take(records, payload: bytes) -> None:
+        def take(records: Any, payload: bytes) -> None:
             writer.append(Frame.RECORDS, *payload)
             self._counts.add(records)
 
@@ -80,11 +81,11 @@ class Patched:
         self._counts.fill = max(self._counts.fill, fill)
         return fill
 
-    def close_round(self, writer: TraceWriter, number, **more: Any):
+    def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
         """End a round; in a collection that closes none, put a mark of the time."""
         if self._job.free:
             self.drain(writer)
-            told = {"round": number, "tick": True, "t_ns": self.now_ns()}
+            told: Json = {"round": number, "tick": True, "t_ns": self.now_ns()}
         else:
             told = self._close(writer, number)
         told["vcpus"] = [self._log.vcpu_status(v) for v in range(self._log.vcpus)]
@@ -92,7 +93,7 @@ class Patched:
         writer.append(Frame.ROUND, frames.pack_json(**told, **more))
         return told
 
-    def _close(self, writer: TraceWriter, number):
+    def _close(self, writer: SpoolWriter, number: int) -> Json:
         due = self._flags and number % self._job.harvest_every == self._job.harvest_every - 1
         told = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
         # The rings first: they fill while we write.
@@ -108,12 +109,12 @@ class Patched:
         self._next = told["round"] + 1
         return told
 
-    def finish(self, writer: TraceWriter):
+    def finish(self, writer: SpoolWriter) -> Json:
         """Switch logging off and take what is left; return the last words of the rings."""
         self._log.disable()
         return self.rest(writer)
 
-    def rest(self, writer: TraceWriter):
+    def rest(self, writer: SpoolWriter) -> Json:
         """Take what is left of a domain that is gone: its rings stay mapped."""
         while self.drain(writer):
             pass
@@ -124,7 +125,7 @@ class Patched:
         """There is no migration of a domain that is logged: Xen refuses it."""
 
 
-def _write_touched(writer: TraceWriter, number, words) -> None:
+def _write_touched(writer: SpoolWriter, number: int, words: Any) -> None:
     words = words.cast("B") if len(words) else words
     for first in range(0, max(len(words), 1), frames.PIECE_BYTES):
         piece = words[first : first + frames.PIECE_BYTES]
@@ -137,14 +138,14 @@ class _Counts:
     def __init__(self) -> None:
         self.take()
 
-    def add(self, records) -> None:
+    def add(self, records: Any) -> None:
         for record in records:
             if record.type == TYPE_LOG:
                 self.entries += record.count
             self.lost += record.lost_entries
         self.records += len(records)
 
-    def take(self):
+    def take(self) -> Json:
         """Return the counts and begin anew."""
         names = ("entries", "lost", "records", "fill")
         told = {name: getattr(self, name, 0) for name in names}

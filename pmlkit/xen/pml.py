@@ -48,7 +48,7 @@ class Options:
     buffers: int = 2
     rearm: str = "round"
     rearm_every: int = 1
-    flags: tuple = field(default=("tables",))
+    flags: tuple[Any, ...] = field(default=("tables",))
 
 
 class Handle:
@@ -71,7 +71,7 @@ class Handle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def status(self):
+    def status(self) -> dict[str, int]:
         """Return ``struct xenpml_status`` as a dict."""
         told = self._ffi.new("struct xenpml_status *")
         done = self._lib.xenpml_get_status(self._h, self.domid, told)
@@ -89,7 +89,7 @@ class Handle:
         if handle is not None:
             self._lib.xenpml_close(handle)
 
-    def _values(self, struct, kind: int):
+    def _values(self, struct: Any, kind: str) -> dict[str, int]:
         fields = self._ffi.typeof(kind).fields
         values = {name: getattr(struct, name) for name, _ in fields}
         return {n: v for n, v in values.items() if isinstance(v, int)}
@@ -118,9 +118,9 @@ class PmlLog(Handle):
         Rings that there are, one per vCPU.
     """
 
-    def __init__(self, domid: int, options) -> None:
+    def __init__(self, domid: int, options: Options) -> None:
         super().__init__(domid)
-        self.options, self._logs, self._bits, self.on = options, [], {}, False
+        self.options, self._logs, self._bits, self.on = options, [], {}, False  # type: ignore[var-annotated]
         try:
             self._enable()
             self._map()
@@ -154,7 +154,7 @@ class PmlLog(Handle):
             log = self._lib.xenpml_log_map(self._h, self.domid, vcpu)
             self._logs.append(check(log, "XENMEM_resource_pml_log", self.domid))
 
-    def record_layout(self):
+    def record_layout(self) -> tuple[list[list[Any]], int]:
         """Return where the fields of a record's head are: [name, offset, bytes] each; the size."""
         kind = self._ffi.typeof("struct xenpml_record")
         fields = [
@@ -197,22 +197,22 @@ class PmlLog(Handle):
                 break
         return total
 
-    def _payload(self, count):
+    def _payload(self, count: int) -> tuple[bytes, bytes]:
         """Put the heads of records together, and their data (one copy, in C)."""
         view, size = self._bytes, len(self._bytes) // _BATCH
         head = self._ffi.offsetof("struct xenpml_record", "data")
         heads, data = [RECORDS_HEAD.pack(count)], []
         for i in range(count):
             start = i * size
-            heads.append(view[start : start + head])
+            heads.append(view[start : start + head])  # type: ignore[arg-type]
             data.append(view[start + head : start + head + 8 * self._each[i].count])
         return b"".join(heads), b"".join(data)
 
-    def read(self):
+    def read(self) -> Any:
         """Yield the records that are new, vCPU by vCPU: dicts with `data` as bytes."""
         found = []
 
-        def take(records, _) -> None:
+        def take(records: Any, _: object) -> None:
             for record in records:
                 values = self._values(record, "struct xenpml_record")
                 found.append(
@@ -249,10 +249,10 @@ class PmlLog(Handle):
         check(done, "XEN_DOMCTL_pml_close_round", self.domid)
         values = self._values(told, "struct xenpml_round")
         for name in wanted:
-            values[name] = made.buffer(bits[name], size) if wanted[name] else None
+            values[name] = made.buffer(bits[name], size) if wanted[name] else None  # type: ignore[assignment]
         guided = flags & ROUND_GUIDED
         values["touched"] = (
-            made.buffer(told.touched, 8 * told.touched_count)
+            made.buffer(told.touched, 8 * told.touched_count)  # type: ignore[assignment]
             if guided and told.touched_count
             else b""
             if guided
@@ -260,19 +260,19 @@ class PmlLog(Handle):
         )
         return values
 
-    def _buffer(self, name: str, size: int):
+    def _buffer(self, name: str, size: int) -> Any:
         if len(self._bits.get(name, b"")) != size:
             self._bits[name] = self._ffi.new("char[]", size)
         return self._bits[name]
 
-    def vcpu_status(self, vcpu: int):
+    def vcpu_status(self, vcpu: int) -> dict[str, int]:
         """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_vcpu_status *")
         done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, told)
         check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
         return self._values(told, "struct xenpml_vcpu_status")
 
-    def log_info(self, vcpu: int):
+    def log_info(self, vcpu: int) -> dict[str, int]:
         """Return ``struct xenpml_log_info`` of a vCPU as a dict."""
         told = self._ffi.new("struct xenpml_log_info *")
         done = self._lib.xenpml_log_get_info(self._logs[vcpu], told)

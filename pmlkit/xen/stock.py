@@ -11,7 +11,7 @@ from pmlkit.xen.binding import XenError, ffi
 from pmlkit.xen.xenctrl import Control
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
 
 class LogDirty:
@@ -49,7 +49,7 @@ class LogDirty:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close_round(self):
+    def close_round(self) -> Any:
         """Read and clear the bitmap.
 
         Returns
@@ -83,7 +83,7 @@ class LogDirty:
             self._free()
 
     def _free(self) -> None:
-        control, self._control = self._control, None
+        control, self._control = self._control, None  # type: ignore[assignment]
         if control is not None:
             if self._n and hasattr(self, "_buffer"):
                 control.free(self._buffer, self._n)

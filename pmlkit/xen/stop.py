@@ -18,6 +18,8 @@ from pmlkit.xen.xenctrl import Control, save_helper_of
 if TYPE_CHECKING:
     from typing import Self
 
+    from pmlkit.xen.domains import Domain
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.25  # how often Xen is asked about the domain
@@ -51,22 +53,22 @@ class Stop:
         Whether one has.
     """
 
-    def __init__(self, domain: str, orders=None, silence_s: float = 0.0) -> None:
+    def __init__(self, domain: Domain, orders: int | None = None, silence_s: float = 0.0) -> None:
         self.domain = domain
         self.why, self.kind, self.alive = None, None, True
         self.shared = self.migrating = False
         self._orders, self._silence_s = orders, silence_s
         self._heard = self._looked = time.monotonic()
-        self._before, self._control, self._store = {}, None, None
+        self._before, self._control, self._store = {}, None, None  # type: ignore[var-annotated]
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._signalled)
         # Without these, the domain's end is noticed when a call fails.
         with contextlib.suppress(MissingLibrary, XenError):
-            self._control = Control()
+            self._control = Control()  # type: ignore[assignment]
         with contextlib.suppress(MissingLibrary, XenError):
-            self._store = domains.Xenstore()
+            self._store = domains.Xenstore()  # type: ignore[assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,16 +78,16 @@ class Stop:
             if opened is not None:
                 opened.close()
 
-    def _signalled(self, number, _) -> None:
+    def _signalled(self, number: int, _: object) -> None:
         self.ask(f"interrupted ({signal.Signals(number).name})")
 
     def ask(self, why: str) -> None:
         """End the collection as soon as may be: somebody wants it."""
         self._end("asked", why)
 
-    def _end(self, kind: int, why: str) -> None:
+    def _end(self, kind: str, why: str) -> None:
         if self.why is None:
-            self.kind, self.why = kind, why
+            self.kind, self.why = kind, why  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
         """Whether it should end: looks at everything there is to look at, cheaply."""
@@ -95,7 +97,7 @@ class Stop:
         return self.why is not None
 
     @property
-    def deserted(self):
+    def deserted(self) -> bool:
         """Whether nobody is there who could read what is written."""
         self._listen(0)
         return self.kind == "lost" or self._orders == _ENDED
@@ -144,7 +146,7 @@ class Stop:
         self.look()
         ended = self.why is not None
         self.why = before or self.why
-        if not ended and error.errno != errno.ESRCH:
+        if not ended and error.errno != errno.ESRCH:  # type: ignore[attr-defined]
             raise error
         self._end("domain", "the domain is gone")
         self.alive = False

@@ -14,7 +14,8 @@ from pmlkit.xen.stock import LogDirty
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from pmlkit.writer import TraceWriter
+    from pmlkit.spool import SpoolWriter
+    from pmlkit.types import Json
     from pmlkit.xen.job import Job
 
 
@@ -49,22 +50,22 @@ class Unpatched:
     def __exit__(self, *_: object) -> None:
         self._log.close()
 
-    def facts(self):
+    def facts(self) -> Json:
         """Return what the spool's header says."""
         return {"clock": "dom0", "pages": self._log.pages, "vcpus": 1}
 
-    def mark(self):
+    def mark(self) -> Json:
         """Return what tells this logging from another one's of the same domain."""
         return {"on": True}
 
-    def now_ns(self):
+    def now_ns(self) -> int:
         return time.monotonic_ns() - self._started
 
-    def drain(self, writer: TraceWriter):
+    def drain(self, writer: SpoolWriter) -> float:
         """There is nothing to drain: the bitmap is all."""
         return 0.0
 
-    def close_round(self, writer: TraceWriter, number, **more: Any):
+    def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
         """Take the bitmap."""
         bits, faults, dirty, began, ended = self._log.close_round()
         began, ended = began - self._started, ended - self._started
@@ -76,12 +77,12 @@ class Unpatched:
         self._last = ended
         return told
 
-    def finish(self, writer: TraceWriter):
+    def finish(self, writer: SpoolWriter) -> Json:
         """Switch log-dirty mode off."""
         self._log.close()
         return {}
 
-    def rest(self, writer: TraceWriter):
+    def rest(self, writer: SpoolWriter) -> Json:
         """Nothing is left of a domain that is gone."""
         return {}
 

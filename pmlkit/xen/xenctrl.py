@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pmlkit.xen.binding import XenError, check, ffi, library
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
 
 _VERSION = "/sys/hypervisor/version"
@@ -32,7 +32,7 @@ SHUTDOWNS = {0: "poweroff", 1: "reboot", 2: "suspend", 3: "crash", 4: "watchdog"
 _OTHER_TOOLS = "install the tools of the Xen that runs (their versions have to agree)"
 
 
-def running_version():
+def running_version() -> str:
     """Return the version of the Xen that runs, such as ``"4.17"``; "" if it is not known."""
     try:
         parts = [Path(f"{_VERSION}/{name}").read_text().strip() for name in ("major", "minor")]
@@ -41,7 +41,7 @@ def running_version():
     return ".".join(parts)
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return file names under which libxenctrl may be found, the best first."""
     version = running_version()
     found = [f"libxenctrl.so.{version}"] if version else []
@@ -113,7 +113,7 @@ class Control:
         if not (known and fits):
             raise XenError("libxenctrl", errno.EPROTO, "its structures are not as we know them")
 
-    def state(self, domid: int):
+    def state(self, domid: int) -> DomainState | None:
         """Return the `DomainState` of a domain; None if there is no such domain."""
         info = self._ffi.new("uint32_t[]", _INFO_BYTES // 4)
         count = check(
@@ -131,29 +131,29 @@ class Control:
         """Let a domain run that is paused."""
         check(self._lib.xc_domain_unpause(self._xch, domid), "xc_domain_unpause", domid)
 
-    def maximum_gpfn(self, domid: int):
+    def maximum_gpfn(self, domid: int) -> int:
         """Return the highest frame number of a domain."""
         last = self._ffi.new("unsigned long *")
         done = self._lib.xc_domain_maximum_gpfn(self._xch, domid, last)
         check(done, "xc_domain_maximum_gpfn", domid)
         return last[0]
 
-    def buffer(self, pages):
+    def buffer(self, pages: int) -> tuple[Any, Any]:
         """Allocate a buffer for hypercalls; returns it and the memory, `pages` of 4096 bytes."""
         made = self._ffi.new("xc_hypercall_buffer_t *")
         got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, made, pages)
         return made, check(got, "xc_hypercall_buffer_alloc_pages")
 
-    def free(self, buffer, pages) -> None:
+    def free(self, buffer: Any, pages: int) -> None:
         """Free what `buffer` gave."""
         self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
 
-    def log_dirty(self, domid: int, on) -> None:
+    def log_dirty(self, domid: int, on: bool) -> None:
         """Switch a domain's log-dirty mode on or off."""
         operation = _OP_ENABLE_LOGDIRTY if on else _OP_OFF
         check(self._shadow(domid, operation), f"log-dirty {'on' if on else 'off'}", domid)
 
-    def clean(self, domid: int, buffer, pages):
+    def clean(self, domid: int, buffer: Any, pages: int) -> tuple[int, int]:
         """Read a domain's log-dirty bitmap into a buffer and clear it.
 
         Returns
@@ -166,30 +166,30 @@ class Control:
         check(done, "XEN_DOMCTL_SHADOW_OP_CLEAN", domid)
         return stats.fault_count, stats.dirty_count
 
-    def _shadow(self, domid: int, operation):
+    def _shadow(self, domid: int, operation: int) -> int:
         null = self._ffi.NULL
         if _has_logdirty_control(self._lib):
             return self._lib.xc_shadow_control(self._xch, domid, operation, null, 0)
         return self._old()(self._xch, domid, operation, null, 0, null, 0, null)
 
-    def _log(self, domid: int, operation, buffer, pages, stats):
+    def _log(self, domid: int, operation: int, buffer: Any, pages: int, stats: Any) -> int:
         if _has_logdirty_control(self._lib):
             control = self._lib.xc_logdirty_control
             return control(self._xch, domid, operation, buffer, pages, 0, stats)
         null = self._ffi.NULL
         return self._old()(self._xch, domid, operation, buffer, pages, null, 0, stats)
 
-    def _old(self):
+    def _old(self) -> Any:
         function = self._ffi.addressof(self._lib, "xc_shadow_control")
         return self._ffi.cast("xc_shadow_control_4_15", function)
 
 
 @cache
-def _has_logdirty_control(lib):
+def _has_logdirty_control(lib: Any) -> bool:
     return hasattr(lib, "xc_logdirty_control")
 
 
-def save_helper_of(domid: int):
+def save_helper_of(domid: int) -> int | None:
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
     While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
