@@ -36,6 +36,7 @@ class LabPeriod(Period):
     def __init__(self, job: Job) -> None:
         super().__init__(job.period_s)
         self.job, self.console = job, Console(job.console)
+        self._late = False  # a mark was heard while a round was being closed
 
     def begin(self) -> None:
         """Wait until the guest says that it is about to start."""
@@ -49,7 +50,7 @@ class LabPeriod(Period):
 
     def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
         """Put what the guest says into the spool; say whether that ends the round."""
-        phase = False
+        phase, self._late = self._late, False
         for line in self.console.lines():
             writer.append(Frame.CONSOLE, frames.pack_json(line=line, ns=source.now_ns()))
             phase |= self.job.phase_rounds and line.startswith("phase ")
@@ -58,7 +59,8 @@ class LabPeriod(Period):
         return phase
 
     def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
-        self.meanwhile(collector, source, writer)
+        """Listen once more: a mark that comes now ends the round that has just begun."""
+        self._late = self.meanwhile(collector, source, writer)
         if self.ended:
             collector.stop.ask("the guest's work is done")
 

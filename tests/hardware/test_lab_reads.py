@@ -59,7 +59,10 @@ def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
     trace = lab.run("rrww", memory_mib=96, rounds=6, period_s=0.3, settings=settings, **BOTH)
     sizes = {m: reads.estimate(trace, m) for m in ("written", "accessed", "harvest")}
     reading = sizes["harvest"]["phase"].isin(["read1", "read2"]).to_numpy(copy=True)
-    reading[: reading.argmax() + 1] = False  # the first of them may have begun in another phase
+    # The first of them may have begun in another phase, and the last may reach into the next: its
+    # mark may have come while a round was being closed.
+    at = reading.nonzero()[0]
+    reading[[at[0], at[-1]]] = False
     truth = sizes["harvest"]["pages"][reading]
     assert len(truth) >= 1
     assert (sizes["written"]["pages"][reading] < 0.1 * truth).all()
