@@ -29,7 +29,7 @@ docs: $(READY) ## build the documentation -> results/docs/index.html
 LATEX := pdflatex -interaction=nonstopmode -halt-on-error
 paper: $(READY) ## make the figures and tables of an article -> results/paper/paper.pdf (needs LaTeX)
 	$(VENV)/bin/pmlkit run experiments/paper.yaml $(ARGS)
-	cd results/paper && $(LATEX) paper >paper.out && $(LATEX) paper >paper.out || { tail -20 paper.out; exit 1; }
+	cd results/paper && $(LATEX) paper >latex.txt && $(LATEX) paper >latex.txt || { tail -20 latex.txt; exit 1; }
 	@! grep -E "^Overfull|undefined" results/paper/paper.log
 
 bench: $(READY) ## measure speed against peers -> results/bench (10 min; ARGS=--quick: 2)

@@ -55,17 +55,17 @@ def test_its_cost_does_not_grow_with_memory(lab):
 
 
 def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
-    settings = {"size_mib": "16", "phase_ms": "600"}
-    trace = lab.run("rrww", memory_mib=96, rounds=6, period_s=0.3, settings=settings, **BOTH)
+    settings = {"size_mib": "16", "phase_ms": "900"}
+    trace = lab.run("rrww", memory_mib=96, rounds=8, period_s=0.3, settings=settings, **BOTH)
     sizes = {m: reads.estimate(trace, m) for m in ("written", "accessed", "harvest")}
-    reading = sizes["harvest"]["phase"].isin(["read1", "read2"]).to_numpy(copy=True)
-    # The first of them may have begun in another phase, and the last may reach into the next: its
-    # mark may have come while a round was being closed.
-    at = reading.nonzero()[0]
-    reading[[at[0], at[-1]]] = False
+    reading = sizes["harvest"]["phase"].isin(["read1", "read2"])
     truth = sizes["harvest"]["pages"][reading]
-    assert len(truth) >= 1
-    assert (sizes["written"]["pages"][reading] < 0.1 * truth).all()
-    assert (abs(sizes["accessed"]["pages"][reading] / truth - 1) < 0.15).all()
+    assert len(truth) >= 3
+    # The median: a mark may come while a round is closed, and that round then holds two phases, or
+    # a part of one.
+    written = sizes["written"]["pages"][reading] / truth
+    assert written.median() < 0.1, written.tolist()
+    error = abs(sizes["accessed"]["pages"][reading] / truth - 1)
+    assert error.median() < 0.15, error.tolist()
     left = reads_guided.equality(trace)["left"]
     assert (left <= 0.01 * sizes["harvest"]["pages"].max()).all(), reads_guided.leftovers(trace)
