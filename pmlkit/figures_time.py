@@ -195,7 +195,7 @@ def _few_lines(
         wss = wss.merge(table.drop(columns=["effective_ns", "phase"]), on="t_ns", how="left")
     figure = new_figure(columns, 1.9, {"wss": wss})
     axes = figure.subplots()
-    if "pml" in sources:  # type: ignore[comparison-overlap]
+    if PML_LINE in lines:
         low, high = (_mib(wss, line) for line in lines[::-1])
         axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
     _plot(axes, lines, wss)

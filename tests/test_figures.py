@@ -13,6 +13,7 @@ import pytest
 from factories import make_trace as write_trace
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.text import Text
 from PIL import Image
 
@@ -148,6 +149,16 @@ def test_the_numbers_are_those_of_workingset(trace):
         assert wss["t_ns"].tolist() == expected["t_ns"].tolist()
     pml = figures.pml_against_all(trace, "50ms").data["wss"]
     assert pml["logged_pages"].tolist() == wss["written_pages"].tolist()
+
+
+def test_what_pml_misses_is_shaded_as_the_caption_says(trace):
+    figure = figures.pml_against_all(trace, "50ms")
+    shaded = [c for c in figure.axes[0].collections if isinstance(c, FillBetweenPolyCollection)]
+    assert len(shaded) == 1 and "shaded" in figure.caption
+    assert not any(
+        isinstance(c, FillBetweenPolyCollection)
+        for c in figures.wss_by_kind(trace, "50ms").axes[0].collections
+    )
 
 
 def test_start_and_end_limit_what_is_shown(trace):
