@@ -22,6 +22,7 @@ import numpy as np
 from pmlkit import views
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.seen import Seen
+from pmlkit.spool import FRAMES_FILE, folder_of
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import parse_duration_ns
 
@@ -204,7 +205,7 @@ class Recorded:
     # None until it is made.
     trace: Any
 
-    def __init__(self, workload: str, out: Path, window: str | int, memory_mib: int | None) -> None:
+    def __init__(self, workload: str, out: Path, window: str, memory_mib: int | None) -> None:
         self.workload, self.out, self.trace = workload, out, None
         self._window, self._memory_mib = window, memory_mib
 
@@ -219,9 +220,9 @@ class Recorded:
         from pmlkit.seen_recorder import RecordingWatcher
         from pmlkit.trace import Trace
 
-        spool = self.out.with_name(f"{self.out.name}.spool")
+        spool = folder_of(self.out)
         shutil.rmtree(spool, ignore_errors=True)  # an older one is not ours to watch
-        with contextlib.closing(RecordingWatcher(spool / "frames.spool")) as watcher:
+        with contextlib.closing(RecordingWatcher(spool / FRAMES_FILE)) as watcher:
             # A process of its own: a guest stands still while nobody takes what it says, and we
             # draw.
             process = subprocess.Popen(
@@ -239,7 +240,7 @@ class Recorded:
     def _command(self) -> list[str]:
         words = [sys.executable, "-m", "pmlkit", "record", self.workload, "-o", str(self.out)]
         memory = ["--memory", f"{self._memory_mib}"] if self._memory_mib else []
-        return [*words, "--window", self._window, "--overwrite", "--json", *memory]  # type: ignore[list-item]
+        return [*words, "--window", self._window, "--overwrite", "--json", *memory]
 
     @staticmethod
     def _follow(
@@ -257,7 +258,7 @@ class Recorded:
                 raise
 
 
-def watch(run: Replay | Collection, out: str | None = None, name: str = "live") -> Trace:
+def watch(run: Replay | Recorded | Collection, out: str | None = None, name: str = "live") -> Trace:
     """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
 
     Parameters

@@ -24,6 +24,7 @@ from pmlkit.launch import Agent
 from pmlkit.seen import Watcher
 from pmlkit.sources.host import command
 from pmlkit.sources.recorder import claim
+from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Collection:
         """Start the agent."""
         job = self.options.job(self.domain)
         self.out, self.folder = claim(self.out, self.overwrite)
-        self._file = self.folder / "frames.spool"
+        self._file = self.folder / FRAMES_FILE
         job["header"] = {
             "source": "xen",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -57,7 +57,7 @@ class Plan:
 
     window: str = "1s"
     techniques: tuple[Any, ...] = ()
-    scale: object = "auto"
+    scale: str | float = "auto"
     seeds: int = 5
     start: str | int | None = None
     end: str | int | None = None
@@ -73,6 +73,16 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         return self.techniques or tuple(techniques.TECHNIQUES)
+
+    @property
+    def span(self) -> tuple[int | None, int | None]:
+        """`start` and `end` in nanoseconds."""
+        return time_ns(self.start), time_ns(self.end)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether less than the whole may be scored."""
+        return self.span != (None, None)
 
 
 def plan(
@@ -149,7 +159,7 @@ class Comparison:
     def caption(self) -> str:
         """Say what the numbers are, time scale included."""
         window_ns = parse_duration_ns(self.plan.window)
-        scale = time_scale(self.plan.scale, window_ns)  # type: ignore[arg-type]
+        scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
             f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
@@ -236,10 +246,10 @@ def _one(
     path: PathLike, plan: Plan, progress: Callable[[str, str], object] | None = None
 ) -> dict[str, pd.DataFrame]:
     trace = pmlkit.open(path)
-    first, stop = trace.rounds_between(time_ns(plan.start), time_ns(plan.end))
+    first, stop = trace.rounds_between(*plan.span)
     recorded = techniques.Recorded.of(trace)
     true = scores.truth(recorded, parse_duration_ns(plan.window))
-    if _is_part(plan):
+    if plan.is_part:
         true = _part_of(true, recorded, first, stop)
     shown = true.scored if first else true.t_ns <= true.end_ns
     found: Any = {name: [] for name in _PARTS}
@@ -248,7 +258,7 @@ def _one(
         technique = techniques.make(name)
         try:
             runs = _runs(technique, recorded, plan)
-            if _is_part(plan):
+            if plan.is_part:
                 span = true.start_ns, true.end_ns, stop == recorded.n_rounds
                 runs = [within(run, *span) for run in runs]
             row = _score(runs, true)
@@ -261,14 +271,10 @@ def _one(
     return {name: _joined(recorded.name, parts) for name, parts in found.items()}
 
 
-def _is_part(plan: Plan) -> bool:
-    return (plan.start, plan.end) != (None, None)
-
-
 def _part_said(plan: Plan) -> str:
-    if not _is_part(plan):
+    if not plan.is_part:
         return ""
-    start, end = time_ns(plan.start), time_ns(plan.end)
+    start, end = plan.span
     until = "the end" if end is None else format_ns(end)
     return f"; windows from {format_ns(start or 0)} to {until}, watched from the recording's start"
 
@@ -286,7 +292,7 @@ def _part_of(true: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
 
 def _runs(technique: Technique, recorded: Recorded, plan: Plan) -> list[Run]:
     seeds = range(plan.seeds if technique.random else 1)
-    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]  # type: ignore[arg-type]
+    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]
 
 
 def _described(technique: Technique) -> Json:

@@ -97,9 +97,9 @@ class Explorer:
         self._recorded: Any = None
         self._make_widgets()
         ks = np.array(self._rounds, np.int64)
-        unit, windows = ("rounds", ks) if trace.resolution_ns is None else ("s", self._asked / 1e9)
+        unit, shown = ("rounds", ks) if trace.resolution_ns is None else ("s", self._asked / 1e9)
         name = "used" if trace.meta.kind == "access" else "logged"
-        self._lines, self._windows = Lines(trace, name, np.asarray(windows, float), unit), windows
+        self._lines, self._windows = Lines(trace, name, np.asarray(shown, float), unit), shown
         self.figure: Figure = self._lines.figure
         self.figure.caption = "the working set over time, and its mean against T."
         self._live: dict[str, Picture] = {}
@@ -161,12 +161,13 @@ class Explorer:
         """Compute what the widgets ask for, and redraw the figure."""
         k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
         frames = None if region is None else self.trace.frames(region)
-        wss = self._sizes(self._uses, k, m, span, frames)
+        chosen = self._uses.chosen(frames)
+        wss = self._sizes(self._uses, k, m, span, chosen)
         self._lines.show(
             self._name(k),
             float(self._windows[self._rounds.index(k)]),
             wss,
-            self._mean(m, span, region, frames),
+            self._mean(m, span, region, chosen),
             self._beside(k, m, span, frames),
         )
         self._tell(wss)
@@ -175,17 +176,16 @@ class Explorer:
             self._brush()
 
     def _sizes(
-        self, uses: UsesByPage, k: int, m: int, span: tuple[int, int], frames: np.ndarray | None
+        self, uses: UsesByPage, k: int, m: int, span: tuple[int, int], chosen: np.ndarray
     ) -> pd.DataFrame:
-        pages = uses.sizes(k, m, span, uses.chosen(frames))
+        pages = uses.sizes(k, m, span, chosen)
         return pd.DataFrame({"t_ns": uses.t_ns[span[0] + 1 : span[1] + 1], "pages": pages})
 
     def _mean(
-        self, m: int, span: tuple[int, int], region: str | None, frames: np.ndarray | None
+        self, m: int, span: tuple[int, int], region: str | None, chosen: np.ndarray
     ) -> pd.DataFrame:
         """Make the right half's table; the same one as long as only T changes."""
         if self._means[0] != (m, span, region):
-            chosen = self._uses.chosen(frames)
             self._means = (m, span, region), self._uses.means(m, span, chosen)
         ks = np.array(self._rounds)
         found = self._means[1]
@@ -209,7 +209,7 @@ class Explorer:
         if name == NONE:
             return None
         if name == LOG and self._log is not None:
-            return "logged", self._sizes(self._log, k, m, span, frames)
+            return "logged", self._sizes(self._log, k, m, span, self._log.chosen(frames))
         if (name, k) not in self._said:
             self._ask(name, k)
         said = self._said[name, k]

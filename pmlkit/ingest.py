@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import NotATrace, TraceNotFound
-from pmlkit.spool import read_spool
+from pmlkit.spool import FRAMES_FILE, read_spool
 
 if TYPE_CHECKING:
     from pmlkit.trace import Trace
@@ -48,7 +48,7 @@ def ingest(spool: PathLike, out: PathLike, overwrite: bool = False) -> Trace:
     spool = Path(spool)
     if not spool.exists():
         raise TraceNotFound(spool)
-    frames = spool / "frames.spool"
+    frames = spool / FRAMES_FILE
     if (spool / "out.img").is_file():  # the lab's machine was killed, and so were we
         import_module("pmlkit.sources.lab_disks").take_results(spool / "out.img", spool)
     if not frames.is_file():

@@ -253,11 +253,15 @@ def pack(rounds: Any, gfns: Any) -> NDArray[np.uint64]:
     return (np.asarray(rounds).astype(np.uint64) << np.uint64(40)) | np.asarray(gfns, np.uint64)
 
 
-def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, NDArray[np.uint64]]:
-    """Return each pair of round and frame once, sorted by round and frame."""
-    pairs = np.unique(pack(rounds, gfns))
+def unpack(pairs: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:
+    """Return rounds and frames of what `pack` has made."""
     rounds = (pairs >> np.uint64(40)).astype(np.int64)
     return rounds, pairs & np.uint64((1 << 40) - 1)
+
+
+def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, NDArray[np.uint64]]:
+    """Return each pair of round and frame once, sorted by round and frame."""
+    return unpack(np.unique(pack(rounds, gfns)))
 
 
 def without(

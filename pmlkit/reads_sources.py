@@ -50,7 +50,7 @@ def sources(trace: Trace) -> pd.DataFrame:
     mapped = pagetables.pack(*pagetables.covered(rows, accessed=False))
     missed = np.setdiff1d(touched, counted, assume_unique=True)
     extra = np.setdiff1d(counted, touched, assume_unique=True)
-    by_user, again = np.isin(missed, mapped), np.isin(_frames(extra), np.unique(truth.gfn))
+    by_user, again = np.isin(missed, mapped), np.isin(pagetables.unpack(extra)[1], truth.gfn)
     parts = {
         "truth": touched,
         "estimate": counted,
@@ -71,11 +71,6 @@ def _packed(occ: Occurrences) -> np.ndarray:
     return np.unique(pagetables.pack(occ.round, occ.gfn))
 
 
-def _frames(pairs: np.ndarray) -> np.ndarray:
-    return pairs & np.uint64((1 << 40) - 1)
-
-
 def _per_round(pairs: np.ndarray, n_rounds: int) -> np.ndarray:
     # A log that was cut off may have snapshots of a round that never ended.
-    rounds = (pairs >> np.uint64(40)).astype(np.int64)
-    return np.bincount(rounds, minlength=n_rounds)[:n_rounds]
+    return np.bincount(pagetables.unpack(pairs)[0], minlength=n_rounds)[:n_rounds]

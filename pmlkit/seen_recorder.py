@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import PmlkitError
+from pmlkit.schema import PAGE_SIZE
 from pmlkit.seen import Seen
 from pmlkit.sources.messages import Message, RoundEnd, Span, decode
 from pmlkit.spool_reader import read_spool
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from pmlkit.spool_reader import Spool
 
 __all__ = ["RecordingWatcher"]
-
-_PAGE_SHIFT = 12
-_KIND_BITS = 3  # an access is ``gfn << 3 | kind``
 
 
 class RecordingWatcher:
@@ -45,14 +43,14 @@ class RecordingWatcher:
         if self._reader is None:
             with contextlib.suppress(PmlkitError):  # not yet there, or not yet whole
                 self._reader = read_spool(self._path)
-                self._known = np.zeros(self._reader.header["memory_bytes"] >> _PAGE_SHIFT, bool)
+                self._known = np.zeros(self._reader.header["memory_bytes"] // PAGE_SIZE, bool)
         if self._reader is None:
             return
         for kind, payload in self._reader.poll():
             message = decode(kind, payload)
             if isinstance(message, Span) and kind == Message.ACCESS:
                 self._entries += len(message.values)
-                frames = message.values >> _KIND_BITS
+                frames = message.frames
                 self._known[frames[frames < len(self._known)]] = True
             elif isinstance(message, RoundEnd):
                 yield self._close(message)

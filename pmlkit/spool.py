@@ -47,6 +47,12 @@ FRAME = struct.Struct("<4sHHII")
 SUM_BYTES = 8
 END_KIND = 0xFFFF
 _LONGEST = (1 << 32) - 1
+FRAMES_FILE = "frames.spool"  # in the folder that a trace's spool is
+
+
+def folder_of(out: Path) -> Path:
+    """Return the spool's folder of the trace `out`, beside it."""
+    return out.with_name(f"{out.name}.spool")
 
 
 def checksum(head: bytes, *parts: bytes | memoryview) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-    from pmlkit.types import Array, Floats
+    from pmlkit.types import Array, Floats, Ints
 
 __all__ = ["LEVELS", "Analogs", "state"]
 
@@ -106,10 +106,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         ndarray of float, shape (n, quantiles)
             NaN where fewer than 8 outcomes are known.
         """
-        there = np.isfinite(y)
-        rows, known = np.arange(len(y)), np.flatnonzero(there)
-        self.fit(np.asarray(X)[there], np.asarray(y)[there])
-        age = rows[:, None] - horizon - known
+        age = self._since(X, y) - horizon
         found = np.full((len(y), len(self.quantiles_)), np.nan)
         enough = (age >= 0).sum(axis=1) >= LEAST
         found[enough] = self._drawn(np.asarray(X, float)[enough], age[enough])
@@ -130,11 +127,14 @@ class Analogs(RegressorMixin, BaseEstimator):
         -------
         ndarray of float, shape (n, quantiles)
         """
-        there = np.isfinite(y)
-        rows, known = np.arange(len(y)), np.flatnonzero(there)
-        self.fit(np.asarray(X)[there], np.asarray(y)[there])
-        age = np.abs(rows[:, None] - known)
+        age = np.abs(self._since(X, y))
         return self._drawn(np.asarray(X, float), np.where(age <= near, -1, age))
+
+    def _since(self, X: Array, y: Array) -> Ints:
+        """Keep all that there ever is; return how many rows each row is after each of these."""
+        there = np.isfinite(y)
+        self.fit(np.asarray(X)[there], np.asarray(y)[there])
+        return np.arange(len(y))[:, None] - np.flatnonzero(there)
 
     def _drawn(self, X: Floats, age: Array) -> Floats:
         """Return quantiles of `y_`, weighted; what has a negative age is not known yet."""
@@ -158,10 +158,25 @@ def weighted(values: Floats, weights: Floats, levels: Array) -> Floats:
     ndarray of float, shape (rows, levels)
     """
     order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[:, order], axis=1)
+    return values[order][reached(weights[:, order], levels)]
+
+
+def reached(weights: Floats, levels: Array) -> Ints:
+    """Return where the weights of each row, added up, reach each level of their sum.
+
+    Parameters
+    ----------
+    weights : array of float, shape (rows, n)
+    levels : array of float, shape (levels,)
+
+    Returns
+    -------
+    ndarray of int64, shape (rows, levels)
+    """
+    total = np.cumsum(weights, axis=1)
     total /= total[:, -1:]
     at = np.array([np.searchsorted(row, levels) for row in total], int).reshape(len(total), -1)
-    return values[order][np.minimum(at, len(values) - 1)]
+    return np.minimum(at, total.shape[1] - 1)
 
 
 def state(table: pd.DataFrame) -> Floats:

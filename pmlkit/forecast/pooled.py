@@ -140,10 +140,7 @@ def mixed(own: Floats, others: Floats, share: float) -> Floats:
     both = np.concatenate([own, others], axis=1)
     weights = np.where(np.isnan(both), 0.0, np.repeat([share, 1 - share], n))
     order = np.argsort(both, axis=1, kind="stable")
-    total = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-    total /= total[:, -1:]
-    levels = (np.arange(n) + 0.5) / n
-    at = np.array([np.searchsorted(row, levels) for row in total], int).reshape(len(total), -1)
+    at = analogs.reached(np.take_along_axis(weights, order, axis=1), (np.arange(n) + 0.5) / n)
     found: Floats = np.take_along_axis(np.take_along_axis(both, order, axis=1), at, axis=1)
     return found
 

@@ -23,6 +23,7 @@ from pmlkit.sources.host import command, read_text
 from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
 from pmlkit.sources.lab_options import LabOptions, check
+from pmlkit.spool import FRAMES_FILE, read_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +133,7 @@ def run(
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
     """Say where to find what was logged; remove the spool if that is nothing."""
-    if rounds := rounds_of(spool / "frames.spool"):
+    if rounds := rounds_of(spool / FRAMES_FILE):
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
         if isinstance(error, PmlkitError):
             error.args = (f"{error} ({kept})",)
@@ -144,7 +145,6 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOp
 
 def rounds_of(spool: Path) -> int:
     """Count the rounds that were closed in a spool (0 if there is none)."""
-    from pmlkit.spool import read_spool
     from pmlkit.xen.frames import Frame
 
     try:

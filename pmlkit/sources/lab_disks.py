@@ -20,7 +20,7 @@ from pmlkit.errors import UsageError, output_error
 from pmlkit.sources.bochs import DISK_UNIT
 from pmlkit.sources.lab_boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab_image import LAB
-from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES
+from pmlkit.spool import END_KIND, FRAME, FRAMES_FILE, HEADER, MAGIC, MARKER, SUM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ def take_results(image: Path, spool: Path) -> None:
     try:
         with open(image, "rb") as stream:
             _take_files(stream, spool)
-            _take_spool(stream, spool / "frames.spool")
+            _take_spool(stream, spool / FRAMES_FILE)
         image.unlink()
     except OSError as error:
         raise output_error(spool, error) from error

@@ -16,6 +16,7 @@ from pmlkit.sources.lab_guests import known_of
 from pmlkit.sources.recorder_ingest import COUNTERS, SIZES, read_report
 from pmlkit.sources.xen_ingest import XenTrace, convert
 from pmlkit.sources.xen_spool import XenSpool, understood
+from pmlkit.spool import FRAMES_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def ingest(spool: PathLike, out: Path, overwrite: bool = False) -> Trace:
     """
     spool = Path(spool)
     with understood(spool):
-        return convert(LabTrace(XenSpool(spool / "frames.spool"), spool), out, overwrite)
+        return convert(LabTrace(XenSpool(spool / FRAMES_FILE), spool), out, overwrite)
 
 
 class LabTrace(XenTrace):

@@ -55,6 +55,7 @@ class Marker(IntEnum):
 
 
 REASONS = ("full", "round", "stop")
+KIND_BITS = 3  # an access is ``gfn << 3 | kind``
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Span:
     Attributes
     ----------
     values : ndarray of uint32, shape (n,)
-        Frame numbers for the PML's buffer; ``gfn << 3 | kind`` for accesses.
+        Frame numbers for the PML's buffer; for accesses `frames` and `kinds` in one.
     """
 
     round: int
@@ -74,6 +75,16 @@ class Span:
     insn_end: int
     t_end_ns: int
     values: np.ndarray
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Frame numbers of accesses."""
+        return self.values >> KIND_BITS
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """What each access was (`pmlkit.kinds.Kind`, uint8)."""
+        return (self.values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
 from pmlkit.sources import qemu
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.recording import Recording
+from pmlkit.spool import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
     out = Path(out)
     if out.suffix != ".trace":
         raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")
-    spool = out.with_name(out.name + ".spool")
+    spool = folder_of(out)
     for taken in (out, spool):
         if taken.exists() and not overwrite:
             raise OutputExists(taken)

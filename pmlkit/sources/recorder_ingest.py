@@ -23,7 +23,7 @@ from pmlkit.sources.messages import (
     Totals,
     decode,
 )
-from pmlkit.spool import read_spool
+from pmlkit.spool import FRAMES_FILE, read_spool
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
@@ -105,7 +105,7 @@ def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
     -------
     Trace
     """
-    frames = read_spool(spool / "frames.spool")
+    frames = read_spool(spool / FRAMES_FILE)
     report = read_report(read_text(spool / "report.txt"))
     meta = describe(frames.header, report)
     writer = TraceWriter(out, meta, overwrite=overwrite)
@@ -124,13 +124,16 @@ class _Told:
 
     def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
         self.access, self.pml = _Log(access), _Log(pml)
-        self.rounds, self.marks, self.totals, self.cost = [], [], None, {}  # type: ignore[var-annotated]
+        self.rounds: list[RoundEnd] = []
+        self.marks: list[Mark] = []
+        self.totals: Totals | None = None
+        self.cost: Json = {}
         self.requests: list[Any] = []
 
     def take(self, kind: int, payload: bytes) -> None:
         message = decode(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
-            self.access.add(message, message.values >> 3, (message.values & 7).astype(np.uint8))  # type: ignore[arg-type]
+            self.access.add(message, message.frames, message.kinds)
         elif isinstance(message, Span):
             self.pml.add(message, message.values, Kind.WRITE)
         elif isinstance(message, RoundEnd):
@@ -138,7 +141,7 @@ class _Told:
         elif isinstance(message, Mark):
             self.marks.append(message)
         elif isinstance(message, Totals):
-            self.totals = message  # type: ignore[assignment]
+            self.totals = message
         elif isinstance(message, Requests):
             self.requests.append(message.parts)
         elif kind == Message.HOST:

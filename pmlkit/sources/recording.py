@@ -19,7 +19,7 @@ from pmlkit.errors import GuestError
 from pmlkit.sources import qemu
 from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
-from pmlkit.spool import SpoolWriter
+from pmlkit.spool import FRAMES_FILE, SpoolWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ class Recording:
     ) -> None:
         self.options = options
         self.console, self.report = spool / "console.txt", spool / "report.txt"
-        self.writer = SpoolWriter(spool / "frames.spool", header)
+        self.writer = SpoolWriter(spool / FRAMES_FILE, header)
         self.complaints, self.disk = spool / "qemu.txt", spool / "disk.raw"
         self.progress = progress or (lambda _: None)
         self.process = self.pipe = None
@@ -248,9 +248,9 @@ def _handling_ctrl_c(handler: Callable[..., Any]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def workload_status(report: Path) -> int:
+def workload_status(report: Path) -> int | None:
     """Return the exit status that the guest reported for its workload, or None."""
     for line in read_text(report).splitlines():
         if line.startswith("exit "):
             return int(line.split()[1])
-    return None  # type: ignore[return-value]
+    return None

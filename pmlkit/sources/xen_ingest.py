@@ -22,6 +22,7 @@ from pmlkit.schema import PAGE_SIZE, TraceMeta
 from pmlkit.sources.xen_harvest import harvest_period, write_harvests
 from pmlkit.sources.xen_rounds import round_times, split_rounds
 from pmlkit.sources.xen_spool import XenSpool, understood
+from pmlkit.spool import FRAMES_FILE
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 from pmlkit.xen.frames import Frame
@@ -65,7 +66,7 @@ def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
         The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
     """
     with understood(spool):
-        return convert(XenTrace(XenSpool(Path(spool) / "frames.spool"), spool), out, overwrite)
+        return convert(XenTrace(XenSpool(Path(spool) / FRAMES_FILE), spool), out, overwrite)
 
 
 def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
@@ -94,7 +95,7 @@ class XenTrace:
         How messages name it.
     """
 
-    ns_per_insn = None
+    ns_per_insn: float | None = None
 
     def __init__(self, spool: XenSpool, path: PathLike) -> None:
         self.spool, self.header = spool, spool.header

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
+from pmlkit.schema import PAGE_SIZE
 from pmlkit.techniques.memory import Guest, MemoryModel
 from pmlkit.techniques.recorded import Recorded
 
@@ -38,9 +39,9 @@ def against(limited: Trace, roomy: Trace | Recorded, model: MemoryModel | None =
         raise UsageError("samples of both guests are needed: record them with `pmlkit record`")
     real = limited.guest.iloc[-1]
     # Both guests have the same room for pages: the kernel's image is larger in the larger one.
-    image = recorded.memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // 4096
+    image = recorded.memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // PAGE_SIZE
     guest = Guest(recorded, model or MemoryModel())
-    guest.resize(int(real["total_bytes"]) // 4096 + image)
+    guest.resize(int(real["total_bytes"]) // PAGE_SIZE + image)
     guest.advance(recorded.n_rounds)
     return {
         "ins": int(real["pswpin"]),

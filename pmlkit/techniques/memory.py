@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
+from pmlkit.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from typing import Any
@@ -115,7 +116,7 @@ class Guest:
         self._recorded, self._model = recorded, model
         self._times = recorded.guest["t_ns"].to_numpy() - recorded.t_ns[0]  # type: ignore[index]
         names = ("total", "allocated", "anon", "cached", "committed")
-        pages = {name: recorded.guest[f"{name}_bytes"].to_numpy() // 4096 for name in names}  # type: ignore[index]
+        pages = {name: recorded.guest[f"{name}_bytes"].to_numpy() // PAGE_SIZE for name in names}  # type: ignore[index]
         self._samples, self._round, self._asked = pages, 0, 0
         self._movable, self._fixed = _movable(pages, model.cache), _fixed(recorded, pages, model)
         size = recorded.size

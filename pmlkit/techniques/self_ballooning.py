@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pmlkit.schema import PAGE_SIZE
 from pmlkit.techniques.protocol import Need, Technique
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ class SelfBallooning(Technique):
             sample = view.guest.ask()
             if sample is None:
                 continue
-            kernel = view.memory_pages - sample["total_bytes"] // 4096
-            goal = sample["committed_bytes"] // 4096 + kernel + self.reserve * view.memory_pages
+            kernel = view.memory_pages - sample["total_bytes"] // PAGE_SIZE
+            goal = (
+                sample["committed_bytes"] // PAGE_SIZE + kernel + self.reserve * view.memory_pages
+            )
             goal = min(goal, view.memory_pages)
             target += (goal - target) / (self.up if goal > target else self.down)
             view.memory.resize(target)
