@@ -57,9 +57,9 @@ class Plan:
 
     experiment: batch_schema.Experiment
     folder: Path
-    runs: list[Any]
-    summaries: list[Any]
-    pieces: list[Any] = field(default_factory=list)
+    runs: list[Job]
+    summaries: list[Job]
+    pieces: list[batch_gather.Piece] = field(default_factory=list)
 
     @property
     def jobs(self) -> list[Job]:
@@ -101,13 +101,13 @@ class Report:
     plan: Plan
     page: Path
     results: Path
-    done: list[Any] = field(default_factory=list)
-    kept: list[Any] = field(default_factory=list)
-    failed: list[Any] = field(default_factory=list)
-    left: list[Any] = field(default_factory=list)
-    outdated: list[Any] = field(default_factory=list)
+    done: list[Job] = field(default_factory=list)
+    kept: list[Job] = field(default_factory=list)
+    failed: list[tuple[Job, Json]] = field(default_factory=list)
+    left: list[Job] = field(default_factory=list)
+    outdated: list[Job] = field(default_factory=list)
     interrupted: bool = False
-    gathered: list[Any] = field(default_factory=list)
+    gathered: list[Path] = field(default_factory=list)
 
 
 def plan(experiment: PathLike, out: PathLike = "results") -> Plan:

@@ -178,7 +178,7 @@ def _has(job: Job, word: str) -> bool:
     return job.id.startswith(word) or any(fnmatch.fnmatchcase(w, word) for w in job.words)
 
 
-def _text(value: int) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -129,7 +129,7 @@ def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([told, rows], axis="columns")
 
 
-def _scalar(value: int) -> Any:
+def _scalar(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

@@ -67,7 +67,9 @@ def forecast(traces: tuple[str, ...], as_json: bool, **how: Any) -> None:
         raise UsageError("name a TRACE, or ask for --backtest")
     if how["model"] and (asked or any(how[name] for name in ("window", "horizon", "target"))):
         raise UsageError("--model brings its window, horizon and target: give it alone")
-    act = {"save": _train, "backtest": _backtest, "pattern": _compose}.get(*asked or [None], _ahead)  # type: ignore[call-overload, list-item]
+    act = {"save": _train, "backtest": _backtest, "pattern": _compose}.get(
+        asked[0] if asked else "", _ahead
+    )
     value, lines = act(traces, as_json, **how)
     click.echo(json.dumps(value, indent=2) if as_json else "\n".join(lines))
 

@@ -55,8 +55,8 @@ def mrc(
     min_pages: int,
     max_pages: int | None,
     targets: tuple[float, ...],
-    window: str | int,
-    output: str,
+    window: str | int | None,
+    output: str | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
@@ -115,7 +115,9 @@ def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
     }
 
 
-def _over_time(trace: Trace, window: str | int, output: str, as_json: bool, chosen: Json) -> None:
+def _over_time(
+    trace: Trace, window: str | int, output: str | None, as_json: bool, chosen: Json
+) -> None:
     from pmlkit import missratio
 
     table = missratio.over_time(trace, window, **chosen)

@@ -20,7 +20,7 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
 
-    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:  # type: ignore[override]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         from pmlkit import units
@@ -36,7 +36,7 @@ class _Memory(click.ParamType):  # type: ignore[type-arg]
 
     name = "MiB"
 
-    def convert(self, value: str, param: click.core.Option, ctx: click.Context) -> int:  # type: ignore[override]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from pmlkit.units import parse_size_bytes
 
         try:

@@ -15,6 +15,7 @@ from pmlkit.style_mpl import COLORS, new_figure, save, styled
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
     from pmlkit.style_mpl import Figure
     from pmlkit.types import Ints, PathLike
@@ -45,7 +46,9 @@ class LiveFigure:
 
     def __init__(self) -> None:
         self.figure = None
-        self._seen, self._shown, self._drawn = [], None, 0.0  # type: ignore[var-annotated]
+        self._seen: list[Seen] = []
+        self._shown: Any = None  # IPython's handle of what is displayed
+        self._drawn = 0.0
 
     def follow(self, rounds: Ints) -> Iterator[Seen]:
         """Pass rounds on, drawing them as they come.

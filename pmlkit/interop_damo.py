@@ -156,7 +156,7 @@ def _round(snapshot: Json) -> tuple[NDArray[np.uint64] | int, ...]:
     return start, end, 0, np.unique(np.concatenate([_NONE, *pages])), int(Kind.READ)
 
 
-def _number(value: int) -> int:
+def _number(value: int | str) -> int:
     """Read a number; damo writes some as text, with commas."""
     return int(value.replace(",", "")) if isinstance(value, str) else int(value)
 

@@ -104,7 +104,7 @@ def rates(path: PathLike) -> pd.DataFrame:
     rows: list[Any] = []
     for number, answer in enumerate(_objects(path)):
         answer = answer.get("return", answer)
-        if answer.get("status") != "measured":  # type: ignore[comparison-overlap]
+        if answer.get("status") != "measured":
             continue  # it was still measuring, or had not begun
         try:
             rows += _measured(answer)
@@ -133,7 +133,7 @@ def _measured(answer: Json) -> Iterator[dict[str, int | str]]:
         }  # fmt: skip
 
 
-def _objects(path: PathLike) -> Iterator[dict[str, Json]]:
+def _objects(path: PathLike) -> Iterator[Json]:
     decoder, text = json.JSONDecoder(), path.read_text(errors="replace")  # type: ignore[union-attr]
     at = 0
     while at < len(text):

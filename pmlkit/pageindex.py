@@ -129,13 +129,13 @@ def numbered_pages(gfns: Gfns) -> Iterator[Any]:
     return ahead(number())
 
 
-def arrays(gfns: Gfns) -> Iterator[Any] | list[NDArray[np.uint64]]:
+def arrays(gfns: Any) -> Iterable[Gfns]:
     """Return pages in order of use as an iterable of arrays, whether they are one or several."""
     one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not _nested(gfns))
     return [np.asarray(gfns, np.uint64)] if one else (np.asarray(g, np.uint64) for g in gfns)
 
 
-def _nested(gfns: Gfns) -> bool:
+def _nested(gfns: list[Any]) -> bool:
     return bool(gfns) and isinstance(gfns[0], np.ndarray | list)
 
 

@@ -197,7 +197,7 @@ def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
             raise UsageError(f"{name} needs a column {field.name!r}: add it")
         return pa.repeat(pa.scalar(DEFAULTS[name][field.name], field.type), len(frame))
     try:
-        column = pa.Array.from_pandas(frame[field.name], type=field.type, safe=True)
+        column: Any = pa.Array.from_pandas(frame[field.name], type=field.type, safe=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{name}.{field.name} cannot be {field.type}: {error}") from error
     if column.null_count:

@@ -62,7 +62,7 @@ class PartialFolder:
         self.final = Path(path)
         self.shown = Path(shown or path)
         self._may_replace = replaceable if overwrite else lambda path: False
-        self._lock = None
+        self._lock: int | None = None
         with self.writing():
             try:
                 self._check_free()
@@ -86,9 +86,9 @@ class PartialFolder:
     def _claim(self) -> None:
         self.path.mkdir(exist_ok=True)
         # Never through a link: what is behind it would be cleared.
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # type: ignore[assignment]
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._release()
             raise OutputError(

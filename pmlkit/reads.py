@@ -232,7 +232,7 @@ def estimate(
     if method == "density":
         from pmlkit import reads_density
 
-        return reads_density.estimate(trace, model, window, step, start, end)  # type: ignore[arg-type]
+        return reads_density.estimate(trace, model, window, step, start, end)
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     found = _columns(trace, method, k, s, start, end)

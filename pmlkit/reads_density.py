@@ -210,7 +210,7 @@ def estimate(
     trace: Trace,
     model: DensityModel | None = None,
     window: str | int = "1r",
-    step: int | None = None,
+    step: str | int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
     rounds: Ints | range | None = None,
@@ -244,7 +244,7 @@ def estimate(
     shifted = {r - found.sets.first: g for r, g in harvested.items()}
     shares = model.shares(found, shifted)
     k = window_rounds(trace, window)
-    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)  # type: ignore[comparison-overlap]
+    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     columns = _windows(found, shares, model, k, s)
     return reads.frame(trace, columns, k, s, start, end)
 

@@ -212,9 +212,8 @@ class _Part:
 
     def __init__(self) -> None:
         self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
-        self._before: list[
-            Any
-        ] = []  # (counts, how often the rate of now goes into theirs), the first first
+        # (counts, how often the rate of now goes into theirs), the first first
+        self._before: list[tuple[NDArray[np.int64], float]] = []
         self.uses = 0
 
     def use(self, ids: NDArray[np.int32], pages: int) -> None:

@@ -12,13 +12,13 @@ from pmlkit.kinds import Kind
 from pmlkit.xen.frames import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from pmlkit.sources.lab_ingest import LabTrace
     from pmlkit.sources.xen_ingest import XenTrace
-    from pmlkit.types import Bools
+    from pmlkit.types import Bools, Json
     from pmlkit.writer import TraceWriter
 
 
@@ -28,7 +28,7 @@ _RECORDS = 2048  # read at a time
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
-def harvest_period(made: XenTrace, period: Mapping[str, None]) -> dict[str, None]:
+def harvest_period(made: XenTrace, period: Json) -> Json:
     """Return the period of the access trace, given the log's: flags pile up between harvests."""
     every = made.header.get("job", {}).get("harvest_every", 1)
     return {**period, "ns": period["ns"] and period["ns"] * every}

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from pmlkit.sources.xen_spool import XenSpool
-    from pmlkit.types import Ints
+    from pmlkit.types import Array, Ints
 
 
 __all__ = ["round_times", "split_rounds"]
@@ -48,8 +47,8 @@ def split_rounds(
     after = logs["round"] >= len(closed)
     entries = int(logs["count"][after].sum())
     # What was drained by switching logging off belongs to no round.
-    ended = spool.end is not None and spool.missing is None and bool(closed)
-    if ended and not spool.end.get("keep_open"):  # type: ignore[attr-defined]
+    ended = spool.end if spool.missing is None and closed else None
+    if ended is not None and not ended.get("keep_open"):
         return logs[~after], list(closed), entries
     count = int(logs["round"][-1]) + 1 if entries else len(closed)
     if count > len(closed) + _OPEN:
@@ -58,7 +57,7 @@ def split_rounds(
     return kept, [*closed, *[None] * (count - len(closed))], 0
 
 
-def _cut(spool: XenSpool, logs: pd.DataFrame) -> pd.DataFrame:
+def _cut(spool: XenSpool, logs: Array) -> Array:
     """Number rounds by the marks of the time that a collection without rounds has put."""
     marks = np.array([told["t_ns"] for told in spool.rounds], dtype=np.int64)
     ends = ns(spool, logs["tsc_end"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Gfns, PathLike
+    from pmlkit.types import Gfns, Json, PathLike
 
 
 __all__ = ["XenSpool", "understood"]
@@ -90,8 +90,12 @@ class XenSpool:
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
-        self.rounds, self.lines, self.events, self.end = [], [], [], None  # type: ignore[var-annotated]
-        self.bitmaps, self.touched = {}, {}  # type: ignore[var-annotated]
+        self.rounds: list[Json] = []
+        self.lines: list[Json] = []
+        self.events: list[Json] = []
+        self.end: Json | None = None
+        self.bitmaps: dict[tuple[Frame, int], list[tuple[int, int, int]]] = {}
+        self.touched: dict[int, list[tuple[int, int]]] = {}
         self._heads, self._count = np.empty(1024, _HEADS), 0
         with read_spool(path) as spool:
             self.header = spool.header
@@ -104,7 +108,7 @@ class XenSpool:
                     raise SpoolDamaged(path, spool.payload_at, why) from error
             self.missing = spool.missing
         self._sort_out()
-        self._map = None
+        self._map: mmap.mmap | None = None
 
     @property
     def stock(self) -> bool:
@@ -224,14 +228,14 @@ class XenSpool:
         parts = [np.frombuffer(view, "<u8", n, at) for at, n in self.touched.get(number, [])]
         return np.concatenate([np.zeros(0, np.uint64), *parts])
 
-    def _view(self) -> mmap.mmap | bytes:
+    def _view(self) -> mmap.mmap:
         if self._map is None:
             try:
                 with open(self.path, "rb") as file:
-                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[assignment]
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except OSError as error:
                 raise PmlkitError(f"cannot read {self.path} ({error.strerror})") from error
-        return self._map  # type: ignore[return-value]
+        return self._map
 
     def forget(self) -> None:
         """Give back the memory that what was read so far takes."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import Any
 
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json
     from pmlkit.xen.domains import Domain
     from pmlkit.xen.mailbox import Mailbox
 
@@ -131,12 +131,12 @@ class Pipe(io.RawIOBase):
             raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
 
 
-def _lab(job_path: PathLike, domid: int, spool: Path) -> Json:
+def _lab(job_path: str, domid: str, spool: str) -> Json:
     """Start the lab's domain, log it, fill the spool."""
     from pmlkit.xen.lab_pace import LabPeriod, Lockstep
 
     told = json.loads(Path(job_path).read_text())
-    job = replace(Job.of(told), domain=domid, spool=spool)  # type: ignore[arg-type]
+    job = replace(Job.of(told), domain=domid, spool=spool)
     unpause(int(domid))
     domain = _lab_domain(int(domid))
     with contextlib.ExitStack() as stack:
@@ -146,7 +146,7 @@ def _lab(job_path: PathLike, domid: int, spool: Path) -> Json:
         if box and not job.lockstep:
             box.free_run()
         stop = stack.enter_context(Stop(domain))
-        file = Pipe(1, stop) if spool == "-" else None  # type: ignore[comparison-overlap]
+        file = Pipe(1, stop) if spool == "-" else None
         end = Collector(job, domain, stop, _say, pace).run(file)
     _complain(end)
     return end

@@ -33,7 +33,7 @@ class LogDirty:
 
     def __init__(self, domid: int) -> None:
         self.domid, self._n = domid, 0
-        self._control = Control()
+        self._control: Any = Control()  # None once it is let go
         try:
             self.pages = self._control.maximum_gpfn(domid) + 1
             self._n = -(-self.pages // 32768)
@@ -83,7 +83,7 @@ class LogDirty:
             self._free()
 
     def _free(self) -> None:
-        control, self._control = self._control, None  # type: ignore[assignment]
+        control, self._control = self._control, None
         if control is not None:
             if self._n and hasattr(self, "_buffer"):
                 control.free(self._buffer, self._n)

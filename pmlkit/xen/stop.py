@@ -16,7 +16,7 @@ from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
     from pmlkit.xen.domains import Domain
 
@@ -55,20 +55,24 @@ class Stop:
 
     def __init__(self, domain: Domain, orders: int | None = None, silence_s: float = 0.0) -> None:
         self.domain = domain
-        self.why, self.kind, self.alive = None, None, True
+        self.why: str | None = None
+        self.kind: str | None = None
+        self.alive = True
         self.shared = self.migrating = False
         self._orders, self._silence_s = orders, silence_s
         self._heard = self._looked = time.monotonic()
-        self._before, self._control, self._store = {}, None, None  # type: ignore[var-annotated]
+        self._before: dict[int, Any] = {}
+        self._control: Control | None = None
+        self._store: domains.Xenstore | None = None
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._signalled)
         # Without these, the domain's end is noticed when a call fails.
         with contextlib.suppress(MissingLibrary, XenError):
-            self._control = Control()  # type: ignore[assignment]
+            self._control = Control()
         with contextlib.suppress(MissingLibrary, XenError):
-            self._store = domains.Xenstore()  # type: ignore[assignment]
+            self._store = domains.Xenstore()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +91,7 @@ class Stop:
 
     def _end(self, kind: str, why: str) -> None:
         if self.why is None:
-            self.kind, self.why = kind, why  # type: ignore[assignment]
+            self.kind, self.why = kind, why
 
     def __bool__(self) -> bool:
         """Whether it should end: looks at everything there is to look at, cheaply."""
