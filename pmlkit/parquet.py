@@ -34,10 +34,12 @@ DIGEST_BYTES = 32
 # packing hides from zstd that rounds resemble each other. The other columns are long runs, which
 # zstd makes vanish (0.02 bytes) as they are, in half the time of delta packing or a dictionary.
 # Level 2 takes 17 ns an entry for the frames, level 9 takes 90 and saves a tenth.
+# A row group is encoded at once: in Arrow's batches of 1024 values each entry takes 3 ns longer.
 ENTRY_ENCODINGS = {
     "use_dictionary": False,
     "column_encoding": {"gfn": "BYTE_STREAM_SPLIT"},
     "compression_level": 2,
+    "write_batch_size": 1 << 20,
     "write_statistics": ["round"],
 }
 _OPTIONS = {

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.errors import (
     NotATrace,
@@ -24,7 +25,8 @@ from pmlkit.errors import (
 from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES, VERSION, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from concurrent.futures import Executor
     from types import TracebackType
     from typing import Any, BinaryIO, Self
 
@@ -33,7 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Spool", "read_spool"]
 
+_LONG = 1 << 16  # bytes that are worth a thread's attention
 _NOTHING = "without its header nothing in it can be understood; collect again"
+
+
+class _Frame(NamedTuple):
+    """A frame that was read but not yet held against its checksum; or what stands in its place."""
+
+    missing: str  # what to say if it is no whole true frame
+    kind: int = 0
+    payload: bytes = b""
+    sealed: Future[bool] | None = None  # whether its checksum is that of its bytes
+    unfinished: bool = False
 
 
 class Spool:
@@ -90,12 +103,14 @@ class Spool:
             yield from self._more()
 
     def _more(self) -> Generator[tuple[int, bytes], None, None]:
-        try:
-            while (frame := self._next(self.frames_read)) is not None:
+        """Yield frames; while one is taken apart, the one after it is read and summed up."""
+        with ThreadPoolExecutor(1) as pool:
+            frame = self._look(pool, self.offset, self.frames_read)
+            while self._holds(frame):
+                ahead = self._look(pool, self.offset, self.frames_read + 1)
                 self.frames_read += 1
-                yield frame
-        except OSError as error:
-            self.missing = self._rest(f"cannot be read ({error.strerror})")
+                yield frame.kind, frame.payload
+                frame = ahead
 
     def poll(self) -> Iterator[tuple[int, bytes]]:
         """Yield the frames that are there by now; call it again for those appended since.
@@ -114,49 +129,63 @@ class Spool:
         """Whether nothing is wrong but that the spool, or its last frame, goes on no further."""
         return self.missing is not None and self._unfinished
 
-    def _next(self, sequence: int) -> Any:
-        left = self._size - self.offset
+    def _look(self, pool: Executor, at: int, sequence: int) -> _Frame:
+        """Read what should be the frame of this number, from `at` on, where the file is."""
+        try:
+            return self._read_frame(pool, at, sequence)
+        except OSError as error:
+            return _Frame(self._rest(at, f"cannot be read ({error.strerror})"))
+
+    def _read_frame(self, pool: Executor, at: int, sequence: int) -> _Frame:
+        left = self._size - at
         head = self._file.read(FRAME.size + SUM_BYTES) if left else b""
-        self._unfinished = len(head) < FRAME.size + SUM_BYTES
         if not head:
-            self.missing = f"the end: the collection stopped after frame {sequence - 1}, at byte "
-            self.missing += f"{self.offset}" if sequence else f"{self.offset}, before the first"
-            return None
-        if self._unfinished:
-            self.missing = self._cut_off(sequence, left)
-            return None
+            where = f"at byte {at}" if sequence else f"at byte {at}, before the first"
+            why = f"the end: the collection stopped after frame {sequence - 1}, {where}"
+            return _Frame(why, unfinished=True)
+        if len(head) < FRAME.size + SUM_BYTES:
+            return _Frame(self._cut_off(at, sequence), unfinished=True)
         marker, kind, zero, number, length = FRAME.unpack_from(head)
         if (marker, zero, number) != (MARKER, 0, sequence):
-            self.missing = self._rest(f"is no frame {sequence}")
-        elif length > left - len(head):
-            self._unfinished = True
-            self.missing = self._cut_off(sequence, left)
-        else:
-            return self._checked(head, kind, sequence, length)
-        return None
-
-    def _checked(
-        self, head: bytes, kind: int, sequence: int, length: int
-    ) -> tuple[int, bytes] | None:
+            return _Frame(self._rest(at, f"is no frame {sequence}"))
+        if length > left - len(head):
+            return _Frame(self._cut_off(at, sequence), unfinished=True)
         payload = self._file.read(length)
-        sealed = head[FRAME.size :] == checksum(head[: FRAME.size], payload)
-        if len(payload) < length or not sealed:
-            self.missing = self._rest(f"is a damaged frame {sequence}")
-            return None
-        self.payload_at = self.offset + len(head)
-        self.offset += len(head) + length
-        if kind != END_KIND:
-            return kind, payload
-        self.ended = True
+        # Its own thread is worth it for what takes longer than to hand it over.
+        summed = pool.submit if length > _LONG else _at_once
+        sealed = summed(_is_sealed, head, payload, length)
+        return _Frame(self._rest(at, f"is a damaged frame {sequence}"), kind, payload, sealed)
+
+    def _holds(self, frame: _Frame) -> bool:
+        """Take a frame if it is whole and true; say what is missing if not, or at the end."""
+        if frame.sealed is None or not frame.sealed.result():
+            self.missing, self._unfinished = frame.missing, frame.unfinished
+            return False
+        self.payload_at = self.offset + FRAME.size + SUM_BYTES
+        self.offset = self.payload_at + len(frame.payload)
+        if frame.kind != END_KIND:
+            return True
+        self.ended, self._unfinished = True, False
         if self.offset != self._size:
-            self.missing = self._rest("comes after the end")
-        return None
+            self.missing = self._rest(self.offset, "comes after the end")
+        return False
 
-    def _cut_off(self, sequence: int, left: int) -> str:
-        return f"frame {sequence}, which is cut off: {left} bytes of it, from byte {self.offset} on"
+    def _cut_off(self, at: int, sequence: int) -> str:
+        left = self._size - at
+        return f"frame {sequence}, which is cut off: {left} bytes of it, from byte {at} on"
 
-    def _rest(self, why: str) -> str:
-        return f"{self._size - self.offset} bytes, from byte {self.offset} on: what is there {why}"
+    def _rest(self, at: int, why: str) -> str:
+        return f"{self._size - at} bytes, from byte {at} on: what is there {why}"
+
+
+def _is_sealed(head: bytes, payload: bytes, length: int) -> bool:
+    return len(payload) == length and head[FRAME.size :] == checksum(head[: FRAME.size], payload)
+
+
+def _at_once(test: Callable[..., bool], *arguments: Any) -> Future[bool]:
+    done: Future[bool] = Future()
+    done.set_result(test(*arguments))
+    return done
 
 
 def read_spool(path: PathLike) -> Spool:
