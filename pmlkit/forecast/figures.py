@@ -205,7 +205,7 @@ def forecast(
     used = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
     axes.step(t, y, where="mid", **used)  # type: ignore[arg-type]
     for change in [] if changes is None else changes:
-        axes.axvline(t[change] - sample.window_s, color=COLORS["grey"], lw=0.4, ls=(0, (1, 2)))
+        axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
     axes.set_xlim(0, later[-1])
     axes.set_ylim(0, 1.1 * max(y.max(), np.quantile(quantiles[:, high], 0.98)))
     axes.set(xlabel="guest time (s)", ylabel="logged pages (MiB)")
@@ -215,7 +215,8 @@ def forecast(
     figure.caption = (
         f"{sample.name} ({made}windows of {sample.window_s:g} s): the pages that PML logged, "
         f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
-        "before, by a model that had not seen this program. Dotted: change points, seen afterwards."
+        "before, by a model that had not seen this program. Marks on top: change points, "
+        "seen afterwards."
     )
     return figure
 
