@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-DECLARATIONS = ("xenctrl", "xenforeignmemory", "xenpml", "xenstore")
+DECLARATIONS = ("xenctrl", "xendevicemodel", "xenforeignmemory", "xenpml", "xenstore")
 # Of stable libraries the ABI's version is in the name. libxenctrl's is Xen's own: see `xenctrl`.
 _LIBRARIES = {
+    "xendevicemodel": ("libxendevicemodel.so.1",),
     "xenforeignmemory": ("libxenforeignmemory.so.1",),
     "xenpml": ("libxenpml.so.1",),
     "xenstore": ("libxenstore.so.4", "libxenstore.so.3.0"),

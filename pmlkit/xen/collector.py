@@ -114,6 +114,8 @@ class Collector:
         while not self.stop and not (self.job.rounds and self.closed == self.job.rounds):
             with self._alive():
                 self.pace.round(self, source, writer)
+            if self.stop.shared:
+                self.stop.look()  # a bitmap that a migration has is not to be cleared
             if self.stop.migrating or not self.stop.alive:
                 break
             # A round that was cut short is closed like any other.
@@ -121,6 +123,8 @@ class Collector:
             with self._alive():
                 source.close_round(writer, self.closed, agent_cpu_ns=now - spent)
                 self.closed += 1
+            if source.taken_over:
+                self.stop.migrated()
             spent = now
             if sync:
                 writer.sync()
@@ -147,9 +151,6 @@ class Collector:
 
     def _last(self, source: Any, writer: SpoolWriter) -> Json:
         """Switch logging off, and take what is left."""
-        if self.stop.migrating:
-            source.release()
-            return {}
         if self.stop.alive:
             with self._alive():
                 return source.finish(writer)

@@ -18,7 +18,8 @@ from pmlkit.errors import PmlkitError, output_error
 from pmlkit.xen import domains
 from pmlkit.xen.binding import XenError
 from pmlkit.xen.pml import STATE_LOGGING, Handle
-from pmlkit.xen.xenctrl import Control, save_helper_of
+from pmlkit.xen.stock import switch_off
+from pmlkit.xen.xenctrl import Control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,9 +145,7 @@ def _undo_pml(domid: int, facts: Json) -> bool:
 
 
 def _undo_stock(domid: int, facts: Json) -> bool:
-    # Log-dirty mode does not say whose it is: if a migration goes on, it may be that one's.
-    if not facts.get("on") or save_helper_of(domid) is not None:
+    if not facts.get("on"):
         return False
     with Control() as control:
-        control.log_dirty(domid, False)
-    return True
+        return switch_off(control, domid)

@@ -37,6 +37,7 @@ class Patched:
     """
 
     mode = "pml"
+    taken_over = False  # Xen refuses to migrate a domain that is logged
 
     def __init__(self, job: Job, domid: int) -> None:
         self._job = job
@@ -120,9 +121,6 @@ class Patched:
             pass
         logs = [self._log.log_info(v) for v in range(self._log.vcpus)]
         return {"logs": logs, "seen": self._counts.take()}
-
-    def release(self) -> None:
-        """There is no migration of a domain that is logged: Xen refuses it."""
 
 
 def _write_touched(writer: SpoolWriter, number: int, words: Any) -> None:

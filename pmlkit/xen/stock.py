@@ -1,17 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stock log-dirty: what live migration uses, on any Xen."""
+"""Stock log-dirty: what live migration uses, on any Xen.
+
+The mode and its bitmap are one for all. Live migration (libxl-save-helper) switches the mode off
+and on, sends all pages, and then those that the bitmap has: a page that we took out of it would
+never be sent again, and the domain would go on with old contents. So the helper is looked for
+before the bitmap is cleared or the mode switched off, and once more afterwards. It starts before it
+touches the mode and lives until the last page is sent; if it has come in between, the pages that we
+took are put back, the mode is put on again, and both are left to it. What remains is a migration
+that begins and reads its last bitmap between these two looks, which are milliseconds apart. Other
+toolstacks than libxl have helpers of other names, which are not found.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
 import time
 from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import XenError, ffi
-from pmlkit.xen.xenctrl import Control
+from pmlkit.xen.devicemodel import mark_dirty
+from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
     from typing import Any, Self
+
+
+_WRITTEN = re.compile(rb"[^\0]+")
 
 
 class LogDirty:
@@ -25,6 +41,8 @@ class LogDirty:
     ----------
     pages : int
         Frames that a bitmap covers.
+    taken_over : bool
+        Whether a migration has begun: the bitmap is its own from then on.
 
     Raises
     ------
@@ -32,7 +50,7 @@ class LogDirty:
     """
 
     def __init__(self, domid: int) -> None:
-        self.domid, self._n = domid, 0
+        self.domid, self._n, self.taken_over = domid, 0, False
         self._control: Any = Control()  # None once it is let go
         try:
             self.pages = self._control.maximum_gpfn(domid) + 1
@@ -50,7 +68,7 @@ class LogDirty:
         self.close()
 
     def close_round(self) -> Any:
-        """Read and clear the bitmap.
+        """Read and clear the bitmap; see before (`xenctrl.save_helper_of`) that it is still ours.
 
         Returns
         -------
@@ -64,18 +82,21 @@ class LogDirty:
         began = time.monotonic_ns()
         faults, dirty = self._control.clean(self.domid, self._buffer, self.pages)
         ended = time.monotonic_ns()
-        return memoryview(view)[: -(-self.pages // 8)], faults, dirty, began, ended
-
-    def release(self) -> None:
-        """Let go of it without switching it off: it belongs to a migration now."""
-        self._free()
+        bits = memoryview(view)[: -(-self.pages // 8)]
+        if save_helper_of(self.domid) is not None:
+            self.taken_over = True
+            # Whole bytes of the bitmap: a page that is sent twice does no harm.
+            found = [(8 * piece.start(), 8 * piece.end()) for piece in _WRITTEN.finditer(bits)]
+            mark_dirty(self.domid, [(a, min(b, self.pages) - a) for a, b in found])
+        return bits, faults, dirty, began, ended
 
     def close(self) -> None:
-        """Switch it off. Closing twice does no harm."""
+        """Switch it off, or leave it to the migration that has it. Closing twice does no harm."""
         if self._control is None:
             return
         try:
-            self._control.log_dirty(self.domid, False)
+            if not self.taken_over:
+                switch_off(self._control, self.domid)
         except XenError as error:
             if error.errno != errno.ESRCH:  # a domain that is gone has it no longer
                 raise
@@ -88,3 +109,16 @@ class LogDirty:
             if self._n and hasattr(self, "_buffer"):
                 control.free(self._buffer, self._n)
             control.close()
+
+
+def switch_off(control: Control, domid: int) -> bool:
+    """Switch a domain's log-dirty mode off, unless it is a migration's; whether it was done."""
+    if save_helper_of(domid) is not None:
+        return False
+    control.log_dirty(domid, False)
+    if save_helper_of(domid) is None:
+        return True
+    with contextlib.suppress(XenError):  # it may have put it on by now
+        control.log_dirty(domid, True)
+    mark_dirty(domid, [(0, control.maximum_gpfn(domid) + 1)])
+    return False

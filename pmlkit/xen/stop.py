@@ -139,10 +139,15 @@ class Stop:
         name = self._store.read(f"/local/domain/{domid}/name") if self._store else None
         why = domains.ended(self.domain, state, name)
         if why is None and self.shared and save_helper_of(domid) is not None:
-            why, self.migrating = "the domain is being saved or migrated", True
-        if why is not None:
+            self.migrated()
+        elif why is not None:
             self._end("domain", why)
             self.alive = state is not None and not state.dying
+
+    def migrated(self) -> None:
+        """Take note that the domain is being migrated."""
+        self.migrating = True
+        self._end("domain", "the domain is being saved or migrated")
 
     def gone(self, error: BaseException) -> None:
         """Take note of an error of a call on the domain: it may be dead. Else raise it."""

@@ -86,6 +86,7 @@ class Unpatched:
         """Nothing is left of a domain that is gone."""
         return {}
 
-    def release(self) -> None:
-        """Leave log-dirty mode to the migration that has taken it over."""
-        self._log.release()
+    @property
+    def taken_over(self) -> bool:
+        """Whether a migration has log-dirty mode now."""
+        return self._log.taken_over

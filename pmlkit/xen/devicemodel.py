@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libxendevicemodel: say that a domain's pages were written, as a device model does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pmlkit.xen.binding import check, ffi, library
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
+    """Put pages into a domain's log-dirty bitmap.
+
+    Parameters
+    ----------
+    domid : int
+    spans : iterable of (int, int)
+        The first frame of each, and how many there are; none beyond the domain's last frame.
+
+    Raises
+    ------
+    MissingLibrary, XenError
+    """
+    lib = library("xendevicemodel")
+    handle = check(lib.xendevicemodel_open(ffi().NULL, 0), "xendevicemodel_open")
+    try:
+        for first, count in spans:
+            done = lib.xendevicemodel_modified_memory(handle, domid, first, count)
+            check(done, "XEN_DMOP_modified_memory", domid)
+    finally:
+        lib.xendevicemodel_close(handle)
