@@ -55,13 +55,15 @@ Measuring
                   the compiled loops
     period        which T: what a period costs and shows
     calibrate     what collecting costs: the constants behind it
-    pagetables    page tables in a PML log: which, their tree, what they lead to
+    pagetables    page tables in a PML log: which, and what they lead to; pagetables_tree
     pagetables_infer
                   which, without marks: a guess
-    reads         the reads that PML is blind to, estimated from them; its parts: reads_regions,
-                  reads_density, reads_regressor (learnt), reads_guided (exact), reads_table,
-                  reads_sources (why it errs), reads_mechanism, reads_lab (the experiments)
-    hotness       hot and cold regions, by when their tables are logged again
+    reads         the reads that PML is blind to, estimated from them; its parts: reads_sets,
+                  reads_density (by a sample), reads_lessons (learnt), reads_guided (exact),
+                  reads_table, reads_sources (why it errs), reads_mechanism, reads_lab (the
+                  experiments)
+    hotness       hot and cold regions, by when their tables are logged again; hotness_table: how
+                  well that does
     units         durations, windows and sizes, from text and to it
 Comparing
     forecast      W ahead: quantiles, peaks, pages; back-tests, and what a decision costs
@@ -74,7 +76,7 @@ Exchanging
 Showing
     figures       functions that return a Figure, and the one saver
     figures_time, figures_window, figures_heat, figures_reads, figures_period, figures_mrc,
-    axes_mpl, style_mpl
+    figures_walk, axes_mpl, style_mpl
                   its parts
     live, figures_live
                   a collection on the terminal, and as a figure that grows

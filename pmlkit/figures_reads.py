@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from pmlkit import reads_mechanism
 from pmlkit.axes_mpl import (
@@ -19,6 +18,7 @@ from pmlkit.axes_mpl import (
     say_empty,
     seconds_axis,
 )
+from pmlkit.figures_walk import draw_walk
 from pmlkit.reads_table import NAMES
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
 
@@ -43,9 +43,17 @@ STYLES: dict[str, Json] = {
     "leaves": {"color": COLORS["purple"], "ls": (0, (1, 1))},
     "present": {"color": COLORS["sky"], "ls": (0, (6, 1.5))},
     "accessed": {"color": COLORS["blue"], "ls": (0, (3, 1, 1, 1))},
+    "cleared": {"color": COLORS["orange"], "ls": (0, (5, 1, 1, 1))},
     "density": {"color": COLORS["green"], "ls": "-"},
 }
-MARKS = {"written": "x", "leaves": "s", "present": "D", "accessed": "o", "density": "^"}
+MARKS = {
+    "written": "x",
+    "leaves": "s",
+    "present": "D",
+    "accessed": "o",
+    "cleared": "v",
+    "density": "^",
+}
 STATES = ("not touched", "read", "written")
 
 
@@ -89,7 +97,7 @@ def reads_over_time(
         trace,
         "pages used in each round: the harvest of accessed flags (black) is the truth; PML alone "
         "sees the written ones; the page tables in the same log give the others. Shaded: the "
-        "interval of the density estimate.",
+        "interval of (d).",
     )
 
 
@@ -135,8 +143,7 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=1 + columns)
     figure.caption = (
         "the mean absolute error of each method over the rounds in which guests of the lab work; "
-        "dashed: 10 percent. Errors below "
-        "0.1 percent are drawn at 0.1."
+        "dashed: 10 percent. Errors below 0.1 percent are drawn at 0.1."
     )
     return figure
 
@@ -165,7 +172,7 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     data = pd.DataFrame(shown.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
     figure = new_figure(columns, 2.5, {"leaf": data})
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
-    _draw_walk(left)
+    draw_walk(left)
     _draw_history(right, trace, shown)
     panel_letter(left, "a")
     right.text(-0.16, 1.02, "(b)", transform=right.transAxes, fontsize=7.5)
@@ -178,36 +185,6 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
         "entries. Blue pages were read only: PML alone has none of them. The marks below say in "
         "which rounds the table was in the log, which is whenever a page under it was used.",
     )
-
-
-def _draw_walk(axes: Axes) -> None:
-    axes.set(xlim=(0, 10), ylim=(0, 10))
-    axes.axis("off")
-    names = ["root", "directory", "leaf table"]
-    for place, name in enumerate(names):
-        _box(axes, 1.2 + 0.9 * place, 8.6 - 2.2 * place, name, COLORS["vermilion"])
-    for place in range(2):
-        x, y = 3.2 + 0.9 * place, 8.0 - 2.2 * place
-        _arrow(axes, (x, y), (x + 0.6, y - 0.8))
-    _box(axes, 0.9, 2.0, "page, written", COLORS["vermilion"])
-    _box(axes, 5.9, 2.0, "page, read", COLORS["blue"])
-    _arrow(axes, (4.2, 3.6), (3.0, 2.8))
-    _arrow(axes, (5.6, 3.6), (7.2, 2.8))
-    axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
-
-
-def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
-    width = 3.6
-    shape = FancyBboxPatch(
-        (x, y - 0.5), width, 1.2, boxstyle="round,pad=0.1", fc="white", ec=color, lw=1.2
-    )
-    axes.add_patch(shape)
-    axes.text(x + width / 2, y + 0.1, text, ha="center", va="center", fontsize=6.5, color=color)
-
-
-def _arrow(axes: Axes, start: Any, end: Any) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
-    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))  # type: ignore[arg-type]
 
 
 def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:

@@ -37,6 +37,7 @@ class TableFlag(enum.IntFlag):
 
     ACCESSED and DIRTY are the guest's own flags, set by its processor and sticky; LEAF says that
     the entry maps a page: any entry of level 1, and those of higher levels that map a large page.
+    CLEARED: the flags of the table were clear when the round began, so ACCESSED is of this round.
     """
 
     PRESENT = 1
@@ -45,6 +46,7 @@ class TableFlag(enum.IntFlag):
     DIRTY = 8
     WRITABLE = 0x10
     USER = 0x20
+    CLEARED = 0x40
 
 
 ACCESS_KINDS = (Kind.READ, Kind.WRITE, Kind.EXEC)

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "coverage",
     "covered",
     "entries",
     "expand",
@@ -54,12 +53,12 @@ __all__ = [
     "pack",
     "spans",
     "table_frames",
-    "tree",
     "unique_pairs",
     "without",
 ]
 
 ACCESSED, LEAF, USER = (int(f) for f in (TableFlag.ACCESSED, TableFlag.LEAF, TableFlag.USER))
+CLEARED = int(TableFlag.CLEARED)
 PAGES_OF_A_TABLE = 512
 WHOSE = ("user", "all")
 _COLUMNS = ["round", "table", "level", "index", "target", "flags"]
@@ -127,58 +126,6 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
     batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
     parts = [batch.to_pandas() for batch in batches]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
-
-
-def tree(trace: Trace, number: int | None = None) -> pd.DataFrame:
-    """Return the tree that the snapshots show: who leads to whom.
-
-    Parameters
-    ----------
-    trace : Trace
-    number : int, optional
-        Look at the tables of this round; default: each table as it was seen last.
-
-    Returns
-    -------
-    DataFrame
-        A row per table: ``table``, ``level``, ``parents`` (entries of other tables which lead to
-        it: several address spaces may share a table; 0 for a root), ``parent`` (one of them, -1 if
-        there is none), ``present``, ``accessed`` (its entries), ``leaf`` (those that map a page).
-    """
-    rows = entries(trace)
-    last = rows.groupby("table")["round"].transform("max") if number is None else number
-    rows = rows[rows["round"] == last]
-    inner = rows[(rows["flags"] & LEAF) == 0]
-    inner = inner[inner["target"].isin(rows["table"].unique())]
-    parents = inner.groupby("target")["table"].agg(["size", "first"])
-    found = _counts(rows, ["table", "level"])
-    found["parents"] = found["table"].map(parents["size"]).fillna(0).astype("int64")
-    found["parent"] = found["table"].map(parents["first"]).fillna(-1).astype("int64")
-    return found[["table", "level", "parents", "parent", "present", "accessed", "leaf"]]
-
-
-def coverage(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:
-    """Say of each snapshot what it covers.
-
-    Returns
-    -------
-    DataFrame
-        A row per (round, table): ``round``, ``table``, ``level``; of its entries the ``present``,
-        ``accessed``, ``leaf`` and ``accessed_leaf`` ones; ``pages`` mapped and ``accessed_pages``.
-    """
-    rows = entries(trace, start_ns, end_ns)
-    rows = rows.assign(pages=spans(rows) * ((rows["flags"] & LEAF) != 0))
-    return _counts(rows, ["round", "table", "level"])
-
-
-def _counts(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    flags = rows["flags"].to_numpy()
-    used = (flags & ACCESSED) != 0
-    leaf = (flags & LEAF) != 0
-    columns = {"present": 1, "accessed": used, "leaf": leaf, "accessed_leaf": used & leaf}
-    if "pages" in rows:
-        columns |= {"pages": rows["pages"], "accessed_pages": rows["pages"] * used}
-    return rows[by].assign(**columns).groupby(by, as_index=False).sum()
 
 
 def spans(rows: pd.DataFrame) -> Ints:
@@ -261,7 +208,10 @@ def unpack(pairs: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:
 
 def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, NDArray[np.uint64]]:
     """Return each pair of round and frame once, sorted by round and frame."""
-    return unpack(np.unique(pack(rounds, gfns)))
+    packed = np.sort(pack(rounds, gfns))  # np.unique hashes integers, and is ten times slower
+    first = np.ones(len(packed), bool)
+    np.not_equal(packed[1:], packed[:-1], out=first[1:])
+    return unpack(packed[first])
 
 
 def without(

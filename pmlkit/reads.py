@@ -38,7 +38,6 @@ Page tables themselves are no part of these numbers: they stand for what they ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +46,8 @@ import pandas as pd
 from pmlkit import occurrences as kernels
 from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.pagetables import ACCESSED, PAGES_OF_A_TABLE
+from pmlkit.pagetables import PAGES_OF_A_TABLE
+from pmlkit.reads_sets import Sets, joined, log, occurrences, pairs, sets
 from pmlkit.selection import rounds_in_ns, time_ns, window_rounds, windows
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.occurrences import Occurrences
-    from pmlkit.reads_density import DensityModel
+    from pmlkit.reads_lessons import Lessons
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints, Json
+    from pmlkit.types import Ints, Json
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -65,129 +65,10 @@ __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
 _NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
 _KERNEL = "pages that only the kernel maps: its tables do not tell which of them are used"
+_LEARNT = (
+    "the interval is what held in 90 % of the rounds of the lab's guests: as good as they are like"
+)
 _BLIND = "PML alone cannot bound the pages that are only read"
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Frames per round, each an `occurrences.Occurrences`; round 0 is the first selected.
-
-    Attributes
-    ----------
-    written : of data; page tables are left out
-    certain : written, or newly accessed
-    accessed : written, or a program's, accessed at some time and under a table that was logged
-    present : written, or a program's, mapped by a table that was logged, now or when seen before
-    reachable : the same with the kernel's mappings
-    leaves : the leaf tables in the log
-    n_rounds, first : int
-    """
-
-    written: kernels.Occurrences
-    certain: kernels.Occurrences
-    accessed: kernels.Occurrences
-    present: kernels.Occurrences
-    reachable: kernels.Occurrences
-    leaves: kernels.Occurrences
-    n_rounds: int
-    first: int
-
-
-def sets(
-    trace: Trace,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    rows: pd.DataFrame | None = None,
-) -> Sets:
-    """Read what the log and the snapshots say of each round.
-
-    Parameters
-    ----------
-    trace : Trace
-    start, end : str, int or None
-    rows : DataFrame, optional
-        The snapshots (`pagetables.entries`), if they have been read already.
-
-    Returns
-    -------
-    Sets
-
-    Raises
-    ------
-    NeedsError
-        If the log has no marks, or there are no snapshots.
-    """
-    log, first, stop = _log(trace, start, end)
-    if rows is None:
-        rows = pagetables.entries(trace, time_ns(start), time_ns(end))
-    tables = pagetables.table_frames(trace, rows, time_ns(start), time_ns(end))
-    written = pagetables.without(*_pairs(log[log["level"] == 0]), *tables)
-    before = _before(rows)
-    parts = {
-        "certain": pagetables.covered(rows[_newly(rows, before)], whose="all", large=False),
-        "accessed": pagetables.covered(rows),
-        "present": pagetables.covered(before, accessed=False),
-        "reachable": pagetables.covered(before, accessed=False, whose="all"),
-    }
-    made = {name: _union(written, pairs, tables, first, stop) for name, pairs in parts.items()}
-    made["written"] = _occurrences(*written, first, stop)
-    leaves = log[log["level"] == 1]
-    made["leaves"] = _occurrences(*_pairs(leaves), first, stop)
-    return Sets(**made, n_rounds=stop - first, first=first)
-
-
-def _log(
-    trace: Trace, start: str | int | None, end: str | int | None
-) -> tuple[pd.DataFrame, int, int]:
-    """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
-    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    log = trace.pml.to_pandas(["round", "gfn", "kind"], **span)  # type: ignore[arg-type]
-    tables = pagetables.logged(trace, **span)
-    keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
-    log = log.drop(columns="kind").drop_duplicates().merge(keys, how="left", on=["round", "gfn"])
-    return log.fillna({"level": 0}), *trace.rounds_between(**span)
-
-
-def _pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
-    return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
-
-
-def _union(
-    written: tuple[Ints, Gfns],
-    more: tuple[Ints, Gfns],
-    tables: tuple[Ints, Gfns],
-    first: int,
-    stop: int,
-) -> Occurrences:
-    both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
-    return _occurrences(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
-
-
-def _occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int) -> Occurrences:
-    order = np.argsort(rounds, kind="stable")
-    return kernels.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
-
-
-def _before(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add to each snapshot the entries of the same table's snapshot before it."""
-    seen = rows[["round", "table"]].drop_duplicates()
-    later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
-    old = rows.merge(later, on=["round", "table"])
-    old = old.assign(round=old["later"].astype(rows["round"].dtype)).drop(columns="later")
-    return pd.concat([rows.assign(old=False), old.assign(old=True)], ignore_index=True)
-
-
-def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
-    """Mask the entries whose accessed flag the processor has set since the snapshot before.
-
-    A table that is not in a round's log was not walked in it: so if the flag was clear in the last
-    snapshot, it was set in this round. An entry that was not there before proves nothing: Linux
-    makes entries with the flag set, for pages around the one that is asked for.
-    """
-    keys = ["round", "table", "index", "target"]
-    used = (rows["flags"] & ACCESSED) != 0
-    clear = before[before["old"] & ((before["flags"] & ACCESSED) == 0)]
-    return used & pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(clear[keys]))
 
 
 def estimate(
@@ -197,7 +78,8 @@ def estimate(
     step: str | int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
-    model: DensityModel | None = None,
+    lessons: Lessons | None = None,
+    found: Sets | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
 
@@ -210,8 +92,11 @@ def estimate(
     window, step : str, int or Window
         As in `pmlkit.workingset.estimate`.
     start, end : str, int or None
-    model : pmlkit.reads_density.DensityModel, optional
-        For ``density``; default: learnt from the rounds of `trace` that have a harvest.
+    lessons : pmlkit.reads_lessons.Lessons, optional
+        What other guests teach: of (c) where flags were cleared, and of intervals. Default: all
+        accessed entries count, and intervals are the bounds.
+    found : Sets, optional
+        What `sets` says of the trace from `start` to `end`, if that is known.
 
     Returns
     -------
@@ -232,11 +117,19 @@ def estimate(
     if method == "density":
         from pmlkit import reads_density
 
-        return reads_density.estimate(trace, model, window, step, start, end)
+        return reads_density.estimate(trace, window, step, start, end, found=found)
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
-    found = _columns(trace, method, k, s, start, end)
-    return frame(trace, found, k, s, start, end)
+    if method == "harvest":
+        columns = _exact(truth(trace, start, end), k, s)
+    elif method in ("written", "leaves"):
+        columns = _of_marks(trace, method, k, s, start, end)
+    else:
+        found = found or sets(trace, start, end)
+        columns = _of_snapshots(trace, method, found, k, s, lessons)
+    if lessons is not None:
+        columns = _narrowed(columns, method, found is not None and found.cleared, lessons)
+    return frame(trace, columns, k, s, start, end)
 
 
 def frame(
@@ -259,27 +152,38 @@ def frame(
     return table
 
 
-def _columns(
-    trace: Trace, method: str, k: int, step: int, start: str | int | None, end: str | int | None
+def _of_snapshots(
+    trace: Trace, method: str, found: Sets, k: int, step: int, lessons: Lessons | None
 ) -> Json:
-    if method == "harvest":
-        return _exact(truth(trace, start, end), k, step)
-    if method in ("written", "leaves"):
-        return _of_marks(trace, method, k, step, start, end)
-    found = sets(trace, start, end)
-    names = ("written", "certain", "accessed", "present", "reachable", "leaves")
+    """Count the entries of snapshots: (b) and (c)."""
+    names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
     sizes = {name: sampled(getattr(found, name), k, step) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
+    pages = sizes[method]
+    if method == "accessed" and found.cleared and lessons is not None:
+        both = sampled(joined(found.certain, found.accessed), k, step)
+        fresh = both - sizes["certain"]
+        pages = sizes["certain"] + lessons.others(sizes["kernel"], fresh)
     return {
-        "pages": sizes[method],
+        "pages": pages,
         "low": sizes["certain"],
-        "high": np.maximum(high, sizes[method]),
+        "high": np.maximum(high, pages),
         "written": sizes["written"],
         "tables": sizes["leaves"],
         "unresolved": unresolved,
         "why": np.where(unresolved > 0, _KERNEL, ""),
     }
+
+
+def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json:
+    """Put the interval that other guests teach in the place of bounds that are wider."""
+    learnt = lessons.interval(method, cleared, found["pages"], found["low"])
+    if learnt is None:
+        return found
+    low = np.clip(learnt[0], found["low"], found["pages"]).astype(np.int64)
+    high = np.clip(learnt[1], found["pages"], found["high"]).astype(np.int64)
+    return found | {"low": low, "high": high, "why": _LEARNT}
 
 
 def _exact(occ: Occurrences, k: int, step: int) -> Json:
@@ -292,9 +196,9 @@ def _of_marks(
     trace: Trace, method: str, k: int, step: int, start: str | int | None, end: str | int | None
 ) -> Json:
     """Count written pages and leaf tables: (a), or PML alone."""
-    log, first, stop = _log(trace, start, end)
+    logged, first, stop = log(trace, start, end)
     size = {
-        level: sampled(_occurrences(*_pairs(log[log["level"] == level]), first, stop), k, step)
+        level: sampled(occurrences(*pairs(logged[logged["level"] == level]), first, stop), k, step)
         for level in (0, 1)
     }
     written, leaves = size[0], size[1]
@@ -331,11 +235,11 @@ def truth(
         raise NeedsError(trace, "harvest of accessed flags", "log it with --accessed")
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
-    touched = _pairs(trace.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
+    touched = pairs(trace.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
     if not tables:
         rows = pagetables.entries(trace, **span) if trace.has_tables else None
         touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
-    return _occurrences(*touched, first, stop)
+    return occurrences(*touched, first, stop)
 
 
 def sampled(occ: Occurrences, k: int, step: int) -> Ints:

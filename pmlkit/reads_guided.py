@@ -27,6 +27,8 @@ from pmlkit.kinds import is_page_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from pmlkit.trace import Trace
     from pmlkit.types import Bools, Gfns
 
@@ -36,10 +38,9 @@ __all__ = ["CAUSES", "costs", "equality", "leftovers", "model_costs"]
 CAUSES = {
     "table": "a page table that was not in the log when the round ended",
     "changed": "its entry was removed in the round: an earlier snapshot of a logged table has it",
-    "gone": "no table leads to it when the round ends: its mapping came and went within the round",
-    "elsewhere": "as gone, or missed: only leaf tables that were not logged lead to it",
+    "gone": "no table that was used leads to it at the round's end: its mapping came and went",
     "shared": "a page shared with Xen or dom0, not in the guest's memory map",
-    "missed": "a leaf table that was logged leads to it when the round ends: this must not be",
+    "missed": "a leaf table that was used leads to it when the round ends: this must not be",
 }
 
 _RAM = ("usable", "ram", "RAM", "System RAM")
@@ -68,8 +69,11 @@ def equality(trace: Trace) -> pd.DataFrame:
     if not {"guided", "scan"} <= set(sizes.columns):
         raise NeedsError(trace, "round with both harvests", "log it with --guided --accessed")
     table = pd.DataFrame({"guided": sizes["guided"], "left": sizes["scan"]})
-    tables = pagetables.logged(trace).groupby("round").size()
-    table["tables"] = tables.reindex(table.index, fill_value=0)
+    # A guest without paging has no tables: there the guided harvest reads the flags of all memory.
+    tables = (
+        pagetables.logged(trace) if pagetables.is_marked(trace) else pd.DataFrame({"round": []})
+    )
+    table["tables"] = tables.groupby("round").size().reindex(table.index, fill_value=0)
     causes = leftovers(trace).pivot_table(index="round", columns="cause", aggfunc="size")
     causes = causes.reindex(index=table.index, columns=list(CAUSES)).fillna(0).astype("int64")
     table = table.join(causes)
@@ -85,6 +89,9 @@ def _sizes(trace: Trace) -> pd.DataFrame:
 def leftovers(trace: Trace) -> pd.DataFrame:
     """Say of each frame that only the scan found why the guided harvest had not.
 
+    The log is not taken at its word: a leaf table counts as used in a round if it was logged, or if
+    either harvest found its own frame touched. A table whose frame nobody touched was not walked.
+
     Returns
     -------
     DataFrame
@@ -98,7 +105,8 @@ def leftovers(trace: Trace) -> pd.DataFrame:
         return left
     rows = pagetables.entries(trace) if trace.has_tables else None
     if rows is not None:
-        for name, inside in _mapped(trace, rows, left).items():
+        touched = pagetables.pack(frames["round"], frames["gfn"])
+        for name, inside in _mapped(trace, rows, left, touched).items():
             left.loc[inside, "cause"] = name
     tables = np.isin(left["gfn"], pagetables.table_frames(trace, rows)[1])
     left.loc[tables, "cause"] = "table"
@@ -106,8 +114,10 @@ def leftovers(trace: Trace) -> pd.DataFrame:
     return left
 
 
-def _mapped(trace: Trace, rows: pd.DataFrame, left: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return masks of `left`: which leaf tables lead to it, before, or at the round's end.
+def _mapped(
+    trace: Trace, rows: pd.DataFrame, left: pd.DataFrame, touched: NDArray[np.uint64]
+) -> dict[str, Bools]:
+    """Return masks of `left`: a used leaf table leads to it, before, or at the round's end.
 
     A snapshot holds until its table is logged again: what changes a table is a write. (A table that
     is logged without a new snapshot is none any more.) Large pages are left out: the kernel maps
@@ -124,11 +134,11 @@ def _mapped(trace: Trace, rows: pd.DataFrame, left: pd.DataFrame) -> dict[str, n
     now = (under["since"] <= under["round"]) & (under["round"] < under["until"])
     again = under.merge(logged.astype(np.int64), on=["round", "table"])
     before = again[again["since"] < again["round"]]
-    fresh = under["since"] == under["round"]
+    used = under["since"] == under["round"]
+    used |= now & np.isin(pagetables.pack(under["round"], under["table"]), touched)
     return {
-        "elsewhere": left.index.isin(under.loc[now, "index"]),
         "changed": left.index.isin(before["index"]),
-        "missed": left.index.isin(under.loc[fresh, "index"]),
+        "missed": left.index.isin(under.loc[used, "index"]),
     }
 
 

@@ -10,15 +10,16 @@ that the notebook shows; `load` reads those that come with pmlkit (``data/reads-
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import pmlkit
-from pmlkit import hotness, reads_density, reads_guided, reads_sources, reads_table
+from pmlkit import hotness_table, reads_guided, reads_lessons, reads_sources, reads_table
 from pmlkit.errors import NeedsError, PmlkitError, TraceNotFound
+from pmlkit.reads_density import ONE_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENTS", "Experiment", "load", "run", "tabulate"]
 
-TABLES = ("errors", "equality", "costs", "hotness", "sources")
-EVERY = 4  # of the rounds, one may be harvested for the model (d): the runs are short
-_PML = {"flags": ("tables", "snapshots", "accessed"), "slots": 1024}
+TABLES = ("errors", "equality", "costs", "hotness", "sources", "unsure", "rounds")
+BEFORE_WORK = ("", "start")  # phases
+COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
+FLAGS = ("tables", "snapshots", "accessed")  # of `pmlkit.xen.pml.Options`
 FIXED_MIB = 8  # the working set of the experiments on cost
-WINDOWS = ("1r", "5r")  # of the rankings of hot regions
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Experiment:
     settings : dict of str
     memory_mib, rounds : int
     period_s : float
+    clear : bool
+        The hypervisor clears the guest's accessed flags at the end of each round.
     """
 
     guest: str
@@ -57,6 +60,7 @@ class Experiment:
     memory_mib: int = 256
     rounds: int = 12
     period_s: float = 0.5
+    clear: bool = False
 
 
 _SMALL = {"size_mib": "32", "phase_ms": "1500"}
@@ -94,6 +98,12 @@ EXPERIMENTS = {
         f"memory-{mib}": Experiment("reads", "memory", {"levels": "4"}, mib, 6)
         for mib in (64, 128, 256, 512, 1024, 2048, 4096)
     },
+}
+_LINUX = ("benchmark", "program", "adversary")
+EXPERIMENTS |= {
+    f"{name}-clear": replace(experiment, clear=True)
+    for name, experiment in EXPERIMENTS.items()
+    if experiment.group in _LINUX
 }
 
 
@@ -139,7 +149,7 @@ def _one(path: Path, experiment: Experiment) -> Trace:
         rounds=experiment.rounds,
         period_s=experiment.period_s,
         settings=experiment.settings,
-        pml=_PML,
+        pml={"flags": (*FLAGS, "clear") if experiment.clear else FLAGS, "slots": 1024},
         harvest="both",
     )
     return lab.run(experiment.guest, path, options)
@@ -156,40 +166,48 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
     Returns
     -------
     dict of str to DataFrame
-        ``errors``: a row per guest, phase and method (`reads_table.by_phase`). ``density`` has
-        a model learnt from the other guests and looks at the harvest of one round in `EVERY`;
-        ``own`` has learnt from those rounds only, ``transfer`` from the other guests only.
+        ``errors``: a row per guest, whether its flags were cleared, phase and method
+        (`reads_table.by_phase`), and over the phases of its work ("work": the start of a program
+        is none, for little is stale then); ``density`` over all draws of its sample. What is not
+        sure of (c) where flags were cleared, and the intervals of (a) to (c), are learnt from the
+        other guests only.
         ``equality`` and ``costs``: a row per guest and round (`reads_guided`). ``hotness``:
         scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
-        row per guest and phase.
+        row per guest and phase. ``unsure`` and ``rounds``: what `reads_lessons.learn` takes.
     """
     made: Any = {name: [] for name in TABLES}
-    lessons = {n: _lessons(trace) for n, trace in traces.items() if _teaches(n)}
+    linux = {n: trace for n, trace in traces.items() if EXPERIMENTS[n].group in _LINUX}
+    made["unsure"] = [_named(n, reads_sources.unsure(t)) for n, t in linux.items()]
+    made["rounds"] = [_rounds(n, trace, made["unsure"]) for n, trace in linux.items()]
     for name, trace in traces.items():
-        others = [lesson for n, lesson in lessons.items() if n != name]
-        for table, rows in _tables(name, trace, others).items():
-            rows.insert(0, "guest", name)
-            rows.insert(1, "group", EXPERIMENTS[name].group)
-            made[table].append(rows)
+        others = (
+            [_others(name, made[table]) for table in ("unsure", "rounds")] if name in linux else []
+        )
+        for table, rows in _tables(trace, others, EXPERIMENTS[name].clear).items():
+            made[table].append(_named(name, rows))
         progress(f"{name}: done")
     return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items() if parts}
 
 
-def _lessons(trace: Trace) -> tuple[pd.DataFrame, ...]:
-    """Return what a model learns of a guest: with its own earlier harvests, and without any."""
-    return tuple(reads_density.lessons(trace, priors=priors) for priors in (True, False))
+def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    experiment = EXPERIMENTS[name]
+    guest = name.removesuffix("-clear")
+    told: Json = {"guest": guest, "group": experiment.group, "cleared": experiment.clear}
+    return rows.assign(**told)[[*told, *rows.columns]]
 
 
-def _tables(name: str, trace: Trace, others: Any) -> dict[str, pd.DataFrame]:
+def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict[str, pd.DataFrame]:
     found = {}
     makers = {
+        "errors": lambda: _errors(trace, others),
         "equality": lambda: reads_guided.equality(trace),
-        "costs": lambda: reads_guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes),
-        "errors": lambda: _errors(name, trace, others),
-        "hotness": lambda: _scores(trace),
+        "costs": lambda: _costs(trace),
+        "hotness": lambda: hotness_table.scores(trace),
         "sources": lambda: reads_sources.sources(trace),
     }
     for table, make in makers.items():
+        if cleared and table not in ("errors", "costs"):
+            continue  # told of the other run of the same guest
         try:
             found[table] = make()  # type: ignore[no-untyped-call]
         except NeedsError:
@@ -197,41 +215,30 @@ def _tables(name: str, trace: Trace, others: Any) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _errors(name: str, trace: Trace, others: Any) -> pd.DataFrame:
-    parts = [reads_table.compare(trace, ("written", "leaves", "present", "accessed"))]
-    if others and _teaches(name):
-        own = {"rounds": range(0, trace.n_rounds, EVERY)}
-        models = [reads_density.fit_lessons([pair[i] for pair in others]) for i in (0, 1)]
-        for method, how in {
-            "own": own,
-            "density": own | {"model": models[0]},
-            "transfer": {"rounds": (), "model": models[1]},
-        }.items():
-            learnt = reads_table.compare(trace, ("density",), **how)  # type: ignore[arg-type]
-            parts.append(learnt.assign(method=method))
-    return reads_table.by_phase(pd.concat(parts, ignore_index=True))
+def _costs(trace: Trace) -> pd.DataFrame:
+    found = reads_guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes)
+    return found.rename(columns={"cleared": "flags_cleared"})
 
 
-def _teaches(name: str) -> bool:
-    return EXPERIMENTS[name].group in ("benchmark", "program", "adversary")
+def _others(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all guests but one."""
+    rows = pd.concat(parts, ignore_index=True)
+    return rows[rows["guest"] != name.removesuffix("-clear")]
 
 
-def _scores(trace: Trace) -> pd.DataFrame:
-    """Score rankings by the first logs in windows: of a round, and of several that count as one.
+def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    lessons = reads_lessons.learn(_others(name, unsure))
+    compared = reads_table.compare(trace, COUNTED, lessons)
+    return _named(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
 
-    The truth looks at every round. So in windows of several rounds it knows more than the ranking,
-    which sees one log of a table in each, as if it had been re-armed but once.
-    """
-    rows = []
-    for what in ("rounds", "pages"):
-        truth = hotness.touches(trace, what)
-        for window in WINDOWS:
-            for by in ("place", "share"):
-                score = hotness.score(hotness.rank(trace, window, by), truth)
-                told = (what, window, by)
-                rows.append((*told, score.correlation, score.precision, score.k, score.regions))
-    names = ["truth", "window", "by", "correlation", "precision", "k", "regions"]
-    return pd.DataFrame(rows, columns=names)
+
+def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Judge all methods, by phase and over the work; a bare guest has no others to learn from."""
+    lessons = reads_lessons.learn(*others) if others else None
+    methods = ("written", *COUNTED, "density")
+    compared = reads_table.compare(trace, methods, lessons, draws=range(ONE_IN))
+    work = compared[~compared["phase"].isin(BEFORE_WORK)].assign(phase="work")
+    return pd.concat([reads_table.by_phase(part) for part in (compared, work)])
 
 
 def load(name: str) -> pd.DataFrame:
@@ -239,7 +246,8 @@ def load(name: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    name : {"errors", "equality", "costs", "hotness", "sources"}
+    name : str
+        Of ``TABLES``.
 
     Returns
     -------

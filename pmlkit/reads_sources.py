@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import pagetables, reads
+from pmlkit.reads_sets import joined
 
 if TYPE_CHECKING:
     from pmlkit.occurrences import Occurrences
     from pmlkit.trace import Trace
 
-__all__ = ["sources"]
+__all__ = ["sources", "unsure"]
 
 
 def sources(trace: Trace) -> pd.DataFrame:
@@ -65,6 +66,33 @@ def sources(trace: Trace) -> pd.DataFrame:
     means = groups.mean(numeric_only=True).round(1)
     means.insert(0, "rounds", groups.size())
     return means.reset_index()
+
+
+def unsure(trace: Trace) -> pd.DataFrame:
+    """Count what cleared flags leave unsure: new entries, and what only the kernel's entries map.
+
+    Parameters
+    ----------
+    trace : Trace
+        As for `sources`, and with the guest's accessed flags cleared every round.
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``fresh`` (frames under accessed entries that are not certain: of new tables,
+        or new themselves), ``used`` (those that were touched), ``entries`` (the kernel's large
+        pages that were accessed), ``pages`` (touched, and under no other entry). Rounds in which
+        no flags were cleared are left out.
+    """
+    found, truth = reads.sets(trace), reads.truth(trace)
+    counted = joined(found.certain, found.accessed)
+    sets = (found.certain, counted, joined(found.certain, truth), joined(counted, truth))
+    sure, all_, sure_hit, all_hit = (reads.sampled(occ, 1, 1) for occ in sets)
+    table = pd.DataFrame({"round": np.arange(found.n_rounds), "fresh": all_ - sure})
+    table["entries"] = reads.sampled(found.kernel, 1, 1)
+    table["pages"] = all_hit - all_
+    table["used"] = sure_hit - sure - table["pages"]
+    return table[table["entries"] > 0]
 
 
 def _packed(occ: Occurrences) -> np.ndarray:

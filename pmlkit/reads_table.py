@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import reads
+from pmlkit import reads, reads_density
+from pmlkit.reads_density import ONE_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from pmlkit.reads_density import DensityModel
+    from pmlkit.reads_lessons import Lessons
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints, Json
+    from pmlkit.types import Json
 
 
 __all__ = ["NAMES", "PUBLISHED", "beside_published", "by_phase", "compare", "overall", "published"]
@@ -30,11 +31,11 @@ NAMES = {
     "leaves": "(a) 512 per leaf table",
     "present": "(b) present entries",
     "accessed": "(c) accessed entries",
+    "cleared": "(c) flags cleared",
     "density": "(d) density",
     "guided": "(e) guided harvest",
 }
 SOURCE = "Bitchebe et al., arXiv 2001.09991 and its published data"
-EVERY = 4
 # MB of a buffer of 400 MB; read phase and write phase of RRWW.
 PUBLISHED = (
     ("PML", "real", 8.2, 8.2, 308.0, 410.0),
@@ -46,8 +47,9 @@ PUBLISHED = (
 def compare(
     trace: Trace,
     methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
-    model: DensityModel | None = None,
-    rounds: Ints | range | None = None,
+    lessons: Lessons | None = None,
+    one_in: int = ONE_IN,
+    draws: Iterable[int] = (0,),
 ) -> pd.DataFrame:
     """Estimate every round by several methods, beside the truth.
 
@@ -57,11 +59,12 @@ def compare(
         An access trace of harvests with its log.
     methods : sequence of str
         Of `pmlkit.reads.METHODS`.
-    model : pmlkit.reads_density.DensityModel, optional
-        For ``density``; default: learnt from `rounds` of this trace.
-    rounds : iterable of int, optional
-        Rounds whose harvest ``density`` may look at; they are left out of its rows. Default: one
-        in four or, with a model, all (of which it looks at earlier ones only).
+    lessons : pmlkit.reads_lessons.Lessons, optional
+        As in `pmlkit.reads.estimate`.
+    one_in : int
+        The sample of ``density``.
+    draws : sequence of int
+        Its draws: each round is there once for each.
 
     Returns
     -------
@@ -70,30 +73,24 @@ def compare(
         ``error`` (pages over truth, less 1), ``inside`` (truth within the interval), ``missed``
         (share of the truth that PML alone misses). Rounds without any truth are left out.
     """
-    truth = reads.estimate(trace, "harvest")["pages"].to_numpy()
-    parts = [_one(trace, method, truth, model, rounds) for method in methods]
+    touched = reads.truth(trace)
+    found = reads.sets(trace) if trace.has_tables else None
+    truth = reads.sampled(touched, 1, 1)
+    parts = []
+    for method in methods:
+        if method == "density":
+            how: Json = {"one_in": one_in, "found": found, "touched": touched}
+            made = [reads_density.estimate(trace, draw=draw, **how) for draw in draws]
+        else:
+            made = [reads.estimate(trace, method, lessons=lessons, found=found)]
+        parts += [judged(part.assign(method=method), truth) for part in made]
     return pd.concat(parts, ignore_index=True)
 
 
-def _one(
-    trace: Trace,
-    method: str,
-    truth: Any,
-    model: DensityModel | None,
-    rounds: Ints | range | None,
-) -> pd.DataFrame:
-    seen = set()
-    if method == "density":
-        from pmlkit import reads_density
-
-        if rounds is None and model is None:
-            rounds = range(0, trace.n_rounds, EVERY)
-        found = reads_density.estimate(trace, model, rounds=rounds)
-        seen = set(rounds or ())
-    else:
-        found = reads.estimate(trace, method)
-    found = found.assign(round=np.arange(len(found)), method=method, truth=truth)
-    found = found[(truth > 0) & ~found["round"].isin(seen)]
+def judged(found: pd.DataFrame, truth: Any) -> pd.DataFrame:
+    """Put the truth (array, shape (rounds,)) beside estimates of every round."""
+    found = found.assign(round=np.arange(len(found)), truth=truth)
+    found = found[found["truth"] > 0]
     found["error"] = found["pages"] / found["truth"] - 1
     found["inside"] = (found["low"] <= found["truth"]) & (found["truth"] <= found["high"])
     found["missed"] = 1 - found["written"] / found["truth"]
@@ -109,7 +106,8 @@ def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``; in percent:
         ``missed`` by PML alone, ``mape`` (mean absolute error), ``bias`` (mean error), ``inside``
-        (rounds whose truth lies in the interval).
+        (rounds whose truth lies in the interval), and ``width`` of the interval (median, of the
+        truth).
     """
     return _summed(compared, ["phase", "method"])
 
@@ -124,11 +122,12 @@ def _summed(compared: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         size=compared["error"].abs() * 100,
         truth_mib=compared["truth"] / 256,
         pages_mib=compared["pages"] / 256,
+        width=(compared["high"] - compared["low"]) / compared["truth"] * 100,
     )
     groups = rows.groupby(by, sort=False)
     table = pd.DataFrame(
         {
-            "rounds": groups.size(),
+            "rounds": groups["round"].nunique(),
             "truth": groups["truth_mib"].mean(),
             "estimate": groups["pages_mib"].mean(),
             "missed": groups["missed"].mean() * 100,
@@ -136,6 +135,7 @@ def _summed(compared: pd.DataFrame, by: list[str]) -> pd.DataFrame:
             "median": groups["size"].median(),
             "bias": groups["error"].mean() * 100,
             "inside": groups["inside"].mean() * 100,
+            "width": groups["width"].median(),
         }
     )
     return table.reset_index().round(2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import reads_guided, reads_lab, reads_table
+from pmlkit import hotness_table, reads_guided, reads_lab, reads_table
 from pmlkit.errors import NeedsError
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ __all__ = [
     "sources",
 ]
 
-_SHOWN = ("written", "leaves", "present", "accessed", "density")
-_BEFORE_WORK = ("", "start")
-_MEANS = ["missed", "mape", "bias", "inside"]
+_SHOWN = ("written", "leaves", "present", "accessed", "cleared", "density")
+_NUMBERS = ["rounds", "missed", "median", "mape", "bias", "inside", "width"]
 MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
 
@@ -43,24 +42,22 @@ def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
 def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     """Return errors over the rounds of the Linux guests' work, when the tables were made.
 
-    The start of a program is no work: little is stale then, and it would flatter (c).
-
     Returns
     -------
     DataFrame
-        ``guest``, ``group``, ``method``, ``rounds``; means over these rounds of ``missed``,
-        ``mape``, ``bias`` and ``inside`` (percent).
+        ``guest``, ``group``, ``method`` ("cleared": (c) in a run in which the guest's accessed
+        flags were cleared), ``rounds``; over these, in percent, means of ``missed``, ``mape``,
+        ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``.
     """
     table = reads_lab.load("errors")
-    table = table[table["method"].isin(methods) & ~table["group"].isin(["bare", "memory"])]
-    table = table[~table["phase"].isin(_BEFORE_WORK)]
-    keys = ["guest", "group", "method"]
-    weighted = table.assign(**{n: table[n] * table["rounds"] for n in _MEANS})
-    groups = weighted.groupby(keys, sort=False)
-    rounds = groups["rounds"].sum()
-    found = groups[_MEANS].sum().div(rounds, axis=0).round(1)
-    found.insert(0, "rounds", rounds)
-    return found.reset_index()
+    table = table[(table["phase"] == "work") & ~table["group"].isin(["bare", "memory"])]
+    again = table["cleared"] & (table["method"] == "accessed")
+    table = table[~table["cleared"] | again].assign(method=table["method"].mask(again, "cleared"))
+    table = table[table["method"].isin(methods)]
+    guests = list(dict.fromkeys(table["guest"]))
+    order = table["guest"].map(guests.index) * len(_SHOWN) + table["method"].map(_SHOWN.index)
+    found = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
+    return found.round(1).reset_index(drop=True)
 
 
 def equality() -> pd.DataFrame:
@@ -103,6 +100,7 @@ def logging_costs() -> pd.DataFrame:
         snapshots, re-arming, the ``guided`` harvest and the ``scan`` of all memory.
     """
     table = reads_lab.load("costs")
+    table = table[~table["cleared"]]
     means = table.groupby("guest", sort=False).mean(numeric_only=True)
     kilo = {"find": "walk", "snapshots": "tables", "rearm": "rearm", "guided": "guided"}
     found = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
@@ -113,18 +111,23 @@ def logging_costs() -> pd.DataFrame:
 
 
 def hotness_scores() -> pd.DataFrame:
-    """Return the scores of the rankings of hot regions by first log, in windows of five rounds.
+    """Return how rankings of hot regions by first log do on guests that nothing was chosen on.
 
     Returns
     -------
     DataFrame
-        ``guest``, ``truth`` (how often a region is used: rounds; how much of it: pages),
-        ``correlation``, ``precision``, ``k``, ``regions``.
+        `hotness_table.judge` of the lab's and of the recorder's traces, with ``source`` and the
+        ``window`` that was chosen on the other guests.
     """
-    table = reads_lab.load("hotness")
-    chosen = table[(table["window"] == "5r") & (table["by"] == "place")]
-    chosen = chosen.sort_values("truth", ascending=False, kind="stable")
-    return chosen.drop(columns=["group", "window", "by", "series"], errors="ignore").round(2)
+    parts = []
+    for source, name in (("lab", "hotness"), ("recorder", "hotness-recorded")):
+        table = reads_lab.load(name)
+        window = hotness_table.choose(table)
+        found = hotness_table.judge(table, window)
+        found.insert(0, "source", source)
+        found.insert(2, "window", window)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True).round(2)
 
 
 def sources() -> pd.DataFrame:

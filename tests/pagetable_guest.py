@@ -14,7 +14,7 @@ from pmlkit.schema import TraceMeta
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
-PRESENT, ACCESSED, LEAF, DIRTY, WRITABLE, USER = 1, 2, 4, 8, 16, 32
+PRESENT, ACCESSED, LEAF, DIRTY, WRITABLE, USER, CLEARED = 1, 2, 4, 8, 16, 32, 64
 MS = 1_000_000
 
 
@@ -26,6 +26,7 @@ class Guest:
         self.entries = {}  # (table, index) -> [target, flags]
         self.rounds = []  # (log, snapshots, touched) of each closed round
         self._next = 1 << 20
+        self._cleared = set()  # tables whose accessed flags were cleared at the end of a round
         self._rearm()
 
     def _rearm(self):
@@ -100,15 +101,22 @@ class Guest:
             self.dirty.add(gfn)
             self.log.append((gfn, int(kind)))
 
-    def close_round(self):
-        """End the round: snapshots of the tables that were logged, then everything is re-armed."""
+    def close_round(self, clear=False):
+        """End the round: snapshots of the tables that were logged, then everything is re-armed.
+
+        With `clear` the hypervisor clears the accessed flags of the leaf entries in them.
+        """
         logged = {gfn for gfn, kind in self.log if kind & Kind.PAGE_TABLE}
         rows = [
-            (table, self.tables[table], index, target, flags)
+            (table, self.tables[table], index, target, flags | CLEARED * (table in self._cleared))
             for (table, index), (target, flags) in sorted(self.entries.items())
             if table in logged
         ]
         self.rounds.append((self.log, rows, self.touched))
+        if clear:
+            self._cleared |= logged
+            for (table, _), entry in self.entries.items():
+                entry[1] &= ~(ACCESSED * (table in logged and entry[1] & LEAF != 0))
         self._rearm()
 
 

@@ -30,7 +30,7 @@ def trace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(trace):
     methods = ("written", "leaves", "present", "accessed", "density")
-    return reads_table.compare(trace, methods, rounds=range(0, 8, 2))
+    return reads_table.compare(trace, methods)
 
 
 def drawn(trace, compared, columns):

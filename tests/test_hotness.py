@@ -8,6 +8,10 @@ from pagetable_guest import Guest, write_trace
 
 from pmlkit import hotness
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.kinds import Kind
+from pmlkit.schema import TraceMeta
+from pmlkit.trace import Trace
+from pmlkit.writer import TraceWriter
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +75,35 @@ def test_scores_of_known_rankings():
     truth = pd.Series({1: 9.0, 2: 5.0, 3: 1.0})
     ranking = pd.DataFrame({"table": [1, 2, 3, 4], "heat": [0.9, 0.5, 0.2, 0.1]})
     best = hotness.score(ranking, truth, k=2)
-    assert (best.correlation, best.precision, best.k, best.regions) == (1.0, 1.0, 2, 4)
+    assert best == hotness.Score(1.0, 1.0, 0.5, 2, 4)
     worst = hotness.score(ranking.assign(heat=[0.1, 0.2, 0.5, 0.9]), truth, k=2)
     assert (worst.correlation, worst.precision) == (-1.0, 0.0)
     constant = hotness.score(ranking.assign(heat=1.0), truth)
     assert np.isnan(constant.correlation)
+
+
+def test_regions_that_are_alike_are_taken_in_any_order():
+    truth = pd.Series({1: 5.0, 2: 5.0, 3: 5.0, 4: 1.0})
+    ranking = pd.DataFrame({"table": [1, 2, 3, 4], "heat": [0.9, 0.5, 0.4, 0.4]})
+    alike = hotness.score(ranking, truth, k=3)  # any of three is as hot as another; 3 or 4 is third
+    assert (alike.precision, alike.chance) == (pytest.approx(2.5 / 3), 0.75)
+
+
+def test_a_recorders_regions_are_2_mib_of_frames(tmp_path):
+    times = {"round": [0, 1], "t_start_ns": [0, 10], "t_end_ns": [10, 20]}
+    with TraceWriter(
+        tmp_path / "r.trace", TraceMeta("access", "synthetic", domain={"memory_bytes": 1 << 22})
+    ) as writer:
+        for number, frames in enumerate([[700, 3, 701], [5, 6]]):
+            kinds = np.full(len(frames), Kind.READ, np.uint8)
+            writer.add_entries(number, number, 0, np.array(frames, np.uint64), kinds)
+        writer.set_rounds(pd.DataFrame(times))
+    trace = Trace.open(tmp_path / "r.trace")
+    assert hotness.first_logs(trace).to_numpy().tolist() == [[0, 512, 0], [0, 0, 0.5], [1, 0, 0]]
+    assert hotness.touches(trace).to_dict() == {0: 1.0, 512: 0.5}
+    assert hotness.touches(trace, "pages").to_dict() == {0: 1.5, 512: 1.0}
+    ranking = hotness.rank(trace).set_index("table")
+    assert ranking["place"].to_dict() == {0: 0.25, 512: 0.5}
 
 
 def test_the_truth_needs_a_harvest(trace):

@@ -3,14 +3,14 @@
 
 import shutil
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
-from pmlkit import reads
+from pmlkit import reads, reads_sources
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.reads_lessons import Lessons
 
 on_disk = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -136,68 +136,37 @@ def test_wrong_use_and_what_is_missing(tmp_path):
         reads.estimate(trace, "guess")
     with pytest.raises(NeedsError, match="harvest"):
         reads.estimate(trace.pml, "harvest")
-    with pytest.raises(NeedsError, match="harvested rounds"):
+    with pytest.raises(NeedsError, match="harvest"):
         reads.estimate(trace.pml, "density")
     bare = write_trace(tmp_path / "b.trace", guest, marks=False)
     with pytest.raises(NeedsError, match="marks"):
         reads.estimate(bare, "accessed")
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """A guest that uses a hot half of what it once used, beside a direct map of large pages."""
-    rng = np.random.default_rng(3)
-    guest = Guest()
-    root = guest.space()
-    for page in range(4 * 512):
-        guest.map(root, page, (1 << 17) + page)
-        guest.write(root, page)
-    for large in range(4):
-        guest.map(root, (1 << 20) + 512 * large, (1 << 18) + 512 * large, True, False, True)
-    guest.close_round()
-    hot = np.array([page for page in range(4 * 512) if page // 512 % 2 == 0 or page % 8 == 0])
-    for _ in range(24):
-        for page in rng.choice(hot, 750, replace=False):
-            guest.read(root, int(page))
-        for page in rng.integers(0, 1024, 40):
-            guest.read(root, int((1 << 20) + page))
-        guest.close_round()
-    return write_trace(tmp_path_factory.mktemp("mixed") / "g.trace", guest), guest
-
-
-def test_densities_learnt_from_few_harvests(mixed):
-    from pmlkit import reads_density
-
-    trace, guest = mixed
-    found = reads_density.estimate(trace, rounds=range(0, 25, 4))
-    seen = np.array([len(truth(guest, number)) for number in range(25)])
-    errors = np.abs(found["pages"] / seen - 1)[2:]
-    assert errors.median() < 0.05
-    plain = np.abs(reads.estimate(trace, "accessed")["pages"] / seen - 1)[2:]
-    assert plain.median() > 1  # old flags: nearly three times too many
-    inside = (found["low"] <= seen) & (seen <= found["high"])
-    assert inside[2:].mean() >= 0.9
-    assert (found["low"] <= found["pages"]).all() and (found["pages"] <= found["high"]).all()
-
-
-def test_a_model_of_another_guest_and_windows_of_several_rounds(mixed):
-    from pmlkit import reads_density
-
-    trace, guest = mixed
-    model = reads_density.fit([trace])
-    assert model.rounds == 24 and list(model.coefficients.index) == list(reads_density.FEATURES)
-    found = reads.estimate(trace.pml, "density", model=model)
-    assert len(found) == 25
-    both = reads.estimate(trace, "density", window="2r", model=model)
-    one = reads.estimate(trace, "density", model=model)["pages"].to_numpy()
-    assert (both["pages"].to_numpy()[:12] >= 0.95 * one[:24:2]).all()
-
-
-def test_too_few_harvests_for_an_interval_are_said(mixed):
-    from pmlkit import reads_density
-
-    trace, _ = mixed
-    found = reads_density.estimate(trace, rounds=[1, 2])
-    assert (found["why"] != "").all()
-    bounds = reads.estimate(trace, "accessed")
-    assert (found["low"] == bounds["low"]).all() and (found["high"] == bounds["high"]).all()
+def test_cleared_flags_tell_what_was_used_in_the_round(tmp_path):
+    guest = full_guest([(range(1024), False)])
+    guest.close_round(clear=True)
+    guest.map(next(iter(guest.tables)), 1 << 20, 1 << 18, large=True, user=False, accessed=True)
+    root = next(iter(guest.tables))
+    for page in (*range(1024), 1 << 20):
+        guest.read(root, page)
+    guest.close_round(clear=True)
+    for page in (*range(30), (1 << 20) + 7, (1 << 20) + 8):
+        guest.read(root, page)
+    guest.map(root, 40, 70_000, accessed=True)  # as Linux makes it, for pages around a fault
+    guest.close_round(clear=True)
+    guest.read(root, 2)
+    guest.close_round(clear=True)
+    trace = write_trace(tmp_path / "g.trace", guest)
+    found = reads.estimate(trace, "accessed")
+    assert found["pages"].tolist()[-2:] == [31, 1]
+    assert found["low"].tolist()[-2:] == [30, 1]
+    known = reads.sets(trace)
+    assert known.cleared and known.kernel.gfn.tolist()[-1:] == [1 << 18]
+    told = Lessons(0.0, 1.0, 2.0, {("accessed", True): (0.9, 1.25)})
+    found = reads.estimate(trace, "accessed", lessons=told)
+    assert found["pages"].tolist()[-2:] == [32, 1]  # of the kernel's page two, of the new entry 0
+    assert (found["low"].iloc[-2], found["high"].iloc[-2]) == (31, 33)
+    assert "90 %" in found["why"].iloc[-1]
+    unsure = reads_sources.unsure(trace).iloc[-1]
+    assert (unsure["fresh"], unsure["used"], unsure["entries"], unsure["pages"]) == (1, 0, 1, 2)

@@ -53,12 +53,23 @@ def test_each_leftover_has_its_cause(tmp_path):
     assert table[["table", "changed"]].values.tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
-def test_a_page_under_a_table_that_was_not_logged_is_named(tmp_path):
-    guest, root = some_guest()
-    guest.touched.add(707)
+def test_a_guest_without_paging_has_no_tables(tmp_path):
+    guest = Guest()
+    guest.touched |= {5, 6}
+    guest.log.append((5, 2))
+    guest.close_round()
+    table = reads_guided.equality(write_trace(tmp_path / "g.trace", guest, left={}))
+    assert table[["guided", "left", "tables"]].to_numpy().tolist() == [[2, 0, 0]]
+
+
+@pytest.mark.parametrize(("walked", "cause"), [(False, "gone"), (True, "missed")])
+def test_the_scan_tells_whether_a_table_that_was_not_logged_was_used(tmp_path, walked, cause):
+    guest, _ = some_guest()
+    (leaf,) = (frame for frame, level in guest.tables.items() if level == 1)
+    guest.touched |= {707, leaf} if walked else {707}
     guest.close_round()
     trace = write_trace(tmp_path / "g.trace", guest, left={2: {707}})
-    assert reads_guided.leftovers(trace)["cause"].tolist() == ["elsewhere"]
+    assert reads_guided.leftovers(trace)["cause"].tolist() == [cause]
 
 
 def test_a_page_under_a_table_that_was_logged_is_a_contradiction(tmp_path):

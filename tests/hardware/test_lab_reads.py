@@ -2,9 +2,9 @@
 """Reads through page tables under the patched Xen: the guided harvest equals the full scan."""
 
 import pytest
-from lab_case import data, frames, needs_lab
+from lab_case import data, frames, needs_lab, rounds
 
-from pmlkit import pagetables, reads, reads_guided
+from pmlkit import pagetables, pagetables_tree, reads, reads_guided
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 PML = {"flags": ("tables", "snapshots", "accessed"), "slots": 512}
@@ -16,6 +16,15 @@ BARE = {
     "touch": ("touch", {"levels": "4"}),
     "touch-large": ("touch", {"levels": "4", "large": "1"}),
 }
+# Guests under Linux that make it hard: small, and with a round or two in each phase.
+ADVERSARIES = {
+    "sparse": {"size_mib": "16", "phase_ms": "600"},
+    "largepages": {"size_mib": "16", "phase_ms": "600"},
+    "moving": {"size_mib": "16", "ticks": "30"},
+    "forks": {"processes": "16"},
+    "remap": {"cycles": "4"},
+}
+COME_AND_GO = ("forks", "remap")  # when a round ends, mappings that were used in it may be gone
 
 
 @pytest.mark.parametrize("name", BARE)
@@ -27,6 +36,25 @@ def test_the_guided_harvest_equals_the_scan(lab, name):
     assert found["left"].iloc[1:].tolist() == [0, 0, 0], reads_guided.leftovers(trace)
 
 
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_adversaries_leave_nothing_to_the_scan_but_what_is_explained(lab, name):
+    trace = lab.run(name, memory_mib=256, period_s=0.3, settings=ADVERSARIES[name], **BOTH)
+    assert len(trace.meta.phases) >= 4  # its start, and three that are hard
+    found = reads_guided.equality(trace)
+    assert len(found) == trace.n_rounds >= 5
+    unexplained = found["missed" if name in COME_AND_GO else "left"]
+    assert not unexplained.any(), found
+
+
+def test_a_guest_without_paging_is_scanned_by_both(lab):
+    trace = lab.run("known", rounds=4, **BOTH)
+    found = reads_guided.equality(trace)
+    assert found["left"].tolist() == found["tables"].tolist() == [0, 0, 0, 0]
+    used = frames(trace, "hot") | frames(trace, "cold") | frames(trace, "read")
+    for _, rows in rounds(trace):
+        assert set(data(rows).gfn) == used
+
+
 def test_it_finds_exactly_the_pages_that_were_touched(lab):
     trace = lab.run("touch", rounds=4, settings={"levels": "4"}, **BOTH)
     touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
@@ -36,10 +64,10 @@ def test_it_finds_exactly_the_pages_that_were_touched(lab):
 
 def test_snapshots_lead_to_all_pages_that_are_read(lab):
     trace = lab.run("reads", rounds=4, settings={"levels": "4"}, **BOTH)
-    rounds, gfns = pagetables.covered(pagetables.entries(trace), accessed=False)
+    numbers, gfns = pagetables.covered(pagetables.entries(trace), accessed=False)
     for number in range(1, 4):
-        assert frames(trace, "read") <= set(gfns[rounds == number].tolist())
-    levels = pagetables.tree(trace)["level"]
+        assert frames(trace, "read") <= set(gfns[numbers == number].tolist())
+    levels = pagetables_tree.tree(trace)["level"]
     assert set(levels) == {1, 2, 3, 4}
 
 

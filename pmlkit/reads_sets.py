@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a log and its snapshots say of each round: sets of frames, from certain to possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import occurrences as kernels
+from pmlkit import pagetables
+from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
+from pmlkit.selection import time_ns
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.occurrences import Occurrences
+    from pmlkit.trace import Trace
+    from pmlkit.types import Bools, Gfns, Ints
+
+
+__all__ = ["Sets", "joined", "log", "occurrences", "pairs", "sets"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Frames per round, each an `occurrences.Occurrences`; round 0 is the first selected.
+
+    Attributes
+    ----------
+    written : of data; page tables are left out
+    certain : written, or newly accessed
+    accessed : written, or a program's, accessed at some time and under a table that was logged
+    present : written, or a program's, mapped by a table that was logged, now or when seen before
+    reachable : the same with the kernel's mappings
+    kernel : first frames of the kernel's large pages that were accessed in the round; only of
+        tables whose flags the hypervisor had cleared
+    leaves : the leaf tables in the log
+    cleared : bool
+        Whether there are such tables: `accessed` is then of the round but for new tables.
+    n_rounds, first : int
+    """
+
+    written: Occurrences
+    certain: Occurrences
+    accessed: Occurrences
+    present: Occurrences
+    reachable: Occurrences
+    kernel: Occurrences
+    leaves: Occurrences
+    cleared: bool
+    n_rounds: int
+    first: int
+
+
+def sets(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
+    """Read what the log and the snapshots say of each round.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+
+    Returns
+    -------
+    Sets
+
+    Raises
+    ------
+    NeedsError
+        If the log has no marks, or there are no snapshots.
+    """
+    logged, first, stop = log(trace, start, end)
+    rows = pagetables.entries(trace, time_ns(start), time_ns(end))
+    tables = pagetables.table_frames(trace, rows, time_ns(start), time_ns(end))
+    written = pagetables.without(*pairs(logged[logged["level"] == 0]), *tables)
+    before = _before(rows)
+    parts = {
+        "certain": pagetables.covered(rows[_newly(rows, before)], whose="all", large=False),
+        "accessed": pagetables.covered(rows),
+        "present": pagetables.covered(before, accessed=False),
+        "reachable": pagetables.covered(before, accessed=False, whose="all"),
+    }
+    made = {name: _union(written, more, tables, first, stop) for name, more in parts.items()}
+    made["written"] = occurrences(*written, first, stop)
+    large = rows[_kernels(rows)].rename(columns={"target": "gfn"})
+    for name, part in (("kernel", large), ("leaves", logged[logged["level"] == 1])):
+        made[name] = occurrences(*pairs(part), first, stop)
+    cleared = bool((rows["flags"] & CLEARED).any())
+    return Sets(**made, cleared=cleared, n_rounds=stop - first, first=first)
+
+
+def log(
+    trace: Trace, start: str | int | None, end: str | int | None
+) -> tuple[pd.DataFrame, int, int]:
+    """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
+    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
+    found = trace.pml.to_pandas(["round", "gfn", "kind"], **span)  # type: ignore[arg-type]
+    tables = pagetables.logged(trace, **span)
+    keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
+    found = found.drop(columns="kind").drop_duplicates()
+    found = found.merge(keys, how="left", on=["round", "gfn"])
+    return found.fillna({"level": 0}), *trace.rounds_between(**span)
+
+
+def pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
+    """Return the columns ``round`` and ``gfn`` as arrays of int64 and uint64."""
+    return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
+
+
+def occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int) -> Occurrences:
+    """Sort pairs of round and frame, in any order, by page; round `first` becomes 0."""
+    order = np.argsort(rounds, kind="stable")
+    return kernels.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
+
+
+def joined(*parts: Occurrences) -> Occurrences:
+    """Return the union of sets of frames per round."""
+    rounds, gfns = (np.concatenate([getattr(o, name) for o in parts]) for name in ("round", "gfn"))
+    return occurrences(rounds, gfns, 0, parts[0].n_rounds)
+
+
+def _union(
+    written: tuple[Ints, Gfns],
+    more: tuple[Ints, Gfns],
+    tables: tuple[Ints, Gfns],
+    first: int,
+    stop: int,
+) -> Occurrences:
+    both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
+    return occurrences(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
+
+
+def _before(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add to each snapshot the entries of the same table's snapshot before it."""
+    seen = rows[["round", "table"]].drop_duplicates()
+    later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
+    old = rows.merge(later, on=["round", "table"])
+    old = old.assign(round=old["later"].astype(rows["round"].dtype)).drop(columns="later")
+    return pd.concat([rows.assign(old=False), old.assign(old=True)], ignore_index=True)
+
+
+def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
+    """Mask the entries whose accessed flag the processor has set since the snapshot before.
+
+    A table that is not in a round's log was not walked in it: so if the flag was clear in the last
+    snapshot, or the hypervisor has cleared it since, it was set in this round. An entry that was
+    not there before proves nothing: Linux makes entries with the flag set, for pages around the
+    one that is asked for.
+    """
+    keys = ["round", "table", "index", "target"]
+    used, cleared = ((rows["flags"] & flag) != 0 for flag in (ACCESSED, CLEARED))
+    old = before[before["old"]]
+    known = pd.MultiIndex.from_frame(rows[keys])
+    there, clear = (
+        known.isin(pd.MultiIndex.from_frame(part[keys]))
+        for part in (old, old[(old["flags"] & ACCESSED) == 0])
+    )
+    return used & (clear | (cleared & there))
+
+
+def _kernels(rows: pd.DataFrame) -> Bools:
+    """Mask the kernel's large pages that were accessed in the round, where flags were cleared."""
+    flags = rows["flags"].to_numpy()
+    told = LEAF | ACCESSED | CLEARED
+    programs = bool((flags & USER).any())  # without any, there is no kernel to be told from them
+    return programs & ((flags & (told | USER)) == told) & (rows["level"].to_numpy() > 1)
