@@ -155,8 +155,9 @@ static struct moment now(void)
 static void send_span(uint32_t type, enum reason reason, struct moment start, struct moment end,
                       const uint32_t *entries, uint32_t length)
 {
-    /* A buffer that filled within a block which runs over the round's end began "later" than that. */
-    if (start.insn > end.insn)
+    /* A buffer that filled within a block which runs over the round's end, or while the round was
+     * being closed, began "later" than that: by its instructions, or by the clock alone. */
+    if (start.insn > end.insn || start.ns > end.ns)
         start = end;
     struct span_message m = {type, sizeof m - 8 + length * 4, round_no, reason, start, end};
     SEND(m);
