@@ -10,6 +10,7 @@ import click
 from click import Choice, IntRange
 
 from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite, say
+from pmlkit.collect_options import PAGE_TABLES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -36,8 +37,8 @@ _EXAMPLES = example(
 @option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
 @option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Buffers that a ring holds.")
 @option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
-@option("--page-tables", default="mark", type=Choice(["off", "mark", "drop", "snapshot"]),
-        help="Page tables in the log.")  # fmt: skip
+@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)),
+        help="Page tables; clear: snapshot, and clear the guest's accessed flags.")  # fmt: skip
 @option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Harvest "
         "accessed flags: a scan of all memory, or under the page tables in use.")  # fmt: skip
 @option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")

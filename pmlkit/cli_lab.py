@@ -20,6 +20,7 @@ from pmlkit.cli_options import (
     overwrite,
     say,
 )
+from pmlkit.collect_options import PAGE_TABLES
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ _EXAMPLES = example(
     "pmlkit lab run hotcold --fast --stock -o linux.trace",
     "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
 )
-
-
-_TABLES = {
-    "mark": ("tables",),
-    "drop": ("tables", "drop"),
-    "off": (),
-    "snapshot": ("tables", "snapshots"),
-}
 
 
 @click.group(epilog=_EXAMPLES)
@@ -103,8 +96,9 @@ def build(as_json: bool, **how: Any) -> None:
 @option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
 @option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
         "1024]")  # fmt: skip
-@option("--page-tables", default="mark", type=Choice(sorted(_TABLES)), help="Mark them in the log, "
-        "drop them, no distinction; snapshot: and keep the entries of those logged.")  # fmt: skip
+@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
+        "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
+        "and clear the guest's accessed flags in them.")  # fmt: skip
 @option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Read "
         "and clear accessed flags at each round's end: of all memory, of what the logged page "
         "tables lead to, both, or of all that the EPT's upper levels say was used.")  # fmt: skip
@@ -151,8 +145,8 @@ def _options(how: Any) -> LabOptions:
 
     tables = how.pop("page_tables")
     pml = {name: how.pop(name) for name in ("slots", "rearm", "rearm_every", "buffers")}
-    pml["slots"] = pml["slots"] or (1024 if tables == "snapshot" else 64)
-    pml["flags"] = _TABLES[tables]
+    pml["slots"] = pml["slots"] or (1024 if "snapshots" in PAGE_TABLES[tables] else 64)
+    pml["flags"] = PAGE_TABLES[tables]
     how["harvest"] = how["harvest"] or ""
     how |= {"settings": dict(how["settings"]), "lockstep": not how.pop("free_run")}
     how |= {"period_s": how.pop("period") / 1e9, "time_limit_s": how.pop("time_limit") / 1e9}

@@ -18,6 +18,7 @@ PAGE_TABLES = {
     "mark": ("tables",),
     "drop": ("tables", "drop"),
     "snapshot": ("tables", "snapshots"),
+    "clear": ("tables", "snapshots", "clear"),
 }
 
 
@@ -43,7 +44,8 @@ class CollectOptions:
         Buffers of 512 entries that a vCPU's ring holds: a power of two, 2 to 4096.
     buffers : int
         Hardware buffers per vCPU, 1 to 8.
-    page_tables : {"off", "mark", "drop", "snapshot"}
+    page_tables : {"off", "mark", "drop", "snapshot", "clear"}
+        "clear": snapshots, and the guest's accessed flags are cleared after each: they change.
     harvest : {"", "accessed", "guided", "both", "pruned"}
         Which accessed flags are harvested when a round is closed.
     harvest_every : int

@@ -50,7 +50,7 @@ _FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in 
 _GROUP_ROWS = 1 << 19
 _STAMPS = ("tsc_start", "tsc_end")
 _COSTS = ("round", "walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan_tsc",
-          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "snapshots",
+          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "cleared", "snapshots",
           "tables", "dirty_pages", "accessed_pages", "touched_count")  # fmt: skip
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8}
+OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 16}
 REARM = {"never": 0, "round": 1, "flush": 2}
 REASONS = {1: "full", 2: "round", 3: "stop"}
 ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP, ROUND_GUIDED, ROUND_PRUNED = 1, 2, 4, 8, 16
@@ -41,7 +41,7 @@ class Options:
     rearm : {"never", "round", "flush"}
     rearm_every : int
         With "flush": after how many drained buffers.
-    flags : tuple of {"tables", "drop", "snapshots", "accessed"}
+    flags : tuple of {"tables", "drop", "snapshots", "accessed", "clear"}
     """
 
     slots: int = 64

@@ -7,6 +7,7 @@ typedef struct xenpml_log xenpml_log;
 #define XENPML_OPT_DROP       2
 #define XENPML_OPT_SNAPSHOTS  4
 #define XENPML_OPT_ACCESSED   8
+#define XENPML_OPT_CLEAR     16
 
 #define XENPML_REARM_NEVER    0
 #define XENPML_REARM_ROUND    1
@@ -109,6 +110,7 @@ struct xenpml_round {
     uint64_t guided_entries;
     uint64_t guided_frames;
     uint64_t scan_frames;
+    uint64_t cleared;
 };
 
 xenpml_handle *xenpml_open(void *logger,
@@ -170,6 +172,7 @@ struct xenpml_record {
 #define XENPML_ENTRY_DIRTY    0x08
 #define XENPML_ENTRY_WRITABLE 0x10
 #define XENPML_ENTRY_USER     0x20
+#define XENPML_ENTRY_CLEARED  0x40
 
 struct xenpml_log_info {
     uint32_t slots;

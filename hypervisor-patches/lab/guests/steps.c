@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kit.h"
+
+#define PAGES 700u
+#define STEP 512u
+#define STEPS 4u
+
+void guest_setup(void)
+{
+    kit_paging(kit_option("levels", 4), 64, kit_option("large", 0));
+}
+
+/* The second step is half in what was read before, and so on; after the fourth the first again. */
+void guest_round(unsigned n, unsigned vcpu)
+{
+    for (unsigned i = 0; i < PAGES; i++)
+        (void)kit_page(n % STEPS * STEP + i)[0];
+}
