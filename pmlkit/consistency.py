@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pmlkit.schema import REASONS
 
 if TYPE_CHECKING:
     from typing import Any
-
-    import pyarrow as pa
 
     from pmlkit.types import Bools
 
@@ -49,7 +49,7 @@ def rounds_fault(rounds: pa.Table) -> str | None:
 def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
     """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
     rounds = batches["round"].to_numpy().astype(np.int64)
-    reasons = np.isin(batches["reason"].to_numpy().astype(object), REASONS)
+    reasons = pc.is_in(batches["reason"], pa.array(REASONS)).to_numpy()
     return first_fault(
         _numbered("batch", batches["batch"]),
         _spans("batch", batches),

@@ -126,11 +126,11 @@ class EntriesWriter:
         """See that entries may follow one of this round and batch; return those of their last."""
         last = {name: _not_falling(name, arrays[name], last[name]) for name in last}
         kinds = np.atleast_1d(arrays["kind"])
-        allowed = self._allowed[kinds]
+        allowed = self._allowed.take(kinds)  # half the time of an index
         if not allowed.all():
-            wrong = kinds[~allowed]
+            wrong = kinds[allowed.argmin()]
             raise UsageError(
-                f"an entry of kind {wrong[0]} cannot be in a trace of kind {self._trace_kind}: "
+                f"an entry of kind {wrong} cannot be in a trace of kind {self._trace_kind}: "
                 "see pmlkit.Kind"
             )
         return last

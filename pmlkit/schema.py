@@ -40,7 +40,8 @@ __all__ = [
 FORMAT = "pmlkit-trace"
 VERSION = 1
 PAGE_SIZE = 4096
-ROW_GROUP_ROWS = 1 << 20
+# Twice as many would take 0.3 % fewer bytes of real logs, and 64 MB more while they are written.
+ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
 # Why a buffer was drained; and the two ways of harvesting accessed flags, in access traces.
 HARVESTS = ("guided", "scan")

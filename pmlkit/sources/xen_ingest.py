@@ -46,8 +46,6 @@ _HARVEST = (
     "was written was read too"
 )
 _FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in which they end"
-# Half a row group of the default: two files are written at a time, and 300 MB are to suffice.
-_GROUP_ROWS = 1 << 19
 _STAMPS = ("tsc_start", "tsc_end")
 _COSTS = ("round", "walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan_tsc",
           "guided_tables", "guided_entries", "guided_frames", "scan_frames", "cleared", "snapshots",
@@ -75,12 +73,12 @@ def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
     """Write a `XenTrace`."""
     meta = made.meta()
     if not made.harvests:
-        with TraceWriter(out, meta, overwrite=overwrite, row_group_rows=_GROUP_ROWS) as writer:
+        with TraceWriter(out, meta, overwrite=overwrite) as writer:
             made.write(writer)
         return Trace.open(out)
     notes, period = [*meta.notes, _HARVEST], harvest_period(made, meta.period)
     touched = dataclasses.replace(meta, kind="access", notes=notes, period=period)
-    with TraceWriter(out, touched, overwrite=overwrite, row_group_rows=_GROUP_ROWS) as writer:
+    with TraceWriter(out, touched, overwrite=overwrite) as writer:
         with writer.pml(meta) as pml:
             made.write(pml)
         write_harvests(made, writer)
