@@ -10,6 +10,7 @@ import click
 from click import Choice
 
 from pmlkit.cli_options import WINDOW, as_json, example, option, span, trace_argument
+from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from pmlkit.reads_lessons import Lessons
     from pmlkit.trace import Trace
+    from pmlkit.types import Json
 
 
 METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
@@ -60,7 +62,7 @@ def reads(
         opened = Trace.open(trace)
         lessons = None if bounds else reads_lessons.bundled()
         if compare:
-            table = _compared(opened, one_in, lessons)
+            table = _compared(opened, one_in, lessons, how)
         elif method == "density":
             table = reads_density.estimate(opened, one_in=one_in, **how)
         else:
@@ -71,8 +73,14 @@ def reads(
         report_reads.show(table)
 
 
-def _compared(trace: Trace, one_in: int, lessons: Lessons | None) -> pd.DataFrame:
+def _compared(trace: Trace, one_in: int, lessons: Lessons | None, how: Json) -> pd.DataFrame:
     from pmlkit import reads_table
 
+    context = click.get_current_context()
+    for name in ("method", "window"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise UsageError(f"--compare takes all methods, round by round: leave out --{name}")
+    first, stop = trace.rounds_between(how["start"], how["end"])
     methods = [m for m in METHODS if m != "harvest"]
-    return reads_table.by_phase(reads_table.compare(trace, methods, lessons, one_in))
+    rows = reads_table.compare(trace, methods, lessons, one_in)
+    return reads_table.by_phase(rows[rows["round"].between(first, stop - 1)])

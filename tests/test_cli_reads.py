@@ -6,7 +6,7 @@ import json
 import pytest
 from pagetable_guest import Guest, write_trace
 
-from pmlkit import cli
+from pmlkit import bundled, cli
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,23 @@ def test_densities_and_the_comparison(capsys, path):
     assert code == 0 and len(json.loads(out)) == 6
     code, out, _ = run(capsys, "reads", path, "--compare")
     assert code == 0 and "mape" in out and "density" in out
+
+
+def test_a_comparison_keeps_to_the_range_and_refuses_what_it_does_not_heed(capsys, path):
+    code, out, _ = run(capsys, "reads", path, "--compare", "--end", "30ms", "--json")
+    assert code == 0 and {row["phase"] for row in json.loads(out)} == {"first"}
+    for words in (("--method", "leaves"), ("--window", "2r")):
+        code, out, err = run(capsys, "reads", path, "--compare", *words)
+        assert (code, out) == (2, "") and f"leave out {words[0]}" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("hotcold", "pmlkit wss"), ("gcc-jobs", "--page-tables mark")]
+)
+@pytest.mark.parametrize("how", [(), ("--method", "leaves"), ("--method", "density")])
+def test_a_trace_without_marks_says_what_to_do(capsys, name, told, how):
+    code, _, err = run(capsys, "reads", bundled(name), *how)
+    assert code == 1 and told in err and err.count("\n") == 1
 
 
 def test_expanded_working_set(capsys, path):

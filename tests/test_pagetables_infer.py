@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from pagetable_guest import Guest, write_trace
 
+from pmlkit import bundled
+from pmlkit import open as open_trace
 from pmlkit import pagetables_infer as infer
 from pmlkit.errors import NeedsError
+from pmlkit.pagetables import GUESS
 
 
 def guest_trace(folder, seed, marks=True, rounds=8):
@@ -48,6 +51,30 @@ def test_the_shipped_model_guesses_and_states_its_error(tmp_path):
     found = infer.infer(trace)
     assert found["probability"].between(0, 1).all() and found["probability"].nunique() > 5
     assert infer.ERRORS and all(0 <= found <= 100 >= right for _, found, right in infer.ERRORS)
+
+
+@pytest.mark.parametrize("name", ["rrww-lab", "sqlite-lab"])
+def test_the_stated_error_rate_is_that_of_the_bundled_traces(name, capsys):
+    trace = open_trace(bundled(name))
+    rates = infer.judge(trace, infer.infer(trace))
+    with capsys.disabled():
+        print(f"\n{name}: " + ", ".join(f"{n} {value:.4g}" for n, value in rates.items()))
+    assert rates["tables"] - rates["missed"] == round(rates["found"] * rates["tables"] / 100)
+    found, right = zip(*(row[1:] for row in infer.ERRORS), strict=True)
+    assert min(found) <= rates["found"] <= max(found)
+    assert min(right) <= rates["right"] <= max(right)
+    assert "8 to 40 %" in GUESS and min(right) >= 7.5 and max(right) <= 40.5
+
+
+def test_the_kinds_of_errors_add_up(tmp_path):
+    trace, guest = guest_trace(tmp_path, 5)
+    guess = infer.infer(trace)
+    tables = guess["gfn"].isin(list(guest.tables))
+    rates = infer.judge(trace, guess.assign(table=True))
+    assert (rates["missed"], rates["found"]) == (0, 100)
+    assert rates["wrong"] == rates["frames"] - rates["tables"] == (~tables).sum()
+    rates = infer.judge(trace, guess.assign(table=False))
+    assert (rates["wrong"], rates["missed"], rates["right"]) == (0, tables.sum(), 0)
 
 
 def test_what_is_missing_is_said(tmp_path):
