@@ -14,7 +14,7 @@ help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY) ## run the notebooks on the bundled recordings -> results/demo/index.html
-	$(VENV)/bin/pmlkit demo
+	$(VENV)/bin/pmlkit run experiments/demo.yaml --verbose $(ARGS)
 
 test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS="-k name" for some
 	@bash .ci/apt

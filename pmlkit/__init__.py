@@ -25,7 +25,7 @@ What there is
 -------------
 The store
     trace         reading a trace: `Trace`; trace_tables, what of it fits into memory
-    writer        writing one: `TraceWriter`
+    writer        writing one: `TraceWriter`; writer_tables, its small tables
     schema        its tables' columns, and its description, `TraceMeta`
     kinds         read, written, executed, page table: `Kind`; what a table's entry says
     snapshots     page tables as they were at the end of a round, entry by entry
@@ -88,8 +88,7 @@ Showing
     batch         experiments: `pmlkit run`; its parts: batch_schema, batch_plan, batch_job,
                   batch_local, batch_dask, batch_snakemake, batch_results, batch_gather, batch_page,
                   batch_report
-    notebooks, demo, demo_page
-                  running notebooks; the demo and its page
+    notebooks     running notebooks
 Using
     cli           the command `pmlkit`; its parts: cli_collect, cli_compare, cli_forecast,
                   cli_interop, cli_lab, cli_mrc, cli_options, cli_period, cli_reads, cli_record,

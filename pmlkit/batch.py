@@ -110,7 +110,7 @@ class Report:
     gathered: list[Path] = field(default_factory=list)
 
 
-def plan(experiment: PathLike, out: PathLike = "results") -> Plan:
+def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] = ()) -> Plan:
     """Read an experiment and expand it.
 
     Parameters
@@ -119,6 +119,8 @@ def plan(experiment: PathLike, out: PathLike = "results") -> Plan:
         The YAML file.
     out : path-like
         Folder of the results of all experiments.
+    traces : sequence of str
+        Bundled traces, paths or globs, in place of the experiment's own; none: its own.
 
     Returns
     -------
@@ -130,6 +132,8 @@ def plan(experiment: PathLike, out: PathLike = "results") -> Plan:
         If the file is wrong, or names what is not there: which line, and why.
     """
     loaded = batch_schema.load(experiment)
+    if traces:
+        loaded = loaded.on(traces)
     folder = Path(out).resolve() / loaded.name
     jobs = batch_plan.expand(loaded, folder / RESULTS)
     return Plan(loaded, folder, *jobs, batch_gather.pieces(loaded))

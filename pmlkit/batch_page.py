@@ -1,27 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of an experiment, ``index.html``: its runs, their figures and tables, what failed.
 
-It is made from the files alone, and shows every run of the experiment as it is now.
+It is made from the files alone, and shows every run of the experiment as it is now. A figure is a
+PNG (which holds its caption) with what has the same stem; a table is a CSV with a LaTeX file beside
+it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
+import pandas as pd
+from PIL import Image  # matplotlib saves its PNGs with it
+
 import pmlkit
-from pmlkit.demo_page import gallery, notebook_page, render
+from pmlkit.figures import FIGURES
 from pmlkit.style_mpl import write_files
+from pmlkit.tables import cell, is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from pmlkit.batch import Plan
     from pmlkit.batch_plan import Job
-    from pmlkit.types import Json
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["write_page"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+SUFFIXES = {"PDF": ".pdf", "SVG": ".svg", "CSV": ".csv", "Parquet": ".parquet", "LaTeX": ".tex"}
+WIDE = 1.6  # an image this many times as wide as a column's takes two columns of the page
+COLUMN_PIXELS = 1000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure (`png` set) or a table (`columns` and `rows` set), and links to its files."""
+
+    links: Sequence[tuple[str, str]]
+    caption: str
+    png: str = ""
+    wide: bool = False
+    columns: Sequence[tuple[str, bool]] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> None:
@@ -40,7 +66,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
     pmlkit.errors.OutputError
         If it cannot be written.
     """
-    text = render(
+    text = _render(
         "batch.html.j2",
         title=plan.experiment.title,
         about=plan.experiment.about,
@@ -55,11 +81,17 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
 def _run(plan: Plan, job: Job, record: Json | None) -> Json:
     folder = plan.folder / job.id
     notebook = folder / f"{job.notebook}.ipynb"
-    shown = {"id": job.id, "label": job.label, "status": "not run yet", "seconds": None}
+    shown = {
+        "id": job.id,
+        "label": job.label,
+        "title": _title(job),
+        "status": "not run yet",
+        "seconds": None,
+    }
     if record is None:
         return shown
     if notebook.exists() and not notebook.with_suffix(".html").exists():
-        notebook_page(notebook, job.label, plan.experiment.title)
+        _notebook_page(notebook, job.label, plan.experiment.title)
     return shown | {
         "status": record["status"],
         "seconds": record["seconds"],
@@ -74,5 +106,82 @@ def _run(plan: Plan, job: Job, record: Json | None) -> Json:
             )
             if path.exists()
         ],
-        "group": gallery(plan.folder, folder),
+        "group": _gallery(plan.folder, folder),
     }
+
+
+def _title(job: Job) -> str:
+    """Return the notebook's own title, its first heading."""
+    texts = (c["source"] for c in job.document["cells"] if c["cell_type"] == "markdown")
+    return "".join(next(texts, "")).partition("\n")[0].lstrip("# ")
+
+
+def _render(template: str, **values: Any) -> bytes:
+    """Fill one of the package's templates; return the bytes of the page."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    return environment.get_template(template).render(values).encode()
+
+
+def _notebook_page(ipynb: Path, title: str, back: str) -> None:
+    """Write an executed notebook as HTML beside it; `back` names the page in the folder above."""
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
+    body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))  # type: ignore[no-untyped-call]
+    page = _render(
+        "notebook.html.j2",
+        title=title,
+        back=back,
+        ipynb=ipynb.name,
+        body=body,
+        highlight=HtmlFormatter(style="default").get_style_defs(".highlight"),
+    )
+    write_files(ipynb.parent, {f"{ipynb.stem}.html": page})
+
+
+def _gallery(out: Path, folder: Path) -> dict[str, list[Shown]] | None:
+    """Collect the figures and tables in a folder, for a page in `out`; None if there are none."""
+    figures = [_figure(out, png) for png in sorted(folder.glob("*.png"), key=_place)]
+    tables = [_table(out, tex) for tex in sorted(folder.glob("*.tex"))]
+    return {"figures": figures, "tables": tables} if figures or tables else None
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """Order figures as `FIGURES` does, and others after them by name."""
+    known = list(FIGURES)
+    return (known.index(path.stem) if path.stem in known else len(known), path.stem)
+
+
+def _figure(out: PathLike, png: Path) -> Shown:
+    with Image.open(png) as image:
+        caption, width = image.info.get("Description", ""), image.width
+    return Shown(
+        links=_links(out, png), png=_relative(out, png), caption=caption,
+        wide=width > WIDE * COLUMN_PIXELS,
+    )  # fmt: skip
+
+
+def _table(out: Path, tex: Path) -> Shown:
+    frame = pd.read_csv(tex.with_suffix(".csv"), keep_default_na=False)
+    return Shown(
+        links=_links(out, tex),
+        caption=tex.read_text().splitlines()[0].lstrip("% "),
+        columns=[(str(name), is_number(frame[name].dtype)) for name in frame],
+        rows=[[cell(value) for value in row] for row in frame.itertuples(index=False)],
+    )
+
+
+def _links(out: PathLike, path: Path) -> list[tuple[str, str]]:
+    """Link the files of `path`'s stem; the data of a figure's parts are called STEM-PART."""
+    found = []
+    for label, suffix in SUFFIXES.items():
+        files = [path.with_suffix(suffix), *sorted(path.parent.glob(f"{path.stem}-*{suffix}"))]
+        for file in filter(Path.exists, files):
+            part = file.stem.removeprefix(path.stem).lstrip("-")
+            found.append((f"{label} ({part})" if part else label, _relative(out, file)))
+    return found
+
+
+def _relative(out: PathLike, path: Path) -> str:
+    return path.relative_to(out).as_posix()

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +78,10 @@ class Entry:
     where: tuple[Any, ...]
     gather: Json = field(default_factory=dict)
 
+    def on(self, traces: Sequence[str]) -> Entry:
+        """Return the runs with these traces in place of their own."""
+        return replace(self, traces=[(trace, "", self.where) for trace in traces])
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -104,6 +108,10 @@ class Experiment:
     summary: list[Any]
     lines: Json
     document: str = ""
+
+    def on(self, traces: Sequence[str]) -> Experiment:
+        """Return the experiment with these traces in every run that has any."""
+        return replace(self, runs=[run.on(traces) if run.traces else run for run in self.runs])
 
     def error(self, where: Sequence[str | int], why: str, hint: str) -> ExperimentError:
         """Make the error that says what is wrong at a place."""

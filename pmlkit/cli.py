@@ -172,22 +172,6 @@ def plot(
     show(as_json, paths, click.echo, "\n".join(paths))
 
 
-@cli.command(epilog=example("pmlkit demo", "pmlkit demo h.trace -o results/mine"))
-@click.argument("traces", nargs=-1, type=click.Path(), metavar="[TRACE]...")
-@output("FOLDER", "Where to; replaces an earlier demo there.", default="results/demo")
-@option("--jobs", default=2, type=IntRange(1), help="Notebooks that run at the same time.")
-@as_json
-def demo(traces: tuple[str, ...], output: str, jobs: int, as_json: bool) -> None:
-    """Run the notebooks, and make a page of their figures.
-
-    They run on the bundled recordings, or on each TRACE.
-    """
-    from pmlkit import demo
-
-    page = demo.run(output, traces, jobs)
-    show(as_json, {"page": str(page)}, click.echo, f"look at {page}")
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _EXAMPLES = example(
     "pmlkit run experiments/windows.yaml",
     "pmlkit run experiments/windows.yaml --dry-run --only redis --only 'window=1*'",
+    "pmlkit run experiments/demo.yaml --trace h.trace -o results/mine",
     "pmlkit run experiments/windows.yaml --cluster tcp://head:8786",
     "pmlkit run experiments/windows.yaml --snakefile Snakefile",
 )
@@ -33,6 +34,8 @@ _EXAMPLES = example(
 @click.argument("experiment", type=click.Path())
 @output("FOLDER", "Where the results of all experiments are.", default="results")
 @option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
+@option("--trace", "traces", multiple=True, metavar="TRACE", help="Take this trace in place of the "
+        "experiment's own. Again: several.")  # fmt: skip
 @option("--only", multiple=True, metavar="WORD", help="Only runs with this word: a notebook, "
         "trace, name=value or id; * stands for anything. Again: runs with all words.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the runs, and what is done.")
@@ -47,6 +50,7 @@ def run(
     experiment: str,
     output: str,
     jobs: int,
+    traces: tuple[str, ...],
     only: tuple[str, ...],
     dry_run: bool,
     again: bool,
@@ -64,9 +68,11 @@ def run(
     """
     if cluster and (snakefile or jobs):
         raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")
+    if snakefile and traces:
+        raise UsageError("a Snakefile is for the experiment's own traces: name others in its file")
     from pmlkit import batch, batch_report
 
-    plan = batch.plan(experiment, output)
+    plan = batch.plan(experiment, output, traces)
     if dry_run:
         return _dry_run(plan, only, as_json)
     if snakefile:

@@ -23,7 +23,6 @@ COMMANDS = [
     "calibrate",
     "collect",
     "compare",
-    "demo",
     "doctor",
     "export",
     "forecast",
@@ -116,7 +115,7 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
 
 
 # Commands that take a trace, and all of it: they check it, or hand it on.
-WHOLE_TRACES = {"demo", "info"}
+WHOLE_TRACES = {"info"}
 
 
 def leaf(name):
@@ -275,7 +274,7 @@ def test_info_fails_if_a_known_answer_is_not_met(run, make_trace):
     assert (code, json.loads(out)["all_known_met"]) == (1, False)
 
 
-# simulate, plot, demo, doctor
+# simulate, plot, doctor
 
 
 def test_simulate_makes_the_log_of_the_emulated_pml(run, trace, tmp_path):
@@ -313,21 +312,6 @@ def test_plot_lists_the_figures(run):
     code, out, _ = run("plot", "--list", "--json")
     assert code == 0
     assert {"wss", "heat", "surface"} <= json.loads(out).keys()
-
-
-def test_demo_passes_its_options_on(run, monkeypatch, tmp_path):
-    from pmlkit import demo
-
-    calls = []
-
-    def pretend(out, traces, jobs):
-        calls.append((out, traces, jobs))
-        return tmp_path / "index.html"
-
-    monkeypatch.setattr(demo, "run", pretend)
-    code, out, _ = run("demo", "a.trace", "-o", "x", "--jobs", "1")
-    assert (code, calls) == (0, [("x", ("a.trace",), 1)])
-    assert str(tmp_path / "index.html") in out
 
 
 def test_doctor_fails_only_for_what_was_asked_for_by_name(run):

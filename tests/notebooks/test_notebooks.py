@@ -12,6 +12,8 @@ from factories import make_trace as write_trace
 from pagetable_guest import Guest
 from pagetable_guest import write_trace as pagetables_trace
 
+from pmlkit import notebooks
+from pmlkit.errors import PmlkitError
 from pmlkit.notebooks import notebooks_folder, run_notebook
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -153,3 +155,17 @@ def trace_with_tables(tmp_path):
 
 # Notebooks that need more of a trace than any recording has.
 FITTING = {"06_reads_through_page_tables": trace_with_tables}
+
+
+def test_if_papermill_itself_fails_its_last_words_count(tmp_path):
+    executed = tmp_path / "executed.ipynb"
+    executed.with_suffix(".log").write_text("Traceback\n  ...\nDeadKernelError: Kernel died\n\n")
+    error = notebooks.failure(executed, "x on y", 1)
+    assert (error.cell, error.message) == (None, "DeadKernelError: Kernel died")
+    assert error.executed == str(tmp_path / "executed.log")
+
+
+def test_an_installed_package_has_no_notebooks(monkeypatch, tmp_path):
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages/pmlkit/notebooks.py"))
+    with pytest.raises(PmlkitError, match="clone the repository"):
+        notebooks_folder()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of an experiment: what it shows and links; and the demo, which is an experiment."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from batch_case import write_experiment, write_notebook
+from factories import make_trace as write_trace
+
+from pmlkit import batch, cli
+
+ROOT = Path(__file__).parent.parent
+CODE = """\
+import pandas as pd
+from pmlkit import figures, views
+recorded = views.load(trace)
+folder = views.output_folder(out)
+figures.save(figures.wss_over_time(recorded, "10ms"), folder / "wss")
+figures.table(pd.DataFrame({"phase": ["<b>"], "pages": [4096]}), folder / "sizes", "A & B")"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """An experiment of one notebook on two traces."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("hotcold", "redis"):
+        write_trace(folder / f"{name}.trace", guest=True)
+    notebook = str(write_notebook(folder / "good.ipynb", CODE))
+    run = {"notebook": notebook, "traces": [str(folder / "*.trace")]}
+    return batch.run(write_experiment(folder / "e.yaml", runs=[run]), folder / "results")
+
+
+class Links(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.ids = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.found += [attrs[name] for name in ("href", "src") if name in attrs]
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+
+
+def test_the_page_shows_every_figure_and_links_only_what_is_there(report):
+    out, text = report.page.parent, report.page.read_text()
+    links = Links(text)
+    assert "http" not in text  # nothing from the net
+    for link in links.found:
+        if link.startswith("#"):
+            assert link[1:] in links.ids
+        else:
+            assert (out / link).is_file(), link
+    figures_shown = {out / link for link in links.found if link.endswith(".png")}
+    assert figures_shown == set(out.glob("*/*.png")) and len(figures_shown) == 2
+    written = {path for path in out.glob("*/*") if path.is_file()}
+    assert written <= {out / link for link in links.found if not link.startswith("#")}
+
+
+def test_the_page_says_what_the_runs_and_figures_are(report):
+    text = report.page.read_text()
+    assert "good redis" in text and "distinct pages used in the last T" in text
+    assert "About good" in text and "A &amp; B" in text and "&lt;b&gt;" in text
+    assert re.search(r'<td class="number">\s*4,096', text)
+
+
+def test_executed_notebooks_are_pages_too(report):
+    pages = list(report.page.parent.glob("*/good.html"))
+    assert len(pages) == 2
+    for page in pages:
+        text = page.read_text()
+        assert "About good" in text and "../index.html" in Links(text).found
+        assert not re.search(r'(src|href)="https?:', text)
+
+
+# The demo
+
+
+def test_the_demo_runs_on_bundled_recordings():
+    planned = batch.plan(ROOT / "experiments" / "demo.yaml")
+    assert len(planned.runs) == 8
+    assert planned.runs[0].label == "02_working_set redis"
+
+
+def test_an_experiment_runs_on_other_traces_than_its_own(tmp_path, capsys):
+    path = str(write_trace(tmp_path / "mine.trace"))
+    planned = batch.plan(ROOT / "experiments" / "demo.yaml", tmp_path, [path])
+    assert {(job.notebook, job.traces[0].path) for job in planned.runs} == {
+        (name, path) for name in ("01_collect", "02_working_set", "05_figures", "07_miss_ratio")
+    }
+    demo = str(ROOT / "experiments" / "demo.yaml")
+    assert cli.main(["run", demo, "--trace", path, "--snakefile", str(tmp_path / "S")]) == 2
+    assert cli.main(["run", demo, "--trace", "nosuch", "--dry-run"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "Snakefile" in first and "there is no trace 'nosuch'" in second
