@@ -62,7 +62,7 @@ Measuring
                   reads_density (by a sample), reads_lessons (learnt), reads_guided (exact),
                   reads_table, reads_sources (why it errs), reads_mechanism, reads_lab (the
                   experiments)
-    hotness       hot and cold regions, by when their tables are logged again; hotness_table: how
+    hotness       hot and cold regions, by when their tables are logged again; hotness_table, how
                   well that does
     units         durations, windows and sizes, from text and to it
 Comparing

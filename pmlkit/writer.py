@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pmlkit import consistency, manifest
+from pmlkit import manifest
 from pmlkit.entries import EntriesWriter
 from pmlkit.errors import UsageError
-from pmlkit.parquet import HashingFile, to_table, write_table
+from pmlkit.parquet import HashingFile
 from pmlkit.partial import PartialFolder
-from pmlkit.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS, SNAPSHOTS
+from pmlkit.schema import ROW_GROUP_ROWS, SNAPSHOTS
 from pmlkit.snapshots import SnapshotsWriter
+from pmlkit.writer_tables import TablesWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pmlkit.schema import TraceMeta
@@ -77,10 +77,6 @@ class TraceWriter:
         If what is added contradicts the format or itself.
     """
 
-    # Not there before they are needed.
-    _nested: Any
-    sealed: Any
-
     def __init__(
         self,
         path: PathLike,
@@ -93,13 +89,14 @@ class TraceWriter:
         self.meta = meta
         self.closed = False
         self._rows = row_group_rows
-        self._tables, self._uncounted = {}, set()  # type: ignore[var-annotated]
-        self._nested = self.sealed = None
+        self._nested: Any = None
+        self.sealed: Any = None
         self._folder = PartialFolder(path, overwrite, manifest.may_be_replaced, shown)
         self.path = self._folder.final
         with self._or_abort():
             self._entries = EntriesWriter(self._folder.path, meta.kind, row_group_rows)
             self._snapshots = SnapshotsWriter(self._folder.path, row_group_rows)
+            self._tables = TablesWriter(self._folder.path, self._folder.shown)
 
     def __enter__(self) -> Self:
         return self
@@ -115,14 +112,7 @@ class TraceWriter:
         else:
             self.abort()
 
-    def add_entries(
-        self,
-        round: Any,
-        batch: Any,
-        vcpu: Any,
-        gfn: Gfns,
-        kind: Any,
-    ) -> None:
+    def add_entries(self, round: Any, batch: Any, vcpu: Any, gfn: Gfns, kind: Any) -> None:
         """Append entries in log order.
 
         Parameters
@@ -206,11 +196,7 @@ class TraceWriter:
 
     def _set(self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame) -> None:
         self._check_open()
-        frame = pd.DataFrame(data)
-        if name in ("rounds", "batches") and "entries" not in frame and len(frame):
-            self._uncounted.add(name)
-            frame = frame.assign(entries=0)
-        self._tables[name] = to_table(name, frame)
+        self._tables.set(name, data)
 
     def set_phases(self, phases: Iterator[Any] | Iterable[dict[str, int | str]]) -> None:
         """Set the phases: a list of {name, round, t_ns, insn}, in order of time."""
@@ -285,14 +271,11 @@ class TraceWriter:
         nested = self._finish_nested()
         self._entries.close()
         self._snapshots.close()
-        tables = self._finish_tables()
-        files = {
-            f"{name}.parquet": write_table(self._folder.path / f"{name}.parquet", table)
-            for name, table in tables.items()
-        }
-        files |= {**self._entries.files, **self._snapshots.files, **nested}
-        files = dict(sorted(files.items()))
-        self.sealed = self._write_manifest(tables["rounds"], files)
+        counted = self._entries.per_round, self._entries.per_batch
+        self._tables.close(*counted, self._snapshots.last[0])
+        parts = self._entries, self._snapshots, self._tables
+        files = {name: seal for part in parts for name, seal in part.files.items()} | nested
+        self.sealed = self._write_manifest(dict(sorted(files.items())))
 
     def _finish_nested(self) -> dict[str, dict[str, int | str]]:
         if self._nested is None:
@@ -302,25 +285,10 @@ class TraceWriter:
             raise UsageError("the nested PML log was aborted: abort this trace too")
         return {manifest.PML_FILE: self._nested.sealed}
 
-    def _finish_tables(self) -> dict[str, pa.Table]:
-        given = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
-        if "batches" not in given:
-            given["batches"] = to_table("batches", _one_batch_per_round(given["rounds"]))
-            self._uncounted.add("batches")
-        tallies = {"rounds": self._entries.per_round, "batches": self._entries.per_batch}
-        for name in self._uncounted:
-            given[name] = _with_counts(given[name], tallies[name])
-        fault = consistency.tables_fault(given["rounds"], given["batches"], *tallies.values())
-        fault = fault or consistency.beyond_fault(self._snapshots.last[0], len(given["rounds"]))
-        if fault:
-            raise UsageError(f"the tables of {self._folder.shown} contradict each other: {fault}")
-        return given
-
-    def _write_manifest(self, rounds: pa.Table, files: Mapping[str, Json]) -> dict[str, int | str]:
+    def _write_manifest(self, files: Mapping[str, Json]) -> dict[str, int | str]:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
-        totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
         created = self.meta.created or now
-        self.meta = dataclasses.replace(self.meta, created=created, **totals)  # type: ignore[arg-type]
+        self.meta = dataclasses.replace(self.meta, created=created, **self._tables.totals)  # type: ignore[arg-type]
         sink = HashingFile(self._folder.path / manifest.NAME)
         with contextlib.closing(sink):
             sink.write(manifest.seal({**self.meta.to_json(), "files": files}))
@@ -329,16 +297,3 @@ class TraceWriter:
     def _check_open(self) -> None:
         if self.closed:
             raise UsageError(f"the writer of {self._folder.shown} is closed: open another one")
-
-
-def _one_batch_per_round(rounds: pa.Table) -> pd.DataFrame:
-    spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end", "lost", "entries"]
-    frame = rounds.select(["round", *spans]).to_pandas()
-    return frame.assign(batch=frame["round"], reason="round")
-
-
-def _with_counts(table: pa.Table, tally: Any) -> pa.Table:
-    column = table.schema.get_field_index("entries")
-    values = tally.counts(len(table))
-    field = table.schema.field(column)
-    return table.set_column(column, field, [values.astype(field.type.to_pandas_dtype())])

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small tables, completed out of what was counted, come back as they were given."""
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pmlkit.errors import UsageError
+from pmlkit.parquet import to_table
+from pmlkit.tally import Tally
+from pmlkit.writer_tables import TablesWriter
+
+INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
+
+
+def tally(values):
+    counted = Tally()
+    counted.add(np.array(values, np.uint32))
+    return counted
+
+
+def rounds(count):
+    edges = np.arange(count + 1)
+    return pd.DataFrame({"round": edges[:-1], "t_start_ns": edges[:-1], "t_end_ns": edges[1:]})
+
+
+def test_entries_are_counted_and_a_round_is_a_batch(tmp_path):
+    writer = TablesWriter(tmp_path, tmp_path)
+    writer.set("rounds", rounds(3).assign(lost=[0, 2, 3]))
+    counted = tally([0, 0, 2])
+    writer.close(counted, counted, -1)
+    for name in ("rounds", "batches"):
+        assert pq.read_table(tmp_path / f"{name}.parquet")["entries"].to_pylist() == [2, 0, 1]
+    assert pq.read_table(tmp_path / "batches.parquet")["reason"].to_pylist() == ["round"] * 3
+    assert writer.totals == {"entries": 3, "lost": 5}
+    assert sorted(writer.files) == ["batches.parquet", "regions.parquet", "rounds.parquet"]
+    for name, seal in writer.files.items():
+        assert seal["bytes"] == (tmp_path / name).stat().st_size
+
+
+def test_any_number_comes_back(tmp_path):
+    # Columns that rise as a rule hold differences, and those of these rows do not fit their types.
+    extremes = {
+        "t_ns": [INT64.min, INT64.max, 0, INT64.min, -1],
+        "insn": [0, UINT64.max, 1, UINT64.max // 2 + 1, 0],
+    }
+    table = pd.DataFrame({"sector": range(5), "sectors": 8, "gfn": 1, "write": True} | extremes)
+    writer = TablesWriter(tmp_path, tmp_path)
+    writer.set("disk", table)
+    writer.close(Tally(), Tally(), -1)
+    assert pq.read_table(tmp_path / "disk.parquet").equals(to_table("disk", table))
+
+
+@pytest.mark.parametrize(
+    ("per_round", "last_snapshot", "words"),
+    [([0, 1, 2], -1, "entries of round 2"), ([0, 1], 2, "page tables of round 2")],
+)
+def test_what_contradicts_the_rounds(tmp_path, per_round, last_snapshot, words):
+    writer = TablesWriter(tmp_path, "x.trace")
+    writer.set("rounds", rounds(2))
+    with pytest.raises(UsageError, match=f"tables of x.trace contradict.*{words}"):
+        writer.close(tally(per_round), tally(per_round[:2]), last_snapshot)
+    assert list(tmp_path.iterdir()) == []
