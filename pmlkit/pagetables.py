@@ -126,7 +126,7 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
     """
     if not trace.pml.has_tables:
         what = "snapshots of its page tables"
-        raise NeedsError(trace, what, "log it with --page-tables snapshot, or --method leaves")
+        raise NeedsError(trace, what, "log it with --page-tables snapshot, or use --method leaves")
     batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
     parts = [batch.to_pandas() for batch in batches]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)

@@ -232,7 +232,7 @@ def truth(
     Occurrences
     """
     if trace.meta.kind != "access":
-        raise NeedsError(trace, "harvest of accessed flags", "log it with --accessed")
+        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
     touched = pairs(trace.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]

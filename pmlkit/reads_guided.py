@@ -67,7 +67,7 @@ def equality(trace: Trace) -> pd.DataFrame:
     """
     sizes = _sizes(trace)
     if not {"guided", "scan"} <= set(sizes.columns):
-        raise NeedsError(trace, "round with both harvests", "log it with --guided --accessed")
+        raise NeedsError(trace, "round with both harvests", "log it with --harvest both")
     table = pd.DataFrame({"guided": sizes["guided"], "left": sizes["scan"]})
     # A guest without paging has no tables: there the guided harvest reads the flags of all memory.
     tables = (
