@@ -177,7 +177,9 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
     """
     made: Any = {name: [] for name in TABLES}
     linux = {n: trace for n, trace in traces.items() if EXPERIMENTS[n].group in _LINUX}
-    made["unsure"] = [_named(n, reads_sources.unsure(t)) for n, t in linux.items()]
+    # Adversaries do not teach: what they have unmapped is none of the kernel's reads.
+    teachers = {n: trace for n, trace in linux.items() if EXPERIMENTS[n].group != "adversary"}
+    made["unsure"] = [_named(n, reads_sources.unsure(trace)) for n, trace in teachers.items()]
     made["rounds"] = [_rounds(n, trace, made["unsure"]) for n, trace in linux.items()]
     for name, trace in traces.items():
         others = (

@@ -85,8 +85,8 @@ def learn(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Lessons:
     ----------
     unsure : DataFrame
         A row per round in which flags were cleared, from `pmlkit.reads_sources.unsure`, with the
-        ``guest``. If there are no two different rounds, a large entry counts one page, a fresh
-        one, too.
+        ``guest``; not of guests that unmap what they use, which is none of the kernel's reads. If
+        there are no two different rounds, a large entry counts one page, and a fresh one, too.
     rounds : DataFrame, optional
         A row per round and method, for intervals: ``guest``, ``method``, ``cleared``, ``pages``,
         ``low`` (what is certain), ``truth``.

@@ -46,4 +46,5 @@ def _comparison(found: pd.DataFrame) -> None:
     for row in found.to_dict("records"):
         page.add_row(row["phase"], row["method"], *(f"{row[name]:,g}" for name in names))
     console().print(page)
-    console().print("truth and estimate in MiB; missed (by PML), errors, inside and width in percent")
+    said = "truth and estimate in MiB; missed (by PML), errors, inside and width in percent"
+    console().print(said)
