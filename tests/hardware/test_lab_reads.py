@@ -64,6 +64,16 @@ def test_it_finds_exactly_the_pages_that_were_touched(lab):
         assert number == 0 or set(data(rows).gfn) == touched
 
 
+def test_the_pruned_scan_finds_them_and_looks_at_less(lab):
+    trace = lab.run("touch", rounds=4, settings={"levels": "4"}, harvest="pruned", pml=PML)
+    touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
+    for _, rows in rounds(trace):
+        assert set(data(rows).gfn) == touched
+    looked = [told["scan_frames"] for told in trace.meta.overheads["rounds"]]
+    # In the first round the flags of the EPT's upper levels are from before.
+    assert max(looked[1:]) < looked[0] / 2
+
+
 def test_snapshots_lead_to_all_pages_that_are_read(lab):
     trace = lab.run("reads", rounds=4, settings={"levels": "4"}, **BOTH)
     numbers, gfns = pagetables.covered(pagetables.entries(trace), accessed=False)
