@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to a trace for notebooks, whichever its source, with a figure that grows meanwhile.
 
-A collection from a Xen host is seen as it goes on, and so is a guest that is recorded. The lab's
-spool lies on a disk of the emulated machine, in a file system that is dom0's until it is switched
-off: its trace, like one that came with pmlkit, is played back.
+A collection from a Xen host is seen as it goes on, and so is a guest that is recorded or that runs
+in the lab. A trace that came with pmlkit is played back.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import numpy as np
 
 from pmlkit import views
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.seen import Seen
+from pmlkit.seen import Follower, Seen, Watcher
+from pmlkit.seen_recorder import RecordingWatcher
 from pmlkit.spool import FRAMES_FILE, folder_of
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import parse_duration_ns
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from pmlkit.collection import Collection
-    from pmlkit.seen_recorder import RecordingWatcher
     from pmlkit.trace import Trace
-    from pmlkit.types import Bools, Gfns, PathLike
+    from pmlkit.types import Bools, Gfns, Json
 
 
-__all__ = ["SOURCES", "Recorded", "Replay", "start", "watch"]
+__all__ = ["SOURCES", "Replay", "Running", "start", "watch"]
 
 SOURCES = ("bundled", "recorder", "lab", "xen")
 _PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s"}
@@ -53,7 +52,7 @@ def start(
     rounds: int = 60,
     period: str | None = None,
     memory_mib: int | None = None,
-) -> Replay | Recorded | Collection:
+) -> Replay | Running | Collection:
     """Prepare a collection; `watch` runs it.
 
     Parameters
@@ -72,11 +71,11 @@ def start(
     period : str, optional
         Length of a round; default: 10 ms of a recorded guest, 200 ms in the lab, 1 s of a host.
     memory_mib : int, optional
-        Of a recorded guest.
+        With "recorder" and "lab": the guest's.
 
     Returns
     -------
-    Replay, Recorded or pmlkit.collection.Collection
+    Replay, Running or pmlkit.collection.Collection
 
     Raises
     ------
@@ -86,26 +85,26 @@ def start(
     if source not in SOURCES:
         raise UsageError(f"the source {source!r} is not known: choose out of {', '.join(SOURCES)}")
     period = period or _PERIODS.get(source)
+    if source == "bundled":
+        return Replay(lambda: views.load(trace))
+    folder = make_folder(views.output_folder(out))
     if source == "xen":
-        from pmlkit.collection import Collection, CollectOptions
-
-        path = make_folder(views.output_folder(out)) / f"{trace}.trace"
-        options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)  # type: ignore[arg-type]
-        return Collection(trace, path, options, host, overwrite=True)
+        return _on_host(trace, folder, host, rounds, period)  # type: ignore[arg-type]
+    path = folder / f"{Path(trace).stem}.trace"
     if source == "lab":
-        return Replay(lambda: _lab(trace, out, rounds, period))
-    if source == "recorder":
-        path = make_folder(views.output_folder(out)) / f"{Path(trace).stem}.trace"
-        return Recorded(trace, path, period, memory_mib)  # type: ignore[arg-type]
-    return Replay(lambda: views.load(trace))
+        memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
+        words = ["--rounds", f"{rounds}", "--period", period, *memory]
+        return Running(["lab", "run", trace, *words], path, Watcher)  # type: ignore[list-item]
+    memory = ["--memory", f"{memory_mib}"] if memory_mib else []
+    words = ["record", trace, "--window", period, *memory]
+    return Running(words, path, RecordingWatcher)  # type: ignore[arg-type]
 
 
-def _lab(guest: str, out: PathLike, rounds: int, period: Any) -> Trace:
-    from pmlkit.sources import lab
+def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: str) -> Collection:
+    from pmlkit.collection import Collection, CollectOptions
 
-    path = make_folder(views.output_folder(out)) / f"{Path(guest).stem}.trace"
-    period_s = parse_duration_ns(period) / 1e9
-    return lab.run(guest, path, lab.LabOptions(rounds=rounds, period_s=period_s, overwrite=True))
+    options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)
+    return Collection(domain, folder / f"{domain}.trace", options, host, overwrite=True)
 
 
 class Replay:
@@ -185,17 +184,17 @@ def _with(known: Bools, frames: Gfns) -> Bools:
     return known
 
 
-class Recorded:
-    """A guest that is recorded now, and seen as its spool grows.
+class Running:
+    """A guest that a command records or logs now, and that is seen as its spool grows.
 
     Parameters
     ----------
-    workload : str
+    words : list of str
+        The command of pmlkit's.
     out : Path
         The trace to be; one of the name is replaced.
-    window : str
-        Length of a round.
-    memory_mib : int, optional
+    watcher : callable
+        As `pmlkit.seen.Follower` takes it.
 
     Attributes
     ----------
@@ -205,50 +204,49 @@ class Recorded:
     # None until it is made.
     trace: Any
 
-    def __init__(self, workload: str, out: Path, window: str, memory_mib: int | None) -> None:
-        self.workload, self.out, self.trace = workload, out, None
-        self._window, self._memory_mib = window, memory_mib
+    def __init__(self, words: list[str], out: Path, watcher: Callable[[Json], Any]) -> None:
+        self.words, self.out, self.trace = words, out, None
+        self._watcher = watcher
 
     def run(self, show: Callable[[Seen], None]) -> Trace:
-        """Record to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
+        """Run to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
 
         Parameters
         ----------
         show : callable
             Called with each `Seen`.
         """
-        from pmlkit.seen_recorder import RecordingWatcher
         from pmlkit.trace import Trace
 
         spool = folder_of(self.out)
         shutil.rmtree(spool, ignore_errors=True)  # an older one is not ours to watch
-        with contextlib.closing(RecordingWatcher(spool / FRAMES_FILE)) as watcher:
+        with contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower:
             # A process of its own: a guest stands still while nobody takes what it says, and we
             # draw.
             process = subprocess.Popen(
                 self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, start_new_session=True,
             )  # fmt: skip
-            self._follow(process, watcher, show)
-            for seen in watcher.poll():  # from a file that has no name any more
+            interrupted = self._follow(process, follower, show)
+            for seen in follower.poll():  # from a file that has no name any more
                 show(seen)
-        if process.returncode:
+        if process.returncode and not (interrupted and self._kept(spool)):
             raise PmlkitError(process.stderr.read().strip().removeprefix("pmlkit: "))  # type: ignore[union-attr]
         self.trace = Trace.open(self.out)
         return self.trace
 
     def _command(self) -> list[str]:
-        words = [sys.executable, "-m", "pmlkit", "record", self.workload, "-o", str(self.out)]
-        memory = ["--memory", f"{self._memory_mib}"] if self._memory_mib else []
-        return [*words, "--window", self._window, "--overwrite", "--json", *memory]
+        out = ["-o", str(self.out), "--overwrite", "--json"]
+        return [sys.executable, "-m", "pmlkit", *self.words, *out]
 
     @staticmethod
     def _follow(
-        process: subprocess.Popen[Any], watcher: RecordingWatcher, show: Callable[..., Any]
-    ) -> None:
+        process: subprocess.Popen[Any], follower: Follower, show: Callable[..., Any]
+    ) -> bool:
+        """Show what comes until the process has ended; returns whether it was interrupted."""
         try:
             while process.poll() is None:
-                for seen in watcher.poll():
+                for seen in follower.poll():
                     show(seen)
                 time.sleep(_POLL_S)
         except BaseException as error:
@@ -256,14 +254,26 @@ class Recorded:
             process.wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+            return True
+        return False
+
+    def _kept(self, spool: Path) -> bool:
+        """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
+        from pmlkit.ingest import ingest
+
+        if not spool.exists():
+            return False
+        ingest(spool, self.out, overwrite=True)
+        shutil.rmtree(spool)
+        return True
 
 
-def watch(run: Replay | Recorded | Collection, out: str | None = None, name: str = "live") -> Trace:
+def watch(run: Replay | Running | Collection, out: str | None = None, name: str = "live") -> Trace:
     """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
 
     Parameters
     ----------
-    run : Replay, Recorded or pmlkit.collection.Collection
+    run : Replay, Running or pmlkit.collection.Collection
     out : str, optional
         Folder for the figure and its data, as in `pmlkit.views.output_folder`.
     name : str

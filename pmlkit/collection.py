@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 from pmlkit.collect_options import CollectOptions
 from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged
 from pmlkit.launch import Agent
-from pmlkit.seen import Watcher
+from pmlkit.seen import Follower, Watcher
 from pmlkit.sources.host import command
 from pmlkit.sources.recorder import claim
 from pmlkit.spool import FRAMES_FILE
-from pmlkit.spool_reader import read_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,8 +85,7 @@ class Collection:
 
     # Not there before they are needed.
     _agent: Any
-    _reader: Any
-    _watcher: Any
+    _follower: Any
 
     def __init__(
         self,
@@ -104,7 +102,7 @@ class Collection:
         self.options = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
         self.seen, self.trace = [], None  # type: ignore[var-annotated]
-        self._agent = self._reader = self._watcher = None
+        self._agent = self._follower = None
         self._finished = self._stopped = False
 
     def __enter__(self) -> Self:
@@ -124,7 +122,7 @@ class Collection:
         """Start the agent."""
         job = self.options.job(self.domain)
         self.out, self.folder = claim(self.out, self.overwrite)
-        self._file = self.folder / FRAMES_FILE
+        file = self.folder / FRAMES_FILE
         job["header"] = {
             "source": "xen",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,10 +131,11 @@ class Collection:
             "command": command("pmlkit.xen.collect"),
         }
         try:
-            self._agent = Agent(job, self._file, self.host, self.heard)
+            self._agent = Agent(job, file, self.host, self.heard)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
+        self._follower = Follower(file, Watcher)
         if self._stopped:  # while it was being started
             self._agent.stop()
 
@@ -156,26 +155,14 @@ class Collection:
             time.sleep(_POLL_S)
 
     def _poll(self) -> Iterator[Seen]:
-        if self._reader is None and not self._open():
-            return
-        for kind, payload in self._reader.poll():
-            seen = self._watcher.take(kind, payload)
-            if seen is not None:
-                self.seen.append(seen)
-                yield seen
-
-    def _open(self) -> bool:
-        try:
-            self._reader = read_spool(self._file)
-        except PmlkitError:  # not yet there, or not yet whole: `finish` says if that was it
-            return False
-        self._watcher = Watcher(self._reader.header)
-        return True
+        for seen in self._follower.poll():
+            self.seen.append(seen)
+            yield seen
 
     @property
     def header(self) -> Json:
         """What the spool says of itself, once its first bytes have come; else {}."""
-        return self._reader.header if self._reader or self._open() else {}
+        return self._follower.header
 
     def finish(self, quietly: bool = False) -> Trace:
         """Wait for the end and write the trace. Finishing twice does no harm.
@@ -192,8 +179,7 @@ class Collection:
         status = self._agent.wait(_END_S)
         for _ in self._poll():
             pass
-        if self._reader is not None:
-            self._reader.close()
+        self._follower.close()
         self._write(status, quietly)
         return self.trace
 
@@ -222,7 +208,7 @@ class Collection:
 
     def _why(self, status: int) -> str | None:
         """Say why a collection did not end well; None if it did."""
-        if status == 0 and self._reader is not None and self._reader.ended:
+        if status == 0 and self._follower.ended:
             return None
         if status == 0:
             return "the spool did not arrive whole"

@@ -3,23 +3,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.errors import PmlkitError
 from pmlkit.schema import PAGE_SIZE
+from pmlkit.spool_reader import read_spool
 from pmlkit.xen.frames import RECORDS_HEAD, Frame, unpack_bitmap_piece
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from typing import Any, Protocol
 
+    from pmlkit.spool_reader import Spool
     from pmlkit.types import Array, Json
 
+    class Taker(Protocol):
+        """What turns the frames of a spool into rounds."""
 
-__all__ = ["Seen", "Watcher"]
+        def take(self, kind: int, payload: bytes) -> Seen | None: ...
+
+
+__all__ = ["Follower", "Seen", "Watcher"]
 
 _MOST_PAGES = 1 << 28  # of a domain whose distinct pages are counted: one byte each
 
@@ -70,6 +80,55 @@ class Seen:
     def as_dict(self) -> Json:
         """Return the fields, for JSON."""
         return asdict(self)
+
+
+class Follower:
+    """Reads a spool as it grows.
+
+    Parameters
+    ----------
+    spool : Path
+        The file of frames; it need not be there yet, and may be removed once it was seen.
+    watcher : callable
+        Given the spool's header it returns what takes its frames: `Watcher`, or
+        `pmlkit.seen_recorder.RecordingWatcher`.
+    """
+
+    def __init__(self, spool: Path, watcher: Callable[[Json], Taker]) -> None:
+        self._path, self._make = spool, watcher
+        self._reader: Spool | None = None
+        self._watcher: Any = None
+
+    def poll(self) -> Iterator[Seen]:
+        """Yield the rounds that have ended since the last time."""
+        if not self._open():
+            return
+        for kind, payload in self._reader.poll():  # type: ignore[union-attr]
+            seen = self._watcher.take(kind, payload)
+            if seen is not None:
+                yield seen
+
+    def _open(self) -> bool:
+        if self._reader is None:
+            with contextlib.suppress(PmlkitError):  # not yet there, or not yet whole
+                self._reader = read_spool(self._path)
+                self._watcher = self._make(self._reader.header)
+        return self._reader is not None
+
+    @property
+    def header(self) -> Json:
+        """What the spool says of itself, once its first bytes have come; else {}."""
+        return self._reader.header if self._open() else {}  # type: ignore[union-attr]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the frame that closes a spool has been seen."""
+        return self._reader is not None and self._reader.ended
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice does no harm."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 class Watcher:

@@ -9,7 +9,7 @@ from pmlkit import collecting, live
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.figures_live import LiveFigure
 from pmlkit.kinds import Kind
-from pmlkit.seen import Seen
+from pmlkit.seen import Follower, Seen
 from pmlkit.seen_recorder import RecordingWatcher
 from pmlkit.sources import messages
 from pmlkit.sources.messages import Message
@@ -90,7 +90,7 @@ def test_a_terminal_sees_a_table(monkeypatch, capsys):
 def test_a_recording_is_seen_as_its_spool_grows(tmp_path):
     """Frames by hand, in the plugin's layout; a spool that is removed is read to its end."""
     file = tmp_path / "frames.spool"
-    watcher = RecordingWatcher(file)
+    watcher = Follower(file, RecordingWatcher)
     assert list(watcher.poll()) == []  # not yet there
     with SpoolWriter(file, {"memory_bytes": 16 * 4096}) as writer:
 
@@ -112,6 +112,16 @@ def test_a_recording_is_seen_as_its_spool_grows(tmp_path):
     assert (seen.round, seen.distinct, seen.entries, seen.exits) == (1, 3, 2, 0)
     watcher.close()
     watcher.close()
+
+
+def test_the_lab_is_asked_for_what_was_asked_for(tmp_path):
+    run = collecting.start("lab", "known", tmp_path, rounds=7, memory_mib=96)
+    words = run._command()
+    options = dict(zip(words, words[1:], strict=False))
+    assert words[3:6] == ["lab", "run", "known"]
+    assert (options["--rounds"], options["--period"]) == ("7", "200ms")
+    assert (options["--guest-memory"], options["-o"]) == ("96M", str(tmp_path / "known.trace"))
+    assert "--overwrite" in words
 
 
 @slow

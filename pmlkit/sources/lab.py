@@ -2,7 +2,8 @@
 """The lab: a real Xen on an emulated processor that has PML, a guest in it, and its log.
 
 Bochs boots Xen with Debian's kernel as dom0; dom0 takes a job from a disk, starts the guest, logs
-it (`pmlkit.xen.agent`), writes the spool onto another disk, and switches the machine off.
+it (`pmlkit.xen.agent`), writes the spool onto another disk, and switches the machine off. The spool
+is copied off that disk while it grows, so that a run can be watched (`pmlkit.seen.Follower`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pmlkit.sources import lab_guests
 from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
-from pmlkit.sources.lab_disks import AGENT, RUN, take_results, write_disks
+from pmlkit.sources.lab_disks import AGENT, RUN, Growing, take_results, write_disks
 from pmlkit.sources.lab_options import LabOptions, check
 from pmlkit.spool import FRAMES_FILE, read_spool
 
@@ -177,7 +178,8 @@ def collect(
         run = RUN.format(body=options.script or AGENT)
         write_disks(folder, guest, job, run, out=spool / "out.img")
         try:
-            _boot(lab, folder, snapshot, options, progress)
+            growing = Growing(spool / "out.img", spool / FRAMES_FILE)
+            _boot(lab, folder, snapshot, options, progress, growing)
         finally:
             _keep(folder / "console.txt", spool / "console.txt")
             _keep(folder / "bochs.out", spool / "bochs.txt")
@@ -231,9 +233,14 @@ def _rounds(options: LabOptions, guest: LabGuest) -> int:
 
 
 def _boot(
-    lab: Lab, folder: Path, snapshot: Snapshot | None, options: LabOptions, progress: Tell
+    lab: Lab,
+    folder: Path,
+    snapshot: Snapshot | None,
+    options: LabOptions,
+    progress: Tell,
+    growing: Growing,
 ) -> None:
-    """Start the machine and wait for its end, saying each milestone once."""
+    """Start the machine and wait for its end, saying each milestone once and copying what comes."""
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
     said = set()
@@ -246,6 +253,7 @@ def _boot(
                     said.add(words)
                     progress(f"{machine.host_s:5.0f} s  {words}")
             check_faults(text)
+            growing.copy()
 
         machine.wait(report)
 

@@ -20,11 +20,20 @@ from pmlkit.errors import UsageError, output_error
 from pmlkit.sources.bochs import DISK_UNIT
 from pmlkit.sources.lab_boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab_image import LAB
-from pmlkit.spool import END_KIND, FRAME, FRAMES_FILE, HEADER, MAGIC, MARKER, SUM_BYTES
+from pmlkit.spool import (
+    END_KIND,
+    FRAME,
+    FRAMES_FILE,
+    HEADER,
+    MAGIC,
+    MARKER,
+    SUM_BYTES,
+    checksum,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from pmlkit.sources.lab_guests import LabGuest
     from pmlkit.types import Json, PathLike
@@ -126,6 +135,43 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+class Growing:
+    """The spool on the disk, copied into a file while dom0 fills it.
+
+    Parameters
+    ----------
+    image : Path
+        The disk.
+    path : Path
+        The file; not there before the spool's header has come.
+    """
+
+    def __init__(self, image: Path, path: Path) -> None:
+        self._image, self._path, self._at = image, path, 0
+
+    def copy(self) -> None:
+        """Append the frames that are whole and true by now: blocks are written in any order."""
+        try:
+            with open(self._image, "rb", buffering=0) as disk:
+                while part := self._part(disk):
+                    with open(self._path, "ab" if self._at else "wb") as file:
+                        file.write(part)
+                    self._at += len(part)
+        except OSError as error:
+            raise output_error(self._path.parent, error) from error
+
+    def _part(self, disk: Any) -> bytes:
+        """Return the next frame (the first time: the header), b"" as long as it is not whole."""
+        start, layout = (MARKER, FRAME) if self._at else (MAGIC, HEADER)
+        disk.seek(SPOOL_AT + self._at)
+        head: bytes = disk.read(layout.size + SUM_BYTES)
+        if not head.startswith(start):
+            return b""
+        told, seal = head[: layout.size], head[layout.size :]
+        payload: bytes = disk.read(layout.unpack(told)[-1])
+        return head + payload if seal == checksum(told, payload) else b""
+
+
 def take_results(image: Path, spool: Path) -> None:
     """Take what dom0 wrote off the disk: as much as there is, if it did not come to its end.
 
@@ -164,7 +210,8 @@ def _take_spool(stream: BinaryIO, path: PathLike) -> None:
         return
     left = _frames_end(stream, HEADER.unpack(head)[2])
     stream.seek(SPOOL_AT)
-    with open(path, "wb") as copy:
+    # Not emptied first: it may be read as it grows (`Growing`), and begins like this.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as copy:
         while left and (data := stream.read(min(left, 1 << 20))):
             copy.write(data)
             left -= len(data)

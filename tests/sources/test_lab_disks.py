@@ -7,10 +7,10 @@ from io import BytesIO
 
 import pytest
 
-from pmlkit.errors import NotATrace
+from pmlkit.errors import NotATrace, OutputError
 from pmlkit.ingest import ingest
 from pmlkit.sources.lab import LabOptions, machine_mib, rounds_of
-from pmlkit.sources.lab_disks import SPOOL_AT, take_results
+from pmlkit.sources.lab_disks import SPOOL_AT, Growing, take_results
 from pmlkit.spool import SpoolWriter, read_spool
 from pmlkit.xen.frames import Frame
 
@@ -73,6 +73,48 @@ def test_a_spool_that_was_cut_at_any_byte_keeps_its_whole_frames(spool, disk):
             assert len(list(frames)) >= expected
             assert frames.missing
             taken.unlink()
+
+
+def test_a_spool_is_copied_frame_by_frame_while_it_grows(spool, disk, tmp_path):
+    data, ends = spool
+    image, copy = disk(), tmp_path / "copy.spool"
+    growing = Growing(image, copy)
+    for size in range(0, len(data) + 97, 97):
+        disk(data[:size])
+        growing.copy()
+        assert rounds_of(copy) == sum(end <= size for end in ends)
+        if copy.exists():
+            assert data.startswith(copy.read_bytes())
+    assert copy.read_bytes() == data
+
+
+def test_blocks_that_reach_the_disk_in_any_order_are_waited_for(spool, disk, tmp_path):
+    data, ends = spool
+    hole = ends[0] // 4096 * 4096 + 4096  # within the frame after the first round
+    copy = tmp_path / "copy.spool"
+    growing = Growing(disk(data[:hole] + bytes(4096) + data[hole + 4096 :]), copy)
+    growing.copy()
+    assert copy.read_bytes() == data[: ends[0]]
+    disk(data)
+    growing.copy()
+    assert copy.read_bytes() == data
+
+
+def test_the_copy_is_read_while_the_rest_is_taken(spool, disk):
+    data, ends = spool
+    image = disk(data[: ends[1]])
+    frames = image.parent / "frames.spool"
+    Growing(image, frames).copy()
+    with read_spool(frames) as reader:
+        seen = [kind for kind, _ in reader.poll()]
+        take_results(disk(data), image.parent)
+        seen += [kind for kind, _ in reader.poll()]
+    assert seen == [Frame.ROUND, Frame.DIRTY] * 3
+
+
+def test_a_full_disk_ends_the_copying(spool, disk, tmp_path):
+    with pytest.raises(OutputError):
+        Growing(disk(spool[0]), tmp_path / "nowhere" / "copy.spool").copy()
 
 
 def test_a_block_in_the_middle_that_never_reached_the_disk_ends_it(spool, disk):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import struct
+import sys
 
 import pytest
 
-from pmlkit.errors import NotATrace
+from pmlkit import collecting
+from pmlkit.errors import NotATrace, PmlkitError
 from pmlkit.sources.lab_ingest import ingest
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames
@@ -199,3 +201,53 @@ def test_what_a_guest_said_is_known_though_its_console_was_lost(spooled):
     trace = spooled(HEADER | TSC, *told, END)
     assert trace.frames("buffer").tolist() == [4096, 4097]
     assert trace.meta.known[0]["region"] == "buffer"
+
+
+PAGES = {"pages": 16384}
+# What stands in for a lab that logs until it is interrupted, and leaves its spool then.
+LEAVES = """
+import signal, sys
+from pathlib import Path
+from pmlkit.spool import SpoolWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)
+folder = Path(OUT + ".spool")
+folder.mkdir()
+with SpoolWriter(folder / "frames.spool", HEADER) as writer:
+    for kind, payload in TOLD:
+        writer.append(kind, payload)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        sys.exit("pmlkit: it was interrupted")
+"""
+
+
+def leave(monkeypatch, tmp_path, *told):
+    run = collecting.start("lab", "g", tmp_path)
+    plain = [(int(kind), payload) for kind, payload in told]
+    given = f"OUT, HEADER, TOLD = {str(run.out)!r}, {HEADER | TSC | PAGES!r}, {plain!r}"
+    monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", given + LEAVES])
+    return run
+
+
+def test_a_lab_is_seen_while_it_runs_and_what_came_is_kept(monkeypatch, tmp_path):
+    run = leave(monkeypatch, tmp_path, batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000))
+    seen = []
+
+    def interrupt(each):
+        seen.append(each)
+        raise KeyboardInterrupt
+
+    trace = run.run(interrupt)
+    assert [(s.round, s.distinct, s.t_ns) for s in seen] == [(0, 3, 10_000)]
+    assert trace.to_pandas().gfn.tolist() == [4097, 4096, 2064]
+    assert not (tmp_path / "g.trace.spool").exists()
+
+
+def test_what_keeps_a_lab_from_running_is_said(monkeypatch, tmp_path):
+    run = collecting.start("lab", "g", tmp_path)
+    told = "import sys; sys.exit('pmlkit: no compiler: install one')"
+    monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", told])
+    with pytest.raises(PmlkitError, match=r"^no compiler: install one$"):
+        run.run(print)
+    assert run.trace is None
