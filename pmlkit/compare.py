@@ -14,6 +14,7 @@ import pandas as pd
 import pmlkit
 from pmlkit import techniques
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.selection import window_rounds
 from pmlkit.streams import time_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
@@ -114,8 +115,8 @@ def plan(
         scale = scale if scale == "auto" else float(scale)
     except ValueError:
         raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
-    if scale != "auto" and not scale > 0:  # type: ignore[operator]
-        raise UsageError(f"the time scale is {scale:g}: give more than 0")
+    if scale != "auto" and not 0 < scale < float("inf"):  # type: ignore[operator]
+        raise UsageError(f"the time scale is {scale:g}: give a number above 0")
     return Plan(window, tuple(techniques), scale, seeds, start, end)
 
 
@@ -197,6 +198,8 @@ def compare(
     UsageError
         If two traces have the same name, or there is none; if no window T of one is within the
         plan's ``start`` and ``end``.
+    ResolutionError
+        If T is no multiple of the rounds of one.
     PmlkitError
         If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
         is no error: the row says so.
@@ -248,6 +251,8 @@ def _one(
     trace = pmlkit.open(path)
     first, stop = trace.rounds_between(*plan.span)
     recorded = techniques.Recorded.of(trace)
+    if trace.resolution_ns is not None:
+        window_rounds(trace, plan.window)  # or W would be that of another T
     true = scores.truth(recorded, parse_duration_ns(plan.window))
     if plan.is_part:
         true = _part_of(true, recorded, first, stop)

@@ -168,7 +168,8 @@ class TraceTables:
             The first round, and the one after the last.
         """
         if None not in (start_ns, end_ns) and start_ns > end_ns:  # type: ignore[operator]
-            raise UsageError(f"the range from {start_ns} to {end_ns} ns ends before it starts")
+            what = f"the range from {start_ns} to {end_ns} ns ends before it starts"
+            raise UsageError(f"{what}: give a start before its end")
         starts, ends = (self._rounds[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
         if start_ns is None:

@@ -9,7 +9,7 @@ import pytest
 
 import pmlkit
 from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.techniques import TECHNIQUES, published
 
@@ -96,7 +96,8 @@ def test_a_trace_that_cannot_be_compared_ends_the_batch(stepping, make_trace):
         ({"window": "1x"}, "not a duration"),
         ({"seeds": 0}, "1 or more"),
         ({"scale": "quick"}, "neither auto nor a number"),
-        ({"scale": 0}, "more than 0"),
+        ({"scale": 0}, "above 0"),
+        ({"scale": "inf"}, "above 0"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(plan, says):
@@ -372,3 +373,9 @@ def test_a_part_without_a_window_is_refused(stepping, span, says):
     with pytest.raises(UsageError, match=says) as error:
         compare.compare([stepping.path], compare.plan("50ms", "pml", "auto", 1, *span))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("window", ["15ms", "4ms"])
+def test_a_window_between_two_lengths_is_refused(stepping, window):
+    with pytest.raises(ResolutionError, match=window.replace("ms", " ms")):
+        compare.compare([stepping.path], compare.plan(window, "pml", seeds=1))

@@ -156,23 +156,26 @@ def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) ->
     dict
         ``bias`` (mean of the error, of the mean truth), ``mae`` (mean of its absolute value, of
         the mean truth), ``mape`` (mean of its absolute value, each of the truth then: moments at
-        which hardly anything is used weigh most), ``p95`` (95th percentile of that), ``says``
-        (share of the times at which there is an estimate). NaN where there never is.
+        which hardly anything is used weigh most, and those at which nothing is cannot count),
+        ``p95`` (95th percentile of that), ``says`` (share of the times at which there is an
+        estimate). NaN where there is none while pages are used.
     """
     step = every or max(int(np.count_nonzero(truth.t_ns <= truth.window_ns) // 10), 1)
     chosen = np.flatnonzero(truth.scored)[::step]
     true = truth.pages[chosen].astype(float)
     error = at(estimates, truth.t_ns[chosen]) - true
-    told = ~np.isnan(error) & (true > 0)
-    if not told.any():
-        return {"bias": np.nan, "mae": np.nan, "mape": np.nan, "p95": np.nan, "says": 0.0}
-    relative = np.abs(error[told]) / true[told]
+    told = ~np.isnan(error)
+    says = float(told.mean()) if len(told) else 0.0
+    error, true = error[told], true[told]
+    if not true.any():
+        return {"bias": np.nan, "mae": np.nan, "mape": np.nan, "p95": np.nan, "says": says}
+    relative = np.abs(error[true > 0]) / true[true > 0]
     return {
-        "bias": float(error[told].mean() / true[told].mean()),
-        "mae": float(np.abs(error[told]).mean() / true[told].mean()),
+        "bias": float(error.mean() / true.mean()),
+        "mae": float(np.abs(error).mean() / true.mean()),
         "mape": float(relative.mean()),
         "p95": float(np.percentile(relative, 95)),
-        "says": float(told.mean()),
+        "says": says,
     }
 
 
@@ -215,15 +218,13 @@ def interval(values: Floats | Sequence[float]) -> tuple[float, float]:
     (float, float)
         The half width is 0 for a single value.
     """
+    from scipy.special import stdtrit
+
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if len(values) == 0:
         return np.nan, np.nan
     if len(values) == 1:
         return float(values[0]), 0.0
-    quantile = _T95[min(len(values) - 1, len(_T95)) - 1]
+    quantile = stdtrit(len(values) - 1, 0.975)
     return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
-
-
-# The 97.5 % quantile of Student's t with 1, 2, ... degrees of freedom; from 10 on, that of 10.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

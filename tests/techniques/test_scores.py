@@ -75,6 +75,15 @@ def test_where_nothing_is_said_there_is_no_error():
     assert np.isnan(silent["mape"]) and silent["says"] == 0
 
 
+def test_moments_at_which_nothing_is_used_count_where_the_mean_is_the_measure():
+    pages = np.array([0, 0, 100, 100])
+    truth = scores.Truth(np.arange(1, 5), pages, window_ns=1, steps=[])
+    found = scores.accuracy(told((0, 100)), truth, every=1)
+    assert (found["bias"], found["mae"], found["mape"], found["says"]) == (1, 1, 0, 1)
+    idle = scores.accuracy(told((0, 100)), scores.Truth(truth.t_ns, pages * 0, 1, []), every=1)
+    assert np.isnan(idle["mae"]) and idle["says"] == 1
+
+
 @pytest.mark.parametrize("made, up", [(vm.step, True), (vm.step_down, False)])
 def test_steps_are_found_and_the_windows_until_they_are_followed(made, up):
     truth = scores.truth(made(), W)
@@ -93,8 +102,10 @@ def test_a_constant_working_set_has_no_step():
 
 def test_intervals_are_students():
     mean, half = scores.interval([1.0, 2.0, 3.0, np.nan])
-    assert (mean, half) == (2, pytest.approx(4.303 / np.sqrt(3)))
+    assert (mean, half) == (2, pytest.approx(4.3027 / np.sqrt(3), rel=1e-4))
     assert scores.interval([5.0]) == (5, 0)
+    # 31 seeds have 30 degrees of freedom: 2.042 (any table), and their deviation is sqrt(31 / 30).
+    assert scores.interval([-1.0, 1.0] * 15 + [0.0])[1] == pytest.approx(2.0423 / 31**0.5, rel=1e-4)
     assert all(np.isnan(scores.interval([np.nan])))
 
 
