@@ -30,6 +30,7 @@ import pandas as pd
 from pmlkit import calibrate, workingset
 from pmlkit.errors import NeedsError
 from pmlkit.schema import PAGE_SIZE
+from pmlkit.streams import time_ns
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -157,13 +158,15 @@ def advise(
     Raises
     ------
     NeedsError
-        If the trace has no PML log, or fewer than 4 rounds.
+        If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
     log = trace.pml
-    if log.n_rounds < 4:
-        raise NeedsError(trace, "4 rounds or more", "collect for longer")
+    first, stop = log.rounds_between(time_ns(span.get("start")), time_ns(span.get("end")))
+    if stop - first < 4:
+        what = "4 rounds or more between start and end"
+        raise NeedsError(trace, what, "choose a longer part, or collect for longer")
     constants = constants or calibrate.from_trace(trace)
-    table = _costs(_sizes(log, span), log, constants)
+    table = _costs(_sizes(log, stop - first, span), log, constants)
     fits = table[table.guest_overhead <= target]
     chosen, met = _choose(table, fits, accuracy)
     row = table.loc[chosen]
@@ -185,10 +188,10 @@ def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[i
     return len(table) - 1, False
 
 
-def _sizes(log: Trace, span: Mapping[Any, Any]) -> pd.DataFrame:
+def _sizes(log: Trace, n_rounds: int, span: Mapping[Any, Any]) -> pd.DataFrame:
     """Return the mean and the highest N(T) at some periods: DataFrame."""
     curve = workingset.curve(log, page_tables="keep", **span)
-    longest = max(log.n_rounds // 2, 1)
+    longest = n_rounds // 2
     k = np.unique(np.geomspace(1, longest, _MOST_PERIODS).round().astype(int))
     # A mean over the windows that lie in the recording as a whole: shorter ones would flatter.
     pages = curve["full_pages"].to_numpy()[k - 1]

@@ -97,6 +97,13 @@ def test_too_short_a_trace(make_trace):
         period.advise(make_trace(events=[[(1, Kind.WRITE)]] * 3))
 
 
+def test_too_short_a_part(steady):
+    with pytest.raises(NeedsError, match="4 rounds or more between start and end"):
+        period.advise(steady, start="900s")
+    part = period.advise(steady, end="80ms")  # 8 rounds: T goes up to half of that
+    assert part.table.rounds.max() == 4
+
+
 def test_the_figure_carries_its_numbers(steady):
     advice = period.advise(steady)
     figure = trade_off(steady, advice)
