@@ -122,6 +122,37 @@ def test_the_command(steady, tmp_path, capsys):
     assert "Take T = " in capsys.readouterr().out
 
 
+@pytest.fixture
+def growing(make_trace):
+    """A VM that writes 32 other pages in each of 64 rounds: W goes on growing with T."""
+    return make_trace(events=[[(32 * r + i, Kind.WRITE) for i in range(32)] for r in range(64)])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--overhead", "0.001"),
+        ("--accuracy", "300"),
+        ("--ns-per-insn", "50"),
+        ("--transition", "1ms"),
+        ("--stall", "10s"),
+        ("--start", "320ms"),
+        ("--end", "320ms"),
+        ("--calibration", "CALIBRATION"),
+    ],
+)
+def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys, option, value):
+    calibrate.save(constants(round=5e6, exit=1e6), tmp_path / "CALIBRATION")
+    value = str(tmp_path / value) if value == "CALIBRATION" else value
+
+    def told(*more):
+        assert cli.main(["period", str(growing.path), "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert told(option, value) != told()
+    assert told() == told()
+
+
 # Constants
 
 
