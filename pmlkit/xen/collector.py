@@ -114,8 +114,7 @@ class Collector:
         while not self.stop and not (self.job.rounds and self.closed == self.job.rounds):
             with self._alive():
                 self.pace.round(self, source, writer)
-            if self.stop.shared:
-                self.stop.look()  # a bitmap that a migration has is not to be cleared
+            self.stop.look_for_migration()  # a bitmap that it has is not to be cleared
             if self.stop.migrating or not self.stop.alive:
                 break
             # A round that was cut short is closed like any other.

@@ -138,11 +138,16 @@ class Stop:
         state = self._control.state(domid)
         name = self._store.read(f"/local/domain/{domid}/name") if self._store else None
         why = domains.ended(self.domain, state, name)
-        if why is None and self.shared and save_helper_of(domid) is not None:
-            self.migrated()
-        elif why is not None:
+        if why is None:
+            self.look_for_migration()
+        else:
             self._end("domain", why)
             self.alive = state is not None and not state.dying
+
+    def look_for_migration(self) -> None:
+        """Find out whether a migration has begun that takes log-dirty mode over."""
+        if self.shared and save_helper_of(self.domain.domid) is not None:
+            self.migrated()
 
     def migrated(self) -> None:
         """Take note that the domain is being migrated."""

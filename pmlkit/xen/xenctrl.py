@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 from glob import glob
@@ -193,17 +194,33 @@ def save_helper_of(domid: int) -> int | None:
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
     While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
+    A process that is found to be another's is not looked at again: this is called in every round.
     """
-    wanted = str(domid).encode()
-    for path in glob("/proc/[0-9]*/cmdline"):
-        try:
-            with open(path, "rb") as file:
-                words = file.read().split(b"\0")
-        except OSError:  # it has ended
-            continue
-        # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
-        if os.path.basename(words[0]) == b"libxl-save-helper" and b"--save-domain" in words:
-            at = words.index(b"--save-domain")
-            if wanted in words[at + 2 : at + 4]:
-                return int(path.split("/")[2])
+    now, there = time.monotonic(), [name for name in os.listdir("/proc") if name.isdigit()]
+    for name in _others.keys() - there:
+        del _others[name]
+    for name in there:
+        if now < _others.get(name, now + 1):
+            helper, settled = _helper(name, str(domid).encode())
+            if helper:
+                return int(name)
+            _others.setdefault(name, now if settled else now + _EXEC_S)
     return None
+
+
+_EXEC_S = 0.25  # a process that was forked is its parent's image for less than this
+_others: dict[str, float] = {}  # processes that are no helpers, and from when on this is certain
+
+
+def _helper(name: str, domid: bytes) -> tuple[bool, bool]:
+    """Return whether a process is the helper of a domain, and if not, whether it stays so."""
+    try:
+        with open(f"/proc/{name}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:  # it has ended
+        return False, False
+    # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
+    if os.path.basename(words[0]) == b"libxl-save-helper" and b"--save-domain" in words:
+        at = words.index(b"--save-domain")
+        return domid in words[at + 2 : at + 4], False
+    return False, words == [b""]  # without words: a thread of the kernel
