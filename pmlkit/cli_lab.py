@@ -55,7 +55,12 @@ def _machine(command: Callable[..., Any]) -> Callable[..., Any]:
             option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
             option("--xen-debug", is_flag=True, help="A debug build: any ASSERT or WARN fails."),
             option("--xen-cmdline", default="", help="Add to Xen's command line: ept=no-pml."),
-            option("--fast", is_flag=True, help="Build a Bochs without its debugger: 4x faster."),
+            option(
+                "--fast",
+                is_flag=True,
+                help="With --stock: build a Bochs of ours, "
+                "4x faster. The patched Xen always has it.",
+            ),
             option(
                 "--guest-memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G."
             ),

@@ -109,7 +109,9 @@ def packaged(progress: Tell | None = None) -> Bochs:
     # Its own loader: it may not mix with another release's C library.
     loader = str(root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     command = (loader, "--library-path", paths, str(root / "usr/bin/bochs-bin"))
-    gui = 'display_library: rfb, options="timeout=0"'
+    # With the speaker as it is set up by default, a machine without sound brings it down.
+    silent = "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"
+    gui = f'display_library: rfb, options="timeout=0"\n{silent}'
     return Bochs(command, gui, found.versions["bochs"], environment, debugger=True)
 
 
