@@ -147,7 +147,9 @@ def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys,
 
     def told(*more):
         assert cli.main(["period", str(growing.path), "--json", *more]) == 0
-        return json.loads(capsys.readouterr().out)
+        answer = json.loads(capsys.readouterr().out)
+        # Not what it was asked for, which it repeats.
+        return {n: answer[n] for n in ("period_ns", "slots", "rearm", "met", "table")}
 
     assert told(option, value) != told()
     assert told() == told()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from dataclasses import dataclass
 from functools import cache
 from glob import glob
@@ -194,33 +193,44 @@ def save_helper_of(domid: int) -> int | None:
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
     While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
-    A process that is found to be another's is not looked at again: this is called in every round.
+    A process that can no longer become a helper is not looked at again, as this is called in every
+    round.
     """
-    now, there = time.monotonic(), [name for name in os.listdir("/proc") if name.isdigit()]
-    for name in _others.keys() - there:
-        del _others[name]
+    there = [name for name in os.listdir("/proc") if name.isdigit()]
+    _others.intersection_update(there)
     for name in there:
-        if now < _others.get(name, now + 1):
-            helper, settled = _helper(name, str(domid).encode())
-            if helper:
+        if name in _others:
+            continue
+        flags, words = _flags(name), _words(name)  # in this order: what has begun does not go back
+        # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
+        if os.path.basename(words[0]) == b"libxl-save-helper":
+            at = words.index(b"--save-domain") if b"--save-domain" in words else len(words)
+            if str(domid).encode() in words[at + 2 : at + 4]:
                 return int(name)
-            _others.setdefault(name, now if settled else now + _EXEC_S)
+        elif flags & _PF_KTHREAD or (words != [b""] and not flags & _PF_FORKNOEXEC):
+            _others.add(name)
     return None
 
 
-_EXEC_S = 0.25  # a process that was forked is its parent's image for less than this
-_others: dict[str, float] = {}  # processes that are no helpers, and from when on this is certain
+# Flags of a process, include/linux/sched.h. libxl forks a copy of itself, which becomes the helper
+# by exec: a process that has not come to its exec yet is looked at again, however long it takes.
+_PF_FORKNOEXEC, _PF_KTHREAD = 0x40, 0x200000
+_others: set[str] = set()  # processes that will never be helpers
 
 
-def _helper(name: str, domid: bytes) -> tuple[bool, bool]:
-    """Return whether a process is the helper of a domain, and if not, whether it stays so."""
+def _flags(pid: str) -> int:
+    """Return the flags of a process (proc(5), /proc/pid/stat, field 9)."""
+    stat = _read(pid, "stat")
+    return int(stat[stat.rindex(b")") :].split()[7]) if stat else _PF_FORKNOEXEC
+
+
+def _words(pid: str) -> list[bytes]:
+    return _read(pid, "cmdline").split(b"\0")
+
+
+def _read(pid: str, name: str) -> bytes:
     try:
-        with open(f"/proc/{name}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
     except OSError:  # it has ended
-        return False, False
-    # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
-    if os.path.basename(words[0]) == b"libxl-save-helper" and b"--save-domain" in words:
-        at = words.index(b"--save-domain")
-        return domid in words[at + 2 : at + 4], False
-    return False, words == [b""]  # without words: a thread of the kernel
+        return b""

@@ -6,9 +6,14 @@ bitmap has, again and again, the last ones with the domain suspended), one step 
 two things that the collector does.
 """
 
+import os
+import signal
+import subprocess
+import time
+
 import pytest
 
-from pmlkit.xen import stock
+from pmlkit.xen import stock, xenctrl
 from pmlkit.xen.binding import XenError, ffi
 from pmlkit.xen.stock import LogDirty
 
@@ -155,6 +160,47 @@ def test_the_model_tells_when_pages_are_not_put_back(monkeypatch):
         if host.here != host.there
     ]
     assert wrong
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """A copy of this process that becomes the helper of domain 70007 when told to: (pid, tell)."""
+    monkeypatch.setattr(xenctrl, "_others", set())
+    ready, go = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.read(ready, 1)
+        words = ["libxl-save-helper", "-c", "kill -STOP $$", "--save-domain", "1", "2", "70007"]
+        os.execv("/bin/sh", words)
+    yield pid, lambda: os.write(go, b"x")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(ready)
+    os.close(go)
+
+
+def test_a_helper_is_found_however_long_its_exec_takes(forked):
+    pid, tell = forked
+    for _ in range(3):
+        assert xenctrl.save_helper_of(70007) is None
+    tell()
+    deadline = time.monotonic() + 60
+    while xenctrl.save_helper_of(70005) is None and xenctrl.save_helper_of(70007) != pid:
+        assert time.monotonic() < deadline
+    assert xenctrl.save_helper_of(70005) is None
+    assert xenctrl.save_helper_of(70007) == pid  # though another domain was asked for before
+
+
+def test_what_cannot_become_a_helper_is_looked_at_once(monkeypatch):
+    monkeypatch.setattr(xenctrl, "_others", set())
+    assert xenctrl.save_helper_of(70007) is None
+    seen = []
+    monkeypatch.setattr(xenctrl, "_read", lambda pid, name: seen.append(pid) or b"")
+    with subprocess.Popen(["sleep", "60"]) as new:
+        xenctrl.save_helper_of(70007)
+        new.kill()
+    assert str(new.pid) in seen
+    assert str(os.getpid()) not in seen
 
 
 def test_the_mode_is_off_afterwards(monkeypatch):
