@@ -44,6 +44,7 @@ def check_trace(trace: Trace) -> Json:
         "duration_ns": trace.duration_ns,
         "complete": trace.meta.complete,
         "pml": check_trace(trace.pml) if trace.pml_is_nested else None,
+        "sample": check_trace(trace.sample) if trace.sample else None,
     }
 
 

@@ -11,6 +11,7 @@ from click import Choice, IntRange
 
 from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite, say
 from pmlkit.collect_options import PAGE_TABLES
+from pmlkit.xen.job import HARVESTS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -39,9 +40,13 @@ _EXAMPLES = example(
 @option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
 @option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)),
         help="Page tables; clear: snapshot, and clear the guest's accessed flags.")  # fmt: skip
-@option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Harvest "
-        "accessed flags: a scan of all memory, or under the page tables in use.")  # fmt: skip
+@option("--harvest", type=Choice(HARVESTS[1:]), help="Harvest accessed flags: "
+        "a scan of all memory, what the logged page tables lead to, both, what the EPT's upper "
+        "levels say was used, or a sample of that.")  # fmt: skip
 @option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@option(
+    "--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so many."
+)
 @option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
 @option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
 @option("--keep", is_flag=True, help="Keep the spool beside the trace.")

@@ -22,6 +22,7 @@ from pmlkit.cli_options import (
 )
 from pmlkit.collect_options import PAGE_TABLES
 from pmlkit.errors import UsageError
+from pmlkit.xen.job import HARVESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,10 +105,14 @@ def build(as_json: bool, **how: Any) -> None:
 @option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
         "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
         "and clear the guest's accessed flags in them.")  # fmt: skip
-@option("--harvest", type=Choice(["accessed", "guided", "both", "pruned"]), help="Read "
+@option("--harvest", type=Choice(HARVESTS[1:]), help="Read "
         "and clear accessed flags at each round's end: of all memory, of what the logged page "
-        "tables lead to, both, or of all that the EPT's upper levels say was used.")  # fmt: skip
+        "tables lead to, both, of all that the EPT's upper levels say was used, or of a sample "
+        "of that.")  # fmt: skip
 @option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@option(
+    "--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so many."
+)
 @option("--accessed", is_flag=True, help="Short for --harvest accessed.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
 @option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
+METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
 
 
 @click.command(
@@ -35,13 +35,20 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
 @trace_argument
 @option("--method", default="accessed", type=Choice(METHODS), help="How to count.")
 @option("--window", type=WINDOW, default="1r", help="T: a time (250ms), or rounds (5r).")
-@option("--one-in", type=click.IntRange(1), default=16, help="density: sample one frame in N.")
+@option("--one-in", type=click.IntRange(1), help="density, sample: of one frame in N. [what "
+        "was harvested, or 16]")  # fmt: skip
 @option("--bounds", is_flag=True, help="Sure bounds, rather than what guests of the lab teach.")
 @option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
 @span
 @as_json
 def reads(
-    trace: Trace, method: str, one_in: int, bounds: bool, compare: bool, as_json: bool, **how: Any
+    trace: Trace,
+    method: str,
+    one_in: int | None,
+    bounds: bool,
+    compare: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Estimate the working set of TRACE, reads included.
 
@@ -49,7 +56,8 @@ def reads(
 
     written: PML alone. leaves: 512 pages for each leaf table in the log. present, accessed: the
     entries of their snapshots. density: the part of those in use, by a sample of the accessed
-    flags. harvest: all accessed flags, which are the truth.
+    flags. sample: that sample, without the tables. harvest: all accessed flags, which are the
+    truth.
 
     Each row has an interval, and says what cannot be known.
     """
@@ -63,7 +71,8 @@ def reads(
         lessons = None if bounds else reads_lessons.bundled()
         if compare:
             table = _compared(opened, one_in, lessons, how)
-        elif method == "density":
+        elif method in ("density", "sample"):
+            how["tables"] = method == "density"
             table = reads_density.estimate(opened, one_in=one_in, **how)
         else:
             table = estimates.estimate(opened, method, lessons=lessons, **how)
@@ -73,7 +82,7 @@ def reads(
         report_reads.show(table)
 
 
-def _compared(trace: Trace, one_in: int, lessons: Lessons | None, how: Json) -> pd.DataFrame:
+def _compared(trace: Trace, one_in: int | None, lessons: Lessons | None, how: Json) -> pd.DataFrame:
     from pmlkit import reads_table
 
     context = click.get_current_context()

@@ -46,10 +46,12 @@ class CollectOptions:
         Hardware buffers per vCPU, 1 to 8.
     page_tables : {"off", "mark", "drop", "snapshot", "clear"}
         "clear": snapshots, and the guest's accessed flags are cleared after each: they change.
-    harvest : {"", "accessed", "guided", "both", "pruned"}
+    harvest : {"", "accessed", "guided", "both", "pruned", "sampled"}
         Which accessed flags are harvested when a round is closed.
     harvest_every : int
         In every so many rounds.
+    one_in : int
+        "sampled": look at one frame of so many; a power of two, 2 to 512.
     bitmaps : bool
         Keep the log-dirty bitmap of each round in the spool.
     state : str
@@ -67,6 +69,7 @@ class CollectOptions:
     page_tables: str = "mark"
     harvest: str = ""
     harvest_every: int = 1
+    one_in: int = 16
     bitmaps: bool = False
     state: str = "/run/pmlkit"
 
@@ -79,6 +82,6 @@ class CollectOptions:
             raise UsageError(f"page tables cannot be {self.page_tables!r}: choose out of {known}")
         pml = {"slots": self.slots, "buffers": self.buffers, "rearm": self.rearm}
         pml |= {"rearm_every": self.rearm_every, "flags": PAGE_TABLES[self.page_tables]}
-        names = ("mode", "rounds", "period_s", "free", "harvest", "harvest_every", "bitmaps")
-        told = {name: getattr(self, name) for name in (*names, "state")}
+        names = ("mode", "rounds", "period_s", "free", "harvest", "harvest_every", "one_in")
+        told = {name: getattr(self, name) for name in (*names, "bitmaps", "state")}
         return asdict(Job(domain=str(domain), pml=pml, **told))

@@ -45,6 +45,7 @@ STYLES: dict[str, Json] = {
     "accessed": {"color": COLORS["blue"], "ls": (0, (3, 1, 1, 1))},
     "cleared": {"color": COLORS["orange"], "ls": (0, (5, 1, 1, 1))},
     "density": {"color": COLORS["green"], "ls": "-"},
+    "sample": {"color": COLORS["grey"], "ls": (0, (2, 1))},
 }
 MARKS = {
     "written": "x",
@@ -53,6 +54,7 @@ MARKS = {
     "accessed": "o",
     "cleared": "v",
     "density": "^",
+    "sample": "+",
 }
 STATES = ("not touched", "read", "written")
 
@@ -218,8 +220,7 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, and, if it was
-        measured, ``pruned_tsc``.
+        ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, ``sampled_tsc``.
     modelled : DataFrame
         The same for sizes that the lab does not hold (`pmlkit.reads_guided.model_costs`).
     columns : {1, 2}
@@ -233,11 +234,9 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     axes.set(xscale="log", yscale="log", xlabel="memory of the guest (GiB)")
     axes.set_ylabel("instructions a round (million)")
     for name, (text, style, mark) in _COSTS.items():
-        if name in measured:
-            x, y = measured["memory_bytes"] / 2**30, measured[name] / 1e6
-            axes.plot(x, y, marker=mark, ms=3.5, ls="none", color=style["color"], label=text)
-        if name in modelled:
-            axes.plot(modelled["memory_bytes"] / 2**30, modelled[name] / 1e6, lw=0.9, **style)
+        x, y = measured["memory_bytes"] / 2**30, measured[name] / 1e6
+        axes.plot(x, y, marker=mark, ms=3.5, ls="none", color=style["color"], label=text)
+        axes.plot(modelled["memory_bytes"] / 2**30, modelled[name] / 1e6, lw=0.9, **style)
     for axis in (axes.xaxis, axes.yaxis):
         plain_log(axis)
     axes.grid(True, which="major")
@@ -251,8 +250,8 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
 
 _COSTS: dict[str, Any] = {
     "scan_tsc": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
-    "pruned_tsc": ("pruned scan", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
     "guided_tsc": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
+    "sampled_tsc": ("scan of a sample", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
 }
 
 

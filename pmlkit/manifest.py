@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 NAME = "trace.json"
-PML_FILE = "pml.trace/trace.json"
+PML_FILE = "pml.trace/trace.json"  # nested in an access trace
+SAMPLE_FILE = "sample.trace/trace.json"  # nested in a PML log
 _FILES = re.compile(
     r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
 )
@@ -140,7 +141,7 @@ def _check_format(path: PathLike, document: Json) -> None:
 
 def _check_files(path: PathLike, files: Any) -> None:
     valid = isinstance(files, dict) and all(name in files for name in _NEEDED)
-    if not valid or not all(_FILES.fullmatch(f) or f == PML_FILE for f in files):
+    if not valid or not all(_FILES.fullmatch(f) or f in (PML_FILE, SAMPLE_FILE) for f in files):
         raise _damaged(path, "does not list the files of a trace")
 
 

@@ -20,8 +20,11 @@ The methods, from plain to good. Each gives pages and an interval from `low` to 
     mappings, counts once; of a large page all 512. Of the kernel's entries neither (b) nor (c)
     counts any (`pmlkit.pagetables.covered` says why): what only the kernel reads is missing.
 ``density``
-    (d) the part of those that is in use, learnt from earlier rounds: see
-    `pmlkit.reads_density`.
+    (d) the part of those that is in use, by a sample of the accessed flags of the extended page
+    tables: see `pmlkit.reads_density`.
+``sample``
+    The same sample without the page tables: what was written, and of all else each frame that the
+    sample finds stands for as many as it is one of.
 ``harvest``
     (e) what the harvest of accessed flags says (an access trace), exactly: see
     `pmlkit.reads_guided`.
@@ -62,7 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 
-METHODS = ("written", "leaves", "present", "accessed", "density", "harvest")
+METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
 _NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
 _KERNEL = "pages that only the kernel maps: its tables do not tell which of them are used"
 _LEARNT = (
@@ -114,10 +117,12 @@ def estimate(
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
-    if method == "density":
+    if method in ("density", "sample"):
         from pmlkit import reads_density
 
-        return reads_density.estimate(trace, window, step, start, end, found=found)
+        tables = method == "density"
+        found = found if tables else None
+        return reads_density.estimate(trace, window, step, start, end, found=found, tables=tables)
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     if method == "harvest":
@@ -233,9 +238,34 @@ def truth(
     """
     if trace.meta.kind != "access":
         raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
+    return harvested(trace, trace, start, end, tables)
+
+
+def harvested(
+    home: Trace,
+    trace: Trace,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    tables: bool = False,
+) -> Occurrences:
+    """Return the frames of an access trace that belongs to a log; see `truth`.
+
+    Parameters
+    ----------
+    home : Trace
+        `trace` itself, or its sample.
+    trace : Trace
+        Which frames are page tables, it says.
+    start, end, tables
+        As in `truth`.
+
+    Returns
+    -------
+    Occurrences
+    """
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
-    touched = pairs(trace.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
+    touched = pairs(home.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
     if not tables:
         rows = pagetables.entries(trace, **span) if trace.has_tables else None
         touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))

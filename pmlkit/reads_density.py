@@ -10,15 +10,19 @@ sampled frames that was touched, is taken in two strata, because they differ so 
 - all other frames: what the kernel reads, and what was unmapped within the round. Few of many,
   so each that the sample finds stands for `one_in`.
 
-The sampled frames are chosen by a hash, the same ones in every round. So a window of several
-rounds is sampled, too, and a round needs no harvest before it. (To harvest *all* frames in one
-round of `one_in` costs the same, and tells of that round only, and not even of it: the flags of
-the extended page tables are sticky, too, and say what was touched since the harvest before.)
+The sample is one frame of each group of `one_in`, and which one is taken from a hash of the
+group's number (``XEN_PML_SAMPLE`` in the patches' ``public/pml.h``); it is the same in every round.
+So a window of several rounds is sampled, too, and a round needs no harvest before it. (To harvest
+*all* frames in one round of `one_in` costs the same, and tells of that round only, and not even of
+it: the flags of the extended page tables are sticky, too, and say what was touched since the
+harvest before.) The patched Xen can harvest just the sample (``--harvest sampled``); of a harvest
+of all frames the rest is left aside.
 
 Assumption: the hash has nothing to do with what the guest uses. Nothing is carried over from other
 rounds or guests, so nothing has to be alike. The interval is the sampling error: Jeffreys'
 intervals for the part (binomial) and for the count (Poisson), with the correction for a finite
-population, joined by the square root of the sum of squares (Zou and Donner, 2008).
+population, joined by the square root of the sum of squares (Zou and Donner, 2008). They are those
+of frames chosen one by one: as neighbours are often used alike, one of each group errs less.
 """
 
 from __future__ import annotations
@@ -28,10 +32,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from pmlkit import reads
-from pmlkit.errors import UsageError
-from pmlkit.reads_sets import Sets, joined
-from pmlkit.selection import window_rounds
+from pmlkit import pagetables, reads
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.reads_sets import Sets, joined, of_log, sets
+from pmlkit.schema import SAMPLED
+from pmlkit.selection import time_ns, window_rounds
 
 if TYPE_CHECKING:
     from typing import Any
@@ -55,9 +60,10 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     ----------
     gfns : ndarray of uint64, shape (frames,)
     one_in : int
-        A power of two.
+        Frames in a group: a power of two.
     draw : int
-        Which of the `one_in` samples; together they are all frames, and no two share one.
+        Which of the `one_in` samples; together they are all frames, and no two share one. The
+        hypervisor's is 0.
 
     Returns
     -------
@@ -65,8 +71,9 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     """
     if one_in < 1 or one_in & (one_in - 1) or not 0 <= draw < one_in:
         raise UsageError(f"cannot take sample {draw} of one in {one_in}: say a power of two")
-    mixed = (np.asarray(gfns, np.uint64) * _GOLDEN) >> np.uint64(40)
-    return (mixed & np.uint64(one_in - 1)) == np.uint64(draw)
+    gfns, size = np.asarray(gfns, np.uint64), np.uint64(one_in)
+    first = (gfns // size * _GOLDEN) >> np.uint64(40)
+    return (gfns - first) % size == np.uint64(draw)
 
 
 def estimate(
@@ -75,33 +82,41 @@ def estimate(
     step: str | int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
-    one_in: int = ONE_IN,
+    one_in: int | None = None,
     draw: int = 0,
     found: Sets | None = None,
     touched: Occurrences | None = None,
+    tables: bool = True,
 ) -> Any:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
     Parameters
     ----------
     trace : Trace
-        An access trace with its log and snapshots; of its harvests only the sample is looked at.
+        A PML log with a sample (``--harvest sampled``); or an access trace with its log, of whose
+        harvests only the sample is looked at.
     window, step, start, end
         As in `pmlkit.reads.estimate`.
-    one_in, draw : int
-        As in `sampled`.
+    one_in : int, optional
+        As in `sampled`. Default: what was harvested, or `ONE_IN`.
+    draw : int
     found : pmlkit.reads_sets.Sets, optional
     touched : pmlkit.occurrences.Occurrences, optional
-        What `pmlkit.reads.sets` and `pmlkit.reads.truth` say of the trace, if that is known.
+        What `pmlkit.reads.sets` (or `pmlkit.reads_sets.of_log`) and `pmlkit.reads.truth` say of the
+        trace, if that is known.
+    tables : bool
+        Whether snapshots of page tables are used. If not, what is known for certain is what was
+        written, and all other frames are one stratum: the method ``sample`` of `pmlkit.reads`.
 
     Returns
     -------
     DataFrame
         As `pmlkit.reads.estimate` returns it.
     """
-    found = found or reads.sets(trace, start, end)
-    touched = reads.truth(trace, start, end) if touched is None else touched
-    touched = touched.select(sampled(touched.gfn, one_in, draw))
+    if trace.sample is not None:
+        end = _until(trace.sample, end)
+    touched, one_in = _looked_at(trace, start, end, one_in, draw, touched)
+    found = found or (sets if tables else of_log)(trace, start, end)
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     sizes = {
@@ -120,6 +135,29 @@ def estimate(
         "why": "",
     }
     return reads.frame(trace, columns, k, s, start, end)
+
+
+def _until(sample: Trace, end: str | int | None) -> int:
+    """Leave out rounds after the last harvest: the collector was killed in one."""
+    last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(end)
+    return last if asked is None else min(asked, last)
+
+
+def _looked_at(
+    trace: Trace, start: Any, end: Any, one_in: int | None, draw: int, touched: Occurrences | None
+) -> tuple[Occurrences, int]:
+    """Return what was touched of the sample, and one frame of how many it is."""
+    if trace.sample is not None:
+        there: int = trace.sample.meta.options[SAMPLED]
+        if one_in not in (None, there) or draw:
+            raise UsageError(f"{trace.path} has draw 0 of one frame in {there}: there is no other")
+        unmarked = not pagetables.is_marked(trace)
+        return reads.harvested(trace.sample, trace, start, end, unmarked), there
+    if trace.meta.kind == "pml":
+        raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
+    one_in = one_in or ONE_IN
+    touched = reads.truth(trace, start, end) if touched is None else touched
+    return touched.select(sampled(touched.gfn, one_in, draw)), one_in
 
 
 def _strata(

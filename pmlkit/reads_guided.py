@@ -184,31 +184,29 @@ def _of_the_log(pml: Trace) -> pd.DataFrame:
 
 
 def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataFrame:
-    """Extrapolate both harvests' costs to other memory sizes, from measured rounds.
+    """Extrapolate harvests' costs to other memory sizes, from measured rounds.
 
-    The scan reads a flag per frame of memory: a straight line through the measured sizes (least
-    squares). The guided harvest reads the flags under the tables that were logged, whose number
-    is the working set's and not memory's: the mean of what was measured.
+    The scan reads a flag per frame of memory, and that of a sample looks for regions in use: a
+    straight line through the measured sizes (least squares). The guided harvest reads the flags
+    under the tables that were logged, whose number is the working set's and not memory's: the mean
+    of what was measured.
 
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes``, ``scan_tsc``, ``guided_tsc``: of the same working set in several sizes.
+        ``memory_bytes``, ``scan_tsc``, ``sampled_tsc``, ``guided_tsc``: of the same working set in
+        several sizes.
     memory_bytes : array of int
 
     Returns
     -------
     DataFrame
-        ``memory_bytes``, ``scan_tsc``, ``guided_tsc``, ``pages``.
+        ``memory_bytes``, ``pages``, and the costs as in `measured`.
     """
     pages = np.asarray(memory_bytes, np.int64) // 4096
-    known = measured["memory_bytes"].to_numpy() / 4096
-    slope, start = np.polyfit(known, measured["scan_tsc"].to_numpy(), 1)
-    return pd.DataFrame(
-        {
-            "memory_bytes": np.asarray(memory_bytes, np.int64),
-            "pages": pages,
-            "scan_tsc": slope * pages + max(start, 0),
-            "guided_tsc": np.full(len(pages), measured["guided_tsc"].mean()),
-        }
-    )
+    modelled = pd.DataFrame({"memory_bytes": np.asarray(memory_bytes, np.int64), "pages": pages})
+    for name in ("scan_tsc", "sampled_tsc"):
+        known = measured["memory_bytes"].to_numpy() / 4096
+        slope, start = np.polyfit(known, measured[name].to_numpy(), 1)
+        modelled[name] = slope * pages + max(start, 0)
+    return modelled.assign(guided_tsc=measured["guided_tsc"].mean())

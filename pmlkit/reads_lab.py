@@ -52,6 +52,8 @@ class Experiment:
     period_s : float
     clear : bool
         The hypervisor clears the guest's accessed flags at the end of each round.
+    harvest : {"both", "sampled"}
+        All accessed flags, guided and then by a scan: the truth; or a sample, to see its cost.
     """
 
     guest: str
@@ -61,6 +63,7 @@ class Experiment:
     rounds: int = 12
     period_s: float = 0.5
     clear: bool = False
+    harvest: str = "both"
 
 
 _SMALL = {"size_mib": "32", "phase_ms": "1500"}
@@ -104,6 +107,10 @@ EXPERIMENTS |= {
     f"{name}-clear": replace(experiment, clear=True)
     for name, experiment in EXPERIMENTS.items()
     if experiment.group in _LINUX
+} | {
+    f"{name}-sampled": replace(experiment, harvest="sampled")
+    for name, experiment in EXPERIMENTS.items()
+    if experiment.group in ("benchmark", "program", "memory")
 }
 
 
@@ -150,7 +157,7 @@ def _one(path: Path, experiment: Experiment) -> Trace:
         period_s=experiment.period_s,
         settings=experiment.settings,
         pml={"flags": (*FLAGS, "clear") if experiment.clear else FLAGS, "slots": 1024},
-        harvest="both",
+        harvest=experiment.harvest,
     )
     return lab.run(experiment.guest, path, options)
 
@@ -168,15 +175,20 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
     dict of str to DataFrame
         ``errors``: a row per guest, whether its flags were cleared, phase and method
         (`reads_table.by_phase`), and over the phases of its work ("work": the start of a program
-        is none, for little is stale then); ``density`` over all draws of its sample. What is not
+        is none, for little is stale then); ``density`` and ``sample`` over all draws. What is not
         sure of (c) where flags were cleared, and the intervals of (a) to (c), are learnt from the
         other guests only.
-        ``equality`` and ``costs``: a row per guest and round (`reads_guided`). ``hotness``:
+        ``equality`` and ``costs``: a row per guest and round (`reads_guided`; ``sampled``: its
+        scan was of a sample). ``hotness``:
         scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
         row per guest and phase. ``unsure`` and ``rounds``: what `reads_lessons.learn` takes.
     """
     made: Any = {name: [] for name in TABLES}
-    linux = {n: trace for n, trace in traces.items() if EXPERIMENTS[n].group in _LINUX}
+    linux = {
+        n: trace
+        for n, trace in traces.items()
+        if EXPERIMENTS[n].group in _LINUX and EXPERIMENTS[n].harvest == "both"
+    }
     # Adversaries do not teach: what they have unmapped is none of the kernel's reads.
     teachers = {n: trace for n, trace in linux.items() if EXPERIMENTS[n].group != "adversary"}
     made["unsure"] = [_named(n, reads_sources.unsure(trace)) for n, trace in teachers.items()]
@@ -193,7 +205,7 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
 
 def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     experiment = EXPERIMENTS[name]
-    guest = name.removesuffix("-clear")
+    guest = name.removesuffix("-clear").removesuffix("-sampled")
     told: Json = {"guest": guest, "group": experiment.group, "cleared": experiment.clear}
     return rows.assign(**told)[[*told, *rows.columns]]
 
@@ -213,12 +225,14 @@ def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict
         try:
             found[table] = make()  # type: ignore[no-untyped-call]
         except NeedsError:
-            continue  # bare guests without paging have no tables, and no errors to show
+            # Bare guests without paging have no tables, and no errors to show; a sample no truth.
+            continue
     return found
 
 
 def _costs(trace: Trace) -> pd.DataFrame:
     found = reads_guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes)
+    found["sampled"] = trace.sample is not None
     return found.rename(columns={"cleared": "flags_cleared"})
 
 
@@ -237,7 +251,7 @@ def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataF
 def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Judge all methods, by phase and over the work; a bare guest has no others to learn from."""
     lessons = reads_lessons.learn(*others) if others else None
-    methods = ("written", *COUNTED, "density")
+    methods = ("written", *COUNTED, "density", "sample")
     compared = reads_table.compare(trace, methods, lessons, draws=range(ONE_IN))
     work = compared[~compared["phase"].isin(BEFORE_WORK)].assign(phase="work")
     return pd.concat([reads_table.by_phase(part) for part in (compared, work)])

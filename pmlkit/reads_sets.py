@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Gfns, Ints
 
 
-__all__ = ["Sets", "joined", "log", "occurrences", "pairs", "sets"]
+__all__ = ["Sets", "joined", "log", "occurrences", "of_log", "pairs", "sets"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,32 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
         made[name] = occurrences(*pairs(part), first, stop)
     cleared = bool((rows["flags"] & CLEARED).any())
     return Sets(**made, cleared=cleared, n_rounds=stop - first, first=first)
+
+
+def of_log(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
+    """Read what the log alone says of each round, for a trace without snapshots.
+
+    Only `written` and `leaves` are told; what is known for certain, or possible, is no more than
+    `written`. Without marks, page tables count as pages like any other.
+    """
+    marked = pagetables.is_marked(trace)
+    logged, first, stop = log(trace, start, end) if marked else _unmarked(trace, start, end)
+    written = occurrences(*pairs(logged[logged["level"] == 0]), first, stop)
+    leaves = occurrences(*pairs(logged[logged["level"] == 1]), first, stop)
+    none = occurrences(*pairs(logged.head(0)), first, stop)
+    names = ("written", "certain", "accessed", "present", "reachable")
+    known: Any = dict.fromkeys(names, written)
+    return Sets(
+        **known, kernel=none, leaves=leaves, cleared=False, n_rounds=stop - first, first=first
+    )
+
+
+def _unmarked(
+    trace: Trace, start: str | int | None, end: str | int | None
+) -> tuple[pd.DataFrame, int, int]:
+    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
+    found = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
+    return found.assign(level=0), *trace.rounds_between(**span)
 
 
 def log(

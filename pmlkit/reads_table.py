@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import reads, reads_density
-from pmlkit.reads_density import ONE_IN
+from pmlkit.reads_sets import of_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +33,7 @@ NAMES = {
     "accessed": "(c) accessed entries",
     "cleared": "(c) flags cleared",
     "density": "(d) density",
+    "sample": "(d) without tables",
     "guided": "(e) guided harvest",
 }
 SOURCE = "Bitchebe et al., arXiv 2001.09991 and its published data"
@@ -48,7 +49,7 @@ def compare(
     trace: Trace,
     methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
     lessons: Lessons | None = None,
-    one_in: int = ONE_IN,
+    one_in: int | None = None,
     draws: Iterable[int] = (0,),
 ) -> pd.DataFrame:
     """Estimate every round by several methods, beside the truth.
@@ -61,8 +62,8 @@ def compare(
         Of `pmlkit.reads.METHODS`.
     lessons : pmlkit.reads_lessons.Lessons, optional
         As in `pmlkit.reads.estimate`.
-    one_in : int
-        The sample of ``density``.
+    one_in : int, optional
+        The sample of ``density`` and ``sample``; default: `pmlkit.reads_density.ONE_IN`.
     draws : sequence of int
         Its draws: each round is there once for each.
 
@@ -78,8 +79,10 @@ def compare(
     truth = reads.sampled(touched, 1, 1)
     parts = []
     for method in methods:
-        if method == "density":
-            how: Json = {"one_in": one_in, "found": found, "touched": touched}
+        if method in ("density", "sample"):
+            tables = method == "density"
+            how: Json = {"one_in": one_in, "touched": touched, "tables": tables}
+            how["found"] = found if tables else of_log(trace)
             made = [reads_density.estimate(trace, draw=draw, **how) for draw in draws]
         else:
             made = [reads.estimate(trace, method, lessons=lessons, found=found)]

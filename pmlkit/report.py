@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from pmlkit.schema import SAMPLED
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -231,6 +232,8 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     yield "period", period or format_ns(trace.resolution_ns or 0)
     yield "clock", meta.clock["kind"]
     yield "entries", f"{meta.entries:,}, {meta.lost:,} lost"
+    if trace.sample is not None:
+        yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
     yield "complete", "yes" if meta.complete else "NO: it is shorter than asked"
     yield from (("note", text) for text in meta.notes)
 

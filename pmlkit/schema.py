@@ -45,6 +45,8 @@ ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
 # Why a buffer was drained; and the two ways of harvesting accessed flags, in access traces.
 HARVESTS = ("guided", "scan")
+# In the options of an access trace: it has only one frame of so many.
+SAMPLED = "sampled_one_in"
 REASONS = ("full", "round", "stop", *HARVESTS)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind, parse_kinds
 from pmlkit.pageindex import grown, numbered
+from pmlkit.schema import SAMPLED
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ def stream(
     -------
     Stream
     """
+    if SAMPLED in trace.meta.options:
+        hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
+        raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)

@@ -26,7 +26,7 @@ from pmlkit.entries import RowsReader
 from pmlkit.errors import NeedsError, UsageError, read_error
 from pmlkit.kinds import Kind, select_kinds
 from pmlkit.parquet import check_size
-from pmlkit.schema import ENTRIES, SNAPSHOTS, TraceMeta
+from pmlkit.schema import ENTRIES, SAMPLED, SNAPSHOTS, TraceMeta
 from pmlkit.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.trace_tables import TraceTables
 from pmlkit.writer import TraceWriter
@@ -80,6 +80,8 @@ class Trace(TraceTables):
         Raises
         ------
         TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+        NeedsError
+            If it is a sample (`sample`), which nobody shall take for all accesses.
 
         Examples
         --------
@@ -88,6 +90,14 @@ class Trace(TraceTables):
         >>> trace.meta.domain["name"], trace.phases["name"].tolist()
         ('hotcold', ['start', 'hotcold', 'hot', 'done'])
         """
+        trace = cls._open(path)
+        if SAMPLED in trace.meta.options:
+            hint = f"open the log that it belongs to, {trace.path.parent}"
+            raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
+        return trace
+
+    @classmethod
+    def _open(cls, path: PathLike) -> Trace:
         trace = cls(path, manifest.load(Path(path)))
         for name, seal in trace.files.items():
             try:
@@ -132,6 +142,17 @@ class Trace(TraceTables):
         if not self.pml_is_nested:
             raise NeedsError(self, "PML log", "make one with `pmlkit simulate`")
         return self._pml
+
+    @cached_property
+    def sample(self) -> Trace | None:
+        """The sample of accessed flags that was harvested beside a PML log: an access trace.
+
+        It has one frame of so many as ``meta.options["sampled_one_in"]`` says.
+        """
+        if manifest.SAMPLE_FILE not in self.files:
+            return None
+        self._verify(manifest.SAMPLE_FILE)
+        return Trace._open(self.path / "sample.trace")
 
     # The entries
 

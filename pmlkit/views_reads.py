@@ -27,7 +27,7 @@ __all__ = [
     "sources",
 ]
 
-_SHOWN = ("written", "leaves", "present", "accessed", "cleared", "density")
+_SHOWN = ("written", "leaves", "present", "accessed", "cleared", "density", "sample")
 _NUMBERS = ["rounds", "missed", "median", "mape", "bias", "inside", "width"]
 MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
@@ -84,8 +84,10 @@ def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
     later = table[table["round"].astype(int) > 0]
     # Without knowing which frames are tables there is no guided harvest: that is part of its cost.
     later = later.assign(guided_tsc=later["guided_tsc"] + later["walk_tsc"])
-    numbers = ["guided_tsc", "scan_tsc"]
-    measured = later.groupby("memory_bytes")[numbers].mean().reset_index()
+    sampled = later["sampled"].astype(bool)
+    means = later[~sampled].groupby("memory_bytes")[["guided_tsc", "scan_tsc"]].mean()
+    means["sampled_tsc"] = later[sampled].groupby("memory_bytes")["scan_tsc"].mean()
+    measured = means.reset_index()
     return measured, reads_guided.model_costs(measured, MODELLED_BYTES)
 
 
@@ -97,16 +99,20 @@ def logging_costs() -> pd.DataFrame:
     DataFrame
         ``guest``, ``memory`` (MiB), ``logged`` entries a round, ``tables`` of them, ``exits`` (log
         full) a round; thousands of instructions a round for finding the page tables (``find``),
-        snapshots, re-arming, the ``guided`` harvest and the ``scan`` of all memory.
+        snapshots, re-arming, the ``guided`` harvest, the ``scan`` of all memory, and that of a
+        ``sample`` (in another run; NaN where there was none).
     """
     table = reads_lab.load("costs")
     table = table[~table["cleared"]]
-    means = table.groupby("guest", sort=False).mean(numeric_only=True)
+    sampled = table["sampled"].astype(bool)
+    samples = table[sampled].groupby("guest")["scan_tsc"].mean()
+    means = table[~sampled].groupby("guest", sort=False).mean(numeric_only=True)
     kilo = {"find": "walk", "snapshots": "tables", "rearm": "rearm", "guided": "guided"}
     found = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
     found["tables"], found["exits"] = means["logged_tables"], means["exits"]
     for name, column in {**kilo, "scan": "scan"}.items():
         found[name] = means[f"{column}_tsc"] / 1e3
+    found["sample"] = samples / 1e3
     return found.round(1).reset_index()
 
 

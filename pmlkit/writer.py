@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Gfns, Ints, Json, PathLike
 
 
+_NESTED = {"pml": "pml.trace", "access": "sample.trace"}
+
+
 class TraceWriter:
     """Write a trace to ``PATH.partial``, which gets its name when it is complete.
 
@@ -230,11 +233,30 @@ class TraceWriter:
         -------
         TraceWriter
         """
+        return self._nest(meta, "pml")
+
+    def sample(self, meta: TraceMeta) -> TraceWriter:
+        """Start the sample of accessed flags that a PML log has nested in it; as `pml`.
+
+        Parameters
+        ----------
+        meta : TraceMeta
+            Of kind ``"access"``.
+
+        Returns
+        -------
+        TraceWriter
+        """
+        return self._nest(meta, "access")
+
+    def _nest(self, meta: TraceMeta, kind: str) -> TraceWriter:
         self._check_open()
-        if meta.kind != "pml" or self.meta.kind == "pml" or self._nested is not None:
-            raise UsageError("only an access trace holds another trace: one, of kind pml")
-        place, shown = self._folder.path / "pml.trace", self._folder.shown / "pml.trace"
-        self._nested = TraceWriter(place, meta, row_group_rows=self._rows, shown=shown)
+        if meta.kind != kind or self.meta.kind == kind or self._nested is not None:
+            raise UsageError(
+                "only an access trace holds a PML log, and only a log a sample: one of that kind"
+            )
+        folder = self._folder.path / _NESTED[kind], self._folder.shown / _NESTED[kind]
+        self._nested = TraceWriter(folder[0], meta, row_group_rows=self._rows, shown=folder[1])
         return self._nested
 
     def close(self) -> None:
@@ -282,8 +304,8 @@ class TraceWriter:
             return {}
         self._nested.close()
         if self._nested.sealed is None:
-            raise UsageError("the nested PML log was aborted: abort this trace too")
-        return {manifest.PML_FILE: self._nested.sealed}
+            raise UsageError("the nested trace was aborted: abort this trace too")
+        return {f"{_NESTED[self._nested.meta.kind]}/{manifest.NAME}": self._nested.sealed}
 
     def _write_manifest(self, files: Mapping[str, Json]) -> dict[str, int | str]:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.kinds import Kind
-from pmlkit.schema import TraceMeta
+from pmlkit.schema import SAMPLED, TraceMeta
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
@@ -121,7 +121,16 @@ class Guest:
 
 
 def write_trace(
-    path, guest, harvests=None, marks=True, phases=(), left=None, memory_bytes=16 << 30, **meta
+    path,
+    guest,
+    harvests=None,
+    marks=True,
+    snapshots=True,
+    phases=(),
+    left=None,
+    one_in=None,
+    memory_bytes=16 << 30,
+    **meta,
 ):
     """Write the guest's rounds, 10 ms each: the harvest, and in it the log with its snapshots.
 
@@ -133,33 +142,48 @@ def write_trace(
         The rounds whose harvest is in the trace; default: all.
     marks : bool
         Whether the log's entries say which are page tables.
+    snapshots : bool
     left : dict of int to set, optional
         The harvest was guided, and a scan found these frames by round (beside what was touched).
+    one_in : int, optional
+        Only so large a sample was harvested: it is nested in the log, and ends with `harvests`.
     """
     n = len(guest.rounds)
     meta |= {"domain": {"memory_bytes": memory_bytes}, "period": {"ns": 10 * MS}}
     edges = np.arange(n + 1) * 10 * MS
     times = {"round": np.arange(n), "t_start_ns": edges[:-1], "t_end_ns": edges[1:]}
     starts = [{"name": p, "round": r, "t_ns": r * 10 * MS, "insn": -1} for p, r in phases]
-    with TraceWriter(path, TraceMeta("access", "synthetic", **meta)) as writer:
-        with writer.pml(TraceMeta("pml", "synthetic", **meta)) as pml:
-            for number, (log, rows, _) in enumerate(guest.rounds):
-                _add_log(pml, number, log, marks)
-                if rows:
-                    pml.add_tables(number, *np.array(rows, np.uint64).T)
-            pml.set_rounds(pd.DataFrame(times))
-            pml.set_phases(starts)
+    log = TraceMeta("pml", "synthetic", **meta)
+    options = {SAMPLED: one_in} if one_in else {}
+    harvest = TraceMeta("access", "synthetic", options=options, **meta)
+    with TraceWriter(path, log if one_in else harvest) as outer:
+        inner = outer.sample(harvest) if one_in else outer.pml(log)
+        pml, writer = (outer, inner) if one_in else (inner, outer)
+        for number, (log, rows, _) in enumerate(guest.rounds):
+            _add_log(pml, number, log, marks)
+            if rows and snapshots:
+                pml.add_tables(number, *np.array(rows, np.uint64).T)
+        pml.set_rounds(pd.DataFrame(times))
+        pml.set_phases(starts)
         sources = 1 if left is None else 2
         for number, (log, _, touched) in enumerate(guest.rounds):
             if harvests is None or number in harvests:
                 extra = (left or {}).get(number, set())
+                touched = {gfn for gfn in touched if not one_in or in_sample(gfn, one_in)}
                 _add_harvest(writer, number, sources * number, touched - extra, log)
                 _add_harvest(writer, number, 2 * number + 1, extra, log)
         if left is not None:
             writer.set_batches(_harvest_batches(times))
-        writer.set_rounds(pd.DataFrame(times))
+        there = n if harvests is None or not one_in else len(harvests)
+        writer.set_rounds(pd.DataFrame(times).iloc[:there])
         writer.set_phases(starts)
     return Trace.open(path)
+
+
+def in_sample(gfn, one_in):
+    """Whether a frame is in the sample, as the patches define it (``XEN_PML_SAMPLE``)."""
+    mixed = gfn // one_in * 0x9E3779B97F4A7C15 % 2**64 >> 40
+    return mixed % one_in == gfn % one_in
 
 
 def _add_harvest(writer, number, batch, touched, log):

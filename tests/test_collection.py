@@ -11,6 +11,7 @@ import time
 import fake_xen
 import numpy as np
 import pytest
+from pagetable_guest import in_sample
 from ssh_server import server
 
 from pmlkit import cli
@@ -113,6 +114,31 @@ def test_a_guided_harvest_and_the_rest_are_batches_of_their_own(here, tmp_path):
             assert entries.kind.tolist() == [2, 1] * 100  # written, read
     assert [told["round"] for told in trace.pml.meta.overheads["rounds"]] == [0, 1]
     trace.check()
+
+
+def test_a_sample_of_the_flags_is_nested_in_the_log(here, tmp_path):
+    told = options(here, rounds=3, harvest="sampled", one_in=8)
+    trace = Collection("guest", tmp_path / "x.trace", told).run()
+    assert (trace.meta.kind, trace.sample.n_rounds) == ("pml", 3)
+    assert trace.sample.meta.options["sampled_one_in"] == 8
+    assert "of 8 frames one was looked at" in trace.sample.meta.notes
+    for _, entries in trace.sample.to_pandas().groupby("round"):
+        assert entries.gfn.tolist() == [gfn for gfn in range(100) if in_sample(gfn, 8)]
+    assert trace.check()["sample"]["rounds"] == 3
+    check_entries(trace)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"one_in": 12}, "a power of two"),
+        ({"one_in": 1024}, "2 to 512"),
+        ({"harvest_every": 2}, "in every round"),
+    ],
+)
+def test_a_sample_that_cannot_be_had(here, tmp_path, how, words):
+    with pytest.raises(UsageError, match=words):
+        Collection("guest", tmp_path / "x.trace", options(here, harvest="sampled", **how)).run()
 
 
 def test_what_stock_has_not_is_refused(here, tmp_path):

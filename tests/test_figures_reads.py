@@ -36,7 +36,7 @@ def compared(trace):
 def drawn(trace, compared, columns):
     ranking, truth = hotness.rank(trace), hotness.touches(trace)
     measured = pd.DataFrame({"memory_bytes": [1 << 26, 1 << 28], "scan_tsc": [1e6, 4e6]})
-    measured["guided_tsc"] = 5e5
+    measured = measured.assign(guided_tsc=5e5, sampled_tsc=[2e4, 3e4])
     modelled = reads_guided.model_costs(measured, [1 << 26, 1 << 40])
     errors = reads_table.overall(compared).assign(guest="some")
     return {

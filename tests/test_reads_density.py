@@ -3,10 +3,11 @@
 
 import numpy as np
 import pytest
-from pagetable_guest import Guest, truth, write_trace
+from pagetable_guest import Guest, in_sample, truth, write_trace
 
-from pmlkit import reads, reads_density
-from pmlkit.errors import UsageError
+from pmlkit import reads, reads_density, workingset
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.trace import Trace
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,65 @@ def test_the_samples_are_all_frames_once(one_in):
     draws = np.array([reads_density.sampled(gfns, one_in, draw) for draw in range(one_in)])
     assert (draws.sum(axis=0) == 1).all()
     assert (np.abs(draws.sum(axis=1) - 4096 / one_in) <= 4096 / one_in / 4).all()
+
+
+def test_the_first_sample_is_the_one_that_the_patches_define():
+    gfns = np.arange(10 * 16)
+    found = gfns[reads_density.sampled(gfns, 16)]
+    assert found.tolist() == [gfn for gfn in range(160) if in_sample(gfn, 16)]
+    # As in the patches' own test.
+    assert (found % 16).tolist() == [0, 9, 3, 13, 6, 0, 10, 4, 13, 7]
+
+
+def test_a_sample_that_was_harvested_gives_what_the_sample_of_all_gives(mixed, tmp_path):
+    whole, guest = mixed
+    trace = write_trace(tmp_path / "s.trace", guest, one_in=8)
+    assert (trace.meta.kind, trace.sample.meta.kind) == ("pml", "access")
+    found = reads.estimate(trace, "density", window="2r", step="sliding")
+    same = reads_density.estimate(whole, "2r", "sliding", one_in=8)
+    assert found.equals(same)
+    assert reads_density.estimate(trace, one_in=8)["pages"].sum() > 0
+    for other in ({"one_in": 16}, {"draw": 1}):
+        with pytest.raises(UsageError, match="draw 0 of one frame in 8"):
+            reads_density.estimate(trace, **other)
+    told = trace.check()
+    assert 0 < told["sample"]["entries"] < whole.meta.entries / 4
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_a_sample_needs_no_snapshots(mixed, tmp_path, marks):
+    whole, guest = mixed
+    trace = write_trace(tmp_path / "s.trace", guest, one_in=4, marks=marks, snapshots=False)
+    found = reads.estimate(trace, "sample")
+    tables = set(guest.tables) if marks else set()
+    for number, (log, _, touched) in enumerate(guest.rounds):
+        written = {gfn for gfn, _ in log} - tables
+        others = {gfn for gfn in touched if in_sample(gfn, 4)} - written - tables
+        row = found.iloc[number]
+        assert (row["pages"], row["written"]) == (len(written) + 4 * len(others), len(written))
+        assert row["low"] <= row["pages"] <= row["high"]
+
+
+def test_a_sample_is_nowhere_taken_for_all_accesses(mixed, tmp_path):
+    trace = write_trace(tmp_path / "s.trace", mixed[1], one_in=8)
+    with pytest.raises(NeedsError, match="harvest of accessed flags"):
+        reads.truth(trace)
+    with pytest.raises(NeedsError, match="harvest of accessed flags"):
+        reads.estimate(trace, "harvest")
+    with pytest.raises(NeedsError, match="accesses of all frames"):
+        workingset.estimate(trace.sample)
+    with pytest.raises(NeedsError, match="open the log"):
+        Trace.open(trace.sample.path)
+    assert trace.pml is trace and mixed[0].sample is None
+
+
+def test_rounds_after_the_last_harvest_are_left_out(mixed, tmp_path):
+    guest = mixed[1]
+    trace = write_trace(tmp_path / "s.trace", guest, one_in=8, harvests=set(range(20)))
+    found = reads.estimate(trace, "density")
+    assert len(found) == 20 < len(guest.rounds)
+    assert found.equals(reads_density.estimate(mixed[0], one_in=8).iloc[:20])
+    assert len(reads.estimate(trace, "density", end="100ms")) == 10
 
 
 @pytest.mark.parametrize("one_in", [0, 3, 12])
@@ -95,3 +155,15 @@ def test_what_was_unmapped_within_the_round_is_in_the_sample(tmp_path):
     (row,) = reads_density.estimate(trace).to_dict("records")
     assert reads.estimate(trace.pml, "leaves")["pages"].tolist() == [512]
     assert row["low"] <= 512 <= row["high"]
+
+
+def test_without_tables_every_frame_found_stands_for_its_group(mixed):
+    trace, guest = mixed
+    seen, pages, inside = sizes(guest), [], []
+    for draw in range(16):
+        found = reads_density.estimate(trace, one_in=16, draw=draw, tables=False)
+        pages.append(found["pages"])
+        inside.append((found["low"] <= seen) & (seen <= found["high"]))
+        assert (found["written"] <= found["low"]).all()
+    assert np.mean(pages, axis=0).tolist() == seen.tolist()
+    assert np.mean(inside) >= 0.9

@@ -104,7 +104,8 @@ def test_costs_are_read_and_modelled(tmp_path):
     sizes = [1 << 26, 1 << 27, 1 << 28]
     measured = pd.DataFrame(
         {"memory_bytes": sizes, "scan_tsc": [s // 4096 * 20 + 5000 for s in sizes]}
-    ).assign(guided_tsc=[900, 1000, 1100])
+    ).assign(guided_tsc=[900, 1000, 1100], sampled_tsc=[s // 4096 + 50 for s in sizes])
     model = reads_guided.model_costs(measured, [1 << 28, 1 << 40])
     assert model["scan_tsc"].tolist() == pytest.approx([65536 * 20 + 5000, (1 << 28) * 20 + 5000])
+    assert model["sampled_tsc"].tolist() == pytest.approx([65536 + 50, (1 << 28) + 50])
     assert model["guided_tsc"].tolist() == [1000, 1000]

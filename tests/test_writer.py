@@ -259,7 +259,7 @@ def test_a_full_disk(tiny_disk):
             ),
             "falls",
         ),
-        (lambda w: w.pml(make_meta("access")), "of kind pml"),
+        (lambda w: w.pml(make_meta("access")), "only an access trace"),
         (lambda w: w.replace_meta(kind="pml"), "cannot change its kind"),
         (lambda w: w.replace_meta(host={"load": float("nan")}), "cannot hold nan"),
     ],
@@ -406,7 +406,7 @@ def test_the_nested_log(tmp_path):
             nested.set_rounds(ROUND)
             with pytest.raises(UsageError, match="only an access trace"):
                 nested.pml(make_meta("pml"))
-        with pytest.raises(UsageError, match="one, of kind pml"):
+        with pytest.raises(UsageError, match="one of that kind"):
             writer.pml(make_meta("pml"))
         writer.set_rounds(ROUND)
     assert Trace.open(tmp_path / "x").pml.n_rounds == 1

@@ -223,6 +223,7 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "phase_rounds": guest.linux and options.phase_rounds,
         "harvest": options.harvest or ("accessed" if options.accessed else ""),
         "harvest_every": options.harvest_every,
+        "one_in": options.one_in,
         "bitmaps": options.bitmaps,
         "header": header,
     }

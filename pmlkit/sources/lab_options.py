@@ -46,12 +46,14 @@ class LabOptions:
         Start from a saved state of dom0 (needs `fast`).
     pml : dict
         `pmlkit.xen.pml.Options`: slots, buffers, rearm, rearm_every, flags.
-    harvest : {"", "accessed", "guided", "both", "pruned"}
+    harvest : {"", "accessed", "guided", "both", "pruned", "sampled"}
         Which accessed flags are read and cleared at a round's end: all memory's, those under the
         page tables that were logged, first these and then the rest, those that the upper levels of
-        the EPT do not rule out.
+        the EPT do not rule out; of those a sample.
     harvest_every : int
         In every so many rounds.
+    one_in : int
+        "sampled": look at one frame of so many; a power of two, 2 to 512.
     accessed, bitmaps : bool
         Short for harvest "accessed"; keep the log-dirty bitmap of each round in the spool.
     settings : dict
@@ -81,6 +83,7 @@ class LabOptions:
     pml: Json = field(default_factory=dict)
     harvest: str = ""
     harvest_every: int = 1
+    one_in: int = 16
     accessed: bool = False
     bitmaps: bool = False
     settings: Json = field(default_factory=dict)

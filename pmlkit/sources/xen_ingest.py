@@ -18,7 +18,7 @@ import pandas as pd
 
 from pmlkit.errors import NotATrace
 from pmlkit.kinds import Kind
-from pmlkit.schema import PAGE_SIZE, TraceMeta
+from pmlkit.schema import PAGE_SIZE, SAMPLED, TraceMeta
 from pmlkit.sources.xen_harvest import harvest_period, write_harvests
 from pmlkit.sources.xen_rounds import round_times, split_rounds
 from pmlkit.sources.xen_spool import XenSpool, understood
@@ -78,10 +78,28 @@ def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         return Trace.open(out)
     notes, period = [*meta.notes, _HARVEST], harvest_period(made, meta.period)
     touched = dataclasses.replace(meta, kind="access", notes=notes, period=period)
+    if made.one_in:
+        return _with_sample(made, out, overwrite, meta, touched)
     with TraceWriter(out, touched, overwrite=overwrite) as writer:
         with writer.pml(meta) as pml:
             made.write(pml)
         write_harvests(made, writer)
+    return Trace.open(out)
+
+
+def _with_sample(
+    made: XenTrace, out: PathLike, overwrite: bool, meta: TraceMeta, touched: TraceMeta
+) -> Trace:
+    """Write a PML log with the sample nested in it: no one shall take that for all accesses."""
+    sample = dataclasses.replace(
+        touched,
+        notes=[*touched.notes, f"of {made.one_in} frames one was looked at"],
+        options={**touched.options, SAMPLED: made.one_in},
+    )
+    with TraceWriter(out, meta, overwrite=overwrite) as writer:
+        with writer.sample(sample) as nested:
+            write_harvests(made, nested)
+        made.write(writer)
     return Trace.open(out)
 
 
@@ -107,6 +125,8 @@ class XenTrace:
         self.starts, self.ends = round_times(spool, self.logs, self.rounds)
         found = {n for kind, n in spool.bitmaps if kind == Frame.ACCESSED} | set(spool.touched)
         self.harvests = sorted(n for n in found if n < len(self.rounds))
+        job = self.header.get("job", {})
+        self.one_in = job["one_in"] if job.get("harvest") == "sampled" else 0  # 0: of all
 
     # The description
 
@@ -203,7 +223,7 @@ class XenTrace:
             self._write_logs(writer)
             self._write_tables(writer)
         writer.set_rounds(self.round_table().assign(**self._round_counts()))
-        self.write_rest(writer, not self.harvests)
+        self.write_rest(writer, not self.harvests or self.one_in > 0)
 
     def write_rest(self, writer: TraceWriter, guest: bool) -> None:
         """Write what was said of regions and, if asked for, of the guest's own view."""

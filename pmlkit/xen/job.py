@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-HARVESTS = ("", "accessed", "guided", "both", "pruned")
+HARVESTS = ("", "accessed", "guided", "both", "pruned", "sampled")
 MODES = ("auto", "pml", "stock")
+SAMPLES = tuple(1 << order for order in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Job:
         afterwards, every `period_s`. Needs the patched interface, re-arming at flushes.
     pml : dict
         `pmlkit.xen.pml.Options`.
-    harvest : {"", "accessed", "guided", "both", "pruned"}
+    harvest : {"", "accessed", "guided", "both", "pruned", "sampled"}
         Which accessed flags are harvested when a round is closed.
     harvest_every : int
-        In every so many rounds.
+        In every so many rounds; "sampled": in each.
+    one_in : int
+        "sampled": of so many frames one is looked at; a power of two, 2 to 512.
     accessed : bool
         Short for harvest "accessed".
     bitmaps : bool
@@ -72,6 +75,7 @@ class Job:
     pml: Json = field(default_factory=dict)
     harvest: str = ""
     harvest_every: int = 1
+    one_in: int = 16
     accessed: bool = False
     bitmaps: bool = False
     spool: str = "-"
@@ -95,6 +99,10 @@ class Job:
             raise UsageError(f"a round of {self.period_s} s: give a period above 0")
         if self.rounds < 0 or self.harvest_every < 1:
             raise UsageError("rounds cannot be below 0, nor harvest_every below 1")
+        if self.one_in not in SAMPLES:
+            raise UsageError(f"a sample of one in {self.one_in}: give a power of two, 2 to 512")
+        if self.harvest == "sampled" and self.harvest_every > 1:
+            raise UsageError("a sample is taken in every round: leave harvest_every out")
         if self.free and self.harvesting:
             raise UsageError("accessed flags are harvested when a round is closed: not with free")
 

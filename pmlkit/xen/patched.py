@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from pmlkit.xen import frames
 from pmlkit.xen.frames import TOUCHED_HEAD, Frame
-from pmlkit.xen.pml import ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED, TYPE_LOG, Options, PmlLog
+from pmlkit.xen.pml import (
+    ROUND_ACCESSED,
+    ROUND_GUIDED,
+    ROUND_PRUNED,
+    ROUND_SAMPLE_SHIFT,
+    TYPE_LOG,
+    Options,
+    PmlLog,
+)
 
 if TYPE_CHECKING:
     from typing import Any, Self
@@ -24,6 +32,7 @@ HARVEST_FLAGS = {
     "guided": ROUND_GUIDED,
     "both": ROUND_GUIDED | ROUND_ACCESSED,
     "pruned": ROUND_ACCESSED | ROUND_PRUNED,
+    "sampled": ROUND_ACCESSED | ROUND_PRUNED,
 }
 
 
@@ -42,6 +51,8 @@ class Patched:
     def __init__(self, job: Job, domid: int) -> None:
         self._job = job
         self._flags = HARVEST_FLAGS[job.harvesting]
+        if job.harvesting == "sampled":
+            self._flags |= (job.one_in.bit_length() - 1) << ROUND_SAMPLE_SHIFT
         self._log = PmlLog(domid, Options(**job.options()))
         self._started = time.monotonic_ns()  # the epoch of the TSC stamps, within a millisecond
         self._slots = self._log.log_info(0)["slots"]

@@ -21,6 +21,7 @@ OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 
 REARM = {"never": 0, "round": 1, "flush": 2}
 REASONS = {1: "full", 2: "round", 3: "stop"}
 ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP, ROUND_GUIDED, ROUND_PRUNED = 1, 2, 4, 8, 16
+ROUND_SAMPLE_SHIFT = 8  # the power of two of a sample
 TYPE_LOG, TYPE_TABLES = 1, 2
 STATE_LOGGING = 2
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)

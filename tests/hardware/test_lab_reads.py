@@ -3,6 +3,7 @@
 
 import pytest
 from lab_case import data, frames, needs_lab, rounds
+from pagetable_guest import in_sample
 
 from pmlkit import pagetables, pagetables_tree, reads, reads_guided
 from pmlkit.kinds import TableFlag
@@ -72,6 +73,24 @@ def test_the_pruned_scan_finds_them_and_looks_at_less(lab):
     looked = [told["scan_frames"] for told in trace.meta.overheads["rounds"]]
     # In the first round the flags of the EPT's upper levels are from before.
     assert max(looked[1:]) < looked[0] / 2
+
+
+def test_a_sampled_scan_finds_those_of_the_sample_and_looks_at_no_others(lab):
+    settings = {"levels": "4"}
+    trace = lab.run("touch", rounds=4, settings=settings, harvest="sampled", one_in=8, pml=PML)
+    touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
+    sample = {gfn for gfn in touched if in_sample(gfn, 8)}
+    for _, rows in rounds(trace.sample):
+        assert set(data(rows).gfn) == sample
+    scanned = lab.run("touch", rounds=4, settings=settings, harvest="pruned", pml=PML)
+    looked, at_all = (
+        [told["scan_frames"] for told in one.meta.overheads["rounds"][1:]]
+        for one in (trace, scanned)
+    )
+    assert looked == [frames_ / 8 for frames_ in at_all]
+    found = reads.estimate(trace, "density")
+    size = len(touched)
+    assert (found["low"].iloc[1:] <= size).all() and (size <= found["high"].iloc[1:]).all()
 
 
 def test_snapshots_lead_to_all_pages_that_are_read(lab):
@@ -151,3 +170,15 @@ def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
     assert error.median() < 0.15, error.tolist()
     left = reads_guided.equality(trace)["left"]
     assert (left <= 0.01 * sizes["harvest"]["pages"].max()).all(), reads_guided.leftovers(trace)
+
+
+def test_linux_reads_are_there_by_a_sample_of_accessed_flags_alone(lab):
+    settings = {"size_mib": "16", "phase_ms": "900"}
+    how = {"harvest": "sampled", "pml": PML | {"flags": ("tables", "accessed")}}
+    trace = lab.run("rrww", memory_mib=96, rounds=8, period_s=0.3, settings=settings, **how)
+    found = reads.estimate(trace, "sample")
+    reading = found[found["phase"].isin(["read1", "read2"])]
+    assert len(reading) >= 3
+    assert (reading["written"] / reading["pages"]).median() < 0.1
+    # A round reads the whole buffer, once or more; libraries and the kernel have some pages, too.
+    assert 4096 <= reading["pages"].median() < 1.2 * 4096

@@ -222,9 +222,16 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
     in_round = 0;
     round->tsc_resume = now();
     pthread_mutex_unlock(&lock);
+    round->accessed_pages = 0;
     for ( gfn = 0; round->accessed && gfn < 100; gfn++ )
+    {
+        uint64_t order = round->flags >> 8 & 15, rest = (1 << order) - 1;
+
+        if ( ((gfn >> order) * 0x9e3779b97f4a7c15 >> 40 & rest) != (gfn & rest) )
+            continue;
         ((uint8_t *)round->accessed)[gfn / 8] |= 1 << gfn % 8;
-    round->accessed_pages = round->accessed ? 100 : 0;
+        round->accessed_pages++;
+    }
 #ifdef XENPML_ROUND_PRUNED
     if ( round->flags & XENPML_ROUND_GUIDED )
     {
