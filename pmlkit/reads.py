@@ -162,12 +162,12 @@ def _of_snapshots(
 ) -> Json:
     """Count the entries of snapshots: (b) and (c)."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
-    sizes = {name: sampled(getattr(found, name), k, step) for name in names}
+    sizes = {name: window_sizes(getattr(found, name), k, step) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
     pages = sizes[method]
     if method == "accessed" and found.cleared and lessons is not None:
-        both = sampled(joined(found.certain, found.accessed), k, step)
+        both = window_sizes(joined(found.certain, found.accessed), k, step)
         fresh = both - sizes["certain"]
         pages = sizes["certain"] + lessons.others(sizes["kernel"], fresh)
     return {
@@ -192,7 +192,7 @@ def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json
 
 
 def _exact(occ: Occurrences, k: int, step: int) -> Json:
-    pages = sampled(occ, k, step)
+    pages = window_sizes(occ, k, step)
     same = dict.fromkeys(("pages", "low", "high"), pages)
     return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
@@ -203,7 +203,9 @@ def _of_marks(
     """Count written pages and leaf tables: (a), or PML alone."""
     logged, first, stop = log(trace, start, end)
     size = {
-        level: sampled(occurrences(*pairs(logged[logged["level"] == level]), first, stop), k, step)
+        level: window_sizes(
+            occurrences(*pairs(logged[logged["level"] == level]), first, stop), k, step
+        )
         for level in (0, 1)
     }
     written, leaves = size[0], size[1]
@@ -272,7 +274,7 @@ def harvested(
     return occurrences(*touched, first, stop)
 
 
-def sampled(occ: Occurrences, k: int, step: int) -> Ints:
+def window_sizes(occ: Occurrences, k: int, step: int) -> Ints:
     """Return the sizes of the windows (int64), as `windows` lays them out."""
     if step == k:
         return kernels.tumbling(occ, k)

@@ -120,7 +120,7 @@ def estimate(
     k = window_rounds(trace, window)
     s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     sizes = {
-        name: reads.sampled(getattr(found, name), k, s)
+        name: reads.window_sizes(getattr(found, name), k, s)
         for name in ("written", "certain", "present", "reachable", "leaves")
     }
     counts = _strata(found, touched, (k, s), (one_in, draw))
@@ -177,7 +177,9 @@ def _strata(
         joined(chosen, touched),
         joined(maybe, touched),
     )
-    sure, all_, sure_here, all_here, sure_hit, all_hit = (reads.sampled(o, *how) for o in unions)
+    sure, all_, sure_here, all_here, sure_hit, all_hit = (
+        reads.window_sizes(o, *how) for o in unions
+    )
     others = all_hit - all_here
     return sure, all_ - sure, all_here - sure_here, sure_hit - sure_here - others, others
 
