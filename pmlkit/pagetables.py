@@ -64,6 +64,7 @@ PAGES_OF_A_TABLE = 512
 GUESS = "pagetables_infer, of whose finds 8 to 40 % are tables"
 WHOSE = ("user", "all")
 _COLUMNS = ["round", "table", "level", "index", "target", "flags"]
+_HOLE_PAGES = 1 << 20  # below 4 GiB, what is no memory: as much lies beyond it
 
 
 def is_marked(trace: Trace) -> bool:
@@ -123,13 +124,27 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
     ------
     NeedsError
         If the trace has no snapshots.
+
+    Notes
+    -----
+    To the hypervisor a table that was freed is one until the end of the round in which it is
+    written, and its snapshot then is of data. A table that leads beyond the guest's memory is left
+    out for that reason.
     """
     if not trace.pml.has_tables:
         what = "snapshots of its page tables"
         raise NeedsError(trace, what, "log it with --page-tables snapshot, or use --method leaves")
     batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
     parts = [batch.to_pandas() for batch in batches]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
+    return _real(trace, pd.concat(parts)) if parts else pd.DataFrame(columns=_COLUMNS)
+
+
+def _real(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out snapshots of frames that are tables no more, but hold data."""
+    limit = trace.meta.gfn_limit or trace.memory_pages + _HOLE_PAGES
+    wild = rows["target"].to_numpy() >= limit
+    tables = pack(rows["round"].to_numpy(np.int64), rows["table"].to_numpy(np.uint64))
+    return rows[~np.isin(tables, tables[wild])].reset_index(drop=True)
 
 
 def spans(rows: pd.DataFrame) -> Ints:

@@ -165,7 +165,7 @@ def _of_snapshots(
     sizes = {name: window_sizes(getattr(found, name), k, step) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
-    pages = sizes[method]
+    pages = np.minimum(sizes[method], trace.memory_pages)
     if method == "accessed" and found.cleared and lessons is not None:
         both = window_sizes(joined(found.certain, found.accessed), k, step)
         fresh = both - sizes["certain"]

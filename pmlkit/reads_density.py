@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIDENCE", "ONE_IN", "estimate", "sampled"]
 
-CONFIDENCE = 0.9
+CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
 ONE_IN = 16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: Knuth's multiplicative hash
 

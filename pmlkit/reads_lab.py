@@ -216,17 +216,20 @@ def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict
         "errors": lambda: _errors(trace, others),
         "equality": lambda: reads_guided.equality(trace),
         "costs": lambda: _costs(trace),
-        "hotness": lambda: hotness_table.scores(trace),
+        # A bare guest has too few regions to rank.
+        "hotness": lambda: hotness_table.scores(trace) if others else None,
         "sources": lambda: reads_sources.sources(trace),
     }
     for table, make in makers.items():
         if cleared and table not in ("errors", "costs"):
             continue  # told of the other run of the same guest
         try:
-            found[table] = make()  # type: ignore[no-untyped-call]
+            rows = make()  # type: ignore[no-untyped-call]
         except NeedsError:
             # Bare guests without paging have no tables, and no errors to show; a sample no truth.
             continue
+        if rows is not None:
+            found[table] = rows
     return found
 
 

@@ -170,3 +170,15 @@ def test_cleared_flags_tell_what_was_used_in_the_round(tmp_path):
     assert "90 %" in found["why"].iloc[-1]
     unsure = reads_sources.unsure(trace).iloc[-1]
     assert (unsure["fresh"], unsure["used"], unsure["entries"], unsure["pages"]) == (1, 0, 1, 2)
+
+
+def test_a_table_that_was_freed_and_holds_data_counts_for_nothing(tmp_path):
+    guest = full_guest([(range(1024), False), (range(8), False)])
+    trace = write_trace(tmp_path / "g.trace", guest)
+    log, rows, touched = guest.rounds[2]
+    # To the processor they would be large pages of 1 GiB each, and beyond all memory.
+    freed = [(2000, 3, index, (1 << 32) + index, 0b100111) for index in range(40)]
+    guest.rounds[2] = ([*log, (2000, 0x13)], sorted([*rows, *freed]), touched)
+    data = write_trace(tmp_path / "d.trace", guest)
+    for method in ("present", "accessed"):
+        assert values(data, method) == values(trace, method)
