@@ -23,6 +23,19 @@ QUIET = ["--no-browser", "--allow-root", "--IdentityProvider.token=", "--ServerA
 QUIET += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
 QUIET += ["--JupyterNotebookApp.expose_app_in_browser=True"]
 NO_NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+# Before its kernel is connected, Jupyter forgets what it is asked to run.
+READY = """async () => {
+    const ready = async () => {
+        if (!window.jupyterapp?.commands.hasCommand("notebook:run-all-cells")) return false;
+        const [session] = await (await fetch("/api/sessions")).json();
+        if (!session || session.kernel.execution_state !== "idle") return false;
+        const mark = ".jp-Notebook-ExecutionIndicator[data-status='idle']";
+        return session.kernel.connections > 0 && document.querySelector(mark) !== null;
+    };
+    const start = performance.now();
+    while (performance.now() - start < 180000 && !(await ready()))
+        await new Promise(requestAnimationFrame);
+}"""
 
 
 def copy(notebook, folder, **parameters):

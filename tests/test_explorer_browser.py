@@ -7,24 +7,11 @@ What the browser shows at the end is kept in ``results/browser/``.
 import json
 
 import pytest
-from browser import PICTURES, copy, page, server
+from browser import PICTURES, READY, copy, page, server
 from needs import needs_browser
 
 ADDRESS = {"lab": "lab/tree", "notebook": "notebooks"}
 FIGURES = ".jupyter-widgets .jupyter-matplotlib-canvas-div canvas:first-child"
-# Before its kernel is connected, Jupyter forgets what it is asked to run.
-READY = """async () => {
-    const ready = async () => {
-        if (!window.jupyterapp?.commands.hasCommand("notebook:run-all-cells")) return false;
-        const [session] = await (await fetch("/api/sessions")).json();
-        if (!session || session.kernel.execution_state !== "idle") return false;
-        const mark = ".jp-Notebook-ExecutionIndicator[data-status='idle']";
-        return session.kernel.connections > 0 && document.querySelector(mark) !== null;
-    };
-    const start = performance.now();
-    while (performance.now() - start < 180000 && !(await ready()))
-        await new Promise(requestAnimationFrame);
-}"""
 # Milliseconds from now on until the figure is another one, as it is seen in the browser.
 WATCH = """async ([selector, index, before]) => {
     const canvas = () => document.querySelectorAll(selector)[index];
