@@ -39,7 +39,8 @@ Observing
     xen           Xen's interfaces, patched and stock, and what runs in dom0: the collector
     collection    collecting from a Xen host: `Collection`, from a notebook or the command line;
                   collect_options, launch (the agent, by SSH too), seen, seen_recorder (rounds as
-                  they come), collecting (one way to a trace for notebooks, whichever its source)
+                  they come), collecting (one way to a trace for notebooks, whichever its source),
+                  running (a command of ours, followed as it goes on)
     ingest        from a spool to a trace
     known         what a workload says that it touched, against what its trace shows
     bundle        data/: the recordings that come with pmlkit, and their manifest

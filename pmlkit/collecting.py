@@ -7,22 +7,16 @@ in the lab. A trace that came with pmlkit is played back.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit import views
-from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.seen import Follower, Seen, Watcher
+from pmlkit.errors import UsageError
+from pmlkit.running import Running
+from pmlkit.seen import Seen, Watcher
 from pmlkit.seen_recorder import RecordingWatcher
-from pmlkit.spool import FRAMES_FILE, folder_of
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import parse_duration_ns
 
@@ -32,14 +26,13 @@ if TYPE_CHECKING:
 
     from pmlkit.collection import Collection
     from pmlkit.trace import Trace
-    from pmlkit.types import Bools, Gfns, Json
+    from pmlkit.types import Bools, Gfns
 
 
 __all__ = ["SOURCES", "Replay", "Running", "start", "watch"]
 
 SOURCES = ("bundled", "recorder", "lab", "xen")
 _PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s"}
-_POLL_S = 0.1
 _STEPS = 100  # that a trace is played back in
 _LATEST = 1 << 28  # frames beyond it are not counted as distinct
 
@@ -94,10 +87,11 @@ def start(
     if source == "lab":
         memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
         words = ["--rounds", f"{rounds}", "--period", period, *memory]
-        return Running(["lab", "run", trace, *words], path, Watcher)  # type: ignore[list-item]
+        return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")  # type: ignore[list-item]
     memory = ["--memory", f"{memory_mib}"] if memory_mib else []
     words = ["record", trace, "--window", period, *memory]
-    return Running(words, path, RecordingWatcher)  # type: ignore[arg-type]
+    first = "making the guest and booting it"
+    return Running(words, path, RecordingWatcher, first)  # type: ignore[arg-type]
 
 
 def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: str) -> Collection:
@@ -184,90 +178,6 @@ def _with(known: Bools, frames: Gfns) -> Bools:
     return known
 
 
-class Running:
-    """A guest that a command records or logs now, and that is seen as its spool grows.
-
-    Parameters
-    ----------
-    words : list of str
-        The command of pmlkit's.
-    out : Path
-        The trace to be; one of the name is replaced.
-    watcher : callable
-        As `pmlkit.seen.Follower` takes it.
-
-    Attributes
-    ----------
-    trace : Trace or None
-    """
-
-    # None until it is made.
-    trace: Any
-
-    def __init__(self, words: list[str], out: Path, watcher: Callable[[Json], Any]) -> None:
-        self.words, self.out, self.trace = words, out, None
-        self._watcher = watcher
-
-    def run(self, show: Callable[[Seen], None]) -> Trace:
-        """Run to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
-
-        Parameters
-        ----------
-        show : callable
-            Called with each `Seen`.
-        """
-        from pmlkit.trace import Trace
-
-        spool = folder_of(self.out)
-        shutil.rmtree(spool, ignore_errors=True)  # an older one is not ours to watch
-        with contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower:
-            # A process of its own: a guest stands still while nobody takes what it says, and we
-            # draw.
-            process = subprocess.Popen(
-                self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                text=True, start_new_session=True,
-            )  # fmt: skip
-            interrupted = self._follow(process, follower, show)
-            for seen in follower.poll():  # from a file that has no name any more
-                show(seen)
-        if process.returncode and not (interrupted and self._kept(spool)):
-            raise PmlkitError(process.stderr.read().strip().removeprefix("pmlkit: "))  # type: ignore[union-attr]
-        self.trace = Trace.open(self.out)
-        return self.trace
-
-    def _command(self) -> list[str]:
-        out = ["-o", str(self.out), "--overwrite", "--json"]
-        return [sys.executable, "-m", "pmlkit", *self.words, *out]
-
-    @staticmethod
-    def _follow(
-        process: subprocess.Popen[Any], follower: Follower, show: Callable[..., Any]
-    ) -> bool:
-        """Show what comes until the process has ended; returns whether it was interrupted."""
-        try:
-            while process.poll() is None:
-                for seen in follower.poll():
-                    show(seen)
-                time.sleep(_POLL_S)
-        except BaseException as error:
-            process.send_signal(signal.SIGINT)  # it ends early, and writes what there is
-            process.wait()
-            if not isinstance(error, KeyboardInterrupt):
-                raise
-            return True
-        return False
-
-    def _kept(self, spool: Path) -> bool:
-        """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
-        from pmlkit.ingest import ingest
-
-        if not spool.exists():
-            return False
-        ingest(spool, self.out, overwrite=True)
-        shutil.rmtree(spool)
-        return True
-
-
 def watch(run: Replay | Running | Collection, out: str | None = None, name: str = "live") -> Trace:
     """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
 
@@ -287,7 +197,10 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
 
     live = LiveFigure()
     try:
-        run.run(live.add)
+        if isinstance(run, Running):
+            run.run(live.add, live.say)
+        else:
+            run.run(live.add)
     except KeyboardInterrupt:
         if run.trace is None:
             raise

@@ -74,11 +74,16 @@ class LiveFigure:
         if time.monotonic() - self._drawn > _REDRAW_S:
             self.draw()
 
+    def say(self, line: str) -> None:
+        """Show a line of text where the figure will be, as long as there is none."""
+        if not self._seen:
+            self._show({"text/plain": line}, raw=True)
+
     def draw(self) -> None:
         """Draw what there is, and show it if this is a notebook."""
         self.figure = _drawn(self.table())
         self._drawn = time.monotonic()
-        self._show()
+        self._show(self.figure)
 
     def table(self) -> pd.DataFrame:
         """Return what has been seen: DataFrame, one row per round."""
@@ -89,7 +94,7 @@ class LiveFigure:
         """Write the figure and its data, as `pmlkit.figures.save`."""
         return save(self.figure or _drawn(self.table()), stem)
 
-    def _show(self) -> None:
+    def _show(self, what: Any, **how: Any) -> None:
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -98,9 +103,9 @@ class LiveFigure:
         if get_ipython() is None:
             return
         if self._shown is None:
-            self._shown = display(self.figure, display_id=True)  # type: ignore[no-untyped-call]
+            self._shown = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
         else:
-            self._shown.update(self.figure)
+            self._shown.update(what, **how)
 
 
 @styled
@@ -109,9 +114,11 @@ def _drawn(table: pd.DataFrame) -> Figure:
     figure.caption = _CAPTION
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9
     sizes = table["pages"] * 4096 / _MIB
-    axes.plot(seconds, sizes, color=COLORS["black"], label="working set")
-    axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", color=COLORS["black"],
-              label="all pages so far")  # fmt: skip
+    ink: dict[str, Any] = {"color": COLORS["black"]}
+    if len(table) == 1:  # of which a line shows nothing
+        ink["marker"] = "o"
+    axes.plot(seconds, sizes, label="working set", **ink)
+    axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", label="all pages so far", **ink)
     lost = table["lost"] > 0
     if lost.any():
         axes.plot(seconds[lost], sizes[lost], "x", color=COLORS["vermilion"], label="entries lost")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds as they are seen: out of a trace played back, on the terminal, in the growing figure."""
 
+import sys
+
+import IPython
 import numpy as np
 import pytest
 from needs import needs_qemu, slow
@@ -56,6 +59,71 @@ def test_the_figure_has_a_row_per_round_and_marks_losses():
     assert figure.figure.data["rounds"].to_dict("records") == [SEEN.as_dict()]
     labels = [line.get_label() for line in figure.figure.axes[0].lines]
     assert labels == ["working set", "all pages so far", "entries lost"]
+
+
+def test_a_single_round_is_a_marker_and_more_are_a_line():
+    figure = LiveFigure()
+    shapes = []
+    for _ in figure.follow([SEEN, SEEN]):
+        figure.draw()
+        shapes.append([line.get_marker() for line in figure.figure.axes[0].lines[:2]])
+    assert shapes == [["o", "o"], ["None", "None"]]
+
+
+def test_a_notebook_says_what_is_being_done_until_there_is_a_figure(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, what, **how):
+            shown.append((what, how))
+
+    def display(what, display_id, **how):
+        assert display_id
+        Handle().update(what, **how)
+        return Handle()
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: "a kernel")
+    monkeypatch.setattr(IPython.display, "display", display)
+    figure = LiveFigure()
+    for line in ("booting", "it is up"):
+        figure.say(line)
+    figure.add(SEEN)
+    figure.say("it has ended")
+    text = [({"text/plain": line}, {"raw": True}) for line in ("booting", "it is up")]
+    assert shown == [*text, (figure.figure, {})]
+
+
+# What stands in for a command that says what it does, waits until that was heard, and fails.
+SAYS = """
+import pathlib, sys, time
+print("    1 s  dom0 is up", file=sys.stderr, flush=True)
+while not pathlib.Path(HEARD).exists():
+    time.sleep(0.01)
+sys.exit(END)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        ("'pmlkit: no guest: name one'", r"^no guest: name one$"),
+        ("9", r"^`pmlkit lab run g .*` ended with status 9 \(1 s dom0 is up\)$"),
+    ],
+)
+def test_what_a_command_says_is_heard_before_the_first_round(monkeypatch, tmp_path, end, error):
+    heard, told = tmp_path / "heard", []
+    run = collecting.start("lab", "g", tmp_path)
+    code = f"HEARD = {str(heard)!r}{SAYS.replace('END', end)}"
+    monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", code])
+
+    def tell(line):
+        told.append(line)
+        if line == "1 s  dom0 is up":
+            heard.touch()
+
+    with pytest.raises(PmlkitError, match=error):
+        run.run(print, tell)
+    assert told[:2] == ["making the lab ready", "1 s  dom0 is up"]
 
 
 def test_a_line_of_the_log_says_what_a_round_was():
@@ -122,6 +190,7 @@ def test_the_lab_is_asked_for_what_was_asked_for(tmp_path):
     assert (options["--rounds"], options["--period"]) == ("7", "200ms")
     assert (options["--guest-memory"], options["-o"]) == ("96M", str(tmp_path / "known.trace"))
     assert "--overwrite" in words
+    assert "--json" not in words  # which keeps the command from saying what it does
 
 
 @slow
