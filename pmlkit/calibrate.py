@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    import pandas as pd
-
+    from pmlkit.collect_options import CollectOptions
     from pmlkit.trace import Trace
-    from pmlkit.types import Floats, PathLike
+    from pmlkit.types import PathLike
 
 
-__all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "save"]
+__all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
 
 BUFFER = 512
 # Instructions, which the lab counts. A log-full exit whose buffer waits for another processor to
@@ -144,8 +143,9 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     Returns
     -------
     Constants
-        An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``; the pause at the end of
-        a round is fitted by ``round + rearm * pages re-armed`` (least squares, none below 0).
+        An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``, re-arming a page
+        ``rearm_tsc / pages re-armed``, and a round what is left of its pause (and of harvests).
+        An exit that finds all buffers full waits until one is drained: that is in its mean.
     """
     base = base or assumed()
     pml = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
@@ -160,7 +160,10 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
         found[what] = Constant(float(value), kind, f"{name}: {how}")
 
     if told.get("exits"):
-        keep("exit", told["exit_tsc"] * ns / told["exits"], f"mean of {told['exits']:,} exits")
+        how = f"mean of {told['exits']:,} exits"
+        if told.get("waited"):
+            how += f", {told['waited']:,} of which waited until a buffer was drained"
+        keep("exit", told["exit_tsc"] * ns / told["exits"], how)
     if told.get("entries"):
         value = told["drain_tsc"] * ns / told["entries"]
         keep("entry", value, f"mean of {told['entries']:,} entries")
@@ -168,34 +171,17 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
         # Only the sum is known: what the entries do not account for is looking.
         rest = max(told["agent_cpu_ns"] - told.get("entries", 0) * base.copy.ns, 0)
         keep("poll", rest * 1e9 / pml.duration_ns, "the agent's CPU time, but for the entries'")
-    pauses = _pauses(pml, told, ns)
-    if len(pauses):
-        fixed, each = _fit(pauses["rearmed"].to_numpy(float), pauses["ns"].to_numpy(float))
-        keep("round", fixed, f"fit over {len(pauses)} pauses, without harvests")
-        keep("rearm", each, f"fit over {len(pauses)} pauses, without harvests")
+    paused = pml.rounds[pml.rounds["pause_ns"] > 0]
+    if len(paused):
+        # A trace with harvests tells by round what they and re-arming took.
+        costs, pages = told.get("rounds", []), int(paused["rearmed"].sum())
+        harvests = sum(one.get(name, 0) for one in costs for name in _HARVEST_TICKS)
+        rearming = told.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in costs))
+        left = max(paused["pause_ns"].sum() - (rearming + harvests) * ns, 0)
+        keep("round", left / len(paused), f"mean of {len(paused)} pauses, without harvests")
+        if rearming and pages:
+            keep("rearm", rearming * ns / pages, f"mean of {pages:,} pages")
     return replace(base, **found)
-
-
-def _pauses(pml: Trace, told: dict[str, Any], ns: float) -> pd.DataFrame:
-    """Return `rearmed` and `ns` of each pause at a round's end, without what harvests took."""
-    rounds = pml.rounds
-    harvests = np.zeros(len(rounds))
-    for one in told.get("rounds", []):
-        harvests[one["round"]] = sum(one.get(name, 0) for name in _HARVEST_TICKS) * ns
-    rounds = rounds.assign(ns=np.maximum(rounds["pause_ns"] - harvests, 0))
-    return rounds.loc[rounds["pause_ns"] > 0, ["rearmed", "ns"]]
-
-
-def _fit(pages: Floats, pauses: Floats) -> tuple[float, float]:
-    """Fit pauses by a constant and a cost per page, both 0 or more."""
-    if np.ptp(pages) == 0:
-        return float(pauses.mean()), 0.0
-    slope, constant = np.polyfit(pages, pauses, 1)
-    if slope < 0:
-        return float(pauses.mean()), 0.0
-    if constant < 0:
-        return 0.0, float((pauses * pages).sum() / (pages * pages).sum())
-    return float(constant), float(slope)
 
 
 def measure(seconds: float = 5.0) -> Constants:
@@ -256,6 +242,25 @@ def _copy_ns(seconds: float) -> float:
             file.seek(0)  # a disk is not what is measured
 
         return _repeat(work, seconds) / (128 * BUFFER)
+
+
+def rounds(seconds: float, state: str = "/run/pmlkit") -> CollectOptions:
+    """Return what to ask for where a domain is logged in order to calibrate: short rounds.
+
+    Parameters
+    ----------
+    seconds : float
+        Half of them are for the domain.
+    state : str
+        As of `CollectOptions`.
+
+    Returns
+    -------
+    CollectOptions
+    """
+    from pmlkit.collect_options import CollectOptions
+
+    return CollectOptions(rounds=20, period_s=max(seconds / 40, 0.01), mode="pml", state=state)
 
 
 def save(constants: Constants, path: PathLike) -> None:

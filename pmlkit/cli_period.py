@@ -140,10 +140,9 @@ def _on_host(
     from pathlib import Path
 
     from pmlkit import calibrate as calibration
-    from pmlkit.collection import Collection, CollectOptions
+    from pmlkit.collection import Collection
 
-    period_s = max(seconds / 40, 0.01)
-    options = CollectOptions(rounds=20, period_s=period_s, mode="pml", state=state)
     with tempfile.TemporaryDirectory() as folder:
-        run = Collection(domain, Path(folder) / "calibration.trace", options, host)
+        out, options = Path(folder) / "calibration.trace", calibration.rounds(seconds, state)
+        run = Collection(domain, out, options, host)
         return calibration.from_trace(run.run(), constants)

@@ -3,7 +3,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -158,14 +157,6 @@ def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys,
 # Constants
 
 
-def test_a_pause_is_taken_apart_into_a_round_and_its_pages():
-    pages = np.array([100.0, 200, 300, 400])
-    assert calibrate._fit(pages, 5000 + 3 * pages) == pytest.approx((5000, 3))
-    assert calibrate._fit(pages, 3 * pages - 50) == (0, pytest.approx(2.8333, abs=1e-3))
-    assert calibrate._fit(pages, 9000 - pages) == (8750, 0)
-    assert calibrate._fit(pages * 0 + 7, np.full(4, 40.0)) == (40, 0)
-
-
 def test_what_is_measured_here_says_so_and_comes_back(tmp_path, capsys):
     made = calibrate.measure(0.02)
     assert made.kinds == ["assumed", "measured here"]
@@ -189,12 +180,22 @@ def test_a_hosts_trace_has_its_own_constants(here, tmp_path):
     options = CollectOptions(rounds=4, period_s=0.05, state=str(here.folder / "run"))
     trace = Collection("guest", tmp_path / "x.trace", options).run()
     made = calibrate.from_trace(Trace.open(trace.path))
-    # The fake host's: a microsecond an exit, two for each drained buffer.
+    # The fake host's: a microsecond an exit, two for each drained buffer, 3 ns a re-armed page.
     assert made.exit.ns == pytest.approx(1000)
+    assert made.rearm.ns == pytest.approx(3)
+    pauses = trace.rounds.pause_ns.sum() - 3 * trace.rounds.rearmed.sum()
+    assert made.round.ns == pytest.approx(max(pauses, 0) / 4)
     entries = trace.meta.overheads["entries"]
     assert made.entry.ns == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
     assert {made.exit.kind, made.entry.kind, made.round.kind, made.poll.kind} == {"host"}
     assert "assumed" in made.kinds  # what it did not tell
+
+
+def test_exits_that_had_to_wait_are_said():
+    made = calibrate.from_trace(pmlkit.open(pmlkit.bundled("rrww-lab")))
+    assert made.exit.source.endswith("111 exits, 17 of which waited until a buffer was drained")
+    made = calibrate.from_trace(pmlkit.open(pmlkit.bundled("touch-lab")))
+    assert made.exit.source.endswith("mean of 8 exits")
 
 
 def test_the_labs_counts_are_those_of_a_recording():

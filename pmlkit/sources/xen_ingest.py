@@ -187,6 +187,7 @@ class XenTrace:
         told |= {"tsc_khz": self.header["tsc_khz"]}
         vcpus = closed[-1]["vcpus"] if closed else [{}]
         told |= {name: sum(v[name] for v in vcpus) for name in vcpus[0]}
+        told["rearm_tsc"] = sum(r.get("rearm_tsc", 0) for r in closed)
         if self.harvests:
             told["rounds"] = [{n: r[n] for n in _COSTS if n in r} for r in closed]
         return told

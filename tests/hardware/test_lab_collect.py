@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The collector in a real dom0, told a domain by its name: what `pmlkit collect` runs there."""
 
+import json
 import re
 
 import pytest
 from lab_case import data, needs_lab, own, rounds
 
 import pmlkit
+from pmlkit import calibrate, cli
 from pmlkit.ingest import ingest
 from pmlkit.sources import lab_guests
 from pmlkit.sources.lab import LabOptions, collect
@@ -41,8 +43,10 @@ collect() {
     echo "LAB collected $1"
 }
 """
+CALIBRATION = json.dumps(calibrate.rounds(2).job("g"))
 SCRIPT = (
     START
+    + f"collect calibration '{CALIBRATION}'\n"
     + """\
 collect rounds '{"domain": "g", "rounds": 4, "period_s": 0.2}'
 collect free '{"domain": "g", "rounds": 3, "period_s": 0.2, "free": true}'
@@ -154,6 +158,25 @@ def test_the_end_of_a_domain_ends_it(patched, name, why):
     trace = patched.trace(name)
     assert any(re.search(why, note) for note in trace.meta.notes), trace.meta.notes
     assert patched.known() <= set(trace.to_pandas().gfn)
+
+
+def test_what_calibrating_on_that_host_finds(patched, monkeypatch, tmp_path, capsys):
+    """The command, but for the way there: the agent's answer to the command's job is kept."""
+    ssh, answer = tmp_path / "ssh", patched.folder / "calibration.spool"
+    ssh.write_text(f"cat '{answer}'\n")
+    monkeypatch.setenv("PMLKIT_SSH", f"sh {ssh}")
+    call = ["calibrate", "--domain", "g", "--host", "lab", "--for", "2s", "--json"]
+    assert cli.main(call) == 0, patched.said("calibration")
+    told = json.loads(capsys.readouterr().out)
+    assert {told[name]["kind"] for name in ("exit", "entry", "round", "rearm", "poll")} == {"host"}
+    # An instruction of this processor's takes 10 ns.
+    insn = {name: one["ns"] / 10 for name, one in told.items()}
+    assert 40 < insn["entry"] < 100
+    assert 20 < insn["rearm"] < 2 * calibrate.LAB_INSN["rearm"]
+    assert 1000 < insn["round"] < calibrate.LAB_INSN["round"]
+    # Dom0 shares the processor with a guest that never rests: some exits wait for a drain.
+    waited = 1024 * insn["entry"]
+    assert 0.5 * calibrate.LAB_INSN["exit"] < insn["exit"] < calibrate.LAB_INSN["exit"] + waited
 
 
 def test_stock_log_dirty_does_it_at_its_level(stock):

@@ -219,6 +219,7 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
         produce(vcpu, 100 + vcpu, XEN_PML_REASON_ROUND);
     round->round = number++;
     round->entries = round->dirty_pages = round->rearmed = in_round;
+    round->rearm_tsc = 3 * round->rearmed;
     in_round = 0;
     round->tsc_resume = now();
     pthread_mutex_unlock(&lock);
