@@ -22,6 +22,7 @@ from pmlkit.cli_interop import export, import_
 from pmlkit.cli_lab import lab
 from pmlkit.cli_mrc import mrc
 from pmlkit.cli_options import (
+    PATH,
     WINDOW,
     as_json,
     example,
@@ -146,7 +147,7 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
-@click.argument("trace", type=click.Path(), required=False)
+@click.argument("trace", type=PATH, required=False)
 @click.argument("figure", required=False)
 @output("STEM", "Write STEM.pdf, .svg and .png, and its data as .csv and .parquet.")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")

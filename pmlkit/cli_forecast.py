@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, FloatRange, IntRange
 
-from pmlkit.cli_options import DURATION, MEMORY, WINDOW, as_json, example, option, output, overwrite
+from pmlkit.cli_options import (
+    DURATION,
+    MEMORY,
+    PATH,
+    WINDOW,
+    as_json,
+    example,
+    option,
+    output,
+    overwrite,
+)
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +43,7 @@ EXAMPLES = example(
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("traces", nargs=-1, type=click.Path(), metavar="[TRACE]...")
+@click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE]...")
 @output("PATH", "Folder for the tables and figures, or the trace that --compose writes.")
 @option("--window", type=WINDOW, help="T: a time (500ms), or rounds (5r); 500ms if not given.")
 @option("--horizon", type=IntRange(1), help="How many windows ahead; 4 if not given.")
@@ -42,8 +52,8 @@ EXAMPLES = example(
 @option("--learner", default="pooled", type=Choice(["pooled", "boosted", "linear"]),
         help="What learns; pooled: boosted trees of others, and the own past.")  # fmt: skip
 @option("--allocation", type=MEMORY, help="How probable is a peak beyond it? 64, 1G.")
-@option("--model", type=click.Path(), help="Forecast with the model in this file.")
-@option("--save", type=click.Path(), help="Train on all TRACEs and write the model to this file.")
+@option("--model", type=PATH, help="Forecast with the model in this file.")
+@option("--save", type=PATH, help="Train on all TRACEs and write the model to this file.")
 @option("--backtest", is_flag=True, help="Leave one program out; without a TRACE the bundled ones.")
 @option("--rate", default=0.05, type=FloatRange(0.001, 0.5), help="Violations that are allowed.")
 @option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]), help="Write a log that "

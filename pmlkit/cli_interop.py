@@ -12,6 +12,7 @@ from click import IntRange
 from pmlkit.cli_options import (
     DURATION,
     MEMORY,
+    PATH,
     as_json,
     example,
     option,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         "pmlkit export data/redis.trace oracle-general -o redis.oracleGeneral",
     )
 )
-@click.argument("trace", type=click.Path(), required=False)
+@click.argument("trace", type=PATH, required=False)
 @click.argument("format", required=False)
 @output("FILE", "The file to write.")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
@@ -75,7 +76,7 @@ def export(
     ),
 )
 @click.argument("format", required=False)
-@click.argument("file", type=click.Path(), required=False)
+@click.argument("file", type=PATH, required=False)
 @output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
 @option("--window", type=DURATION, help="oracle-general: a tick of its clock.  [default: 1s]")

@@ -62,6 +62,8 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), text
 
 
+# That it cannot be read is no wrong use: opening it says so.
+PATH = click.Path(readable=False)
 DURATION = _Parsed("time", "parse_duration_ns")
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
@@ -81,7 +83,7 @@ def option(*names: str, **facts: Any) -> Callable[..., Any]:
 
 def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
     """Declare ``-o``."""
-    return option("-o", "--output", type=click.Path(), metavar=metavar, help=what, **more)
+    return option("-o", "--output", type=PATH, metavar=metavar, help=what, **more)
 
 
 def say(line: str) -> None:
@@ -97,4 +99,4 @@ def span(command: Callable[..., Any]) -> Callable[..., Any]:
 
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
-trace_argument = click.argument("trace", type=click.Path())
+trace_argument = click.argument("trace", type=PATH)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import click
 from click import FloatRange
 
-from pmlkit.cli_options import DURATION, as_json, example, option, output, span, trace_argument
+from pmlkit.cli_options import (
+    DURATION,
+    PATH,
+    as_json,
+    example,
+    option,
+    output,
+    span,
+    trace_argument,
+)
 
 if TYPE_CHECKING:
     from typing import Any
@@ -41,7 +50,7 @@ _CALIBRATE = example(
         "guest and back in.")  # fmt: skip
 @option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
         "to drain the ring.")  # fmt: skip
-@option("--calibration", type=click.Path(), metavar="FILE", help="What `pmlkit calibrate` wrote.")
+@option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
 @output("STEM", "Draw the trade-off: STEM.pdf, .svg, .png and its data.")
 @span
 @as_json

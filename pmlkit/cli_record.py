@@ -11,6 +11,7 @@ from click import Choice, IntRange
 from pmlkit.cli_options import (
     DURATION,
     MEMORY,
+    PATH,
     SETTING,
     as_json,
     example,
@@ -133,7 +134,7 @@ def simulate(
 
 
 @click.command(epilog=example("pmlkit ingest x.trace.spool -o x.trace"))
-@click.argument("spool", type=click.Path())
+@click.argument("spool", type=PATH)
 @output("NAME.trace", "The trace to write.", required=True)
 @overwrite
 @as_json

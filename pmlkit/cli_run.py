@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli_options import as_json, example, option, output
+from pmlkit.cli_options import PATH, as_json, example, option, output
 from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _EXAMPLES = example(
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("experiment", type=click.Path())
+@click.argument("experiment", type=PATH)
 @output("FOLDER", "Where the results of all experiments are.", default="results")
 @option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
 @option("--trace", "traces", multiple=True, metavar="TRACE", help="Take this trace in place of the "
@@ -41,7 +41,7 @@ _EXAMPLES = example(
 @option("--dry-run", is_flag=True, help="List the runs, and what is done.")
 @option("--again", is_flag=True, help="Also do again what is done.")
 @option("--cluster", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
-@option("--snakefile", metavar="FILE", type=click.Path(), help="Write a Snakefile instead.")
+@option("--snakefile", metavar="FILE", type=PATH, help="Write a Snakefile instead.")
 @option("-v", "--verbose", is_flag=True, help="Write a line for each run that is over.")
 @as_json
 @click.pass_context

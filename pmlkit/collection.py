@@ -203,7 +203,8 @@ class Collection:
             raise CollectError(self.domain, why, str(self.out))
 
     def _nothing(self, why: str) -> PmlkitError:
-        hint = "" if self.host is None else f"try `ssh {self.host} python3 -V`"
+        ours = self.host is None or self._agent.spoke
+        hint = "" if ours else f"try `ssh {self.host} python3 -V`"
         return CollectError(self.domain, why, hint=hint)
 
     def _why(self, status: int) -> str | None:
@@ -213,7 +214,11 @@ class Collection:
         if status == 0:
             return "the spool did not arrive whole"
         told = self._agent.said[-1] if self._agent.said else f"exit status {status}"
-        return f"the connection to {self.host} was lost: {told}" if status == 255 else told
+        if status != 255:
+            return told
+        if not self._follower.header:
+            return f"no connection to {self.host}: {told}"
+        return f"the connection to {self.host} was lost: {told}"
 
     def run(self, show: Callable[..., Any] = lambda seen: None) -> Trace:
         """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.

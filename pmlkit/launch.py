@@ -51,12 +51,14 @@ class Agent:
     host : str, optional
         As the SSH client takes it: ``root@dom0``. None: this machine.
     heard : callable, optional
-        Called with each line that the agent says.
+        Called with each sentence that the agent says.
 
     Attributes
     ----------
     said : list of str
-        The lines so far.
+        The lines so far, the SSH client's and Python's too.
+    spoke : bool
+        Whether any of them was the agent's.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class Agent:
         heard: Callable[..., Any] = lambda line: None,
     ) -> None:
         self.said, self._heard, self._lock = [], heard, threading.Lock()  # type: ignore[var-annotated]
+        self.spoke = False
         job = {**job, "spool": "-" if host else str(spool)}
         if host:
             job["silence_s"] = _SILENCE_S
@@ -90,13 +93,16 @@ class Agent:
 
     def _listen(self) -> None:
         for line in self.process.stderr:  # type: ignore[union-attr]
-            text = line.decode(errors="replace").strip().removeprefix("agent: ")
+            told = line.decode(errors="replace").strip()
+            text = told.removeprefix("agent: ")
             # Why it ended is for the error that the collection raises, and not to be said twice.
             words = text.removeprefix("error: ")
             if words:
                 self.said.append(words)
-            if words == text != "":
-                self._heard(text)
+            if text != told:
+                self.spoke = True
+                if words == text:
+                    self._heard(text)
 
     def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):

@@ -671,3 +671,9 @@ def test_mrc_over_time_and_as_people_read_it(run, trace):
 def test_mrc_looks_at_the_time_that_is_asked_for(run, trace):
     _, out, _ = run("mrc", trace, "--start", "10ms", "--kinds", "w", "--json")
     assert json.loads(out)["exact"]["uses"] == 1
+
+
+def test_that_a_file_cannot_be_read_is_not_taken_for_wrong_use(make_trace, monkeypatch):
+    made = make_trace(rounds=1)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert cli.main(["info", str(made.path)]) == 0  # opening it decides

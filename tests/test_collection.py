@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -268,9 +269,57 @@ def test_a_cut_connection_keeps_what_came_and_says_so(dom0, tmp_path):
 
 
 def test_a_host_that_cannot_be_reached(dom0, tmp_path):
-    with pytest.raises(CollectError, match="connection to nowhere.invalid was lost"):
+    with pytest.raises(CollectError, match="no connection to nowhere.invalid: .*: try `ssh"):
         Collection("guest", tmp_path / "x.trace", options(dom0), "nowhere.invalid").run()
     assert not list(tmp_path.glob("x.trace*"))
+
+
+@pytest.fixture
+def fails(xen, tmp_path, monkeypatch, capfd):
+    """A function that collects over SSH, from a host with these variables, and returns the error.
+
+    `spoil` is given the folder of the client's configuration.
+    """
+
+    def run(spoil=lambda folder: None, **variables):
+        host = {"LD_LIBRARY_PATH": str(xen.libraries), "FAKE_XEN": str(xen.folder)} | variables
+        with server(tmp_path / "ssh", host) as client:
+            spoil(tmp_path / "ssh")
+            monkeypatch.setenv("PMLKIT_SSH", client)
+            call = words(xen, tmp_path / "x.trace", "--host", "dom0", "--rounds", "1")
+            assert cli.main(call) == 1
+        assert not list(tmp_path.glob("x.trace*"))
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    return run
+
+
+def test_a_host_without_python(fails, tmp_path):
+    # The folder is empty: a shell's own files could put Python's back on the path.
+    told = fails(HOME=str(tmp_path), PATH=str(tmp_path))
+    assert "python3: not found): try `ssh dom0 python3 -V`" in told
+
+
+def test_a_host_without_cffi(fails, tmp_path):
+    for name in ("cffi", "_cffi_backend"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('no cffi')\n")
+    told = fails(PYTHONPATH=str(tmp_path))
+    assert "(cffi is not installed: apt-get install python3-cffi)" in told
+
+
+def test_a_host_with_another_key_than_before(fails):
+    def spoil(folder):
+        port = re.search(r"Port (\d+)", (folder / "ssh_config").read_text())[1]
+        other = (folder / "user_key.pub").read_text()
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {other}")
+
+    assert "(no connection to dom0: Host key verification failed.): try `ssh" in fails(spoil)
+
+
+def test_a_host_that_lets_us_in_by_password_only(fails):
+    told = fails(lambda folder: (folder / "user_key.pub").write_text(""))
+    assert "no connection to dom0: " in told and "Permission denied" in told
 
 
 def test_a_spool_that_is_kept_can_be_ingested_again(here, tmp_path):

@@ -76,7 +76,10 @@ def preload() -> None:
     """Import all that a collection needs: the file that we come from may go away."""
     from pmlkit.xen.binding import ffi
 
-    ffi()
+    try:
+        ffi()
+    except PmlkitError as error:
+        sys.exit(f"agent: error: {error}")
 
 
 def _say(text: str) -> None:
