@@ -192,6 +192,8 @@ class Collection:
         except (NotATrace, SpoolDamaged, PmlkitError) as error:
             empty = isinstance(error, NotATrace | SpoolDamaged)
             if not empty:
+                kept = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
+                error.args = (f"{error} ({kept})",)
                 raise
             shutil.rmtree(self.folder, ignore_errors=True)
             if quietly:

@@ -17,7 +17,7 @@ from ssh_server import server
 
 from pmlkit import cli
 from pmlkit.collection import CollectError, Collection, CollectOptions
-from pmlkit.errors import OutputExists, UsageError
+from pmlkit.errors import OutputError, OutputExists, UsageError
 from pmlkit.ingest import ingest
 
 LIMIT_S = 120
@@ -170,6 +170,19 @@ def test_an_agent_that_is_killed_leaves_what_came(here, tmp_path):
     assert run.trace.n_rounds >= 3
     assert not run.trace.meta.complete
     check_entries(run.trace)
+
+
+def test_where_there_is_no_room_for_the_trace_the_spool_is_kept(here, tmp_path, monkeypatch):
+    def full(spool, out, **how):
+        raise OutputError(out, "no space left", "free some")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError) as caught:
+        patch.setattr("pmlkit.ingest.ingest", full)
+        Collection("guest", tmp_path / "x.trace", options(here, rounds=2)).run()
+    spool = tmp_path / "x.trace.spool"
+    assert f"free some (`pmlkit ingest {spool} -o " in str(caught.value)
+    assert ingest(spool, tmp_path / "x.trace").n_rounds == 2
+    assert not here.log_dirty()
 
 
 def test_an_exception_of_the_caller_ends_it_and_writes_the_trace(here, tmp_path):
