@@ -79,6 +79,11 @@ def shards(
     -------
     MissRatioCurve
 
+    Raises
+    ------
+    UsageError
+        If a parameter is out of range, or no page that is used is in the sample.
+
     Examples
     --------
     >>> import numpy as np
@@ -186,6 +191,9 @@ class _Sample:
     def curve(self, adjust: bool) -> MissRatioCurve:
         """Return the curve of the sample."""
         rate, whole = self.limit / WHOLE, self._parts[0]
+        if self.all_uses and not len(self._index):
+            what = f"a sample of {rate:.3g} of the pages has none of those that are used"
+            raise UsageError(f"{what}: give a larger rate, or min_pages")
         uses = self.all_uses * rate if adjust else whole.uses
         distances = whole.largest()
         sizes = np.append(0, np.unique(np.ceil((np.arange(distances) + 1) / rate)).astype(np.int64))
@@ -245,7 +253,7 @@ class _Part:
             inside = np.floor(sizes * (rate * times) + 1e-9).astype(np.int64)
             hits += reach[np.minimum(inside, len(counts))]
         hits[sizes > 0] += uses - self.uses
-        return np.clip(1 - hits / (uses or 1), 0, 1)
+        return np.clip(1 - hits / uses, 0, 1) if uses else np.zeros(len(sizes))
 
 
 def _mixed(gfns: Gfns, multiplier: int, offset: int) -> NDArray[np.uint64]:

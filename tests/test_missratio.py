@@ -218,9 +218,22 @@ def test_a_sample_of_no_fewer_pages_is_all_of_a_few_and_a_share_of_many():
     assert missratio.mean_absolute_error(enough, truth) < 0.02
 
 
+def test_a_sample_without_any_page_is_refused_and_nothing_used_never_misses():
+    with pytest.raises(UsageError, match="none of those that are used: give a larger rate"):
+        missratio.shards(np.array([7, 7, 7]), rate=0.01)
+    nothing = np.zeros(0, np.uint64)
+    for curve in (missratio.shards(nothing), missratio.exact(nothing), missratio.aet(nothing)):
+        assert (curve.at([0, 100]).tolist(), curve.uses, curve.pages) == ([0, 0], 0, 0)
+
+
 @given(references, st.integers(1, 6), st.integers(0, 6), st.integers(1, 4))
 def test_any_sample_is_a_curve(gfns, most, least, groups):
-    sampled = missratio.shards(gfns, 0.9, max_pages=most, groups=groups + 1, min_pages=least)
+    chosen = {"max_pages": most, "groups": groups + 1, "min_pages": least}
+    try:
+        sampled = missratio.shards(gfns, 0.9, **chosen)
+    except UsageError as error:  # a few pages may all be left out
+        assert "none of those" in str(error) and len(set(gfns)) < 50
+        return
     assert ((sampled.miss_ratio >= 0) & (sampled.miss_ratio <= 1)).all()
     assert (np.diff(sampled.miss_ratio) <= 1e-12).all()
     assert (sampled.low <= sampled.miss_ratio).all() and (sampled.high <= 1).all()
