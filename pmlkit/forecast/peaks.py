@@ -214,13 +214,14 @@ def alarms(
     """
     over = _over(table, allocation)
     label = exceeds(table, allocation, horizon)
-    judged = _waiting(table, allocation) & np.isfinite(label)
-    alarm = judged & (score >= threshold)
+    waiting = _waiting(table, allocation)
+    raised = waiting & (score >= threshold)
+    judged, alarm = waiting & np.isfinite(label), raised & np.isfinite(label)
     first = max(np.flatnonzero(judged)[0] if judged.any() else len(over), 1)
     begins = [t for t in range(first + 1, len(over)) if over[t] and not over[t - 1]]
     leads = []
     for t in begins:
-        before = np.flatnonzero(alarm[max(t - horizon, 0) : t])
+        before = np.flatnonzero(raised[max(t - horizon, 0) : t])
         if len(before):
             leads.append((t - max(t - horizon, 0) - before[0]) * window_s)
     return {

@@ -238,6 +238,15 @@ def test_alarms_by_hand():
     assert found["precision"] == pytest.approx(2 / 3)
 
 
+def test_an_alarm_right_before_a_peak_at_the_very_end_warned_of_it():
+    """Whether it was right for all of its horizon is not known, but of this peak it did warn."""
+    table, score = pd.DataFrame({"pages": [10] * 59 + [100]}), np.zeros(60)
+    score[58] = 1
+    found = peaks.alarms(table, np.full(60, 50.0), score, 0.5, horizon=4, window_s=0.5)
+    assert (found["peaks"], found["recall"], found["lead_s"]) == (1, 1.0, 0.5)
+    assert np.isnan(found["precision"])
+
+
 def test_exceeding_looks_at_the_next_windows_only():
     table = pd.DataFrame({"pages": [9, 1, 1, 9, 1, 1]})
     found = peaks.exceeds(table, np.full(6, 5.0), 2)
