@@ -86,9 +86,7 @@ Showing
                   kernels_explorer, its parts
     views, views_reads, views_period, views_recordings
                   a trace as the notebooks show it
-    batch         experiments: `pmlkit run`; its parts: batch_schema, batch_plan, batch_job,
-                  batch_local, batch_dask, batch_snakemake, batch_results, batch_gather, batch_page,
-                  batch_report
+    batch         experiments: `pmlkit run`
     notebooks     running notebooks
 Using
     cli           the command `pmlkit`; its parts: cli_collect, cli_compare, cli_forecast,

@@ -112,7 +112,7 @@ def _resolve(
         if Path(trace).suffix not in (".yaml", ".yml"):
             paths.append(_path(trace, "", record))
             continue
-        from pmlkit.batch_schema import load
+        from pmlkit.batch.schema import load
 
         entries = [entry for entry in load(trace).runs if entry.notebook.startswith("04_")]
         if not entries:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from pmlkit.batch import Plan
+    from pmlkit.batch.runner import Plan
     from pmlkit.types import PathLike
 
 
@@ -70,19 +70,19 @@ def run(
         raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")
     if snakefile and traces:
         raise UsageError("a Snakefile is for the experiment's own traces: name others in its file")
-    from pmlkit import batch, batch_report
+    from pmlkit.batch import runner, show
 
-    plan = batch.plan(experiment, output, traces)
+    plan = runner.plan(experiment, output, traces)
     if dry_run:
         return _dry_run(plan, only, as_json)
     if snakefile:
         return _snakefile(plan, experiment, snakefile, as_json)
-    with _backend(cluster, jobs) as backend, batch_report.Bar(verbose, quiet=as_json) as bar:
-        report = batch.run(plan, backend=backend, only=only, again=again, watcher=bar)
+    with _backend(cluster, jobs) as backend, show.Bar(verbose, quiet=as_json) as bar:
+        report = runner.run(plan, backend=backend, only=only, again=again, watcher=bar)
     if as_json:
-        click.echo(json.dumps(batch_report.report_dict(report), indent=2))
+        click.echo(json.dumps(show.report_dict(report), indent=2))
     else:
-        batch_report.print_report(report)
+        show.print_report(report)
     if report.interrupted:
         raise KeyboardInterrupt
     if report.failed:
@@ -90,19 +90,19 @@ def run(
 
 
 def _dry_run(plan: Plan, only: Sequence[str], as_json: bool) -> None:
-    from pmlkit import batch_plan, batch_report
+    from pmlkit.batch import expand, show
 
-    chosen = batch_plan.only(plan.jobs, only)
+    chosen = expand.only(plan.jobs, only)
     if as_json:
-        click.echo(json.dumps(batch_report.plan_dict(plan, chosen), indent=2))
+        click.echo(json.dumps(show.plan_dict(plan, chosen), indent=2))
     else:
-        batch_report.print_plan(plan, chosen)
+        show.print_plan(plan, chosen)
 
 
 def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> None:
-    from pmlkit import batch_snakemake
+    from pmlkit.batch import snakemake
 
-    written = batch_snakemake.write(plan, experiment, path)
+    written = snakemake.write(plan, experiment, path)
     line = f"wrote {written}: `snakemake -s {written} --cores 2`, or with a profile for Slurm"
     click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
 
@@ -110,12 +110,12 @@ def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> No
 def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Any]:
     from contextlib import nullcontext
 
-    from pmlkit.batch_local import Local
+    from pmlkit.batch.local import Local
 
     if not cluster:
         return nullcontext(Local(jobs or 2))
     try:
-        from pmlkit.batch_dask import Cluster
+        from pmlkit.batch.dask import Cluster
     except ImportError as error:
         hint = "pip install 'pmlkit[cluster]'"
         raise PmlkitError("--cluster needs distributed, which is not installed", hint) from error

@@ -7,7 +7,7 @@ import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pmlkit.batch_job import RECORD, failed_record, write_record
+from pmlkit.batch.job import RECORD, failed_record, write_record
 
 PARAMETERS = 'trace = "x"\nwindow = "1s"\nm = 1\nout = "y"'
 

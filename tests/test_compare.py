@@ -215,7 +215,7 @@ def test_the_command_lists_the_techniques(run):
 
 
 def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
-    pytest.importorskip("pmlkit.batch_schema")
+    pytest.importorskip("pmlkit.batch.schema")
     file = tmp_path / "two.yaml"
     file.write_text(
         f"title: two windows\ntraces: [{stepping.path}]\nruns:\n  - notebook: 04_compare\n"
@@ -229,7 +229,7 @@ def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
 
 
 def test_a_trace_that_has_to_be_made_first_is_named_with_its_command(run, tmp_path):
-    pytest.importorskip("pmlkit.batch_schema")
+    pytest.importorskip("pmlkit.batch.schema")
     file = tmp_path / "missing.yaml"
     file.write_text(
         "title: t\ntraces: [{trace: nowhere.trace, made_by: pmlkit record idle -o nowhere.trace}]\n"
@@ -252,7 +252,7 @@ def test_wrong_use(run, words, says):
 def test_the_experiments_name_workloads_that_there_are(name):
     from pathlib import Path
 
-    from pmlkit.batch_schema import load
+    from pmlkit.batch.schema import load
     from pmlkit.sources.workload import list_workloads
 
     experiment = load(Path(compare.REPOSITORY) / "experiments" / f"{name}.yaml")
@@ -266,7 +266,7 @@ def test_the_experiments_name_workloads_that_there_are(name):
 def test_the_batch_has_every_workload_that_can_be_recorded():
     from pathlib import Path
 
-    from pmlkit.batch_schema import load
+    from pmlkit.batch.schema import load
     from pmlkit.sources.workload import list_workloads
 
     experiment = load(Path(compare.REPOSITORY) / "experiments" / "compare.yaml")

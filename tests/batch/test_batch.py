@@ -18,7 +18,8 @@ from factories import make_trace as write_trace
 from needs import needs_snakemake
 
 import pmlkit
-from pmlkit import batch, batch_job, batch_plan, batch_results, cli
+from pmlkit import cli
+from pmlkit.batch import expand, results, runner
 from pmlkit.errors import OutputError, PmlkitError, UsageError
 
 
@@ -43,7 +44,7 @@ def ids(planned):
 
 
 def test_a_run_is_a_notebook_a_trace_and_a_point_of_the_grid(case):
-    jobs = batch.plan(case).runs
+    jobs = runner.plan(case).runs
     assert [job.label for job in jobs] == ["n one m=1", "n one m=2", "n two m=1", "n two m=2"]
     assert all(re.fullmatch("[0-9a-f]{12}", job.id) for job in jobs)
     assert jobs[1].given("o") == {"m": 2, "trace": str(case.parent / "one.trace"), "out": "o"}
@@ -55,14 +56,14 @@ def test_ids_are_the_same_every_time_and_in_any_place(case, tmp_path_factory):
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, other / path.name)
     (other / "e.yaml").write_text(case.read_text().replace(str(case.parent), str(other)))
-    assert ids(batch.plan(case)) == ids(batch.plan(case)) == ids(batch.plan(other / "e.yaml"))
+    assert ids(runner.plan(case)) == ids(runner.plan(case)) == ids(runner.plan(other / "e.yaml"))
 
 
 def test_an_id_changes_with_notebook_parameters_trace_and_version(case, monkeypatch):
-    before = set(ids(batch.plan(case)))
+    before = set(ids(runner.plan(case)))
 
     def changed():
-        return before.isdisjoint(ids(batch.plan(case)))
+        return before.isdisjoint(ids(runner.plan(case)))
 
     write_notebook(case.parent / "n.ipynb", "m + 1")
     assert changed()
@@ -72,32 +73,32 @@ def test_an_id_changes_with_notebook_parameters_trace_and_version(case, monkeypa
         patch.setattr(pmlkit, "__version__", "9.9")
         assert changed()
     write_trace(case.parent / "one.trace", seed=9, overwrite=True)
-    assert len(before & set(ids(batch.plan(case)))) == 2
+    assert len(before & set(ids(runner.plan(case)))) == 2
     case.write_text(case.read_text().replace("- 1", "- 3"))
-    assert len(before & set(ids(batch.plan(case)))) == 1
+    assert len(before & set(ids(runner.plan(case)))) == 1
 
 
 def test_running_a_notebook_in_jupyter_changes_no_id(case):
-    before = ids(batch.plan(case))
+    before = ids(runner.plan(case))
     path = case.parent / "n.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells[-1].execution_count = 7
     notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="1")]
     nbformat.write(notebook, path)
-    assert ids(batch.plan(case)) == before
+    assert ids(runner.plan(case)) == before
 
 
 def test_equal_runs_are_one(case):
     text = case.read_text()
     case.write_text(text.replace("    m:\n    - 1\n", "    m:\n    - 2\n"))
-    assert len(batch.plan(case).runs) == 2
+    assert len(runner.plan(case).runs) == 2
 
 
 def test_together_is_one_run_over_all_traces(tmp_path, case):
     write_notebook(tmp_path / "n.ipynb", parameters="traces = []\nout = ''")
     run = {"notebook": str(tmp_path / "n.ipynb"), "together": True}
     path = write_experiment(tmp_path / "t.yaml", traces=[str(tmp_path / "*.trace")], runs=[run])
-    (job,) = batch.plan(path).runs
+    (job,) = runner.plan(path).runs
     assert [os.path.basename(p) for p in job.given("o")["traces"]] == ["one.trace", "two.trace"]
 
 
@@ -112,26 +113,26 @@ def test_together_is_one_run_over_all_traces(tmp_path, case):
     ],
 )
 def test_only_narrows(case, words, expected):
-    assert len(batch_plan.only(batch.plan(case).jobs, words)) == expected
+    assert len(expand.only(runner.plan(case).jobs, words)) == expected
 
 
 def test_only_takes_an_id_and_refuses_what_no_run_has(case):
-    jobs = batch.plan(case).jobs
-    assert batch_plan.only(jobs, [jobs[2].id[:8]]) == [jobs[2]]
+    jobs = runner.plan(case).jobs
+    assert expand.only(jobs, [jobs[2].id[:8]]) == [jobs[2]]
     with pytest.raises(UsageError, match="no run has 'three'"):
-        batch_plan.only(jobs, ["three"])
+        expand.only(jobs, ["three"])
 
 
 def test_a_job_is_the_same_after_a_file(case, tmp_path):
-    job = batch.plan(case).runs[0]
-    assert batch_plan.read_job(job.write(tmp_path / "jobs" / "j.json")) == job
+    job = runner.plan(case).runs[0]
+    assert expand.read_job(job.write(tmp_path / "jobs" / "j.json")) == job
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "pmlkit-job", "version": 2}'])
 def test_what_is_no_job_is_refused(tmp_path, text):
     (tmp_path / "j.json").write_text(text)
     with pytest.raises(PmlkitError, match="no job of pmlkit"):
-        batch_plan.read_job(tmp_path / "j.json")
+        expand.read_job(tmp_path / "j.json")
 
 
 # What is done again
@@ -139,106 +140,106 @@ def test_what_is_no_job_is_refused(tmp_path, text):
 
 def test_what_is_done_is_kept_and_what_failed_is_done_again(case, tmp_path):
     first = Pretend(fails=lambda job: job.parameters["m"] == 2)
-    report = batch.run(case, tmp_path / "r", first)
+    report = runner.run(case, tmp_path / "r", first)
     assert [len(found) for found in (report.done, report.kept, report.failed)] == [2, 0, 2]
     second = Pretend()
-    report = batch.run(case, tmp_path / "r", second)
+    report = runner.run(case, tmp_path / "r", second)
     assert [job.parameters["m"] for job in second.ran] == [2, 2]
     assert [len(found) for found in (report.done, report.kept, report.failed)] == [2, 2, 0]
     third = Pretend()
-    batch.run(case, tmp_path / "r", third, again=True, only=["one"])
+    runner.run(case, tmp_path / "r", third, again=True, only=["one"])
     assert len(third.ran) == 2
 
 
 def test_an_interruption_keeps_what_is_done_and_the_next_call_goes_on(case, tmp_path):
-    report = batch.run(case, tmp_path / "r", Pretend(interrupt_after=1))
+    report = runner.run(case, tmp_path / "r", Pretend(interrupt_after=1))
     assert report.interrupted
     assert (len(report.done), len(report.left)) == (1, 3)
     assert "1 of 4 runs done" in report.page.read_text()
-    report = batch.run(case, tmp_path / "r", Pretend())
+    report = runner.run(case, tmp_path / "r", Pretend())
     assert (len(report.done), len(report.kept), report.left) == (3, 1, [])
 
 
 def test_a_shutdown_ends_it_as_ctrl_c_does(case, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     terminated = Pretend(fails=lambda job: signal.raise_signal(signal.SIGTERM))
-    report = batch.run(case, tmp_path / "r", terminated)
+    report = runner.run(case, tmp_path / "r", terminated)
     assert report.interrupted and len(report.left) == 4
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"id": "x"}'])
 def test_a_damaged_record_is_a_run_that_is_not_done(case, tmp_path, damage):
-    report = batch.run(case, tmp_path / "r", Pretend())
+    report = runner.run(case, tmp_path / "r", Pretend())
     (report.plan.folder / report.done[0].id / "run.json").write_text(damage)
-    assert len(batch.run(case, tmp_path / "r", Pretend()).done) == 1
+    assert len(runner.run(case, tmp_path / "r", Pretend()).done) == 1
 
 
 def test_runs_of_another_state_of_the_source_are_told(case, tmp_path, monkeypatch):
-    batch.run(case, tmp_path / "r", Pretend())
-    assert batch.run(case, tmp_path / "r", Pretend()).outdated == []
-    monkeypatch.setattr(batch, "source_digest", lambda: "another")
-    report = batch.run(case, tmp_path / "r", Pretend())
+    runner.run(case, tmp_path / "r", Pretend())
+    assert runner.run(case, tmp_path / "r", Pretend()).outdated == []
+    monkeypatch.setattr(runner, "source_digest", lambda: "another")
+    report = runner.run(case, tmp_path / "r", Pretend())
     assert report.outdated == report.kept and len(report.kept) == 4
 
 
 def test_a_summary_runs_once_all_runs_are_done_and_reads_their_results(case, tmp_path):
     write_notebook(
         tmp_path / "s.ipynb",
-        "from pmlkit import batch_results\nrows = batch_results.load(results, 'sizes')",
+        "from pmlkit.batch import results as kept\nrows = kept.load(results, 'sizes')",
         "rows.to_parquet(out + '/results.parquet')",
         parameters="results = ''\nout = ''",
     )
     case.write_text(case.read_text() + f"summary:\n- notebook: {tmp_path / 's.ipynb'}\n")
-    before = batch.plan(case, tmp_path / "r").summaries
-    report = batch.run(case, tmp_path / "r", Pretend(fails=lambda job: job.label == "n one m=1"))
+    before = runner.plan(case, tmp_path / "r").summaries
+    report = runner.run(case, tmp_path / "r", Pretend(fails=lambda job: job.label == "n one m=1"))
     assert report.left == before
-    report = batch.run(case, tmp_path / "r", Pretend())
+    report = runner.run(case, tmp_path / "r", Pretend())
     assert [job.notebook for job in report.done] == ["n", "s"]
     own = pd.read_parquet(report.plan.folder / before[0].id / "results.parquet")
     assert len(own) == 4
     case.write_text(case.read_text().replace("- 2", "- 3"))
-    assert batch.plan(case, tmp_path / "r").summaries[0].id != before[0].id
+    assert runner.plan(case, tmp_path / "r").summaries[0].id != before[0].id
 
 
 def test_two_processes_do_not_run_the_same_experiment(case, tmp_path):
     class Inside(Pretend):
         def run(self, *args):
             with pytest.raises(PmlkitError, match="another pmlkit runs"):
-                batch.run(case, tmp_path / "r", Pretend())
+                runner.run(case, tmp_path / "r", Pretend())
             yield from super().run(*args)
 
-    assert len(batch.run(case, tmp_path / "r", Inside()).done) == 4
+    assert len(runner.run(case, tmp_path / "r", Inside()).done) == 4
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_at_work_is_not(case, tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
     attempts = tmp_path / "r" / "e" / ".running"
-    host = batch.socket.gethostname()
+    host = runner.socket.gethostname()
     names = [f"x-{host}-{dead.pid}-a", f"x-{host}-{os.getpid()}-b", f"x-elsewhere-{dead.pid}-c"]
     for name in names:
         (attempts / name).mkdir(parents=True)
-    batch.run(case, tmp_path / "r", Pretend())
+    runner.run(case, tmp_path / "r", Pretend())
     assert sorted(path.name for path in attempts.iterdir()) == sorted(names[1:])
 
 
 def test_an_unwritable_folder_is_said(case, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        batch.run(case, tmp_path / "file", Pretend())
+        runner.run(case, tmp_path / "file", Pretend())
 
 
 # What is left of the runs
 
 
 def test_the_results_of_all_runs_are_one_tidy_table(case, tmp_path):
-    report = batch.run(case, tmp_path / "r", Pretend(fails=lambda job: job.label == "n two m=2"))
+    report = runner.run(case, tmp_path / "r", Pretend(fails=lambda job: job.label == "n two m=2"))
     folder = report.plan.folder
     own = pd.DataFrame({"gfn": [7], "phase": ["NA"]})
     own.to_parquet(folder / report.done[0].id / "results.parquet")
-    batch.run(case, tmp_path / "r", Pretend(fails=lambda job: True))
-    table = batch_results.load(report.results)
+    runner.run(case, tmp_path / "r", Pretend(fails=lambda job: True))
+    table = results.load(report.results)
     assert list(table) == [
         *(
             "run",
@@ -254,26 +255,26 @@ def test_the_results_of_all_runs_are_one_tidy_table(case, tmp_path):
     ]
     assert len(table) == 4
     assert table["run"].tolist() == [job.id for job in (report.done[0], *report.done)]
-    sizes = batch_results.load(report.results, "sizes")
+    sizes = results.load(report.results, "sizes")
     assert "gfn" not in sizes and sizes["pages"].tolist() == [len("n one m=1")] * 3
-    assert batch_results.load(report.results, "results")["phase"].tolist() == ["NA"]
+    assert results.load(report.results, "results")["phase"].tolist() == ["NA"]
     with pytest.raises(PmlkitError, match="no run has a table 'x'.*results, sizes"):
-        batch_results.load(report.results, "x")
+        results.load(report.results, "x")
 
 
 def test_parameters_of_several_types_fit_into_one_column(tmp_path):
     write_notebook(tmp_path / "n.ipynb")
     run = {"notebook": str(tmp_path / "n.ipynb"), "grid": {"m": [1, "a", [1, 2], True]}}
     path = write_experiment(tmp_path / "e.yaml", runs=[run])
-    table = batch_results.load(batch.run(path, tmp_path / "r", Pretend()).results)
+    table = results.load(runner.run(path, tmp_path / "r", Pretend()).results)
     assert table["parameter:m"].tolist() == ["1", "a", "[1, 2]", "True"]
 
 
 def test_without_results_the_table_is_empty_but_there(case, tmp_path):
-    report = batch.run(case, tmp_path / "r", Pretend(fails=lambda job: True))
-    assert batch_results.load(report.results).empty
+    report = runner.run(case, tmp_path / "r", Pretend(fails=lambda job: True))
+    assert results.load(report.results).empty
     with pytest.raises(PmlkitError, match="cannot be read"):
-        batch_results.load(tmp_path / "none.parquet")
+        results.load(tmp_path / "none.parquet")
 
 
 def test_runs_on_this_machine(tmp_path):
@@ -294,7 +295,7 @@ def test_runs_on_this_machine(tmp_path):
             {"notebook": str(tmp_path / "bad.ipynb")},
         ],
     )
-    report = batch.run(path, tmp_path / "r")
+    report = runner.run(path, tmp_path / "r")
     (good,), ((bad, record),) = report.done, report.failed
     folder = report.plan.folder
     assert not list(folder.glob(".running"))
@@ -312,7 +313,7 @@ def test_runs_on_this_machine(tmp_path):
     for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page):
         assert (folder / link).is_file(), link
     assert "A title" in (folder / good.id / "good.html").read_text()
-    assert batch_results.load(report.results, "sizes")["pages"].tolist() == [1e-5]
+    assert results.load(report.results, "sizes")["pages"].tolist() == [1e-5]
 
 
 SLEEPS = "import os, time, pathlib\npathlib.Path(window).write_text('x')\ntime.sleep(600)"
@@ -346,10 +347,10 @@ def test_a_notebook_whose_process_is_killed_is_a_failed_run(tmp_path, monkeypatc
         code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 
-    monkeypatch.setattr(batch_job, "start_notebook", start)
+    monkeypatch.setattr("pmlkit.batch.job.start_notebook", start)
     write_notebook(tmp_path / "n.ipynb")
     path = write_experiment(tmp_path / "e.yaml", runs=[{"notebook": str(tmp_path / "n.ipynb")}])
-    report = batch.run(path, tmp_path / "r")
+    report = runner.run(path, tmp_path / "r")
     ((_, record),) = report.failed
     assert "ended by signal 9" in record["error"]["message"]
 
@@ -369,7 +370,7 @@ def test_dry_run_lists_what_is_to_do_and_touches_nothing(case, tmp_path, capsys)
 
 def test_the_command_says_what_failed_and_is_quiet_otherwise(case, tmp_path, capsys, monkeypatch):
     pretend = Pretend(fails=lambda job: job.label == "n one m=2")
-    monkeypatch.setattr("pmlkit.batch_local.Local", lambda jobs: pretend)
+    monkeypatch.setattr("pmlkit.batch.local.Local", lambda jobs: pretend)
     assert cli.main(["run", str(case), "-o", str(tmp_path / "r")]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "3 done, 0 were done before, 1 failed"
@@ -394,7 +395,7 @@ def test_the_snakefile_names_every_run(case, tmp_path, capsys):
     words = ["run", str(case), "-o", str(tmp_path / "r"), "--snakefile", str(tmp_path / "S")]
     assert cli.main(words) == 0
     text = (tmp_path / "S").read_text()
-    for job in batch.plan(case, tmp_path / "r").runs:
+    for job in runner.plan(case, tmp_path / "r").runs:
         assert f'"{job.id}"' in text
         assert (tmp_path / "r" / "e" / ".jobs" / f"{job.id}.json").is_file()
     assert cli.main([*words[:-1], str(tmp_path / "none" / "S")]) == 1
@@ -415,6 +416,6 @@ def test_snakemake_runs_it(tmp_path):
     assert not (tmp_path / "r" / "e" / "index.html").exists()
     done = subprocess.run(command, **options)
     assert done.returncode == 0, done.stderr
-    planned = batch.plan(path, tmp_path / "r")
+    planned = runner.plan(path, tmp_path / "r")
     assert all(map(planned.is_done, planned.jobs))
     assert "2 of 2 runs done" in (planned.folder / "index.html").read_text()

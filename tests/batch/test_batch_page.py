@@ -9,9 +9,10 @@ import pytest
 from batch_case import write_experiment, write_notebook
 from factories import make_trace as write_trace
 
-from pmlkit import batch, cli
+from pmlkit import cli
+from pmlkit.batch import runner
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CODE = """\
 import pandas as pd
 from pmlkit import figures, views
@@ -29,7 +30,7 @@ def report(tmp_path_factory):
         write_trace(folder / f"{name}.trace", guest=True)
     notebook = str(write_notebook(folder / "good.ipynb", CODE))
     run = {"notebook": notebook, "traces": [str(folder / "*.trace")]}
-    return batch.run(write_experiment(folder / "e.yaml", runs=[run]), folder / "results")
+    return runner.run(write_experiment(folder / "e.yaml", runs=[run]), folder / "results")
 
 
 class Links(HTMLParser):
@@ -79,14 +80,14 @@ def test_executed_notebooks_are_pages_too(report):
 
 
 def test_the_demo_runs_on_bundled_recordings():
-    planned = batch.plan(ROOT / "experiments" / "demo.yaml")
+    planned = runner.plan(ROOT / "experiments" / "demo.yaml")
     assert len(planned.runs) == 8
     assert planned.runs[0].label == "02_working_set redis"
 
 
 def test_an_experiment_runs_on_other_traces_than_its_own(tmp_path, capsys):
     path = str(write_trace(tmp_path / "mine.trace"))
-    planned = batch.plan(ROOT / "experiments" / "demo.yaml", tmp_path, [path])
+    planned = runner.plan(ROOT / "experiments" / "demo.yaml", tmp_path, [path])
     assert {(job.notebook, job.traces[0].path) for job in planned.runs} == {
         (name, path) for name in ("01_collect", "02_working_set", "05_figures", "07_miss_ratio")
     }

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from batch_case import write_notebook
 
-from pmlkit import batch_schema, cli
-from pmlkit.batch import plan
-from pmlkit.batch_schema import ExperimentError
+from pmlkit import cli
+from pmlkit.batch import schema
+from pmlkit.batch.runner import plan
+from pmlkit.batch.schema import ExperimentError
 from pmlkit.notebooks import notebooks_folder
 
 EXPERIMENTS = sorted((notebooks_folder().parent / "experiments").glob("*.yaml"))
@@ -18,7 +19,7 @@ EXPERIMENTS = sorted((notebooks_folder().parent / "experiments").glob("*.yaml"))
 def load(tmp_path, text):
     path = tmp_path / "e.yaml"
     path.write_text(text)
-    return batch_schema.load(path)
+    return schema.load(path)
 
 
 def test_an_experiment_is_what_its_file_says(tmp_path):
@@ -103,12 +104,12 @@ def test_a_file_that_cannot_be_read(tmp_path, content):
     with pytest.raises(
         ExperimentError, match="UTF-8" if content else "the experiments there.*other"
     ):
-        batch_schema.load(tmp_path / "e.yaml")
+        schema.load(tmp_path / "e.yaml")
 
 
 def test_a_name_that_is_no_folder(tmp_path):
     with pytest.raises(ExperimentError, match="becomes a folder"):
-        batch_schema.load(tmp_path / ".yaml")
+        schema.load(tmp_path / ".yaml")
 
 
 # What the file names has to be there
@@ -165,4 +166,4 @@ def test_the_command_says_it_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=[path.stem for path in EXPERIMENTS])
 def test_the_experiments_of_the_repository_are_valid(path):
-    assert batch_schema.load(path).runs
+    assert schema.load(path).runs

@@ -9,9 +9,10 @@ import yaml
 from batch_case import write_experiment, write_notebook
 from factories import make_trace
 
-from pmlkit import batch, figures
-from pmlkit.batch_job import RECORD, failed_record, write_record
-from pmlkit.batch_schema import ExperimentError
+from pmlkit import figures
+from pmlkit.batch import runner
+from pmlkit.batch.job import RECORD, failed_record, write_record
+from pmlkit.batch.schema import ExperimentError
 from pmlkit.notebooks import notebooks_folder
 from pmlkit.style_mpl import new_figure
 from pmlkit.tables import latex, table
@@ -51,7 +52,7 @@ def experiment(tmp_path):
 
 
 def gathered(path, tmp_path):
-    return batch.run(path, tmp_path / "out", Draws())
+    return runner.run(path, tmp_path / "out", Draws())
 
 
 def test_figures_and_tables_get_the_names_and_captions_of_the_article(experiment, tmp_path):
@@ -121,7 +122,7 @@ def test_a_mistake_is_said_with_its_line(experiment, tmp_path, case):
 def test_an_entry_of_several_runs_cannot_be_gathered_from(experiment):
     path = experiment({"fig-x": {"file": "f1", "caption": "c"}}, grid={"window": ["1s", "2s"]})
     with pytest.raises(ExperimentError, match="makes 2 runs"):
-        batch.plan(path)
+        runner.plan(path)
 
 
 def test_a_name_can_be_gathered_once(experiment):
@@ -129,7 +130,7 @@ def test_a_name_can_be_gathered_once(experiment):
     content = yaml.safe_load(path.read_text())
     write_experiment(path, runs=content["runs"] * 2)
     with pytest.raises(ExperimentError, match="gathered twice"):
-        batch.plan(path)
+        runner.plan(path)
 
 
 def test_a_document_that_is_not_there(experiment, tmp_path):
@@ -146,7 +147,7 @@ def test_long_texts_are_folded_into_the_room_that_is_left():
 
 
 def test_the_paper_includes_all_that_is_gathered_and_nothing_else():
-    pieces = batch.plan(PAPER).pieces
+    pieces = runner.plan(PAPER).pieces
     document = (PAPER.parent / "paper.tex").read_text()
     names = [piece.name for piece in pieces]
     assert len(names) >= 25
@@ -158,5 +159,5 @@ def test_the_paper_includes_all_that_is_gathered_and_nothing_else():
 
 
 def test_every_caption_of_the_paper_says_what_is_real():
-    for piece in batch.plan(PAPER).pieces:
+    for piece in runner.plan(PAPER).pieces:
         assert any(word in piece.caption.lower() for word in SAYS_WHAT_IS_REAL), piece.caption

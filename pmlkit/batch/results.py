@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 
 
@@ -77,7 +77,7 @@ def write(
         The Parquet file to write.
     folder : Path
         Of the experiment.
-    jobs : list of pmlkit.batch_plan.Job
+    jobs : list of pmlkit.batch.expand.Job
     records : dict of str to dict
         By id; only of runs that are done are there results.
 

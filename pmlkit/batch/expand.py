@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-    from pmlkit.batch_schema import Entry, Experiment
+    from pmlkit.batch.schema import Entry, Experiment
     from pmlkit.types import Json, PathLike
 
 
@@ -38,7 +38,7 @@ __all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "jobs_of", "only", "r
 
 ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
 FORMAT = {"format": "pmlkit-job", "version": 1}
-_REPOSITORY = Path(__file__).resolve().parent.parent
+_REPOSITORY = Path(pmlkit.__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], l
 
     Parameters
     ----------
-    experiment : pmlkit.batch_schema.Experiment
+    experiment : pmlkit.batch.schema.Experiment
     results : str
         The path of the table that its summaries read.
 

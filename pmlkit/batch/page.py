@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from pmlkit.batch import Plan
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
+    from pmlkit.batch.runner import Plan
     from pmlkit.types import Json, PathLike
 
 
 __all__ = ["write_page"]
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(pmlkit.__file__).parent / "templates"
 SUFFIXES = {"PDF": ".pdf", "SVG": ".svg", "CSV": ".csv", "Parquet": ".parquet", "LaTeX": ".tex"}
 WIDE = 1.6  # an image this many times as wide as a column's takes two columns of the page
 COLUMN_PIXELS = 1000
@@ -57,7 +57,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
     ----------
     page : Path
         ``index.html`` in the experiment's folder.
-    plan : pmlkit.batch.Plan
+    plan : pmlkit.batch.runner.Plan
     records : dict of str to dict or None
         By id.
 

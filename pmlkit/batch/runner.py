@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments in batch: expand, run what is not done yet, and keep what came out.
 
->>> from pmlkit import batch                                              # doctest: +SKIP
->>> report = batch.run("experiments/windows.yaml", jobs=2)                # doctest: +SKIP
->>> report.page, len(report.failed)                                       # doctest: +SKIP
-
 ``results/NAME/RUN-ID/`` holds a run's executed notebook, its figures and tables, and ``run.json``;
 ``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one,
 and what the experiment gathers for an article.
@@ -23,16 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit import batch_gather, batch_plan, batch_schema
-from pmlkit.batch_job import ATTEMPTS, read_record, source_digest
-from pmlkit.batch_local import Local
+from pmlkit.batch import expand, gather, schema
+from pmlkit.batch.job import ATTEMPTS, read_record, source_digest
+from pmlkit.batch.local import Local
 from pmlkit.errors import PmlkitError, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 
 
@@ -47,19 +43,19 @@ class Plan:
 
     Attributes
     ----------
-    experiment : pmlkit.batch_schema.Experiment
+    experiment : pmlkit.batch.schema.Experiment
     folder : Path
         ``results/NAME``.
-    runs, summaries : list of pmlkit.batch_plan.Job
-    pieces : list of pmlkit.batch_gather.Piece
+    runs, summaries : list of pmlkit.batch.expand.Job
+    pieces : list of pmlkit.batch.gather.Piece
         What is gathered from the runs.
     """
 
-    experiment: batch_schema.Experiment
+    experiment: schema.Experiment
     folder: Path
     runs: list[Job]
     summaries: list[Job]
-    pieces: list[batch_gather.Piece] = field(default_factory=list)
+    pieces: list[gather.Piece] = field(default_factory=list)
 
     @property
     def jobs(self) -> list[Job]:
@@ -128,15 +124,15 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
 
     Raises
     ------
-    pmlkit.batch_schema.ExperimentError
+    pmlkit.batch.schema.ExperimentError
         If the file is wrong, or names what is not there: which line, and why.
     """
-    loaded = batch_schema.load(experiment)
+    loaded = schema.load(experiment)
     if traces:
         loaded = loaded.on(traces)
     folder = Path(out).resolve() / loaded.name
-    jobs = batch_plan.expand(loaded, folder / RESULTS)
-    return Plan(loaded, folder, *jobs, batch_gather.pieces(loaded))
+    jobs = expand.expand(loaded, folder / RESULTS)
+    return Plan(loaded, folder, *jobs, gather.pieces(loaded))
 
 
 class Watcher:
@@ -170,11 +166,11 @@ def run(
     out : path-like
         Folder of the results of all experiments.
     backend : object, optional
-        What runs them (`pmlkit.batch_local.Local` says how); this machine by default.
+        What runs them (`pmlkit.batch.local.Local` says how); this machine by default.
     jobs : int
         Runs at the same time, on this machine.
     only : sequence of str
-        Run only what has all of these words (`pmlkit.batch_plan.only`).
+        Run only what has all of these words (`pmlkit.batch.expand.only`).
     again : bool
         Run also what is done already.
     watcher : Watcher, optional
@@ -188,14 +184,14 @@ def run(
 
     Raises
     ------
-    pmlkit.batch_schema.ExperimentError, pmlkit.errors.UsageError
+    pmlkit.batch.schema.ExperimentError, pmlkit.errors.UsageError
     pmlkit.errors.OutputError
         If the results cannot be written.
     PmlkitError
         If another process runs the experiment.
     """
     planned = experiment if isinstance(experiment, Plan) else plan(experiment, out)
-    chosen = batch_plan.only(planned.jobs, only)
+    chosen = expand.only(planned.jobs, only)
     report = Report(planned, planned.folder / PAGE, planned.folder / RESULTS)
     report.left = [job for job in chosen if again or not planned.is_done(job)]
     report.kept = [job for job in chosen if job not in report.left]
@@ -232,14 +228,14 @@ def _stage(report: Report, jobs: Sequence[Job], backend: Any, watcher: Watcher) 
 
 
 def _write(planned: Plan, report: Report) -> None:
-    from pmlkit import batch_page, batch_results  # with pandas: later than `--help`
+    from pmlkit.batch import page, results  # with pandas: later than `--help`
 
     records = {job.id: planned.record(job) for job in planned.jobs}
-    batch_results.write(report.results, planned.folder, planned.runs, records)
-    batch_page.write_page(report.page, planned, records)
+    results.write(report.results, planned.folder, planned.runs, records)
+    page.write_page(report.page, planned, records)
     ready = [piece for piece in planned.pieces if planned.is_done(piece.job)]
     if ready:
-        report.gathered = batch_gather.write(planned.experiment, planned.folder, ready)
+        report.gathered = gather.write(planned.experiment, planned.folder, ready)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run: the notebook in a process of its own, and what it leaves in the run's folder.
 
-``python -m pmlkit.batch_job JOB.json RUN-FOLDER`` is one run from beginning to end: what a
+``python -m pmlkit.batch.job JOB.json RUN-FOLDER`` is one run from beginning to end: what a
 Snakefile calls. Local threads and the workers of a cluster call `execute`.
 
 A run is made in a folder of another name, which becomes ``RUN-ID`` when the run is over: a folder
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pmlkit
-from pmlkit.batch_plan import ID_LENGTH, read_job
+from pmlkit.batch.expand import ID_LENGTH, read_job
 from pmlkit.errors import one_line, output_error
 from pmlkit.notebooks import failure, start_notebook
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 
 
@@ -70,7 +70,7 @@ def execute(job: Job, folder: Path, processes: Processes | None = None) -> Json:
 
     Parameters
     ----------
-    job : pmlkit.batch_plan.Job
+    job : pmlkit.batch.expand.Job
     folder : Path
     processes : Processes, optional
         Where others find the process, to end it.
@@ -258,7 +258,7 @@ def versions() -> dict[str, str]:
 @cache
 def source_digest() -> str:
     """Give the hash of the package's source files: two states of one version differ in it."""
-    total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parent
+    total, folder = hashlib.blake2b(digest_size=16), Path(pmlkit.__file__).parent
     for path in sorted(folder.rglob("*.py")):
         total.update(f"{path.relative_to(folder)}\0".encode())
         total.update(hashlib.blake2b(path.read_bytes()).digest())

@@ -19,7 +19,7 @@ from pmlkit.errors import output_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pmlkit.batch import Plan
+    from pmlkit.batch.runner import Plan
     from pmlkit.types import PathLike
 
 
@@ -63,7 +63,7 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
 
     Parameters
     ----------
-    plan : pmlkit.batch.Plan
+    plan : pmlkit.batch.runner.Plan
     experiment : path-like
         The YAML file.
     path : path-like
@@ -88,7 +88,7 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
         file=shlex.quote(str(path)),
         folder=json.dumps(str(plan.folder)),
         runs=json.dumps([job.id for job in plan.runs], indent=4),
-        run_command=_literal(f"{python} -m pmlkit.batch_job {{input:q}} $(dirname {{output:q}})"),
+        run_command=_literal(f"{python} -m pmlkit.batch.job {{input:q}} $(dirname {{output:q}})"),
         page_command=_literal(f"{python} -m pmlkit {_braces(again)}"),
     )
     try:

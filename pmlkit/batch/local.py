@@ -6,13 +6,13 @@ from __future__ import annotations
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from pmlkit.batch_job import Processes, Stopped, execute_into
+from pmlkit.batch.job import Processes, Stopped, execute_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
     from pmlkit.types import Json
 
 
@@ -38,7 +38,7 @@ class Local:
 
         Parameters
         ----------
-        jobs : list of pmlkit.batch_plan.Job
+        jobs : list of pmlkit.batch.expand.Job
         folder : Path
             Of the experiment: a run's folder in it has the run's id as its name.
         started : callable, optional

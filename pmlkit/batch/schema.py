@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
 
-SCHEMA = Path(__file__).parent / "experiment.schema.json"
+SCHEMA = Path(__file__).parent.parent / "experiment.schema.json"
 RESERVED = ("trace", "traces", "results", "out")
 _KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean": "yes or no"}
 
@@ -68,7 +68,7 @@ class Entry:
     where : tuple
         The place in the file, as `Experiment.line` takes it.
     gather : dict of str to dict
-        What of it an article takes (`pmlkit.batch_gather`).
+        What of it an article takes (`pmlkit.batch.gather`).
     """
 
     notebook: str

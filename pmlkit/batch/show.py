@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pmlkit.batch import Watcher
+from pmlkit.batch.runner import Watcher
 from pmlkit.report import console
 from pmlkit.units import format_ns
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-    from pmlkit.batch import Plan, Report
-    from pmlkit.batch_plan import Job
+    from pmlkit.batch.expand import Job
+    from pmlkit.batch.runner import Plan, Report
     from pmlkit.types import Json
 
 

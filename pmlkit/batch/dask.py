@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from distributed import Client, as_completed
 
 import pmlkit
-from pmlkit.batch_job import (
+from pmlkit.batch.expand import digest_of_trace
+from pmlkit.batch.job import (
     Processes,
     Stopped,
     adopt,
@@ -32,7 +33,6 @@ from pmlkit.batch_job import (
     failed_record,
     write_record,
 )
-from pmlkit.batch_plan import digest_of_trace
 from pmlkit.errors import PmlkitError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from distributed import Future
 
-    from pmlkit.batch_plan import Job, TraceRef
+    from pmlkit.batch.expand import Job, TraceRef
     from pmlkit.types import Json
 
 
@@ -52,7 +52,7 @@ _AT_WORK = {}  # type: ignore[var-annotated]  # on a worker: the processes of ea
 
 
 class Cluster:
-    """A backend (see `pmlkit.batch_local.Local`), and a context manager.
+    """A backend (see `pmlkit.batch.local.Local`), and a context manager.
 
     A run whose worker is lost is done again on another one, by Dask; after four lost workers it
     counts as failed, since it may be what kills them.
@@ -85,7 +85,7 @@ class Cluster:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and give each when it is over; as `pmlkit.batch_local.Local.run`."""
+        """Do runs, and give each when it is over; as `pmlkit.batch.local.Local.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
         pending = as_completed(list(waiting), loop=self.client.loop)  # type: ignore[no-untyped-call]
         try:
@@ -166,7 +166,7 @@ def on_worker(
 
     Parameters
     ----------
-    job : pmlkit.batch_plan.Job
+    job : pmlkit.batch.expand.Job
     packed : dict of str to bytes
         Traces by digest, that this worker did not have.
     session : str

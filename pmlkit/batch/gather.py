@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit import batch_plan
+from pmlkit.batch import expand
 from pmlkit.style_mpl import write_files
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pmlkit.batch_schema import Entry, Experiment
+    from pmlkit.batch.schema import Entry, Experiment
 
 __all__ = ["Piece", "pieces", "write"]
 
@@ -46,7 +46,7 @@ class Piece:
     ----------
     name : str
         ``fig-...`` or ``tab-...``.
-    job : pmlkit.batch_plan.Job
+    job : pmlkit.batch.expand.Job
         The run that makes it.
     file : str
         What the run calls it, without suffix.
@@ -63,7 +63,7 @@ class Piece:
     """
 
     name: str
-    job: batch_plan.Job
+    job: expand.Job
     file: str
     caption: str
     columns: dict[str, str]
@@ -87,7 +87,7 @@ def pieces(experiment: Experiment) -> list[Piece]:
 
     Raises
     ------
-    pmlkit.batch_schema.ExperimentError
+    pmlkit.batch.schema.ExperimentError
         If a name will not do or is there twice, or a run that gathers is several: which line.
     """
     found: dict[str, Piece] = {}
@@ -115,8 +115,8 @@ def pieces(experiment: Experiment) -> list[Piece]:
     return list(found.values())
 
 
-def _only_job(experiment: Experiment, entry: Entry) -> batch_plan.Job:
-    jobs = batch_plan.jobs_of(experiment, entry)
+def _only_job(experiment: Experiment, entry: Entry) -> expand.Job:
+    jobs = expand.jobs_of(experiment, entry)
     if len(jobs) != 1:
         why = f"this makes {len(jobs)} runs, and one can be gathered from"
         raise experiment.error((*entry.where, "gather"), why, "name one trace and no grid")
@@ -128,7 +128,7 @@ def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Pat
 
     Parameters
     ----------
-    experiment : pmlkit.batch_schema.Experiment
+    experiment : pmlkit.batch.schema.Experiment
     folder : Path
         Of the experiment's results.
     wanted : list of Piece
@@ -141,7 +141,7 @@ def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Pat
 
     Raises
     ------
-    pmlkit.batch_schema.ExperimentError
+    pmlkit.batch.schema.ExperimentError
         If a run has not made what is to be gathered, or the document is not there: which line.
     pmlkit.errors.OutputError
         If something cannot be written.

@@ -12,14 +12,15 @@ from batch_case import write_experiment, write_notebook
 from factories import make_trace as write_trace
 from needs import REQUIRED
 
-from pmlkit import batch, cli
+from pmlkit import cli
+from pmlkit.batch import runner
 from pmlkit.errors import PmlkitError
 
 if not REQUIRED:
     pytest.importorskip("distributed", reason="needs distributed: pip install 'pmlkit[cluster]'")
 
-from pmlkit import batch_dask  # noqa: E402
-from pmlkit.batch_dask import Cluster  # noqa: E402
+from pmlkit.batch import dask  # noqa: E402
+from pmlkit.batch.dask import Cluster  # noqa: E402
 
 HANG_S = 120  # only so that what hangs fails at last
 # The first attempt says who does it, and never ends; the second one does.
@@ -83,7 +84,7 @@ def test_a_killed_workers_run_is_done_again_elsewhere(cluster, tmp_path):
     killer.start()
     with Cluster(cluster.scheduler_address) as backend:
         workers = backend.client.run(os.getpid).values()
-        report = batch.run(path, tmp_path / "results", backend)
+        report = runner.run(path, tmp_path / "results", backend)
     killer.join()
     assert killed[0] in workers
     assert (len(report.done), report.failed) == (1, [])
@@ -102,14 +103,14 @@ def test_traces_are_sent_to_workers_that_do_not_have_them(cluster, tmp_path, mon
     run = {"notebook": str(tmp_path / "n.ipynb"), "traces": [str(trace)]}
     grid = {"grid": {"m": [1, 2, 3]}}
     path = write_experiment(tmp_path / "e.yaml", runs=[run | grid])
-    planned = batch.plan(path, tmp_path / "results")
+    planned = runner.plan(path, tmp_path / "results")
     # What is packed is here, but no worker finds it at the path that it is told.
     hidden = tmp_path / "hidden.trace"
-    pack = batch_dask._pack
-    monkeypatch.setattr(batch_dask, "_pack", lambda _, name: pack(hidden, name))
+    pack = dask._pack
+    monkeypatch.setattr(dask, "_pack", lambda _, name: pack(hidden, name))
     trace.rename(hidden)
     with Cluster(cluster.scheduler_address) as backend:
-        report = batch.run(planned, backend=backend)
+        report = runner.run(planned, backend=backend)
     assert (len(report.done), report.failed) == (3, [])
     (digest,) = {job.traces[0].digest for job in planned.jobs}
     for job in planned.jobs:
@@ -123,7 +124,7 @@ def test_a_run_that_fails_on_a_worker_is_kept_like_any_other(cluster, tmp_path):
     notebook = write_notebook(tmp_path / "bad.ipynb", "1 / 0")
     path = write_experiment(tmp_path / "e.yaml", runs=[{"notebook": str(notebook)}])
     with Cluster(cluster.scheduler_address) as backend:
-        report = batch.run(path, tmp_path / "results", backend)
+        report = runner.run(path, tmp_path / "results", backend)
     ((job, record),) = report.failed
     assert "ZeroDivisionError" in record["error"]["message"]
     assert "1 / 0" in (report.plan.folder / job.id / "bad.ipynb").read_text()
@@ -140,18 +141,18 @@ def test_an_interruption_ends_what_runs_on_the_workers(cluster, tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with Cluster(cluster.scheduler_address) as backend:
-        report = batch.run(path, tmp_path / "results", backend)
+        report = runner.run(path, tmp_path / "results", backend)
     assert report.interrupted and len(report.left) == 1
     assert wait_for(lambda: is_gone(int(read(tmp_path / "first"))))
 
 
 def test_a_worker_of_another_version_is_refused():
     with pytest.raises(PmlkitError, match="install pmlkit 9.9 there"):
-        batch_dask.on_worker(None, {}, "a session", "9.9")
+        dask.on_worker(None, {}, "a session", "9.9")
 
 
 def test_no_scheduler_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(batch_dask, "CONNECT_S", 0.1)
+    monkeypatch.setattr(dask, "CONNECT_S", 0.1)
     notebook = write_notebook(tmp_path / "n.ipynb")
     path = write_experiment(tmp_path / "e.yaml", runs=[{"notebook": str(notebook)}])
     words = ["run", str(path), "-o", str(tmp_path), "--cluster", "tcp://127.0.0.1:9"]
