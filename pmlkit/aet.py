@@ -67,15 +67,17 @@ def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
     if not uses:
         return sizes, np.zeros(1)
     edges = _edges(len(counts))
-    # P at the bins' edges: the share of the uses whose time to the one before is longer. Between
-    # edges that are 1 apart it is the step that it is, and a line in the wider bins.
-    beyond = 1 - np.concatenate(([0], np.cumsum(counts[1:]))) / uses
+    # P at the bins' edges, times all uses, so that sums are exact: the uses whose time to the one
+    # before is longer. Between edges that are 1 apart it is the step that it is, and a line in the
+    # wider bins.
+    beyond = uses - np.concatenate(([0.0], np.cumsum(counts[1:])))
     wide = np.diff(edges) > 1
     falls = np.where(wide, np.diff(beyond), 0)
     depth = np.concatenate(([0], np.cumsum((beyond[:-1] + falls / 2) * np.diff(edges))))
-    at = np.clip(np.searchsorted(depth, sizes[:-1], "right") - 1, 0, len(falls) - 1)
+    wanted = sizes[:-1] * float(uses)
+    at = np.clip(np.searchsorted(depth, wanted, "right") - 1, 0, len(falls) - 1)
     length = np.maximum(depth[at + 1] - depth[at], 1e-300)
-    ratio = beyond[at] + falls[at] * (sizes[:-1] - depth[at]) / length
+    ratio = (beyond[at] + falls[at] * (wanted - depth[at]) / length) / uses
     # With room for all pages only first uses miss, which no model has to estimate.
     return sizes, np.append(np.maximum(ratio, pages / uses), pages / uses)
 
