@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import norm
 
 from pmlkit.errors import UsageError
 from pmlkit.forecast import baselines, decide, design
@@ -212,12 +211,8 @@ def knobs(taus: Floats, quantiles: Floats) -> Floats:
     Returns
     -------
     ndarray of float, shape (n, knobs)
-        Between two quantiles the logarithm is interpolated along the normal distribution's.
+        The grid is `decide.at_levels`.
     """
-    logs, at = np.log1p(quantiles), norm.ppf(taus)
-    wanted = norm.ppf(TAUS)
-    right = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
-    share = (wanted - at[right - 1]) / (at[right] - at[right - 1])
-    grid = np.expm1(logs[:, right - 1] * (1 - share) + logs[:, right] * share)
+    grid = decide.at_levels(taus, quantiles, TAUS)
     low = grid[:, :1] * baselines.MARGINS[baselines.MARGINS < 1]
     return np.column_stack([low, grid, grid[:, -1:] * baselines.MARGINS[baselines.MARGINS > 1]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Floats
 
 
-__all__ = ["PRICES", "by_price", "scenarios"]
+__all__ = ["PRICES", "at_levels", "by_price", "scenarios"]
 
 PRICES = np.geomspace(0.02, 400, 60)  # times the mean of the log's own past
 LEVELS = (np.arange(100) + 0.5) / 100
@@ -39,14 +39,31 @@ def scenarios(taus: Floats, quantiles: Floats) -> Floats:
     Returns
     -------
     ndarray of float, shape (n, 100)
-        Pages, rising; the logarithm is interpolated along the normal distribution's, and continued
-        beyond the last quantile on either side.
+        Pages, rising; as `at_levels`.
     """
-    logs, at, wanted = np.log1p(quantiles), norm.ppf(taus), norm.ppf(LEVELS)
+    return np.maximum(np.sort(at_levels(taus, quantiles, LEVELS), axis=1), 0)
+
+
+def at_levels(taus: Floats, quantiles: Floats, levels: Floats) -> Floats:
+    """Return the quantiles at some levels of a distribution that is known by others.
+
+    Parameters
+    ----------
+    taus : array of float, shape (quantiles,)
+    quantiles : array of float, shape (n, quantiles)
+        Pages.
+    levels : array of float, shape (levels,)
+
+    Returns
+    -------
+    ndarray of float, shape (n, levels)
+        Pages; between two quantiles, and beyond the last ones, the logarithm is interpolated along
+        the normal distribution's.
+    """
+    logs, at, wanted = np.log1p(quantiles), norm.ppf(taus), norm.ppf(levels)
     right = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
     share = (wanted - at[right - 1]) / (at[right] - at[right - 1])
-    found = logs[:, right - 1] * (1 - share) + logs[:, right] * share
-    return np.maximum(np.expm1(np.sort(found, axis=1)), 0)
+    return np.expm1(logs[:, right - 1] * (1 - share) + logs[:, right] * share)
 
 
 def by_price(values: Floats, size: Floats, prices: Floats = PRICES) -> Floats:
