@@ -69,8 +69,8 @@ Measuring
 Comparing
     forecast      W ahead: quantiles, peaks, pages; back-tests, and what a decision costs
     techniques    those that estimate working sets, ours and the others', by one protocol
-    compare       all of them on recorded VMs, in one batch; compare_tables, figures_compare,
-                  figures_overview
+    compare       all of them on recorded VMs, in one batch; compare_plan, compare_tables,
+                  figures_compare, figures_overview
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
                   interop_oracle, interop_damo, interop_kvm, interop_lackey, interop_csv

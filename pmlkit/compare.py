@@ -13,9 +13,9 @@ import pandas as pd
 
 import pmlkit
 from pmlkit import techniques
+from pmlkit.compare_plan import Plan, plan
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.selection import window_rounds
-from pmlkit.streams import time_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.units import format_ns, parse_duration_ns
@@ -31,93 +31,10 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
+__all__ = ["PARTS", "Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compare.
-
-    Attributes
-    ----------
-    window : str
-        T of the yardstick, which the techniques are asked for.
-    techniques : tuple of str
-        Names; empty: all.
-    scale : "auto" or float
-        `pmlkit.techniques.runs.time_scale`.
-    seeds : int
-        Runs of a technique that draws random numbers.
-    start, end : str, int or None
-        Score the part between these times only, ``"2s"`` or nanoseconds. Techniques watch from the
-        recording's start all the same, as they would have.
-    """
-
-    window: str = "1s"
-    techniques: tuple[Any, ...] = ()
-    scale: str | float = "auto"
-    seeds: int = 5
-    start: str | int | None = None
-    end: str | int | None = None
-
-    def __post_init__(self) -> None:
-        parse_duration_ns(self.window)
-        time_ns(self.start), time_ns(self.end)
-        for name in self.techniques:
-            techniques.make(name)
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise UsageError(f"seeds is {self.seeds!r}: give a whole number, 1 or more")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.techniques or tuple(techniques.TECHNIQUES)
-
-    @property
-    def span(self) -> tuple[int | None, int | None]:
-        """`start` and `end` in nanoseconds."""
-        return time_ns(self.start), time_ns(self.end)
-
-    @property
-    def is_part(self) -> bool:
-        """Whether less than the whole may be scored."""
-        return self.span != (None, None)
-
-
-def plan(
-    window: str = "1s",
-    techniques: Any = "all",
-    scale: str | float = "auto",
-    seeds: int = 5,
-    start: str | int | None = None,
-    end: str | int | None = None,
-) -> Plan:
-    """Make a plan of what people write.
-
-    Parameters
-    ----------
-    window : str
-    techniques : str or sequence of str
-        ``"all"``, or names; a text has commas between them.
-    scale : "auto" or float
-    seeds : int
-    start, end : str, int or None
-
-    Returns
-    -------
-    Plan
-    """
-    if isinstance(techniques, str):
-        techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
-    try:
-        scale = scale if scale == "auto" else float(scale)
-    except ValueError:
-        raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
-    if scale != "auto" and not 0 < scale < float("inf"):  # type: ignore[operator]
-        raise UsageError(f"the time scale is {scale:g}: give a number above 0")
-    return Plan(window, tuple(techniques), scale, seeds, start, end)
 
 
 @dataclass(frozen=True)
@@ -164,11 +81,11 @@ class Comparison:
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
             f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
-            f"sources {clock}{_part_said(self.plan)}"
+            f"sources {clock}{self.plan.part_said}"
         )
 
 
-_PARTS = ("scores", "estimates", "truth", "steps", "events")
+PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
 def compare(
@@ -220,7 +137,7 @@ def compare(
         parts = [_one(path, plan, progress) for path in paths]
     else:
         parts = _pool(paths, plan, jobs, progress)
-    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in _PARTS}
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in PARTS}
     return Comparison(plan, **tables)
 
 
@@ -257,7 +174,7 @@ def _one(
     if plan.is_part:
         true = _part_of(true, recorded, first, stop)
     shown = true.scored if first else true.t_ns <= true.end_ns
-    found: Any = {name: [] for name in _PARTS}
+    found: Any = {name: [] for name in PARTS}
     found["truth"].append(pd.DataFrame({"t_ns": true.t_ns[shown], "pages": true.pages[shown]}))
     for name in plan.names:
         technique = techniques.make(name)
@@ -274,14 +191,6 @@ def _one(
         if progress:
             progress(recorded.name, name)
     return {name: _joined(recorded.name, parts) for name, parts in found.items()}
-
-
-def _part_said(plan: Plan) -> str:
-    if not plan.is_part:
-        return ""
-    start, end = plan.span
-    until = "the end" if end is None else format_ns(end)
-    return f"; windows from {format_ns(start or 0)} to {until}, watched from the recording's start"
 
 
 def _part_of(true: Truth, recorded: Recorded, first: int, stop: int) -> Truth:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pmlkit.compare import PARTS
 from pmlkit.style_mpl import write_files
 from pmlkit.tables import cell, table
 from pmlkit.techniques.costs import COSTS
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["cost_table", "html", "narrow", "overview", "save", "save_tables", "sheets", "shown"]
-
-_PARTS = ("scores", "estimates", "truth", "steps", "events")
 
 
 def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
@@ -93,7 +92,7 @@ def save(comparison: Comparison, folder: PathLike) -> list[Path]:
 def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
     """Write the tables alone; parameters and return value as of `save`."""
     folder, written = Path(folder), []
-    for name in _PARTS:
+    for name in PARTS:
         data = getattr(comparison, name)
         written += write_files(folder, {f"{name}.parquet": data.to_parquet(index=False)})
     made = sheets(comparison)
