@@ -42,7 +42,6 @@ __all__ = [
     "sliding",
     "stable_order",
     "tumbling",
-    "use_counts",
 ]
 
 
@@ -77,10 +76,6 @@ class Occurrences:
     def select(self, mask: Bools) -> Occurrences:
         """Return the uses where `mask` (bool, shape (uses,)) is true."""
         return Occurrences(self.gfn[mask], self.round[mask], self.n_rounds)
-
-    def restrict(self, frames: Sequence[int]) -> Occurrences:
-        """Return the uses of the pages in `frames` (any array of gfns)."""
-        return self.select(np.isin(self.gfn, np.asarray(frames, np.uint64)))
 
     def between(self, first: int, stop: int) -> Occurrences:
         """Return the uses in rounds `first` (its new round 0) to `stop`, which is left out."""
@@ -231,19 +226,6 @@ def gap_counts(occ: Occurrences) -> Ints:
     """
     earlier, later = gaps(occ)
     return np.bincount(later - earlier, minlength=occ.n_rounds + 1)
-
-
-def use_counts(occ: Occurrences) -> tuple[NDArray[np.uint64], Ints]:
-    """Return the uses of each page.
-
-    Returns
-    -------
-    gfns : ndarray of uint64, shape (pages,)
-        Ascending.
-    uses : ndarray of int64, shape (pages,)
-    """
-    starts = _starts(occ.gfn)
-    return occ.gfn[starts], np.diff(np.append(starts, len(occ)))
 
 
 def cumulative_distinct(occ: Occurrences) -> Ints:

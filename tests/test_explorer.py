@@ -176,7 +176,8 @@ def test_it_is_not_interactive_outside_of_a_kernel():
 def test_uses_agree_with_the_kernels_that_they_repeat(make_trace):
     trace = make_trace(rounds=60, pages=200, seed=3)
     uses, frames = UsesByPage(trace), np.arange(50, 120, dtype=np.uint64)
-    occ = workingset.occurrences(trace).restrict(frames)
+    occ = workingset.occurrences(trace)
+    occ = occ.select(np.isin(occ.gfn, frames))
     from pmlkit import occurrences
 
     for m in (1, 3):
