@@ -10,7 +10,8 @@ What there is
 protocol    what a technique says of itself: `Technique`, `Need`
 recorded    all that a trace knows of a VM: `Recorded`
 view        what a technique sees of it: the channels that it declared, up to now
-channels    the channels: PML log, references, accessed flags, traps, content, disk, guest, memory
+channels    the channels: PML log, references, accessed flags, traps, content; channels_guest:
+            its own view, disk, memory; channel, what one is
 costs       what the events cost that a look causes, and where the constants come from
 memory      a guest of changing size: a replay of the accesses
 limits      how far that is off, against guests that had too little memory

@@ -13,6 +13,8 @@ import numpy as np
 
 from pmlkit.errors import NeedsError
 from pmlkit.sources.pml_log import pml_log
+from pmlkit.techniques import channels_guest
+from pmlkit.techniques.channel import Channel
 from pmlkit.techniques.protocol import Need
 
 if TYPE_CHECKING:
@@ -21,58 +23,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.techniques.memory import Counters
+    from pmlkit.techniques.channel import Clock
     from pmlkit.techniques.recorded import Recorded, Uses
-    from pmlkit.types import Array, Bools, Ints
+    from pmlkit.types import Bools, Ints
 
 
-__all__ = ["HOW", "MISSING", "OPEN", "Channel", "Clock"]
+__all__ = ["HOW", "MISSING", "OPEN"]
 
 BUFFER = 512  # entries of a PML buffer
 TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
-
-
-class Channel:
-    """Some functions, by their names."""
-
-    __slots__ = ("__dict__",)
-
-    drain: Callable[..., Any]
-    collect: Callable[..., Any]
-    mapped: Callable[..., Any]
-    entries: Callable[..., Any]
-    harvest: Callable[..., Any]
-    protect: Callable[..., Any]
-    caught: Callable[..., Any]
-    digest: Callable[..., Any]
-    ask: Callable[..., Any]
-    requests: Callable[..., Any]
-    resize: Callable[..., Any]
-    limit: Callable[..., Any]
-    counters: Callable[..., Any]
-    evictions: Callable[..., Any]
-
-    def __init__(self, **functions: Callable[..., Any]) -> None:
-        self.__dict__.update(functions)
-
-
-class Clock:
-    """The present: a round of the recording, which only moves on."""
-
-    wait: Callable[[int], int | None]
-    rounds: Callable[[], int]
-
-    def __init__(self, t_ns: Ints) -> None:
-        now, ends = [0], t_ns[1:] - t_ns[0]
-
-        def wait(due_ns: int) -> int | None:
-            """Let time pass until a round ends at `due_ns` or later; None if none does."""
-            if len(ends) == 0 or due_ns > ends[-1]:
-                return None
-            now[0] = max(now[0], int(np.searchsorted(ends, due_ns)) + 1) if due_ns else now[0]
-            return int(ends[now[0] - 1]) if now[0] else 0
-
-        self.wait, self.rounds = wait, lambda: now[0]
 
 
 def _log(uses: Uses, clock: Clock, charge: Callable[..., Any]) -> Channel:
@@ -253,89 +212,6 @@ def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: ob
     return Channel(digest=digest)
 
 
-def _guest(
-    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
-) -> Channel | None:
-    table = recorded.guest
-    if table is None or len(table) == 0:
-        return None
-    times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
-
-    def ask() -> dict[str, Any] | None:
-        """Return the guest's latest sample (dict of the trace's columns), None before the first."""
-        now = clock.wait(0)
-        index = int(np.searchsorted(times, now, "right")) - 1  # type: ignore[call-overload]
-        charge(hypercalls=1)
-        return dict(rows[index]) if index >= 0 else None  # type: ignore[arg-type]
-
-    return Channel(ask=ask)
-
-
-def _disk(
-    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
-) -> Channel | None:
-    table = recorded.disk
-    if table is None:
-        return None
-    times = table["t_ns"].to_numpy() - recorded.t_ns[0]
-    columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
-    done = [0]
-
-    def requests() -> tuple[Array, ...]:
-        """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
-        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))  # type: ignore[call-overload]
-        charge(disk_requests=done[0] - first)
-        return tuple(column[first : done[0]].copy() for column in columns.values())
-
-    return Channel(requests=requests)
-
-
-def _memory(
-    recorded: Recorded, clock: Clock, charge: Callable[..., Any], model: Any
-) -> Channel | None:
-    from pmlkit.techniques.memory import Guest, MemoryModel
-
-    if recorded.guest is None or len(recorded.guest) == 0:
-        return None
-    guest = Guest(recorded, model or MemoryModel())
-
-    def resize(pages: int) -> None:
-        """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
-        guest.advance(clock.rounds())
-        charge(balloon_pages=abs(guest.resize(pages)), hypercalls=1)
-
-    def limit() -> int:
-        """Return the memory that the guest has now, pages."""
-        return guest.limit
-
-    def counters() -> Counters:
-        """Ask the guest for its own counters: a `pmlkit.techniques.memory.Counters`."""
-        guest.advance(clock.rounds())
-        told = guest.counters()
-        charge(hypercalls=1, swap_ins=told.new_swap_ins, swap_outs=told.new_swap_outs)
-        return told
-
-    def evictions() -> tuple[Ints, Bools]:
-        """Return the frames that it evicted and took back since the last call, in order.
-
-        The hypervisor keeps what is evicted: each is a copy in its memory, and nobody has to wait
-        for a disk.
-
-        Returns
-        -------
-        frames : ndarray of int64
-        back : ndarray of bool
-            True for a page that came back, False for one that went.
-        """
-        guest.advance(clock.rounds())
-        guest.counters()
-        frames, back = guest.evictions()
-        charge(cache_copies=len(frames))
-        return frames, back
-
-    return Channel(resize=resize, limit=limit, counters=counters, evictions=evictions)
-
-
 OPEN = {
     Need.PML: _pml,
     Need.REFERENCES: _references,
@@ -344,9 +220,9 @@ OPEN = {
     Need.ACCESSED: _accessed,
     Need.TRAPS: _traps,
     Need.CONTENT: _content,
-    Need.DISK: _disk,
-    Need.GUEST: _guest,
-    Need.MEMORY: _memory,
+    Need.DISK: channels_guest.disk,
+    Need.GUEST: channels_guest.guest,
+    Need.MEMORY: channels_guest.memory,
 }
 _SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
 _SAMPLES = "samples of the guest's own view"

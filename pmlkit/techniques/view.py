@@ -17,6 +17,7 @@ import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
+from pmlkit.techniques.channel import Clock
 from pmlkit.techniques.costs import COSTS
 from pmlkit.units import format_ns, parse_duration_ns
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from pmlkit.techniques.channels import Channel
+    from pmlkit.techniques.channel import Channel
     from pmlkit.techniques.memory import MemoryModel
     from pmlkit.techniques.protocol import Need
     from pmlkit.techniques.recorded import Recorded
@@ -210,7 +211,7 @@ def look(
     NeedsError
         If the recording has nothing for one of the channels.
     """
-    clock = channels.Clock(recorded.t_ns)
+    clock = Clock(recorded.t_ns)
     size = recorded.memory_pages
     view = View(size, window_ns, scale, recorded.resolution_ns, seed, clock.wait)
     for need in sorted(needs, key=lambda need: need.value):

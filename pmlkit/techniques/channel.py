@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a channel of a view is: some functions; and the clock by which they answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Ints
+
+
+__all__ = ["Channel", "Clock"]
+
+
+class Channel:
+    """Some functions, by their names."""
+
+    __slots__ = ("__dict__",)
+
+    drain: Callable[..., Any]
+    collect: Callable[..., Any]
+    mapped: Callable[..., Any]
+    entries: Callable[..., Any]
+    harvest: Callable[..., Any]
+    protect: Callable[..., Any]
+    caught: Callable[..., Any]
+    digest: Callable[..., Any]
+    ask: Callable[..., Any]
+    requests: Callable[..., Any]
+    resize: Callable[..., Any]
+    limit: Callable[..., Any]
+    counters: Callable[..., Any]
+    evictions: Callable[..., Any]
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        self.__dict__.update(functions)
+
+
+class Clock:
+    """The present: a round of the recording, which only moves on."""
+
+    wait: Callable[[int], int | None]
+    rounds: Callable[[], int]
+
+    def __init__(self, t_ns: Ints) -> None:
+        now, ends = [0], t_ns[1:] - t_ns[0]
+
+        def wait(due_ns: int) -> int | None:
+            """Let time pass until a round ends at `due_ns` or later; None if none does."""
+            if len(ends) == 0 or due_ns > ends[-1]:
+                return None
+            now[0] = max(now[0], int(np.searchsorted(ends, due_ns)) + 1) if due_ns else now[0]
+            return int(ends[now[0] - 1]) if now[0] else 0
+
+        self.wait, self.rounds = wait, lambda: now[0]
