@@ -96,7 +96,7 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
         ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low * 0.8 <= t <= high * 1.1]
         axes.set_yticks(ticks, [f"{t}" for t in ticks])
         logs = part["sample"].nunique()  # type: ignore[index]
-        axes.set_title(f"{name} ({logs} logs)", loc="left")
+        axes.set_title(f"{name} ({logs} log{'s' * (logs != 1)})", loc="left")
     every[0].set_ylabel("slack over use (%)")
     if columns == 1:
         every[-1].set_ylabel("slack over use (%)")
