@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pmlkit import doctor_checks as checks
-from pmlkit.errors import UsageError
+from pmlkit.errors import UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -63,7 +63,7 @@ def examine(names: Sequence[Any] = ()) -> list[Capability]:
     """
     unknown = [name for name in names if name not in CAPABILITIES]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no capability: there are {', '.join(CAPABILITIES)}")
+        raise UnknownName("capability", unknown[0], CAPABILITIES)
     chosen = list(dict.fromkeys(names)) or list(CAPABILITIES)
     return [_examine(name, *CAPABILITIES[name]) for name in chosen]
 

@@ -9,11 +9,13 @@ codes: 2 for a `UsageError`, 1 for the others.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from pmlkit.trace_tables import TraceTables
@@ -33,6 +35,7 @@ __all__ = [
     "TraceDamaged",
     "TraceNotFound",
     "TraceVersionError",
+    "UnknownName",
     "UsageError",
     "WorkloadError",
     "output_error",
@@ -215,6 +218,17 @@ class ResolutionError(PmlkitError):
 
 class UsageError(PmlkitError):
     """The call itself is wrong (exit code 2)."""
+
+
+class UnknownName(UsageError):
+    """There is nothing of this kind with this name. Attributes: `name`, `known` (the names)."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        close = difflib.get_close_matches(name, self.known, 1)
+        meant = f"do you mean {close[0]!r}? If not, " if close else ""
+        hint = f"{meant}choose from {', '.join(self.known)}"
+        super().__init__(f"there is no {kind} {name!r}", hint)
 
 
 class NeedsError(PmlkitError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UnknownName
 from pmlkit.figures_heat import heat_map
 from pmlkit.figures_mrc import compare_curves, miss_ratio, miss_ratio_over_time
 from pmlkit.figures_reads import (
@@ -98,7 +98,7 @@ def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -
         If there is no such figure.
     """
     if name not in FIGURES:
-        raise UsageError(f"there is no figure {name!r}: choose from {', '.join(FIGURES)}")
+        raise UnknownName("figure", name, FIGURES)
     if window is not None and "window" in inspect.signature(FIGURES[name]).parameters:
         how["window"] = window
     return FIGURES[name](trace, **how)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
+from pmlkit.errors import OutputExists, PmlkitError, UnknownName, UsageError, output_error
 from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE, TraceMeta
 from pmlkit.trace import Trace
@@ -203,7 +203,7 @@ def load(
 
 def _function(name: str, way: str) -> Callable[..., Any]:
     if name not in FORMATS:
-        raise UsageError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}")
+        raise UnknownName("format", name, FORMATS)
     if way not in FORMATS[name].ways:
         raise UsageError(f"{name} can only be imported: nothing reads it back")
     return getattr(import_module(f"pmlkit.{FORMATS[name].module}"), way)

@@ -15,7 +15,7 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind, parse_kinds
 from pmlkit.pageindex import grown, numbered
 from pmlkit.schema import SAMPLED
-from pmlkit.units import parse_duration_ns
+from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +126,11 @@ def stream(
     Returns
     -------
     Stream
+
+    Raises
+    ------
+    UsageError
+        If the trace has no round between `start` and `end`, as far as they are given.
     """
     if SAMPLED in trace.meta.options:
         hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
@@ -133,6 +138,11 @@ def stream(
     mask = _mask(trace, kinds, page_tables)
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
+    if first == stop and trace.n_rounds:
+        lasts = format_ns(trace.duration_ns)
+        raise UsageError(
+            f"{trace.path} lasts {lasts}: give a --start and --end with a round between them"
+        )
     expand = page_tables == "expand" and bool(mask & (Kind.READ | Kind.EXEC))
     which = {"kinds": mask, "region": region, **span}
     once = expand or trace.meta.kind == "access"  # its entries are kinds of use, not uses

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import manifest
-from pmlkit.errors import NeedsError, TraceDamaged, UsageError
+from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError
 from pmlkit.parquet import read_table, verify
 from pmlkit.schema import HARVESTS, TABLES, TraceMeta
+from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,7 +169,8 @@ class TraceTables:
             The first round, and the one after the last.
         """
         if None not in (start_ns, end_ns) and start_ns > end_ns:  # type: ignore[operator]
-            what = f"the range from {start_ns} to {end_ns} ns ends before it starts"
+            times = f"{format_ns(start_ns)} to {format_ns(end_ns)}"  # type: ignore[arg-type]
+            what = f"the range from {times} ends before it starts"
             raise UsageError(f"{what}: give a start before its end")
         starts, ends = (self._rounds[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
@@ -214,8 +216,7 @@ class TraceTables:
         if not len(self._regions):
             raise NeedsError(self, "regions", "use a workload that reports its buffers")
         if not len(rows):
-            names = ", ".join(dict.fromkeys(self._regions["name"]))
-            raise UsageError(f"the trace {self.path} has no region {region!r}: it has {names}")
+            raise UnknownName("region", region, dict.fromkeys(self._regions["name"]))
         runs = [
             np.arange(g, g + n, dtype=np.uint64)
             for g, n in zip(rows["gfn"], rows["pages"], strict=True)

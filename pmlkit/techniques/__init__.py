@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UnknownName, UsageError
 from pmlkit.techniques.badis import Badis
 from pmlkit.techniques.damon import Damon
 from pmlkit.techniques.dirty_rate import DirtyBitmap, DirtyRing, DirtySampling
@@ -91,7 +91,7 @@ def make(name: str, **parameters: Any) -> Technique:
         If there is no such technique or parameter.
     """
     if name not in TECHNIQUES:
-        raise UsageError(f"there is no technique {name!r}: choose from {', '.join(TECHNIQUES)}")
+        raise UnknownName("technique", name, TECHNIQUES)
     known = TECHNIQUES[name].parameters()
     for parameter in parameters:
         if parameter not in known:
