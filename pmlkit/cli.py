@@ -26,6 +26,7 @@ from pmlkit.cli_options import (
     WINDOW,
     as_json,
     example,
+    names,
     option,
     output,
     span,
@@ -68,7 +69,8 @@ def cli(ctx: click.Context) -> None:
 
 
 @cli.command(epilog=example("pmlkit doctor", "pmlkit doctor demo recorder --json"))
-@click.argument("capabilities", nargs=-1, metavar="[CAPABILITY]...")
+@click.argument("capabilities", nargs=-1, metavar="[CAPABILITY]...",
+                shell_complete=names("pmlkit.doctor:CAPABILITIES"))  # fmt: skip
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
@@ -148,7 +150,7 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
 @click.argument("trace", type=PATH, required=False)
-@click.argument("figure", required=False)
+@click.argument("figure", required=False, shell_complete=names("pmlkit.figures:FIGURES"))
 @output("STEM", "Write STEM.pdf, .svg and .png, and its data as .csv and .parquet.")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
 @option("--window", type=WINDOW, help="T, where the figure has one.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli_options import PATH, as_json, example, option, output, span
+from pmlkit.cli_options import PATH, as_json, example, names, option, output, span
 from pmlkit.errors import TraceNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ _EXAMPLES = example(
 @click.command(epilog=_EXAMPLES)
 @click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE | EXPERIMENT.yaml]...")
 @option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
-@option("--techniques", help="Names out of --list, with commas between.  [default: all]")
+@option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"), help="Names out of "
+        "--list, with commas between.  [default: all]")  # fmt: skip
 @option("--window", default=None, help="T of the yardstick, W(t, T).  [default: 1s]")
 @option("--time-scale", "scale", default=None, help="What published intervals are multiplied by; "
         "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip

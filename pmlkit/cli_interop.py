@@ -15,6 +15,7 @@ from pmlkit.cli_options import (
     PATH,
     as_json,
     example,
+    names,
     option,
     output,
     overwrite,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("trace", type=PATH, required=False)
-@click.argument("format", required=False)
+@click.argument("format", required=False, shell_complete=names("pmlkit.interop:FORMATS"))
 @output("FILE", "The file to write.")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
 @option("--window", type=DURATION, help="damo: length of a snapshot; oracle-general: a tick.")
@@ -75,7 +76,7 @@ def export(
         "pmlkit import query-dirty-rate answers.json -o rates.csv",
     ),
 )
-@click.argument("format", required=False)
+@click.argument("format", required=False, shell_complete=names("pmlkit.interop:FORMATS"))
 @click.argument("file", type=PATH, required=False)
 @output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")

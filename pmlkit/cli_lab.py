@@ -15,6 +15,7 @@ from pmlkit.cli_options import (
     SETTING,
     as_json,
     example,
+    names,
     option,
     output,
     overwrite,
@@ -86,8 +87,13 @@ def build(as_json: bool, **how: Any) -> None:
         click.echo(f"{name:14} {version}")
 
 
+_guest = click.argument(
+    "guest", required=False, shell_complete=names("pmlkit.sources.lab_guests:shipped")
+)
+
+
 @lab.command(epilog=_EXAMPLES)
-@click.argument("guest", required=False)
+@_guest
 @output("NAME.trace", "The trace to write.")
 @option("--list", "list_them", is_flag=True, help="List the guests.")
 @_machine
@@ -137,7 +143,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
 
 
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
-@click.argument("guest", required=False)
+@_guest
 @_machine
 def shell(guest: str, **how: Any) -> None:
     """Open a shell in the lab's dom0; Ctrl-] leaves it.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -68,6 +69,22 @@ DURATION = _Parsed("time", "parse_duration_ns")
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
 SETTING = _Setting()
+
+
+def names(where: str) -> Callable[..., list[str]]:
+    """Complete with names: those in ``module:name`` of pmlkit, or that it gives when called.
+
+    What is imported is imported when a shell asks. After a comma the next name begins.
+    """
+
+    def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        module, _, name = where.partition(":")
+        found = getattr(import_module(module), name)
+        before, comma, begun = begun.rpartition(",")
+        known = found() if callable(found) else found
+        return [f"{before}{comma}{one}" for one in known if one.startswith(begun)]
+
+    return complete
 
 
 def example(*lines: str) -> str:

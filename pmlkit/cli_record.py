@@ -15,6 +15,7 @@ from pmlkit.cli_options import (
     SETTING,
     as_json,
     example,
+    names,
     option,
     output,
     overwrite,
@@ -36,7 +37,7 @@ EXAMPLES = example(
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("workload", required=False)
+@click.argument("workload", required=False, shell_complete=names("pmlkit.sources.workload:names"))
 @output("NAME.trace", "The trace to write.")
 @option("--list", "list_them", is_flag=True, help="List the workloads, or WORKLOAD's parameters.")
 @option("--memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G.")

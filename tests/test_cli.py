@@ -173,6 +173,25 @@ def test_each_line_of_the_overview_is_whole(run):
     assert "..." not in overview
 
 
+NAMED = [
+    ("compare h.trace --techniques", "pml,vmw", ["pml,vmware"]),
+    ("plot h.trace", "mrc", ["mrc", "mrc-time"]),
+    ("export h.trace", "ora", ["oracle-general"]),
+    ("import", "lac", ["lackey"]),
+    ("record", "hotc", ["hotcold"]),
+    ("lab run", "kno", ["known"]),
+    ("doctor", "x", ["xen"]),
+]
+
+
+@pytest.mark.parametrize(("words", "begun", "names"), NAMED)
+def test_names_are_completed(words, begun, names):
+    from click.shell_completion import ShellComplete
+
+    complete = ShellComplete(cli.cli, {}, "pmlkit", "_PMLKIT_COMPLETE")
+    assert [item.value for item in complete.get_completions(words.split(), begun)] == names
+
+
 def test_shell_completion_works():
     words = {"COMP_WORDS": "pmlkit w", "COMP_CWORD": "1", "_PMLKIT_COMPLETE": "bash_complete"}
     assert spawn(env=os.environ | words).stdout == "plain,wss\n"

@@ -149,9 +149,13 @@ def load(spec: PathLike) -> Workload:
     raise WorkloadError(name, "there is no such workload or file", _suggestion(name))
 
 
+def names() -> list[str]:
+    """Name the workloads that come along."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
+
+
 def _suggestion(name: str) -> str:
-    known = sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}? `pmlkit record --list` names them all"
     return "`pmlkit record --list` names the workloads"
