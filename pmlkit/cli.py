@@ -22,7 +22,7 @@ from pmlkit.cli_interop import export, import_
 from pmlkit.cli_lab import lab
 from pmlkit.cli_mrc import mrc
 from pmlkit.cli_options import (
-    PATH,
+    TRACE,
     WINDOW,
     as_json,
     example,
@@ -149,7 +149,7 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
-@click.argument("trace", type=PATH, required=False)
+@click.argument("trace", type=TRACE, required=False)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures:FIGURES"))
 @output("STEM", "Write STEM.pdf, .svg and .png, and its data as .csv and .parquet.")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")

@@ -13,6 +13,7 @@ from pmlkit.cli_options import (
     DURATION,
     MEMORY,
     PATH,
+    TRACE,
     as_json,
     example,
     names,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         "pmlkit export data/redis.trace oracle-general -o redis.oracleGeneral",
     )
 )
-@click.argument("trace", type=PATH, required=False)
+@click.argument("trace", type=TRACE, required=False)
 @click.argument("format", required=False, shell_complete=names("pmlkit.interop:FORMATS"))
 @output("FILE", "The file to write.")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from pmlkit.errors import UsageError
 
@@ -49,6 +53,33 @@ class _Memory(click.ParamType):  # type: ignore[type-arg]
         return size >> 20
 
 
+class _TracePath(click.Path):
+    """A trace: its path or, if nothing is there, the name of a bundled one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        import pmlkit
+        from pmlkit.errors import TraceNotFound
+
+        known = pmlkit.bundled()
+        if not isinstance(value, str) or os.path.lexists(value):
+            return super().convert(value, param, ctx)
+        if value in known:
+            return str(pmlkit.bundled(value))
+        if close := difflib.get_close_matches(value, known, 1):
+            raise TraceNotFound(value, f"do you mean {close[0]!r}, which comes with pmlkit?")
+        return super().convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        import pmlkit
+
+        known = [name for name in pmlkit.bundled() if incomplete and name.startswith(incomplete)]
+        own = sorted(glob.glob(f"{glob.escape(incomplete)}*.trace"))
+        found = [CompletionItem(name) for name in [*own, *known]]
+        return found or super().shell_complete(ctx, param, incomplete)
+
+
 class _Setting(click.ParamType):  # type: ignore[type-arg]
     """``name=value``; becomes the pair."""
 
@@ -69,6 +100,7 @@ DURATION = _Parsed("time", "parse_duration_ns")
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
 SETTING = _Setting()
+TRACE = _TracePath(readable=False)
 
 
 def names(where: str) -> Callable[..., list[str]]:
@@ -116,4 +148,4 @@ def span(command: Callable[..., Any]) -> Callable[..., Any]:
 
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
-trace_argument = click.argument("trace", type=PATH)
+trace_argument = click.argument("trace", type=TRACE)

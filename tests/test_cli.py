@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import numpy as np
@@ -181,15 +182,29 @@ NAMED = [
     ("record", "hotc", ["hotcold"]),
     ("lab run", "kno", ["known"]),
     ("doctor", "x", ["xen"]),
+    ("info", "hot", ["hotcold"]),
+    ("plot", "data/redis-", ["data/redis-tides.trace"]),
 ]
 
 
 @pytest.mark.parametrize(("words", "begun", "names"), NAMED)
-def test_names_are_completed(words, begun, names):
+def test_names_are_completed(words, begun, names, monkeypatch):
     from click.shell_completion import ShellComplete
 
+    monkeypatch.chdir(Path(__file__).parent.parent)
     complete = ShellComplete(cli.cli, {}, "pmlkit", "_PMLKIT_COMPLETE")
     assert [item.value for item in complete.get_completions(words.split(), begun)] == names
+
+
+def test_a_bundled_trace_goes_by_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("wss", "hotcold", "--json")
+    assert code == 0 and json.loads(out)[0]["pages"] > 300
+    code, _, err = run("wss", "hotcodl")
+    assert code == 1
+    check_one_line(err, "no trace at hotcodl: do you mean 'hotcold'")
+    (tmp_path / "hotcold").mkdir()  # what is there comes first
+    assert run("wss", "hotcold")[0] == 1
 
 
 def test_shell_completion_works():
