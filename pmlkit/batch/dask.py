@@ -33,7 +33,7 @@ from pmlkit.batch.job import (
     failed_record,
     write_record,
 )
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -64,11 +64,15 @@ class Cluster:
 
     Raises
     ------
+    UsageError
+        If this is no address.
     PmlkitError
         If nothing answers there.
     """
 
     def __init__(self, address: str) -> None:
+        if ":" not in address:  # Dask takes minutes to give up, and leaves a traceback
+            raise UsageError(f"{address!r} is no address of a scheduler: write tcp://HOST:8786")
         self.session = uuid.uuid4().hex
         try:
             self.client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]

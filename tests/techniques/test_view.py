@@ -241,9 +241,7 @@ def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
 
 
 def test_an_unknown_technique_or_parameter_is_named():
-    with pytest.raises(
-        UsageError, match="'pmll': do you mean 'pml'.*choose from pml, "
-    ):
+    with pytest.raises(UsageError, match="'pmll': do you mean 'pml'.*choose from pml, "):
         make("pmll")
     with pytest.raises(UsageError, match="vmware has no parameter 'page': it has pages, period"):
         make("vmware", page=3)
