@@ -52,7 +52,10 @@ _LINES = {
 def over_time(table: pd.DataFrame) -> None:
     """Print the miss ratio of each window at some sizes."""
     grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
-    chosen = grid.columns[np.unique(np.linspace(0, len(grid.columns) - 1, COLUMNS).astype(int))]
+    sizes = grid.columns  # none, of a part without rounds
+    chosen = sizes[
+        np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))[: len(sizes)]
+    ]
     page = Table("end", *map(_size, chosen), box=None, pad_edge=False)
     for t_ns, row in grid[chosen].iterrows():
         page.add_row(f"{t_ns / 1e9:.3f} s", *("" if np.isnan(r) else f"{r:.4f}" for r in row))  # type: ignore[operator]

@@ -86,6 +86,14 @@ def check_one_line(err, says):
     assert re.search(says, err), err
 
 
+def test_a_recording_without_rounds_is_no_defect_of_pmlkit(run, make_trace):
+    path = make_trace("none.trace", events=[]).path
+    assert run("mrc", path, "--window", "1s")[0] == 0
+    code, _, err = run("compare", path, "--window", "1s", "--techniques", "pml")
+    assert code == 1
+    check_one_line(err, "has no rounds: record it for longer")
+
+
 # What it offers
 
 

@@ -136,11 +136,13 @@ class Recorded:
         Raises
         ------
         NeedsError
-            If the trace is a PML log: without all accesses there is no truth to compare with; or
-            if its rounds have no length in time.
+            If the trace is a PML log: without all accesses there is no truth to compare with; if
+            it has no rounds; or if they have no length in time.
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
+        if trace.n_rounds == 0:
+            raise NeedsError(trace, "rounds", "record it for longer")
         resolution_ns = trace.resolution_ns or _usual_round_ns(trace)
         if not resolution_ns:
             raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
