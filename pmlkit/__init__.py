@@ -137,6 +137,7 @@ _HOMES = {
             "TraceDamaged",
             "TraceNotFound",
             "TraceVersionError",
+            "UnknownName",
             "UsageError",
             "WorkloadError",
         ),
