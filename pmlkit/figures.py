@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import UnknownName
+from pmlkit.errors import NeedsError, UnknownName
 from pmlkit.figures_heat import heat_map
 from pmlkit.figures_mrc import compare_curves, miss_ratio, miss_ratio_over_time
 from pmlkit.figures_reads import (
@@ -94,11 +94,15 @@ def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -
 
     Raises
     ------
-    pmlkit.errors.UsageError
+    UnknownName
         If there is no such figure.
+    NeedsError
+        If the trace has no rounds.
     """
     if name not in FIGURES:
         raise UnknownName("figure", name, FIGURES)
+    if not trace.n_rounds:
+        raise NeedsError(trace, "rounds", "record it for longer")
     if window is not None and "window" in inspect.signature(FIGURES[name]).parameters:
         how["window"] = window
     return FIGURES[name](trace, **how)

@@ -42,6 +42,7 @@ STYLES = (
     {"color": COLORS["orange"], "ls": "-"},
 )
 POINTS = 1024
+FEWEST = 100  # pages that SHARDS looks at
 
 
 @styled
@@ -62,7 +63,7 @@ def miss_ratio(
     start, end : str, int or None
     kinds : str
     rate : float
-        The share of the pages that SHARDS looks at.
+        The share of the pages that SHARDS looks at; `FEWEST` pages or more.
 
     Returns
     -------
@@ -71,7 +72,9 @@ def miss_ratio(
     chosen: Json = {"start": start, "end": end, "kinds": kinds}
     curves = {
         "exact": missratio.of_trace(trace, **chosen),
-        f"SHARDS, {rate:.0%}": missratio.of_trace(trace, "shards", rate=rate, **chosen),
+        f"SHARDS, {rate:.0%} or more": missratio.of_trace(
+            trace, "shards", rate=rate, min_pages=FEWEST, **chosen
+        ),
         "AET": missratio.of_trace(trace, "aet", **chosen),
     }
     return compare_curves(curves, trace, columns)

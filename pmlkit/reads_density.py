@@ -126,7 +126,7 @@ def estimate(
     counts = _strata(found, touched, (k, s), (one_in, draw))
     pages, low, high = _estimated(*counts, one_in)
     columns = {
-        "pages": np.rint(pages).astype(np.int64),
+        "pages": np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         "low": np.floor(low).astype(np.int64),
         "high": np.minimum(np.ceil(high), trace.memory_pages).astype(np.int64),
         "written": sizes["written"],

@@ -92,6 +92,9 @@ def test_a_recording_without_rounds_is_no_defect_of_pmlkit(run, make_trace):
     code, _, err = run("compare", path, "--window", "1s", "--techniques", "pml")
     assert code == 1
     check_one_line(err, "has no rounds: record it for longer")
+    code, _, err = run("plot", path, "window", "-o", path.parent / "f")
+    assert code == 1
+    check_one_line(err, "has no rounds: record it for longer")
 
 
 # What it offers

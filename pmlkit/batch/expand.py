@@ -21,7 +21,7 @@ import nbformat
 
 import pmlkit
 from pmlkit import manifest
-from pmlkit.errors import PmlkitError, UsageError, output_error
+from pmlkit.errors import PmlkitError, TraceNotFound, UsageError, output_error
 from pmlkit.notebooks import notebooks_folder
 
 if TYPE_CHECKING:
@@ -292,6 +292,8 @@ def _refs(
 ) -> list[TraceRef]:
     hint = f"make it with `{made_by}`" if made_by else "`pmlkit record` makes one"
     paths = _trace_paths(name)
+    if not paths and not where:
+        raise TraceNotFound(name)
     if not paths:
         there = ", ".join(pmlkit.bundled()) or "none"
         why = f"there is no trace {name!r} (the bundled ones are: {there})"
@@ -299,6 +301,8 @@ def _refs(
     try:
         return [TraceRef(path.stem, str(path), digest_of_trace(path)) for path in paths]
     except PmlkitError as error:
+        if not where:
+            raise
         raise experiment.error(where, error.problem, error.hint) from error
 
 

@@ -79,8 +79,8 @@ class Entry:
     gather: Json = field(default_factory=dict)
 
     def on(self, traces: Sequence[str]) -> Entry:
-        """Return the runs with these traces in place of their own."""
-        return replace(self, traces=[(trace, "", self.where) for trace in traces])
+        """Return the runs with these traces, which are in no line of the file, for their own."""
+        return replace(self, traces=[(trace, "", ()) for trace in traces])
 
 
 @dataclass(frozen=True)

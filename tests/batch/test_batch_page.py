@@ -95,4 +95,4 @@ def test_an_experiment_runs_on_other_traces_than_its_own(tmp_path, capsys):
     assert cli.main(["run", demo, "--trace", path, "--snakefile", str(tmp_path / "S")]) == 2
     assert cli.main(["run", demo, "--trace", "nosuch", "--dry-run"]) == 1
     first, second = capsys.readouterr().err.splitlines()
-    assert "Snakefile" in first and "there is no trace 'nosuch'" in second
+    assert "Snakefile" in first and "there is no trace at nosuch: check" in second
