@@ -215,7 +215,7 @@ def test_regions(make_trace):
     expected = everything[everything["gfn"].isin([10, 11, 12, 13]) & (everything["kind"] == 2)]
     found = trace.to_pandas(region="buf", kinds=Kind.WRITE)
     pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
-    with pytest.raises(UsageError, match="it has buf, other"):
+    with pytest.raises(UsageError, match="choose from buf, other"):
         trace.frames("nope")
     with pytest.raises(UsageError, match="nope"):
         trace.iter_entries(region="nope")  # at once, not at the first batch

@@ -41,7 +41,7 @@ COSTS = {
     "pml_exits": _insn(14_480, "PML's log-full exit: 512 entries drained, one buffer"),
     "log_entries": _insn(60, "re-arming a page that was logged, at the end of a round"),
     "rounds": _insn(12_000, "pausing the VM to end a round, and the INVEPT"),
-    "pages_scanned": _insn(52, "reading and clearing a page's accessed flag in the EPT"),
+    "pages_scanned": _insn(7.5, "reading and clearing a page's accessed flag in the EPT"),
     "entries_read": Cost(2, "reading an entry of a logged page table of the guest",
                          f"{_GUESS}: 4 KiB out of memory per 1 us"),
     "faults": Cost(2_140, "an EPT violation to see one access: exit, map, resume",
