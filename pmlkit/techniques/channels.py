@@ -171,10 +171,11 @@ def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: o
         ndarray of bool
             Whether each was accessed since its flag was last cleared.
         """
+        event = "pages_scanned" if frames is None else "flags_read"
         frames = slice(None) if frames is None else np.asarray(frames, np.int64)  # type: ignore[assignment]
         touched = latest(frames) >= cleared[frames]
         cleared[frames] = clock.rounds()
-        charge(pages_scanned=len(touched))
+        charge(**{event: len(touched)})
         return touched
 
     return Channel(harvest=harvest)

@@ -32,7 +32,7 @@ class Cost:
     source: str
 
 
-def _insn(count: int, what: str) -> Cost:
+def _insn(count: float, what: str) -> Cost:
     return Cost(count * NS_PER_INSN, what, f"{_LAB}: {count:g}")
 
 
@@ -41,7 +41,8 @@ COSTS = {
     "pml_exits": _insn(14_480, "PML's log-full exit: 512 entries drained, one buffer"),
     "log_entries": _insn(60, "re-arming a page that was logged, at the end of a round"),
     "rounds": _insn(12_000, "pausing the VM to end a round, and the INVEPT"),
-    "pages_scanned": _insn(7.5, "reading and clearing a page's accessed flag in the EPT"),
+    "pages_scanned": _insn(7.5, "reading and clearing an accessed flag of the EPT, in a scan"),
+    "flags_read": _insn(50, "the same of single pages, with finding where it is"),
     "entries_read": Cost(2, "reading an entry of a logged page table of the guest",
                          f"{_GUESS}: 4 KiB out of memory per 1 us"),
     "faults": Cost(2_140, "an EPT violation to see one access: exit, map, resume",
