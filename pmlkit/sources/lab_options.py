@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.sources.lab_guests import MEMORY_MIB
+from pmlkit.xen.job import Job
 
 if TYPE_CHECKING:
     from pmlkit.types import Json
@@ -116,6 +117,7 @@ def check(options: LabOptions, memory_mib: int) -> None:
     slots, flags = options.pml.get("slots", 64), options.pml.get("flags", ("tables",))
     if not low <= memory_mib <= high:
         raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
+    Job(harvest=options.harvest, harvest_every=options.harvest_every, one_in=options.one_in)
     if slots & (slots - 1) or not 2 <= slots <= 4096:
         raise UsageError(f"a ring of {slots} records cannot be had", "a power of two, 2 to 4096")
     if not options.patched and (options.harvest or options.accessed or "snapshots" in flags):

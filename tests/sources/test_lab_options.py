@@ -16,6 +16,8 @@ from pmlkit.sources.lab_options import LabOptions, check
         (LabOptions(stock=True, accessed=True), 64, "leave out --stock"),
         (LabOptions(mode="stock", pml={"flags": ("snapshots",)}), 64, "snapshots of page tables"),
         (LabOptions(harvest="both", pml={"flags": ()}), 64, "choose --page-tables mark"),
+        (LabOptions(harvest="sampled", one_in=12), 64, "a power of two"),
+        (LabOptions(harvest="sampled", harvest_every=2), 64, "in every round"),
     ],
 )
 def test_what_the_lab_cannot_do_is_refused_at_once(options, memory_mib, words):
