@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
-from pmlkit.cli_options import DURATION, as_json, example, option, output, overwrite, say
+from pmlkit.cli_options import DURATION, as_json, example, one_in, option, output, overwrite, say
 from pmlkit.collect_options import PAGE_TABLES
 from pmlkit.xen.job import HARVESTS
 
@@ -44,9 +44,7 @@ _EXAMPLES = example(
         "a scan of all memory, what the logged page tables lead to, both, what the EPT's upper "
         "levels say was used, or a sample of that.")  # fmt: skip
 @option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
-@option(
-    "--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so many."
-)
+@one_in
 @option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
 @option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
 @option("--keep", is_flag=True, help="Keep the spool beside the trace.")

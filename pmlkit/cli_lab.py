@@ -16,6 +16,7 @@ from pmlkit.cli_options import (
     as_json,
     example,
     names,
+    one_in,
     option,
     output,
     overwrite,
@@ -116,9 +117,7 @@ _guest = click.argument(
         "tables lead to, both, of all that the EPT's upper levels say was used, or of a sample "
         "of that.")  # fmt: skip
 @option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
-@option(
-    "--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so many."
-)
+@one_in
 @option("--accessed", is_flag=True, help="Short for --harvest accessed.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
 @option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")

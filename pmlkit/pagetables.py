@@ -136,13 +136,16 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
         raise NeedsError(trace, what, "log it with --page-tables snapshot, or use --method leaves")
     batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
     parts = [batch.to_pandas() for batch in batches]
-    return _real(trace, pd.concat(parts)) if parts else pd.DataFrame(columns=_COLUMNS)
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)
+    return _real(trace, rows)
 
 
 def _real(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
     """Leave out snapshots of frames that are tables no more, but hold data."""
     limit = trace.meta.gfn_limit or trace.memory_pages + _HOLE_PAGES
     wild = rows["target"].to_numpy() >= limit
+    if not wild.any():
+        return rows
     tables = pack(rows["round"].to_numpy(np.int64), rows["table"].to_numpy(np.uint64))
     return rows[~np.isin(tables, tables[wild])].reset_index(drop=True)
 

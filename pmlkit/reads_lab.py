@@ -35,7 +35,6 @@ TABLES = ("errors", "equality", "costs", "hotness", "sources", "unsure", "rounds
 BEFORE_WORK = ("", "start")  # phases
 COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
 FLAGS = ("tables", "snapshots", "accessed")  # of `pmlkit.xen.pml.Options`
-FIXED_MIB = 8  # the working set of the experiments on cost
 
 
 @dataclass(frozen=True)
@@ -216,20 +215,19 @@ def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict
         "errors": lambda: _errors(trace, others),
         "equality": lambda: reads_guided.equality(trace),
         "costs": lambda: _costs(trace),
-        # A bare guest has too few regions to rank.
-        "hotness": lambda: hotness_table.scores(trace) if others else None,
+        "hotness": lambda: hotness_table.scores(trace),
         "sources": lambda: reads_sources.sources(trace),
     }
     for table, make in makers.items():
         if cleared and table not in ("errors", "costs"):
             continue  # told of the other run of the same guest
+        if table == "hotness" and not others:
+            continue  # a bare guest has too few regions to rank
         try:
-            rows = make()  # type: ignore[no-untyped-call]
+            found[table] = make()  # type: ignore[no-untyped-call]
         except NeedsError:
             # Bare guests without paging have no tables, and no errors to show; a sample no truth.
             continue
-        if rows is not None:
-            found[table] = rows
     return found
 
 

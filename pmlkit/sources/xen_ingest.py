@@ -76,30 +76,18 @@ def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         with TraceWriter(out, meta, overwrite=overwrite) as writer:
             made.write(writer)
         return Trace.open(out)
-    notes, period = [*meta.notes, _HARVEST], harvest_period(made, meta.period)
-    touched = dataclasses.replace(meta, kind="access", notes=notes, period=period)
+    notes, options = [*meta.notes, _HARVEST], dict(meta.options)
     if made.one_in:
-        return _with_sample(made, out, overwrite, meta, touched)
-    with TraceWriter(out, touched, overwrite=overwrite) as writer:
-        with writer.pml(meta) as pml:
-            made.write(pml)
-        write_harvests(made, writer)
-    return Trace.open(out)
-
-
-def _with_sample(
-    made: XenTrace, out: PathLike, overwrite: bool, meta: TraceMeta, touched: TraceMeta
-) -> Trace:
-    """Write a PML log with the sample nested in it: no one shall take that for all accesses."""
-    sample = dataclasses.replace(
-        touched,
-        notes=[*touched.notes, f"of {made.one_in} frames one was looked at"],
-        options={**touched.options, SAMPLED: made.one_in},
-    )
-    with TraceWriter(out, meta, overwrite=overwrite) as writer:
-        with writer.sample(sample) as nested:
-            write_harvests(made, nested)
-        made.write(writer)
+        notes.append(f"of {made.one_in} frames one was looked at")
+        options[SAMPLED] = made.one_in
+    told: Json = {"notes": notes, "options": options, "period": harvest_period(made, meta.period)}
+    touched = dataclasses.replace(meta, kind="access", **told)
+    # A sample is nested in the log, not the log in it: no one shall take it for all accesses.
+    with TraceWriter(out, meta if made.one_in else touched, overwrite=overwrite) as writer:
+        nested = writer.sample(touched) if made.one_in else writer.pml(meta)
+        pml, access = (writer, nested) if made.one_in else (nested, writer)
+        made.write(pml)
+        write_harvests(made, access)
     return Trace.open(out)
 
 
