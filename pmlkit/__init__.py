@@ -31,6 +31,7 @@ The store
     snapshots     page tables as they were at the end of a round, entry by entry
     spool         what a collector appends to, and what is left if it dies; spool_reader
     audit         the deep check behind `Trace.check`
+    files         a stranger's file, opened with care; a file that appears only when it is whole
     parquet, entries, parts, tally, manifest, partial, consistency
                   the insides of the store
 Observing
@@ -125,6 +126,7 @@ _HOMES = {
     "read_spool": "spool_reader",
     **dict.fromkeys(
         (
+            "FileRefused",
             "GuestError",
             "MissingTool",
             "NeedsError",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "FileRefused",
     "GuestError",
     "MissingTool",
     "NeedsError",
@@ -44,9 +45,17 @@ __all__ = [
 
 
 def one_line(text: object) -> str:
-    """Fold any text into one line that a terminal shows as it is (no control characters)."""
+    """Fold any text into one line that a terminal shows as it is (no control characters).
+
+    A byte of a path that is no UTF-8 is shown as ``\\xff``.
+    """
     folded = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else "?" for c in folded)
+    return "".join(c if c.isprintable() else _escaped(c) for c in folded)
+
+
+def _escaped(char: str) -> str:
+    is_byte = "\udc80" <= char <= "\udcff"  # as Python holds one that it could not decode
+    return f"\\x{ord(char) - 0xDC00:02x}" if is_byte else "?"
 
 
 class PmlkitError(Exception):
@@ -130,6 +139,17 @@ class TraceDamaged(PmlkitError):
             f"the trace {self.path} is damaged: {file} {why}",
             "restore it from a copy, or record it again",
         )
+
+
+class FileRefused(PmlkitError):
+    """A file is not one to read: a FIFO, a device, too large. Attributes: `path`, `why`."""
+
+    def __init__(
+        self, path: PathLike, why: str, hint: str = "give a regular file, and see who made it"
+    ) -> None:
+        self.path = os.fspath(path)
+        self.why = why
+        super().__init__(f"cannot read {self.path} ({why})", hint)
 
 
 class SpoolDamaged(PmlkitError):
@@ -254,6 +274,10 @@ _ADVICE = {
     errno.EDQUOT: (
         "the quota is used up",
         "free some space there or choose another place",
+    ),
+    errno.EFBIG: (
+        "the file is as large as a file may be here",
+        "raise the limit (`ulimit -f`) or choose another place",
     ),
     errno.EACCES: ("not allowed", "choose a folder that you may write to"),
     errno.EPERM: ("not allowed", "choose a folder that you may write to"),

@@ -18,6 +18,7 @@ SAMPLES = [
         errors.TraceDamaged("a", "rounds.parquet", "is missing"),
         {"path": "a", "file": "rounds.parquet", "why": "is missing"},
     ),
+    (errors.FileRefused("a", "it is a FIFO"), {"path": "a", "why": "it is a FIFO"}),
     (errors.SpoolDamaged("a", 12, "cut"), {"path": "a", "offset": 12, "why": "cut"}),
     (errors.OutputExists("a"), {"path": "a"}),
     (errors.OutputError("a", "no space left"), {"path": "a", "why": "no space left"}),
@@ -69,8 +70,12 @@ def test_a_guest_error_shows_the_last_words():
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    assert one_line("a\n\tb\x1b[31m\udcff\x00") == "a b?[31m??"
+    assert one_line("a\n\tb\x1b[31m\x00\ud800") == "a b?[31m??"
     assert str(errors.TraceNotFound("x\n\x1b]0;evil")).isprintable()
+
+
+def test_bytes_of_a_path_that_are_no_utf8_are_shown_escaped():
+    assert one_line(os.fsdecode(b"a\xff\x9bz")) == r"a\xff\x9bz"
 
 
 @pytest.mark.parametrize(
