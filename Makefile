@@ -35,10 +35,11 @@ paper: $(READY) ## make the figures and tables of an article -> results/paper/pa
 bench: $(READY) ## measure speed against peers -> results/bench (10 min; ARGS=--quick: 2)
 	$(PY) -m tests.bench $(ARGS)
 
-# For Debian 12's Python, the oldest that has to do: a later one may pin what that refuses.
+# For every Python from Debian 12's on: a marker says what only some of them need.
 lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes
-	$(PY) -m uv pip compile --quiet --generate-hashes --python-version 3.11.2 --no-python-downloads \
-		--custom-compile-command "make lock" --extra bench --extra cluster --extra dev --extra docs \
+	$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11.2 \
+		--no-python-downloads --custom-compile-command "make lock" \
+		--extra bench --extra cluster --extra dev --extra docs \
 		--output-file requirements.lock pyproject.toml
 
 manifest: $(READY) ## write data/MANIFEST anew after a recording in data/ was replaced

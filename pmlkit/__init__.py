@@ -4,8 +4,8 @@
 Where to begin
 --------------
 >>> import pmlkit
->>> pmlkit.bundled()[:3]                      # recordings that come with it
-['gcc-jobs', 'hotcold', 'log-archive']
+>>> "hotcold" in pmlkit.bundled()             # a recording that comes with it
+True
 >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
 >>> trace.meta.domain["name"], trace.meta.lost
 ('hotcold', 0)

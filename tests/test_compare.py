@@ -266,12 +266,13 @@ def test_the_experiments_name_workloads_that_there_are(name):
 def test_the_batch_has_every_workload_that_can_be_recorded():
     from pathlib import Path
 
+    from tree import tracked
+
     from pmlkit.batch.schema import load
-    from pmlkit.sources.workload import list_workloads
 
     experiment = load(Path(compare.REPOSITORY) / "experiments" / "compare.yaml")
     named = {Path(trace).name.removesuffix(".trace") for trace, _, _ in experiment.runs[0].traces}
-    assert {workload.name for workload in list_workloads()} <= named
+    assert {p.parent.name for p in tracked("experiments/workloads/*/workload.yaml")} <= named
 
 
 # The published experiment

@@ -7,30 +7,19 @@ Links to other sites are held to their form only: whether they answer cannot be 
 import importlib.util
 import re
 import shlex
-import subprocess
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 import pytest
+from tree import ROOT, tracked
 
 from pmlkit.cli import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^()\s]+)\)")
 URL = re.compile(r"https?://[^\s)>\]\"'`,]+")
 
 
-def texts():
-    """Return the Markdown files of the repository (all that are not ignored)."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        return sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md"))
-    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).exists()]
-
-
-TEXTS = texts()
+TEXTS = tracked("*.md")
 every_text = pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
 
 

@@ -2,25 +2,20 @@
 """One list of dependencies in three files, no strays at the top, licences where they belong."""
 
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from importlib import metadata
-from pathlib import Path
 
 import pytest
+import tree
 import yaml
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from tree import ROOT, TOP_LEVEL, tracked
 
-ROOT = Path(__file__).resolve().parent.parent
-TOP_LEVEL = {
-    ".ci", ".gitignore", ".pre-commit-config.yaml", "CITATION.cff", "LICENSE", "Makefile",
-    "README.md", "data", "docs", "environment.yml",
-    "experiments", "hypervisor-patches", "notebooks", "pmlkit", "pyproject.toml",
-    "requirements.lock", "tests",
-}  # fmt: skip
 NAMED_BY_THE_ISSUE = {
     "jupyterlab", "pandas", "numpy", "matplotlib", "scikit-learn", "cffi", "papermill",
 }  # fmt: skip
@@ -33,7 +28,7 @@ def declared(extra=None):
     """Return {name: lowest version} of pyproject.toml's dependencies, or of one extra."""
     project = PROJECT["project"]
     texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    return dict(re.fullmatch(r"([\w.-]+)>=([\w.]+)", text).groups() for text in texts)
+    return dict(re.match(r"([\w.-]+)>=([\w.]+)(?:$|;)", text).groups() for text in texts)
 
 
 def everything():
@@ -48,10 +43,22 @@ def conda():
     return dict(re.fullmatch(r"([\w.-]+) >=([\w.]+)", text).groups() for text in names), pip
 
 
-def locked():
-    """Return {name: version} of requirements.lock."""
-    text = (ROOT / "requirements.lock").read_text()
-    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s\\]+)", text, re.MULTILINE))
+def pins():
+    """Return the lines of requirements.lock as requirements, with their markers."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalnum()]
+
+
+def locked(python=None):
+    """Return {name: version} of requirements.lock; of what one Python takes, if it is named."""
+    wanted = [pin for pin in pins() if python is None or applies(pin, python)]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in wanted}
+
+
+def applies(requirement, python):
+    """Return whether one of Linux's Pythons takes a requirement, going by its marker."""
+    here = {"python_version": python, "python_full_version": f"{python}.1", "extra": ""}
+    return requirement.marker is None or requirement.marker.evaluate(here)
 
 
 def number(version):
@@ -70,10 +77,10 @@ def test_conda_describes_the_same_dependencies_with_the_same_bounds():
 
 
 def test_the_lock_pins_every_dependency_within_its_bound():
-    pins = locked()
+    versions = locked()
     for name, low in everything().items():
-        assert name in pins, f"{name} is not in requirements.lock: run `make lock`"
-        assert number(pins[name]) >= number(low), f"{name} {pins[name]} is older than {low}"
+        assert name in versions, f"{name} is not in requirements.lock: run `make lock`"
+        assert number(versions[name]) >= number(low), f"{name} {versions[name]} is older than {low}"
 
 
 def test_the_lock_has_the_build_tool_so_that_installing_needs_no_isolation():
@@ -92,6 +99,21 @@ def test_every_pin_of_the_lock_installs_on_the_python_of_debian_12():
             assert SpecifierSet(wanted).contains("3.11.2"), f"{name} needs Python {wanted}"
             told += 1
     assert told > 50, "this environment was not made from the lock"
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_lock_has_all_that_its_packages_need_on_each_python(python):
+    there = locked(python)
+    for distribution in metadata.distributions():
+        name = canonicalize_name(distribution.name)
+        if there.get(name) != distribution.version:
+            continue
+        for text in distribution.requires or ():
+            wanted = Requirement(text)
+            if applies(wanted, python):
+                version = there.get(canonicalize_name(wanted.name))
+                assert version, f"{name} needs {text}: run `make lock`"
+                assert wanted.specifier.contains(version, prereleases=True), f"{name} needs {text}"
 
 
 def test_every_pin_of_the_lock_has_hashes():
@@ -116,18 +138,21 @@ def test_the_version_is_said_once():
     )
 
 
-def git_files():
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    if not shutil.which("git"):
-        pytest.skip("git is not installed")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("this is no git clone")
-    return [name for name in done.stdout.splitlines() if (ROOT / name).exists()]
-
-
 def test_the_top_level_is_what_the_architecture_says():
-    assert {name.split("/")[0] for name in git_files()} == TOP_LEVEL
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} == TOP_LEVEL
+
+
+def test_what_a_user_keeps_in_the_clone_is_not_looked_at(tmp_path, monkeypatch):
+    for name in ("own.py", "pmlkit/own.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(tree, "ROOT", tmp_path)
+    assert tracked("*.py") == [tmp_path / "pmlkit/own.py"], "no clone: what has the right place"
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "pmlkit/ours.py").touch()
+    subprocess.run(["git", "add", "pmlkit/ours.py"], cwd=tmp_path, check=True)
+    (tmp_path / "link").symlink_to("/nowhere")
+    assert tracked("*.py") == tracked() == [tmp_path / "pmlkit/ours.py"]
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_the_command(tmp_path):
@@ -137,7 +162,9 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_command(tmp_path):
     with zipfile.ZipFile(path) as wheel:
         inside = set(wheel.namelist())
         scripts = wheel.read(next(name for name in inside if name.endswith("entry_points.txt")))
-    assert {name for name in git_files() if name.startswith("pmlkit/")} <= inside
+    assert {
+        str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "pmlkit")
+    } <= inside
     assert b"pmlkit = pmlkit.cli:main" in scripts
 
 
@@ -148,12 +175,12 @@ def is_source(path):
 
 
 def test_every_source_file_says_its_licence():
-    sources = [name for name in git_files() if is_source(ROOT / name)]
+    sources = [path for path in tracked() if is_source(path)]
     assert len(sources) > 300
-    for name in sources:
-        head = (ROOT / name).read_text()[:300]
-        wanted = "GPL-2.0" if name.startswith("hypervisor-patches/") else "Apache-2.0"
-        assert f"SPDX-License-Identifier: {wanted}" in head, name
+    for path in sources:
+        patches = path.is_relative_to(ROOT / "hypervisor-patches")
+        wanted = "GPL-2.0" if patches else "Apache-2.0"
+        assert f"SPDX-License-Identifier: {wanted}" in path.read_text()[:300], path
 
 
 def test_the_licences_are_whole_and_each_says_where_it_holds():

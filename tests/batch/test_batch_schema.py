@@ -6,14 +6,14 @@ import re
 import pytest
 import yaml
 from batch_case import write_notebook
+from tree import tracked
 
 from pmlkit import cli
 from pmlkit.batch import schema
 from pmlkit.batch.runner import plan
 from pmlkit.batch.schema import ExperimentError
-from pmlkit.notebooks import notebooks_folder
 
-EXPERIMENTS = sorted((notebooks_folder().parent / "experiments").glob("*.yaml"))
+EXPERIMENTS = tracked("experiments/*.yaml")
 
 
 def load(tmp_path, text):

@@ -11,12 +11,13 @@ import pytest
 from factories import make_trace as write_trace
 from pagetable_guest import Guest
 from pagetable_guest import write_trace as pagetables_trace
+from tree import tracked
 
 from pmlkit import notebooks
 from pmlkit.errors import PmlkitError
 from pmlkit.notebooks import notebooks_folder, run_notebook
 
-NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
+NOTEBOOKS = tracked("notebooks/*.ipynb")
 NAMES = [path.stem for path in NOTEBOOKS]
 LONGEST_CELL = 6
 COMPUTING = (
