@@ -96,6 +96,7 @@ Using
                   report, report_compare, report_mrc, report_reads
     doctor        what this machine can do, and what to do about the rest; doctor_checks
     errors        all that is raised on purpose: `PmlkitError` and its children
+    signals       what ends a program from outside: Ctrl-C, SIGTERM, SIGHUP
     types         what the annotations of many modules share
 
 Modules are imported when they are first used, so that ``import pmlkit`` costs nothing.

@@ -1,8 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m pmlkit`` is the command `pmlkit`."""
+"""``python -m pmlkit`` and the console script: the command `pmlkit`.
 
+What a signal does is settled before anything else is imported, which takes its time: until
+`pmlkit.cli.main` has taken over, Ctrl-C is silent.
+"""
+
+import os
+import signal
 import sys
 
-from pmlkit.cli import main
 
-sys.exit(main())
+def _leave(number: int, _: object) -> None:
+    os._exit(128 + number)
+
+
+def _open_closed_streams() -> None:
+    """Let the null device stand in for standard streams that are closed.
+
+    Otherwise the next file that is opened takes a stream's number, and gets what is printed.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
+def main() -> int:
+    """Run the command line of this process; return its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    _open_closed_streams()
+    from pmlkit.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ command imports what it calls, so that ``--help`` and shell completion answer at
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
+from pmlkit import signals
 from pmlkit.cli_collect import collect
 from pmlkit.cli_compare import compare
 from pmlkit.cli_forecast import forecast
@@ -54,14 +56,26 @@ WSS_EXAMPLES = example(
 )
 
 
-@click.group(invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
+class _Interrupted(Exception):
+    """Carries a KeyboardInterrupt past click, which prints an empty line for it."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
 @click.version_option(package_name="pmlkit", message="pmlkit %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Working sets of virtual machines: record, store, measure, show.
 
     Every command has --help with an example, and --json for programs. Exit codes: 0 done,
-    1 could not (one line says what and what to do), 2 wrong use.
+    1 could not (one line says what and what to do), 2 wrong use, 128+N ended by signal N.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -186,11 +200,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 done, 1 could not, 2 wrong use.
+        The exit code: 0 done, 1 could not, 2 wrong use; 128 and the signal's number if one of
+        those that end a program did.
     """
+    signals.forget()
     try:
-        code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
-        sys.stdout.flush()
+        with signals.raising():
+            code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
+            sys.stdout.flush()
     except SystemExit:  # shell completion has answered, or nobody reads what is printed
         raise
     except BaseException as error:
@@ -202,23 +219,39 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _fail(error: BaseException) -> int:
     """Say an error in one line; return its exit code."""
+    _drop_output()
     if isinstance(error, BrokenPipeError):
-        # Nobody reads any more (`pmlkit wss ... | head`): no complaint, now or at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # nobody reads any more (`pmlkit wss ... | head`): no complaint
     code, text = _verdict(error)
-    click.echo(f"pmlkit: {one_line(text)}", err=True)
+    if code == 130 and sys.stderr.isatty():
+        click.echo(err=True)  # ends the line on which the terminal shows ^C
+    with contextlib.suppress(OSError):  # nobody reads that either, or its disk is full
+        click.echo(f"pmlkit: {one_line(text)}", err=True)
     return code
+
+
+def _drop_output() -> None:
+    """Keep what could not be printed from being tried again, and complained about, at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # not a file: a test's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
+    if isinstance(error, _Interrupted | click.Abort):
+        error = error.__cause__ or KeyboardInterrupt()
+    if number := signals.received():
+        said = isinstance(error, PmlkitError | signals.Ended)
+        return 128 + number, str(error if said else signals.Ended(number))
     if isinstance(error, PmlkitError):
         return (2 if isinstance(error, UsageError) else 1), str(error)
     if isinstance(error, click.ClickException):
         path = error.ctx.command_path if getattr(error, "ctx", None) else "pmlkit"  # type: ignore[attr-defined]
         return error.exit_code, f"{error.format_message()} (see `{path} --help`)"
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
     if isinstance(error, MemoryError):
         return 1, "not enough memory: use a shorter --start/--end, or a machine with more"

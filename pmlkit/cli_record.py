@@ -32,7 +32,7 @@ REARM = Choice(["round", "flush", "never"])
 EXAMPLES = example(
     "pmlkit record --list",
     "pmlkit record hotcold --memory 256 -o h.trace",
-    "pmlkit record ./mine.c --window 10Minsn --deterministic -o mine.trace",
+    "pmlkit record ./mine.c --window 10Minsn -o mine.trace",
 )
 
 
@@ -42,7 +42,9 @@ EXAMPLES = example(
 @option("--list", "list_them", is_flag=True, help="List the workloads, or WORKLOAD's parameters.")
 @option("--memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G.")
 @option("--window", default="10ms", help="Length of a round: guest time, or 10Minsn.")
-@option("--deterministic", is_flag=True, help="The clock counts instructions: two runs are equal.")
+@option("--clock", default="guest", type=Choice(["guest", "host"]), help="guest: time counts its "
+        "instructions, 8 ns each, and two runs are equal; host: wall time.")  # fmt: skip
+@option("--deterministic", is_flag=True, default=None, help="The same as --clock guest.")
 @option("--cmdline", default="", help="Add to the guest kernel's command line.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set a workload's parameter.")
 @option("--rounds", type=IntRange(1, 999), help="Kit guests: how many rounds they run. [8]")

@@ -84,7 +84,7 @@ def run(
     else:
         show.print_report(report)
     if report.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # which signal it was, `main` knows
     if report.failed:
         ctx.exit(1)
 

@@ -45,6 +45,7 @@ def start(
     rounds: int = 60,
     period: str | None = None,
     memory_mib: int | None = None,
+    clock: str = "guest",
 ) -> Replay | Running | Collection:
     """Prepare a collection; `watch` runs it.
 
@@ -65,6 +66,8 @@ def start(
         Length of a round; default: 10 ms of a recorded guest, 200 ms in the lab, 1 s of a host.
     memory_mib : int, optional
         With "recorder" and "lab": the guest's.
+    clock : {"guest", "host"}
+        With "recorder": as in `pmlkit.sources.recorder.RecordOptions`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def start(
         words = ["--rounds", f"{rounds}", "--period", period, *memory]
         return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")  # type: ignore[list-item]
     memory = ["--memory", f"{memory_mib}"] if memory_mib else []
-    words = ["record", trace, "--window", period, *memory]
+    words = ["record", trace, "--window", period, "--clock", clock, *memory]
     first = "making the guest and booting it"
     return Running(words, path, RecordingWatcher, first)  # type: ignore[arg-type]
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,8 @@ from pmlkit.techniques.runs import time_scale, within
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
     from typing import Any
 
     from pmlkit.techniques.protocol import Technique
@@ -152,14 +155,34 @@ def located(trace: Any) -> Path:
 def _pool(
     paths: Sequence[Path], plan: Plan, jobs: int, progress: Callable[[str, str], object] | None
 ) -> list[Any]:
+    others = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
-    with ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn")) as pool:
+    with (
+        ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
+        _ending_workers(others),
+    ):
         waiting = {pool.submit(_one, path, plan): path for path in paths}
         for done in as_completed(waiting):
             done.result()  # an error ends the batch now, by its own name
             if progress:
                 progress(waiting[done].name.removesuffix(".trace"), "")
         return [future.result() for future in waiting]
+
+
+def _begin_worker() -> None:
+    # Ctrl-C at a terminal reaches the workers, too: the batch ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
+    """End the workers (all children but `others`) at once if the batch ends early."""
+    try:
+        yield
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
 
 
 def _one(

@@ -49,6 +49,10 @@ __all__ = [
     "workloads",
 ]
 
+_CLOCKS = {
+    "icount": "guest instructions (icount)",
+    "host": "the host's wall clock: T is wall time",
+}
 PATIENCE_S = 2.0  # work that is over by then needs no bar
 UNFOLDED = 10_000  # columns of a page that nobody looks at
 
@@ -230,7 +234,7 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
     yield "period", period or format_ns(trace.resolution_ns or 0)
-    yield "clock", meta.clock["kind"]
+    yield "clock", _CLOCKS.get(meta.clock["kind"], str(meta.clock["kind"]))
     yield "entries", f"{meta.entries:,}, {meta.lost:,} lost"
     if trace.sample is not None:
         yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"

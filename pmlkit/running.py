@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
 from pmlkit.seen import Follower
+from pmlkit.sources.host import with_us
 from pmlkit.spool import FRAMES_FILE, folder_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Running:
 
     def _command(self) -> list[str]:
         out = ["-o", str(self.out), "--overwrite"]
-        return [sys.executable, "-m", "pmlkit", *self.words, *out]
+        return [*with_us("TERM"), sys.executable, "-m", "pmlkit", *self.words, *out]
 
     @staticmethod
     def _follow(process: subprocess.Popen[Any], look: Callable[[], None]) -> bool:

@@ -406,13 +406,45 @@ def test_record_passes_its_options_on(run, monkeypatch, trace, tmp_path):
     assert options == recorder.RecordOptions(
         memory_mib=1024,
         window="5Minsn",
-        deterministic=True,
+        clock="guest",
         cmdline="quiet",
         boot=True,
         time_limit_s=90,
         overwrite=True,
     )
     assert "known answers" in out
+
+
+@pytest.mark.parametrize(
+    "given, clock",
+    [({}, "guest"), ({"clock": "host"}, "host"), ({"deterministic": True}, "guest"),
+     ({"deterministic": False}, "host"), ({"clock": "guest", "deterministic": True}, "guest")],
+)  # fmt: skip
+def test_a_recording_goes_by_the_guests_clock_unless_told_otherwise(given, clock):
+    from dataclasses import replace
+
+    from pmlkit.sources.recorder import RecordOptions
+
+    options = RecordOptions(**given)
+    assert (options.clock, options.icount) == (clock, clock == "guest")
+    assert replace(options, boot=True).clock == clock
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [("--clock host --deterministic", "contradict"), ("--clock sundial", "sundial")],
+)
+def test_clocks_that_cannot_be_are_wrong_use(run, words, says):
+    code, _, err = run("record", "hotcold", "-o", "x.trace", *words.split())
+    assert code == 2 and says in err
+
+
+def test_info_says_by_which_clock(make_trace, run):
+    for kind, says in (("icount", "guest instructions (icount)"), ("host", "T is wall time")):
+        made = make_trace(
+            f"{kind}.trace", clock={"kind": kind, "ns_per_insn": 8.0 if kind == "icount" else None}
+        )
+        assert says in run("info", str(made.path))[1]
 
 
 @pytest.mark.parametrize("missing", ["qemu-system-x86_64", "gcc"])

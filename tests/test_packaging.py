@@ -165,7 +165,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_the_command(tmp_path):
     assert {
         str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "pmlkit")
     } <= inside
-    assert b"pmlkit = pmlkit.cli:main" in scripts
+    assert b"pmlkit = pmlkit.__main__:main" in scripts
 
 
 def is_source(path):

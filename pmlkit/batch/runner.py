@@ -12,13 +12,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import socket
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmlkit import signals
 from pmlkit.batch import expand, gather, schema
 from pmlkit.batch.job import ATTEMPTS, read_record, source_digest
 from pmlkit.batch.local import Local
@@ -197,7 +196,7 @@ def run(
     report.kept = [job for job in chosen if job not in report.left]
     report.outdated = [j for j in report.kept if planned.record(j)["source"] != source_digest()]  # type: ignore[index]
     watcher = watcher or Watcher()
-    with _locked(planned.folder), _terminable():
+    with _locked(planned.folder), signals.raising():
         _remove_attempts(planned.folder)
         watcher.begin(len(report.left))
         try:
@@ -253,19 +252,6 @@ def _locked(folder: Path) -> Iterator[None]:
             what = f"another pmlkit runs this experiment into {folder}"
             raise PmlkitError(what, "wait for it, or give another -o FOLDER") from error
         yield
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM (a shutdown, a batch system) end it as cleanly as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _remove_attempts(folder: Path) -> None:

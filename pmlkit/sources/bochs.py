@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
 from pmlkit.sources import debian
+from pmlkit.sources.host import with_us
 from pmlkit.sources.lab_parts import firmware, unpacked_environment
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Machine:
         command = [*bochs.command, "-q", "-f", str(self.folder / "bochsrc"), *rest]
         with open(self.folder / "bochs.out", "wb") as out:
             self.process = subprocess.Popen(
-                [*_with_us(), "nice", "-n", str(nice), *command],
+                [*with_us(), "nice", "-n", str(nice), *command],
                 env={**os.environ, **bochs.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -239,11 +239,6 @@ class Machine:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-
-
-def _with_us() -> list[str]:
-    """A prefix by which a program is killed when we are, whatever kills us."""
-    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
 def _read(path: Path) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,11 @@ def read_text(path: PathLike) -> str:
         return Path(path).read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def with_us(signal: str = "KILL") -> list[str]:
+    """A prefix by which a program gets a signal when we end, whatever ends us."""
+    return ["setpriv", "--pdeathsig", signal, "--"] if shutil.which("setpriv") else []
 
 
 def command(function: str) -> str:

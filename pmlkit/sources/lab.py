@@ -12,12 +12,14 @@ import dataclasses
 import json
 import platform
 import shutil
+import signal
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError
+from pmlkit.signals import Ended
 from pmlkit.sources import lab_guests
 from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
 from pmlkit.sources.host import command, read_text
@@ -139,7 +141,7 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOp
         if isinstance(error, PmlkitError):
             error.args = (f"{error} ({kept})",)
         elif isinstance(error, KeyboardInterrupt):
-            raise GuestError("it was interrupted", hint=kept) from error
+            raise Ended(getattr(error, "number", signal.SIGINT), kept) from error
     elif not options.keep:
         shutil.rmtree(spool, ignore_errors=True)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, PmlkitError, UsageError, output_error
+from pmlkit.sources.host import with_us
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -238,6 +239,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start QEMU in a session of its own, so that a Ctrl-C at the terminal does not reach it.
 
+    It is killed when we are, even by SIGKILL.
+
     Parameters
     ----------
     command : list of str
@@ -248,17 +251,17 @@ def start(
     preload : Path, optional
         A library whose functions come before all others'.
     """
-    env = os.environ | ({"LD_PRELOAD": str(preload)} if preload else {})
+    # The library needs QEMU's symbols: no program on the way to it may load it.
+    preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
     try:
         with open(complaints, "wb") as stderr:
             return subprocess.Popen(
-                command,
+                [*with_us(), *preloaded, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 pass_fds=() if keep_fd is None else (keep_fd,),
                 start_new_session=True,
-                env=env,
             )
     except OSError as error:
         raise GuestError(f"QEMU did not start: {error.strerror}") from error

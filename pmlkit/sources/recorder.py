@@ -15,12 +15,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+import signal
+from dataclasses import InitVar, asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import OutputExists, PmlkitError, UsageError, output_error
+from pmlkit import signals
+from pmlkit.errors import OutputExists, PmlkitError, UnknownName, UsageError, output_error
 from pmlkit.sources import qemu
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.recording import Recording
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pmlkit.signals import Noted
     from pmlkit.sources.guest import GuestImage
     from pmlkit.sources.qemu import Period
     from pmlkit.sources.workload import Workload
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
+CLOCKS = ("guest", "host")
 DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
 
 
@@ -51,8 +55,10 @@ class RecordOptions:
     window : str
         Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
         (``"10Minsn"``).
-    deterministic : bool
-        The guest's clock counts instructions (8 ns each): two runs are the same to the bit.
+    clock : {"guest", "host"}
+        What the guest's clock, and so a round's length, goes by. ``"guest"``: its instructions,
+        8 ns each; a busy host changes nothing, and two runs are the same to the bit. ``"host"``:
+        wall time; how much a guest does in it depends on the host's load.
     cmdline : str
         Added to the guest kernel's command line.
     boot : bool
@@ -69,13 +75,28 @@ class RecordOptions:
 
     memory_mib: int | None = None
     window: str = "10ms"
-    deterministic: bool = False
+    clock: str = "guest"
     cmdline: str = ""
     boot: bool = False
     time_limit_s: float = 1800
     overwrite: bool = False
     check: bool = False
     swap_mib: int = 0
+    deterministic: InitVar[bool | None] = None  # older name: True is the guest's clock
+
+    def __post_init__(self, deterministic: bool | None) -> None:
+        if self.clock not in CLOCKS:
+            raise UnknownName("clock", self.clock, CLOCKS)
+        if deterministic and self.clock != "guest":
+            what = f"--clock {self.clock} and --deterministic contradict each other"
+            raise UsageError(what, "leave one of them out")
+        if deterministic is False:
+            object.__setattr__(self, "clock", "host")
+
+    @property
+    def icount(self) -> bool:
+        """Whether the clock counts instructions."""
+        return self.clock == "guest"
 
 
 def record(
@@ -103,6 +124,8 @@ def record(
 
     Raises
     ------
+    pmlkit.signals.Ended
+        If another signal did, once the trace is written.
     MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
     from pmlkit.ingest import ingest
@@ -117,22 +140,30 @@ def record(
     out, spool = claim(out, options.overwrite)
     try:
         qemu_version, plugin = qemu.version(), qemu.build_plugin()
-        spin = f" {DETERMINISTIC_CMDLINE}" if options.deterministic else ""
+        spin = f" {DETERMINISTIC_CMDLINE}" if options.icount else ""
         cmdline = f"{options.cmdline}{spin}".strip()
         image = guest.build(
             workload, memory_mib=memory_mib, extra_cmdline=cmdline, swap=bool(options.swap_mib)
         )
         header = describe(workload, options, memory_mib, period, image, qemu_version)
-        with Recording(spool, header, options, progress) as run:
-            run.boot(image, memory_mib, plugin, period)
-            run.listen()
-            run.judge()
+        with signals.noted() as stop:
+            with Recording(spool, header, options, progress, stop) as run:
+                run.boot(image, memory_mib, plugin, period)
+                run.listen()
+                run.judge()
+            trace = ingest(spool, out, overwrite=options.overwrite)
+            shutil.rmtree(spool)
     except BaseException as error:
         _keep_spool(error, spool, out)
         raise
-    trace = ingest(spool, out, overwrite=options.overwrite)
-    shutil.rmtree(spool)
-    return trace
+    return whole(trace, stop)
+
+
+def whole(trace: Trace, stop: Noted) -> Trace:
+    """Return a trace that is written, unless a signal other than Ctrl-C ended its recording."""
+    if stop.number in (None, signal.SIGINT):
+        return trace
+    raise signals.Ended(stop.number, f"what came is in {trace.path}")
 
 
 def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
@@ -173,8 +204,8 @@ def describe(
         "parameters": {name: p.default for name, p in workload.parameters.items()},
         "memory_bytes": memory_mib << 20,
         "period": {"ns": period.ns, "insn": period.insn},
-        "ns_per_insn": float(1 << qemu.ICOUNT_SHIFT) if options.deterministic else None,
-        "options": asdict(options),
+        "ns_per_insn": float(1 << qemu.ICOUNT_SHIFT) if options.icount else None,
+        "options": {**asdict(options), "deterministic": options.icount},
         "cmdline": image.cmdline,
         "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},
         "host": {"machine": platform.machine(), "system": platform.platform(terse=True)},
@@ -184,7 +215,10 @@ def describe(
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
     """Say where to find what was recorded; remove the spool if that is nothing."""
+    kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
     if not read_text(spool / "report.txt").count("phase "):
         shutil.rmtree(spool, ignore_errors=True)
     elif isinstance(error, PmlkitError):
-        error.args = (f"{error} (kept: `pmlkit ingest {spool} -o {out}` makes a trace of it)",)
+        error.args = (f"{error} ({kept})",)
+    elif isinstance(error, signals.Ended):
+        error.kept = kept

@@ -46,7 +46,11 @@ NOT_SEEN = (
 )
 DISK_TIMES = (
     "disk requests are those that QEMU made of the guest's (merged where they are neighbours), at "
-    "the moment at which a thread of the host took them up: two runs differ, deterministic or not"
+    "the moment at which a thread of the host took them up: two runs differ, by either clock"
+)
+WALL_TIME = (
+    "T is wall time: the guest ran by the host's clock (--clock host), and does less in a window "
+    "the busier the host is"
 )
 
 
@@ -171,6 +175,9 @@ class _Told:
             access.set_disk(self._disk())
             access.note(DISK_TIMES)
         access.note(NOT_SEEN)
+        if frames.header["ns_per_insn"] is None:
+            access.note(WALL_TIME)
+            pml.note(WALL_TIME)
         totals: dict[Any, Any] = vars(self.totals) if self.totals else {}
         access.replace_meta(overheads={**self.cost, **totals})
 

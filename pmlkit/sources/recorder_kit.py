@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmlkit import signals
 from pmlkit.errors import UsageError
 from pmlkit.sources import lab_guests, qemu
 from pmlkit.sources.guest import GuestImage
-from pmlkit.sources.recorder import RecordOptions, claim, describe
+from pmlkit.sources.recorder import RecordOptions, claim, describe, whole
 from pmlkit.sources.recording import Recording
 from pmlkit.sources.workload import Workload
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from pmlkit.signals import Noted
     from pmlkit.sources.lab_guests import LabGuest
     from pmlkit.trace import Trace
     from pmlkit.types import PathLike
@@ -85,13 +87,12 @@ def record_kit(
     qemu.check_memory(memory_mib)
     out, spool = claim(out, options.overwrite)
     try:
-        _run(guest, spool, options, memory_mib, rounds, progress)
-    except BaseException:
+        with signals.noted() as stop:
+            _run(guest, spool, options, memory_mib, rounds, progress, stop)
+            trace = ingest(spool, out, overwrite=options.overwrite)
+    finally:
         shutil.rmtree(spool, ignore_errors=True)
-        raise
-    trace = ingest(spool, out, overwrite=options.overwrite)
-    shutil.rmtree(spool)
-    return trace
+    return whole(trace, stop)
 
 
 def _check(guest: LabGuest, rounds: int) -> None:
@@ -111,6 +112,7 @@ def _run(
     memory_mib: int,
     rounds: int,
     progress: Callable[[Progress], object] | None,
+    stop: Noted,
 ) -> None:
     qemu_version, plugin = qemu.version(), qemu.build_plugin()
     cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
@@ -119,7 +121,7 @@ def _run(
     options = replace(options, boot=False)
     header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
     header["period"] = {"ns": None, "insn": None}
-    with Recording(spool, header, options, progress) as run:
+    with Recording(spool, header, options, progress, stop) as run:
         run.boot(image, memory_mib, plugin, _ENDLESS)
         run.listen()
         run.judge()

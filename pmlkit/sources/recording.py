@@ -3,26 +3,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import resource
 import select
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
+from pmlkit.signals import Noted
 from pmlkit.sources import qemu
 from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
 from pmlkit.spool import FRAMES_FILE, SpoolWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
@@ -65,6 +63,8 @@ class Recording:
     header : dict
     options : RecordOptions
     progress : callable, optional
+    stop : pmlkit.signals.Noted, optional
+        Whose signal ends the guest in order.
     """
 
     # Not there before they are needed.
@@ -72,9 +72,14 @@ class Recording:
     pipe: Any
 
     def __init__(
-        self, spool: Path, header: Json, options: RecordOptions, progress: Callable[..., Any] | None
+        self,
+        spool: Path,
+        header: Json,
+        options: RecordOptions,
+        progress: Callable[..., Any] | None,
+        stop: Noted | None = None,
     ) -> None:
-        self.options = options
+        self.options, self.stop = options, stop or Noted()
         self.console, self.report = spool / "console.txt", spool / "report.txt"
         self.writer = SpoolWriter(spool / FRAMES_FILE, header)
         self.complaints, self.disk = spool / "qemu.txt", spool / "disk.raw"
@@ -87,7 +92,7 @@ class Recording:
         self.entries = 0
         self.last: Any = None  # the last RoundEnd
         self.seen: set[Any] = set()  # markers, and Message.TOTALS
-        self.interrupts = 0
+        self.limit: float | None = None  # once it was asked to end
 
     def __enter__(self) -> Self:
         return self
@@ -110,10 +115,10 @@ class Recording:
         o = self.options
         self.pipe, child_end = os.pipe()
         argument = qemu.plugin_argument(
-            plugin, child_end, memory_mib, period, o.deterministic, o.boot, o.check
+            plugin, child_end, memory_mib, period, o.icount, o.boot, o.check
         )
         command = qemu.command_line(
-            image, memory_mib, self.console, self.report, o.deterministic, argument
+            image, memory_mib, self.console, self.report, o.icount, argument
         )
         if o.swap_mib:
             command += qemu.disk(self.disk, o.swap_mib)
@@ -125,19 +130,17 @@ class Recording:
             os.close(child_end)
 
     def listen(self) -> None:
-        """Take what comes until QEMU has gone; Ctrl-C asks it to end in order."""
-        with _handling_ctrl_c(self._interrupt):
-            while self._listen_once():
-                self._check_time()
+        """Take what comes until QEMU has gone; a signal asks it to end in order."""
+        while self._listen_once():
+            self._check_stop()
+            self._check_time()
         self.process.wait()
         self.writer.append(Message.HOST, json.dumps(self._cost()).encode())
 
-    def _interrupt(self, *_: object) -> None:
-        self.interrupts += 1
-        if self.interrupts > 1:
-            raise GuestError("it was interrupted twice, and killed")
-        self.limit = time.monotonic() + _GRACE_S
-        self.process.terminate()
+    def _check_stop(self) -> None:
+        if self.stop.number is not None and self.limit is None:
+            self.limit = time.monotonic() + _GRACE_S
+            self.process.terminate()
 
     def _cost(self) -> dict[str, float]:
         cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -183,7 +186,7 @@ class Recording:
 
     def _check_time(self) -> None:
         elapsed = time.monotonic() - self.started
-        if self.interrupts:
+        if self.limit is not None:
             if time.monotonic() > self.limit:
                 self.process.kill()
         elif elapsed > self.options.time_limit_s:
@@ -197,7 +200,7 @@ class Recording:
 
     def judge(self) -> None:
         """Raise unless the workload ran to its end, or was interrupted."""
-        if self.interrupts and self.last:
+        if self.limit is not None and self.last:
             return
         console = self.console_tail()
         if panic := re.search("Kernel panic.*", read_text(self.console)):
@@ -205,14 +208,14 @@ class Recording:
             raise GuestError(why, hint="give it more memory by --memory, or check its files")
         if Message.TOTALS not in self.seen:
             raise GuestError(self._why_qemu_died(), console)
-        if Marker.END not in self.seen and not self.interrupts:
+        if Marker.END not in self.seen and self.limit is None:
             raise GuestError("it switched itself off before its workload had ended", console)
         status = workload_status(self.report)
         if status not in (0, None):
             raise GuestError(f"its workload ended with status {status}", console)
 
     def _why_qemu_died(self) -> str:
-        if self.interrupts:
+        if self.limit is not None:
             return "it was interrupted before its workload began"
         said = read_text(self.complaints).strip()
         if self.recording_since is None and not said:
@@ -230,22 +233,6 @@ class Recording:
         """Return the last of what the guest printed, without what its kernel said."""
         lines = read_text(self.console)[-4000:].splitlines()
         return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
-
-
-@contextlib.contextmanager
-def _handling_ctrl_c(handler: Callable[..., Any]) -> Iterator[None]:
-    """Let `handler` have Ctrl-C, so that it cannot strike between taking a message and keeping it.
-
-    Only the main thread can ask for that; elsewhere (a worker's thread) no Ctrl-C arrives anyway.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def workload_status(report: Path) -> int | None:

@@ -33,7 +33,7 @@ def both(request, lab, tmp_path_factory):
     name, settings = request.param
     accessed = {"accessed": True} if name == "touch" else {}
     out = tmp_path_factory.mktemp("recorder") / f"{name}.trace"
-    options = RecordOptions(deterministic=True)
+    options = RecordOptions()
     recorded = record_kit(name, out, options, settings, rounds=ROUNDS)
     return recorded, lab.run(name, rounds=ROUNDS, settings=settings, **accessed)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real guests on real QEMU: what is recorded equals what the guest is known to have done."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,26 +11,29 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from needs import needs_qemu
 
+from pmlkit import workingset
 from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
 from pmlkit.ingest import ingest
 from pmlkit.kinds import Kind
 from pmlkit.sources.recorder import RecordOptions, record
+from pmlkit.sources.recorder_ingest import WALL_TIME
 from pmlkit.sources.simulator import PmlModel, simulate
 from pmlkit.trace import Trace
 
 pytestmark = needs_qemu
 GUESTS = Path(__file__).parent / "guests"
-SMALL = RecordOptions(memory_mib=128, deterministic=True, time_limit_s=240)
+SMALL = RecordOptions(memory_mib=128, time_limit_s=240)
 
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
     """The known guest, with every short cut of the plugin verified against QEMU."""
     out = tmp_path_factory.mktemp("known") / "known.trace"
-    options = RecordOptions(memory_mib=128, deterministic=True, window="1ms", check=True)
+    options = RecordOptions(memory_mib=128, window="1ms", check=True)
     seen = []
     trace = record(GUESTS / "known.c", out, options, progress=seen.append)
     return trace, seen
@@ -138,7 +142,7 @@ def test_the_simulator_gives_the_recorders_own_log(known, tmp_path):
     assert simulated.batches[columns].equals(trace.pml.batches[columns])
 
 
-def test_two_deterministic_runs_are_the_same_to_the_bit(tmp_path):
+def test_two_runs_are_the_same_to_the_bit(tmp_path):
     first = record("hotcold", tmp_path / "first.trace", SMALL)
     again = record("hotcold", tmp_path / "again.trace", SMALL)
     files = sorted(p.relative_to(first.path) for p in first.path.rglob("*.parquet"))
@@ -165,13 +169,31 @@ def _wait_for_rounds(spool, bytes_=200_000, limit_s=120):
         time.sleep(0.05)
 
 
-def test_ctrl_c_leaves_a_valid_shorter_trace(tmp_path):
+def _emulators_of(process):
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def _wait_for_end(pids, limit_s=10):
+    until = time.monotonic() + limit_s
+    while any(Path("/proc", pid).exists() for pid in pids):
+        assert time.monotonic() < until, "an emulator is left"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_leaves_a_valid_shorter_trace(tmp_path, number, code):
     out = tmp_path / "i.trace"
     process = _cli("record", "hotcold", "-o", out, "--memory", "128")
     _wait_for_rounds(tmp_path / "i.trace.spool")
-    process.send_signal(signal.SIGINT)
+    emulators = _emulators_of(process)
+    process.send_signal(number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    assert process.returncode == code, said
+    ended = f"pmlkit: ended by {number.name}: what came is in {out}\n"
+    assert said == (ended if code else "")
+    _wait_for_end(emulators)
     trace = Trace.open(out)
     trace.check()
     assert not trace.meta.complete
@@ -181,9 +203,9 @@ def test_ctrl_c_leaves_a_valid_shorter_trace(tmp_path):
 def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_path):
     # zipf is busy all the time: a stall of a guest that sleeps is only more sleep, in empty rounds.
     out = tmp_path / "s.trace"
-    process = _cli("record", "zipf", "-o", out, "--memory", "128")
+    process = _cli("record", "zipf", "-o", out, "--memory", "128", "--clock", "host")
     _wait_for_rounds(tmp_path / "s.trace.spool", bytes_=50_000)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = _emulators_of(process)
     for _ in range(8):
         for child in map(int, children):
             os.kill(child, signal.SIGSTOP)
@@ -200,12 +222,29 @@ def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_
     assert (lengths > 0).all()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_boot_leaves_nothing(tmp_path, number):
+    process = _cli("record", "hotcold", "-o", tmp_path / "b.trace", "--memory", "128")
+    until = time.monotonic() + 120
+    while not (emulators := _emulators_of(process)):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    assert len(said.splitlines()) == 1 and said.startswith("pmlkit: ")
+    _wait_for_end(emulators)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_recording_leaves_a_spool_that_becomes_a_trace(tmp_path):
     out, spool = tmp_path / "k.trace", tmp_path / "k.trace.spool"
     process = _cli("record", "hotcold", "-o", out, "--memory", "128")
     _wait_for_rounds(spool)
+    emulators = _emulators_of(process)
     process.kill()
     process.wait()
+    _wait_for_end(emulators)
     assert not out.exists()
     trace = ingest(spool, out)
     trace.check()
@@ -261,6 +300,40 @@ def test_names_that_are_taken_are_refused_before_the_guest_boots(tmp_path):
         record("idle", tmp_path / "t.trace")
     with pytest.raises(UsageError, match=r"NAME\.trace"):
         record("idle", tmp_path / "t")
+
+
+def test_the_hosts_clock_says_that_its_time_is_wall_time(tmp_path):
+    trace = record("idle", tmp_path / "w.trace", RecordOptions(memory_mib=128, clock="host"))
+    assert trace.meta.clock["kind"] == "host"
+    assert trace.meta.options["clock"] == "host" and not trace.meta.options["deterministic"]
+    for log in (trace, trace.pml):
+        assert WALL_TIME in log.meta.notes
+
+
+@contextlib.contextmanager
+def busy_machine():
+    """More loops than there are processors."""
+    loop = [sys.executable, "-c", "while True: pass"]
+    burners = [subprocess.Popen(loop) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def test_a_busy_machine_records_the_same_working_sets_as_an_idle_one(tmp_path):
+    idle = record("zipf", tmp_path / "idle.trace", RecordOptions(memory_mib=128))
+    with busy_machine():
+        busy = record("zipf", tmp_path / "busy.trace", RecordOptions(memory_mib=128))
+    assert idle.meta.clock["kind"] == busy.meta.clock["kind"] == "icount"
+    assert WALL_TIME not in idle.meta.notes
+    for window in ("100ms", "1s"):
+        one, other = (workingset.estimate(trace, window) for trace in (idle, busy))
+        pandas.testing.assert_frame_equal(one, other)
+    pandas.testing.assert_frame_equal(idle.to_pandas(), busy.to_pandas())
+    pandas.testing.assert_frame_equal(idle.pml.to_pandas(), busy.pml.to_pandas())
 
 
 def test_the_issues_own_example(tmp_path):

@@ -10,7 +10,7 @@ from pmlkit.kinds import Kind
 from pmlkit.sources.recorder import RecordOptions
 from pmlkit.sources.recorder_kit import is_kit_guest, record_kit
 
-OPTIONS = RecordOptions(deterministic=True, time_limit_s=240)
+OPTIONS = RecordOptions(time_limit_s=240)
 
 
 @pytest.fixture
