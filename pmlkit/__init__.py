@@ -45,6 +45,7 @@ Observing
     ingest        from a spool to a trace
     known         what a workload says that it touched, against what its trace shows
     bundle        data/: the recordings that come with pmlkit, and their manifest
+    shipped       where these, workloads, experiments and notebooks are: a clone, or a wheel
 Measuring
     workingset    W(t, T), the threshold m, plateaus, surfaces, of a trace
     missratio     miss-ratio curves: exact LRU, SHARDS, AET; shards, aet, curve, stack, its parts
@@ -190,7 +191,9 @@ def bundled(name: str | None = None) -> Any:
     >>> "hotcold" in pmlkit.bundled()
     True
     """
-    folder = Path(os.environ.get("PMLKIT_DATA") or Path(__file__).parent.parent / "data")
+    from pmlkit import shipped
+
+    folder = Path(os.environ.get("PMLKIT_DATA") or shipped.ROOT / "data")
     paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}
     if name is None:
         return sorted(paths)

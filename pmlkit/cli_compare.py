@@ -114,8 +114,10 @@ def _resolve(
             paths.append(_path(trace, "", record))
             continue
         from pmlkit.batch.schema import load
+        from pmlkit.shipped import located
 
-        entries = [entry for entry in load(trace).runs if entry.notebook.startswith("04_")]
+        loaded = load(located(trace, "experiments"))
+        entries = [entry for entry in loaded.runs if entry.notebook.startswith("04_")]
         if not entries:
             raise UsageError(f"{trace} runs no notebook 04: name another experiment")
         points = [point for entry in entries for point in entry.points]

@@ -179,8 +179,10 @@ def _print_trace(as_json: bool, trace: Trace) -> None:
 
 
 def _list_guests(as_json: bool) -> None:
+    from pmlkit.shipped import need_clone
     from pmlkit.sources.lab_guests import shipped
 
+    need_clone("the lab")
     if as_json:
         click.echo(json.dumps(shipped(), indent=2))
         return

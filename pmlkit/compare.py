@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
-from pmlkit import techniques
+from pmlkit import shipped, techniques
 from pmlkit.compare_plan import Plan, plan
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.selection import window_rounds
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["PARTS", "Comparison", "Plan", "as_dict", "compare", "located", "pareto", "plan"]
-
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -146,10 +143,7 @@ def compare(
 
 def located(trace: Any) -> Path:
     """Return the path of a trace: a bundled one's name, or a path (else from the repository)."""
-    if trace in pmlkit.bundled():
-        return pmlkit.bundled(trace)
-    path = Path(trace)
-    return path if path.exists() or not (REPOSITORY / path).exists() else REPOSITORY / path
+    return pmlkit.bundled(trace) if trace in pmlkit.bundled() else shipped.located(trace)
 
 
 def _pool(

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmlkit import shipped
 from pmlkit.errors import PmlkitError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ OK, WARNING, MISSING = "ok", "warning", "missing"
 IMPORTS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 CACHE_GIB = 1.0  # the Debian packages of every workload, unpacked, with room to spare
 RESULTS_GIB = 0.2
+_INSTALL = "pip install -e ." if shipped.IS_CLONE else "pip install --force-reinstall pmlkit"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def packages() -> Check:
     if names and not broken:
         return check
     why = "; ".join(f"{name}: {why}" for name, why in broken.items()) or "pmlkit is not installed"
-    return replace(check, state=MISSING, found=why, mend="pip install -e .")
+    return replace(check, state=MISSING, found=why, mend=_INSTALL)
 
 
 def _requirements() -> list[str]:
@@ -100,7 +102,7 @@ def recordings() -> Check:
 
     folder = _project() / "data"
     check = Check("recordings", "the demo shows data/", OK, "")
-    mend = "git checkout -- data"
+    mend = "git checkout -- data" if shipped.IS_CLONE else _INSTALL
     try:
         found = bundle.problems(folder)
         commands = bundle.read(folder).commands
@@ -118,7 +120,7 @@ def notebooks() -> Check:
     check = Check("notebooks", "the demo runs them", OK, ", ".join(found))
     if found:
         return check
-    mend = "run pmlkit from a clone of its repository: git checkout -- notebooks"
+    mend = f"{shipped.CLONE}: git checkout -- notebooks"
     return replace(check, state=MISSING, found="none", mend=mend)
 
 
@@ -183,7 +185,7 @@ def workloads() -> Check:
     check = Check("workloads", "what guests run", OK, f"{len(found)}")
     if found:
         return check
-    mend = "run pmlkit from a clone of its repository: git checkout -- experiments"
+    mend = f"{shipped.CLONE}: git checkout -- experiments"
     return replace(check, state=MISSING, found="none", mend=mend)
 
 
@@ -257,7 +259,7 @@ def series() -> Check:
     try:
         return replace(check, found=f"{len(lab_xen.patches())} patches for {lab_xen.XEN_VERSION}")  # type: ignore[attr-defined]
     except PmlkitError as error:
-        mend = "run pmlkit from a clone of its repository: git checkout -- hypervisor-patches"
+        mend = f"{shipped.CLONE}: git checkout -- hypervisor-patches"
         return replace(check, state=MISSING, found=error.problem, mend=mend)
 
 
@@ -292,8 +294,8 @@ def xen_tools() -> Check:
 
 
 def _project() -> Path:
-    """The folder that holds data/, notebooks/ and experiments/: the clone."""
-    return Path(__file__).resolve().parent.parent
+    """The folder that holds data/, notebooks/ and experiments/."""
+    return shipped.ROOT
 
 
 def _read(path: PathLike) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from pmlkit import shipped
 from pmlkit.errors import PmlkitError, output_error
 
 if TYPE_CHECKING:
@@ -53,13 +54,10 @@ class NotebookError(PmlkitError):
 
 
 def notebooks_folder() -> Path:
-    """Return the folder of the notebooks: they live beside the package, in its repository."""
-    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    """Return the folder of the notebooks."""
+    folder = shipped.ROOT / "notebooks"
     if not folder.is_dir():
-        raise PmlkitError(
-            "the notebooks are not part of an installed package",
-            "clone the repository and run `make demo` there",
-        )
+        raise PmlkitError(f"there are no notebooks at {folder}", shipped.CLONE)
     return folder
 
 

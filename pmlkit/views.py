@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
-from pmlkit import known, workingset
+from pmlkit import known, shipped, workingset
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import make_folder
 from pmlkit.units import format_bytes, format_ns
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 DECIMALS = 3  # of MiB: a page is 0.004
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def load(trace: Any) -> Trace:
@@ -64,8 +63,7 @@ def load(trace: Any) -> Trace:
     """
     if trace in pmlkit.bundled():
         return pmlkit.open(pmlkit.bundled(trace))
-    path = Path(trace)
-    return pmlkit.open(path if path.exists() else REPOSITORY / path)
+    return pmlkit.open(shipped.located(trace))
 
 
 def collect(
@@ -110,9 +108,9 @@ def output_folder(out: PathLike) -> Path:
     """Say where a notebook writes to: a relative folder is taken from the repository.
 
     So it is the same one in JupyterLab, which runs a notebook in its own folder, and under
-    papermill, which runs it where it was called.
+    papermill, which runs it where it was called. An installed pmlkit takes the working directory.
     """
-    return REPOSITORY / out
+    return shipped.workplace() / out
 
 
 def facts(trace: Trace) -> _Whole:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import pmlkit
-from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview
+from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview, shipped
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.techniques import TECHNIQUES, published
@@ -255,7 +255,7 @@ def test_the_experiments_name_workloads_that_there_are(name):
     from pmlkit.batch.schema import load
     from pmlkit.sources.workload import list_workloads
 
-    experiment = load(Path(compare.REPOSITORY) / "experiments" / f"{name}.yaml")
+    experiment = load(shipped.ROOT / "experiments" / f"{name}.yaml")
     known = {workload.name for workload in list_workloads()}
     for trace, made_by, _ in experiment.runs[0].traces:
         stem = Path(trace).name.removesuffix(".trace")
@@ -270,7 +270,7 @@ def test_the_batch_has_every_workload_that_can_be_recorded():
 
     from pmlkit.batch.schema import load
 
-    experiment = load(Path(compare.REPOSITORY) / "experiments" / "compare.yaml")
+    experiment = load(shipped.ROOT / "experiments" / "compare.yaml")
     named = {Path(trace).name.removesuffix(".trace") for trace, _, _ in experiment.runs[0].traces}
     assert {p.parent.name for p in tracked("experiments/workloads/*/workload.yaml")} <= named
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import nbformat
 
 import pmlkit
-from pmlkit import manifest
+from pmlkit import manifest, shipped
 from pmlkit.errors import PmlkitError, TraceNotFound, UsageError, output_error
 from pmlkit.notebooks import notebooks_folder
 
@@ -38,7 +38,6 @@ __all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "jobs_of", "only", "r
 
 ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
 FORMAT = {"format": "pmlkit-job", "version": 1}
-_REPOSITORY = Path(pmlkit.__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -253,10 +252,9 @@ def _notebook_path(name: str) -> Path:
     return _located(name) if name.endswith(".ipynb") else notebooks_folder() / f"{name}.ipynb"
 
 
-def _located(name: str) -> Any:
+def _located(name: str) -> Path:
     """Find a relative path from the working directory or, if not there, from the repository."""
-    path = Path(name)
-    return path.resolve() if path.exists() else _REPOSITORY / path
+    return shipped.located(name).resolve()
 
 
 def _parameter_names(document: NotebookNode) -> set[str]:
@@ -316,7 +314,7 @@ def _trace_paths(name: str) -> list[Path]:
 
 
 def _located_glob(pattern: str) -> Any:
-    return pattern if glob.glob(pattern) else _REPOSITORY / pattern
+    return pattern if glob.glob(pattern) else shipped.ROOT / pattern
 
 
 def digest_of_trace(path: PathLike) -> str:

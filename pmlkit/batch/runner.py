@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit import signals
+from pmlkit import shipped, signals
 from pmlkit.batch import expand, gather, schema
 from pmlkit.batch.job import ATTEMPTS, read_record, source_digest
 from pmlkit.batch.local import Local
@@ -111,7 +111,7 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     Parameters
     ----------
     experiment : path-like
-        The YAML file.
+        The YAML file, or the name of one that comes with pmlkit.
     out : path-like
         Folder of the results of all experiments.
     traces : sequence of str
@@ -126,7 +126,7 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     pmlkit.batch.schema.ExperimentError
         If the file is wrong, or names what is not there: which line, and why.
     """
-    loaded = schema.load(experiment)
+    loaded = schema.load(shipped.located(experiment, "experiments"))
     if traces:
         loaded = loaded.on(traces)
     folder = Path(out).resolve() / loaded.name

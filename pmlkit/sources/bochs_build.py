@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
+from pmlkit.shipped import PATCHES
 from pmlkit.sources.bochs import Bochs
 from pmlkit.sources.debian_source import fetch_source
 from pmlkit.sources.lab_parts import need, write
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 VERSION = "3.0+dfsg-1"
-_PATCH = Path(__file__).parents[2] / "hypervisor-patches" / "lab" / "bochs.patch"
+_PATCH = PATCHES / "lab" / "bochs.patch"
 _CONFIGURE = [
     "--with-nogui",
     "--enable-all-optimizations",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError
+from pmlkit.shipped import need_clone
 from pmlkit.signals import Ended
 from pmlkit.sources import lab_guests
 from pmlkit.sources.bochs import INSN_PER_S, Limits, Machine
@@ -56,6 +57,7 @@ _MILESTONES = (
 
 def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) -> Lab:
     """Put the lab together that `options` ask for, with room for a guest of `memory_mib`."""
+    need_clone("the lab")
     return assemble(
         stock=options.stock,
         debug=options.xen_debug,
@@ -120,6 +122,7 @@ def run(
     from pmlkit.sources.recorder import claim
 
     options, progress = options or LabOptions(), progress or (lambda _: None)
+    need_clone("the lab")
     if not isinstance(guest, lab_guests.LabGuest):
         guest = lab_guests.load(guest, options.settings, progress)
     out, spool = claim(out, options.overwrite)

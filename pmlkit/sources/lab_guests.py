@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pmlkit.errors import UsageError, WorkloadError
+from pmlkit.shipped import PATCHES
 from pmlkit.sources.lab_parts import need, write
 from pmlkit.sources.qemu import cache_folder
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike, Tell
 
 
-FOLDER = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
+FOLDER = PATCHES / "lab"
 MEMORY_MIB = 64
 LINUX_MEMORY_MIB = 256
 LARGE_ARCHIVE = 48 << 20

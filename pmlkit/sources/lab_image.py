@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
+from pmlkit.shipped import PATCHES
 from pmlkit.sources.cpio import Archive
 from pmlkit.sources.lab_parts import medium_tools, module_closure, write
 from pmlkit.sources.qemu import cache_folder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pmlkit.sources.lab_parts import Kernel, Xen
 
 
-LAB = Path(__file__).parents[2] / "hypervisor-patches" / "lab"
+LAB = PATCHES / "lab"
 # Without apicv: Bochs 3.0 rejects the address of Xen's posted-interrupt descriptor. Without
 # AVX-512: Bochs 2.7 miscomputes something of it, and xenstored dies in the C library.
 XEN_CMDLINE = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, output_error
+from pmlkit.shipped import CLONE, PATCHES
 from pmlkit.sources.bochs_build import run_step
 from pmlkit.sources.debian_source import fetch_source
 from pmlkit.sources.lab_parts import XEN_VERSION, Xen, need, stock_xen, write
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Tell
 
 
-SERIES = Path(__file__).parents[2] / "hypervisor-patches" / "series"
+SERIES = PATCHES / "series"
 # Debian deletes the generated configure scripts and makes them anew: we keep upstream's.
 _NOT_APPLIED = ("0001-Delete", "0002-Delete", "0009-autoconf", "prefix-abiname")
 _CONFIGURE = [
@@ -74,8 +75,7 @@ def patches(series: Path = SERIES) -> list[Path]:
         If there is no series, or one of its files is missing.
     """
     if not series.exists():
-        hint = "use --stock, or take hypervisor-patches/ from pmlkit's repository"
-        raise GuestError("there is no patch series for Xen", hint=hint)
+        raise GuestError("there is no patch series for Xen", hint=CLONE)
     lines = [line.partition("#")[0].strip() for line in series.read_text().splitlines()]
     found = [series.parent / line.split()[0] for line in lines if line]
     for path in found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, WorkloadError, output_error
+from pmlkit.shipped import CLONE, ROOT
 from pmlkit.sources.qemu import cache_folder
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-GUEST_SOURCES = Path(__file__).parents[2] / "experiments" / "workloads" / "guest"
+GUEST_SOURCES = ROOT / "experiments" / "workloads" / "guest"
 _FLAGS = ("-O2", "-static", "-pthread")
 _X86_64, _PT_INTERP = 62, 3
 
@@ -49,8 +50,7 @@ def compile_static(source: Path) -> Path:
         raise MissingTool("gcc", "gcc libc6-dev")
     source = Path(source).resolve()
     if not source.is_file():
-        hint = "install pmlkit from a clone (pip install -e .): guests are built of its sources"
-        raise WorkloadError(source.name, f"there is no {source}", hint)
+        raise WorkloadError(source.name, f"there is no {source}", CLONE)
     # What the preprocessor returns holds all headers: it is what decides about the program.
     text = _gcc(source, "-E", "-o", "-")
     key = hashlib.sha256(" ".join(_FLAGS).encode() + _gcc_version() + text).hexdigest()[:16]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmlkit import shipped
 from pmlkit.errors import WorkloadError
 from pmlkit.sources import programs
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "workloads"
+FOLDER = shipped.ROOT / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
 MEMORY_MIB = 256  # of a user's own program that asks for nothing
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -158,7 +159,8 @@ def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}? `pmlkit record --list` names them all"
-    return "`pmlkit record --list` names the workloads"
+    elsewhere = "" if shipped.PATCHES.is_dir() else f"; for the lab's guests, {shipped.CLONE}"
+    return f"`pmlkit record --list` names the workloads{elsewhere}"
 
 
 def _from_source(path: Path) -> Workload:
