@@ -47,6 +47,10 @@ GROUPS_PER_FILE = 16
 HARVESTS = ("guided", "scan")
 # In the options of an access trace: it has only one frame of so many.
 SAMPLED = "sampled_one_in"
+# In the options of an import, true: nobody gave the memory's size, it ends at the highest page.
+MEMORY_GUESSED = "memory_ends_at_highest_page"
+# What the frames of a trace number, in `domain.address`; the first is the default.
+ADDRESSES = ("guest-physical", "virtual", "block")
 REASONS = ("full", "round", "stop", *HARVESTS)
 
 

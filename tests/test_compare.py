@@ -11,6 +11,7 @@ import pmlkit
 from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview, shipped
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
+from pmlkit.schema import MEMORY_GUESSED
 from pmlkit.techniques import TECHNIQUES, published
 
 FAST = "pml,prl,vmware"
@@ -380,3 +381,35 @@ def test_a_part_without_a_window_is_refused(stepping, span, says):
 def test_a_window_between_two_lengths_is_refused(stepping, window):
     with pytest.raises(ResolutionError, match=window.replace("ms", " ms")):
         compare.compare([stepping.path], compare.plan(window, "pml", seeds=1))
+
+
+SIZED = {"vmware", "idle-pages", "damon", "qemu-sampling", "intermittent", "vtmm"}
+
+
+@pytest.mark.parametrize("high", [1 << 35, 1 << 51, (1 << 52) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("how", [{"options": {MEMORY_GUESSED: True}}, {"address": "block"}])
+def test_high_pages_are_counted_and_an_unknown_memory_is_not_sampled(high, how, make_trace):
+    """What notes or samples all memory says that its size is not known; it makes up none."""
+    domain = {"name": "high", "memory_bytes": (high + 1) * 4096}
+    domain |= {"address": how.get("address", "guest-physical")}
+    used = [[(page, WRITE) for page in (*range(10), high)]] * 40
+    path = make_trace("high.trace", events=used, domain=domain, memory_map=[], pml=False,
+                      options=how.get("options", {})).path  # fmt: skip
+    found = compare.compare([path], compare.plan("50ms", seeds=1))
+    assert set(found.truth["pages"]) == {11}
+    scores = found.scores.set_index("technique")
+    counting = ["pml", "prl", "pml-threshold", "qemu-bitmap", "qemu-ring", "pml-plateau"]
+    assert (scores.loc[counting, "mape"] == 0).all()
+    assert scores.loc[list(SIZED), "missing"].str.contains("size of a guest's memory").all()
+
+
+def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(make_trace):
+    """16 PiB: a scan tells the pages, what notes something of each page cannot be had."""
+    high = 1 << 42
+    used = [[(page, WRITE) for page in (*range(10), high)]] * 40
+    path = make_trace("huge.trace", events=used, memory_bytes=(high + 1) << 12, pml=False).path
+    found = compare.compare([path], compare.plan("50ms", seeds=1)).scores.set_index("technique")
+    assert found.loc["idle-pages", "mape"] == 0
+    assert found.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
+    noted = found.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
+    assert noted.str.contains("memory so small that something can be noted of").all()

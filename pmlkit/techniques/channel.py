@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a channel of a view is: some functions; and the clock by which they answer."""
+"""What a channel of a view is: some functions; the clock, and the memory, of which they answer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pmlkit.errors import NeedsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["Channel", "Clock"]
+__all__ = ["Channel", "Clock", "known_memory", "notable"]
+
+MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
 
 
 class Channel:
@@ -26,6 +30,7 @@ class Channel:
     collect: Callable[..., Any]
     mapped: Callable[..., Any]
     entries: Callable[..., Any]
+    scan: Callable[..., Any]
     harvest: Callable[..., Any]
     protect: Callable[..., Any]
     caught: Callable[..., Any]
@@ -58,3 +63,21 @@ class Clock:
             return int(ends[now[0] - 1]) if now[0] else 0
 
         self.wait, self.rounds = wait, lambda: now[0]
+
+
+def known_memory(name: str, memory_pages: int | None) -> int:
+    """Return the size of a VM's memory, pages; raise `NeedsError` if it is not known."""
+    if memory_pages is None:
+        what = (
+            "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
+        )
+        raise NeedsError(name, what, "import it again with --memory")
+    return memory_pages
+
+
+def notable(name: str, pages: int) -> int:
+    """Return `pages`; raise `NeedsError` if they are too many to note something of each."""
+    if pages > MOST_NOTES:
+        what = f"memory so small that something can be noted of {pages:,} pages"
+        raise NeedsError(name, what, "leave this technique out")
+    return pages

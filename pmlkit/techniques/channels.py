@@ -14,7 +14,7 @@ import numpy as np
 from pmlkit.errors import NeedsError
 from pmlkit.sources.pml_log import pml_log
 from pmlkit.techniques import channels_guest
-from pmlkit.techniques.channel import Channel
+from pmlkit.techniques.channel import Channel, known_memory, notable
 from pmlkit.techniques.protocol import Need
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.techniques.channel import Clock
-    from pmlkit.techniques.recorded import Recorded, Uses
+    from pmlkit.techniques.recorded import Places, Recorded, Uses
     from pmlkit.types import Bools, Ints
 
 
@@ -70,17 +70,17 @@ def _references(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _:
     return _log(recorded.accesses, clock, charge)
 
 
-def _latest(uses: Uses, clock: Clock, size: int) -> Callable[..., Any]:
+def _latest(uses: Uses, clock: Clock, places: Places) -> Callable[..., Any]:
     """Return a function that says of frames in which round they were last used, or -1."""
-    last, seen = np.full(size, -1, np.int32), [0]
+    last, seen = np.full(len(places), -1, np.int32), [0]
 
     def ask(frames: Ints) -> NDArray[np.int32]:
         stop = clock.rounds()
         if stop > seen[0]:
             # Of a frame's uses the last one stays: they are assigned in order.
-            last[uses.between(seen[0], stop)] = uses.rounds_of(seen[0], stop)
+            last[places(uses.between(seen[0], stop))] = uses.rounds_of(seen[0], stop)
             seen[0] = stop
-        return last[frames]
+        return last[places(frames)]
 
     return ask
 
@@ -155,8 +155,25 @@ def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: obj
 
 
 def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
-    cleared = np.zeros(size, np.int32)
+    places = recorded.places
+    latest, cleared = _latest(recorded.accesses, clock, places), np.zeros(len(places), np.int32)
+
+    def look(frames: Ints) -> Bools:
+        at = places(frames)
+        touched = latest(frames) >= cleared[at]
+        cleared[at] = clock.rounds()
+        return touched
+
+    def scan() -> Ints:
+        """Read all accessed flags of the VM's memory, and clear them.
+
+        Returns
+        -------
+        ndarray of int64
+            The frames that were accessed since their flags were last cleared, ascending.
+        """
+        charge(pages_scanned=known_memory(recorded.name, recorded.memory_pages))
+        return places.frames[look(places.frames)]
 
     def harvest(frames: Ints | None = None) -> Bools:
         """Read the accessed flags of frames, and clear them.
@@ -164,45 +181,49 @@ def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: o
         Parameters
         ----------
         frames : array of int, optional
-            All of the VM's memory if left out.
+            All of the VM's memory if left out: `scan` says the same in less room.
 
         Returns
         -------
         ndarray of bool
             Whether each was accessed since its flag was last cleared.
         """
-        event = "pages_scanned" if frames is None else "flags_read"
-        frames = slice(None) if frames is None else np.asarray(frames, np.int64)  # type: ignore[assignment]
-        touched = latest(frames) >= cleared[frames]
-        cleared[frames] = clock.rounds()
-        charge(**{event: len(touched)})
+        if frames is not None:
+            frames = np.asarray(frames, np.int64)
+            charge(flags_read=len(frames))
+            return look(frames)
+        touched = np.zeros(notable(recorded.name, recorded.size), bool)
+        touched[scan()] = True
         return touched
 
-    return Channel(harvest=harvest)
+    return Channel(scan=scan, harvest=harvest)
 
 
 def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    latest, size = _latest(recorded.accesses, clock, recorded.size), recorded.size
-    since, counted = np.full(size, np.iinfo(np.int32).max, np.int32), np.zeros(size, bool)
+    places = recorded.places
+    latest, counted = _latest(recorded.accesses, clock, places), np.zeros(len(places), bool)
+    since = np.full(len(places), np.iinfo(np.int32).max, np.int32)
 
     def protect(frames: Ints) -> None:
         """Make frames inaccessible; the first access to each faults, and frees it again."""
         caught(frames)  # what they did until now costs what it costs
-        since[frames] = clock.rounds()
-        counted[frames] = False
+        at = places(frames)
+        since[at] = clock.rounds()
+        counted[at] = False
 
     def caught(frames: Ints) -> Bools:
         """Say of frames whether they faulted since they were protected (ndarray of bool)."""
-        hit = latest(frames) >= since[frames]
-        charge(faults=np.count_nonzero(hit & ~counted[frames]))
-        counted[frames] |= hit
+        at = places(frames)
+        hit = latest(frames) >= since[at]
+        charge(faults=np.count_nonzero(hit & ~counted[at]))
+        counted[at] |= hit
         return hit
 
     return Channel(protect=protect, caught=caught)
 
 
 def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    latest = _latest(recorded.writes, clock, recorded.size)
+    latest = _latest(recorded.writes, clock, recorded.places)
 
     def digest(frames: Ints) -> NDArray[np.int32]:
         """Hash frames: equal numbers for equal content. A write is taken to change it."""

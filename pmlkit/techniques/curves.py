@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.pageindex import PageIndex
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
@@ -28,10 +30,11 @@ class GhostList:
     Parameters
     ----------
     size : int
-        Pages are numbered below it; it grows as it has to.
+        Room for so many pages at first; it grows as it has to, however high their numbers are.
     """
 
     def __init__(self, size: int = 1 << 16) -> None:
+        self._index = PageIndex()
         self._at = np.zeros(size, np.int64)  # of each page, from 1; 0: not gone
         self._tree = np.zeros(1 << 12, np.int64)
         self._used = 0
@@ -53,8 +56,8 @@ class GhostList:
         ndarray of int64, shape (n,)
             Of each reload of a page that was gone its distance d; -1 for all else.
         """
-        pages = np.asarray(pages, np.int64)
-        self._make_room(len(pages), int(pages.max(initial=-1)) + 1)
+        pages = self._index.ids(np.asarray(pages, np.int64).view(np.uint64)).astype(np.int64)
+        self._make_room(len(pages), len(self._index))
         found = np.full(len(pages), -1)
         back = np.asarray(back, bool)
         self._used = _compiled()(pages, back, self._at, self._tree, self._used, found)

@@ -43,7 +43,8 @@ class DirtySampling(Technique):
 
     def observe(self, view: View) -> None:
         gib = view.memory_pages / (1 << 18)
-        count = min(max(round(self.per_gib * gib), self.least), view.memory_pages)
+        wanted = max(round(self.per_gib * gib), self.least)
+        count = view.notable(min(wanted, view.memory_pages))
         sample = view.random.integers(0, view.memory_pages, count)
         before = view.content.digest(sample)
         for _ in view.every(view.window_ns):

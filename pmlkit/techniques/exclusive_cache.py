@@ -50,7 +50,7 @@ class ExclusiveCache(Technique):
 
     def observe(self, view: View) -> None:
         view.memory.resize(self.share * view.memory_pages)
-        cache = GhostList(view.memory_pages)
+        cache = GhostList()
         for _ in view.every(view.published(self.interval)):
             frames, back = view.memory.evictions()
             distances = cache.follow(frames, back)

@@ -40,11 +40,13 @@ class IdlePages(Technique):
     oldest: int = 255
 
     def observe(self, view: View) -> None:
-        age = np.full(view.memory_pages, self.oldest, np.uint8)
+        frames, scanned = np.zeros(0, np.int64), np.zeros(0, np.int64)  # since their last use
         period, scans = view.parts(self.scans)
         for turn, _ in enumerate(view.every(period), start=1):
-            touched = view.accessed.harvest()[: view.memory_pages]
-            age = np.where(touched, 0, np.minimum(age, self.oldest - 1) + 1).astype(np.uint8)
-            histogram = np.bincount(age, minlength=self.oldest + 1)
+            touched = view.accessed.scan()
+            kept = (scanned < self.oldest) & ~np.isin(frames, touched, assume_unique=True)
+            frames = np.concatenate((frames[kept], touched))
+            scanned = np.concatenate((scanned[kept] + 1, np.zeros(len(touched), np.int64)))
             if turn >= scans:
-                view.report(histogram[:scans].sum())
+                young = np.count_nonzero(scanned < scans)
+                view.report(young if scans <= self.oldest else view.memory_pages)

@@ -64,7 +64,7 @@ class Intermittent(Technique):
 
     def observe(self, view: View) -> None:
         share = max(self.rate, min(self.least / view.memory_pages, 1))
-        frames = np.arange(view.memory_pages)
+        frames = np.arange(view.notable(view.memory_pages))
         followed = frames[sampled(frames, share, int(view.random.integers(1 << 30)))]  # type: ignore[arg-type]
         weight = view.memory_pages / max(len(followed), 1)
         period, rounds = view.parts(self.rounds)

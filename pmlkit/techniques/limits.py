@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
 from pmlkit.schema import PAGE_SIZE
+from pmlkit.techniques.channel import known_memory
 from pmlkit.techniques.memory import Guest, MemoryModel
 from pmlkit.techniques.recorded import Recorded
 
@@ -39,7 +40,8 @@ def against(limited: Trace, roomy: Trace | Recorded, model: MemoryModel | None =
         raise UsageError("samples of both guests are needed: record them with `pmlkit record`")
     real = limited.guest.iloc[-1]
     # Both guests have the same room for pages: the kernel's image is larger in the larger one.
-    image = recorded.memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // PAGE_SIZE
+    memory_pages = known_memory(recorded.name, recorded.memory_pages)
+    image = memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // PAGE_SIZE
     guest = Guest(recorded, model or MemoryModel())
     guest.resize(int(real["total_bytes"]) // PAGE_SIZE + image)
     guest.advance(recorded.n_rounds)

@@ -34,6 +34,7 @@ import numpy as np
 
 from pmlkit.errors import UsageError
 from pmlkit.schema import PAGE_SIZE
+from pmlkit.techniques.channel import known_memory
 
 if TYPE_CHECKING:
     from typing import Any
@@ -119,7 +120,8 @@ class Guest:
         pages = {name: recorded.guest[f"{name}_bytes"].to_numpy() // PAGE_SIZE for name in names}  # type: ignore[index]
         self._samples, self._round, self._asked = pages, 0, 0
         self._movable, self._fixed = _movable(pages, model.cache), _fixed(recorded, pages, model)
-        size = recorded.size
+        self._places = recorded.places  # of frames: what is noted of them stands there
+        size = len(self._places)
         self._last = np.full(size, -1, np.int32)
         self._in, self._out = np.zeros(size, bool), np.zeros(size, bool)
         self._dirty, self._was_written = np.zeros(size, bool), np.zeros(size, bool)
@@ -128,8 +130,8 @@ class Guest:
         self._kernels = np.zeros(size, bool)
         ends = recorded.t_ns[1:] - recorded.t_ns[0]
         before = int(np.searchsorted(ends, self._times[0], "right"))
-        self._kernels[recorded.accesses.between(0, before)] = True
-        self.limit = recorded.memory_pages
+        self._kernels[self._places(recorded.accesses.between(0, before))] = True
+        self.limit = self._whole = known_memory(recorded.name, recorded.memory_pages)
         self._resident = 0
         self._moves, self._told = [], (0, 0)  # type: ignore[var-annotated]
         self.swap_ins = self.swap_outs = self.refaults = 0
@@ -137,7 +139,7 @@ class Guest:
     def resize(self, pages: int) -> int:
         """Set the size of its memory; return the pages that the balloon moved."""
         least = int(self._fixed[self._asked]) + self._model.slack_pages
-        pages = int(np.clip(pages, least, self._recorded.memory_pages))
+        pages = int(np.clip(pages, least, self._whole))
         moved, self.limit = pages - self.limit, pages
         self._shrink()
         return moved
@@ -146,8 +148,8 @@ class Guest:
         """Replay the rounds up to `stop`, which is left out."""
         evictable = self._model.cache == "evictable"
         for r in range(self._round, stop):
-            used = self._recorded.accesses.between(r, r + 1)
-            written = self._recorded.writes.between(r, r + 1)
+            used = self._places(self._recorded.accesses.between(r, r + 1))
+            written = self._places(self._recorded.writes.between(r, r + 1))
             new = used if evictable else written
             self._ours[new[~self._kernels[new]]] = True
             used, written = used[self._ours[used]], written[self._ours[written]]
@@ -179,9 +181,9 @@ class Guest:
     def evictions(self) -> tuple[Ints, Bools]:
         """Return what went and what came back since the last call: frames, and True if back."""
         moves, self._moves = self._moves, []
-        frames = [np.zeros(0, np.int64)] + [frames for frames, _ in moves]
-        back = [np.zeros(0, bool)] + [np.full(len(frames), came) for frames, came in moves]
-        return np.concatenate(frames), np.concatenate(back)
+        at = [np.zeros(0, np.int64)] + [places for places, _ in moves]
+        back = [np.zeros(0, bool)] + [np.full(len(places), came) for places, came in moves]
+        return self._places.frames[np.concatenate(at)], np.concatenate(back)
 
     def _index(self) -> int:
         now = self._recorded.t_ns[self._round] - self._recorded.t_ns[0]
@@ -271,5 +273,5 @@ def _movable(pages: Any, cache: Any) -> Any:
 
 def _fixed(recorded: Recorded, pages: Any, model: MemoryModel) -> Floats:
     """Return the pages that could not, at each sample: the kernel's image, and all else."""
-    kernel = recorded.memory_pages - int(pages["total"][0])
+    kernel = known_memory(recorded.name, recorded.memory_pages) - int(pages["total"][0])
     return kernel + np.maximum(pages["allocated"] - _movable(pages, model.cache), 0)

@@ -47,7 +47,7 @@ class PmlPageTables(Technique):
     rounds: int = 4
 
     def observe(self, view: View) -> None:
-        view.accessed.harvest()  # the flags are old: once, all are cleared
+        view.accessed.scan()  # the flags are old: once, all are cleared
         period, rounds = view.parts(self.rounds)
         recent: Any = deque(maxlen=rounds)
         for _ in view.every(period):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 from pmlkit.errors import NeedsError
 from pmlkit.kinds import Kind, is_page_table
 from pmlkit.occurrences import occurrences
+from pmlkit.pageindex import PageIndex
+from pmlkit.schema import ADDRESSES, MEMORY_GUESSED
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Gfns, Ints
 
 
-__all__ = ["Recorded", "Uses"]
+__all__ = ["Places", "Recorded", "Uses"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,30 @@ class Uses:
         return Uses(self.gfn[mask], kept[self.starts])
 
 
+class Places:
+    """Where the state of frames is kept: a place for each that was used, one for all others.
+
+    So state takes memory by the frames in use, however high their numbers are.
+
+    Parameters
+    ----------
+    frames : ndarray of int64
+        Sorted, each once.
+    """
+
+    def __init__(self, frames: Ints) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames) + 1
+
+    def __call__(self, frames: Ints) -> Ints:
+        """Return the place of each frame; the last one is that of frames nobody used."""
+        at = np.searchsorted(self.frames, frames)
+        used = np.append(self.frames, -1)[at] == frames
+        return np.where(used, at, len(self.frames))
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What a trace knows of a VM.
@@ -68,8 +95,8 @@ class Recorded:
     Attributes
     ----------
     name : str
-    memory_pages : int
-        Size of its memory; the recorded frames are below `size`, which may be more (holes).
+    memory_pages : int or None
+        Size of its memory; None if nobody said so. Recorded frames may lie above it (holes).
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         The times between rounds.
     resolution_ns : int
@@ -89,7 +116,7 @@ class Recorded:
     """
 
     name: str
-    memory_pages: int
+    memory_pages: int | None
     t_ns: np.ndarray
     resolution_ns: int
     accesses: Uses
@@ -112,9 +139,17 @@ class Recorded:
 
     @property
     def size(self) -> int:
-        """One more than the highest frame number."""
+        """One more than the highest frame number: no number of pages, there may be holes."""
         highest = max(int(uses.gfn.max(initial=-1)) for uses in (self.accesses, self.log))
-        return max(self.memory_pages, highest + 1)
+        return max(self.memory_pages or 0, highest + 1)
+
+    @cached_property
+    def places(self) -> Places:
+        """Places for the state of frames."""
+        index = PageIndex()
+        for uses in (self.accesses, self.writes, self.log):
+            index.ids(uses.gfn.view(np.uint64))
+        return Places(np.sort(index.frames.view(np.int64)))
 
     def occurrences(self) -> Occurrences:
         """Return all accesses sorted by page, for the kernels of `pmlkit.occurrences`."""
@@ -153,7 +188,7 @@ class Recorded:
         bounds = np.append(trace.rounds["t_start_ns"].to_numpy()[:1], trace.rounds["t_end_ns"])
         return cls(
             name=trace.path.name.removesuffix(".trace"),
-            memory_pages=trace.memory_pages,
+            memory_pages=_memory_pages(trace),
             t_ns=bounds.astype(np.int64),
             resolution_ns=resolution_ns,
             accesses=accesses,
@@ -181,6 +216,16 @@ class Recorded:
         return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)  # type: ignore[arg-type]
 
 
+def _memory_pages(trace: Trace) -> int | None:
+    """Return the size of the machine's memory, None where it is not known.
+
+    The pages of a program or a disk are in no such memory; an import may lack its size.
+    """
+    meta = trace.meta
+    physical = meta.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
+    return trace.memory_pages if physical and not meta.options.get(MEMORY_GUESSED) else None
+
+
 def _usual_round_ns(trace: Trace) -> int:
     """Return the median length of the rounds of a trace that were not asked for in time."""
     lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
@@ -198,10 +243,12 @@ def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
     """Return the first use of each frame in each round, whatever its kind."""
     from pmlkit.kernels import once_a_round
 
-    kept = np.empty(len(gfn), np.int64), np.empty(len(gfn), np.int32)
-    last = np.full(int(gfn.max(initial=0)) + 1, -1, np.int32)
-    count = once_a_round(gfn, rounds.astype(np.int32), last, *kept)
-    return Uses.of(kept[1][:count], kept[0][:count].copy(), n_rounds)
+    index = PageIndex()
+    ids = index.ids(gfn)
+    last = np.full(len(index), -1, np.int32)
+    kept = np.empty_like(ids), np.empty(len(ids), np.int32)
+    count = once_a_round(ids, rounds.astype(np.int32), last, *kept)
+    return Uses.of(kept[1][:count], index.frames[kept[0][:count]], n_rounds)
 
 
 def _log(trace: Trace, n_rounds: int, written: Uses) -> Uses:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
-from pmlkit.techniques.channel import Clock
+from pmlkit.techniques.channel import Clock, known_memory, notable
 from pmlkit.techniques.costs import COSTS
 from pmlkit.units import format_ns, parse_duration_ns
 
@@ -43,7 +43,8 @@ class View:
     Attributes
     ----------
     memory_pages : int
-        The size of the VM's memory, which every hypervisor knows.
+        The size of the VM's memory, which every hypervisor knows. Not every imported trace does:
+        to ask for it raises `NeedsError` then.
     window_ns : int
         T: the window of the working set that is asked for.
     random : numpy.random.Generator
@@ -63,18 +64,27 @@ class View:
 
     def __init__(
         self,
-        memory_pages: int,
+        name: str,
+        memory_pages: int | None,
         window_ns: int,
         scale: float,
         resolution_ns: int,
         seed: int,
         wait: Callable[..., Any],
     ) -> None:
-        self.memory_pages = memory_pages
+        self._name, self._memory_pages = name, memory_pages
         self.window_ns = window_ns
         self.random = np.random.default_rng(seed)
         self._scale, self._resolution_ns, self._wait = scale, resolution_ns, wait
         self._events, self._told, self._notes = Counter(), [], {}  # type: ignore[var-annotated]
+
+    @property
+    def memory_pages(self) -> int:
+        return known_memory(self._name, self._memory_pages)
+
+    def notable(self, pages: int) -> int:
+        """Return `pages`, if a technique can note something of each; else raise `NeedsError`."""
+        return notable(self._name, pages)
 
     def published(self, duration: str, scaled: bool = True) -> int:
         """Turn a duration of the source into one that this recording can show.
@@ -212,8 +222,8 @@ def look(
         If the recording has nothing for one of the channels.
     """
     clock = Clock(recorded.t_ns)
-    size = recorded.memory_pages
-    view = View(size, window_ns, scale, recorded.resolution_ns, seed, clock.wait)
+    size, resolution_ns = recorded.memory_pages, recorded.resolution_ns
+    view = View(recorded.name, size, window_ns, scale, resolution_ns, seed, clock.wait)
     for need in sorted(needs, key=lambda need: need.value):
         channel = channels.OPEN[need](recorded, clock, view.charge, memory)
         if channel is None:

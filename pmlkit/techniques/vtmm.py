@@ -55,8 +55,8 @@ class Vtmm(Technique):
     warm: float = 0.5
 
     def observe(self, view: View) -> None:
-        queue = np.zeros(view.memory_pages, np.int64)
-        heat = np.zeros(view.memory_pages)
+        pages = view.notable(view.memory_pages)
+        queue, heat = np.zeros(pages, np.int64), np.zeros(pages)
         period, scans = view.parts(self.scans)
         for turn, _ in enumerate(view.every(period), start=1):
             written = view.pml.drain()

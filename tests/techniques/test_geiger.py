@@ -46,9 +46,15 @@ def test_the_compiled_loop_is_the_plain_one():
     pages, back = rng.integers(0, 50, 3000), rng.integers(0, 2, 3000).astype(bool)
     plain = GhostList()
     plain._make_room(len(pages), 50)
+    assert len(np.unique(pages)) == 50
     expected = np.full(len(pages), -1)
     curves._follow(pages, back, plain._at, plain._tree, 0, expected)
     assert np.array_equal(GhostList().follow(pages, back), expected)
+
+
+def test_places_on_the_disk_may_be_far_apart():
+    pages, back = [5, 1 << 60, 5, 1 << 60], [False, False, True, True]
+    assert GhostList().follow(pages, back).tolist() == [-1, -1, 1, 0]
 
 
 def requests(*rows):

@@ -276,3 +276,13 @@ def test_a_sample_is_an_even_share_and_a_smaller_one_lies_in_it():
 def test_short_rounds_let_damon_sample_as_published():
     quick = replace(vm.constant(500), t_ns=np.arange(301) * 5_000_000, resolution_ns=5_000_000)
     assert run("damon", quick, window=WINDOW).notes == []
+
+
+def test_a_scan_costs_the_memory_there_is_not_the_highest_address():
+    """Frames above the memory's size (a hole below them) are found, and are no more memory."""
+    sets = [np.append(vm.block(100), 1 << 40)] * 30
+    view = look(vm.make(sets), {Need.ACCESSED}, WINDOW)
+    next(iter(view.every(WINDOW)))
+    assert view.accessed.scan().tolist() == [*range(vm.FIRST, vm.FIRST + 100), 1 << 40]
+    assert view.result()[1] == {"pages_scanned": vm.PAGES}
+    assert len(view.accessed.scan()) == 0
