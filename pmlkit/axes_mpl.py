@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from pmlkit.schema import ADDRESSES, PAGE_SIZE
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from matplotlib.axes import Axes
@@ -22,15 +23,18 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "address_unit",
+    "address_format",
+    "address_name",
     "label_ends",
     "mark_phases",
     "name_points",
+    "pages_name",
     "panel_letter",
     "plain_log",
     "say_empty",
     "seconds_axis",
     "time_limits",
+    "time_name",
 ]
 
 
@@ -61,9 +65,59 @@ def panel_letter(axes: Axes, letter: str) -> None:
 SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
 
 
-def address_unit(size_bytes: int) -> tuple[int, str]:
-    """Return bytes per unit and the unit's name: MiB, or GiB from 8 GiB on."""
-    return (1 << 30, "GiB") if size_bytes >= 8 << 30 else (1 << 20, "MiB")
+def address_name(trace: Trace) -> str:
+    """Say what the trace's frames number: ``"guest-physical address"``, virtual or block."""
+    return f"{trace.meta.domain.get('address', ADDRESSES[0])} address"
+
+
+def pages_name(trace: Trace) -> str:
+    """Say what the trace's frames are: guest frames, or the pages of a program or a disk."""
+    return _PAGES[trace.meta.domain.get("address", ADDRESSES[0])]
+
+
+_PAGES = {
+    "guest-physical": "guest frames",
+    "virtual": "pages of the program",
+    "block": "pages of the disk",
+}
+_HEXADECIMAL = 16 << 40  # from this address on; GiB would take as many digits, and say less
+_COARSE = 16 << 20  # GiB with few digits can name a row of this size
+
+
+def address_format(
+    trace: Trace, highest: int, row_bytes: int = _COARSE
+) -> tuple[Callable[[int], str], str]:
+    """Choose how an axis of addresses is labelled.
+
+    Parameters
+    ----------
+    trace : Trace
+    highest : int
+        The highest address on the axis, bytes.
+    row_bytes : int
+        The distance of addresses that it tells apart.
+
+    Returns
+    -------
+    text : callable
+        Writes an address: in MiB; in GiB from 8 GiB on; in hexadecimal from 16 TiB on, and where
+        addresses are virtual, as debuggers and maps of programs have them. The number of the page
+        if the addresses need more than 64 bits: they are names of pages then (hashes).
+    name : str
+        The axis' title, with the unit.
+    """
+    name = address_name(trace)
+    if highest >= 1 << 64:
+        return (lambda address: hex(address // PAGE_SIZE)), "number of the page"
+    if highest >= _HEXADECIMAL or name.startswith("virtual"):
+        return hex, name
+    coarse = highest >= 8 << 30 and row_bytes >= _COARSE
+    unit, of_unit = (1 << 30, "GiB") if coarse else (1 << 20, "MiB")
+    return (lambda address: _plain(address / unit)), f"{name} ({of_unit})"
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if value < 1e6 else f"{value:.0f}"
 
 
 def time_limits(trace: Trace, start: str | int | None, end: int | str | None) -> tuple[int, int]:
@@ -73,10 +127,16 @@ def time_limits(trace: Trace, start: str | int | None, end: int | str | None) ->
     return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
 
 
-def seconds_axis(axes: Axes, start_ns: int, end_ns: int) -> None:
-    """Make x the time in seconds."""
+def seconds_axis(axes: Axes, start_ns: int, end_ns: int, trace: Trace | None = None) -> None:
+    """Make x the time in seconds, named after the clock of `trace`: the guest's own if left out."""
     axes.set_xlim(start_ns / 1e9, max(end_ns, start_ns + 1) / 1e9)
-    axes.set_xlabel("guest time (s)")
+    axes.set_xlabel("guest time (s)" if trace is None else time_name(trace))
+
+
+def time_name(trace: Trace) -> str:
+    """Name the axis of time: it is the guest's own only where its instructions are the clock."""
+    physical = trace.meta.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
+    return "guest time (s)" if physical and trace.meta.clock["kind"] == "icount" else "time (s)"
 
 
 def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = True) -> None:

@@ -81,7 +81,7 @@ class Lines:
         self._over_time, against = self.figure.subplots(
             1, 2, width_ratios=[2, 1], gridspec_kw=SPACE
         )
-        seconds_axis(self._over_time, 0, trace.duration_ns)
+        seconds_axis(self._over_time, 0, trace.duration_ns, trace)
         mark_phases(self._over_time, trace, shade=True, labels=False)
         black, other = {"color": COLORS["black"]}, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}
         (self._line,) = self._over_time.plot([], [], **black, label=name)

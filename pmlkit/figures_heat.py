@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heat map: guest frames against time, summed up to what a column of a paper can show."""
+"""The heat map: page frames against time, summed up to what a column of a paper can show."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import PowerNorm
 
-from pmlkit.axes_mpl import address_unit, mark_phases, seconds_axis, time_limits
+from pmlkit.axes_mpl import (
+    address_format,
+    address_name,
+    mark_phases,
+    pages_name,
+    seconds_axis,
+    time_limits,
+)
+from pmlkit.schema import PAGE_SIZE
 from pmlkit.style_mpl import finish, new_figure, styled
+from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from matplotlib.axes import Axes
@@ -39,8 +49,8 @@ class Cells:
     pages : ndarray of int64, shape (rows, columns)
         Distinct frames touched in the cell.
     block_pages : int
-        Frames of a row.
-    blocks : ndarray of int64, shape (rows,)
+        Frames of a row, a power of two.
+    blocks : ndarray of uint64, shape (rows,)
         First frame of each row, divided by `block_pages`; ascending, with holes.
     t_ns : ndarray of int64, shape (columns + 1,)
         The columns' edges.
@@ -51,6 +61,11 @@ class Cells:
     blocks: np.ndarray
     t_ns: np.ndarray
 
+    @property
+    def first_frames(self) -> np.ndarray:
+        """The first frame of each row: ndarray of uint64, shape (rows,)."""
+        return self.blocks << np.uint64(self.block_pages.bit_length() - 1)
+
     def to_frame(self) -> pd.DataFrame:
         """Return the touched cells as a table, one row each."""
         row, column = np.nonzero(self.pages)
@@ -58,7 +73,7 @@ class Cells:
             {
                 "t_start_ns": self.t_ns[column],
                 "t_end_ns": self.t_ns[column + 1],
-                "gfn_start": self.blocks[row] * self.block_pages,
+                "gfn_start": self.first_frames[row],
                 "gfn_count": self.block_pages,
                 "pages": self.pages[row, column],
             }
@@ -94,19 +109,20 @@ def cells(
     start_ns, end_ns = time_limits(trace, start, end)
     first, stop = trace.rounds_between(start_ns, end_ns)
     wanted = {"start_ns": start_ns, "end_ns": end_ns, "kinds": kinds}
-    block_pages, blocks = _rows(_used_frames(trace, wanted), max_rows)
+    used = _used_frames(trace, wanted)
+    shift, blocks = _rows(used, max_rows)
     per_column = max(-(-(stop - first) // max_columns), 1)
     edges = np.append(np.arange(first, stop, per_column), stop)
     times = np.append(trace.rounds["t_start_ns"], trace.duration_ns)
     grid = np.zeros((len(blocks), len(edges) - 1), np.int64)
-    _fill(grid, trace, wanted, first, per_column, block_pages, blocks)
-    return Cells(grid, block_pages, blocks, times[edges])
+    _fill(grid, trace, wanted, first, per_column, used, np.searchsorted(blocks, used >> shift))
+    return Cells(grid, 1 << int(shift), blocks, times[edges])
 
 
-def _used_frames(trace: Trace, wanted: Any) -> Array:
-    used = np.zeros(0, np.int64)
+def _used_frames(trace: Trace, wanted: Any) -> Gfns:
+    used = np.zeros(0, np.uint64)
     for batch in trace.iter_entries(columns=["gfn"], **wanted):
-        used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy().astype(np.int64))))  # type: ignore[assignment]
+        used = _distinct(np.concatenate((used, batch.column("gfn").to_numpy())))
     return used
 
 
@@ -116,20 +132,25 @@ def _distinct(values: Gfns) -> Gfns:
     return values[np.concatenate(([True], values[1:] != values[:-1]))[: len(values)]]
 
 
-def _rows(frames: Gfns, max_rows: int) -> tuple[int, Gfns]:
-    """Choose the frames of a row, a power of two, and the rows: used ones and short holes."""
-    block_pages = 1
+def _rows(frames: Gfns, max_rows: int) -> tuple[np.uint64, Gfns]:
+    """Choose the frames of a row, ``1 << shift``, and the rows: used ones and short holes.
+
+    Frames are unsigned throughout: the highest ones lie next to the end of 64 bits.
+    """
+    shift, used, hole = np.uint64(0), frames, max(max_rows // 24, 1)
     while True:
-        used = _distinct(frames // block_pages)
-        hole = max(max_rows // 24, 1)
         # A short hole is drawn as such: cutting it out would cost as much room as it takes.
-        joined = np.diff(used, append=used[-1:] + 1) if len(used) else used
-        lengths = np.where(joined <= hole, joined, 1)
+        lengths = np.ones(len(used), np.int64)
+        joined = np.diff(used)
+        lengths[:-1][joined <= hole] = joined[joined <= hole]
         if lengths.sum() <= max_rows:
             break
-        block_pages *= 2
-    pieces = [np.arange(first, first + length) for first, length in zip(used, lengths, strict=True)]
-    return block_pages, np.concatenate(pieces) if pieces else used
+        shift, used = shift + np.uint64(1), _distinct(used >> np.uint64(1))
+    pieces = [
+        first + np.arange(length, dtype=np.uint64)
+        for first, length in zip(used, lengths, strict=True)
+    ]
+    return shift, np.concatenate(pieces) if pieces else used
 
 
 def _fill(
@@ -138,21 +159,20 @@ def _fill(
     wanted: Any,
     first: int,
     per_column: int,
-    block_pages: int,
-    blocks: Gfns,
+    used: Gfns,
+    row: Ints,
 ) -> None:
     # The column in which a frame was last counted. Entries come in the order of rounds, so that
     # this is all it takes to count a frame once per column across record batches.
-    counted = np.full(len(blocks) * block_pages, -1, np.int32)
+    counted = np.full(len(used), -1, np.int32)
     for batch in trace.iter_entries(columns=["round", "gfn"], **wanted):
         column = (batch.column("round").to_numpy().astype(np.int64) - first) // per_column
-        gfn = batch.column("gfn").to_numpy().astype(np.int64)
-        frame = np.searchsorted(blocks, gfn // block_pages) * block_pages + gfn % block_pages
-        column, frame = np.divmod(_distinct(column * len(counted) + frame), max(len(counted), 1))
+        frame = np.searchsorted(used, batch.column("gfn").to_numpy())
+        column, frame = np.divmod(_distinct(column * len(used) + frame), max(len(used), 1))
         new = counted[frame] < column
         column, frame = column[new], frame[new]
         np.maximum.at(counted, frame, column)
-        cell = (frame // block_pages) * grid.shape[1] + column
+        cell = row[frame] * grid.shape[1] + column
         grid += np.bincount(cell, minlength=grid.size).reshape(grid.shape)
 
 
@@ -185,8 +205,8 @@ def heat_map(
     axes = figure.subplots()
     position = _positions(grid.blocks)
     mesh = _draw_cells(axes, grid, position)
-    _address_axis(axes, grid, position)
-    seconds_axis(axes, grid.t_ns[0], grid.t_ns[-1])
+    _address_axis(axes, trace, grid, position)
+    seconds_axis(axes, grid.t_ns[0], grid.t_ns[-1], trace)
     mark_phases(axes, trace)
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
     bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
@@ -196,13 +216,20 @@ def heat_map(
     return finish(
         figure,
         trace,
-        f"which guest frames were touched when. A cell is {grid.block_pages * 4:,} KiB of "
-        f"guest-physical addresses by {span_ms:g} ms, dark where all its pages were touched, "
+        f"which {pages_name(trace)} were touched when. A cell is {_size(grid.block_pages)} of "
+        f"{address_name(trace)}es by {span_ms:g} ms, dark where all its pages were touched, "
         "white where none was; address ranges that nothing touched are cut out at the grey lines.",
     )
 
 
 _CUT = 3  # rows of white where a range of addresses is left out
+
+
+def _size(pages: int) -> str:
+    """Write the size of a cell: in KiB below 1 GiB, for its reader counts in pages."""
+    if pages >= 1 << 40:
+        return f"2^{pages.bit_length() - 1} pages"
+    return f"{pages * 4:,} KiB" if pages < 1 << 18 else format_bytes(pages * PAGE_SIZE)
 
 
 def _positions(blocks: Gfns) -> Ints:
@@ -230,31 +257,31 @@ def _draw_cells(axes: Axes, grid: Cells, position: Ints) -> QuadMesh:
     return mesh
 
 
-def _address_axis(axes: Axes, grid: Cells, position: Ints) -> None:
-    unit, name = address_unit(grid.blocks.max(initial=0) * grid.block_pages * 4096)
-    mib = grid.blocks * grid.block_pages * 4096 / unit
+def _address_axis(axes: Axes, trace: Trace, grid: Cells, position: Ints) -> None:
+    addresses = [frame * PAGE_SIZE for frame in grid.first_frames.tolist()]
+    row_bytes = grid.block_pages * PAGE_SIZE
+    text, name = address_format(trace, max(addresses, default=0), row_bytes)
     cut = np.flatnonzero(np.diff(position) > 1)
     for row in cut:
         axes.axhline(position[row] + 1 + _CUT / 2, color="#999999", lw=0.5, zorder=3)
-    ticks = _address_ticks(mib, position, cut)
-    axes.set_yticks([y for y, _ in ticks], [f"{value:g}" for _, value in ticks])
-    axes.set_ylabel(f"guest-physical address ({name})")
+    ticks = _address_ticks(addresses, row_bytes, position, cut)
+    axes.set_yticks([y for y, _ in ticks], [text(address) for _, address in ticks])
+    axes.set_ylabel(name)
 
 
 def _address_ticks(
-    addresses: Array, position: Ints, cut: Array, lines: int = 11
-) -> list[tuple[int, str]]:
+    addresses: Sequence[int], row_bytes: int, position: Ints, cut: Ints, lines: int = 11
+) -> list[tuple[int, int]]:
     """Choose (row, address) pairs: round addresses in each range, or its start, well apart."""
     if not len(position):
         return []
     distance = (position[-1] + 1) / lines
-    step = (addresses[1] - addresses[0] if len(addresses) > 1 else 1) * distance
-    step = 2.0 ** np.ceil(np.log2(max(step, 1e-9)))
-    chosen: list[Any] = []
+    step = row_bytes << max(int(np.ceil(np.log2(distance))), 0)
+    chosen: list[tuple[int, int]] = []
     starts = np.concatenate(([0], cut + 1))
     for rank, index in [(0, i) for i in starts] + [(1, i) for i in range(len(addresses))]:
         if rank and addresses[index] % step:
             continue
         if all(abs(position[index] - row) >= distance * 0.6 for row, _ in chosen):
-            chosen.append((position[index], addresses[index]))
+            chosen.append((int(position[index]), addresses[index]))
     return sorted(chosen)

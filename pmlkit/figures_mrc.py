@@ -166,7 +166,7 @@ def miss_ratio_over_time(
     limits = time_limits(trace, start, end)
     axes = figure.subplots()
     axes.set_ylabel("memory (MiB)")
-    seconds_axis(axes, *limits)
+    seconds_axis(axes, *limits, trace)
     grid = table.pivot(index="pages", columns="t_ns", values="miss_ratio")
     if grid.empty or not grid.notna().to_numpy().any():
         say_empty(axes, "no page is used")

@@ -91,7 +91,7 @@ def reads_over_time(
             axes.fill_between(t_s[rows["round"]], low, high, color="#CFE8DD", lw=0)
     axes.set_ylim(0, max(compared["pages"].max(), compared["truth"].max()) / 256 * 1.08)
     axes.set_ylabel("pages used in a round (MiB)")
-    seconds_axis(axes, 0, trace.duration_ns)
+    seconds_axis(axes, 0, trace.duration_ns, trace)
     mark_phases(axes, trace, shade=True)
     label_ends(axes, ends)
     return finish(
@@ -197,7 +197,7 @@ def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), rasterized=True,
     )  # fmt: skip
     axes.set_ylabel("entry of a leaf table")
-    seconds_axis(axes, 0, trace.duration_ns)
+    seconds_axis(axes, 0, trace.duration_ns, trace)
     mark_phases(axes, trace, labels=True)
     centres = (edges[1:] + edges[:-1]) / 2
     logged = centres[shown.logged]

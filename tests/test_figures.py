@@ -237,7 +237,7 @@ def brute_force_cells(trace, grid):
     return counts
 
 
-frames = st.integers(0, 300) | st.integers(2**20, 2**20 + 50)
+frames = st.integers(0, 300) | st.integers(2**20, 2**20 + 50) | st.integers(2**64 - 40, 2**64 - 1)
 
 
 @given(
@@ -331,3 +331,71 @@ def test_pyplot_is_never_imported(trace):
 def test_every_figure_has_a_line_about_it():
     for name in ALL:
         assert figures.about(name).startswith("Draw ") and figures.about(name).endswith(".")
+
+
+def heat_of(make_trace, frames, address="guest-physical"):
+    """The heat map of a trace in which these frames are written again and again."""
+    domain = {"name": "far", "memory_bytes": (max(frames) + 1) * 4096, "address": address}
+    events = [[(frame, Kind.WRITE) for frame in frames]] * 4
+    trace = make_trace(events=events, domain=domain, memory_map=[], pml=False, overwrite=True)
+    return figures.heat_map(trace)
+
+
+def address_labels(figure):
+    axes = figure.axes[0]
+    return axes.get_ylabel(), [tick.get_text() for tick in axes.get_yticklabels()]
+
+
+PHYSICAL = "guest-physical address"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "frame, name, label",
+    [
+        (0, f"{PHYSICAL} (MiB)", "0"),
+        (5 << 8, f"{PHYSICAL} (MiB)", "5"),
+        (16 << 18, f"{PHYSICAL} (MiB)", "16384"),
+        ((5 << 28) + 256, f"{PHYSICAL} (MiB)", "5242881"),
+        (1 << 35, PHYSICAL, "0x800000000000"),
+        (1 << 51, PHYSICAL, "0x8000000000000000"),
+        ((1 << 52) - 1, PHYSICAL, "0xfffffffffffff000"),
+        (1 << 52, "number of the page", "0x10000000000000"),
+        ((1 << 64) - 1, "number of the page", "0xffffffffffffffff"),
+    ],
+)
+def test_a_page_is_drawn_at_its_own_address_however_high(frame, name, label, make_trace):
+    figure = heat_of(make_trace, [frame])
+    assert address_labels(figure) == (name, [label])
+    table = figure.data["cells"]
+    assert (table["gfn_start"].tolist(), table["gfn_count"].unique().tolist()) == ([frame] * 4, [1])
+
+
+def test_an_axis_of_large_rows_is_in_gib(make_trace):
+    frames = [gib << 18 for gib in range(0, 512)]
+    assert address_labels(heat_of(make_trace, frames))[0] == f"{PHYSICAL} (GiB)"
+
+
+def test_clusters_far_apart_stay_readable(make_trace):
+    """What lies between them is cut out, so that both have the rows of the pages that they have."""
+    frames = [*range(60), *range(1 << 35, (1 << 35) + 60)]
+    figure = heat_of(make_trace, frames)
+    assert sorted(set(figure.data["cells"]["gfn_start"])) == frames
+    _, labels = address_labels(figure)
+    assert {"0x0", "0x20000", "0x800000000000", "0x800000020000"} <= set(labels)
+
+
+@pytest.mark.parametrize(
+    "address, name, what",
+    [
+        ("virtual", "virtual address", "which pages of the program were touched when. A cell is "),
+        ("block", "block address (MiB)", "which pages of the disk were touched when. A cell is "),
+        ("guest-physical", f"{PHYSICAL} (MiB)", "which guest frames were touched when. A cell is "),
+    ],
+)
+def test_an_axis_says_what_the_addresses_are_of(address, name, what, make_trace):
+    figure = heat_of(make_trace, [256, 257], address)
+    assert address_labels(figure)[0] == name
+    assert what in figure.caption and f" of {name.split(' (')[0]}es by " in figure.caption
+    shown = "guest time (s)" if address == "guest-physical" else "time (s)"
+    assert figure.axes[0].get_xlabel() == shown
