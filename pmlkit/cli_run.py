@@ -59,7 +59,9 @@ def run(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Run the notebooks of EXPERIMENT, a YAML file or one that comes with pmlkit (demo.yaml).
+    """Run the notebooks of EXPERIMENT, a YAML file.
+
+    EXPERIMENT may also be one that comes with pmlkit, by its name: demo.yaml.
 
     Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
     results/NAME/RUN-ID; results/NAME/index.html shows them all. What is done is not done again,
