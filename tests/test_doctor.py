@@ -3,6 +3,7 @@
 
 import json
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -100,6 +101,23 @@ def test_a_package_that_breaks_while_it_is_imported_is_named(monkeypatch, tmp_pa
     monkeypatch.setattr(checks, "_requirements", lambda: ["broken_one"])
     assert checks.packages().found == "broken_one: RuntimeError: wrong ABI"
     assert "broken_one" not in sys.modules
+
+
+def test_packages_are_only_looked_for_once_importing_has_taken_too_long(monkeypatch):
+    monkeypatch.setattr(checks, "IMPORTS_S", 0)
+    monkeypatch.setattr(checks, "_import_problem", lambda name: pytest.fail("imported"))
+    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy", "scikit-learn"])
+    assert checks.packages().found == "all 2 are there"
+    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy", "no-such-package"])
+    assert checks.packages().found == "no-such-package: not installed"
+
+
+def test_a_qemu_that_does_not_answer_does_not_hold_the_doctor_up(empty_path, monkeypatch):
+    put(empty_path, "qemu-system-x86_64", "exec /bin/sleep 60")
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, timeout, **k: run(*a, timeout=0.2, **k))
+    check, _ = find("recorder", "QEMU")
+    assert check.state == "missing" and "did not answer" in check.found
 
 
 def test_requirements_are_read_whatever_their_form(monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
+from pmlkit.shipped import need_clone
 from pmlkit.sources.bochs import Limits, Machine
 from pmlkit.sources.lab import LabOptions, describe, lab_for
 from pmlkit.sources.lab_disks import write_disks
@@ -56,6 +57,7 @@ def shell(
         If there is no terminal.
     MissingTool, PackageError, GuestError, OutputError
     """
+    need_clone("the lab")
     options = options or LabOptions()
     if keys is None and not sys.stdin.isatty():
         raise UsageError("the lab's shell needs a terminal: use `pmlkit lab run` in scripts")

@@ -135,7 +135,12 @@ def version() -> str:
     """
     if not shutil.which(QEMU):
         raise MissingTool(QEMU, "qemu-system-x86")
-    text = subprocess.run([QEMU, "--version"], capture_output=True, text=True).stdout
+    try:
+        command = [QEMU, "--version"]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    except subprocess.TimeoutExpired as error:
+        hint = "see whether it starts at all"
+        raise PmlkitError(f"{QEMU} --version did not answer within 30 s", hint) from error
     match = re.search(r"version (\d+)(\S*)", text)
     if not match or not 5 <= int(match[1]) <= 8:
         raise PmlkitError(
