@@ -85,7 +85,10 @@ class Running:
             # A process of its own: a guest stands still while nobody takes what it says, and we
             # draw.
             process = subprocess.Popen(
-                self._command(), stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+                [*with_us("TERM"), *self._command()],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
             )
 
             def look() -> None:
@@ -110,7 +113,7 @@ class Running:
 
     def _command(self) -> list[str]:
         out = ["-o", str(self.out), "--overwrite"]
-        return [*with_us("TERM"), sys.executable, "-m", "pmlkit", *self.words, *out]
+        return [sys.executable, "-m", "pmlkit", *self.words, *out]
 
     @staticmethod
     def _follow(process: subprocess.Popen[Any], look: Callable[[], None]) -> bool:
