@@ -56,16 +56,16 @@ WSS_EXAMPLES = example(
 )
 
 
-class _Interrupted(Exception):
-    """Carries a KeyboardInterrupt past click, which prints an empty line for it."""
+class _PastClick(Exception):
+    """Carries past click what it has answers of its own to: an empty line, another exit code."""
 
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise _Interrupted from error
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _PastClick from error
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
@@ -219,6 +219,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _fail(error: BaseException) -> int:
     """Say an error in one line; return its exit code."""
+    if isinstance(error, _PastClick | click.Abort):
+        error = error.__cause__ or KeyboardInterrupt()
     _drop_output()
     if isinstance(error, BrokenPipeError):
         return 0  # nobody reads any more (`pmlkit wss ... | head`): no complaint
@@ -241,8 +243,6 @@ def _drop_output() -> None:
 
 def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
-    if isinstance(error, _Interrupted | click.Abort):
-        error = error.__cause__ or KeyboardInterrupt()
     if number := signals.received():
         said = isinstance(error, PmlkitError | signals.Ended)
         return 128 + number, str(error if said else signals.Ended(number))

@@ -88,10 +88,10 @@ class Noted:
     number: int | None = None
 
     def __call__(self, number: int, _: object) -> None:
-        """Take note of a signal; once more is meant."""
-        if self.number is not None:
+        """Take note of a signal. Ctrl-C after it is meant; others come in twos by themselves."""
+        if self.number is not None and number == signal.SIGINT:
             _raise(number, None)
-        self.number = number
+        self.number = self.number or number
         _received.append(number)
 
 

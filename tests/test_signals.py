@@ -2,6 +2,7 @@
 """What ends a program from outside ends every command alike: in order, in a line, with its code."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,12 +44,13 @@ def test_what_nohup_has_made_ignored_stays_so():
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_the_first_signal_is_noted_and_the_second_meant(number):
+def test_the_first_signal_is_noted_and_ctrl_c_after_it_meant(number):
     with noted() as note:
-        send(number)
+        for each in (number, signal.SIGTERM, signal.SIGHUP):
+            send(each)
         assert note.number == number
         with pytest.raises(Ended):
-            send(number)
+            send(signal.SIGINT)
 
 
 def test_another_thread_leaves_the_signals_to_the_main_one():
@@ -117,6 +119,33 @@ def pretend(folder, name, *lines):
     (folder / f"{name}.py").write_text("\n".join(["import os, signal", *lines]) + "\n")
     path = os.pathsep.join([str(folder), *filter(None, sys.path)])
     return os.environ | {"PYTHONPATH": path}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["info"], ["wss"], ["wss", "--json"], ["mrc"]])
+@pytest.mark.parametrize("how", ["<&- >&-", "<&- >&- 2>&-", "2>&-", "2>/dev/full"])
+def test_closed_and_full_streams_are_no_failure(words, how, make_trace):
+    path = [] if words == ["--help"] else [str(make_trace().path)]
+    command = shlex.join([sys.executable, "-m", "pmlkit", *words[:1], *path, *words[1:]])
+    done = subprocess.run(["bash", "-c", f"{command} {how}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["wss"], ["wss", "--json"], ["record", "--list"]])
+def test_a_full_standard_output_is_one_line(words, make_trace):
+    path = [str(make_trace().path)] if words[0] == "wss" else []
+    command = [sys.executable, "-m", "pmlkit", *words[:1], *path, *words[1:]]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "pmlkit: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", [["info"], ["wss", "--window", "1r", "--json"], ["wss"]])
+def test_nobody_who_reads_is_silence_and_exit_code_0(words, make_trace):
+    path = make_trace(rounds=300, pages=1, pml=False).path
+    command = shlex.join([sys.executable, "-m", "pmlkit", words[0], str(path), *words[1:]])
+    script = f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 INTERRUPTED = "os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)"
