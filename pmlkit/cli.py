@@ -208,8 +208,10 @@ def main(args: Sequence[str] | None = None) -> int:
         with signals.raising():
             code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
             sys.stdout.flush()
-    except SystemExit:  # shell completion has answered, or nobody reads what is printed
-        raise
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich has met it
+            return _fail(error.__context__)
+        raise  # shell completion has answered
     except BaseException as error:
         if os.environ.get("PMLKIT_DEBUG"):
             traceback.print_exc()
