@@ -76,6 +76,7 @@ Comparing
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
                   interop_oracle, interop_damo, interop_kvm, interop_lackey, interop_csv
+    imported      rows of a foreign file into rounds and batches; its loop: kernels_import
 Showing
     figures       functions that return a Figure, and the one saver
     figures_time, figures_window, figures_heat, figures_reads, figures_period, figures_mrc,

@@ -14,30 +14,33 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import struct
+import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import pyarrow as pa
 
-from pmlkit.errors import OutputExists, PmlkitError, UnknownName, UsageError, output_error
-from pmlkit.kinds import Kind
+from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
+from pmlkit.files import open_regular, refuse_inside_trace, whole
+from pmlkit.imported import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
 from pmlkit.schema import PAGE_SIZE, TraceMeta
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     import pandas as pd
-    from numpy.typing import NDArray
 
-    from pmlkit.types import Array, PathLike
+    from pmlkit.types import Array, Ints, PathLike
 
 
-__all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "load"]
+__all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "foreign", "load"]
 
 
 class ForeignFileError(PmlkitError):
@@ -98,27 +101,6 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What a format's module makes of a file.
-
-    Attributes
-    ----------
-    rounds : iterable of (int, int, int, ndarray, ndarray)
-        Start and end (ns), vCPU, frames and kinds in order of use; several in a row may have the
-        same start and end, and are one round then.
-    kind : {"access", "pml"}
-    notes : list of str
-        What is not known.
-    """
-
-    rounds: object
-    kind: str = "access"
-    notes: tuple[Any, ...] = ()
-    clock: str = "host"
-    round_ns: int | None = None
-
-
 def export(
     trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: Any
 ) -> int:
@@ -150,7 +132,7 @@ def export(
     """
     write = _function(name, "export")
     trace = trace if isinstance(trace, Trace) else Trace.open(trace)
-    with _whole(output, overwrite) as partial:
+    with whole(output, overwrite) as partial:
         return write(trace, partial, **options)
 
 
@@ -160,6 +142,7 @@ def load(
     output: PathLike,
     overwrite: bool = False,
     memory_bytes: int | None = None,
+    progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Any:
     """Make a trace of another program's file (of query-dirty-rate a table).
@@ -176,6 +159,8 @@ def load(
         Replace a trace that is there.
     memory_bytes : int, optional
         Of the machine; by default up to the highest page that is in the file.
+    progress : callable, optional
+        Called with the number of rows read so far.
     options : window, instructions
         `window` (ns): a tick of oracleGeneral's clock (1 s); `instructions`: of lackey's, that are
         a round (1,000,000).
@@ -191,14 +176,23 @@ def load(
     UsageError, OutputError, OutputExists
     """
     read = _function(name, "load")
-    if not Path(path).is_file():
-        raise ForeignFileError(
-            path, "", "is not there" if not Path(path).exists() else "is no file"
-        )
+    _refuse_unfit(path)
+    with foreign(path, name):
+        made = read(Path(path), name, **options)
     if name == "query-dirty-rate":
-        return _write_table(read(Path(path), name, **options), output, overwrite)
-    made = read(Path(path), name, **options)
-    return _write(made, name, path, output, overwrite, memory_bytes)
+        return _write_table(made, output, overwrite)
+    return _write(made, name, path, output, overwrite, memory_bytes, progress)
+
+
+def _refuse_unfit(path: PathLike) -> None:
+    """Refuse what is no regular file, before a reader of a format meets it."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise ForeignFileError(path, "", "is not there", "check the path") from error
+    except OSError as error:
+        why = f"cannot be read ({error.strerror or error})"
+        raise ForeignFileError(path, "", why, "check its permissions") from error
 
 
 def _function(name: str, way: str) -> Callable[..., Any]:
@@ -209,6 +203,41 @@ def _function(name: str, way: str) -> Callable[..., Any]:
     return getattr(import_module(f"pmlkit.{FORMATS[name].module}"), way)
 
 
+@contextlib.contextmanager
+def foreign(path: PathLike, name: str) -> Iterator[None]:
+    """Context for whatever reads a foreign file: what its bytes provoke becomes one line.
+
+    Raises
+    ------
+    ForeignFileError
+        For any error that a value of the file can cause; a `PmlkitError` passes as it is.
+    """
+    try:
+        yield
+    except PmlkitError:
+        raise
+    except _FOREIGN as error:
+        why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
+        raise ForeignFileError(path, "", why) from error
+    except OSError as error:
+        why = f"cannot be read ({error.strerror or error})"
+        raise ForeignFileError(path, "", why, "check its permissions, and the disk") from error
+
+
+_FOREIGN = (
+    ValueError,  # and pyarrow.ArrowInvalid, UnicodeError, json.JSONDecodeError
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    EOFError,
+    pa.ArrowException,
+    zlib.error,
+    struct.error,
+)
+
+
 def _write(
     made: Imported,
     name: str,
@@ -216,100 +245,97 @@ def _write(
     output: PathLike,
     overwrite: bool,
     memory_bytes: int | None,
+    progress: Callable[[int], None] | None,
 ) -> Trace:
-    highest, rounds = 0, []  # type: ignore[var-annotated]
     meta = TraceMeta(
         kind=made.kind,
         source=f"import:{name}",
         domain={"name": Path(path).name, "memory_bytes": memory_bytes or PAGE_SIZE},
         clock={"kind": made.clock},
-        period={"ns": made.round_ns},
         provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
-        notes=[f"imported from {name}", *made.notes],
     )
+    refuse_inside_trace(output, is_folder=True)
     with TraceWriter(output, meta, overwrite) as writer:
-        for group in _by_round(made.rounds):
-            start, end = group[0][:2]
-            if rounds and start > rounds[-1][1]:
-                rounds.append((rounds[-1][1], start))  # nothing was used in between
-            for vcpu, gfn, kind in _ordered(group, made.kind):
-                writer.add_entries(len(rounds), len(rounds), vcpu, gfn, kind)
-                highest = max(highest, int(gfn.max()))
-            rounds.append((start, end))
-        if not rounds:
+        rows = Rows(writer, made.kind, made.ordered)
+        for part in _guarded(made.rounds, path, name):
+            try:
+                rows.add(*part)
+            except OutOfOrder as error:
+                why = "goes back in time, or overlaps the row before it"
+                raise ForeignFileError(path, f"row {error.row + 1}", why) from error
+            if progress is not None:
+                progress(rows.rows)
+        if not rows.rows:
             raise ForeignFileError(path, "", "holds no entry")
-        number = range(len(rounds))
-        starts, ends = zip(*rounds, strict=True)
-        writer.set_rounds({"round": number, "t_start_ns": starts, "t_end_ns": ends})
-        if memory_bytes is None:
-            domain = meta.domain | {"memory_bytes": (highest + 1) * PAGE_SIZE}
-            writer.replace_meta(domain=domain)
-    return Trace.open(output)
+        rows.close()
+        with foreign(path, name):
+            made = made.finished()
+        spans, made = from_zero(rows.spans(), made)
+        writer.set_tables_of(tables(rows, spans, made))
+        writer.replace_meta(**_told(made, name, meta, rows, spans, memory_bytes))
+    return _audited(output)
 
 
-def _by_round(parts: Any) -> Iterator[Any]:
-    group: list[Any] = []
-    for part in parts:
-        if group and part[:2] != group[0][:2]:
-            yield group
-            group = []
-        group.append(part)
-    if group:
-        yield group
+def _guarded(parts: Iterable[Any], path: PathLike, name: str) -> Iterator[tuple[Any, ...]]:
+    """Pass on what an importer gives, in the types of a trace; its errors are of its file."""
+    with foreign(path, name):
+        parts = iter(parts)
+    while True:
+        with foreign(path, name):
+            part = next(parts, None)
+            if part is None:
+                return
+            part = columns(*part)
+        yield part
 
 
-def _ordered(group: Any, kind: Any) -> Iterator[Any]:
-    """Give a round's entries as a trace has them.
+def _told(
+    made: Imported,
+    name: str,
+    meta: TraceMeta,
+    rows: Rows,
+    spans: Ints,
+    memory_bytes: int | None,
+) -> dict[str, Any]:
+    """Return what the trace says of itself, now that all of the file is known."""
+    used = max(rows.highest + 1, 1) * PAGE_SIZE
+    notes = [f"imported from {name}", *made.notes, rows.account()]
+    notes += [f"{count:,} {what}" for what, count in made.counts.items() if count]
+    if rows.reordered:
+        notes.append("executed pages stand at the end of their round, by number")
+    return {
+        "domain": meta.domain
+        | {"memory_bytes": memory_bytes or used, "vcpus": rows.highest_vcpu + 1}
+        | {"address": made.address},
+        "clock": meta.clock | {"base_ns": made.base_ns},
+        "period": meta.period | {"ns": made.round_ns or regular_ns(spans)},
+        "notes": notes,
+        "complete": made.complete,
+        "losses": made.losses,
+    }
 
-    A PML log is kept as it is. An access trace holds each use once, in order of first use, and
-    what was executed at the end, by number.
-    """
-    if kind == "pml":
-        yield from ((vcpu, gfn, kinds) for _, _, vcpu, gfn, kinds in group if len(gfn))
-        return
-    vcpu, gfn, kinds = (np.concatenate([_full(part, i) for part in group]) for i in (2, 3, 4))
-    executed = kinds == int(Kind.EXEC)
-    data = np.flatnonzero(~executed)
-    _, first = np.unique(np.stack([gfn[data], kinds[data]]), axis=1, return_index=True)
-    data = data[np.sort(first)]
-    if len(data):
-        yield vcpu[data], gfn[data], kinds[data]
-    if executed.any():
-        frames, first = np.unique(gfn[executed], return_index=True)
-        yield vcpu[executed][first], frames, int(Kind.EXEC)
 
-
-def _full(part: Any, index: int) -> NDArray[np.uint64]:
-    """Give a column of a part of a round; a scalar stands for all."""
-    return np.broadcast_to(np.asarray(part[index], dtype=np.uint64), len(part[3]))
-
-
-@contextlib.contextmanager
-def _whole(output: PathLike, overwrite: bool) -> Iterator[Path]:
-    """Give the name to write to; the file gets its own once it is whole."""
-    final = Path(output)
-    if final.exists() and (not overwrite or not final.is_file()):
-        raise OutputExists(output)
-    partial = final.with_name(f"{final.name}.partial")
+def _audited(output: PathLike) -> Trace:
+    """Open what was written, and check it: a trace that fails is a defect, and does not stay."""
+    made = Trace.open(output)
     try:
-        yield partial
-        partial.replace(final)
-    except OSError as error:
-        raise output_error(output, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        made.check()
+    except TraceDamaged as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise AssertionError(f"the imported trace contradicts the format: {error.why}") from error
+    return made
 
 
 def _write_table(table: pd.DataFrame, output: PathLike, overwrite: bool) -> Any:
     suffix = Path(output).suffix
     if suffix not in (".csv", ".parquet"):
         raise UsageError("query-dirty-rate becomes a table: name it NAME.csv or NAME.parquet")
-    with _whole(output, overwrite) as partial:
+    # By a handle: a name need not be UTF-8.
+    with whole(output, overwrite) as partial, open(partial, "wb") as file:
         if suffix == ".csv":
-            table.to_csv(partial, index=False)
+            table.to_csv(file, index=False)
         else:
-            table.to_parquet(partial, index=False)
+            table.to_parquet(file, index=False)
     return table
 
 

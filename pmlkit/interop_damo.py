@@ -127,7 +127,7 @@ def load(path: Path, name: str, **_: Any) -> Imported:
         raise ForeignFileError(path, "", f"is no record of damo ({error!r})") from error
     rounds = _from_zero(path, sorted(rounds, key=lambda one: one[0]))
     notes = ("every access counts as a read; order within a snapshot is not known",)
-    return Imported(rounds, notes=notes)
+    return Imported(rounds, notes=notes, ordered=False)
 
 
 def _snapshots(path: PathLike) -> list[Json]:

@@ -41,7 +41,7 @@ def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -
         "pages are of the program's address space",
         "the clock counts instructions: one is a nanosecond",
     )
-    return Imported(_rounds(path, length), notes=notes, clock="instructions", round_ns=length)
+    return Imported(_rounds(path, length), notes=notes, clock="instructions", ordered=False)
 
 
 def _rounds(path: PathLike, length: int) -> Iterator[tuple[NDArray[np.uint64] | int, ...]]:

@@ -204,8 +204,10 @@ class TraceMeta:
         How it was collected, at what cost, on what, by which command and versions.
     notes : list of str
         What a reader should know.
-    complete : bool
-        False if the recording was cut short.
+    complete : bool or None
+        False if the recording was cut short; None: not known.
+    losses : {"counted", "not counted"}
+        Whether the source says what it lost.
     created : str, optional
         ISO time; the writer fills it in. It is the only time of day in a trace.
     lost, entries : int
@@ -230,7 +232,8 @@ class TraceMeta:
     host: Json = _dict()
     provenance: Json = _dict()
     notes: list[Any] = _list()
-    complete: bool = True
+    complete: bool | None = True
+    losses: str = "counted"
     created: str | None = None
     lost: int = 0
     entries: int = 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pmlkit.schema import TraceMeta
@@ -197,7 +198,14 @@ class TraceWriter:
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""
         self._set("regions", regions)
 
-    def _set(self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame) -> None:
+    def set_tables_of(self, tables: Mapping[str, pa.Table]) -> None:
+        """Set tables by name, each a `pyarrow.Table` of its schema; their entries are counted."""
+        for name, table in tables.items():
+            self._set(name, table)
+
+    def _set(
+        self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
+    ) -> None:
         self._check_open()
         self._tables.set(name, data)
 

@@ -46,8 +46,18 @@ class TablesWriter:
         self.files: dict[str, Json] = {}
         self.totals: dict[str, int] = {}
 
-    def set(self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame) -> None:
-        """Set a table: a DataFrame, or what makes one; `entries` may be left to be counted."""
+    def set(
+        self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
+    ) -> None:
+        """Set a table: a DataFrame, or what makes one; `entries` may be left to be counted.
+
+        A `pyarrow.Table` is of the table's schema, and its entries are counted: as it may be long,
+        it is not turned into a DataFrame.
+        """
+        if isinstance(data, pa.Table):
+            self._uncounted.add(name)
+            self._tables[name] = data
+            return
         frame = pd.DataFrame(data)
         if name in ("rounds", "batches") and "entries" not in frame and len(frame):
             self._uncounted.add(name)
