@@ -75,7 +75,8 @@ Comparing
                   figures_compare, figures_overview
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
-                  interop_oracle, interop_damo, interop_kvm, interop_lackey, interop_csv
+                  interop_oracle, interop_vscsi, interop_csv, interop_damo, interop_kvm,
+                  interop_lackey; interop_requests makes pages of requests for objects
     imported      rows of a foreign file into rounds and batches; its loop: kernels_import
 Showing
     figures       functions that return a Figure, and the one saver

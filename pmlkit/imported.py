@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pmlkit.kinds import Kind
 from pmlkit.pageindex import PageIndex, grown
-from pmlkit.schema import DEFAULTS, TABLES
+from pmlkit.schema import DEFAULTS, PAGE_SIZE, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -52,6 +52,9 @@ class Imported:
     ordered : bool
         Whether the order within an interval is known. Then every use is kept: a round ends where
         a page returns. Otherwise a page counts once an interval for each kind.
+    each_a_use : bool
+        Whether each row is a use of its own (a request). Otherwise a row of another kind for a
+        page of the same interval is the same use, and only a kind that returns ends the round.
     losses : {"counted", "not counted"}
         Whether the file says what was lost.
     lost : int
@@ -63,6 +66,8 @@ class Imported:
         they last are moved to 0, and their beginning is the base.
     address : {"guest-physical", "virtual", "block"}
         What a frame number numbers.
+    page_size : int
+        Bytes.
     complete : bool or None
         None: not known.
     counts : dict of str to int
@@ -77,11 +82,13 @@ class Imported:
     clock: str = "host"
     round_ns: int | None = None
     ordered: bool = True
+    each_a_use: bool = False
     losses: str = "not counted"
     lost: int = 0
     lost_at: tuple[tuple[int, int], ...] = ()
     base_ns: int | None = None
     address: str = "guest-physical"
+    page_size: int = PAGE_SIZE
     complete: bool | None = True
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     late: Callable[[], Mapping[str, Any]] | None = None
@@ -105,9 +112,8 @@ class Rows:
     Parameters
     ----------
     writer : TraceWriter
-    kind : {"access", "pml"}
-    ordered : bool
-        As of `Imported`.
+    made : Imported
+        Its kind, and how it counts uses.
 
     Attributes
     ----------
@@ -120,13 +126,12 @@ class Rows:
         The highest frame (-1 without any) and vCPU.
     """
 
-    def __init__(self, writer: TraceWriter, kind: str, ordered: bool) -> None:
+    def __init__(self, writer: TraceWriter, made: Imported) -> None:
         from pmlkit import kernels_import
 
         self._kernel = kernels_import
         self._writer = writer
-        by_order = kernels_import.SPLIT if ordered else kernels_import.MERGE
-        self._how = kernels_import.KEEP if kind == "pml" else by_order
+        self._how = _how(made)
         self._index = PageIndex()
         self._last_round = np.empty(0, np.int64)
         self._last_kinds = np.empty(0, np.uint8)
@@ -261,6 +266,16 @@ class Rows:
         used[rounds[rounds >= 0]] = True
         rounds[rounds < 0] = np.flatnonzero(~used)  # both in order
         return rounds, vcpus
+
+
+def _how(made: Imported) -> int:
+    from pmlkit.kernels_import import KEEP, MERGE, SPLIT, SPLIT_ANY
+
+    if made.kind == "pml":
+        return KEEP
+    if not made.ordered:
+        return MERGE
+    return SPLIT_ANY if made.each_a_use else SPLIT
 
 
 def from_zero(spans: Ints, made: Imported) -> tuple[Ints, Imported]:

@@ -78,6 +78,10 @@ FORMATS = {
         ("export", "load"),
         "libCacheSim's oracleGeneral: pages by time; kinds and vCPUs are lost",
     ),
+    "lcs": Format("interop_oracle", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
+    "vscsi": Format(
+        "interop_vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"
+    ),
     "damo": Format(
         "interop_damo",
         ("export", "load"),
@@ -254,9 +258,9 @@ def _write(
         clock={"kind": made.clock},
         provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
     )
-    refuse_inside_trace(output, is_folder=True)
+    refuse_inside_trace(output)
     with TraceWriter(output, meta, overwrite) as writer:
-        rows = Rows(writer, made.kind, made.ordered)
+        rows = Rows(writer, made)
         for part in _guarded(made.rounds, path, name):
             try:
                 rows.add(*part)
@@ -298,15 +302,15 @@ def _told(
     memory_bytes: int | None,
 ) -> dict[str, Any]:
     """Return what the trace says of itself, now that all of the file is known."""
-    used = max(rows.highest + 1, 1) * PAGE_SIZE
+    used = (rows.highest + 1) * made.page_size
     notes = [f"imported from {name}", *made.notes, rows.account()]
     notes += [f"{count:,} {what}" for what, count in made.counts.items() if count]
     if rows.reordered:
         notes.append("executed pages stand at the end of their round, by number")
     return {
         "domain": meta.domain
-        | {"memory_bytes": memory_bytes or used, "vcpus": rows.highest_vcpu + 1}
-        | {"address": made.address},
+        | {"memory_bytes": memory_bytes or used, "page_size": made.page_size}
+        | {"vcpus": rows.highest_vcpu + 1, "address": made.address},
         "clock": meta.clock | {"base_ns": made.base_ns},
         "period": meta.period | {"ns": made.round_ns or regular_ns(spans)},
         "notes": notes,

@@ -10,7 +10,7 @@ from pmlkit.kernels import compiled
 if TYPE_CHECKING:
     from pmlkit.types import Array
 
-KEEP, SPLIT, MERGE = 0, 1, 2
+KEEP, SPLIT, SPLIT_ANY, MERGE = range(4)
 # What `state` holds.
 ROUND, START, END, CUTS, MERGED, EMITTED = range(6)
 
@@ -49,7 +49,11 @@ def cut_rounds(
             emitted += 1
             state[ROUND] += 1
             state[START], state[END] = starts[i], ends[i]
-        elif how != KEEP and last_round[page] == state[ROUND] and last_kinds[page] & kind:
+        elif (
+            how != KEEP
+            and last_round[page] == state[ROUND]
+            and (how == SPLIT_ANY or last_kinds[page] & kind)
+        ):
             if how == MERGE:
                 state[MERGED] += 1
                 numbers[i] = -1
@@ -64,3 +68,14 @@ def cut_rounds(
         numbers[i] = state[ROUND]
     state[EMITTED] = emitted
     return len(ids)
+
+
+@compiled
+def next_accesses(ids: Array, first: int, coming: Array, found: Array) -> None:
+    """Say of each use which use of its page comes next, -1 for none; uses are taken from the end.
+
+    `first` is the number of the first of `ids`; `coming` holds each page's next use.
+    """
+    for i in range(len(ids) - 1, -1, -1):
+        found[i] = coming[ids[i]]
+        coming[ids[i]] = first + i

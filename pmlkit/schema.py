@@ -40,6 +40,8 @@ __all__ = [
 FORMAT = "pmlkit-trace"
 VERSION = 1
 PAGE_SIZE = 4096
+# What an import may count instead: blocks of a disk, or large pages. Recordings have PAGE_SIZE.
+PAGE_SIZES = tuple(1 << power for power in range(9, 31))
 # Twice as many would take 0.3 % fewer bytes of real logs, and 64 MB more while they are written.
 ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
@@ -291,10 +293,10 @@ def check_meta(meta: TraceMeta) -> None:
     """Check a description's values; raise `UsageError` naming the first that is wrong."""
     _require(meta.kind in KINDS, "kind", meta.kind, "access or pml")
     _require(bool(meta.source) and isinstance(meta.source, str), "source", meta.source, "a name")
-    memory = meta.domain.get("memory_bytes")
-    pages = isinstance(memory, int) and memory > 0 and memory % PAGE_SIZE == 0
-    _require(pages, "domain.memory_bytes", memory, f"a multiple of {PAGE_SIZE}")
-    _require(meta.domain["page_size"] == PAGE_SIZE, "domain.page_size", meta.domain, PAGE_SIZE)
+    memory, page = meta.domain.get("memory_bytes"), meta.domain["page_size"]
+    _require(page in PAGE_SIZES, "domain.page_size", page, "a power of two from 512 to 2^30")
+    pages = isinstance(memory, int) and memory > 0 and memory % page == 0
+    _require(pages, "domain.memory_bytes", memory, f"a multiple of {page}")
     for name in ("ns", "insn"):
         value = meta.period[name]
         _require(value is None or value > 0, f"period.{name}", value, "positive, or none")
