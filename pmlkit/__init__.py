@@ -76,7 +76,7 @@ Comparing
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
                   interop_oracle, interop_vscsi, interop_csv, interop_damo, interop_kvm,
-                  interop_lackey; interop_requests makes pages of requests for objects
+                  interop_lackey, and what they share: interop_requests, interop_columns
     imported      rows of a foreign file into rounds and batches; its loop: kernels_import
 Showing
     figures       functions that return a Figure, and the one saver

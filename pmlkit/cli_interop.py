@@ -7,12 +7,14 @@ import json
 from typing import TYPE_CHECKING
 
 import click
-from click import IntRange
+from click import Choice, IntRange
 
 from pmlkit.cli_options import (
     DURATION,
     MEMORY,
+    PAGES,
     PATH,
+    SIZE,
     TRACE,
     as_json,
     example,
@@ -56,7 +58,11 @@ def export(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Write TRACE in another program's FORMAT."""
+    """Write TRACE in another program's FORMAT.
+
+    Formats that keep the order get each use once: of a recording a page once a round, as `pmlkit
+    mrc` counts it. CSV gets every entry.
+    """
     if list_them:
         return _list("export", as_json)
     if trace is None or format is None or output is None:
@@ -73,6 +79,8 @@ def export(
     "import",
     epilog=example(
         "pmlkit import --list",
+        "pmlkit import oracle-general x.oracleGeneral.zst -o x.trace",
+        "pmlkit import csv x.csv -o x.trace --columns time=ts,obj=lbn,size=len --unit 512",
         "pmlkit import lackey lackey.log -o ls.trace --instructions 100000",
         "pmlkit import query-dirty-rate answers.json -o rates.csv",
     ),
@@ -81,7 +89,18 @@ def export(
 @click.argument("file", type=PATH, required=False)
 @output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
-@option("--window", type=DURATION, help="oracle-general: a tick of its clock.  [default: 1s]")
+@option("--window", type=DURATION, help="oracle-general, lcs: a tick of the clock [1s]; vscsi, "
+        "csv, parquet: an interval.")  # fmt: skip
+@option("--page-size", type=PAGES, help="Requests are split into pages of this size [4KiB]; none: "
+        "each object is a page.")  # fmt: skip
+@option("--unit", type=SIZE, help="Requests are of bytes: an object's number counts so many "
+        "(sectors: 512).")  # fmt: skip
+@option("--columns", metavar="ROLE=NAME,...", help="csv, parquet: the columns that hold time, obj, "
+        "size, op, vcpu.")  # fmt: skip
+@option("--separator", help="csv with --columns: one character, tab or space.")
+@option("--header/--no-header", default=None, help="csv with --columns: whether names come first.")
+@option("--time-unit", type=Choice(["s", "ms", "us", "ns"]), help="csv, parquet: of the times.  "
+        "[default: s]")  # fmt: skip
 @option("--instructions", type=IntRange(1), help="lackey: so many are a round.  [default: 1000000]")
 @option("--memory", "memory_mib", type=MEMORY, help="The machine's memory.  [default: all used]")
 @overwrite
@@ -95,7 +114,12 @@ def import_(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Make a trace of FILE, which another program wrote in FORMAT."""
+    """Make a trace of FILE, which another program wrote in FORMAT.
+
+    Compressed files (.zst, .gz) of the formats csv, lcs, oracle-general and vscsi are read as they
+    are. Of a file that keeps the order, every request becomes a use: where a page returns within
+    an interval, a new round begins. What had to be merged or left out is counted in the notes.
+    """
     if list_them:
         return _list("load", as_json)
     if format is None or file is None or output is None:

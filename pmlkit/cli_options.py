@@ -53,6 +53,25 @@ class _Memory(click.ParamType):  # type: ignore[type-arg]
         return size >> 20
 
 
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    """A size with its unit; becomes bytes. `none`, where it is allowed, becomes 0."""
+
+    name = "size"
+
+    def __init__(self, none: bool = False) -> None:
+        self._none = none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.units import parse_size_bytes
+
+        if self._none and value == "none":
+            return 0
+        try:
+            return parse_size_bytes(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _TracePath(click.Path):
     """A trace: its path or, if nothing is there, the name of a bundled one."""
 
@@ -99,6 +118,7 @@ PATH = click.Path(readable=False)
 DURATION = _Parsed("time", "parse_duration_ns")
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
+SIZE, PAGES = _Size(), _Size(none=True)
 SETTING = _Setting()
 TRACE = _TracePath(readable=False)
 

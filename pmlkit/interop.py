@@ -12,6 +12,7 @@ its notes what it was, and what is not known of it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shlex
 import shutil
@@ -71,16 +72,19 @@ FORMATS = {
     "csv": Format(
         "interop_csv",
         ("export", "load"),
-        "a row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; rounds without entries are lost",
+        "a row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; imports others by --columns",
     ),
     "oracle-general": Format(
         "interop_oracle",
         ("export", "load"),
-        "libCacheSim's oracleGeneral: pages by time; kinds and vCPUs are lost",
+        "libCacheSim's oracleGeneral: a request per use; kinds and vCPUs are lost",
     ),
     "lcs": Format("interop_oracle", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
     "vscsi": Format(
         "interop_vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"
+    ),
+    "parquet": Format(
+        "interop_columns", ("load",), "Parquet of anybody: a row per request, its columns named"
     ),
     "damo": Format(
         "interop_damo",
@@ -165,9 +169,13 @@ def load(
         Of the machine; by default up to the highest page that is in the file.
     progress : callable, optional
         Called with the number of rows read so far.
-    options : window, instructions
-        `window` (ns): a tick of oracleGeneral's clock (1 s); `instructions`: of lackey's, that are
-        a round (1,000,000).
+    options
+        Of the formats that have them; None is as if not given. `window` (ns): a tick of the clock
+        of oracle-general and lcs (1 s), an interval of vscsi (1 ms), csv and parquet (the time
+        unit). `page_size` (bytes, 4096; 0: an object is a page) into which requests are split.
+        `unit` (bytes): what an object's number counts. `columns`, `time_unit`: of csv and parquet
+        (`pmlkit.interop_columns`); `separator`, `header` (bool): of csv. `instructions`: of
+        lackey's, that are a round (1,000,000).
 
     Returns
     -------
@@ -180,12 +188,24 @@ def load(
     UsageError, OutputError, OutputExists
     """
     read = _function(name, "load")
+    options = _known_options(name, read, options)
     _refuse_unfit(path)
     with foreign(path, name):
         made = read(Path(path), name, **options)
     if name == "query-dirty-rate":
         return _write_table(made, output, overwrite)
     return _write(made, name, path, output, overwrite, memory_bytes, progress)
+
+
+def _known_options(name: str, read: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given; UsageError for one that the format has not."""
+    given = {option: value for option, value in options.items() if value is not None}
+    known = inspect.signature(read).parameters
+    for option in given:
+        if option not in known:
+            flag = option.replace("_", "-")
+            raise UsageError(f"{name} has no --{flag}: `pmlkit import --help` says which have")
+    return given
 
 
 def _refuse_unfit(path: PathLike) -> None:

@@ -14,7 +14,6 @@ follows; the first kind is oracleGeneral's.
 from __future__ import annotations
 
 import struct
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +21,12 @@ import numpy as np
 from pmlkit.errors import UsageError
 from pmlkit.interop import ForeignFileError
 from pmlkit.interop_requests import (
+    Clock,
     Requests,
     imported,
     open_compressed,
     read_exactly,
     records,
-    ticks,
 )
 from pmlkit.pageindex import PageIndex, grown
 from pmlkit.streams import stream
@@ -149,19 +148,14 @@ def load(
     skip, dtype = _lcs_header(path) if name == "lcs" else (0, REQUEST)
     file, tick_ns = records(path, dtype, skip), window or SECOND_NS
     zero = next((int(some["time"][0]) for _, some in file), 0)
-    read = partial(_requests, path, file, tick_ns, zero)
+
+    def read() -> Iterator[Requests]:
+        clock = Clock(path, tick_ns, zero=zero)
+        for first, some in file:
+            times = clock.times(first, some["time"].astype(np.int64))
+            yield Requests(first, *times, some["obj"].astype("u8"), some["size"].astype("i8"))
+
     return imported(path, read, page_size=page_size, unit=unit, base_ns=zero * tick_ns)
-
-
-def _requests(path: PathLike, file: records, tick_ns: int, zero: int) -> Iterator[Requests]:
-    before = zero
-    for first, some in file:
-        clock = some["time"].astype(np.int64)
-        if clock[0] < before:
-            raise ForeignFileError(path, f"request {first}", "goes back in time")
-        before = int(clock[-1])
-        times = ticks(path, first, clock, tick_ns, zero)
-        yield Requests(first, *times, some["obj"].astype("u8"), some["size"].astype("i8"))
 
 
 def _lcs_header(path: PathLike) -> tuple[int, np.dtype[Any]]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints, PathLike
 
 
-__all__ = ["Requests", "imported", "open_compressed", "page_bytes", "records", "ticks"]
+__all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "records"]
 
 CHUNK = 1 << 17  # requests that are read at a time
 PIECE = 1 << 18  # pages that are made of them at a time
@@ -73,7 +73,7 @@ class Requests(NamedTuple):
     vcpu: Any = 0
 
 
-def page_bytes(size: int | None) -> int:
+def _page_bytes(size: int | None) -> int:
     """Return the size of a page, bytes (0: an object is a page); UsageError if it is none."""
     size = PAGE_SIZE if size is None else size
     if size and size not in PAGE_SIZES:
@@ -87,9 +87,11 @@ def imported(
     *,
     page_size: int | None = None,
     unit: int | None = None,
+    where: Callable[[int], str] = "request {}".format,
     kinds_known: bool = False,
     of_blocks: bool = False,
     notes: tuple[str, ...] = (),
+    learned: Callable[[], dict[str, Any]] = dict,
     **facts: Any,
 ) -> Imported:
     """Make pages of requests.
@@ -104,11 +106,15 @@ def imported(
         Bytes; 4096 by default. 0: an object is one page, whatever its size.
     unit : int, optional
         Bytes that a number counts; None: numbers are names of objects.
+    where : callable
+        Names the request of a number, for messages.
     kinds_known : bool
         Whether the file says which requests write.
     of_blocks : bool
         Whether numbers are places on a disk, and no frames.
     notes : tuple of str
+    learned : callable
+        Called after the first reading; returns more of `of_blocks`, `notes` and `facts`.
     facts
         Further attributes of `Imported`.
 
@@ -116,9 +122,11 @@ def imported(
     ------
     ForeignFileError
     """
-    pages = _Pages(path, page_bytes(page_size), unit)
+    pages = _Pages(path, _page_bytes(page_size), unit, where)
     for some in read():
         pages.survey(some)
+    facts |= learned()
+    of_blocks, notes = facts.pop("of_blocks", of_blocks), facts.pop("notes", notes)
     pages.settle(read)
 
     def late() -> dict[str, Any]:
@@ -139,7 +147,10 @@ def imported(
 class _Pages:
     """The pages of requests, once all requests were looked at."""
 
-    def __init__(self, path: PathLike, page: int, unit: int | None) -> None:
+    def __init__(
+        self, path: PathLike, page: int, unit: int | None, where: Callable[[int], str]
+    ) -> None:
+        self._where = where
         self.path, self.page, self.unit = path, page, unit if page else None
         self.requests = self.empty = self.long = self._claimed = 0
         self._highest = 0
@@ -166,7 +177,7 @@ class _Pages:
         if self._claimed > CLAIM + CLAIM_OF_REQUEST * self.requests:
             at = int(many.argmax())
             why = f"claims {int(many[at]):,} pages, and with those before {self._claimed:,}"
-            where = f"request {some.first + at}"
+            where = self._where(some.first + at)
             raise ForeignFileError(self.path, where, why, "take larger pages, by --page-size")
         self.long += int((many > 1).sum())
         self._highest = max(self._highest, int(some.obj.max()))
@@ -179,7 +190,7 @@ class _Pages:
         return last - first + 1
 
     def _refuse(self, some: Requests, at: int, why: str) -> None:
-        raise ForeignFileError(self.path, f"request {some.first + int(at)}", why)
+        raise ForeignFileError(self.path, self._where(some.first + int(at)), why)
 
     def _blocks(self, some: Requests, size: Ints) -> tuple[Ints, Ints]:
         """Return the first and the last page of each request."""
@@ -264,23 +275,55 @@ def _expanded(first: Ints, many: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield of, (first[of] + page - begins[of]).astype(np.uint64)
 
 
-def ticks(path: PathLike, first: int, clock: Ints, tick_ns: int, zero: int) -> tuple[Ints, Ints]:
-    """Return the start and end (ns) of ticks, counted from the tick `zero`.
+class Clock:
+    """The times of requests, in ticks that never go back; the first one is the time 0.
 
-    Raises
-    ------
-    ForeignFileError
-        If they go back, or are longer than a clock of 64 bits.
+    Parameters
+    ----------
+    path : path-like
+    tick_ns : int
+    where : callable
+        Names the request of a number, for messages.
+    zero : int, optional
+        The tick that is the time 0; by default the first that is given.
     """
-    falls = np.flatnonzero(np.diff(clock) < 0)
-    if len(falls):
-        raise ForeignFileError(path, f"request {first + int(falls[0]) + 1}", "goes back in time")
-    last = int(clock.max(initial=zero)) - zero
-    if (last + 1) * tick_ns >= 1 << 63 or zero * tick_ns >= 1 << 63:
-        why = f"is at tick {last + zero:,}, which is no time if each has {tick_ns:,} ns"
-        raise ForeignFileError(path, f"request {first + len(clock) - 1}", why, "give --window")
-    start = (clock - zero) * tick_ns
-    return start, start + tick_ns
+
+    def __init__(
+        self,
+        path: PathLike,
+        tick_ns: int,
+        where: Callable[[int], str] = "request {}".format,
+        zero: int | None = None,
+    ) -> None:
+        if tick_ns < 1:
+            raise UsageError(f"an interval of {tick_ns} ns is none: give a longer --window")
+        self.path, self.tick_ns, self.where = path, tick_ns, where
+        self.zero = self._last = zero
+
+    def times(self, first: int, clock: Ints) -> tuple[Ints, Ints]:
+        """Return the start and end (ns) of the ticks of some requests, the first of a number.
+
+        Raises
+        ------
+        ForeignFileError
+            If they go back, or do not fit a clock of 64 bits.
+        """
+        if not len(clock):
+            return clock, clock
+        self.zero = int(clock[0]) if self.zero is None else self.zero
+        before = self.zero if self._last is None else self._last
+        falls = np.flatnonzero(clock < np.append(before, clock[:-1]))
+        if len(falls):
+            where = self.where(first + int(falls[0]))
+            raise ForeignFileError(self.path, where, "goes back in time", "sort it by time")
+        self._last = int(clock[-1])
+        beyond = max(abs(self.zero), self._last + 1, self._last + 1 - self.zero)
+        if beyond * self.tick_ns >= 1 << 63:
+            why = f"is at tick {self._last:,}, no time of 64 bits if each has {self.tick_ns:,} ns"
+            where = self.where(first + len(clock) - 1)
+            raise ForeignFileError(self.path, where, why, "give a shorter --window")
+        start = (clock - self.zero) * self.tick_ns
+        return start, start + self.tick_ns
 
 
 @dataclass(frozen=True)
@@ -343,5 +386,6 @@ def open_compressed(path: PathLike) -> Iterator[Any]:
         if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
             yield file
             return
-        with pa.CompressedInputStream(pa.PythonFile(file, "r"), name) as unpacked:
+        packed: Any = pa.PythonFile(file, "r")  # type: ignore[arg-type]
+        with pa.CompressedInputStream(packed, name) as unpacked:  # type: ignore[arg-type]
             yield unpacked

@@ -9,19 +9,18 @@ rt }``, with the version in the high byte of `ver`. `lbn` counts sectors of 512 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.interop import ForeignFileError
 from pmlkit.interop_requests import (
+    Clock,
     Requests,
     imported,
     open_compressed,
     read_exactly,
     records,
-    ticks,
 )
 from pmlkit.kinds import Kind
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.imported import Imported
-    from pmlkit.types import Ints, PathLike
+    from pmlkit.types import Array, Ints, PathLike
 
 
 SECTOR = 512
@@ -58,9 +57,20 @@ def load(
     version = _version(path)
     file, tick_ns = records(path, VERSIONS[version], what="record"), window or TICK_NS
     zero = next((int(some["ts"][0]) * 1000 // tick_ns for _, some in file), 0)
-    read = partial(_requests, path, file, version, tick_ns, zero)
-    facts: dict[str, Any] = {"base_ns": zero * tick_ns, "kinds_known": True, "of_blocks": True}
-    return imported(path, read, page_size=page_size, unit=unit or SECTOR, **facts)
+
+    def read() -> Iterator[Requests]:
+        clock = Clock(path, tick_ns, "record {}".format, zero)
+        for first, some in file:
+            _refuse_others(path, first, some, version)
+            times = clock.times(first, _ticks(path, first, some["ts"], tick_ns))
+            kind = np.where(np.isin(some["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
+            size, place = some["len"].astype("i8"), some["lbn"].astype("u8")
+            yield Requests(first, *times, place, size, kind.astype("u1"))
+
+    return imported(
+        path, read, page_size=page_size, unit=unit or SECTOR, where="record {}".format,
+        kinds_known=True, of_blocks=True, base_ns=zero * tick_ns,
+    )  # fmt: skip
 
 
 def _version(path: PathLike) -> int:
@@ -75,23 +85,11 @@ def _version(path: PathLike) -> int:
     raise ForeignFileError(path, "record 0", "is of no version of vscsi that is known (1, 2)")
 
 
-def _requests(
-    path: PathLike, file: records, version: int, tick_ns: int, zero: int
-) -> Iterator[Requests]:
-    before = zero
-    for first, some in file:
-        wrong = np.flatnonzero(some["ver"] >> 8 != version)
-        if len(wrong):
-            where = f"record {first + int(wrong[0])}"
-            raise ForeignFileError(path, where, f"is not of version {version}, as the first")
-        clock = _ticks(path, first, some["ts"], tick_ns)
-        if clock[0] < before:
-            raise ForeignFileError(path, f"record {first}", "goes back in time")
-        before = int(clock[-1])
-        times = ticks(path, first, clock, tick_ns, zero)
-        kind = np.where(np.isin(some["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
-        size = some["len"].astype("i8")
-        yield Requests(first, *times, some["lbn"].astype("u8"), size, kind.astype("u1"))
+def _refuse_others(path: PathLike, first: int, some: Array, version: int) -> None:
+    wrong = np.flatnonzero(some["ver"] >> 8 != version)
+    if len(wrong):
+        where = f"record {first + int(wrong[0])}"
+        raise ForeignFileError(path, where, f"is not of version {version}, as the first")
 
 
 def _ticks(path: PathLike, first: int, microseconds: Any, tick_ns: int) -> Ints:
