@@ -154,7 +154,7 @@ class _Scan:
             )
         for name in ("entries", "lost"):
             stated, summed = getattr(self.trace.meta, name), consistency.total(rounds[name])
-            if stated != summed:
+            if stated is not None and stated != summed:
                 why = f"says {name} {stated}, and the rounds have {summed}"
                 raise TraceDamaged(self.trace.path, manifest.NAME, why)
 

@@ -235,10 +235,10 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
     yield "period", period or format_ns(trace.resolution_ns or 0)
     yield "clock", _CLOCKS.get(meta.clock["kind"], str(meta.clock["kind"]))
-    yield "entries", f"{meta.entries:,}, {meta.lost:,} lost"
+    yield "entries", f"{meta.entries:,}, {meta.lost_text}"
     if trace.sample is not None:
         yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
-    yield "complete", "yes" if meta.complete else "NO: it is shorter than asked"
+    yield "complete", meta.complete_text
     yield from (("note", text) for text in meta.notes)
 
 

@@ -54,6 +54,9 @@ MEMORY_GUESSED = "memory_ends_at_highest_page"
 # What the frames of a trace number, in `domain.address`; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
 REASONS = ("full", "round", "stop", *HARVESTS)
+# Whether a source says how much it lost.
+LOSSES = ("counted", "not counted")
+LOST_UNKNOWN = "losses not counted"
 
 
 def _schema(**types: Any) -> pa.Schema:
@@ -209,11 +212,14 @@ class TraceMeta:
     complete : bool or None
         False if the recording was cut short; None: not known.
     losses : {"counted", "not counted"}
-        Whether the source says what it lost.
+        Whether the source counts what it loses.
     created : str, optional
         ISO time; the writer fills it in. It is the only time of day in a trace.
-    lost, entries : int
-        Entries known to be lost, and held; the writer counts them.
+    lost : int or None
+        Entries that were lost; the writer counts them. None, which is not known, if the source does
+        not count its losses.
+    entries : int
+        Entries held; the writer counts them.
 
     Raises
     ------
@@ -237,7 +243,7 @@ class TraceMeta:
     complete: bool | None = True
     losses: str = "counted"
     created: str | None = None
-    lost: int = 0
+    lost: int | None = 0
     entries: int = 0
 
     def __post_init__(self) -> None:
@@ -251,7 +257,19 @@ class TraceMeta:
             if field.name in fill:
                 value = fill[field.name] | value
             object.__setattr__(self, field.name, value)
+        if self.losses != LOSSES[0]:
+            object.__setattr__(self, "lost", None)
         check_meta(self)
+
+    @property
+    def lost_text(self) -> str:
+        """How many entries were lost, in words."""
+        return LOST_UNKNOWN if self.lost is None else f"{self.lost:,} lost"
+
+    @property
+    def complete_text(self) -> str:
+        """Whether the recording is as long as asked for, in words."""
+        return {None: "not known", True: "yes"}.get(self.complete, "NO: it is shorter than asked")
 
     @property
     def memory_bytes(self) -> int:
@@ -300,6 +318,9 @@ def check_meta(meta: TraceMeta) -> None:
     for name in ("ns", "insn"):
         value = meta.period[name]
         _require(value is None or value > 0, f"period.{name}", value, "positive, or none")
+    _require(meta.losses in LOSSES, "losses", meta.losses, " or ".join(LOSSES))
+    known = meta.complete in (True, False, None)
+    _require(known, "complete", meta.complete, "true, false, or null for not known")
     for name, keys in _ROWS.items():
         for row in getattr(meta, name):
             _require(isinstance(row, dict) and keys <= row.keys(), name, row, sorted(keys))

@@ -125,8 +125,10 @@ def facts(trace: Trace) -> _Whole:
         f"{meta.domain['vcpus']} vCPU",
         "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
         "window": format_ns(trace.resolution_ns) if trace.resolution_ns else "",
-        "entries": f"{meta.entries:,}, {meta.lost:,} lost",
-        "complete": "yes" if meta.complete else "no: the recording was cut short",
+        "entries": f"{meta.entries:,}, {meta.lost_text}",
+        "complete": {None: "not known", True: "yes"}.get(
+            meta.complete, "no: the recording was cut short"
+        ),
         "notes": "; ".join(meta.notes),
     }
     filled = [(what, value) for what, value in rows.items() if value]

@@ -40,11 +40,14 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``recording``; ``origin`` (`ORIGINS`); ``holds``: accesses or a PML log; ``seconds`` of
-        guest time; ``rounds``; ``entries`` and how many were ``lost``; ``RAM`` and what was
-        ``touched`` of it at any time, in MiB; ``known``: the known answers that are met, of how
-        many.
+        guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not counted);
+        ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known answers
+        that are met, of how many.
     """
-    return pd.DataFrame([_row(views.load(name)) for name in names])
+    table = pd.DataFrame([_row(views.load(name)) for name in names])
+    if table["lost"].isna().any():  # not known, and a number beside others all the same
+        table["lost"] = table["lost"].astype("Int64")
+    return table
 
 
 def _row(trace: Trace) -> dict[str, object]:

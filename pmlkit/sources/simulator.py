@@ -227,7 +227,11 @@ def _batches(
         batches[name] = end
     last = log.round == len(rounds) - 1
     batches["reason"] = np.where(log.full, "full", np.where(last, "stop", "round"))
-    batches["lost"] = 0
+    # What the access trace has lost of a round counts to the round's last batch, or one before.
+    losing, lost = np.flatnonzero(rounds["lost"]), np.zeros(len(batches), np.int64)
+    place = np.maximum(np.searchsorted(log.round, losing, "right") - 1, 0)
+    np.add.at(lost, place, rounds["lost"].to_numpy()[losing])
+    batches["lost"] = lost
     batches["drain_ns"] = log.entries * model.drain_ns_per_entry
     return batches
 
