@@ -82,6 +82,7 @@ def export(
         "pmlkit import oracle-general x.oracleGeneral.zst -o x.trace",
         "pmlkit import csv x.csv -o x.trace --columns time=ts,obj=lbn,size=len --unit 512",
         "pmlkit import lackey lackey.log -o ls.trace --instructions 100000",
+        "pmlkit import kvm-dirty-ring trace.dat -o vm.trace --kernel 6.1",
         "pmlkit import query-dirty-rate answers.json -o rates.csv",
     ),
 )
@@ -90,7 +91,9 @@ def export(
 @output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
 @option("--window", type=DURATION, help="oracle-general, lcs: a tick of the clock [1s]; vscsi, "
-        "csv, parquet: an interval.")  # fmt: skip
+        "csv, parquet: an interval; kvm-dirty-ring: a round [to the rings' reset].")  # fmt: skip
+@option("--kernel", metavar="RELEASE", help="kvm-dirty-ring: Linux of the host, for the order in a "
+        "drain.")  # fmt: skip
 @option("--page-size", type=PAGES, help="Requests are split into pages of this size [4KiB]; none: "
         "each object is a page.")  # fmt: skip
 @option("--unit", type=SIZE, help="Requests are of bytes: an object's number counts so many "

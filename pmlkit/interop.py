@@ -94,12 +94,12 @@ FORMATS = {
     "kvm-dirty-ring": Format(
         "interop_kvm",
         ("load",),
-        "KVM's dirty rings: struct kvm_dirty_gfn (binary), or kvm_dirty_ring_push of ftrace (text)",
+        "KVM's dirty rings: struct kvm_dirty_gfn, or their tracepoints (text, trace-cmd's trace.dat)",
     ),
     "query-dirty-rate": Format(
-        "interop_kvm",
+        "interop_rates",
         ("load",),
-        "answers of QEMU's query-dirty-rate: a rate, no pages; becomes a table (.csv, .parquet)",
+        "QEMU's dirty rates (QMP, HMP, virsh): no pages; becomes a table (.csv, .parquet)",
     ),
     "lackey": Format(
         "interop_lackey",
