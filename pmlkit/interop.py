@@ -89,12 +89,12 @@ FORMATS = {
     "damo": Format(
         "interop_damo",
         ("export", "load"),
-        "damo's json records: in how many rounds of a window a page was used; no order, no kinds",
+        "damo's records (json, perf script): in how many rounds of a window a page was used; no order",
     ),
     "kvm-dirty-ring": Format(
         "interop_kvm",
         ("load",),
-        "KVM's dirty rings: struct kvm_dirty_gfn, or their tracepoints (text, trace-cmd's trace.dat)",
+        "KVM's dirty rings: struct kvm_dirty_gfn, or tracepoints (text, trace-cmd's trace.dat)",
     ),
     "query-dirty-rate": Format(
         "interop_rates",

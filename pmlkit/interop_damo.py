@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""damo's records: ``damo record --output_type json`` (or json_compressed), read by ``damo report``.
+"""damo's records: what ``damo record`` writes, and ``damo report`` reads.
 
 A snapshot says of regions of memory in how many samples of an aggregation interval they were
 accessed. From a trace a snapshot is a window, a sample a round, and a region a run of pages that
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit import interop_damo_json, interop_damo_text
+from pmlkit.files import open_regular
 from pmlkit.interop import ForeignFileError, Imported, selected
-from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.selection import window_rounds
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.trace import Trace
-    from pmlkit.types import Gfns, Ints, Json, PathLike
+    from pmlkit.types import Gfns, Ints, Json
 
 
 def export(
@@ -120,52 +121,15 @@ def _snapshot(start: int, end: int, regions: Sequence[Any]) -> Json:
 
 def load(path: Path, name: str, **_: Any) -> Imported:
     """Read the snapshots of a record's one target: each is a round."""
-    snapshots = _snapshots(path)
-    try:
-        rounds = [_round(snapshot) for snapshot in snapshots]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ForeignFileError(path, "", f"is no record of damo ({error!r})") from error
-    rounds = _from_zero(path, sorted(rounds, key=lambda one: one[0]))
-    notes = ("every access counts as a read; order within a snapshot is not known",)
-    return Imported(rounds, notes=notes, ordered=False)
-
-
-def _snapshots(path: PathLike) -> list[Json]:
-    data = path.read_bytes()  # type: ignore[union-attr]
-    try:
-        if not data.lstrip().startswith((b"[", b"{")):
-            data = zlib.decompress(data)
-        records = json.loads(data)
-        targets = {record["target_id"] for record in records}
-        found = [snapshot for record in records for snapshot in record["snapshots"]]
-    except (zlib.error, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ForeignFileError(path, "", f"is no json record of damo ({error!r})") from error
-    if len(targets) > 1:
-        why = f"holds {len(targets)} targets, whose addresses have nothing in common"
-        raise ForeignFileError(path, "", why, "record one target at a time")
-    return found
-
-
-def _round(snapshot: Json) -> tuple[NDArray[np.uint64] | int, ...]:
-    start, end = (_number(snapshot[name]) for name in ("start_time", "end_time"))
-    pages = [
-        np.arange(_number(r["start"]) // PAGE_SIZE, -(-_number(r["end"]) // PAGE_SIZE), dtype="u8")
-        for r in snapshot["regions"]
-        if _number(r["nr_accesses"]["samples"]) > 0
-    ]
-    return start, end, 0, np.unique(np.concatenate([_NONE, *pages])), int(Kind.READ)
-
-
-def _number(value: int | str) -> int:
-    """Read a number; damo writes some as text, with commas."""
-    return int(value.replace(",", "")) if isinstance(value, str) else int(value)
-
-
-def _from_zero(
-    path: Path, rounds: Sequence[tuple[Any, ...]]
-) -> list[tuple[NDArray[np.uint64] | int, ...]]:
-    for before, after in zip(rounds, rounds[1:], strict=False):
-        if after[0] < before[1]:
-            raise ForeignFileError(path, "", "has snapshots that overlap")
-    zero = rounds[0][0] if rounds else 0
-    return [(start - zero, end - zero, *rest) for start, end, *rest in rounds]
+    with open_regular(path) as file:
+        head = file.read(4096)
+    if head.startswith(b"PERFILE2"):
+        hint = "import what `perf script` prints of it, or `damo convert_record_format` makes of it"
+        raise ForeignFileError(path, "", "is perf's own data", hint)
+    if head.startswith(b"\x17\x08\x44tracing"):
+        raise ForeignFileError(
+            path, "", "is trace-cmd's own data", "import `trace-cmd report`'s text"
+        )
+    if head.lstrip()[:1] in (b"[", b"{") or head[:1] == b"\x78" or head.startswith(b"\x1f\x8b"):
+        return interop_damo_json.read(path).imported()
+    return interop_damo_text.imported(path)

@@ -5,8 +5,8 @@ A ring's entry is ``struct kvm_dirty_gfn { u32 flags; u32 slot; u64 offset }`` (
 ``include/uapi/linux/kvm.h``): bit 0 of the flags is dirty, bit 1 reset; the low 16 bits of the slot
 are its number, the others the address space; the offset counts pages within the slot. The
 tracepoint ``kvm_dirty_ring_push`` says the same with the time, as text (`interop_kvm_text`) or in
-trace-cmd's ``trace.dat`` (`interop_tracedat`). A slot's place in the guest's memory is in neither: a
-trace has the pages of slot N from frame ``N << 32`` on, slot 0 from 0.
+trace-cmd's ``trace.dat`` (`interop_tracedat`). A slot's place in the guest's memory is in neither:
+a trace has the pages of slot N from frame ``N << 32`` on, slot 0 from 0.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-__all__ = ["lines", "read"]
+__all__ = ["lines", "lost_of", "read"]
 
 LINE_LIMIT = 1 << 16
 # Each run of digits is limited, so that a line of digits costs no more than its length.
@@ -114,11 +114,18 @@ def _add_other(log: DirtyLog, threads: _Threads, where: str, line: bytes) -> Non
         _add_loss(log, where, line)
 
 
-def _add_loss(log: DirtyLog, where: str, line: bytes) -> None:
+def lost_of(line: bytes) -> int | None:
+    """Return how many events a line says were lost; -1 if it knows no number, None if none."""
     if lost := _LOST.match(line) or _PERF_LOST.search(line):
-        log.add_loss(where, int(lost[1]) if lost[1] else None)
-    elif header := _HEADER.match(line):
-        log.add_loss(where, max(0, int(header[2]) - int(header[1])))
+        return int(lost[1]) if lost[1] else -1
+    header = _HEADER.match(line)
+    return max(0, int(header[2]) - int(header[1])) if header else None
+
+
+def _add_loss(log: DirtyLog, where: str, line: bytes) -> None:
+    lost = lost_of(line)
+    if lost is not None:
+        log.add_loss(where, lost if lost >= 0 else None)
     elif release := _RELEASE.match(line):
         log.set_release(release[1].decode("ascii", "replace"))
 
