@@ -89,7 +89,7 @@ FORMATS = {
     "damo": Format(
         "interop_damo",
         ("export", "load"),
-        "damo's records (json, perf script): in how many rounds of a window a page was used; no order",
+        "damo's records (json, perf script): in how many rounds of a window a page was used",
     ),
     "kvm-dirty-ring": Format(
         "interop_kvm",

@@ -3,8 +3,8 @@
 
 A line is an access: ``I`` an instruction, ``L`` a load, ``S`` a store, ``M`` a load and a store,
 with the address (hexadecimal) and the size in bytes. Pages are those of the program's address
-space. The clock counts instructions: one is a nanosecond. Lines between ``==``, ``--`` or ``**`` are
-valgrind's own.
+space. The clock counts instructions: one is a nanosecond. Lines that begin with ``==``, ``--`` or
+``**`` and a process's number are valgrind's own.
 """
 
 from __future__ import annotations
