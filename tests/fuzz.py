@@ -117,7 +117,7 @@ def judge(words, code, text, err, name):
 
 def repeat(target, told):
     os.environ["PMLKIT_DEBUG"] = "1"
-    folder = KEPT / f"{target.name}-{told.seed}-{told.case}"
+    folder = KEPT.absolute() / f"{target.name}-{told.seed}-{told.case}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     target.prepare(folder)

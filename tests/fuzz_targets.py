@@ -378,6 +378,7 @@ class Experiment(Target):
     """An experiment's file, planned but not run."""
 
     def prepare(self, folder):
+        os.chdir(folder)
         write_notebook(folder / "one.ipynb", "print(window)")
         factories.make_trace(folder / "own.trace", rounds=2)
 
@@ -393,6 +394,9 @@ class WorkloadFile(Target):
 
     def path(self, folder):
         return folder / "mine" / "workload.yaml"
+
+    def named(self, folder):
+        return "mine"
 
     def write(self, data, folder):
         self.path(folder).parent.mkdir(exist_ok=True)
