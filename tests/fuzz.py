@@ -107,9 +107,9 @@ def judge(words, code, text, err, name):
         ("defect of pmlkit" in text, "called a defect"),
         ("Warning:" in err, "a warning of a library"),
         (code not in (0, 1, 2), f"exit code {code}"),
-        (code and not last.startswith("pmlkit: "), "no line that says why"),
+        (code and not last.startswith("pmlkit: ") and (err or not text), "no line that says why"),
         (code and not last.isprintable(), "a control character"),
-        (code == 1 and name not in err, "the file is not named"),
+        (code == 1 and err and name not in err, "the file is not named"),
     ):
         if wrong:
             raise Find(f"{why}: `pmlkit {' '.join(map(str, words[:2]))}`: {last[:300]}")
@@ -145,8 +145,11 @@ def work(target, told):
     folder = Path(tempfile.mkdtemp())
     try:
         target.prepare(folder)
-        base = warm_up(target, folder)
+        refused = warm_up(target, folder)
+        base = peak_bytes()
         say("ready", base)
+        for text in refused:
+            say("find", told.worker, "good input is refused:", text)
         for number in range(told.worker, told.worker + told.cases):
             say("case", number)
             try:
@@ -165,14 +168,16 @@ def work(target, told):
 
 
 def warm_up(target, folder):
-    """Use each good input, which has to be taken; returns the most memory that this took."""
+    """Use each good input; returns what is said of those that are refused."""
+    refused = []
     for data in target.good:
         target.write(data, folder)
         for words in target.commands(random.Random(0), folder):
-            code, _, err = call(words)
+            code, out, err = call(words)
             if code:
-                raise SystemExit(f"the good input of {target.name} is refused: {err}")
-    return peak_bytes()
+                refused.append(err or out)
+                break
+    return refused
 
 
 def peak_bytes():

@@ -379,7 +379,8 @@ class Experiment(Target):
 
     def prepare(self, folder):
         os.chdir(folder)
-        write_notebook(folder / "one.ipynb", "print(window)")
+        parameters = "trace = ''; traces = []; window = '1s'; m = 1; out = ''"
+        write_notebook(folder / "one.ipynb", "print(window)", parameters=parameters)
         factories.make_trace(folder / "own.trace", rounds=2)
 
     def path(self, folder):
