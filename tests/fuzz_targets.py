@@ -479,8 +479,9 @@ def damo_record():
         {"start_time": n * 10**8, "end_time": (n + 1) * 10**8, "regions": [*map(_region, row)]}
         for n, row in enumerate(rows)
     ]
-    target = {"target_id": 0, "snapshots": snapshots}
-    return json.dumps([{"kdamond_idx": 0, "context_idx": 0, "targets": [target]}]).encode()
+    intervals = {"sample_us": 5000, "aggr_us": 100_000, "ops_update_us": 0}
+    record = {"kdamond_idx": 0, "context_idx": 0, "intervals": intervals, "target_id": 0}
+    return json.dumps([record | {"snapshots": snapshots}]).encode()
 
 
 def _region(row):

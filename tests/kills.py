@@ -146,7 +146,7 @@ class Run(Case):
     def words(self):
         code = "import time\nfor _ in range(20): time.sleep(0.05)"
         write_notebook(self.folder / "n.ipynb", code)
-        runs = [{"notebook": "./n.ipynb", "parameters": {"m": m}} for m in (1, 2, 3)]
+        runs = [{"notebook": "./n.ipynb", "parameters": {"m": m}} for m in (1, 2)]
         (self.folder / "e.yaml").write_text(json.dumps({"title": "Runs", "runs": runs}))
         return "run", self.folder / "e.yaml", "-o", self.out
 

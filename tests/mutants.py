@@ -1,0 +1,471 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Break the code on purpose, and see that a test notices: ``python tests/mutants.py``.
+
+Each mutant changes a few characters of one file in a copy of the tree, and the tests named with it
+run. A mutant that they let pass says that nothing holds that line. Prints a table; exit code 1 if
+fewer than 95 in 100 are killed. Takes about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+from tree import ROOT, tracked  # noqa: E402
+
+WANTED = 0.95
+LIMIT_S = 400
+NO_TEST = (4, 5)  # pytest's: wrong use, nothing was collected
+
+
+class Mutant(NamedTuple):
+    """A change of a file, and the tests that have to notice it (pytest's words)."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+    tests: str
+
+
+def mutants(file, tests, *changes):
+    """Return mutants of one file, (name, old, new[, tests]) each."""
+    return [Mutant(f"pmlkit/{file}", *change[:3], (*change, tests)[3]) for change in changes]
+
+
+MUTANTS = [
+    *mutants(
+        "kernels.py",
+        "test_onepass.py",
+        ("a page is numbered from 1", "ids[i] = number - 1", "ids[i] = number", "test_streams.py"),
+        (
+            "a full table is not seen",
+            "            if state[1] == room:\n                state[0] = pages\n                return i",
+            "            if state[1] > room:\n                state[0] = pages\n                return i",
+            "test_streams.py test_onepass.py",
+        ),
+        (
+            "a page is once a trace, not once a round",
+            "uint64(uint32(last[page]) ^ uint32(now)) + uint64(ONES)",
+            "uint64(uint32(last[page]) ^ uint32(now * 0)) + uint64(ONES)",
+            "test_workingset.py test_missratio.py",
+        ),
+        (
+            "a new page of a round has no marks",
+            "bits = marks[page] & (uint64(0) - new)",
+            "bits = marks[page] & (uint64(1) - new)",
+            "test_onepass.py test_workingset.py",
+        ),
+        (
+            "a window is left one round late",
+            "min(now - before, first)",
+            "min(now - before - 1, first)",
+        ),
+        (
+            "pages leave at their use",
+            "left[max(before, -1), out] += 1",
+            "left[max(now, -1), out] += 1",
+        ),
+        (
+            "a use counts one round less",
+            "            hold = now - last\n",
+            "            hold = now - last - 1\n",
+        ),
+        (
+            "the gap's time is of the wrong end",
+            "gap_ns[hold] += t_end[now] - t_end[last]",
+            "gap_ns[hold] += t_end[now] - t_end[0]",
+            "test_workingset.py test_onepass.py",
+        ),
+        (
+            "the threshold is one use late",
+            "reached[j, now] += had + 1 == counts[j]",
+            "reached[j, now] += had == counts[j]",
+        ),
+        (
+            "the last use ends one round early",
+            "min(span + n_rounds - last, n_rounds)] -= 1",
+            "min(span + n_rounds - last - 1, n_rounds)] -= 1",
+        ),
+        (
+            "a sliding window is one use short",
+            "        if had >= m:\n            last",
+            "        if had > m:\n            last",
+            "test_onepass.py test_workingset.py",
+        ),
+        (
+            "a window reaches one round too far",
+            "end = min(ring[page, (had - m) & mask] + k, now)",
+            "end = min(ring[page, (had - m) & mask] + k + 1, now)",
+            "test_onepass.py test_workingset.py",
+        ),
+    ),
+    *mutants(
+        "kernels_window.py",
+        "test_onepass.py test_workingset.py",
+        (
+            "pages that stayed are those of two windows ago",
+            "(before ^ (now - uint64(1)))",
+            "(before ^ (now - uint64(2)))",
+        ),
+        ("no page is new twice", "now = uint64(window + 2)", "now = uint64(2)"),
+        (
+            "what an earlier window left counts",
+            "count = max(cells[cell], none) - none",
+            "count = max(cells[cell], none) - none + 1 * (cells[cell] != 0)",
+        ),
+        ("the count stops one early", "min(count + 1, most)", "min(count + 1, most - 1)"),
+    ),
+    *mutants(
+        "kernels_stack.py",
+        "test_missratio.py",
+        (
+            "a page counts itself",
+            "out[i] = live - earlier - parts[part] - 1",
+            "out[i] = live - earlier - parts[part]",
+        ),
+        (
+            "a bit stays",
+            "            bits[word] = found ^ bit\n",
+            "            bits[word] = found\n",
+        ),
+        (
+            "bits of the own position count as earlier",
+            "popcount(found & (bit - uint64(1)))",
+            "popcount(found & (bit | (bit - uint64(1))))",
+        ),
+        ("the first distance is not counted", "if distances[i] >= 0", "if distances[i] > 0"),
+    ),
+    *mutants(
+        "kernels_sample.py",
+        "test_missratio.py",
+        (
+            "the rest after whole words is left out",
+            "for i in range(words * 64, len(gfns)):",
+            "for i in range(len(gfns), len(gfns)):",
+        ),
+        ("a time is one too long", "time = now + i - before", "time = now + i - before + 1"),
+    ),
+    *mutants(
+        "occurrences.py",
+        "test_occurrences.py",
+        (
+            "the last use holds nothing",
+            "np.full(len(self), self.n_rounds)",
+            "np.full(len(self), self.n_rounds - 1)",
+        ),
+        (
+            "the round after the last belongs to it",
+            "(self.round >= first) & (self.round < stop)",
+            "(self.round >= first) & (self.round <= stop)",
+        ),
+        (
+            "repetitions in a round count",
+            "found.select(np.concatenate(([True], ~again)))",
+            "found.select(np.concatenate(([True], again | ~again)))",
+        ),
+        ("the sort has a bit too few", ".bit_length() + bits > 64", ".bit_length() + bits > 65"),
+        (
+            "a use stays a round longer",
+            "np.clip(min(k, occ.n_rounds) - span",
+            "np.clip(k + 1 - span",
+        ),
+        ("the rest is a whole window", "rest = occ.n_rounds % k", "rest = 0 * k"),
+        ("the mean is over all rounds", "/ (n - k + 1)", "/ n"),
+        (
+            "first uses do not miss",
+            "return len(occ) - np.cumsum",
+            "return len(occ) - 1 - np.cumsum",
+        ),
+        ("the threshold is one use more", "back = min_count - 1", "back = min_count"),
+        (
+            "a plateau is one round early",
+            "distinct[stable:] == distinct[:-stable]) + stable",
+            "distinct[stable:] == distinct[:-stable]) + stable - 1",
+            "test_occurrences.py test_workingset.py",
+        ),
+    ),
+    *mutants(
+        "streams.py",
+        "test_streams.py test_workingset.py",
+        (
+            "rounds are not counted from the selection's first",
+            "rounds.astype(np.int64) - self.first, gfns",
+            "rounds.astype(np.int64), gfns",
+        ),
+        (
+            "an access trace counts kinds as uses",
+            'once = expand or trace.meta.kind == "access"',
+            'once = expand or trace.meta.kind == "pml"',
+        ),
+        (
+            "reads can be asked of a log",
+            "and not mask & _LOGGED",
+            "and not mask",
+        ),
+        ("shares of frames overlap", "% np.uint64(parts) == part", "% np.uint64(parts) <= part"),
+    ),
+    *mutants(
+        "trace_tables.py",
+        "test_trace.py",
+        (
+            "a round that ends at the start belongs to the range",
+            'np.searchsorted(ends, start_ns, "right")',
+            'np.searchsorted(ends, start_ns, "left")',
+        ),
+        (
+            "a round without length is nowhere",
+            'min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))',
+            'np.searchsorted(ends, start_ns, "right")',
+        ),
+        (
+            "a phase starts a round late",
+            'np.arange(self.n_rounds), "right")',
+            'np.arange(self.n_rounds), "left")',
+        ),
+    ),
+    *mutants(
+        "entries.py",
+        "test_trace.py test_writer.py",
+        (
+            "a group that ends where a range starts is left out",
+            "rounds[1] >= first",
+            "rounds[1] > first",
+        ),
+        ("entries may fall", "if values[0] < last or (values[1:]", "if (values[1:]"),
+        (
+            "entries may fall within a call",
+            "or (values[1:] < values[:-1]).any()",
+            "or (values[1:] < values[:-1]).all() and len(values) > 3",
+        ),
+        ("any kind goes into any trace", "if not allowed.all():", "if not allowed.any():"),
+        ("a number too large is cut", "<= np.iinfo(dtype).max:", "<= 2 ** 70:"),
+        (
+            "columns of two lengths are taken",
+            "if len(lengths) != 1 or",
+            "if len(lengths) > 2 or",
+            "test_writer.py",
+        ),
+    ),
+    *mutants(
+        "parquet.py",
+        "test_damage.py test_audit.py test_writer.py",
+        ("a longer file is taken", 'if size > seal["bytes"]:', 'if size > seal["bytes"] + 64:'),
+        ("a digest is not looked at", 'if digest.hexdigest() != seal["blake2b"]:', "if False:"),
+        ("other columns are taken", "if not parquet.schema_arrow.equals(schema):", "if False:"),
+        ("empty cells are taken", "    if column.null_count:\n", "    if column.null_count > 9:\n"),
+    ),
+    *mutants(
+        "writer.py",
+        "test_writer.py",
+        (
+            "phases may fall",
+            "if values != sorted(values):",
+            "if len(values) != len(sorted(values)):",
+        ),
+        (
+            "a trace changes its kind",
+            "!= self.meta.kind:\n            raise",
+            "== 5:\n            raise",
+        ),
+        (
+            "an error leaves the partial folder",
+            "        except BaseException:\n            self.abort()\n            raise",
+            "        except BaseException:\n            raise",
+        ),
+        ("a log holds a log", "or self.meta.kind == kind or", "or"),
+    ),
+    *mutants(
+        "writer_tables.py",
+        "test_writer_tables.py test_writer.py",
+        (
+            "contradictions are written",
+            "        if fault:\n",
+            "        if fault and len(fault) > 900:\n",
+        ),
+        (
+            "counts are not filled in",
+            "uncounted = set(self._uncounted)",
+            "uncounted = set()",
+        ),
+    ),
+    *mutants(
+        "consistency.py",
+        "test_audit.py test_writer.py test_writer_tables.py",
+        ("a batch of the round after the last", "rounds >= n_rounds, f", "rounds > n_rounds, f"),
+        ("gaps between rounds", "start[1:] != end[:-1]", "start[1:] < end[:-1]"),
+        ("batches out of order", "rounds[1:] < rounds[:-1]", "rounds[1:] + 1 < rounds[:-1]"),
+        (
+            "counts differ",
+            "wrong = np.flatnonzero(stated != counted)",
+            "wrong = np.flatnonzero(stated < counted)",
+        ),
+        ("lost entries differ", "if by_round != by_batch:", "if by_round < by_batch:"),
+        ("snapshots of the round after the last", "if last >= n_rounds:", "if last > n_rounds:"),
+        (
+            "a span ends before it starts",
+            "table[start].to_numpy() > table[end].to_numpy()",
+            "table[start].to_numpy() > table[end].to_numpy() + 5",
+        ),
+    ),
+    *mutants(
+        "partial.py",
+        "test_writer.py",
+        ("a link is cleared through", " | os.O_NOFOLLOW", ""),
+        ("two write one name", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+        (
+            "somebody's files are cleared",
+            "if not all(_LEFTOVERS",
+            "if left and not any(_LEFTOVERS",
+        ),
+        (
+            "a name taken meanwhile is replaced",
+            "            self._check_free()\n            with self._old",
+            "            with self._old",
+        ),
+        ("the old one is gone if the new fails", "            os.rename(old, self.final)\n", ""),
+    ),
+    *mutants(
+        "spool_reader.py",
+        "test_spool.py",
+        (
+            "a frame that is cut off is taken",
+            "if length > left - len(head):",
+            "if length > left:",
+        ),
+        (
+            "a frame's sum is not looked at",
+            "if frame.sealed is None or not frame.sealed.result():",
+            "if frame.sealed is None:",
+        ),
+        ("frames may be missing", "!= (MARKER, 0, sequence):", "!= (MARKER, 0, number):"),
+        (
+            "bytes after the end are not said",
+            "if self.offset != self._size:",
+            "if self.offset > self._size:",
+        ),
+    ),
+    *mutants(
+        "spool.py",
+        "test_spool.py",
+        ("half a frame stays", "            self._file.truncate(self.bytes)\n", ""),
+        (
+            "a broken spool is closed as whole",
+            "if whole and not self._broken:",
+            "if not self._broken:",
+        ),
+    ),
+    *mutants(
+        "xen/collector.py",
+        "xen/test_agent.py",
+        (
+            "a lost connection is complete",
+            'and self.stop.kind != "lost"',
+            'and self.stop.kind != "nothing"',
+        ),
+        (
+            "a migration is not looked for",
+            "            self.stop.look_for_migration()  # a bitmap that it has is not to be cleared\n",
+            "",
+        ),
+        (
+            "lateness is never caught up",
+            "now > self._due + self.period_s else",
+            "now > self._due else",
+        ),
+        (
+            "one round more",
+            "self.closed == self.job.rounds):",
+            "self.closed > self.job.rounds):",
+        ),
+        (
+            "what a killed one left on stays on",
+            "told = list(marks.clean(self.job.state))",
+            "told = []",
+        ),
+    ),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="mutants with it in file or name"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one in N of them")
+    told = parser.parse_args()
+    chosen = [m for m in MUTANTS if told.only in f"{m.file}: {m.name}"][:: told.every]
+    if wrong := [f"{m.file}: {m.name}" for m in MUTANTS if occurs(m) != 1]:
+        print("the old text is not there once:", *wrong, sep="\n  ")
+        return 2
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(told.jobs) as pool:
+        trees = SimpleQueue()
+        for number in range(told.jobs):
+            trees.put(copy(Path(folder) / str(number)))
+        began = time.monotonic()
+        killed = list(pool.map(lambda mutant: try_one(mutant, trees), chosen))
+    cpu_s = sum(os.times()[2:4])
+    share = f"{sum(killed)} of {len(chosen)} mutants killed"
+    print(f"{share}; {time.monotonic() - began:.0f} s, {cpu_s:.0f} s of CPU")
+    print(f"{sum(killed)} passed, {len(chosen) - sum(killed)} failed")
+    return 1 if sum(killed) < WANTED * len(chosen) else 0
+
+
+def occurs(mutant):
+    return (ROOT / mutant.file).read_text().count(mutant.old)
+
+
+def copy(folder):
+    """Copy the project; returns the folder."""
+    for path in tracked():
+        there = folder / path.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, there)
+    return folder
+
+
+def try_one(mutant, trees):
+    """Return whether the tests notice a mutant; prints its line."""
+    tree = trees.get()
+    file = tree / mutant.file
+    text = file.read_text()
+    try:
+        file.write_text(text.replace(mutant.old, mutant.new))
+        verdict = run(tree, mutant.tests)
+    finally:
+        file.write_text(text)
+        trees.put(tree)
+    print(f"{verdict:10} {mutant.file.removeprefix('pmlkit/')}: {mutant.name}", flush=True)
+    return verdict != "SURVIVED"
+
+
+def run(tree, tests):
+    words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words]
+    # The bytecode of a mutant may be as old, and as long, as that of the next.
+    variables = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=os.environ | variables, capture_output=True, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return "hung"
+    if done.returncode in NO_TEST:
+        raise SystemExit(f"no test was run: {' '.join(command)}\n{done.stdout.decode()[-2000:]}")
+    return "killed" if done.returncode else "SURVIVED"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
