@@ -26,7 +26,8 @@ What there is
 The store
     trace         reading a trace: `Trace`; trace_tables, what of it fits into memory
     writer        writing one: `TraceWriter`; writer_tables, its small tables
-    schema        its tables' columns, and its description, `TraceMeta`
+    schema        its tables' columns, and its description, `TraceMeta`; description, what each of
+                  its fields may be
     kinds         read, written, executed, page table: `Kind`; what a table's entry says
     snapshots     page tables as they were at the end of a round, entry by entry
     spool         what a collector appends to, and what is left if it dies; spool_reader

@@ -33,6 +33,7 @@ def check_trace(trace: Trace) -> Json:
         scan.add(batch)
     scan.finish()
     _check_snapshots(trace)
+    _ = trace.regions, trace.guest, trace.disk  # reading them is the check
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,

@@ -39,7 +39,7 @@ from pmlkit.cli_reads import reads
 from pmlkit.cli_record import EXAMPLES, ingest, record, simulate
 from pmlkit.cli_run import run
 from pmlkit.cli_show import show, show_trace
-from pmlkit.errors import PmlkitError, UsageError, one_line
+from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -255,8 +255,11 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         return error.exit_code, f"{error.format_message()} (see `{path} --help`)"
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
-    if isinstance(error, MemoryError):
-        return 1, "not enough memory: use a shorter --start/--end, or a machine with more"
+    if is_out_of_memory(error):
+        return 1, (
+            "not enough memory or threads: use a shorter --start/--end, raise the limits "
+            "(`ulimit -v`, `ulimit -u`), or take a machine with more"
+        )
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror or error}"

@@ -6,6 +6,7 @@ Each checker gives None, or one line that says what is wrong.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,12 @@ import pyarrow.compute as pc
 from pmlkit.schema import REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from pmlkit.types import Bools
+    from pmlkit.types import Bools, Json
+
+_GFN_MAX = np.uint64(1 << 52)  # of 64-bit addresses
 
 
 def first_fault(*faults: str | None) -> str | None:
@@ -59,6 +63,29 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
         _where("batch", rounds[1:] < rounds[:-1], "is of a later round than the next one"),
         _where("batch", ~reasons, f"was drained for a reason other than {', '.join(REASONS)}"),
     )
+
+
+def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
+    """See that the phases begin in order, in rounds that there are (or after the last)."""
+    for name in ("round", "t_ns"):
+        values = [phase[name] for phase in phases]
+        for n, (before, value) in enumerate(itertools.pairwise(values), start=1):
+            if value < before:
+                return f"phases[{n}].{name} is {value}, and the one before has {before}"
+    if phases and phases[-1]["round"] > n_rounds:
+        last = len(phases) - 1
+        return f"phases[{last}].round is {phases[-1]['round']}, and the trace has {n_rounds} rounds"
+    return None
+
+
+def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
+    """Check the regions (a pyarrow.Table of `schema.REGIONS`) of a domain of so many pages."""
+    gfn, pages = regions["gfn"].to_numpy(), regions["pages"].to_numpy()
+    if n := int(np.count_nonzero(pages > memory_pages)):
+        row = int(np.flatnonzero(pages > memory_pages)[0])
+        more = f" (and {n - 1} more)" if n > 1 else ""
+        return f"region {row} has {pages[row]} pages{more}, and the memory {memory_pages}"
+    return _where("region", gfn > _GFN_MAX - pages, "ends beyond the last address")
 
 
 def counts_fault(name: str, table: pa.Table, tally: Any) -> str | None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import TraceDamaged, UsageError
 from pmlkit.kinds import KINDS
+from pmlkit.manifest import open_member
 from pmlkit.parquet import open_parquet, parquet_errors
 from pmlkit.parts import DTYPES, Part
 from pmlkit.schema import ENTRIES, GROUPS_PER_FILE, ROW_GROUP_ROWS
@@ -18,7 +19,7 @@ from pmlkit.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, NoReturn
 
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -242,23 +243,42 @@ class RowsReader:
     def _of_part(
         self, name: str, columns: Sequence[str], first: int, stop: int
     ) -> Iterator[pa.RecordBatch]:
-        with open_parquet(self._path, name, self._path / name, self._schema) as part:
-            for group in range(part.num_row_groups):
-                if _overlaps(_group_rounds(part, group), first, stop):
+        with open_member(self._path, name) as stream:
+            part = open_parquet(self._path, name, stream, self._schema)
+            for group, rounds in enumerate(self._spans(name, part)):
+                if _overlaps(rounds, first, stop):
                     table = part.read_row_group(group, columns=columns, use_threads=False)  # type: ignore[arg-type]
-                    yield from _of_rounds(table, first, stop).to_batches()
+                    found = table["round"].to_numpy()
+                    if len(found) and (int(found[0]), int(found[-1])) != rounds:
+                        self._refuse(name, f"has other rounds in row group {group} than it says")
+                    yield from _of_rounds(table, found, first, stop).to_batches()
+
+    def _spans(self, name: str, part: pq.ParquetFile) -> list[tuple[int, int]]:
+        """Give the rounds of each row group, once they and the rows are what the manifest says."""
+        seal = self._parts[name]
+        if part.metadata.num_rows != seal["rows"]:
+            self._refuse(name, f"has {part.metadata.num_rows} rows instead of {seal['rows']}")
+        spans = [self._rounds_of(name, part, group) for group in range(part.num_row_groups)]
+        if spans and [spans[0][0], spans[-1][1]] != seal["rounds"]:
+            self._refuse(name, f"has rounds {spans[0][0]} to {spans[-1][1]}, not {seal['rounds']}")
+        return spans
+
+    def _rounds_of(self, name: str, part: pq.ParquetFile, group: int) -> tuple[int, int]:
+        statistics = part.metadata.row_group(group).column(0).statistics
+        if statistics is None or not statistics.has_min_max:
+            self._refuse(name, f"does not say the rounds of its row group {group}")
+        lowest: Any = statistics.min
+        highest: Any = statistics.max
+        return int(lowest), int(highest)
+
+    def _refuse(self, name: str, why: str) -> NoReturn:
+        raise TraceDamaged(self._path, name, why)
 
 
 def _overlaps(rounds: Sequence[int] | None, first: int, stop: int) -> bool:
     return rounds is not None and rounds[0] < stop and rounds[1] >= first
 
 
-def _group_rounds(part: pq.ParquetFile, group: int) -> tuple[Any, Any]:
-    statistics = part.metadata.row_group(group).column(0).statistics
-    return statistics.min, statistics.max  # type: ignore[union-attr]
-
-
-def _of_rounds(table: pa.Table, first: int, stop: int) -> pa.Table:
-    rounds = table["round"].to_numpy()
+def _of_rounds(table: pa.Table, rounds: Array, first: int, stop: int) -> pa.Table:
     start, end = np.searchsorted(rounds, (first, stop))
     return table.slice(start, end - start).combine_chunks()

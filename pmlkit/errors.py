@@ -39,6 +39,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WorkloadError",
+    "is_out_of_memory",
     "output_error",
     "read_error",
 ]
@@ -313,6 +314,12 @@ def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError | Trace
     why = error.strerror or str(error)
     hint = "check its permissions, and the disk that it is on"
     return PmlkitError(f"cannot read {file} of the trace {os.fspath(path)} ({why})", hint)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Say whether an error means that the machine, or a limit, gives no more memory or threads."""
+    said = ("Failed to launch worker thread", "can't start new thread")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in said)
 
 
 def output_error(path: PathLike, error: OSError) -> OutputError:

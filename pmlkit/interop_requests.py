@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pmlkit.description import PAGE_SIZE, PAGE_SIZES
 from pmlkit.errors import UsageError
 from pmlkit.files import open_regular
 from pmlkit.imported import Imported
 from pmlkit.interop import ForeignFileError
 from pmlkit.kinds import Kind
 from pmlkit.pageindex import PageIndex, grown
-from pmlkit.schema import PAGE_SIZE, PAGE_SIZES
 from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:

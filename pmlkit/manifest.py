@@ -4,16 +4,36 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import re
+import stat
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import NotATrace, TraceDamaged, TraceNotFound, TraceVersionError, read_error
+from pmlkit.description import (
+    COUNTED,
+    DESCRIPTION,
+    FILES,
+    LIMIT_BYTES,
+    Fault,
+    foreign_json,
+    values_fault,
+)
+from pmlkit.errors import (
+    FileRefused,
+    NotATrace,
+    TraceDamaged,
+    TraceNotFound,
+    TraceVersionError,
+    read_error,
+)
+from pmlkit.files import open_regular
 from pmlkit.schema import FORMAT, VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
+    from typing import BinaryIO
 
     from pmlkit.types import Json, PathLike
 
@@ -24,6 +44,7 @@ SAMPLE_FILE = "sample.trace/trace.json"  # nested in a PML log
 _FILES = re.compile(
     r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
 )
+_BY_ROUND = ("tables.parquet",)  # read by round as entries are
 _NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
 
 
@@ -66,11 +87,15 @@ def load(path: Path) -> Json:
     data = _read(path)
     document = _parse(path, data)
     _check_format(path, document)
+    if fault := values_fault(document):
+        raise _damaged(path, f"cannot be: {fault}")
     # Byte for byte: a flipped bit can leave the meaning alone (1e-5, 1E-5), yet is damage.
     found = document.pop("digest", None)
     if found != digest(document) or data != _text({**document, "digest": found}):
         raise _damaged(path, "has been changed since it was written (its digest differs)")
-    _check_files(path, document.get("files"))
+    _check_files(path, document)
+    if fault := DESCRIPTION(document):
+        raise _damaged(path, f"contradicts the format: {fault}")
     return document
 
 
@@ -97,13 +122,49 @@ def _advice(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return (path / NAME).read_bytes()
+        with open_member(path, NAME) as file:
+            data = file.read(LIMIT_BYTES + 1)
     except FileNotFoundError as error:
         if _looks_like_a_trace(path):
             raise _damaged(path, "is missing") from error
         raise NotATrace(path, f"the folder has no {NAME}") from error
     except OSError as error:
         raise read_error(path, NAME, error) from error
+    if len(data) > LIMIT_BYTES:
+        raise _damaged(path, f"is too large (at most {LIMIT_BYTES:,} bytes are read)")
+    return data
+
+
+def open_member(path: PathLike, name: str) -> BinaryIO:
+    """Open a file of the trace `path`; it has to be regular, and to lie in the trace.
+
+    Raises
+    ------
+    TraceDamaged
+        If it is a FIFO or device, or a link that leads out of the trace.
+    OSError
+        If it cannot be opened.
+    """
+    _refuse_link_out(path, name)
+    try:
+        return open_regular(os.path.join(path, name))
+    except FileRefused as error:
+        raise TraceDamaged(path, name, f"cannot be read ({error.why})") from error
+
+
+def size_of_member(path: PathLike, name: str) -> int:
+    """Give the size of a file of the trace `path`, bytes; errors as of `open_member`."""
+    _refuse_link_out(path, name)
+    found = os.stat(os.path.join(path, name))
+    if not stat.S_ISREG(found.st_mode):
+        open_member(path, name).close()  # says what it is
+    return found.st_size
+
+
+def _refuse_link_out(path: PathLike, name: str) -> None:
+    home, place = os.path.realpath(path), os.path.realpath(os.path.join(path, name))
+    if not place.startswith(os.path.join(home, "")):
+        raise TraceDamaged(path, name, f"leads out of the trace, to {place}")
 
 
 def may_be_replaced(path: Path) -> bool:
@@ -117,10 +178,10 @@ def _looks_like_a_trace(path: Path) -> bool:
 
 def _parse(path: Path, data: bytes) -> Json:
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = foreign_json(data)
+    except ValueError as error:
         if _looks_like_a_trace(path):
-            raise _damaged(path, "is not valid JSON any more") from error
+            raise _damaged(path, str(error)) from error
         raise NotATrace(path, f"its {NAME} is not JSON") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         if _looks_like_a_trace(path):
@@ -129,20 +190,47 @@ def _parse(path: Path, data: bytes) -> Json:
     return document
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and the infinities are no JSON
-
-
 def _check_format(path: PathLike, document: Json) -> None:
     # A version is said before damage: another version may seal its files in another way.
-    if document.get("version") != VERSION:
-        raise TraceVersionError(path, document.get("version"), VERSION)
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
+        raise TraceVersionError(path, version, VERSION)
 
 
-def _check_files(path: PathLike, files: Any) -> None:
-    valid = isinstance(files, dict) and all(name in files for name in _NEEDED)
-    if not valid or not all(_FILES.fullmatch(f) or f in (PML_FILE, SAMPLE_FILE) for f in files):
+def _check_files(path: PathLike, document: Json) -> None:
+    files = document.get("files")
+    if not isinstance(files, dict) or not all(name in files for name in _NEEDED):
         raise _damaged(path, "does not list the files of a trace")
+    if not all(_FILES.fullmatch(f) or f in (PML_FILE, SAMPLE_FILE) for f in files):
+        raise _damaged(path, "does not list the files of a trace")
+    if fault := FILES(files) or _counted_fault(files):
+        fault = fault._replace(where=f"files{fault.where}")
+        raise _damaged(path, f"contradicts the format: {fault}")
+    rows, stated = sum(seal["rows"] for seal in _parts(files).values()), document.get("entries")
+    if rows != stated:
+        raise _damaged(path, f"says entries {stated}, and that its files have {rows} rows")
+
+
+def _parts(files: Json) -> Json:
+    return {name: files[name] for name in sorted(files) if name.startswith("entries/")}
+
+
+def _counted_fault(files: Json) -> Fault | None:
+    """Look at what is said of the rows of the files that are read by round."""
+    parts = _parts(files)
+    for name, seal in (parts | {n: files[n] for n in _BY_ROUND if n in files}).items():
+        fault = COUNTED(seal)
+        if not fault and (seal["rows"] == 0) != (seal["rounds"] is None):
+            fault = Fault(".rounds", seal["rounds"], "null if and only if there are no rows")
+        if fault:
+            return fault._replace(where=f".{name}{fault.where}")
+    for number, name in enumerate(parts):
+        if name != f"entries/part-{number:05d}.parquet":
+            return Fault("", name, f"part {number}: the parts are counted from 0")
+    spans = [seal["rounds"] for seal in parts.values() if seal["rows"]]
+    if any(first[1] > second[0] for first, second in itertools.pairwise(spans)):
+        return Fault("", spans, "in order of rounds")
+    return None
 
 
 def _damaged(path: PathLike, why: str) -> TraceDamaged:

@@ -15,14 +15,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmlkit.errors import TraceDamaged, UsageError, read_error
+from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
+from pmlkit.manifest import open_member
 from pmlkit.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, BinaryIO, Self
 
     from pmlkit.types import Json, PathLike
 
@@ -60,7 +61,19 @@ if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters:
 # dictionary, and a quarter of the time.
 _RISING = ("round", "batch", "t_start_ns", "t_end_ns", "insn_start", "insn_end", "t_ns", "insn")
 
-READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError)
+# Not every ValueError: one of ours would be called damage of a file that is whole.
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError)
+
+# What a stranger's file may unpack to. A larger table has to be large on the disk, too.
+LIMIT_GROUP_ROWS = 1 << 22
+LIMIT_GROUP_BYTES = 1 << 27
+LIMIT_TABLE_BYTES = 1 << 27
+LIMIT_RATIO = 16
+LIMIT_TEXT_BYTES = 1 << 12
+_THRIFT: dict[str, Any] = {
+    "thrift_string_size_limit": 1 << 20,
+    "thrift_container_size_limit": 1 << 17,
+}
 
 
 class HashingFile:
@@ -245,23 +258,64 @@ def read_table(path: Path, file: str, seal: Mapping[str, int | str], schema: pa.
         If the file is not the one that was written.
     """
     try:
-        data = (path / file).read_bytes()
+        with open_member(path, file) as stream:
+            _check_stream(path, file, seal, stream)
+            stream.seek(0)
+            with parquet_errors(path, file):
+                return _whole_table(path, file, seal, stream, schema)
     except OSError as error:
         raise read_error(path, file, error) from error
-    check_seal(path, file, seal, len(data), hashlib.blake2b(data, digest_size=DIGEST_BYTES))
-    with parquet_errors(path, file):
-        return open_parquet(path, file, pa.BufferReader(data), schema).read(use_threads=False)
+
+
+def _whole_table(
+    path: Path, file: str, seal: Mapping[str, Any], stream: BinaryIO, schema: pa.Schema
+) -> pa.Table:
+    parquet = open_parquet(path, file, stream, schema)
+    unpacked = parquet.metadata.num_rows * row_bytes(schema)
+    limit = max(LIMIT_TABLE_BYTES, LIMIT_RATIO * int(seal["bytes"]))
+    if unpacked > limit:
+        why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
+        raise TraceDamaged(path, file, why)
+    # Texts stay numbered until their lengths are known: one long text may stand for a million.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    if texts:
+        stream.seek(0)
+        parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **_THRIFT)
+    table = parquet.read(use_threads=False)
+    for name in texts:
+        _check_texts(path, file, name, table[name])
+    table = table.cast(schema)
+    table.validate(full=True)
+    return table
+
+
+def _check_texts(path: PathLike, file: str, name: str, column: pa.ChunkedArray[Any]) -> None:
+    chunk: Any
+    for chunk in column.chunks:
+        longest: int = max(map(len, chunk.dictionary.cast(pa.binary()).to_pylist()), default=0)
+        if longest > LIMIT_TEXT_BYTES:
+            why = f"has a {name} of {longest:,} bytes, and at most {LIMIT_TEXT_BYTES:,} are read"
+            raise TraceDamaged(path, file, why)
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """Give the bytes of memory that a row of a table takes, texts not counted."""
+    return sum(8 if pa.types.is_string(t) else -(-t.bit_width // 8) for t in schema.types)
 
 
 def verify(path: Path, file: str, seal: Json) -> None:
     """Hash a file of the trace `path`, and raise `TraceDamaged` if it is not the one written."""
     try:
-        with open(path / file, "rb") as stream:
-            digest = hashlib.file_digest(stream, _new_digest)
-            size = stream.tell()
+        with open_member(path, file) as stream:
+            _check_stream(path, file, seal, stream)
     except OSError as error:
         raise read_error(path, file, error) from error
-    check_seal(path, file, seal, size, digest)
+
+
+def _check_stream(path: PathLike, file: str, seal: Mapping[str, Any], stream: BinaryIO) -> None:
+    check_size(path, file, seal, os.fstat(stream.fileno()).st_size)
+    digest = hashlib.file_digest(stream, _new_digest)  # type: ignore[arg-type]
+    check_seal(path, file, seal, stream.tell(), digest)
 
 
 def _new_digest() -> Any:
@@ -284,14 +338,43 @@ def check_size(path: PathLike, file: str, seal: Mapping[str, Any], size: int) ->
 
 
 def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> pq.ParquetFile:
-    """Open a Parquet file and see that it has the columns it should have.
+    """Open a Parquet file, and see that it has the columns that it should have, and fits.
 
     Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the
     interpreter at its exit (apache/arrow issues 34314, 50482).
+
+    Parameters
+    ----------
+    path : path-like
+        The trace.
+    file : str
+        The file in it.
+    source : binary file
+        Opened by us: Arrow takes no name that is no UTF-8.
+    schema : pyarrow.Schema
+
+    Returns
+    -------
+    pyarrow.parquet.ParquetFile
+
+    Raises
+    ------
+    TraceDamaged
+        If the columns are others, or a row group would unpack to more than `LIMIT_GROUP_ROWS`
+        rows or `LIMIT_GROUP_BYTES`: nothing is unpacked before that is known.
     """
-    parquet = pq.ParquetFile(source, pre_buffer=False)
+    parquet = pq.ParquetFile(source, pre_buffer=False, **_THRIFT)
     if not parquet.schema_arrow.equals(schema):
         raise TraceDamaged(path, file, "has other columns than a trace of this version")
+    for number in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        what = (
+            f"has {group.num_rows:,} rows ({group.total_byte_size:,} bytes) in row group {number}"
+        )
+        if not 0 <= group.num_rows <= LIMIT_GROUP_ROWS:
+            raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
+        if not 0 <= group.total_byte_size <= LIMIT_GROUP_BYTES:
+            raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
     return parquet
 
 
@@ -310,6 +393,12 @@ class parquet_errors:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if is_out_of_memory(error):
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            raise read_error(self.path, self.file, error) from error
         if isinstance(error, READ_ERRORS):
-            why = f"cannot be read as Parquet ({str(error).splitlines()[0][:120]})"
-            raise TraceDamaged(self.path, self.file, why) from error
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TraceDamaged(
+                self.path, self.file, f"cannot be read as Parquet ({said[:120]})"
+            ) from error

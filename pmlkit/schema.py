@@ -7,7 +7,6 @@ Nothing here reads or writes a file: `pmlkit.writer` and `pmlkit.trace` do.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import enum
 import os
 from typing import TYPE_CHECKING
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from pmlkit.description import DESCRIPTION, LOSSES, PAGE_SIZE, Fault
 from pmlkit.errors import UsageError
-from pmlkit.kinds import KINDS, Kind
+from pmlkit.kinds import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from pmlkit.types import Json
@@ -39,9 +38,6 @@ __all__ = [
 
 FORMAT = "pmlkit-trace"
 VERSION = 1
-PAGE_SIZE = 4096
-# What an import may count instead: blocks of a disk, or large pages. Recordings have PAGE_SIZE.
-PAGE_SIZES = tuple(1 << power for power in range(9, 31))
 # Twice as many would take 0.3 % fewer bytes of real logs, and 64 MB more while they are written.
 ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
@@ -54,8 +50,6 @@ MEMORY_GUESSED = "memory_ends_at_highest_page"
 # What the frames of a trace number, in `domain.address`; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
 REASONS = ("full", "round", "stop", *HARVESTS)
-# Whether a source says how much it lost.
-LOSSES = ("counted", "not counted")
 LOST_UNKNOWN = "losses not counted"
 
 
@@ -309,46 +303,20 @@ class TraceMeta:
 
 def check_meta(meta: TraceMeta) -> None:
     """Check a description's values; raise `UsageError` naming the first that is wrong."""
-    _require(meta.kind in KINDS, "kind", meta.kind, "access or pml")
-    _require(bool(meta.source) and isinstance(meta.source, str), "source", meta.source, "a name")
-    memory, page = meta.domain.get("memory_bytes"), meta.domain["page_size"]
-    _require(page in PAGE_SIZES, "domain.page_size", page, "a power of two from 512 to 2^30")
-    pages = isinstance(memory, int) and memory > 0 and memory % page == 0
-    _require(pages, "domain.memory_bytes", memory, f"a multiple of {page}")
-    for name in ("ns", "insn"):
-        value = meta.period[name]
-        _require(value is None or value > 0, f"period.{name}", value, "positive, or none")
-    _require(meta.losses in LOSSES, "losses", meta.losses, " or ".join(LOSSES))
-    known = meta.complete in (True, False, None)
-    _require(known, "complete", meta.complete, "true, false, or null for not known")
-    for name, keys in _ROWS.items():
-        for row in getattr(meta, name):
-            _require(isinstance(row, dict) and keys <= row.keys(), name, row, sorted(keys))
-    if meta.created is not None:
-        _require(
-            _is_iso(meta.created), "created", meta.created, "a time such as 2024-01-31T12:00:00"
-        )
+    document = {field.name: getattr(meta, field.name) for field in dataclasses.fields(meta)}
+    if fault := DESCRIPTION(document) or _cross_fault(meta):
+        raise UsageError(f"the trace's {fault}")
 
 
-_ROWS = {
-    "memory_map": {"start", "end", "type"},
-    "phases": {"name", "round", "t_ns", "insn"},
-    "known": {"phase", "region", "kind", "pages"},
-}
-
-
-def _require(
-    holds: bool,
-    name: str,
-    value: int | str | Mapping[str, int | str] | None,
-    wanted: int | str | Sequence[str],
-) -> None:
-    if not holds:
-        raise UsageError(f"the trace's {name} is {value!r}: it has to be {wanted}")
-
-
-def _is_iso(text: str) -> bool:
-    try:
-        return bool(datetime.datetime.fromisoformat(text))
-    except (TypeError, ValueError):
-        return False
+def _cross_fault(meta: TraceMeta) -> Fault | None:
+    memory, page = meta.memory_bytes, meta.domain["page_size"]
+    if memory % page:
+        return Fault("domain.memory_bytes", memory, f"a multiple of {page}")
+    for n, known in enumerate(meta.known):
+        if known["pages"] > meta.memory_pages:
+            where = f"known[{n}].pages"
+            return Fault(where, known["pages"], f"at most the memory's {meta.memory_pages}")
+    for n, part in enumerate(meta.memory_map):
+        if part["start"] > part["end"]:
+            return Fault(f"memory_map[{n}].start", part["start"], f"at most its end {part['end']}")
+    return None

@@ -101,7 +101,7 @@ class Trace(TraceTables):
         trace = cls(path, manifest.load(Path(path)))
         for name, seal in trace.files.items():
             try:
-                size = (trace.path / name).stat().st_size
+                size = manifest.size_of_member(trace.path, name)
             except OSError as error:
                 raise read_error(path, name, error) from error
             check_size(path, name, seal, size)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import manifest
+from pmlkit import consistency, manifest
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError
 from pmlkit.parquet import read_table, verify
 from pmlkit.schema import HARVESTS, TABLES, TraceMeta
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["TraceTables"]
+
+LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
 
 
 class TraceTables:
@@ -122,11 +124,16 @@ class TraceTables:
 
     @cached_property
     def _rounds(self) -> pd.DataFrame:
-        return self.table("rounds").to_pandas()
+        rounds = self.table("rounds")
+        self._refuse("rounds.parquet", consistency.rounds_fault(rounds))
+        self._refuse(manifest.NAME, consistency.phases_fault(self.meta.phases, len(rounds)))
+        return rounds.to_pandas(split_blocks=True, self_destruct=True)
 
     @cached_property
     def _batches(self) -> pd.DataFrame:
-        return self.table("batches").to_pandas()
+        batches = self.table("batches")
+        self._refuse("batches.parquet", consistency.batches_fault(batches, self.n_rounds))
+        return batches.to_pandas(split_blocks=True, self_destruct=True)
 
     @cached_property
     def _guest(self) -> pd.DataFrame | None:
@@ -138,7 +145,13 @@ class TraceTables:
 
     @cached_property
     def _regions(self) -> pd.DataFrame:
-        return self.table("regions").to_pandas()
+        regions = self.table("regions")
+        self._refuse("regions.parquet", consistency.regions_fault(regions, self.memory_pages))
+        return regions.to_pandas()
+
+    def _refuse(self, file: str, fault: str | None) -> None:
+        if fault:
+            raise TraceDamaged(self.path, file, f"is wrong: {fault}")
 
     def table(self, name: str) -> pa.Table:
         """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
@@ -217,8 +230,12 @@ class TraceTables:
             raise NeedsError(self, "regions", "use a workload that reports its buffers")
         if not len(rows):
             raise UnknownName("region", region, dict.fromkeys(self._regions["name"]))
-        runs = [
-            np.arange(g, g + n, dtype=np.uint64)
-            for g, n in zip(rows["gfn"], rows["pages"], strict=True)
-        ]
-        return np.unique(np.concatenate(runs))
+        pages = sum(map(int, rows["pages"]))
+        if pages > LIMIT_REGION_PAGES:
+            size = f"{pages:,} pages, and at most {LIMIT_REGION_PAGES:,} can be looked at"
+            raise UsageError(f"the region {region!r} of the trace {self.path} has {size}")
+        found, at = np.empty(pages, dtype=np.uint64), 0
+        for gfn, length in zip(rows["gfn"], rows["pages"], strict=True):
+            found[at : at + int(length)] = np.arange(gfn, gfn + length, dtype=np.uint64)
+            at += int(length)
+        return found if (found[1:] > found[:-1]).all() else np.unique(found)

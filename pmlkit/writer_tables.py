@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pmlkit.schema import TraceMeta
     from pmlkit.tally import Tally
     from pmlkit.types import Json
 
@@ -64,7 +65,9 @@ class TablesWriter:
             frame = frame.assign(entries=0)
         self._tables[name] = to_table(name, frame)
 
-    def close(self, per_round: Tally, per_batch: Tally, last_snapshot: int) -> None:
+    def close(
+        self, per_round: Tally, per_batch: Tally, last_snapshot: int, meta: TraceMeta
+    ) -> None:
         """Write the tables.
 
         Parameters
@@ -73,6 +76,8 @@ class TablesWriter:
             The entries written.
         last_snapshot : int
             The last round with a snapshot of a page table; -1 if there is none.
+        meta : TraceMeta
+            The trace's description.
 
         Raises
         ------
@@ -83,6 +88,8 @@ class TablesWriter:
         rounds, batches = tables["rounds"], tables["batches"]
         fault = consistency.tables_fault(rounds, batches, per_round, per_batch)
         fault = fault or consistency.beyond_fault(last_snapshot, len(rounds))
+        fault = fault or consistency.phases_fault(meta.phases, len(rounds))
+        fault = fault or consistency.regions_fault(tables["regions"], meta.memory_pages)
         if fault:
             raise UsageError(f"the tables of {self._shown} contradict each other: {fault}")
         for name, table in tables.items():

@@ -57,7 +57,8 @@ def changed(path, column, row, value):
 @pytest.mark.parametrize(
     ("column", "row", "value", "words"),
     [
-        ("round", 8, 1, "of another round than their batch"),
+        ("round", 7, 2, "of another round than their batch"),
+        ("round", 8, 1, "has rounds 0 to 1, not [0, 2]"),
         ("batch", 3, 2, "batch falls"),
         ("batch", 8, 7, "entries of batch 7, and there are 3"),
         ("vcpu", 3, 2, "of another vcpu than their batch"),
@@ -82,6 +83,9 @@ def test_changed_entries(path, column, row, value, words):
 def test_rounds_that_fall(path):
     table = Trace.open(path).entries()
     reseal(path, {PART: pa.concat_tables([table.slice(4), table.slice(0, 4)]).combine_chunks()})
+    fault(path, "has other rounds in row group 0 than it says")
+    swapped = table.take([0, 1, 2, 4, 3, 5, 6, 7, 8])
+    reseal(path, {PART: swapped.combine_chunks()})
     fault(path, "round falls")
 
 
@@ -130,10 +134,16 @@ def test_other_columns(path):
     fault(path, "other columns")
 
 
-@pytest.mark.parametrize(("name", "value"), [("entries", 8), ("lost", 1)])
-def test_totals(path, name, value):
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("entries", 8, "says entries 8, and that its files have 9 rows"),
+        ("lost", 1, "says lost 1, and the rounds have 0"),
+    ],
+)
+def test_totals(path, name, value, words):
     reseal(path, **{name: value})
-    fault(path, f"says {name} {value}, and the rounds have")
+    fault(path, words)
 
 
 def test_a_stray_file(path):

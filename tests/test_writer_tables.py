@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from factories import make_meta
 
 from pmlkit.errors import UsageError
 from pmlkit.parquet import to_table
@@ -29,7 +30,7 @@ def test_entries_are_counted_and_a_round_is_a_batch(tmp_path):
     writer = TablesWriter(tmp_path, tmp_path)
     writer.set("rounds", rounds(3).assign(lost=[0, 2, 3]))
     counted = tally([0, 0, 2])
-    writer.close(counted, counted, -1)
+    writer.close(counted, counted, -1, make_meta())
     for name in ("rounds", "batches"):
         assert pq.read_table(tmp_path / f"{name}.parquet")["entries"].to_pylist() == [2, 0, 1]
     assert pq.read_table(tmp_path / "batches.parquet")["reason"].to_pylist() == ["round"] * 3
@@ -48,7 +49,7 @@ def test_any_number_comes_back(tmp_path):
     table = pd.DataFrame({"sector": range(5), "sectors": 8, "gfn": 1, "write": True} | extremes)
     writer = TablesWriter(tmp_path, tmp_path)
     writer.set("disk", table)
-    writer.close(Tally(), Tally(), -1)
+    writer.close(Tally(), Tally(), -1, make_meta())
     assert pq.read_table(tmp_path / "disk.parquet").equals(to_table("disk", table))
 
 
@@ -60,5 +61,5 @@ def test_what_contradicts_the_rounds(tmp_path, per_round, last_snapshot, words):
     writer = TablesWriter(tmp_path, "x.trace")
     writer.set("rounds", rounds(2))
     with pytest.raises(UsageError, match=f"tables of x.trace contradict.*{words}"):
-        writer.close(tally(per_round), tally(per_round[:2]), last_snapshot)
+        writer.close(tally(per_round), tally(per_round[:2]), last_snapshot, make_meta())
     assert list(tmp_path.iterdir()) == []
