@@ -32,6 +32,7 @@ The store
     snapshots     page tables as they were at the end of a round, entry by entry
     spool         what a collector appends to, and what is left if it dies; spool_reader
     audit         the deep check behind `Trace.check`
+    foreign_yaml  a stranger's YAML, counted before it is expanded
     files         a stranger's file, opened with care; a file that appears only when it is whole
     parquet, entries, parts, tally, manifest, partial, consistency
                   the insides of the store

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import resource
 import shutil
 import struct
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, WorkloadError, output_error
+from pmlkit.files import open_regular
 from pmlkit.shipped import CLONE, ROOT
 from pmlkit.sources.qemu import cache_folder
 
@@ -22,12 +27,21 @@ if TYPE_CHECKING:
 
 
 GUEST_SOURCES = ROOT / "experiments" / "workloads" / "guest"
-_FLAGS = ("-O2", "-static", "-pthread")
+# What links is ours alone: options for the linker's plugin could come out of an assembler section.
+_FLAGS = ("-O2", "-static", "-pthread", "-fno-use-linker-plugin")
+# A header that is not the first one read is never taken from a precompiled one, which is trusted.
+_NO_PRECOMPILED = ("-include", os.devnull)
 _X86_64, _PT_INTERP = 62, 3
+_PROGRAM_BYTES = 1 << 30
+_TIME_S, _SIZE_BYTES = 120, 256 << 20  # of each step; a macro can write without end
 
 
 def compile_static(source: Path) -> Path:
     """Compile a C file to a static program, once for each version of it and of its headers.
+
+    The compiler runs on this machine, with the user's rights. It is given nothing that it could
+    take for an option, and what it reads is looked at: files in the source's folder, ours and the
+    system's headers. A source that reads any other file, as a header or from assembler, is refused.
 
     Parameters
     ----------
@@ -44,40 +58,103 @@ def compile_static(source: Path) -> Path:
     MissingTool
         If there is no gcc.
     WorkloadError
-        If it cannot be compiled: with gcc's first error.
+        If it cannot be compiled, with gcc's first error; or if it reads another file.
     """
     if not shutil.which("gcc"):
         raise MissingTool("gcc", "gcc libc6-dev")
     source = Path(source).resolve()
     if not source.is_file():
         raise WorkloadError(source.name, f"there is no {source}", CLONE)
+    if source.suffix != ".c":
+        raise WorkloadError(source.name, "it is no C file", "give it a name that ends in .c")
+    if source.name.startswith(("-", "@")):
+        # gcc passes it on to the compiler without its folder, as the name of its output.
+        why = "gcc would take its name for options, or for a file of options"
+        raise WorkloadError(source.name, why, "give it another name")
+    try:
+        programs = cache_folder() / "programs"
+        programs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=programs) as scratch:
+            return _compiled(source, programs, Path(scratch))
+    except OSError as error:
+        raise output_error(programs, error) from error
+
+
+def _compiled(source: Path, programs: Path, scratch: Path) -> Path:
+    """Compile a source by way of a scratch folder, unless it was before."""
     # What the preprocessor returns holds all headers: it is what decides about the program.
-    text = _gcc(source, "-E", "-o", "-")
-    key = hashlib.sha256(" ".join(_FLAGS).encode() + _gcc_version() + text).hexdigest()[:16]
-    program = cache_folder() / "programs" / f"{source.stem}-{key}"
+    text = scratch / "text.i"
+    listed = _gcc(source, scratch, "-E", "-H", "-o", str(text))
+    _refuse_outside(source, re.findall(r"^[.!x]+ (.+)$", listed, re.MULTILINE))
+    key = hashlib.sha256(" ".join(_FLAGS).encode() + _gcc_version())
+    key.update(text.read_bytes())
+    program = programs / f"{source.stem}-{key.hexdigest()[:16]}"
     if program.exists():
         return program
-    try:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-            built = Path(scratch) / "program"
-            _gcc(source, *_FLAGS, "-o", str(built), after=("-lm",))
-            built.replace(program)
-    except OSError as error:
-        raise output_error(program.parent, error) from error
+    built, read = scratch / "program", scratch / "read"
+    _gcc(source, scratch, *_FLAGS, f"-Wa,--MD,{read}", "-o", str(built), after=("-lm",))
+    _refuse_outside(source, _dependencies(read.read_text(errors="surrogateescape")), scratch)
+    built.replace(program)
     return program
 
 
-def _gcc(source: Path, *arguments: str, after: Iterable[str] = ()) -> bytes:
+def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()) -> str:
+    """Run gcc, and return what it says beside its output."""
     # Run in the source's folder with its bare name, so that no path gets into the program.
-    command = ["gcc", f"-I{GUEST_SOURCES}", *arguments, source.name, *after]
-    done = subprocess.run(command, cwd=source.parent, capture_output=True)
+    command = ["gcc", f"-I{GUEST_SOURCES}", *_NO_PRECOMPILED, *arguments, f"./{source.name}"]
+    environment = os.environ | {"TMPDIR": str(scratch), "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            [*command, *after],
+            cwd=source.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=_TIME_S,
+            preexec_fn=_limit,
+        )
+    except subprocess.TimeoutExpired as error:
+        why = f"gcc is not done with it after {_TIME_S} s"
+        raise WorkloadError(source.name, why, "see what the C file includes") from error
+    said = done.stderr.decode(errors="surrogateescape")
     if done.returncode:
-        said = done.stderr.decode(errors="replace").splitlines()
-        first = next((line for line in said if "error" in line or "cannot find" in line), None)
-        why = f"gcc says: {first or (said or ['nothing'])[0]}"
+        headers = re.findall(r"^[.!x]+ (.+)$", said, re.MULTILINE)
+        places = re.findall(r"^([^:\n]+):\d+:", said, re.MULTILINE)
+        _refuse_outside(source, [*headers, *places], scratch)
+        lines = [line for line in said.splitlines() if not re.match(r"[.!x]+ ", line)]
+        first = next((n for n in lines if "rror" in n or "cannot find" in n), None)
+        why = f"gcc says: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
         raise WorkloadError(source.name, why, "mend the C file")
-    return done.stdout
+    return said
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_SIZE_BYTES, _SIZE_BYTES))
+
+
+def _dependencies(rule: str) -> list[str]:
+    """Take the files out of a rule as `make` has them, which the assembler has written."""
+    names = re.split(r"(?<!\\)\s+", rule.partition(":")[2].replace("\\\n", " "))
+    return [name.replace("\\ ", " ") for name in names if name]
+
+
+def _refuse_outside(source: Path, names: Iterable[str], *allowed: Path) -> None:
+    """Refuse a source that reads a file which is neither its folder's, nor ours or the system's."""
+    inside = [source.parent, GUEST_SOURCES, *allowed, *_system_headers()]
+    homes = tuple(os.path.join(os.path.realpath(folder), "") for folder in inside)
+    for name in names:
+        place = os.path.realpath(source.parent / name)
+        if place != os.devnull and name != "{standard input}" and not place.startswith(homes):
+            why = f"it reads {place}, which lies outside of its folder"
+            raise WorkloadError(source.name, why, "take that out, or copy the file beside it")
+
+
+@cache
+def _system_headers() -> tuple[Path, ...]:
+    command = ["gcc", "-E", "-v", "-x", "c", os.devnull]
+    said = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    listed = said.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
+    return tuple(Path(line.strip()) for line in listed.splitlines() if line.startswith(" /"))
 
 
 def _gcc_version() -> bytes:
@@ -92,7 +169,8 @@ def check_static(path: PathLike) -> None:
     WorkloadError
         If it is no x86-64 Linux executable, or needs a dynamic loader.
     """
-    data = Path(path).read_bytes()
+    with open_regular(path, _PROGRAM_BYTES) as file:
+        data = file.read(_PROGRAM_BYTES)
     if data[:4] != b"\x7fELF" or len(data) < 64:
         why = "it is neither an executable nor a C file (.c) nor a folder"
         raise WorkloadError(path, why, "for a script, write a folder with a workload.yaml")

@@ -7,16 +7,19 @@ import difflib
 import os
 import re
 import shlex
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit import shipped
-from pmlkit.errors import WorkloadError
+from pmlkit.errors import FileRefused, WorkloadError
+from pmlkit.files import read_regular
+from pmlkit.foreign_yaml import foreign_yaml
 from pmlkit.sources import programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from pmlkit.types import Json, PathLike
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 FOLDER = shipped.ROOT / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
 MEMORY_MIB = 256  # of a user's own program that asks for nothing
+_DESCRIPTION_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy, 5.6.7
+_NO_NAME = "give a name in the folder, not absolute, without .., that begins with neither - nor @"
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def _from_folder(folder: Path) -> Workload:
         summary=facts.take("summary", str, folder.name),
         command=facts.take("command", str),
         sources=facts.paths("sources", folder),
-        packages=facts.strings("packages"),
+        packages=facts.packages("packages"),
         files=facts.paths("files", folder),
         parameters={name: facts.parameter(name, p) for name, p in parameters.items()},
         memory_mib=facts.take("memory_mib", int, MEMORY_MIB),
@@ -204,11 +210,11 @@ def _read(folder: Path) -> Json:
 
     path = folder / DESCRIPTION
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        facts = foreign_yaml(read_regular(path, _DESCRIPTION_BYTES).decode())
     except FileNotFoundError:
         hint = "write one with summary and command, see experiments/workloads/"
         raise WorkloadError(folder.name, f"the folder has no {DESCRIPTION}", hint) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError, FileRefused, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         why = getattr(error, "problem", None) or str(error)
@@ -241,13 +247,30 @@ class _Facts:
             self._refuse(f"`{key}` should be a list of words")
         return tuple(values)
 
+    def packages(self, key: str) -> tuple[str, ...]:
+        """Read names of Debian packages."""
+        names = self.strings(key)
+        for name in names:
+            if not _PACKAGE.fullmatch(name):
+                self._refuse(f"`{key}` names {name!r}, which is no name of a Debian package")
+        return names
+
     def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
-        """Read names of files, relative to the folder."""
-        found = tuple(folder / name for name in self.strings(key))
-        for path in found:
-            if not path.exists():
-                self._refuse(f"`{key}` names {path.name}, which is not there")
-        return found
+        """Read names of files, relative to the folder; a stranger's name only what is in it."""
+        return tuple(self._path(key, folder, name) for name in self.strings(key))
+
+    def _path(self, key: str, folder: Path, name: str) -> Path:
+        home = FOLDER if folder.parent == FOLDER else folder  # ours share their sources
+        leads_up = ".." in Path(name).parts and home == folder
+        if name.startswith(("-", "@", "/")) or leads_up or "\0" in name:
+            self._refuse(f"`{key}` names {name!r}: {_NO_NAME}")
+        path = folder / name
+        if not path.exists():
+            self._refuse(f"`{key}` names {path.name}, which is not there")
+        for found in _below(path):
+            if fault := _place_fault(found, home):
+                self._refuse(f"`{key}` names {name}: {os.path.relpath(found, folder)} {fault}")
+        return path
 
     def parameter(self, name: str, facts: Mapping[str, int | str]) -> Parameter:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -265,6 +288,24 @@ class _Facts:
 
     def _refuse(self, why: str, hint: str = "mend the file") -> None:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Iterate over a file or folder, and all that is in it; links are not followed."""
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            yield from (Path(folder, name) for name in [*folders, *files])
+
+
+def _place_fault(path: Path, home: Path) -> str | None:
+    """Say why a file of a stranger's folder is none to give to a guest."""
+    if not path.resolve().is_relative_to(home):
+        return f"is a link out of the folder, to {path.resolve()}"
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        return "is a FIFO, device or socket"
+    return None
 
 
 def _among(names: Iterable[str], near: str = "") -> str:

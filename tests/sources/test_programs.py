@@ -98,3 +98,70 @@ def test_what_is_no_program_is_refused(tmp_path, data, why):
     (tmp_path / "it").write_bytes(data)
     with pytest.raises(WorkloadError, match=why):
         check_static(tmp_path / "it")
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["@args.c", "-wrapper.c", "-o.c"])
+def test_a_name_is_never_an_option(tmp_path, name):
+    (tmp_path / "args.c").write_text("-wrapper ./evil.sh x.c")
+    evil = tmp_path / "evil.sh"
+    evil.write_text('#!/bin/sh\ntouch pwned\nexec "$@"\n')
+    evil.chmod(0o755)
+    with pytest.raises(WorkloadError, match="would take its name for options"):
+        compile_static(source(tmp_path, "int main(void) { return 0; }", name))
+    assert not (tmp_path / "pwned").exists()
+
+
+@needs_gcc
+def test_a_name_with_spaces_and_quotes_is_fine(tmp_path):
+    check_static(compile_static(source(tmp_path, "int main(void) { return 0; }", "a b'c.c")))
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    "text",
+    [
+        '#include "{secret}"\nint main;',
+        "#include <{secret}>\nint main;",
+        '#include "../secret/file"\nint main;',
+        '#include "link.h"\nint main;',
+        '#define X "{secret}"\n#include X\nint main;',
+        'asm(".incbin \\"{secret}\\"");\nint main(void) {{ return 0; }}',
+        'asm(".include \\"{secret}\\"");\nint main(void) {{ return 0; }}',
+        'asm(".incbin \\"../secret/file\\"");\nint main(void) {{ return 0; }}',
+        'asm(".macro m p\\n.in\\\\p \\"{secret}\\"\\n.endm\\nm cbin");\nint main(void) {{}}',
+    ],
+)
+@pytest.mark.parametrize("content", ["#define HARMLESS 1\n", "root:SECRET:1\n"])
+def test_a_file_outside_of_the_folder_is_not_read(tmp_path, text, content):
+    (tmp_path / "secret").mkdir()
+    secret = tmp_path / "secret" / "file"
+    secret.write_text(content)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link.h").symlink_to(secret)
+    with pytest.raises(WorkloadError, match="secret/file, which lies outside") as caught:
+        compile_static(source(folder, text.format(secret=secret)))
+    assert "SECRET" not in str(caught.value)
+
+
+@needs_gcc
+def test_a_precompiled_header_is_not_trusted(tmp_path):
+    source(tmp_path, "#define N 1\n", "n.h")
+    evil = source(tmp_path, "#define N 2\n", "evil.h")
+    subprocess.run(["gcc", "-O2", "-pthread", "-o", tmp_path / "n.h.gch", evil], check=True)
+    program = compile_static(source(tmp_path, '#include "n.h"\nint main(void) { return N; }'))
+    assert subprocess.run([program]).returncode == 1
+
+
+@needs_gcc
+def test_a_header_without_end_is_refused(tmp_path):
+    with pytest.raises(WorkloadError, match="gcc"):
+        compile_static(source(tmp_path, '#include "mine.c"\n'))
+
+
+@needs_gcc
+def test_other_languages_are_not_compiled(tmp_path):
+    for name in ("x.s", "x.S", "x.specs", "x"):
+        with pytest.raises(WorkloadError, match="it is no C file"):
+            compile_static(source(tmp_path, "INPUT(/etc/passwd)", name))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workloads are found, described and refused with a reason."""
 
+import os
 import subprocess
+from itertools import pairwise
 
 import pytest
 from needs import needs_gcc
@@ -161,3 +163,60 @@ def test_a_c_file_that_does_not_compile_is_refused_at_once(tmp_path):
     (tmp_path / "bad.c").write_text("int main(void) { return x; }")
     with pytest.raises(WorkloadError, match=r"bad\.c.*gcc says.*undeclared"):
         load(tmp_path / "bad.c")
+
+
+@pytest.mark.parametrize("key", ["sources", "files"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("@args", "names '@args': give a name in the folder"),
+        ("-o", "names '-o': give a name in the folder"),
+        ("/etc/passwd", "names '/etc/passwd': give a name in the folder"),
+        ("../other", r"names '../other': give a name in the folder"),
+        ("sub/../../other", "give a name in the folder"),
+        ("link", "link is a link out of the folder, to /etc"),
+        ("linked/passwd", "is a link out of the folder, to /etc/passwd"),
+        ("sub", "sub/deep/out is a link out of the folder"),
+        ("pipe", "pipe is a FIFO"),
+        ("pipes", "pipes/pipe is a FIFO"),
+    ],
+)
+def test_a_strangers_folder_gives_only_what_is_in_it(folder, tmp_path, key, name, words):
+    mine = folder(f"command: x\n{key}: ['{name}']\n")
+    (tmp_path / "other").write_text("host")
+    (mine / "@args").write_text("")
+    (mine / "link").symlink_to("/etc")
+    (mine / "linked").symlink_to("/etc")
+    (mine / "sub" / "deep").mkdir(parents=True)
+    (mine / "sub" / "deep" / "out").symlink_to(tmp_path / "other")
+    (mine / "pipes").mkdir()
+    os.mkfifo(mine / "pipe")
+    os.mkfifo(mine / "pipes" / "pipe")
+    with pytest.raises(WorkloadError, match=words):
+        load(mine)
+
+
+def test_a_link_that_stays_in_the_folder_is_fine(folder):
+    mine = folder("command: x\nfiles: [here]\n")
+    (mine / "here").symlink_to("run.sh")
+    assert load(mine).files == (mine / "here",)
+
+
+@pytest.mark.parametrize("name", ["--help", "a=1", "xz-utils/sid", "../x.deb", "", "A"])
+def test_a_package_has_the_name_of_one(folder, name):
+    with pytest.raises(WorkloadError, match="no name of a Debian package"):
+        load(folder(f"command: x\npackages: ['{name}']\n"))
+
+
+def test_a_description_that_is_no_file_or_a_bomb(folder):
+    mine = folder()
+    aliases = "".join(
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi")
+    )
+    (mine / "workload.yaml").write_text(f"command: x\na: &a [x]\n{aliases}")
+    with pytest.raises(WorkloadError, match="stands for more than 100,000 values"):
+        load(mine)
+    (mine / "workload.yaml").unlink()
+    os.mkfifo(mine / "workload.yaml")
+    with pytest.raises(WorkloadError, match="it is a FIFO"):
+        load(mine)
