@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import NotATrace, PmlkitError, output_error
+from pmlkit.errors import NotATrace, PmlkitError
+from pmlkit.files import whole
 
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
@@ -109,10 +110,8 @@ def write(folder: PathLike) -> Path:
     for name in _files(folder):
         blocks.setdefault(name.split("/")[0], []).append(f"{_sha256(folder, name)}  {name}\n")
     text = "".join(f"\n{_made_by(folder, top)}{''.join(lines)}" for top, lines in blocks.items())
-    try:
-        path.write_text(HEAD + text)
-    except OSError as error:
-        raise output_error(path, error) from error
+    with whole(path, overwrite=True) as partial:
+        partial.write_text(HEAD + text)
     return path
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import PmlkitError, UsageError, output_error
+from pmlkit.errors import FileRefused, PmlkitError, UsageError
+from pmlkit.files import read_regular, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
 
 BUFFER = 512
+_LIMIT_BYTES = 1 << 20
 # Instructions, which the lab counts. A log-full exit whose buffer waits for another processor to
 # drain it, and a drained entry: hypervisor-patches/README.md. A round closed and a page re-armed:
 # the walk of the guest's page tables (median), and re-arming with the bitmap (rounds that re-arm
@@ -270,10 +272,8 @@ def save(constants: Constants, path: PathLike) -> None:
     ------
     OutputError
     """
-    try:
-        Path(path).write_text(json.dumps(constants.as_dict(), indent=2) + "\n")
-    except OSError as error:
-        raise output_error(path, error) from error
+    with whole(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(constants.as_dict(), indent=2) + "\n")
 
 
 def load(path: PathLike) -> Constants:
@@ -287,9 +287,9 @@ def load(path: PathLike) -> Constants:
         If it cannot be read.
     """
     try:
-        told = json.loads(Path(path).read_text())
+        told = json.loads(read_regular(path, _LIMIT_BYTES))
         return Constants(**{name: Constant(**told[name]) for name in _MEANINGS})
     except OSError as error:
         raise PmlkitError(f"cannot read {path} ({error.strerror})", "give another file") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (FileRefused, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path} is no calibration: make one with `pmlkit calibrate`") from error

@@ -7,7 +7,9 @@ command imports what it calls, so that ``--help`` and shell completion answer at
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -204,6 +206,7 @@ def main(args: Sequence[str] | None = None) -> int:
         those that end a program did.
     """
     signals.forget()
+    _print_any_path()
     try:
         with signals.raising():
             code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
@@ -217,6 +220,18 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _fail(error)
     return code if isinstance(code, int) else 0
+
+
+def _print_any_path() -> None:
+    """Let paths that are no UTF-8 be printed: their bytes as in `one_line`."""
+    codecs.register_error("pmlkit", lambda error: (one_line(_failing(error)), error.end))  # type: ignore[attr-defined]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="pmlkit")
+
+
+def _failing(error: UnicodeError) -> str:
+    return error.object[error.start : error.end]  # type: ignore[attr-defined]
 
 
 def _fail(error: BaseException) -> int:

@@ -67,6 +67,8 @@ def run(
     results/NAME/RUN-ID; results/NAME/index.html shows them all. What is done is not done again,
     unless the notebook, the parameters, the trace or pmlkit's version changes. Ctrl-C ends it
     cleanly, and the same command goes on. Exit code 1 if a run failed.
+
+    A notebook is a program: it runs with your rights. Read a stranger's before you run it.
     """
     if cluster and (snakefile or jobs):
         raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")

@@ -54,6 +54,11 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in folded)
 
 
+def encodable(text: str) -> str:
+    """Make text that UTF-8 can hold out of any: bytes of paths that are none as in `one_line`."""
+    return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
 def _escaped(char: str) -> str:
     is_byte = "\udc80" <= char <= "\udcff"  # as Python holds one that it could not decode
     return f"\\x{ord(char) - 0xDC00:02x}" if is_byte else "?"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputError, OutputExists, output_error
+from pmlkit.files import refuse_inside_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +64,8 @@ class PartialFolder:
         self.shown = Path(shown or path)
         self._may_replace = replaceable if overwrite else lambda path: False
         self._lock: int | None = None
+        if shown is None:  # but for what is nested in a trace that is being written
+            refuse_inside_trace(self.final)
         with self.writing():
             try:
                 self._check_free()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as _Figure
 
-from pmlkit.errors import UsageError, output_error
+from pmlkit.errors import UsageError, encodable, output_error
+from pmlkit.files import refuse_inside_trace, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -219,7 +219,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
 
 
 def _render(figure: Figure, kind: str, dpi: int) -> bytes:
-    caption = getattr(figure, "caption", "")
+    caption = encodable(getattr(figure, "caption", ""))
     # None leaves the date out; with it, two files of the same figure would differ.
     metadata = {
         "pdf": {"CreationDate": None, "Subject": caption},
@@ -241,6 +241,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 def make_folder(folder: Path) -> Path:
     """Make a folder and those above it, if they do not exist yet, and return its path."""
+    refuse_inside_trace(folder, is_folder=True)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -249,11 +250,5 @@ def make_folder(folder: Path) -> Path:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole(path, overwrite=True) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise output_error(path, error) from error

@@ -13,6 +13,8 @@ import fnmatch
 import glob
 import hashlib
 import json
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,9 @@ import nbformat
 
 import pmlkit
 from pmlkit import manifest, shipped
-from pmlkit.errors import PmlkitError, TraceNotFound, UsageError, output_error
+from pmlkit.batch.schema import LIMIT_RUNS
+from pmlkit.errors import FileRefused, PmlkitError, TraceNotFound, UsageError, output_error
+from pmlkit.files import read_regular
 from pmlkit.notebooks import notebooks_folder
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ __all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "jobs_of", "only", "r
 
 ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
 FORMAT = {"format": "pmlkit-job", "version": 1}
+LIMIT_BYTES = 64 << 20  # of a notebook with its outputs
+_LIMIT_MATCHES = 10_000
 
 
 @dataclass(frozen=True)
@@ -120,12 +126,20 @@ def read_job(path: PathLike) -> Job:
         If it is something else.
     """
     try:
-        document = json.loads(Path(path).read_text())
+        document = json.loads(read_regular(path, LIMIT_BYTES))
         if {name: document.pop(name, None) for name in FORMAT} != FORMAT:
             raise ValueError("of another program or version")
         traces = tuple(TraceRef(**trace) for trace in document.pop("traces"))
         return Job(traces=traces, **document)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (
+        FileRefused,
+        OSError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         hint = "write it anew with `pmlkit run ... --snakefile`"
         raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
 
@@ -184,8 +198,13 @@ def _text(value: object) -> str:
 def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> list[Job]:
     found: dict[Any, Any] = {}
     for entry in entries:
-        notebook = _notebook(experiment, entry)
-        for traces in _groups(experiment, entry):
+        notebook, groups = _notebook(experiment, entry), _groups(experiment, entry)
+        total = len(groups) * len(entry.points)
+        if total > LIMIT_RUNS:
+            why = f"it has {total:,} runs, and at most {LIMIT_RUNS:,} are made"
+            hint = "name fewer traces, or take values out of the grid"
+            raise experiment.error(entry.where, why, hint)
+        for traces in groups:
             for parameters in entry.points:
                 job = _job(experiment, notebook, entry, traces, parameters, **extra)
                 found.setdefault(job.id, job)
@@ -231,14 +250,20 @@ def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
     where = (*entry.where, "notebook")
     path = _notebook_path(entry.notebook)
     try:
-        document = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        text = read_regular(path, LIMIT_BYTES).decode()
+        with warnings.catch_warnings(action="ignore"):  # of cells without an id
+            document = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+            nbformat.validate(document)
+    except FileRefused as error:
+        hint = "give a notebook (.ipynb)"
+        raise experiment.error(where, f"{path} is no notebook ({error.why})", hint) from error
     except Exception as error:  # nbformat raises whatever its validators do
         there = ", ".join(sorted(p.stem for p in notebooks_folder().glob("*.ipynb")))
         why = f"there is no notebook {entry.notebook!r}"
         if path.exists():
             why = f"{path} is no notebook ({type(error).__name__})"
         raise experiment.error(where, why, f"the notebooks are: {there}") from error
-    known = _parameter_names(document)
+    known = _parameter_names(experiment, where, path, document)
     needed = {"traces" if entry.together else "trace"} if entry.traces else set()
     for name in (needed | {name for point in entry.points for name in point}) - known:
         place = _place_of(experiment, entry, name)
@@ -257,12 +282,24 @@ def _located(name: str) -> Path:
     return shipped.located(name).resolve()
 
 
-def _parameter_names(document: NotebookNode) -> set[str]:
+def _parameter_names(
+    experiment: Experiment, where: Any, path: Path, document: NotebookNode
+) -> set[str]:
     names = set()
-    for cell in document.cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            assigned = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name)]
-            names |= {node.id for node in assigned if isinstance(node.ctx, ast.Store)}
+    for number, cell in enumerate(document.cells, start=1):
+        if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", []):
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                nodes = list(ast.walk(ast.parse(cell.source)))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = getattr(error, "lineno", None)
+            said = getattr(error, "msg", None) or str(error) or type(error).__name__
+            place = f"cell {number} of {path}, tagged `parameters`"
+            why = f"{place}, is no Python ({f'line {line}: ' if line else ''}{said})"
+            raise experiment.error(where, why, "mend the notebook") from error
+        assigned = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        names |= {node.id for node in assigned}
     return names
 
 
@@ -308,13 +345,30 @@ def _trace_paths(name: str) -> list[Path]:
     if name in pmlkit.bundled():
         return [Path(pmlkit.bundled(name)).resolve()]
     if glob.has_magic(name):
-        return sorted(path.resolve() for path in map(Path, glob.glob(str(_located_glob(name)))))
+        return sorted(path.resolve() for path in _matches(name) or _matches(shipped.ROOT / name))
     path = _located(name)
     return [path] if path.exists() else []
 
 
-def _located_glob(pattern: str) -> Any:
-    return pattern if glob.glob(pattern) else shipped.ROOT / pattern
+def _matches(pattern: PathLike) -> list[Path]:
+    """Find the paths of a pattern, level by level: a pattern can be of the whole file system."""
+    first, *parts = Path(pattern).parts
+    found = [Path(first)] if Path(pattern).is_absolute() else _level([Path()], first)
+    for part in parts:
+        found = _level(found, part)
+    return found
+
+
+def _level(folders: Sequence[Path], part: str) -> list[Path]:
+    if not glob.has_magic(part):
+        return [path for folder in folders if os.path.lexists(path := folder / part)]
+    found: list[Path] = []
+    for folder in folders:
+        found += [folder / name for name in glob.iglob(part, root_dir=folder)]
+        if len(found) > _LIMIT_MATCHES:
+            why = f"the traces' pattern has more than {_LIMIT_MATCHES:,} matches at {part!r}"
+            raise PmlkitError(why, "name the folder, and use fewer wildcards")
+    return found
 
 
 def digest_of_trace(path: PathLike) -> str:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 import pmlkit
 from pmlkit.batch.expand import ID_LENGTH, read_job
-from pmlkit.errors import one_line, output_error
+from pmlkit.errors import FileRefused, one_line, output_error
+from pmlkit.files import read_regular
 from pmlkit.notebooks import failure, start_notebook
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ RECORD = "run.json"
 FORMAT = {"format": "pmlkit-run", "version": 1}
 ATTEMPTS = ".running"
 _PACKAGES = ("numpy", "pandas", "pyarrow", "matplotlib", "scikit-learn", "papermill", "ipykernel")
+_RECORD_BYTES = 16 << 20
 _GRACE_S = 10  # for papermill to end its kernel
 
 
@@ -165,8 +167,8 @@ def adopt(folder: Path, final: Path, notebook: str) -> None:
 def read_record(final: PathLike) -> Json | None:
     """Read the record of a run; None if there is none that belongs to a run of this name."""
     try:
-        record = json.loads((Path(final) / RECORD).read_text())
-    except (OSError, ValueError):
+        record = json.loads(read_regular(Path(final) / RECORD, _RECORD_BYTES))
+    except (FileRefused, OSError, ValueError, RecursionError):
         return None
     known = isinstance(record, dict) and FORMAT.items() <= record.items()
     return record if known and record.get("id") == Path(final).name[:ID_LENGTH] else None

@@ -22,6 +22,7 @@ from pmlkit.batch import expand, gather, schema
 from pmlkit.batch.job import ATTEMPTS, read_record, source_digest
 from pmlkit.batch.local import Local
 from pmlkit.errors import PmlkitError, output_error
+from pmlkit.files import refuse_inside_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -240,6 +241,7 @@ def _write(planned: Plan, report: Report) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep a second process from the same results."""
+    refuse_inside_trace(folder, is_folder=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "w")  # noqa: SIM115

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING
 import jsonschema
 import yaml
 
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import FileRefused, PmlkitError
+from pmlkit.files import read_regular
+from pmlkit.foreign_yaml import LIMIT_BYTES, check_events, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
 
 SCHEMA = Path(__file__).parent.parent / "experiment.schema.json"
+LIMIT_RUNS = 20_000
+_SHOWN = 200  # characters of what is wrong
 RESERVED = ("trace", "traces", "results", "out")
 _KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean": "yes or no"}
 
@@ -140,6 +145,7 @@ def load(path: PathLike) -> Experiment:
         raise ExperimentError(path, None, "its name becomes a folder's", hint)
     document, lines = _parse(path, _read(path))
     _validate(path, document, lines)
+    _check_points(path, document, lines)
     shared = _traces(document.get("traces", []), ("traces",))
     return Experiment(
         path=path,
@@ -176,6 +182,19 @@ def _traces(listed: Any, where: Any) -> list[Any]:
     return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
 
 
+def _check_points(path: PathLike, document: Json, lines: Json) -> None:
+    """Count the points of every grid before they are made."""
+    for part in ("runs", "summary"):
+        for n, entry in enumerate(document.get(part, [])):
+            grids = entry.get("grid", {})
+            grids = grids if isinstance(grids, list) else [grids]
+            points = sum(math.prod(map(len, axes.values())) for axes in grids)
+            if points > LIMIT_RUNS:
+                line = _line(lines, (part, n, "grid"))
+                why = f"{part}[{n}].grid has {points:,} points, and at most {LIMIT_RUNS:,} are run"
+                raise ExperimentError(path, line, why, "take values out, or make two experiments")
+
+
 def _points(entry: Any) -> list[dict[str, int]]:
     """Combine the values of every grid; the parameters that all share come first."""
     grids = entry.get("grid", {})
@@ -191,7 +210,9 @@ def _points(entry: Any) -> list[dict[str, int]]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, LIMIT_BYTES).decode()
+    except FileRefused as error:
+        raise ExperimentError(path, None, error.why, "give a YAML file") from error
     except UnicodeDecodeError as error:
         raise ExperimentError(path, None, "it is no text in UTF-8", "write it as text") from error
     except OSError as error:
@@ -204,7 +225,9 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
     """Give the document, and the line of every place in it."""
     loader = yaml.SafeLoader(text)
     try:
+        check_events(text)
         node = loader.get_single_node()
+        check_size(node)
         lines = dict(_walk(path, node, ()))
         document = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
@@ -212,7 +235,9 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
         why = error.problem or error.context
         raise ExperimentError(path, mark and mark.line + 1, why, "write it as YAML") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ExperimentError(path, None, f"it is no YAML ({error})", "mend it") from error
+        raise ExperimentError(
+            path, None, f"it cannot be read as YAML ({error})", "mend it"
+        ) from error
     finally:
         loader.dispose()
     return document, lines
@@ -312,7 +337,15 @@ def _say(error: Any) -> str:
         return f"{place} has no {missing[0]!r}"
     if error.validator == "type":
         wanted = _KINDS.get(str(error.validator_value), "a text in quotes, or a number")
-        return f"{place} has to be {wanted}, and is {error.instance!r}"
+        return f"{place} has to be {wanted}, and is {_short(error.instance)}"
     if error.validator in ("minItems", "minLength"):
         return f"{place} is empty"
-    return f"{place}: {error.message}"
+    if error.validator == "maxLength":
+        most = f"and at most {error.validator_value:,} are taken"
+        return f"{place} has {len(error.instance):,} characters, {most}"
+    return f"{place}: {error.message[:_SHOWN]}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

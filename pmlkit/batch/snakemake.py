@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import output_error
+from pmlkit.files import refuse_inside_trace, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,7 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
         If something cannot be written.
     """
     path = Path(path)
+    refuse_inside_trace(plan.folder, is_folder=True)
     for job in plan.runs:
         job.write(plan.folder / ".jobs" / f"{job.id}.json")
     python = shlex.quote(sys.executable)
@@ -91,10 +92,8 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
         run_command=_literal(f"{python} -m pmlkit.batch.job {{input:q}} $(dirname {{output:q}})"),
         page_command=_literal(f"{python} -m pmlkit {_braces(again)}"),
     )
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise output_error(path, error) from error
+    with whole(path, overwrite=True) as partial:
+        partial.write_text(text)
     return path
 
 

@@ -7,11 +7,14 @@ those that it is told to trust: here, the parts of our own models and nothing el
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import OutputExists, PmlkitError, output_error
+from pmlkit.errors import FileRefused, PmlkitError
+from pmlkit.files import read_regular, whole
 from pmlkit.forecast.forecaster import Forecaster
 from pmlkit.forecast.pooled import Pooled
 
@@ -27,6 +30,8 @@ __all__ = ["ModelRefused", "Saved", "load", "save"]
 
 FORMAT = "pmlkit-forecaster"
 VERSION = 2
+LIMIT_BYTES = 64 << 20
+LIMIT_UNPACKED_BYTES = 128 << 20
 # What skops does not trust by itself, and our models consist of.
 TRUSTED = (
     "pmlkit.forecast.models.BoostedQuantiles",
@@ -96,8 +101,6 @@ def save(
     import pmlkit
 
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExists(path)
     own = forecaster if isinstance(forecaster, Pooled) else None
     base = own.base if own else forecaster
     document = {
@@ -115,10 +118,8 @@ def save(
         "pooled": own and {**_facts(own), "bandwidth": own.bandwidth_, "share": own.share_},
     }
     content = skops.io.dumps(document)
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise output_error(path, error) from error
+    with whole(path, overwrite) as partial:
+        partial.write_bytes(content)
 
 
 FACTS = {"online": "online", "eta": "eta", "taus": "taus_", "shift": "shift_", "spread": "spread_"}
@@ -152,18 +153,30 @@ def load(path: PathLike) -> Saved:
     import skops.io
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ModelRefused(path, "there is no such file")
     try:
-        foreign = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
+        data = read_regular(path, LIMIT_BYTES)
+        _check_unpacked(path, data)
+        foreign = set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED)
         if foreign:
             raise ModelRefused(path, f"it holds {', '.join(sorted(foreign))}")
-        document = skops.io.load(path, trusted=list(TRUSTED))
+        return _checked(path, skops.io.loads(data, trusted=list(TRUSTED)))
     except ModelRefused:
         raise
+    except FileRefused as error:
+        raise ModelRefused(path, error.why) from error
     except Exception as error:  # skops raises what zipfile, json and the classes raise
         raise ModelRefused(path, f"it cannot be read: {type(error).__name__}") from error
-    return _checked(path, document)
+
+
+def _check_unpacked(path: PathLike, data: bytes) -> None:
+    """Refuse what would unpack to more than is taken in; no member unpacks to more than it says."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    if total > LIMIT_UNPACKED_BYTES:
+        most = f"at most {LIMIT_UNPACKED_BYTES >> 20} are read"
+        raise ModelRefused(path, f"it would unpack to {total >> 20:,} MiB, and {most}")
 
 
 def _checked(path: PathLike, document: Any) -> Saved:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit import signals
 from pmlkit.errors import OutputExists, PmlkitError, UnknownName, UsageError, output_error
+from pmlkit.files import refuse_inside_trace
 from pmlkit.sources import qemu
 from pmlkit.sources.host import command, read_text
 from pmlkit.sources.recording import Recording
@@ -176,6 +177,7 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
     out = Path(out)
     if out.suffix != ".trace":
         raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")
+    refuse_inside_trace(out)
     spool = folder_of(out)
     for taken in (out, spool):
         if taken.exists() and not overwrite:

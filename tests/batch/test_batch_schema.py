@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments as files: what they mean, and that every mistake is said with its line."""
 
+import json
+import os
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -12,6 +15,7 @@ from pmlkit import cli
 from pmlkit.batch import schema
 from pmlkit.batch.runner import plan
 from pmlkit.batch.schema import ExperimentError
+from pmlkit.errors import PmlkitError
 
 EXPERIMENTS = tracked("experiments/*.yaml")
 
@@ -167,3 +171,89 @@ def test_the_command_says_it_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=[path.stem for path in EXPERIMENTS])
 def test_the_experiments_of_the_repository_are_valid(path):
     assert schema.load(path).runs
+
+
+AXIS = list(range(1000))
+ALIASES = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"a: &a [x]\n{ALIASES}title: x\n", "stands for more than 100,000 values"),
+        (HEAD + f"    parameters:\n      z: [{'[' * 60}]", "nested more than 50 deep"),
+        (HEAD + "    grid: &g\n      a: *g\n", "line 4 contains itself"),
+        (
+            HEAD + f"    grid: {{a: {AXIS}, b: {AXIS}, c: {AXIS}}}\n",
+            "line 4 of .*grid has 1,000,000,000 points, and at most 20,000 are run",
+        ),
+        (HEAD + f"    grid: [{{a: {AXIS}, b: {AXIS[:21]}}}]\n", "has 21,000 points"),
+        (
+            "title: " + "x" * 2000 + "\nruns: [{notebook: x}]",
+            "line 1 of .*title has 2,000 characters, and at most 1,000",
+        ),
+        ("title: " + "x" * (5 << 20), "it has 5,242,887 bytes, and at most 4,194,304 are read"),
+        (f"title: x\nruns: [{'x, ' * 200_000}]", "it has more than 100,000 values"),
+    ],
+    ids=["bomb", "deep", "itself", "grid", "grids", "title", "size", "values"],
+)
+def test_what_would_grow_is_counted_first(tmp_path, text, says):
+    with pytest.raises(ExperimentError, match=says) as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value)) < 500
+
+
+def test_an_experiment_or_a_notebook_that_is_a_fifo(tmp_path):
+    os.mkfifo(tmp_path / "e.yaml")
+    with pytest.raises(ExperimentError, match=r"e\.yaml: it is a FIFO"):
+        schema.load(tmp_path / "e.yaml")
+    (tmp_path / "e.yaml").rename(tmp_path / "n.ipynb")
+    path = tmp_path / "f.yaml"
+    path.write_text(f"title: x\nruns: [{{notebook: {tmp_path}/n.ipynb}}]")
+    with pytest.raises(ExperimentError, match=r"n\.ipynb is no notebook \(it is a FIFO\)"):
+        plan(path, tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("x=(", r"cell 1 of .*n.ipynb, tagged `parameters`, is no Python \(line 1: '\(' was"),
+        ("x = 1\x00", "is no Python"),
+        ("(" * 5000 + ")" * 5000, "is no Python"),
+        ("x = 1 is 1", "no parameter 'y'"),
+    ],
+)
+def test_a_parameters_cell_that_is_no_python(tmp_path, source, says, capsys):
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
+    cell |= {"outputs": [], "execution_count": None}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    path = tmp_path / "f.yaml"
+    path.write_text(f"title: x\nruns: [{{notebook: {tmp_path}/n.ipynb, parameters: {{y: 1}}}}]")
+    with pytest.raises(ExperimentError, match=says):
+        plan(path, tmp_path / "results")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"cells": 3}', "[" * 100_000, '{"nbformat": 1e9}']
+)
+def test_a_notebook_that_is_none(tmp_path, text, capsys):
+    (tmp_path / "n.ipynb").write_text(text)
+    path = tmp_path / "f.yaml"
+    path.write_text(f"title: x\nruns: [{{notebook: {tmp_path}/n.ipynb}}]")
+    with pytest.raises(ExperimentError, match=r"line 2 of .*n\.ipynb is no notebook"):
+        plan(path, tmp_path / "results")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_with_too_many_matches(tmp_path, monkeypatch):
+    monkeypatch.setattr("pmlkit.batch.expand._LIMIT_MATCHES", 5)
+    for n in range(6):
+        (tmp_path / f"{n}").mkdir()
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        f"title: x\nruns: [{{notebook: 02_working_set, traces: ['{tmp_path}/*/*.trace']}}]"
+    )
+    with pytest.raises(PmlkitError, match=r"pattern has more than 5 matches at '\*'"):
+        plan(path, tmp_path / "results")
