@@ -30,7 +30,8 @@ The store
                   its fields may be
     kinds         read, written, executed, page table: `Kind`; what a table's entry says
     snapshots     page tables as they were at the end of a round, entry by entry
-    spool         what a collector appends to, and what is left if it dies; spool_reader
+    spool         what a collector appends to, and what is left if it dies; spool_reader,
+                  stream_json (JSON that somebody else wrote)
     audit         the deep check behind `Trace.check`
     foreign_yaml  a stranger's YAML, counted before it is expanded
     files         a stranger's file, opened with care; a file that appears only when it is whole
@@ -137,6 +138,7 @@ _HOMES = {
             "MissingTool",
             "NeedsError",
             "NotATrace",
+            "NotUnderstood",
             "OutputError",
             "OutputExists",
             "PmlkitError",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli_options import PATH, as_json, example, names, option, output, span
+from pmlkit.cli_options import PATH, as_json, echo, example, names, option, output, span
 from pmlkit.errors import TraceNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _compare(
     else:
         for title, sheet in compare_tables.sheets(found).items():
             report_compare.sheet(compare_tables.narrow(sheet), title)
-        click.echo(f"\n{found.caption}.")
+        echo(f"\n{found.caption}.")
 
 
 def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
@@ -137,7 +137,7 @@ def _path(name: str, made_by: str | None, record: bool) -> Path:
             raise TraceNotFound(name, f"say --record, or make it with `{made_by}`")
         from pmlkit.cli import cli
 
-        click.echo(f"{name}: {made_by}", err=True)
+        echo(f"{name}: {made_by}", err=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         cli.main(shlex.split(made_by)[1:], prog_name="pmlkit", standalone_mode=False)
     return path
@@ -168,7 +168,7 @@ def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> Non
     else:
         report_compare.sheet(found, published.CAPTION)
         for sentence in published.DEVIATIONS:
-            click.echo(f"- {sentence}")
+            echo(f"- {sentence}")
 
 
 def _list(as_json: bool) -> None:

@@ -16,6 +16,7 @@ from pmlkit.cli_options import (
     PATH,
     WINDOW,
     as_json,
+    echo,
     example,
     option,
     output,
@@ -81,7 +82,7 @@ def forecast(traces: tuple[str, ...], as_json: bool, **how: Any) -> None:
         asked[0] if asked else "", _ahead
     )
     value, lines = act(traces, as_json, **how)
-    click.echo(json.dumps(value, indent=2) if as_json else "\n".join(lines))
+    echo(json.dumps(value, indent=2) if as_json else "\n".join(lines))
 
 
 def _settings(how: Json) -> Json:

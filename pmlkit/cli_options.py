@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,12 @@ def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
 
 def say(line: str) -> None:
     """Say how things go where the output is not in the way."""
-    click.echo(line, err=True)
+    echo(line, err=True)
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a text for people: no control character in it reaches the terminal."""
+    click.echo(visible(text), err=err)
 
 
 def span(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from pmlkit.cli_options import (
     DURATION,
     PATH,
     as_json,
+    echo,
     example,
     option,
     output,
@@ -105,7 +106,7 @@ def _print(advice: Advice) -> None:
         )
     report.named("period", rows)
     for line in (*advice.words, *advice.constants.lines()):
-        click.echo(line)
+        echo(line)
 
 
 @click.command(epilog=_CALIBRATE)
@@ -138,7 +139,7 @@ def calibrate(
     if as_json:
         return click.echo(json.dumps(constants.as_dict(), indent=2))
     for line in constants.lines():
-        click.echo(line)
+        echo(line)
 
 
 def _on_host(

@@ -19,6 +19,7 @@ from pmlkit.cli_options import (
     option,
     output,
     overwrite,
+    say,
     span,
     trace_argument,
 )
@@ -144,10 +145,14 @@ def simulate(
 def ingest(spool: str, output: str, overwrite: bool, as_json: bool) -> None:
     """Make a trace of the spool that an interrupted collection left.
 
-    What is missing is a note in the trace.
+    What is missing is a note in the trace. It ends before the first frame that is not understood,
+    which is named: keep the spool then, and ingest it again after an update of pmlkit.
     """
     from pmlkit import ingest, report
 
     with report.busy("reading the spool", quiet=as_json):
-        trace = ingest.ingest(spool, output, overwrite=overwrite)
+        left: list[str] = []
+        trace = ingest.ingest(spool, output, overwrite, left.append)
+    for line in left:
+        say(f"{line}: keep {spool}, and ingest it again after an update of pmlkit")
     show_trace(as_json, trace)

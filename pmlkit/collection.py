@@ -25,6 +25,7 @@ from pmlkit.seen import Follower, Watcher
 from pmlkit.sources.host import command
 from pmlkit.sources.recorder import claim
 from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import holds_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ class Collection:
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
         self.seen, self.trace = [], None  # type: ignore[var-annotated]
         self._agent = self._follower = None
-        self._finished = self._stopped = False
+        self._finished = self._stopped = self._warned = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -135,7 +136,7 @@ class Collection:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self._follower = Follower(file, Watcher)
+        self._follower = Follower(file, lambda header: Watcher(header, ("xen",)))
         if self._stopped:  # while it was being started
             self._agent.stop()
 
@@ -158,6 +159,11 @@ class Collection:
         for seen in self._follower.poll():
             self.seen.append(seen)
             yield seen
+        if self._follower.fault and not self._warned:
+            self._warned = True
+            if not self._follower.header:  # nothing can come of it
+                self._agent.stop()
+            self.heard(f"{self._sent(self._follower.fault)}: no round is shown from here on")
 
     @property
     def header(self) -> Json:
@@ -184,25 +190,46 @@ class Collection:
         return self.trace
 
     def _write(self, status: int, quietly: bool) -> None:
-        from pmlkit.ingest import ingest
+        from pmlkit.ingest import ingest, kept_hint
 
-        why = self._why(status)
+        why, left = self._why(status), []  # type: ignore[var-annotated]
         try:
-            self.trace = ingest(self.folder, self.out, overwrite=self.overwrite)
-        except (NotATrace, SpoolDamaged, PmlkitError) as error:
-            empty = isinstance(error, NotATrace | SpoolDamaged)
-            if not empty:
-                kept = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
-                error.args = (f"{error} ({kept})",)
-                raise
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if quietly:
-                return
-            raise self._nothing(why or error.problem) from error
-        if not self.keep:
+            how = {"overwrite": self.overwrite, "heard": left.append, "source": "xen"}
+            self.trace = ingest(self.folder, self.out, **how)  # type: ignore[arg-type]
+        except PmlkitError as error:
+            self._keep(error, why, quietly)
+            return
+        if left:
+            if not quietly:
+                hint = f"what came before it is in {self.out}; {kept_hint(self.folder, self.out)}"
+                raise CollectError(self.domain, self._sent(left[0]), str(self.out), hint)
+        elif not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         if why and not quietly:
             raise CollectError(self.domain, why, str(self.out))
+
+    def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
+        """Keep a spool that made no trace, if it holds a frame, and raise what is to be said."""
+        what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
+        if not isinstance(error, NotATrace | SpoolDamaged):
+            error.args = (f"{error} ({what})",)
+            raise error
+        kept = holds_frames(self.folder / FRAMES_FILE)
+        if not kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if quietly:
+            return
+        fault = self._follower.fault
+        why = self._sent(fault) if fault else why or error.problem
+        if not kept:
+            raise self._nothing(why) from error
+        hint = f"what came makes no trace, and is kept in {self.folder}"
+        raise CollectError(self.domain, why, hint=hint) from error
+
+    def _sent(self, fault: str) -> str:
+        """Say of a frame that was not understood whose it is."""
+        where = f" on {self.host}" if self.host else ""
+        return f"the collector{where} sent what this pmlkit does not take: {fault}"
 
     def _nothing(self, why: str) -> PmlkitError:
         ours = self.host is None or self._agent.spoke

@@ -28,6 +28,7 @@ __all__ = [
     "MissingTool",
     "NeedsError",
     "NotATrace",
+    "NotUnderstood",
     "OutputError",
     "OutputExists",
     "PmlkitError",
@@ -45,23 +46,39 @@ __all__ = [
 ]
 
 
+_LONGEST_WHY = 300  # characters of what somebody else may have written
+_LAYOUT = "\n\t"  # of a text that has lines; no other control character reaches a terminal
+
+
+def visible(text: object) -> str:
+    r"""Write control characters as escapes: ``\x1b``; lines and tabs stay.
+
+    Whatever comes from outside (an agent, a guest, a trace) goes through this before a terminal
+    shows it: there a control character can rewrite what stands above, or the window's title.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _LAYOUT else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # as Python holds a byte that it could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 def one_line(text: object) -> str:
     """Fold any text into one line that a terminal shows as it is (no control characters).
 
     A byte of a path that is no UTF-8 is shown as ``\\xff``.
     """
-    folded = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else _escaped(c) for c in folded)
+    return visible(" ".join(str(text).split()))
 
 
 def encodable(text: str) -> str:
     """Make text that UTF-8 can hold out of any: bytes of paths that are none as in `one_line`."""
     return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
-
-
-def _escaped(char: str) -> str:
-    is_byte = "\udc80" <= char <= "\udcff"  # as Python holds one that it could not decode
-    return f"\\x{ord(char) - 0xDC00:02x}" if is_byte else "?"
 
 
 class PmlkitError(Exception):
@@ -172,6 +189,17 @@ class SpoolDamaged(PmlkitError):
         self.offset = offset
         self.why = why
         super().__init__(f"the spool {self.path} is damaged at byte {offset} ({why})", hint)
+
+
+class NotUnderstood(PmlkitError):
+    """A stream says what cannot be, or what only a later pmlkit knows. Attribute: `why`.
+
+    Raised by what takes a frame apart; the reader of the spool adds which frame it was.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = one_line(why)[:_LONGEST_WHY]
+        super().__init__(self.why)
 
 
 class OutputExists(PmlkitError):

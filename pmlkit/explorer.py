@@ -14,6 +14,7 @@ anew. Where nobody can move a widget (papermill, nbconvert) the figure alone is 
 from __future__ import annotations
 
 import asyncio
+import html
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,7 @@ class Explorer:
         said = self._said.get((self.technique.value, self.window.value))
         if isinstance(said, str):
             told += f"; {self.technique.value}: {said}"
-        self.note.value = told
+        self.note.value = html.escape(told)
 
     # Techniques
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pmlkit.errors import visible
 from pmlkit.seen import Seen
 from pmlkit.style_mpl import COLORS, new_figure, save, styled
 
@@ -77,7 +78,7 @@ class LiveFigure:
     def say(self, line: str) -> None:
         """Show a line of text where the figure will be, as long as there is none."""
         if not self._seen:
-            self._show({"text/plain": line}, raw=True)
+            self._show({"text/plain": visible(line)}, raw=True)
 
     def draw(self) -> None:
         """Draw what there is, and show it if this is a notebook."""

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import reprlib
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import NotATrace, TraceNotFound
+from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceNotFound
 from pmlkit.spool import FRAMES_FILE, read_spool
 
 if TYPE_CHECKING:
     from pmlkit.trace import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import PathLike, Tell
 
 
 _SOURCES = {
@@ -20,10 +22,17 @@ _SOURCES = {
     "lab": "pmlkit.sources.lab_ingest",
     "xen": "pmlkit.sources.xen_ingest",
 }
+_KEEP = "it is kept; collect again"
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"
 
 
-def ingest(spool: PathLike, out: PathLike, overwrite: bool = False) -> Trace:
+def ingest(
+    spool: PathLike,
+    out: PathLike,
+    overwrite: bool = False,
+    heard: Tell = lambda line: None,
+    source: str | None = None,
+) -> Trace:
     """Turn what is in a spool into a trace, and note in the trace what is missing.
 
     Parameters
@@ -34,6 +43,11 @@ def ingest(spool: PathLike, out: PathLike, overwrite: bool = False) -> Trace:
         The trace to be.
     overwrite : bool
         Replace what has that name.
+    heard : callable, optional
+        Called with one line if a frame was damaged or not understood: which, and why. The trace is
+        of what comes before it, and the spool should be kept.
+    source : str, optional
+        Refuse a spool of another source.
 
     Returns
     -------
@@ -53,7 +67,44 @@ def ingest(spool: PathLike, out: PathLike, overwrite: bool = False) -> Trace:
         import_module("pmlkit.sources.lab_disks").take_results(spool / "out.img", spool)
     if not frames.is_file():
         raise NotATrace(spool, "no spool either: it holds no frames.spool", _HINT)
-    source = read_spool(frames).header.get("source")
-    if source not in _SOURCES:
-        raise NotATrace(spool, f"a spool of unknown source {source!r}", _HINT)
-    return import_module(_SOURCES[source]).ingest(spool, Path(out), overwrite)
+    with read_spool(frames) as opened:
+        said = opened.header.get("source")
+    if not isinstance(said, str) or said not in _SOURCES:
+        raise NotATrace(spool, f"a spool of unknown source {reprlib.repr(said)}", _HINT)
+    if source not in (None, said):
+        raise SpoolDamaged(frames, 0, f"it says that it is of the {said}, not of {source}", _KEEP)
+    return import_module(_SOURCES[said]).ingest(spool, Path(out), overwrite, heard)
+
+
+def finish(spool: Path, out: Path, overwrite: bool = False, keep: bool = False) -> Trace:
+    """Turn a spool of our own into its trace, and remove the spool if the trace holds all of it.
+
+    Parameters
+    ----------
+    spool, out, overwrite
+        As of `ingest`.
+    keep : bool
+        Keep the spool in any case.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    PmlkitError
+        If a frame was not understood: the trace holds what comes before it, the spool is kept.
+    """
+    left: list[str] = []
+    trace = ingest(spool, out, overwrite, left.append)
+    if left:
+        raise PmlkitError(f"what comes before it is in {out}, but {left[0]}", kept_hint(spool, out))
+    if not keep:
+        shutil.rmtree(spool)
+    return trace
+
+
+def kept_hint(spool: PathLike, out: PathLike) -> str:
+    """Say what to do with a spool that was not understood to its end."""
+    again = f"`pmlkit ingest {spool} -o {out} --overwrite`"
+    return f"the spool is kept: after an update of pmlkit, {again}"

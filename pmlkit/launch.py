@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import MissingTool
+from pmlkit.errors import MissingTool, visible
 from pmlkit.xen import shipping
 
 if TYPE_CHECKING:
@@ -31,12 +32,57 @@ __all__ = ["Agent"]
 
 _BEAT_S = 5.0
 _SILENCE_S = 30.0
+_BLOCK_BYTES = 1 << 16
+_FEW = 50  # lines at the beginning, and at the end, that are kept and shown
+_LONGEST_LINE = 1 << 12  # bytes
+_AGENT, _ERROR = "agent: ", "error: "
 _SSH = "ssh"
 # A connection that is dead is given up after 15 s; nothing but the spool may be on the output.
 _SSH_OPTIONS = ["-T", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
 _SSH_OPTIONS += ["-o", "LogLevel=ERROR"]
 # Ctrl-C is for us: we tell the agent to stop, and the connection stays until it has.
 _UNINTERRUPTED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+
+
+class Said:
+    """Lines of text as they come, in bounded memory: the first and the last few are kept."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=_FEW)
+        self._rest = b""  # the beginning of a line whose end has not come
+
+    def take(self, block: bytes) -> list[str]:
+        """Take some bytes; returns the lines that are to be shown: the first ones, not a flood."""
+        *whole, rest = (self._rest + block).split(b"\n")
+        self._rest = rest[:_LONGEST_LINE]
+        return self._add(whole)
+
+    def finish(self) -> list[str]:
+        """Take what is left, a line without an end; returns it as `take` does."""
+        rest, self._rest = self._rest, b""
+        return self._add([rest]) if rest else []
+
+    def _add(self, lines: list[bytes]) -> list[str]:
+        room = max(_FEW - len(self._first), 0)
+        fresh = [line for line in map(_text, lines[:room]) if line]
+        self._first += fresh
+        # Of a block of a flood only the end can be of use.
+        self._last.extend(line for line in map(_text, lines[room:][-_FEW:]) if line)
+        self.count += len(lines)
+        return fresh
+
+    def lines(self) -> list[str]:
+        """Return what was kept, without the words that say whose line it is."""
+        left = self.count - len(self._first) - len(self._last)
+        gap = [f"... {left:,} more lines ..."] if left > 0 and self._last else []
+        kept = [line.removeprefix(_AGENT).removeprefix(_ERROR) for line in self._last]
+        return [line.removeprefix(_AGENT).removeprefix(_ERROR) for line in self._first] + gap + kept
+
+
+def _text(line: bytes) -> str:
+    return visible(line[:_LONGEST_LINE].decode(errors="replace").strip())
 
 
 class Agent:
@@ -56,7 +102,7 @@ class Agent:
     Attributes
     ----------
     said : list of str
-        The lines so far, the SSH client's and Python's too.
+        The lines so far, the SSH client's and Python's too; of a flood the first and last few.
     spoke : bool
         Whether any of them was the agent's.
 
@@ -73,7 +119,7 @@ class Agent:
         host: str | None = None,
         heard: Callable[..., Any] = lambda line: None,
     ) -> None:
-        self.said, self._heard, self._lock = [], heard, threading.Lock()  # type: ignore[var-annotated]
+        self._said, self._heard, self._lock = Said(), heard, threading.Lock()
         self.spoke = False
         job = {**job, "spool": "-" if host else str(spool)}
         if host:
@@ -91,18 +137,26 @@ class Agent:
         self._done = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
+    @property
+    def said(self) -> list[str]:
+        """The lines so far."""
+        return self._said.lines()
+
     def _listen(self) -> None:
-        for line in self.process.stderr:  # type: ignore[union-attr]
-            told = line.decode(errors="replace").strip()
-            text = told.removeprefix("agent: ")
+        pipe = self.process.stderr.fileno()  # type: ignore[union-attr]
+        while block := os.read(pipe, _BLOCK_BYTES):
+            for line in self._said.take(block):
+                self._hear(line)
+        for line in self._said.finish():
+            self._hear(line)
+
+    def _hear(self, line: str) -> None:
+        text = line.removeprefix(_AGENT)
+        if text != line:
+            self.spoke = True
             # Why it ended is for the error that the collection raises, and not to be said twice.
-            words = text.removeprefix("error: ")
-            if words:
-                self.said.append(words)
-            if text != told:
-                self.spoke = True
-                if words == text:
-                    self._heard(text)
+            if not text.startswith(_ERROR):
+                self._heard(text)
 
     def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):

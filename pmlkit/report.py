@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from pmlkit.errors import visible
 from pmlkit.schema import SAMPLED
 from pmlkit.units import format_bytes, format_ns
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     import pandas as pd
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
     from pmlkit.doctor import Capability
     from pmlkit.known import KnownAnswer
@@ -57,17 +60,27 @@ PATIENCE_S = 2.0  # work that is over by then needs no bar
 UNFOLDED = 10_000  # columns of a page that nobody looks at
 
 
+class _Console(Console):
+    """A console that writes the control characters of texts as escapes; its own are styles."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
 def console(error: bool = False) -> Console:
     """Make a console that takes text as it is: names of regions may hold [brackets]."""
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else UNFOLDED
-    return Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
+    return _Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
 
 
 @contextmanager
 def busy(what: str, quiet: bool = False) -> Iterator[None]:
     """Show that work is being done, on a terminal, from its third second on."""
-    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}")) as bar:
+    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False)) as bar:
         bar.add_task(what, total=None)
         yield
 
@@ -75,7 +88,7 @@ def busy(what: str, quiet: bool = False) -> Iterator[None]:
 @contextmanager
 def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
     """Show how many of `total` steps are begun; yields what is told of each: a line of text."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20))
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20))
     with _bar(quiet, *columns) as bar:
         task = bar.add_task(what, total=total)
 
@@ -88,7 +101,9 @@ def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
 @contextmanager
 def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
     """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
-    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20)) as bar:
+    with _bar(
+        quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20)
+    ) as bar:
         task = bar.add_task("making the guest and booting it", total=None)
 
         def show(now: HowFar) -> None:

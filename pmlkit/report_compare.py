@@ -23,7 +23,7 @@ __all__ = ["counting", "sheet"]
 @contextmanager
 def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
     """Show how many of `total` steps are done; yields the callback that counts one."""
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
     with report._bar(quiet, *columns) as bar:
         task = bar.add_task(what, total=total)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pmlkit.errors import PmlkitError
 from pmlkit.seen import Follower
 from pmlkit.sources.host import with_us
 from pmlkit.spool import FRAMES_FILE, folder_of
+from pmlkit.spool_reader import make_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ class Running:
 
         tell(self._doing)
         spool = folder_of(self.out)
-        shutil.rmtree(spool, ignore_errors=True)  # an older one is not ours to watch
+        make_way(spool)  # an older one is not ours to watch
         with (
             contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower,
             tempfile.TemporaryFile() as said,
@@ -132,12 +132,11 @@ class Running:
 
     def _kept(self, spool: Path) -> bool:
         """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
-        from pmlkit.ingest import ingest
+        from pmlkit.ingest import finish
 
         if not spool.exists():
             return False
-        ingest(spool, self.out, overwrite=True)
-        shutil.rmtree(spool)
+        finish(spool, self.out, overwrite=True)
         return True
 
 

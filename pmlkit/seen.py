@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import NotUnderstood, PmlkitError
 from pmlkit.schema import PAGE_SIZE
+from pmlkit.sources.xen_stream import SOURCES, Bitmap, Records, Round, XenStream
 from pmlkit.spool_reader import read_spool
-from pmlkit.xen.frames import RECORDS_HEAD, Frame, unpack_bitmap_piece
+from pmlkit.xen.pml import TYPE_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Follower", "Seen", "Watcher"]
 
 _MOST_PAGES = 1 << 28  # of a domain whose distinct pages are counted: one byte each
+_CHUNK = 1 << 17  # entries, or bytes of a bitmap, looked at at a time
 
 
 @dataclass(frozen=True)
@@ -92,28 +93,40 @@ class Follower:
     watcher : callable
         Given the spool's header it returns what takes its frames: `Watcher`, or
         `pmlkit.seen_recorder.RecordingWatcher`.
+
+    Attributes
+    ----------
+    fault : str or None
+        What was not understood: the header, or the first frame that was not. Nothing comes after.
     """
 
     def __init__(self, spool: Path, watcher: Callable[[Json], Taker]) -> None:
         self._path, self._make = spool, watcher
         self._reader: Spool | None = None
         self._watcher: Any = None
+        self.fault: str | None = None
 
     def poll(self) -> Iterator[Seen]:
         """Yield the rounds that have ended since the last time."""
-        if not self._open():
+        if self.fault or not self._open():
             return
-        for kind, payload in self._reader.poll():  # type: ignore[union-attr]
-            seen = self._watcher.take(kind, payload)
-            if seen is not None:
-                yield seen
+        reader: Any = self._reader
+        yield from reader.understand(reader.poll(), self._watcher.take)
+        self.fault = reader.fault
 
     def _open(self) -> bool:
-        if self._reader is None:
+        if self._reader is None and self.fault is None:
             with contextlib.suppress(PmlkitError):  # not yet there, or not yet whole
-                self._reader = read_spool(self._path)
-                self._watcher = self._make(self._reader.header)
+                self._begin(read_spool(self._path))
         return self._reader is not None
+
+    def _begin(self, reader: Spool) -> None:
+        try:
+            self._watcher = self._make(reader.header)
+            self._reader = reader
+        except NotUnderstood as error:
+            reader.close()
+            self.fault = f"the header is not understood: {error.why}"
 
     @property
     def header(self) -> Json:
@@ -132,94 +145,72 @@ class Follower:
 
 
 class Watcher:
-    """Turns frames into rounds.
+    """Turns the frames of a Xen collector into rounds.
 
     Parameters
     ----------
     header : dict
         Of the spool.
+    sources : sequence of str, optional
+        Which the header may say that it is of.
+
+    Raises
+    ------
+    NotUnderstood
+        If the header is not; `take`, if a frame is not (`pmlkit.sources.xen_stream`).
     """
 
-    def __init__(self, header: Json) -> None:
-        self.header = header
-        self._head = header.get("head_bytes", 0)
-        self._count_at = next((f[1] for f in header.get("record", []) if f[0] == "count"), 0)
-        self._type_at = next((f[1] for f in header.get("record", []) if f[0] == "type"), 0)
+    def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:
+        self._stream = XenStream(header, sources)
         pages = header.get("pages", 0)
         self._known = np.zeros(pages, bool) if 0 < pages <= _MOST_PAGES else None
-        self._distinct = self._round_pages = self._exits = self._end_ns = 0
+        self._distinct = self._exits = self._end_ns = 0
 
     def take(self, kind: int, payload: bytes) -> Seen | None:
         """Take a frame; returns a `Seen` if it closes a round, else None."""
-        if kind == Frame.RECORDS:
-            self._records(payload)
-        elif kind in (Frame.DIRTY, Frame.ACCESSED):
-            self._bitmap(payload)
-        elif kind == Frame.ROUND:
-            return self._close(json.loads(payload))
+        made = self._stream.take(kind, payload)
+        if isinstance(made, Round):
+            return self._close(made)
+        if self._known is not None and isinstance(made, Records):
+            self._records(made)
+        elif self._known is not None and isinstance(made, Bitmap):
+            self._bitmap(made)
         return None
 
-    def _records(self, payload: bytes) -> None:
-        (count,) = RECORDS_HEAD.unpack_from(payload)
-        heads = np.frombuffer(payload, np.uint8, count * self._head, RECORDS_HEAD.size)
-        heads = heads.reshape(count, self._head)
-        counts = heads[:, self._count_at : self._count_at + 4].copy().view("<u4").ravel()
-        logs = heads[:, self._type_at] == 1
-        words = np.frombuffer(payload, "<u8", offset=RECORDS_HEAD.size + heads.size)
+    def _records(self, made: Records) -> None:
+        logs, words = made.heads["type"] == TYPE_LOG, made.words
         if not logs.all():
-            words = words[np.repeat(logs, counts)]
-        self._add(words >> np.uint64(12))
-
-    def _bitmap(self, payload: bytes) -> None:
-        _, _, first, piece = unpack_bitmap_piece(payload)
-        bits = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
-        self._add(8 * first + np.flatnonzero(bits))
+            words = words[np.repeat(logs, made.heads["count"])]
+        for first in range(0, len(words), _CHUNK):
+            self._add(words[first : first + _CHUNK] >> np.uint64(12))
 
     def _add(self, frames: Array) -> None:
-        if self._known is None or not len(frames):
-            return
-        frames = frames[frames < len(self._known)].astype(np.int64)
-        fresh = frames[~self._known[frames]]
-        self._known[fresh] = True
+        frames = frames[frames < len(self._known)].astype(np.int64)  # type: ignore[arg-type]
+        fresh = frames[~self._known[frames]]  # type: ignore[index]
+        self._known[fresh] = True  # type: ignore[index]
         self._distinct += len(np.unique(fresh))
 
-    def _close(self, told: Json) -> Seen:
-        start, exits = self._end_ns, sum(v["exits"] for v in told.get("vcpus", []))
-        self._end_ns = max(self._times(told), start)
-        fresh, self._exits = exits - self._exits, exits
-        seen: Any = told.get("seen", {})
+    def _bitmap(self, made: Bitmap) -> None:
+        piece = np.frombuffer(made.piece, np.uint8)
+        for first in range(0, len(piece), _CHUNK):
+            bits = np.unpackbits(piece[first : first + _CHUNK], bitorder="little").view(bool)
+            known = self._known[8 * (made.first + first) :][: len(bits)]  # type: ignore[index]
+            self._distinct += int((bits[: len(known)] & ~known).sum())
+            known |= bits[: len(known)]
+
+    def _close(self, made: Round) -> Seen:
+        start, self._end_ns = self._end_ns, made.end_ns
+        before, self._exits = self._exits, made.counts["exits"]
         return Seen(
-            round=told["round"],
-            t_ns=self._end_ns,
-            length_ns=self._end_ns - start,
-            pages=_pages(told),
+            round=made.number,
+            t_ns=made.end_ns,
+            length_ns=made.end_ns - start,
+            pages=made.pages,
             distinct=self._distinct,
-            entries=seen.get("entries", told.get("dirty_pages", 0)),
-            lost=seen.get("lost", 0),
-            exits=fresh,
-            fill=float(seen.get("fill", 0.0)),
-            pause_ns=self._pause(told),
-            agent_cpu_ns=told.get("agent_cpu_ns", 0),
+            entries=made.entries,
+            lost=made.lost,
+            exits=self._exits - before,
+            fill=made.fill,
+            pause_ns=made.counts["pause_ns"],
+            agent_cpu_ns=made.counts["agent_cpu_ns"],
         )
-
-    def _times(self, told: Mapping[str, int]) -> int:
-        for name in ("t_end_ns", "t_ns"):
-            if name in told:
-                return told[name]
-        return self._ns(told["tsc_resume"] - self.header["epoch_tsc"])
-
-    def _pause(self, told: Mapping[str, int]) -> int:
-        if "pause_ns" in told:
-            return told["pause_ns"]
-        return self._ns(told.get("tsc_resume", 0) - told.get("tsc_pause", 0))
-
-    def _ns(self, ticks: int) -> int:
-        return ticks * 1_000_000 // self.header["tsc_khz"]
-
-
-def _pages(told: Json) -> int:
-    """Return the working set of a round that was closed."""
-    if told.get("touched_count"):
-        return told["touched_count"] + told.get("accessed_pages", 0)
-    entries = told.get("seen", {}).get("entries", 0)  # of a collection that closes none
-    return told.get("accessed_pages") or told.get("dirty_pages", entries)

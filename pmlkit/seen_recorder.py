@@ -9,7 +9,8 @@ import numpy as np
 
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.seen import Seen
-from pmlkit.sources.messages import Message, RoundEnd, Span, decode
+from pmlkit.sources.messages import Message, RoundEnd, Span
+from pmlkit.sources.recorder_stream import RecorderStream
 
 if TYPE_CHECKING:
     from pmlkit.types import Json
@@ -27,12 +28,13 @@ class RecordingWatcher:
     """
 
     def __init__(self, header: Json) -> None:
+        self._stream = RecorderStream(header)
         self._known = np.zeros(header["memory_bytes"] // PAGE_SIZE, bool)
         self._entries = 0
 
     def take(self, kind: int, payload: bytes) -> Seen | None:
         """Take a message; returns a `Seen` if it closes a round, else None."""
-        message = decode(kind, payload)
+        message = self._stream.take(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
             self._entries += len(message.values)
             frames = message.frames

@@ -9,23 +9,36 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.errors import (
     NotATrace,
+    NotUnderstood,
+    PmlkitError,
     SpoolDamaged,
     TraceNotFound,
     TraceVersionError,
     read_error,
 )
-from pmlkit.spool import END_KIND, FRAME, HEADER, MAGIC, MARKER, SUM_BYTES, VERSION, checksum
+from pmlkit.spool import (
+    END_KIND,
+    FRAME,
+    FRAMES_FILE,
+    HEADER,
+    MAGIC,
+    MARKER,
+    SUM_BYTES,
+    VERSION,
+    checksum,
+)
+from pmlkit.stream_json import loads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Any, BinaryIO, Self
@@ -33,8 +46,10 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Spool", "read_spool"]
+__all__ = ["Spool", "holds_frames", "make_way", "read_spool"]
 
+LONGEST_FRAME = 1 << 26  # bytes; what our collectors write is far shorter
+_LONGEST_HEADER = 1 << 20
 _LONG = 1 << 16  # bytes that are worth a thread's attention
 _NOTHING = "without its header nothing in it can be understood; collect again"
 
@@ -60,6 +75,8 @@ class Spool:
     missing : str or None
         After iteration: what could not be read, None if nothing is missing. A reader that stops
         early leaves it None.
+    fault : str or None
+        Which frame was not understood, and why (`understand`); `missing` says the same then.
     offset : int
         Bytes read and found true so far.
     frames_read : int
@@ -72,6 +89,7 @@ class Spool:
     def __init__(self, path: PathLike, file: BinaryIO, header: Json, offset: int) -> None:
         self.path, self.header, self.offset = path, header, offset
         self.missing: str | None = None
+        self.fault: str | None = None
         self.frames_read = self.payload_at = 0
         self.ended = False
         self._file = file
@@ -112,6 +130,30 @@ class Spool:
                 yield frame.kind, frame.payload
                 frame = ahead
 
+    def understand(
+        self, frames: Iterable[tuple[int, bytes]], take: Callable[[int, bytes], Any]
+    ) -> Iterator[Any]:
+        """Yield what is made of frames, up to the first that is not understood.
+
+        Parameters
+        ----------
+        frames : iterable of (int, bytes)
+            The spool itself, or what `poll` yields.
+        take : callable
+            Makes something of a frame's kind and payload, or None; raises `NotUnderstood`.
+        """
+        for kind, payload in frames:
+            try:
+                made = take(kind, payload)
+            except NotUnderstood as error:
+                at = self.payload_at - FRAME.size - SUM_BYTES
+                self.fault = f"frame {self.frames_read - 1}, from byte {at} on, is not understood: "
+                self.fault = self.missing = self.fault + error.why
+                self._unfinished = False
+                return
+            if made is not None:
+                yield made
+
     def poll(self) -> Iterator[tuple[int, bytes]]:
         """Yield the frames that are there by now; call it again for those appended since.
 
@@ -128,6 +170,11 @@ class Spool:
     def unfinished(self) -> bool:
         """Whether nothing is wrong but that the spool, or its last frame, goes on no further."""
         return self.missing is not None and self._unfinished
+
+    @property
+    def left(self) -> str | None:
+        """What is missing though it is there, and may be of use to others: keep the spool."""
+        return None if self.ended or self._unfinished else self.missing
 
     def _look(self, pool: Executor, at: int, sequence: int) -> _Frame:
         """Read what should be the frame of this number, from `at` on, where the file is."""
@@ -148,6 +195,9 @@ class Spool:
         marker, kind, zero, number, length = FRAME.unpack_from(head)
         if (marker, zero, number) != (MARKER, 0, sequence):
             return _Frame(self._rest(at, f"is no frame {sequence}"))
+        if length > LONGEST_FRAME:
+            why = f"is a frame {sequence} of {length} bytes, and none has more than {LONGEST_FRAME}"
+            return _Frame(self._rest(at, why))
         if length > left - len(head):
             return _Frame(self._cut_off(at, sequence), unfinished=True)
         payload = self._file.read(length)
@@ -235,16 +285,59 @@ def _read_header(path: PathLike, file: BinaryIO) -> tuple[Json, int]:
     _, version, length = HEADER.unpack_from(head)
     if version != VERSION:
         raise TraceVersionError(path, version, VERSION)
-    # No more than there is: a damaged length must not ask for 4 GiB.
-    text = file.read(min(length, os.fstat(file.fileno()).st_size))
+    # A damaged length must not ask for 4 GiB.
+    if length > _LONGEST_HEADER:
+        why = f"its header has {length} bytes, and none has more than {_LONGEST_HEADER}"
+        raise SpoolDamaged(path, 0, why, _NOTHING)
+    text = file.read(length)
     if len(text) < length:
         raise SpoolDamaged(path, len(head) + len(text), "its header is cut off", _NOTHING)
     if head[HEADER.size :] != checksum(head[: HEADER.size], text):
         raise SpoolDamaged(path, 0, "its header has been changed", _NOTHING)
     try:
-        told = json.loads(text)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise SpoolDamaged(path, 0, "its header is no JSON object", _NOTHING)
-    return told, len(head) + length
+        return loads(text), len(head) + length
+    except NotUnderstood as error:
+        raise SpoolDamaged(path, 0, f"its header: {error.why}", _NOTHING) from error
+
+
+def holds_frames(path: PathLike, empty: frozenset[int] = frozenset()) -> bool:
+    """Whether a spool holds a whole frame, so that nobody may delete it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file of frames.
+    empty : set of int
+        Kinds of frames that alone say nothing of a guest.
+
+    Returns
+    -------
+    bool
+        True also of a spool with a header that cannot be read: a later pmlkit may read it.
+    """
+    try:
+        with read_spool(path) as spool:
+            return any(kind not in empty for kind, _ in spool)
+    except (TraceNotFound, NotATrace):
+        return False
+    except PmlkitError:
+        return os.path.getsize(path) > HEADER.size + SUM_BYTES
+
+
+def make_way(folder: Path) -> None:
+    """Free the name of a spool's folder: remove it, or rename it if it holds frames.
+
+    Parameters
+    ----------
+    folder : Path
+        ``NAME.trace.spool``, which becomes ``NAME.trace-1.spool``. It need not be there.
+    """
+    if not folder.exists():
+        return
+    if not holds_frames(folder / FRAMES_FILE):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    number = 1
+    while (older := folder.with_name(f"{folder.stem}-{number}{folder.suffix}")).exists():
+        number += 1
+    folder.rename(older)

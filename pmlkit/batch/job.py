@@ -277,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     error = record["error"]
     where = f" in cell {error['cell']}" if error["cell"] else ""
-    print(f"pmlkit: {record['notebook']} failed{where} ({error['message']})", file=sys.stderr)
+    text = f"pmlkit: {record['notebook']} failed{where} ({error['message']})"
+    print(one_line(text), file=sys.stderr)
     return 1
 
 

@@ -28,6 +28,7 @@ from pmlkit.sources.lab_boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab_disks import AGENT, RUN, Growing, take_results, write_disks
 from pmlkit.sources.lab_options import LabOptions, check
 from pmlkit.spool import FRAMES_FILE, read_spool
+from pmlkit.spool_reader import holds_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ def run(
     ------
     MissingTool, PackageError, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
-    from pmlkit.ingest import ingest
+    from pmlkit.ingest import finish
     from pmlkit.sources.recorder import claim
 
     options, progress = options or LabOptions(), progress or (lambda _: None)
@@ -131,10 +132,7 @@ def run(
     except BaseException as error:
         _keep_spool(error, spool, out, options)
         raise
-    trace = ingest(spool, out, overwrite=options.overwrite)
-    if not options.keep:
-        shutil.rmtree(spool)
-    return trace
+    return finish(spool, out, options.overwrite, options.keep)
 
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
@@ -145,7 +143,7 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOp
             error.args = (f"{error} ({kept})",)
         elif isinstance(error, KeyboardInterrupt):
             raise Ended(getattr(error, "number", signal.SIGINT), kept) from error
-    elif not options.keep:
+    elif not options.keep and not holds_frames(spool / FRAMES_FILE):
         shutil.rmtree(spool, ignore_errors=True)
 
 

@@ -30,6 +30,7 @@ from pmlkit.spool import (
     SUM_BYTES,
     checksum,
 )
+from pmlkit.spool_reader import LONGEST_FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,7 +169,7 @@ class Growing:
         if not head.startswith(start):
             return b""
         told, seal = head[: layout.size], head[layout.size :]
-        payload: bytes = disk.read(layout.unpack(told)[-1])
+        payload: bytes = disk.read(min(layout.unpack(told)[-1], LONGEST_FRAME))
         return head + payload if seal == checksum(told, payload) else b""
 
 

@@ -13,18 +13,17 @@ import pandas as pd
 
 from pmlkit.sources.host import read_text
 from pmlkit.sources.lab_guests import known_of
-from pmlkit.sources.recorder_ingest import COUNTERS, SIZES, read_report
+from pmlkit.sources.recorder_ingest import COUNTERS, SIZES, read_report, read_sample
 from pmlkit.sources.xen_ingest import XenTrace, convert
 from pmlkit.sources.xen_spool import XenSpool, understood
 from pmlkit.spool import FRAMES_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from pmlkit.schema import TraceMeta
     from pmlkit.trace import Trace
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 __all__ = ["LabTrace", "ingest"]
@@ -33,13 +32,17 @@ __all__ = ["LabTrace", "ingest"]
 _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 
 
-def ingest(spool: PathLike, out: Path, overwrite: bool = False) -> Trace:
+def ingest(
+    spool: PathLike, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
     """Turn a lab run's spool folder into a trace.
 
     Parameters
     ----------
     spool, out : Path
     overwrite : bool
+    heard : callable, optional
+        Told of the frame at which it stopped, if that was not the end.
 
     Returns
     -------
@@ -48,7 +51,11 @@ def ingest(spool: PathLike, out: Path, overwrite: bool = False) -> Trace:
     """
     spool = Path(spool)
     with understood(spool):
-        return convert(LabTrace(XenSpool(spool / FRAMES_FILE), spool), out, overwrite)
+        read = XenSpool(spool / FRAMES_FILE, ("lab",))
+        trace = convert(LabTrace(read, spool), out, overwrite)
+    if read.fault:
+        heard(read.fault)
+    return trace
 
 
 class LabTrace(XenTrace):
@@ -68,7 +75,7 @@ class LabTrace(XenTrace):
 
     def _said(self, file: Path) -> str:
         """Return what the guest said; of a run that was killed, what the agent heard of it."""
-        heard = "".join(told["line"] + "\n" for told in self.spool.lines)
+        heard = "".join(told.line + "\n" for told in self.spool.lines)
         return read_text(file).replace("\r", "") or heard
 
     def meta(self) -> TraceMeta:
@@ -98,8 +105,8 @@ class LabTrace(XenTrace):
 
     @cached_property
     def _spoken(self) -> list[Any]:
-        lines = [t for t in self.spool.lines if t["line"].startswith("phase ")]
-        return [(t["line"][6:].strip(), t["ns"]) for t in lines]
+        lines = [t for t in self.spool.lines if t.line.startswith("phase ")]
+        return [(t.line[6:].strip(), t.ns) for t in lines]
 
     def phases(self) -> list[dict[str, int | str]]:
         """Phases as the agent heard of them; a guest with a mailbox is in one all the time.
@@ -121,12 +128,15 @@ class LabTrace(XenTrace):
 
     def guest(self) -> Any:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
-        said = [line for line in self.spool.lines if line["line"].startswith("sample ")]
-        return [_sample(line["line"].split()[1:], line["ns"]) for line in said if line["ns"] >= 0]
+        said = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
+        rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in said]
+        return [row for row in rows if row]
 
 
-def _sample(words: Sequence[str], ns: int) -> Json:
-    values = {name: int(value) for name, value in (word.split("=") for word in words)}
+def _sample(values: dict[str, int], ns: int) -> Json:
+    """Return a row of the guest's table; {} if the line does not say it all."""
+    if not {*SIZES, *COUNTERS} <= values.keys():
+        return {}
     sizes = {f"{name}_bytes": values[name] for name in SIZES}
     allocated = {"allocated_bytes": values["total"] - values["free"]}
     return {"t_ns": ns, **sizes, **allocated, **{name: values[name] for name in COUNTERS}}

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pmlkit.errors import NotUnderstood
+from pmlkit.stream_json import loads
 
 if TYPE_CHECKING:
     from typing import Any
@@ -177,7 +179,21 @@ def split(buffer: bytearray) -> list[tuple[int, bytes]]:
 
 
 def decode(kind: int | Message, payload: bytes) -> Any:
-    """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO."""
+    """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO.
+
+    Raises
+    ------
+    NotUnderstood
+        If it is none of them.
+    """
+    try:
+        return _decode(kind, payload)
+    except (struct.error, ValueError, LookupError) as error:
+        raise NotUnderstood(f"a message of type {int(kind)}: {error}") from error
+
+
+def _decode(kind: int | Message, payload: bytes) -> Any:
+    kind = Message(kind)
     if kind in (Message.ACCESS, Message.PML):
         round_, reason, *times = _SPAN.unpack_from(payload)
         values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
@@ -192,5 +208,5 @@ def decode(kind: int | Message, payload: bytes) -> Any:
     if kind == Message.DISK:
         return Requests(np.frombuffer(payload, dtype=_DISK))
     if kind == Message.HOST:
-        return json.loads(payload)
+        return loads(payload)
     return None

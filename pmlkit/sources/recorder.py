@@ -25,9 +25,11 @@ from pmlkit import signals
 from pmlkit.errors import OutputExists, PmlkitError, UnknownName, UsageError, output_error
 from pmlkit.files import refuse_inside_trace
 from pmlkit.sources import qemu
-from pmlkit.sources.host import command, read_text
+from pmlkit.sources.host import command
+from pmlkit.sources.messages import Message
 from pmlkit.sources.recording import Recording
-from pmlkit.spool import folder_of
+from pmlkit.spool import FRAMES_FILE, folder_of
+from pmlkit.spool_reader import holds_frames, make_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 
 CLOCKS = ("guest", "host")
+_IDLE = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})  # of no page
 DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
 
 
@@ -129,7 +132,7 @@ def record(
         If another signal did, once the trace is written.
     MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
-    from pmlkit.ingest import ingest
+    from pmlkit.ingest import finish
     from pmlkit.sources import guest
     from pmlkit.sources.workload import load
 
@@ -152,8 +155,7 @@ def record(
                 run.boot(image, memory_mib, plugin, period)
                 run.listen()
                 run.judge()
-            trace = ingest(spool, out, overwrite=options.overwrite)
-            shutil.rmtree(spool)
+            trace = finish(spool, out, overwrite=options.overwrite)
     except BaseException as error:
         _keep_spool(error, spool, out)
         raise
@@ -183,7 +185,7 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
         if taken.exists() and not overwrite:
             raise OutputExists(taken)
     try:
-        shutil.rmtree(spool, ignore_errors=True)
+        make_way(spool)
         spool.mkdir(parents=True)
     except OSError as error:
         raise output_error(out, error) from error
@@ -217,10 +219,12 @@ def describe(
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
     """Say where to find what was recorded; remove the spool if that is nothing."""
+    from pmlkit.ingest import kept_hint
+
     kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
-    if not read_text(spool / "report.txt").count("phase "):
+    if not holds_frames(spool / FRAMES_FILE, _IDLE):
         shutil.rmtree(spool, ignore_errors=True)
-    elif isinstance(error, PmlkitError):
+    elif isinstance(error, PmlkitError) and error.hint != kept_hint(spool, out):
         error.args = (f"{error} ({kept})",)
     elif isinstance(error, signals.Ended):
         error.kept = kept

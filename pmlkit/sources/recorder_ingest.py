@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import NotATrace
+from pmlkit.errors import NotATrace, NotUnderstood, SpoolDamaged
 from pmlkit.schema import DISK, Kind, TraceMeta
 from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import (
@@ -21,8 +21,8 @@ from pmlkit.sources.messages import (
     RoundEnd,
     Span,
     Totals,
-    decode,
 )
+from pmlkit.sources.recorder_stream import RecorderStream, check_header
 from pmlkit.spool import FRAMES_FILE, read_spool
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.spool_reader import Spool
-    from pmlkit.types import Json
+    from pmlkit.types import Json, Tell
 
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
+_DIGITS = 15
 NOT_SEEN = (
     "page-table walks of the processor and DMA are not recorded; "
     "executed frames are known per round, not in their order"
@@ -85,41 +86,68 @@ def read_report(text: str) -> Report:
         if word == "phase" and values:
             report.phases.append(rest)
         elif word == "sample" and report.phases:
-            report.samples.append({k: int(v) for k, v in (pair.split("=") for pair in values)})
-        elif word == "region" and len(values) == 3:
+            report.samples.append(read_sample(values))
+        elif word == "region" and len(values) == 3 and all(map(_is_count, values[1:])):
             report.regions.append((values[0], int(values[1]), int(values[2])))
-        elif word == "expect" and len(values) == 4:
+        elif word == "expect" and len(values) == 4 and _is_count(values[3]):
             report.expected.append((*values[:3], int(values[3])))
-        elif word == "exit" and values:
+        elif word == "exit" and values and _is_count(values[0].removeprefix("-")):
             report.status = int(values[0])
         elif match := re.fullmatch(r"memory ([0-9a-f]+)-([0-9a-f]+) : (.+)", line.strip()):
             report.memory.append((int(match[1], 16), int(match[2], 16) + 1, match[3]))
     return report
 
 
-def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
+def read_sample(values: Sequence[str]) -> dict[str, int]:
+    """Read ``name=number`` words of a guest's; what is no such word is left out."""
+    pairs = [word.partition("=") for word in values]
+    return {name: int(value) for name, _, value in pairs if _is_count(value)}
+
+
+def _is_count(text: str) -> bool:
+    """Whether a guest's word is a count that a table can hold."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
+def ingest(
+    spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
     """Turn the spool folder of a recording into a trace.
 
     Parameters
     ----------
     spool, out : Path
     overwrite : bool
+    heard : callable, optional
+        Told of the message at which it stopped, if that was not the end.
 
     Returns
     -------
     Trace
     """
     frames = read_spool(spool / FRAMES_FILE)
+    try:
+        check_header(frames.header)
+        stream = RecorderStream(frames.header)
+    except NotUnderstood as error:
+        frames.close()
+        hint = "keep it, try a later pmlkit, or record again"
+        raise SpoolDamaged(spool / FRAMES_FILE, 0, error.why, hint) from error
     report = read_report(read_text(spool / "report.txt"))
     meta = describe(frames.header, report)
     writer = TraceWriter(out, meta, overwrite=overwrite)
     with writer, writer.pml(meta_of_pml(meta)) as pml:
         told = _Told(writer, pml)
-        for kind, payload in frames:
-            told.take(kind, payload)
+        for kind, message in frames.understand(
+            frames, lambda *frame: (frame[0], stream.take(*frame))
+        ):
+            told.take(kind, message)
         if not told.rounds:
-            raise NotATrace(spool, "nothing was recorded before it ended", "record it again")
+            why = "nothing was recorded before it ended"
+            raise NotATrace(spool, f"{why}: {frames.left}" if frames.left else why, "record again")
         told.finish(frames, report)
+    if frames.left:
+        heard(frames.left)
     return Trace.open(out)
 
 
@@ -134,8 +162,7 @@ class _Told:
         self.cost: Json = {}
         self.requests: list[Any] = []
 
-    def take(self, kind: int, payload: bytes) -> None:
-        message = decode(kind, payload)
+    def take(self, kind: int, message: Any) -> None:
         if isinstance(message, Span) and kind == Message.ACCESS:
             self.access.add(message, message.frames, message.kinds)
         elif isinstance(message, Span):
@@ -160,7 +187,8 @@ class _Told:
         self.pml.set_tables(self.rounds, frames.header["period"], pml=True)
         phases = self._phases(report)
         regions = pd.DataFrame(report.regions, columns=["name", "gfn", "pages"])
-        complete = self.totals is not None and Marker.END in {m.marker for m in self.marks}
+        ended = self.totals is not None and Marker.END in {m.marker for m in self.marks}
+        complete = ended and not frames.left
         for writer in (access, pml):
             writer.set_phases(phases)
             writer.set_regions(regions)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.kinds import Kind
+from pmlkit.sources.xen_stream import ns_of
 from pmlkit.xen.frames import Frame
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.sources.lab_ingest import LabTrace
     from pmlkit.sources.xen_ingest import XenTrace
-    from pmlkit.types import Bools, Json
+    from pmlkit.types import Bools, Gfns, Json
     from pmlkit.writer import TraceWriter
 
 
@@ -45,21 +45,22 @@ def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
     """
     batches, first = [], 0  # type: ignore[var-annotated]
     for number, last in enumerate(made.harvests):
-        for reason, frames, kinds in _harvested(made, first, last):  # type: ignore[arg-type]
-            if len(frames):
-                writer.add_entries(number, len(batches), 0, frames, kinds)
+        for reason, parts in _harvested(made, first, last):
+            for frames, kinds in parts:
+                if len(frames):
+                    writer.add_entries(number, len(batches), 0, frames, kinds)
             batches.append({"round": number, "reason": reason})
         made.spool.forget()
         first = last + 1
-    rounds = _rounds(made)  # type: ignore[arg-type]
+    rounds = _rounds(made)
     writer.set_rounds(rounds)
     spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end"]
     table = pd.DataFrame(batches).join(rounds[spans], on="round")
-    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))  # type: ignore[arg-type]
+    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))
     made.write_rest(writer, True)
 
 
-def _rounds(made: LabTrace) -> pd.DataFrame:
+def _rounds(made: XenTrace) -> pd.DataFrame:
     """A round of the access trace goes from harvest to harvest."""
     table = made.round_table().iloc[made.harvests].reset_index(drop=True)
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
@@ -69,34 +70,49 @@ def _rounds(made: LabTrace) -> pd.DataFrame:
     return table.assign(round=np.arange(len(table)), asked_ns=asked)
 
 
-def _costs(made: LabTrace, table: pd.DataFrame) -> list[int]:
-    told = [made.rounds[made.harvests[number]] or {} for number in table["round"]]
-    ticks = [r.get(_COSTS[why], 0) for r, why in zip(told, table["reason"], strict=True)]
-    return [t * 1_000_000 // made.header["tsc_khz"] for t in ticks]
+def _costs(made: XenTrace, table: pd.DataFrame) -> list[int]:
+    said = {why: made.rounds.column(name, made.count) for why, name in _COSTS.items()}
+    numbers = [made.harvests[number] for number in table["round"]]
+    ticks = [said[why][n] for n, why in zip(numbers, table["reason"], strict=True)]
+    return [int(ns_of(t, made.header["tsc_khz"])) for t in ticks]
 
 
 def _harvested(
-    made: LabTrace, first: int, last: int
-) -> Iterator[tuple[str, NDArray[np.uint64], NDArray[np.uint8]]]:
-    """Yield (source, frames, kinds) of the harvest that closed the round `last`."""
+    made: XenTrace, first: int, last: int
+) -> Iterator[tuple[str, Iterator[tuple[Gfns, NDArray[np.uint8]]]]]:
+    """Yield the source, and (frames, kinds) in parts, of the harvest that closed round `last`."""
     spool, taken = made.spool, np.zeros(0, np.uint64)
-    if last in spool.touched:
+    if spool.has(Frame.TOUCHED, last):
         words = spool.touched_words(last)
         words = words[np.argsort(words >> np.uint64(12), kind="stable")]
         taken, read = words >> np.uint64(12), (words & np.uint64(0xFF)) == int(Kind.READ)
         # Page tables are written by the walks that read them.
-        yield "guided", taken, _kinds(~read)
-    if (Frame.ACCESSED, last) in spool.bitmaps:
-        found = spool.frames_of(Frame.ACCESSED, last)
-        frames = np.setdiff1d(found, taken, assume_unique=True)
-        yield "scan", frames, _kinds(np.isin(frames, _logged(made, first, last)))
+        yield "guided", iter([(taken, _kinds(~read))])
+    if spool.has(Frame.ACCESSED, last):
+        yield "scan", _scanned(made, first, last, taken)
+
+
+def _scanned(
+    made: XenTrace, first: int, last: int, taken: Gfns
+) -> Iterator[tuple[Gfns, NDArray[np.uint8]]]:
+    logged = _logged(made, first, last)
+    for frames in made.spool.frames_of(Frame.ACCESSED, last):
+        frames = frames[~_among(frames, taken)]
+        yield frames, _kinds(_among(frames, logged))
+
+
+def _among(frames: Gfns, known: Gfns) -> Bools:
+    """Say which frames are among the known ones; both are sorted."""
+    if not len(known):
+        return np.zeros(len(frames), bool)
+    return known[np.minimum(np.searchsorted(known, frames), len(known) - 1)] == frames
 
 
 def _kinds(written: Bools) -> NDArray[np.uint8]:
     return np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
 
 
-def _logged(made: LabTrace, first: int, last: int) -> NDArray[np.uint64]:
+def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
     """Return the frames in the log of some rounds: ndarray of uint64, ascending."""
     rounds, found = made.logs["round"], np.zeros(0, np.uint64)
     start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")

@@ -20,8 +20,9 @@ from pmlkit.errors import NotATrace
 from pmlkit.kinds import Kind
 from pmlkit.schema import PAGE_SIZE, SAMPLED, TraceMeta
 from pmlkit.sources.xen_harvest import harvest_period, write_harvests
-from pmlkit.sources.xen_rounds import round_times, split_rounds
+from pmlkit.sources.xen_rounds import ns, round_times, split_rounds
 from pmlkit.sources.xen_spool import XenSpool, understood
+from pmlkit.sources.xen_stream import COSTS, ns_of
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from pmlkit.types import Array, Ints, Json, PathLike
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Ints, Json, PathLike, Tell
 
 
 __all__ = ["XenTrace", "convert", "ingest"]
@@ -47,18 +50,20 @@ _HARVEST = (
 )
 _FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in which they end"
 _STAMPS = ("tsc_start", "tsc_end")
-_COSTS = ("round", "walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan_tsc",
-          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "cleared", "snapshots",
-          "tables", "dirty_pages", "accessed_pages", "touched_count")  # fmt: skip
+_UPPER = 0x100  # of a table's word: the upper half of its entries
 
 
-def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
+def ingest(
+    spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
     """Turn the spool folder of a collection into a trace.
 
     Parameters
     ----------
     spool, out : Path
     overwrite : bool
+    heard : callable, optional
+        Told of the frame at which it stopped, if that was not the end.
 
     Returns
     -------
@@ -66,7 +71,11 @@ def ingest(spool: Path, out: Path, overwrite: bool = False) -> Trace:
         The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
     """
     with understood(spool):
-        return convert(XenTrace(XenSpool(Path(spool) / FRAMES_FILE), spool), out, overwrite)
+        read = XenSpool(Path(spool) / FRAMES_FILE, ("xen",))
+        trace = convert(XenTrace(read, spool), out, overwrite)
+    if read.fault:
+        heard(read.fault)
+    return trace
 
 
 def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
@@ -105,14 +114,15 @@ class XenTrace:
 
     def __init__(self, spool: XenSpool, path: PathLike) -> None:
         self.spool, self.header = spool, spool.header
-        self.logs, self.rounds, self.left_out = split_rounds(spool)
+        self.rounds = spool.rounds
+        self.logs, self.count, self.left_out = split_rounds(spool)
         spool.logs = self.logs  # 90 bytes a buffer: held once
-        if not self.rounds:
-            hint = "collect again"
-            raise NotATrace(path, "no round was closed before it ended, nor anything logged", hint)
-        self.starts, self.ends = round_times(spool, self.logs, self.rounds)
-        found = {n for kind, n in spool.bitmaps if kind == Frame.ACCESSED} | set(spool.touched)
-        self.harvests = sorted(n for n in found if n < len(self.rounds))
+        if not self.count:
+            why = "no round was closed before it ended, nor anything logged"
+            why += f": {spool.fault}" if spool.fault else ""
+            raise NotATrace(path, why, "collect again")
+        self.starts, self.ends = round_times(spool, self.logs, self.count)
+        self.harvests = sorted(n for n in spool.harvests if n < self.count)
         job = self.header.get("job", {})
         self.one_in = job["one_in"] if job.get("harvest") == "sampled" else 0  # 0: of all
 
@@ -138,7 +148,7 @@ class XenTrace:
             host=h.get("host", {}),
             provenance={"command": h.get("command", ""), "versions": h.get("versions", {})},
             notes=list(self.notes()),
-            complete=bool(self.spool.end and self.spool.end.get("complete", True)),
+            complete=bool(self.spool.end and self.spool.end.complete and not self.spool.fault),
         )  # fmt: skip
 
     @property
@@ -148,6 +158,7 @@ class XenTrace:
     def domain(self) -> Json:
         told = self.header.get("domain", {})
         memory = told.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
+        memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
         name = told.get("name") or str(told.get("domid", "guest"))
         return {"name": name, "memory_bytes": memory, "vcpus": self.header.get("vcpus", 1)}
 
@@ -168,17 +179,25 @@ class XenTrace:
 
     def overheads(self) -> dict[str, int]:
         """Sum up what the collection has cost, in Xen and in dom0."""
-        closed = [told for told in self.rounds if told]
-        told = {"agent_cpu_ns": sum(r.get("agent_cpu_ns", 0) for r in closed)}
+        rounds = self.rounds
+        told: Json = {"agent_cpu_ns": _total(rounds.column("agent_cpu_ns"))}
         if self.spool.stock:
-            return told | {"write_faults": sum(r["faults"] for r in closed)}
-        told |= {"tsc_khz": self.header["tsc_khz"]}
-        vcpus = closed[-1]["vcpus"] if closed else [{}]
-        told |= {name: sum(v[name] for v in vcpus) for name in vcpus[0]}
-        told["rearm_tsc"] = sum(r.get("rearm_tsc", 0) for r in closed)
+            return told | {"write_faults": _total(rounds.column("faults"))}
+        told |= {"tsc_khz": self.header["tsc_khz"], **rounds.vcpus}
+        told["rearm_tsc"] = _total(rounds.column("rearm_tsc"))
         if self.harvests:
-            told["rounds"] = [{n: r[n] for n in _COSTS if n in r} for r in closed]
+            told["rounds"] = self._costs()
         return told
+
+    def _costs(self) -> list[dict[str, int]]:
+        """Return what each closed round has cost, as far as it says so."""
+        columns = {name: self.rounds.column(name, missing=-1).tolist() for name in COSTS}
+        rows = [{"round": number} for number in range(len(self.rounds))]
+        for name, values in columns.items():
+            for row, value in zip(rows, values, strict=True):
+                if value >= 0:
+                    row[name] = value
+        return rows
 
     def notes(self) -> Iterator[str]:
         """Say what a reader should know."""
@@ -187,14 +206,18 @@ class XenTrace:
             yield _BITMAP_ONLY
         if self.header.get("job", {}).get("free"):
             yield _FREE
-        yield from (event["what"] for event in spool.events if event.get("what"))
-        if spool.end and spool.end.get("why"):
-            yield f"it ended because: {spool.end['why']}"
+        yield from spool.events
+        if spool.more_events:
+            yield f"{spool.more_events} more events were left out of these notes"
+        if spool.more_lines:
+            yield f"{spool.more_lines} lines of the guest's, the last ones, were left out"
+        if spool.end and spool.end.why:
+            yield f"it ended because: {spool.end.why}"
         if spool.missing or not spool.end:
             yield f"shorter than asked: {spool.missing or 'the collection did not come to its end'}"
-        elif not spool.end.get("complete", True):
+        elif not spool.end.complete:
             yield "shorter than asked"
-        unfinished = sum(told is None for told in self.rounds)
+        unfinished = self.count - len(self.rounds)
         if unfinished:
             yield f"the last {unfinished} round(s) were not closed: they end with their last entry"
         if self.left_out:
@@ -231,22 +254,19 @@ class XenTrace:
         known = asked and not self.lockstep
         return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
 
-    def _round_counts(self) -> dict[str, Ints | list[int]]:
-        told = [r or {} for r in self.rounds]
+    def _round_counts(self) -> dict[str, Ints]:
+        count, rounds = self.count, self.rounds
+        pauses = {"pause_ns": rounds.column("pause_ns", count)}
         if self.spool.stock:
-            return {"pause_ns": [r.get("pause_ns", 0) for r in told]}
-        exits, last = np.zeros(len(told), np.int64), 0
-        for number, r in enumerate(told):
-            now = sum(v["exits"] for v in r["vcpus"]) if r else last
-            exits[number], last = now - last, now
-        ticks = [r.get("tsc_resume", 0) - r.get("tsc_pause", 0) for r in told]
+            return pauses
+        exits = np.zeros(count, np.int64)
+        exits[: len(rounds)] = np.diff(rounds.column("exits"), prepend=0)
+        lost = np.bincount(self.logs["round"], self.logs["lost_entries"], minlength=count)
         return {
-            "rearmed": [r.get("rearmed", 0) for r in told],
+            "rearmed": rounds.column("rearmed", count),
             "exits": exits,
-            "pause_ns": [t * 1_000_000 // self.header["tsc_khz"] for t in ticks],
-            "lost": np.bincount(
-                self.logs["round"], self.logs["lost_entries"], minlength=len(told)
-            ).astype(np.int64),
+            **pauses,
+            "lost": lost.astype(np.int64),
         }
 
     def _write_logs(self, writer: TraceWriter) -> None:
@@ -277,25 +297,21 @@ class XenTrace:
 
     def _batch_table(self) -> pd.DataFrame:
         logs, h = self.logs, self.header
-        ticks = {name: logs[name].astype(np.int64) - h["epoch_tsc"] for name in _STAMPS}
-        ns = {n: np.maximum(t, 0) * 1_000_000 // h["tsc_khz"] for n, t in ticks.items()}
+        times = {name: ns(self.spool, logs[name]) for name in _STAMPS}
         reasons = np.array([REASONS.get(i, "") for i in range(max(REASONS) + 1)], object)
         columns = {"batch": np.arange(len(logs)), "round": logs["round"], "vcpu": logs["vcpu"]}
-        columns |= {"t_start_ns": np.minimum(ns["tsc_start"], ns["tsc_end"])}
-        columns |= {"t_end_ns": ns["tsc_end"], "reason": reasons[logs["reason"]]}
+        columns |= {"t_start_ns": np.minimum(times["tsc_start"], times["tsc_end"])}
+        columns |= {"t_end_ns": times["tsc_end"], "reason": reasons[logs["reason"]]}
         if self.ns_per_insn:
-            insn = {n: np.maximum(t, 0) for n, t in ticks.items()}
+            insn = {n: np.maximum(logs[n].astype(np.int64) - h["epoch_tsc"], 0) for n in _STAMPS}
             columns |= {"insn_start": insn["tsc_start"], "insn_end": insn["tsc_end"]}
         columns |= {"lost": logs["lost_entries"].astype(np.int64)}
-        drain = logs["drain_tsc"].astype(np.int64) * 1_000_000 // h["tsc_khz"]
+        drain = ns_of(logs["drain_tsc"].astype(np.int64), h["tsc_khz"])
         return pd.DataFrame(columns | {"drain_ns": drain})
 
     def _write_tables(self, writer: TraceWriter) -> None:
         tables = self.spool.tables
-        tables = tables[tables["round"] < len(self.rounds)]
-        # A table's word is its frame, then which half of it: sorted, both are in order.
-        halves = tables["table"] & ~np.uint64(0xFF)
-        tables = tables[np.lexsort((halves, tables["round"]))]
+        tables = _each_once(tables[tables["round"] < self.count])
         for first in range(0, len(tables), 1024):
             part = tables[first : first + 1024]
             words = self.spool.words(part)
@@ -313,6 +329,26 @@ class XenTrace:
             )  # fmt: skip
 
     def _write_stock(self, writer: TraceWriter) -> None:
-        for number in range(len(self.rounds)):
-            frames = self.spool.frames_of(Frame.DIRTY, number)
-            writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))
+        for number in range(self.count):
+            for frames in self.spool.frames_of(Frame.DIRTY, number):
+                writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))
+
+
+def _total(values: Ints) -> int:
+    return sum(values.tolist())  # in Python's integers: they do not run over
+
+
+def _each_once(tables: NDArray[Any]) -> NDArray[Any]:
+    """Sort snapshots of tables by round, frame and half; of two of the same the first is kept.
+
+    So is the level that the first half of a table says.
+    """
+    frames, halves = tables["table"] >> np.uint64(12), tables["table"] & np.uint64(_UPPER)
+    order = np.lexsort((halves, frames, tables["round"]))
+    tables, frames, halves = tables[order], frames[order], halves[order]
+    same = np.zeros(len(tables), bool)
+    same[1:] = (tables["round"][1:] == tables["round"][:-1]) & (frames[1:] == frames[:-1])
+    levels = tables["table"] & np.uint64(0xF)
+    again = np.zeros(len(tables), bool)
+    again[1:] = (halves[1:] == halves[:-1]) | (levels[1:] != levels[:-1])
+    return tables[~(same & again)]

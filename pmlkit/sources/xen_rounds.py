@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which record belongs to which round, and from when to when a round lasts: arrays and dicts."""
+"""Which record belongs to which round, and from when to when a round lasts: arrays."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.sources.xen_stream import ns_of
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -17,14 +18,10 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints
 
 
-__all__ = ["round_times", "split_rounds"]
-
-_OPEN = 2  # the round that was being closed, and the one that runs
+__all__ = ["ns", "round_times", "split_rounds"]
 
 
-def split_rounds(
-    spool: XenSpool,
-) -> tuple[NDArray[Any], list[Any], int]:
+def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
     """Put the records of a spool in the order of the trace.
 
     Parameters
@@ -35,31 +32,30 @@ def split_rounds(
     -------
     logs : structured ndarray
         The records kept, by round and, in it, by the time at which their buffer was taken.
-    rounds : list of (dict or None)
-        What is known of each round; None: it was not closed.
+    count : int
+        The rounds of the trace: those that were closed, and up to two that were not (the round
+        that was being closed, and the one that runs).
     left_out : int
         Entries of records after the last closed round of a collection that came to its end.
     """
-    logs, closed = spool.logs, spool.rounds
+    logs, closed = spool.logs, len(spool.rounds)
     if spool.header.get("job", {}).get("free") and not spool.stock:
         logs = _cut(spool, logs)
     logs = logs[np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))]
-    after = logs["round"] >= len(closed)
+    after = logs["round"] >= closed
     entries = int(logs["count"][after].sum())
     # What was drained by switching logging off belongs to no round.
     ended = spool.end if spool.missing is None and closed else None
-    if ended is not None and not ended.get("keep_open"):
-        return logs[~after], list(closed), entries
-    count = int(logs["round"][-1]) + 1 if entries else len(closed)
-    if count > len(closed) + _OPEN:
-        raise ValueError(f"a record of round {count - 1}, and {len(closed)} were closed")
-    kept = logs if entries else logs[~after]
-    return kept, [*closed, *[None] * (count - len(closed))], 0
+    if ended is not None and not ended.keep_open:
+        return logs[~after], closed, entries
+    if not entries:
+        return logs[~after], closed, 0
+    return logs, int(logs["round"][-1]) + 1, 0
 
 
 def _cut(spool: XenSpool, logs: Array) -> Array:
     """Number rounds by the marks of the time that a collection without rounds has put."""
-    marks = np.array([told["t_ns"] for told in spool.rounds], dtype=np.int64)
+    marks = spool.rounds.column("end_ns")
     ends = ns(spool, logs["tsc_end"])
     logs = logs.copy()
     logs["round"] = np.searchsorted(marks, ends, side="left")
@@ -71,34 +67,20 @@ def _cut(spool: XenSpool, logs: Array) -> Array:
 def ns(spool: XenSpool, tsc: Any) -> Any:
     """Turn TSC stamps into ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
-    return np.maximum(ticks, 0) * 1_000_000 // spool.header["tsc_khz"]
+    return ns_of(np.maximum(ticks, 0), spool.header["tsc_khz"])
 
 
-def round_times(
-    spool: XenSpool,
-    logs: NDArray[Any],
-    rounds: Sequence[Any],
-) -> tuple[Ints, Any]:
+def round_times(spool: XenSpool, logs: NDArray[Any], count: int) -> tuple[Ints, Ints]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
     A round begins where the one before it ends: when Xen let the domain go on.
     """
-    last = np.zeros(len(rounds), np.int64)
+    last = np.zeros(count, np.int64)
     if not spool.stock:
         np.maximum.at(last, logs["round"].astype(np.int64), ns(spool, logs["tsc_end"]))
-    ends, before = [], 0
-    for told, entry_ns in zip(rounds, last.tolist(), strict=True):
-        before = max(before, _end(spool, told, entry_ns))
-        ends.append(before)
-    ends = np.array(ends, dtype=np.int64)  # type: ignore[assignment]
-    return np.concatenate([[0], ends[:-1]]), ends
-
-
-def _end(spool: XenSpool, told: Any, entry_ns: int) -> int:
-    if told is None:
-        return entry_ns
-    if "t_end_ns" in told:
-        return told["t_end_ns"]
-    if told.get("tick"):
-        return max(told["t_ns"], entry_ns)
-    return int(ns(spool, told["tsc_resume"]))
+    closed = spool.rounds.column("end_ns", count, -1)
+    # Where Xen has closed no round, the last buffer may be taken after the mark of its end.
+    marked = spool.rounds.column("tick", count, 1) == 1
+    ends = np.where(marked, np.maximum(closed, last), closed)
+    ends = np.maximum.accumulate(ends)
+    return np.concatenate([np.zeros(1, np.int64), ends[:-1]]), ends

@@ -8,17 +8,28 @@ stay in the file until they are asked for, so that memory does not grow with the
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import struct
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import PmlkitError, SpoolDamaged
+from pmlkit.errors import NotUnderstood, PmlkitError, SpoolDamaged, UsageError
+from pmlkit.sources.xen_stream import (
+    SOURCES,
+    Bitmap,
+    End,
+    Event,
+    Line,
+    Records,
+    Round,
+    Touched,
+    XenStream,
+)
 from pmlkit.spool import read_spool
-from pmlkit.xen.frames import RECORDS_HEAD, TOUCHED_HEAD, Frame, unpack_bitmap_piece
-from pmlkit.xen.pml import REASONS, TYPE_LOG, TYPE_TABLES
+from pmlkit.xen.frames import BITMAP_HEAD, TOUCHED_HEAD, Frame
+from pmlkit.xen.pml import TYPE_LOG, TYPE_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +37,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Gfns, Json, PathLike
+    from pmlkit.types import Array, Gfns, Ints, PathLike
 
 
-__all__ = ["XenSpool", "understood"]
+__all__ = ["Rounds", "XenSpool", "understood"]
 
 _KEPT = ("seq", "tsc_start", "tsc_end", "drain_tsc", "lost_entries", "lost_records", "round",
          "count", "type", "reason", "vcpu")  # fmt: skip
@@ -41,22 +52,99 @@ _HEADS = np.dtype(
         *(("table", "<u8"), ("at", "<i8")),
     ]
 )
-_LONGEST = 512  # words of a record
-_UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_EVENTS = 100  # that are noted; the others are counted
+_SAID_CHARACTERS = 1 << 26  # of the guest's lines; what comes after them is left out
+_CHUNK_BYTES = 1 << 17  # of a bitmap, taken apart at a time
 
 
 # What taking apart whole frames of nonsense can raise; a spool of our own holds none.
-NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+            struct.error)  # fmt: skip
 
 
 @contextlib.contextmanager
 def understood(path: PathLike) -> Iterator[None]:
-    """Context that turns what whole frames of nonsense lead to into `SpoolDamaged`."""
+    """Context that turns what a spool of nonsense leads to into `SpoolDamaged`.
+
+    `XenStream` has refused what it can know of: this is for what it does not.
+    """
     try:
         yield
-    except NONSENSE as error:
-        why = f"what it says contradicts itself: {type(error).__name__} {error}"
-        raise SpoolDamaged(path, 0, why, "collect again") from error
+    except (UsageError, *NONSENSE) as error:
+        kind = "" if isinstance(error, PmlkitError) else f"{type(error).__name__} "
+        why = f"what it says contradicts itself: {kind}{error}"
+        hint = "keep it, try a later pmlkit, or collect again"
+        raise SpoolDamaged(path, 0, why, hint) from error
+
+
+class Rounds:
+    """The closed rounds of a spool, as columns; their number is their ``len``.
+
+    Attributes
+    ----------
+    vcpus : dict of str to int
+        What the last of them says of the vCPUs, summed up.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, array[int]] = {}
+        self._count = 0
+        self.vcpus: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, made: Round) -> None:
+        """Append a round."""
+        values = {"end_ns": made.end_ns, **made.counts}
+        for name in values.keys() - self._columns.keys():
+            self._columns[name] = array("q", [-1]) * self._count
+        for name, column in self._columns.items():
+            column.append(values.get(name, -1))
+        self._count += 1
+        self.vcpus = made.vcpus
+
+    def column(self, name: str, count: int | None = None, missing: int = 0) -> Ints:
+        """Return what the rounds say under a name (`Round`).
+
+        Parameters
+        ----------
+        name : str
+        count : int, optional
+            Of how many rounds; default: the closed ones.
+        missing : int
+            Of those that do not say it.
+
+        Returns
+        -------
+        ndarray of int64, shape (count,)
+        """
+        made = np.full(self._count if count is None else count, missing, np.int64)
+        if name in self._columns:
+            said = np.frombuffer(self._columns[name], np.int64)
+            made[: self._count] = np.where(said < 0, missing, said)
+        return made
+
+
+class _Pieces:
+    """Where in the file the pieces of each round are: three numbers each, in order of rounds."""
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+
+    def add(self, number: int, first: int, at: int, size: int) -> None:
+        self._rows.extend((number, first, at, size))
+
+    def _table(self) -> Ints:
+        return np.frombuffer(self._rows, np.int64).reshape(-1, 4)
+
+    def rounds(self) -> set[int]:
+        return set(np.unique(self._table()[:, 0]).tolist())
+
+    def of(self, number: int) -> list[list[int]]:
+        table = self._table()
+        start, stop = np.searchsorted(table[:, 0], [number, number + 1])
+        return table[start:stop, 1:].tolist()  # type: ignore[no-any-return]
 
 
 class XenSpool:
@@ -66,104 +154,91 @@ class XenSpool:
     ----------
     path : Path
         The file of frames.
+    sources : sequence of str, optional
+        Which its header may say that it is of.
 
     Attributes
     ----------
     header : dict
-    missing : str or None
-        What could not be read (`pmlkit.spool_reader.Spool.missing`).
-    rounds : list of dict
+    missing, fault : str or None
+        What could not be read (`pmlkit.spool_reader.Spool.missing`), and what of it is there: the
+        first frame that is damaged or not understood. What comes before it is here.
+    rounds : Rounds
         The closed rounds, in order.
     logs, tables : structured ndarrays
         The heads of the records, and `at`, where in the file their words begin.
-    bitmaps : dict of (Frame, round) to list of (first byte, offset, bytes)
-    touched : dict of round to list of (offset, words)
-    lines, events : list of dict
-    end : dict or None
+    lines : list of Line
+    events : list of str
+    more_events, more_lines : int
+        How many were left out.
+    end : End or None
 
     Raises
     ------
     SpoolDamaged
-        If a frame is whole, but not what it should be.
+        If its header is not understood.
     TraceNotFound, NotATrace, TraceVersionError
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, sources: tuple[str, ...] = SOURCES) -> None:
         self.path = path
-        self.rounds: list[Json] = []
-        self.lines: list[Json] = []
-        self.events: list[Json] = []
-        self.end: Json | None = None
-        self.bitmaps: dict[tuple[Frame, int], list[tuple[int, int, int]]] = {}
-        self.touched: dict[int, list[tuple[int, int]]] = {}
+        self.rounds = Rounds()
+        self.lines: list[Line] = []
+        self.events: list[str] = []
+        self.more_events = self.more_lines = self._characters = 0
+        self.end: End | None = None
+        self._pieces = {kind: _Pieces() for kind in (Frame.DIRTY, Frame.ACCESSED, Frame.TOUCHED)}
         self._heads, self._count = np.empty(1024, _HEADS), 0
         with read_spool(path) as spool:
             self.header = spool.header
-            self._layout()
-            for kind, payload in spool:
-                try:
-                    self._take(kind, payload, spool.payload_at)
-                except NONSENSE as error:
-                    why = f"its frame {spool.frames_read} is not understood ({error})"
-                    raise SpoolDamaged(path, spool.payload_at, why) from error
-            self.missing = spool.missing
-        self._sort_out()
+            try:
+                stream = XenStream(spool.header, sources)
+            except NotUnderstood as error:
+                hint = "keep it, try a later pmlkit, or collect again"
+                raise SpoolDamaged(path, 0, error.why, hint) from error
+            for made in spool.understand(spool, stream.take):
+                self._keep(made, spool.payload_at)
+            self.missing, self.fault = spool.missing, spool.left
+        self.stock = stream.stock
+        heads, self._heads = self._heads[: self._count], self._heads[:0]
+        self.logs = heads[heads["type"] == TYPE_LOG]
+        self.tables = heads[heads["type"] == TYPE_TABLES]
         self._map: mmap.mmap | None = None
 
-    @property
-    def stock(self) -> bool:
-        """Whether it is of stock log-dirty: bitmaps only."""
-        return self.header.get("clock") != "tsc"
+    def _keep(self, made: Any, at: int) -> None:
+        if isinstance(made, Records):
+            self._keep_records(made, at)
+        elif isinstance(made, Round):
+            self.rounds.add(made)
+        elif isinstance(made, Bitmap):
+            begins = at + BITMAP_HEAD.size
+            self._pieces[made.kind].add(made.round, made.first, begins, len(made.piece))
+        elif isinstance(made, Touched):
+            self._pieces[Frame.TOUCHED].add(made.round, 0, at + TOUCHED_HEAD.size, made.words)
+        elif isinstance(made, Line):
+            self._keep_line(made)
+        elif isinstance(made, End):
+            self.end = made
+        elif isinstance(made, Event) and made.what:
+            if len(self.events) < _EVENTS:
+                self.events.append(made.what)
+            else:
+                self.more_events += 1
 
-    def _layout(self) -> None:
-        fields = self.header.get("record", [])
-        try:
-            names, offsets, sizes = zip(*fields, strict=True) if fields else ((), (), ())
-            told = {"names": names, "offsets": offsets, "itemsize": self.header.get("head_bytes")}
-            told["formats"] = [_UNSIGNED[size] for size in sizes]
-            self._head = np.dtype(told) if fields else None  # type: ignore[call-overload]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpoolDamaged(self.path, 0, f"its header names no records ({error})") from error
-        if fields and not set(_KEPT) <= set(names):
-            raise SpoolDamaged(self.path, 0, "its records lack fields that are needed")
-        self._table = "table" if "table" in names else None
+    def _keep_line(self, made: Line) -> None:
+        self._characters += len(made.line) + _HEADS.itemsize
+        if self._characters < _SAID_CHARACTERS:
+            self.lines.append(made)
+        else:
+            self.more_lines += 1
 
-    def _take(self, kind: int, payload: bytes, at: int) -> None:
-        if kind == Frame.RECORDS:
-            self._take_records(payload, at)
-        elif kind == Frame.ROUND:
-            self.rounds.append(json.loads(payload))
-        elif kind in (Frame.DIRTY, Frame.ACCESSED):
-            number, _, first, piece = unpack_bitmap_piece(payload)
-            place = (first, at + len(payload) - len(piece), len(piece))
-            self.bitmaps.setdefault((Frame(kind), number), []).append(place)
-        elif kind == Frame.TOUCHED:
-            (number,) = TOUCHED_HEAD.unpack_from(payload)
-            words, rest = divmod(len(payload) - TOUCHED_HEAD.size, 8)
-            if rest:
-                raise ValueError("half a word")
-            self.touched.setdefault(number, []).append((at + TOUCHED_HEAD.size, words))
-        elif kind == Frame.CONSOLE:
-            self.lines.append(json.loads(payload))
-        elif kind == Frame.EVENT:
-            self.events.append(json.loads(payload))
-        elif kind == Frame.END:
-            self.end = json.loads(payload)
-
-    def _take_records(self, payload: bytes, at: int) -> None:
-        (count,) = RECORDS_HEAD.unpack_from(payload)
-        if self._head is None or count > len(payload):
-            raise ValueError("records, and no layout of them")
-        heads = np.frombuffer(payload, self._head, count, RECORDS_HEAD.size)
-        words = heads["count"].astype(np.int64)
-        start = RECORDS_HEAD.size + count * self._head.itemsize
-        if (words > _LONGEST).any() or start + 8 * int(words.sum()) != len(payload):
-            raise ValueError("the records' lengths do not add up")
-        kept = self._next_heads(count)
+    def _keep_records(self, made: Records, at: int) -> None:
+        heads, words = made.heads, made.heads["count"].astype(np.int64)
+        kept = self._next_heads(len(heads))
         for name in _KEPT:
             kept[name] = heads[name]
-        kept["table"] = heads[self._table] if self._table else 0
-        kept["at"] = at + start + 8 * (np.cumsum(words) - words)
+        kept["table"] = heads["table"] if "table" in heads.dtype.names else 0
+        kept["at"] = at + made.start + 8 * (np.cumsum(words) - words)
 
     def _next_heads(self, count: int) -> np.ndarray:
         """Return the next `count` heads, to be filled; room that nobody fills takes no memory."""
@@ -174,15 +249,14 @@ class XenSpool:
             self._heads = grown
         return self._heads[first : self._count]
 
-    def _sort_out(self) -> None:
-        heads, self._heads = self._heads[: self._count], self._heads[:0]
-        known = np.isin(heads["type"], (TYPE_LOG, TYPE_TABLES))
-        reasons = np.isin(heads["reason"], list(REASONS)) | (heads["type"] != TYPE_LOG)
-        numbers = [told.get("round") for told in self.rounds]
-        if not (known & reasons).all() or numbers != list(range(len(numbers))):
-            raise SpoolDamaged(self.path, 0, "its records or rounds are of kinds not known")
-        self.logs = heads[heads["type"] == TYPE_LOG]
-        self.tables = heads[heads["type"] == TYPE_TABLES]
+    @property
+    def harvests(self) -> set[int]:
+        """The rounds that a harvest of accessed flags has closed."""
+        return self._pieces[Frame.ACCESSED].rounds() | self._pieces[Frame.TOUCHED].rounds()
+
+    def has(self, kind: Frame, number: int) -> bool:
+        """Whether there is a bitmap, or a guided harvest (`Frame.TOUCHED`), of a round."""
+        return bool(self._pieces[kind].of(number))
 
     # What is still in the file
 
@@ -211,21 +285,19 @@ class XenSpool:
         ]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
-    def frames_of(self, kind: Frame, number: int) -> Gfns:
-        """Return the frames of a bitmap: ndarray of uint64, ascending."""
-        view, found = self._view(), [np.zeros(0, np.uint64)]
-        for first, at, size in sorted(self.bitmaps.get((kind, number), [])):
-            bits = np.frombuffer(view, np.uint8, size, at)
-            (places,) = np.nonzero(bits)
-            ones = np.unpackbits(bits[places], bitorder="little").reshape(-1, 8)
-            rows, columns = np.nonzero(ones)
-            found.append((8 * (first + places[rows]) + columns).astype(np.uint64))
-        return np.concatenate(found)
+    def frames_of(self, kind: Frame, number: int) -> Iterator[Gfns]:
+        """Yield the frames of a bitmap in parts: ndarrays of uint64, ascending."""
+        view = self._view()
+        for first, at, size in self._pieces[kind].of(number):
+            for skipped in range(0, size, _CHUNK_BYTES):
+                length = min(_CHUNK_BYTES, size - skipped)
+                bits = np.frombuffer(view, np.uint8, length, at + skipped)
+                yield _ones(bits) + np.uint64(8 * (first + skipped))
 
     def touched_words(self, number: int) -> Gfns:
         """Return the words of a guided harvest: ndarray of uint64."""
-        view = self._view()
-        parts = [np.frombuffer(view, "<u8", n, at) for at, n in self.touched.get(number, [])]
+        view, pieces = self._view(), self._pieces[Frame.TOUCHED].of(number)
+        parts = [np.frombuffer(view, "<u8", count, at) for _, at, count in pieces]
         return np.concatenate([np.zeros(0, np.uint64), *parts])
 
     def _view(self) -> mmap.mmap:
@@ -241,3 +313,11 @@ class XenSpool:
         """Give back the memory that what was read so far takes."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _ones(bits: Array) -> Gfns:
+    """Return which bits of some bytes are set."""
+    (places,) = np.nonzero(bits)
+    ones = np.unpackbits(bits[places], bitorder="little").reshape(-1, 8)
+    rows, columns = np.nonzero(ones)
+    return (8 * places[rows] + columns).astype(np.uint64)
