@@ -40,28 +40,30 @@ class RecorderStream:
         if memory % PAGE_SIZE:
             raise NotUnderstood(f"its header's memory_bytes is {memory}, no whole number of pages")
         self.rounds, self._end, self._marked_ns = 0, (0, 0), 0
+        self._spans: dict[int, int] = {}  # the round of the last one of each log
 
     def take(self, kind: int, payload: bytes) -> Any:
         """Return what a message says (`pmlkit.sources.messages.decode`)."""
         message = decode(kind, payload)
         if isinstance(message, Span):
-            self._check_round(message.round)
+            self._check_round(message.round, self._spans.get(kind, 0))
+            self._spans[kind] = message.round
             _check_span(message)
         elif isinstance(message, RoundEnd):
             self._close(message)
         elif isinstance(message, Mark):
-            self._check_round(message.round)
+            self._check_round(message.round, 0)
             if not self._marked_ns <= message.t_ns <= LATEST_NS or message.insn > LATEST_NS:
                 raise NotUnderstood(f"a mark at {message.t_ns} ns, after {self._marked_ns} ns")
             self._marked_ns = message.t_ns
         return message
 
-    def _check_round(self, number: int) -> None:
-        if number != self.rounds:
+    def _check_round(self, number: int, first: int) -> None:
+        if not first <= number <= self.rounds:
             raise NotUnderstood(f"it is of round {number}, and {self.rounds} were closed")
 
     def _close(self, end: RoundEnd) -> None:
-        self._check_round(end.round)
+        self._check_round(end.round, self.rounds)
         _check_span(end)
         if max(end.full_exits, end.accessed, end.dirty) > MOST:
             raise NotUnderstood("a round of more pages than there are")

@@ -144,7 +144,7 @@ class _Pieces:
     def of(self, number: int) -> list[list[int]]:
         table = self._table()
         start, stop = np.searchsorted(table[:, 0], [number, number + 1])
-        return table[start:stop, 1:].tolist()  # type: ignore[no-any-return]
+        return table[start:stop, 1:].tolist()
 
 
 class XenSpool:
@@ -237,7 +237,7 @@ class XenSpool:
         kept = self._next_heads(len(heads))
         for name in _KEPT:
             kept[name] = heads[name]
-        kept["table"] = heads["table"] if "table" in heads.dtype.names else 0
+        kept["table"] = heads["table"] if "table" in (heads.dtype.names or ()) else 0
         kept["at"] = at + made.start + 8 * (np.cumsum(words) - words)
 
     def _next_heads(self, count: int) -> np.ndarray:
