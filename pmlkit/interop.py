@@ -12,6 +12,7 @@ its notes what it was, and what is not known of it.
 from __future__ import annotations
 
 import contextlib
+import csv
 import inspect
 import os
 import shlex
@@ -259,6 +260,7 @@ _FOREIGN = (
     pa.ArrowException,
     zlib.error,
     struct.error,
+    csv.Error,
 )
 
 
@@ -297,6 +299,8 @@ def _write(
         spans, made = from_zero(rows.spans(), made)
         writer.set_tables_of(tables(rows, spans, made))
         writer.replace_meta(**_told(made, name, meta, rows, spans, memory_bytes))
+    del rows, spans, writer
+    pa.default_memory_pool().release_unused()  # what follows may need as much again
     return _audited(output)
 
 

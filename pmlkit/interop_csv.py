@@ -36,8 +36,13 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints, PathLike
 
 
-COLUMNS: dict[str, pa.DataType] = {"t_start_ns": pa.int64(), "t_end_ns": pa.int64(), "vcpu": pa.uint16(),
-           "gfn": pa.uint64(), "kind": pa.string()}  # fmt: skip
+COLUMNS: dict[str, pa.DataType] = {
+    "t_start_ns": pa.int64(),
+    "t_end_ns": pa.int64(),
+    "vcpu": pa.uint16(),
+    "gfn": pa.uint64(),
+    "kind": pa.string(),
+}
 NEEDED = ("t_start_ns", "t_end_ns", "gfn")
 LETTERS = {int(Kind.READ): "r", int(Kind.WRITE): "w", int(Kind.EXEC): "x", 0: "?"}
 LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
@@ -121,13 +126,20 @@ def _head(
     if separator is None:
         most = max(_LIKELY, key=line.count)
         separator = most if most in line else ","
-    cells = [cell.strip() for cell in next(pycsv.reader([line], delimiter=separator))]
+    try:
+        cells = [cell.strip() for cell in _cells(line, separator)]
+    except pycsv.Error as error:
+        raise ForeignFileError(path, f"line {number}", f"is no CSV of entries ({error})") from error
     if header is None:  # names are looked for there; with numbers of columns there may be none
         numbers = all(one.isdecimal() for one in wanted or ())
         header = not (numbers and any(cell.replace(".", "").isdecimal() for cell in cells))
     if header:
         return _Head(separator, cells, number)
     return _Head(separator, [f"column {at}" for at in range(1, len(cells) + 1)], number - 1)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(pycsv.reader([line], delimiter=separator))
 
 
 @contextmanager
@@ -216,8 +228,11 @@ class _Table:
             for number, line in enumerate(lines, start=1):
                 if number <= self.head.lines or not line.strip():
                     continue
-                cells = next(pycsv.reader([line], delimiter=self.head.separator))
-                fault = None
+                fault, cells = None, list(names)
+                try:
+                    cells = _cells(line, self.head.separator)
+                except pycsv.Error as error:
+                    fault = str(error)
                 if len(cells) != len(names):
                     fault = f"it has {len(cells)} columns, and the first line {len(names)}"
                 for name, kind in types.items():

@@ -173,14 +173,21 @@ class _Pages:
         self.requests += len(some.obj)
         self.empty += int((size == 0).sum())
         many = self._many(some, size)
-        self._claimed += int(many.sum(dtype=np.float64))
-        if self._claimed > CLAIM + CLAIM_OF_REQUEST * self.requests:
-            at = int(many.argmax())
-            why = f"claims {int(many[at]):,} pages, and with those before {self._claimed:,}"
-            where = self._where(some.first + at)
-            raise ForeignFileError(self.path, where, why, "take larger pages, by --page-size")
+        self._refuse_claim(some, many)
         self.long += int((many > 1).sum())
         self._highest = max(self._highest, int(some.obj.max()))
+
+    def _refuse_claim(self, some: Requests, many: Ints) -> None:
+        """Add up the pages of requests; refuse the first that makes them too many."""
+        claimed = self._claimed + np.cumsum(many, dtype=np.float64)
+        before = self.requests - len(many)
+        allowed = CLAIM + CLAIM_OF_REQUEST * (before + np.arange(1, len(many) + 1))
+        if (claimed > allowed).any():
+            at = int((claimed > allowed).argmax())
+            why = f"claims {int(many[at]):,} pages, and with those before {int(claimed[at]):,}"
+            hint = "take larger pages, by --page-size"
+            raise ForeignFileError(self.path, self._where(some.first + at), why, hint)
+        self._claimed = int(claimed[-1])
 
     def _many(self, some: Requests, size: Ints) -> Ints:
         """Return how many pages each request uses."""

@@ -95,6 +95,7 @@ class TablesWriter:
         for name, table in tables.items():
             self.files[f"{name}.parquet"] = write_table(self._folder / f"{name}.parquet", table)
         self.totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
+        self._tables = {}  # they may be long, and whoever asks for the totals holds us
 
     def _completed(self, tallies: dict[str, Tally]) -> dict[str, pa.Table]:
         given = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
