@@ -176,7 +176,8 @@ def load(
         unit). `page_size` (bytes, 4096; 0: an object is a page) into which requests are split.
         `unit` (bytes): what an object's number counts. `columns`, `time_unit`: of csv and parquet
         (`pmlkit.interop_columns`); `separator`, `header` (bool): of csv. `instructions`: of
-        lackey's, that are a round (1,000,000).
+        lackey's, that are a round (1,000,000). `window` of kvm-dirty-ring: a round (by default
+        until the rings are reset); `kernel`: the host's Linux, for the order within a drain.
 
     Returns
     -------

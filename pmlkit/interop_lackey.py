@@ -48,7 +48,7 @@ _HINT = "give valgrind a --log-file, which keeps the program's own output out"
 def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -> Imported:
     """Read accesses; so many instructions are a round."""
     total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
-    counted = _BEGINS[:1]
+    counted: Sequence[bytes] = _BEGINS[:1]
     if not total:
         total, counted = _count(path, *(b"\n" + begin for begin in _BEGINS[1:])), _BEGINS[1:]
         clock = "the clock counts accesses, as the file has no instructions: one is a nanosecond"

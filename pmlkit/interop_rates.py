@@ -235,7 +235,7 @@ class _Lines:
         if name == "calc_status":
             number = _whole(value)
             known = isinstance(number, int) and 0 <= number < len(_STATUSES)
-            self._begin(_STATUSES[number] if known else "unknown")
+            self._begin(_STATUSES[int(number)] if known else "unknown")
         elif name == "calc_mode":
             self._open["mode"] = value
         elif name in names:

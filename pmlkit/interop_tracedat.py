@@ -8,6 +8,7 @@ if events before it were lost, and mostly how many. ``trace-cmd report`` prints 
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zlib
@@ -210,7 +211,7 @@ class _Trace:
     def options_7(self, place: int) -> tuple[list[tuple[int, bytes]], int]:
         self.go(place)
         self.section_header()
-        options = []
+        options: list[tuple[int, bytes]] = []
         while len(options) < _COUNT_LIMIT:
             option, data = self.number(2), self.take(self.number(4))
             if option == 0:
@@ -230,11 +231,9 @@ class _Trace:
         if not packed:
             read()
             return
-        import io
-
         data = self.unpacked(_SECTION_LIMIT)
         kept = self.file, self.size
-        self.file, self.size = io.BytesIO(data), len(data)  # type: ignore[assignment]
+        self.file, self.size = io.BytesIO(data), len(data)
         try:
             read()
         finally:
