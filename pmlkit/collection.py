@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 
 _POLL_S = 0.1
+_NOT_WHOLE = "the spool did not arrive whole"
 _END_S = 60.0  # for the last frames; the next collection switches off what a killed one left on
 
 
@@ -220,11 +221,14 @@ class Collection:
         if quietly:
             return
         fault = self._follower.fault
-        why = self._sent(fault) if fault else why or error.problem
+        if fault:
+            why = self._sent(fault)
+        elif why in (None, _NOT_WHOLE):
+            why = error.problem
         if not kept:
-            raise self._nothing(why) from error
+            raise self._nothing(why or "") from error
         hint = f"what came makes no trace, and is kept in {self.folder}"
-        raise CollectError(self.domain, why, hint=hint) from error
+        raise CollectError(self.domain, why or "", hint=hint) from error
 
     def _sent(self, fault: str) -> str:
         """Say of a frame that was not understood whose it is."""
@@ -241,7 +245,7 @@ class Collection:
         if status == 0 and self._follower.ended:
             return None
         if status == 0:
-            return "the spool did not arrive whole"
+            return _NOT_WHOLE
         told = self._agent.said[-1] if self._agent.said else f"exit status {status}"
         if status != 255:
             return told

@@ -63,6 +63,9 @@ UNFOLDED = 10_000  # columns of a page that nobody looks at
 class _Console(Console):
     """A console that writes the control characters of texts as escapes; its own are styles."""
 
+    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+        return super().render_str(visible(text), **how)  # before it is measured
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fuzz target for the readers of spools, and a loop that runs it: ``python tests/spool_fuzz.py``.
 
-`fuzz_one` takes any bytes as a spool's. Whatever they are, the reader gives true frames or refuses
-by name; where the frames are sealed but nonsense, so do those who take them apart. The loop
-changes good spools, half of the time sealing them anew, and keeps what reaches new code.
+`fuzz_one` takes any bytes as a spool's. Whatever they are, who watches the spool and who makes a
+trace of it end at the same frame, the first that is not understood, and raise no other error than
+pmlkit's; a spool with a good round makes a trace, and stays as it is. The loop changes good spools
+of a Xen collector and of a recording, half of the time sealing them anew, and keeps what reaches
+new code.
 """
 
 import argparse
@@ -22,6 +24,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from pmlkit import spool as spool_format  # noqa: E402
 from pmlkit.errors import PmlkitError  # noqa: E402
 from pmlkit.ingest import ingest  # noqa: E402
+from pmlkit.seen import Follower, Watcher  # noqa: E402
+from pmlkit.seen_recorder import RecordingWatcher  # noqa: E402
+from pmlkit.sources.messages import Marker, Message  # noqa: E402
 from pmlkit.xen import frames  # noqa: E402
 from pmlkit.xen.frames import Frame  # noqa: E402
 
@@ -84,14 +89,73 @@ def sealed(header, made):
     return b"".join(parts)
 
 
-def fuzz_one(data, folder):
-    """Make a trace of bytes taken for a spool; returns it, or None if they are refused."""
-    (folder / "frames.spool").write_bytes(data)
+RECORDER_HEADER = {
+    "source": "recorder",
+    "created": "2026-01-01T00:00:00+00:00",
+    "workload": "toy",
+    "parameters": {},
+    "memory_bytes": 4 << 20,
+    "period": {"ns": 1000, "insn": None},
+    "ns_per_insn": 8.0,
+    "options": {"window": "1us"},
+    "cmdline": "quiet",
+    "versions": {},
+    "host": {},
+    "command": "pmlkit record toy",
+}
+
+
+def recorded_frames(rounds=3):
+    """Return the messages of a small recording, as the plugin packs them."""
+    made = [(Message.MARK, struct.pack("<IIQq", 0, Marker.PHASE, 0, 0))]
+    for number in range(rounds):
+        times = (125 * number, 1000 * number, 125 * number + 125, 1000 * number + 1000)
+        head = struct.pack("<IIQqQq", number, 1, *times)
+        made.append(
+            (Message.ACCESS, head + struct.pack("<3I", 100 << 3 | 2, 101 << 3 | 1, 7 << 3 | 4))
+        )
+        made.append((Message.PML, head + struct.pack("<I", 100)))
+        made.append((Message.ROUND_END, struct.pack("<IIQqQqQQ", number, 0, *times, 3, 1)))
+    made.append((Message.MARK, struct.pack("<IIQq", rounds, Marker.END, 125 * rounds, 5000)))
+    return [
+        *made,
+        (Message.TOTALS, struct.pack("<7Q", *range(7))),
+        (Message.HOST, b'{"host_s": 1}'),
+    ]
+
+
+def watched(path):
+    """Return the rounds that are seen of a spool, as `pmlkit collect` shows them."""
+
+    def make(header):
+        recorded = header.get("source") == "recorder"
+        return RecordingWatcher(header) if recorded else Watcher(header)
+
+    follower = Follower(path, make)
     try:
-        return ingest(folder, folder / "x.trace", overwrite=True)
+        return list(follower.poll())
+    finally:
+        follower.close()
+
+
+def fuzz_one(data, folder):
+    """Watch bytes taken for a spool, and make a trace of them; returns it, or None if refused."""
+    path = folder / "frames.spool"
+    path.write_bytes(data)
+    seen = watched(path)
+    try:
+        trace = ingest(folder, folder / "x.trace", overwrite=True)
     except PmlkitError as error:
         assert str(error).isprintable() and str(error)
-        return None
+        assert not seen or b'"recorder"' in data, f"{len(seen)} rounds were seen: {error}"
+        trace = None
+    assert path.read_bytes() == data
+    if trace is not None:
+        # A round that was not closed is in the trace, and nobody has seen it.
+        log = trace.pml if trace.meta.kind == "access" else trace
+        assert len(seen) <= log.n_rounds <= len(seen) + 2
+        assert log.rounds.t_end_ns.tolist()[: len(seen)] == [each.t_ns for each in seen]
+    return trace
 
 
 def change(data, rng):
@@ -118,17 +182,43 @@ def change(data, rng):
     return bytes(data)
 
 
+NASTY = (None, True, -1, 0, 1 << 53, 1 << 63, 1 << 64, 10**30, 1.5, 1e300, "", "x", "\x1b[2J",
+         "\ud800", [], [[]], {}, {"a": 1}, [1, "x"], "9" * 5000)  # fmt: skip
+
+
+def lie(told, rng):
+    """Give another value to one field of a JSON object, or to one of an object in it."""
+    told = dict(told)
+    name = rng.choice([*told, "source"])
+    inner = told.get(name)
+    if isinstance(inner, dict) and inner and rng.random() < 0.7:
+        told[name] = lie(inner, rng)
+    elif rng.random() < 0.1:
+        told.pop(name, None)
+    else:
+        told[name] = rng.choice(NASTY)
+    return told
+
+
+def is_object(payload):
+    return payload.startswith(b"{")
+
+
 def nonsense(header, made, rng):
     """Change what frames say, and seal them: whole frames of nonsense."""
     made = list(made)
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(made))
         kind, payload = made[at]
-        what = rng.randrange(5)
-        if what == 0:
+        what = rng.randrange(7)
+        if what == 5 and is_object(payload):
+            made[at] = kind, json.dumps(lie(json.loads(payload), rng)).encode()
+        elif what >= 5:
+            header = lie(header, rng) if rng.random() < 0.5 else header
+        elif what == 0:
             made[at] = kind, change(payload, rng) if payload else b"x"
         elif what == 1:
-            made[at] = rng.choice(list(Frame)), payload
+            made[at] = rng.choice((*Frame, 3, 64)), payload
         elif what == 2:
             del made[at]
             made = made or [(kind, payload)]
@@ -155,7 +245,8 @@ class _Coverage:
 
         def calls(frame, event, _):
             name = frame.f_code.co_filename
-            return lines if "spool" in name or "xen_" in name else None
+            reads = ("spool", "xen_", "stream", "seen", "messages", "recorder_")
+            return lines if any(word in name for word in reads) else None
 
         sys.settrace(calls)
         try:
@@ -170,11 +261,11 @@ class _Coverage:
 def run(seconds, seed, folder):
     """Fuzz for some seconds; returns how many inputs were tried and how many were kept."""
     rng, coverage = random.Random(seed), _Coverage()
-    made, _ = good_frames()
-    kept, tried, end = [sealed(SPOOL_HEADER, made)], 0, time.monotonic() + seconds
+    good = (SPOOL_HEADER, good_frames()[0]), (RECORDER_HEADER, recorded_frames())
+    kept, tried, end = [sealed(*each) for each in good], 0, time.monotonic() + seconds
     while not tried or time.monotonic() < end:
         data = change(rng.choice(kept), rng) if rng.random() < 0.5 else None
-        data = data or nonsense(SPOOL_HEADER, made, rng)
+        data = data or nonsense(*rng.choice(good), rng)
         try:
             if coverage.of(lambda data=data: fuzz_one(data, folder)):
                 kept.append(data)

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pmlkit.errors import NotUnderstood
+from pmlkit.kinds import ACCESS_KINDS
 from pmlkit.schema import PAGE_SIZE
-from pmlkit.sources.messages import Mark, RoundEnd, Span, decode
+from pmlkit.sources.messages import Mark, Message, RoundEnd, Span, decode
 from pmlkit.stream_json import LATEST_NS, MOST, Fields
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecorderStream", "check_header"]
 
+_OF_ACCESSES = np.isin(np.arange(256), ACCESS_KINDS)
 _MOST_BYTES = 1 << 41  # frames have 29 bits in a message
 
 
@@ -49,6 +53,8 @@ class RecorderStream:
             self._check_round(message.round, self._spans.get(kind, 0))
             self._spans[kind] = message.round
             _check_span(message)
+            if kind == Message.ACCESS and not _OF_ACCESSES.take(message.kinds).all():
+                raise NotUnderstood("an access that neither reads, nor writes, nor executes")
         elif isinstance(message, RoundEnd):
             self._close(message)
         elif isinstance(message, Mark):

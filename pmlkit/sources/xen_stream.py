@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pmlkit.errors import NotUnderstood
+from pmlkit.kinds import PML_KINDS
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.stream_json import LATEST_NS, MOST, Fields, loads
 from pmlkit.xen.frames import (
@@ -51,6 +52,7 @@ _NEEDED = {
     **dict.fromkeys(("type", "reason", "vcpu"), (2, 4)),
 }
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_OF_A_LOG = np.isin(np.arange(256), PML_KINDS)
 _LONGEST = 1 << 24  # bytes of a frame; a collector of ours sends 1 MiB at most
 _LONGEST_HEAD = 4096  # bytes of a record's
 _MOST_VCPUS = 1 << 13
@@ -217,7 +219,7 @@ class XenStream:
             raise NotUnderstood(f"its records have {words} words, and it holds {held} bytes")
         self._check_heads(heads)
         made = Records(heads, np.frombuffer(payload, "<u8", words, start), start)
-        _check_tables(made)
+        _check_words(made)
         return made
 
     def _heads(self, payload: bytes) -> tuple[NDArray[Any], int]:
@@ -360,16 +362,22 @@ def _all(values: NDArray[Any], hold: NDArray[Any], what: str) -> None:
         raise NotUnderstood(what.format(int(values[np.argmin(hold)])))
 
 
-def _check_tables(records: Records) -> None:
-    heads = records.heads
+def _check_words(records: Records) -> None:
+    heads, words = records.heads, records.words
     tables = heads["type"] == TYPE_TABLES
-    if not tables.any():
-        return
+    if tables.any():
+        _check_tables(heads, words, tables)
+        words = words[np.repeat(~tables, heads["count"])]
+    kinds = words.astype(np.uint8)
+    _all(kinds, _OF_A_LOG.take(kinds), "an entry of kind {:#x} in a log")
+
+
+def _check_tables(heads: NDArray[Any], words: NDArray[np.uint64], tables: NDArray[Any]) -> None:
     if "table" not in (heads.dtype.names or ()):
         raise NotUnderstood("a snapshot of a page table, of which it does not say which")
     levels = heads["table"][tables] & np.uint64(0xF)
     _all(levels, (levels >= 1) & (levels <= _LEVELS), "a page table of level {}")
-    words = records.words[np.repeat(tables, heads["count"])]
+    words = words[np.repeat(tables, heads["count"])]
     present = (words == 0) | (words & np.uint64(_PRESENT) != 0)
     _all(words, present, "an entry {:#x} of a page table, which is not present")
 
@@ -447,7 +455,7 @@ def _layout(told: Fields) -> np.dtype[Any]:
     """Return how a record's head is laid out, as the header says it."""
     size = told.whole("head_bytes", 1, _LONGEST_HEAD)
     rows: Any = told.told.get("record")
-    if not (isinstance(rows, list) and all(map(_is_field, rows))):
+    if not (isinstance(rows, list) and rows and all(map(_is_field, rows))):
         raise NotUnderstood("its header's record is no list of [name, offset, bytes]")
     rows = sorted(rows, key=lambda row: row[1])
     ends = [row[1] + row[2] for row in rows]
