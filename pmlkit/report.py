@@ -63,7 +63,7 @@ UNFOLDED = 10_000  # columns of a page that nobody looks at
 class _Console(Console):
     """A console that writes the control characters of texts as escapes; its own are styles."""
 
-    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(visible(text), **how)  # before it is measured
 
     def render(
