@@ -115,7 +115,11 @@ def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
         if not isinstance(value, dict):
             return Fault("", value, "a mapping")
         for name, rule in known.items():
-            fault = rule(value.get(name)) if name in value or name in needed else None
+            if name not in value and name not in needed:
+                continue
+            fault = rule(value.get(name))
+            if not fault and name not in value:
+                fault = Fault("", None, "there")
             if fault:
                 return fault._replace(where=f".{name}{fault.where}")
         return None

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pmlkit.description import DESCRIPTION, LOSSES, PAGE_SIZE, Fault
+from pmlkit.description import DESCRIPTION, LOSSES, Fault
+from pmlkit.description import PAGE_SIZE as PAGE_SIZE
 from pmlkit.errors import UsageError
 from pmlkit.kinds import Kind
 

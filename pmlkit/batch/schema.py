@@ -223,8 +223,9 @@ def _read(path: Path) -> str:
 
 def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
     """Give the document, and the line of every place in it."""
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         check_events(text)
         node = loader.get_single_node()
         check_size(node)
@@ -239,7 +240,8 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
             path, None, f"it cannot be read as YAML ({error})", "mend it"
         ) from error
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
     return document, lines
 
 

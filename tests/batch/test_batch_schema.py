@@ -80,6 +80,7 @@ WRONG = {
     "a tab": ("title: a\nruns:\n\t- notebook: x", 3, "cannot start any token"),
     "a key that is a mapping": ("title: a\n{b: c}: d", 2, ""),
     "two documents": ("title: a\n---\ntitle: b", 2, "another document"),
+    "a control character": ("title: \x07", None, "special characters are not allowed"),
     "itself": ("title: a\nruns: &r\n  - *r", None, ""),
 }
 
