@@ -396,8 +396,8 @@ def test_a_mutated_table_is_taken_or_refused(number, place, bit, cut, tmp_path_f
 
 
 def test_a_hostile_trace_takes_little_memory(path):
-    """A row group of 33 million rows, in a process of its own; 512 MiB are promised."""
-    seal_table(path, PART, constant(ENTRIES, 1 << 25), row_group_size=1 << 25, compression="zstd")
+    """A row group of 16 million rows, in a process of its own; 512 MiB are promised."""
+    seal_table(path, PART, constant(ENTRIES, 1 << 24), row_group_size=1 << 24, compression="zstd")
     code = (
         "import sys; from pmlkit.cli import main; code = main(['info', sys.argv[1]]);"
         "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]); sys.exit(code)"

@@ -10,8 +10,10 @@ import threading
 
 import pytest
 
+from pmlkit import cli
 from pmlkit.errors import FileRefused, OutputError, OutputExists
 from pmlkit.files import open_regular, read_regular, refuse_inside_trace, whole
+from pmlkit.partial import PartialFolder
 
 
 def test_a_regular_file_is_read(tmp_path):
@@ -225,3 +227,51 @@ def test_a_path_that_is_no_utf8(tmp_path):
     with whole(path) as partial:
         partial.write_bytes(b"abc")
     assert read_regular(path, 3) == b"abc"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plot", "x.trace", "wss", "-o", "x.trace/rounds"],
+        ["plot", "x.trace", "wss", "-o", "x.trace/new/rounds"],
+        ["mrc", "x.trace", "-o", "x.trace/entries/rounds"],
+        ["simulate", "x.trace", "-o", "x.trace/y.trace"],
+        ["simulate", "x.trace", "-o", "x.trace/pml.trace", "--overwrite"],
+        ["record", "hotcold", "-o", "x.trace/y.trace"],
+        ["compare", "x.trace", "--window", "10ms", "-o", "x.trace"],
+    ],
+    ids=lambda command: " ".join(command[:3]),
+)
+def test_no_command_writes_into_a_trace(make_trace, tmp_path, monkeypatch, capsys, command):
+    path = make_trace(rounds=20).path
+    monkeypatch.chdir(tmp_path)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert cli.main(command) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "is a trace): choose a place outside of every trace" in said
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_a_partial_folder_is_never_cleared_through_a_link(tmp_path):
+    (tmp_path / "precious" / "entries").mkdir(parents=True)
+    (tmp_path / "precious" / "rounds.parquet").write_bytes(b"precious")
+    (tmp_path / "x.trace.partial").symlink_to("precious")
+    with pytest.raises(OutputError):
+        PartialFolder(tmp_path / "x.trace")
+    assert (tmp_path / "precious" / "rounds.parquet").read_bytes() == b"precious"
+    assert (tmp_path / "precious" / "entries").is_dir()
+
+
+def test_a_limit_on_memory_is_called_that(make_trace):
+    path = make_trace(pml=False).path
+    code = """
+import sys
+from pmlkit import cli
+def fail(*args):
+    raise RuntimeError("can't start new thread")
+sys.modules["pmlkit.trace"] = type("M", (), {"Trace": type("T", (), {"open": fail})})
+sys.exit(cli.main(["info", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pmlkit: not enough memory or threads: ")

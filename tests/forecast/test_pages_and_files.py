@@ -2,8 +2,10 @@
 """Pages by their history, composed logs, saved models, and the command."""
 
 import json
+import os
 import pickle
 import string
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -206,6 +208,19 @@ def call(capsys, *words):
     code = cli.main(["forecast", *map(str, words)])
     out, err = capsys.readouterr()
     return code, out, err
+
+
+def test_a_model_that_would_unpack_to_gigabytes_or_is_no_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.npy", bytes(50 << 20))
+    with pytest.raises(store.ModelRefused, match="would unpack to 150 MiB, and at most 128"):
+        store.load(tmp_path / "bomb")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(store.ModelRefused, match="it is a FIFO"):
+        store.load(tmp_path / "fifo")
+    with pytest.raises(store.ModelRefused, match="it is a device"):
+        store.load("/dev/zero")
 
 
 def test_the_command_forecasts_with_a_saved_model(bundled, capsys):
