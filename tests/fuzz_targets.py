@@ -189,7 +189,7 @@ class Import(Target):
     def commands(self, rng, folder):
         out = folder / f"out.{self.suffix}"
         yield "import", self.format, self.path(folder), "-o", out, "--overwrite"
-        if self.suffix == "trace":
+        if self.suffix == "trace" and rng.random() < 0.3:
             yield "info", out
             yield rng.choice((("wss", out), ("mrc", out), ("wss", out, "--window", "2r")))
 

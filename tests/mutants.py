@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 from tree import ROOT, tracked  # noqa: E402
 
 WANTED = 0.95
-LIMIT_S = 400
+LIMIT_S = 240
 NO_TEST = (4, 5)  # pytest's: wrong use, nothing was collected
 
 
@@ -51,8 +51,8 @@ MUTANTS = [
         ("a page is numbered from 1", "ids[i] = number - 1", "ids[i] = number", "test_streams.py"),
         (
             "a full table is not seen",
-            "            if state[1] == room:\n                state[0] = pages\n                return i",
-            "            if state[1] > room:\n                state[0] = pages\n                return i",
+            "if state[1] == room:",
+            "if state[1] == room + 1:",
             "test_streams.py test_onepass.py",
         ),
         (
@@ -376,13 +376,14 @@ MUTANTS = [
         ),
         (
             "a migration is not looked for",
-            "            self.stop.look_for_migration()  # a bitmap that it has is not to be cleared\n",
-            "",
+            "self.stop.look_for_migration()  #",
+            "pass  #",
         ),
         (
             "lateness is never caught up",
             "now > self._due + self.period_s else",
             "now > self._due else",
+            "xen/test_collector.py",
         ),
         (
             "one round more",

@@ -143,6 +143,15 @@ def test_what_is_not_ours_is_not_cleared(tmp_path):
     assert (tmp_path / "c.partial").read_text() == "precious"
 
 
+def test_nothing_is_cleared_through_a_link(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "trace.json").write_text("as if a killed writer had left it")
+    (tmp_path / "x.trace.partial").symlink_to("mine")
+    with pytest.raises(OutputError, match="x.trace"):
+        TraceWriter(tmp_path / "x.trace", make_meta())
+    assert (tmp_path / "mine" / "trace.json").exists()
+
+
 def test_a_link_to_a_trace_is_replaced_and_not_followed(tmp_path):
     make_trace(tmp_path / "old.trace", rounds=2)
     (tmp_path / "x.trace").symlink_to("old.trace")
