@@ -19,7 +19,6 @@ from pmlkit.launch import Said
 from pmlkit.spool import SpoolWriter
 from pmlkit.spool_reader import holds_frames, make_way
 from pmlkit.xen import frames
-from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import Frame
 
 GOOD, _ = good_frames(3)
@@ -308,39 +307,3 @@ def test_a_collection_that_is_killed_leaves_what_came_and_no_agent(here, tmp_pat
 def agents_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(word) for word in file.read().split()]
-
-
-# The pace of rounds
-
-
-class Clock:
-    """Stands in for the time, the stop and the source of a collector."""
-
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr("pmlkit.xen.collector.time.monotonic", lambda: self.now)
-        self.stop = self
-
-    def __bool__(self):
-        return False
-
-    def wait(self, seconds):
-        self.now += seconds
-
-    def drain(self, writer):
-        return 0.0
-
-
-def test_a_round_that_is_late_is_caught_up(monkeypatch):
-    """Rounds end by the calendar: what closing takes does not add up."""
-    clock = Clock(monkeypatch)
-    pace, ends = Period(1.0), []
-    for late in (0.3, 0.9, 0.0, 0.2):
-        pace.round(clock, clock, None)
-        ends.append(round(clock.now - 100, 6))
-        clock.now += late
-    assert ends == [1, 2, 3, 4]
-    clock.now += 5  # more than a period: it begins anew
-    began = clock.now
-    pace.round(clock, clock, None)
-    assert clock.now == pytest.approx(began + 1)

@@ -12,6 +12,7 @@ from factories import make_meta, make_trace
 
 from pmlkit.errors import OutputError, OutputExists, PmlkitError, UsageError
 from pmlkit.kinds import Kind
+from pmlkit.partial import PartialFolder
 from pmlkit.schema import TraceMeta
 from pmlkit.trace import Trace, TraceWriter
 
@@ -491,3 +492,16 @@ def test_a_full_disk_while_entries_are_made(tmp_path, monkeypatch):
     ):
         writer.add_made(4096, lambda a, b: (np.zeros(b - a, np.uint32), 0, 0, 0, 2))
     assert entries_of(tmp_path) == []
+
+
+def test_what_a_link_leads_to_is_not_cleared(tmp_path):
+    """Its files are called as a killed writer's: only that it is a link tells them apart."""
+    theirs = tmp_path / "theirs.trace"
+    theirs.mkdir()
+    (theirs / "trace.json").write_text("{}")
+    (theirs / "rounds.parquet").write_text("rounds")
+    (tmp_path / "x.trace.partial").symlink_to(theirs)
+    with pytest.raises(OutputError):
+        PartialFolder(tmp_path / "x.trace")
+    assert (theirs / "rounds.parquet").read_text() == "rounds"
+    assert (theirs / "trace.json").read_text() == "{}"

@@ -19,6 +19,7 @@ import pytest
 from pmlkit.errors import PmlkitError
 from pmlkit.spool import FRAME, HEADER, SUM_BYTES, read_spool
 from pmlkit.xen import shipping
+from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import RECORDS_HEAD, Frame
 
 LIMIT_S = 120  # against hangs only
@@ -450,3 +451,39 @@ def test_what_is_shipped_imports_nothing_else():
                 assert imported.split(".")[0] in allowed, (name, imported)
                 if imported.startswith("pmlkit."):
                     assert imported in shipped, (name, imported)
+
+
+# The pace of rounds
+
+
+class Clock:
+    """Stands in for the time, the stop and the source of a collector."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr("pmlkit.xen.collector.time.monotonic", lambda: self.now)
+        self.stop = self
+
+    def __bool__(self):
+        return False
+
+    def wait(self, seconds):
+        self.now += seconds
+
+    def drain(self, writer):
+        return 0.0
+
+
+def test_a_round_that_is_late_is_caught_up(monkeypatch):
+    """Rounds end by the calendar: what closing takes does not add up."""
+    clock = Clock(monkeypatch)
+    pace, ends = Period(1.0), []
+    for late in (0.3, 0.9, 0.0, 0.2):
+        pace.round(clock, clock, None)
+        ends.append(round(clock.now - 100, 6))
+        clock.now += late
+    assert ends == [1, 2, 3, 4]
+    clock.now += 5  # more than a period: it begins anew
+    began = clock.now
+    pace.round(clock, clock, None)
+    assert clock.now == pytest.approx(began + 1)
