@@ -15,7 +15,7 @@ from fuzz_targets_foreign import target_parquet, target_trace_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmlkit import consistency, manifest
+from pmlkit import cli, consistency, manifest
 from pmlkit.description import DESCRIPTION, LIMIT_VALUES, foreign_json, values_fault
 from pmlkit.errors import NotATrace, PmlkitError, TraceDamaged, TraceVersionError, UsageError
 from pmlkit.parquet import to_table
@@ -406,3 +406,14 @@ def test_a_hostile_trace_takes_little_memory(path):
     assert done.returncode == 1
     assert "damaged" in done.stderr
     assert int(done.stdout) < 512 << 10
+
+
+def test_what_a_trace_says_does_not_command_the_terminal(tmp_path, capsys):
+    evil = "a\x1b]0;owned\x07\x9b31mb"
+    path = make_trace(tmp_path / "x.trace", 2, regions=[(evil, 1, 3)], phases=[(evil, 0)])
+    reseal(path, notes=[evil], domain={"name": evil, "memory_bytes": 16 << 20})
+    assert Trace.open(path).regions["name"].tolist() == ["a?]0;owned??31mb"]
+    assert cli.main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "owned" in shown
+    assert not set("\x1b\x07\x9b") & set(shown)
