@@ -9,6 +9,7 @@ the time, so that the readers behind the seal see it.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import spool_fuzz
+import tracedat
 from batch_case import write_notebook
 
 from pmlkit import collection, interop, manifest
@@ -139,6 +141,10 @@ def change_binary(data, rng):
     return bytes(data)
 
 
+def zstd(data):
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
 def changed(data, rng, by):
     """Change bytes in the way of their kind, and now and then as any bytes."""
     if rng.random() < 0.75:
@@ -182,13 +188,13 @@ class Target:
 class Import(Target):
     """A format that `pmlkit import` reads; what it makes goes on to other commands."""
 
-    def __init__(self, format_name, good, by, packers=(), name=None, suffix="trace"):
+    def __init__(self, format_name, good, by, packers=(), name=None, suffix="trace", options=()):
         super().__init__(name or format_name, good, by, packers)
-        self.format, self.suffix = format_name, suffix
+        self.format, self.suffix, self.options = format_name, suffix, options
 
     def commands(self, rng, folder):
         out = folder / f"out.{self.suffix}"
-        yield "import", self.format, self.path(folder), "-o", out, "--overwrite"
+        yield "import", self.format, self.path(folder), "-o", out, "--overwrite", *self.options
         if self.suffix == "trace" and rng.random() < 0.3:
             yield "info", out
             yield rng.choice((("wss", out), ("mrc", out), ("wss", out, "--window", "2r")))
@@ -247,7 +253,7 @@ class TraceTable(TraceJson):
 
     def __init__(self):
         super().__init__()
-        self.name = "parquet"
+        self.name = "trace_parquet"
 
     def prepare(self, folder):
         super().prepare(folder)
@@ -490,13 +496,67 @@ def _region(row):
     return {"start": start, "end": end, "nr_accesses": accesses, "age": {}}
 
 
+LCS_MAGIC = struct.pack("<Q", 0x123456789ABCDEF0)
+
+
+def lcs(version, requests):
+    """Return a file of libCacheSim's own format."""
+    return (LCS_MAGIC + struct.pack("<Q", version)).ljust(8184, b"\0") + LCS_MAGIC + requests
+
+
+def parquet():
+    """Return a Parquet file of requests, as others write them."""
+    columns = {"ts": [1, 2, 2, 9], "lbn": [8, 16, 8, 99], "len": [4096, 512, 9000, 4096]}
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns | {"rw": ["r", "w", "read", "w"]}), file)
+    return file.getvalue()
+
+
+DISK = [(1, 4096, 1, 0x28, 0x100, 800, 50), (2, 512, 1, 0x2A, 0x100, 7, 70)]
+DISK_2 = [(0x2A, 0x200, 1, 9000, 1, 800, 50, 3), (0x28, 0x200, 2, 512, 1, 7, 70, 3)]
+OPS = [(5, 1, 4096, 1, 0, -1), (6, 2, 9000, 2, 0, -1)]
+REGIONS = "".join(
+    f"  kdamond.0  4452 [000] {time:.6f}: damon:damon_aggregated: target_id=0 nr_regions=1 "
+    f"{first}-{first + 8192}: {accesses} 3\n"
+    for time, first, accesses in ((100, 0, 3), (100.1, 8192, 0), (100.2, 4096, 20))
+)
+HMP = "Status: measured\nStart Time: 100 (ms)\nSample Pages: 512 (per GB)\nPeriod: 1 (sec)\n"
+HMP += "Mode: dirty-ring\nDirty rate: 108 (MB/s)\nvcpu[0], Dirty rate: 8 (MB/s)\n"
+RECORDED = [
+    [tracedat.page([tracedat.push(10**9 + n * 1000, 11, 0, 0, n) for n in range(4)])],
+    [tracedat.page([tracedat.push(10**9, 12, 1, 1, 5), tracedat.reset(10**9 + 9, 20, 1)], 7)],
+]
+THREADS = {11: "CPU 0/KVM", 12: "CPU 1/KVM", 20: "qemu"}
+TRACE_DAT = [tracedat.version_6(RECORDED, THREADS), tracedat.version_7(RECORDED, THREADS)]
+NAMED = ("--columns", "time=ts,obj=lbn,size=len,op=rw")
+ROWS = b"ts,lbn,len,rw\n0.5,8,4096,r\n0.7,16,512,w\n1.5,8,9000,w\n"
+_PACKED = (gzip.compress, zstd)
 IMPORTS = [
-    Import("csv", [CSV, LOG], change_text),
-    Import("oracle-general", [REQUESTS], change_binary),
+    Import("csv", [CSV, LOG], change_text, _PACKED),
+    Import("csv", [ROWS], change_text, name="csv-named", options=NAMED),
+    Import("parquet", [parquet()], change_binary, options=NAMED),
+    Import("oracle-general", [REQUESTS], change_binary, _PACKED),
+    Import(
+        "lcs",
+        [lcs(1, REQUESTS), lcs(3, b"".join(struct.pack("<IQqIIq", *row) for row in OPS))],
+        change_binary,
+        _PACKED,
+    ),
+    Import(
+        "vscsi",
+        [
+            b"".join(struct.pack("<IIIHHQQ", *row) for row in DISK),
+            b"".join(struct.pack("<HHIIIQQQ", *row) for row in DISK_2),
+        ],
+        change_binary,
+    ),
     Import("damo", [damo_record()], change_json, (zlib.compress, gzip.compress)),
+    Import("damo", [REGIONS.encode()], change_text, name="damo-script"),
     Import("kvm-dirty-ring", [RING], change_binary),
     Import("kvm-dirty-ring", [FTRACE.encode()], change_text, name="kvm-ftrace"),
+    Import("kvm-dirty-ring", TRACE_DAT, change_binary, name="kvm-trace-dat"),
     Import("query-dirty-rate", [RATES], change_json, suffix="csv"),
+    Import("query-dirty-rate", [HMP.encode()], change_text, name="dirty-rate-text", suffix="csv"),
     Import("lackey", [LACKEY], change_text),
 ]
 TARGETS = {
