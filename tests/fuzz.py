@@ -173,11 +173,10 @@ def warm_up(target, folder):
     for data in target.good:
         for seed in range(8):  # what is compiled at its first use is compiled here
             target.write(data, folder)
-            for words in target.commands(random.Random(seed), folder):
+            for at, words in enumerate(target.commands(random.Random(seed), folder)):
                 code, _, err = call(words)
-                if code and err and seed == 0:
-                    refused.append(err)
                 if code and err:
+                    refused += [err] * (at == seed == 0)
                     break
     return refused
 
