@@ -55,6 +55,8 @@ class Imported:
     each_a_use : bool
         Whether each row is a use of its own (a request). Otherwise a row of another kind for a
         page of the same interval is the same use, and only a kind that returns ends the round.
+    distinct : bool
+        Whether no page is twice in an interval. Then none has to be looked for.
     losses : {"counted", "not counted"}
         Whether the file says what was lost.
     lost : int
@@ -83,6 +85,7 @@ class Imported:
     round_ns: int | None = None
     ordered: bool = True
     each_a_use: bool = False
+    distinct: bool = False
     losses: str = "not counted"
     lost: int = 0
     lost_at: tuple[tuple[int, int], ...] = ()
@@ -187,10 +190,16 @@ class Rows:
         state[kernel.ROUND] += len(spans)
         state[kernel.START], state[kernel.END] = start, end
 
+    def _ids(self, gfn: Array) -> Array:
+        """Number pages, if it matters which ones return."""
+        if self._how == self._kernel.KEEP:
+            return np.zeros(len(gfn), np.int32)
+        return self._index.ids(gfn)
+
     def _add(self, start: Ints, end: Ints, vcpu: Array, gfn: Array, kind: Array) -> None:
-        ids, opened = self._index.ids(gfn), self.rounds - 1
-        self._last_round = grown(self._last_round, self.pages, -1)
-        self._last_kinds = grown(self._last_kinds, self.pages, 0)
+        ids, opened = self._ids(gfn), self.rounds - 1
+        self._last_round = grown(self._last_round, max(1, self.pages), -1)
+        self._last_kinds = grown(self._last_kinds, max(1, self.pages), 0)
         numbers, spans = np.empty(len(gfn), np.int64), np.empty((2 * len(gfn), 2), np.int64)
         seen = self._last_round, self._last_kinds, self._state, numbers, spans
         done = self._kernel.cut_rounds(start, end, ids, kind, self._how, *seen)
@@ -271,7 +280,7 @@ class Rows:
 def _how(made: Imported) -> int:
     from pmlkit.kernels_import import KEEP, MERGE, SPLIT, SPLIT_ANY
 
-    if made.kind == "pml":
+    if made.kind == "pml" or made.distinct:
         return KEEP
     if not made.ordered:
         return MERGE

@@ -107,6 +107,7 @@ class Snapshots:
             _rounds(times - zero, pages.reshape(-1, 2), bounds.astype(np.int64), order),
             notes=(*NOTES, *notes, *_clock_notes(zero)),
             ordered=False,
+            distinct=True,
             base_ns=zero if zero >= EPOCH_NS else None,
             address="virtual" if highest > _VIRTUAL else "guest-physical",
             complete=None,
