@@ -78,8 +78,10 @@ Comparing
                   figures_compare, figures_overview
 Exchanging
     interop       to and from libCacheSim, damo, KVM and QEMU, valgrind's lackey, CSV; its formats:
-                  interop_oracle, interop_vscsi, interop_csv, interop_damo, interop_kvm,
-                  interop_lackey, and what they share: interop_requests, interop_columns
+                  interop_oracle, interop_vscsi, interop_csv, interop_kvm, interop_kvm_text,
+                  interop_kvm_log, interop_tracedat, interop_rates, interop_damo,
+                  interop_damo_json, interop_damo_snapshots, interop_damo_text, interop_lackey, and
+                  what they share: interop_requests, interop_columns
     imported      rows of a foreign file into rounds and batches; its loop: kernels_import
 Showing
     figures       functions that return a Figure, and the one saver
