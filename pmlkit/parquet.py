@@ -235,7 +235,13 @@ def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def read_table(path: Path, file: str, seal: Mapping[str, int | str], schema: pa.Schema) -> pa.Table:
+def read_table(
+    path: Path,
+    file: str,
+    seal: Mapping[str, int | str],
+    schema: pa.Schema,
+    trace_bytes: int = 0,
+) -> pa.Table:
     """Read one small table whole, digest checked.
 
     Parameters
@@ -247,6 +253,8 @@ def read_table(path: Path, file: str, seal: Mapping[str, int | str], schema: pa.
     seal : dict
         What trace.json says of it: bytes, blake2b.
     schema : pyarrow.Schema
+    trace_bytes : int
+        Of all files of the trace: a large one may have many rounds, which pack well.
 
     Returns
     -------
@@ -262,17 +270,22 @@ def read_table(path: Path, file: str, seal: Mapping[str, int | str], schema: pa.
             _check_stream(path, file, seal, stream)
             stream.seek(0)
             with parquet_errors(path, file):
-                return _whole_table(path, file, seal, stream, schema)
+                return _whole_table(path, file, seal, stream, schema, trace_bytes)
     except OSError as error:
         raise read_error(path, file, error) from error
 
 
 def _whole_table(
-    path: Path, file: str, seal: Mapping[str, Any], stream: BinaryIO, schema: pa.Schema
+    path: Path,
+    file: str,
+    seal: Mapping[str, Any],
+    stream: BinaryIO,
+    schema: pa.Schema,
+    trace_bytes: int,
 ) -> pa.Table:
     parquet = open_parquet(path, file, stream, schema)
     unpacked = parquet.metadata.num_rows * row_bytes(schema)
-    limit = max(LIMIT_TABLE_BYTES, LIMIT_RATIO * int(seal["bytes"]))
+    limit = max(LIMIT_TABLE_BYTES, LIMIT_RATIO * max(int(seal["bytes"]), trace_bytes))
     if unpacked > limit:
         why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
         raise TraceDamaged(path, file, why)

@@ -161,7 +161,8 @@ class TraceTables:
             raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
         if file not in self.files:
             return TABLES[name].empty_table()
-        return read_table(self.path, file, self.files[file], TABLES[name])
+        size = sum(seal["bytes"] for seal in self.files.values())  # compared when it was opened
+        return read_table(self.path, file, self.files[file], TABLES[name], size)
 
     # Time and place
 
