@@ -43,7 +43,7 @@ CHUNK = 1 << 17  # requests that are read at a time
 PIECE = 1 << 18  # pages that are made of them at a time
 # Pages that a file may claim: so many, and so many more for each request. A line of text that says
 # 10^12 bytes is refused, not unpacked.
-CLAIM, CLAIM_OF_REQUEST = 1 << 22, 64
+CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
 FRAME_BITS = 52  # a frame number with more is no address of 64 bits
 _MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b\x08": "gzip"}
 
