@@ -21,11 +21,9 @@ from pmlkit.schema import PAGE_SIZE
 from pmlkit.selection import window_rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
-
-    from numpy.typing import NDArray
 
     from pmlkit.trace import Trace
     from pmlkit.types import Gfns, Ints, Json
@@ -49,43 +47,94 @@ def export(
     begin, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     length = int(np.median(end - begin)) if len(rounds) else 0
     group = np.arange(len(rounds)) // (window_rounds(trace, window) if window else 1)
-    snapshots = []
+    windows = np.split(np.arange(len(rounds)), np.flatnonzero(np.diff(group)) + 1)
     used = _used(trace, first, start_ns, end_ns, kinds)
-    for rows in np.split(np.arange(len(rounds)), np.flatnonzero(np.diff(group)) + 1):
-        if len(rows):
-            pages, counts = _counts([used.get(int(row), _NONE) for row in rows])
-            regions = _regions(pages, counts, trace.memory_pages, len(rows))
-            snapshots.append(_snapshot(int(begin[rows[0]]), int(end[rows[-1]]), regions))
     intervals = {"sample_us": max(1, length // 1000), "ops_update_us": 0}
     intervals["aggr_us"] = max(1, (window or length) // 1000)
     record = {
         "kdamond_idx": 0, "context_idx": 0, "scheme_idx": None, "scheme_filters": [],
-        "intervals": intervals, "target_id": 0, "snapshots": snapshots, "data_source": "unknown",
+        "intervals": intervals, "target_id": 0, "snapshots": [_HERE], "data_source": "unknown",
     }  # fmt: skip
-    text = json.dumps([record], indent=1).encode()
+    before, after = json.dumps([record], indent=1).split(f'\n   "{_HERE}"\n  ')
     # damo asks file(1) what it reads, and plain JSON has other names in other versions of that.
     plain = path.name.removesuffix(".partial").endswith(".json")
-    path.write_bytes(text if plain else zlib.compress(text))
-    return len(snapshots)
+    packer, count = zlib.compressobj(), 0
+    with open(path, "wb") as file:
+
+        def put(text: str) -> None:
+            file.write(text.encode() if plain else packer.compress(text.encode()))
+
+        put(before)
+        for rows in windows if len(rounds) else ():
+            pages, counts = _counts(used, int(rows[-1]))
+            regions = _regions(pages, counts, trace.memory_pages, len(rows))
+            one = _snapshot(int(begin[rows[0]]), int(end[rows[-1]]), regions)
+            text = json.dumps(one, indent=1).replace("\n", "\n   ")
+            put(f"{',' * (count > 0)}\n   {text}")
+            count += 1
+        put("\n  " * (count > 0) + after)
+        file.write(b"" if plain else packer.flush())
+    return count
 
 
-_NONE = np.empty(0, dtype=np.uint64)
+_HERE = "the snapshots"
 
 
-def _used(trace: Trace, first: int, *which: Any) -> dict[int, NDArray[np.uint64]]:
-    """Give the distinct pages of each round, by its number from the first."""
-    found: dict[Any, Any] = {}
+class _Used:
+    """Give the distinct pages of each round in turn, with its number from the first."""
+
+    def __init__(self, parts: Iterator[dict[str, Any]], first: int) -> None:
+        self._pieces = self._cut(parts, first)
+        self._held = next(self._pieces, None)
+
+    @staticmethod
+    def _cut(parts: Iterator[dict[str, Any]], first: int) -> Iterator[tuple[int, Gfns]]:
+        """Cut entries where the round changes; a round may go on in the next part."""
+        for part in parts:
+            number = part["round"].astype(np.int64) - first
+            cuts = np.flatnonzero(np.diff(number)) + 1
+            starts = np.append(0, cuts)
+            for at, gfn in zip(starts.tolist(), np.split(part["gfn"], cuts), strict=True):
+                yield int(number[at]), np.unique(gfn)
+
+    def until(self, last: int) -> Iterator[Gfns]:
+        """Iterate over the rounds that are left, up to number `last`."""
+        while self._held is not None and self._held[0] <= last:
+            number, pages = self._held
+            self._held = next(self._pieces, None)
+            while self._held is not None and self._held[0] == number:
+                pages = np.union1d(pages, self._held[1])
+                self._held = next(self._pieces, None)
+            yield pages
+
+
+def _used(trace: Trace, first: int, *which: Any) -> _Used:
     names = ("start_ns", "end_ns", "kinds")
-    for part in selected(trace, ["round", "gfn"], **dict(zip(names, which, strict=True))):
-        for number in np.unique(part["round"]):
-            pages = part["gfn"][part["round"] == number]
-            before = found.get(int(number) - first, _NONE)
-            found[int(number) - first] = np.union1d(before, pages)
-    return found
+    how = dict(zip(names, which, strict=True))
+    return _Used(selected(trace, ["round", "gfn"], **how), first)
 
 
-def _counts(rounds: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], Ints]:
-    return np.unique(np.concatenate(rounds), return_counts=True)
+_MANY = 1 << 21  # pages of rounds that are held before they are counted
+
+
+def _counts(used: _Used, last: int) -> tuple[Gfns, Ints]:
+    """Count in how many rounds, up to number `last`, each page was used."""
+    pages, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    held: list[Gfns] = []
+    size = 0
+    for more in used.until(last):
+        held.append(more)
+        size += len(more)
+        if size > _MANY:
+            pages, counts, held, size = *_merged(pages, counts, held), [], 0
+    return _merged(pages, counts, held)
+
+
+def _merged(pages: Gfns, counts: Ints, held: Sequence[Gfns]) -> tuple[Gfns, Ints]:
+    found, place = np.unique(np.concatenate([pages, *held]), return_inverse=True)
+    total = np.bincount(place, minlength=len(found))
+    total[place[: len(pages)]] += counts - 1
+    return found, total
 
 
 def _regions(

@@ -310,3 +310,24 @@ def test_any_text_is_read_or_refused(lines, data):
         at = data.draw(st.integers(0, len(text) - 1))
         text = text[:at] + data.draw(st.text(max_size=3)) + text[at + 1 :]
     survives("damo", text.encode("utf-8", "surrogatepass"))
+
+
+def test_an_export_counts_a_window_in_pieces(make_trace, tmp_path, monkeypatch):
+    from pmlkit import interop_damo
+
+    trace = make_trace(rounds=37, seed=1, row_group_rows=100)
+    for name, many in (("whole.json", 1 << 21), ("pieces.json", 40)):
+        monkeypatch.setattr(interop_damo, "_MANY", many)
+        assert interop.export(trace, "damo", tmp_path / name, window=10**8) == 4
+    assert (tmp_path / "whole.json").read_bytes() == (tmp_path / "pieces.json").read_bytes()
+    (made,) = json.loads((tmp_path / "whole.json").read_text())
+    assert json.dumps([made], indent=1) == (tmp_path / "whole.json").read_text()
+    used = trace.to_pandas(["round", "gfn"]).drop_duplicates()
+    inside = used[used["round"] < 10]["gfn"].value_counts()
+    found = {
+        page: one["nr_accesses"]["samples"]
+        for one in made["snapshots"][0]["regions"]
+        for page in range(one["start"] // PAGE, one["end"] // PAGE)
+        if one["nr_accesses"]["samples"]
+    }
+    assert found == inside.to_dict()
