@@ -86,6 +86,8 @@ def try_case(target, seed, number, folder):
     target.make(rng, folder)
     for at, words in enumerate(target.commands(rng, folder)):
         code, out, err = call(words)
+        if "PMLKIT_DEBUG" in os.environ:
+            print(out, err, sep="")
         judge(words, code, out + err, err, target.named(folder) if at == 0 else "")
         if code:
             return
@@ -102,8 +104,9 @@ def call(words):
 
 def judge(words, code, text, err, name):
     last = err.rstrip("\n").rpartition("\n")[2]
+    debugging = "PMLKIT_DEBUG" in os.environ
     for wrong, why in (
-        ("Traceback (most" in text, "a traceback"),
+        ("Traceback (most" in text and not debugging, "a traceback"),
         ("defect of pmlkit" in text, "called a defect"),
         ("Warning:" in err, "a warning of a library"),
         (code not in (0, 1, 2), f"exit code {code}"),

@@ -392,6 +392,9 @@ class Experiment(Target):
     def path(self, folder):
         return folder / "input.yaml"
 
+    def named(self, folder):
+        return ""  # a refusal may be of the notebook or the trace that it names
+
     def commands(self, rng, folder):
         yield "run", self.path(folder), "--dry-run"
 
