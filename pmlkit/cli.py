@@ -139,9 +139,10 @@ def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
 
 @cli.command(epilog=WSS_EXAMPLES)
 @trace_argument
-@option("--window", type=WINDOW, default="1s", help="T: a time (250ms), or rounds (5r).")
+@option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
+        "nearest T that TRACE has]")  # fmt: skip
 @option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
-@option("--sliding", is_flag=True, help="A window at the end of every round.")
+@option("--sliding", is_flag=True, help="A window whenever a round ends.")
 @option("--kinds", default="rwx", help="What counts: read, written, executed.")
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]), help="Of a "
         "PML log; expand: the pages that they lead to.")  # fmt: skip
@@ -152,15 +153,15 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
     """Print the working set of TRACE, window by window.
 
     A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
-    the period asked for and the effective one, the phase, and the pages within each region that
-    the workload named.
+    the period asked for and the effective one, the phase, the pages within each region that the
+    workload named, and whether the window is full, or cut short by the start or the end.
     """
     from pmlkit import report, workingset
     from pmlkit.trace import Trace
 
     with report.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
-        table = workingset.estimate(Trace.open(trace), step=step, **how)
+        table = workingset.estimate(Trace.open(trace), how.pop("window"), step, **how)
     show(as_json, table.to_dict("records") if as_json else None, report.windows, table)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, Self
 
     from pmlkit.trace_tables import TraceTables
     from pmlkit.types import PathLike
@@ -256,9 +256,10 @@ class GuestError(PmlkitError):
 
 
 class ResolutionError(PmlkitError):
-    """A window is below, or no multiple of, the trace's resolution.
+    """A window is below, or no multiple of, the trace's resolution, or longer than the trace.
 
-    Attributes: `asked` and `resolution` (both as given: ns, or text such as ``"10ms"``).
+    Attributes: `asked` and `resolution` (both as given: ns, or text such as ``"10ms"``; of a
+    window that is too long the length of what there is).
     """
 
     def __init__(self, asked: int | str, resolution: int | str) -> None:
@@ -268,6 +269,13 @@ class ResolutionError(PmlkitError):
             f"a window of {_ns(asked)} cannot be had from a trace that resolves {_ns(resolution)}",
             f"ask for a multiple of {_ns(resolution)}, or record with a shorter --window",
         )
+
+    @classmethod
+    def of(cls, asked: int | str, resolution: int | str, what: str, hint: str) -> Self:
+        """Make one that says something else."""
+        error = cls(asked, resolution)
+        PmlkitError.__init__(error, what, hint)
+        return error
 
 
 class UsageError(PmlkitError):

@@ -140,7 +140,7 @@ def _left(curve: MissRatioCurve) -> float:
 @styled
 def miss_ratio_over_time(
     trace: Trace,
-    window: str | int = "1s",
+    window: str | int | None = None,
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -151,8 +151,9 @@ def miss_ratio_over_time(
     Parameters
     ----------
     trace : Trace
-    window : str or Window
-        Length of the windows that ratios are taken over.
+    window : str or Window, optional
+        Length of the windows that ratios are taken over; by default a second, or the nearest T that
+        the trace has. A last one that is cut short is not drawn.
     columns : {1, 2}
     start, end : str, int or None
     kinds : str
@@ -167,6 +168,7 @@ def miss_ratio_over_time(
     axes = figure.subplots()
     axes.set_ylabel("memory (MiB)")
     seconds_axis(axes, *limits, trace)
+    table = table[table["full"]]
     grid = table.pivot(index="pages", columns="t_ns", values="miss_ratio")
     if grid.empty or not grid.notna().to_numpy().any():
         say_empty(axes, "no page is used")

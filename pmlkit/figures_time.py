@@ -10,7 +10,8 @@ from pmlkit import workingset
 from pmlkit.axes_mpl import label_ends, mark_phases, seconds_axis, time_limits
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
-from pmlkit.units import parse_window
+from pmlkit.timeline import default_window, timeline
+from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +31,8 @@ MIB = 1 << 20
 RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
 ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
 MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
+USUAL_NS = 100_000_000  # T where none is asked for
+FAR = 0.1  # share of T by which the effective one may be off
 TWO_SCALES_FROM = 3  # times the peak of the working set
 
 
@@ -69,7 +72,7 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 @styled
 def wss_over_time(
     trace: Trace,
-    window: str | int = "100ms",
+    window: str | int | None = None,
     kinds: Sequence[str] = ("rwx",),
     columns: int = 1,
     start: str | int | None = None,
@@ -83,8 +86,8 @@ def wss_over_time(
     Parameters
     ----------
     trace : Trace
-    window : str or Window
-        The window T.
+    window : str or Window, optional
+        The window T; by default 100 ms, or the nearest T that the trace has.
     kinds : sequence of str
         One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
     columns : {1, 2}
@@ -95,6 +98,7 @@ def wss_over_time(
     pmlkit.style_mpl.Figure
     """
     lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
+    window = _chosen(trace, window, start, end)
     wss = _sizes(trace, lines, window, start, end)
     guest = _guest(trace, start, end)
     data = {"wss": wss} if guest is None else {"wss": wss, "guest": guest}
@@ -103,7 +107,7 @@ def wss_over_time(
     return finish(
         figure,
         trace,
-        f"the working set W(t, T), distinct pages used in the last T = {_name(window)}, over "
+        f"the working set W(t, T), distinct pages used in the last T = {_name(window, wss)}, over "
         "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
         "What is allocated is not what is used. The scale of the upper part may differ.",
     )
@@ -111,7 +115,7 @@ def wss_over_time(
 
 def wss_by_kind(
     trace: Trace,
-    window: str | int = "100ms",
+    window: str | int | None = None,
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -121,7 +125,8 @@ def wss_by_kind(
     Parameters
     ----------
     trace : Trace
-    window : str or Window
+    window : str or Window, optional
+        As in `wss_over_time`.
     columns : {1, 2}
     start, end : str, int or None
 
@@ -131,19 +136,20 @@ def wss_by_kind(
     """
     lines = HARVESTED if trace.is_harvest else LINES
     sources = [(line, trace) for line in lines.values()]
+    window = _chosen(trace, window, start, end)
     figure = _few_lines(trace, window, columns, start, end, sources)
     told = "not written and written" if trace.is_harvest else "read, written and executed"
     return finish(
         figure,
         trace,
-        f"the pages used in the last T = {_name(window)}, and those {told}. "
+        f"the pages used in the last T = {_name(window, figure.data['wss'])}, and those {told}. "
         "A page may be in several of these sets; the black line counts it once.",
     )
 
 
 def pml_against_all(
     trace: Trace,
-    window: str | int = "100ms",
+    window: str | int | None = None,
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -154,7 +160,8 @@ def pml_against_all(
     ----------
     trace : Trace
         An access trace with the PML log of the same run in it.
-    window : str or Window
+    window : str or Window, optional
+        As in `wss_over_time`.
     columns : {1, 2}
     start, end : str, int or None
 
@@ -168,20 +175,21 @@ def pml_against_all(
         If the trace has no PML log.
     """
     sources = [(LINES["rwx"], trace), (PML_LINE, trace.pml)]
+    window = _chosen(trace, window, start, end)
     figure = _few_lines(trace, window, columns, start, end, sources)
     return finish(
         figure,
         trace,
-        f"the pages in PML's log against all pages used in the last T = {_name(window)}. PML logs "
-        "a page when it is first written; the shaded pages were only read or executed, and PML "
-        "does not see them.",
+        f"the pages in PML's log against all pages used in the last T = "
+        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written; the "
+        "shaded pages were only read or executed, and PML does not see them.",
     )
 
 
 @styled
 def _few_lines(
     trace: Trace,
-    window: str | int,
+    window: Window,
     columns: int,
     start: str | int | None,
     end: str | int | None,
@@ -192,7 +200,9 @@ def _few_lines(
     tables = [_sizes(source, [line], window, start, end) for line, source in sources]
     wss = tables[0]
     for table in tables[1:]:
-        wss = wss.merge(table.drop(columns=["effective_ns", "phase"]), on="t_ns", how="left")
+        wss = wss.merge(
+            table.drop(columns=["effective_ns", "full", "phase"]), on="t_ns", how="left"
+        )
     figure = new_figure(columns, 1.9, {"wss": wss})
     axes = figure.subplots()
     if PML_LINE in lines:
@@ -200,7 +210,7 @@ def _few_lines(
         axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
     _plot(axes, lines, wss)
     axes.set_ylim(0, _peak(lines, wss) * 1.08)
-    axes.set_ylabel(f"W(t, {_name(window)}) (MiB)")
+    axes.set_ylabel(f"W(t, {_name(window, wss)}) (MiB)")
     _time(axes, trace, time_limits(trace, start, end))
     label_ends(axes, _ends(lines, wss))
     return figure
@@ -214,14 +224,29 @@ def _line(kinds: str) -> Line:
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 
-def _name(window: str | int) -> str:
-    return str(parse_window(window)).replace("r", " rounds")
+def _chosen(
+    trace: Trace, window: str | int | Window | None, start: str | int | None, end: str | int | None
+) -> Window:
+    if window is not None:
+        return parse_window(window)
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    return default_window(timeline(trace, first, stop - first), USUAL_NS)
+
+
+def _name(window: Window, wss: pd.DataFrame) -> str:
+    """Name T, and the effective T where it is another."""
+    name = str(window).replace("r", " rounds")
+    effective = wss["effective_ns"][wss["full"]]
+    if window.ns is None or not len(effective):
+        return name
+    far = (effective - window.ns).abs() > FAR * window.ns
+    return f"{name} (median effective {format_ns(effective.median(), 3)})" if far.any() else name
 
 
 def _sizes(
     trace: Trace,
     lines: Iterable[Line],
-    window: str | int,
+    window: Window,
     start: str | int | None,
     end: str | int | None,
 ) -> Any:
@@ -234,7 +259,7 @@ def _sizes(
             trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end
         )
         if table is None:
-            table = sizes[["t_ns", "effective_ns", "phase"]].copy()
+            table = sizes[["t_ns", "effective_ns", "full", "phase"]].copy()
         table[line.column] = sizes["pages"].to_numpy()
     return table
 
@@ -248,23 +273,25 @@ def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.D
 
 
 def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[Any]:
-    return wss[line.column] / 256
+    # Windows that the start cuts short are smaller than the others: they are not drawn.
+    return (wss[line.column] / 256).where(wss["full"])
 
 
 def _peak(lines: Iterable[Line], wss: pd.DataFrame) -> float:
-    return max(max(_mib(wss, line).max() for line in lines), 1 / 256)
+    return max(1 / 256, *(_mib(wss, line).max() for line in lines))
 
 
 def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:
     for line in lines:
-        there = wss[line.column].notna()
+        there = _mib(wss, line).notna()
         axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
 
 
 def _ends(
     lines: Iterable[Line], wss: pd.DataFrame
 ) -> list[tuple[float, str, dict[str, str | tuple[()]]]]:
-    return [(_mib(wss, line).dropna().iloc[-1], line.name, line.style) for line in lines]
+    drawn = ((line, _mib(wss, line).dropna()) for line in lines)
+    return [(sizes.iloc[-1], line.name, line.style) for line, sizes in drawn if len(sizes)]
 
 
 def _time(axes: Axes, trace: Trace, limits: Any, labels_on: Axes | None = None) -> None:
@@ -281,7 +308,7 @@ def _draw_with_memory(
     lines: Sequence[Line],
     wss: pd.DataFrame,
     guest: pd.DataFrame | None,
-    window: str | int,
+    window: Window,
     limits: Sequence[float],
 ) -> None:
     """Draw the lines and the memory, with a second scale above the peak where that is needed."""
@@ -302,7 +329,7 @@ def _draw_with_memory(
     memory = [(ram, "RAM", RAM)]
     if guest is not None and len(guest):
         memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
-    ends = [(y, f"{name} in\n{_name(window)}", style) for y, name, style in _ends(lines, wss)]
+    ends = [(y, f"{name} in\n{_name(window, wss)}", style) for y, name, style in _ends(lines, wss)]
     above = [end for end in memory if split and end[0] > peak]
     label_ends(upper, above)
     label_ends(lower, ends + [end for end in memory if end not in above])

@@ -12,6 +12,7 @@ from matplotlib.patheffects import withStroke
 from pmlkit import workingset
 from pmlkit.axes_mpl import panel_letter, plain_log, say_empty, time_limits
 from pmlkit.style_mpl import COLORS, finish, new_figure, styled
+from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pmlkit.style_mpl import Figure
+    from pmlkit.timeline import Timeline
     from pmlkit.trace import Trace
     from pmlkit.types import Floats, Ints
 
@@ -51,11 +53,12 @@ def surface(
     -------
     pmlkit.style_mpl.Figure
     """
-    n_rounds = _n_rounds(trace, start, end)
-    windows = _spaced(max(n_rounds // 2, 1), 40)
-    counts = _spaced(min(max(n_rounds // 4, 1), 64), 18)
+    part = _part(trace, start, end)
+    longest = int(part.grid()[0][-1])
+    windows = _spaced(max(longest // 2, 1), 40)
+    counts = _spaced(min(max(longest // 4, 1), 64), 18)
     sizes = workingset.surface(
-        trace, [f"{k}r" for k in windows], counts, start=start, end=end, kinds=kinds
+        trace, [_usual(part, k) for k in windows], counts, start=start, end=end, kinds=kinds
     )
     figure = new_figure(columns, 2.4 if columns == 1 else 2.8, {"surface": sizes})
     _draw_surface(figure, sizes, _round_ns(trace) / 1e6)
@@ -91,7 +94,7 @@ def wss_against_window(
     """
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
     # Beyond half of what was looked at, most windows reach over its start.
-    half = curve[: max(len(curve) // 2, 1)]
+    half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
     figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"curve": half})
     upper, lower = figure.subplots(*_stacked(columns), sharex=True)
     round_ns = _round_ns(trace)
@@ -276,10 +279,15 @@ def _spaced(last: int, count: int) -> list[int]:
     return np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()
 
 
-def _n_rounds(trace: Trace, start: str | int | None, end: str | int | None) -> int:
+def _part(trace: Trace, start: str | int | None, end: str | int | None) -> Timeline:
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
-    return stop - first
+    return timeline(trace, first, stop - first)
+
+
+def _usual(part: Timeline, k: int) -> str | int:
+    """Return a window of `k` usual rounds; of any rounds if the trace has no times."""
+    return f"{k}r" if part.resolution_ns is None else k * part.resolution_ns
 
 
 def _round_ns(trace: Trace) -> float:
-    return trace.resolution_ns or trace.duration_ns / max(trace.n_rounds, 1)
+    return timeline(trace).resolution_ns or 1e6

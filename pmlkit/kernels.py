@@ -152,48 +152,80 @@ def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, found: Arra
 
 
 @compiled
+def shorter(length: int, sizes: Array, table: Array, shift: int) -> int:
+    """Return how many of the sorted `sizes` are less than a length.
+
+    For each ``2**shift`` lengths, up to the last size, `table` has that number of the first and of
+    the last of them (`pmlkit.reuse.Sizes`): what lies between is searched for.
+    """
+    at = length >> shift
+    if at >= len(table):
+        return len(sizes)
+    low, high = table[at, 0], table[at, 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if sizes[middle] < length:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
 def sweep(
-    ids: Array, rounds: Array, last: Array, longer: Array, entered: Array, left: Array
+    ids: Array,
+    rounds: Array,
+    at: Array,
+    last: Array,
+    sizes: Array,
+    table: Array,
+    shift: int,
+    entered: Array,
+    left: Array,
 ) -> None:
     """Note for each use which of several windows its page had left since its last use.
 
-    Windows are sorted; ``longer[g]`` is how many are shorter than a gap of g rounds, the last one
-    standing for a first use. `entered` and `left`, shape (rounds, windows + 1), count the uses by
-    that number, at the round of the use and at that of the use before; `left` has a last row for
-    pages never used before, whose `last` is less than minus all rounds.
+    `at` says where rounds end. `entered` and `left`, shape (rounds, windows + 1), count the uses
+    by how many of the `sizes` of windows are less than the time since the use before, at the round
+    of the use and at that of the use before; `left` has a last row for pages never used before,
+    whose `last` is -1.
     """
-    first = len(longer) - 1
+    none = len(sizes)
     for i in range(len(ids)):
         page, now = uint64(ids[i]), rounds[i]
         before = last[page]
         last[page] = now
-        out = longer[min(now - before, first)]
+        out = shorter(at[now] - at[before], sizes, table, shift) if before >= 0 else none
         entered[now, out] += 1
-        left[max(before, -1), out] += 1
+        left[before, out] += 1
 
 
 @compiled
 def reuse(
     ids: Array,
     rounds: Array,
-    n_rounds: int,
+    at: Array,
     ring: Array,
     uses: Array,
     counts: Array,
+    sizes: Array,
+    table: Array,
+    shift: int,
     gaps: Array,
-    gap_ns: Array,
-    t_end: Array,
+    gap_sums: Array,
     bends: Array,
+    bend_sums: Array,
     firsts: Array,
     reached: Array,
 ) -> None:
-    """Add the uses to the histograms of `pmlkit.onepass.Reuse`.
+    """Add the uses to the histograms of `pmlkit.reuse.Reuse`.
 
-    `ring`, shape (pages, a power of two): the rounds of each page's last uses; `uses`: how many it
-    had. Of use i of a page only the page's next use says how long it counted (`hold`), so each
-    use closes the one before. For each threshold m of `counts`, the mean working set grows with
-    the window k from ``span`` (where the m-th last use lies) to ``span + hold`` (`occurrences`);
-    for m = 1 the gaps say it all. `t_end` may be empty: then `gap_ns` is not wanted.
+    `at` says where rounds end. `ring`, shape (pages, a power of two): the rounds of each page's
+    last uses; `uses`: how many it had. Of use i of a page only the page's next use says how long
+    it counted (`hold`), so each use closes the one before. For each threshold m of `counts`, the
+    mean working set grows with the window T from ``span`` (where the m-th last use lies) to ``span
+    + hold`` (`occurrences`); for m = 1 the gaps say it all. Each bin, one for each of the `sizes`
+    of windows (`shorter`), has how many there are and their sum.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
@@ -204,15 +236,19 @@ def reuse(
         had = uses[page]
         if had:
             last = ring[page, (had - 1) & mask]
-            hold = now - last
-            gaps[hold] += 1
-            if len(t_end):
-                gap_ns[hold] += t_end[now] - t_end[last]
+            hold = at[now] - at[last]
+            place = shorter(hold, sizes, table, shift)
+            gaps[place] += 1
+            gap_sums[place] += hold
             for j in range(len(counts)):
                 if had >= counts[j]:
-                    span = last - ring[page, (had - counts[j]) & mask]
-                    bends[j, span] += 1
-                    bends[j, min(span + hold, n_rounds)] -= 1
+                    span = at[last] - at[ring[page, (had - counts[j]) & mask]]
+                    place = shorter(span, sizes, table, shift)
+                    bends[j, place] += 1
+                    bend_sums[j, place] += span
+                    place = shorter(span + hold, sizes, table, shift)
+                    bends[j, place] -= 1
+                    bend_sums[j, place] -= span + hold
         else:
             firsts[now] += 1
         for j in range(len(counts)):
@@ -222,27 +258,51 @@ def reuse(
 
 
 @compiled
-def reuse_ends(n_rounds: int, ring: Array, uses: Array, counts: Array, bends: Array) -> None:
+def reuse_ends(
+    end: int,
+    at: Array,
+    ring: Array,
+    uses: Array,
+    counts: Array,
+    sizes: Array,
+    table: Array,
+    shift: int,
+    bends: Array,
+    bend_sums: Array,
+) -> None:
     """Close the last use of every page: it counted to the end."""
     mask = ring.shape[1] - 1
     for page in range(len(uses)):
         had = uses[page]
         for j in range(len(counts)):
             if had >= counts[j]:
-                last = ring[page, (had - 1) & mask]
-                span = last - ring[page, (had - counts[j]) & mask]
-                bends[j, span] += 1
-                bends[j, min(span + n_rounds - last, n_rounds)] -= 1
+                last = at[ring[page, (had - 1) & mask]]
+                span = last - at[ring[page, (had - counts[j]) & mask]]
+                place = shorter(span, sizes, table, shift)
+                bends[j, place] += 1
+                bend_sums[j, place] += span
+                place = shorter(span + end - last, sizes, table, shift)
+                bends[j, place] -= 1
+                bend_sums[j, place] -= span + end - last
 
 
 @compiled
 def slide(
-    ids: Array, rounds: Array, k: int, m: int, ring: Array, uses: Array, marks: Array, steps: Array
+    ids: Array,
+    rounds: Array,
+    enter: Array,
+    leave: Array,
+    m: int,
+    ring: Array,
+    uses: Array,
+    marks: Array,
+    steps: Array,
 ) -> None:
-    """Add up where pages enter and leave W(t, k) of threshold m, for all and for marked pages.
+    """Add up where pages enter and leave the working sets of windows, with threshold m.
 
-    ``steps[0]`` is of all pages, ``steps[r + 1]`` of those with bit r in `marks`. Each use closes
-    the page's one before, so at the end every page has to be used once more, after all rounds.
+    `enter` and `leave` are those of `pmlkit.timeline.Windows`. ``steps[0]`` is of all pages,
+    ``steps[r + 1]`` of those with bit r in `marks`. Each use closes the page's one before, so at
+    the end every page has to be used once more, after all rounds.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
@@ -252,8 +312,8 @@ def slide(
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
         if had >= m:
-            last = ring[page, (had - 1) & mask]
-            end = min(ring[page, (had - m) & mask] + k, now)
+            last = enter[ring[page, (had - 1) & mask]]
+            end = min(leave[ring[page, (had - m) & mask]], enter[now])
             bits = marks[page] if end > last else uint64(0)
             steps[0, last] += end > last
             steps[0, end] -= end > last

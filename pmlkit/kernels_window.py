@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 
 @compiled
-def window_ends(rounds: Array, k: int, ends: Array) -> None:
-    """Find where each window of `k` rounds ends, doubling the step from where the last one did."""
+def window_ends(rounds: Array, untils: Array, ends: Array) -> None:
+    """Find where each window ends, doubling the step from where the last one did.
+
+    `untils` are the first rounds that are later than each window.
+    """
     at = 0
     for window in range(len(ends)):
-        until, step = (window + 1) * k, 1
+        until, step = untils[window], 1
         while at + step <= len(rounds) and rounds[at + step - 1] < until:
             at += step
             step *= 2

@@ -23,6 +23,7 @@ from pmlkit.pageindex import grown, numbered_pages
 from pmlkit.shards import shards
 from pmlkit.stack import LruStack, stack_distances
 from pmlkit.streams import stream
+from pmlkit.timeline import MOST, default_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.streams import Stream
+    from pmlkit.timeline import Windows
     from pmlkit.trace import Trace
     from pmlkit.types import Ints
 
@@ -140,7 +142,7 @@ def of_trace(
 
 
 def over_time(
-    trace: Trace, window: str | int = "1s", sizes: Any = None, **selection: Any
+    trace: Trace, window: str | int | None = None, sizes: Any = None, **selection: Any
 ) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 
@@ -149,7 +151,8 @@ def over_time(
     Parameters
     ----------
     trace : Trace
-    window : str, int or Window
+    window : str, int or Window, optional
+        By default a second, or the nearest T that the part of the trace has.
     sizes : sequence of int, optional
         In pages; by default growing by a fifth, up to all pages of the trace.
     **selection
@@ -159,31 +162,35 @@ def over_time(
     -------
     DataFrame
         ``t_ns`` (the window's end), ``pages`` and ``bytes`` (the size), ``uses`` in the window,
-        and ``miss_ratio``, NaN if there were none.
+        ``miss_ratio``, NaN if there were none, ``asked_ns``, ``effective_ns`` and ``full`` as
+        `pmlkit.workingset.estimate` has them.
     """
     import pandas as pd
 
-    from pmlkit.selection import window_rounds
-
-    k = window_rounds(trace, window)
     source = stream(trace, **selection)
-    k = min(k, max(source.n_rounds, 1))
+    window = default_window(source.timeline) if window is None else window
+    windows = source.timeline.windows(window)
     default = sizes is None
     sizes = _default_sizes(trace) if default else np.unique(np.asarray(sizes, np.int64))
-    hits, uses, pages = _by_window(source, k, sizes)
+    if len(windows) * len(sizes) > MOST:
+        what = f"{len(windows):,} windows of {len(sizes):,} sizes are more than a table can hold"
+        raise UsageError(f"{what}: give a longer --window, or a --start and --end")
+    hits, uses, pages = _by_window(source, windows, sizes)
     if default:
         keep = slice(None, np.searchsorted(sizes, pages) + 1)
         sizes, hits = sizes[keep], hits[:, keep]
     with np.errstate(invalid="ignore"):
         ratios = 1 - hits / uses[:, None]
-    ends = np.minimum(np.arange(1, len(uses) + 1) * k, source.n_rounds)
     return pd.DataFrame(
         {
-            "t_ns": np.repeat(source.t_ns[ends], len(sizes)),
+            "t_ns": np.repeat(windows.t_ns, len(sizes)),
             "pages": np.tile(sizes, len(uses)),
             "bytes": np.tile(sizes, len(uses)) * trace.meta.domain["page_size"],
             "uses": np.repeat(uses, len(sizes)),
             "miss_ratio": ratios.reshape(-1),
+            "asked_ns": windows.asked_ns,
+            "effective_ns": np.repeat(windows.effective_ns, len(sizes)),
+            "full": np.repeat(windows.full, len(sizes)),
         }
     )
 
@@ -194,17 +201,19 @@ def _default_sizes(trace: Trace) -> Ints:
     return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
 
 
-def _by_window(source: Stream, k: int, sizes: Any) -> tuple[Ints, Ints, int]:
+def _by_window(source: Stream, windows: Windows, sizes: Any) -> tuple[Ints, Ints, int]:
     """Count the hits of each window at each size, and its uses; and all pages."""
-    windows = -(-source.n_rounds // k)
     stack, bins, pages = LruStack(), len(sizes) + 2, 0
-    counts = np.zeros((windows, bins), np.int64)
+    counts = np.zeros((len(windows), bins), np.int64)
     for rounds, ids, known in source.numbered():
         pages = known
         # A size hits the distances below it: the bins up to its own. First uses are -1, beyond all.
         distances = stack.use(ids, pages)
         beyond = np.searchsorted(sizes, distances, "right")
         beyond[distances < 0] = bins - 1
-        flat = rounds // k * bins + beyond
-        counts += np.bincount(flat, minlength=windows * bins).reshape(windows, bins)
+        if len(rounds):
+            first, last = int(windows.enter[rounds[0]]), int(windows.enter[rounds[-1]])
+            flat = (windows.enter[rounds].astype(np.int64) - first) * bins + beyond
+            found = np.bincount(flat, minlength=(last + 1 - first) * bins).reshape(-1, bins)
+            counts[first : last + 1] += found
     return np.cumsum(counts[:, : len(sizes)], axis=1), counts.sum(axis=1), pages

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.timeline import Windows
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
@@ -129,20 +130,24 @@ def stable_order(keys: NDArray[np.uint64]) -> Ints:
     return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
-def sliding(occ: Occurrences, k: int, min_count: int = 1) -> Ints:
+def sliding(occ: Occurrences, k: int | Windows, min_count: int = 1) -> Ints:
     """Return W(t, k) at the end of every round: the pages used `min_count` times in `k` rounds.
 
     Parameters
     ----------
     occ : Occurrences
-    k, min_count : int
-        Window in rounds; the threshold m.
+    k : int or timeline.Windows
+        Window in rounds; or windows, which may tumble, too.
+    min_count : int
+        The threshold m.
 
     Returns
     -------
-    ndarray of int64, shape (n_rounds,)
+    ndarray of int64, shape (n_rounds,) or (windows,)
         Pages. The first ``k - 1`` windows are shorter: they reach back to round 0.
     """
+    if isinstance(k, Windows):
+        return _in_windows(occ, k, min_count)
     check_count("k", k, "rounds")
     span = _spans(occ, min_count)
     # A use that does not count stays for no time, and what it adds cancels out.
@@ -150,6 +155,22 @@ def sliding(occ: Occurrences, k: int, min_count: int = 1) -> Ints:
     size = occ.n_rounds + 1
     steps = np.bincount(occ.round, minlength=size) - np.bincount(occ.round + length, minlength=size)
     return np.cumsum(steps)[: occ.n_rounds]
+
+
+def _in_windows(occ: Occurrences, windows: Windows, min_count: int) -> Ints:
+    """Return the working set of each window: a use counts from the first that has it on."""
+    check_count("min_count", min_count, "uses")
+    following = np.full(len(occ), len(windows))
+    same = np.flatnonzero(_same_page(occ.gfn, 1))
+    following[same] = windows.enter[occ.round[same + 1]]
+    back = min_count - 1
+    left = np.zeros(len(occ), np.int64)  # no window has a use that does not count
+    left[back:] = windows.leave[occ.round[: max(len(occ) - back, 0)]]
+    left[back:][~_same_page(occ.gfn, back)] = 0
+    begin = windows.enter[occ.round].astype(np.int64)
+    end = np.maximum(np.minimum(following, left), begin)
+    size = len(windows) + 1
+    return np.cumsum(np.bincount(begin, minlength=size) - np.bincount(end, minlength=size))[:-1]
 
 
 def tumbling(occ: Occurrences, k: int, min_count: int = 1) -> Ints:
@@ -234,7 +255,7 @@ def cumulative_distinct(occ: Occurrences) -> Ints:
     return np.cumsum(np.bincount(firsts, minlength=occ.n_rounds))[: occ.n_rounds]
 
 
-def plateau(distinct: Ints | Sequence[int], stable: int) -> Floats:
+def plateau(distinct: Ints | Sequence[int], stable: int, at: Ints | None = None) -> Floats:
     """Follow the plateau estimator of Bitchebe et al. (VEE'21).
 
     The estimate is ``distinct[t]``, the number of distinct pages logged since the start, once it
@@ -246,6 +267,8 @@ def plateau(distinct: Ints | Sequence[int], stable: int) -> Floats:
         From `cumulative_distinct`.
     stable : int
         The stability time w in rounds, 1 or more: rounds in a row without a new page.
+    at : array of int64, shape (n_rounds,), optional
+        Where rounds end (`timeline.Axis`): w is as long as that, then.
 
     Returns
     -------
@@ -255,7 +278,9 @@ def plateau(distinct: Ints | Sequence[int], stable: int) -> Floats:
     """
     check_count("stable", stable, "rounds")
     distinct = np.asarray(distinct)
-    reached = np.flatnonzero(distinct[stable:] == distinct[:-stable]) + stable
+    at = np.arange(len(distinct)) if at is None else at
+    before = np.searchsorted(at, at - stable, "right") - 1
+    reached = np.flatnonzero((before >= 0) & (distinct == distinct[before]))
     latest = np.full(len(distinct), -1)
     latest[reached] = reached
     latest = np.maximum.accumulate(latest)

@@ -17,7 +17,8 @@ import numpy as np
 
 from pmlkit.blocks import BlockTable, grown
 from pmlkit.pageindex import ahead
-from pmlkit.reuse import Rings
+from pmlkit.reuse import Rings, Sizes
+from pmlkit.timeline import Windows as Span
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
@@ -101,14 +102,16 @@ def windows(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Windows:
     return Windows(*_by_time(_distinct, rounds, gfns, n_rounds, k))
 
 
-def turnover(batches: Batches, n_rounds: int, k: int) -> Windows:
+def turnover(batches: Batches, n_rounds: int, k: int | Span) -> Windows:
     """Do the same of a stream.
 
     Parameters
     ----------
     batches : iterable of (rounds, gfns)
         Two arrays each, such as a `streams.Stream` gives.
-    n_rounds, k : int
+    n_rounds : int
+    k : int or timeline.Windows
+        Rounds; or windows that tumble.
 
     Returns
     -------
@@ -116,13 +119,13 @@ def turnover(batches: Batches, n_rounds: int, k: int) -> Windows:
     """
     from pmlkit.kernels_window import distinct, window_ends
 
-    check_count("k", k, "rounds")
-    found, table = np.zeros((2, -(-n_rounds // k)), np.int64), BlockTable()
-    ends = np.zeros(len(found[0]), np.int64)
+    span = _span(n_rounds, k, tumbling=True)
+    found, table = np.zeros((2, len(span)), np.int64), BlockTable()
+    ends, untils = np.zeros(len(span), np.int64), span.until
     for rounds, gfns in ahead(batches):
         if len(rounds):
-            first, last = int(rounds[0]) // k, int(rounds[-1]) // k
-            window_ends(rounds - first * k, k, ends[first : last + 1])
+            first, last = int(span.enter[rounds[0]]), int(span.enter[rounds[-1]])
+            window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
             _until_done(distinct, table, gfns, ends[: last + 1], *found, first=first)
     return Windows(*found)
 
@@ -147,7 +150,7 @@ def _by_time(work: Work, rounds: Ints, gfns: Gfns, n_rounds: int, k: int) -> lis
     from pmlkit.kernels_window import window_ends
 
     gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
-    window_ends(np.asarray(rounds), k, ends)
+    window_ends(np.asarray(rounds), np.arange(1, len(ends) + 1) * k, ends)
     workers = WORKERS if len(gfns) > SMALL else 1
     shares = np.arange(1, workers) * len(gfns) // workers
     cuts = [0, *np.searchsorted(ends, shares).tolist(), len(ends)]
@@ -195,46 +198,57 @@ def _until_done(
         window = first + int(np.searchsorted(ends[first:], done, "right"))
 
 
-def sweep(batches: Batches, n_rounds: int, ks: Sequence[int]) -> Ints:
-    """Return W(t, k) at the end of every round for several windows k, in one pass.
+def _span(n_rounds: int, k: int | Span, tumbling: bool = False) -> Span:
+    if isinstance(k, Span):
+        return k
+    check_count("k", k, "rounds")
+    return Span.of_rounds(n_rounds, k, k if tumbling else 1)
+
+
+def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
+    """Return the working set at the end of every round for several windows, in one pass.
 
     Parameters
     ----------
     batches : iterable of (rounds, ids, pages)
         From `pageindex.numbered` or `Stream.numbered`.
-    n_rounds : int
-    ks : sequence of int
-        Windows in rounds.
+    at : array of int64, shape (n_rounds,)
+        Where rounds end (`timeline.Axis`): their numbers, or times.
+    sizes : sequence of int
+        Windows, as long as that.
 
     Returns
     -------
-    ndarray of int64, shape (len(ks), n_rounds)
-        As `occurrences.sliding` has each.
+    ndarray of int64, shape (len(sizes), n_rounds)
+        As `occurrences.sliding` has each. Of rounds that end at one place the last has the number.
     """
     from pmlkit.kernels import sweep as compiled
 
-    for k in ks:
-        check_count("k", k, "rounds")
-    by_size = np.minimum(np.sort(np.asarray(ks, np.int64)), n_rounds)
-    longer = np.searchsorted(by_size, np.arange(n_rounds + 1)).astype(np.int32)
-    longer = np.append(longer, np.int32(len(ks)))
-    entered, left = (np.zeros((n, len(ks) + 1), np.int32) for n in (n_rounds, n_rounds + 1))
+    for size in sizes:
+        check_count("k", size, "rounds")
+    n_rounds, length = len(at), int(at[-1] - at[0]) + 1 if len(at) else 1
+    by_size = Sizes(np.minimum(np.sort(np.asarray(sizes, np.int64)), length))
+    entered, left = (np.zeros((n, len(sizes) + 1), np.int32) for n in (n_rounds, n_rounds + 1))
     last = np.empty(0, np.int32)
     for rounds, ids, pages in batches:
-        last = grown(last, pages, -n_rounds - 2)
-        compiled(ids, rounds, last[:pages], longer, entered, left)
+        last = grown(last, pages, -1)
+        compiled(ids, rounds, at, last[:pages], *by_size.arguments, entered, left)
     used = last[last >= 0]
-    left[:-1, len(ks)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
-    found = [_swept(entered, left, j, k) for j, k in enumerate(by_size)]
-    place = np.searchsorted(by_size, np.minimum(ks, n_rounds))
-    return np.array(found, np.int64).reshape(len(ks), n_rounds)[place]
+    left[:-1, len(sizes)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
+    found = [_swept(entered, left, at, j, size) for j, size in enumerate(by_size.sizes)]
+    place = np.searchsorted(by_size.sizes, np.minimum(np.asarray(sizes, np.int64), length))
+    return np.array(found, np.int64).reshape(len(sizes), n_rounds)[place]
 
 
-def _swept(entered: NDArray[np.int32], left: NDArray[np.int32], window: int, k: int) -> Ints:
-    """Return W(t, k): the uses after a gap longer than k enter; those before one leave k later."""
-    steps = entered[:, window + 1 :].sum(axis=1, dtype=np.int64)
-    steps[k:] -= left[: len(entered) - k, window + 1 :].sum(axis=1, dtype=np.int64)
-    return np.cumsum(steps)
+def _swept(
+    entered: NDArray[np.int32], left: NDArray[np.int32], at: Ints, window: int, size: int
+) -> Ints:
+    """Return W(t): the uses after a gap longer than the window enter; those before one leave it."""
+    came, went = (
+        np.cumsum(a[:, window + 1 :].sum(axis=1, dtype=np.int64)) for a in (entered, left)
+    )
+    gone = np.searchsorted(at, at - size, "right")
+    return came - np.concatenate(([0], went))[gone]
 
 
 def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks: int = 0) -> Ints:
@@ -258,18 +272,21 @@ def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks
 def sliding(
     batches: Batches,
     n_rounds: int,
-    k: int,
+    k: int | Span,
     min_count: int = 1,
     marks: Work | None = None,
     n_marks: int = 0,
 ) -> Ints:
-    """Return W(t, k) of threshold m at the end of every round.
+    """Return W(t, k) of threshold m at the end of every round, or of given windows.
 
     Parameters
     ----------
     batches : iterable of (rounds, ids, pages)
         From `pageindex.numbered` or `Stream.numbered`.
-    n_rounds, k, min_count : int
+    n_rounds : int
+    k : int or timeline.Windows
+        Rounds, or the windows.
+    min_count : int
     marks : callable, optional
         Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
     n_marks : int
@@ -277,23 +294,23 @@ def sliding(
 
     Returns
     -------
-    ndarray of int64, shape (n_marks + 1, n_rounds)
+    ndarray of int64, shape (n_marks + 1, n_rounds or windows)
         First of all pages, then of those with each mark.
     """
     from pmlkit.kernels import slide
 
-    check_count("k", k, "rounds")
+    span = _span(n_rounds, k)
     check_count("min_count", min_count, "uses")
-    steps = np.zeros((n_marks + 1, n_rounds + 1), np.int64)
+    steps = np.zeros((n_marks + 1, len(span) + 1), np.int64)
     rings, marked, pages = Rings(min_count), np.empty(0, np.uint64), 0
-    k = min(k, n_rounds)
+    how = span.enter, span.leave, min_count
     for rounds, ids, known in batches:
         rings.grow(known)
         marked = grown(marked, known, 0)
         if marks is not None and known > pages:
             marked[pages:known] = marks(pages, known)
         pages = known
-        slide(ids, rounds, k, min_count, rings.ring, rings.uses, marked, steps)
+        slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
     everything = np.arange(pages, dtype=np.int32), np.full(pages, n_rounds, np.int32)
-    slide(*everything, k, min_count, rings.ring, rings.uses, marked, steps)
-    return np.cumsum(steps, axis=1)[:, :n_rounds]
+    slide(*everything, *how, rings.ring, rings.uses, marked, steps)
+    return np.cumsum(steps, axis=1)[:, :-1]

@@ -11,7 +11,6 @@ import pandas as pd
 
 from pmlkit import occurrences as kernels
 from pmlkit import reuse
-from pmlkit.selection import window_rounds
 from pmlkit.streams import stream
 from pmlkit.units import format_ns
 
@@ -33,7 +32,7 @@ class Plateau:
     pages, bytes, t_ns : int or None
         The estimate and when it was reached; None if the count was never stable.
     stable_rounds : int
-        The stability time w.
+        The stability time w, in (usual) rounds.
     series : DataFrame
         Per round ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest
         plateau, NaN before the first), by which the estimate can be followed past its first value.
@@ -70,20 +69,21 @@ def plateau(trace: Trace, stable: str = "1s", **selection: Any) -> Plateau:
     -------
     Plateau
     """
-    w = window_rounds(trace, stable)
     source = stream(trace, **selection)
-    distinct = reuse.Reuse(source.numbered(), source.n_rounds).distinct()
-    follows = kernels.plateau(distinct, w)
+    rounds = source.timeline
+    w, axis = rounds.size(stable, longest=False), rounds.axis_of(stable)
+    distinct = reuse.Reuse(source.numbered(), axis, np.zeros(1, np.int64)).distinct()
+    follows = kernels.plateau(distinct, w, axis.at)
     t_ns = source.t_ns[1:]
     series = pd.DataFrame({"t_ns": t_ns, "distinct": distinct, "pages": follows})
     reached = np.flatnonzero(~np.isnan(follows))
     if len(reached) == 0:
-        return Plateau(None, None, None, w, series)
+        return Plateau(None, None, None, rounds.in_rounds(stable), series)
     at = reached[0]
     return Plateau(
         int(distinct[at]),
         int(distinct[at]) * trace.meta.domain["page_size"],
         int(t_ns[at]),
-        w,
+        rounds.in_rounds(stable),
         series,
     )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from pmlkit.errors import visible
 from pmlkit.schema import SAMPLED
+from pmlkit.timeline import timeline
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ __all__ = [
     "steps",
     "trace",
     "trace_dict",
+    "window_notes",
     "windows",
     "workload_dict",
     "workloads",
@@ -56,6 +59,7 @@ _CLOCKS = {
     "icount": "guest instructions (icount)",
     "host": "the host's wall clock: T is wall time",
 }
+EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
 PATIENCE_S = 2.0  # work that is over by then needs no bar
 UNFOLDED = 10_000  # columns of a page that nobody looks at
 
@@ -192,7 +196,7 @@ def workload_dict(workload: Workload) -> Json:
 def windows(table: pd.DataFrame) -> None:
     """Print working sets, one line per window."""
     regions = [name for name in table.columns if name.startswith("region:")]
-    page = _table("end", "effective", "pages", "size", "phase", *regions, right=(0, 1, 2, 3))
+    page = _table("end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3))
     for row in table.to_dict("records"):
         page.add_row(
             f"{row['t_ns'] / 1e9:.3f} s",
@@ -201,8 +205,30 @@ def windows(table: pd.DataFrame) -> None:
             format_bytes(row["bytes"]),
             row["phase"],
             *(f"{row[name]:,}" for name in regions),
+            "" if row["full"] else "cut short",
         )
-    console().print(page)
+    shown = console()
+    shown.print(page)
+    for line in window_notes(table):
+        shown.print(line)
+
+
+def window_notes(table: pd.DataFrame) -> Iterator[str]:
+    """Say which T a table of windows has, and what it really is where that is another."""
+    if table.empty:
+        return
+    asked, windows = int(table["asked_ns"].iloc[0]), table.drop_duplicates("t_ns")
+    windows = windows[windows["full"]]
+    if asked < 0:
+        return
+    yield f"T = {format_ns(asked)}"
+    far = (windows["effective_ns"] - asked).abs() > EFFECTIVE_FAR * asked
+    if far.any():
+        median = format_ns(windows["effective_ns"].median())
+        yield (
+            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T is another "
+            f"by more than {EFFECTIVE_FAR:.0%}; its median is {median}"
+        )
 
 
 def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
@@ -244,20 +270,35 @@ def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
 
 def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     meta = trace.meta
-    period = f"{meta.period['insn']:,} instructions" if meta.period["insn"] else None
-    if trace.resolution_ns is None and not period:
-        period = "lock step: each round is one of the guest's own"
     yield "trace", str(trace.path)
     yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
-    yield "period", period or format_ns(trace.resolution_ns or 0)
+    yield "period", _period(trace)
     yield "clock", _CLOCKS.get(meta.clock["kind"], str(meta.clock["kind"]))
+    base_ns = meta.clock.get("base_ns")
+    if base_ns is not None:
+        yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"
     yield "entries", f"{meta.entries:,}, {meta.lost_text}"
     if trace.sample is not None:
         yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
     yield "complete", meta.complete_text
     yield from (("note", text) for text in meta.notes)
+
+
+def _period(trace: Trace) -> str:
+    """Say how long rounds are: the period, or what is usual where they vary."""
+    part, insn = timeline(trace), trace.meta.period["insn"]
+    asked = f"{insn:,} instructions" if insn else ""
+    if part.resolution_ns is None:
+        return asked or "rounds without times"
+    if part.regular:
+        return asked or format_ns(part.resolution_ns)
+    lengths = np.diff(part.t_ns)
+    low, high = format_ns(int(lengths.min())), format_ns(int(lengths.max()))
+    usual = f"rounds of {format_ns(part.resolution_ns)} (median), {low} to {high}"
+    wanted = asked or (format_ns(trace.resolution_ns) if trace.resolution_ns else "")
+    return f"{wanted} asked for, {usual}" if wanted else usual
 
 
 def _print_phases(page: Console, trace: Trace) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from pmlkit.report import console
+from pmlkit.report import console, window_notes
 from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -56,10 +56,16 @@ def over_time(table: pd.DataFrame) -> None:
     chosen = sizes[
         np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))[: len(sizes)]
     ]
-    page = Table("end", *map(_size, chosen), box=None, pad_edge=False)
+    page, full = (
+        Table("end", *map(_size, chosen), "", box=None, pad_edge=False),
+        table.groupby("t_ns")["full"].all(),
+    )
     for t_ns, row in grid[chosen].iterrows():
-        page.add_row(f"{t_ns / 1e9:.3f} s", *("" if np.isnan(r) else f"{r:.4f}" for r in row))  # type: ignore[operator]
+        ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)
+        page.add_row(f"{t_ns / 1e9:.3f} s", *ratios, "" if full[t_ns] else "cut short")  # type: ignore[operator]
     console().print(page)
+    for line in window_notes(table):
+        console().print(line)
 
 
 def _spread(last: int) -> list[float]:

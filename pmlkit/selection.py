@@ -37,6 +37,7 @@ from pmlkit.units import format_ns, parse_window
 if TYPE_CHECKING:
     from typing import Any
 
+    from pmlkit.timeline import Timeline
     from pmlkit.trace import Trace
     from pmlkit.types import Ints
     from pmlkit.units import Window
@@ -87,11 +88,14 @@ class Part:
         The number of that round in the trace.
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         The times between rounds: round i lasts from ``t_ns[i]`` to ``t_ns[i + 1]``.
+    timeline : pmlkit.timeline.Timeline
+        When those rounds ended, and which windows hold them.
     """
 
     occ: Occurrences
     first: int
     t_ns: np.ndarray
+    timeline: Timeline
 
 
 def select(
@@ -117,7 +121,7 @@ def select(
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *source]
     rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
     occ = kernels.occurrences(rounds, gfns, source.n_rounds, distinct=source.once)
-    return Part(occ, source.first, source.t_ns)
+    return Part(occ, source.first, source.t_ns, source.timeline)
 
 
 def region_names(trace: Trace) -> list[str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import Kind, parse_kinds
 from pmlkit.pageindex import grown, numbered
 from pmlkit.schema import SAMPLED
+from pmlkit.timeline import Timeline, timeline
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ class Stream:
     once: bool
     expand: bool = False
     of_frames: tuple[Any, ...] = (0, 1)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """When the selected rounds ended."""
+        return timeline(self.trace, self.first, self.n_rounds)
 
     def share(self, part: int, parts: int) -> Stream:
         """Return the uses of one of `parts` shares of the frames, which take turns."""

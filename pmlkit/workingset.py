@@ -6,8 +6,9 @@ and returns a table. What counts as one use of a page: in an access trace a roun
 was used in any of the asked ways, in a PML trace an entry of the log.
 
 The keyword arguments `kinds`, `start`, `end`, `region` and `page_tables` that they share, and the
-errors that those raise, are described in `pmlkit.selection`. A window that is no multiple of the
-trace's resolution is a `ResolutionError`.
+errors that those raise, are described in `pmlkit.selection`, what a window holds in
+`pmlkit.timeline`. A window that is shorter than the trace's resolution or, if its rounds are alike,
+no multiple of it, or that is longer than what is looked at, is a `ResolutionError`.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ import pandas as pd
 from pmlkit import onepass
 from pmlkit.plateau import Plateau, plateau
 from pmlkit.reuse import Reuse
-from pmlkit.reuse import means as mean_sizes
-from pmlkit.selection import region_names, rounds_in_ns, select, window_rounds, windows
+from pmlkit.selection import region_names, select, window_rounds
 from pmlkit.sizes import means, sizes
 from pmlkit.streams import stream
-from pmlkit.units import check_count
+from pmlkit.timeline import default_window
+from pmlkit.units import check_count, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
     from pmlkit.occurrences import Occurrences
+    from pmlkit.streams import Stream
     from pmlkit.trace import Trace
+    from pmlkit.types import Floats, Ints
+    from pmlkit.units import Window
 
 
 __all__ = [
@@ -51,7 +55,7 @@ __all__ = [
 
 def estimate(
     trace: Trace,
-    window: str | int = "1s",
+    window: str | int | None = None,
     step: str | int | None = None,
     min_count: int = 1,
     **selection: Any,
@@ -61,10 +65,12 @@ def estimate(
     Parameters
     ----------
     trace : Trace
-    window : str, int or Window
-        T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds.
+    window : str, int or Window, optional
+        T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds; by default a second, or the nearest T that
+        the part of the trace has (`timeline.default_window`).
     step : None, "sliding", or as `window`
-        Between the ends of two windows: None for T itself (tumbling), ``"sliding"`` for one round.
+        Between the ends of two windows: None for T itself (tumbling); ``"sliding"``: a window ends
+        at each instant at which a round ends.
     min_count : int
         The threshold m: a page belongs to the working set if it was used m times within T.
     **selection
@@ -73,11 +79,11 @@ def estimate(
     Returns
     -------
     DataFrame
-        ``t_ns`` (end of the window), ``pages``, ``bytes``, ``asked_ns`` (T; -1 if the period was
-        asked for in instructions), ``effective_ns`` (what the window really spans: less than T
-        for the first of the sliding windows and for a last tumbling one that the end cuts short;
-        rounds vary where the clock is the host's), ``phase`` (at the window's end), and a column
-        ``region:NAME`` of pages per region of the trace.
+        ``t_ns`` (end of the window), ``pages``, ``bytes``, ``asked_ns`` (T; -1 if it was given in
+        rounds that have no common length), ``effective_ns`` (in what time the uses were made that
+        it holds, see `pmlkit.timeline`), ``phase`` (at the window's end), a column ``region:NAME``
+        of pages per region of the trace, and ``full``: False for the first of the sliding windows
+        and for a last tumbling one, which the start or the end cut short.
 
     Examples
     --------
@@ -90,27 +96,26 @@ def estimate(
     >>> bool((table["bytes"] == 4096 * table["pages"]).all())
     True
     """
-    k = window_rounds(trace, window)
-    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
     check_count("min_count", min_count, "uses")
     source, names = stream(trace, **selection), region_names(trace)
-    starts, ends = windows(source.n_rounds, k, s)
-    pages, *of_regions = sizes(source, k, s, min_count, names)
+    window = default_window(source.timeline) if window is None else window
+    windows = source.timeline.windows(window, step)
+    pages, *of_regions = sizes(source, windows, min_count, names)
     phases = np.asarray(trace.phase_of_rounds(), object)[source.first :]
     table = {
-        "t_ns": source.t_ns[ends],
+        "t_ns": windows.t_ns,
         "pages": pages,
         "bytes": pages * trace.meta.domain["page_size"],
-        "asked_ns": rounds_in_ns(trace, k),
-        "effective_ns": source.t_ns[ends] - source.t_ns[starts],
-        "phase": phases[ends - 1],
+        "asked_ns": windows.asked_ns,
+        "effective_ns": windows.effective_ns,
+        "phase": phases[windows.round],
     }
     regions = zip((f"region:{name}" for name in names), of_regions, strict=True)
-    return pd.DataFrame({**table, **dict(regions)})
+    return pd.DataFrame({**table, **dict(regions), "full": windows.full})
 
 
 def sweep(trace: Trace, windows: Iterable[str], **selection: Any) -> pd.DataFrame:
-    """Return the working set at the end of every round for several windows T, in one pass.
+    """Return the working set whenever a round ends, for several windows T, in one pass.
 
     Parameters
     ----------
@@ -122,22 +127,44 @@ def sweep(trace: Trace, windows: Iterable[str], **selection: Any) -> pd.DataFram
     Returns
     -------
     DataFrame
-        ``t_ns`` (end of the window), ``rounds`` and ``asked_ns`` (T), ``pages`` and ``bytes``;
-        sorted by window as given, then by time.
+        ``t_ns`` (end of the window), ``rounds`` and ``asked_ns`` (T, in usual rounds and in ns),
+        ``pages``, ``bytes``, ``effective_ns`` and ``full`` as in `estimate`; sorted by window as
+        given, then by time.
     """
-    ks = [window_rounds(trace, window) for window in windows]
-    source = stream(trace, **selection)
-    pages = onepass.sweep(source.numbered(), source.n_rounds, ks).reshape(-1)
-    rounds = np.repeat(np.asarray(ks, np.int64), source.n_rounds)
-    return pd.DataFrame(
-        {
-            "t_ns": np.tile(source.t_ns[1:], len(ks)),
-            "rounds": rounds,
-            "asked_ns": rounds_in_ns(trace, rounds),
-            "pages": pages,
-            "bytes": pages * trace.meta.domain["page_size"],
-        }
+    source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
+    found: dict[Any, pd.DataFrame] = {}
+    for in_time in (True, False):
+        alike = [window for window in asked if (window.rounds is None) is in_time]
+        found |= dict(zip(alike, _swept(source, alike), strict=True))
+    columns = ["t_ns", "rounds", "asked_ns", "pages", "bytes", "effective_ns", "full"]
+    tables = [found[window] for window in asked] or [pd.DataFrame(columns=columns, dtype=np.int64)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
+    """Return the table of each window; all are in time, or all in rounds."""
+    if not asked:
+        return []
+    made, axis = (
+        [source.timeline.windows(w, "sliding") for w in asked],
+        source.timeline.axis_of(asked[0]),
     )
+    pages = onepass.sweep(source.numbered(), axis.at, [source.timeline.size(w) for w in asked])
+    page_size, ends = source.trace.meta.domain["page_size"], axis.last_of_instants
+    return [
+        pd.DataFrame(
+            {
+                "t_ns": windows.t_ns,
+                "rounds": windows.rounds,
+                "asked_ns": windows.asked_ns,
+                "pages": of_window[ends],
+                "bytes": of_window[ends] * page_size,
+                "effective_ns": windows.effective_ns,
+                "full": windows.full,
+            }
+        )
+        for windows, of_window in zip(made, pages, strict=True)
+    ]
 
 
 def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.DataFrame:
@@ -155,17 +182,15 @@ def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.Dat
     -------
     DataFrame
         ``t_ns`` (end of the window), ``pages``, ``came`` (pages that the window before did not
-        have), ``stayed`` (those that it had) and ``left`` (those that it had, and this one has
-        not).
+        have), ``stayed`` (those that it had), ``left`` (those that it had, and this one has not),
+        ``effective_ns`` and ``full`` as in `estimate`.
     """
-    k = window_rounds(trace, window)
     source = stream(trace, **selection)
-    _, ends = windows(source.n_rounds, k, k)
-    found = onepass.turnover(source, source.n_rounds, k)
-    names = ("pages", "came", "stayed", "left")
-    return pd.DataFrame(
-        {"t_ns": source.t_ns[ends]} | {name: getattr(found, name) for name in names}
-    )
+    windows = source.timeline.windows(window)
+    found = onepass.turnover(source, source.n_rounds, windows)
+    columns = {name: getattr(found, name) for name in ("pages", "came", "stayed", "left")}
+    spans = {"effective_ns": windows.effective_ns, "full": windows.full}
+    return pd.DataFrame({"t_ns": windows.t_ns} | columns | spans)
 
 
 def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
@@ -180,13 +205,18 @@ def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``rounds`` and ``asked_ns`` (T), ``pages`` and ``bytes`` (the mean over all rounds),
-        ``full_pages`` (over the rounds that have a full window only), ``derivative`` (pages per
-        round: the mean at the next T less this one), ``miss_rate`` (misses per round: uses whose
-        page is not in the working set) and ``miss_ratio`` (misses per use).
+        ``rounds`` and ``asked_ns`` (T, a multiple of the length of a usual round), ``pages`` and
+        ``bytes`` (the mean over time), ``full_pages`` (over the time in which windows are full),
+        ``derivative`` (pages per usual round: the slope to the next T), ``miss_rate`` (misses per
+        usual round: uses whose page is not in the working set) and ``miss_ratio`` (per use).
 
     Notes
     -----
+    The mean is that over time, from the end of the first round to a usual round after the end of
+    the last one: a page is in W(t, T) from the end of the round that used it until T later, if it
+    is not used again by then. Where all rounds are of one length this is the mean over the rounds.
+    All T are there up to 100,000 of them; of more, such that grow by a constant factor.
+
     Denning and Schwartz (1972) show that the derivative equals the missing rate. In a finite trace
     it is less by the pages whose last use is within T of the end, over the rounds.
 
@@ -201,24 +231,39 @@ def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
     True
     """
     source = stream(trace, **selection)
-    found = Reuse(source.numbered(), source.n_rounds)
-    pages, full = mean_sizes(found.totals(), source.n_rounds)
-    misses = found.miss_counts()
-    rounds = np.arange(1, source.n_rounds + 1)
-    # W is never larger for a T beyond the end: nothing is older than the start.
-    after = np.append(pages[2:], pages[-1])[: len(rounds)]
+    rounds, lengths = source.timeline.grid()
+    found = Reuse(source.numbered(), source.timeline.axis, lengths)
+    (pages, full), misses = found.means(), found.miss_counts()
     return pd.DataFrame(
         {
-            "rounds": rounds,
-            "asked_ns": rounds_in_ns(trace, rounds),
+            "rounds": rounds[1:],
+            "asked_ns": _in_ns(source, rounds[1:]),
             "pages": pages[1:],
             "bytes": pages[1:] * trace.meta.domain["page_size"],
             "full_pages": full[1:],
-            "derivative": after - pages[1:],
-            "miss_rate": misses[1:] / max(source.n_rounds, 1),
+            "derivative": _slope(pages, rounds),
+            "miss_rate": misses[1:] / max(_usual_rounds(source), 1),
             "miss_ratio": misses[1:] / max(found.uses, 1),
         }
     )
+
+
+def _slope(pages: Floats, rounds: Ints) -> Floats:
+    """Return the slope from each T but the first to the next one."""
+    # W is never larger for a T beyond the end: nothing is older than the start.
+    rises = np.append(np.diff(pages[1:]), 0.0)[: len(pages) - 1]
+    return rises / np.append(np.diff(rounds[1:]), 1)[: len(pages) - 1]
+
+
+def _usual_rounds(source: Stream) -> float:
+    """Return how many usual rounds the time has that a mean is taken over."""
+    axis = source.timeline.axis
+    return (axis.end - int(axis.at[0])) / axis.usual if len(axis) else 0.0
+
+
+def _in_ns(source: Stream, rounds: Ints) -> Ints | int:
+    resolution = source.timeline.resolution_ns
+    return -1 if resolution is None else rounds * resolution
 
 
 def surface(
@@ -237,20 +282,40 @@ def surface(
     Returns
     -------
     DataFrame
-        ``rounds``, ``asked_ns``, ``min_count``, ``pages`` and ``bytes``: the mean over the rounds
-        that have a full window; NaN where T is longer than what was looked at.
+        ``rounds``, ``asked_ns``, ``min_count``, ``pages`` and ``bytes``: the mean over the time in
+        which windows are full, as `curve` has it; of windows in rounds, over the rounds.
     """
-    rounds = [window_rounds(trace, window) for window in windows]
     for min_count in min_counts:
         check_count("min_count", min_count, "uses")
-    source = stream(trace, **selection)
-    n, of_count = source.n_rounds, means(source, list(min_counts))
+    source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
+    found: dict[Any, Any] = {}
+    for in_time in (True, False):
+        alike = [window for window in asked if (window.rounds is None) is in_time]
+        if alike:
+            found |= _mean_sizes(source, alike, min_counts)
+    rounds = source.timeline
     table = pd.DataFrame(
-        [(k, m, of_count[m][k] if k <= n else np.nan) for k in rounds for m in min_counts],
-        columns=["rounds", "min_count", "pages"],
+        [
+            (rounds.in_rounds(window), rounds.asked_ns(window), m, found[window, m])
+            for window in asked
+            for m in min_counts
+        ],
+        columns=["rounds", "asked_ns", "min_count", "pages"],
     )
-    table.insert(1, "asked_ns", rounds_in_ns(trace, table["rounds"].to_numpy(np.int64)))
     return table.assign(bytes=table["pages"] * trace.meta.domain["page_size"])
+
+
+def _mean_sizes(source: Stream, asked: Sequence[Window], min_counts: Sequence[int]) -> Any:
+    """Return the mean by window and threshold; the windows are all in time, or all in rounds."""
+    lengths_of = [source.timeline.size(window) for window in asked]
+    lengths = np.unique([0, *lengths_of])
+    of_count = means(source, source.timeline.axis_of(asked[0]), lengths, list(min_counts))
+    places = np.searchsorted(lengths, lengths_of)
+    return {
+        (window, m): of_count[m][place]
+        for window, place in zip(asked, places, strict=True)
+        for m in min_counts
+    }
 
 
 def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
@@ -265,21 +330,25 @@ def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``gap_rounds``, ``gap_ns`` (the mean, between the ends of the two rounds) and ``uses``;
-        gaps that do not occur have no row.
+        ``gap_rounds`` (in usual rounds, up), ``gap_ns`` (the mean, between the ends of the two
+        rounds; -1 if the trace has no times) and ``uses``; gaps that do not occur have no row.
     """
     source = stream(trace, **selection)
-    found = Reuse(source.numbered(), source.n_rounds, t_ns=source.t_ns)
+    rounds, lengths = source.timeline.grid()
+    found = Reuse(source.numbered(), source.timeline.axis, lengths)
     gap = np.flatnonzero(found.gap_counts)
     uses = found.gap_counts[gap]
-    gap_ns = np.rint(found.gap_ns[gap] / uses).astype(np.int64)
-    return pd.DataFrame({"gap_rounds": gap, "gap_ns": gap_ns, "uses": uses})
+    # Longer than all of the grid is what has less than a usual round more.
+    gap_rounds = np.append(rounds, rounds[-1] + 1)[gap]
+    gap_ns = np.rint(found.gap_sums[gap] / uses).astype(np.int64)
+    timed = source.timeline.resolution_ns is not None
+    return pd.DataFrame({"gap_rounds": gap_rounds, "gap_ns": gap_ns if timed else -1, "uses": uses})
 
 
 def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return how many pages were used how often: a DataFrame of ``uses`` and ``pages``."""
     source = stream(trace, **selection)
-    uses = Reuse(source.numbered(), source.n_rounds, ()).uses_of_pages
+    uses = Reuse(source.numbered(), source.timeline.axis, np.zeros(1, np.int64)).uses_of_pages
     times, pages = np.unique(uses.astype(np.int64), return_counts=True)
     return pd.DataFrame({"uses": times, "pages": pages})
 

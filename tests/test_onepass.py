@@ -12,6 +12,7 @@ from test_occurrences import HUGE, logs, sliding_oracle, thresholds, window_orac
 from pmlkit import occurrences, onepass, reuse
 from pmlkit.errors import UsageError
 from pmlkit.pageindex import PageIndex, ahead, in_batches, mapped, numbered
+from pmlkit.timeline import Axis
 
 
 def arrays(log):
@@ -78,8 +79,9 @@ def test_windows_end_where_they_should(log, k):
 
     rounds, _, n = arrays(log)
     ends = np.empty(-(-n // k), np.int64)
-    window_ends(rounds.astype(np.uint32), k, ends)
-    assert ends.tolist() == np.searchsorted(rounds, np.arange(1, len(ends) + 1) * k).tolist()
+    untils = np.arange(1, len(ends) + 1) * k
+    window_ends(rounds.astype(np.uint32), untils, ends)
+    assert ends.tolist() == np.searchsorted(rounds, untils).tolist()
 
 
 def test_two_workers_see_what_one_sees(monkeypatch):
@@ -98,7 +100,7 @@ def test_two_workers_see_what_one_sees(monkeypatch):
 @given(logs(), st.lists(windows, max_size=4))
 def test_a_sweep_equals_the_oracle_for_each_window(log, ks):
     expected = [sliding_oracle(log, k, 1) for k in ks]
-    assert onepass.sweep(batches(log), log[2], ks).tolist() == expected
+    assert onepass.sweep(batches(log), np.arange(log[2]), ks).tolist() == expected
 
 
 @given(logs(), windows, thresholds)
@@ -132,31 +134,30 @@ def test_sliding_equals_the_oracle_for_all_and_for_marked_pages(log, k, m):
 @given(logs())
 def test_the_histograms_equal_those_of_the_sorted_kernels(log):
     occ = occurrences.occurrences(*log)
-    t_ns = np.cumsum(np.arange(log[2] + 1) ** 2)
-    found = reuse.Reuse(batches(log), log[2], [1, 3, 2], t_ns)
-    assert found.gap_counts.tolist() == occurrences.gap_counts(occ).tolist()
+    axis, sizes = Axis.of_rounds(log[2]), np.arange(log[2] + 1)
+    found = reuse.Reuse(batches(log), axis, sizes, [1, 3, 2])
+    assert found.gap_counts[:-1].tolist() == occurrences.gap_counts(occ).tolist()
+    assert (found.gap_sums[:-1] == sizes * found.gap_counts[:-1]).all()
     assert found.miss_counts().tolist() == occurrences.miss_counts(occ).tolist()
     assert found.uses == len(occ)
     assert sorted(found.uses_of_pages) == sorted(np.unique(occ.gfn, return_counts=True)[1])
     assert found.distinct().tolist() == occurrences.cumulative_distinct(occ).tolist()
-    earlier, later = occurrences.gaps(occ)
-    expected = np.bincount(later - earlier, t_ns[1:][later] - t_ns[1:][earlier], log[2] + 1)
-    assert found.gap_ns.tolist() == expected.tolist()
-    alone = reuse.Reuse(batches(log), log[2])
+    alone = reuse.Reuse(batches(log), axis, sizes)
     assert alone.gap_counts.tolist() == found.gap_counts.tolist() and alone.uses == found.uses
-    assert not alone.gap_ns.any()
     np.testing.assert_array_equal(alone.totals()[1], found.totals()[1])
     for m in (1, 2, 3):
-        for ours, theirs in zip(
-            reuse.means(found.totals(m), log[2]), occurrences.mean_sizes(occ, m), strict=True
-        ):
+        total, full = found.totals(m)
+        of_rounds = reuse.means((total, full[1:]), log[2])
+        expected = occurrences.mean_sizes(occ, m)
+        for ours, also, theirs in zip(found.means(m), of_rounds, expected, strict=True):
             np.testing.assert_allclose(ours, theirs)
+            np.testing.assert_allclose(also, theirs)
 
 
 @given(logs(), thresholds)
 def test_the_mean_over_full_windows_equals_the_oracle(log, m):
     n = log[2]
-    _, full = reuse.means(reuse.Reuse(batches(log), n, [m]).totals(m), n)
+    _, full = reuse.Reuse(batches(log), Axis.of_rounds(n), np.arange(n + 1), [m]).means(m)
     for k in range(1, n + 1):
         sizes = [window_oracle(log, t, k, m) for t in range(k - 1, n)]
         assert full[k] == pytest.approx(np.mean(sizes))
@@ -233,8 +234,8 @@ def test_what_is_no_count_is_refused(wrong):
         lambda: onepass.thresholds(*log, 1, wrong),
         lambda: onepass.sliding(numbered([log[:2]]), 1, 1, wrong),
         lambda: onepass.sliding(numbered([log[:2]]), 1, wrong),
-        lambda: onepass.sweep(numbered([log[:2]]), 1, [wrong]),
-        lambda: reuse.Reuse(numbered([log[:2]]), 1, [wrong]),
+        lambda: onepass.sweep(numbered([log[:2]]), np.arange(1), [wrong]),
+        lambda: reuse.Reuse(numbered([log[:2]]), Axis.of_rounds(1), np.zeros(1), [wrong]),
     ):
         with pytest.raises(UsageError, match="1 or more"):
             call()

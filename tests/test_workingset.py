@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pmlkit import workingset
+from pmlkit import missratio, workingset
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.trace import Trace, TraceMeta, TraceWriter
@@ -71,14 +71,16 @@ access_rounds = st.lists(
 
 
 @on_disk
-@given(access_rounds, st.integers(1, 9), st.integers(1, 3), st.sampled_from(["rwx", "rw", "w"]))
-def test_estimates_equal_the_oracle(tmp_path, rounds, k, m, letters):
+@given(access_rounds, st.data(), st.integers(1, 3), st.sampled_from(["rwx", "rw", "w"]))
+def test_estimates_equal_the_oracle(tmp_path, rounds, data, m, letters):
     n, trace = len(rounds), make(tmp_path, rounds)
+    k = data.draw(st.integers(1, n))
     tumbling = workingset.estimate(trace, f"{k * 10}ms", min_count=m, kinds=letters)
     edges = [(s, min(s + k, n)) for s in range(0, n, k)]
     assert tumbling["pages"].tolist() == [window_of(rounds, *e, m, letters) for e in edges]
     assert tumbling["t_ns"].tolist() == [stop * 10 * MS for _, stop in edges]
     assert tumbling["effective_ns"].tolist() == [(b - a) * 10 * MS for a, b in edges]
+    assert tumbling["full"].tolist() == [b - a == k for a, b in edges]
     sliding = workingset.estimate(trace, f"{k}r", "sliding", m, kinds=letters)
     edges = [(max(t + 1 - k, 0), t + 1) for t in range(n)]
     assert sliding["pages"].tolist() == [window_of(rounds, *e, m, letters) for e in edges]
@@ -88,10 +90,11 @@ def test_estimates_equal_the_oracle(tmp_path, rounds, k, m, letters):
 
 
 @on_disk
-@given(access_rounds, st.integers(1, 3), st.data())
-def test_a_part_of_a_trace_is_a_trace(tmp_path, rounds, k, data):
+@given(access_rounds, st.data())
+def test_a_part_of_a_trace_is_a_trace(tmp_path, rounds, data):
     first = data.draw(st.integers(0, len(rounds) - 1))
     stop = data.draw(st.integers(first + 1, len(rounds)))
+    k = data.draw(st.integers(1, stop - first))
     trace = make(tmp_path, rounds, regions=[("low", 0, 2), ("high", 2**40, 1), ("low", 2, 1)])
     part = {"start": f"{first * 10}ms", "end": stop * 10 * MS}
     found = workingset.estimate(trace, f"{k}r", "sliding", region="low", **part)
@@ -106,10 +109,11 @@ def test_a_part_of_a_trace_is_a_trace(tmp_path, rounds, k, data):
 
 
 @on_disk
-@given(access_rounds, st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True))
-def test_the_surface_equals_the_oracle(tmp_path, rounds, windows):
+@given(access_rounds, st.data(), st.sampled_from(["{}r", "{}0ms"]))
+def test_the_surface_equals_the_oracle(tmp_path, rounds, data, written):
     n, trace = len(rounds), make(tmp_path, rounds)
-    found = workingset.surface(trace, [f"{k}r" for k in windows], [1, 2, 3])
+    windows = data.draw(st.lists(st.integers(1, n), min_size=1, max_size=3, unique=True))
+    found = workingset.surface(trace, [written.format(k) for k in windows], [1, 2, 3])
     for row in found.itertuples():
         k, m = row.rounds, row.min_count
         sizes = [window_of(rounds, t - k, t, m) for t in range(k, n + 1)]
@@ -194,14 +198,22 @@ def test_read_and_written_pages_are_one_page(tmp_path):
 
 
 def test_the_effective_period_is_what_the_rounds_spanned(tmp_path):
-    """On the host's clock rounds come late; T is their number, and what they took is said."""
+    """On the host's clock rounds come late: T is a time, and what the rounds took is said."""
     ends = [11 * MS, 20 * MS, 34 * MS, 41 * MS]
     trace = make(tmp_path, reads([1], [2], [1], [3]), ends_ns=ends)
     table = workingset.estimate(trace, "20ms")
-    assert table["asked_ns"].tolist() == [20 * MS, 20 * MS]
-    assert table["effective_ns"].tolist() == [20 * MS, 21 * MS]
+    assert table["asked_ns"].tolist() == [20 * MS] * 3
+    assert table["pages"].tolist() == [2, 1, 1]
+    assert table["effective_ns"].tolist() == [20 * MS, 14 * MS, 7 * MS]
+    assert table["full"].tolist() == [True, True, False]
     sliding = workingset.estimate(trace, "20ms", "sliding")
+    assert sliding["pages"].tolist() == [1, 2, 2, 2]
     assert sliding["effective_ns"].tolist() == [11 * MS, 20 * MS, 23 * MS, 21 * MS]
+    assert sliding["full"].tolist() == [False, True, True, True]
+    rounds = workingset.estimate(trace, "2r")
+    assert rounds["pages"].tolist() == [2, 2]
+    assert rounds["effective_ns"].tolist() == [20 * MS, 21 * MS]
+    assert rounds["asked_ns"].tolist() == [-1, -1]  # they have no common length
     assert workingset.reuse(trace)["gap_ns"].tolist() == [23 * MS]
 
 
@@ -244,19 +256,23 @@ def refusal_of(trace, window):
     return caught.value
 
 
-def test_rounds_of_instructions_take_windows_of_rounds(tmp_path):
-    trace = make(tmp_path, reads([1], [2], [1]), period={"insn": 100_000})
-    assert workingset.window_rounds(trace, "2r") == 2
-    error = refusal_of(trace, "1s")
-    assert "100000 instructions" in str(error) and "5r" in str(error)
+def test_rounds_of_instructions_have_times_or_take_windows_of_rounds(tmp_path):
+    period = {"insn": 100_000}
+    timed = make(tmp_path, reads([1], [2], [1]), period=period)
+    assert workingset.estimate(timed, "20ms")["pages"].tolist() == [2, 1]
+    assert workingset.curve(timed)["asked_ns"].tolist() == [10 * MS, 20 * MS, 30 * MS]
+    trace = make(tmp_path, reads([1], [2], [1]), period=period, ends_ns=[0, 0, 0])
+    with pytest.raises(ResolutionError) as error:
+        workingset.estimate(trace, "1s")
+    assert "100000 instructions" in str(error.value) and "5r" in str(error.value)
     table = workingset.estimate(trace, Window(rounds=2))
     assert table["pages"].tolist() == [2, 1] and set(table["asked_ns"]) == {-1}
-    assert set(workingset.curve(trace)["asked_ns"]) == {-1}
+    assert workingset.estimate(trace, "2r", "sliding")["pages"].tolist() == [1, 2, 2]
+    curve = workingset.curve(trace)
+    assert set(curve["asked_ns"]) == {-1} and curve["full_pages"].tolist() == [1, 2, 2]
     assert workingset.surface(trace, ["2r"], [1])["asked_ns"].tolist() == [-1]
-    timed = make(
-        tmp_path, reads([1]), period={"insn": 1000}, clock={"kind": "icount", "ns_per_insn": 8.0}
-    )
-    assert workingset.window_rounds(timed, "16us") == 2
+    gaps = workingset.reuse(trace)
+    assert gaps["gap_rounds"].tolist() == [2] and gaps["gap_ns"].tolist() == [-1]
 
 
 @pytest.mark.parametrize("rounds", [[], [[]], [[], [], []]])
@@ -268,23 +284,30 @@ def test_nothing_was_used(tmp_path, rounds):
         assert table["region:buffer"].tolist() == [0] * len(table)
         assert len(table) == {None: len(rounds), "sliding": len(rounds)}.get(step, len(rounds) // 2)
     assert len(workingset.curve(trace)) == len(rounds)
-    assert len(workingset.surface(trace, ["10ms"], [1, 2])) == 2
+    assert workingset.surface(trace, ["10ms"], [1, 2])["pages"].fillna(0).tolist() == [0, 0]
+    assert len(workingset.sweep(trace, ["10ms", "1r"])) == 2 * len(rounds)
+    assert len(workingset.turnover(trace, "10ms")) == len(rounds)
     assert len(workingset.reuse(trace)) == len(workingset.uses_per_page(trace)) == 0
     assert len(workingset.plateau(trace, "10ms").series) == len(rounds)
 
 
-def test_one_round_is_a_window_shorter_than_asked(tmp_path):
-    table = workingset.estimate(make(tmp_path, reads([1, 2**40])), "1s")
-    assert table[["pages", "asked_ns", "effective_ns"]].values.tolist() == [[2, 10**9, 10 * MS]]
-
-
-def test_a_window_longer_than_the_trace_is_all_of_it(tmp_path):
+def test_a_window_longer_than_what_is_looked_at_is_refused(tmp_path):
     trace = make(tmp_path, reads([1], [2]))
-    for window in ("1h", "4000000000r"):
-        assert workingset.estimate(trace, window)["pages"].tolist() == [2]
-        assert workingset.estimate(trace, window, "sliding")["pages"].tolist() == [1, 2]
-        assert workingset.surface(trace, [window], [1])["pages"].isna().all()
+    assert workingset.estimate(trace, "20ms")["pages"].tolist() == [2]
+    for window, lasts in (("1h", "20 ms"), ("30ms", "20 ms"), ("4000000000r", "2 rounds")):
+        for call in (
+            lambda w: workingset.estimate(trace, w),
+            lambda w: workingset.estimate(trace, w, "sliding"),
+            lambda w: workingset.surface(trace, [w], [1]),
+            lambda w: workingset.sweep(trace, [w]),
+            lambda w: workingset.turnover(trace, w),
+            lambda w: missratio.over_time(trace, w),
+        ):
+            with pytest.raises(ResolutionError, match=lasts):
+                call(window)
         assert workingset.plateau(trace, window).pages is None
+    with pytest.raises(ResolutionError, match="10 ms"):
+        workingset.estimate(trace, "20ms", start="10ms")
     with pytest.raises(UsageError, match="64 bits"):
         workingset.estimate(trace, "4000000000000r")
 
