@@ -99,9 +99,11 @@ def _print(advice: Advice) -> None:
 
     rows = {}
     for row in advice.table.to_dict("records"):
+        host = row["host_overhead"]
+        shown = f"{host:>8.3%}" if host == host else "not known"
         rows[format_ns(int(row["period_ns"]), 3)] = (
             f"W {format_bytes(int(row['bytes'])):>11}  exits/s {row['exits_per_s']:>9,.1f}  "
-            f"guest {row['guest_overhead']:>8.3%}  host {row['host_overhead']:>8.3%}  "
+            f"guest {row['guest_overhead']:>8.3%}  host {shown}  "
             f"if T doubles +{row['sensitivity']:.1%}"
         )
     report.named("period", rows)

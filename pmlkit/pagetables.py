@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, PmlkitError, UsageError
 from pmlkit.kinds import TableFlag, is_page_table, page_table_level
 
 if TYPE_CHECKING:
@@ -218,8 +218,18 @@ def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bool
 
 
 def pack(rounds: Any, gfns: Any) -> NDArray[np.uint64]:
-    """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order."""
-    return (np.asarray(rounds).astype(np.uint64) << np.uint64(40)) | np.asarray(gfns, np.uint64)
+    """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order.
+
+    Raises
+    ------
+    PmlkitError
+        If one has more bits: no processor's page tables lead to such a frame.
+    """
+    rounds, gfns = np.asarray(rounds).astype(np.uint64), np.asarray(gfns, np.uint64)
+    if int(rounds.max(initial=0)) >> 24 or int(gfns.max(initial=0)) >> 40:
+        what = "page tables cannot be followed in more than 2^24 rounds, or to 4 PiB and above"
+        raise PmlkitError(what, "use a shorter trace, of a machine's memory")
+    return (rounds << np.uint64(40)) | gfns
 
 
 def unpack(pairs: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:

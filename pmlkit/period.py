@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import calibrate, workingset
+from pmlkit import calibrate, onepass
 from pmlkit.errors import NeedsError
 from pmlkit.schema import PAGE_SIZE
-from pmlkit.streams import time_ns
+from pmlkit.streams import stream, time_ns
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from pmlkit.calibrate import Constants
     from pmlkit.trace import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Floats, Ints, Json
 
 
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
@@ -102,7 +102,8 @@ class Advice:
     table : DataFrame
         One row per period: ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
         ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (a round's),
-        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time),
+        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time; NaN where the
+        memory's size is not known),
         ``flush_overhead`` (the guest's, if pages are re-armed at flushes: at least), and
         ``sensitivity`` (by which share W grows if T is doubled).
     constants : pmlkit.calibrate.Constants
@@ -123,7 +124,8 @@ class Advice:
     def as_dict(self) -> Json:
         """Return what JSON can hold."""
         told = {name: value for name, value in asdict(self).items() if name != "table"}
-        return {**told, "table": self.table.to_dict("records")}
+        table = self.table.astype(object).where(self.table.notna(), None)
+        return {**told, "table": table.to_dict("records")}
 
 
 def advise(
@@ -189,30 +191,40 @@ def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[i
 
 
 def _sizes(log: Trace, n_rounds: int, span: Mapping[Any, Any]) -> pd.DataFrame:
-    """Return the mean and the highest N(T) at some periods: DataFrame."""
-    curve = workingset.curve(log, page_tables="keep", **span)
-    longest = n_rounds // 2
-    k = np.unique(np.geomspace(1, longest, _MOST_PERIODS).round().astype(int))
-    # A mean over the windows that lie in the recording as a whole: shorter ones would flatter.
-    pages = curve["full_pages"].to_numpy()[k - 1]
-    double = curve["full_pages"].to_numpy()[np.minimum(2 * k, len(curve)) - 1]
+    """Return the mean and the highest N(T) at some periods: DataFrame.
+
+    The log is read three times, however many periods there are.
+    """
+    source = stream(log, page_tables="keep", **span)
+    k = np.unique(np.geomspace(1, n_rounds // 2, _MOST_PERIODS).round().astype(int))
+    once, twice, last = (
+        onepass.sweep(source.numbered(), n_rounds, ks.tolist())
+        for ks in (k, 2 * k, (n_rounds - 1) % k + 1)
+    )
+    pages, double = _means(once, k), _means(twice, 2 * k)
     rounds = log.rounds
     round_ns = (rounds.t_end_ns.iloc[-1] - rounds.t_start_ns.iloc[0]) / len(rounds)
-    peaks = [_peak(log, int(each), span) for each in k]
+    peaks = [
+        max(of[size - 1 :: size].max(), end[-1])
+        for of, size, end in zip(once, k, last, strict=True)
+    ]
     sensitivity = (double - pages) / np.maximum(pages, 1)
     told = {"rounds": k, "period_ns": (k * round_ns).astype(np.int64), "pages": pages}
-    return pd.DataFrame({**told, "peak_pages": peaks, "sensitivity": sensitivity})
+    peak_pages = np.array(peaks, float)
+    return pd.DataFrame({**told, "peak_pages": peak_pages, "sensitivity": sensitivity})
 
 
-def _peak(log: Trace, rounds: int, span: Mapping[Any, Any]) -> float:
-    table = workingset.estimate(log, f"{rounds}r", page_tables="keep", **span)
-    return float(table["pages"].max())
+def _means(found: Ints, ks: Ints) -> Floats:
+    """Return the mean over windows in the recording as a whole: shorter ones would flatter."""
+    means = (of[k - 1 :].sum() / (of.size - k + 1) for of, k in zip(found, ks, strict=True))
+    return np.array(list(means))
 
 
 def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
     """Add what each period costs."""
     seconds, n = table.period_ns / 1e9, table.pages
-    pages = log.memory_pages
+    known = log.meta.known_memory_pages
+    pages = np.nan if known is None else known
     exits = n / BUFFER_ENTRIES
     guest = exits * c.exit.ns + c.round.ns + n * c.rearm.ns
     host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns + seconds * c.poll.ns
@@ -234,7 +246,16 @@ def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
 def _explain(
     row: pd.Series[Any], facts: Json, c: Constants, trace: Trace, fits: bool, stall_ns: float
 ) -> Iterator[str]:
-    memory = trace.meta.memory_bytes
+    memory = trace.meta.known_memory_pages
+    bitmap = ""
+    if memory is not None:
+        size = format_bytes(bitmap_bytes(memory * PAGE_SIZE))
+        bitmap = f" The bitmap of its {memory:,} pages has {size} (a bit each)."
+    host = (
+        "what the host spends is not known, as the memory's size is not (pmlkit import --memory)"
+        if memory is None
+        else f"the host spends {row.host_overhead:.3%} of one processor"
+    )
     period = format_ns(int(row.period_ns), 3)
     yield (
         f"Take T = {period}, a ring of {facts['slots']} buffers per vCPU, and re-arm at every "
@@ -244,15 +265,13 @@ def _explain(
         f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
         f"({format_bytes(int(row.bytes))}): a log of {row.pages:,.0f} x 8 bytes = "
         f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
-        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}. "
-        f"The bitmap of its {memory // PAGE_SIZE:,} pages has "
-        f"{format_bytes(bitmap_bytes(memory))} (a bit each)."
+        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}."
+        f"{bitmap}"
     )
     yield (
         f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
         f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3%} or less); the host "
-        f"spends {row.host_overhead:.3%} of one processor."
+        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3%} or less); {host}."
     )
     if not fits:
         yield "No T up to half of the recording is so cheap: this is the longest one."

@@ -284,6 +284,12 @@ class TraceMeta:
         return self.memory_bytes // self.domain["page_size"]
 
     @property
+    def known_memory_pages(self) -> int | None:
+        """Size of a machine's memory, pages; None where nobody said it, or there is no machine."""
+        physical = self.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
+        return self.memory_pages if physical and not self.options.get(MEMORY_GUESSED) else None
+
+    @property
     def resolution_ns(self) -> int | None:
         """Length of a round as asked for, ns; None if it is not known in time."""
         ns, insn = self.period["ns"], self.period["insn"]

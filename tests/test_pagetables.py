@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
 from pmlkit import pagetables, pagetables_tree, workingset
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, PmlkitError, UsageError
 from pmlkit.trace import Trace
 
 on_disk = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -184,3 +184,14 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(NeedsError, match=r"trace\.pml"):
         workingset.estimate(trace, "10ms", page_tables="expand")
     assert not pagetables.is_marked(plain)
+
+
+@pytest.mark.parametrize("rounds, gfns", [([1 << 24], [1]), ([1], [1 << 40]), ([-1], [1])])
+def test_what_does_not_fit_into_a_pair_is_refused(rounds, gfns):
+    """It would be another pair without a word."""
+    with pytest.raises(PmlkitError, match="more than 2\\^24 rounds, or to 4 PiB and above"):
+        pagetables.pack(np.array(rounds), np.array(gfns, np.uint64))
+    assert pagetables.unpack(pagetables.pack([(1 << 24) - 1], [(1 << 40) - 1])) == (
+        (1 << 24) - 1,
+        (1 << 40) - 1,
+    )

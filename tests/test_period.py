@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 import pmlkit
-from pmlkit import calibrate, cli, period
+from pmlkit import calibrate, cli, period, workingset
 from pmlkit.calibrate import Constant, Constants
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.figures_period import trade_off
 from pmlkit.kinds import Kind
+from pmlkit.schema import MEMORY_GUESSED
 from pmlkit.trace import Trace
 
 NAMES = ("exit", "entry", "round", "rearm", "scan", "copy", "poll")
@@ -252,3 +253,37 @@ def test_calibrating_where_there_is_no_such_domain(here, tmp_path, capsys):
     assert not (tmp_path / "x.json").exists()
     assert cli.main(["calibrate", "--host", "dom0"]) == 2
     assert "name one by --domain" in capsys.readouterr().err
+
+
+def test_the_log_is_read_three_times_however_many_periods_there_are(make_trace, monkeypatch):
+    trace = make_trace(rounds=200, kind="pml")
+    reads, real = [], Trace.iter_entries
+    monkeypatch.setattr(Trace, "iter_entries", lambda *a, **k: reads.append(1) or real(*a, **k))
+    assert len(period.advise(trace).table) > 15
+    assert len(reads) == 3
+
+
+def test_a_period_tells_what_the_kernels_of_one_window_tell(make_trace):
+    trace = make_trace(rounds=31, kind="pml")
+    table = period.advise(trace).table.set_index("rounds")
+    for rounds in table.index:
+        told = workingset.estimate(trace, f"{rounds}r", page_tables="keep")["pages"]
+        sliding = workingset.estimate(trace, f"{rounds}r", "sliding", page_tables="keep")["pages"]
+        assert table.loc[rounds, "peak_pages"] == told.max()
+        assert table.loc[rounds, "pages"] == pytest.approx(sliding[rounds - 1 :].mean())
+
+
+def test_what_the_host_spends_is_not_made_up_from_the_highest_address(make_trace, capsys):
+    """The cost of scanning a bitmap goes by the memory, whose size an import may not know."""
+    events = [[(gfn, Kind.WRITE) for gfn in (1, 2, 1 << 51)] for _ in range(16)]
+    trace = make_trace(
+        kind="pml", events=events, memory_bytes=((1 << 51) + 1) << 12, memory_map=[],
+        options={MEMORY_GUESSED: True},
+    )  # fmt: skip
+    advice = period.advise(trace)
+    assert advice.table["host_overhead"].isna().all()
+    assert {row["host_overhead"] for row in advice.as_dict()["table"]} == {None}
+    text = " ".join(advice.words)
+    assert "what the host spends is not known" in text and "The bitmap" not in text
+    assert cli.main(["period", str(trace.path)]) == 0
+    assert "host not known" in capsys.readouterr().out

@@ -157,7 +157,9 @@ def _page_windows(occ: Occurrences, parts: int) -> tuple[Gfns, Ints]:
 def _regions(occ: Occurrences, log: Log, n: int, parts: int) -> dict[str, Any]:
     gfn, window = _page_windows(occ, parts)
     last = np.uint64(REGIONS - 1)
-    part = np.minimum(gfn * np.uint64(REGIONS) // np.uint64(log.memory_pages), last)
+    spare = max(log.memory_pages.bit_length() - 60, 0)  # bits: the product has to fit into 64
+    memory = np.uint64(log.memory_pages >> spare)
+    part = np.minimum((gfn >> np.uint64(spare)) * np.uint64(REGIONS) // memory, last)
     cells = np.bincount(window * REGIONS + part.astype(np.int64), minlength=n * REGIONS)
     return {f"region{i}": cells.reshape(n, REGIONS)[:, i] for i in range(REGIONS)}
 

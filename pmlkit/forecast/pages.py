@@ -112,11 +112,11 @@ def _history(gfn: Gfns, part: Array, origin: int, parts: int, memory_pages: int)
     columns["gap_mean"] = np.where(twice, span / np.maximum(columns["windows"] - 1, 1), LOOK_BACK)
     for size in (1, 4):
         near = np.unique(gfn[window > origin - size])
-        edges = pages.astype(np.int64)
-        around = np.searchsorted(near, np.uint64(8) + pages, "right")
-        below = np.searchsorted(near, np.maximum(edges - 8, 0).astype(np.uint64))
+        end, eight = np.uint64((1 << 64) - 1), np.uint64(8)
+        around = np.searchsorted(near, np.minimum(pages, end - eight) + eight, "right")
+        below = np.searchsorted(near, np.maximum(pages, eight) - eight)
         columns[f"near{size}"] = (around - below - np.isin(pages, near)) / 16  # type: ignore[assignment]
-    columns["place"] = pages / memory_pages  # type: ignore[assignment]
+    columns["place"] = pages / float(memory_pages)  # type: ignore[assignment]
     columns["busy"] = len(np.unique(gfn[window == origin])) / max(len(pages), 1)  # type: ignore[assignment]
     return pd.DataFrame(columns)
 

@@ -14,7 +14,6 @@ from pmlkit.errors import NeedsError
 from pmlkit.kinds import Kind, is_page_table
 from pmlkit.occurrences import occurrences
 from pmlkit.pageindex import PageIndex
-from pmlkit.schema import ADDRESSES, MEMORY_GUESSED
 
 if TYPE_CHECKING:
     from typing import Any
@@ -188,7 +187,7 @@ class Recorded:
         bounds = np.append(trace.rounds["t_start_ns"].to_numpy()[:1], trace.rounds["t_end_ns"])
         return cls(
             name=trace.path.name.removesuffix(".trace"),
-            memory_pages=_memory_pages(trace),
+            memory_pages=trace.meta.known_memory_pages,
             t_ns=bounds.astype(np.int64),
             resolution_ns=resolution_ns,
             accesses=accesses,
@@ -214,16 +213,6 @@ class Recorded:
             cut[name] = table if table is None else table[table["t_ns"] < end]  # type: ignore[assignment]
         phases = tuple(phase for phase in self.phases if phase[1] < stop)
         return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)  # type: ignore[arg-type]
-
-
-def _memory_pages(trace: Trace) -> int | None:
-    """Return the size of the machine's memory, None where it is not known.
-
-    The pages of a program or a disk are in no such memory; an import may lack its size.
-    """
-    meta = trace.meta
-    physical = meta.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
-    return trace.memory_pages if physical and not meta.options.get(MEMORY_GUESSED) else None
 
 
 def _usual_round_ns(trace: Trace) -> int:

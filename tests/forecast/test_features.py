@@ -8,7 +8,7 @@ import pytest
 from forecast_logs import make_log
 
 from pmlkit.errors import ResolutionError, UsageError
-from pmlkit.forecast import baselines, changes, design, features
+from pmlkit.forecast import baselines, changes, design, features, pages
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster, Sample
 from pmlkit.forecast.models import LinearQuantiles
 from pmlkit.forecast.peaks import held, nearness
@@ -158,3 +158,21 @@ def test_a_level_series_has_no_change_point():
 
 def test_nobody_is_judged_by_windows_without_a_past():
     assert max(WINDOW_ROUNDS, 16) <= WARM_UP
+
+
+@pytest.mark.filterwarnings("error")
+def test_regions_and_neighbours_of_pages_next_to_the_end_of_64_bits():
+    """Eighths of 2^64 pages are those of a small memory, each page as much higher."""
+    log = make_log(size=64)
+    spread = np.uint64((1 << 64) // log.memory_pages)
+    far = replace(log, gfn=log.gfn * spread, memory_pages=1 << 64)
+    columns = [f"region{i}" for i in range(features.REGIONS)]
+    assert (1 << 64) % log.memory_pages == 0
+    assert features.table(far)[columns].equals(features.table(log)[columns])
+    top = replace(log, gfn=np.uint64((1 << 64) - 1) - log.gfn, memory_pages=1 << 64)
+    near = [f"near{size}" for size in (1, 4)]
+    mirrored, plain = (pages.candidates(one) for one in (top, log))
+    order = ["origin", "gfn"]
+    mirrored["gfn"] = np.uint64((1 << 64) - 1) - mirrored["gfn"]
+    mirrored, plain = (table.sort_values(order)[near] for table in (mirrored, plain))
+    assert np.array_equal(mirrored.to_numpy(), plain.to_numpy())
