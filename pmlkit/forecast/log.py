@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PML log in memory, as the forecast's features read it: of a trace, or composed."""
+"""A PML log in memory, as the forecast's features read it: of a trace, or composed.
+
+A forecast counts in equal steps of time. A trace need not have them: phase marks cut rounds, the
+host's clock stretches them, and an import has gaps. So its rounds are put into steps of its
+resolution, each into that in which it ends, and a step without one has nothing logged. Where all
+rounds are as long as they were asked for, a step is a round.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +18,25 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import is_page_table
 from pmlkit.selection import window_rounds
-from pmlkit.units import parse_window
+from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
     from typing import Any
 
+    import pandas as pd
+
     from pmlkit.trace import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Ints, Json
 
 
 __all__ = ["Log", "read"]
 
+MOST_STEPS = 10_000_000
+
 
 @dataclass(frozen=True)
 class Log:
-    """The entries of a PML log, and what is known of its rounds.
+    """The entries of a PML log, and what is known of its rounds, which all last `round_ns`.
 
     Attributes
     ----------
@@ -131,24 +141,52 @@ def read(
     if first == stop:
         raise UsageError(f"the trace {log.path} has no round between start and end: widen them")
     entries = log.entries(["round", "gfn", "kind"], start, end)
-    rounds = log.rounds.iloc[first:stop]
-    name = trace.path.name.removesuffix(".trace")
+    rounds, round_ns = log.rounds.iloc[first:stop], int(log.resolution_ns)
+    step, n_steps = _steps(rounds, round_ns)
+    at = step[entries["round"].to_numpy().astype(np.int64) - first]
+    whole = at < n_steps
     composed = log.meta.options.get("composed")
-    found = Log(
-        name=name,
+    return Log(
+        name=trace.path.name.removesuffix(".trace"),
         program=program or _program(log, composed),
-        gfn=entries["gfn"].to_numpy(),
-        round=entries["round"].to_numpy().astype(np.int64) - first,
-        table=is_page_table(entries["kind"].to_numpy()),
-        exits=rounds["exits"].to_numpy(np.int64),
-        pause_ns=rounds["pause_ns"].to_numpy(np.int64),
-        phase=log.phase_of_rounds()[first:stop],
-        round_ns=int(log.resolution_ns),
+        gfn=entries["gfn"].to_numpy()[whole],
+        round=at[whole],
+        table=is_page_table(entries["kind"].to_numpy())[whole],
+        exits=_summed(step, rounds["exits"], n_steps),
+        pause_ns=_summed(step, rounds["pause_ns"], n_steps),
+        phase=log.phase_of_rounds()[first:stop][_under_way(rounds, round_ns, n_steps)],
+        round_ns=round_ns,
         memory_pages=int(log.memory_pages),
         day_ns=composed["day_ns"] if composed else None,
         about={"composed": composed} if composed else {},
     )
-    return found
+
+
+def _steps(rounds: pd.DataFrame, round_ns: int) -> tuple[Ints, int]:
+    """Return the step in which each round ends, and how many steps are over by the last one's end.
+
+    A step that the end of the recording cuts short is none: what ends in it is left out.
+    """
+    ends = rounds["t_end_ns"].to_numpy(np.int64) - int(rounds["t_start_ns"].iloc[0])
+    if ends[-1] // round_ns > MOST_STEPS:
+        lasts, step = format_ns(int(ends[-1])), format_ns(round_ns)
+        raise UsageError(
+            f"{lasts} in steps of {step} are too many to forecast: give a shorter part"
+        )
+    return np.maximum(-(-ends // round_ns) - 1, 0), int(ends[-1] // round_ns)
+
+
+def _summed(step: Ints, of_rounds: pd.Series[Any], n_steps: int) -> Ints:
+    found = np.zeros(max(n_steps, int(step[-1]) + 1), np.int64)
+    np.add.at(found, step, of_rounds.to_numpy(np.int64))
+    return found[:n_steps]
+
+
+def _under_way(rounds: pd.DataFrame, round_ns: int, n_steps: int) -> Ints:
+    """Return which round is under way, or ends, at the end of each step."""
+    starts = rounds["t_start_ns"].to_numpy(np.int64)
+    ends = starts[0] + (np.arange(n_steps) + 1) * round_ns
+    return np.searchsorted(starts, ends) - 1
 
 
 def _program(log: Trace, composed: Any) -> str:
