@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from pmlkit.schema import ADDRESSES, PAGE_SIZE
+from pmlkit.schema import ADDRESSES
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def address_format(
     """
     name = address_name(trace)
     if highest >= 1 << 64:
-        return (lambda address: hex(address // PAGE_SIZE)), "number of the page"
+        return (
+            lambda address: hex(address // trace.meta.domain["page_size"])
+        ), "number of the page"
     if highest >= _HEXADECIMAL or name.startswith("virtual"):
         return hex, name
     coarse = highest >= 8 << 30 and row_bytes >= _COARSE

@@ -18,7 +18,6 @@ from pmlkit.axes_mpl import (
     seconds_axis,
     time_limits,
 )
-from pmlkit.schema import PAGE_SIZE
 from pmlkit.style_mpl import finish, new_figure, styled
 from pmlkit.units import format_bytes
 
@@ -212,11 +211,12 @@ def heat_map(
     bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
     bar.set_label("pages touched in the cell (%)")
     bar.outline.set_linewidth(0.4)
+    cell = _size(grid.block_pages, trace.meta.domain["page_size"])
     span_ms = np.diff(grid.t_ns).max() / 1e6 if len(grid.t_ns) > 1 else 0
     return finish(
         figure,
         trace,
-        f"which {pages_name(trace)} were touched when. A cell is {_size(grid.block_pages)} of "
+        f"which {pages_name(trace)} were touched when. A cell is {cell} of "
         f"{address_name(trace)}es by {span_ms:g} ms, dark where all its pages were touched, "
         "white where none was; address ranges that nothing touched are cut out at the grey lines.",
     )
@@ -225,11 +225,12 @@ def heat_map(
 _CUT = 3  # rows of white where a range of addresses is left out
 
 
-def _size(pages: int) -> str:
+def _size(pages: int, page_size: int) -> str:
     """Write the size of a cell: in KiB below 1 GiB, for its reader counts in pages."""
     if pages >= 1 << 40:
         return f"2^{pages.bit_length() - 1} pages"
-    return f"{pages * 4:,} KiB" if pages < 1 << 18 else format_bytes(pages * PAGE_SIZE)
+    kib, rest = divmod(pages * page_size, 1024)
+    return f"{kib:,} KiB" if not rest and kib < 1 << 20 else format_bytes(pages * page_size)
 
 
 def _positions(blocks: Gfns) -> Ints:
@@ -258,8 +259,9 @@ def _draw_cells(axes: Axes, grid: Cells, position: Ints) -> QuadMesh:
 
 
 def _address_axis(axes: Axes, trace: Trace, grid: Cells, position: Ints) -> None:
-    addresses = [frame * PAGE_SIZE for frame in grid.first_frames.tolist()]
-    row_bytes = grid.block_pages * PAGE_SIZE
+    page_size = trace.meta.domain["page_size"]
+    addresses = [frame * page_size for frame in grid.first_frames.tolist()]
+    row_bytes = grid.block_pages * page_size
     text, name = address_format(trace, max(addresses, default=0), row_bytes)
     cut = np.flatnonzero(np.diff(position) > 1)
     for row in cut:

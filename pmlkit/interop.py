@@ -29,7 +29,7 @@ import pyarrow as pa
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, refuse_inside_trace, whole
 from pmlkit.imported import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
-from pmlkit.schema import PAGE_SIZE, TraceMeta
+from pmlkit.schema import MEMORY_GUESSED, PAGE_SIZE, TraceMeta
 from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
@@ -339,6 +339,7 @@ def _told(
         "clock": meta.clock | {"base_ns": made.base_ns},
         "period": meta.period | {"ns": made.round_ns or regular_ns(spans)},
         "notes": notes,
+        "options": meta.options | ({} if memory_bytes else {MEMORY_GUESSED: True}),
         "complete": made.complete,
         "losses": made.losses,
     }

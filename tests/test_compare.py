@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 
 import pmlkit
-from pmlkit import cli, compare, compare_tables, figures_compare, figures_overview, shipped
+from pmlkit import (
+    cli,
+    compare,
+    compare_tables,
+    figures_compare,
+    figures_overview,
+    interop,
+    shipped,
+)
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
 from pmlkit.schema import MEMORY_GUESSED
@@ -390,7 +398,7 @@ SIZED = {"vmware", "idle-pages", "damon", "qemu-sampling", "intermittent", "vtmm
 @pytest.mark.parametrize("how", [{"options": {MEMORY_GUESSED: True}}, {"address": "block"}])
 def test_high_pages_are_counted_and_an_unknown_memory_is_not_sampled(high, how, make_trace):
     """What notes or samples all memory says that its size is not known; it makes up none."""
-    domain = {"name": "high", "memory_bytes": (high + 1) * 4096}
+    domain = {"name": "high", "memory_bytes": min((high + 1) << 12, 1 << 64)}
     domain |= {"address": how.get("address", "guest-physical")}
     used = [[(page, WRITE) for page in (*range(10), high)]] * 40
     path = make_trace("high.trace", events=used, domain=domain, memory_map=[], pml=False,
@@ -413,3 +421,19 @@ def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(mak
     assert found.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
     noted = found.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
     assert noted.str.contains("memory so small that something can be noted of").all()
+
+
+def test_an_import_knows_the_memorys_size_if_it_is_given(tmp_path):
+    file = tmp_path / "x.csv"
+    rows = [f"{i * 10**7},{(i + 1) * 10**7},{page}" for i in range(8) for page in (1, 2, 1 << 35)]
+    file.write_text("\n".join(["t_start_ns,t_end_ns,gfn", *rows]) + "\n")
+    guessed = interop.load("csv", file, tmp_path / "guessed.trace")
+    given = interop.load("csv", file, tmp_path / "given.trace", memory_bytes=1 << 48)
+    found = compare.compare(
+        [guessed.path, given.path], compare.plan("20ms", "prl,vmware,idle-pages", seeds=1)
+    )
+    missing = found.scores.pivot(index="technique", columns="trace", values="missing")
+    assert (missing.loc["prl"] == "").all()
+    assert (missing["given"] == "").all()
+    size = "size of a guest's memory"
+    assert missing.loc[["vmware", "idle-pages"], "guessed"].str.contains(size).all()

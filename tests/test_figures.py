@@ -335,7 +335,8 @@ def test_every_figure_has_a_line_about_it():
 
 def heat_of(make_trace, frames, address="guest-physical"):
     """The heat map of a trace in which these frames are written again and again."""
-    domain = {"name": "far", "memory_bytes": (max(frames) + 1) * 4096, "address": address}
+    domain = {"name": "far", "memory_bytes": min((max(frames) + 1) << 12, 1 << 64)}
+    domain |= {"address": address}
     events = [[(frame, Kind.WRITE) for frame in frames]] * 4
     trace = make_trace(events=events, domain=domain, memory_map=[], pml=False, overwrite=True)
     return figures.heat_map(trace)
@@ -399,3 +400,12 @@ def test_an_axis_says_what_the_addresses_are_of(address, name, what, make_trace)
     assert what in figure.caption and f" of {name.split(' (')[0]}es by " in figure.caption
     shown = "guest time (s)" if address == "guest-physical" else "time (s)"
     assert figure.axes[0].get_xlabel() == shown
+
+
+def test_an_address_goes_by_the_size_of_the_traces_pages(make_trace):
+    """Pages of 2 MiB: page 3 lies at 6 MiB."""
+    domain = {"name": "huge", "memory_bytes": 8 << 20, "page_size": 2 << 20}
+    trace = make_trace(events=[[(3, Kind.WRITE)]] * 4, domain=domain, memory_map=[], pml=False)
+    figure = figures.heat_map(trace)
+    assert address_labels(figure) == (f"{PHYSICAL} (MiB)", ["6"])
+    assert "A cell is 2,048 KiB of " in figure.caption
