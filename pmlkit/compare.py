@@ -17,9 +17,9 @@ import pmlkit
 from pmlkit import shipped, techniques
 from pmlkit.compare_plan import Plan, plan
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.selection import window_rounds
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
+from pmlkit.timeline import timeline
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def compare(
         If two traces have the same name, or there is none; if no window T of one is within the
         plan's ``start`` and ``end``.
     ResolutionError
-        If T is no multiple of the rounds of one.
+        If T is finer than the rounds of one, no multiple of them where they are regular, or longer
+        than all of it.
     PmlkitError
         If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
         is no error: the row says so.
@@ -185,8 +186,7 @@ def _one(
     trace = pmlkit.open(path)
     first, stop = trace.rounds_between(*plan.span)
     recorded = techniques.Recorded.of(trace)
-    if trace.resolution_ns is not None:
-        window_rounds(trace, plan.window)  # or W would be that of another T
+    timeline(trace).size(plan.window)  # refused if the trace cannot tell such a T
     true = scores.truth(recorded, parse_duration_ns(plan.window))
     if plan.is_part:
         true = _part_of(true, recorded, first, stop)

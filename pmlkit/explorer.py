@@ -28,11 +28,12 @@ from pmlkit import figures
 from pmlkit.errors import PmlkitError
 from pmlkit.explorer_figure import Lines, Picture, still
 from pmlkit.explorer_uses import UsesByPage, windows
-from pmlkit.selection import region_names, rounds_in_ns
-from pmlkit.units import format_ns
+from pmlkit.selection import region_names
+from pmlkit.units import Window, format_ns
 
 if TYPE_CHECKING:
     from pmlkit.style_mpl import Figure
+    from pmlkit.timeline import Windows
     from pmlkit.trace import Trace
 
 __all__ = ["Explorer", "explore"]
@@ -71,7 +72,7 @@ class Explorer:
     Attributes
     ----------
     window : ipywidgets.SelectionSlider
-        T, in rounds of the trace.
+        T, in (usual) rounds of the trace.
     min_count : ipywidgets.IntSlider
         The threshold m: pages used in at least so many rounds of T.
     time : ipywidgets.FloatRangeSlider
@@ -97,8 +98,9 @@ class Explorer:
         self._worker = ThreadPoolExecutor(1)
         self._recorded: Any = None
         self._make_widgets()
-        ks = np.array(self._rounds, np.int64)
-        unit, shown = ("rounds", ks) if trace.resolution_ns is None else ("s", self._asked / 1e9)
+        timed = self._unit_ns is not None
+        shown = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
+        unit = "s" if timed else "rounds"
         name = "used" if trace.meta.kind == "access" else "logged"
         self._lines, self._windows = Lines(trace, name, np.asarray(shown, float), unit), shown
         self.figure: Figure = self._lines.figure
@@ -111,9 +113,11 @@ class Explorer:
     # The widgets
 
     def _make_widgets(self) -> None:
-        trace, n = self.trace, self._uses.n_rounds
+        trace, part = self.trace, self._uses.timeline
+        self._unit_ns = part.resolution_ns
+        n = part.axis.length // (self._unit_ns or 1)
         self._rounds = windows(n)
-        self._asked = np.asarray(rounds_in_ns(trace, np.array(self._rounds, np.int64)))
+        self._sizes_of_t = np.array(self._rounds, np.int64) * (self._unit_ns or 1)
         names = [self._name(k) for k in self._rounds]
         self.window = ipywidgets.SelectionSlider(
             options=list(zip(names, self._rounds, strict=True)),
@@ -134,12 +138,11 @@ class Explorer:
         self.note = ipywidgets.HTML()
 
     def _name(self, k: int) -> str:
-        resolution = self.trace.resolution_ns
-        return f"{k} rounds" if resolution is None else format_ns(k * resolution)
+        return f"{k} rounds" if self._unit_ns is None else format_ns(k * self._unit_ns)
 
     def _techniques(self) -> list[str]:
         options = [NONE] + [LOG] * (self._log is not None)
-        if self.trace.meta.kind == "access" and self.trace.resolution_ns is not None:
+        if self.trace.meta.kind == "access" and self._unit_ns is not None:
             from pmlkit.techniques import TECHNIQUES
 
             options += list(TECHNIQUES)
@@ -163,39 +166,65 @@ class Explorer:
         k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
         frames = None if region is None else self.trace.frames(region)
         chosen = self._uses.chosen(frames)
-        wss = self._sizes(self._uses, k, m, span, chosen)
+        over = self._over(k, span)
+        wss, means = (
+            self._sizes(self._uses, over, m, span, chosen),
+            self._mean(m, span, region, chosen),
+        )
         self._lines.show(
             self._name(k),
             float(self._windows[self._rounds.index(k)]),
             wss,
-            self._mean(m, span, region, chosen),
-            self._beside(k, m, span, frames),
+            means,
+            self._beside(k, over, m, span, frames),
         )
-        self._tell(wss)
+        self._tell(k, span, wss, means)
         if self._live:
             self._live["figure"].draw()
             self._brush()
 
+    def _over(self, k: int, span: tuple[int, int]) -> Windows | None:
+        """Return the windows that end within the part looked at; None if T is longer than it."""
+        part = self._uses.part(span)
+        size = k * (self._unit_ns or 1)
+        if size > part.axis.length:
+            return None
+        window = Window(rounds=k) if self._unit_ns is None else Window(ns=size)
+        return part.windows(window, "sliding")
+
     def _sizes(
-        self, uses: UsesByPage, k: int, m: int, span: tuple[int, int], chosen: np.ndarray
+        self,
+        uses: UsesByPage,
+        over: Windows | None,
+        m: int,
+        span: tuple[int, int],
+        chosen: np.ndarray,
     ) -> pd.DataFrame:
-        pages = uses.sizes(k, m, span, chosen)
-        return pd.DataFrame({"t_ns": uses.t_ns[span[0] + 1 : span[1] + 1], "pages": pages})
+        if over is None:
+            return pd.DataFrame({name: np.zeros(0, np.int64) for name in ("t_ns", "pages", "full")})
+        pages = uses.sizes(over, m, span, chosen)
+        return pd.DataFrame({"t_ns": over.t_ns, "pages": pages, "full": over.full})
 
     def _mean(
         self, m: int, span: tuple[int, int], region: str | None, chosen: np.ndarray
     ) -> pd.DataFrame:
         """Make the right half's table; the same one as long as only T changes."""
         if self._means[0] != (m, span, region):
-            self._means = (m, span, region), self._uses.means(m, span, chosen)
-        ks = np.array(self._rounds)
-        found = self._means[1]
-        pages = np.where(ks < len(found), found[np.minimum(ks, len(found) - 1)], np.nan)
-        return pd.DataFrame({"rounds": ks, "asked_ns": self._asked, "pages": pages})
+            axis = self._uses.part(span).axis
+            pages = self._uses.means(m, span, chosen, axis, self._sizes_of_t)
+            self._means = (m, span, region), pages
+        asked_ns = self._sizes_of_t if self._unit_ns else -1
+        return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": self._means[1]})
 
-    def _tell(self, wss: pd.DataFrame) -> None:
-        mib = wss["pages"] / 256
-        told = f"mean {mib.mean():.4g} MiB, peak {mib.max():.4g} MiB" if len(wss) else "no rounds"
+    def _tell(self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame) -> None:
+        """Say the mean, the one of the right half, and the peak of full windows."""
+        full = wss["pages"][wss["full"].astype(bool)] / 256
+        if len(full):
+            mean = means["pages"][self._rounds.index(k)] / 256
+            told = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
+        else:
+            length = self._uses.part(span).length_ns
+            told = f"T = {self._name(k)} is longer than what is looked at, {format_ns(length)}"
         said = self._said.get((self.technique.value, self.window.value))
         if isinstance(said, str):
             told += f"; {self.technique.value}: {said}"
@@ -204,13 +233,18 @@ class Explorer:
     # Techniques
 
     def _beside(
-        self, k: int, m: int, span: tuple[int, int], frames: np.ndarray | None
+        self,
+        k: int,
+        over: Windows | None,
+        m: int,
+        span: tuple[int, int],
+        frames: np.ndarray | None,
     ) -> tuple[str, pd.DataFrame] | None:
         name = self.technique.value
         if name == NONE:
             return None
         if name == LOG and self._log is not None:
-            return "logged", self._sizes(self._log, k, m, span, self._log.chosen(frames))
+            return "logged", self._sizes(self._log, over, m, span, self._log.chosen(frames))
         if (name, k) not in self._said:
             self._ask(name, k)
         said = self._said[name, k]
@@ -235,7 +269,7 @@ class Explorer:
 
         try:
             self._recorded = self._recorded or techniques.Recorded.of(self.trace)
-            said = techniques.run(name, self._recorded, window=k * self.trace.resolution_ns)  # type: ignore[operator]
+            said = techniques.run(name, self._recorded, window=k * self._unit_ns)  # type: ignore[operator]
         except PmlkitError as error:
             return str(error)
         return said.estimates[["t_ns", "pages"]]

@@ -69,8 +69,9 @@ class Lines:
     Attributes
     ----------
     figure : Figure
-        Its `data`: ``wss`` (``t_ns``, ``pages``), ``mean`` (``rounds``, ``asked_ns``, ``pages``)
-        and, with a technique, ``technique`` (``t_ns``, ``pages``).
+        Its `data`: ``wss`` (``t_ns``, ``pages``, ``full``), ``mean`` (``rounds``, ``asked_ns``,
+        ``pages``) and, with a technique, ``technique`` (``t_ns``, ``pages``). Windows that are not
+        full, cut short by the start, are drawn thin and dotted.
     """
 
     @styled
@@ -86,6 +87,7 @@ class Lines:
         black, other = {"color": COLORS["black"]}, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}
         (self._line,) = self._over_time.plot([], [], **black, label=name)
         (self._told,) = self._over_time.plot([], [], **other, marker=".", ms=3)
+        (self._cut,) = self._over_time.plot([], [], color="#8E8E8E", lw=0.6, ls=":", label="_none")
         (self._curve,) = against.plot(windows, np.full(len(windows), np.nan), **black)
         (self._mark,) = against.plot([], [], **black, marker="o", ms=4, ls="none")
         against.set(xscale="log", xlabel=f"T ({unit})", ylabel="mean of W(t, T) (MiB)")
@@ -123,12 +125,15 @@ class Lines:
         """
         name, told = technique or ("", wss[:0])
         self.figure.data = {"wss": wss, "mean": mean} | ({"technique": told} if technique else {})
-        tops = [self._set(self._line, wss), self._set(self._told, told), 1 / 256]
+        full = wss["full"].astype(bool)
+        tops = [self._set(self._line, wss[full]), self._set(self._cut, wss[~full])]
+        tops += [self._set(self._told, told), 1 / 256]
         self._over_time.set_ylim(0, max(tops) * 1.08)
         self._over_time.set_ylabel(f"W(t, {window}) (MiB)")
         if len(wss):
             low = wss["t_ns"].iloc[0] - (wss["t_ns"].iloc[1:2].sum() - wss["t_ns"].iloc[0])
-            self._over_time.set_xlim(max(low, 0) / 1e9, wss["t_ns"].iloc[-1] / 1e9)
+            last = max(wss["t_ns"].iloc[-1], low + 1)
+            self._over_time.set_xlim(max(low, 0) / 1e9, last / 1e9)
         self._legend(name)
         sizes = mean["pages"].to_numpy() / 256
         self._curve.set_ydata(sizes)

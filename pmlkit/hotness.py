@@ -36,12 +36,14 @@ from scipy.stats import spearmanr
 
 from pmlkit import pagetables, reads
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.selection import window_rounds
+from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from pmlkit.timeline import Timeline
     from pmlkit.trace import Trace
+    from pmlkit.types import Floats, Ints
     from pmlkit.units import Window
 
 
@@ -113,8 +115,8 @@ def rank(trace: Trace, window: str | int | Window = "1r", by: str = "place") -> 
     trace : Trace
         As for `first_logs`.
     window : str, int or Window
-        Rounds that count as one: only the first log of a table in them is looked at, as if nothing
-        had been re-armed in between.
+        T: only the first log of a table in it is looked at, as if nothing had been re-armed in
+        between.
     by : {"place", "share"}
         The mean place of the first log (0: first, 1: last or not logged), or, to compare, the
         share of the windows in which it is logged: what a log knows without its order.
@@ -124,17 +126,34 @@ def rank(trace: Trace, window: str | int | Window = "1r", by: str = "place") -> 
     DataFrame
         ``table``, ``place``, ``share``, ``heat`` (larger is hotter), by falling heat.
     """
-    k = window_rounds(trace, window)
-    found = first_logs(trace)
-    n_windows = max(-(-trace.n_rounds // k), 1)
-    in_window = (found["round"] % k + found["place"]) / k
-    found = found.assign(window=found["round"] // k, at=in_window)
+    rounds = timeline(trace)
+    windows, found = rounds.windows(window), first_logs(trace)
+    n_windows = max(len(windows), 1)
+    number = found["round"].to_numpy(np.int64)
+    at = _place_in_window(rounds, window, number, found["place"].to_numpy())
+    found = found.assign(window=windows.enter[number], at=at)
     firsts = found.groupby(["table", "window"], as_index=False)["at"].min()
     sums = firsts.groupby("table")["at"].agg(["sum", "size"])
     place = (sums["sum"] + n_windows - sums["size"]) / n_windows
     table = pd.DataFrame({"place": place, "share": sums["size"] / n_windows})
     table["heat"] = 1 - table["place"] if by == "place" else table["share"]
     return table.sort_values("heat", ascending=False, kind="stable").reset_index()
+
+
+def _place_in_window(
+    rounds: Timeline, window: str | int | Window, number: Ints, place: Floats
+) -> Floats:
+    """Return where in its window each log is, from 0 to 1.
+
+    What a round logs first may have been logged before the window began, in which the round ends.
+    """
+    axis, size = rounds.axis_of(window), rounds.size(window)
+    ends, unit = axis.at, axis.usual
+    begins = np.concatenate(([0], ends))[number]
+    window_begins = np.maximum(-(-ends[number] // size) - 1, 0) * size
+    length = (ends[number] - begins) / unit
+    within = ((begins - window_begins) / unit + place * length) / (size / unit)
+    return np.clip(within, 0, 1)
 
 
 def touches(trace: Trace, what: str = "rounds") -> pd.Series:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled loops over uses sorted by page: one window, or the means of all, of any part at once.
+"""Compiled loops over uses sorted by page: one window, or the means of several, of any part.
 
 `pmlkit.occurrences` has the formulas. Here nothing is copied to look at other rounds, other pages
 or another threshold: `starts` says where each page's uses begin, `chosen` which pages count, and
@@ -15,7 +15,7 @@ from pmlkit.kernels import compiled
 if TYPE_CHECKING:
     from pmlkit.types import Array
 
-__all__ = ["bend_pages", "slide_pages"]
+__all__ = ["slide_pages", "sum_pages"]
 
 
 @compiled
@@ -25,16 +25,18 @@ def slide_pages(
     chosen: Array,
     pages: tuple[int, int],
     span: tuple[int, int],
-    k: int,
+    enter: Array,
+    leave: Array,
     min_count: int,
     steps: Array,
 ) -> None:
-    """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter W(t, k) and leave it.
+    """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter windows and leave.
 
-    `steps`, int32, shape (rounds + 1,): its running sum is W at the end of every round.
+    `enter` and `leave` are those of `pmlkit.timeline.Windows` over the rounds of `span`. `steps`,
+    int32, shape (windows + 1,): its running sum is the working set of each window.
     """
     first, stop = span
-    end, back = stop - first, min_count - 1
+    back = min_count - 1
     for page in range(pages[0], pages[1]):
         a, b = starts[page], starts[page + 1]
         if not chosen[page]:
@@ -44,32 +46,34 @@ def slide_pages(
         while a < b and rounds[b - 1] >= stop:
             b -= 1
         for i in range(a + back, b):
-            at = rounds[i] - first
-            until = rounds[i + 1] - first if i + 1 < b else end
-            last = min(rounds[i - back] - first + k, until)
+            at = enter[rounds[i] - first]
+            until = enter[(rounds[i + 1] if i + 1 < b else stop) - first]
+            last = min(leave[rounds[i - back] - first], until)
             if last > at:
                 steps[at] += 1
                 steps[last] -= 1
 
 
 @compiled
-def bend_pages(
+def sum_pages(
     starts: Array,
     rounds: Array,
     chosen: Array,
     pages: tuple[int, int],
     span: tuple[int, int],
+    at: Array,
+    sizes: Array,
     min_count: int,
-    bends: Array,
-    reached: Array,
+    sums: Array,
 ) -> None:
-    """Add to `bends` and `reached` what the means of W(t, k) for every k are made of.
+    """Add to `sums` the integral of W(t, T) over the time of full windows, for each T of `sizes`.
 
-    Both int32, shape (rounds + 1,): by k, where the sum of W(t, k) over t gets steeper or less
-    so; by round, the pages whose `min_count`-th use is in it.
+    `at` says where the rounds of `span` end and, at last, where all does: windows are full from T
+    on. A page is in W from its use on, until T after the `min_count`-th last one, if it is not
+    used again by then. `sizes` is ascending, `sums` are floats.
     """
     first, stop = span
-    end, back, at_once = stop - first, min_count - 1, 0
+    back = min_count - 1
     for page in range(pages[0], pages[1]):
         a, b = starts[page], starts[page + 1]
         if not chosen[page]:
@@ -78,16 +82,11 @@ def bend_pages(
             a += 1
         while a < b and rounds[b - 1] >= stop:
             b -= 1
-        if b - a <= back:
-            continue
-        reached[rounds[a + back] - first] += 1
         for i in range(a + back, b):
-            since = rounds[i - back]
-            until = rounds[i + 1] if i + 1 < b else stop
-            # Nearly always 0: adding to one cell over and over would wait for itself.
-            if since == rounds[i]:
-                at_once += 1
-            else:
-                bends[rounds[i] - since] += 1
-            bends[min(until - since, end)] -= 1
-    bends[0] += at_once
+            since, used = at[rounds[i - back] - first], at[rounds[i] - first]
+            until = at[(rounds[i + 1] if i + 1 < b else stop) - first]
+            for j in range(len(sizes)):
+                if sizes[j] >= until:  # all that is left of longer windows is cut short
+                    break
+                held = min(since + sizes[j], until) - max(used, sizes[j])
+                sums[j] += max(held, 0)

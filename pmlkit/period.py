@@ -27,17 +27,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import calibrate, onepass
+from pmlkit import calibrate
 from pmlkit.errors import NeedsError
+from pmlkit.pageindex import grown
+from pmlkit.reuse import Reuse
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.streams import stream, time_ns
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from pmlkit.calibrate import Constants
+    from pmlkit.streams import Stream
+    from pmlkit.timeline import Windows
     from pmlkit.trace import Trace
     from pmlkit.types import Floats, Ints, Json
 
@@ -48,6 +52,8 @@ BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
 STALL_NS = 100_000_000  # an assumption, and so an option: longer than a slice of dom0's scheduler
 _MOST_PERIODS = 24
+_TOGETHER = 8  # periods that are counted in one pass, with 4 bytes of memory a page each
+_FINEST = 500_000  # of the longest period; a finer one would need as many windows
 
 
 def log_bytes(entries: int | pd.Series[Any]) -> int | pd.Series[Any]:
@@ -141,7 +147,7 @@ def advise(
     Parameters
     ----------
     trace : Trace
-        Its PML log says what is written; periods are multiples of its rounds.
+        Its PML log says what is written; periods are multiples of the length of its usual round.
     target : float
         The share of its time that the guest may lose.
     accuracy : float
@@ -168,7 +174,7 @@ def advise(
         what = "4 rounds or more between start and end"
         raise NeedsError(trace, what, "choose a longer part, or collect for longer")
     constants = constants or calibrate.from_trace(trace)
-    table = _costs(_sizes(log, stop - first, span), log, constants)
+    table = _costs(_sizes(trace, stream(log, page_tables="keep", **span)), log, constants)
     fits = table[table.guest_overhead <= target]
     chosen, met = _choose(table, fits, accuracy)
     row = table.loc[chosen]
@@ -190,34 +196,48 @@ def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[i
     return len(table) - 1, False
 
 
-def _sizes(log: Trace, n_rounds: int, span: Mapping[Any, Any]) -> pd.DataFrame:
+def _sizes(trace: Trace, source: Stream) -> pd.DataFrame:
     """Return the mean and the highest N(T) at some periods: DataFrame.
 
-    The log is read three times, however many periods there are.
+    The log is read four times, however many periods there are.
     """
-    source = stream(log, page_tables="keep", **span)
-    k = np.unique(np.geomspace(1, n_rounds // 2, _MOST_PERIODS).round().astype(int))
-    once, twice, last = (
-        onepass.sweep(source.numbered(), n_rounds, ks.tolist())
-        for ks in (k, 2 * k, (n_rounds - 1) % k + 1)
-    )
-    pages, double = _means(once, k), _means(twice, 2 * k)
-    rounds = log.rounds
-    round_ns = (rounds.t_end_ns.iloc[-1] - rounds.t_start_ns.iloc[0]) / len(rounds)
-    peaks = [
-        max(of[size - 1 :: size].max(), end[-1])
-        for of, size, end in zip(once, k, last, strict=True)
-    ]
-    sensitivity = (double - pages) / np.maximum(pages, 1)
-    told = {"rounds": k, "period_ns": (k * round_ns).astype(np.int64), "pages": pages}
-    peak_pages = np.array(peaks, float)
-    return pd.DataFrame({**told, "peak_pages": peak_pages, "sensitivity": sensitivity})
+    part = source.timeline
+    unit = part.resolution_ns or 0
+    longest = part.length_ns // (2 * unit) if unit else 0
+    if not longest:
+        raise NeedsError(trace, "time in its rounds", "choose a longer part, or one with times")
+    least = max(longest // _FINEST, 1)
+    k = np.unique(np.geomspace(least, longest, _MOST_PERIODS).round().astype(np.int64))
+    sizes = np.unique(np.concatenate(([0], k, 2 * k)))
+    # A mean over the windows that lie in the recording as a whole: shorter ones would flatter.
+    means = Reuse(source.numbered(), part.axis, sizes * unit).means()[1]
+    pages, double = (means[np.searchsorted(sizes, of)] for of in (k, 2 * k))
+    told = {"rounds": k, "period_ns": k * unit, "pages": pages}
+    told |= {"peak_pages": _peaks(source, [part.windows(int(ns)) for ns in k * unit])}
+    return pd.DataFrame(told | {"sensitivity": (double - pages) / np.maximum(pages, 1)})
 
 
-def _means(found: Ints, ks: Ints) -> Floats:
-    """Return the mean over windows in the recording as a whole: shorter ones would flatter."""
-    means = (of[k - 1 :].sum() / (of.size - k + 1) for of, k in zip(found, ks, strict=True))
-    return np.array(list(means))
+def _peaks(source: Stream, windows: Sequence[Windows]) -> Floats:
+    """Return the most pages that any of the consecutive windows of each period has."""
+    peaks: list[float] = []
+    for first in range(0, len(windows), _TOGETHER):
+        some = windows[first : first + _TOGETHER]
+        peaks += [float(found.max(initial=0)) for found in _counted(source, some)]
+    return np.array(peaks)
+
+
+def _counted(source: Stream, windows: Sequence[Windows]) -> list[Ints]:
+    """Count the pages of several kinds of consecutive windows in one pass."""
+    from pmlkit.kernels import by_round
+
+    found = [np.zeros((1, len(each)), np.int64) for each in windows]
+    stamps, marks = [np.empty(0, np.uint32)] * len(windows), np.empty(0, np.uint64)
+    for rounds, ids, pages in source.numbered():
+        marks = grown(marks, pages, 0)
+        stamps = [grown(stamp, pages, 0) for stamp in stamps]
+        for each, stamp, counts in zip(windows, stamps, found, strict=True):
+            by_round(ids, each.enter[rounds], stamp, marks, counts)
+    return found
 
 
 def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
@@ -229,7 +249,7 @@ def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
     guest = exits * c.exit.ns + c.round.ns + n * c.rearm.ns
     host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns + seconds * c.poll.ns
     # At flushes pages are armed again at least as often as at the ends of the trace's own rounds.
-    again = table.rounds * table.pages.iloc[0]
+    again = table.rounds / table.rounds.iloc[0] * table.pages.iloc[0]
     flushed = again / BUFFER_ENTRIES * (c.exit.ns + BUFFER_ENTRIES * c.rearm.ns) + c.round.ns
     return table.assign(
         bytes=n * PAGE_SIZE,

@@ -51,7 +51,8 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.pagetables import PAGES_OF_A_TABLE
 from pmlkit.reads_sets import Sets, joined, log, occurrences, pairs, sets
-from pmlkit.selection import rounds_in_ns, time_ns, window_rounds, windows
+from pmlkit.selection import time_ns
+from pmlkit.timeline import Windows, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from pmlkit.reads_lessons import Lessons
     from pmlkit.trace import Trace
     from pmlkit.types import Ints, Json
+    from pmlkit.units import Window
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -106,7 +108,8 @@ def estimate(
     DataFrame
         ``t_ns`` (the window's end), ``pages``, ``low``, ``high``, ``bytes``, ``written`` (what PML
         alone says), ``tables`` (leaf tables in the log), ``unresolved`` (pages that `high` owes to
-        the kernel's mappings alone), ``phase``, and ``why``: what cannot be known, or "".
+        the kernel's mappings alone), ``phase``, ``why``: what cannot be known, or ""; and
+        ``asked_ns``, ``effective_ns`` and ``full`` as in `pmlkit.workingset.estimate`.
 
     Raises
     ------
@@ -123,51 +126,60 @@ def estimate(
         tables = method == "density"
         found = found if tables else None
         return reads_density.estimate(trace, window, step, start, end, found=found, tables=tables)
-    k = window_rounds(trace, window)
-    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
+    windows = windows_of(trace, window, step, start, end)
     if method == "harvest":
-        columns = _exact(truth(trace, start, end), k, s)
+        columns = _exact(truth(trace, start, end), windows)
     elif method in ("written", "leaves"):
-        columns = _of_marks(trace, method, k, s, start, end)
+        columns = _of_marks(trace, method, windows, start, end)
     else:
         found = found or sets(trace, start, end)
-        columns = _of_snapshots(trace, method, found, k, s, lessons)
+        columns = _of_snapshots(trace, method, found, windows, lessons)
     if lessons is not None:
         columns = _narrowed(columns, method, found is not None and found.cleared, lessons)
-    return frame(trace, columns, k, s, start, end)
+    return frame(trace, columns, windows, start, end)
+
+
+def windows_of(
+    trace: Trace,
+    window: str | int | Window,
+    step: str | int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Windows:
+    """Return the windows over the rounds from `start` to `end`."""
+    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    return timeline(trace, first, stop - first).windows(window, step)
 
 
 def frame(
     trace: Trace,
     columns: Mapping[str, Any],
-    k: int,
-    step: int,
+    windows: Windows,
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> pd.DataFrame:
     """Make the table that `estimate` returns of its columns (arrays, one value per window)."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
-    _, ends = windows(stop - first, k, step)
-    table = pd.DataFrame({"t_ns": trace.rounds["t_end_ns"].to_numpy()[first:stop][ends - 1]})
+    table = pd.DataFrame({"t_ns": windows.t_ns})
     for name, values in columns.items():
         table[name] = values
     table.insert(4, "bytes", table["pages"] * trace.meta.domain["page_size"])
-    table["asked_ns"] = rounds_in_ns(trace, k)
-    table["phase"] = np.asarray(trace.phase_of_rounds(), object)[first:stop][ends - 1]
-    return table
+    table["asked_ns"] = windows.asked_ns
+    table["phase"] = np.asarray(trace.phase_of_rounds(), object)[first:stop][windows.round]
+    return table.assign(effective_ns=windows.effective_ns, full=windows.full)
 
 
 def _of_snapshots(
-    trace: Trace, method: str, found: Sets, k: int, step: int, lessons: Lessons | None
+    trace: Trace, method: str, found: Sets, windows: Windows, lessons: Lessons | None
 ) -> Json:
     """Count the entries of snapshots: (b) and (c)."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
-    sizes = {name: window_sizes(getattr(found, name), k, step) for name in names}
+    sizes = {name: window_sizes(getattr(found, name), windows) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
     pages = np.minimum(sizes[method], trace.memory_pages)
     if method == "accessed" and found.cleared and lessons is not None:
-        both = window_sizes(joined(found.certain, found.accessed), k, step)
+        both = window_sizes(joined(found.certain, found.accessed), windows)
         fresh = both - sizes["certain"]
         pages = sizes["certain"] + lessons.others(sizes["kernel"], fresh)
     return {
@@ -191,20 +203,20 @@ def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json
     return found | {"low": low, "high": high, "why": _LEARNT}
 
 
-def _exact(occ: Occurrences, k: int, step: int) -> Json:
-    pages = window_sizes(occ, k, step)
+def _exact(occ: Occurrences, windows: Windows) -> Json:
+    pages = window_sizes(occ, windows)
     same = dict.fromkeys(("pages", "low", "high"), pages)
     return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
 
 def _of_marks(
-    trace: Trace, method: str, k: int, step: int, start: str | int | None, end: str | int | None
+    trace: Trace, method: str, windows: Windows, start: str | int | None, end: str | int | None
 ) -> Json:
     """Count written pages and leaf tables: (a), or PML alone."""
     logged, first, stop = log(trace, start, end)
     size = {
         level: window_sizes(
-            occurrences(*pairs(logged[logged["level"] == level]), first, stop), k, step
+            occurrences(*pairs(logged[logged["level"] == level]), first, stop), windows
         )
         for level in (0, 1)
     }
@@ -274,8 +286,6 @@ def harvested(
     return occurrences(*touched, first, stop)
 
 
-def window_sizes(occ: Occurrences, k: int, step: int) -> Ints:
-    """Return the sizes of the windows (int64), as `windows` lays them out."""
-    if step == k:
-        return kernels.tumbling(occ, k)
-    return kernels.sliding(occ, k)[step - 1 :: step]
+def window_sizes(occ: Occurrences, windows: Windows | None = None) -> Ints:
+    """Return the sizes of the windows (int64); of the rounds without any."""
+    return kernels.sliding(occ, windows or Windows.of_rounds(occ.n_rounds, 1))

@@ -36,12 +36,13 @@ from pmlkit import pagetables, reads
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads_sets import Sets, joined, of_log, sets
 from pmlkit.schema import SAMPLED
-from pmlkit.selection import time_ns, window_rounds
+from pmlkit.selection import time_ns
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.occurrences import Occurrences
+    from pmlkit.timeline import Windows
     from pmlkit.trace import Trace
     from pmlkit.types import Bools, Floats, Gfns, Ints
 
@@ -117,13 +118,12 @@ def estimate(
         end = _until(trace.sample, end)
     touched, one_in = _looked_at(trace, start, end, one_in, draw, touched)
     found = found or (sets if tables else of_log)(trace, start, end)
-    k = window_rounds(trace, window)
-    s = k if step is None else 1 if step == "sliding" else window_rounds(trace, step)
+    windows = reads.windows_of(trace, window, step, start, end)
     sizes = {
-        name: reads.window_sizes(getattr(found, name), k, s)
+        name: reads.window_sizes(getattr(found, name), windows)
         for name in ("written", "certain", "present", "reachable", "leaves")
     }
-    counts = _strata(found, touched, (k, s), (one_in, draw))
+    counts = _strata(found, touched, windows, (one_in, draw))
     pages, low, high = _estimated(*counts, one_in)
     columns = {
         "pages": np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
@@ -134,7 +134,7 @@ def estimate(
         "unresolved": np.maximum(sizes["reachable"] - sizes["present"], 0),
         "why": "",
     }
-    return reads.frame(trace, columns, k, s, start, end)
+    return reads.frame(trace, columns, windows, start, end)
 
 
 def _until(sample: Trace, end: str | int | None) -> int:
@@ -161,7 +161,7 @@ def _looked_at(
 
 
 def _strata(
-    found: Sets, touched: Occurrences, how: Any, sample: Any
+    found: Sets, touched: Occurrences, windows: Windows, sample: Any
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Count, per window: certain, candidates; of the sample's: candidates, their hits, others'.
 
@@ -178,7 +178,7 @@ def _strata(
         joined(maybe, touched),
     )
     sure, all_, sure_here, all_here, sure_hit, all_hit = (
-        reads.window_sizes(o, *how) for o in unions
+        reads.window_sizes(o, windows) for o in unions
     )
     others = all_hit - all_here
     return sure, all_ - sure, all_here - sure_here, sure_hit - sure_here - others, others

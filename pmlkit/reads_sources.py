@@ -87,9 +87,9 @@ def unsure(trace: Trace) -> pd.DataFrame:
     found, truth = reads.sets(trace), reads.truth(trace)
     counted = joined(found.certain, found.accessed)
     sets = (found.certain, counted, joined(found.certain, truth), joined(counted, truth))
-    sure, all_, sure_hit, all_hit = (reads.window_sizes(occ, 1, 1) for occ in sets)
+    sure, all_, sure_hit, all_hit = (reads.window_sizes(occ) for occ in sets)
     table = pd.DataFrame({"round": np.arange(found.n_rounds), "fresh": all_ - sure})
-    table["entries"] = reads.window_sizes(found.kernel, 1, 1)
+    table["entries"] = reads.window_sizes(found.kernel)
     table["pages"] = all_hit - all_
     table["used"] = sure_hit - sure - table["pages"]
     return table[table["entries"] > 0]

@@ -76,7 +76,7 @@ def compare(
     """
     touched = reads.truth(trace)
     found = reads.sets(trace) if trace.has_tables else None
-    truth = reads.window_sizes(touched, 1, 1)
+    truth = reads.window_sizes(touched)
     parts = []
     for method in methods:
         if method in ("density", "sample"):

@@ -9,6 +9,7 @@ from pmlkit import manifest
 from pmlkit.kinds import Kind
 from pmlkit.parquet import write_table
 from pmlkit.schema import TraceMeta
+from pmlkit.trace import Trace
 from pmlkit.writer import TraceWriter
 
 CREATED = "2024-01-31T12:00:00+00:00"
@@ -113,6 +114,21 @@ def write_events(writer, events, **tables):
             gfn = np.array(gfn, dtype=np.uint64)
             writer.add_entries(index, index, 0, gfn, [int(k) for k in kinds])
     write_tables(writer, len(events), **tables)
+
+
+def write_irregular(path, events, lengths_ns, **meta):
+    """Write an access trace whose rounds have these lengths; a gap is a long one of nothing."""
+    meta = make_meta(**{"clock": {"kind": "host"}, "period": {"ns": None}, **meta})
+    ends = np.cumsum(lengths_ns)
+    with TraceWriter(path, meta, overwrite=True) as writer:
+        for index, row in enumerate(events):
+            if row:
+                gfn, kinds = zip(*row, strict=True)
+                kinds = [int(kind) for kind in kinds]
+                writer.add_entries(index, index, 0, np.array(gfn, np.uint64), kinds)
+        times = {"t_start_ns": ends - lengths_ns, "t_end_ns": ends}
+        writer.set_rounds({"round": np.arange(len(events)), **times})
+    return Trace.open(path)
 
 
 def write_log(writer, log, **tables):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from factories import write_irregular
 
 import pmlkit
 from pmlkit import (
@@ -16,6 +17,7 @@ from pmlkit import (
     figures_overview,
     interop,
     shipped,
+    workingset,
 )
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.kinds import Kind
@@ -437,3 +439,20 @@ def test_an_import_knows_the_memorys_size_if_it_is_given(tmp_path):
     assert (missing["given"] == "").all()
     size = "size of a guest's memory"
     assert missing.loc[["vmware", "idle-pages"], "guessed"].str.contains(size).all()
+
+
+@pytest.mark.parametrize("window", ["50ms", "1s", "10ms", "15ms", "1ms", "30s"])
+def test_it_takes_and_refuses_the_windows_that_the_working_set_does(window, tmp_path):
+    """Irregular rounds of about 10 ms, and a gap: any T from there to all that there is."""
+    lengths = np.array([10, 11, 9, 10, 23, 10, 2000, 10, 12, 10]) * 1_000_000
+    events = [[] if ns > 10**9 else [(i, WRITE), (0, READ)] for i, ns in enumerate(lengths)]
+    trace = write_irregular(tmp_path / "x.trace", events, lengths)
+    try:
+        expected = workingset.estimate(trace, window, "sliding")["pages"].tolist()
+    except ResolutionError as error:
+        with pytest.raises(ResolutionError) as refused:
+            compare.compare([trace.path], compare.plan(window, "pml"))
+        assert str(refused.value) == str(error)
+    else:
+        found = compare.compare([trace.path], compare.plan(window, "pml"))
+        assert found.truth["pages"].tolist() == expected

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The explorer without a browser: what its widgets say, its figure shows, to the page."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from factories import random_events, write_irregular
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmlkit import explore, explorer, workingset
 from pmlkit.explorer_figure import thin
 from pmlkit.explorer_uses import UsesByPage
+from pmlkit.timeline import Windows
 
 ROUND_S = 0.01
 live = pytest.mark.parametrize("live", [True, False], ids=["ipympl", "pictures"])
@@ -19,7 +25,8 @@ def trace(make_trace):
 
 
 def expected(trace, k=2, m=1, **selection):
-    return workingset.estimate(trace, f"{k}r", "sliding", m, **selection)[["t_ns", "pages"]]
+    table = workingset.estimate(trace, f"{k}r", "sliding", m, **selection)
+    return table[["t_ns", "pages", "full"]]
 
 
 def shown(explored, part="wss"):
@@ -48,9 +55,17 @@ def test_every_widget_changes_the_figure_to_what_the_package_computes(trace, reg
     explored.time.value, explored.region.value = part, region
     start, end = (round(seconds * 1e9) for seconds in part)
     wanted = {"start": start, "end": end, "region": region}
-    assert shown(explored).equals(expected(trace, k, m, **wanted))
-    means = workingset.surface(trace, [f"{k}r" for k in explorer.windows(40)], [m], **wanted)
-    assert np.allclose(shown(explored, "mean")["pages"], means["pages"], equal_nan=True)
+    rounds = (end - start) // 10_000_000
+    if k <= rounds:
+        assert shown(explored).equals(expected(trace, k, m, **wanted))
+    else:
+        assert len(shown(explored)) == 0
+        assert explored.note.value.startswith(f"T = {k * 10} ms is longer than what is looked at")
+    fitting = [of for of in explorer.windows(40) if of <= rounds]
+    means = workingset.surface(trace, [f"{of}r" for of in fitting], [m], **wanted)
+    told = shown(explored, "mean")["pages"]
+    assert np.allclose(told[: len(fitting)], means["pages"])
+    assert told[len(fitting) :].isna().all()
 
 
 def test_a_log_is_a_trace_like_any_other(trace):
@@ -69,11 +84,59 @@ def test_a_part_of_a_long_trace(trace):
 
 
 def test_rounds_of_instructions(make_trace):
+    """They have times: T is time."""
     trace = make_trace(rounds=30, period={"ns": None, "insn": 1000}, clock={"kind": "host"})
     explored = explore(trace)
     explored.window.value = 5
-    assert explored.window.label == "5 rounds"
+    assert explored.window.label == "50 ms"
     assert shown(explored).equals(expected(trace, 5))
+
+
+def test_rounds_without_times(make_trace):
+    trace = make_trace(rounds=30, period={"ns": None, "insn": 1000}, round_ns=0)
+    explored = explore(trace)
+    explored.window.value = 5
+    assert explored.window.label == "5 rounds"
+    assert shown(explored)["pages"].tolist() == expected(trace, 5)["pages"].tolist()
+
+
+LENGTHS = st.lists(st.integers(1, 30) | st.integers(100, 300), min_size=3, max_size=20)
+
+
+@given(LENGTHS, st.integers(1, 3), st.data())
+def test_windows_of_irregular_rounds_are_of_time(tmp_path_factory, lengths, m, data):
+    """Held against sets of pages by hand: of rounds that end in (t - T, t], in the part."""
+    events = random_events(len(lengths), pages=6, seed=len(lengths))
+    events = [[] if length >= 100 else row for length, row in zip(lengths, events, strict=True)]
+    trace = write_irregular(tmp_path_factory.mktemp("uses") / "x.trace", events, lengths)
+    uses, first = UsesByPage(trace), data.draw(st.integers(0, len(lengths) - 1))
+    stop = data.draw(st.integers(first + 1, len(lengths)))
+    part = uses.part((first, stop))
+    t_ns = data.draw(st.integers(1, part.length_ns))
+    ends = np.cumsum(lengths)
+    windows = Windows.on(part.axis.at, t_ns, part.axis.at)
+    found = uses.sizes(windows, m, (first, stop), uses.chosen())
+    for row, last in enumerate(range(first, stop)):
+        inside = [r for r in range(first, stop) if ends[last] - t_ns < ends[r] <= ends[last]]
+        pages = Counter(g for r in inside for g in {gfn for gfn, _ in events[r]})
+        assert found[row] == sum(count >= m for count in pages.values())
+    # The mean over time: W changes where a round ends, and T later.
+    axis = part.axis
+    (mean,) = uses.means(m, (first, stop), uses.chosen(), axis, np.array([t_ns]))
+    ticks = np.arange(max(t_ns, axis.at[0]), axis.end)
+    sizes = [
+        sum(
+            count >= m
+            for count in Counter(
+                g
+                for r, end in zip(range(first, stop), axis.at, strict=True)
+                if tick - t_ns < end <= tick
+                for g in {gfn for gfn, _ in events[r]}
+            ).values()
+        )
+        for tick in ticks
+    ]
+    assert mean == pytest.approx(np.mean(sizes))
 
 
 def test_an_empty_trace(make_trace):
@@ -112,8 +175,13 @@ def test_a_technique_that_lacks_something_says_so(trace):
 
 def test_a_note_names_mean_and_peak(trace):
     explored = explore(trace)
-    pages = expected(trace)["pages"] / 256
+    """Of full windows: the mean is that of the right half."""
+    table = expected(trace)
+    pages = table["pages"][table["full"]] / 256
+    assert len(pages) < len(table)
     assert explored.note.value == f"mean {pages.mean():.4g} MiB, peak {pages.max():.4g} MiB"
+    shown_mean = shown(explored, "mean").set_index("rounds").loc[2, "pages"] / 256
+    assert shown_mean == pytest.approx(pages.mean())
 
 
 # Showing
@@ -126,8 +194,11 @@ def test_what_is_drawn_follows(trace, live):
     before = drawn(explored)
     explored.window.value = 20
     assert (drawn(explored) != before).any()
-    line = explored.figure.axes[0].lines[0]
-    assert (line.get_ydata() * 256 == expected(trace, 20)["pages"]).all()
+    table = expected(trace, 20)
+    lines = {line.get_label(): line for line in explored.figure.axes[0].lines}
+    assert (lines["used"].get_ydata() * 256 == table["pages"][table["full"]]).all()
+    cut = next(line for line in lines.values() if line.get_linestyle() == ":")
+    assert (cut.get_ydata() * 256 == table["pages"][~table["full"]]).all()
 
 
 def drawn(explored):

@@ -255,12 +255,12 @@ def test_calibrating_where_there_is_no_such_domain(here, tmp_path, capsys):
     assert "name one by --domain" in capsys.readouterr().err
 
 
-def test_the_log_is_read_three_times_however_many_periods_there_are(make_trace, monkeypatch):
+def test_the_log_is_read_four_times_however_many_periods_there_are(make_trace, monkeypatch):
     trace = make_trace(rounds=200, kind="pml")
     reads, real = [], Trace.iter_entries
     monkeypatch.setattr(Trace, "iter_entries", lambda *a, **k: reads.append(1) or real(*a, **k))
     assert len(period.advise(trace).table) > 15
-    assert len(reads) == 3
+    assert len(reads) == 4
 
 
 def test_a_period_tells_what_the_kernels_of_one_window_tell(make_trace):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pmlkit.types import Ints
+    from pmlkit.types import Bools, Ints
 
 
 __all__ = ["Channel", "Clock", "known_memory", "notable"]
@@ -47,22 +47,39 @@ class Channel:
 
 
 class Clock:
-    """The present: a round of the recording, which only moves on."""
+    """The present: a time of the recording, and the rounds that are over by then; it moves on.
+
+    Parameters
+    ----------
+    t_ns : ndarray of int64, shape (n_rounds + 1,)
+        The times between rounds.
+    idle : ndarray of bool, shape (n_rounds,), optional
+        Which rounds are known to be without uses; by default none.
+    """
 
     wait: Callable[[int], int | None]
     rounds: Callable[[], int]
 
-    def __init__(self, t_ns: Ints) -> None:
-        now, ends = [0], t_ns[1:] - t_ns[0]
+    def __init__(self, t_ns: Ints, idle: Bools | None = None) -> None:
+        rounds, time, ends = [0], [0], t_ns[1:] - t_ns[0]
 
         def wait(due_ns: int) -> int | None:
-            """Let time pass until a round ends at `due_ns` or later; None if none does."""
+            """Let time pass until `due_ns`, or until a round ends that is then under way.
+
+            In a round without uses, a gap, all is known at any time. None if it all ends before.
+            """
             if len(ends) == 0 or due_ns > ends[-1]:
                 return None
-            now[0] = max(now[0], int(np.searchsorted(ends, due_ns)) + 1) if due_ns else now[0]
-            return int(ends[now[0] - 1]) if now[0] else 0
+            if due_ns > time[0]:
+                under_way = int(np.searchsorted(ends, due_ns))
+                if idle is not None and idle[under_way] and due_ns < ends[under_way]:
+                    rounds[0], time[0] = under_way, due_ns
+                else:
+                    time[0] = int(ends[under_way])
+                    rounds[0] = int(np.searchsorted(ends, time[0], "right"))
+            return time[0]
 
-        self.wait, self.rounds = wait, lambda: now[0]
+        self.wait, self.rounds = wait, lambda: rounds[0]
 
 
 def known_memory(name: str, memory_pages: int | None) -> int:

@@ -173,7 +173,8 @@ def _busy(recorded: Recorded) -> tuple[Recorded, Any, int]:
     ends = np.concatenate(edges) - starts[0]
     t_ns = recorded.t_ns[starts[0] : starts[-1] + 1]
     cut = {name: _between(getattr(recorded, name), starts) for name in ("log", "accesses")}
-    busy = replace(recorded, t_ns=t_ns, phases=(), **cut)  # type: ignore[arg-type]
+    idle = None if recorded.idle is None else recorded.idle[starts[0] : starts[-1]]
+    busy = replace(recorded, t_ns=t_ns, phases=(), idle=idle, **cut)  # type: ignore[arg-type]
     return busy, ends, int(t_ns[-1] - t_ns[0]) // len(ends)
 
 

@@ -14,6 +14,7 @@ from pmlkit.errors import NeedsError
 from pmlkit.kinds import Kind, is_page_table
 from pmlkit.occurrences import occurrences
 from pmlkit.pageindex import PageIndex
+from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from typing import Any
@@ -112,6 +113,8 @@ class Recorded:
         The guest's own view, and its disk's requests.
     phases : tuple of (str, int)
         Names of the phases and their first rounds.
+    idle : ndarray of bool, shape (n_rounds,), optional
+        Which rounds are gaps: known to be without uses.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Recorded:
     guest: pd.DataFrame | None = None
     disk: pd.DataFrame | None = None
     phases: tuple[Any, ...] = ()
+    idle: np.ndarray | None = None
 
     @property
     def n_rounds(self) -> int:
@@ -135,6 +139,11 @@ class Recorded:
     @property
     def duration_ns(self) -> int:
         return int(self.t_ns[-1] - self.t_ns[0])
+
+    @property
+    def idle_ns(self) -> int:
+        """Time in gaps, ns."""
+        return 0 if self.idle is None else int(np.diff(self.t_ns)[self.idle].sum())
 
     @property
     def size(self) -> int:
@@ -177,19 +186,18 @@ class Recorded:
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
         if trace.n_rounds == 0:
             raise NeedsError(trace, "rounds", "record it for longer")
-        resolution_ns = trace.resolution_ns or _usual_round_ns(trace)
-        if not resolution_ns:
+        rounds_in_time = timeline(trace)
+        if rounds_in_time.resolution_ns is None:
             raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
         rounds, gfn, kind = _columns(trace)
         n = trace.n_rounds
         accesses, writes = _first_uses(rounds, gfn, n), kind == Kind.WRITE
         written = Uses.of(rounds[writes], gfn[writes], n)
-        bounds = np.append(trace.rounds["t_start_ns"].to_numpy()[:1], trace.rounds["t_end_ns"])
         return cls(
             name=trace.path.name.removesuffix(".trace"),
             memory_pages=trace.meta.known_memory_pages,
-            t_ns=bounds.astype(np.int64),
-            resolution_ns=resolution_ns,
+            t_ns=rounds_in_time.t_ns,
+            resolution_ns=rounds_in_time.resolution_ns,
             accesses=accesses,
             writes=written,
             log=_log(trace, n, written),
@@ -198,6 +206,7 @@ class Recorded:
             guest=trace.guest,
             disk=getattr(trace, "disk", None),
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
+            idle=~rounds_in_time.used,
         )
 
     def until(self, stop: int) -> Recorded:
@@ -212,13 +221,8 @@ class Recorded:
             table = getattr(self, name)
             cut[name] = table if table is None else table[table["t_ns"] < end]  # type: ignore[assignment]
         phases = tuple(phase for phase in self.phases if phase[1] < stop)
-        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, **cut)  # type: ignore[arg-type]
-
-
-def _usual_round_ns(trace: Trace) -> int:
-    """Return the median length of the rounds of a trace that were not asked for in time."""
-    lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
-    return int(lengths.median()) if len(lengths) else 0
+        idle = None if self.idle is None else self.idle[:stop]
+        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, idle=idle, **cut)  # type: ignore[arg-type]
 
 
 def _columns(trace: Trace) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:

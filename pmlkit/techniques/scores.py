@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.occurrences import sliding
+from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,9 +52,9 @@ class Truth:
 
     Attributes
     ----------
-    t_ns : ndarray of int64, shape (n_rounds,)
-        Ends of the rounds, ns since the recording's start.
-    pages : ndarray of int64, shape (n_rounds,)
+    t_ns : ndarray of int64, shape (instants,)
+        When rounds end, ns since the recording's start, each time once.
+    pages : ndarray of int64, shape (instants,)
         W(t, T).
     window_ns : int
         T.
@@ -71,12 +72,14 @@ class Truth:
 
     @property
     def scored(self) -> np.ndarray:
-        """Whether the window T that ends with a round is scored (bool, shape (n_rounds,))."""
+        """Whether the window T that ends with a round is scored (bool, shape (instants,))."""
         return (self.t_ns >= self.start_ns + self.window_ns) & (self.t_ns <= self.end_ns)
 
 
 def truth(recorded: Recorded, window_ns: int) -> Truth:
-    """Measure W(t, T) at every round, and find its steps.
+    """Measure W(t, T) whenever a round ends, and find its steps.
+
+    W(t, T) holds the pages of the rounds that end in (t - T, t].
 
     A step is a phase's start at which the level changes by a quarter; a level is the median of
     W over what of a phase is older than T, so that its windows see that phase only. A phase that
@@ -91,9 +94,9 @@ def truth(recorded: Recorded, window_ns: int) -> Truth:
     -------
     Truth
     """
-    k = max(round(window_ns / recorded.resolution_ns), 1)
-    pages = sliding(recorded.occurrences(), k)
-    t_ns = recorded.t_ns[1:] - recorded.t_ns[0]
+    axis = Axis(recorded.t_ns[1:] - recorded.t_ns[0], recorded.resolution_ns)
+    t_ns = axis.at[axis.last_of_instants]
+    pages = sliding(recorded.occurrences(), Windows.on(axis.at, window_ns, t_ns))
     starts = [int(recorded.t_ns[r] - recorded.t_ns[0]) for _, r in recorded.phases]
     spans = list(zip(starts, [*starts[1:], int(t_ns[-1])], strict=True)) if starts else []
     levels = [(low, high, _level(t_ns, pages, low + window_ns, high)) for low, high in spans]

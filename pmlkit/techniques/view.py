@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "look"]
 
+MOST_LOOKS = 1_000_000  # of a technique in the gaps of a recording
+
 
 class View:
     """A technique's eyes.
@@ -61,6 +63,8 @@ class View:
     disk: Channel
     guest: Channel
     memory: Channel
+
+    idle_ns = 0  # time in gaps of the recording
 
     def __init__(
         self,
@@ -142,6 +146,9 @@ class View:
         """
         if period_ns <= 0:
             raise UsageError(f"a period of {period_ns} ns is none: give more than 0")
+        if self.idle_ns // period_ns > MOST_LOOKS:
+            what = f"gaps short enough to be looked through every {format_ns(period_ns)}"
+            raise NeedsError(self._name, what, "choose a longer --window")
         due = self._wait(0) + period_ns
         while (now := self._wait(due)) is not None:
             yield now
@@ -221,9 +228,10 @@ def look(
     NeedsError
         If the recording has nothing for one of the channels.
     """
-    clock = Clock(recorded.t_ns)
+    clock = Clock(recorded.t_ns, recorded.idle)
     size, resolution_ns = recorded.memory_pages, recorded.resolution_ns
     view = View(recorded.name, size, window_ns, scale, resolution_ns, seed, clock.wait)
+    view.idle_ns = recorded.idle_ns
     for need in sorted(needs, key=lambda need: need.value):
         channel = channels.OPEN[need](recorded, clock, view.charge, memory)
         if channel is None:

@@ -5,11 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_vm as vm
+from factories import random_events, write_irregular
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pmlkit
 from pmlkit import techniques, workingset
 from pmlkit.errors import NeedsError
+from pmlkit.kinds import Kind
 from pmlkit.techniques import Recorded, scores
+from pmlkit.techniques.channel import Clock
 from pmlkit.techniques.costs import COSTS, NS_PER_INSN, Cost, overhead_ns
 from pmlkit.techniques.runs import time_scale
 
@@ -28,6 +33,55 @@ def test_the_truth_is_the_working_set_that_pmlkit_measures():
     assert np.array_equal(truth.pages, expected["pages"])
     assert np.array_equal(truth.t_ns, expected["t_ns"])
     assert [(step.up, round(step.before, -2)) for step in truth.steps] == [(False, 2200)]
+
+
+LENGTHS = st.lists(st.integers(0, 30) | st.integers(100, 300), min_size=2, max_size=20)
+
+
+@given(LENGTHS.filter(any), st.data())
+def test_the_truth_of_irregular_rounds_is_of_time(tmp_path_factory, lengths, data):
+    """Held against sets by hand: W(t, T) has the pages of the rounds that end in (t - T, t]."""
+    events = random_events(len(lengths), pages=6, seed=sum(lengths))
+    events = [[] if length >= 100 else row for length, row in zip(lengths, events, strict=True)]
+    trace = write_irregular(tmp_path_factory.mktemp("truth") / "x.trace", events, lengths)
+    ends, window_ns = np.cumsum(lengths), data.draw(st.integers(1, sum(lengths)))
+    truth = scores.truth(Recorded.of(trace), window_ns)
+    assert truth.t_ns.tolist() == sorted(set(ends.tolist()))
+    for now, pages in zip(truth.t_ns, truth.pages, strict=True):
+        inside = [
+            row for row, end in zip(events, ends, strict=True) if now - window_ns < end <= now
+        ]
+        assert pages == len({gfn for row in inside for gfn, _ in row})
+
+
+def gap(make):
+    """100 ms in rounds of 10 ms, in which page 1 is used all along; nothing for 5 s; as before."""
+    lengths = np.array([10] * 10 + [5000] + [10] * 10) * 1_000_000
+    events = [[(1, Kind.WRITE), (2 + r, Kind.READ)] for r in range(10)]
+    return make(events=[*events, [], *events], lengths_ns=lengths)
+
+
+def test_techniques_look_in_a_gap_too_and_see_nothing(tmp_path):
+    """All references of each 50 ms, drained every 50 ms, are W(t, 50 ms) at those times."""
+    trace = gap(lambda **how: write_irregular(tmp_path / "gap.trace", **how))
+    said = techniques.run("prl", Recorded.of(trace), window="50ms").estimates
+    assert said["t_ns"].tolist() == [50_000_000 * i for i in range(1, 105)]
+    assert said["pages"].tolist() == [6, 6] + [0] * 100 + [6, 6]
+
+
+def test_a_gap_too_long_to_look_through_is_named(tmp_path):
+    lengths = np.array([10, 10, 10**8, 10]) * 1_000_000
+    events = [[(1, Kind.WRITE)], [(2, Kind.WRITE)], [], [(1, Kind.WRITE)]]
+    trace = write_irregular(tmp_path / "long.trace", events, lengths)
+    with pytest.raises(NeedsError, match="no gaps short enough to be looked through every 10 ms"):
+        techniques.run("prl", Recorded.of(trace), window="10ms")
+
+
+def test_rounds_that_end_at_one_instant_are_seen_together():
+    clock = Clock(np.array([0, 10, 10, 10, 20]))
+    assert (clock.wait(10), clock.rounds()) == (10, 3)
+    assert (clock.wait(11), clock.rounds()) == (20, 4)
+    assert (clock.wait(21), clock.rounds()) == (None, 4)
 
 
 def test_a_recording_has_the_traces_first_uses(make_trace):
