@@ -127,7 +127,7 @@ class Lines:
         self.figure.data = {"wss": wss, "mean": mean} | ({"technique": told} if technique else {})
         full = wss["full"].astype(bool)
         tops = [self._set(self._line, wss[full]), self._set(self._cut, wss[~full])]
-        tops += [self._set(self._told, told), 1 / 256]
+        tops += [self._set(self._told, told), 1 / 256 if len(wss) else 1]
         self._over_time.set_ylim(0, max(tops) * 1.08)
         self._over_time.set_ylabel(f"W(t, {window}) (MiB)")
         if len(wss):

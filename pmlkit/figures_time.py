@@ -295,7 +295,7 @@ def _ends(
 
 
 def _time(axes: Axes, trace: Trace, limits: Any, labels_on: Axes | None = None) -> None:
-    seconds_axis(axes, *limits, trace=trace)
+    seconds_axis(axes, limits[0], limits[1], trace)
     mark_phases(axes, trace, shade=True, labels=labels_on is None)
     if labels_on is not None:
         labels_on.set_xlim(axes.get_xlim())

@@ -18,6 +18,7 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import is_page_table
 from pmlkit.selection import window_rounds
+from pmlkit.timeline import timeline
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -135,13 +136,14 @@ def read(
         If the trace has no PML log, or its rounds have no length in time.
     """
     log = trace.pml
-    if log.resolution_ns is None:
+    round_ns = log.resolution_ns or timeline(log).resolution_ns
+    if round_ns is None:
         raise NeedsError(log, "rounds of a length in time", "record with --window in ms")
     first, stop = log.rounds_between(start, end)
     if first == stop:
         raise UsageError(f"the trace {log.path} has no round between start and end: widen them")
     entries = log.entries(["round", "gfn", "kind"], start, end)
-    rounds, round_ns = log.rounds.iloc[first:stop], int(log.resolution_ns)
+    rounds = log.rounds.iloc[first:stop]
     step, n_steps = _steps(rounds, round_ns)
     at = step[entries["round"].to_numpy().astype(np.int64) - first]
     whole = at < n_steps

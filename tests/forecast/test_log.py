@@ -90,3 +90,12 @@ def test_a_fine_clock_over_a_long_time_is_refused_before_it_is_laid_out(tmp_path
     trace, _, _ = write(tmp_path / "x.trace", rounds)
     with pytest.raises(UsageError, match="in steps of 10 ns are too many to forecast"):
         log.read(trace)
+
+
+def test_a_log_without_a_period_has_steps_of_its_usual_round(tmp_path):
+    """As an import of a log with times; the gap is two steps of nothing."""
+    rounds = [({1}, 10), ({2}, 10), (set(), 20), ({1}, 10), ({3}, 10)]
+    trace, _, _ = write(tmp_path / "x.trace", rounds, round_ns=None)
+    found = log.read(trace)
+    assert (found.round_ns, found.n_rounds) == (10, 6)
+    assert found.round.tolist() == [0, 1, 4, 5]
