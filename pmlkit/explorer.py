@@ -218,9 +218,10 @@ class Explorer:
 
     def _tell(self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame) -> None:
         """Say the mean, the one of the right half, and the peak of full windows."""
-        full = wss["pages"][wss["full"].astype(bool)] / 256
+        mib = self.trace.meta.domain["page_size"] / (1 << 20)
+        full = wss["pages"][wss["full"].astype(bool)] * mib
         if len(full):
-            mean = means["pages"][self._rounds.index(k)] / 256
+            mean = means["pages"][self._rounds.index(k)] * mib
             told = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
         else:
             length = self._uses.part(span).length_ns

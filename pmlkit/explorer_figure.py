@@ -76,6 +76,7 @@ class Lines:
 
     @styled
     def __init__(self, trace: Trace, name: str, windows: np.ndarray, unit: str) -> None:
+        self._mib = trace.meta.domain["page_size"] / (1 << 20)  # of a page
         self.figure: Figure = new_figure(2, 2.5, {})
         self.figure.set_layout_engine("none")
         self.figure.set_dpi(DPI)
@@ -135,7 +136,7 @@ class Lines:
             last = max(wss["t_ns"].iloc[-1], low + 1)
             self._over_time.set_xlim(max(low, 0) / 1e9, last / 1e9)
         self._legend(name)
-        sizes = mean["pages"].to_numpy() / 256
+        sizes = mean["pages"].to_numpy() * self._mib
         self._curve.set_ydata(sizes)
         self._mark.set_data([at], sizes[self._windows == at])
         self._against.set_ylim(0, max(np.nanmax(sizes, initial=0), 1 / 256) * 1.08)
@@ -143,7 +144,7 @@ class Lines:
     def _set(self, line: Any, table: pd.DataFrame) -> float:
         """Give a line a table's numbers; return its highest value, MiB."""
         table = table.dropna()
-        t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() / 256
+        t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() * self._mib
         kept = thin(y)
         line.set_data(t[kept], y[kept])
         return float(y.max(initial=0))
