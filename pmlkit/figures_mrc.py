@@ -168,7 +168,6 @@ def miss_ratio_over_time(
     axes = figure.subplots()
     axes.set_ylabel("memory (MiB)")
     seconds_axis(axes, limits[0], limits[1], trace)
-    seconds_axis(axes, limits[0], limits[1], trace)
     table = table[table["full"]]
     grid = table.pivot(index="pages", columns="t_ns", values="miss_ratio")
     if grid.empty or not grid.notna().to_numpy().any():
