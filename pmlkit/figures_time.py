@@ -98,16 +98,16 @@ def wss_over_time(
     pmlkit.style_mpl.Figure
     """
     lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
-    window = _chosen(trace, window, start, end)
-    wss = _sizes(trace, lines, window, start, end)
+    chosen = _chosen(trace, window, start, end)
+    wss = _sizes(trace, lines, chosen, start, end)
     guest = _guest(trace, start, end)
     data = {"wss": wss} if guest is None else {"wss": wss, "guest": guest}
     figure = new_figure(columns, 2.2, data)
-    _draw_with_memory(figure, trace, lines, wss, guest, window, time_limits(trace, start, end))
+    _draw_with_memory(figure, trace, lines, wss, guest, chosen, time_limits(trace, start, end))
     return finish(
         figure,
         trace,
-        f"the working set W(t, T), distinct pages used in the last T = {_name(window, wss)}, over "
+        f"the working set W(t, T), distinct pages used in the last T = {_name(chosen, wss)}, over "
         "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
         "What is allocated is not what is used. The scale of the upper part may differ.",
     )
@@ -136,13 +136,13 @@ def wss_by_kind(
     """
     lines = HARVESTED if trace.is_harvest else LINES
     sources = [(line, trace) for line in lines.values()]
-    window = _chosen(trace, window, start, end)
-    figure = _few_lines(trace, window, columns, start, end, sources)
+    chosen = _chosen(trace, window, start, end)
+    figure = _few_lines(trace, chosen, columns, start, end, sources)
     told = "not written and written" if trace.is_harvest else "read, written and executed"
     return finish(
         figure,
         trace,
-        f"the pages used in the last T = {_name(window, figure.data['wss'])}, and those {told}. "
+        f"the pages used in the last T = {_name(chosen, figure.data['wss'])}, and those {told}. "
         "A page may be in several of these sets; the black line counts it once.",
     )
 
@@ -175,13 +175,13 @@ def pml_against_all(
         If the trace has no PML log.
     """
     sources = [(LINES["rwx"], trace), (PML_LINE, trace.pml)]
-    window = _chosen(trace, window, start, end)
-    figure = _few_lines(trace, window, columns, start, end, sources)
+    chosen = _chosen(trace, window, start, end)
+    figure = _few_lines(trace, chosen, columns, start, end, sources)
     return finish(
         figure,
         trace,
         f"the pages in PML's log against all pages used in the last T = "
-        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written; the "
+        f"{_name(chosen, figure.data['wss'])}. PML logs a page when it is first written; the "
         "shaded pages were only read or executed, and PML does not see them.",
     )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pmlkit.timeline import Windows
     from pmlkit.trace import Trace
     from pmlkit.types import Ints
+    from pmlkit.units import Window
 
 
 __all__ = [
@@ -142,7 +143,7 @@ def of_trace(
 
 
 def over_time(
-    trace: Trace, window: str | int | None = None, sizes: Any = None, **selection: Any
+    trace: Trace, window: str | int | Window | None = None, sizes: Any = None, **selection: Any
 ) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 

@@ -58,7 +58,7 @@ def over_time(table: pd.DataFrame) -> None:
     ]
     page, full = (
         Table("end", *map(_size, chosen), "", box=None, pad_edge=False),
-        table.groupby("t_ns")["full"].all(),
+        dict(table.groupby("t_ns")["full"].all()),
     )
     for t_ns, row in grid[chosen].iterrows():
         ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)

@@ -133,7 +133,7 @@ class Reuse:
 
     def totals(self, min_count: int = 1) -> tuple[Floats, Floats]:
         """Return the integral of W(t, T) over t, at each size, and that over full windows only."""
-        bends, sums = (np.cumsum(part)[:-1] for part in self._bends[min_count])
+        bends, sums = (np.cumsum(part)[:-1].astype(float) for part in self._bends[min_count])
         total = self.sizes * bends - sums
         return total, total - self._since_start(min_count)
 

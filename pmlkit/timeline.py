@@ -120,8 +120,8 @@ class Windows:
         """Make the windows of a `size` that have their ends at `ends` of an axis."""
         enter = np.searchsorted(ends, at)
         leave = enter + 1 if tumbling else np.searchsorted(ends, at + min(size, 1 << 62))
-        both = (np.append(side, len(ends)).astype(np.int32) for side in (enter, leave))
-        return cls(*both, tumbling, **more)
+        first, beyond = (np.append(side, len(ends)).astype(np.int32) for side in (enter, leave))
+        return cls(first, beyond, tumbling, **more)
 
     @classmethod
     def of_rounds(cls, n_rounds: int, k: int, step: int = 1) -> Windows:

@@ -55,7 +55,7 @@ __all__ = [
 
 def estimate(
     trace: Trace,
-    window: str | int | None = None,
+    window: str | int | Window | None = None,
     step: str | int | None = None,
     min_count: int = 1,
     **selection: Any,
@@ -114,7 +114,7 @@ def estimate(
     return pd.DataFrame({**table, **dict(regions), "full": windows.full})
 
 
-def sweep(trace: Trace, windows: Iterable[str], **selection: Any) -> pd.DataFrame:
+def sweep(trace: Trace, windows: Iterable[str | int | Window], **selection: Any) -> pd.DataFrame:
     """Return the working set whenever a round ends, for several windows T, in one pass.
 
     Parameters
@@ -267,7 +267,7 @@ def _in_ns(source: Stream, rounds: Ints) -> Ints | int:
 
 
 def surface(
-    trace: Trace, windows: Iterable[str], min_counts: Sequence[int], **selection: Any
+    trace: Trace, windows: Iterable[str | int | Window], min_counts: Sequence[int], **selection: Any
 ) -> pd.DataFrame:
     """Return the mean working set over windows T and thresholds m.
 
