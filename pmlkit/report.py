@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pmlkit.doctor import Capability
     from pmlkit.known import KnownAnswer
+    from pmlkit.schema import TraceMeta
     from pmlkit.sources.recording import Progress as HowFar
     from pmlkit.sources.workload import Workload
     from pmlkit.trace import Trace
@@ -61,6 +62,7 @@ _CLOCKS = {
 }
 EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
 PATIENCE_S = 2.0  # work that is over by then needs no bar
+GAP_WINDOWS = 10  # without uses, in a row: from so many on they are one line
 UNFOLDED = 10_000  # columns of a page that nobody looks at
 
 
@@ -197,7 +199,9 @@ def windows(table: pd.DataFrame) -> None:
     """Print working sets, one line per window."""
     regions = [name for name in table.columns if name.startswith("region:")]
     page = _table("end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3))
-    for row in table.to_dict("records"):
+    for row, skipped in _without_long_gaps(table):
+        if skipped:
+            page.add_row("...", f"{skipped:,} windows", "0", "0 B")
         page.add_row(
             f"{row['t_ns'] / 1e9:.3f} s",
             format_ns(row["effective_ns"]),
@@ -211,6 +215,21 @@ def windows(table: pd.DataFrame) -> None:
     shown.print(page)
     for line in window_notes(table):
         shown.print(line)
+
+
+def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
+    """Iterate over the rows to be shown, each with how many were left out before it.
+
+    Of a long run of windows without uses only the first and the last are shown.
+    """
+    empty = table["pages"].to_numpy() == 0
+    alike = empty & np.append(False, empty[:-1]) & np.append(empty[1:], False)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], alike.astype(np.int8), [0]))))
+    for first, stop in edges.reshape(-1, 2):
+        alike[first:stop] = stop - first >= GAP_WINDOWS
+    kept = np.flatnonzero(~alike)
+    skipped = np.diff(kept, prepend=-1) - 1
+    yield from zip(table.iloc[kept].to_dict("records"), skipped.tolist(), strict=True)
 
 
 def window_notes(table: pd.DataFrame) -> Iterator[str]:
@@ -268,6 +287,13 @@ def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
         page.print(table)
 
 
+def _clock(meta: TraceMeta) -> str:
+    kind = meta.clock["kind"]
+    if kind == "host" and meta.source.startswith("import:"):
+        return "the imported file's"
+    return _CLOCKS.get(kind, str(kind))
+
+
 def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     meta = trace.meta
     yield "trace", str(trace.path)
@@ -275,7 +301,7 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
     yield "period", _period(trace)
-    yield "clock", _CLOCKS.get(meta.clock["kind"], str(meta.clock["kind"]))
+    yield "clock", _clock(meta)
     base_ns = meta.clock.get("base_ns")
     if base_ns is not None:
         yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"

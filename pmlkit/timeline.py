@@ -34,7 +34,7 @@ __all__ = ["Axis", "Timeline", "Windows", "default_window", "timeline"]
 
 MOST = 10_000_000  # windows of a table
 GRID = 100_000  # windows T of a curve
-CHOSEN = 1_000_000  # windows of a table whose T nobody asked for
+CHOSEN = 100_000  # windows of a table whose T nobody asked for
 ROUNDS_ALIKE = 0.9  # share of the rounds that makes a trace regular
 KEPT_TO = 0.1  # how far, of the period, the usual round may be from it
 SECOND = 1_000_000_000

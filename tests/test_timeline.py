@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pmlkit import missratio, occurrences, onepass, workingset
+from pmlkit import missratio, occurrences, onepass, report, workingset
 from pmlkit.errors import ResolutionError, UsageError
 from pmlkit.selection import select
 from pmlkit.timeline import Windows, default_window, timeline
@@ -364,3 +364,20 @@ def test_windows_of_rounds_are_what_they_were():
     assert tumbling.enter.tolist() == [0, 0, 1, 1, 2, 3] and len(tumbling) == 3
     assert tumbling.until.tolist() == [2, 4, 5]
     assert len(Windows.of_rounds(0, 2)) == 0
+
+
+def test_a_long_gap_is_one_line_of_what_is_printed(capsys):
+    table = pd.DataFrame({"t_ns": np.arange(1, 21) * 10**9, "pages": [3, *[0] * 18, 5]})
+    table = table.assign(
+        bytes=4096 * table["pages"], effective_ns=10**9, asked_ns=10**9, phase="", full=True
+    )
+    report.windows(table)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[2:-1]] == [
+        "1.000",
+        "2.000",
+        "...",
+        "19.000",
+        "20.000",
+    ]
+    assert "16 windows" in printed[4]
