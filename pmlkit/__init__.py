@@ -54,7 +54,8 @@ Measuring
     missratio     miss-ratio curves: exact LRU, SHARDS, AET; shards, aet, curve, stack, its parts
     occurrences   the same of arrays, sorted by page
     onepass       the same of arrays and streams in log order; reuse, sizes, plateau, its parts
-    selection     which part of a trace, and how many of its rounds a window is
+    selection     which part of a trace
+    timeline      when its rounds ended, and which of them a window T holds
     streams       that part as a stream, in bounded memory; pageindex numbers its pages, blocks
                   keep numbers of sparse frames
     kernels, kernels_window, kernels_stack, kernels_sample, kernels_instructions

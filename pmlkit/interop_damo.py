@@ -18,7 +18,7 @@ from pmlkit import interop_damo_json, interop_damo_text
 from pmlkit.files import open_regular
 from pmlkit.interop import ForeignFileError, Imported, selected
 from pmlkit.schema import PAGE_SIZE
-from pmlkit.selection import window_rounds
+from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ def export(
     rounds = trace.rounds.iloc[first:stop]
     begin, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     length = int(np.median(end - begin)) if len(rounds) else 0
-    group = np.arange(len(rounds)) // (window_rounds(trace, window) if window else 1)
+    group = _windows_of(trace, first, stop, window)
     windows = np.split(np.arange(len(rounds)), np.flatnonzero(np.diff(group)) + 1)
     used = _used(trace, first, start_ns, end_ns, kinds)
     intervals = {"sample_us": max(1, length // 1000), "ops_update_us": 0}
@@ -106,6 +106,13 @@ class _Used:
                 pages = np.union1d(pages, self._held[1])
                 self._held = next(self._pieces, None)
             yield pages
+
+
+def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints:
+    """Return the number of the window in which each round ends."""
+    if window is None or first == stop:
+        return np.arange(stop - first)
+    return timeline(trace, first, stop - first).windows(window, longest=False).enter[:-1]
 
 
 def _used(trace: Trace, first: int, *which: Any) -> _Used:

@@ -39,11 +39,10 @@ if TYPE_CHECKING:
 
     from pmlkit.timeline import Timeline
     from pmlkit.trace import Trace
-    from pmlkit.types import Ints
     from pmlkit.units import Window
 
 
-__all__ = ["Part", "region_names", "rounds_in_ns", "select", "time_ns", "window_rounds", "windows"]
+__all__ = ["Part", "region_names", "select", "time_ns", "window_rounds"]
 
 
 def window_rounds(trace: Any, window: str | int | Window) -> int:
@@ -129,12 +128,6 @@ def region_names(trace: Trace) -> list[str]:
     return list(dict.fromkeys(trace.regions["name"]))
 
 
-def rounds_in_ns(trace: Trace, rounds: Ints | int) -> Ints | int:
-    """Return the time that was asked for `rounds` (int or array of int), or -1 if it was not."""
-    resolution = trace.resolution_ns
-    return rounds * 0 - 1 if resolution is None else rounds * resolution
-
-
 def _rounds_only(trace: Trace, window: Window) -> ResolutionError:
     insn = trace.meta.period["insn"]
     period = "no stated length" if insn is None else f"{insn} instructions"
@@ -142,16 +135,3 @@ def _rounds_only(trace: Trace, window: Window) -> ResolutionError:
     what = f"a window of {window} cannot be had: the trace has rounds of {period}, not of a time"
     PmlkitError.__init__(error, what, "give the window in rounds, such as 5r")
     return error
-
-
-def windows(n_rounds: int, k: int, step: int) -> tuple[Ints, Ints]:
-    """Return the first round of each window of k rounds, and the one after its last.
-
-    With `step` equal to `k` windows tumble, and the last may be short; else there is one at the end
-    of every `step` rounds, and the first ones may be short (two int arrays).
-    """
-    if step == k:
-        starts = np.arange(0, n_rounds, k)
-        return starts, np.minimum(starts + k, n_rounds)
-    ends = np.arange(step, n_rounds + 1, step)
-    return np.maximum(ends - k, 0), ends

@@ -246,7 +246,8 @@ def seen_by_pml(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
     pmlkit.errors.NeedsError
         If the trace has no PML log.
     """
-    used, logged = _mib(trace, window, "rwx").mean(), _mib(trace.pml, window, "rwx").mean()
+    log = trace.pml
+    used, logged = _mib(trace, window, "rwx").mean(), _mib(log, window, "rwx").mean()
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
     return table.rename_axis("phase").reset_index().round(DECIMALS)
