@@ -15,6 +15,7 @@ import pmlkit
 from pmlkit import known, shipped, workingset
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import make_folder
+from pmlkit.timeline import default_window, timeline
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pmlkit.curve import MissRatioCurve
     from pmlkit.trace import Trace
     from pmlkit.types import PathLike
+    from pmlkit.units import Window
 
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "working_sets",
 ]
 
+USUAL_NS = 100_000_000  # T where none is asked for
 DECIMALS = 3  # of MiB: a page is 0.004
 
 
@@ -200,14 +203,14 @@ def known_answers(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
 
 
-def working_sets(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
+def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
     """Return the working set of each phase in MiB, by kind of access.
 
     Parameters
     ----------
     trace : Trace
-    window : str or Window
-        The window T.
+    window : str or Window, optional
+        The window T; by default 100 ms, or the nearest T that the trace has.
 
     Returns
     -------
@@ -220,20 +223,22 @@ def working_sets(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
     told = {"r": "read", "w": "written", "x": "executed"}
     if trace.is_harvest:
         told = {"r": "not written", "w": "written"}
+    window = _chosen(trace, window)
     used = _mib(trace, window, "rwx")
     parts = {"mean": used.mean(), "peak": used.max()}
     parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in told.items()}
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
-def seen_by_pml(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
+def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
     """Return how much of each phase's working set is in PML's log.
 
     Parameters
     ----------
     trace : Trace
         With the PML log of the same run in it.
-    window : str or Window
+    window : str or Window, optional
+        As in `working_sets`.
 
     Returns
     -------
@@ -246,7 +251,7 @@ def seen_by_pml(trace: Trace, window: str | int = "100ms") -> pd.DataFrame:
     pmlkit.errors.NeedsError
         If the trace has no PML log.
     """
-    log = trace.pml
+    log, window = trace.pml, _chosen(trace, window)
     used, logged = _mib(trace, window, "rwx").mean(), _mib(log, window, "rwx").mean()
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
@@ -280,6 +285,10 @@ def memory_for(
     return pd.DataFrame(rows).round(DECIMALS)
 
 
-def _mib(trace: Trace, window: str | int, kinds: str | int) -> Any:
+def _chosen(trace: Trace, window: str | int | Window | None) -> str | int | Window:
+    return default_window(timeline(trace), USUAL_NS) if window is None else window
+
+
+def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> Any:
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
     return (table["pages"] / 256).groupby(table["phase"], sort=False)

@@ -244,6 +244,7 @@ def test_wss_prints_a_json_object_per_window(run, trace):
         "phase": "a",
         "region:hot": 2,
         "region:cold": 1,
+        "full": True,
     }
     assert rows(out) == [(10_000_000, 3), (20_000_000, 1)]
 
@@ -285,7 +286,7 @@ def test_wss_for_people_has_a_line_per_window_that_is_never_folded(run, make_tra
     code, out, err = run("wss", make_trace(regions=regions).path, "--window", "1r")
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 5 + 1  # the last one says what T is
     assert all(name in lines[0] for name, _, _ in regions)
 
 
