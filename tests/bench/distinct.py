@@ -64,10 +64,10 @@ def measure(scale):
 def _sweep(scale, rounds, gfns, n):
     ks = np.unique(np.rint(np.geomspace(1, max(n // 2, 50), 2 * WINDOWS)).astype(int))[:WINDOWS]
     part = slice(None, 100_000)
-    onepass.sweep(numbered([(rounds[part], gfns[part])]), n, ks.tolist())
+    onepass.sweep(numbered([(rounds[part], gfns[part])]), np.arange(n), ks.tolist())
 
     def of(windows):
-        return lambda: onepass.sweep(numbered([(rounds, gfns)]), n, windows)
+        return lambda: onepass.sweep(numbered([(rounds, gfns)]), np.arange(n), windows)
 
     turns = {"40 windows": of(ks.tolist()), "1 window": of([int(ks[len(ks) // 2])])}
     return best(turns, scale)[0]
