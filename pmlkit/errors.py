@@ -199,7 +199,7 @@ class NotUnderstood(PmlkitError):
 
     def __init__(self, why: str) -> None:
         self.why = one_line(why)[:_LONGEST_WHY]
-        super().__init__(self.why)
+        super().__init__(self.why, "an update of pmlkit may know it")
 
 
 class OutputExists(PmlkitError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +51,6 @@ MEMORY_GUESSED = "memory_ends_at_highest_page"
 # What the frames of a trace number, in `domain.address`; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
 REASONS = ("full", "round", "stop", *HARVESTS)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LOST_UNKNOWN = "losses not counted"
 
 
@@ -153,7 +151,7 @@ DEFAULTS = {
 def plain(value: object) -> Any:
     """Turn a value into what JSON can hold: numpy numbers, paths, tuples and dates too."""
     if isinstance(value, dict):
-        return {harmless(str(key)): plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
@@ -162,7 +160,7 @@ def plain(value: object) -> Any:
         return plain(os.fspath(value))
     if isinstance(value, str):
         # A file name may hold bytes that are no UTF-8 (surrogates in Python).
-        return harmless(value.encode("utf-8", "replace").decode("utf-8"))
+        return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int):
@@ -170,11 +168,6 @@ def plain(value: object) -> Any:
     if isinstance(value, float) and np.isfinite(value):
         return value
     raise UsageError(f"the trace's description cannot hold {value!r}: give numbers or text")
-
-
-def harmless(text: str) -> str:
-    """Replace control characters, which a terminal would obey, but for ends of lines and tabs."""
-    return _CONTROLS.sub("?", text)
 
 
 def _dict() -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 from pmlkit import consistency, manifest
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError
 from pmlkit.parquet import read_table, verify
-from pmlkit.schema import HARVESTS, TABLES, TraceMeta, harmless
+from pmlkit.schema import HARVESTS, TABLES, TraceMeta
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
@@ -147,8 +147,7 @@ class TraceTables:
     def _regions(self) -> pd.DataFrame:
         regions = self.table("regions")
         self._refuse("regions.parquet", consistency.regions_fault(regions, self.memory_pages))
-        frame = regions.to_pandas()
-        return frame.assign(name=frame["name"].map(harmless))
+        return regions.to_pandas()
 
     def _refuse(self, file: str, fault: str | None) -> None:
         if fault:

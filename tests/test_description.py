@@ -412,7 +412,6 @@ def test_what_a_trace_says_does_not_command_the_terminal(tmp_path, capsys):
     evil = "a\x1b]0;owned\x07\x9b31mb"
     path = make_trace(tmp_path / "x.trace", 2, regions=[(evil, 1, 3)], phases=[(evil, 0)])
     reseal(path, notes=[evil], domain={"name": evil, "memory_bytes": 16 << 20})
-    assert Trace.open(path).regions["name"].tolist() == ["a?]0;owned??31mb"]
     assert cli.main(["info", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "owned" in shown

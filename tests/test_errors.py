@@ -20,6 +20,7 @@ SAMPLES = [
     ),
     (errors.FileRefused("a", "it is a FIFO"), {"path": "a", "why": "it is a FIFO"}),
     (errors.SpoolDamaged("a", 12, "cut"), {"path": "a", "offset": 12, "why": "cut"}),
+    (errors.NotUnderstood("a record of type 9"), {"why": "a record of type 9"}),
     (errors.OutputExists("a"), {"path": "a"}),
     (errors.OutputError("a", "no space left"), {"path": "a", "why": "no space left"}),
     (errors.MissingTool("gcc", "gcc"), {"tool": "gcc", "package": "gcc"}),

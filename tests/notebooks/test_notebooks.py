@@ -13,7 +13,7 @@ from pagetable_guest import Guest
 from pagetable_guest import write_trace as pagetables_trace
 from tree import tracked
 
-from pmlkit import notebooks
+from pmlkit import notebooks, shipped
 from pmlkit.errors import PmlkitError
 from pmlkit.notebooks import notebooks_folder, run_notebook
 
@@ -132,8 +132,8 @@ def test_it_runs(path, tmp_path):
 def small_trace(tmp_path):
     return write_trace(
         tmp_path / "small.trace",
-        rounds=30,
-        phases=[("first", 0), ("second", 10)],
+        rounds=120,  # longer than the windows that the notebooks ask for
+        phases=[("first", 0), ("second", 40)],
         regions=[("buffer", 0, 16)],
         known=[{"phase": "first", "region": "buffer", "kind": "touched", "pages": 16}],
         guest=True,
@@ -166,7 +166,7 @@ def test_if_papermill_itself_fails_its_last_words_count(tmp_path):
     assert error.executed == str(tmp_path / "executed.log")
 
 
-def test_an_installed_package_has_no_notebooks(monkeypatch, tmp_path):
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages/pmlkit/notebooks.py"))
-    with pytest.raises(PmlkitError, match="clone the repository"):
+def test_where_there_are_no_notebooks_a_clone_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "ROOT", tmp_path)
+    with pytest.raises(PmlkitError, match="from a clone"):
         notebooks_folder()

@@ -42,8 +42,8 @@ def test_the_series_is_read_in_order(tmp_path):
         lab_xen.patches(series)
 
 
-def test_without_a_series_stock_is_offered(tmp_path):
-    with pytest.raises(GuestError, match="--stock"):
+def test_without_a_series_a_clone_is_asked_for(tmp_path):
+    with pytest.raises(GuestError, match="from a clone"):
         lab_xen.patches(tmp_path / "series")
 
 

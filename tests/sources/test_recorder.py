@@ -157,6 +157,8 @@ def _cli(*words, **more):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Under nohup this test ignores SIGHUP, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         **more,
     )
 
