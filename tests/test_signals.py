@@ -21,6 +21,14 @@ LINE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """Let SIGHUP end this process, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
@@ -79,14 +87,14 @@ def test_a_writer_that_is_ended_leaves_nothing(
     cli.main(["export", "x.trace", "csv", "-o", "log.csv"])
     before = sorted(tmp_path.rglob("*"))
     capfd.readouterr()
-    write = TraceWriter.set_rounds
+    write = TraceWriter._set
 
     def interrupted(self, *args):
         assert list(tmp_path.glob("new.trace.partial")), "the work has not begun"
         send(number)
         write(self, *args)
 
-    monkeypatch.setattr(TraceWriter, "set_rounds", interrupted)
+    monkeypatch.setattr(TraceWriter, "_set", interrupted)
     assert cli.main(words.split()) == 128 + number
     assert capfd.readouterr().err == LINE[number]
     assert sorted(tmp_path.rglob("*")) == before
