@@ -169,3 +169,19 @@ def test_rounds_hold_what_the_rows_say(tmp_path_factory, rows, cut, each):
         uses = gfn if each else found.drop_duplicates(["round", "gfn"])["gfn"].tolist()
         expected = lru(list(uses), size) / len(uses)
         assert missratio.of_trace(made).at([size])[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "period"),
+    [
+        ([10] * 20, 10),
+        ([10] * 19 + [4], 10),  # a mark cut one short
+        ([10] * 6 + [4] * 4, None),
+        ([10] * 19 + [30], None),  # a gap
+        ([10] * 19 + [0], None),
+        ([10], None),
+    ],
+)
+def test_a_period_is_claimed_of_regular_rounds_only(lengths, period):
+    ends = np.cumsum(lengths)
+    assert regular_ns(np.stack([ends - lengths, ends], axis=1)) == period
