@@ -312,7 +312,7 @@ MUTANTS = [
     ),
     *mutants(
         "consistency.py",
-        "test_audit.py test_writer.py test_writer_tables.py",
+        "test_audit.py test_writer.py test_writer_tables.py test_description.py",
         ("a batch of the round after the last", "rounds >= n_rounds, f", "rounds > n_rounds, f"),
         ("gaps between rounds", "start[1:] != end[:-1]", "start[1:] < end[:-1]"),
         ("batches out of order", "rounds[1:] < rounds[:-1]", "rounds[1:] + 1 < rounds[:-1]"),

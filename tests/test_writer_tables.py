@@ -63,12 +63,3 @@ def test_what_contradicts_the_rounds(tmp_path, per_round, last_snapshot, words):
     with pytest.raises(UsageError, match=f"tables of x.trace contradict.*{words}"):
         writer.close(tally(per_round), tally(per_round[:2]), last_snapshot, make_meta())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_batch_of_the_round_after_the_last(tmp_path):
-    writer = TablesWriter(tmp_path, "x.trace")
-    writer.set("rounds", rounds(2))
-    batches = {"batch": [0, 1], "round": [1, 2], "reason": "round"}
-    writer.set("batches", pd.DataFrame(batches).assign(t_start_ns=0, t_end_ns=1))
-    with pytest.raises(UsageError, match="batch 1 belongs to a round that there is not .of 2"):
-        writer.close(tally([1]), tally([0]), -1)
