@@ -9,6 +9,7 @@ new code.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import random
@@ -212,7 +213,8 @@ def nonsense(header, made, rng):
         kind, payload = made[at]
         what = rng.randrange(7)
         if what == 5 and is_object(payload):
-            made[at] = kind, json.dumps(lie(json.loads(payload), rng)).encode()
+            with contextlib.suppress(ValueError, RecursionError):  # hostile already
+                made[at] = kind, json.dumps(lie(json.loads(payload), rng)).encode()
         elif what >= 5:
             header = lie(header, rng) if rng.random() < 0.5 else header
         elif what == 0:
