@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from plugin_messages import EXEC, READ, WRITE, access, mark, pml, round_end, totals
+from spool_fuzz import RECORDER_HEADER
 
 from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound
 from pmlkit.ingest import ingest
@@ -26,20 +27,7 @@ phase work
 exit 0
 end
 """
-HEADER = {
-    "source": "recorder",
-    "created": "2026-01-01T00:00:00+00:00",
-    "workload": "toy",
-    "parameters": {},
-    "memory_bytes": 4 << 20,
-    "period": {"ns": 1000, "insn": None},
-    "ns_per_insn": 8.0,
-    "options": {"window": "1us"},
-    "cmdline": "quiet",
-    "versions": {"qemu": "7.2"},
-    "host": {},
-    "command": "pmlkit record toy",
-}
+HEADER = RECORDER_HEADER | {"versions": {"qemu": "7.2"}}
 MESSAGES = [
     mark(0, Marker.PHASE, (0, 0)),
     mark(0, Marker.SAMPLE, (50, 400)),
