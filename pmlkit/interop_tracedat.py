@@ -244,11 +244,18 @@ class _Trace:
         if size > limit:
             self.refuse(f"unpacks to {size:,} bytes, and at most {limit:,} are read")
         data = self.take(packed)
-        if self.compression == b"zstd":
-            return pa.decompress(data, size, codec="zstd", asbytes=True)
-        if self.compression == b"zlib":
-            return zlib.decompressobj().decompress(data, size)
-        self.refuse(f"is compressed by {self.compression!r}, and zlib and zstd are known")
+        if self.compression not in (b"zstd", b"zlib"):
+            self.refuse(f"is compressed by {self.compression!r}, and zlib and zstd are known")
+        try:
+            if self.compression == b"zstd":
+                whole = pa.decompress(data, size, codec="zstd", asbytes=True)
+            else:
+                whole = zlib.decompressobj().decompress(data, size)
+        except (OSError, ValueError, zlib.error) as error:  # pyarrow's errors are the first two
+            self.refuse(f"holds compressed data that cannot be unpacked: {error}")
+        if len(whole) != size:
+            self.refuse(f"unpacks to {len(whole):,} bytes where it says {size:,}")
+        return whole
 
     def buffers_7(self, data: bytes) -> list[_Buffer]:
         place = self.of(data[:8])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ class Running:
 
             interrupted = self._follow(process, look)
             look()  # at a file that has no name any more
-        if process.returncode and not (interrupted and self._kept(spool)):
+        if process.returncode and not (interrupted and self._kept(spool, tell)):
             raise self._error(process.returncode)
         self.trace = Trace.open(self.out)
         return self.trace
@@ -130,13 +131,19 @@ class Running:
             return True
         return False
 
-    def _kept(self, spool: Path) -> bool:
+    def _kept(self, spool: Path, tell: Tell) -> bool:
         """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
-        from pmlkit.ingest import finish
+        from pmlkit.ingest import ingest
 
         if not spool.exists():
             return False
-        finish(spool, self.out, overwrite=True)
+        # The emulator ended while its disk was being written: the last frame may be torn.
+        torn: list[str] = []
+        ingest(spool, self.out, overwrite=True, heard=torn.append)
+        if torn:
+            tell(f"{torn[0]}: the trace ends before it, and {spool} is kept")
+        else:
+            shutil.rmtree(spool)
         return True
 
 

@@ -11,7 +11,7 @@ from needs import needs_browser
 
 from pmlkit.spool import folder_of
 
-LONGEST_S = 900  # against hangs, whatever else the machine does
+LONGEST_S = 300  # against hangs, whatever else the machine does
 FIGURE = ".jp-OutputArea-output img"
 RUN = "() => { void jupyterapp.commands.execute('notebook:run-all-cells') }"
 STOP = "() => { void jupyterapp.commands.execute('notebook:interrupt-kernel') }"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import re
 import struct
 import sys
 
@@ -218,14 +219,17 @@ with SpoolWriter(folder / "frames.spool", HEADER) as writer:
     try:
         signal.pause()
     except KeyboardInterrupt:
+        with open(folder / "frames.spool", "ab") as torn:
+            torn.write(TORN)
         sys.exit("pmlkit: it was interrupted")
 """
 
 
-def leave(monkeypatch, tmp_path, *told):
+def leave(monkeypatch, tmp_path, *told, torn=b""):
     run = collecting.start("lab", "g", tmp_path)
     plain = [(int(kind), payload) for kind, payload in told]
-    given = f"OUT, HEADER, TOLD = {str(run.out)!r}, {HEADER | TSC | PAGES!r}, {plain!r}"
+    header = HEADER | TSC | PAGES
+    given = f"OUT, HEADER, TOLD, TORN = {str(run.out)!r}, {header!r}, {plain!r}, {torn!r}"
     monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", given + LEAVES])
     return run
 
@@ -242,6 +246,20 @@ def test_a_lab_is_seen_while_it_runs_and_what_came_is_kept(monkeypatch, tmp_path
     assert [(s.round, s.distinct, s.t_ns) for s in seen] == [(0, 3, 10_000)]
     assert trace.to_pandas().gfn.tolist() == [4097, 4096, 2064]
     assert not (tmp_path / "g.trace.spool").exists()
+
+
+def test_a_frame_that_an_interrupted_lab_tore_costs_nothing_before_it(monkeypatch, tmp_path):
+    told = batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000)
+    run = leave(monkeypatch, tmp_path, *told, torn=b"\xff" * 64)
+    lines = []
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    trace = run.run(interrupt, lines.append)
+    assert trace.to_pandas().gfn.tolist() == [4097, 4096, 2064]
+    assert (tmp_path / "g.trace.spool").exists()
+    assert re.search(r"the trace ends before it, and .*g\.trace\.spool is kept$", lines[-1])
 
 
 def test_what_keeps_a_lab_from_running_is_said(monkeypatch, tmp_path):
