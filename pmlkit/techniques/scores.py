@@ -143,16 +143,16 @@ def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
     return pages[index]
 
 
-def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) -> dict[str, float]:
-    """Compare estimates with the truth, at times from T on (after the start of what is scored).
+def accuracy(estimates: pd.DataFrame, truth: Truth) -> dict[str, float]:
+    """Compare estimates with the truth at rounds' ends, in windows T that are scored.
+
+    A comparison weighs by the time since the round end before: by how long its round was.
 
     Parameters
     ----------
     estimates : DataFrame
         ``t_ns`` and ``pages``.
     truth : Truth
-    every : int, optional
-        Rounds between two comparisons; a tenth of T by default.
 
     Returns
     -------
@@ -160,24 +160,25 @@ def accuracy(estimates: pd.DataFrame, truth: Truth, every: int | None = None) ->
         ``bias`` (mean of the error, of the mean truth), ``mae`` (mean of its absolute value, of
         the mean truth), ``mape`` (mean of its absolute value, each of the truth then: moments at
         which hardly anything is used weigh most, and those at which nothing is cannot count),
-        ``p95`` (95th percentile of that), ``says`` (share of the times at which there is an
+        ``p95`` (95th percentile of that), ``says`` (share of the time at whose end there is an
         estimate). NaN where there is none while pages are used.
     """
-    step = every or max(int(np.count_nonzero(truth.t_ns <= truth.window_ns) // 10), 1)
-    chosen = np.flatnonzero(truth.scored)[::step]
-    true = truth.pages[chosen].astype(float)
-    error = at(estimates, truth.t_ns[chosen]) - true
+    scored = truth.scored
+    held = np.diff(truth.t_ns, prepend=0)[scored].astype(float)
+    true = truth.pages[scored].astype(float)
+    error = at(estimates, truth.t_ns[scored]) - true
     told = ~np.isnan(error)
-    says = float(told.mean()) if len(told) else 0.0
-    error, true = error[told], true[told]
+    says = float(held[told].sum() / held.sum()) if len(held) else 0.0
+    error, true, held = error[told], true[told], held[told]
     if not true.any():
         return {"bias": np.nan, "mae": np.nan, "mape": np.nan, "p95": np.nan, "says": says}
-    relative = np.abs(error[true > 0]) / true[true > 0]
+    mean, used = np.average(true, weights=held), true > 0
+    relative, of = np.abs(error[used]) / true[used], held[used]
     return {
-        "bias": float(error.mean() / true.mean()),
-        "mae": float(np.abs(error).mean() / true.mean()),
-        "mape": float(relative.mean()),
-        "p95": float(np.percentile(relative, 95)),
+        "bias": float(np.average(error, weights=held) / mean),
+        "mae": float(np.average(np.abs(error), weights=held) / mean),
+        "mape": float(np.average(relative, weights=of)),
+        "p95": float(np.percentile(relative, 95, weights=of, method="inverted_cdf")),
         "says": says,
     }
 

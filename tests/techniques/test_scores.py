@@ -112,7 +112,7 @@ def test_switching_off_early_leaves_what_was_before():
 
 def test_errors_are_those_of_the_latest_estimate():
     truth = scores.truth(vm.constant(500, rounds=100), W)
-    found = scores.accuracy(told((0, 400), (500_000_000, 750)), truth, every=1)
+    found = scores.accuracy(told((0, 400), (500_000_000, 750)), truth)
     # 10 to 49 rounds: 20 % too little; 50 rounds and later (51 of them): 50 % too much.
     assert found["bias"] == pytest.approx((-0.2 * 40 + 0.5 * 51) / 91)
     assert found["mape"] == pytest.approx((0.2 * 40 + 0.5 * 51) / 91)
@@ -121,9 +121,26 @@ def test_errors_are_those_of_the_latest_estimate():
     assert found["says"] == 1
 
 
+def test_a_comparison_weighs_by_the_length_of_its_round(tmp_path):
+    """A page is used in 100 ms of short rounds, two in a round of 300 ms, none in a gap of 500."""
+    lengths = np.array([10] * 10 + [300, 500, 10]) * 1_000_000
+    events = [[(1, Kind.WRITE)]] * 10 + [[(1, Kind.WRITE), (2, Kind.WRITE)], [], [(1, Kind.WRITE)]]
+    trace = write_irregular(tmp_path / "x.trace", events, lengths)
+    truth = scores.truth(Recorded.of(trace), 50_000_000)
+    # W is 1 at the ends of six short rounds from 50 ms on, 2 after 300 ms, 0 after 500, then 1.
+    found = scores.accuracy(told((0, 1)), truth)
+    mean = (60 + 2 * 300 + 10) / 870
+    assert found["mae"] == pytest.approx((300 + 500) / 870 / mean)
+    assert found["bias"] == pytest.approx((500 - 300) / 870 / mean)
+    assert found["mape"] == pytest.approx(0.5 * 300 / 370)
+    assert found["p95"] == 0.5
+    late = scores.accuracy(told((0, np.nan), (600_000_000, 0)), truth)
+    assert late["says"] == pytest.approx(510 / 870)
+
+
 def test_where_nothing_is_said_there_is_no_error():
     truth = scores.truth(vm.constant(500, rounds=100), W)
-    found = scores.accuracy(told((750_000_000, 500)), truth, every=1)
+    found = scores.accuracy(told((750_000_000, 500)), truth)
     assert (found["mape"], found["says"]) == (0, pytest.approx(26 / 91))
     silent = scores.accuracy(told((0, np.nan)), truth)
     assert np.isnan(silent["mape"]) and silent["says"] == 0
@@ -132,9 +149,9 @@ def test_where_nothing_is_said_there_is_no_error():
 def test_moments_at_which_nothing_is_used_count_where_the_mean_is_the_measure():
     pages = np.array([0, 0, 100, 100])
     truth = scores.Truth(np.arange(1, 5), pages, window_ns=1, steps=[])
-    found = scores.accuracy(told((0, 100)), truth, every=1)
+    found = scores.accuracy(told((0, 100)), truth)
     assert (found["bias"], found["mae"], found["mape"], found["says"]) == (1, 1, 0, 1)
-    idle = scores.accuracy(told((0, 100)), scores.Truth(truth.t_ns, pages * 0, 1, []), every=1)
+    idle = scores.accuracy(told((0, 100)), scores.Truth(truth.t_ns, pages * 0, 1, []))
     assert np.isnan(idle["mae"]) and idle["says"] == 1
 
 
