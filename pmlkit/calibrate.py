@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import FileRefused, PmlkitError, UsageError
+from pmlkit.errors import FileRefused, NeedsError, PmlkitError, UsageError
 from pmlkit.files import read_regular, whole
 
 if TYPE_CHECKING:
@@ -148,6 +148,11 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
         An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``, re-arming a page
         ``rearm_tsc / pages re-armed``, and a round what is left of its pause (and of harvests).
         An exit that finds all buffers full waits until one is drained: that is in its mean.
+
+    Raises
+    ------
+    NeedsError
+        If the trace counts exits or entries, and does not say what they took.
     """
     base = base or assumed()
     pml = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
@@ -161,14 +166,19 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     def keep(what: str, value: Any, how: str) -> None:
         found[what] = Constant(float(value), kind, f"{name}: {how}")
 
+    def each(cost: str, events: str) -> float:
+        if told.get(cost) is None:
+            what = f"{cost} beside its {told[events]:,} {events}"
+            raise NeedsError(pml, what, "use one that says what they cost")
+        return float(told[cost] * ns / told[events])
+
     if told.get("exits"):
         how = f"mean of {told['exits']:,} exits"
         if told.get("waited"):
             how += f", {told['waited']:,} of which waited until a buffer was drained"
-        keep("exit", told["exit_tsc"] * ns / told["exits"], how)
+        keep("exit", each("exit_tsc", "exits"), how)
     if told.get("entries"):
-        value = told["drain_tsc"] * ns / told["entries"]
-        keep("entry", value, f"mean of {told['entries']:,} entries")
+        keep("entry", each("drain_tsc", "entries"), f"mean of {told['entries']:,} entries")
     if told.get("agent_cpu_ns") and pml.duration_ns:
         # Only the sum is known: what the entries do not account for is looking.
         rest = max(told["agent_cpu_ns"] - told.get("entries", 0) * base.copy.ns, 0)

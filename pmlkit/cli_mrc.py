@@ -83,7 +83,7 @@ def mrc(
         return click.echo(json.dumps(found, indent=2))
     from pmlkit import report_mrc
 
-    report_mrc.curves(found)
+    report_mrc.curves(found, opened.meta.domain["page_size"])
 
 
 def _curves(
@@ -131,4 +131,4 @@ def _over_time(
         return click.echo(json.dumps(rows, indent=2))
     from pmlkit import report_mrc
 
-    report_mrc.over_time(table)
+    report_mrc.over_time(table, trace.meta.domain["page_size"])

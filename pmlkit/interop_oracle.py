@@ -20,20 +20,12 @@ import numpy as np
 
 from pmlkit.errors import UsageError
 from pmlkit.interop import ForeignFileError
-from pmlkit.interop_requests import (
-    Clock,
-    Requests,
-    imported,
-    open_compressed,
-    read_exactly,
-    records,
-)
+from pmlkit.interop_requests import open_compressed, read_exactly, records, ticked
 from pmlkit.pageindex import PageIndex, grown
 from pmlkit.streams import stream
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any, BinaryIO
 
@@ -146,16 +138,14 @@ def load(
 ) -> Imported:
     """Read requests; a tick of the clock has `window` ns."""
     skip, dtype = _lcs_header(path) if name == "lcs" else (0, REQUEST)
-    file, tick_ns = records(path, dtype, skip), window or SECOND_NS
-    zero = next((int(some["time"][0]) for _, some in file), 0)
-
-    def read() -> Iterator[Requests]:
-        clock = Clock(path, tick_ns, zero=zero)
-        for first, some in file:
-            times = clock.times(first, some["time"].astype(np.int64))
-            yield Requests(first, *times, some["obj"].astype("u8"), some["size"].astype("i8"))
-
-    return imported(path, read, page_size=page_size, unit=unit, base_ns=zero * tick_ns)
+    return ticked(
+        records(path, dtype, skip),
+        window or SECOND_NS,
+        lambda _, some: some["time"].astype(np.int64),
+        lambda some: (some["obj"].astype("u8"), some["size"].astype("i8")),
+        page_size=page_size,
+        unit=unit,
+    )
 
 
 def _lcs_header(path: PathLike) -> tuple[int, np.dtype[Any]]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints, PathLike
 
 
-__all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "records"]
+__all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "records", "ticked"]
 
 CHUNK = 1 << 17  # requests that are read at a time
 PIECE = 1 << 18  # pages that are made of them at a time
@@ -142,6 +142,38 @@ def imported(
         address="guest-physical" if pages.named_frames and not of_blocks else "block",
         **facts,
     )
+
+
+def ticked(
+    file: records,
+    tick_ns: int,
+    ticks: Callable[[int, Array], Ints],
+    columns: Callable[[Array], tuple[Any, ...]],
+    **how: Any,
+) -> Imported:
+    """Make pages of records that have times in ticks of a clock, which begins at the first one.
+
+    Parameters
+    ----------
+    file : records
+    tick_ns : int
+    ticks : callable
+        Given the number of the first of some records, and these, it returns their ticks (int64).
+    columns : callable
+        Given some records it returns what `Requests` has after the times.
+    how
+        Parameters of `imported`.
+    """
+    where = f"{file.what} {{}}".format
+    zero = next((int(ticks(first, some[:1])[0]) for first, some in file), 0)
+
+    def read() -> Iterator[Requests]:
+        clock = Clock(file.path, tick_ns, where, zero)
+        for first, some in file:
+            times = clock.times(first, ticks(first, some))
+            yield Requests(first, *times, *columns(some))
+
+    return imported(file.path, read, where=where, base_ns=zero * tick_ns, **how)
 
 
 class _Pages:

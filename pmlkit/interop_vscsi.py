@@ -14,18 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.interop import ForeignFileError
-from pmlkit.interop_requests import (
-    Clock,
-    Requests,
-    imported,
-    open_compressed,
-    read_exactly,
-    records,
-)
+from pmlkit.interop_requests import open_compressed, read_exactly, records, ticked
 from pmlkit.kinds import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
@@ -54,23 +46,21 @@ def load(
     **_: Any,
 ) -> Imported:
     """Read requests; an interval has `window` ns, by default a millisecond."""
-    version = _version(path)
-    file, tick_ns = records(path, VERSIONS[version], what="record"), window or TICK_NS
-    zero = next((int(some["ts"][0]) * 1000 // tick_ns for _, some in file), 0)
+    version, tick_ns = _version(path), window or TICK_NS
 
-    def read() -> Iterator[Requests]:
-        clock = Clock(path, tick_ns, "record {}".format, zero)
-        for first, some in file:
-            _refuse_others(path, first, some, version)
-            times = clock.times(first, _ticks(path, first, some["ts"], tick_ns))
-            kind = np.where(np.isin(some["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
-            size, place = some["len"].astype("i8"), some["lbn"].astype("u8")
-            yield Requests(first, *times, place, size, kind.astype("u1"))
+    def ticks(first: int, some: Array) -> Ints:
+        _refuse_others(path, first, some, version)
+        return _ticks(path, first, some["ts"], tick_ns)
 
-    return imported(
-        path, read, page_size=page_size, unit=unit or SECTOR, where="record {}".format,
-        kinds_known=True, of_blocks=True, base_ns=zero * tick_ns,
+    return ticked(
+        records(path, VERSIONS[version], what="record"), tick_ns, ticks, _columns,
+        page_size=page_size, unit=unit or SECTOR, kinds_known=True, of_blocks=True,
     )  # fmt: skip
+
+
+def _columns(some: Array) -> tuple[Array, ...]:
+    kind = np.where(np.isin(some["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
+    return some["lbn"].astype("u8"), some["len"].astype("i8"), kind.astype("u1")
 
 
 def _version(path: PathLike) -> int:

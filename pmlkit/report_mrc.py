@@ -13,30 +13,33 @@ from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     import pandas as pd
 
     from pmlkit.types import Json
 
 
-PAGE = 4096
 ROWS, COLUMNS = 12, 6
 
 
-def curves(found: Mapping[str, Json]) -> None:
+def curves(found: Mapping[str, Json], page_size: int) -> None:
     """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
+
+    def size(pages: float | None) -> str:
+        return "never" if pages is None else format_bytes(pages * page_size)
+
     page = Table("", *found, box=None, pad_edge=False)
     for _ in found:
         page.columns[-1].justify = "right"
     for label, value in _LINES.items():
         page.add_row(label, *(value(curve) for curve in found.values()))  # type: ignore[no-untyped-call]
+    page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in found.values()))
     for target in next(iter(found.values()))["pages_for"]:
-        sizes = (_size(curve["pages_for"][target]) for curve in found.values())
+        sizes = (size(curve["pages_for"][target]) for curve in found.values())
         page.add_row(f"memory for a miss ratio of {target}", *sizes)
     page.add_section()
-    for size in _spread(max(curve["sizes_pages"][-1] for curve in found.values())):
-        page.add_row(f"miss ratio at {_size(size)}", *(_at(c, size) for c in found.values()))
+    for pages in _spread(max(curve["sizes_pages"][-1] for curve in found.values())):
+        page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in found.values()))
     console().print(page)
 
 
@@ -45,11 +48,10 @@ _LINES = {
     "pages": lambda curve: f"{curve['pages']:,}",
     "pages looked at": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
     "first uses": lambda curve: f"{curve['cold']:.2%}",
-    "memory at the knee": lambda curve: _size(curve["knee_pages"]),
 }
 
 
-def over_time(table: pd.DataFrame) -> None:
+def over_time(table: pd.DataFrame, page_size: int) -> None:
     """Print the miss ratio of each window at some sizes."""
     grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
     sizes = grid.columns  # none, of a part without rounds
@@ -57,7 +59,9 @@ def over_time(table: pd.DataFrame) -> None:
         np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))[: len(sizes)]
     ]
     page, full = (
-        Table("end", *map(_size, chosen), "", box=None, pad_edge=False),
+        Table(
+            "end", *(format_bytes(int(n) * page_size) for n in chosen), "", box=None, pad_edge=False
+        ),
         dict(table.groupby("t_ns")["full"].all()),
     )
     for t_ns, row in grid[chosen].iterrows():
@@ -80,7 +84,3 @@ def _at(curve: Json, size: float) -> str:
     if curve["low"] is None:
         return ratio
     return f"{ratio} ({curve['low'][place]:.4f} to {curve['high'][place]:.4f})"
-
-
-def _size(pages: Any) -> str:
-    return "never" if pages is None else format_bytes(pages * PAGE)

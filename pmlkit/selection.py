@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of a trace an analysis looks at, and how long a window is in its rounds.
+"""Which part of a trace an analysis looks at.
 
 Analyses take the keyword arguments of `select` and hand them on:
 
@@ -29,50 +29,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import occurrences as kernels
-from pmlkit.errors import PmlkitError, ResolutionError, UsageError
 from pmlkit.occurrences import Occurrences
 from pmlkit.streams import stream, time_ns
-from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.timeline import Timeline
     from pmlkit.trace import Trace
-    from pmlkit.units import Window
 
 
-__all__ = ["Part", "region_names", "select", "time_ns", "window_rounds"]
-
-
-def window_rounds(trace: Any, window: str | int | Window) -> int:
-    """Return how many rounds of the trace make a window.
-
-    Parameters
-    ----------
-    trace : Trace
-    window : str, int or Window
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ResolutionError
-        If that is not a whole number, or the trace's rounds have no length in time.
-    """
-    window = parse_window(window)
-    resolution = trace.resolution_ns
-    if window.rounds is not None:
-        if window.rounds * (resolution or 1) >= 1 << 63:
-            raise UsageError(f"a window of {window} is more than 64 bits can hold: give less")
-        return window.rounds
-    if resolution is None:
-        raise _rounds_only(trace, window)
-    if window.ns % resolution:
-        raise ResolutionError(format_ns(window.ns, 15), format_ns(resolution, 15))  # type: ignore[arg-type]
-    return window.ns // resolution
+__all__ = ["Part", "region_names", "select", "time_ns"]
 
 
 @dataclass(frozen=True)
@@ -126,12 +91,3 @@ def select(
 def region_names(trace: Trace) -> list[str]:
     """Return the names of the trace's regions, in the order of their first rows."""
     return list(dict.fromkeys(trace.regions["name"]))
-
-
-def _rounds_only(trace: Trace, window: Window) -> ResolutionError:
-    insn = trace.meta.period["insn"]
-    period = "no stated length" if insn is None else f"{insn} instructions"
-    error = ResolutionError(str(window), f"rounds of {period}")
-    what = f"a window of {window} cannot be had: the trace has rounds of {period}, not of a time"
-    PmlkitError.__init__(error, what, "give the window in rounds, such as 5r")
-    return error

@@ -21,7 +21,7 @@ import pandas as pd
 from pmlkit import onepass
 from pmlkit.plateau import Plateau, plateau
 from pmlkit.reuse import Reuse
-from pmlkit.selection import region_names, select, window_rounds
+from pmlkit.selection import region_names, select
 from pmlkit.sizes import means, sizes
 from pmlkit.streams import stream
 from pmlkit.timeline import default_window
@@ -49,7 +49,6 @@ __all__ = [
     "sweep",
     "turnover",
     "uses_per_page",
-    "window_rounds",
 ]
 
 

@@ -201,6 +201,14 @@ def test_exits_that_had_to_wait_are_said():
     assert made.exit.source.endswith("mean of 8 exits")
 
 
+@pytest.mark.parametrize("events, cost", [("exits", "exit_tsc"), ("entries", "drain_tsc")])
+def test_a_count_without_its_cost_is_refused_in_one_line(make_trace, capsys, events, cost):
+    trace = make_trace(kind="pml", overheads={"tsc_khz": 1000, events: 3})
+    assert cli.main(["period", str(trace.path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"has no {cost} beside its 3 {events}" in line
+
+
 def test_the_labs_counts_are_those_of_a_recording():
     pml = pmlkit.open(pmlkit.bundled("rrww-lab")).pml
     rounds = pd.DataFrame(pml.meta.overheads["rounds"])

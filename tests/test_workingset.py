@@ -252,7 +252,7 @@ def test_windows_below_or_beside_the_resolution_are_refused(tmp_path):
 
 def refusal_of(trace, window):
     with pytest.raises(ResolutionError) as caught:
-        workingset.window_rounds(trace, window)
+        workingset.estimate(trace, window)
     return caught.value
 
 

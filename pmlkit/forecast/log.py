@@ -17,8 +17,7 @@ import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kinds import is_page_table
-from pmlkit.selection import window_rounds
-from pmlkit.timeline import timeline
+from pmlkit.timeline import Timeline, timeline
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -88,8 +87,18 @@ class Log:
         return "composed" in self.about
 
     def window_rounds(self, window: str | int) -> int:
-        """Return how many rounds make a window (str, int or Window); see `pmlkit.selection`."""
-        return window_rounds(_Rounds(self.round_ns), window)
+        """Return how many rounds make a window (str, int or Window).
+
+        Raises
+        ------
+        ResolutionError
+            If that is not a whole number.
+        """
+        n = self.n_rounds
+        t_ns, used = np.arange(n + 1) * self.round_ns, np.ones(n, bool)
+        steps = Timeline(self.name, t_ns, used, self.round_ns, regular=True)
+        steps.size(window, longest=False)  # refused if there is no such T
+        return steps.in_rounds(window)
 
     def before(self, stop: int) -> Log:
         """Return the log as it was when `stop` rounds were over."""
@@ -104,11 +113,6 @@ class Log:
         for part in (self.gfn.astype("<u8"), self.round.astype("<u4"), self.table):
             found.update(np.ascontiguousarray(part).tobytes())
         return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Rounds:
-    resolution_ns: int
 
 
 def read(
