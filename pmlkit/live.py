@@ -65,21 +65,23 @@ def line(seen: Any) -> str:
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
         f"round {seen.round}: {seen.t_ns / 1e9:.3f} s, working set {seen.pages:,} pages "
-        f"({format_bytes(seen.bytes)}), {seen.entries / seen.seconds:,.0f} entries/s, "
-        f"{seen.exits / seen.seconds:,.0f} exits/s, {seen.lost:,} lost, ring {seen.fill:.0%}, "
+        f"({format_bytes(seen.bytes)}) in {format_ns(seen.length_ns, 3)}, "
+        f"{seen.entries / seen.seconds:,.0f} entries/s, {seen.exits / seen.seconds:,.0f} exits/s, "
+        f"{seen.lost:,} lost, ring {seen.fill:.0%}, "
         f"paused {format_ns(seen.pause_ns)}, {cpu:.1f} % of a CPU"
     )
 
 
 def _view(name: str, rows: Any) -> Table:
     table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
-    for header in ("round", "time", "working set", "since the start", "entries/s", "exits/s",
-                   "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
+    for header in ("round", "time", "length", "working set", "since the start", "entries/s",
+                   "exits/s", "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
         table.add_column(header, justify="right")
     for seen in rows:
         table.add_row(
             str(seen.round),
             f"{seen.t_ns / 1e9:.1f} s",
+            format_ns(seen.length_ns, 3),
             format_bytes(seen.bytes),
             format_bytes(seen.distinct * 4096),
             f"{seen.entries / seen.seconds:,.0f}",

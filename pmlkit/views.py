@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
-from pmlkit import known, shipped, workingset
+from pmlkit import known, report, shipped, workingset
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import make_folder
 from pmlkit.timeline import default_window, timeline
@@ -127,7 +127,7 @@ def facts(trace: Trace) -> _Whole:
         "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
         f"{meta.domain['vcpus']} vCPU",
         "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
-        "window": format_ns(trace.resolution_ns) if trace.resolution_ns else "",
+        "window": report.period(trace) if timeline(trace).resolution_ns else "",
         "entries": f"{meta.entries:,}, {meta.lost_text}",
         "complete": {None: "not known", True: "yes"}.get(
             meta.complete, "no: the recording was cut short"

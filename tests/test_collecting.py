@@ -128,8 +128,8 @@ def test_what_a_command_says_is_heard_before_the_first_round(monkeypatch, tmp_pa
 
 def test_a_line_of_the_log_says_what_a_round_was():
     assert live.line(SEEN) == (
-        "round 3: 2.000 s, working set 256 pages (1 MiB), 2,560 entries/s, 5 exits/s, 7 lost, "
-        "ring 25%, paused 1.5 us, 2.0 % of a CPU"
+        "round 3: 2.000 s, working set 256 pages (1 MiB) in 1 s, 2,560 entries/s, 5 exits/s, "
+        "7 lost, ring 25%, paused 1.5 us, 2.0 % of a CPU"
     )
 
 

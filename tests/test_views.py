@@ -2,6 +2,7 @@
 """The tables that the notebooks show, against answers worked out by hand."""
 
 import pytest
+from factories import write_irregular
 
 from pmlkit import views
 from pmlkit.errors import NeedsError, TraceNotFound, UsageError
@@ -57,6 +58,14 @@ def test_facts(trace):
     assert facts["guest"] == "synthetic, 16 MiB of RAM, 1 vCPU"
     assert facts["window"] == "10 ms" and facts["complete"] == "yes"
     assert "notes" not in facts
+
+
+def test_facts_name_the_rounds_as_they_were(tmp_path):
+    lengths = [int(ms * 1e6) for ms in (10, 14, 13, 14, 12)]
+    events = [[(1, Kind.WRITE)]] * len(lengths)
+    made = write_irregular(tmp_path / "x.trace", events, lengths, period={"ns": 10**7})
+    facts = dict(views.facts(made).itertuples(index=False))
+    assert facts["window"] == "10 ms asked for, rounds of 13 ms (median), 10 ms to 14 ms"
 
 
 def test_phases_last_until_the_next(trace):
