@@ -49,7 +49,7 @@ def epoch(path):
 
 
 def parquet(path):
-    pd.DataFrame({"t": np.arange(30) * 0.3, "o": [2**20, 1, 2] * 10}).to_parquet(path)
+    pd.DataFrame({"t": np.arange(30) * 0.3, "o": [2**52 - 1, 1, 2] * 10}).to_parquet(path)
 
 
 def damo(path):
@@ -96,13 +96,23 @@ def test_the_commands_that_follow_an_import_work(tmp_path, capsys, name):
     follow = [
         words,
         ["info", out],
-        ["wss", out, "--window", "3r"],
+        ["wss", out],
         ["mrc", out],
         ["plot", out, "surface", "-o", str(tmp_path / "surface")],
     ]
     for command in follow:
         assert cli.main(command) == 0, (command, capsys.readouterr().err)
     assert capsys.readouterr().err == ""
+
+
+def test_miss_ratios_are_of_memory_in_the_trace_s_pages(tmp_path, capsys):
+    oracle(tmp_path / "file")
+    out = str(tmp_path / "x.trace")
+    words = ["import", "oracle-general", str(tmp_path / "file"), "-o", out, "--page-size", "8192"]
+    assert cli.main(words) == cli.main(["mrc", out]) == 0
+    assert "miss ratio at 40 KiB" in capsys.readouterr().out  # of five pages
+    assert cli.main(["mrc", out, "--window", "2s"]) == 0
+    assert "40 KiB" in capsys.readouterr().out
 
 
 def test_an_import_that_is_broken_off_leaves_nothing(tmp_path, monkeypatch):
