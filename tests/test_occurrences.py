@@ -218,3 +218,14 @@ def test_what_is_no_count_is_refused(wrong):
     ):
         with pytest.raises(UsageError, match="1 or more"):
             call()
+
+
+@given(logs(), st.data())
+def test_a_part_has_the_uses_of_its_rounds_alone(log, data):
+    rounds, gfns, n_rounds = log
+    first = data.draw(st.integers(0, n_rounds))
+    stop = data.draw(st.integers(first, n_rounds))
+    part = kernels.occurrences(rounds, gfns, n_rounds).between(first, stop)
+    inside = [(g, r - first) for r, g in zip(rounds, gfns, strict=True) if r in range(first, stop)]
+    assert list(zip(part.gfn.tolist(), part.round.tolist(), strict=True)) == sorted(inside)
+    assert part.n_rounds == stop - first
