@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import figures
+import tables
 
 import pmlkit
 
@@ -41,6 +42,7 @@ html_title = "pmlkit"
 html_copy_source = False
 
 figures.make(Path(__file__).parent / "_figures")
+tables.make(Path(__file__).parent / "_figures")
 
 
 def _keep_columns(app, what, name, obj, options, lines):

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the concept pages: made anew at each build, from the bundled recordings."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pmlkit import compare
+
+RECORDINGS = ("hotcold", "redis", "rrww", "sqlite", "pressure", "rrww-lab", "sqlite-lab")
+# Technique: (what the table calls it, what it sees).
+TECHNIQUES = {
+    "pml-page-tables": ("PML with page tables", "all accesses"),
+    "idle-pages": ("accessed-flag scan", "all accesses"),
+    "prl": ("PRL, a log of all references (no processor has it)", "all accesses"),
+    "intermittent": ("SHARDS/AET, intermittent", "2,000 pages, or 1 %"),
+    "vtmm": ("vTMM's tracking", "writes; reads now and then"),
+    "vmware": ("VMware's sampling", "100 pages a period"),
+    "pml": ("PML", "writes"),
+    "qemu-bitmap": ("QEMU's dirty bitmap", "writes"),
+    "qemu-sampling": ("QEMU's dirty rate by samples", "writes"),
+    "damon": ("DAMON", "a page a region"),
+    "pml-plateau": ("plateaus of PML", "writes since the start"),
+    "prl-plateau": ("plateaus of PRL", "all since the start"),
+}
+
+
+KNOWERS = {
+    "own past": "own past",
+    "hindsight": "hindsight",
+    "told the phase": "told which phase comes",
+}
+
+
+def limits(found):
+    """Return what a forecast can save at most, in percent of the best rule's slack."""
+    made = {"ahead": [f"{seconds:g} s" for seconds in found["ahead_s"]]}
+    for column, title in KNOWERS.items():
+        made[title] = [f"{(1 - slack) * 100:.0f}" for slack in found[column]]
+    return pd.DataFrame(made)
+
+
+def make(folder):
+    """Write the tables into the folder that has the figures; what is there is left as it is."""
+    # A figure has its data beside it.
+    found = pd.read_csv(Path(folder) / "forecast-limits.csv")
+    limits(found).to_csv(Path(folder) / "limits.csv", index=False)
+    if not (Path(folder) / "techniques.csv").exists():
+        found = compare.compare(RECORDINGS, compare.plan("1s", ",".join(TECHNIQUES)), jobs=2)
+        techniques(found.scores).to_csv(Path(folder) / "techniques.csv", index=False)
+
+
+def techniques(scores):
+    """Return medians over the recordings, by technique; a step that none follows is `never`."""
+    medians = scores.groupby("technique")[["mae", "overhead", "down"]].median()
+    rows = []
+    for name, (title, sees) in TECHNIQUES.items():
+        mae, overhead, down = medians.loc[name]
+        step = "never" if pd.isna(down) else f"{down:.1f}"
+        rows.append((title, sees, f"{mae * 100:.0f}", f"{overhead * 100:.2g}", step))
+    return pd.DataFrame(rows, columns=["technique", "sees", "error", "overhead", "step down"])

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that the documentation computes of what pmlkit says."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+from tree import ROOT
+
+import pmlkit
+from pmlkit import techniques
+
+_SPEC = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
+tables = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tables)
+
+
+def test_what_the_tables_are_of_is_there():
+    assert set(tables.RECORDINGS) <= set(pmlkit.bundled())
+    assert set(tables.TECHNIQUES) <= set(techniques.TECHNIQUES)
+
+
+def test_the_comparison_is_of_medians_in_percent():
+    rows = [
+        (name, mae, 0.0012, down)
+        for name in tables.TECHNIQUES
+        for mae, down in ((0.1, np.nan), (0.3, 2.0), (0.2, 1.0 if name == "pml" else np.nan))
+    ]
+    scores = pd.DataFrame(rows, columns=["technique", "mae", "overhead", "down"])
+    scores.loc[scores["technique"] == "vmware", "down"] = np.nan
+    made = tables.techniques(scores).set_index("technique")
+    assert made.loc["PML"].tolist() == ["writes", "20", "0.12", "1.5"]
+    assert made.loc["VMware's sampling"].tolist() == ["100 pages a period", "20", "0.12", "never"]
+
+
+def test_what_is_saved_is_what_is_left_of_the_best_rules_slack():
+    row = {"ahead_s": 0.5, "own past": 0.8, "hindsight": 1.02, "told the phase": 0.5}
+    assert tables.limits(pd.DataFrame([row])).values.tolist() == [["0.5 s", "20", "-2", "50"]]
