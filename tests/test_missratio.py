@@ -7,6 +7,7 @@ from factories import make_trace as write_trace
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pmlkit
 from pmlkit import missratio, stack
 from pmlkit.errors import UsageError
 from pmlkit.pageindex import PageIndex
@@ -320,3 +321,15 @@ def test_over_time_the_caches_live_on(trace):
 def test_wrong_arguments_are_refused_by_name(trace, call, says):
     with pytest.raises(UsageError, match=says):
         call(trace)
+
+
+@pytest.mark.parametrize(
+    ("name", "min_pages", "off"), [("rrww", 8192, 0.0014), ("rrww-lab", 1, 0.09)]
+)
+def test_a_sample_of_enough_pages_is_near_the_exact_curve(name, min_pages, off):
+    """The two worst of the bundled recordings, as docs/concepts/miss-ratio.md has them."""
+    trace = pmlkit.open(pmlkit.bundled(name))
+    exact = missratio.of_trace(trace, "exact")
+    sampled = missratio.of_trace(trace, "shards", min_pages=min_pages)
+    sizes = np.arange(1, exact.pages + 1)
+    assert np.abs(exact.at(sizes) - sampled.at(sizes)).mean() == pytest.approx(off, rel=0.05)
