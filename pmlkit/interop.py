@@ -352,10 +352,8 @@ def _audited(output: PathLike) -> Trace:
         made.check()
     except TraceDamaged as error:
         shutil.rmtree(output, ignore_errors=True)
-        if "would unpack" in error.why:  # few pages that return millions of times
-            what = f"{output} would have more rounds than are read ({made.meta.entries:,} entries)"
-            raise PmlkitError(what, "import a part of the file") from error
-        raise AssertionError(f"the imported trace contradicts the format: {error.why}") from error
+        what = f"the trace made of it contradicts the format: {error.file} {error.why}"
+        raise PmlkitError(what, "this is a defect of pmlkit: report it, and the file") from error
     return made
 
 

@@ -70,6 +70,7 @@ LIMIT_GROUP_BYTES = 1 << 27
 LIMIT_TABLE_BYTES = 1 << 27
 LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
+_LONGEST_GROUP_ROWS = 1 << 20  # of ours
 _THRIFT: dict[str, Any] = {
     "thrift_string_size_limit": 1 << 20,
     "thrift_container_size_limit": 1 << 17,
@@ -152,8 +153,9 @@ class ParquetFile:
         self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})  # type: ignore[arg-type]
 
     def write(self, table: pa.Table) -> None:
-        """Append a table as one row group."""
-        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        """Append a table as one row group, or several if it is longer than most."""
+        rows = min(max(len(table), 1), _LONGEST_GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=rows)
 
     def close(self) -> dict[str, int | str]:
         """Finish the file, and give its bytes and digest."""
@@ -168,15 +170,26 @@ class ParquetFile:
         self._sink.close()
 
 
-def write_table(path: PathLike, table: pa.Table) -> dict[str, int | str]:
-    """Write one small table as one file.
+def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> dict[str, int | str]:
+    """Write one small table as one file, which `read_table` reads.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it must not exist.
+    table : pyarrow.Table
+    trace_bytes : int
+        Of the other files of the trace, as far as they are written.
 
     Returns
     -------
     dict
         bytes, blake2b.
     """
-    file = ParquetFile(path, table.schema, _encodings(table.schema.names))
+    options = _encodings(table.schema.names)
+    if len(table) * row_bytes(table.schema) > _limit_bytes(trace_bytes):
+        options |= _one_plain(table.schema)
+    file = ParquetFile(path, table.schema, options)
     try:
         file.write(table)
         return file.close()
@@ -191,6 +204,27 @@ def _encodings(names: list[str]) -> Json:
         "use_dictionary": [name for name in names if name not in rising],
         "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
     }
+
+
+def _one_plain(schema: pa.Schema) -> Json:
+    """Return options that leave a column as it is: `LIMIT_RATIO` refuses what packs too well.
+
+    Millions of rounds of the same length would pack into kilobytes.
+    """
+    plain = next(field.name for field in schema if field.type in (pa.int64(), pa.uint64()))
+    packed = [name for name in schema.names if name != plain]
+    encodings = _encodings(packed)
+    return {
+        "use_dictionary": encodings["use_dictionary"],
+        "column_encoding": {**encodings["column_encoding"], plain: "PLAIN"},
+        "compression": {**dict.fromkeys(packed, _OPTIONS["compression"]), plain: "none"},
+        "compression_level": dict.fromkeys(packed, _OPTIONS["compression_level"]),
+    }
+
+
+def _limit_bytes(on_disk: int) -> int:
+    """Return what a table may unpack to, in a trace of so many bytes."""
+    return max(LIMIT_TABLE_BYTES, LIMIT_RATIO * on_disk)
 
 
 def to_table(name: str, data: pd.DataFrame) -> pa.Table:
@@ -285,7 +319,7 @@ def _whole_table(
 ) -> pa.Table:
     parquet = open_parquet(path, file, stream, schema)
     unpacked = parquet.metadata.num_rows * row_bytes(schema)
-    limit = max(LIMIT_TABLE_BYTES, LIMIT_RATIO * max(int(seal["bytes"]), trace_bytes))
+    limit = _limit_bytes(max(int(seal["bytes"]), trace_bytes))
     if unpacked > limit:
         why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
         raise TraceDamaged(path, file, why)

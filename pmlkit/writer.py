@@ -302,7 +302,9 @@ class TraceWriter:
         self._entries.close()
         self._snapshots.close()
         counted = self._entries.per_round, self._entries.per_batch
-        self._tables.close(*counted, self._snapshots.last[0], self.meta)
+        written = [*self._entries.files.values(), *self._snapshots.files.values()]
+        size = sum(seal["bytes"] for seal in written)
+        self._tables.close(*counted, self._snapshots.last[0], self.meta, size)
         parts = self._entries, self._snapshots, self._tables
         files = {name: seal for part in parts for name, seal in part.files.items()} | nested
         self.sealed = self._write_manifest(dict(sorted(files.items())))

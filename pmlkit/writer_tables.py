@@ -66,7 +66,12 @@ class TablesWriter:
         self._tables[name] = to_table(name, frame)
 
     def close(
-        self, per_round: Tally, per_batch: Tally, last_snapshot: int, meta: TraceMeta
+        self,
+        per_round: Tally,
+        per_batch: Tally,
+        last_snapshot: int,
+        meta: TraceMeta,
+        trace_bytes: int = 0,
     ) -> None:
         """Write the tables.
 
@@ -78,6 +83,8 @@ class TablesWriter:
             The last round with a snapshot of a page table; -1 if there is none.
         meta : TraceMeta
             The trace's description.
+        trace_bytes : int
+            Of the files that are written already.
 
         Raises
         ------
@@ -93,7 +100,9 @@ class TablesWriter:
         if fault:
             raise UsageError(f"the tables of {self._shown} contradict each other: {fault}")
         for name, table in tables.items():
-            self.files[f"{name}.parquet"] = write_table(self._folder / f"{name}.parquet", table)
+            self.files[f"{name}.parquet"] = write_table(
+                self._folder / f"{name}.parquet", table, trace_bytes
+            )
         self.totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
         self._tables = {}  # they may be long, and whoever asks for the totals holds us
 

@@ -3,13 +3,21 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from factories import make_meta
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pmlkit import parquet
 from pmlkit.errors import UsageError
+from pmlkit.kinds import Kind
 from pmlkit.parquet import to_table
+from pmlkit.schema import TABLES
 from pmlkit.tally import Tally
+from pmlkit.trace import Trace
+from pmlkit.writer import TraceWriter
 from pmlkit.writer_tables import TablesWriter
 
 INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
@@ -63,3 +71,52 @@ def test_what_contradicts_the_rounds(tmp_path, per_round, last_snapshot, words):
     with pytest.raises(UsageError, match=f"tables of x.trace contradict.*{words}"):
         writer.close(tally(per_round), tally(per_round[:2]), last_snapshot, make_meta())
     assert list(tmp_path.iterdir()) == []
+
+
+# However well a table packs
+
+
+def round_trip(folder, name, table, limit):
+    """Write one of a trace's tables and read it back, with room for `limit` bytes unpacked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "LIMIT_TABLE_BYTES", limit)
+        seal = parquet.write_table(folder / f"{name}.parquet", table)
+        return parquet.read_table(folder, f"{name}.parquet", seal, table.schema)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.sampled_from(sorted(TABLES)), st.integers(1, 20_000), st.integers(0, 1000), st.booleans()
+)
+def test_a_table_of_ours_is_always_read(tmp_path_factory, name, rows, value, rising):
+    columns = []
+    for field in TABLES[name]:
+        numbers = np.arange(rows) % 2 if field.name == "write" else value + rising * np.arange(rows)
+        columns.append(pa.array(numbers % 65536).cast(field.type))
+    table = pa.Table.from_arrays(columns, schema=TABLES[name])
+    assert round_trip(tmp_path_factory.mktemp("t"), name, table, 1000).equals(table)
+
+
+def test_a_long_table_keeps_a_column_as_it_is_unless_the_trace_is_large(tmp_path):
+    table = to_table("rounds", rounds(10_000).assign(entries=0))
+    unpacked = 10_000 * parquet.row_bytes(table.schema)
+    small = parquet.write_table(tmp_path / "small", table)["bytes"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "LIMIT_TABLE_BYTES", 1000)
+        long = parquet.write_table(tmp_path / "long", table)["bytes"]
+        beside = parquet.write_table(tmp_path / "beside", table, unpacked // 16)["bytes"]
+    assert small == beside < unpacked / 16 < long < unpacked / 8
+
+
+@pytest.mark.parametrize("entries", [0, 20])
+def test_more_rounds_than_128_mib_hold_are_read(tmp_path, entries):
+    count = (1 << 27) // parquet.row_bytes(TABLES["rounds"]) + 1000
+    with TraceWriter(tmp_path / "x.trace", make_meta()) as writer:
+        if entries:
+            at = np.arange(entries)
+            writer.add_entries(at, at, 0, at, int(Kind.WRITE))
+        writer.set_rounds(rounds(count))
+    trace = Trace.open(tmp_path / "x.trace")
+    assert trace.check()["rounds"] == trace.n_rounds == count
+    assert trace.meta.entries == entries
+    assert pq.ParquetFile(tmp_path / "x.trace/rounds.parquet").num_row_groups == 2
