@@ -242,10 +242,10 @@ def foreign(path: PathLike, name: str) -> Iterator[None]:
         yield
     except PmlkitError:
         raise
-    except _FOREIGN as error:
-        why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
-        raise ForeignFileError(path, "", why) from error
-    except OSError as error:
+    except (*_FOREIGN, OSError) as error:
+        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of a damaged file
+            why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
+            raise ForeignFileError(path, "", why) from error
         why = f"cannot be read ({error.strerror or error})"
         raise ForeignFileError(path, "", why, "check its permissions, and the disk") from error
 

@@ -21,11 +21,13 @@ from pmlkit.imported import Imported
 from pmlkit.interop import ForeignFileError
 from pmlkit.interop_requests import Clock, Requests, imported
 from pmlkit.kinds import Kind
+from pmlkit.parquet import LIMIT_GROUP_BYTES, THRIFT
+from pmlkit.parquet_pages import PageFault, column_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from pmlkit.types import Array, Ints, PathLike
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 ROLES = ("time", "obj", "size", "op", "vcpu")
 UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _BATCH = 1 << 17
+_TEXTS = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+_BUFFER = 1 << 20  # bytes of a column that are read at a time
 _READ, _WRITE = int(Kind.READ), int(Kind.WRITE)
 _OPS = dict.fromkeys(("r", "read", "get", "gets", "load"), _READ)
 _OPS |= dict.fromkeys(("w", "write", "set", "put", "store"), _WRITE)
@@ -144,10 +148,10 @@ class Converter:
                 self._refuse(first, numbers < 0, "has a negative obj")
             return numbers.astype(np.uint64)
         self.named = True
-        encoded = column.dictionary_encode()
+        names, at = _distinct(column)
         known = self._numbers
-        ids = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
-        return np.array(ids, np.uint64)[encoded.indices.to_numpy()]
+        ids = [known.setdefault(name, len(known)) for name in names]
+        return np.array(ids, np.uint64)[at]
 
     def _whole(self, role: str, first: int, column: Any) -> Ints:
         if not pa.types.is_integer(column.type):
@@ -182,18 +186,31 @@ class Converter:
         return values.astype(np.int64) * unit_ns
 
     def _kinds(self, first: int, column: Any) -> Array:
-        encoded = column.cast(pa.string()).dictionary_encode()
-        names = [str(name).strip().lower() for name in encoded.dictionary.to_pylist()]
+        said, at = _distinct(column)
+        said = [name.decode() if isinstance(name, bytes) else str(name) for name in said]
+        names = [name.strip().lower() for name in said]
         table = np.array([_OPS.get(name, 0) for name in names], np.uint8)
-        kinds = table[encoded.indices.to_numpy()]
+        kinds = table[at]
         if (kinds == 0).any():
-            name = encoded.dictionary[encoded.indices[int(np.argmax(kinds == 0))].as_py()]
+            name = said[at[int(np.argmax(kinds == 0))]][:40]
             self._refuse(first, kinds == 0, f"has the op {name}, and not one of {', '.join(_OPS)}")
         return kinds
 
     def _refuse(self, first: int, wrong: Array, why: str) -> None:
         if wrong.any():
             raise ForeignFileError(self._path, self._where(first + int(wrong.argmax())), why)
+
+
+def _distinct(column: Any) -> tuple[list[Any], Array]:
+    """Return the distinct values of a column in order of their first row, and which each row has.
+
+    A dictionary is that of a row group: most of it may be of no row here.
+    """
+    if not pa.types.is_dictionary(column.type):
+        encoded = column.dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    used = column.indices.dictionary_encode()
+    return column.dictionary.take(used.dictionary).to_pylist(), used.indices.to_numpy()
 
 
 def of_rows(
@@ -242,14 +259,43 @@ def load(
         raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
     how = {"window": window, "time_unit": time_unit, "page_size": page_size, "unit": unit}
     with open_regular(path) as file:
-        names = pq.ParquetFile(file, pre_buffer=False).schema_arrow.names
-    taken = chosen(path, parse_columns(columns), names)
+        schema = _opened(file).schema_arrow
+    taken = chosen(path, parse_columns(columns), schema.names)
+    wanted = list(dict.fromkeys(taken.values()))
+    # A long text may stand for millions of rows: it is held once.
+    texts = [name for name in wanted if schema.field(name).type in _TEXTS]
 
     def rows() -> Iterator[pa.RecordBatch]:
         with open_regular(path) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False)
-            yield from parquet.iter_batches(
-                _BATCH, columns=list(dict.fromkeys(taken.values())), use_threads=False
-            )
+            parquet = _opened(file, texts)
+            for group in range(parquet.num_row_groups):
+                _check_pages(path, file, parquet.metadata, group, wanted)
+                yield from parquet.iter_batches(
+                    _BATCH, row_groups=[group], columns=wanted, use_threads=False
+                )
 
     return of_rows(path, rows, taken, "row {}".format, **how)  # type: ignore[arg-type]
+
+
+def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        file, pre_buffer=False, buffer_size=_BUFFER, read_dictionary=list(texts), **THRIFT
+    )
+
+
+def _check_pages(
+    path: PathLike, file: BinaryIO, metadata: Any, group: int, wanted: Sequence[str]
+) -> None:
+    """Refuse a row group whose pages are too large to be held, one of each column."""
+    columns = [
+        number
+        for number in range(metadata.num_columns)
+        if metadata.row_group(group).column(number).path_in_schema.split(".")[0] in wanted
+    ]
+    try:
+        size = column_pages(file, metadata, group, columns).largest
+    except PageFault as fault:
+        raise ForeignFileError(path, "", str(fault)) from fault
+    if size > LIMIT_GROUP_BYTES:
+        why = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {group}"
+        raise ForeignFileError(path, "", f"{why}, and at most {LIMIT_GROUP_BYTES:,} are read")

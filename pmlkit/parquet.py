@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
 from pmlkit.manifest import open_member
+from pmlkit.parquet_pages import PageFault, column_pages
 from pmlkit.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ LIMIT_TABLE_BYTES = 1 << 27
 LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
 _LONGEST_GROUP_ROWS = 1 << 20  # of ours
-_THRIFT: dict[str, Any] = {
+THRIFT: dict[str, Any] = {
     "thrift_string_size_limit": 1 << 20,
     "thrift_container_size_limit": 1 << 17,
 }
@@ -327,7 +328,7 @@ def _whole_table(
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     if texts:
         stream.seek(0)
-        parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **_THRIFT)
+        parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **THRIFT)
     table = parquet.read(use_threads=False)
     for name in texts:
         _check_texts(path, file, name, table[name])
@@ -408,9 +409,10 @@ def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> p
     ------
     TraceDamaged
         If the columns are others, or a row group would unpack to more than `LIMIT_GROUP_ROWS`
-        rows or `LIMIT_GROUP_BYTES`: nothing is unpacked before that is known.
+        rows or `LIMIT_GROUP_BYTES`, by its footer or by the headers of its pages. Nothing is
+        unpacked before that is known.
     """
-    parquet = pq.ParquetFile(source, pre_buffer=False, **_THRIFT)
+    parquet = pq.ParquetFile(source, pre_buffer=False, **THRIFT)
     if not parquet.schema_arrow.equals(schema):
         raise TraceDamaged(path, file, "has other columns than a trace of this version")
     for number in range(parquet.num_row_groups):
@@ -422,7 +424,19 @@ def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> p
             raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
         if not 0 <= group.total_byte_size <= LIMIT_GROUP_BYTES:
             raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
+        _check_pages(path, file, source, parquet.metadata, number)
     return parquet
+
+
+def _check_pages(path: PathLike, file: str, source: Any, metadata: Any, group: int) -> None:
+    """Refuse a row group whose pages say that they unpack to more than its footer may."""
+    try:
+        size = column_pages(source, metadata, group, range(metadata.num_columns)).unpacked
+    except PageFault as fault:
+        raise TraceDamaged(path, file, str(fault)) from fault
+    if size > LIMIT_GROUP_BYTES:
+        why = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {group}"
+        raise TraceDamaged(path, file, f"{why}, and at most {LIMIT_GROUP_BYTES:,} are read")
 
 
 class parquet_errors:

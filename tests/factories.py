@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small synthetic traces, written through `TraceWriter` like every other."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +193,20 @@ def reseal(path, tables=None, **changes):
     for key in ("format", "version"):
         document.pop(key)
     (path / manifest.NAME).write_bytes(manifest.seal({**document, **changes}))
+
+
+# Of its own: what getrusage gives begins with the size of the process that started it.
+PEAK = """
+import re, sys
+from pmlkit.cli import main
+code = main(sys.argv[1:])
+print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
+"""
+
+
+def peak_kb(*words):
+    """Run a command; returns its exit code, its peak memory in KiB, and what it said."""
+    done = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True)
+    *said, last = done.stderr.splitlines()
+    code, peak = map(int, last.split())
+    return code, peak, said

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from factories import peak_kb
 from rich.text import Text
 from spool_fuzz import SPOOL_HEADER, good_frames, sealed
 
@@ -156,22 +157,6 @@ def test_a_trace_of_anybody_is_shown_without_its_control_characters(tmp_path, ca
 
 
 # Floods
-
-# Of its own: what getrusage gives begins with the size of the process that started it.
-PEAK = """
-import re, sys
-from pmlkit.cli import main
-code = main(sys.argv[1:])
-print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
-"""
-
-
-def peak_kb(*words):
-    """Run a command; returns its exit code, its peak memory in KiB, and what it said."""
-    done = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True)
-    *said, last = done.stderr.splitlines()
-    code, peak = map(int, last.split())
-    return code, peak, said
 
 
 def test_a_flood_of_words_is_counted():

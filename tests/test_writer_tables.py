@@ -85,9 +85,7 @@ def round_trip(folder, name, table, limit):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.sampled_from(sorted(TABLES)), st.integers(1, 20_000), st.integers(0, 1000), st.booleans()
-)
+@given(st.sampled_from(sorted(TABLES)), st.integers(1, 20_000), st.integers(0, 1000), st.booleans())
 def test_a_table_of_ours_is_always_read(tmp_path_factory, name, rows, value, rising):
     columns = []
     for field in TABLES[name]:
