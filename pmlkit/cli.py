@@ -155,10 +155,6 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
     A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
     the period asked for and the effective one, the phase, the pages within each region that the
     workload named, and whether the window is full, or cut short by the start or the end.
-
-    With --json the rows are "windows". Beside them: the T asked for, the median effective T of the
-    full windows, how many are full, how many of those are far (off by more than 10 %), and how many
-    are cut short.
     """
     from pmlkit import report, workingset
     from pmlkit.trace import Trace
@@ -166,8 +162,7 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
     with report.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
         table = workingset.estimate(Trace.open(trace), how.pop("window"), step, **how)
-    facts = report.window_facts(table) | {"windows": table.to_dict("records")} if as_json else None
-    show(as_json, facts, report.windows, table)
+    show(as_json, table.to_dict("records") if as_json else None, report.windows, table)
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))

@@ -51,7 +51,6 @@ __all__ = [
     "steps",
     "trace",
     "trace_dict",
-    "window_facts",
     "window_notes",
     "windows",
     "workload_dict",
@@ -234,41 +233,21 @@ def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
     yield from zip(table.iloc[kept].to_dict("records"), skipped.tolist(), strict=True)
 
 
-def window_facts(table: pd.DataFrame) -> Json:
-    """Return what JSON says of the T of a table of windows.
-
-    Returns
-    -------
-    dict
-        ``asked_ns``, as in the rows (None if there is none); of the full windows: the median
-        ``effective_ns`` (None if there is none), how many there are, ``full``, and in how many the
-        effective T is off by more than 10 %, ``far`` (0 if none was asked for in time); and how
-        many are ``cut_short``.
-    """
-    windows = table.drop_duplicates("t_ns")
-    asked = int(table["asked_ns"].iloc[0]) if len(table) else None
-    full = windows[windows["full"]]
-    off = (full["effective_ns"] - (asked or 0)).abs()
-    timed = asked is not None and asked >= 0
-    return {
-        "asked_ns": asked,
-        "effective_ns": int(full["effective_ns"].median()) if len(full) else None,
-        "full": len(full),
-        "far": int((off > EFFECTIVE_FAR * asked).sum()) if timed else 0,  # type: ignore[operator]
-        "cut_short": len(windows) - len(full),
-    }
-
-
 def window_notes(table: pd.DataFrame) -> Iterator[str]:
     """Say which T a table of windows has, and what it really is where that is another."""
-    told = window_facts(table)
-    if told["asked_ns"] is None or told["asked_ns"] < 0:
+    if table.empty:
         return
-    yield f"T = {format_ns(told['asked_ns'])}"
-    if told["far"]:
+    asked, windows = int(table["asked_ns"].iloc[0]), table.drop_duplicates("t_ns")
+    windows = windows[windows["full"]]
+    if asked < 0:
+        return
+    yield f"T = {format_ns(asked)}"
+    far = (windows["effective_ns"] - asked).abs() > EFFECTIVE_FAR * asked
+    if far.any():
+        median = format_ns(windows["effective_ns"].median())
         yield (
-            f"note: in {told['far']:,} of {told['full']:,} windows the effective T is another "
-            f"by more than {EFFECTIVE_FAR:.0%}; its median is {format_ns(told['effective_ns'])}"
+            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T is another "
+            f"by more than {EFFECTIVE_FAR:.0%}; its median is {median}"
         )
 
 

@@ -212,7 +212,7 @@ def test_names_are_completed(words, begun, names, monkeypatch):
 def test_a_bundled_trace_goes_by_its_name(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run("wss", "hotcold", "--json")
-    assert code == 0 and json.loads(out)["windows"][0]["pages"] > 300
+    assert code == 0 and json.loads(out)[0]["pages"] > 300
     code, _, err = run("wss", "hotcodl")
     assert code == 1
     check_one_line(err, "no trace at hotcodl: do you mean 'hotcold'")
@@ -231,14 +231,14 @@ def test_shell_completion_works():
 
 
 def rows(out):
-    return [(row["t_ns"], row["pages"]) for row in json.loads(out)["windows"]]
+    return [(row["t_ns"], row["pages"]) for row in json.loads(out)]
 
 
 def test_wss_prints_a_json_object_per_window(run, trace):
     code, out, err = run("wss", trace, "--window", "10ms", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert found["windows"][0] == {
+    assert found[0] == {
         "t_ns": 10_000_000,
         "pages": 3,
         "bytes": 3 * 4096,
@@ -250,24 +250,17 @@ def test_wss_prints_a_json_object_per_window(run, trace):
         "full": True,
     }
     assert rows(out) == [(10_000_000, 3), (20_000_000, 1)]
-    told = {"asked_ns": 10_000_000, "effective_ns": 10_000_000}
-    told |= {"full": 2, "far": 0, "cut_short": 0}
-    assert {name: value for name, value in found.items() if name != "windows"} == told
 
 
-def test_json_says_the_effective_t_as_the_note_does(run, tmp_path):
+def test_the_rows_say_the_effective_t_as_the_note_does(run, tmp_path):
     lengths = [12_000_000, 14_000_000] * 5
     trace = write_irregular(tmp_path / "x.trace", [[(1, Kind.WRITE)]] * 10, lengths)
     words = ("wss", trace.path, "--window", "20ms")
-    found = json.loads(run(*words, "--json")[1])
-    windows = found.pop("windows")
-    full = [row["effective_ns"] for row in windows if row["full"]]
+    full = [row["effective_ns"] for row in json.loads(run(*words, "--json")[1]) if row["full"]]
     far = sum(abs(ns - 20_000_000) > 2_000_000 for ns in full)
-    median = int(np.median(full))
-    told = {"asked_ns": 20_000_000, "effective_ns": median, "full": 6, "far": far, "cut_short": 1}
-    assert found == told and far
+    assert far and len(full) == 6
     note = f"in {far} of 6 windows the effective T is another by more than 10%; its median is "
-    assert note + format_ns(median) in run(*words)[1]
+    assert note + format_ns(int(np.median(full))) in run(*words)[1]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +292,7 @@ def test_wss_prints_the_same_table_that_python_gives(run, make_trace):
     made = make_trace(rounds=20, seed=3)
     _, out, _ = run("wss", made.path, "--window", "30ms", "--sliding", "--json")
     table = workingset.estimate(made, "30ms", step="sliding")
-    assert json.loads(out)["windows"] == json.loads(table.to_json(orient="records"))
+    assert json.loads(out) == json.loads(table.to_json(orient="records"))
 
 
 def test_wss_for_people_has_a_line_per_window_that_is_never_folded(run, make_trace):
@@ -674,7 +667,7 @@ def test_a_reader_that_goes_away_is_no_error(make_trace):
     path = make_trace(rounds=2000, pages=1, pml=False).path
     command = shlex.join([*COMMAND, "wss", str(path), "--window", "1r", "--json"])
     done = subprocess.run(["bash", "-c", f"{command} | head -n 1"], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("{\n", "")
+    assert (done.stdout, done.stderr) == ("[\n", "")
 
 
 def test_standard_output_on_a_full_disk_is_one_line(trace):

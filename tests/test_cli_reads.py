@@ -82,7 +82,7 @@ def test_expanded_working_set(capsys, path):
     code, out, _ = run(
         capsys, "wss", path / "pml.trace", "--window", "10ms", "--page-tables", "expand", "--json"
     )
-    assert code == 0 and [row["pages"] for row in json.loads(out)["windows"]] == [30] * 6
+    assert code == 0 and [row["pages"] for row in json.loads(out)] == [30] * 6
 
 
 def test_what_a_trace_lacks_is_one_line(capsys, path):
