@@ -40,7 +40,7 @@ def check_trace(trace: Trace) -> Json:
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,
-        "batches": len(trace.batches),
+        "batches": len(scan.batch_rows),
         "lost": trace.meta.lost,
         "files": len(trace.files) + 1,
         "bytes": sum(seal["bytes"] for seal in trace.files.values()),
@@ -153,7 +153,7 @@ class _Scan:
         """Judge the last round, and compare the counts with the tables."""
         if self.trace.meta.kind == "access":
             self._refuse(access_fault(self.open_round))
-        rounds = self.trace.table("rounds")
+        rounds = self.trace._rounds_table
         fault = consistency.tables_fault(rounds, self.batch_rows, self.per_round, self.per_batch)
         if fault:
             raise TraceDamaged(

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pmlkit.kinds import Kind
 from pmlkit.pageindex import PageIndex, grown
+from pmlkit.parquet import constant
 from pmlkit.schema import DEFAULTS, PAGE_SIZE, TABLES
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     arrays = [
         pa.array(column.astype(field.type.to_pandas_dtype(), copy=False))
         if isinstance(column := columns[field.name], np.ndarray)
-        else pa.repeat(pa.scalar(column, field.type), length)
+        else constant(pa.scalar(column, field.type), length)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)

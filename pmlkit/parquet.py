@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
@@ -71,6 +72,7 @@ LIMIT_GROUP_BYTES = 1 << 27
 LIMIT_TABLE_BYTES = 1 << 27
 LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
+PART_ROWS = 1 << 16
 _LONGEST_GROUP_ROWS = 1 << 20  # of ours
 THRIFT: dict[str, Any] = {
     "thrift_string_size_limit": 1 << 20,
@@ -329,12 +331,37 @@ def _whole_table(
     if texts:
         stream.seek(0)
         parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **THRIFT)
-    table = parquet.read(use_threads=False)
-    for name in texts:
-        _check_texts(path, file, name, table[name])
-    table = table.cast(schema)
+    columns = []
+    for field in schema:
+        column = parquet.read(columns=[field.name], use_threads=False).column(0)
+        if field.name in texts:
+            _check_texts(path, file, field.name, column)
+        columns.append(_slim(column.cast(field.type)))
+    table = pa.Table.from_arrays(columns, schema=schema)
     table.validate(full=True)
     return table
+
+
+def _slim(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Hold one number in the memory of a part of its column, as are most of a long table's."""
+    if len(column) > PART_ROWS and is_constant(column):
+        return constant(column[0], len(column))
+    return column
+
+
+def is_constant(column: pa.ChunkedArray[Any]) -> bool:
+    """Say whether a column holds one number only."""
+    if not pa.types.is_integer(column.type):
+        return False
+    ends = pc.min_max(column)
+    return bool(ends["min"] == ends["max"])
+
+
+def constant(value: Any, length: int) -> pa.ChunkedArray[Any]:
+    """Make a column of one value, in the memory of a part of it."""
+    part: Any = pa.repeat(value, min(length, PART_ROWS))  # type: ignore[call-overload]
+    whole, rest = divmod(length, max(len(part), 1))
+    return pa.chunked_array([part] * whole + [part[:rest]], value.type)
 
 
 def _check_texts(path: PathLike, file: str, name: str, column: pa.ChunkedArray[Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -416,3 +417,15 @@ def test_what_a_trace_says_does_not_command_the_terminal(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "owned" in shown
     assert not set("\x1b\x07\x9b") & set(shown)
+
+
+def test_a_long_column_of_one_number_is_held_in_little_memory(path):
+    table = constant(ROUNDS, 1_000_000)
+    numbers = pa.array(np.arange(1_000_000, dtype=np.uint32))
+    table = table.set_column(0, ROUNDS.field("round"), numbers)
+    seal_table(path, "rounds.parquet", table)
+    read = Trace.open(path).table("rounds")
+    assert read.equals(table) and read.to_pandas().equals(table.to_pandas())
+    before = pa.default_memory_pool().bytes_allocated()
+    read = Trace.open(path).table("rounds")
+    assert pa.default_memory_pool().bytes_allocated() - before < 16 << 20

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from factories import peak_kb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import csv as pacsv
 from test_interop_requests import gfns, lru_of_libcachesim, whole_misses
 
 import pmlkit
@@ -221,3 +223,20 @@ def test_no_bytes_end_in_anything_but_a_line(tmp_path_factory, noise, at):
             load(tmp_path, text[:at] + noise + text[at:], **options)
         except ForeignFileError as error:
             assert "\n" not in str(error)
+
+
+def test_few_pages_that_return_millions_of_times(tmp_path):
+    rows = 1_600_000  # rounds whose table is longer than 128 MiB
+    numbers = np.arange(rows)
+    table = pa.table({"time": numbers, "obj": numbers % 100})
+    pacsv.write_csv(table, tmp_path / "x.csv")
+    made = tmp_path / "x.trace"
+    call = ["import", "csv", str(tmp_path / "x.csv"), "-o", str(made), "--columns"]
+    code, peak, _ = peak_kb(*call, "time=time,obj=obj", "--time-unit", "us", "--window", "1us")
+    assert code == 0 and peak < 768 << 10
+    trace = pmlkit.open(made)
+    assert trace.n_rounds == trace.meta.entries == trace.check()["batches"] == rows
+    assert trace.duration_ns == rows * 1000
+    sizes = workingset.estimate(trace, "100us")
+    assert sizes.pages.min() == sizes.pages.max() == 100
+    assert missratio.of_trace(trace).at([99, 100]).tolist() == [1, 100 / rows]
