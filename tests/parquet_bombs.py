@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parquet files whose pages say other things than their footers: bombs of a few hundred KiB."""
 
 import struct
