@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pmlkit.collect_options import CollectOptions
-from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged
+from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceVersionError
 from pmlkit.launch import Agent
 from pmlkit.seen import Follower, Watcher
 from pmlkit.sources.host import command
@@ -212,6 +212,9 @@ class Collection:
     def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
         """Keep a spool that made no trace, if it holds a frame, and raise what is to be said."""
         what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
+        if isinstance(error, TraceVersionError):  # of another version: whole, as far as is known
+            hint = f"what came is kept in {self.folder}: {what}"
+            raise CollectError(self.domain, error.problem, hint=hint) from error
         if not isinstance(error, NotATrace | SpoolDamaged):
             error.args = (f"{error} ({what})",)
             raise error

@@ -162,7 +162,7 @@ class Watcher:
 
     def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:
         self._stream = XenStream(header, sources)
-        pages = header.get("pages", 0)
+        pages = header.get("pages") or 0
         self._known = np.zeros(pages, bool) if 0 < pages <= _MOST_PAGES else None
         self._distinct = self._exits = self._end_ns = 0
 

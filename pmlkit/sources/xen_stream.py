@@ -175,7 +175,7 @@ class XenStream:
         self._layout: np.dtype[Any] | None = None
         if not self.stock:
             self._check_clock(told)
-        pages = max(header.get("pages", 0), _memory_bytes(header) // PAGE_SIZE)
+        pages = max(header.get("pages") or 0, _memory_bytes(header) // PAGE_SIZE)
         self._most_bits = _GROWTH * pages + _WHOLE
         self.rounds = self._end_ns = self._exits = self._lost = 0
         self._reached: dict[Frame, int] = {}  # by the pieces of this round's bitmaps, bytes
@@ -405,23 +405,24 @@ def _check_origin(told: Fields, sources: tuple[str, ...]) -> None:
 def _check_domain(told: Fields) -> int:
     """Check what is said of the domain; returns how many vCPUs are logged."""
     told.whole("pages", 1, _MOST_PAGES, None)
+    told.whole("memory_bytes", 0, MOST, None)
+    domain = told.object("domain", {})
+    domain.text("name", None)
+    domain.whole("domid", 0, 1 << 16, None)
+    domain.whole("memory_bytes", 0, MOST, None)
     vcpus = told.whole("vcpus", 1, _MOST_VCPUS, 1)
     if told.told["source"] == "lab":
         told.text("guest")
         _check_memory(told)
         return max(told.whole("guest_vcpus", 1, _MOST_VCPUS), vcpus)
-    domain = told.object("domain", {})
-    domain.text("name", None)
-    domain.whole("domid", 0, 1 << 16, None)
-    domain.whole("memory_bytes", 0, MOST, 0)
     if not _memory_bytes(told.told):
         told.whole("pages", 1, _MOST_PAGES)
     return int(vcpus)
 
 
 def _memory_bytes(header: Json) -> int:
-    domain: Any = header.get("domain", {})
-    return int(domain.get("memory_bytes", 0) or header.get("memory_bytes", 0))
+    domain = header.get("domain") or {}
+    return int(domain.get("memory_bytes") or header.get("memory_bytes") or 0)
 
 
 def _check_memory(told: Fields) -> None:

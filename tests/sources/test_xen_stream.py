@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A collector's stream that says what cannot be: live and later it ends at the same frame."""
 
+import contextlib
+import copy
 import json
 import struct
 import tempfile
@@ -161,6 +163,59 @@ def test_a_header_that_cannot_be_is_refused_and_the_spool_stays(tmp_path, name):
     with pytest.raises((SpoolDamaged, NotATrace)):
         ingest(folder, tmp_path / "x.trace", source="xen")
     assert (folder / "frames.spool").exists()
+
+
+LAB_HEADER = SPOOL_HEADER | {
+    "source": "lab",
+    "guest": "g",
+    "guest_vcpus": 1,
+    "memory_bytes": 64 << 20,
+    "ns_per_insn": 20.0,
+    "regions": [{"name": "r", "gfn": 16, "pages": 2}],
+}
+ANY = [None, True, 0, 1, -1, 0.5, 2**63, "", "x", [], [1], {}, {"x": None}]
+
+
+ADDED = ("memory_bytes", "domain", "regions", "pages", "created", "host")
+
+
+def changed(header, path, value):
+    """Return a copy of a header with another value at a path, or (for ...) without it."""
+    made = place = copy.deepcopy(header)
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        place.pop(path[-1], None)
+    else:
+        place[path[-1]] = value
+    return made
+
+
+def with_each(header, here, path=()):
+    """Yield headers in which one value, at any depth, is another or is not there."""
+    keys = [*here, *ADDED] if isinstance(here, dict) else range(len(here))
+    for key in dict.fromkeys(keys):
+        values = [*ANY, ...] if isinstance(here, dict) else ANY
+        yield from (changed(header, (*path, key), value) for value in values)
+        inner = here[key] if isinstance(here, list) else here.get(key)
+        if isinstance(inner, dict | list):
+            yield from with_each(header, inner, (*path, key))
+
+
+@pytest.mark.parametrize("header", [SPOOL_HEADER, STOCK, LAB_HEADER], ids=["xen", "stock", "lab"])
+def test_any_value_of_a_header_is_understood_or_refused(header, tmp_path):
+    taken = refused = 0
+    for each in with_each(header, header):
+        try:
+            Watcher(each, ("xen", "lab"))
+        except NotUnderstood:
+            refused += 1
+            continue
+        taken += 1
+        with contextlib.suppress(PmlkitError):  # a round may not fit a header that is taken
+            made = ingest(spool(tmp_path, [closed()], each), tmp_path / "x.trace", overwrite=True)
+            assert made.n_rounds == 1
+    assert taken > 50 and refused > 100
 
 
 def test_a_stream_of_a_collector_is_not_taken_for_a_recording(tmp_path):
