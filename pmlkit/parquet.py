@@ -359,7 +359,7 @@ def is_constant(column: pa.ChunkedArray[Any]) -> bool:
 
 def constant(value: Any, length: int) -> pa.ChunkedArray[Any]:
     """Make a column of one value, in the memory of a part of it."""
-    part: Any = pa.repeat(value, min(length, PART_ROWS))  # type: ignore[call-overload]
+    part: Any = pa.repeat(value, min(length, PART_ROWS))
     whole, rest = divmod(length, max(len(part), 1))
     return pa.chunked_array([part] * whole + [part[:rest]], value.type)
 
