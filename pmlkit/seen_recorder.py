@@ -13,6 +13,8 @@ from pmlkit.sources.messages import Message, RoundEnd, Span
 from pmlkit.sources.recorder_stream import RecorderStream
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pmlkit.types import Json
 
 __all__ = ["RecordingWatcher"]
@@ -30,16 +32,22 @@ class RecordingWatcher:
     def __init__(self, header: Json) -> None:
         self._stream = RecorderStream(header)
         self._known = np.zeros(header["memory_bytes"] // PAGE_SIZE, bool)
-        self._entries = 0
+        self._entries = self._distinct = 0
 
     def take(self, kind: int, payload: bytes) -> Seen | None:
         """Take a message; returns a `Seen` if it closes a round, else None."""
         message = self._stream.take(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
             self._entries += len(message.values)
-            frames = message.frames
-            self._known[frames[frames < len(self._known)]] = True
+            self._add(message.frames)
         return self._close(message) if isinstance(message, RoundEnd) else None
+
+    def _add(self, frames: NDArray[np.uint32]) -> None:
+        # Counted as they come: a stream of empty rounds must not cost the memory's size each.
+        frames = frames[frames < len(self._known)]
+        fresh = np.unique(frames[~self._known[frames]])
+        self._known[fresh] = True
+        self._distinct += len(fresh)
 
     def _close(self, end: RoundEnd) -> Seen:
         entries, self._entries = self._entries, 0
@@ -48,7 +56,7 @@ class RecordingWatcher:
             t_ns=end.t_end_ns,
             length_ns=end.t_end_ns - end.t_start_ns,
             pages=end.accessed,
-            distinct=int(self._known.sum()),
+            distinct=self._distinct,
             entries=entries,
             exits=end.full_exits,
         )

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds as they are seen: out of a trace played back, on the terminal, in the growing figure."""
 
+import struct
 import sys
+import time
 
 import IPython
 import numpy as np
@@ -228,3 +230,20 @@ def test_ctrl_c_ends_a_recording_and_keeps_what_came(tmp_path):
     trace = collecting.start("recorder", "hotcold", tmp_path, memory_mib=256).run(interrupt)
     assert not trace.meta.complete
     assert trace.n_rounds == len(seen)
+
+
+def test_a_recording_is_watched_at_a_cost_of_its_entries():
+    # Pages of 64 GiB were summed up at each round: 11 ms of one without entries.
+    watcher = RecordingWatcher({"memory_bytes": 64 << 30})
+    rng = np.random.default_rng(1)
+    known, began = set(), time.process_time()
+    for number in range(20_000):
+        times = (number, number, number + 1, number + 1)
+        frames = rng.integers(0, 1000, 5) if number % 1000 == 0 else []
+        words = struct.pack(f"<{len(frames)}I", *(int(gfn) << 3 | 1 for gfn in frames))
+        watcher.take(Message.ACCESS, struct.pack("<IIQqQq", number, 1, *times) + words)
+        end = struct.pack("<IIQqQqQQ", number, 0, *times, len(frames), 0)
+        seen = watcher.take(Message.ROUND_END, end)
+        known.update(map(int, frames))
+        assert (seen.distinct, seen.entries) == (len(known), len(frames))
+    assert time.process_time() - began < 20
