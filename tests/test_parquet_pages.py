@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# SPDX-License-Identifier: Apache-2.0
 """What the pages of a stranger's Parquet file say is known before they are unpacked."""
 
 import hashlib
