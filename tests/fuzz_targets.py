@@ -8,6 +8,7 @@ the time, so that the readers behind the seal see it.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -98,7 +99,7 @@ def change_value(document, rng):
     places = [(None, None), *_places(document)]
     holder, key = rng.choice(places)
     if holder is None:
-        return rng.choice(HOSTILE) if rng.random() < 0.2 else document
+        return copy.deepcopy(rng.choice(HOSTILE)) if rng.random() < 0.2 else document
     what = rng.randrange(8)
     if what == 0:
         del holder[key]
@@ -114,7 +115,7 @@ def change_value(document, rng):
     elif isinstance(holder[key], int) and what < 6:
         holder[key] += rng.choice((-1, 1, 2**31, 2**40, -(2**40)))
     else:
-        holder[key] = rng.choice(HOSTILE)
+        holder[key] = copy.deepcopy(rng.choice(HOSTILE))
     return document
 
 
