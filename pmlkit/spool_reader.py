@@ -60,7 +60,7 @@ class _Frame(NamedTuple):
     missing: str  # what to say if it is no whole true frame
     kind: int = 0
     payload: bytes = b""
-    sealed: Future[bool] | None = None  # whether its checksum is that of its bytes
+    sealed: Future[bool] | bool | None = None  # whether its checksum is that of its bytes
     unfinished: bool = False
 
 
@@ -201,14 +201,15 @@ class Spool:
         if length > left - len(head):
             return _Frame(self._cut_off(at, sequence), unfinished=True)
         payload = self._file.read(length)
+        whole = head, payload, length
         # Its own thread is worth it for what takes longer than to hand it over.
-        summed = pool.submit if length > _LONG else _at_once
-        sealed = summed(_is_sealed, head, payload, length)
+        sealed = pool.submit(_is_sealed, *whole) if length > _LONG else _is_sealed(*whole)
         return _Frame(self._rest(at, f"is a damaged frame {sequence}"), kind, payload, sealed)
 
     def _holds(self, frame: _Frame) -> bool:
         """Take a frame if it is whole and true; say what is missing if not, or at the end."""
-        if frame.sealed is None or not frame.sealed.result():
+        sealed = frame.sealed
+        if not (sealed.result() if isinstance(sealed, Future) else sealed):
             self.missing, self._unfinished = frame.missing, frame.unfinished
             return False
         self.payload_at = self.offset + FRAME.size + SUM_BYTES
@@ -230,12 +231,6 @@ class Spool:
 
 def _is_sealed(head: bytes, payload: bytes, length: int) -> bool:
     return len(payload) == length and head[FRAME.size :] == checksum(head[: FRAME.size], payload)
-
-
-def _at_once(test: Callable[..., bool], *arguments: Any) -> Future[bool]:
-    done: Future[bool] = Future()
-    done.set_result(test(*arguments))
-    return done
 
 
 def read_spool(path: PathLike) -> Spool:

@@ -49,9 +49,7 @@ def loads(data: bytes) -> Json:
     if len(data) > LONGEST_JSON:
         raise NotUnderstood(f"{len(data)} bytes of JSON: {LONGEST_JSON} are the most")
     try:
-        told = json.loads(
-            bytes(data).decode(), parse_int=_int, parse_float=_float, parse_constant=_float
-        )
+        told = _DECODER.decode(bytes(data).decode())
         if b"\\u" in data:
             json.dumps(told, ensure_ascii=False).encode()  # half of a pair is no character
     except RecursionError as error:
@@ -74,6 +72,10 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:_DIGITS]} is no number")
     return value
+
+
+# Made once: `json.loads` would make one for each of a stream's many frames.
+_DECODER = json.JSONDecoder(parse_int=_int, parse_float=_float, parse_constant=_float)
 
 
 class Fields:

@@ -54,6 +54,7 @@ _HEADS = np.dtype(
 )
 _EVENTS = 100  # that are noted; the others are counted
 _SAID_CHARACTERS = 1 << 26  # of the guest's lines; what comes after them is left out
+_HELD_BYTES = 1 << 18  # of heads that wait for being put in columns at once
 _CHUNK_BYTES = 1 << 17  # of a bitmap, taken apart at a time
 
 
@@ -189,6 +190,8 @@ class XenSpool:
         self.end: End | None = None
         self._pieces = {kind: _Pieces() for kind in (Frame.DIRTY, Frame.ACCESSED, Frame.TOUCHED)}
         self._heads, self._count = np.empty(1024, _HEADS), 0
+        self._waiting: list[tuple[bytes, int]] = []  # heads of a frame, where its words begin
+        self._layout, self._waiting_bytes = np.dtype("V1"), 0
         with read_spool(path) as spool:
             self.header = spool.header
             try:
@@ -198,6 +201,7 @@ class XenSpool:
                 raise SpoolDamaged(path, 0, error.why, hint) from error
             for made in spool.understand(spool, stream.take):
                 self._keep(made, spool.payload_at)
+            self._put_heads()
             self.missing, self.fault = spool.missing, spool.left
         self.stock = stream.stock
         heads, self._heads = self._heads[: self._count], self._heads[:0]
@@ -233,12 +237,28 @@ class XenSpool:
             self.more_lines += 1
 
     def _keep_records(self, made: Records, at: int) -> None:
-        heads, words = made.heads, made.heads["count"].astype(np.int64)
+        # As bytes: the frame is let go, and a flood of small ones becomes columns all at once.
+        heads, self._layout = made.heads.tobytes(), made.heads.dtype
+        self._waiting.append((heads, at + made.start))
+        self._waiting_bytes += len(heads) + _HEADS.itemsize
+        if self._waiting_bytes > _HELD_BYTES:
+            self._put_heads()
+
+    def _put_heads(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        heads = np.frombuffer(b"".join(part for part, _ in waiting), self._layout)
+        if not len(heads):
+            return
+        lengths = [len(part) // self._layout.itemsize for part, _ in waiting]
+        words = heads["count"].astype(np.int64)
+        before = np.append(0, np.cumsum(words))
+        firsts = np.cumsum([0, *lengths[:-1]])  # of each frame's heads
+        begins = np.array([at for _, at in waiting]) - 8 * before[firsts]
         kept = self._next_heads(len(heads))
         for name in _KEPT:
             kept[name] = heads[name]
         kept["table"] = heads["table"] if "table" in (heads.dtype.names or ()) else 0
-        kept["at"] = at + made.start + 8 * (np.cumsum(words) - words)
+        kept["at"] = np.repeat(begins, lengths) + 8 * before[:-1]
 
     def _next_heads(self, count: int) -> np.ndarray:
         """Return the next `count` heads, to be filled; room that nobody fills takes no memory."""

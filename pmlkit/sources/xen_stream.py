@@ -10,6 +10,7 @@ that is made of it can fail.
 from __future__ import annotations
 
 import datetime
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,6 +46,7 @@ COSTS = ("walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan
          "tables", "dirty_pages", "accessed_pages", "touched_count")  # fmt: skip
 WORDS = 512  # of a record, at most
 _STAMPS = ("tsc_start", "tsc_end", "drain_tsc")
+_CHECKED = ("type", "reason", "count", "vcpu", "round", *_STAMPS)
 # The fields of a record's head that are needed, and the bytes that each may have.
 _NEEDED = {
     **dict.fromkeys(("seq", *_STAMPS, "lost_entries", "lost_records"), (8,)),
@@ -55,6 +57,7 @@ _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _OF_A_LOG = np.isin(np.arange(256), PML_KINDS)
 _LONGEST = 1 << 24  # bytes of a frame; a collector of ours sends 1 MiB at most
 _LONGEST_HEAD = 4096  # bytes of a record's
+_FEW = 8  # heads of records that Python checks faster than numpy
 _MOST_VCPUS = 1 << 13
 _MOST_KHZ = 10**9
 _MOST_PAGES = 1 << 52
@@ -195,6 +198,8 @@ class XenStream:
         self._epoch = told.whole("epoch_tsc", 0, (1 << 62))
         self._latest = min(self._epoch + LATEST_NS // 1_000_000 * self._khz, (1 << 63) - 1)
         self._layout = _layout(told)
+        places = [(self._layout.names or ()).index(name) for name in _CHECKED]
+        self._checked: Any = operator.itemgetter(*places)
 
     def take(self, kind: int, payload: bytes) -> Any:
         """Return what a frame says: one of this module's tuples, or a `Round`."""
@@ -234,6 +239,25 @@ class XenStream:
         return heads, RECORDS_HEAD.size + count * self._layout.itemsize
 
     def _check_heads(self, heads: NDArray[Any]) -> None:
+        if len(heads) > _FEW or not self._are_good(heads.tolist()):
+            self._check_each(heads)
+        lost = heads["lost_entries"]
+        _all(lost, lost <= _MOST_LOST // max(len(lost), 1), "a record that lost {} entries")
+        self._lost += int(lost.sum())
+        if self._lost > _MOST_LOST:
+            raise NotUnderstood(f"{self._lost} entries were lost")
+
+    def _are_good(self, rows: list[tuple[int, ...]]) -> bool:
+        """Say what `_check_each` does, in a tenth of its time: most frames of a flood have one."""
+        for row in rows:
+            kind, reason, count, vcpu, number, *stamps = self._checked(row)
+            known = kind == TYPE_TABLES or (kind == TYPE_LOG and reason in REASONS)
+            placed = count <= WORDS and vcpu < self._vcpus and number <= self.rounds + 1
+            if not (known and placed and max(stamps) <= self._latest):
+                return False
+        return True
+
+    def _check_each(self, heads: NDArray[Any]) -> None:
         kinds, logs = heads["type"], heads["type"] == TYPE_LOG
         _all(kinds, logs | (kinds == TYPE_TABLES), "a record of type {}")
         reasons = heads["reason"]
@@ -245,11 +269,6 @@ class XenStream:
         _all(heads["round"], heads["round"] <= self.rounds + 1, closed)
         for name in _STAMPS:
             _all(heads[name], heads[name] <= self._latest, f"a record whose {name} is {{}}")
-        lost = heads["lost_entries"]
-        _all(lost, lost <= _MOST_LOST // max(len(lost), 1), "a record that lost {} entries")
-        self._lost += int(lost.sum())
-        if self._lost > _MOST_LOST:
-            raise NotUnderstood(f"{self._lost} entries were lost")
 
     # Bitmaps and words of a harvest
 
