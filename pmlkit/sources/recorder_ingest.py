@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from pmlkit.errors import NotATrace, NotUnderstood, SpoolDamaged
 from pmlkit.schema import DISK, Kind, TraceMeta
 from pmlkit.sources.host import read_text
 from pmlkit.sources.messages import (
+    KIND_BITS,
+    REASONS,
     Mark,
     Marker,
     Message,
@@ -32,15 +35,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from numpy.typing import NDArray
-
     from pmlkit.spool_reader import Spool
-    from pmlkit.types import Json, Tell
+    from pmlkit.types import Ints, Json, Tell
 
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
 _DIGITS = 15
+_HELD_SPANS, _HELD_ENTRIES = 1 << 12, 1 << 16  # that wait for being written at once
+_HELD_PARTS = 1 << 12  # of disk requests, as they came
+_ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
+_SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
 NOT_SEEN = (
     "page-table walks of the processor and DMA are not recorded; "
     "executed frames are known per round, not in their order"
@@ -155,34 +160,47 @@ class _Told:
     """What the plugin's messages have told so far."""
 
     def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
-        self.access, self.pml = _Log(access), _Log(pml)
-        self.rounds: list[RoundEnd] = []
+        self.access, self.pml = _Log(access, accesses=True), _Log(pml, accesses=False)
+        self.rounds = _Rows(_ROUND)
         self.marks: list[Mark] = []
         self.totals: Totals | None = None
         self.cost: Json = {}
         self.requests: list[Any] = []
+        self._parts = 0  # at the end of `requests`, as they came
 
     def take(self, kind: int, message: Any) -> None:
         if isinstance(message, Span) and kind == Message.ACCESS:
-            self.access.add(message, message.frames, message.kinds)
+            self.access.add(message)
         elif isinstance(message, Span):
-            self.pml.add(message, message.values, Kind.WRITE)
+            self.pml.add(message)
         elif isinstance(message, RoundEnd):
-            self.rounds.append(message)
+            self._close(message)
         elif isinstance(message, Mark):
             self.marks.append(message)
         elif isinstance(message, Totals):
             self.totals = message
         elif isinstance(message, Requests):
-            self.requests.append(message.parts)
+            self._keep_requests(message)
         elif kind == Message.HOST:
             self.cost = message
+
+    def _close(self, end: RoundEnd) -> None:
+        self.rounds.add(*[getattr(end, name) for name in _ROUND])
+
+    def _keep_requests(self, requests: Requests) -> None:
+        self.requests.append(requests.parts)
+        self._parts += 1
+        if self._parts > _HELD_PARTS:  # an array for each message takes more than what it holds
+            self.requests[-self._parts :] = [np.concatenate(self.requests[-self._parts :])]
+            self._parts = 0
 
     def finish(self, frames: Spool, report: Report) -> None:
         """Write the tables, and say what is missing."""
         access, pml = self.access.writer, self.pml.writer
         # A spool that was cut may hold spans of a round whose end never came: close it there.
-        self.rounds.extend(self._open_round())
+        self.access.flush()
+        self.pml.flush()
+        self._close_open_round()
         self.access.set_tables(self.rounds, frames.header["period"], pml=False)
         self.pml.set_tables(self.rounds, frames.header["period"], pml=True)
         phases = self._phases(report)
@@ -210,18 +228,19 @@ class _Told:
         access.replace_meta(overheads={**self.cost, **totals})
 
     def _disk(self) -> pd.DataFrame:
-        parts = [pd.DataFrame(parts) for parts in self.requests]
         names = list(DISK.names)
-        table = pd.concat(parts) if parts else pd.DataFrame(columns=names)
+        parts = np.concatenate(self.requests) if self.requests else None
+        table = pd.DataFrame(parts, columns=None if self.requests else names)
         return table.astype({"write": bool})[names]
 
-    def _open_round(self) -> list[Any]:
-        spans = [b for b in self.access.batches if b["round"] >= len(self.rounds)]
-        if not spans:
-            return []
-        first, last = spans[0], spans[-1]
-        times = (first["insn_start"], first["t_start_ns"], last["insn_end"], last["t_end_ns"])
-        return [RoundEnd(len(self.rounds), 0, *times, 0, 0)]
+    def _close_open_round(self) -> None:
+        batches = self.access.batches
+        (spans,) = np.nonzero(batches.column("round") >= len(self.rounds))
+        if not len(spans):
+            return
+        starts = [int(batches.column(name)[spans[0]]) for name in ("insn_start", "t_start_ns")]
+        ends = [int(batches.column(name)[spans[-1]]) for name in ("insn_end", "t_end_ns")]
+        self.rounds.add(*starts, *ends, 0, 0, 0)
 
     def _phases(self, report: Report) -> list[dict[str, int | str]]:
         marks = [m for m in self.marks if m.marker == Marker.PHASE]
@@ -240,57 +259,81 @@ class _Told:
         return pd.DataFrame(rows)
 
 
+class _Rows:
+    """Rows of whole numbers: 8 bytes each, as a stream of tiny messages has millions of them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._values = names, array("q")
+
+    def __len__(self) -> int:
+        return len(self._values) // len(self._names)
+
+    def add(self, *row: int) -> None:
+        self._values.extend(row)
+
+    def column(self, name: str) -> Ints:
+        """Return a column: int64, of which no other row is to be added while it is held."""
+        at = self._names.index(name)
+        return np.frombuffer(self._values, np.int64)[at :: len(self._names)]
+
+
 class _Log:
-    """One of the two logs: its entries go to the writer at once, its tables at the end."""
+    """One of the two logs: its entries go to the writer in parts, its tables at the end."""
 
-    def __init__(self, writer: TraceWriter) -> None:
-        self.writer, self.batches = writer, []  # type: ignore[var-annotated]
+    def __init__(self, writer: TraceWriter, accesses: bool) -> None:
+        self.writer, self._accesses = writer, accesses
+        self.batches = _Rows(_SPAN)
+        self._held: list[Span] = []
+        self._entries = 0
 
-    def add(self, span: Span, gfn: NDArray[np.uint32], kind: NDArray[np.uint8] | Kind) -> None:
-        batch = len(self.batches)
-        self.writer.add_entries(span.round, batch, 0, gfn.astype(np.uint64), kind)
-        self.batches.append(
-            {
-                "batch": batch,
-                "round": span.round,
-                "vcpu": 0,
-                "t_start_ns": span.t_start_ns,
-                "t_end_ns": span.t_end_ns,
-                "insn_start": span.insn_start,
-                "insn_end": span.insn_end,
-                "reason": span.reason,
-                "entries": len(gfn),
-                "lost": 0,
-                "drain_ns": 0,
-            }
-        )
+    def add(self, span: Span) -> None:
+        times = (span.insn_start, span.t_start_ns, span.insn_end, span.t_end_ns)
+        self.batches.add(span.round, *times, REASONS.index(span.reason), len(span.values))
+        self._held.append(span)
+        self._entries += len(span.values)
+        if self._entries > _HELD_ENTRIES or len(self._held) > _HELD_SPANS:
+            self.flush()
 
-    def set_tables(
-        self, rounds: Sequence[RoundEnd], period: Mapping[str, int | None], pml: bool
-    ) -> None:
-        batches = pd.DataFrame(self.batches)
-        self.writer.set_batches(batches)
+    def flush(self) -> None:
+        """Write what is held: a call of the writer takes longer than the few entries of a span."""
+        spans, self._held, self._entries = self._held, [], 0
+        if not spans:
+            return
+        values = np.concatenate([span.values for span in spans])
+        lengths = [len(span.values) for span in spans]
+        rounds = np.repeat(np.array([span.round for span in spans], np.uint32), lengths)
+        first, stop = len(self.batches) - len(spans), len(self.batches)
+        batches = np.repeat(np.arange(first, stop, dtype=np.uint32), lengths)
+        gfn, kind = values, np.asarray(int(Kind.WRITE), np.uint8)
+        if self._accesses:
+            gfn = values >> KIND_BITS
+            kind = (values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
+        self.writer.add_entries(rounds, batches, 0, gfn.astype(np.uint64), kind)
+
+    def set_tables(self, rounds: _Rows, period: Mapping[str, int | None], pml: bool) -> None:
+        batches, of_round = self.batches, self.batches.column("round")
+        self.writer.set_batches(self._batch_table())
         entries = np.zeros(len(rounds), dtype=np.int64)
-        if len(batches):
-            np.add.at(entries, batches["round"].to_numpy(), batches["entries"].to_numpy())
-        self.writer.set_rounds(
-            pd.DataFrame(
-                {
-                    "round": range(len(rounds)),
-                    "t_start_ns": [r.t_start_ns for r in rounds],
-                    "t_end_ns": [r.t_end_ns for r in rounds],
-                    "insn_start": [r.insn_start for r in rounds],
-                    "insn_end": [r.insn_end for r in rounds],
-                    "asked_ns": _or_minus_one(period["ns"]),
-                    "asked_insn": _or_minus_one(period["insn"]),
-                    "entries": entries,
-                    "rearmed": [r.dirty if pml else r.accessed for r in rounds],
-                    "exits": [r.full_exits if pml else 0 for r in rounds],
-                    "pause_ns": 0,
-                    "lost": 0,
-                }
-            )
-        )
+        np.add.at(entries, of_round, batches.column("entries"))
+        table = {"round": np.arange(len(rounds))}
+        table |= {name: rounds.column(name) for name in _ROUND[:4]}
+        counts = {
+            "asked_ns": _or_minus_one(period["ns"]),
+            "asked_insn": _or_minus_one(period["insn"]),
+            "entries": entries,
+            "rearmed": rounds.column("dirty" if pml else "accessed"),
+            "exits": rounds.column("full_exits") if pml else 0,
+            "pause_ns": 0,
+            "lost": 0,
+        }
+        self.writer.set_rounds(pd.DataFrame(table | counts))
+
+    def _batch_table(self) -> pd.DataFrame:
+        rows = self.batches
+        columns = {name: rows.column(name) for name in _SPAN}
+        columns["reason"] = np.array(REASONS, object)[columns["reason"]]
+        numbers = {"batch": np.arange(len(rows)), "vcpu": 0, "lost": 0, "drain_ns": 0}
+        return pd.DataFrame(columns | numbers)
 
 
 def describe(header: Json, report: Report) -> TraceMeta:
