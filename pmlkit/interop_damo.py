@@ -47,7 +47,7 @@ def export(
     begin, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     length = int(np.median(end - begin)) if len(rounds) else 0
     group = _windows_of(trace, first, stop, window)
-    windows = np.split(np.arange(len(rounds)), np.flatnonzero(np.diff(group)) + 1)
+    lasts = np.flatnonzero(np.diff(group, append=-1)) if len(group) else group  # of the windows
     used = _used(trace, first, start_ns, end_ns, kinds)
     intervals = {"sample_us": max(1, length // 1000), "ops_update_us": 0}
     intervals["aggr_us"] = max(1, (window or length) // 1000)
@@ -58,26 +58,25 @@ def export(
     before, after = json.dumps([record], indent=1).split(f'\n   "{_HERE}"\n  ')
     # damo asks file(1) what it reads, and plain JSON has other names in other versions of that.
     plain = path.name.removesuffix(".partial").endswith(".json")
-    packer, count = zlib.compressobj(), 0
+    packer, opens = zlib.compressobj(), 0
     with open(path, "wb") as file:
 
         def put(text: str) -> None:
             file.write(text.encode() if plain else packer.compress(text.encode()))
 
         put(before)
-        for rows in windows if len(rounds) else ():
-            pages, counts = _counts(used, int(rows[-1]))
-            regions = _regions(pages, counts, trace.memory_pages, len(rows))
-            one = _snapshot(int(begin[rows[0]]), int(end[rows[-1]]), regions)
-            text = json.dumps(one, indent=1).replace("\n", "\n   ")
-            put(f"{',' * (count > 0)}\n   {text}")
-            count += 1
-        put("\n  " * (count > 0) + after)
+        for last in lasts.tolist():
+            put("," * (opens > 0) + "\n   ")
+            regions = _regions(*_counts(used, last), trace.memory_pages)
+            for text in _texts(int(begin[opens]), int(end[last]), regions, last + 1 - opens):
+                put(text)
+            opens = last + 1
+        put("\n  " * (opens > 0) + after)
         file.write(b"" if plain else packer.flush())
-    return count
+    return len(lasts)
 
 
-_HERE = "the snapshots"
+_HERE = "what is put here"
 
 
 class _Used:
@@ -100,12 +99,19 @@ class _Used:
     def until(self, last: int) -> Iterator[Gfns]:
         """Iterate over the rounds that are left, up to number `last`."""
         while self._held is not None and self._held[0] <= last:
-            number, pages = self._held
+            yield self._round(self._held[0])
+
+    def _round(self, number: int) -> Gfns:
+        pages, held, size = np.empty(0, np.uint64), [], 0
+        while self._held is not None and self._held[0] == number:
+            held.append(self._held[1])
+            size += len(held[-1])
+            if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
+                pages, held, size = np.unique(np.concatenate([pages, *held])), [], 0
             self._held = next(self._pieces, None)
-            while self._held is not None and self._held[0] == number:
-                pages = np.union1d(pages, self._held[1])
-                self._held = next(self._pieces, None)
-            yield pages
+        if len(held) == 1 and not len(pages):
+            return held[0]
+        return np.unique(np.concatenate([pages, *held]))
 
 
 def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints:
@@ -132,7 +138,7 @@ def _counts(used: _Used, last: int) -> tuple[Gfns, Ints]:
     for more in used.until(last):
         held.append(more)
         size += len(more)
-        if size > _MANY:
+        if size > max(_MANY, len(pages)):
             pages, counts, held, size = *_merged(pages, counts, held), [], 0
     return _merged(pages, counts, held)
 
@@ -144,35 +150,56 @@ def _merged(pages: Gfns, counts: Ints, held: Sequence[Gfns]) -> tuple[Gfns, Ints
     return found, total
 
 
-def _regions(
-    pages: Gfns, counts: Ints, memory_pages: int, samples: int
-) -> list[dict[str, dict[str, int | None] | int]]:
-    """Cut memory into runs of pages with the same count, those without any use included."""
+def _regions(pages: Gfns, counts: Ints, memory_pages: int) -> tuple[Gfns, Gfns, Ints]:
+    """Cut memory into runs of pages with the same count, those without any use included.
+
+    Returns
+    -------
+    starts, ends, counts : ndarrays
+        The frames of each region, and in how many rounds they were used.
+    """
     breaks = np.flatnonzero((np.diff(pages) != 1) | (np.diff(counts) != 0)) + 1
-    regions, at = [], 0
-    for run in np.split(np.arange(len(pages)), breaks):
-        if len(run):
-            start, end = int(pages[run[0]]), int(pages[run[-1]]) + 1
-            regions += [_region(at, start, 0, samples)] * (at < start)
-            regions.append(_region(start, end, int(counts[run[0]]), samples))
-            at = end
-    return regions + [_region(at, memory_pages, 0, samples)] * (at < memory_pages)
+    opens = np.append(0, breaks)[: len(pages)]
+    lasts = np.append(breaks, len(pages))[: len(opens)] - 1
+    runs = len(opens)
+    bounds = np.zeros(2 * runs + 2, np.uint64)  # what lies between two runs is a region, too
+    bounds[1:-1:2], bounds[2:-1:2] = pages[opens], pages[lasts] + np.uint64(1)
+    bounds[-1] = max(memory_pages, int(bounds[-2]))
+    uses = np.zeros(2 * runs + 1, np.int64)
+    uses[1::2] = counts[opens]
+    some = bounds[:-1] < bounds[1:]
+    return bounds[:-1][some], bounds[1:][some], uses[some]
 
 
-def _region(
-    start: int, end: int, count: int, samples: int
-) -> dict[str, dict[str, int | None] | int]:
-    return {
-        "start": start * PAGE_SIZE,
-        "end": end * PAGE_SIZE,
-        "nr_accesses": {"samples": count, "percent": 100 * count // samples},
+def _texts(start_ns: int, end_ns: int, regions: Any, samples: int) -> Iterator[str]:
+    """Write a snapshot in parts: `json` would take seconds and a gigabyte for a large one."""
+    starts, ends, counts = regions
+    total = int(ends[-1]) * PAGE_SIZE if len(ends) else 0
+    snapshot: Json = {"start_time": start_ns, "end_time": end_ns}
+    snapshot |= {"regions": [_HERE] if len(ends) else [], "total_bytes": total}
+    text = json.dumps(snapshot, indent=1).replace("\n", "\n   ")
+    before, _, after = text.partition(f'\n     "{_HERE}"')
+    yield before
+    for first in range(0, len(ends), _PIECE):
+        part = [column[first : first + _PIECE].tolist() for column in regions]
+        yield "," * (first > 0) + ",".join(
+            _REGION % (start * PAGE_SIZE, end * PAGE_SIZE, count, 100 * count // samples)
+            for start, end, count in zip(*part, strict=True)
+        )
+    yield after
+
+
+_PIECE = 1 << 13  # regions
+_REGION = "\n" + json.dumps(
+    {
+        "start": "%d",
+        "end": "%d",
+        "nr_accesses": {"samples": "%d", "percent": "%d"},
         "age": {"usec": None, "aggr_intervals": 0},
-    }
-
-
-def _snapshot(start: int, end: int, regions: Sequence[Any]) -> Json:
-    total = sum(region["end"] - region["start"] for region in regions)
-    return {"start_time": start, "end_time": end, "regions": regions, "total_bytes": total}
+    },
+    indent=1,
+).replace('"%d"', "%d")
+_REGION = _REGION.replace("\n", "\n     ")
 
 
 def load(path: Path, name: str, **_: Any) -> Imported:

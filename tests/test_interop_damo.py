@@ -318,6 +318,7 @@ def test_an_export_counts_a_window_in_pieces(make_trace, tmp_path, monkeypatch):
     trace = make_trace(rounds=37, seed=1, row_group_rows=100)
     for name, many in (("whole.json", 1 << 21), ("pieces.json", 40)):
         monkeypatch.setattr(interop_damo, "_MANY", many)
+        monkeypatch.setattr(interop_damo, "_PIECE", many // 10)  # regions
         assert interop.export(trace, "damo", tmp_path / name, window=10**8) == 4
     assert (tmp_path / "whole.json").read_bytes() == (tmp_path / "pieces.json").read_bytes()
     (made,) = json.loads((tmp_path / "whole.json").read_text())
