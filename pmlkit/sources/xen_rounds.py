@@ -41,16 +41,17 @@ def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
     logs, closed = spool.logs, len(spool.rounds)
     if spool.header.get("job", {}).get("free") and not spool.stock:
         logs = _cut(spool, logs)
-    logs = logs[np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))]
+    order = np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))
     after = logs["round"] >= closed
     entries = int(logs["count"][after].sum())
+    inside = order[~after[order]]
     # What was drained by switching logging off belongs to no round.
     ended = spool.end if spool.missing is None and closed else None
     if ended is not None and not ended.keep_open:
-        return logs[~after], closed, entries
+        return logs[inside], closed, entries
     if not entries:
-        return logs[~after], closed, 0
-    return logs, int(logs["round"][-1]) + 1, 0
+        return logs[inside], closed, 0
+    return logs[order], int(logs["round"].max()) + 1, 0
 
 
 def _cut(spool: XenSpool, logs: Array) -> Array:

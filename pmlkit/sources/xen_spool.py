@@ -205,7 +205,8 @@ class XenSpool:
             self.missing, self.fault = spool.missing, spool.left
         self.stock = stream.stock
         heads, self._heads = self._heads[: self._count], self._heads[:0]
-        self.logs = heads[heads["type"] == TYPE_LOG]
+        logs = heads["type"] == TYPE_LOG
+        self.logs = heads if logs.all() else heads[logs]  # most have no tables: held once
         self.tables = heads[heads["type"] == TYPE_TABLES]
         self._map: mmap.mmap | None = None
 
