@@ -322,7 +322,7 @@ class XenStream:
             "agent_cpu_ns": told.whole("agent_cpu_ns", default=0),
             "rearmed": told.whole("rearmed", default=0),
             "exits": vcpus.get("exits", 0),
-            **{name: told.whole(name) for name in COSTS if name in told},
+            **{name: told.whole(name) for name in COSTS if name in told.told},
         }
         if counts["exits"] < self._exits:
             raise NotUnderstood(f"{counts['exits']} exits, and {self._exits} before them")
