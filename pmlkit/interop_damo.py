@@ -94,7 +94,7 @@ class _Used:
             cuts = np.flatnonzero(np.diff(number)) + 1
             starts = np.append(0, cuts)
             for at, gfn in zip(starts.tolist(), np.split(part["gfn"], cuts), strict=True):
-                yield int(number[at]), np.unique(gfn)
+                yield int(number[at]), _distinct(gfn)
 
     def until(self, last: int) -> Iterator[Gfns]:
         """Iterate over the rounds that are left, up to number `last`."""
@@ -107,11 +107,11 @@ class _Used:
             held.append(self._held[1])
             size += len(held[-1])
             if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
-                pages, held, size = np.unique(np.concatenate([pages, *held])), [], 0
+                pages, held, size = _distinct(np.concatenate([pages, *held])), [], 0
             self._held = next(self._pieces, None)
         if len(held) == 1 and not len(pages):
             return held[0]
-        return np.unique(np.concatenate([pages, *held]))
+        return _distinct(np.concatenate([pages, *held]))
 
 
 def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints:
@@ -125,6 +125,14 @@ def _used(trace: Trace, first: int, *which: Any) -> _Used:
     names = ("start_ns", "end_ns", "kinds")
     how = dict(zip(names, which, strict=True))
     return _Used(selected(trace, ["round", "gfn"], **how), first)
+
+
+def _distinct(pages: Gfns) -> Gfns:
+    """Sort pages, each once: `numpy.unique` hashes them first, which takes 30 times as long."""
+    pages = np.sort(pages)
+    first = np.ones(len(pages), bool)
+    np.not_equal(pages[1:], pages[:-1], out=first[1:])
+    return pages[first]
 
 
 _MANY = 1 << 21  # pages of rounds that are held before they are counted
