@@ -35,7 +35,7 @@ The store
     audit         the deep check behind `Trace.check`
     foreign_yaml  a stranger's YAML, counted before it is expanded
     files         a stranger's file, opened with care; a file that appears only when it is whole
-    parquet, entries, parts, tally, manifest, partial, consistency
+    parquet, parquet_pages, entries, parts, tally, manifest, partial, consistency
                   the insides of the store
 Observing
     sources       the recorder (QEMU), the simulator (a software PML), the lab (a patched Xen on
