@@ -356,8 +356,8 @@ MUTANTS = [
         ),
         (
             "a frame's sum is not looked at",
-            "if frame.sealed is None or not frame.sealed.result():",
-            "if frame.sealed is None:",
+            "if not (sealed.result() if isinstance(sealed, Future) else sealed):",
+            "if sealed is None:",
         ),
         ("frames may be missing", "!= (MARKER, 0, sequence):", "!= (MARKER, 0, number):"),
         (
