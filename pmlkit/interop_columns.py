@@ -22,7 +22,7 @@ from pmlkit.interop import ForeignFileError
 from pmlkit.interop_requests import Clock, Requests, imported
 from pmlkit.kinds import Kind
 from pmlkit.parquet import LIMIT_GROUP_BYTES, THRIFT
-from pmlkit.parquet_pages import PageFault, column_pages
+from pmlkit.parquet_pages import PageFault, check_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,9 +293,6 @@ def _check_pages(
         if metadata.row_group(group).column(number).path_in_schema.split(".")[0] in wanted
     ]
     try:
-        size = column_pages(file, metadata, group, columns).largest
+        check_pages(file, metadata, group, columns, LIMIT_GROUP_BYTES, at_once=False)
     except PageFault as fault:
         raise ForeignFileError(path, "", str(fault)) from fault
-    if size > LIMIT_GROUP_BYTES:
-        why = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {group}"
-        raise ForeignFileError(path, "", f"{why}, and at most {LIMIT_GROUP_BYTES:,} are read")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
 from pmlkit.manifest import open_member
-from pmlkit.parquet_pages import PageFault, column_pages
+from pmlkit.parquet_pages import PageFault, check_pages
 from pmlkit.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
@@ -451,19 +451,12 @@ def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> p
             raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
         if not 0 <= group.total_byte_size <= LIMIT_GROUP_BYTES:
             raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
-        _check_pages(path, file, source, parquet.metadata, number)
+        columns = range(parquet.metadata.num_columns)
+        try:
+            check_pages(source, parquet.metadata, number, columns, LIMIT_GROUP_BYTES, at_once=True)
+        except PageFault as fault:
+            raise TraceDamaged(path, file, str(fault)) from fault
     return parquet
-
-
-def _check_pages(path: PathLike, file: str, source: Any, metadata: Any, group: int) -> None:
-    """Refuse a row group whose pages say that they unpack to more than its footer may."""
-    try:
-        size = column_pages(source, metadata, group, range(metadata.num_columns)).unpacked
-    except PageFault as fault:
-        raise TraceDamaged(path, file, str(fault)) from fault
-    if size > LIMIT_GROUP_BYTES:
-        why = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {group}"
-        raise TraceDamaged(path, file, f"{why}, and at most {LIMIT_GROUP_BYTES:,} are read")
 
 
 class parquet_errors:

@@ -8,7 +8,7 @@ may say 2 GiB. A header is a struct of Thrift's compact protocol (``PageHeader``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Fields = dict[tuple[int, int], Any]
 
 
-__all__ = ["Column", "PageFault", "column_pages"]
+__all__ = ["PageFault", "check_pages", "column_pages"]
 
 _WINDOWS = (1 << 10, 1 << 20)  # bytes of a header: as a rule, and at most
 _MOST_PAGES = 1 << 16  # of a column in a row group
@@ -33,15 +33,10 @@ class PageFault(ValueError):
     """What a page header says that cannot be."""
 
 
-class Column(NamedTuple):
-    """A column of a row group: its largest page, and what all of them unpack to (bytes)."""
-
-    largest: int
-    unpacked: int
-
-
-def column_pages(stream: BinaryIO, metadata: Any, group: int, columns: Iterable[int]) -> Column:
-    """Look at the pages of some columns of a row group.
+def check_pages(
+    stream: BinaryIO, metadata: Any, group: int, columns: Iterable[int], most: int, at_once: bool
+) -> None:
+    """Refuse a row group whose pages would take more than `most` bytes of memory.
 
     Parameters
     ----------
@@ -50,28 +45,33 @@ def column_pages(stream: BinaryIO, metadata: Any, group: int, columns: Iterable[
         Of its footer.
     group : int
     columns : iterable of int
-
-    Returns
-    -------
-    Column
-        The largest page of each, summed up; what all of them unpack to.
+        Those that are going to be read.
+    most : int
+        Bytes that may be held.
+    at_once : bool
+        All pages of a column are held; otherwise one of each column.
 
     Raises
     ------
     PageFault
-        Naming the column and the field, if a page has more values than the footer says, or a
-        header is none.
+        Also naming the column and the field, if a page has more values than the footer says, or
+        a header is none.
     """
-    largest = unpacked = 0
-    for number in columns:
-        chunk = metadata.row_group(group).column(number)
-        try:
-            sizes = list(_sizes(stream, chunk))
-        except PageFault as fault:
-            name = f"{chunk.path_in_schema[:100]!r} in row group {group}"
-            raise PageFault(f"has in its column {name} {fault}") from fault
-        largest, unpacked = largest + max(sizes, default=0), unpacked + sum(sizes)
-    return Column(largest, unpacked)
+    pages = [column_pages(stream, metadata, group, number) for number in columns]
+    size = sum(sum(each) if at_once else max(each, default=0) for each in pages)
+    if size > most:
+        what = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {group}"
+        raise PageFault(f"{what}, and at most {most:,} are read")
+
+
+def column_pages(stream: BinaryIO, metadata: Any, group: int, number: int) -> list[int]:
+    """Return what each page of a column of a row group unpacks to, bytes; errors as above."""
+    chunk = metadata.row_group(group).column(number)
+    try:
+        return list(_sizes(stream, chunk))
+    except PageFault as fault:
+        name = f"{chunk.path_in_schema[:100]!r} in row group {group}"
+        raise PageFault(f"has in its column {name} {fault}") from fault
 
 
 def _sizes(stream: BinaryIO, chunk: Any) -> Iterator[int]:
