@@ -17,6 +17,7 @@ import numpy as np
 from pmlkit import interop_damo_json, interop_damo_text
 from pmlkit.files import open_regular
 from pmlkit.interop import ForeignFileError, Imported, selected
+from pmlkit.pageindex import sorted_distinct
 from pmlkit.schema import PAGE_SIZE
 from pmlkit.timeline import timeline
 
@@ -94,7 +95,7 @@ class _Used:
             cuts = np.flatnonzero(np.diff(number)) + 1
             starts = np.append(0, cuts)
             for at, gfn in zip(starts.tolist(), np.split(part["gfn"], cuts), strict=True):
-                yield int(number[at]), _distinct(gfn)
+                yield int(number[at]), sorted_distinct(gfn)
 
     def until(self, last: int) -> Iterator[Gfns]:
         """Iterate over the rounds that are left, up to number `last`."""
@@ -107,11 +108,11 @@ class _Used:
             held.append(self._held[1])
             size += len(held[-1])
             if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
-                pages, held, size = _distinct(np.concatenate([pages, *held])), [], 0
+                pages, held, size = sorted_distinct(np.concatenate([pages, *held])), [], 0
             self._held = next(self._pieces, None)
         if len(held) == 1 and not len(pages):
             return held[0]
-        return _distinct(np.concatenate([pages, *held]))
+        return sorted_distinct(np.concatenate([pages, *held]))
 
 
 def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints:
@@ -125,14 +126,6 @@ def _used(trace: Trace, first: int, *which: Any) -> _Used:
     names = ("start_ns", "end_ns", "kinds")
     how = dict(zip(names, which, strict=True))
     return _Used(selected(trace, ["round", "gfn"], **how), first)
-
-
-def _distinct(pages: Gfns) -> Gfns:
-    """Sort pages, each once: `numpy.unique` hashes them first, which takes 30 times as long."""
-    pages = np.sort(pages)
-    first = np.ones(len(pages), bool)
-    np.not_equal(pages[1:], pages[:-1], out=first[1:])
-    return pages[first]
 
 
 _MANY = 1 << 21  # pages of rounds that are held before they are counted
@@ -206,8 +199,8 @@ _REGION = "\n" + json.dumps(
         "age": {"usec": None, "aggr_intervals": 0},
     },
     indent=1,
-).replace('"%d"', "%d")
-_REGION = _REGION.replace("\n", "\n     ")
+)
+_REGION = _REGION.replace('"%d"', "%d").replace("\n", "\n     ")
 
 
 def load(path: Path, name: str, **_: Any) -> Imported:
