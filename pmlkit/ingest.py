@@ -76,7 +76,13 @@ def ingest(
     return import_module(_SOURCES[said]).ingest(spool, Path(out), overwrite, heard)
 
 
-def finish(spool: Path, out: Path, overwrite: bool = False, keep: bool = False) -> Trace:
+def finish(
+    spool: Path,
+    out: Path,
+    overwrite: bool = False,
+    keep: bool = False,
+    heard: Tell | None = None,
+) -> Trace:
     """Turn a spool of our own into its trace, and remove the spool if the trace holds all of it.
 
     Parameters
@@ -85,6 +91,8 @@ def finish(spool: Path, out: Path, overwrite: bool = False, keep: bool = False) 
         As of `ingest`.
     keep : bool
         Keep the spool in any case.
+    heard : callable, optional
+        Called as by `ingest`, where it is no error that the last frame is torn.
 
     Returns
     -------
@@ -93,10 +101,14 @@ def finish(spool: Path, out: Path, overwrite: bool = False, keep: bool = False) 
     Raises
     ------
     PmlkitError
-        If a frame was not understood: the trace holds what comes before it, the spool is kept.
+        If a frame was not understood and nobody hears it. The trace holds what comes before it,
+        and the spool is kept, in any case.
     """
     left: list[str] = []
     trace = ingest(spool, out, overwrite, left.append)
+    if left and heard:
+        heard(left[0])
+        return trace
     if left:
         raise PmlkitError(f"what comes before it is in {out}, but {left[0]}", kept_hint(spool, out))
     if not keep:

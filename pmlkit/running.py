@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -133,17 +132,14 @@ class Running:
 
     def _kept(self, spool: Path, tell: Tell) -> bool:
         """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
-        from pmlkit.ingest import ingest
+        from pmlkit.ingest import finish
+
+        def torn(why: str) -> None:  # the emulator ended while its disk was being written
+            tell(f"{why}: the trace ends before it, and {spool} is kept")
 
         if not spool.exists():
             return False
-        # The emulator ended while its disk was being written: the last frame may be torn.
-        torn: list[str] = []
-        ingest(spool, self.out, overwrite=True, heard=torn.append)
-        if torn:
-            tell(f"{torn[0]}: the trace ends before it, and {spool} is kept")
-        else:
-            shutil.rmtree(spool)
+        finish(spool, self.out, overwrite=True, heard=torn)
         return True
 
 
