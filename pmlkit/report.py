@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pmlkit.errors import visible
 from pmlkit.schema import SAMPLED
-from pmlkit.timeline import timeline
+from pmlkit.timeline import period_text
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ __all__ = [
     "doctor",
     "named",
     "parameters",
-    "period",
     "recording",
     "steps",
     "trace",
@@ -301,7 +300,7 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
     yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
-    yield "period", period(trace)
+    yield "period", period_text(trace)
     yield "clock", _clock(meta)
     base_ns = meta.clock.get("base_ns")
     if base_ns is not None:
@@ -311,21 +310,6 @@ def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
         yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
     yield "complete", meta.complete_text
     yield from (("note", text) for text in meta.notes)
-
-
-def period(trace: Trace) -> str:
-    """Say how long rounds are: the period, or what is usual where they vary."""
-    part, insn = timeline(trace), trace.meta.period["insn"]
-    asked = f"{insn:,} instructions" if insn else ""
-    if part.resolution_ns is None:
-        return asked or "rounds without times"
-    if part.regular:
-        return asked or format_ns(part.resolution_ns)
-    lengths = np.diff(part.t_ns)
-    low, high = format_ns(int(lengths.min())), format_ns(int(lengths.max()))
-    usual = f"rounds of {format_ns(part.resolution_ns)} (median), {low} to {high}"
-    wanted = asked or (format_ns(trace.resolution_ns) if trace.resolution_ns else "")
-    return f"{wanted} asked for, {usual}" if wanted else usual
 
 
 def _print_phases(page: Console, trace: Trace) -> None:

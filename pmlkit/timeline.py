@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Ints
 
 
-__all__ = ["Axis", "Timeline", "Windows", "default_window", "timeline"]
+__all__ = ["Axis", "Timeline", "Windows", "default_window", "period_text", "timeline"]
 
 MOST = 10_000_000  # windows of a table
 GRID = 100_000  # windows T of a curve
@@ -417,3 +417,18 @@ def default_window(part: Timeline, wanted_ns: int = SECOND) -> Window:
         return Window(ns=max(length, resolution))
     nearest = min(max(length // 10, fitting[0]), max(wanted_ns, length // CHOSEN + 1, fitting[0]))
     return Window(ns=max([ns for ns in fitting if ns <= nearest] or fitting[:1]))
+
+
+def period_text(trace: Trace) -> str:
+    """Say how long rounds are: the period, or what is usual where they vary."""
+    part, insn = timeline(trace), trace.meta.period["insn"]
+    asked = f"{insn:,} instructions" if insn else ""
+    if part.resolution_ns is None:
+        return asked or "rounds without times"
+    if part.regular:
+        return asked or format_ns(part.resolution_ns)
+    lengths = np.diff(part.t_ns)
+    low, high = format_ns(int(lengths.min())), format_ns(int(lengths.max()))
+    usual = f"rounds of {format_ns(part.resolution_ns)} (median), {low} to {high}"
+    wanted = asked or (format_ns(trace.resolution_ns) if trace.resolution_ns else "")
+    return f"{wanted} asked for, {usual}" if wanted else usual

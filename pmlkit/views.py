@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
-from pmlkit import known, report, shipped, workingset
+from pmlkit import known, shipped, workingset
 from pmlkit.errors import UsageError
 from pmlkit.style_mpl import make_folder
-from pmlkit.timeline import default_window, timeline
+from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def facts(trace: Trace) -> _Whole:
         "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
         f"{meta.domain['vcpus']} vCPU",
         "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
-        "window": report.period(trace) if timeline(trace).resolution_ns else "",
+        "window": period_text(trace) if timeline(trace).resolution_ns else "",
         "entries": f"{meta.entries:,}, {meta.lost_text}",
         "complete": {None: "not known", True: "yes"}.get(
             meta.complete, "no: the recording was cut short"
