@@ -104,12 +104,12 @@ def change_value(document, rng):
     if what == 0:
         del holder[key]
     elif what == 1 and isinstance(holder, dict):
-        holder[rng.choice(("", "x", "\ud800", str(key) * 2))] = json.loads(json.dumps(holder[key]))
+        holder[rng.choice(("", "x", "\ud800", str(key) * 2))] = copy.deepcopy(holder[key])
     elif what == 1:
-        holder.insert(key, json.loads(json.dumps(holder[key])))
+        holder.insert(key, copy.deepcopy(holder[key]))
     elif what == 2:
         other, name = rng.choice(places[1:])
-        holder[key] = json.loads(json.dumps(other[name]))
+        holder[key] = copy.deepcopy(other[name])
     elif what == 3:
         holder[key] = "NESTED"
     elif isinstance(holder[key], int) and what < 6:
