@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from numpy.typing import ArrayLike, NDArray
 
+    from pmlkit.parquet_pages import Group
     from pmlkit.types import Array, Json
 
     Columns = dict[str, np.ndarray]
@@ -244,8 +244,8 @@ class RowsReader:
         self, name: str, columns: Sequence[str], first: int, stop: int
     ) -> Iterator[pa.RecordBatch]:
         with open_member(self._path, name) as stream:
-            part = open_parquet(self._path, name, stream, self._schema)
-            for group, rounds in enumerate(self._spans(name, part)):
+            part, groups = open_parquet(self._path, name, stream, self._schema)
+            for group, rounds in enumerate(self._spans(name, groups)):
                 if _overlaps(rounds, first, stop):
                     table = part.read_row_group(group, columns=columns, use_threads=False)  # type: ignore[arg-type]
                     found = table["round"].to_numpy()
@@ -253,23 +253,22 @@ class RowsReader:
                         self._refuse(name, f"has other rounds in row group {group} than it says")
                     yield from _of_rounds(table, found, first, stop).to_batches()
 
-    def _spans(self, name: str, part: pq.ParquetFile) -> list[tuple[int, int]]:
+    def _spans(self, name: str, groups: Sequence[Group]) -> list[tuple[int, int]]:
         """Give the rounds of each row group, once they and the rows are what the manifest says."""
         seal = self._parts[name]
-        if part.metadata.num_rows != seal["rows"]:
-            self._refuse(name, f"has {part.metadata.num_rows} rows instead of {seal['rows']}")
-        spans = [self._rounds_of(name, part, group) for group in range(part.num_row_groups)]
+        rows = sum(group.rows for group in groups)
+        if rows != seal["rows"]:
+            self._refuse(name, f"has {rows} rows instead of {seal['rows']}")
+        spans = [self._rounds_of(name, number, group) for number, group in enumerate(groups)]
         if spans and [spans[0][0], spans[-1][1]] != seal["rounds"]:
             self._refuse(name, f"has rounds {spans[0][0]} to {spans[-1][1]}, not {seal['rounds']}")
         return spans
 
-    def _rounds_of(self, name: str, part: pq.ParquetFile, group: int) -> tuple[int, int]:
-        statistics = part.metadata.row_group(group).column(0).statistics
-        if statistics is None or not statistics.has_min_max:
-            self._refuse(name, f"does not say the rounds of its row group {group}")
-        lowest: Any = statistics.min
-        highest: Any = statistics.max
-        return int(lowest), int(highest)
+    def _rounds_of(self, name: str, number: int, group: Group) -> tuple[int, int]:
+        rounds = group.chunks[0]
+        if rounds.lowest is None or rounds.highest is None:
+            self._refuse(name, f"does not say the rounds of its row group {number}")
+        return int.from_bytes(rounds.lowest, "little"), int.from_bytes(rounds.highest, "little")
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise TraceDamaged(self._path, name, why)

@@ -22,13 +22,14 @@ from pmlkit.interop import ForeignFileError
 from pmlkit.interop_requests import Clock, Requests, imported
 from pmlkit.kinds import Kind
 from pmlkit.parquet import LIMIT_GROUP_BYTES, THRIFT
-from pmlkit.parquet_pages import PageFault, check_pages
+from pmlkit.parquet_pages import PageFault, check_pages, read_footer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, BinaryIO
 
+    from pmlkit.parquet_pages import Group
     from pmlkit.types import Array, Ints, PathLike
 
 
@@ -259,6 +260,7 @@ def load(
         raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
     how = {"window": window, "time_unit": time_unit, "page_size": page_size, "unit": unit}
     with open_regular(path) as file:
+        _groups(path, file)
         schema = _opened(file).schema_arrow
     taken = chosen(path, parse_columns(columns), schema.names)
     wanted = list(dict.fromkeys(taken.values()))
@@ -267,11 +269,12 @@ def load(
 
     def rows() -> Iterator[pa.RecordBatch]:
         with open_regular(path) as file:
+            groups = _groups(path, file)
             parquet = _opened(file, texts)
-            for group in range(parquet.num_row_groups):
-                _check_pages(path, file, parquet.metadata, group, wanted)
+            for number, group in enumerate(groups):
+                _check_pages(path, file, number, group, wanted)
                 yield from parquet.iter_batches(
-                    _BATCH, row_groups=[group], columns=wanted, use_threads=False
+                    _BATCH, row_groups=[number], columns=wanted, use_threads=False
                 )
 
     return of_rows(path, rows, taken, "row {}".format, **how)  # type: ignore[arg-type]
@@ -283,16 +286,20 @@ def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
     )
 
 
+def _groups(path: PathLike, file: BinaryIO) -> list[Group]:
+    """Read what the footer says, before Arrow does."""
+    try:
+        return read_footer(file)
+    except PageFault as fault:
+        raise ForeignFileError(path, "", str(fault)) from fault
+
+
 def _check_pages(
-    path: PathLike, file: BinaryIO, metadata: Any, group: int, wanted: Sequence[str]
+    path: PathLike, file: BinaryIO, number: int, group: Group, wanted: Sequence[str]
 ) -> None:
     """Refuse a row group whose pages are too large to be held, one of each column."""
-    columns = [
-        number
-        for number in range(metadata.num_columns)
-        if metadata.row_group(group).column(number).path_in_schema.split(".")[0] in wanted
-    ]
+    chunks = [chunk for chunk in group.chunks if chunk.path[0] in wanted]
     try:
-        check_pages(file, metadata, group, columns, LIMIT_GROUP_BYTES, at_once=False)
+        check_pages(file, number, chunks, LIMIT_GROUP_BYTES, at_once=False)
     except PageFault as fault:
         raise ForeignFileError(path, "", str(fault)) from fault

@@ -149,9 +149,16 @@ def _clock_notes(zero: int) -> tuple[str, ...]:
 
 
 def _rounds(times: Ints, pages: Array, bounds: Ints, order: Ints) -> Iterator[tuple[Any, ...]]:
-    """Give a snapshot's pages, in pieces that do not grow with its regions."""
-    for (start, end), number in zip(times.tolist(), order.tolist(), strict=True):
-        runs = _distinct(pages[bounds[number] : bounds[number + 1]])
+    """Give a snapshot's pages, in pieces that do not grow with its regions.
+
+    Snapshots that lasted no time, at the same time, are one: they share an interval.
+    """
+    changes = np.flatnonzero((np.diff(times, axis=0) != 0).any(axis=1)) + 1
+    for (start, end), numbers in zip(
+        times[np.append(0, changes)].tolist(), np.split(order, changes), strict=True
+    ):
+        parts = [pages[bounds[number] : bounds[number + 1]] for number in numbers]
+        runs = _distinct(parts[0] if len(parts) == 1 else np.concatenate(parts))
         if not len(runs):
             yield start, end, 0, np.empty(0, np.uint64), int(Kind.READ)
         for gfn in _pages_of(runs):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
 from pmlkit.manifest import open_member
-from pmlkit.parquet_pages import PageFault, check_pages
+from pmlkit.parquet_pages import Group, PageFault, check_pages, read_footer
 from pmlkit.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _whole_table(
     schema: pa.Schema,
     trace_bytes: int,
 ) -> pa.Table:
-    parquet = open_parquet(path, file, stream, schema)
+    parquet, _ = open_parquet(path, file, stream, schema)
     unpacked = parquet.metadata.num_rows * row_bytes(schema)
     limit = _limit_bytes(max(int(seal["bytes"]), trace_bytes))
     if unpacked > limit:
@@ -412,7 +412,9 @@ def check_size(path: PathLike, file: str, seal: Mapping[str, Any], size: int) ->
         raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {seal['bytes']})")
 
 
-def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> pq.ParquetFile:
+def open_parquet(
+    path: PathLike, file: str, source: Any, schema: pa.Schema
+) -> tuple[pq.ParquetFile, list[Group]]:
     """Open a Parquet file, and see that it has the columns that it should have, and fits.
 
     Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the
@@ -430,7 +432,8 @@ def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> p
 
     Returns
     -------
-    pyarrow.parquet.ParquetFile
+    pyarrow.parquet.ParquetFile, list of Group
+        The file, and what its footer says of its row groups.
 
     Raises
     ------
@@ -439,24 +442,27 @@ def open_parquet(path: PathLike, file: str, source: Any, schema: pa.Schema) -> p
         rows or `LIMIT_GROUP_BYTES`, by its footer or by the headers of its pages. Nothing is
         unpacked before that is known.
     """
-    parquet = pq.ParquetFile(source, pre_buffer=False, **THRIFT)
-    if not parquet.schema_arrow.equals(schema):
-        raise TraceDamaged(path, file, "has other columns than a trace of this version")
-    for number in range(parquet.num_row_groups):
-        group = parquet.metadata.row_group(number)
-        what = (
-            f"has {group.num_rows:,} rows ({group.total_byte_size:,} bytes) in row group {number}"
-        )
-        if not 0 <= group.num_rows <= LIMIT_GROUP_ROWS:
-            raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
-        if not 0 <= group.total_byte_size <= LIMIT_GROUP_BYTES:
-            raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
-        columns = range(parquet.metadata.num_columns)
-        try:
-            check_pages(source, parquet.metadata, number, columns, LIMIT_GROUP_BYTES, at_once=True)
-        except PageFault as fault:
-            raise TraceDamaged(path, file, str(fault)) from fault
-    return parquet
+    try:
+        groups = read_footer(source)
+        parquet = pq.ParquetFile(source, pre_buffer=False, **THRIFT)
+        if not parquet.schema_arrow.equals(schema):
+            raise TraceDamaged(path, file, "has other columns than a trace of this version")
+        for number, group in enumerate(groups):
+            if len(group.chunks) != len(schema):
+                raise PageFault(f"has {len(group.chunks)} columns in row group {number}")
+            _check_group(path, file, number, group)
+            check_pages(source, number, group.chunks, LIMIT_GROUP_BYTES, at_once=True)
+    except PageFault as fault:
+        raise TraceDamaged(path, file, str(fault)) from fault
+    return parquet, groups
+
+
+def _check_group(path: PathLike, file: str, number: int, group: Group) -> None:
+    what = f"has {group.rows:,} rows ({group.unpacked:,} bytes) in row group {number}"
+    if not 0 <= group.rows <= LIMIT_GROUP_ROWS:
+        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
+    if not 0 <= group.unpacked <= LIMIT_GROUP_BYTES:
+        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
 
 
 class parquet_errors:

@@ -2,6 +2,7 @@
 """damo's records of every kind: the same snapshots, and no more memory than they need."""
 
 import gzip
+import itertools
 import json
 import subprocess
 import sys
@@ -130,6 +131,25 @@ def test_a_snapshot_of_nothing_is_a_round_without_entries(load):
     assert rows(trace) == [[1, 1]]
 
 
+@given(
+    lengths=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    pages=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3)), min_size=6, max_size=6),
+)
+def test_snapshots_that_last_no_time_share_a_round(tmp_path_factory, lengths, pages):
+    """Two that begin and end at the same time are one interval, whose pages count once."""
+    ends = list(itertools.accumulate(lengths))
+    spans = [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    used = {span: set() for span in spans}
+    snapshots = []
+    for span, (first, count) in zip(spans, pages, strict=False):
+        snapshots.append(snapshot(*span, region(first, first + count)))
+        used[span] |= set(range(first, first + count))
+    folder = tmp_path_factory.mktemp("damo")
+    (folder / "x").write_text(json.dumps([record(*snapshots)]))
+    trace = interop.load("damo", folder / "x", folder / "x.trace")
+    assert rows(trace) == [[n, page] for n, span in enumerate(used) for page in sorted(used[span])]
+
+
 # perf script
 
 
@@ -151,6 +171,10 @@ def test_the_text_of_trace_cmd_and_of_older_kernels(load):
     text = "    kdamond.0-129062 [005] ..... 101.000000: damon_aggregated:     target_id=0 "
     text += "nr_regions=1 0-8192: 0 974\n kdamond.0-129062 [005] 101.100000: damon_aggregated: "
     assert rows(load(text + "target_id=0 nr_regions=1 0-8192: 3\n")) == [[1, 0], [1, 1]]
+
+
+def test_two_snapshots_of_one_moment_are_one_round(load):
+    assert rows(load(line(100, 1, 3, 20) + line(100, 1, 4, 20))) == [[0, 1], [0, 2], [0, 3]]
 
 
 def test_one_snapshot_has_no_length(load):
