@@ -43,7 +43,7 @@ lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes
 		--output-file requirements.lock pyproject.toml
 
 manifest: $(READY) ## write data/MANIFEST anew after a recording in data/ was replaced
-	$(PY) -m pmlkit.bundle data
+	$(PY) -m pmlkit.recordings data
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -4,8 +4,10 @@
 from pathlib import Path
 
 import pmlkit
-from pmlkit import compare, figures, figures_compare, figures_reads
-from pmlkit.forecast import figures as forecast_figures
+from pmlkit import compare, figures
+from pmlkit.figures import compare as figures_compare
+from pmlkit.figures import forecast as forecast_figures
+from pmlkit.figures import reads as figures_reads
 from pmlkit.forecast import study as forecast_study
 
 # Name of the file: (recording, figure of pmlkit.figures, its options).

@@ -32,7 +32,7 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     _open_closed_streams()
-    from pmlkit.cli import main as run
+    from pmlkit.cli.app import main as run
 
     return run()
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Self
 
-    from pmlkit.trace_tables import TraceTables
     from pmlkit.types import PathLike
 
 
@@ -298,11 +297,11 @@ class NeedsError(PmlkitError):
 
     def __init__(
         self,
-        trace: TraceTables | PathLike,
+        trace: PathLike,
         what: str,
         hint: str = "use a trace that was collected with it",
     ) -> None:
-        self.trace = os.fspath(getattr(trace, "path", trace))  # type: ignore[arg-type]
+        self.trace = os.fspath(getattr(trace, "path", trace))
         self.what = what
         super().__init__(f"the trace {self.trace} has no {what}", hint)
 

@@ -33,12 +33,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Self
 
-    from pmlkit.spool_reader import Spool
     from pmlkit.types import Json, PathLike
-    from pmlkit.xen.frames import Frame
 
 
-__all__ = ["SpoolWriter", "read_spool"]
+__all__ = ["SpoolWriter"]
 
 VERSION = 2
 MAGIC, MARKER = b"PMLSPOOL", b"PMLF"
@@ -61,13 +59,6 @@ def checksum(head: bytes, *parts: bytes | memoryview) -> bytes:
     for part in parts:
         state.update(part)
     return state.digest()[:SUM_BYTES]
-
-
-def read_spool(path: PathLike) -> Spool:
-    """Open a spool: `pmlkit.spool_reader.read_spool`."""
-    from pmlkit import spool_reader  # dom0 only writes
-
-    return spool_reader.read_spool(path)
 
 
 class SpoolWriter:
@@ -130,7 +121,7 @@ class SpoolWriter:
         """Whether nothing more can be appended."""
         return self._file.closed
 
-    def append(self, kind: int | Frame, *payload: bytes) -> None:
+    def append(self, kind: int, *payload: bytes) -> None:
         """Append one frame, at once and whole.
 
         Parameters
@@ -144,7 +135,7 @@ class SpoolWriter:
             raise UsageError(f"a frame's kind is {kind}: it has to be 0 to {END_KIND - 1}")
         self._append(kind, payload)
 
-    def _append(self, kind: int | Frame, parts: Iterable[bytes]) -> None:
+    def _append(self, kind: int, parts: Iterable[bytes]) -> None:
         if self.closed or self._broken:
             raise UsageError(f"the spool {self.path} is closed: open another one")
         views = [memoryview(part).cast("B") for part in parts if len(part)]

@@ -24,6 +24,7 @@ from pmlkit.errors import (
     TraceVersionError,
     read_error,
 )
+from pmlkit.foreign import loads
 from pmlkit.spool import (
     END_KIND,
     FRAME,
@@ -35,7 +36,6 @@ from pmlkit.spool import (
     VERSION,
     checksum,
 )
-from pmlkit.stream_json import loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -26,7 +26,7 @@ from pmlkit.units import Window, format_ns, parse_window
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.trace import Trace
+    from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Ints
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Working sets of a trace: Denning's W(t, T), threshold m, (T, m) surfaces, plateau, re-use.
 
-Each function reads the part of a trace that it needs, calls the kernels of `pmlkit.occurrences`
+Each function reads the part of a trace that it needs, calls the kernels of `pmlkit.kernels.by_page`
 and returns a table. What counts as one use of a page: in an access trace a round in which the page
 was used in any of the asked ways, in a PML trace an entry of the log.
 
@@ -13,28 +13,29 @@ no multiple of it, or that is longer than what is looked at, is a `ResolutionErr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pmlkit import onepass
-from pmlkit.plateau import Plateau, plateau
-from pmlkit.reuse import Reuse
-from pmlkit.selection import region_names, select
-from pmlkit.sizes import means, sizes
-from pmlkit.streams import stream
+from pmlkit.kernels import by_page, by_time
+from pmlkit.kernels.by_time import Reuse
+from pmlkit.kernels.pages import PageIndex
+from pmlkit.selection import region_names, select, stream
 from pmlkit.timeline import default_window
-from pmlkit.units import check_count, parse_window
+from pmlkit.units import check_count, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from pmlkit.occurrences import Occurrences
-    from pmlkit.streams import Stream
-    from pmlkit.trace import Trace
-    from pmlkit.types import Floats, Ints
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.selection import Stream
+    from pmlkit.timeline import Axis, Windows
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Array, Floats, Gfns, Ints
     from pmlkit.units import Window
 
 
@@ -42,9 +43,11 @@ __all__ = [
     "Plateau",
     "curve",
     "estimate",
+    "means",
     "occurrences",
     "plateau",
     "reuse",
+    "sizes",
     "surface",
     "sweep",
     "turnover",
@@ -148,7 +151,7 @@ def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
         [source.timeline.windows(w, "sliding") for w in asked],
         source.timeline.axis_of(asked[0]),
     )
-    pages = onepass.sweep(source.numbered(), axis.at, [source.timeline.size(w) for w in asked])
+    pages = by_time.sweep(source.numbered(), axis.at, [source.timeline.size(w) for w in asked])
     page_size, ends = source.trace.meta.domain["page_size"], axis.last_of_instants
     return [
         pd.DataFrame(
@@ -186,7 +189,7 @@ def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.Dat
     """
     source = stream(trace, **selection)
     windows = source.timeline.windows(window)
-    found = onepass.turnover(source, source.n_rounds, windows)
+    found = by_time.turnover(source, source.n_rounds, windows)
     columns = {name: getattr(found, name) for name in ("pages", "came", "stayed", "left")}
     spans = {"effective_ns": windows.effective_ns, "full": windows.full}
     return pd.DataFrame({"t_ns": windows.t_ns} | columns | spans)
@@ -353,7 +356,7 @@ def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
 
 
 def occurrences(trace: Trace, **selection: Any) -> Occurrences:
-    """Return the selected uses, sorted by page, for the kernels of `pmlkit.occurrences`.
+    """Return the selected uses, sorted by page, for the kernels of `pmlkit.kernels.by_page`.
 
     Parameters
     ----------
@@ -367,3 +370,137 @@ def occurrences(trace: Trace, **selection: Any) -> Occurrences:
         Its round 0 is the first one that was selected.
     """
     return select(trace, **selection).occ
+
+
+# ------------------------------------------------------------------------------
+# From a stream of uses to the sizes of its working sets: what `pmlkit.workingset` stands on.
+
+
+MARKS = 63  # regions that fit into a page's mark at once
+MEMORY = 1 << 29  # bytes for the last uses of pages; above, the trace is read more than once
+
+
+def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> list[Ints]:
+    """Return the pages of each window, a row for all and one for each region."""
+    check_count("min_count", min_count, "uses")
+    if windows.tumbling and min_count == 1 and not regions:
+        return [by_time.turnover(source, source.n_rounds, windows).pages]
+    rows: list[Ints] = []
+    for first in range(0, max(len(regions), 1), MARKS):
+        names = regions[first : first + MARKS]
+        found = _of_marked(source, windows, min_count, names)
+        rows += list(found[1 if rows else 0 :])
+    return rows
+
+
+def _of_marked(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> Ints:
+    index, frames = PageIndex(), [source.trace.frames(name) for name in regions]
+    marks, batches = partial(_marks, index, frames), source.numbered(index)
+    if not windows.tumbling:
+        return by_time.sliding(batches, source.n_rounds, windows, min_count, marks, len(frames))
+    # Windows that tumble are to their pages what rounds are.
+    coarse = ((windows.enter[rounds], ids, pages) for rounds, ids, pages in batches)
+    if min_count == 1:
+        return by_time.by_round(coarse, len(windows), marks, len(frames))
+    return by_time.sliding(coarse, len(windows), 1, min_count, marks, len(frames))
+
+
+def _marks(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> Array:
+    """Return for the pages from number `first` on a bit for each region that has them."""
+    new = index.frames[first:pages]
+    bits = (
+        np.isin(new, of_one).astype(np.uint64) << np.uint64(i) for i, of_one in enumerate(frames)
+    )
+    return sum(bits, np.zeros(len(new), np.uint64))
+
+
+def means(source: Stream, axis: Axis, sizes: Ints, min_counts: Sequence[int]) -> dict[int, Floats]:
+    """Return for each threshold the mean of W over the full windows of each size (from 0)."""
+    row_bytes = 4 << (max(min_counts, default=1) - 1).bit_length()
+    shares = max(1, -(-_pages(source, MEMORY // row_bytes) * row_bytes // MEMORY))
+    parts = [
+        Reuse(source.share(i, shares).numbered(), axis, sizes, min_counts) for i in range(shares)
+    ]
+    # All have the same share of time, so what they have in the mean adds up.
+    return {m: sum(part.means(m)[1] for part in parts) for m in min_counts}  # type: ignore[misc]
+
+
+def _pages(source: Stream, few: int) -> int:
+    """Return how many pages are used: at most so many as memory and entries allow, if `few`."""
+    most = min(source.trace.memory_pages, source.trace.meta.entries)
+    if most <= few or source.expand:
+        return most
+    index = PageIndex()
+    for _ in source.numbered(index):
+        pass
+    return len(index)
+
+
+# ------------------------------------------------------------------------------
+# The plateau of Bitchebe et al. (VEE'21): distinct pages since the start, once stable.
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the plateau estimator says.
+
+    Attributes
+    ----------
+    pages, bytes, t_ns : int or None
+        The estimate and when it was reached; None if the count was never stable.
+    stable_rounds : int
+        The stability time w, in (usual) rounds.
+    series : DataFrame
+        Per round ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest
+        plateau, NaN before the first), by which the estimate can be followed past its first value.
+    """
+
+    pages: int | None
+    bytes: int | None
+    t_ns: int | None
+    stable_rounds: int
+    series: pd.DataFrame
+
+    def __str__(self) -> str:
+        if self.pages is None:
+            return f"no estimate: never {self.stable_rounds} rounds without a new page"
+        reached = f"after {self.stable_rounds} rounds without a new page"
+        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"  # type: ignore[arg-type]
+
+
+def plateau(trace: Trace, stable: str = "1s", **selection: Any) -> Plateau:
+    """Return the published plateau estimate (Bitchebe et al., VEE'21).
+
+    It is the number of distinct pages since the start, once unchanged for the stability time.
+    As published it does not forget; nor does it wait for a first page.
+
+    Parameters
+    ----------
+    trace : Trace
+    stable : str, int or Window
+        The stability time w.
+    **selection
+        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+
+    Returns
+    -------
+    Plateau
+    """
+    source = stream(trace, **selection)
+    rounds = source.timeline
+    w, axis = rounds.size(stable, longest=False), rounds.axis_of(stable)
+    distinct = Reuse(source.numbered(), axis, np.zeros(1, np.int64)).distinct()
+    follows = by_page.plateau(distinct, w, axis.at)
+    t_ns = source.t_ns[1:]
+    series = pd.DataFrame({"t_ns": t_ns, "distinct": distinct, "pages": follows})
+    reached = np.flatnonzero(~np.isnan(follows))
+    if len(reached) == 0:
+        return Plateau(None, None, None, rounds.in_rounds(stable), series)
+    at = reached[0]
+    return Plateau(
+        int(distinct[at]),
+        int(distinct[at]) * trace.meta.domain["page_size"],
+        int(t_ns[at]),
+        rounds.in_rounds(stable),
+        series,
+    )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import pytest
 from needs import REQUIRED
 
-from pmlkit.sources import debian, guest, qemu
+from pmlkit.sources.guest import debian
+from pmlkit.sources.guest import image as guest
+from pmlkit.sources.recorder import qemu
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from pmlkit.notebooks import notebooks_folder
+from pmlkit.batch.notebook import notebooks_folder
 
 PICTURES = Path(__file__).resolve().parent.parent / "results" / "browser"
 LONGEST_S = 180  # against hangs: a machine in use takes its time

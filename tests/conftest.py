@@ -8,7 +8,7 @@ from factories import make_trace as write_trace
 from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
 from hypothesis import settings
 
-from pmlkit.trace import Trace
+from pmlkit.trace.reader import Trace
 
 # The machines that run this are slow and busy: what takes long here is no defect.
 settings.register_profile("pmlkit", deadline=None)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pmlkit import manifest
-from pmlkit.kinds import Kind
-from pmlkit.parquet import write_table
-from pmlkit.schema import TraceMeta
-from pmlkit.trace import Trace
-from pmlkit.writer import TraceWriter
+from pmlkit.trace import manifest
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.parquet import write_table
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import TraceMeta
+from pmlkit.trace.writer import TraceWriter
 
 CREATED = "2024-01-31T12:00:00+00:00"
 BUFFER_ENTRIES = 512
@@ -198,7 +198,7 @@ def reseal(path, tables=None, **changes):
 # Of its own: what getrusage gives begins with the size of the process that started it.
 PEAK = """
 import re, sys
-from pmlkit.cli import main
+from pmlkit.cli.app import main
 code = main(sys.argv[1:])
 print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
 """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pmlkit import interop
-from pmlkit.interop import ForeignFileError
+from pmlkit.interop import formats as interop
+from pmlkit.interop.formats import ForeignFileError
 
 MOST_ROWS = 1 << 22
 

@@ -27,8 +27,10 @@ import spool_fuzz
 import tracedat
 from batch_case import write_notebook
 
-from pmlkit import collection, interop, manifest
+from pmlkit import interop
+from pmlkit.sources.host import collection
 from pmlkit.spool import FRAMES_FILE
+from pmlkit.trace import manifest
 from pmlkit.xen.frames import Frame
 
 # A value of JSON each; those that JSON cannot say are written by `dumps`.

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from factories import make_trace
 
-from pmlkit import known, manifest, workingset
+from pmlkit import workingset
 from pmlkit.batch import schema
 from pmlkit.errors import PmlkitError
-from pmlkit.sources import workload
-from pmlkit.trace import Trace
+from pmlkit.sources.guest import workload
+from pmlkit.trace import known, manifest
+from pmlkit.trace.reader import Trace
 
 TABLES = ("rounds", "batches", "guest", "regions", "entries/part-00000")
 

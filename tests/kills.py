@@ -30,10 +30,10 @@ import pyarrow.parquet as pq  # noqa: E402
 from batch_case import write_notebook  # noqa: E402
 
 from pmlkit.errors import PmlkitError  # noqa: E402
-from pmlkit.ingest import ingest  # noqa: E402
-from pmlkit.trace import Trace  # noqa: E402
+from pmlkit.sources.ingest import ingest  # noqa: E402
+from pmlkit.trace.reader import Trace  # noqa: E402
 
-PMLKIT = [sys.executable, "-c", "import sys; from pmlkit.cli import main; sys.exit(main())"]
+PMLKIT = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 LIMIT_S = 300
 # How long what was started may live on: after SIGKILL nobody tells it, and it has to find out.

@@ -46,26 +46,26 @@ def mutants(file, tests, *changes):
 
 MUTANTS = [
     *mutants(
-        "kernels.py",
-        "test_onepass.py",
+        "kernels/loops.py",
+        "kernels/test_onepass.py",
         ("a page is numbered from 1", "ids[i] = number - 1", "ids[i] = number", "test_streams.py"),
         (
             "a full table is not seen",
-            "if state[1] == room:",
-            "if state[1] == room + 1:",
-            "test_streams.py test_onepass.py",
+            "if state[1] == room:\n                state[0]",
+            "if state[1] == room + 1:\n                state[0]",
+            "test_streams.py kernels/test_onepass.py",
         ),
         (
             "a page is once a trace, not once a round",
             "uint64(uint32(last[page]) ^ uint32(now)) + uint64(ONES)",
             "uint64(uint32(last[page]) ^ uint32(now * 0)) + uint64(ONES)",
-            "test_workingset.py test_missratio.py",
+            "test_workingset.py missratio/test_missratio.py",
         ),
         (
             "a new page of a round has no marks",
             "bits = marks[page] & (uint64(0) - new)",
             "bits = marks[page] & (uint64(1) - new)",
-            "test_onepass.py test_workingset.py",
+            "kernels/test_onepass.py test_workingset.py",
         ),
         (
             "a window is left one round late",
@@ -86,7 +86,7 @@ MUTANTS = [
             "the gap's time is of the wrong end",
             "gap_sums[place] += hold",
             "gap_sums[place] += at[now]",
-            "test_workingset.py test_onepass.py",
+            "test_workingset.py kernels/test_onepass.py",
         ),
         (
             "the threshold is one use late",
@@ -102,18 +102,18 @@ MUTANTS = [
             "a sliding window is one use short",
             "        if had >= m:\n            last",
             "        if had > m:\n            last",
-            "test_onepass.py test_workingset.py",
+            "kernels/test_onepass.py test_workingset.py",
         ),
         (
             "a window reaches one round too far",
             "end = min(leave[ring[page, (had - m) & mask]], enter[now])",
             "end = min(leave[ring[page, (had - m) & mask]] + 1, enter[now])",
-            "test_onepass.py test_workingset.py",
+            "kernels/test_onepass.py test_workingset.py",
         ),
     ),
     *mutants(
-        "kernels_window.py",
-        "test_onepass.py test_workingset.py",
+        "kernels/loops.py",
+        "kernels/test_onepass.py test_workingset.py",
         (
             "pages that stayed are those of two windows ago",
             "(before ^ (now - uint64(1)))",
@@ -128,8 +128,8 @@ MUTANTS = [
         ("the count stops one early", "min(count + 1, most)", "min(count + 1, most - 1)"),
     ),
     *mutants(
-        "kernels_stack.py",
-        "test_missratio.py",
+        "kernels/lru.py",
+        "missratio/test_missratio.py",
         (
             "a page counts itself",
             "out[i] = live - earlier - parts[part] - 1",
@@ -148,8 +148,8 @@ MUTANTS = [
         ("the first distance is not counted", "if distances[i] >= 0", "if distances[i] > 0"),
     ),
     *mutants(
-        "kernels_sample.py",
-        "test_missratio.py",
+        "kernels/sample.py",
+        "missratio/test_missratio.py",
         (
             "the rest after whole words is left out",
             "for i in range(words * 64, len(gfns)):",
@@ -158,8 +158,8 @@ MUTANTS = [
         ("a time is one too long", "time = now + i - before", "time = now + i - before + 1"),
     ),
     *mutants(
-        "occurrences.py",
-        "test_occurrences.py",
+        "kernels/by_page.py",
+        "kernels/test_occurrences.py",
         (
             "the last use holds nothing",
             "np.full(len(self), self.n_rounds)",
@@ -203,11 +203,11 @@ MUTANTS = [
             "a plateau is one round early",
             'at - stable, "right") - 1',
             'at - stable + 1, "right") - 1',
-            "test_occurrences.py test_workingset.py",
+            "kernels/test_occurrences.py test_workingset.py",
         ),
     ),
     *mutants(
-        "streams.py",
+        "selection.py",
         "test_streams.py test_workingset.py",
         (
             "rounds are not counted from the selection's first",
@@ -227,8 +227,8 @@ MUTANTS = [
         ("shares of frames overlap", "% np.uint64(parts) == part", "% np.uint64(parts) <= part"),
     ),
     *mutants(
-        "trace_tables.py",
-        "test_trace.py",
+        "trace/reader.py",
+        "trace/test_trace.py",
         (
             "a round that ends at the start belongs to the range",
             'np.searchsorted(ends, start_ns, "right")',
@@ -246,8 +246,8 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "entries.py",
-        "test_trace.py test_writer.py",
+        "trace/entries.py",
+        "trace/test_trace.py trace/test_writer.py",
         (
             "a group that ends where a range starts is left out",
             "rounds[1] >= first",
@@ -265,20 +265,20 @@ MUTANTS = [
             "columns of two lengths are taken",
             "if len(lengths) != 1 or",
             "if len(lengths) > 2 or",
-            "test_writer.py",
+            "trace/test_writer.py",
         ),
     ),
     *mutants(
-        "parquet.py",
-        "test_damage.py test_audit.py test_writer.py",
+        "trace/parquet.py",
+        "trace/test_damage.py trace/test_audit.py trace/test_writer.py",
         ("a longer file is taken", 'if size > seal["bytes"]:', 'if size > seal["bytes"] + 64:'),
         ("a digest is not looked at", 'if digest.hexdigest() != seal["blake2b"]:', "if False:"),
         ("other columns are taken", "if not parquet.schema_arrow.equals(schema):", "if False:"),
         ("empty cells are taken", "    if column.null_count:\n", "    if column.null_count > 9:\n"),
     ),
     *mutants(
-        "writer.py",
-        "test_writer.py",
+        "trace/writer.py",
+        "trace/test_writer.py",
         (
             "phases may fall",
             "if values != sorted(values):",
@@ -297,8 +297,8 @@ MUTANTS = [
         ("a log holds a log", "or self.meta.kind == kind or", "or"),
     ),
     *mutants(
-        "writer_tables.py",
-        "test_writer_tables.py test_writer.py",
+        "trace/writer.py",
+        "trace/test_writer_tables.py trace/test_writer.py",
         (
             "contradictions are written",
             "        if fault:\n",
@@ -311,8 +311,9 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "consistency.py",
-        "test_audit.py test_writer.py test_writer_tables.py test_description.py",
+        "trace/consistency.py",
+        "trace/test_audit.py trace/test_writer.py trace/test_writer_tables.py "
+        "trace/test_description.py",
         ("a batch of the round after the last", "rounds >= n_rounds, f", "rounds > n_rounds, f"),
         ("gaps between rounds", "start[1:] != end[:-1]", "start[1:] < end[:-1]"),
         ("batches out of order", "rounds[1:] < rounds[:-1]", "rounds[1:] + 1 < rounds[:-1]"),
@@ -330,10 +331,10 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "partial.py",
-        "test_writer.py",
-        ("a link is cleared through", " | os.O_NOFOLLOW", ""),
-        ("two write one name", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+        "files.py",
+        "trace/test_writer.py",
+        ("a link is cleared through", "O_DIRECTORY | os.O_NOFOLLOW", "O_DIRECTORY"),
+        ("two write one name", "self._lock, fcntl.LOCK_EX", "self._lock, fcntl.LOCK_SH"),
         (
             "somebody's files are cleared",
             "if not all(_LEFTOVERS",
@@ -425,16 +426,16 @@ MUTANTS = [
         ("T may be longer than the part", "if longest and self.n_rounds", "if self.n_rounds < 0"),
     ),
     *mutants(
-        "kernels_import.py",
-        "test_imported.py",
+        "kernels/loops.py",
+        "interop/test_imported.py",
         ("a page that returns is merged", "if how == MERGE:", "if how >= 0:"),
         ("another kind is another use", "last_kinds[page] & kind", "last_kinds[page] >= 0"),
         ("a gap is no round", "starts[i] > state[END]:  #", "starts[i] < state[END]:  #"),
         ("rows may go back", "starts[i] < state[END]):", "starts[i] < state[START]):"),
     ),
     *mutants(
-        "imported.py",
-        "test_imported.py",
+        "interop/rounds.py",
+        "interop/test_imported.py",
         (
             "times are not moved to 0",
             "return spans - start, dataclasses",
@@ -444,12 +445,12 @@ MUTANTS = [
         ("losses are of the round before", "np.searchsorted(spans[:, 1], time_ns)", "0 * time_ns"),
     ),
     *mutants(
-        "interop_rates.py",
-        "test_interop_rates.py",
+        "interop/rates.py",
+        "interop/test_interop_rates.py",
         ("not measured is a rate", "if rate is None or rate == -1:", "if rate is None:"),
     ),
     *mutants(
-        "sources/xen_stream.py",
+        "sources/host/stream.py",
         "sources/test_xen_stream.py",
         ("a record may be longer", "WORDS = 512", "WORDS = 1 << 20"),
         (
@@ -459,13 +460,13 @@ MUTANTS = [
         ),
     ),
     *mutants(
-        "ingest.py",
-        "test_hostile_dom0.py sources/test_recorder_ingest.py",
+        "sources/ingest.py",
+        "sources/test_hostile_dom0.py sources/test_recorder_ingest.py",
         ("what is not understood is not told", "    if left:\n", "    if not left:\n"),
     ),
     *mutants(
-        "collection.py",
-        "test_hostile_dom0.py",
+        "sources/host/collection.py",
+        "sources/test_hostile_dom0.py",
         (
             "a spool that is not understood is deleted",
             "kept = holds_frames(self.folder / FRAMES_FILE)",

@@ -9,10 +9,10 @@ EPT's accessed and dirty flags. The frames touched in each round are the truth.
 import numpy as np
 import pandas as pd
 
-from pmlkit.kinds import Kind
-from pmlkit.schema import SAMPLED, TraceMeta
-from pmlkit.trace import Trace
-from pmlkit.writer import TraceWriter
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import SAMPLED, TraceMeta
+from pmlkit.trace.writer import TraceWriter
 
 PRESENT, ACCESSED, LEAF, DIRTY, WRITABLE, USER, CLEARED = 1, 2, 4, 8, 16, 32, 64
 MS = 1_000_000

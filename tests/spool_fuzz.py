@@ -24,10 +24,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from pmlkit import spool as spool_format  # noqa: E402
 from pmlkit.errors import PmlkitError  # noqa: E402
-from pmlkit.ingest import ingest  # noqa: E402
-from pmlkit.seen import Follower, Watcher  # noqa: E402
-from pmlkit.seen_recorder import RecordingWatcher  # noqa: E402
-from pmlkit.sources.messages import Marker, Message  # noqa: E402
+from pmlkit.sources.ingest import ingest  # noqa: E402
+from pmlkit.sources.recorder.messages import Marker, Message  # noqa: E402
+from pmlkit.sources.watch import (  # noqa: E402
+    Follower,
+    RecordingWatcher,  # noqa: E402
+    Watcher,
+)
 from pmlkit.xen import frames  # noqa: E402
 from pmlkit.xen.frames import Frame  # noqa: E402
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from pmlkit import bundle
+from pmlkit import recordings
 from pmlkit.errors import NotATrace, OutputError, PmlkitError
 
 META = {
@@ -24,20 +24,20 @@ def data(tmp_path):
         (tmp_path / f"{name}.trace" / "entries").mkdir(parents=True)
         (tmp_path / f"{name}.trace" / "trace.json").write_text(json.dumps(META))
         (tmp_path / f"{name}.trace" / "entries" / "part-00000.parquet").write_bytes(b"PAR1 x PAR1")
-    bundle.write(tmp_path)
+    recordings.write(tmp_path)
     return tmp_path
 
 
 def test_what_was_written_is_read_back(data):
-    read = bundle.read(data)
+    read = recordings.read(data)
     assert len(read.sha256) == 4
     assert read.commands["h.trace"] == "pmlkit record hotcold -o data/h.trace"
-    assert bundle.problems(data) == []
+    assert recordings.problems(data) == []
 
 
 def test_writing_twice_gives_the_same_bytes(data):
     before = (data / "MANIFEST").read_bytes()
-    bundle.write(data)
+    recordings.write(data)
     assert (data / "MANIFEST").read_bytes() == before
 
 
@@ -53,7 +53,7 @@ def test_each_kind_of_difference_is_named(data):
     (data / "h.trace" / "trace.json").write_text("{}")
     (data / "h.trace" / "new.parquet").write_bytes(b"")
     (data / "other.trace" / "trace.json").unlink()
-    assert bundle.problems(data) == [
+    assert recordings.problems(data) == [
         "other.trace/trace.json is missing",
         "h.trace/new.parquet is not in the MANIFEST",
         "h.trace/trace.json has changed",
@@ -62,7 +62,7 @@ def test_each_kind_of_difference_is_named(data):
 
 def test_no_manifest_is_refused(tmp_path):
     with pytest.raises(PmlkitError, match="cannot be read"):
-        bundle.read(tmp_path)
+        recordings.read(tmp_path)
 
 
 def test_a_damaged_line_is_refused_by_its_number(data):
@@ -71,26 +71,26 @@ def test_a_damaged_line_is_refused_by_its_number(data):
     with pytest.raises(
         PmlkitError, match=f"line {len(text.splitlines()) + 1} of .* is no checksum"
     ):
-        bundle.problems(data)
+        recordings.problems(data)
 
 
 def test_what_is_no_trace_gets_no_manifest(data):
     (data / "notes.txt").write_text("stray")
     with pytest.raises(NotATrace, match="notes.txt"):
-        bundle.write(data)
+        recordings.write(data)
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(OutputError):
-        bundle.write(tmp_path / "nowhere")
+        recordings.write(tmp_path / "nowhere")
 
 
 def test_tables_are_described_by_a_file_of_their_own(data):
     (data / "tables").mkdir()
     (data / "tables" / "errors.csv").write_text("a,b\n")
     with pytest.raises(NotATrace, match=r"no trace\.json and no made\.json"):
-        bundle.write(data)
+        recordings.write(data)
     (data / "tables" / "made.json").write_text(json.dumps(META))
-    bundle.write(data)
-    assert bundle.read(data).commands["tables"] == "pmlkit record hotcold -o data/h.trace"
-    assert bundle.problems(data) == []
+    recordings.write(data)
+    assert recordings.read(data).commands["tables"] == "pmlkit record hotcold -o data/h.trace"
+    assert recordings.problems(data) == []

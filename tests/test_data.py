@@ -9,9 +9,10 @@ import pytest
 from tree import ROOT, tracked
 
 import pmlkit
-from pmlkit import bundle, known
-from pmlkit.kinds import Kind, TableFlag, is_page_table
-from pmlkit.trace import Trace
+from pmlkit import recordings
+from pmlkit.trace import known
+from pmlkit.trace.kinds import Kind, TableFlag, is_page_table
+from pmlkit.trace.reader import Trace
 
 DATA = ROOT / "data"
 LIMIT_BYTES = 25_000_000
@@ -52,7 +53,7 @@ def test_each_is_of_a_source_that_these_tests_know():
 
 def test_the_manifest_holds():
     ours = {str(path.relative_to(DATA)) for path in tracked() if path.is_relative_to(DATA)}
-    found = [line for line in bundle.problems(DATA) if not is_of_the_user(line, ours)]
+    found = [line for line in recordings.problems(DATA) if not is_of_the_user(line, ours)]
     assert found == []
 
 
@@ -62,7 +63,7 @@ def is_of_the_user(problem, ours):
 
 
 def test_the_manifest_says_how_each_was_made():
-    commands = bundle.read(DATA).commands
+    commands = recordings.read(DATA).commands
     assert set(commands) >= {f"{name}.trace" for name in TRACES}
     for source, names in OF_SOURCE.items():
         for name in names:

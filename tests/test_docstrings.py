@@ -21,15 +21,15 @@ MODULES = [
 # What a reader of the reference looks up first has an example that is run.
 SHOWN = [
     "pmlkit.bundled",
-    "pmlkit.trace.Trace.open",
+    "pmlkit.trace.reader.Trace.open",
     "pmlkit.workingset.estimate",
     "pmlkit.workingset.curve",
-    "pmlkit.missratio.exact",
-    "pmlkit.missratio.of_trace",
-    "pmlkit.shards.shards",
-    "pmlkit.compare.compare",
+    "pmlkit.missratio.curves.exact",
+    "pmlkit.missratio.curves.of_trace",
+    "pmlkit.missratio.sampled.shards",
+    "pmlkit.compare.run.compare",
     "pmlkit.units.parse_duration_ns",
-    "pmlkit.tables.latex",
+    "pmlkit.figures.tables.latex",
 ]
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pmlkit import doctor
-from pmlkit import doctor_checks as checks
+from pmlkit import doctor as checks
 from pmlkit.errors import UsageError
 
 
@@ -130,23 +130,23 @@ def test_requirements_are_read_whatever_their_form(monkeypatch):
 
 
 def test_a_changed_recording_is_named(monkeypatch, tmp_path):
-    from pmlkit import bundle
+    from pmlkit import recordings
 
     trace = tmp_path / "data" / "h.trace"
     trace.mkdir(parents=True)
     meta = {"created": "2026-01-02", "provenance": {"command": "pmlkit record h -o h.trace"}}
     (trace / "trace.json").write_text(json.dumps(meta))
-    bundle.write(tmp_path / "data")
+    recordings.write(tmp_path / "data")
     monkeypatch.setattr(checks, "_project", lambda: tmp_path)
-    assert checks.recordings().state == "ok"
+    assert checks.bundled().state == "ok"
     (trace / "trace.json").write_text("{}")
-    check = checks.recordings()
+    check = checks.bundled()
     assert (check.state, check.found) == ("missing", "h.trace/trace.json has changed")
 
 
 def test_outside_of_a_clone_the_demo_says_what_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "_project", lambda: tmp_path)
-    for check in (checks.recordings(), checks.notebooks(), checks.workloads()):
+    for check in (checks.bundled(), checks.notebooks(), checks.workloads()):
         assert check.state == "missing"
         assert "git checkout" in check.mend
 

@@ -12,8 +12,7 @@ import pytest
 
 from pmlkit import cli
 from pmlkit.errors import FileRefused, OutputError, OutputExists
-from pmlkit.files import open_regular, read_regular, refuse_inside_trace, whole
-from pmlkit.partial import PartialFolder
+from pmlkit.files import PartialFolder, open_regular, read_regular, refuse_inside_trace, whole
 
 
 def test_a_regular_file_is_read(tmp_path):
@@ -269,7 +268,7 @@ import sys
 from pmlkit import cli
 def fail(*args):
     raise RuntimeError("can't start new thread")
-sys.modules["pmlkit.trace"] = type("M", (), {"Trace": type("T", (), {"open": fail})})
+sys.modules["pmlkit.trace.reader"] = type("M", (), {"Trace": type("T", (), {"open": fail})})
 sys.exit(cli.main(["info", sys.argv[1]]))
 """
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)

@@ -13,7 +13,7 @@ import click
 import pytest
 from tree import ROOT, tracked
 
-from pmlkit.cli import cli
+from pmlkit.cli.app import cli
 
 LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^()\s]+)\)")
 URL = re.compile(r"https?://[^\s)>\]\"'`,]+")

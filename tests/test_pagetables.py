@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
-from pmlkit import pagetables, pagetables_tree, workingset
+from pmlkit import pagetables, workingset
+from pmlkit import pagetables as pagetables_tree
 from pmlkit.errors import NeedsError, PmlkitError, UsageError
-from pmlkit.trace import Trace
+from pmlkit.trace.reader import Trace
 
 on_disk = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -7,7 +7,7 @@ from pagetable_guest import Guest, write_trace
 
 from pmlkit import bundled
 from pmlkit import open as open_trace
-from pmlkit import pagetables_infer as infer
+from pmlkit import pagetables as infer
 from pmlkit.errors import NeedsError
 from pmlkit.pagetables import GUESS
 

@@ -22,10 +22,11 @@ from parquet_bombs import (
     zstd_of_zeros,
 )
 
-from pmlkit import interop, manifest
+from pmlkit import interop
 from pmlkit.errors import PmlkitError, TraceDamaged
-from pmlkit.parquet_pages import PageFault, _Struct, chunk_pages, read_footer
-from pmlkit.trace import Trace
+from pmlkit.trace import manifest
+from pmlkit.trace.parquet_pages import PageFault, _Struct, chunk_pages, read_footer
+from pmlkit.trace.reader import Trace
 
 PART = "entries/part-00000.parquet"
 PEAK_KB = 512 << 10

@@ -12,7 +12,7 @@ import pytest
 
 from pmlkit import cli, signals
 from pmlkit.signals import ENDING, Ended, caught, noted, raising
-from pmlkit.writer import TraceWriter
+from pmlkit.trace.writer import TraceWriter
 
 LINE = {
     signal.SIGINT: "pmlkit: interrupted\n",
@@ -105,7 +105,7 @@ def test_a_writer_that_is_ended_leaves_nothing(
 def test_an_export_that_is_ended_leaves_nothing(
     format, number, make_trace, tmp_path, monkeypatch, capfd
 ):
-    from pmlkit.trace import Trace
+    from pmlkit.trace.reader import Trace
 
     path = make_trace(rounds=50).path
     before = sorted(tmp_path.rglob("*"))
@@ -181,7 +181,7 @@ def test_a_signal_that_an_import_turns_into_another_error_is_one_all_the_same(tm
 def test_the_workers_of_a_comparison_end_with_it(make_trace, monkeypatch, tmp_path):
     import multiprocessing
 
-    from pmlkit import compare
+    from pmlkit.compare import run as compare
 
     paths = [make_trace(f"{name}.trace", rounds=300).path for name in ("a", "b")]
     monkeypatch.setattr(compare, "as_completed", lambda _: send(signal.SIGTERM))

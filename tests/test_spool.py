@@ -22,7 +22,8 @@ from pmlkit.errors import (
     TraceVersionError,
     UsageError,
 )
-from pmlkit.spool import SpoolWriter, read_spool
+from pmlkit.spool import SpoolWriter
+from pmlkit.spool_reader import read_spool
 
 HEADER = {"source": "synthetic", "period": {"ns": 10_000_000}}
 FRAMES = [(1, b"first"), (2, b""), (1, b"PMLF" * 5), (700, bytes(range(40)))]

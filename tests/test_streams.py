@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from factories import make_trace as write_trace
 
-from pmlkit import missratio, sizes, workingset
-from pmlkit.kinds import Kind
-from pmlkit.streams import stream
-from pmlkit.trace import Trace
+from pmlkit import missratio, workingset
+from pmlkit import workingset as sizes
+from pmlkit.selection import stream
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
 
 ROUNDS = 40
 

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pmlkit import missratio, occurrences, onepass, report, workingset
+from pmlkit import missratio, workingset
+from pmlkit.cli import console
 from pmlkit.errors import ResolutionError, UsageError
+from pmlkit.kernels import by_page, by_time
 from pmlkit.selection import select
 from pmlkit.timeline import Windows, default_window, timeline
-from pmlkit.trace import Trace, TraceMeta, TraceWriter
+from pmlkit.trace.reader import Trace, TraceMeta, TraceWriter
 from pmlkit.units import parse_window
 
 MS, SECOND = 1_000_000, 1_000_000_000
@@ -171,7 +173,7 @@ def test_sliding_windows_and_sweeps_equal_the_oracle(tmp_path, rounds, data, m):
     for step in (None, "sliding"):
         of_window = case.timeline.windows(case.window, step)
         table = workingset.estimate(case.trace, case.window, step, m, **case.part)
-        assert occurrences.sliding(occ, of_window, m).tolist() == table["pages"].tolist()
+        assert by_page.sliding(occ, of_window, m).tolist() == table["pages"].tolist()
 
 
 @on_disk
@@ -314,7 +316,7 @@ def test_a_long_gap_costs_nothing_and_too_many_windows_are_refused(tmp_path):
 def test_cost_is_by_uses_not_by_rounds(tmp_path, monkeypatch):
     """What goes through the kernels are the uses; windows are arrays, made once."""
     calls = Counter()
-    real = onepass.sliding
+    real = by_time.sliding
 
     def counted(batches, *rest):
         def through():
@@ -325,7 +327,7 @@ def test_cost_is_by_uses_not_by_rounds(tmp_path, monkeypatch):
 
         return real(through(), *rest)
 
-    monkeypatch.setattr(onepass, "sliding", counted)
+    monkeypatch.setattr(by_time, "sliding", counted)
     for n in (100, 2000):
         calls.clear()
         per_round = 4000 // n
@@ -371,7 +373,7 @@ def test_a_long_gap_is_one_line_of_what_is_printed(capsys):
     table = table.assign(
         bytes=4096 * table["pages"], effective_ns=10**9, asked_ns=10**9, phase="", full=True
     )
-    report.windows(table)
+    console.windows(table)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[2:-1]] == [
         "1.000",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmlkit import shipped
+from pmlkit import recordings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,6 +106,6 @@ def test_the_doctor_finds_what_there_is(installed):
 
 
 def test_a_clone_is_found_beside_the_package():
-    assert shipped.IS_CLONE and shipped.ROOT == ROOT
-    assert shipped.located("demo.yaml", "experiments") == ROOT / "experiments" / "demo.yaml"
-    assert shipped.located("nowhere.yaml", "experiments") == Path("nowhere.yaml")
+    assert recordings.IS_CLONE and recordings.ROOT == ROOT
+    assert recordings.located("demo.yaml", "experiments") == ROOT / "experiments" / "demo.yaml"
+    assert recordings.located("nowhere.yaml", "experiments") == Path("nowhere.yaml")

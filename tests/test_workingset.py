@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pmlkit import missratio, workingset
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
-from pmlkit.kinds import Kind
-from pmlkit.trace import Trace, TraceMeta, TraceWriter
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace, TraceMeta, TraceWriter
 from pmlkit.units import Window
 
 MS = 1_000_000

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from distributed import Client, as_completed
 
-import pmlkit
+from pmlkit import __version__
 from pmlkit.batch.expand import digest_of_trace
 from pmlkit.batch.job import (
     Processes,
@@ -118,7 +118,7 @@ class Cluster:
             job,
             packed,
             self.session,
-            pmlkit.__version__,
+            __version__,
             key=f"{job.label} {job.id} {uuid.uuid4().hex[:8]}",
             workers=[missing.worker] if missing else None,
             allow_other_workers=bool(missing),
@@ -188,8 +188,8 @@ def on_worker(
     PmlkitError
         If this worker has another version of pmlkit.
     """
-    if version != pmlkit.__version__:
-        what = f"the worker on {socket.gethostname()} has pmlkit {pmlkit.__version__}"
+    if version != __version__:
+        what = f"the worker on {socket.gethostname()} has pmlkit {__version__}"
         raise PmlkitError(what, f"install pmlkit {version} there")
     processes = _AT_WORK.setdefault(session, Processes())
     if processes.stopped:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 import nbformat
 
-import pmlkit
-from pmlkit import manifest, shipped
+from pmlkit import __version__, recordings
+from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.batch.schema import LIMIT_RUNS
 from pmlkit.errors import FileRefused, PmlkitError, TraceNotFound, UsageError, output_error
 from pmlkit.files import read_regular
-from pmlkit.notebooks import notebooks_folder
+from pmlkit.trace import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -223,7 +223,7 @@ def _job(
     path, document = notebook
     cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
     named = [[trace.name, trace.digest] for trace in traces]
-    told = [path.stem, cells, parameters, named, entry.together, needs, pmlkit.__version__]
+    told = [path.stem, cells, parameters, named, entry.together, needs, __version__]
     return Job(
         id=_digest(told)[:ID_LENGTH],
         experiment=experiment.name,
@@ -279,7 +279,7 @@ def _notebook_path(name: str) -> Path:
 
 def _located(name: str) -> Path:
     """Find a relative path from the working directory or, if not there, from the repository."""
-    return shipped.located(name).resolve()
+    return recordings.located(name).resolve()
 
 
 def _parameter_names(
@@ -330,7 +330,7 @@ def _refs(
     if not paths and not where:
         raise TraceNotFound(name)
     if not paths:
-        there = ", ".join(pmlkit.bundled()) or "none"
+        there = ", ".join(recordings.bundled()) or "none"
         why = f"there is no trace {name!r} (the bundled ones are: {there})"
         raise experiment.error(where, why, hint)
     try:
@@ -342,10 +342,10 @@ def _refs(
 
 
 def _trace_paths(name: str) -> list[Path]:
-    if name in pmlkit.bundled():
-        return [Path(pmlkit.bundled(name)).resolve()]
+    if name in recordings.bundled():
+        return [Path(recordings.bundled(name)).resolve()]
     if glob.has_magic(name):
-        return sorted(path.resolve() for path in _matches(name) or _matches(shipped.ROOT / name))
+        return sorted(path.resolve() for path in _matches(name) or _matches(recordings.ROOT / name))
     path = _located(name)
     return [path] if path.exists() else []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.batch import expand
-from pmlkit.style_mpl import write_files
+from pmlkit.files import write_files
 
 if TYPE_CHECKING:
     from typing import Any
@@ -160,7 +160,7 @@ def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Pat
 
 
 def _figure(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]:
-    from pmlkit.tables import escape
+    from pmlkit.figures.tables import escape
 
     pdf = _made(experiment, run, piece, ".pdf").read_bytes()
     text = _FIGURE.format(
@@ -182,7 +182,7 @@ def _width_pt(pdf: bytes) -> float:
 def _table(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]:
     import pandas as pd
 
-    from pmlkit.tables import latex
+    from pmlkit.figures.tables import latex
 
     rows = pd.read_csv(_made(experiment, run, piece, ".csv"), keep_default_na=False, na_values=[""])
     for name in (*piece.rows, *piece.columns):

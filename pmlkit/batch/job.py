@@ -27,11 +27,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pmlkit
+from pmlkit import __version__
 from pmlkit.batch.expand import ID_LENGTH, read_job
+from pmlkit.batch.notebook import failure, start_notebook
 from pmlkit.errors import FileRefused, one_line, output_error
 from pmlkit.files import read_regular
-from pmlkit.notebooks import failure, start_notebook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -250,7 +250,7 @@ def host() -> Json:
 @cache
 def versions() -> dict[str, str]:
     """Give the versions of pmlkit, Python, and the packages that results depend on."""
-    found = {"pmlkit": pmlkit.__version__, "python": platform.python_version()}
+    found = {"pmlkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
@@ -260,7 +260,7 @@ def versions() -> dict[str, str]:
 @cache
 def source_digest() -> str:
     """Give the hash of the package's source files: two states of one version differ in it."""
-    total, folder = hashlib.blake2b(digest_size=16), Path(pmlkit.__file__).parent
+    total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         total.update(f"{path.relative_to(folder)}\0".encode())
         total.update(hashlib.blake2b(path.read_bytes()).digest())

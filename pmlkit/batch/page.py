@@ -16,23 +16,23 @@ import jinja2
 import pandas as pd
 from PIL import Image  # matplotlib saves its PNGs with it
 
-import pmlkit
-from pmlkit.figures import FIGURES
-from pmlkit.style_mpl import write_files
-from pmlkit.tables import cell, is_number
+from pmlkit import __version__
+from pmlkit.figures.catalogue import FIGURES
+from pmlkit.figures.tables import cell, is_number
+from pmlkit.files import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
     from pmlkit.batch.expand import Job
-    from pmlkit.batch.runner import Plan
+    from pmlkit.batch.plan import Plan
     from pmlkit.types import Json, PathLike
 
 
 __all__ = ["write_page"]
 
-TEMPLATES = Path(pmlkit.__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 SUFFIXES = {"PDF": ".pdf", "SVG": ".svg", "CSV": ".csv", "Parquet": ".parquet", "LaTeX": ".tex"}
 WIDE = 1.6  # an image this many times as wide as a column's takes two columns of the page
 COLUMN_PIXELS = 1000
@@ -73,7 +73,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
         name=plan.experiment.name,
         has_results=(plan.folder / "results.parquet").exists(),
         runs=[_run(plan, job, records[job.id]) for job in plan.jobs],
-        version=pmlkit.__version__,
+        version=__version__,
     )
     write_files(page.parent, {page.name: text})
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit import shipped, signals
-from pmlkit.batch import expand, gather, schema
-from pmlkit.batch.job import ATTEMPTS, read_record, source_digest
+from pmlkit import signals
+from pmlkit.batch import expand, gather
+from pmlkit.batch.job import ATTEMPTS, source_digest
 from pmlkit.batch.local import Local
+from pmlkit.batch.plan import RESULTS, Plan, plan
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.files import refuse_inside_trace
 
@@ -34,42 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Report", "plan", "run"]
 
-RESULTS, PAGE = "results.parquet", "index.html"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An experiment, its runs, and where they go.
-
-    Attributes
-    ----------
-    experiment : pmlkit.batch.schema.Experiment
-    folder : Path
-        ``results/NAME``.
-    runs, summaries : list of pmlkit.batch.expand.Job
-    pieces : list of pmlkit.batch.gather.Piece
-        What is gathered from the runs.
-    """
-
-    experiment: schema.Experiment
-    folder: Path
-    runs: list[Job]
-    summaries: list[Job]
-    pieces: list[gather.Piece] = field(default_factory=list)
-
-    @property
-    def jobs(self) -> list[Job]:
-        """All of them, in the order in which they run."""
-        return self.runs + self.summaries
-
-    def record(self, job: Job) -> Json | None:
-        """Read what ``run.json`` says of a run; None if it has not been run."""
-        return read_record(self.folder / job.id)
-
-    def is_done(self, job: Job) -> bool:
-        """Say whether a run is done, and need not be done again."""
-        record = self.record(job)
-        return record is not None and record["status"] == "done"
+PAGE = "index.html"
 
 
 @dataclass
@@ -104,35 +70,6 @@ class Report:
     outdated: list[Job] = field(default_factory=list)
     interrupted: bool = False
     gathered: list[Path] = field(default_factory=list)
-
-
-def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] = ()) -> Plan:
-    """Read an experiment and expand it.
-
-    Parameters
-    ----------
-    experiment : path-like
-        The YAML file, or the name of one that comes with pmlkit.
-    out : path-like
-        Folder of the results of all experiments.
-    traces : sequence of str
-        Bundled traces, paths or globs, in place of the experiment's own; none: its own.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    pmlkit.batch.schema.ExperimentError
-        If the file is wrong, or names what is not there: which line, and why.
-    """
-    loaded = schema.load(shipped.located(experiment, "experiments"))
-    if traces:
-        loaded = loaded.on(traces)
-    folder = Path(out).resolve() / loaded.name
-    jobs = expand.expand(loaded, folder / RESULTS)
-    return Plan(loaded, folder, *jobs, gather.pieces(loaded))
 
 
 class Watcher:

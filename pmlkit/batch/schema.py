@@ -23,7 +23,7 @@ import yaml
 
 from pmlkit.errors import FileRefused, PmlkitError
 from pmlkit.files import read_regular
-from pmlkit.foreign_yaml import LIMIT_BYTES, check_events, check_size
+from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
 
-SCHEMA = Path(__file__).parent.parent / "experiment.schema.json"
+SCHEMA = Path(__file__).parent / "experiment.schema.json"
 LIMIT_RUNS = 20_000
 _SHOWN = 200  # characters of what is wrong
 RESERVED = ("trace", "traces", "results", "out")

@@ -19,7 +19,7 @@ from pmlkit.files import refuse_inside_trace, whole
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pmlkit.batch.runner import Plan
+    from pmlkit.batch.plan import Plan
     from pmlkit.types import PathLike
 
 

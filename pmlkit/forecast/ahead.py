@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import pmlkit
 from pmlkit.errors import PmlkitError
-from pmlkit.forecast import changes, recordings, store
+from pmlkit.forecast import compose as recordings
+from pmlkit.forecast import features as changes
+from pmlkit.forecast import store
+from pmlkit.forecast.analogs import make
 from pmlkit.forecast.log import read
 from pmlkit.forecast.peaks import PeakForecaster
-from pmlkit.forecast.pooled import make
+from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
     from pmlkit.forecast.log import Log
@@ -104,7 +106,7 @@ def forecast(
 
 def _others(log: Log) -> list[Log]:
     """Read the bundled recordings of other programs."""
-    found = [read(pmlkit.open(path)) for path in recordings.load_traces()]
+    found = [read(open_trace(path)) for path in recordings.load_traces()]
     others = [other for other in found if other.program != log.program]
     if not others:
         raise PmlkitError(

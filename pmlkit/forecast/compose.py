@@ -15,19 +15,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import UsageError
-from pmlkit.kinds import Kind
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.forecast import features
+from pmlkit.forecast.forecaster import WARM_UP, Sample
+from pmlkit.forecast.log import window_ns
+from pmlkit.recordings import bundled
+from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pmlkit.forecast.log import Log
-    from pmlkit.schema import TraceMeta
-    from pmlkit.trace import Trace
+    from pmlkit.trace.reader import Trace
+    from pmlkit.trace.schema import TraceMeta
     from pmlkit.types import Floats, PathLike
 
 
-__all__ = ["PATTERNS", "compose", "pieces", "write"]
+__all__ = [
+    "LOAD_TRACES",
+    "PATTERNS",
+    "compose",
+    "composed_of",
+    "load_traces",
+    "long_enough",
+    "pieces",
+    "sample",
+    "write",
+]
+
 
 DAY_HOURS = 24
 
@@ -197,8 +213,8 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
 
     import pandas as pd
 
-    from pmlkit.trace import Trace
-    from pmlkit.writer import TraceWriter
+    from pmlkit.trace.reader import Trace
+    from pmlkit.trace.writer import TraceWriter
 
     if not log.composed:
         raise UsageError(f"{log.name} is not composed: copy the recording's folder instead")
@@ -221,7 +237,7 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
 
 
 def _meta(log: Log) -> TraceMeta:
-    from pmlkit.schema import TraceMeta
+    from pmlkit.trace.schema import TraceMeta
 
     starts = [0, *(np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1)]
     size = log.memory_pages * 4096
@@ -239,3 +255,51 @@ def _meta(log: Log) -> TraceMeta:
         options=log.about,
         notes=[f"{log.name}: recorded phases in an order that was made up; no guest ran like this"],
     )
+
+
+# ------------------------------------------------------------------------------
+# From recordings to what a study is made of: which there are, how long, composed how.
+
+
+# The bundled recordings of programs under a changing load: long enough to be forecast.
+LOAD_TRACES = ("gcc-jobs", "log-archive", "numpy-jobs", "redis-tides", "sqlite-batches")
+COMPOSED_HOURS = 72
+COMPOSED_HOUR_NS = 4_000_000_000
+
+
+def load_traces() -> list[Path]:
+    """Return the paths of the bundled recordings under a changing load."""
+    return [bundled(name) for name in LOAD_TRACES if name in bundled()]
+
+
+def sample(log: Log, window: str | int = "500ms") -> Sample:
+    """Make a log's table of features.
+
+    Parameters
+    ----------
+    log : Log
+    window : str, int or Window
+
+    Returns
+    -------
+    Sample
+    """
+    table = features.table(log, window)
+    return Sample(log.name, log.program, table, window_ns(log, window) / 1e9, log.composed)
+
+
+def composed_of(log: Log, pattern: str) -> Log:
+    """Compose a log of a recording, as long as a study takes it."""
+    hour_ns = COMPOSED_HOUR_NS // log.round_ns * log.round_ns
+    return compose(log, pattern, COMPOSED_HOURS, hour_ns)
+
+
+def long_enough(log: Log, window: str | int, horizon: int) -> Log:
+    """Return the log, or raise `PmlkitError` if it has too few windows for a forecast."""
+    there, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
+    if there < needed:
+        raise PmlkitError(
+            f"{log.name} has {there} windows of {window}, a forecast takes {needed} or more",
+            "give a shorter --window or a longer recording",
+        )
+    return log

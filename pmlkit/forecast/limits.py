@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.forecast import analogs, backtest, judge
+from pmlkit.forecast import analogs, backtest
+from pmlkit.forecast import backtest as judge
 from pmlkit.forecast.backtest import made
 
 if TYPE_CHECKING:

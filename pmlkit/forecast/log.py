@@ -10,14 +10,18 @@ rounds are as long as they were asked for, a step is a round.
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.kinds import is_page_table
 from pmlkit.timeline import Timeline, timeline
+from pmlkit.trace.kinds import is_page_table
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -25,11 +29,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pmlkit.trace import Trace
-    from pmlkit.types import Ints, Json
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Ints, Json, PathLike
 
+__all__ = ["Log", "extract", "read"]
 
-__all__ = ["Log", "read"]
 
 MOST_STEPS = 10_000_000
 
@@ -204,3 +208,57 @@ def window_ns(log: Log, window: str | int) -> int:
     """Return the length of a window (str, int or Window) of this log, ns."""
     asked = parse_window(window)
     return asked.ns or asked.rounds * log.round_ns  # type: ignore[operator]
+
+
+# ------------------------------------------------------------------------------
+# Keep a recording's PML log, and leave the accesses out: a fraction of the bytes.
+#
+# ``python -m pmlkit.forecast.log X.trace`` replaces the access trace X.trace by the log in it.
+
+
+NOTE = "the PML log of a recording; its accesses, the ground truth, were left out"
+
+
+def extract(trace: Trace, out: PathLike, overwrite: bool = False) -> Trace:
+    """Write the PML log that is nested in an access trace as a trace of its own.
+
+    Parameters
+    ----------
+    trace : Trace
+    out : path-like
+        ``NAME.trace``.
+    overwrite : bool
+
+    Returns
+    -------
+    Trace
+        With the guest's own view, and the command of the recording with this step added.
+
+    Raises
+    ------
+    NeedsError
+        If there is no nested log.
+    OutputExists, OutputError
+    """
+    if not trace.pml_is_nested:
+        raise NeedsError(trace, "nested PML log", "give an access trace, as `pmlkit record` writes")
+    log = trace.pml
+    name = f"data/{Path(out).name}"
+    made = f"{trace.meta.provenance.get('command', '')} && python -m {__spec__.name} {name}"
+    provenance = {**log.meta.provenance, "command": made}
+    meta = replace(log.meta, provenance=provenance, notes=[*log.meta.notes, NOTE])
+    with TraceWriter(out, meta, overwrite=overwrite) as writer:
+        for batch in log.iter_entries():
+            columns = [batch[name].to_numpy() for name in ("round", "batch", "vcpu", "gfn", "kind")]
+            writer.add_entries(*columns)
+        writer.set_rounds(log.rounds)
+        writer.set_batches(log.batches)
+        writer.set_regions(log.regions)
+        if trace.guest is not None:
+            writer.set_guest(trace.guest)
+    return Trace.open(out)
+
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        print(extract(Trace.open(path), path, overwrite=True))

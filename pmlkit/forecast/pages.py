@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from pmlkit.forecast.log import Log
-    from pmlkit.occurrences import Occurrences
+    from pmlkit.kernels.by_page import Occurrences
     from pmlkit.types import Array, Floats, Gfns, Json
 
 

@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from threadpoolctl import threadpool_limits
 
 from pmlkit.errors import UsageError
-from pmlkit.forecast import design
+from pmlkit.forecast import forecaster as design
 from pmlkit.forecast.forecaster import WARM_UP
 
 if TYPE_CHECKING:

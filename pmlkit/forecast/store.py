@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import FileRefused, PmlkitError
 from pmlkit.files import read_regular, whole
+from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import Forecaster
-from pmlkit.forecast.pooled import Pooled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ def save(
     import sklearn
     import skops.io
 
-    import pmlkit
+    from pmlkit import __version__
 
     path = Path(path)
     own = forecaster if isinstance(forecaster, Pooled) else None
@@ -108,7 +108,7 @@ def save(
         "version": VERSION,
         "window": str(window),
         "data": dict(data),
-        "versions": {"pmlkit": pmlkit.__version__, "scikit-learn": sklearn.__version__},
+        "versions": {"pmlkit": __version__, "scikit-learn": sklearn.__version__},
         "forecaster": {
             **_facts(base),
             "horizon": base.horizon,

@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-import pmlkit
-from pmlkit import views
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.forecast import backtest, changes, judge, limits, pages, peaks
-from pmlkit.forecast.compose import PATTERNS
+from pmlkit.forecast import backtest, limits, pages, peaks
+from pmlkit.forecast import backtest as judge
+from pmlkit.forecast import features as changes
+from pmlkit.forecast.analogs import LEARNERS, make
+from pmlkit.forecast.compose import (
+    LOAD_TRACES,
+    PATTERNS,
+    composed_of,
+    load_traces,
+    long_enough,
+    sample,
+)
 from pmlkit.forecast.log import Log, read
-from pmlkit.forecast.pooled import LEARNERS, make
-from pmlkit.forecast.recordings import LOAD_TRACES, composed_of, load_traces, long_enough, sample
+from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
     from pmlkit.forecast.backtest import Outcome
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.trace import Trace
+    from pmlkit.trace.reader import Trace
     from pmlkit.types import Ints, PathLike, Tell
 
 
@@ -200,7 +207,7 @@ def collect(
     for trace in traces or load_traces():
         if progress:
             progress(f"reading {trace}")
-        log = read(trace if hasattr(trace, "pml") else pmlkit.open(trace))  # type: ignore[arg-type]
+        log = read(trace if hasattr(trace, "pml") else open_trace(trace))  # type: ignore[arg-type]
         logs.append(long_enough(log, window, horizon))
         if composed and not log.composed:
             logs += [composed_of(log, pattern) for pattern in PATTERNS]
@@ -225,9 +232,9 @@ def hold_out(trace: Trace, traces: Sequence[Trace | PathLike] | None = None, **h
     -------
     Study
     """
-    held = views.load(trace)
+    held = open_trace(trace)
     program = read(held).program
-    others = [views.load(other) for other in traces or load_traces()]
+    others = [open_trace(other) for other in traces or load_traces()]
     others = [other for other in others if read(other).program != program]
     return replace(collect([held, *others], **how), held_out=(program,))
 
@@ -239,7 +246,7 @@ def study_of(
     if who not in ("trace", "each"):
         raise UsageError(f"what is held out is {who!r}: say trace or each")
     if who == "each":
-        return collect([views.load(one) for one in traces or load_traces()], **how)
+        return collect([open_trace(one) for one in traces or load_traces()], **how)
     return hold_out(trace, traces, **how)
 
 

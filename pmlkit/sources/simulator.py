@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A software PML over a recorded access trace.
 
-It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.sources.pml_log`)
+It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.kernels.pml`)
 and adds what the exits, drains and re-arms would have cost. With the defaults its log is that of
 the recorder's own emulated PML, entry by entry.
 
@@ -23,20 +23,20 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.kinds import Kind
-from pmlkit.sources.pml_log import REARM, pml_log
-from pmlkit.streams import time_ns
-from pmlkit.trace import Trace
+from pmlkit.kernels.pml import REARM, pml_log
+from pmlkit.selection import time_ns
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import check_count, format_ns
-from pmlkit.writer import TraceWriter
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from pmlkit.schema import TraceMeta
-    from pmlkit.sources.pml_log import PmlLog
+    from pmlkit.kernels.pml import PmlLog
+    from pmlkit.trace.schema import TraceMeta
     from pmlkit.types import Array, Json, PathLike
 
 

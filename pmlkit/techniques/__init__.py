@@ -23,78 +23,9 @@ self_ballooning, zballoond, mpa, exclusive_cache, geiger, badis
             the techniques; curves has the ghost lists that two of them share
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from pmlkit.errors import UnknownName, UsageError
-from pmlkit.techniques.badis import Badis
-from pmlkit.techniques.damon import Damon
-from pmlkit.techniques.dirty_rate import DirtyBitmap, DirtyRing, DirtySampling
-from pmlkit.techniques.exclusive_cache import ExclusiveCache
-from pmlkit.techniques.geiger import Geiger
-from pmlkit.techniques.idle_pages import IdlePages
-from pmlkit.techniques.intermittent import Intermittent
-from pmlkit.techniques.mpa import Mpa
-from pmlkit.techniques.page_tables import PmlEntries, PmlPageTables
-from pmlkit.techniques.plateau import PmlPlateau, PrlPlateau
-from pmlkit.techniques.pml import Pml, PmlThreshold
-from pmlkit.techniques.prl import Prl
-from pmlkit.techniques.protocol import Need, Technique
-from pmlkit.techniques.recorded import Recorded
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need, Recorded
+from pmlkit.techniques.registry import TECHNIQUES, make
 from pmlkit.techniques.runs import Run, run
-from pmlkit.techniques.self_ballooning import SelfBallooning
-from pmlkit.techniques.vmware import Vmware
-from pmlkit.techniques.vtmm import Vtmm
-from pmlkit.techniques.zballoond import Zballoond
-
-if TYPE_CHECKING:
-    from typing import Any
-
 
 __all__ = ["TECHNIQUES", "Need", "Recorded", "Run", "Technique", "make", "run"]
-
-TECHNIQUES = {
-    technique.name: technique
-    for technique in (
-        Pml,
-        PmlThreshold,
-        PmlPlateau,
-        PmlPageTables,
-        PmlEntries,
-        Prl,
-        PrlPlateau,
-        Vtmm,
-        Vmware,
-        IdlePages,
-        Damon,
-        DirtySampling,
-        DirtyBitmap,
-        DirtyRing,
-        Intermittent,
-        SelfBallooning,
-        Zballoond,
-        Mpa,
-        ExclusiveCache,
-        Geiger,
-        Badis,
-    )
-}
-
-
-def make(name: str, **parameters: Any) -> Technique:
-    """Make a technique by its name, with other parameters than its defaults.
-
-    Raises
-    ------
-    UsageError
-        If there is no such technique or parameter.
-    """
-    if name not in TECHNIQUES:
-        raise UnknownName("technique", name, TECHNIQUES)
-    known = TECHNIQUES[name].parameters()
-    for parameter in parameters:
-        if parameter not in known:
-            has = ", ".join(known) or "none"
-            raise UsageError(f"{name} has no parameter {parameter!r}: it has {has}")
-    return TECHNIQUES[name](**parameters)

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import NeedsError
-from pmlkit.sources.pml_log import pml_log
-from pmlkit.techniques import channels_guest
-from pmlkit.techniques.channel import Channel, known_memory, notable
-from pmlkit.techniques.protocol import Need
+from pmlkit.kernels.pml import pml_log
+from pmlkit.techniques.recorded import Need, known_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +21,190 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.techniques.channel import Clock
+    from pmlkit.techniques.memory import Counters
     from pmlkit.techniques.recorded import Places, Recorded, Uses
-    from pmlkit.types import Bools, Ints
+    from pmlkit.types import Array, Bools, Ints
+
+__all__ = [
+    "Channel",
+    "Clock",
+    "HOW",
+    "MISSING",
+    "OPEN",
+    "disk",
+    "guest",
+    "known_memory",
+    "memory",
+    "notable",
+]
 
 
-__all__ = ["HOW", "MISSING", "OPEN"]
+# ------------------------------------------------------------------------------
+# What a channel of a view is: some functions; the clock, and the memory, of which they answer.
+
+
+MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+
+
+class Channel:
+    """Some functions, by their names."""
+
+    __slots__ = ("__dict__",)
+
+    drain: Callable[..., Any]
+    collect: Callable[..., Any]
+    mapped: Callable[..., Any]
+    entries: Callable[..., Any]
+    scan: Callable[..., Any]
+    harvest: Callable[..., Any]
+    protect: Callable[..., Any]
+    caught: Callable[..., Any]
+    digest: Callable[..., Any]
+    ask: Callable[..., Any]
+    requests: Callable[..., Any]
+    resize: Callable[..., Any]
+    limit: Callable[..., Any]
+    counters: Callable[..., Any]
+    evictions: Callable[..., Any]
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        self.__dict__.update(functions)
+
+
+class Clock:
+    """The present: a time of the recording, and the rounds that are over by then; it moves on.
+
+    Parameters
+    ----------
+    t_ns : ndarray of int64, shape (n_rounds + 1,)
+        The times between rounds.
+    idle : ndarray of bool, shape (n_rounds,), optional
+        Which rounds are known to be without uses; by default none.
+    """
+
+    wait: Callable[[int], int | None]
+    rounds: Callable[[], int]
+
+    def __init__(self, t_ns: Ints, idle: Bools | None = None) -> None:
+        rounds, time, ends = [0], [0], t_ns[1:] - t_ns[0]
+
+        def wait(due_ns: int) -> int | None:
+            """Let time pass until `due_ns`, or until a round ends that is then under way.
+
+            In a round without uses, a gap, all is known at any time. None if it all ends before.
+            """
+            if len(ends) == 0 or due_ns > ends[-1]:
+                return None
+            if due_ns > time[0]:
+                under_way = int(np.searchsorted(ends, due_ns))
+                if idle is not None and idle[under_way] and due_ns < ends[under_way]:
+                    rounds[0], time[0] = under_way, due_ns
+                else:
+                    time[0] = int(ends[under_way])
+                    rounds[0] = int(np.searchsorted(ends, time[0], "right"))
+            return time[0]
+
+        self.wait, self.rounds = wait, lambda: rounds[0]
+
+
+def notable(name: str, pages: int) -> int:
+    """Return `pages`; raise `NeedsError` if they are too many to note something of each."""
+    if pages > MOST_NOTES:
+        what = f"memory so small that something can be noted of {pages:,} pages"
+        raise NeedsError(name, what, "leave this technique out")
+    return pages
+
+
+# ------------------------------------------------------------------------------
+# The channels of a view that lead to the guest: its own view, its disk, and its memory's size.
+#
+# They are made as those of `pmlkit.techniques.channels` are; None, where the recording has nothing
+# of the kind.
+
+
+def guest(
+    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
+) -> Channel | None:
+    """Let the guest be asked for its own view of its memory, if it was recorded."""
+    table = recorded.guest
+    if table is None or len(table) == 0:
+        return None
+    times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
+
+    def ask() -> dict[str, Any] | None:
+        """Return the guest's latest sample (dict of the trace's columns), None before the first."""
+        now = clock.wait(0)
+        index = int(np.searchsorted(times, now, "right")) - 1  # type: ignore[call-overload]
+        charge(hypercalls=1)
+        return dict(rows[index]) if index >= 0 else None  # type: ignore[arg-type]
+
+    return Channel(ask=ask)
+
+
+def disk(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel | None:
+    """Watch the guest's disk requests, if they were recorded."""
+    table = recorded.disk
+    if table is None:
+        return None
+    times = table["t_ns"].to_numpy() - recorded.t_ns[0]
+    columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
+    done = [0]
+
+    def requests() -> tuple[Array, ...]:
+        """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
+        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))  # type: ignore[call-overload]
+        charge(disk_requests=done[0] - first)
+        return tuple(column[first : done[0]].copy() for column in columns.values())
+
+    return Channel(requests=requests)
+
+
+def memory(
+    recorded: Recorded, clock: Clock, charge: Callable[..., Any], model: Any
+) -> Channel | None:
+    """Give and take the guest's memory: what it does then is a replay, of `techniques.memory`."""
+    from pmlkit.techniques.memory import Guest, MemoryModel
+
+    if recorded.guest is None or len(recorded.guest) == 0:
+        return None
+    vm = Guest(recorded, model or MemoryModel())
+
+    def resize(pages: int) -> None:
+        """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
+        vm.advance(clock.rounds())
+        charge(balloon_pages=abs(vm.resize(pages)), hypercalls=1)
+
+    def limit() -> int:
+        """Return the memory that the guest has now, pages."""
+        return vm.limit
+
+    def counters() -> Counters:
+        """Ask the guest for its own counters: a `pmlkit.techniques.memory.Counters`."""
+        vm.advance(clock.rounds())
+        told = vm.counters()
+        charge(hypercalls=1, swap_ins=told.new_swap_ins, swap_outs=told.new_swap_outs)
+        return told
+
+    def evictions() -> tuple[Ints, Bools]:
+        """Return the frames that it evicted and took back since the last call, in order.
+
+        The hypervisor keeps what is evicted: each is a copy in its memory, and nobody has to wait
+        for a disk.
+
+        Returns
+        -------
+        frames : ndarray of int64
+        back : ndarray of bool
+            True for a page that came back, False for one that went.
+        """
+        vm.advance(clock.rounds())
+        vm.counters()
+        frames, back = vm.evictions()
+        charge(cache_copies=len(frames))
+        return frames, back
+
+    return Channel(resize=resize, limit=limit, counters=counters, evictions=evictions)
+
 
 BUFFER = 512  # entries of a PML buffer
 TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
@@ -242,9 +418,9 @@ OPEN = {
     Need.ACCESSED: _accessed,
     Need.TRAPS: _traps,
     Need.CONTENT: _content,
-    Need.DISK: channels_guest.disk,
-    Need.GUEST: channels_guest.guest,
-    Need.MEMORY: channels_guest.memory,
+    Need.DISK: disk,
+    Need.GUEST: guest,
+    Need.MEMORY: memory,
 }
 _SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
 _SAMPLES = "samples of the guest's own view"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.pageindex import PageIndex
+from pmlkit.kernels.pages import PageIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

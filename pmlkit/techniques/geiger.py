@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.techniques.curves import GhostList
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View

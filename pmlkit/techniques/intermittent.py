@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.shards import sampled
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.missratio.sampled import sampled
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
@@ -24,13 +25,14 @@ __all__ = ["Intermittent", "footprint"]
 class Intermittent(Technique):
     """Trap a hashed share of the frames, take their re-use times, and rest while nothing changes.
 
-    SHARDS (`pmlkit.shards`): a frame is followed if its hash is below a threshold, always or never.
-    AET (`pmlkit.aet`): the memory that a time T fills is the integral up to T of P(t), the share of
-    references whose re-use takes longer. With a time of rounds that is Denning's identity, the sum
-    over k < T of the misses per round at k (`footprint`; a test holds it against the working sets
-    that `pmlkit.occurrences` counts). `pmlkit.aet` is not asked: it takes a whole log, in which a
-    page's first use is a miss, and here only the uses of the last T may count. (The mean of W over
-    the last two T, computed by the package, was tried: later, and twice as far off.)
+    SHARDS (`missratio.sampled`): a frame is followed if its hash is below a threshold, always or
+    never. AET (`missratio.eviction`): the memory that a time T fills is the integral up to T of
+    P(t), the share of references whose re-use takes longer. With a time of rounds that is
+    Denning's identity, the sum over k < T of the misses per round at k (`footprint`; a test holds
+    it against the working sets that `pmlkit.kernels.by_page` counts). `missratio.eviction` is not
+    asked: it takes a whole log, in which a page's first use is a miss, and here only the uses of
+    the last T may count. (The mean of W over the last two T, computed by the package, was tried:
+    later, and twice as far off.)
     Zhao and Wang: tracking stops once the estimate has been the same (within `same`) for `settled`
     windows; a cheap signal starts it again. Theirs is the processor's miss counters, which are not
     recorded: ours is how many of the followed frames have their accessed flag set, once per window.

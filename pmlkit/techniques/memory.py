@@ -17,7 +17,7 @@ come back by a major fault when they are used again. It is a model, and these ar
 - The VM does not run slower when it faults: the recording's times stand.
 - No read-ahead of swap: the recorder's guests have it off (``vm.page-cluster = 0``).
 
-How far off it is: `pmlkit.techniques.limits` holds it against guests that had a real limit and a
+How far off it is: `pmlkit.techniques.memory` holds it against guests that had a real limit and a
 swap disk. Swap-ins and swap-outs of the model (LRU), in percent of what those guests did: pressure
 in 112 MiB -7 and -7, in phases four times as long -7 and -4, in 96 MiB -6 and -2, in 128 MiB +13
 and +1; redis with 70,000 keys in 160 MiB -8 and -4, in 192 MiB none, rightly; xz in 112 MiB +10
@@ -33,17 +33,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
-from pmlkit.schema import PAGE_SIZE
-from pmlkit.techniques.channel import known_memory
+from pmlkit.techniques.recorded import Recorded, known_memory
+from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Bools, Floats, Ints
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Bools, Floats, Ints, Json
 
+__all__ = ["Counters", "Guest", "MemoryModel", "against"]
 
-__all__ = ["Counters", "Guest", "MemoryModel"]
 
 POLICIES = ("lru", "clock")
 CACHES = ("pinned", "evictable")
@@ -275,3 +276,42 @@ def _fixed(recorded: Recorded, pages: Any, model: MemoryModel) -> Floats:
     """Return the pages that could not, at each sample: the kernel's image, and all else."""
     kernel = known_memory(recorded.name, recorded.memory_pages) - int(pages["total"][0])
     return kernel + np.maximum(pages["allocated"] - _movable(pages, model.cache), 0)
+
+
+# ------------------------------------------------------------------------------
+# How far the memory model is off, against guests that really had too little memory.
+
+
+def against(limited: Trace, roomy: Trace | Recorded, model: MemoryModel | None = None) -> Json:
+    """Replay a recording made with room for all in as much memory as another guest had.
+
+    Parameters
+    ----------
+    limited : Trace
+        Recorded with too little memory and a swap disk (``pmlkit record --memory --swap``).
+    roomy : Trace or Recorded
+        Of the same workload, with room for all of it.
+    model : MemoryModel, optional
+
+    Returns
+    -------
+    dict
+        ``ins``, ``outs``: pages read from swap and written there, as the guest counted them;
+        ``model_ins``, ``model_outs``: the model's.
+    """
+    recorded = roomy if isinstance(roomy, Recorded) else Recorded.of(roomy)
+    if limited.guest is None or recorded.guest is None:
+        raise UsageError("samples of both guests are needed: record them with `pmlkit record`")
+    real = limited.guest.iloc[-1]
+    # Both guests have the same room for pages: the kernel's image is larger in the larger one.
+    memory_pages = known_memory(recorded.name, recorded.memory_pages)
+    image = memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // PAGE_SIZE
+    guest = Guest(recorded, model or MemoryModel())
+    guest.resize(int(real["total_bytes"]) // PAGE_SIZE + image)
+    guest.advance(recorded.n_rounds)
+    return {
+        "ins": int(real["pswpin"]),
+        "model_ins": guest.swap_ins + guest.refaults,
+        "outs": int(real["pswpout"]),
+        "model_outs": guest.swap_outs,
+    }

@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View

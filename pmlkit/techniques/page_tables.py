@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from typing import Any
@@ -77,7 +78,7 @@ class PmlEntries(Technique):
 
     name = "pml-entries"
     title = "PML and tables' entries"
-    source = "this project: pmlkit.reads, method accessed (2026)"
+    source = "this project: pmlkit.reads.methods, method accessed (2026)"
     needs = frozenset({Need.TABLES})
     rounds: int = 4
 

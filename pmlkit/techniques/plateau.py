@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from typing import ClassVar

@@ -24,8 +24,9 @@ forward in time only, and counts what each look costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
+
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,21 +36,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Need", "Technique"]
-
-
-class Need(Enum):
-    """What a technique looks at; the value is the channel's name in the view."""
-
-    PML = "pml"  # the log of writes, re-armed on demand
-    REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
-    DIRTY = "dirty"  # the pages written, found by write-protecting them
-    TABLES = "tables"  # the leaf page tables in PML's log
-    ACCESSED = "accessed"  # the accessed flags of frames
-    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
-    CONTENT = "content"  # digests of what is in frames
-    DISK = "disk"  # the guest's disk requests
-    GUEST = "guest"  # the guest's own counters
-    MEMORY = "memory"  # a guest of changing size, and what it tells of its pressure
 
 
 @dataclass(frozen=True)

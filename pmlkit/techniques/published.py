@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-import pmlkit
-from pmlkit.compare import located
 from pmlkit.errors import UsageError
+from pmlkit.recordings import open_trace
 from pmlkit.techniques.recorded import Recorded
 from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
@@ -93,7 +92,7 @@ def reproduce(
     """
     measured: dict[Any, Any] = {}
     for path in paths:
-        trace = pmlkit.open(located(path))
+        trace = open_trace(path)
         name = trace.meta.domain["name"]
         known = name in {workload for workload, _, _ in PUBLISHED}
         if not known and others == "skip":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,30 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError
-from pmlkit.kinds import Kind, is_page_table
-from pmlkit.occurrences import occurrences
-from pmlkit.pageindex import PageIndex
+from pmlkit.kernels.by_page import occurrences
+from pmlkit.kernels.pages import PageIndex
 from pmlkit.timeline import timeline
+from pmlkit.trace.kinds import Kind, is_page_table
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from pmlkit.occurrences import Occurrences
-    from pmlkit.trace import Trace
+    from pmlkit.types import Array, Bools, Ints
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Gfns, Ints
 
 
@@ -160,7 +173,7 @@ class Recorded:
         return Places(np.sort(index.frames.view(np.int64)))
 
     def occurrences(self) -> Occurrences:
-        """Return all accesses sorted by page, for the kernels of `pmlkit.occurrences`."""
+        """Return all accesses sorted by page, for the kernels of `pmlkit.kernels.by_page`."""
         rounds = self.accesses.rounds_of(0, self.n_rounds)
         return occurrences(rounds, self.accesses.gfn, self.n_rounds, distinct=True)
 
@@ -234,7 +247,7 @@ def _columns(trace: Trace) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDAr
 
 def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
     """Return the first use of each frame in each round, whatever its kind."""
-    from pmlkit.kernels import once_a_round
+    from pmlkit.kernels.loops import once_a_round
 
     index = PageIndex()
     ids = index.ids(gfn)
@@ -277,3 +290,28 @@ def _from_tables(trace: Trace, n_rounds: int) -> dict[str, Uses]:
         "entries": Uses.of(*entries, n_rounds),
         "leaves": Uses.of(leaves["round"].to_numpy(), leaves["table"].to_numpy(), n_rounds),
     }
+
+
+class Need(Enum):
+    """What a technique looks at; the value is the channel's name in the view."""
+
+    PML = "pml"  # the log of writes, re-armed on demand
+    REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
+    DIRTY = "dirty"  # the pages written, found by write-protecting them
+    TABLES = "tables"  # the leaf page tables in PML's log
+    ACCESSED = "accessed"  # the accessed flags of frames
+    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
+    CONTENT = "content"  # digests of what is in frames
+    DISK = "disk"  # the guest's disk requests
+    GUEST = "guest"  # the guest's own counters
+    MEMORY = "memory"  # a guest of changing size, and what it tells of its pressure
+
+
+def known_memory(name: str, memory_pages: int | None) -> int:
+    """Return the size of a VM's memory, pages; raise `NeedsError` if it is not known."""
+    if memory_pages is None:
+        what = (
+            "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
+        )
+        raise NeedsError(name, what, "import it again with --memory")
+    return memory_pages

@@ -101,7 +101,7 @@ def run(
         If the recording lacks what the technique looks at.
     """
     if isinstance(technique, str):
-        from pmlkit.techniques import make
+        from pmlkit.techniques.registry import make
 
         technique = make(technique)
     window_ns = parse_duration_ns(window) if isinstance(window, str) else window

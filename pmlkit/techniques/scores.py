@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.occurrences import sliding
+from pmlkit.kernels.by_page import sliding
 from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:

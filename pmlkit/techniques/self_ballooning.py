@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pmlkit.schema import PAGE_SIZE
-from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recorded import Need
+from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View

@@ -17,18 +17,18 @@ import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
-from pmlkit.techniques.channel import Clock, known_memory, notable
+from pmlkit.techniques.channels import Clock, notable
 from pmlkit.techniques.costs import COSTS
+from pmlkit.techniques.recorded import known_memory
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from pmlkit.techniques.channel import Channel
+    from pmlkit.techniques.channels import Channel
     from pmlkit.techniques.memory import MemoryModel
-    from pmlkit.techniques.protocol import Need
-    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.techniques.recorded import Need, Recorded
 
 
 __all__ = ["View", "look"]

@@ -85,20 +85,21 @@ def emit(path: PathLike) -> None:
 
 
 @cache
-def library(name: str) -> Any:
+def library(name: str, files: tuple[str, ...] = ()) -> Any:
     """Load a library of Xen's tools.
+
+    Parameters
+    ----------
+    name : str
+    files : tuple of str
+        Names to look under, the best first; by default those of the library.
 
     Raises
     ------
     MissingLibrary
         If it is not on this machine.
     """
-    if name == "xenctrl":
-        from pmlkit.xen.xenctrl import names
-
-        files = names()
-    else:
-        files = _LIBRARIES[name]
+    files = files or _LIBRARIES[name]
     for file in files:
         with contextlib.suppress(OSError):
             return ffi().dlopen(file)

@@ -78,7 +78,7 @@ class Control:
     """
 
     def __init__(self) -> None:
-        self._lib, self._ffi = library("xenctrl"), ffi()
+        self._lib, self._ffi = library("xenctrl", names()), ffi()
         opened = self._lib.xc_interface_open(self._ffi.NULL, self._ffi.NULL, 0)
         self._xch = check(opened, "xc_interface_open")
         try:

@@ -70,7 +70,7 @@ def test_an_id_changes_with_notebook_parameters_trace_and_version(case, monkeypa
     write_notebook(case.parent / "n.ipynb", "m")
     assert not changed()
     with monkeypatch.context() as patch:
-        patch.setattr(pmlkit, "__version__", "9.9")
+        patch.setattr(expand, "__version__", "9.9")
         assert changed()
     write_trace(case.parent / "one.trace", seed=9, overwrite=True)
     assert len(before & set(ids(runner.plan(case)))) == 2
@@ -280,7 +280,7 @@ def test_without_results_the_table_is_empty_but_there(case, tmp_path):
 def test_runs_on_this_machine(tmp_path):
     """One that is good and one that fails, for real."""
     code = (
-        "import pandas as pd\nfrom pmlkit.tables import table\n"
+        "import pandas as pd\nfrom pmlkit.figures.tables import table\n"
         "assert type(m) is float and window == 'it''s \"1\"'\n"
         "table(pd.DataFrame({'phase': ['<b>'], 'pages': [m]}), out + '/sizes', 'A & B')\n"
         "print(out)"

@@ -12,10 +12,10 @@ from factories import make_trace
 from pmlkit import figures
 from pmlkit.batch import runner
 from pmlkit.batch.job import RECORD, failed_record, write_record
+from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.batch.schema import ExperimentError
-from pmlkit.notebooks import notebooks_folder
-from pmlkit.style_mpl import new_figure
-from pmlkit.tables import latex, table
+from pmlkit.figures.style import new_figure
+from pmlkit.figures.tables import latex, table
 
 PAPER = notebooks_folder().parent / "experiments" / "paper.yaml"
 SAYS_WHAT_IS_REAL = ("recorded", "lab", "simulated", "real", "measured")

@@ -15,8 +15,10 @@ from pmlkit.batch import runner
 ROOT = Path(__file__).parent.parent.parent
 CODE = """\
 import pandas as pd
-from pmlkit import figures, views
-recorded = views.load(trace)
+import pmlkit
+from pmlkit import figures
+from pmlkit.notebook import views
+recorded = pmlkit.open(trace)
 folder = views.output_folder(out)
 figures.save(figures.wss_over_time(recorded, "10ms"), folder / "wss")
 figures.table(pd.DataFrame({"phase": ["<b>"], "pages": [4096]}), folder / "sizes", "A & B")"""

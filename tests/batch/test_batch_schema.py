@@ -13,7 +13,7 @@ from tree import tracked
 
 from pmlkit import cli
 from pmlkit.batch import schema
-from pmlkit.batch.runner import plan
+from pmlkit.batch.plan import plan
 from pmlkit.batch.schema import ExperimentError
 from pmlkit.errors import PmlkitError
 

@@ -44,8 +44,8 @@ print(json.dumps({"entries": n, "wall_s": wall, "cpu_s": cpu, "peak_mib": peak})
 """
 _INGEST = """
 import json, sys, time
-import pmlkit.sources.xen_ingest
-from pmlkit.ingest import ingest
+import pmlkit.sources.host.ingest
+from pmlkit.sources.ingest import ingest
 from tests.bench.timing import peak_mib
 start, used = time.perf_counter(), time.process_time()
 trace = ingest(sys.argv[1], sys.argv[2])

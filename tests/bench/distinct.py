@@ -7,8 +7,8 @@ have to give the same answer.
 
 import numpy as np
 
-from pmlkit import onepass
-from pmlkit.pageindex import numbered
+from pmlkit.kernels import by_time
+from pmlkit.kernels.pages import numbered
 from tests.bench.logs import rounds_of, zipf
 from tests.bench.timing import best, rate_rows
 
@@ -26,15 +26,15 @@ def measure(scale):
     gfns = zipf(scale.entries, PAGES)
     rounds, n = rounds_of(scale.entries)
     small = slice(None, 100_000)
-    onepass.distinct(rounds[small], gfns[small], n)  # compiles
-    onepass.thresholds(rounds[small], gfns[small], n)
+    by_time.distinct(rounds[small], gfns[small], n)  # compiles
+    by_time.thresholds(rounds[small], gfns[small], n)
     frame = pl.DataFrame({"round": rounds, "gfn": gfns})
     table = pd.DataFrame({"round": rounds, "gfn": gfns})
     duck = duckdb.connect()
     duck.execute("create table log as select * from frame")
 
     distinct = {
-        "pmlkit": lambda: onepass.distinct(rounds, gfns, n),
+        "pmlkit": lambda: by_time.distinct(rounds, gfns, n),
         "polars": lambda: _polars_distinct(pl, frame),
         "duckdb": lambda: _duckdb_distinct(duck),
         "pandas": lambda: table.groupby("round")["gfn"].nunique().to_numpy(),
@@ -43,7 +43,7 @@ def measure(scale):
     seconds, found = best(distinct, scale, once=("pandas",))
     _same(found, ("pmlkit", "polars", "duckdb", "pandas"))
     counts = {
-        "pmlkit": lambda: onepass.thresholds(rounds, gfns, n, 1, MOST),
+        "pmlkit": lambda: by_time.thresholds(rounds, gfns, n, 1, MOST),
         "polars": lambda: _polars_counts(pl, frame),
         "duckdb": lambda: _duckdb_counts(duck),
         "pandas": lambda: _pandas_counts(table),
@@ -64,10 +64,10 @@ def measure(scale):
 def _sweep(scale, rounds, gfns, n):
     ks = np.unique(np.rint(np.geomspace(1, max(n // 2, 50), 2 * WINDOWS)).astype(int))[:WINDOWS]
     part = slice(None, 100_000)
-    onepass.sweep(numbered([(rounds[part], gfns[part])]), np.arange(n), ks.tolist())
+    by_time.sweep(numbered([(rounds[part], gfns[part])]), np.arange(n), ks.tolist())
 
     def of(windows):
-        return lambda: onepass.sweep(numbered([(rounds, gfns)]), np.arange(n), windows)
+        return lambda: by_time.sweep(numbered([(rounds, gfns)]), np.arange(n), windows)
 
     turns = {"40 windows": of(ks.tolist()), "1 window": of([int(ks[len(ks) // 2])])}
     return best(turns, scale)[0]

@@ -3,8 +3,8 @@
 
 import pandas as pd
 
-from pmlkit.axes_mpl import plain_log
-from pmlkit.style_mpl import COLORS, new_figure, styled
+from pmlkit.figures.axes import plain_log
+from pmlkit.figures.style import COLORS, new_figure, styled
 
 
 @styled
@@ -18,7 +18,7 @@ def goals_figure(rows):
 
     Returns
     -------
-    pmlkit.style_mpl.Figure
+    pmlkit.figures.style.Figure
     """
     table = pd.DataFrame([row for row in rows if row["measured"]])
     bound = table["bound"].str.split(" ").str[1].astype(float)

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from pmlkit.kinds import Kind
-from pmlkit.schema import TraceMeta
-from pmlkit.writer import TraceWriter
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.schema import TraceMeta
+from pmlkit.trace.writer import TraceWriter
 
 ROUND_NS = 10_000_000
 PER_ROUND = 20_000  # entries: a busy guest's in 10 ms

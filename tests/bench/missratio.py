@@ -8,7 +8,7 @@ import numpy as np
 
 import pmlkit
 from pmlkit import missratio
-from pmlkit.pageindex import PageIndex
+from pmlkit.kernels.pages import PageIndex
 from tests.bench.logs import uniform, zipf
 from tests.bench.timing import best, rate_rows
 
@@ -84,7 +84,7 @@ def _write_oracle(path, gfns):
 
 
 def _classical(gfns):
-    from pmlkit.kernels_stack import classical
+    from pmlkit.kernels.lru import classical
 
     index = PageIndex()
     ids = index.ids(gfns)

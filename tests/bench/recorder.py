@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 from statistics import median
 
-from pmlkit.sources import guest, qemu
-from pmlkit.sources.workload import load
+from pmlkit.sources.guest import image as guest
+from pmlkit.sources.guest.workload import load
+from pmlkit.sources.recorder import qemu
 
 MEMORY_MIB = 512
 # Busy real programs, made short: an idle guest would flatter the ratio.
@@ -46,7 +47,7 @@ def measure(scale):
 
 
 def _image(name, deterministic):
-    from pmlkit.sources.recorder import DETERMINISTIC_CMDLINE
+    from pmlkit.sources.recorder.record import DETERMINISTIC_CMDLINE
 
     cmdline = DETERMINISTIC_CMDLINE if deterministic else ""
     return guest.build(load(name), WORKLOADS[name], MEMORY_MIB, cmdline)

@@ -58,7 +58,7 @@ def main(path, clock):
     """Analyse a trace under the limit; print the seconds and the memory as JSON."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     from pmlkit import missratio, workingset
-    from pmlkit.trace import Trace
+    from pmlkit.trace.reader import Trace
 
     trace = Trace.open(path)
     end = trace.duration_ns

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tests.bench.timing import best
 
-HELP = "import sys; from pmlkit.cli import main; sys.exit(main(['--help']))"
+HELP = "import sys; from pmlkit.cli.app import main; sys.exit(main(['--help']))"
 
 
 def measure(scale):

@@ -8,7 +8,10 @@ from forecast_logs import make_sample
 from sklearn.base import BaseEstimator
 
 from pmlkit.errors import UsageError
-from pmlkit.forecast import backtest, baselines, decide, design, judge, metrics, peaks
+from pmlkit.forecast import backtest, baselines, metrics, peaks
+from pmlkit.forecast import backtest as judge
+from pmlkit.forecast import forecaster as design
+from pmlkit.forecast import metrics as decide
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster
 from pmlkit.forecast.models import LinearQuantiles
 

@@ -8,7 +8,9 @@ import pytest
 from forecast_logs import make_log
 
 from pmlkit.errors import ResolutionError, UsageError
-from pmlkit.forecast import baselines, changes, design, features, pages
+from pmlkit.forecast import baselines, features, pages
+from pmlkit.forecast import features as changes
+from pmlkit.forecast import forecaster as design
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster, Sample
 from pmlkit.forecast.models import LinearQuantiles
 from pmlkit.forecast.peaks import held, nearness

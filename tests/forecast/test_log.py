@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pmlkit.errors import UsageError
 from pmlkit.forecast import features, log
-from pmlkit.kinds import Kind
-from pmlkit.trace import Trace
-from pmlkit.writer import TraceWriter
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.writer import TraceWriter
 
 ROUND_NS = 10
 

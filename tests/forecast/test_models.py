@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pmlkit.forecast import conformal
+from pmlkit.forecast import forecaster as conformal
 from pmlkit.forecast.analogs import Analogs
 from pmlkit.forecast.models import QUANTILES, BoostedQuantiles, LinearQuantiles
 

@@ -4,8 +4,8 @@
 import nbformat
 from forecast_logs import make_log
 
+from pmlkit.batch.notebook import notebooks_folder, run_notebook
 from pmlkit.forecast import compose
-from pmlkit.notebooks import notebooks_folder, run_notebook
 
 NAMES = ("gcc-jobs", "log-archive", "redis-tides")
 

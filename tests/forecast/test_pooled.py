@@ -7,10 +7,9 @@ import pytest
 from forecast_logs import make_sample
 
 from pmlkit.forecast import analogs, backtest, limits
-from pmlkit.forecast.analogs import Analogs
+from pmlkit.forecast.analogs import SHARES, Analogs, Pooled, make, mixed
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster
 from pmlkit.forecast.models import LinearQuantiles
-from pmlkit.forecast.pooled import SHARES, Pooled, make, mixed
 
 
 def test_weighted_quantiles_are_those_of_repeated_values():

@@ -10,8 +10,8 @@ import pytest
 from needs import REQUIRED
 
 from pmlkit.sources import lab
-from pmlkit.sources.lab import LabOptions
-from pmlkit.spool import read_spool
+from pmlkit.sources.lab.session import LabOptions
+from pmlkit.spool_reader import read_spool
 from pmlkit.xen.frames import Frame, unpack_bitmap
 
 needs_lab = pytest.mark.skipif(

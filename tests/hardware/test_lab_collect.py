@@ -8,10 +8,11 @@ import pytest
 from lab_case import data, needs_lab, own, rounds
 
 import pmlkit
-from pmlkit import calibrate, cli
-from pmlkit.ingest import ingest
-from pmlkit.sources import lab_guests
-from pmlkit.sources.lab import LabOptions, collect
+from pmlkit import cli
+from pmlkit.period import costs as calibrate
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.lab import guests as lab_guests
+from pmlkit.sources.lab.session import LabOptions, collect
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 # Descriptor 9 is a fifo that never ends: whoever gives the orders stays there.

@@ -7,8 +7,8 @@ import re
 import pytest
 from lab_case import needs_lab
 
-from pmlkit.sources import lab_guests
-from pmlkit.sources.lab import LabOptions, collect
+from pmlkit.sources.lab import guests as lab_guests
+from pmlkit.sources.lab.session import LabOptions, collect
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 SCRIPT = """\

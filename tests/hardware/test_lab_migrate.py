@@ -7,9 +7,9 @@ import re
 import pytest
 from lab_case import needs_lab
 
-from pmlkit.sources import lab_guests
-from pmlkit.sources.lab import LabOptions, collect
-from pmlkit.spool import read_spool
+from pmlkit.sources.lab import guests as lab_guests
+from pmlkit.sources.lab.session import LabOptions, collect
+from pmlkit.spool_reader import read_spool
 from pmlkit.xen.frames import Frame
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]

@@ -5,8 +5,10 @@ import pytest
 from lab_case import data, frames, needs_lab, rounds
 from pagetable_guest import in_sample
 
-from pmlkit import pagetables, pagetables_tree, reads, reads_guided
-from pmlkit.kinds import TableFlag
+from pmlkit import pagetables, reads
+from pmlkit import pagetables as pagetables_tree
+from pmlkit.reads import guided
+from pmlkit.trace.kinds import TableFlag
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 PML = {"flags": ("tables", "snapshots", "accessed"), "slots": 512}
@@ -34,16 +36,16 @@ COME_AND_GO = ("forks", "remap")  # when a round ends, mappings that were used i
 def test_the_guided_harvest_equals_the_scan(lab, name):
     guest, settings = BARE[name]
     trace = lab.run(guest, rounds=4, settings=settings, **BOTH)
-    found = reads_guided.equality(trace)
+    found = guided.equality(trace)
     assert len(found) == 4
-    assert found["left"].iloc[1:].tolist() == [0, 0, 0], reads_guided.leftovers(trace)
+    assert found["left"].iloc[1:].tolist() == [0, 0, 0], guided.leftovers(trace)
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_adversaries_leave_nothing_to_the_scan_but_what_is_explained(lab, name):
     trace = lab.run(name, memory_mib=256, period_s=0.3, settings=ADVERSARIES[name], **BOTH)
     assert len(trace.meta.phases) >= 4  # its start, and three that are hard
-    found = reads_guided.equality(trace)
+    found = guided.equality(trace)
     assert len(found) == trace.n_rounds >= 5
     unexplained = found["missed" if name in COME_AND_GO else "left"]
     assert not unexplained.any(), found
@@ -51,7 +53,7 @@ def test_adversaries_leave_nothing_to_the_scan_but_what_is_explained(lab, name):
 
 def test_a_guest_without_paging_is_scanned_by_both(lab):
     trace = lab.run("known", rounds=4, **BOTH)
-    found = reads_guided.equality(trace)
+    found = guided.equality(trace)
     assert found["left"].tolist() == found["tables"].tolist() == [0, 0, 0, 0]
     used = frames(trace, "hot") | frames(trace, "cold") | frames(trace, "read")
     for _, rows in rounds(trace):
@@ -119,7 +121,7 @@ def test_cleared_flags_are_of_their_round_alone(lab):
     for number, frames_, cleared in used(trace):
         assert set(frames_[frames_ >= 4096]) == step(number)
         assert cleared.all()
-    assert reads_guided.equality(trace)["left"].tolist() == [0] * 6
+    assert guided.equality(trace)["left"].tolist() == [0] * 6
 
 
 def test_flags_that_are_not_cleared_stay(lab):
@@ -148,7 +150,7 @@ def test_its_cost_does_not_grow_with_memory(lab):
     costs = {}
     for memory_mib in (64, 256):
         options = {"settings": {"levels": "4"}, "memory_mib": memory_mib, **BOTH}
-        costs[memory_mib] = reads_guided.costs(lab.run("reads", rounds=4, **options)).iloc[1:]
+        costs[memory_mib] = guided.costs(lab.run("reads", rounds=4, **options)).iloc[1:]
     # Emulated time is instructions, the same on every machine.
     small, large = (costs[m]["guided_tsc"].mean() for m in (64, 256))
     assert large < 1.2 * small
@@ -168,8 +170,8 @@ def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
     assert written.median() < 0.1, written.tolist()
     error = abs(sizes["accessed"]["pages"][reading] / truth - 1)
     assert error.median() < 0.15, error.tolist()
-    left = reads_guided.equality(trace)["left"]
-    assert (left <= 0.01 * sizes["harvest"]["pages"].max()).all(), reads_guided.leftovers(trace)
+    left = guided.equality(trace)["left"]
+    assert (left <= 0.01 * sizes["harvest"]["pages"].max()).all(), guided.leftovers(trace)
 
 
 def test_linux_reads_are_there_by_a_sample_of_accessed_flags_alone(lab):

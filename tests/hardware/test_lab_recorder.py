@@ -10,10 +10,10 @@ the kit's mailbox, stack and code, which wait for dom0 in the lab.
 import pytest
 from lab_case import MAILBOX, STACKS, data, needs_lab
 
-from pmlkit.kinds import Kind, is_page_table
-from pmlkit.sources.recorder import RecordOptions
-from pmlkit.sources.recorder_kit import record_kit
+from pmlkit.sources.recorder.kit import record_kit
+from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.sources.simulator import simulate
+from pmlkit.trace.kinds import Kind, is_page_table
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 ROUNDS = 3

@@ -3,7 +3,7 @@
 
 import struct
 
-from pmlkit.sources.messages import REASONS, Message
+from pmlkit.sources.recorder.messages import REASONS, Message
 
 READ, WRITE, EXEC = 1, 2, 4
 

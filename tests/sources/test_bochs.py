@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pmlkit.errors import GuestError
-from pmlkit.sources import bochs
-from pmlkit.sources.bochs import Bochs, Limits, Machine
+from pmlkit.sources.lab import bochs
+from pmlkit.sources.lab.bochs import Bochs, Limits, Machine
 
 
 def emulator(program):
@@ -55,7 +55,7 @@ def test_the_emulator_does_not_outlive_us(tmp_path):
     program = f"""
 import sys, time
 from pathlib import Path
-from pmlkit.sources.bochs import Bochs, Limits, Machine
+from pmlkit.sources.lab.bochs import Bochs, Limits, Machine
 up = Path({str(tmp_path)!r}) / "up"
 sleep = f"import time; open({{str(up)!r}}, 'w').close(); time.sleep(600)"
 machine = Machine(Bochs((sys.executable, "-c", sleep), "", "0"), up.parent, Limits())

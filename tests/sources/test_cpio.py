@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from pmlkit.sources.cpio import Archive
+from pmlkit.sources.guest.cpio import Archive
 
 
 def written(archive):

@@ -10,7 +10,7 @@ import pytest
 from needs import REQUIRED, needs_apt
 
 from pmlkit.errors import GuestError, MissingTool
-from pmlkit.sources import debian
+from pmlkit.sources.guest import debian
 
 URIS = """\
 'http://d/pool/libc6_2.36-9+deb12u10_amd64.deb' libc6_2.36-9+deb12u10_amd64.deb 2758 SHA256:00

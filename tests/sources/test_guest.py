@@ -8,9 +8,9 @@ from boots import boot, build
 from needs import needs_qemu, slow
 
 from pmlkit.errors import GuestError
-from pmlkit.sources.programs import compile_static
-from pmlkit.sources.recorder import DETERMINISTIC_CMDLINE
-from pmlkit.sources.workload import load
+from pmlkit.sources.guest.programs import compile_static
+from pmlkit.sources.guest.workload import load
+from pmlkit.sources.recorder.record import DETERMINISTIC_CMDLINE
 
 pytestmark = needs_qemu
 SHORT = {"hot": "30", "cold": "150", "sweep_ms": "100", "phase_ms": "600"}

@@ -11,8 +11,8 @@ import pytest
 from needs import REQUIRED, needs_apt
 
 from pmlkit.errors import GuestError
-from pmlkit.sources import debian
-from pmlkit.sources.kernel import kernel, unpack
+from pmlkit.sources.guest import debian
+from pmlkit.sources.guest.kernel import kernel, unpack
 
 IMAGE = b"\x7fELF" + bytes(9 << 20) + b"end"  # more than one block of lz4's
 

@@ -8,10 +8,11 @@ from io import BytesIO
 import pytest
 
 from pmlkit.errors import NotATrace, OutputError
-from pmlkit.ingest import ingest
-from pmlkit.sources.lab import LabOptions, machine_mib, rounds_of
-from pmlkit.sources.lab_disks import SPOOL_AT, Growing, take_results
-from pmlkit.spool import SpoolWriter, read_spool
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.lab.disks import SPOOL_AT, Growing, take_results
+from pmlkit.sources.lab.session import LabOptions, machine_mib, rounds_of
+from pmlkit.spool import SpoolWriter
+from pmlkit.spool_reader import read_spool
 from pmlkit.xen.frames import Frame
 
 SIZE = SPOOL_AT + (1 << 20)

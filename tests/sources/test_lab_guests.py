@@ -3,7 +3,7 @@ import pytest
 from needs import needs_gcc
 
 from pmlkit.errors import UsageError, WorkloadError
-from pmlkit.sources import lab_guests
+from pmlkit.sources.lab import guests as lab_guests
 
 NAMES = sorted(lab_guests.shipped())
 

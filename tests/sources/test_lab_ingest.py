@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from pmlkit import collecting
 from pmlkit.errors import NotATrace, PmlkitError
-from pmlkit.sources.lab_ingest import ingest
+from pmlkit.notebook import live
+from pmlkit.sources.lab.ingest import ingest
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames
 from pmlkit.xen.frames import Frame
@@ -226,7 +226,7 @@ with SpoolWriter(folder / "frames.spool", HEADER) as writer:
 
 
 def leave(monkeypatch, tmp_path, *told, torn=b""):
-    run = collecting.start("lab", "g", tmp_path)
+    run = live.start("lab", "g", tmp_path)
     plain = [(int(kind), payload) for kind, payload in told]
     header = HEADER | TSC | PAGES
     given = f"OUT, HEADER, TOLD, TORN = {str(run.out)!r}, {header!r}, {plain!r}, {torn!r}"
@@ -263,7 +263,7 @@ def test_a_frame_that_an_interrupted_lab_tore_costs_nothing_before_it(monkeypatc
 
 
 def test_what_keeps_a_lab_from_running_is_said(monkeypatch, tmp_path):
-    run = collecting.start("lab", "g", tmp_path)
+    run = live.start("lab", "g", tmp_path)
     told = "import sys; sys.exit('pmlkit: no compiler: install one')"
     monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", told])
     with pytest.raises(PmlkitError, match=r"^no compiler: install one$"):

@@ -2,7 +2,7 @@
 import pytest
 
 from pmlkit.errors import UsageError
-from pmlkit.sources.lab_options import LabOptions, check
+from pmlkit.sources.lab.options import LabOptions, check
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from pmlkit.errors import GuestError, MissingTool
-from pmlkit.sources import lab_boot, lab_disks, lab_image, lab_parts, lab_xen
-from pmlkit.sources.bochs import DISK_UNIT
-from pmlkit.sources.lab import LabOptions, describe, machine_mib
-from pmlkit.sources.lab_boot import JOB_UNITS, Lab
-from pmlkit.sources.lab_guests import LabGuest
+from pmlkit.sources.lab import boot as lab_boot
+from pmlkit.sources.lab import disks as lab_disks
+from pmlkit.sources.lab import image as lab_image
+from pmlkit.sources.lab import parts as lab_parts
+from pmlkit.sources.lab import xen as lab_xen
+from pmlkit.sources.lab.bochs import DISK_UNIT
+from pmlkit.sources.lab.boot import JOB_UNITS, Lab
+from pmlkit.sources.lab.guests import LabGuest
+from pmlkit.sources.lab.session import LabOptions, describe, machine_mib
 
 
 def test_modules_come_after_those_they_need(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmlkit.sources import messages
-from pmlkit.sources.messages import Marker, Message, decode, split
+from pmlkit.sources.recorder import messages
+from pmlkit.sources.recorder.messages import Marker, Message, decode, split
 
 SOURCE = Path(messages.__file__).with_name("recorder_plugin.c").read_text()
 

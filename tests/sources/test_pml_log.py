@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pml_hardware import hardware
 
-from pmlkit.sources.pml_log import REARM, pml_log
+from pmlkit.kernels.pml import REARM, pml_log
 
 
 def replayed(writes, *how):

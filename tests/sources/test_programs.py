@@ -9,7 +9,7 @@ import pytest
 from needs import needs_gcc
 
 from pmlkit.errors import MissingTool, WorkloadError
-from pmlkit.sources.programs import check_static, compile_static
+from pmlkit.sources.guest.programs import check_static, compile_static
 
 
 @pytest.fixture(autouse=True)

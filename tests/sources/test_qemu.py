@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pmlkit.errors import MissingTool, PmlkitError, UsageError
-from pmlkit.sources import qemu
+from pmlkit.sources.recorder import qemu
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from needs import needs_qemu
 
 from pmlkit import workingset
 from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
-from pmlkit.ingest import ingest
-from pmlkit.kinds import Kind
-from pmlkit.sources.recorder import RecordOptions, record
-from pmlkit.sources.recorder_ingest import WALL_TIME
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.recorder.ingest import WALL_TIME
+from pmlkit.sources.recorder.record import record
+from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.sources.simulator import PmlModel, simulate
-from pmlkit.trace import Trace
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
 
 pytestmark = needs_qemu
 GUESTS = Path(__file__).parent / "guests"

@@ -10,13 +10,14 @@ from needs import needs_qemu
 from plugin_messages import mark, round_end, totals
 
 from pmlkit.errors import GuestError
-from pmlkit.ingest import ingest
-from pmlkit.sources import qemu
-from pmlkit.sources.kernel import VIRTIO_BLK, Kernel
-from pmlkit.sources.messages import Marker, Message, Requests, decode
-from pmlkit.sources.recorder import RecordOptions, record
-from pmlkit.sources.recorder_ingest import DISK_TIMES
-from pmlkit.sources.workload import load
+from pmlkit.sources.guest.kernel import VIRTIO_BLK, Kernel
+from pmlkit.sources.guest.workload import load
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.ingest import DISK_TIMES
+from pmlkit.sources.recorder.messages import Marker, Message, Requests, decode
+from pmlkit.sources.recorder.record import record
+from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.spool import SpoolWriter
 
 PART = struct.Struct("<QqQIHH")  # instructions, ns, sector, frame, sectors, write

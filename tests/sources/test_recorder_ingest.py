@@ -7,11 +7,11 @@ from plugin_messages import EXEC, READ, WRITE, access, mark, pml, round_end, tot
 from spool_fuzz import RECORDER_HEADER
 
 from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound
-from pmlkit.ingest import ingest
-from pmlkit.schema import Kind
-from pmlkit.sources.messages import Marker
-from pmlkit.sources.recorder_ingest import read_report
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.recorder.ingest import read_report
+from pmlkit.sources.recorder.messages import Marker
 from pmlkit.spool import SpoolWriter
+from pmlkit.trace.schema import Kind
 
 REPORT = """\
 memory 00001000-0009fbff : System RAM

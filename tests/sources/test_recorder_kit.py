@@ -4,11 +4,11 @@
 import pytest
 from needs import needs_gcc, needs_qemu
 
-from pmlkit import known
 from pmlkit.errors import UsageError, WorkloadError
-from pmlkit.kinds import Kind
-from pmlkit.sources.recorder import RecordOptions
-from pmlkit.sources.recorder_kit import is_kit_guest, record_kit
+from pmlkit.sources.recorder.kit import is_kit_guest, record_kit
+from pmlkit.sources.recorder.recording import RecordOptions
+from pmlkit.trace import known
+from pmlkit.trace.kinds import Kind
 
 OPTIONS = RecordOptions(time_limit_s=240)
 

@@ -10,9 +10,9 @@ from pml_hardware import hardware
 
 import pmlkit
 from pmlkit.errors import NeedsError, OutputExists, UsageError
-from pmlkit.kinds import Kind
 from pmlkit.sources.simulator import PmlModel, simulate
-from pmlkit.trace import Trace, TraceMeta, TraceWriter
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace, TraceMeta, TraceWriter
 
 MS = 1_000_000
 CHUNK = 3  # entries of an access batch here

@@ -10,7 +10,7 @@ from needs import needs_gcc
 from tree import tracked
 
 from pmlkit.errors import WorkloadError
-from pmlkit.sources.workload import Parameter, Workload, list_workloads, load
+from pmlkit.sources.guest.workload import Parameter, Workload, list_workloads, load
 
 GOOD = """\
 summary: does something

@@ -8,8 +8,8 @@ import pytest
 from spool_fuzz import SPOOL_HEADER, change, fuzz_one, good_frames, nonsense, run, sealed
 
 from pmlkit.errors import PmlkitError
-from pmlkit.ingest import ingest
-from pmlkit.sources.xen_spool import XenSpool
+from pmlkit.sources.host.spool import XenSpool
+from pmlkit.sources.ingest import ingest
 from pmlkit.spool import FRAME, SUM_BYTES
 from pmlkit.xen.frames import Frame
 

@@ -26,10 +26,10 @@ from spool_fuzz import (
 
 from pmlkit import cli
 from pmlkit.errors import NotATrace, NotUnderstood, PmlkitError, SpoolDamaged
-from pmlkit.ingest import finish, ingest
-from pmlkit.seen import Follower, Watcher
-from pmlkit.sources.xen_spool import XenSpool
-from pmlkit.sources.xen_stream import XenStream, ns_of
+from pmlkit.sources.host.spool import XenSpool
+from pmlkit.sources.host.stream import XenStream, ns_of
+from pmlkit.sources.ingest import finish, ingest
+from pmlkit.sources.watch import Follower, Watcher
 from pmlkit.xen import frames
 from pmlkit.xen.frames import Frame
 

@@ -8,8 +8,7 @@ from pmlkit import techniques
 from pmlkit.errors import UsageError
 from pmlkit.techniques import Recorded
 from pmlkit.techniques.geiger import Inference
-from pmlkit.techniques.limits import against
-from pmlkit.techniques.memory import MemoryModel
+from pmlkit.techniques.memory import MemoryModel, against
 
 pytestmark = pytest.mark.skipif(
     not {"pressure", "pressure-roomy"} <= set(pmlkit.bundled()),

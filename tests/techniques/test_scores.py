@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import pmlkit
 from pmlkit import techniques, workingset
 from pmlkit.errors import NeedsError
-from pmlkit.kinds import Kind
 from pmlkit.techniques import Recorded, scores
-from pmlkit.techniques.channel import Clock
+from pmlkit.techniques.channels import Clock
 from pmlkit.techniques.costs import COSTS, NS_PER_INSN, Cost, overhead_ns
 from pmlkit.techniques.runs import time_scale
+from pmlkit.trace.kinds import Kind
 
 W = vm.WINDOW_NS
 

@@ -240,7 +240,7 @@ def test_with_snapshots_of_tables_only_what_they_map_is_looked_at():
 
 def test_a_footprint_is_dennings_mean_working_set():
     """All frames followed, and the sum over gaps equals the mean of W that the kernels count."""
-    from pmlkit.occurrences import mean_sizes
+    from pmlkit.kernels.by_page import mean_sizes
 
     rng = np.random.default_rng(4)
     recorded = vm.make([np.unique(rng.integers(0, 900, 120)) for _ in range(400)])

@@ -11,7 +11,7 @@ import pytest
 import synthetic_vm as vm
 
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.shards import sampled
+from pmlkit.missratio.sampled import sampled
 from pmlkit.techniques import TECHNIQUES, Need, channels, make, run
 from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.view import look

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments on reads in the lab: which guests, how they are run, the tables that come out.
+
+`run` boots one guest after the other and keeps the traces; `tabulate` makes the tables of them
+that the notebook shows; `load` reads those that come with pmlkit (``data/reads-lab``).
+
+    python -m experiments.reads_lab FOLDER [NAME]...
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+import pmlkit
+from pmlkit.errors import NeedsError, PmlkitError
+from pmlkit.reads import guided, hotness, judge, learnt
+from pmlkit.reads.sampled import ONE_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike, Tell
+
+
+__all__ = ["EXPERIMENTS", "Experiment", "run", "tabulate"]
+
+TABLES = ("errors", "equality", "costs", "hotness", "sources", "unsure", "rounds")
+BEFORE_WORK = ("", "start")  # phases
+COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
+FLAGS = ("tables", "snapshots", "accessed")  # of `pmlkit.xen.pml.Options`
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A guest and how it is run.
+
+    Attributes
+    ----------
+    guest : str
+        Of ``pmlkit lab run --list`` or ``pmlkit record --list``.
+    group : {"benchmark", "program", "adversary", "bare", "memory"}
+    settings : dict of str
+    memory_mib, rounds : int
+    period_s : float
+    clear : bool
+        The hypervisor clears the guest's accessed flags at the end of each round.
+    harvest : {"both", "sampled"}
+        All accessed flags, guided and then by a scan: the truth; or a sample, to see its cost.
+    """
+
+    guest: str
+    group: str
+    settings: Json = field(default_factory=dict)
+    memory_mib: int = 256
+    rounds: int = 12
+    period_s: float = 0.5
+    clear: bool = False
+    harvest: str = "both"
+
+
+_SMALL = {"size_mib": "32", "phase_ms": "1500"}
+EXPERIMENTS = {
+    "rrww": Experiment("rrww", "benchmark", _SMALL, 128, 13),
+    "rwrw": Experiment("rwrw", "benchmark", _SMALL, 128, 13),
+    "wwrr": Experiment("wwrr", "benchmark", _SMALL, 128, 13),
+    "redis": Experiment(
+        "redis", "program", {"keys": "3000", "gets": "10000", "few": "300", "idle_s": "1"}
+    ),
+    "sqlite": Experiment("sqlite", "program", {"purchases": "2000", "lookups": "300"}),
+    "python": Experiment(
+        "numpy",
+        "program",
+        {"matrix": "128", "products": "2", "numbers": "200000", "decomposed": "60"},
+        320,
+        60,
+    ),
+    "gcc": Experiment("gcc", "program", {"level": "0"}, 320, 16),
+    "sparse": Experiment("sparse", "adversary", {"size_mib": "32", "phase_ms": "1000"}),
+    "largepages": Experiment("largepages", "adversary", {"size_mib": "32", "phase_ms": "1000"}),
+    "forks": Experiment("forks", "adversary", {"processes": "32", "rounds": "30"}),
+    "remap": Experiment("remap", "adversary", {"cycles": "12"}),
+    "moving": Experiment("moving", "adversary", {"size_mib": "32", "ticks": "80"}),
+    "known": Experiment("known", "bare", {}, 64, 6),
+    "rewrites": Experiment("rewrites", "bare", {}, 64, 6),
+    "ordered": Experiment("ordered", "bare", {}, 64, 6),
+    "vcpus": Experiment("vcpus", "bare", {}, 64, 6),
+    "reads-2": Experiment("reads", "bare", {"levels": "2"}, 64, 6),
+    "reads-3": Experiment("reads", "bare", {"levels": "3"}, 64, 6),
+    "reads-4": Experiment("reads", "bare", {"levels": "4"}, 64, 6),
+    "touch": Experiment("touch", "bare", {}, 64, 6),
+    "touch-large": Experiment("touch", "bare", {"large": "1"}, 64, 6),
+    **{
+        f"memory-{mib}": Experiment("reads", "memory", {"levels": "4"}, mib, 6)
+        for mib in (64, 128, 256, 512, 1024, 2048, 4096)
+    },
+}
+_LINUX = ("benchmark", "program", "adversary")
+EXPERIMENTS |= {
+    f"{name}-clear": replace(experiment, clear=True)
+    for name, experiment in EXPERIMENTS.items()
+    if experiment.group in _LINUX
+} | {
+    f"{name}-sampled": replace(experiment, harvest="sampled")
+    for name, experiment in EXPERIMENTS.items()
+    if experiment.group in ("benchmark", "program", "memory")
+}
+
+
+def run(
+    folder: PathLike, names: Sequence[str] | None = None, progress: Callable[..., Any] = print
+) -> dict[str, Trace]:
+    """Run experiments in the lab, one after the other; what is there already is kept.
+
+    Parameters
+    ----------
+    folder : path-like
+        For the traces, ``NAME.trace``.
+    names : sequence of str, optional
+        Of `EXPERIMENTS`; default: all.
+    progress : callable
+
+    Returns
+    -------
+    dict of str to Trace
+        Those that came out; a failure is told and the rest goes on.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in names or EXPERIMENTS:
+        try:
+            found[name] = _one(folder / f"{name}.trace", EXPERIMENTS[name])
+        except PmlkitError as error:
+            progress(f"{name}: {error}")
+        else:
+            progress(f"{name}: {found[name]}")
+    return found
+
+
+def _one(path: Path, experiment: Experiment) -> Trace:
+    if path.exists():
+        return pmlkit.open(path)
+    from pmlkit.sources import lab
+
+    options = lab.LabOptions(
+        fast=True,
+        memory_mib=experiment.memory_mib,
+        rounds=experiment.rounds,
+        period_s=experiment.period_s,
+        settings=experiment.settings,
+        pml={"flags": (*FLAGS, "clear") if experiment.clear else FLAGS, "slots": 1024},
+        harvest=experiment.harvest,
+    )
+    return lab.run(experiment.guest, path, options)
+
+
+def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, pd.DataFrame]:
+    """Make the tables of the experiments.
+
+    Parameters
+    ----------
+    traces : dict of str to Trace
+        From `run`.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        ``errors``: a row per guest, whether its flags were cleared, phase and method
+        (`reads_table.by_phase`), and over the phases of its work ("work": the start of a program
+        is none, for little is stale then); ``density`` and ``sample`` over all draws. What is not
+        sure of (c) where flags were cleared, and the intervals of (a) to (c), are learnt from the
+        other guests only.
+        ``equality`` and ``costs``: a row per guest and round (`reads_guided`; ``sampled``: its
+        scan was of a sample). ``hotness``:
+        scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
+        row per guest and phase. ``unsure`` and ``rounds``: what `reads_lessons.learn` takes.
+    """
+    made: Any = {name: [] for name in TABLES}
+    linux = {
+        n: trace
+        for n, trace in traces.items()
+        if EXPERIMENTS[n].group in _LINUX and EXPERIMENTS[n].harvest == "both"
+    }
+    # Adversaries do not teach: what they have unmapped is none of the kernel's reads.
+    teachers = {n: trace for n, trace in linux.items() if EXPERIMENTS[n].group != "adversary"}
+    made["unsure"] = [_named(n, judge.unsure(trace)) for n, trace in teachers.items()]
+    made["rounds"] = [_rounds(n, trace, made["unsure"]) for n, trace in linux.items()]
+    for name, trace in traces.items():
+        others = (
+            [_others(name, made[table]) for table in ("unsure", "rounds")] if name in linux else []
+        )
+        for table, rows in _tables(trace, others, EXPERIMENTS[name].clear).items():
+            made[table].append(_named(name, rows))
+        progress(f"{name}: done")
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items() if parts}
+
+
+def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    experiment = EXPERIMENTS[name]
+    guest = name.removesuffix("-clear").removesuffix("-sampled")
+    told: Json = {"guest": guest, "group": experiment.group, "cleared": experiment.clear}
+    return rows.assign(**told)[[*told, *rows.columns]]
+
+
+def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict[str, pd.DataFrame]:
+    found = {}
+    makers = {
+        "errors": lambda: _errors(trace, others),
+        "equality": lambda: guided.equality(trace),
+        "costs": lambda: _costs(trace),
+        "hotness": lambda: hotness.scores(trace),
+        "sources": lambda: judge.sources(trace),
+    }
+    for table, make in makers.items():
+        if cleared and table not in ("errors", "costs"):
+            continue  # told of the other run of the same guest
+        if table == "hotness" and not others:
+            continue  # a bare guest has too few regions to rank
+        try:
+            found[table] = make()  # type: ignore[no-untyped-call]
+        except NeedsError:
+            # Bare guests without paging have no tables, and no errors to show; a sample no truth.
+            continue
+    return found
+
+
+def _costs(trace: Trace) -> pd.DataFrame:
+    found = guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes)
+    found["sampled"] = trace.sample is not None
+    return found.rename(columns={"cleared": "flags_cleared"})
+
+
+def _others(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all guests but one."""
+    rows = pd.concat(parts, ignore_index=True)
+    return rows[rows["guest"] != name.removesuffix("-clear")]
+
+
+def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    lessons = learnt.learn(_others(name, unsure))
+    compared = judge.compare(trace, COUNTED, lessons)
+    return _named(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
+
+
+def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Judge all methods, by phase and over the work; a bare guest has no others to learn from."""
+    lessons = learnt.learn(*others) if others else None
+    methods = ("written", *COUNTED, "density", "sample")
+    compared = judge.compare(trace, methods, lessons, draws=range(ONE_IN))
+    work = compared[~compared["phase"].isin(BEFORE_WORK)].assign(phase="work")
+    return pd.concat([judge.by_phase(part) for part in (compared, work)])
+
+
+def main(arguments: Sequence[str] | None) -> int:
+    """Run the experiments named, and write the tables of all that the folder holds."""
+    folder, *names = arguments  # type: ignore[misc]
+    run(folder, names)
+    there = {n: pmlkit.open(p) for n in EXPERIMENTS if (p := Path(folder) / f"{n}.trace").exists()}
+    for name, table in tabulate(there).items():
+        table.to_csv(Path(folder) / f"{name}.csv", index=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

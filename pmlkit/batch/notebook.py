@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running one notebook: papermill in an operating system process of its own.
+
+Papermill changes the working directory of its process (papermill #473), so two of them must not
+share one; and a kernel that dies must not take its caller along. The other way round, papermill
+and its kernel end if their caller dies, however it does: nobody waits for them any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from pmlkit import recordings
+from pmlkit.errors import PmlkitError, output_error
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from pmlkit.types import Json, PathLike
+
+
+__all__ = ["NotebookError", "failure", "notebooks_folder", "run_notebook", "start_notebook"]
+
+# jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
+# than papermill needs for all the rest. Notebooks have no IRIs.
+# The caller holds the other end of standard input, and never writes: it ends when the caller does.
+_PAPERMILL = """
+import os, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(70)), daemon=True).start()
+sys.modules["rfc3987_syntax"] = None
+from papermill.__main__ import papermill
+papermill()
+"""
+
+
+class NotebookError(PmlkitError):
+    """A notebook failed. Attributes: `notebook`, `cell` (from 1, or None), `message`, `executed`.
+
+    `executed` is the notebook as far as it came or, where papermill itself failed, its log.
+    """
+
+    def __init__(self, notebook: Path, cell: int | None, message: str, executed: PathLike) -> None:
+        self.notebook, self.cell, self.message = notebook, cell, message
+        self.executed = os.fspath(executed)
+        where = f" in cell {cell}" if cell else ""
+        super().__init__(f"{notebook} failed{where} ({message})", f"look at {self.executed}")
+
+
+def notebooks_folder() -> Path:
+    """Return the folder of the notebooks."""
+    folder = recordings.ROOT / "notebooks"
+    if not folder.is_dir():
+        raise PmlkitError(f"there are no notebooks at {folder}", recordings.CLONE)
+    return folder
+
+
+def start_notebook(
+    notebook: Path, executed: Path, parameters: Json, folder: PathLike | None = None
+) -> Popen[bytes]:
+    """Start papermill on a notebook; return the process.
+
+    What papermill prints goes into ``executed`` with the suffix ``.log``. It is in a session of
+    its own: Ctrl-C on the terminal is for the caller, who ends it by `Popen.terminate`.
+
+    Parameters
+    ----------
+    notebook, executed : Path
+        The notebook, and where to write the executed one.
+    parameters : dict
+        Values that YAML can hold.
+    folder : path-like, optional
+        Where the kernel starts; by default where the notebook is.
+
+    Returns
+    -------
+    subprocess.Popen
+    """
+    command = [sys.executable, "-c", _PAPERMILL, str(notebook), str(executed)]
+    command += ["--no-progress-bar", "--kernel", "python3"]
+    command += ["--cwd", str(folder or Path(notebook).parent)]
+    command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))]
+    try:
+        executed.unlink(missing_ok=True)
+        with open(executed.with_suffix(".log"), "wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise output_error(executed, error) from error
+
+
+def _environment() -> dict[str, str]:
+    # Debugger and warnings of the kernel's start-up are no news to the reader of a log.
+    return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def failure(executed: Path, name: str, returncode: int) -> NotebookError:
+    """Say why a notebook failed, from what papermill left: the cell, the error, the log."""
+    cell, message = _failed_cell(executed)
+    log = executed.with_suffix(".log")
+    if message is None:
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        words = [line for line in lines if line.strip()]
+        message = words[-1] if words else f"papermill ended with {returncode}"
+    return NotebookError(name, cell, message, log if cell is None else executed)  # type: ignore[arg-type]
+
+
+def _failed_cell(executed: Path) -> tuple[int | None, str | None]:
+    try:
+        cells = json.loads(executed.read_text())["cells"]
+    except (OSError, ValueError, KeyError):
+        return None, None
+    for number, cell in enumerate(cells, start=1):
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "error":
+                return number, f"{output['ename']}: {output['evalue']}"
+    return None, None
+
+
+def run_notebook(notebook: PathLike, executed: PathLike, parameters: Json) -> None:
+    """Run one notebook through papermill and wait for it.
+
+    Parameters
+    ----------
+    notebook, executed : path-like
+        The notebook, and where to write the executed one (its folder exists).
+    parameters : dict
+        What replaces the values of the cell tagged ``parameters``.
+
+    Raises
+    ------
+    NotebookError
+        If it fails.
+    """
+    executed = Path(executed)
+    with start_notebook(Path(notebook), executed, parameters) as process:
+        process.wait()
+    if process.returncode:
+        raise failure(executed, Path(notebook).stem, process.returncode)
+    executed.with_suffix(".log").unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of an experiment: its runs, in order, and where their results go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import recordings
+from pmlkit.batch import expand, gather, schema
+from pmlkit.batch.job import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.batch.expand import Job
+    from pmlkit.types import Json, PathLike
+
+
+RESULTS = "results.parquet"  # the table of all runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment, its runs, and where they go.
+
+    Attributes
+    ----------
+    experiment : pmlkit.batch.schema.Experiment
+    folder : Path
+        ``results/NAME``.
+    runs, summaries : list of pmlkit.batch.expand.Job
+    pieces : list of pmlkit.batch.gather.Piece
+        What is gathered from the runs.
+    """
+
+    experiment: schema.Experiment
+    folder: Path
+    runs: list[Job]
+    summaries: list[Job]
+    pieces: list[gather.Piece] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All of them, in the order in which they run."""
+        return self.runs + self.summaries
+
+    def record(self, job: Job) -> Json | None:
+        """Read what ``run.json`` says of a run; None if it has not been run."""
+        return read_record(self.folder / job.id)
+
+    def is_done(self, job: Job) -> bool:
+        """Say whether a run is done, and need not be done again."""
+        record = self.record(job)
+        return record is not None and record["status"] == "done"
+
+
+def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] = ()) -> Plan:
+    """Read an experiment and expand it.
+
+    Parameters
+    ----------
+    experiment : path-like
+        The YAML file, or the name of one that comes with pmlkit.
+    out : path-like
+        Folder of the results of all experiments.
+    traces : sequence of str
+        Bundled traces, paths or globs, in place of the experiment's own; none: its own.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    pmlkit.batch.schema.ExperimentError
+        If the file is wrong, or names what is not there: which line, and why.
+    """
+    loaded = schema.load(recordings.located(experiment, "experiments"))
+    if traces:
+        loaded = loaded.on(traces)
+    folder = Path(out).resolve() / loaded.name
+    jobs = expand.expand(loaded, folder / RESULTS)
+    return Plan(loaded, folder, *jobs, gather.pieces(loaded))

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``pmlkit``. Each module adds commands; `console` prints.
+
+Modules
+-------
+app      the group of commands, help and exit codes
+options  options that several commands share
+show     a result as JSON or as people read it
+console  tables and progress on the terminal
+live     a collection on the terminal while it runs
+plans    an experiment and its report, as text and as JSON
+collect, compare, forecast, interop, lab, mrc, period, reads, record, run
+         one or more commands each
+"""
+
+from pmlkit.cli.app import cli, main
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: parse, call, print. Errors become exit codes in `main`, and nowhere else.
+
+Nothing heavy is imported at the top (numpy, pandas, pyarrow and matplotlib take a second): each
+command imports what it calls, so that ``--help`` and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, IntRange
+
+from pmlkit import signals
+from pmlkit.cli.collect import collect
+from pmlkit.cli.compare import compare
+from pmlkit.cli.forecast import forecast
+from pmlkit.cli.interop import export, import_
+from pmlkit.cli.lab import lab
+from pmlkit.cli.mrc import mrc
+from pmlkit.cli.options import (
+    TRACE,
+    WINDOW,
+    as_json,
+    example,
+    names,
+    option,
+    output,
+    span,
+    trace_argument,
+)
+from pmlkit.cli.period import calibrate, period
+from pmlkit.cli.reads import reads
+from pmlkit.cli.record import EXAMPLES, ingest, record, simulate
+from pmlkit.cli.run import run
+from pmlkit.cli.show import show, show_trace
+from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+
+
+REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG=1 prints"
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+WSS_EXAMPLES = example(
+    "pmlkit wss data/hotcold.trace --window 1s",
+    "pmlkit wss h.trace --window 100ms --min-count 2 --kinds w --sliding --json",
+)
+
+
+class _PastClick(Exception):
+    """Carries past click what it has answers of its own to: an empty line, another exit code."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise _PastClick from error
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
+@click.version_option(package_name="pmlkit", message="pmlkit %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Working sets of virtual machines: record, store, measure, show.
+
+    Every command has --help with an example, and --json for programs. Exit codes: 0 done,
+    1 could not (one line says what and what to do), 2 wrong use, 128+N ended by signal N.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(2)
+
+
+@cli.command(epilog=example("pmlkit doctor", "pmlkit doctor demo recorder --json"))
+@click.argument("capabilities", nargs=-1, metavar="[CAPABILITY]...",
+                shell_complete=names("pmlkit.doctor:CAPABILITIES"))  # fmt: skip
+@as_json
+@click.pass_context
+def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
+    """Say what this machine can do, and what mends the rest.
+
+    Exit code 1 if anything asked for by name (demo, recorder, lab, xen) is missing.
+    """
+    from pmlkit import doctor
+    from pmlkit.cli import console
+
+    with console.busy("looking at this machine", quiet=as_json):
+        found = doctor.examine(capabilities)
+    show(as_json, [c.as_dict() for c in found] if as_json else None, console.doctor, found)
+    ctx.exit(1 if capabilities and not all(capability.ready for capability in found) else 0)
+
+
+cli.add_command(calibrate)
+cli.add_command(collect)
+cli.add_command(compare)
+cli.add_command(forecast)
+cli.add_command(export)
+cli.add_command(import_)
+cli.add_command(ingest)
+cli.add_command(lab)
+cli.add_command(mrc)
+cli.add_command(period)
+cli.add_command(reads)
+cli.add_command(record)
+cli.add_command(run)
+cli.add_command(simulate)
+
+
+@cli.command(epilog=example("pmlkit info data/hotcold.trace", "pmlkit info h.trace --json"))
+@trace_argument
+@as_json
+@click.pass_context
+def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
+    """Check TRACE, and say what it is.
+
+    Every file and count is checked, and what the workload knows of itself is measured. Exit code 1
+    if the trace is damaged or a known answer is not met.
+    """
+    from pmlkit.cli import console
+    from pmlkit.trace.reader import Trace
+
+    with console.busy("checking every file", quiet=as_json):
+        opened = Trace.open(trace)
+        opened.check()
+    ctx.exit(0 if show_trace(as_json, opened) else 1)
+
+
+@cli.command(epilog=WSS_EXAMPLES)
+@trace_argument
+@option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
+        "nearest T that TRACE has]")  # fmt: skip
+@option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
+@option("--sliding", is_flag=True, help="A window whenever a round ends.")
+@option("--kinds", default="rwx", help="What counts: read, written, executed.")
+@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]), help="Of a "
+        "PML log; expand: the pages that they lead to.")  # fmt: skip
+@option("--region", help="Count the frames of this region only.")
+@span
+@as_json
+def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
+    """Print the working set of TRACE, window by window.
+
+    A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
+    the period asked for and the effective one, the phase, the pages within each region that the
+    workload named, and whether the window is full, or cut short by the start or the end.
+    """
+    from pmlkit import workingset
+    from pmlkit.cli import console
+    from pmlkit.trace.reader import Trace
+
+    with console.busy("counting pages", quiet=as_json):
+        step = "sliding" if sliding else None
+        table = workingset.estimate(Trace.open(trace), how.pop("window"), step, **how)
+    show(as_json, table.to_dict("records") if as_json else None, console.windows, table)
+
+
+@cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
+@click.argument("trace", type=TRACE, required=False)
+@click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
+@output("STEM", "Write STEM.pdf, .svg and .png, and its data as .csv and .parquet.")
+@option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
+@option("--window", type=WINDOW, help="T, where the figure has one.")
+@option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")
+@span
+@as_json
+def plot(
+    trace: Trace, figure: str, output: str, list_them: bool, as_json: bool, **how: Any
+) -> None:
+    """Draw FIGURE of TRACE, fit for a paper."""
+    from pmlkit import figures
+    from pmlkit.cli import console
+    from pmlkit.trace.reader import Trace
+
+    if list_them:
+        found = {name: figures.about(name) for name in figures.FIGURES}
+        return show(as_json, found, console.named, "figure", found)
+    if trace is None or figure is None or output is None:
+        raise UsageError("name a TRACE, a FIGURE (`pmlkit plot --list` has them) and -o STEM")
+    with console.busy("drawing", quiet=as_json):
+        written = figures.save(figures.draw(Trace.open(trace), figure, **how), output)
+    paths = [str(path) for path in written]
+    show(as_json, paths, click.echo, "\n".join(paths))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        The exit code: 0 done, 1 could not, 2 wrong use; 128 and the signal's number if one of
+        those that end a program did.
+    """
+    signals.forget()
+    _print_any_path()
+    try:
+        with signals.raising():
+            code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
+            sys.stdout.flush()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich has met it
+            return _fail(error.__context__)
+        raise  # shell completion has answered
+    except BaseException as error:
+        if os.environ.get("PMLKIT_DEBUG"):
+            traceback.print_exc()
+        return _fail(error)
+    return code if isinstance(code, int) else 0
+
+
+def _print_any_path() -> None:
+    """Let paths that are no UTF-8 be printed: their bytes as in `one_line`."""
+    codecs.register_error("pmlkit", lambda error: (one_line(_failing(error)), error.end))  # type: ignore[attr-defined]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="pmlkit")
+
+
+def _failing(error: UnicodeError) -> str:
+    return error.object[error.start : error.end]  # type: ignore[attr-defined]
+
+
+def _fail(error: BaseException) -> int:
+    """Say an error in one line; return its exit code."""
+    if isinstance(error, _PastClick | click.Abort):
+        error = error.__cause__ or KeyboardInterrupt()
+    _drop_output()
+    if isinstance(error, BrokenPipeError):
+        return 0  # nobody reads any more (`pmlkit wss ... | head`): no complaint
+    code, text = _verdict(error)
+    if code == 130 and sys.stderr.isatty():
+        click.echo(err=True)  # ends the line on which the terminal shows ^C
+    with contextlib.suppress(OSError):  # nobody reads that either, or its disk is full
+        click.echo(f"pmlkit: {one_line(text)}", err=True)
+    return code
+
+
+def _drop_output() -> None:
+    """Keep what could not be printed from being tried again, and complained about, at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # not a file: a test's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the line for an error."""
+    if number := signals.received():
+        said = isinstance(error, PmlkitError | signals.Ended)
+        return 128 + number, str(error if said else signals.Ended(number))
+    if isinstance(error, PmlkitError):
+        return (2 if isinstance(error, UsageError) else 1), str(error)
+    if isinstance(error, click.ClickException):
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "pmlkit"  # type: ignore[attr-defined]
+        return error.exit_code, f"{error.format_message()} (see `{path} --help`)"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if is_out_of_memory(error):
+        return 1, (
+            "not enough memory or threads: use a shorter --start/--end, raise the limits "
+            "(`ulimit -v`, `ulimit -u`), or take a machine with more"
+        )
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"{where}{error.strerror or error}"
+    return 1, f"{type(error).__name__}: {error}: {REPORT_IT}"

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit collect`: the log of a Xen host's domain becomes a trace."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli.options import DURATION, as_json, example, one_in, option, output, overwrite, say
+from pmlkit.sources.host.options import PAGE_TABLES
+from pmlkit.xen.job import HARVESTS
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+_EXAMPLES = example(
+    "pmlkit collect web1 -o web1.trace --rounds 60",
+    "pmlkit collect web1 -o web1.trace --host root@dom0 --period 500ms --harvest guided",
+    "pmlkit collect 7 -o free.trace --free --period 1s --ring 1024",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("domain")
+@output("NAME.trace", "The trace to write.", required=True)
+@option("--host", metavar="USER@DOM0", help="Run the agent there, by SSH; default: here.")
+@option("--rounds", default=0, type=IntRange(0), help="Rounds to log; 0: until Ctrl-C.")
+@option("--period", default="1s", type=DURATION, help="Length of a round.")
+@option("--free", is_flag=True, help="Never pause the guest: rounds are cut from the log later.")
+@option("--mode", default="auto", type=Choice(["auto", "pml", "stock"]), help="The interface: "
+        "the patched Xen's, or stock log-dirty.")  # fmt: skip
+@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
+        "page is armed again.")  # fmt: skip
+@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
+@option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Buffers that a ring holds.")
+@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
+@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)),
+        help="Page tables; clear: snapshot, and clear the guest's accessed flags.")  # fmt: skip
+@option("--harvest", type=Choice(HARVESTS[1:]), help="Harvest accessed flags: "
+        "a scan of all memory, what the logged page tables lead to, both, what the EPT's upper "
+        "levels say was used, or a sample of that.")  # fmt: skip
+@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@one_in
+@option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
+@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
+@option("--keep", is_flag=True, help="Keep the spool beside the trace.")
+@overwrite
+@as_json
+def collect(
+    domain: str,
+    output: str,
+    host: str | None,
+    as_json: bool,
+    keep: bool,
+    overwrite: bool,
+    **how: Any,
+) -> None:
+    """Log DOMAIN (a name or an id) and make a trace of it.
+
+    Ctrl-C ends it, and so does the end of the domain; log-dirty mode is off afterwards. On an
+    unpatched Xen the trace holds the distinct pages of each round.
+    """
+    from pmlkit.cli import live
+    from pmlkit.sources.host.collection import Collection, CollectOptions
+
+    how |= {"period_s": how.pop("period") / 1e9, "harvest": how["harvest"] or ""}
+
+    run = Collection(
+        domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=say
+    )
+    with live.watching(domain, quiet=as_json) as show:
+        trace = run.run(show)
+    if as_json:
+        click.echo(json.dumps(live.summary(run), indent=2))
+        return
+    from pmlkit.cli import console
+
+    console.trace(trace, [])

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``pmlkit compare``: techniques on recorded VMs, one table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click import IntRange
+
+from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, span
+from pmlkit.errors import TraceNotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pmlkit.compare.run import Plan
+    from pmlkit.types import Json
+
+
+_EXAMPLES = example(
+    "pmlkit compare data/redis.trace --window 1s",
+    "pmlkit compare redis --start 2s --end 8s",
+    "pmlkit compare h.trace --techniques pml,vmware,damon --seeds 20 --json",
+    "pmlkit compare experiments/compare.yaml --jobs 2 -o results/compare",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE | EXPERIMENT.yaml]...")
+@option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
+@option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"), help="Names out of "
+        "--list, with commas between.  [default: all]")  # fmt: skip
+@option("--window", default=None, help="T of the yardstick, W(t, T).  [default: 1s]")
+@option("--time-scale", "scale", default=None, help="What published intervals are multiplied by; "
+        "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip
+@option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
+        "[default: 5]")  # fmt: skip
+@span
+@option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
+@option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
+@option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
+@output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
+@as_json
+def compare(
+    traces: tuple[str, ...],
+    list_them: bool,
+    published: bool,
+    record: bool,
+    output: str,
+    jobs: int,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Score every technique on recorded VMs by the same yardstick.
+
+    Each TRACE is an access trace, or the name of a bundled one; an EXPERIMENT.yaml names several.
+    Errors are in percent of W(t, T), steps in windows T.
+
+    Techniques watch from the recording's start in any case, as they need to; with --start and --end
+    the windows T, steps and events between these times count. An event has the time of the estimate
+    that follows it.
+    """
+    if list_them:
+        return _list(as_json)
+    if not traces:
+        raise UsageError("name a TRACE, or an EXPERIMENT.yaml (`pmlkit compare --help`)")
+    given = {name: value for name, value in how.items() if value is not None}
+    paths, plans = _resolve(traces, given, record)
+    folder = Path(output) if output else None
+    if published:
+        if {"start", "end"} & set(given):
+            raise UsageError("--published takes whole recordings: leave out --start and --end")
+        return _published(paths, folder, as_json)
+    for window, plan in plans.items():
+        into = folder / f"T-{window}" if folder and len(plans) > 1 else folder
+        _compare(paths, plan, jobs, into, as_json)
+
+
+def _compare(
+    paths: Sequence[Path], plan: Plan, jobs: int, folder: Path | None, as_json: bool
+) -> None:
+    from pmlkit import compare as batch
+    from pmlkit.cli import console
+    from pmlkit.figures import compare_tables
+
+    with console.counting("comparing", _steps(paths, plan, jobs), quiet=as_json) as tick:
+        found = batch.compare(paths, plan, jobs, tick)
+    if folder:
+        with console.busy("drawing", quiet=as_json):
+            compare_tables.save(found, folder)
+    if as_json:
+        click.echo(json.dumps(batch.as_dict(found), indent=2))
+    else:
+        for title, sheet in compare_tables.sheets(found).items():
+            console.sheet(compare_tables.narrow(sheet), title)
+        echo(f"\n{found.caption}.")
+
+
+def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
+    return len(paths) * (len(plan.names) if jobs == 1 or len(paths) == 1 else 1)
+
+
+def _resolve(
+    traces: Sequence[str], given: Json, record: bool
+) -> tuple[list[Path], dict[str, Plan]]:
+    """Turn the arguments into paths of traces, and the plans to run on them by name."""
+    paths, points = [], [{}]  # type: ignore[var-annotated]
+    for trace in traces:
+        if Path(trace).suffix not in (".yaml", ".yml"):
+            paths.append(_path(trace, "", record))
+            continue
+        from pmlkit.batch.schema import load
+        from pmlkit.recordings import located
+
+        loaded = load(located(trace, "experiments"))
+        entries = [entry for entry in loaded.runs if entry.notebook.startswith("04_")]
+        if not entries:
+            raise UsageError(f"{trace} runs no notebook 04: name another experiment")
+        points = [point for entry in entries for point in entry.points]
+        told = [(name, how) for entry in entries for name, how, _ in entry.traces]
+        paths += [_path(name, how, record) for name, how in told]
+    paths = list(dict.fromkeys(paths))
+    return paths, dict(_plan(point, given) for point in points)
+
+
+def _path(name: str, made_by: str | None, record: bool) -> Path:
+    """Find a trace; make it if it is not there, and that was asked for."""
+    from pmlkit.recordings import find
+
+    path = find(name)
+    if made_by and not path.exists():
+        if not record:
+            raise TraceNotFound(name, f"say --record, or make it with `{made_by}`")
+        echo(f"{name}: {made_by}", err=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        click.get_current_context().find_root().command.main(
+            shlex.split(made_by)[1:], prog_name="pmlkit", standalone_mode=False
+        )
+    return path
+
+
+def _plan(point: Json, given: Json) -> tuple[str, Plan]:
+    """Make the plan of a grid point, what was given on the command line going first."""
+    from pmlkit import compare
+
+    told = {**point, **given}
+    unknown = set(told) - {"window", "techniques", "scale", "seeds", "start", "end"}
+    if unknown:
+        raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
+    return str(told.get("window", "1s")), compare.plan(**told)
+
+
+def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> None:
+    from pmlkit.cli import console
+    from pmlkit.figures.tables import table
+    from pmlkit.techniques import published
+
+    with console.busy("looking at them as published", quiet=as_json):
+        found = published.reproduce(paths)
+    if folder:
+        table(found, folder / "published", published.CAPTION)
+    if as_json:
+        click.echo(found.to_json(orient="records", indent=2))
+    else:
+        console.sheet(found, published.CAPTION)
+        for sentence in published.DEVIATIONS:
+            echo(f"- {sentence}")
+
+
+def _list(as_json: bool) -> None:
+    from pmlkit.techniques import TECHNIQUES
+
+    facts = {
+        name: {
+            "title": technique.title,
+            "source": technique.source,
+            "needs": sorted(need.value for need in technique.needs),
+            "parameters": technique.parameters(),
+        }
+        for name, technique in TECHNIQUES.items()
+    }
+    if as_json:
+        return click.echo(json.dumps(facts, indent=2, default=str))
+    for name, told in facts.items():
+        click.echo(f"{name:16} {told['title']}: {told['source']}")

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands print for people: tables on standard output, progress on standard error.
+
+Progress is shown on a terminal only, and only once the work has taken two seconds. Colours obey
+NO_COLOR; what goes into a pipe has none, and its lines are never folded.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from threading import Timer
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from pmlkit.errors import visible
+from pmlkit.figures.tables import cell, is_number
+from pmlkit.timeline import period_text
+from pmlkit.trace.schema import SAMPLED
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    import pandas as pd
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    from pmlkit.doctor import Capability
+    from pmlkit.sources.guest.workload import Workload
+    from pmlkit.sources.recorder.recording import Progress as HowFar
+    from pmlkit.trace.known import KnownAnswer
+    from pmlkit.trace.reader import Trace
+    from pmlkit.trace.schema import TraceMeta
+    from pmlkit.types import Json, Tell
+
+
+__all__ = [
+    "busy",
+    "counting",
+    "doctor",
+    "named",
+    "parameters",
+    "recording",
+    "sheet",
+    "reads",
+    "steps",
+    "trace",
+    "trace_dict",
+    "window_notes",
+    "windows",
+    "workload_dict",
+    "workloads",
+]
+
+
+_CLOCKS = {
+    "icount": "guest instructions (icount)",
+    "host": "the host's wall clock: T is wall time",
+}
+EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
+PATIENCE_S = 2.0  # work that is over by then needs no bar
+GAP_WINDOWS = 10  # without uses, in a row: from so many on they are one line
+UNFOLDED = 10_000  # columns of a page that nobody looks at
+
+
+class _Console(Console):
+    """A console that writes the control characters of texts as escapes; its own are styles."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(visible(text), **how)  # before it is measured
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def console(error: bool = False) -> Console:
+    """Make a console that takes text as it is: names of regions may hold [brackets]."""
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else UNFOLDED
+    return _Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
+
+
+@contextmanager
+def busy(what: str, quiet: bool = False) -> Iterator[None]:
+    """Show that work is being done, on a terminal, from its third second on."""
+    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False)) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
+    """Show how many of `total` steps are begun; yields what is told of each: a line of text."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20))
+    with _bar(quiet, *columns) as bar:
+        task = bar.add_task(what, total=total)
+
+        def tell(text: str) -> None:
+            bar.update(task, advance=1, description=f"{what}: {text}")
+
+        yield tell
+
+
+@contextmanager
+def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
+    """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
+    with _bar(
+        quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20)
+    ) as bar:
+        task = bar.add_task("making the guest and booting it", total=None)
+
+        def show(now: HowFar) -> None:
+            bar.update(
+                task,
+                description=f"{now.phase or 'recording'}  guest {now.guest_ns / 1e9:.2f} s  "
+                f"{now.mips:.1f} MIPS  {now.entries:,} entries",
+            )
+
+        yield show
+
+
+@contextmanager
+def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
+    shown = console(error=True)
+    bar = Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=shown,
+        transient=True,
+        disable=quiet or not shown.is_terminal,
+    )
+    timer = Timer(PATIENCE_S, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield bar
+    finally:
+        timer.cancel()
+        timer.join()  # or it could start the bar after it was stopped
+        if bar.live.is_started:
+            bar.stop()
+
+
+def doctor(capabilities: Iterable[Capability]) -> None:
+    """Print what `pmlkit.doctor.examine` found."""
+    page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
+    for capability in capabilities:
+        verdict = "yes" if capability.ready else "no"
+        page.print(Text(f"{capability.name}: {verdict} ({capability.purpose})", style="bold"))
+        table = _table("", "what", "found", "for")
+        for check in capability.checks:
+            state = Text(check.state, style=colours[check.state])
+            table.add_row(state, check.name, check.found, check.purpose)
+        page.print(table)
+        for check in capability.checks:
+            if check.state != "ok" and check.mend:
+                page.print(f"  to mend {check.name}: {check.mend}{' (root)' * check.root}")
+        page.print()
+
+
+def workloads(found: Iterable[Workload]) -> None:
+    """Print the workloads that `record` knows, a line each."""
+    table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
+    for w in found:
+        table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
+    console().print(table)
+
+
+def parameters(found: Iterable[Workload]) -> None:
+    """Print the parameters of workloads, with their defaults."""
+    for workload in found:
+        table = _table(workload.name, "default", "")
+        for name, parameter in workload.parameters.items():
+            table.add_row(name, str(parameter.default), parameter.help)
+        console().print(table)
+
+
+def workload_dict(workload: Workload) -> Json:
+    """Return what JSON says of a workload."""
+    return {
+        "name": workload.name,
+        "summary": workload.summary,
+        "memory_mib": workload.memory_mib,
+        "seconds": workload.seconds,
+        "phases": list(workload.phases),
+        "parameters": {
+            name: {"default": p.default, "help": p.help} for name, p in workload.parameters.items()
+        },
+    }
+
+
+def windows(table: pd.DataFrame) -> None:
+    """Print working sets, one line per window."""
+    regions = [name for name in table.columns if name.startswith("region:")]
+    page = _table("end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3))
+    for row, skipped in _without_long_gaps(table):
+        if skipped:
+            page.add_row("...", f"{skipped:,} windows", "0", "0 B")
+        page.add_row(
+            f"{row['t_ns'] / 1e9:.3f} s",
+            format_ns(row["effective_ns"]),
+            f"{row['pages']:,}",
+            format_bytes(row["bytes"]),
+            row["phase"],
+            *(f"{row[name]:,}" for name in regions),
+            "" if row["full"] else "cut short",
+        )
+    shown = console()
+    shown.print(page)
+    for line in window_notes(table):
+        shown.print(line)
+
+
+def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
+    """Iterate over the rows to be shown, each with how many were left out before it.
+
+    Of a long run of windows without uses only the first and the last are shown.
+    """
+    empty = table["pages"].to_numpy() == 0
+    alike = empty & np.append(False, empty[:-1]) & np.append(empty[1:], False)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], alike.astype(np.int8), [0]))))
+    for first, stop in edges.reshape(-1, 2):
+        alike[first:stop] = stop - first >= GAP_WINDOWS
+    kept = np.flatnonzero(~alike)
+    skipped = np.diff(kept, prepend=-1) - 1
+    yield from zip(table.iloc[kept].to_dict("records"), skipped.tolist(), strict=True)
+
+
+def window_notes(table: pd.DataFrame) -> Iterator[str]:
+    """Say which T a table of windows has, and what it really is where that is another."""
+    if table.empty:
+        return
+    asked, windows = int(table["asked_ns"].iloc[0]), table.drop_duplicates("t_ns")
+    windows = windows[windows["full"]]
+    if asked < 0:
+        return
+    yield f"T = {format_ns(asked)}"
+    far = (windows["effective_ns"] - asked).abs() > EFFECTIVE_FAR * asked
+    if far.any():
+        median = format_ns(windows["effective_ns"].median())
+        yield (
+            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T is another "
+            f"by more than {EFFECTIVE_FAR:.0%}; its median is {median}"
+        )
+
+
+def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
+    """Return what JSON says of a trace."""
+    meta = trace.meta.to_json()
+    phases = meta.pop("phases")
+    meta.pop("known")
+    return {
+        "path": str(trace.path),
+        **meta,
+        "rounds": trace.n_rounds,
+        "duration_ns": int(trace.duration_ns),
+        "memory_pages": int(trace.memory_pages),
+        "phases": phases,
+        "regions": trace.regions.groupby("name", sort=False)["pages"].sum().astype(int).to_dict(),
+        "bytes_per_entry": trace.bytes_per_entry,
+        "known": [answer.as_dict() for answer in answers],
+        "all_known_met": all(answer.met for answer in answers),
+    }
+
+
+def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
+    """Print what a trace is, its phases, and how its known answers came out."""
+    page = console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _facts(trace):
+        table.add_row(Text(name, style="bold"), value)
+    page.print(table)
+    _print_phases(page, trace)
+    if answers:
+        table = _table("phase", "region", "pages", "expected", "measured", "", right=(3, 4))
+        for a in answers:
+            verdict = Text("met", style="green") if a.met else Text("NOT MET", style="red")
+            row = (f"{a.expected:,}", f"{a.measured:,}", verdict)
+            table.add_row(a.phase, a.region, a.kind, *row)
+        page.print(Text("known answers", style="bold"))
+        page.print(table)
+
+
+def _clock(meta: TraceMeta) -> str:
+    kind = meta.clock["kind"]
+    if kind == "host" and meta.source.startswith("import:"):
+        return "the imported file's"
+    return _CLOCKS.get(kind, str(kind))
+
+
+def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
+    meta = trace.meta
+    yield "trace", str(trace.path)
+    yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
+    yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
+    yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
+    yield "period", period_text(trace)
+    yield "clock", _clock(meta)
+    base_ns = meta.clock.get("base_ns")
+    if base_ns is not None:
+        yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"
+    yield "entries", f"{meta.entries:,}, {meta.lost_text}"
+    if trace.sample is not None:
+        yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
+    yield "complete", meta.complete_text
+    yield from (("note", text) for text in meta.notes)
+
+
+def _print_phases(page: Console, trace: Trace) -> None:
+    phases = trace.meta.phases
+    if not phases:
+        return
+    ends = [phase["t_ns"] for phase in phases[1:]] + [trace.duration_ns]
+    table = _table("phase", "start", "length", "round", right=(1, 2, 3))
+    for phase, end in zip(phases, ends, strict=True):
+        start = phase["t_ns"]
+        length = format_ns(int(end) - start)
+        table.add_row(phase["name"], f"{start / 1e9:.3f} s", length, f"{phase['round']:,}")
+    page.print(table)
+
+
+def named(header: str, found: Mapping[str, str]) -> None:
+    """Print names (keys) and what they stand for, a line each."""
+    table = _table(header, "")
+    for name, line in found.items():
+        table.add_row(name, line)
+    console().print(table)
+
+
+def _table(*headers: str, right: Sequence[Any] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index in right else "left", no_wrap=False)
+    return table
+
+
+# ------------------------------------------------------------------------------
+# Miss-ratio curves as people read them on a terminal.
+
+
+ROWS, COLUMNS = 12, 6
+
+
+def curves(found: Mapping[str, Json], page_size: int) -> None:
+    """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
+
+    def size(pages: float | None) -> str:
+        return "never" if pages is None else format_bytes(pages * page_size)
+
+    page = Table("", *found, box=None, pad_edge=False)
+    for _ in found:
+        page.columns[-1].justify = "right"
+    for label, value in _LINES.items():
+        page.add_row(label, *(value(curve) for curve in found.values()))  # type: ignore[no-untyped-call]
+    page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in found.values()))
+    for target in next(iter(found.values()))["pages_for"]:
+        sizes = (size(curve["pages_for"][target]) for curve in found.values())
+        page.add_row(f"memory for a miss ratio of {target}", *sizes)
+    page.add_section()
+    for pages in _spread(max(curve["sizes_pages"][-1] for curve in found.values())):
+        page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in found.values()))
+    console().print(page)
+
+
+_LINES = {
+    "uses": lambda curve: f"{curve['uses']:,}",
+    "pages": lambda curve: f"{curve['pages']:,}",
+    "pages looked at": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
+    "first uses": lambda curve: f"{curve['cold']:.2%}",
+}
+
+
+def over_time(table: pd.DataFrame, page_size: int) -> None:
+    """Print the miss ratio of each window at some sizes."""
+    grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
+    sizes = grid.columns  # none, of a part without rounds
+    chosen = sizes[
+        np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))[: len(sizes)]
+    ]
+    page, full = (
+        Table(
+            "end", *(format_bytes(int(n) * page_size) for n in chosen), "", box=None, pad_edge=False
+        ),
+        dict(table.groupby("t_ns")["full"].all()),
+    )
+    for t_ns, row in grid[chosen].iterrows():
+        ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)
+        page.add_row(f"{t_ns / 1e9:.3f} s", *ratios, "" if full[t_ns] else "cut short")  # type: ignore[operator]
+    console().print(page)
+    for line in window_notes(table):
+        console().print(line)
+
+
+def _spread(last: int) -> list[float]:
+    """Return sizes that double, up to `last`."""
+    doubling = [last >> shift for shift in range(ROWS)]
+    return sorted({size for size in doubling if size})
+
+
+def _at(curve: Json, size: float) -> str:
+    place = np.searchsorted(curve["sizes_pages"], size, "right") - 1
+    ratio = f"{curve['miss_ratio'][place]:.4f}"
+    if curve["low"] is None:
+        return ratio
+    return f"{ratio} ({curve['low'][place]:.4f} to {curve['high'][place]:.4f})"
+
+
+# ------------------------------------------------------------------------------
+# What ``pmlkit compare`` prints for people, and its progress.
+
+
+@contextmanager
+def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
+    """Show how many of `total` steps are done; yields the callback that counts one."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
+    with _bar(quiet, *columns) as bar:
+        task = bar.add_task(what, total=total)
+
+        def tick(trace: str, technique: str) -> None:
+            bar.update(task, advance=1, description=f"{trace} {technique}".strip())
+
+        yield tick
+
+
+def sheet(table: pd.DataFrame, title: str) -> None:
+    """Print a DataFrame under a title: numbers short and to the right."""
+    right = [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
+    page = _table(*table.columns, right=right)
+    for row in table.itertuples(False):
+        page.add_row(*(cell(value) for value in row))
+    console().print(f"\n{title}")
+    console().print(page)
+
+
+# ------------------------------------------------------------------------------
+# What `pmlkit reads` prints for people.
+
+
+def reads(found: pd.DataFrame) -> None:
+    """Print estimates, or the comparison of methods, a line each; reasons once, below."""
+    (_comparison if "method" in found else _estimates)(found)
+
+
+def _estimates(found: pd.DataFrame) -> None:
+    page = _table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
+    for row in found.to_dict("records"):
+        written = f"{row['written']:,}" if row["written"] >= 0 else ""
+        page.add_row(
+            f"{row['t_ns'] / 1e9:.3f} s",
+            f"{row['pages']:,}",
+            format_bytes(row["bytes"]),
+            f"{row['low']:,}",
+            f"{row['high']:,}",
+            written,
+            row["phase"],
+        )
+    console().print(page)
+    for why in dict.fromkeys(filter(None, found["why"])):
+        rows = (found["why"] == why).sum()
+        console().print(f"not known ({rows} of {len(found)} windows): {why}")
+
+
+def _comparison(found: pd.DataFrame) -> None:
+    names = [name for name in found.columns if name not in ("phase", "method")]
+    page = _table("phase", "method", *names, right=range(2, 2 + len(names)))
+    for row in found.to_dict("records"):
+        page.add_row(row["phase"], row["method"], *(f"{row[name]:,g}" for name in names))
+    console().print(page)
+    said = "truth and estimate in MiB; missed (by PML), errors, inside and width in percent"
+    console().print(said)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit export` and `pmlkit import`: traces to and from the files of other programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli.options import (
+    DURATION,
+    MEMORY,
+    PAGES,
+    PATH,
+    SIZE,
+    TRACE,
+    as_json,
+    example,
+    names,
+    option,
+    output,
+    overwrite,
+    span,
+)
+from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+
+
+@click.command(
+    epilog=example(
+        "pmlkit export --list",
+        "pmlkit export data/redis.trace damo -o damon.data --window 100ms",
+        "pmlkit export data/redis.trace oracle-general -o redis.oracleGeneral",
+    )
+)
+@click.argument("trace", type=TRACE, required=False)
+@click.argument("format", required=False, shell_complete=names("pmlkit.interop.formats:FORMATS"))
+@output("FILE", "The file to write.")
+@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
+@option("--window", type=DURATION, help="damo: length of a snapshot; oracle-general: a tick.")
+@option("--kinds", help="Only these: read, written, executed.  [default: all]")
+@span
+@overwrite
+@as_json
+def export(
+    trace: Trace | None,
+    format: str | None,
+    output: str | None,
+    list_them: bool,
+    start: int | None,
+    end: str | int | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Write TRACE in another program's FORMAT.
+
+    Formats that keep the order get each use once: of a recording a page once a round, as `pmlkit
+    mrc` counts it. CSV gets every entry.
+    """
+    if list_them:
+        return _list("export", as_json)
+    if trace is None or format is None or output is None:
+        raise UsageError("name a TRACE, a FORMAT (`pmlkit export --list` has them) and -o FILE")
+    from pmlkit import interop
+    from pmlkit.cli import console
+
+    with console.busy("writing", quiet=as_json):
+        count = interop.export(trace, format, output, start_ns=start, end_ns=end, **how)
+    line = f"{output}: {count:,} {'snapshots' if format == 'damo' else 'entries'}"
+    click.echo(json.dumps({"path": output, "count": count}) if as_json else line)
+
+
+@click.command(
+    "import",
+    epilog=example(
+        "pmlkit import --list",
+        "pmlkit import oracle-general x.oracleGeneral.zst -o x.trace",
+        "pmlkit import csv x.csv -o x.trace --columns time=ts,obj=lbn,size=len --unit 512",
+        "pmlkit import lackey lackey.log -o ls.trace --instructions 100000",
+        "pmlkit import kvm-dirty-ring trace.dat -o vm.trace --kernel 6.1",
+        "pmlkit import query-dirty-rate answers.json -o rates.csv",
+    ),
+)
+@click.argument("format", required=False, shell_complete=names("pmlkit.interop.formats:FORMATS"))
+@click.argument("file", type=PATH, required=False)
+@output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
+@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
+@option("--window", type=DURATION, help="oracle-general, lcs: a tick of the clock [1s]; vscsi, "
+        "csv, parquet: an interval; kvm-dirty-ring: a round [to the rings' reset].")  # fmt: skip
+@option("--kernel", metavar="RELEASE", help="kvm-dirty-ring: Linux of the host, for the order in a "
+        "drain.")  # fmt: skip
+@option("--page-size", type=PAGES, help="Requests are split into pages of this size [4KiB]; none: "
+        "each object is a page.")  # fmt: skip
+@option("--unit", type=SIZE, help="Requests are of bytes: an object's number counts so many "
+        "(sectors: 512).")  # fmt: skip
+@option("--columns", metavar="ROLE=NAME,...", help="csv, parquet: the columns that hold time, obj, "
+        "size, op, vcpu.")  # fmt: skip
+@option("--separator", help="csv with --columns: one character, tab or space.")
+@option("--header/--no-header", default=None, help="csv with --columns: whether names come first.")
+@option("--time-unit", type=Choice(["s", "ms", "us", "ns"]), help="csv, parquet: of the times.  "
+        "[default: s]")  # fmt: skip
+@option("--instructions", type=IntRange(1), help="lackey: so many are a round.  [default: 1000000]")
+@option("--memory", "memory_mib", type=MEMORY, help="The machine's memory.  [default: all used]")
+@overwrite
+@as_json
+def import_(
+    format: str | None,
+    file: str | None,
+    output: str | None,
+    list_them: bool,
+    memory_mib: int | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Make a trace of FILE, which another program wrote in FORMAT.
+
+    Compressed files (.zst, .gz) of the formats csv, lcs, oracle-general and vscsi are read as they
+    are. Of a file that keeps the order, every request becomes a use: where a page returns within
+    an interval, a new round begins. What had to be merged or left out is counted in the notes.
+    """
+    if list_them:
+        return _list("load", as_json)
+    if format is None or file is None or output is None:
+        raise UsageError(
+            "name a FORMAT (`pmlkit import --list` has them), a FILE and -o NAME.trace"
+        )
+    from pmlkit import interop
+    from pmlkit.cli import console
+    from pmlkit.trace import known
+
+    memory_bytes = memory_mib << 20 if memory_mib else None
+    with console.busy("reading", quiet=as_json):
+        made = interop.load(format, file, output, memory_bytes=memory_bytes, **how)
+    if format == "query-dirty-rate":
+        line = f"{output}: {len(made)} rows"
+        click.echo(json.dumps({"path": output, "rows": len(made)}) if as_json else line)
+    elif as_json:
+        click.echo(
+            json.dumps(console.trace_dict(made, known.measure(made)), indent=2, default=float)
+        )
+    else:
+        console.trace(made, known.measure(made))
+
+
+def _list(way: str, as_json: bool) -> None:
+    from pmlkit import interop
+    from pmlkit.cli import console
+
+    found = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        console.named("format", found)

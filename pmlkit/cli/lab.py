@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit lab`: build the lab, run a guest in it, or open a shell in its dom0."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli.options import (
+    DURATION,
+    MEMORY,
+    SETTING,
+    as_json,
+    example,
+    names,
+    one_in,
+    option,
+    output,
+    overwrite,
+    say,
+)
+from pmlkit.errors import UsageError
+from pmlkit.sources.host.options import PAGE_TABLES
+from pmlkit.xen.job import HARVESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.sources.lab.options import LabOptions
+    from pmlkit.trace.reader import Trace
+
+
+_EXAMPLES = example(
+    "pmlkit lab build --fast",
+    "pmlkit lab run known --fast -o known.trace",
+    "pmlkit lab run hotcold --fast --stock -o linux.trace",
+    "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
+)
+
+
+@click.group(epilog=_EXAMPLES)
+def lab() -> None:
+    """Run guests under a real Xen on an emulated PML.
+
+    Bochs boots Xen (ours, or with --stock Debian's) and Debian's kernel as dom0, which starts the
+    guest and logs it. No VT-x, no KVM and no root are needed.
+    """
+
+
+def _machine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare the options that all of the lab's commands have."""
+    for declared in reversed(
+        [
+            option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
+            option("--xen-debug", is_flag=True, help="A debug build: any ASSERT or WARN fails."),
+            option("--xen-cmdline", default="", help="Add to Xen's command line: ept=no-pml."),
+            option(
+                "--fast",
+                is_flag=True,
+                help="With --stock: build a Bochs of ours, "
+                "4x faster. The patched Xen always has it.",
+            ),
+            option(
+                "--guest-memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G."
+            ),
+        ]
+    ):
+        command = declared(command)
+    return command
+
+
+@lab.command(epilog=example("pmlkit lab build --fast", "pmlkit lab build --stock"))
+@_machine
+@as_json
+def build(as_json: bool, **how: Any) -> None:
+    """Fetch and build all that `pmlkit lab run` needs; what is in the cache is kept."""
+    from pmlkit.sources import lab as lab_source
+
+    made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else say)
+    if as_json:
+        click.echo(json.dumps(made.versions, indent=2))
+        return
+    for name, version in made.versions.items():
+        click.echo(f"{name:14} {version}")
+
+
+_guest = click.argument(
+    "guest", required=False, shell_complete=names("pmlkit.sources.lab.guests:shipped")
+)
+
+
+@lab.command(epilog=_EXAMPLES)
+@_guest
+@output("NAME.trace", "The trace to write.")
+@option("--list", "list_them", is_flag=True, help="List the guests.")
+@_machine
+@option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
+@option("--rounds", type=IntRange(1), help="Rounds to log. [8; Linux: until its work is done]")
+@option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
+@option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
+@option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
+@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
+        "page is armed again.")  # fmt: skip
+@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
+@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
+@option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
+        "1024]")  # fmt: skip
+@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
+        "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
+        "and clear the guest's accessed flags in them.")  # fmt: skip
+@option("--harvest", type=Choice(HARVESTS[1:]), help="Read "
+        "and clear accessed flags at each round's end: of all memory, of what the logged page "
+        "tables lead to, both, of all that the EPT's upper levels say was used, or of a sample "
+        "of that.")  # fmt: skip
+@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
+@one_in
+@option("--accessed", is_flag=True, help="Short for --harvest accessed.")
+@option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
+@option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
+@option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
+@overwrite
+@as_json
+def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: Any) -> None:
+    """Boot the lab with GUEST and make a trace of its PML log.
+
+    GUEST is a name of --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
+    `pmlkit record --list`, which runs under Linux.
+    """
+    if list_them:
+        return _list_guests(as_json)
+    if guest is None or output is None:
+        raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
+
+    from pmlkit.sources import lab as lab_source
+
+    trace = lab_source.run(guest, output, _options(how), _quiet if as_json else say)
+    _print_trace(as_json, trace)
+
+
+@lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
+@_guest
+@_machine
+def shell(guest: str, **how: Any) -> None:
+    """Open a shell in the lab's dom0; Ctrl-] leaves it.
+
+    GUEST lies in /job with its guest.cfg, not started.
+    """
+    from pmlkit.sources import lab as lab_source
+    from pmlkit.sources.lab.shell import shell as open_shell
+
+    open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), say)
+
+
+def _options(how: Any) -> LabOptions:
+    from pmlkit.sources.lab.session import LabOptions
+
+    tables = how.pop("page_tables")
+    pml = {name: how.pop(name) for name in ("slots", "rearm", "rearm_every", "buffers")}
+    pml["slots"] = pml["slots"] or (1024 if "snapshots" in PAGE_TABLES[tables] else 64)
+    pml["flags"] = PAGE_TABLES[tables]
+    how["harvest"] = how["harvest"] or ""
+    how |= {"settings": dict(how["settings"]), "lockstep": not how.pop("free_run")}
+    how |= {"period_s": how.pop("period") / 1e9, "time_limit_s": how.pop("time_limit") / 1e9}
+    return LabOptions(pml=pml, **how)
+
+
+def _print_trace(as_json: bool, trace: Trace) -> None:
+    from pmlkit.cli import console
+    from pmlkit.trace import known
+
+    answers = known.measure(trace)
+    if as_json:
+        click.echo(json.dumps(console.trace_dict(trace, answers), indent=2, default=float))
+    else:
+        console.trace(trace, answers)
+
+
+def _list_guests(as_json: bool) -> None:
+    from pmlkit.recordings import need_clone
+    from pmlkit.sources.lab.guests import shipped
+
+    need_clone("the lab")
+    if as_json:
+        click.echo(json.dumps(shipped(), indent=2))
+        return
+    for name, told in shipped().items():
+        click.echo(f"{name:10} {told['summary']}")
+        for option_name, facts in told.get("options", {}).items():
+            click.echo(f"{'':10}   --set {option_name}={facts['default']}  {facts['help']}")
+    click.echo("and the workloads of `pmlkit record --list`, under Linux")
+
+
+def _quiet(line: str) -> None:
+    """A program reads the output: no milestones."""

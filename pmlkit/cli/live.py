@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a collection looks while it goes on: a view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pmlkit.cli import console
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pmlkit.sources.host.collection import Collection
+    from pmlkit.sources.watch import Seen
+    from pmlkit.types import Json
+
+
+__all__ = ["line", "summary", "watching"]
+
+_ROWS = 10
+
+
+@contextmanager
+def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]:
+    """Show rounds as they come.
+
+    Parameters
+    ----------
+    name : str
+        Of the domain.
+    quiet : bool
+        Show nothing: a program reads the output.
+
+    Yields
+    ------
+    callable
+        To be called with each `pmlkit.sources.watch.Seen`.
+    """
+    page = console.console(error=True)
+    if quiet:
+        yield lambda seen: None
+    elif not page.is_terminal:
+        yield lambda seen: page.print(line(seen))
+    else:
+        rows: list[Any] = []
+        with Live(_view(name, rows), console=page, auto_refresh=False, transient=True) as live:
+
+            def show(seen: Seen) -> None:
+                rows.append(seen)
+                del rows[:-_ROWS]
+                live.update(_view(name, rows), refresh=True)
+
+            yield show
+
+
+def line(seen: Any) -> str:
+    """Say a round in one line, as it goes into a log."""
+    cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
+    return (
+        f"round {seen.round}: {seen.t_ns / 1e9:.3f} s, working set {seen.pages:,} pages "
+        f"({format_bytes(seen.bytes)}) in {format_ns(seen.length_ns, 3)}, "
+        f"{seen.entries / seen.seconds:,.0f} entries/s, {seen.exits / seen.seconds:,.0f} exits/s, "
+        f"{seen.lost:,} lost, ring {seen.fill:.0%}, "
+        f"paused {format_ns(seen.pause_ns)}, {cpu:.1f} % of a CPU"
+    )
+
+
+def _view(name: str, rows: Any) -> Table:
+    table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
+    for header in ("round", "time", "length", "working set", "since the start", "entries/s",
+                   "exits/s", "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
+        table.add_column(header, justify="right")
+    for seen in rows:
+        table.add_row(
+            str(seen.round),
+            f"{seen.t_ns / 1e9:.1f} s",
+            format_ns(seen.length_ns, 3),
+            format_bytes(seen.bytes),
+            format_bytes(seen.distinct * 4096),
+            f"{seen.entries / seen.seconds:,.0f}",
+            f"{seen.exits / seen.seconds:,.0f}",
+            Text(f"{seen.lost:,}", style="red" if seen.lost else ""),
+            Text(f"{seen.fill:.0%}", style="yellow" if seen.fill > 0.5 else ""),
+            format_ns(seen.pause_ns),
+            f"{seen.agent_cpu_ns / 1e7 / seen.seconds:.1f} %",
+        )
+    return table
+
+
+def summary(run: Collection) -> Json:
+    """Return what JSON says of a collection (a dict).
+
+    Parameters
+    ----------
+    run : pmlkit.sources.host.collection.Collection
+        That has ended.
+    """
+    trace, seen = run.trace, run.seen
+    return {
+        "trace": str(trace.path),
+        "domain": trace.meta.domain,
+        "mode": trace.meta.options.get("mode"),
+        "complete": trace.meta.complete,
+        "notes": trace.meta.notes,
+        "rounds": trace.n_rounds,
+        "duration_ns": int(trace.duration_ns),
+        "entries": trace.pml.meta.entries,
+        "lost": trace.pml.meta.lost,
+        "exits": sum(s.exits for s in seen),
+        "pause_ns": sum(s.pause_ns for s in seen),
+        "agent_cpu_ns": sum(s.agent_cpu_ns for s in seen),
+        "working_set": [s.as_dict() for s in seen],
+    }

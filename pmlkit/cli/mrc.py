@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit mrc`: miss-ratio curves of a trace."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, FloatRange, IntRange
+
+from pmlkit.cli.options import WINDOW, as_json, example, option, output, span, trace_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pmlkit.missratio.curve import MissRatioCurve
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+
+_EXAMPLES = example(
+    "pmlkit mrc data/redis.trace --target 0.1",
+    "pmlkit mrc x.trace --method exact --method shards --rate 0.1 -o f/mrc",
+    "pmlkit mrc x.trace --window 1s --start 10s --end 60s --json",
+)
+_METHODS = ("exact", "shards", "aet")
+_POINTS = 256
+
+
+@click.command(epilog=_EXAMPLES)
+@trace_argument
+@option("--method", "methods", type=Choice(_METHODS), multiple=True, help="How; may be repeated. "
+        "[default: exact]")  # fmt: skip
+@option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True), help="Share of the pages "
+        "that shards looks at.")  # fmt: skip
+@option("--min-pages", default=8192, type=IntRange(0), help="It looks at a larger share, or "
+        "at all, if these would be fewer pages.")  # fmt: skip
+@option("--max-pages", type=IntRange(1), help="Pages that shards looks at, at most.")
+@option("--target", "targets", default=(0.1, 0.01), type=FloatRange(0, 1), multiple=True,
+        help="Say the memory for this miss ratio; may be repeated.")  # fmt: skip
+@option("--window", type=WINDOW, help="Ratios of each window of this length instead.")
+@option("--kinds", default="rwx", help="What counts: read, written, executed.")
+@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
+        help="Of a PML log.")  # fmt: skip
+@option("--region", help="Look at the frames of this region only.")
+@output("STEM", "Draw it: STEM.pdf, .svg, .png and its data.")
+@span
+@as_json
+def mrc(
+    trace: Trace,
+    methods: tuple[str, ...],
+    rate: float,
+    min_pages: int,
+    max_pages: int | None,
+    targets: tuple[float, ...],
+    window: str | int | None,
+    output: str | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Print the miss ratio of TRACE for every size of memory (LRU).
+
+    With the working sets that follow: the size at the curve's knee, and those that meet a target.
+    First uses are counted as misses.
+    """
+    from pmlkit.cli import console
+    from pmlkit.trace.reader import Trace
+
+    opened = Trace.open(trace)
+    with console.busy("following the LRU stack", quiet=as_json):
+        if window is not None:
+            return _over_time(opened, window, output, as_json, chosen)
+        sample = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
+        curves = _curves(opened, methods or ("exact",), sample, chosen)
+        if output:
+            from pmlkit import figures
+
+            figures.save(figures.compare_curves(curves, opened), output)
+    found = {name: _facts(curve, targets) for name, curve in curves.items()}
+    if as_json:
+        return click.echo(json.dumps(found, indent=2))
+    from pmlkit.cli import console
+
+    console.curves(found, opened.meta.domain["page_size"])
+
+
+def _curves(
+    trace: Trace, methods: Sequence[str], sample: Json, chosen: Json
+) -> dict[str, MissRatioCurve]:
+    from pmlkit import missratio
+
+    options = {"shards": sample}
+    return {
+        method: missratio.of_trace(trace, method, **options.get(method, {}), **chosen)
+        for method in methods
+    }
+
+
+def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
+    """Return what is printed of a curve, in types that JSON has."""
+    thin = curve.thinned(_POINTS)
+    names = ("sizes_pages", "miss_ratio", "low", "high")
+    arrays = {name: getattr(thin, name) for name in names}
+    return {
+        "uses": curve.uses,
+        "pages": curve.pages,
+        "rate": curve.rate,
+        "sampled_pages": curve.sampled_pages,
+        "cold": curve.cold,
+        "knee_pages": curve.knee(),
+        "pages_for": {f"{target:g}": curve.pages_for(target) for target in targets},
+        **{name: None if array is None else array.tolist() for name, array in arrays.items()},
+    }
+
+
+def _over_time(
+    trace: Trace, window: str | int, output: str | None, as_json: bool, chosen: Json
+) -> None:
+    from pmlkit import missratio
+
+    table = missratio.over_time(trace, window, **chosen)
+    if output:
+        from pmlkit import figures
+
+        how = {name: chosen[name] for name in ("start", "end", "kinds")}
+        figures.save(figures.miss_ratio_over_time(trace, window, **how), output)
+    if as_json:
+        rows = json.loads(table.to_json(orient="records"))
+        return click.echo(json.dumps(rows, indent=2))
+    from pmlkit.cli import console
+
+    console.over_time(table, trace.meta.domain["page_size"])

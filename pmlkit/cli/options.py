@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options and arguments that commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from pmlkit.errors import UsageError, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]
+    """An option's type that reads its text with a function of `pmlkit.units`."""
+
+    def __init__(self, name: str, function: str) -> None:
+        self.name, self.function = name, function
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        from pmlkit import units
+
+        try:
+            return getattr(units, self.function)(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Memory(click.ParamType):  # type: ignore[type-arg]
+    """Guest memory: MiB, or a size with its unit; becomes MiB."""
+
+    name = "MiB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.units import parse_size_bytes
+
+        try:
+            size = parse_size_bytes(value, bare="M")
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        if size % (1 << 20):
+            self.fail(f"{value} is not a whole number of MiB", param, ctx)
+        return size >> 20
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    """A size with its unit; becomes bytes. `none`, where it is allowed, becomes 0."""
+
+    name = "size"
+
+    def __init__(self, none: bool = False) -> None:
+        self._none = none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.units import parse_size_bytes
+
+        if self._none and value == "none":
+            return 0
+        try:
+            return parse_size_bytes(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _TracePath(click.Path):
+    """A trace: its path or, if nothing is there, the name of a bundled one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.errors import TraceNotFound
+        from pmlkit.recordings import bundled
+
+        if not isinstance(value, str) or os.path.lexists(value):
+            return super().convert(value, param, ctx)
+        known = bundled()
+        if value in known:
+            return str(bundled(value))
+        if close := difflib.get_close_matches(value, known, 1):
+            raise TraceNotFound(value, f"do you mean {close[0]!r}, which comes with pmlkit?")
+        return super().convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from pmlkit.recordings import bundled
+
+        known = [name for name in bundled() if incomplete and name.startswith(incomplete)]
+        own = sorted(glob.glob(f"{glob.escape(incomplete)}*.trace"))
+        found = [CompletionItem(name) for name in [*own, *known]]
+        return found or super().shell_complete(ctx, param, incomplete)
+
+
+class _Setting(click.ParamType):  # type: ignore[type-arg]
+    """``name=value``; becomes the pair."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        name, equals, text = value.partition("=")
+        if not name.strip() or not equals:
+            self.fail(f"{value!r}: write it as name=value", param, ctx)
+        return name.strip(), text
+
+
+# That it cannot be read is no wrong use: opening it says so.
+PATH = click.Path(readable=False)
+DURATION = _Parsed("time", "parse_duration_ns")
+WINDOW = _Parsed("window", "parse_window")
+MEMORY = _Memory()
+SIZE, PAGES = _Size(), _Size(none=True)
+SETTING = _Setting()
+TRACE = _TracePath(readable=False)
+
+
+def names(where: str) -> Callable[..., list[str]]:
+    """Complete with names: those in ``module:name`` of pmlkit, or that it gives when called.
+
+    What is imported is imported when a shell asks. After a comma the next name begins.
+    """
+
+    def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        module, _, name = where.partition(":")
+        found = getattr(import_module(module), name)
+        before, comma, begun = begun.rpartition(",")
+        known = found() if callable(found) else found
+        return [f"{before}{comma}{one}" for one in known if one.startswith(begun)]
+
+    return complete
+
+
+def example(*lines: str) -> str:
+    """Write a command's examples as the end of its help, as they are typed."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def option(*names: str, **facts: Any) -> Callable[..., Any]:
+    """Declare an option whose default, if it has one, is part of its help."""
+    shown = facts.get("default") is not None and not facts.get("is_flag")
+    return click.option(*names, **{"show_default": shown, **facts})
+
+
+def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
+    """Declare ``-o``."""
+    return option("-o", "--output", type=PATH, metavar=metavar, help=what, **more)
+
+
+def say(line: str) -> None:
+    """Say how things go where the output is not in the way."""
+    echo(line, err=True)
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a text for people: no control character in it reaches the terminal."""
+    click.echo(visible(text), err=err)
+
+
+def span(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare ``--start`` and ``--end``."""
+    command = option("--end", type=DURATION, help="Leave out what is later.")(command)
+    return option("--start", type=DURATION, help="Leave out what is earlier.")(command)
+
+
+one_in = option(
+    "--one-in",
+    default=16,
+    type=click.IntRange(2, 512),
+    help="sampled: look at one frame of so many.",
+)
+as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
+trace_argument = click.argument("trace", type=TRACE)

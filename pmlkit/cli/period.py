@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit period` and `pmlkit calibrate`: which T, and what things cost here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import FloatRange
+
+from pmlkit.cli.options import (
+    DURATION,
+    PATH,
+    as_json,
+    echo,
+    example,
+    option,
+    output,
+    span,
+    trace_argument,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.period.advice import Advice
+    from pmlkit.period.costs import Constants
+    from pmlkit.trace.reader import Trace
+
+
+_PERIOD = example(
+    "pmlkit period data/redis.trace",
+    "pmlkit period x.trace --overhead 0.5 -o f/period --json",
+)
+_CALIBRATE = example(
+    "pmlkit calibrate -o here.json",
+    "pmlkit calibrate --domain web1 --host root@dom0 -o dom0.json",
+)
+
+
+@click.command(epilog=_PERIOD)
+@trace_argument
+@option("--overhead", default=1.0, type=FloatRange(0, min_open=True), help="Per cent of its time "
+        "that the guest may lose.")  # fmt: skip
+@option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
+        "working set may grow if T doubles.")  # fmt: skip
+@option("--ns-per-insn", default=0.5, type=FloatRange(0, min_open=True), help="Assumed: how long "
+        "an instruction of Xen's takes, where the lab has only counted them.")  # fmt: skip
+@option("--transition", default="1us", type=DURATION, help="Assumed: a processor's way out of a "
+        "guest and back in.")  # fmt: skip
+@option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
+        "to drain the ring.")  # fmt: skip
+@option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
+@output("STEM", "Draw the trade-off: STEM.pdf, .svg, .png and its data.")
+@span
+@as_json
+def period(
+    trace: Trace,
+    overhead: float,
+    accuracy: float,
+    ns_per_insn: float,
+    transition: int,
+    stall: int,
+    calibration: str | None,
+    output: str | None,
+    as_json: bool,
+    **span: None,
+) -> None:
+    """Recommend a period T, a ring and a re-arm policy, given TRACE.
+
+    The shortest T at which logging costs no more than --overhead and the working set no longer
+    depends much on T; with the numbers behind it, and the formula.
+    """
+    from pmlkit import period as periods
+    from pmlkit.cli import console
+    from pmlkit.period import costs as calibrate
+    from pmlkit.trace.reader import Trace
+
+    opened = Trace.open(trace)
+    base = (
+        calibrate.load(calibration) if calibration else calibrate.assumed(ns_per_insn, transition)
+    )
+    constants = calibrate.from_trace(opened, base)
+    with console.busy("measuring W(T)", quiet=as_json):
+        advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, stall, **span)
+    if output:
+        from pmlkit import figures
+        from pmlkit.figures.period import trade_off
+
+        figures.save(trade_off(opened, advice), output)
+    if as_json:
+        return click.echo(json.dumps(advice.as_dict(), indent=2, default=lambda n: n.item()))
+    _print(advice)
+
+
+def _print(advice: Advice) -> None:
+    from pmlkit.cli import console
+    from pmlkit.units import format_bytes, format_ns
+
+    rows = {}
+    for row in advice.table.to_dict("records"):
+        host = row["host_overhead"]
+        shown = f"{host:>8.3%}" if host == host else "not known"
+        rows[format_ns(int(row["period_ns"]), 3)] = (
+            f"W {format_bytes(int(row['bytes'])):>11}  exits/s {row['exits_per_s']:>9,.1f}  "
+            f"guest {row['guest_overhead']:>8.3%}  host {shown}  "
+            f"if T doubles +{row['sensitivity']:.1%}"
+        )
+    console.named("period", rows)
+    for line in (*advice.words, *advice.constants.lines()):
+        echo(line)
+
+
+@click.command(epilog=_CALIBRATE)
+@output("FILE.json", "Write the constants, for `pmlkit period --calibration`.")
+@option("--domain", help="Log this domain meanwhile: the constants of a real Xen host.")
+@option("--host", metavar="USER@DOM0", help="Where that domain is.")
+@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
+@option("--for", "length", default="20s", type=DURATION, help="How long to measure.")
+@as_json
+def calibrate(
+    output: str | None, domain: str | None, host: str | None, state: str, length: int, as_json: bool
+) -> None:
+    """Measure what collecting costs, here or on a Xen host.
+
+    With --domain one of its domains is logged meanwhile. Without, only what needs no Xen is
+    measured (bitmaps, spool); the rest is assumed, and every constant says which it is.
+    """
+    from pmlkit.cli import console
+    from pmlkit.errors import UsageError
+    from pmlkit.period import costs as calibration
+
+    if host and not domain:
+        raise UsageError("--host says where a domain is: name one by --domain")
+    with console.busy("measuring", quiet=as_json):
+        constants = calibration.measure(length / 2e9 if domain else length / 1e9)
+        if domain:
+            constants = _on_host(domain, host, state, length / 1e9, constants)
+    if output:
+        calibration.save(constants, output)
+    if as_json:
+        return click.echo(json.dumps(constants.as_dict(), indent=2))
+    for line in constants.lines():
+        echo(line)
+
+
+def _on_host(
+    domain: str, host: str | None, state: str, seconds: float, constants: Any
+) -> Constants:
+    """Log a domain in short rounds, and take the constants out of that."""
+    import tempfile
+    from pathlib import Path
+
+    from pmlkit.period import costs as calibration
+    from pmlkit.sources.host.collection import Collection
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, options = Path(folder) / "calibration.trace", calibration.rounds(seconds, state)
+        run = Collection(domain, out, options, host)
+        return calibration.from_trace(run.run(), constants)

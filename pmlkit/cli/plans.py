@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `pmlkit run` shows: the plan, a bar with the time left, and what became of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pmlkit.batch.runner import Watcher
+from pmlkit.cli.console import console
+from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from pmlkit.batch.expand import Job
+    from pmlkit.batch.plan import Plan
+    from pmlkit.batch.runner import Report
+    from pmlkit.types import Json
+
+
+__all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
+
+_A_YEAR_S = 365 * 86400  # runs take longer than the seconds over which rich guesses a speed
+
+
+class Bar(Watcher):
+    """A bar over all runs and a line for each active one, on a terminal; else nothing.
+
+    Parameters
+    ----------
+    lines : bool
+        Write a line for each run that is over, terminal or not: for the log of a night.
+    quiet : bool
+        Show no bar.
+    """
+
+    def __init__(self, lines: bool = False, quiet: bool = False) -> None:
+        self.console, self.lines, self.tasks = console(error=True), lines, {}  # type: ignore[var-annotated]
+        self.total = self.over = 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+            speed_estimate_period=_A_YEAR_S,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def begin(self, total: int) -> None:
+        """Start the bar."""
+        self.total = total
+        self.all = self.bar.add_task("runs", total=total)
+        if total:
+            self.bar.start()
+
+    def started(self, job: Job) -> None:
+        """Add the run's line."""
+        self.tasks[job.id] = self.bar.add_task(job.label, total=None)
+
+    def ended(self, job: Job, record: Json) -> None:
+        """Take the run's line away, and count it."""
+        if job.id in self.tasks:
+            self.bar.remove_task(self.tasks.pop(job.id))
+        self.over += 1
+        self.bar.advance(self.all)
+        failed = record["status"] == "failed"
+        if self.lines or (failed and not self.bar.disable):
+            self.console.print(
+                f"{self.over}/{self.total} {job.label}: {record['status']}"
+                f" after {format_ns(int(record['seconds'] * 1e9))}"
+            )
+
+
+def plan_dict(plan: Plan, chosen: Sequence[Job]) -> Json:
+    """Return what JSON says of a plan."""
+    return {
+        "experiment": plan.experiment.name,
+        "folder": str(plan.folder),
+        "runs": [_job_dict(plan, job) for job in chosen],
+    }
+
+
+def _job_dict(plan: Plan, job: Job) -> Json:
+    record = plan.record(job)
+    return {
+        "id": job.id,
+        "notebook": job.notebook,
+        "traces": [trace.name for trace in job.traces],
+        "parameters": job.parameters,
+        "status": record["status"] if record else "not run yet",
+        "error": record and record["error"],
+    }
+
+
+def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
+    """Print the runs, a line each: id, status, what it is."""
+    page = console()
+    for job in chosen:
+        told = _job_dict(plan, job)
+        page.print(f"{job.id}  {told['status']:11}  {job.label}")
+    left = sum(not plan.is_done(job) for job in chosen)
+    page.print(f"{len(chosen)} runs, {left} to do; the results go to {plan.folder}")
+
+
+def report_dict(report: Report) -> Json:
+    """Return what JSON says of what became of an experiment."""
+    return {
+        "experiment": report.plan.experiment.name,
+        "page": str(report.page),
+        "results": str(report.results),
+        "done": [job.id for job in report.done],
+        "kept": [job.id for job in report.kept],
+        "outdated": [job.id for job in report.outdated],
+        "left": [job.id for job in report.left],
+        "interrupted": report.interrupted,
+        "gathered": [str(path) for path in report.gathered],
+        "failed": [
+            {"run": job.id, "label": job.label, **record["error"]} for job, record in report.failed
+        ],
+    }
+
+
+def print_report(report: Report) -> None:
+    """Print what became of an experiment, failures last."""
+    page = console()
+    counts = f"{len(report.done)} done, {len(report.kept)} were done before"
+    counts += f", {len(report.failed)} failed" * bool(report.failed)
+    page.print(counts + f", {len(report.left)} not run" * bool(report.left))
+    if report.outdated:
+        page.print(
+            f"{len(report.outdated)} of those done before are of another state of pmlkit's source:"
+            " `--again` does them again"
+        )
+    page.print(f"look at {report.page}")
+    if report.gathered:
+        names = {path.stem for path in report.gathered}
+        count = sum(piece.name in names for piece in report.plan.pieces)
+        total = len(report.plan.pieces)
+        page.print(f"gathered {count} of {total} figures and tables: {report.gathered[-1]}")
+    errors = console(error=True)
+    for job, record in report.failed:
+        where = f"cell {record['error']['cell']}" if record["error"]["cell"] else "papermill"
+        errors.print(f"failed: {job.label}")
+        errors.print(f"  {where}: {record['error']['message']}")
+        errors.print(f"  look at {report.plan.folder / job.id / record['error']['file']}")
+    sys.stdout.flush()

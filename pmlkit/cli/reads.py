@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit reads`: the working set with the reads that PML does not log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice
+
+from pmlkit.cli.options import WINDOW, as_json, example, option, span, trace_argument
+from pmlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.reads.learnt import Lessons
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+
+METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
+
+
+@click.command(
+    epilog=example(
+        "pmlkit reads data/rrww-lab.trace",
+        "pmlkit reads x.trace --method density --one-in 32 --json",
+        "pmlkit reads x.trace --compare",
+    )
+)
+@trace_argument
+@option("--method", default="accessed", type=Choice(METHODS), help="How to count.")
+@option("--window", type=WINDOW, default="1r", help="T: a time (250ms), or rounds (5r).")
+@option("--one-in", type=click.IntRange(1), help="density, sample: of one frame in N. [what "
+        "was harvested, or 16]")  # fmt: skip
+@option("--bounds", is_flag=True, help="Sure bounds, rather than what guests of the lab teach.")
+@option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
+@span
+@as_json
+def reads(
+    trace: Trace,
+    method: str,
+    one_in: int | None,
+    bounds: bool,
+    compare: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Estimate the working set of TRACE, reads included.
+
+    The reads come from the page tables in its PML log.
+
+    written: PML alone. leaves: 512 pages for each leaf table in the log. present, accessed: the
+    entries of their snapshots. density: the part of those in use, by a sample of the accessed
+    flags. sample: that sample, without the tables. harvest: all accessed flags, which are the
+    truth.
+
+    Each row has an interval, and says what cannot be known.
+    """
+    from pmlkit import reads as estimates
+    from pmlkit.cli import console
+    from pmlkit.cli.console import busy
+    from pmlkit.reads import learnt, sampled
+    from pmlkit.trace.reader import Trace
+
+    with busy("counting pages", quiet=as_json):
+        opened = Trace.open(trace)
+        lessons = None if bounds else learnt.bundled()
+        if compare:
+            table = _compared(opened, one_in, lessons, how)
+        elif method in ("density", "sample"):
+            how["tables"] = method == "density"
+            table = sampled.estimate(opened, one_in=one_in, **how)
+        else:
+            table = estimates.estimate(opened, method, lessons=lessons, **how)
+    if as_json:
+        click.echo(json.dumps(table.to_dict("records"), indent=2, default=lambda n: n.item()))
+    else:
+        console.reads(table)
+
+
+def _compared(trace: Trace, one_in: int | None, lessons: Lessons | None, how: Json) -> pd.DataFrame:
+    from pmlkit.reads import judge
+
+    context = click.get_current_context()
+    for name in ("method", "window"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise UsageError(f"--compare takes all methods, round by round: leave out --{name}")
+    first, stop = trace.rounds_between(how["start"], how["end"])
+    methods = [m for m in METHODS if m != "harvest"]
+    rows = judge.compare(trace, methods, lessons, one_in)
+    return judge.by_phase(rows[rows["round"].between(first, stop - 1)])

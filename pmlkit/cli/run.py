@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit run`: an experiment in batch."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from click import IntRange
+
+from pmlkit.cli.options import PATH, as_json, example, option, output
+from pmlkit.errors import PmlkitError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from pmlkit.batch.plan import Plan
+    from pmlkit.types import PathLike
+
+
+_EXAMPLES = example(
+    "pmlkit run experiments/windows.yaml",
+    "pmlkit run experiments/windows.yaml --dry-run --only redis --only 'window=1*'",
+    "pmlkit run experiments/demo.yaml --trace h.trace -o results/mine",
+    "pmlkit run experiments/windows.yaml --cluster tcp://head:8786",
+    "pmlkit run experiments/windows.yaml --snakefile Snakefile",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("experiment", type=PATH)
+@output("FOLDER", "Where the results of all experiments are.", default="results")
+@option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
+@option("--trace", "traces", multiple=True, metavar="TRACE", help="Take this trace in place of the "
+        "experiment's own. Again: several.")  # fmt: skip
+@option("--only", multiple=True, metavar="WORD", help="Only runs with this word: a notebook, "
+        "trace, name=value or id; * stands for anything. Again: runs with all words.")  # fmt: skip
+@option("--dry-run", is_flag=True, help="List the runs, and what is done.")
+@option("--again", is_flag=True, help="Also do again what is done.")
+@option("--cluster", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
+@option("--snakefile", metavar="FILE", type=PATH, help="Write a Snakefile instead.")
+@option("-v", "--verbose", is_flag=True, help="Write a line for each run that is over.")
+@as_json
+@click.pass_context
+def run(
+    ctx: click.Context,
+    experiment: str,
+    output: str,
+    jobs: int,
+    traces: tuple[str, ...],
+    only: tuple[str, ...],
+    dry_run: bool,
+    again: bool,
+    cluster: str | None,
+    snakefile: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Run the notebooks of EXPERIMENT, a YAML file.
+
+    EXPERIMENT may also be one that comes with pmlkit, by its name: demo.yaml.
+
+    Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
+    results/NAME/RUN-ID; results/NAME/index.html shows them all. What is done is not done again,
+    unless the notebook, the parameters, the trace or pmlkit's version changes. Ctrl-C ends it
+    cleanly, and the same command goes on. Exit code 1 if a run failed.
+
+    A notebook is a program: it runs with your rights. Read a stranger's before you run it.
+    """
+    if cluster and (snakefile or jobs):
+        raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")
+    if snakefile and traces:
+        raise UsageError("a Snakefile is for the experiment's own traces: name others in its file")
+    from pmlkit.batch import runner
+    from pmlkit.cli import plans as show
+
+    plan = runner.plan(experiment, output, traces)
+    if dry_run:
+        return _dry_run(plan, only, as_json)
+    if snakefile:
+        return _snakefile(plan, experiment, snakefile, as_json)
+    with _backend(cluster, jobs) as backend, show.Bar(verbose, quiet=as_json) as bar:
+        report = runner.run(plan, backend=backend, only=only, again=again, watcher=bar)
+    if as_json:
+        click.echo(json.dumps(show.report_dict(report), indent=2))
+    else:
+        show.print_report(report)
+    if report.interrupted:
+        raise KeyboardInterrupt  # which signal it was, `main` knows
+    if report.failed:
+        ctx.exit(1)
+
+
+def _dry_run(plan: Plan, only: Sequence[str], as_json: bool) -> None:
+    from pmlkit.batch import expand
+    from pmlkit.cli import plans as show
+
+    chosen = expand.only(plan.jobs, only)
+    if as_json:
+        click.echo(json.dumps(show.plan_dict(plan, chosen), indent=2))
+    else:
+        show.print_plan(plan, chosen)
+
+
+def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> None:
+    from pmlkit.batch import snakemake
+
+    written = snakemake.write(plan, experiment, path)
+    line = f"wrote {written}: `snakemake -s {written} --cores 2`, or with a profile for Slurm"
+    click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
+
+
+def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Any]:
+    from contextlib import nullcontext
+
+    from pmlkit.batch.local import Local
+
+    if not cluster:
+        return nullcontext(Local(jobs or 2))
+    try:
+        from pmlkit.batch.dask import Cluster
+    except ImportError as error:
+        hint = "pip install 'pmlkit[cluster]'"
+        raise PmlkitError("--cluster needs distributed, which is not installed", hint) from error
+    return Cluster(cluster)

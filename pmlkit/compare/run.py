@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All techniques on recorded VMs, scored by one yardstick: the batch, and its tables."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pmlkit import recordings, techniques
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.selection import time_ns
+from pmlkit.techniques import scores
+from pmlkit.techniques.runs import time_scale, within
+from pmlkit.timeline import timeline
+from pmlkit.units import format_ns, parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
+    from typing import Any
+
+    from pmlkit.techniques.protocol import Technique
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.techniques.runs import Run
+    from pmlkit.techniques.scores import Truth
+    from pmlkit.types import Json, PathLike
+
+__all__ = ["Comparison", "PARTS", "Plan", "as_dict", "compare", "pareto", "plan"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Attributes
+    ----------
+    plan : Plan
+    scores : DataFrame
+        A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
+        ``mae``, ``mape`` and ``mape_ci`` (half of its 95 % interval over seeds), ``p95``, ``says``,
+        ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (never followed),
+        ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``, ``missing`` (why
+        it could not run, or empty), ``notes``.
+    estimates : DataFrame
+        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
+        ``end``): also the one that stands when it begins.
+    truth : DataFrame
+        ``trace``, ``t_ns``, ``pages``: W(t, T). Of a part: where the window is within it.
+    steps : DataFrame
+        ``trace``, ``technique``, and `scores.reactivity` of the first seed.
+    events : DataFrame
+        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``ns``. Of a part: with
+        the estimates in it, as is the ``overhead``: an event has the time of the estimate after it.
+    """
+
+    plan: Plan
+    scores: pd.DataFrame
+    estimates: pd.DataFrame
+    truth: pd.DataFrame
+    steps: pd.DataFrame
+    events: pd.DataFrame
+
+    @property
+    def traces(self) -> list[str]:
+        return list(dict.fromkeys(self.scores["trace"]))
+
+    @property
+    def caption(self) -> str:
+        """Say what the numbers are, time scale included."""
+        window_ns = parse_duration_ns(self.plan.window)
+        scale = time_scale(self.plan.scale, window_ns)
+        clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
+        return (
+            f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
+            f"sources {clock}{self.plan.part_said}"
+        )
+
+
+PARTS = ("scores", "estimates", "truth", "steps", "events")
+
+
+def compare(
+    traces: Sequence[PathLike],
+    plan: Plan | None = None,
+    jobs: int = 1,
+    progress: Callable[..., Any] | None = None,
+) -> Comparison:
+    """Run every technique on every trace.
+
+    Parameters
+    ----------
+    traces : sequence of str or path-like
+        Access traces: paths, or names of bundled ones.
+    plan : Plan, optional
+    jobs : int
+        Processes; a trace is one's whole work.
+    progress : callable, optional
+        Called with (trace, technique) as each is done; with several jobs, once per trace.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UsageError
+        If two traces have the same name, or there is none; if no window T of one is within the
+        plan's ``start`` and ``end``.
+    ResolutionError
+        If T is finer than the rounds of one, no multiple of them where they are regular, or longer
+        than all of it.
+    PmlkitError
+        If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
+        is no error: the row says so.
+
+    Examples
+    --------
+    >>> from pmlkit import compare
+    >>> found = compare.compare(["hotcold"], compare.plan("1s", "pml,idle-pages", seeds=1))
+    >>> found.scores[["trace", "technique"]].values.tolist()
+    [['hotcold', 'pml'], ['hotcold', 'idle-pages']]
+    """
+    plan = plan or Plan()
+    paths = [recordings.find(trace) for trace in traces]
+    names = [path.name.removesuffix(".trace") for path in paths]
+    if not paths or len(set(names)) < len(names):
+        raise UsageError("give at least one trace, and no two of the same name")
+    if jobs == 1 or len(paths) == 1:
+        parts = [_one(path, plan, progress) for path in paths]
+    else:
+        parts = _pool(paths, plan, jobs, progress)
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in PARTS}
+    return Comparison(plan, **tables)
+
+
+def _pool(
+    paths: Sequence[Path], plan: Plan, jobs: int, progress: Callable[[str, str], object] | None
+) -> list[Any]:
+    others = set(active_children())
+    # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
+    with (
+        ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
+        _ending_workers(others),
+    ):
+        waiting = {pool.submit(_one, path, plan): path for path in paths}
+        for done in as_completed(waiting):
+            done.result()  # an error ends the batch now, by its own name
+            if progress:
+                progress(waiting[done].name.removesuffix(".trace"), "")
+        return [future.result() for future in waiting]
+
+
+def _begin_worker() -> None:
+    # Ctrl-C at a terminal reaches the workers, too: the batch ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
+    """End the workers (all children but `others`) at once if the batch ends early."""
+    try:
+        yield
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+
+
+def _one(
+    path: PathLike, plan: Plan, progress: Callable[[str, str], object] | None = None
+) -> dict[str, pd.DataFrame]:
+    trace = recordings.open_trace(path)
+    first, stop = trace.rounds_between(*plan.span)
+    recorded = techniques.Recorded.of(trace)
+    timeline(trace).size(plan.window)  # refused if the trace cannot tell such a T
+    true = scores.truth(recorded, parse_duration_ns(plan.window))
+    if plan.is_part:
+        true = _part_of(true, recorded, first, stop)
+    shown = true.scored if first else true.t_ns <= true.end_ns
+    found: Any = {name: [] for name in PARTS}
+    found["truth"].append(pd.DataFrame({"t_ns": true.t_ns[shown], "pages": true.pages[shown]}))
+    for name in plan.names:
+        technique = techniques.make(name)
+        try:
+            runs = _runs(technique, recorded, plan)
+            if plan.is_part:
+                span = true.start_ns, true.end_ns, stop == recorded.n_rounds
+                runs = [within(run, *span) for run in runs]
+            row = _score(runs, true)
+            _keep(found, name, runs, true)
+        except NeedsError as error:
+            row = {"missing": error.what}
+        found["scores"].append(pd.DataFrame([_described(technique) | row]))
+        if progress:
+            progress(recorded.name, name)
+    return {name: _joined(recorded.name, parts) for name, parts in found.items()}
+
+
+def _part_of(true: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
+    """Have the rounds from `first` to `stop` scored."""
+    start, end = (int(recorded.t_ns[edge] - recorded.t_ns[0]) for edge in (first, stop))
+    true = scores.within(true, start, end)
+    if not true.scored.any():
+        lasts = f"{recorded.name} lasts {format_ns(recorded.duration_ns)}"
+        window = format_ns(true.window_ns)
+        raise UsageError(f"{lasts}: give a --start and --end with a window T of {window} in it")
+    return true
+
+
+def _runs(technique: Technique, recorded: Recorded, plan: Plan) -> list[Run]:
+    seeds = range(plan.seeds if technique.random else 1)
+    return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]
+
+
+def _described(technique: Technique) -> Json:
+    return {
+        "technique": technique.name,
+        "title": technique.title,
+        "intrusive": technique.intrusive,
+        "active": technique.active,
+        "missing": "",
+        "notes": "",
+    }
+
+
+def _score(runs: Sequence[Run], true: Truth) -> Json:
+    told = pd.DataFrame([scores.accuracy(run.estimates, true) for run in runs])
+    mape, half = scores.interval(told["mape"])  # type: ignore[arg-type]
+    steps: Any = pd.concat([scores.reactivity(run.estimates, true) for run in runs])
+    windows = {kind: steps.loc[steps["up"] == (kind == "up"), "windows"] for kind in ("up", "down")}
+    return {
+        "bias": told["bias"].mean(),
+        "mae": told["mae"].mean(),
+        "mape": mape,
+        "mape_ci": half,
+        "p95": told["p95"].mean(),
+        "says": told["says"].mean(),
+        **{kind: found.mean() for kind, found in windows.items()},
+        "lost_steps": steps["windows"].isna().mean() if len(steps) else float("nan"),
+        "overhead": sum(run.overhead for run in runs) / len(runs),
+        "seeds": len(runs),
+        "notes": "; ".join(runs[0].notes),
+    }
+
+
+def _keep(found: Any, name: str, runs: Sequence[Run], true: Truth) -> None:
+    from pmlkit.techniques.costs import COSTS
+
+    for run in runs:
+        part = run.estimates[["t_ns", "pages"]].copy()
+        part.insert(0, "seed", run.seed)
+        part.insert(0, "technique", name)
+        found["estimates"].append(part)
+    steps = scores.reactivity(runs[0].estimates, true)
+    steps.insert(0, "technique", name)
+    found["steps"].append(steps)
+    rows = [(name, event, n, n * COSTS[event].ns) for event, n in runs[0].events.items()]
+    found["events"].append(pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]))
+
+
+def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    # Empty parts say nothing of types, and pandas would let them change those of the others.
+    filled = [part for part in parts if len(part)] or parts[:1]
+    joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    joined.insert(0, "trace", trace)
+    return joined
+
+
+def pareto(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the techniques that no other beats in both error and overhead.
+
+    Parameters
+    ----------
+    found : DataFrame
+        With ``overhead`` and ``mape``.
+
+    Returns
+    -------
+    DataFrame
+        Those rows, by overhead.
+    """
+    rows = found.dropna(subset=["overhead", "mape"]).sort_values(["overhead", "mape"])
+    return rows[rows["mape"] < rows["mape"].cummin().shift(fill_value=float("inf"))]
+
+
+def as_dict(comparison: Comparison) -> Json:
+    """Return the scores, notes and time scale for JSON: a list of rows, NaN as None."""
+    rows = comparison.scores.astype(object).where(comparison.scores.notna(), None)
+    return {"about": comparison.caption, "scores": rows.to_dict("records")}
+
+
+# ------------------------------------------------------------------------------
+# What to compare: the window, the techniques, the clock of their sources, the part scored.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes
+    ----------
+    window : str
+        T of the yardstick, which the techniques are asked for.
+    techniques : tuple of str
+        Names; empty: all.
+    scale : "auto" or float
+        `pmlkit.techniques.runs.time_scale`.
+    seeds : int
+        Runs of a technique that draws random numbers.
+    start, end : str, int or None
+        Score the part between these times only, ``"2s"`` or nanoseconds. Techniques watch from the
+        recording's start all the same, as they would have.
+    """
+
+    window: str = "1s"
+    techniques: tuple[Any, ...] = ()
+    scale: str | float = "auto"
+    seeds: int = 5
+    start: str | int | None = None
+    end: str | int | None = None
+
+    def __post_init__(self) -> None:
+        parse_duration_ns(self.window)
+        time_ns(self.start), time_ns(self.end)
+        for name in self.techniques:
+            techniques.make(name)
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise UsageError(f"seeds is {self.seeds!r}: give a whole number, 1 or more")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.techniques or tuple(techniques.TECHNIQUES)
+
+    @property
+    def span(self) -> tuple[int | None, int | None]:
+        """`start` and `end` in nanoseconds."""
+        return time_ns(self.start), time_ns(self.end)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether less than the whole may be scored."""
+        return self.span != (None, None)
+
+    @property
+    def part_said(self) -> str:
+        """What a caption says of the part, if it is one."""
+        if not self.is_part:
+            return ""
+        start, end = self.span
+        until = "the end" if end is None else format_ns(end)
+        since = f"windows from {format_ns(start or 0)} to {until}"
+        return f"; {since}, watched from the recording's start"
+
+
+def plan(
+    window: str = "1s",
+    techniques: Any = "all",
+    scale: str | float = "auto",
+    seeds: int = 5,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Plan:
+    """Make a plan of what people write.
+
+    Parameters
+    ----------
+    window : str
+    techniques : str or sequence of str
+        ``"all"``, or names; a text has commas between them.
+    scale : "auto" or float
+    seeds : int
+    start, end : str, int or None
+
+    Returns
+    -------
+    Plan
+    """
+    if isinstance(techniques, str):
+        techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
+    try:
+        scale = scale if scale == "auto" else float(scale)
+    except ValueError:
+        raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
+    if scale != "auto" and not 0 < scale < float("inf"):  # type: ignore[operator]
+        raise UsageError(f"the time scale is {scale:g}: give a number above 0")
+    return Plan(window, tuple(techniques), scale, seeds, start, end)

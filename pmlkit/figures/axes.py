@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures' axes have in common: time, sizes, phases, labels beside the lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from pmlkit.trace.schema import ADDRESSES
+from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Floats, Json
+
+
+__all__ = [
+    "address_format",
+    "address_name",
+    "label_ends",
+    "mark_phases",
+    "name_points",
+    "pages_name",
+    "panel_letter",
+    "plain_log",
+    "say_empty",
+    "seconds_axis",
+    "time_limits",
+    "time_name",
+]
+
+
+def plain_log(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers (0.1, 1, 10), with 2 and 5 where it is short."""
+    low, high = axis.get_view_interval()
+    short = low > 0 and high / low < 200
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if short:
+        axis.set_minor_locator(NullLocator())
+    # An empty label is laid out like any other; one that is off costs nothing.
+    axis.set_tick_params(which="minor", label1On=False)
+
+
+def say_empty(axes: Axes, text: str) -> None:
+    """Say within the axes that there is nothing to draw (a logarithmic axis needs something)."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#6E6E6E")
+
+
+def panel_letter(axes: Axes, letter: str) -> None:
+    """Mark a panel, (a), (b), outside its upper left corner."""
+    axes.set_title(f"({letter})", loc="left")
+
+
+SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
+
+
+def address_name(trace: Trace) -> str:
+    """Say what the trace's frames number: ``"guest-physical address"``, virtual or block."""
+    return f"{trace.meta.domain.get('address', ADDRESSES[0])} address"
+
+
+def pages_name(trace: Trace) -> str:
+    """Say what the trace's frames are: guest frames, or the pages of a program or a disk."""
+    return _PAGES[trace.meta.domain.get("address", ADDRESSES[0])]
+
+
+_PAGES = {
+    "guest-physical": "guest frames",
+    "virtual": "pages of the program",
+    "block": "pages of the disk",
+}
+_HEXADECIMAL = 16 << 40  # from this address on; GiB would take as many digits, and say less
+_COARSE = 16 << 20  # GiB with few digits can name a row of this size
+
+
+def address_format(
+    trace: Trace, highest: int, row_bytes: int = _COARSE
+) -> tuple[Callable[[int], str], str]:
+    """Choose how an axis of addresses is labelled.
+
+    Parameters
+    ----------
+    trace : Trace
+    highest : int
+        The highest address on the axis, bytes.
+    row_bytes : int
+        The distance of addresses that it tells apart.
+
+    Returns
+    -------
+    text : callable
+        Writes an address: in MiB; in GiB from 8 GiB on; in hexadecimal from 16 TiB on, and where
+        addresses are virtual, as debuggers and maps of programs have them. The number of the page
+        if the addresses need more than 64 bits: they are names of pages then (hashes).
+    name : str
+        The axis' title, with the unit.
+    """
+    name = address_name(trace)
+    if highest >= 1 << 64:
+        return (
+            lambda address: hex(address // trace.meta.domain["page_size"])
+        ), "number of the page"
+    if highest >= _HEXADECIMAL or name.startswith("virtual"):
+        return hex, name
+    coarse = highest >= 8 << 30 and row_bytes >= _COARSE
+    unit, of_unit = (1 << 30, "GiB") if coarse else (1 << 20, "MiB")
+    return (lambda address: _plain(address / unit)), f"{name} ({of_unit})"
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if value < 1e6 else f"{value:.0f}"
+
+
+def time_limits(trace: Trace, start: str | int | None, end: int | str | None) -> tuple[int, int]:
+    """Read `start` and `end` ("2s", nanoseconds or None) of a trace as nanoseconds."""
+    start_ns = parse_duration_ns(start) if isinstance(start, str) else start
+    end_ns = parse_duration_ns(end) if isinstance(end, str) else end
+    return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
+
+
+def seconds_axis(axes: Axes, start_ns: int, end_ns: int, trace: Trace | None = None) -> None:
+    """Make x the time in seconds, named after the clock of `trace`: the guest's own if left out."""
+    axes.set_xlim(start_ns / 1e9, max(end_ns, start_ns + 1) / 1e9)
+    axes.set_xlabel("guest time (s)" if trace is None else time_name(trace))
+
+
+def time_name(trace: Trace) -> str:
+    """Name the axis of time: it is the guest's own only where its instructions are the clock."""
+    physical = trace.meta.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
+    return "guest time (s)" if physical and trace.meta.clock["kind"] == "icount" else "time (s)"
+
+
+def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = True) -> None:
+    """Mark where the trace's phases start, and name them above the axes.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        With seconds on x, its limits set already.
+    trace : Trace
+        A phase lasts until the next one.
+    shade : bool, default False
+        Shade every second phase rather than draw a line at each start.
+    labels : bool, default True
+        Whether to write the names.
+    """
+    phases = trace.phases
+    low, high = axes.get_xlim()
+    edges = np.append(phases["t_ns"].to_numpy(), trace.duration_ns) / 1e9
+    edges = np.clip(edges, low, high)
+    for index, edge in enumerate(edges[:-1]):
+        if not shade and low < edge < high:
+            axes.axvline(edge, color="white", lw=0.7, zorder=3)  # to be seen on dark cells
+            axes.axvline(edge, color="black", lw=0.6, ls=(0, (2, 2)), zorder=3)
+        elif shade and index % 2 == 0:
+            axes.axvspan(edge, edges[index + 1], color="#EFEFEF", lw=0, zorder=0)
+    if labels and len(phases):
+        _label_phases(axes, list(phases["name"]), edges)
+
+
+def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
+    low, high = axes.get_xlim()
+    inches = axes.figure.get_size_inches()[0] * 0.76  # type: ignore[union-attr]  # what labels leave of the width, about
+    centres = (edges[:-1] + edges[1:]) / 2
+    widths = np.diff(edges) / (high - low) * inches
+    needed = np.array([_text_inches(name) for name in names])
+    between = np.diff(centres) / (high - low) * inches
+    if np.all(between >= (needed[1:] + needed[:-1]) / 2):
+        for name, centre in zip(names, centres, strict=True):
+            _above(axes, centre, name, ha="center")
+        return
+    # Slanted names need a line's height each; where even that is missing the longer phases win.
+    for index in _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches):
+        _above(axes, centres[index], names[index], ha="left", rotation=35, rotation_mode="anchor")
+
+
+def _text_inches(text: str, points: float = 6.5) -> float:
+    return (len(text) * 0.56 + 0.8) * points / 72
+
+
+def _above(axes: Axes, x: float, text: str, **kwargs: Any) -> None:
+    axes.text(
+        x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
+        va="bottom", clip_on=False, **kwargs,
+    )  # fmt: skip
+
+
+def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
+    """Choose indices, the widest first, so that no two centres are closer than `distance`."""
+    chosen: list[Any] = []
+    for index in np.argsort(-widths, kind="stable"):
+        if widths[index] > 0 and all(abs(centres[index] - centres[k]) >= distance for k in chosen):
+            chosen.append(int(index))
+    return sorted(chosen)
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
+    """Write each line's name beside its right end, with a sample of the line, without overlaps.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Its limits set already.
+    ends : list of (float, str, dict)
+        The line's last y, its name, and its style: ``color`` and ``ls``.
+    """
+    low, high = axes.get_ylim()
+    inches = axes.figure.get_size_inches()[1] * 0.7 * axes.get_position().height / 0.77  # type: ignore[union-attr]
+    height = np.array([1 + text.count("\n") for _, text, _ in ends]) * 8.5 / 72 / inches
+    wanted = np.array([(y - low) / (high - low) for y, _, _ in ends])
+    sample = 0.12 / (axes.figure.get_size_inches()[0] * 0.76)  # type: ignore[union-attr]
+    for (_, text, style), y in zip(ends, _spread(wanted, height), strict=True):
+        axes.plot([1.01, 1.01 + sample], [y, y], transform=axes.transAxes, clip_on=False, **style)
+        axes.text(
+            1.025 + sample, y, text, transform=axes.transAxes, color=style["color"], va="center",
+            fontsize=7, linespacing=1.05, clip_on=False,
+        )  # fmt: skip
+
+
+def _spread(wanted: Floats, height: Floats) -> Floats:
+    """Move labels apart, as little as it takes, within 0 to 1; in the order of `wanted`."""
+    order = np.argsort(wanted, kind="stable")
+    placed = np.clip(wanted, 0, 1)[order]
+    half = height[order] / 2
+    for index in range(1, len(placed)):
+        least = placed[index - 1] + half[index - 1] + half[index]
+        placed[index] = max(placed[index], least)
+    for index in range(len(placed) - 1, -1, -1):
+        above = placed[index + 1] - half[index + 1] if index + 1 < len(placed) else 1 + half[index]
+        placed[index] = min(placed[index], above - half[index])
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
+    """Write names beside points, each at the nearest place where it covers nothing.
+
+    Parameters
+    ----------
+    axes : Axes
+        With its scales and limits set.
+    x, y : array of float, shape (points,)
+    names : sequence of str, shape (points,)
+    size : float
+        Of the letters, points.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    scale = 72 / figure.dpi
+    spots = axes.transData.transform(np.c_[x, y]) * scale
+    frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
+    taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in spots]
+    for index in np.argsort(-spots[:, 0]):  # on the right there is the least room
+        width, height = 0.65 * size * len(names[index]), 1.35 * size
+        boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
+        shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
+        taken.append(box)
+        far = np.hypot(*shift) > 8
+        axes.annotate(
+            names[index], (x[index], y[index]),
+            ((box[0] + box[2]) / 2 - spots[index, 0], (box[1] + box[3]) / 2 - spots[index, 1]),
+            textcoords="offset points", fontsize=size, ha="center", va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": "#6E6E6E", "shrinkB": 2}
+            if far else None,
+        )  # fmt: skip
+
+
+# Where a name may stand, by points to the right and up from its point; the nearest first.
+_SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
+    (round(r * np.cos(a), 1), round(r * np.sin(a), 1))
+    for r in (6, 10, 15, 21, 28, 36, 45, 55, 66)
+    for a in np.arange(0, 2 * np.pi, np.pi / 8)
+]
+
+
+def _moved(
+    spot: Floats, shift: tuple[float, float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Return the box of a name that is shifted: its nearer edge, or its middle, lies there."""
+    right, up = shift
+    left = spot[0] + right - (width if right < -1 else 0 if right > 1 else width / 2)
+    low = spot[1] + up - height / 2
+    return left, low, left + width, low + height
+
+
+def _cost(
+    shift: tuple[float, float],
+    box: tuple[float, float, float, float],
+    taken: Sequence[tuple[float, float, float, float]],
+    frame: Floats,
+) -> float:
+    """Rate a place: what it covers counts most, then how far away it is."""
+    left, low, right, high = box
+    covered = sum(
+        max(min(right, r) - max(left, a), 0) * max(min(high, t) - max(low, b), 0)
+        for a, b, r, t in taken
+    )
+    outside = left < frame[0] or right > frame[2] or low < frame[1] or high > frame[3]
+    return 1e6 * outside + 1e3 * covered + np.hypot(*shift)

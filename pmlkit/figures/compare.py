@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a comparison: estimates over time, error against overhead, responses to a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+
+from pmlkit.compare.run import pareto
+from pmlkit.figures.axes import name_points, plain_log, say_empty
+from pmlkit.figures.style import COLORS, new_figure, save, styled
+from pmlkit.techniques.scores import WITHIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from pmlkit.compare.run import Comparison
+    from pmlkit.figures.style import Figure
+
+
+__all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "step_response"]
+
+
+PANELS_ACROSS = 4
+TOP = 2.0  # of the largest truth: estimates above are cut off, and said
+MAX_POINTS = 600
+PASSIVE = {"marker": "o", "color": COLORS["blue"]}
+ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
+
+
+def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures and the names of their files, one at a time: they are large."""
+    if len(comparison.traces) > 1:
+        yield "overview", errors(comparison)
+        yield "pareto", error_against_overhead(comparison)
+    for trace in comparison.traces:
+        yield f"time-{trace}", over_time(comparison, trace)
+        yield f"pareto-{trace}", error_against_overhead(comparison, trace)
+        yield f"steps-{trace}", step_response(comparison, trace)
+
+
+@styled
+def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
+    """Draw what each technique says over time, against the truth.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    truth = _of(comparison.truth, trace)
+    told = _of(comparison.estimates, trace)
+    names = list(dict.fromkeys(told["technique"]))
+    across = PANELS_ACROSS if columns == 2 else 2
+    down = max(-(-len(names) // across), 1)
+    figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": told, "truth": truth})
+    grid = figure.subplots(down, across, sharex=True, squeeze=False)
+    top = max(truth["pages"].max() / 256, 1 / 256) * TOP
+    for axes, name in zip(grid.flat, names, strict=False):
+        _panel(axes, truth, told[told["technique"] == name], _title(comparison, name), top)
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 1:].flat:
+        if axes.get_ylim()[1] == top:
+            axes.tick_params(axis="y", labelleft=False)
+    figure.supxlabel("guest time (s)", fontsize=7.5)
+    figure.supylabel("memory (MiB)", fontsize=7.5)
+    figure.caption = (
+        f"{trace}: what each technique says (line; all seeds of those that draw random numbers) "
+        f"against W(t, T) with T = {comparison.plan.window} (grey). The axis ends at {TOP:g} times "
+        "the largest W, and a triangle marks estimates above; an axis in red is a panel's own: its "
+        "technique is above most of the time."
+    )
+    return figure
+
+
+def _panel(axes: Axes, truth: pd.DataFrame, told: pd.DataFrame, title: str, top: float) -> None:
+    thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
+    axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
+    for _, run in told.groupby("seed"):
+        run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
+        axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", color=COLORS["blue"], lw=0.7)
+    axes.set_ylim(0, top)
+    if told["pages"].median() / 256 > top:
+        axes.set_ylim(0, told["pages"].max() / 256 * 1.1)
+        axes.tick_params(axis="y", colors=COLORS["vermilion"], labelsize=6)
+    elif (told["pages"] / 256 > top).any():
+        axes.plot(
+            [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
+        )
+    if told["pages"].isna().all():
+        axes.text(0.5, 0.6, "says nothing", transform=axes.transAxes, ha="center", fontsize=6)
+    axes.set_title(title, fontsize=6.3, pad=2)
+
+
+@styled
+def error_against_overhead(
+    comparison: Comparison, trace: str | None = None, columns: int = 1
+) -> Figure:
+    """Draw error against overhead, with the front that no technique beats in both.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str, optional
+        One trace; without it the medians over those on which a technique has an estimate.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    found = _points(comparison, trace)
+    figure = new_figure(columns, 3.0, {"points": found})
+    axes = figure.subplots()
+    found = found[found["mape"] > 0].reset_index(drop=True)
+    if found.empty or not (found["overhead"] > 0).any():
+        say_empty(axes, "no technique has an estimate and an error")
+        return figure
+    front = pareto(found)
+    least = found.loc[found["overhead"] > 0, "overhead"].min()
+    x, y = found["overhead"].clip(lower=least / 2) * 100, found["mape"] * 100
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for active, style in ((False, PASSIVE), (True, ACTIVE)):
+        chosen = found["active"] == active
+        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)  # type: ignore[arg-type]
+    axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
+    axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
+    axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
+    axes.set_xlabel("overhead (% of guest time)")
+    axes.set_ylabel("error, MAPE (%)")
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis)
+    name_points(axes, x.to_numpy(), y.to_numpy(), found["technique"])  # type: ignore[arg-type]
+    several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
+    of = trace or several
+    figure.caption = (
+        f"{of}: error against overhead (events times the cost model), T = "
+        f"{comparison.plan.window}. Squares change the VM's memory to find out; the line joins the "
+        "techniques that no other beats in both."
+    )
+    return figure
+
+
+def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
+    rows = comparison.scores if trace is None else _of(comparison.scores, trace)
+    if "mape" not in rows:
+        return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
+    grouped = rows.groupby("technique", sort=False)
+    found = grouped.agg({"active": "first", "overhead": "median", "mape": "median"}).reset_index()
+    return found.dropna(subset=["mape"]).reset_index(drop=True)
+
+
+BEFORE, AFTER = 1, 6  # windows shown around a step
+_SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
+
+
+@styled
+def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
+    """Draw how each technique follows the largest step up and the largest step down.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    trace : str
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    steps, told = _of(comparison.steps, trace), _of(comparison.estimates, trace)
+    told = told[told["seed"] == 0]
+    names = list(dict.fromkeys(told["technique"]))
+    kinds = [up for up in (True, False) if (steps["up"] == up).any()]
+    figure = new_figure(columns, 0.9 + 0.14 * max(len(names), 1), {"steps": steps})
+    if not kinds:
+        say_empty(figure.subplots(), "the working set makes no step between phases")
+        return figure
+    figure.get_layout_engine().set(w_pad=0.06)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, up in zip(panels, kinds, strict=True):
+        _responses(axes, comparison, steps[steps["up"] == up], told, names, "up" if up else "down")
+    panels[0].set_yticks(range(len(names)), [_title(comparison, name) for name in names])
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    panels[0].tick_params(axis="y", length=0, labelsize=6)
+    figure.caption = (
+        f"{trace}: estimates around the largest step up and down of the working set. White: within "
+        f"{WITHIN:.0%} of the new level; blue: below it (dark: by more than half); brown: above; "
+        "grey: no estimate. The line marks the step, a cross the moment from which it counts as "
+        "followed."
+    )
+    return figure
+
+
+def _responses(
+    axes: Axes,
+    comparison: Comparison,
+    steps: Any,
+    told: pd.DataFrame,
+    names: Sequence[str],
+    which: str,
+) -> None:
+    size = (steps["after"] - steps["before"]).abs()
+    step = steps.loc[size.idxmax()]
+    from pmlkit.techniques.scores import at
+    from pmlkit.units import parse_duration_ns
+
+    window = parse_duration_ns(comparison.plan.window)
+    after = min((step["end_ns"] - step["t_ns"]) / window, AFTER)
+    edges = np.linspace(-BEFORE, after, 281)
+    times = step["t_ns"] + (edges[1:] + edges[:-1]) / 2 * window
+    rows = np.array([at(told[told["technique"] == n], times) for n in names])
+    relative = np.ma.masked_invalid(rows / step["after"] - 1)
+    colors = ListedColormap(_SHADES).with_extremes(bad="#BBBBBB")
+    axes.pcolormesh(
+        edges, np.arange(len(names) + 1) - 0.5, relative, cmap=colors,
+        norm=BoundaryNorm([-10, -0.5, -WITHIN, WITHIN, 0.5, 10], 5, clip=True), rasterized=True,
+    )  # fmt: skip
+    axes.axvline(0, color="black", lw=0.8)
+    mine = steps[steps["t_ns"] == step["t_ns"]].set_index("technique")["windows"]
+    for row, name in enumerate(names):
+        if name in mine and mine[name] <= after:
+            axes.plot([mine[name]], [row], marker="x", ms=3, color="black", mew=0.7)
+    for row in range(1, len(names)):
+        axes.axhline(row - 0.5, color="white", lw=0.6)
+    sizes = f"{step['before'] / 256:.3g} to {step['after'] / 256:.3g} MiB"
+    axes.set_title(f"step {which}, {sizes}")
+    axes.set_xlabel("windows T since the step")
+
+
+def _of(table: pd.DataFrame, trace: str) -> pd.DataFrame:
+    return table[table["trace"] == trace].reset_index(drop=True)
+
+
+def _title(comparison: Comparison, name: str) -> str:
+    titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
+    return titles[name]
+
+
+# ------------------------------------------------------------------------------
+# The figure of a batch: every technique on every recording, one number and one colour each.
+
+
+LEAST, MOST = 0.02, 10.0  # of the working set: where the colours end
+DARK = 1.0  # from this error on, letters are white
+
+
+@styled
+def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Figure:
+    """Draw a score of every technique on every recording: white is good, dark is bad.
+
+    Parameters
+    ----------
+    comparison : pmlkit.compare.Comparison
+    column : str
+        Of `Comparison.scores`, a share of the working set.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+        Techniques from the least median to the largest; in grey, those that could not run.
+    """
+    table = _table(comparison, column)
+    titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
+    height = 1.1 + 0.155 * len(table)
+    figure = new_figure(columns, height, {"errors": table.reset_index()})
+    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
+    axes = figure.subplots()
+    values = np.ma.masked_invalid(table.to_numpy(float))
+    shades = "YlGnBu"
+    axes.pcolormesh(
+        np.arange(table.shape[1] + 1) - 0.5, np.arange(len(table) + 1) - 0.5,
+        np.clip(values, LEAST, MOST), cmap=shades, norm=LogNorm(LEAST, MOST),
+        edgecolors="white", linewidth=0.4, rasterized=True,
+    )  # fmt: skip
+    axes.set_facecolor("#DDDDDD")
+    for (row, place), value in np.ndenumerate(values.filled(np.nan)):
+        if np.isfinite(value):
+            shade = "white" if value >= DARK else "black"
+            axes.text(place, row, _short(value), ha="center", va="center", size=4.6, color=shade)
+    axes.axvline(0.5, color="black", lw=0.8)
+    axes.set_xticks(range(table.shape[1]), table.columns, rotation=60, ha="right", size=6)
+    axes.set_yticks(range(len(table)), titles[table.index], size=6)
+    axes.tick_params(length=0)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    figure.caption = (
+        f"Errors ({column.upper()}) in percent of the working set, T = {comparison.plan.window}, "
+        "and their medians, by which the techniques are sorted. In grey: no estimate."
+    )
+    return figure
+
+
+def _table(comparison: Comparison, column: str) -> pd.DataFrame:
+    """Return techniques against recordings, the median first; by median, silent ones last."""
+    wide = comparison.scores.pivot(index="technique", columns="trace", values=column)
+    wide = wide.reindex(columns=comparison.traces).astype(float)
+    wide.insert(0, "median", wide.median(axis=1))
+    return wide.sort_values("median", kind="stable")
+
+
+def _short(share: float) -> str:
+    percent = share * 100
+    return f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}" if percent < 999.5 else ">999"

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a comparison, as LaTeX, HTML and CSV; and what the costs are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pmlkit.compare.run import PARTS
+from pmlkit.figures.tables import cell, table
+from pmlkit.files import write_files
+from pmlkit.techniques.costs import COSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pmlkit.compare.run import Comparison
+    from pmlkit.types import PathLike
+
+
+__all__ = ["cost_table", "html", "narrow", "overview", "save", "save_tables", "sheets", "shown"]
+
+
+def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
+    """Return the scores of one trace as a table for people: percent, windows, yes and no."""
+    rows = comparison.scores[comparison.scores["trace"] == trace]
+    percent = {"bias %": "bias", "MAE %": "mae", "MAPE %": "mape", "± %": "mape_ci", "p95 %": "p95"}
+    told = pd.DataFrame({"technique": rows["title"]})
+    for name, column in percent.items():
+        told[name] = _column(rows, column) * 100
+    told["says %"] = _column(rows, "says") * 100
+    told["up T"], told["down T"] = _column(rows, "up"), _column(rows, "down")
+    told["overhead %"] = _column(rows, "overhead") * 100
+    told["guest changed"], told["moves memory"] = rows["intrusive"], rows["active"]
+    told["note"] = rows["missing"].map(lambda what: f"no {what}" if what else "")
+    return told.reset_index(drop=True)
+
+
+def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
+    """Return one score as techniques against traces, in percent, with the mean over traces."""
+    wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
+    wide = wide.reindex(columns=comparison.traces)
+    wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))  # type: ignore[arg-type]
+    told = wide.copy()
+    wide["mean"], wide["median"] = told.mean(axis=1), told.median(axis=1)
+    return wide.reset_index().rename(columns={"title": "technique"})
+
+
+def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
+    """Leave out the single recordings of an overview that is wider than a terminal."""
+    wide = "median" in sheet and len(sheet.columns) > most
+    return sheet[["technique", "mean", "median"]] if wide else sheet
+
+
+def sheets(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """Return the tables for people by name: the overview (of several traces), then each trace."""
+    made = {}
+    if len(comparison.traces) > 1:
+        made["overview: MAPE in percent"] = overview(comparison)
+        made["overview-mae: mean error in percent of the mean W"] = overview(comparison, "mae")
+    return made | {trace: shown(comparison, trace) for trace in comparison.traces}
+
+
+def _column(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
+    return pd.to_numeric(rows[name]) if name in rows else pd.Series(float("nan"), rows.index)
+
+
+def save(comparison: Comparison, folder: PathLike) -> list[Path]:
+    """Write the tables (LaTeX, HTML, CSV) and the figures of a comparison.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    folder : path-like
+
+    Returns
+    -------
+    list of Path
+    """
+    from pmlkit.figures import compare as drawn
+    from pmlkit.figures.style import save as save_figure
+
+    written = save_tables(comparison, folder)
+    for stem, figure in drawn.all_of(comparison):
+        written += save_figure(figure, Path(folder) / stem)
+    return written
+
+
+def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
+    """Write the tables alone; parameters and return value as of `save`."""
+    folder, written = Path(folder), []
+    for name in PARTS:
+        data = getattr(comparison, name)
+        written += write_files(folder, {f"{name}.parquet": data.to_parquet(index=False)})
+    made = sheets(comparison)
+    for title, sheet in made.items():
+        stem = f"table-{title.split(':')[0]}"
+        written += table(sheet, folder / stem, f"{title}. {comparison.caption}")
+    written += table(cost_table(), folder / "costs", "What the events cost")
+    page = {"tables.html": html(made, comparison.caption).encode()}
+    return written + write_files(folder, page)
+
+
+def cost_table() -> pd.DataFrame:
+    """Return the cost model: each event, what it is, ns, and where the number comes from."""
+    rows = [(name, cost.what, round(cost.ns, 1), cost.source) for name, cost in COSTS.items()]
+    return pd.DataFrame(rows, columns=["event", "what", "ns", "source"])
+
+
+def html(made: Mapping[str, pd.DataFrame], caption: str) -> str:
+    """Return a page of tables.
+
+    Parameters
+    ----------
+    made : dict of str to DataFrame
+    caption : str
+
+    Returns
+    -------
+    str
+    """
+    import jinja2
+
+    cells = {
+        stem: [[cell(v) for v in row] for row in df.itertuples(False)] for stem, df in made.items()
+    }
+    heads = {stem: list(df.columns) for stem, df in made.items()}
+    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
+    return page.render(caption=caption, sheets=cells, heads=heads)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>pmlkit compare</title>
+<style>body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse }
+th, td { padding: .2em .6em; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child, td:last-child { text-align: left }</style>
+<p>{{ caption }}</p>
+{% for stem, rows in sheets.items() %}<h2>{{ stem }}</h2>
+<table><tr>{% for head in heads[stem] %}<th>{{ head }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% endfor %}</html>
+"""

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of forecasts: what was forecast and what came, violations against slack, coverage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.figures.axes import label_ends
+from pmlkit.figures.style import COLORS, new_figure, styled
+from pmlkit.forecast.limits import KNOWERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.forecast.forecaster import Forecaster, Sample
+    from pmlkit.types import Array, Ints, Json
+
+__all__ = ["calibration", "forecast", "limits", "trade_off"]
+
+MODEL_STYLES: dict[Any, Json] = {
+    "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
+    "pooled by price": {"color": COLORS["black"], "ls": (0, (3, 1)), "lw": 1.4},
+    "boosted": {"color": COLORS["vermilion"], "ls": "-", "lw": 1.4},
+    "linear": {"color": COLORS["blue"], "ls": "-", "lw": 1.4},
+    "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
+    "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
+}
+# Rules of one family share a colour; what sets them apart are the dashes.
+FAMILIES: dict[str, Any] = {
+    "last": COLORS["black"],
+    "max": COLORS["green"],
+    "EWMA": COLORS["purple"],
+    "seasonal": COLORS["orange"],
+    "VPA": COLORS["sky"],
+    "percentile": COLORS["grey"],
+}
+DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
+
+
+def _styles(models: Iterable[str]) -> Json:
+    styles, seen = {}, {}  # type: ignore[var-annotated]
+    for name in models:
+        if name in MODEL_STYLES:
+            styles[name] = MODEL_STYLES[name]
+            continue
+        family = name.split()[0]
+        number = seen[family] = seen.get(family, -1) + 1
+        styles[name] = {"color": FAMILIES[family], "ls": DASHES[number % 3], "lw": 0.9}
+    return styles
+
+
+@styled
+def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw violations against slack for all models and rules: lower and further left is better.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Of `backtest.curves`.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    curves = curves.assign(share=curves["slack"] / curves["used"])
+    rates = np.linspace(0.005, 0.3, 60)
+    parts = [("recorded", False), ("composed", True)]
+    parts = [
+        (n, curves[curves["composed"] == c])  # type: ignore[misc]
+        for n, c in parts
+        if (curves["composed"] == c).any()
+    ]
+    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]  # type: ignore[arg-type]
+    figure = new_figure(columns, 2.6 if columns == 2 else 1.1 + 1.9 * len(parts),
+                        {"trade_off": pd.concat(tables, ignore_index=True)})  # fmt: skip
+    grid = (1, len(parts)) if columns == 2 else (len(parts), 1)
+    every = np.ravel(figure.subplots(*grid, squeeze=False, sharey=columns == 2))
+    there = list(curves["model"].unique())
+    styles = _styles(sorted(there, key=lambda name: name not in MODEL_STYLES))
+    for axes, (name, part), table in zip(every, parts, tables, strict=True):
+        for model, style in styles.items():
+            rows = table[table["model"] == model]
+            axes.plot(100 * rows["violations"], 100 * rows["slack"], label=model, **style)
+        axes.set(xscale="log", yscale="log", xlabel="windows with a violation (%)")
+        axes.set_xlim(0.5, 30)
+        axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+        axes.minorticks_off()
+        low, high = np.nanquantile(100 * table["slack"], [0.01, 0.97])
+        axes.set_ylim(low * 0.8, high * 1.1)
+        ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low * 0.8 <= t <= high * 1.1]
+        axes.set_yticks(ticks, [f"{t}" for t in ticks])
+        logs = part["sample"].nunique()  # type: ignore[index]
+        axes.set_title(f"{name} ({logs} log{'s' * (logs != 1)})", loc="left")
+    every[0].set_ylabel("slack over use (%)")
+    if columns == 1:
+        every[-1].set_ylabel("slack over use (%)")
+    handles, labels = every[0].get_legend_handles_labels()
+    where = {"loc": "outside right center", "ncols": 1} if columns == 2 else {
+        "loc": "outside lower center", "ncols": 3}  # fmt: skip
+    figure.legend(handles, labels, fontsize=6, handlelength=2.2, **where)  # type: ignore[call-overload]
+    figure.caption = (
+        "Held-out programs: memory given and not used against the share of windows that were "
+        "given too little, as each rule and model is made more or less careful; the geometric mean "
+        "over the logs, at equal violations on each. Lower and further left is better. A line "
+        "begins where every log can be kept to that rate. The composed logs are recorded phases in "
+        "an order that was made up."
+    )
+    return figure
+
+
+def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
+    """Return each model's geometric mean of slack over use, over the logs, at each rate."""
+    from pmlkit.forecast.metrics import matched
+
+    rows = []
+    for model, curve in part.groupby("model", sort=False):
+        logs = [
+            [matched(one, rate) / one["used"].iloc[0] for rate in rates]
+            for _, one in curve.groupby("sample", sort=False)
+        ]
+        slack = np.exp(np.mean(np.log(np.maximum(logs, 1e-4)), axis=0))
+        rows += [(model, rate, s) for rate, s in zip(rates, slack, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "violations", "slack"])
+
+
+@styled
+def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw how far each quantile's coverage is from what it says, in points.
+
+    Parameters
+    ----------
+    coverage : DataFrame
+        Of `Study.coverage`.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    figure = new_figure(columns, 2.0, {"coverage": coverage})
+    axes = figure.subplots()
+    axes.axhspan(-2, 2, color="#EFEFEF", lw=0)
+    axes.axhline(0, color="black", lw=0.6)
+    ends = []
+    taus = sorted(coverage["tau"].unique())
+    for (model, composed), rows in coverage.groupby(["model", "composed"]):
+        style = dict(MODEL_STYLES[model], ls=(0, (3, 1.5)) if composed else "-")
+        rows = rows.sort_values("tau")
+        axes.plot(range(len(rows)), rows["points"], marker="o", ms=2.5, **style)
+        name = f"{model},\ncomposed" if composed else model
+        ends.append((rows["points"].iloc[-1], name, style))
+    reach = max(3.0, 1.1 * coverage["points"].abs().max())
+    axes.set(ylim=(-reach, reach), xlabel="quantile", ylabel="coverage less quantile (points)")
+    axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
+    label_ends(axes, ends)  # type: ignore[arg-type]
+    figure.caption = (
+        "Held-out programs: the share of windows at or below each calibrated quantile, less what "
+        "the quantile says; means over the logs. Grey: within 2 points."
+    )
+    return figure
+
+
+@styled
+def forecast(
+    forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2
+) -> Figure:
+    """Draw a log's working set and what had been forecast for it, with the change points.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+        Fitted.
+    sample : Sample
+    changes : array of int, optional
+        Windows in which a new phase begins.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    quantiles = forecaster.predict(sample) / 256
+    h = forecaster.horizon
+    t = sample.table["t_ns"].to_numpy() / 1e9
+    y = sample.table["pages"].to_numpy() / 256
+    later = t + h * sample.window_s
+    table = pd.DataFrame({"made_at_s": t, "for_s": later})
+    for tau, column in zip(forecaster.taus_, quantiles.T, strict=True):
+        table[f"q{tau:g}"] = column
+    figure = new_figure(
+        columns, 2.1, {"used": pd.DataFrame({"t_s": t, "mib": y}), "forecast": table}
+    )
+    axes = figure.subplots()
+    low, high = (int(np.argmin(np.abs(forecaster.taus_ - q))) for q in (0.5, 0.95))
+    axes.fill_between(later, quantiles[:, low], quantiles[:, high], color="#F3D3BE", lw=0,
+                      step="mid")  # fmt: skip
+    style = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
+    axes.step(later, quantiles[:, high], where="mid", **style)  # type: ignore[arg-type]
+    used = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
+    axes.step(t, y, where="mid", **used)  # type: ignore[arg-type]
+    for change in [] if changes is None else changes:
+        axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
+    axes.set_xlim(0, later[-1])
+    axes.set_ylim(0, 1.1 * max(y.max(), np.quantile(quantiles[:, high], 0.98)))
+    axes.set(xlabel="guest time (s)", ylabel="logged pages (MiB)")
+    ends = [(y[-1], "used", used)]
+    label_ends(axes, [*ends, (quantiles[-1, high], f"q{forecaster.taus_[high]:g}", style)])
+    made = "composed, " if sample.composed else ""
+    figure.caption = (
+        f"{sample.name} ({made}windows of {sample.window_s:g} s): the pages that PML logged, "
+        f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
+        "before, by a model that had not seen this program. Marks on top: change points, "
+        "seen afterwards."
+    )
+    return figure
+
+
+@styled
+def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw what could be saved at most, by how far ahead the working set is to be known.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `limits.limits`.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    figure = new_figure(columns, 2.2, {"limits": table})
+    axes = figure.subplots()
+    colors = (COLORS["black"], COLORS["blue"], COLORS["vermilion"])
+    names = ("its own past", "hindsight", "hindsight,\ntold the phase")
+    ends = []
+    for (column, name), color in zip(zip(KNOWERS, names, strict=True), colors, strict=True):
+        style = {"color": color, "ls": "-", "lw": 1.2}
+        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)  # type: ignore[arg-type]
+        ends.append((100 * table[column].iloc[-1], name, style))
+    axes.axhline(100, color="black", lw=0.6)
+    axes.axhline(80, color=COLORS["grey"], lw=0.6, ls=(0, (1, 2)))
+    axes.set(xscale="log", xlabel="known ahead (s)", ylabel="slack over the best rule's (%)")
+    axes.set_xticks(table["ahead_s"], [f"{s:g}" for s in table["ahead_s"]])
+    axes.minorticks_off()
+    axes.set_ylim(0, max(115, 105 * table[list(KNOWERS)].to_numpy().max()))
+    label_ends(axes, ends)
+    figure.caption = (
+        "Memory given and not used, at equal violations (5 % of the windows), over that of the "
+        "best rule, by deciders that know the log's past; all of the log but what is near the "
+        "window that is forecast; and the phase that the workload will be in. Dotted: 20 % saved."
+    )
+    return figure

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A figure that grows with a collection: the working set per round, and all pages so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pmlkit.errors import visible
+from pmlkit.figures.style import COLORS, new_figure, save, styled
+from pmlkit.sources.watch import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.types import Ints, PathLike
+
+
+__all__ = ["LiveFigure"]
+
+_REDRAW_S = 0.3
+_MIB = 1 << 20
+_CAPTION = (
+    "the working set of each round as it came (line), all pages used since the beginning (dashed), "
+    "and rounds in which entries were lost (crosses)."
+)
+
+
+class LiveFigure:
+    """A figure that is fed with rounds. In a notebook it is shown once and redrawn in place.
+
+    >>> live = LiveFigure()                                  # doctest: +SKIP
+    >>> for seen in live.follow(collection):                 # doctest: +SKIP
+    ...     pass
+
+    Attributes
+    ----------
+    figure : pmlkit.figures.style.Figure
+        As last drawn.
+    """
+
+    def __init__(self) -> None:
+        self.figure = None
+        self._seen: list[Seen] = []
+        self._shown: Any = None  # IPython's handle of what is displayed
+        self._drawn = 0.0
+
+    def follow(self, rounds: Ints) -> Iterator[Seen]:
+        """Pass rounds on, drawing them as they come.
+
+        Parameters
+        ----------
+        rounds : iterable of pmlkit.sources.watch.Seen
+
+        Yields
+        ------
+        Seen
+        """
+        try:
+            for seen in rounds:
+                self.add(seen)
+                yield seen
+        finally:
+            self.draw()
+
+    def add(self, seen: Seen) -> None:
+        """Add a round; draws a few times a second at most."""
+        self._seen.append(seen)
+        if time.monotonic() - self._drawn > _REDRAW_S:
+            self.draw()
+
+    def say(self, line: str) -> None:
+        """Show a line of text where the figure will be, as long as there is none."""
+        if not self._seen:
+            self._show({"text/plain": visible(line)}, raw=True)
+
+    def draw(self) -> None:
+        """Draw what there is, and show it if this is a notebook."""
+        self.figure = _drawn(self.table())
+        self._drawn = time.monotonic()
+        self._show(self.figure)
+
+    def table(self) -> pd.DataFrame:
+        """Return what has been seen: DataFrame, one row per round."""
+        fields = list(Seen.__dataclass_fields__)
+        return pd.DataFrame([asdict(seen) for seen in self._seen], columns=fields)
+
+    def save(self, stem: PathLike) -> list[Path]:
+        """Write the figure and its data, as `pmlkit.figures.save`."""
+        return save(self.figure or _drawn(self.table()), stem)
+
+    def _show(self, what: Any, **how: Any) -> None:
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        if self._shown is None:
+            self._shown = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
+        else:
+            self._shown.update(what, **how)
+
+
+@styled
+def _drawn(table: pd.DataFrame) -> Figure:
+    figure = new_figure(2, 2.3, {"rounds": table})
+    figure.caption = _CAPTION
+    axes, seconds = figure.subplots(), table["t_ns"] / 1e9
+    sizes = table["pages"] * 4096 / _MIB
+    ink: dict[str, Any] = {"color": COLORS["black"]}
+    if len(table) == 1:  # of which a line shows nothing
+        ink["marker"] = "o"
+    axes.plot(seconds, sizes, label="working set", **ink)
+    axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", label="all pages so far", **ink)
+    lost = table["lost"] > 0
+    if lost.any():
+        axes.plot(seconds[lost], sizes[lost], "x", color=COLORS["vermilion"], label="entries lost")
+    axes.set(xlabel="time (s)", ylabel="memory (MiB)")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

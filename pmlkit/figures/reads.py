@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of reads through page tables: the mechanism, estimates against truth, and costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from pmlkit.figures.axes import (
+    label_ends,
+    mark_phases,
+    panel_letter,
+    plain_log,
+    say_empty,
+    seconds_axis,
+)
+from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.reads import mechanism as reads_mechanism
+from pmlkit.reads.judge import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from matplotlib.axes import Axes
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.reads.hotness import Score
+    from pmlkit.reads.mechanism import LeafHistory
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+
+__all__ = ["draw_walk", "harvest_costs", "hotness", "mechanism", "reads_errors", "reads_over_time"]
+
+
+STYLES: dict[str, Json] = {
+    "truth": {"color": COLORS["black"], "ls": "-", "lw": 1.6},
+    "written": {"color": COLORS["vermilion"], "ls": (0, (4, 1))},
+    "leaves": {"color": COLORS["purple"], "ls": (0, (1, 1))},
+    "present": {"color": COLORS["sky"], "ls": (0, (6, 1.5))},
+    "accessed": {"color": COLORS["blue"], "ls": (0, (3, 1, 1, 1))},
+    "cleared": {"color": COLORS["orange"], "ls": (0, (5, 1, 1, 1))},
+    "density": {"color": COLORS["green"], "ls": "-"},
+    "sample": {"color": COLORS["grey"], "ls": (0, (2, 1))},
+}
+MARKS = {
+    "written": "x",
+    "leaves": "s",
+    "present": "D",
+    "accessed": "o",
+    "cleared": "v",
+    "density": "^",
+    "sample": "+",
+}
+STATES = ("not touched", "read", "written")
+
+
+@styled
+def reads_over_time(
+    trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2
+) -> Figure:
+    """Draw the estimates of each round against the truth.
+
+    Parameters
+    ----------
+    trace : Trace
+    compared : DataFrame
+        From `pmlkit.reads.judge.compare`, of this trace.
+    band : str
+        The method whose interval is shaded, if it is there.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    figure = new_figure(columns, 2.3, {"reads": compared})
+    axes = figure.subplots()
+    t_s = trace.rounds["t_end_ns"].to_numpy() / 1e9
+    ends = []
+    for name, rows in _lines(compared):
+        style = STYLES.get(name, {"color": COLORS["grey"]})
+        axes.plot(t_s[rows["round"]], rows["pages"] / 256, **style)
+        ends.append((rows["pages"].iloc[-1] / 256, NAMES.get(name, "truth: harvest"), style))
+        if name == band:
+            low, high = rows["low"] / 256, rows["high"] / 256
+            axes.fill_between(t_s[rows["round"]], low, high, color="#CFE8DD", lw=0)
+    axes.set_ylim(0, max(compared["pages"].max(), compared["truth"].max()) / 256 * 1.08)
+    axes.set_ylabel("pages used in a round (MiB)")
+    seconds_axis(axes, 0, trace.duration_ns, trace)
+    mark_phases(axes, trace, shade=True)
+    label_ends(axes, ends)
+    return finish(
+        figure,
+        trace,
+        "pages used in each round: the harvest of accessed flags (black) is the truth; PML alone "
+        "sees the written ones; the page tables in the same log give the others. Shaded: the "
+        "interval of (d).",
+    )
+
+
+def _lines(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    truth = compared.drop_duplicates("round").sort_values("round")
+    yield "truth", truth.assign(pages=truth["truth"])
+    yield from compared.groupby("method", sort=False)  # type: ignore[misc]
+
+
+@styled
+def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Figure:
+    """Draw each method's mean error on several guests.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent),
+        as `pmlkit.notebook.reads.errors` makes it.
+    columns : {1, 2}
+    by : str
+        The column that names the guests.
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    guests = list(dict.fromkeys(table[by]))
+    figure = new_figure(columns, 1.1 - 0.2 * columns + 0.2 * max(len(guests), 1), {"errors": table})
+    axes = figure.subplots()
+    places = {guest: -place for place, guest in enumerate(guests)}
+    methods = [m for m in MARKS if m in set(table["method"])]
+    for method in methods:
+        rows = table[table["method"] == method]
+        y = rows[by].map(places) + _offset(methods, method)
+        style = {"color": STYLES[method]["color"], "marker": MARKS[method], "ms": 3.5, "ls": "none"}
+        axes.plot(rows["mape"].clip(lower=0.1), y, label=NAMES[method], **style)
+    axes.axvline(10, color=COLORS["grey"], lw=0.6, ls=(0, (2, 2)))
+    axes.set(xscale="log", xlabel="mean absolute error of a round's estimate (% of the truth)")
+    axes.set_yticks(list(places.values()), guests)
+    axes.set_ylim(-len(guests) + 0.4, 0.6)
+    plain_log(axes.xaxis)
+    axes.grid(True, axis="x")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=1 + columns)
+    figure.caption = (
+        "the mean absolute error of each method over the rounds in which guests of the lab work; "
+        "dashed: 10 percent. Errors below 0.1 percent are drawn at 0.1."
+    )
+    return figure
+
+
+def _offset(methods: Sequence[str], method: str) -> float:
+    return (len(methods) - 1) * 0.06 - 0.12 * methods.index(method)
+
+
+@styled
+def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figure:
+    """Draw how reads get into a log of writes: the walk, and one leaf table over time.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace of harvests, with marks and snapshots in its log.
+    table : int, optional
+        The leaf table; default: the one whose pages changed most between read and written.
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    shown = reads_mechanism.leaf_history(trace, table)
+    data = pd.DataFrame(shown.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
+    figure = new_figure(columns, 2.5, {"leaf": data})
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+    draw_walk(left)
+    _draw_history(right, trace, shown)
+    panel_letter(left, "a")
+    right.text(-0.16, 1.02, "(b)", transform=right.transAxes, fontsize=7.5)
+    return finish(
+        figure,
+        trace,
+        "(a) after a re-arm the first access to a page, be it a read, walks the page tables; the "
+        "walk counts as a write to each of them, so they are logged (red), and the page that is "
+        "only read is not. (b) one leaf table: each column is a round, each row one of its 512 "
+        "entries. Blue pages were read only: PML alone has none of them. The marks below say in "
+        "which rounds the table was in the log, which is whenever a page under it was used.",
+    )
+
+
+def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:
+    colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
+    edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
+    axes.pcolormesh(
+        edges, np.arange(shown.states.shape[1] + 1), shown.states.T, cmap=colors,
+        norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), rasterized=True,
+    )  # fmt: skip
+    axes.set_ylabel("entry of a leaf table")
+    seconds_axis(axes, 0, trace.duration_ns, trace)
+    mark_phases(axes, trace, labels=True)
+    centres = (edges[1:] + edges[:-1]) / 2
+    logged = centres[shown.logged]
+    size = shown.states.shape[1]
+    axes.plot(
+        logged, np.full(len(logged), -0.045 * size), "^", ms=3, color=COLORS["vermilion"],
+        clip_on=False,
+    )  # fmt: skip
+    axes.tick_params(axis="x", pad=9)
+    for state, color in zip(STATES, ["#F2F2F2", COLORS["sky"], COLORS["vermilion"]], strict=True):
+        axes.plot([], [], "s", color=color, mec="#808080", mew=0.3, ms=5, label=state)
+    axes.plot([], [], "^", color=COLORS["vermilion"], ms=3, label="table in the log")
+    axes.figure.legend(loc="outside lower right", ncols=4, handletextpad=0.2, columnspacing=1)
+
+
+@styled
+def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw what a round's harvest costs against the guest's memory.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, ``sampled_tsc``.
+    modelled : DataFrame
+        The same for sizes that the lab does not hold (`pmlkit.reads.guided.model_costs`).
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    figure = new_figure(columns, 2.4, {"measured": measured, "modelled": modelled})
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log", xlabel="memory of the guest (GiB)")
+    axes.set_ylabel("instructions a round (million)")
+    for name, (text, style, mark) in _COSTS.items():
+        x, y = measured["memory_bytes"] / 2**30, measured[name] / 1e6
+        axes.plot(x, y, marker=mark, ms=3.5, ls="none", color=style["color"], label=text)
+        axes.plot(modelled["memory_bytes"] / 2**30, modelled[name] / 1e6, lw=0.9, **style)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log(axis)
+    axes.grid(True, which="major")
+    axes.legend(loc="upper left")
+    figure.caption = (
+        "cost of a round's harvest for one working set in guests of growing memory. Marks: "
+        "measured in the lab, in instructions; lines: the model, which extends them to 1 TiB."
+    )
+    return figure
+
+
+_COSTS: dict[str, Any] = {
+    "scan_tsc": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
+    "guided_tsc": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
+    "sampled_tsc": ("scan of a sample", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
+}
+
+
+@styled
+def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns: int = 1) -> Figure:
+    """Draw the place of a table's first log against the pages touched under it.
+
+    Parameters
+    ----------
+    ranking : DataFrame
+        From `pmlkit.reads.hotness.rank`.
+    truth : Series
+        From `pmlkit.reads.hotness.touches`.
+    score : pmlkit.reads.hotness.Score
+    columns : {1, 2}
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    both = ranking.assign(touched=truth.reindex(ranking["table"]).fillna(0).to_numpy())
+    figure = new_figure(columns, 2.2, {"hotness": both})
+    axes = figure.subplots()
+    if both.empty:
+        say_empty(axes, "no leaf table")
+        return figure
+    axes.plot(both["place"], both["touched"], "o", ms=3, color=COLORS["blue"], mew=0, alpha=0.7)
+    axes.set(xlabel="place of the first log in a window (0: first)", xlim=(0, 1))
+    axes.set_ylabel("share of rounds in which it is used")
+    axes.set_ylim(bottom=0)
+    words = f"rank correlation {score.correlation:.2f}"
+    axes.set_title(f"{words}, precision at {score.k}: {score.precision:.2f}", loc="right")
+    figure.caption = (
+        "each point is a leaf table: where in a round's log it comes first, after a re-arm, and "
+        "how many pages are touched under it. If the first were the hottest, they would fall."
+    )
+    return figure
+
+
+# ------------------------------------------------------------------------------
+# The picture of a page walk, drawn by hand: what leads to what, and which of it is logged.
+
+
+def draw_walk(axes: Axes) -> None:
+    """Draw a walk to a page that is written and one that is read; red is in the log."""
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    axes.axis("off")
+    names = ["root", "directory", "leaf table"]
+    for place, name in enumerate(names):
+        _box(axes, 1.2 + 0.9 * place, 8.6 - 2.2 * place, name, COLORS["vermilion"])
+    for place in range(2):
+        x, y = 3.2 + 0.9 * place, 8.0 - 2.2 * place
+        _arrow(axes, (x, y), (x + 0.6, y - 0.8))
+    _box(axes, 0.9, 2.0, "page, written", COLORS["vermilion"])
+    _box(axes, 5.9, 2.0, "page, read", COLORS["blue"])
+    _arrow(axes, (4.2, 3.6), (3.0, 2.8))
+    _arrow(axes, (5.6, 3.6), (7.2, 2.8))
+    axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
+
+
+def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
+    width = 3.6
+    shape = FancyBboxPatch(
+        (x, y - 0.5), width, 1.2, boxstyle="round,pad=0.1", fc="white", ec=color, lw=1.2
+    )
+    axes.add_patch(shape)
+    axes.text(x + width / 2, y + 0.1, text, ha="center", va="center", fontsize=6.5, color=color)
+
+
+def _arrow(axes: Axes, start: Any, end: Any) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
+    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))  # type: ignore[arg-type]

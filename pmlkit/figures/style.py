@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How pmlkit's figures look, and how they are saved.
+
+Figures are made without pyplot, so that there is no global state: a `Figure` is drawn by its own
+Agg canvas, shows itself in a notebook, and carries the data behind it in `Figure.data`. Sizes are
+those of a paper's one or two columns; nothing is cropped at saving, so a figure is exactly as wide
+as its column. Files are the same bytes from run to run: no dates, no random identifiers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as _Figure
+
+from pmlkit.errors import UsageError, encodable
+from pmlkit.files import write_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike
+
+
+__all__ = ["COLORS", "Figure", "finish", "new_figure", "save", "styled", "write_files"]
+
+COLUMN_INCHES = {1: 3.33, 2: 7.0}
+KINDS = ("pdf", "svg", "png")
+PNG_DPI = 300
+SCREEN_DPI = 200
+
+# Okabe and Ito's palette: its colours stay apart for every common kind of colour blindness.
+COLORS = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#6E6E6E",
+}
+
+RC = {
+    # DejaVu Sans comes with matplotlib: the same figure on every machine.
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "white",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "lines.linewidth": 1.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "grid.linewidth": 0.4,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "pmlkit",
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.02,
+}
+
+
+class Figure(_Figure):
+    """A matplotlib figure that knows the data behind it and shows itself in a notebook.
+
+    Attributes
+    ----------
+    data : dict of str to pandas.DataFrame
+        What was drawn, by the name of the part; `save` writes it beside the picture.
+    caption : str
+        What the figure shows and how to read it; `save` puts it into the files' metadata.
+    """
+
+    data: Mapping[str, pd.DataFrame] | None = None
+    caption = ""
+    _saved_png: bytes | None = None
+
+    def _repr_png_(self) -> tuple[bytes, Json]:
+        if self._saved_png is None or self.stale:
+            png = styled(_render)(self, "png", SCREEN_DPI)
+        else:
+            png = self._saved_png  # nothing has changed since
+        # Shown larger than in print, since a screen is read from further away.
+        width, height = (int(inches * 120) for inches in self.get_size_inches())
+        return png, {"width": width, "height": height}
+
+
+def styled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make `function` draw in the house style, whatever the caller's rcParams say."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> list[Path] | Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # not the user's style, but not the backend either
+            matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) -> Figure:
+    """Make an empty figure of a paper's width.
+
+    Parameters
+    ----------
+    columns : {1, 2}
+        Columns of the paper that it spans: 3.33 or 7.0 inches.
+    height : float
+        Inches.
+    data : dict of str to pandas.DataFrame
+        The data behind the figure.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    pmlkit.errors.UsageError
+        For another number of columns.
+    """
+    if columns not in COLUMN_INCHES:
+        raise UsageError(f"a figure spans 1 or 2 columns, not {columns!r}")
+    figure = Figure(figsize=(COLUMN_INCHES[columns], height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.data = data
+    return figure
+
+
+def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
+    """Give the figure its caption, and say there which trace it is of."""
+    figure.caption = f"{Path(trace.path).name.removesuffix('.trace')}: {caption}"
+    return figure
+
+
+@styled
+def save(
+    figure: Figure, stem: PathLike, data: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None
+) -> list[Path]:
+    """Write a figure as PDF, SVG and PNG, and the data behind it as CSV and Parquet.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        One of `pmlkit.figures`, or any other.
+    stem : path-like
+        The files' name without its suffix; the folder is made when it does not exist.
+    data : pandas.DataFrame or dict of str to pandas.DataFrame, optional
+        The data behind the figure; by default the figure's own `Figure.data`. Several tables are
+        written as ``stem-NAME.csv``; a single one as ``stem.csv``.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+
+    Raises
+    ------
+    pmlkit.errors.OutputError
+        If the folder cannot be made or written to, or the disk is full.
+    """
+    stem = Path(stem)
+    tables = _tables(getattr(figure, "data", None) if data is None else data)
+    # Each picture is rendered in memory first: drawing can fail, and a half-written file cannot.
+    with _laid_out(figure):
+        files = {f"{stem.name}.{kind}": _render(figure, kind, PNG_DPI) for kind in KINDS}
+    figure._saved_png, figure.stale = files[f"{stem.name}.png"], False
+    for name, frame in tables.items():
+        part = f"{stem.name}-{name}" if len(tables) > 1 else stem.name
+        files[f"{part}.csv"] = frame.to_csv(index=False).encode()
+        files[f"{part}.parquet"] = frame.to_parquet(index=False)
+    return write_files(stem.parent, files)
+
+
+def _tables(data: Any) -> dict[str, pd.DataFrame]:
+    if data is None:
+        return {}
+    return data if isinstance(data, dict) else {"data": data}
+
+
+@contextlib.contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Lay the figure out once for all the files: that takes as long as drawing it."""
+    engine = figure.get_layout_engine()
+    try:
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        yield
+    finally:
+        figure.set_layout_engine(engine)
+
+
+def _render(figure: Figure, kind: str, dpi: int) -> bytes:
+    caption = encodable(getattr(figure, "caption", ""))
+    # None leaves the date out; with it, two files of the same figure would differ.
+    metadata = {
+        "pdf": {"CreationDate": None, "Subject": caption},
+        "svg": {"Date": None, "Description": caption},
+        "png": {"Description": caption},
+    }
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata[kind])
+    return buffer.getvalue()

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables for papers: LaTeX (booktabs) with the same rows as CSV beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.files import write_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
+
+__all__ = ["cell", "column", "escape", "latex", "table"]
+
+# Characters that surely fit into one and both columns of a page, in small print; what is folded
+# if they are not enough; the gap between two columns of a table.
+COLUMN_CHARS, WIDE_CHARS, LONG_CHARS, GAP_CHARS = 50, 88, 40, 3
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = None) -> list[Path]:
+    r"""Write a table as ``stem.tex`` (needs only ``\usepackage{booktabs}``) and ``stem.csv``.
+
+    Parameters
+    ----------
+    df : pandas.DataFrame
+        The rows; its index is not written. Columns of numbers are set flush right.
+    stem : path-like
+        The files' name without its suffix; the folder is made when it does not exist.
+    caption : str
+        Text: what LaTeX would take as commands is escaped.
+    label : str, optional
+        Of the LaTeX table; ``tab:`` and the stem's name by default.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written.
+
+    Raises
+    ------
+    pmlkit.errors.OutputError
+        If the files cannot be written.
+    """
+    stem = Path(stem)
+    files = {
+        f"{stem.name}.tex": latex(df, caption, label or f"tab:{stem.name}").encode(),
+        f"{stem.name}.csv": df.to_csv(index=False).encode(),
+    }
+    return write_files(stem.parent, files)
+
+
+def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str:
+    """Return the text of a booktabs table; see `table`.
+
+    Parameters
+    ----------
+    df, caption, label
+        As in `table`.
+    wide : bool
+        Let it span both columns of a page (``table*``).
+
+    Returns
+    -------
+    str
+        The numbers of a column have the same decimals; long texts are folded.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pmlkit.figures.tables import latex
+    >>> print(latex(pd.DataFrame({"phase": ["read_1"], "growth": [-0.5]}), "Growth in %", "tab:g"))
+    % Growth in %
+    ...
+        read\\_1 & $-$0.5 \\\\
+    ...
+    """
+    cells = [column(df.iloc[:, n]) for n in range(df.shape[1])]
+    boxes = _boxes(df, cells, WIDE_CHARS if wide else COLUMN_CHARS)
+    heads = [escape(str(name)) for name in df.columns]
+    rows = [_row(heads)] + [
+        _row(_set(text, box) for text, box in zip(row, boxes, strict=True))
+        for row in zip(*cells, strict=True)
+    ]
+    spec = "".join("r" if box == "r" else "l" for box in boxes)
+    star = "*" * wide
+    lines = [
+        f"% {' '.join(caption.split())}",
+        rf"\begin{{table{star}}}",
+        r"  \centering",
+        rf"  \caption{{{escape(caption)}}}",
+        rf"  \label{{{label}}}",
+        rf"  \begin{{tabular}}{{{spec}}}",
+        r"    \toprule",
+        f"    {rows[0]}",
+        r"    \midrule",
+        *(f"    {row}" for row in rows[1:]),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        rf"\end{{table{star}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
+    """Say how LaTeX sets each column: numbers flush right, long texts folded into what is left.
+
+    Returns
+    -------
+    list of str
+        ``"r"``, ``"l"``, or the width of a box.
+    """
+    widths = [
+        GAP_CHARS + max(map(len, [str(name), *texts]))
+        for name, texts in zip(df.columns, cells, strict=True)
+    ]
+    plain = ["r" if is_number(dtype) else "l" for dtype in df.dtypes]
+    long = [n for n, width in enumerate(widths) if width > LONG_CHARS]
+    wanted = sum(widths[n] for n in long)
+    if sum(widths) <= room:
+        return plain
+    left = max((room - sum(widths) + wanted) / room, 0.25)
+    for n in long:
+        plain[n] = rf"{left * widths[n] / wanted:.2f}\linewidth"
+    return plain
+
+
+def _set(text: str, box: str) -> str:
+    """Write a cell as LaTeX: a minus instead of a hyphen, folded text ragged."""
+    if box == "r":
+        return "$-$" + text[1:] if re.match(r"-[\d.]", text) else escape(text)
+    if box == "l":
+        return escape(text)
+    return rf"\parbox[t]{{{box}}}{{\raggedright {escape(text)}\strut}}"
+
+
+def column(values: pd.Series[Any]) -> list[str]:
+    """Write the values of a column; floats with the same decimals, so that they line up.
+
+    Parameters
+    ----------
+    values : pandas.Series
+
+    Returns
+    -------
+    list of str
+        Three digits of the median value; each as by `cell` where one number of decimals would
+        leave nothing of many of them.
+    """
+    if not pd.api.types.is_float_dtype(values.dtype):
+        return [cell(value) for value in values]
+    sizes = values.abs().astype(float)
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if sizes.empty:
+        return [cell(value) for value in values]
+    decimals = int(np.clip(2 - np.floor(np.log10(sizes.median())), 0, 4))
+    if (sizes < 10.0**-decimals).mean() > 0.1:
+        return [cell(value) for value in values]
+    while decimals and np.array_equal(sizes.round(decimals), sizes.round(decimals - 1)):
+        decimals -= 1
+    return [cell(v) if pd.isna(v) else f"{v:,.{decimals}f}" for v in values]
+
+
+def is_number(dtype: Any) -> bool:
+    """Say whether a column holds numbers (yes and no are none)."""
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+
+
+def escape(text: str) -> str:
+    """Escape what LaTeX would take as a command."""
+    return "".join(_ESCAPES.get(char, char) for char in str(text))
+
+
+def _row(cells: Iterable[Any]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def cell(value: float | str | bool) -> str:
+    """Write a value as a table shows it: numbers short, what is missing as a dash."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):  # type: ignore[comparison-overlap]
+        return "--"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

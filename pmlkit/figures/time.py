@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures with time on x: the working set, by kind of access, and what PML sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pmlkit import workingset
+from pmlkit.errors import UsageError
+from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits
+from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.timeline import default_window, timeline
+from pmlkit.units import Window, format_ns, parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+
+__all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
+
+MIB = 1 << 20
+RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
+ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
+MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
+USUAL_NS = 100_000_000  # T where none is asked for
+FAR = 0.1  # share of T by which the effective one may be off
+TWO_SCALES_FROM = 3  # times the peak of the working set
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of these figures: what it counts, its name, colour and dashes."""
+
+    kinds: str
+    name: str
+    color: str
+    dashes: object = "-"
+
+    @property
+    def column(self) -> str:
+        """Of the table behind the figure."""
+        return f"{self.name.replace(' ', '_')}_pages"
+
+    @property
+    def style(self) -> Json:
+        """As matplotlib takes it."""
+        return {"color": self.color, "ls": self.dashes}
+
+
+# A line is told by more than its colour: a copier knows only grey.
+LINES = {
+    "rwx": Line("rwx", "used", COLORS["black"]),
+    "r": Line("r", "read", COLORS["blue"]),
+    "w": Line("w", "written", COLORS["vermilion"], (0, (4, 1))),
+    "x": Line("x", "executed", COLORS["green"], (0, (1, 1))),
+}
+# A harvest of accessed flags cannot tell more.
+NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
+HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
+PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
+
+
+@styled
+def wss_over_time(
+    trace: Trace,
+    window: str | int | None = None,
+    kinds: Sequence[str] = ("rwx",),
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Figure:
+    """Draw the working set over time, under the memory that the guest says it has allocated.
+
+    Where the guest's memory is far larger than the working set, the scale changes at the
+    working set's peak, and the upper part shows the rest of the memory.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window, optional
+        The window T; by default 100 ms, or the nearest T that the trace has.
+    kinds : sequence of str
+        One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
+    chosen = _chosen(trace, window, start, end)
+    wss = _sizes(trace, lines, chosen, start, end)
+    guest = _guest(trace, start, end)
+    data = {"wss": wss} if guest is None else {"wss": wss, "guest": guest}
+    figure = new_figure(columns, 2.2, data)
+    _draw_with_memory(figure, trace, lines, wss, guest, chosen, time_limits(trace, start, end))
+    return finish(
+        figure,
+        trace,
+        f"the working set W(t, T), distinct pages used in the last T = {_name(chosen, wss)}, over "
+        "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
+        "What is allocated is not what is used. The scale of the upper part may differ.",
+    )
+
+
+def wss_by_kind(
+    trace: Trace,
+    window: str | int | None = None,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Figure:
+    """Draw the working set over time: all accesses, and reads, writes, executions by themselves.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window, optional
+        As in `wss_over_time`.
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    lines = HARVESTED if trace.is_harvest else LINES
+    sources = [(line, trace) for line in lines.values()]
+    chosen = _chosen(trace, window, start, end)
+    figure = _few_lines(trace, chosen, columns, start, end, sources)
+    told = "not written and written" if trace.is_harvest else "read, written and executed"
+    return finish(
+        figure,
+        trace,
+        f"the pages used in the last T = {_name(chosen, figure.data['wss'])}, and those {told}. "
+        "A page may be in several of these sets; the black line counts it once.",
+    )
+
+
+def pml_against_all(
+    trace: Trace,
+    window: str | int | None = None,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Figure:
+    """Draw what PML logs against all accesses; the area between is what it misses.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace with the PML log of the same run in it.
+    window : str or Window, optional
+        As in `wss_over_time`.
+    columns : {1, 2}
+    start, end : str, int or None
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+
+    Raises
+    ------
+    pmlkit.errors.NeedsError
+        If the trace has no PML log.
+    """
+    sources = [(LINES["rwx"], trace), (PML_LINE, trace.pml)]
+    chosen = _chosen(trace, window, start, end)
+    figure = _few_lines(trace, chosen, columns, start, end, sources)
+    return finish(
+        figure,
+        trace,
+        f"the pages in PML's log against all pages used in the last T = "
+        f"{_name(chosen, figure.data['wss'])}. PML logs a page when it is first written; the "
+        "shaded pages were only read or executed, and PML does not see them.",
+    )
+
+
+@styled
+def _few_lines(
+    trace: Trace,
+    window: Window,
+    columns: int,
+    start: str | int | None,
+    end: str | int | None,
+    sources: Sequence[tuple[Line, Trace]],
+) -> Figure:
+    """Draw lines without the guest's memory; `sources`: each line and the trace it reads."""
+    lines = [line for line, _ in sources]
+    tables = [_sizes(source, [line], window, start, end) for line, source in sources]
+    wss = tables[0]
+    for table in tables[1:]:
+        wss = wss.merge(
+            table.drop(columns=["effective_ns", "full", "phase"]), on="t_ns", how="left"
+        )
+    figure = new_figure(columns, 1.9, {"wss": wss})
+    axes = figure.subplots()
+    if PML_LINE in lines:
+        low, high = (_mib(wss, line) for line in lines[::-1])
+        axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
+    _plot(axes, lines, wss)
+    axes.set_ylim(0, _peak(lines, wss) * 1.08)
+    axes.set_ylabel(f"W(t, {_name(window, wss)}) (MiB)")
+    _time(axes, trace, time_limits(trace, start, end))
+    label_ends(axes, _ends(lines, wss))
+    return figure
+
+
+def _line(kinds: str) -> Line:
+    if kinds in LINES:
+        return LINES[kinds]
+    if not kinds or set(kinds) - set("rwx"):
+        raise UsageError(f"the kinds {kinds!r} are not known: use letters out of rwx")
+    return Line(kinds, f"used ({kinds})", COLORS["purple"])
+
+
+def _chosen(
+    trace: Trace, window: str | int | Window | None, start: str | int | None, end: str | int | None
+) -> Window:
+    if window is not None:
+        return parse_window(window)
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    return default_window(timeline(trace, first, stop - first), USUAL_NS)
+
+
+def _name(window: Window, wss: pd.DataFrame) -> str:
+    """Name T, and the effective T where it is another."""
+    name = str(window).replace("r", " rounds")
+    effective = wss["effective_ns"][wss["full"]]
+    if window.ns is None or not len(effective):
+        return name
+    far = (effective - window.ns).abs() > FAR * window.ns
+    return f"{name} (median effective {format_ns(effective.median(), 3)})" if far.any() else name
+
+
+def _sizes(
+    trace: Trace,
+    lines: Iterable[Line],
+    window: Window,
+    start: str | int | None,
+    end: str | int | None,
+) -> Any:
+    """Make the table behind the lines: time, effective window, phase, and pages of each line."""
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    rounds = max(-(-(stop - first) // MAX_POINTS), 1)
+    table = None
+    for line in lines:
+        sizes = workingset.estimate(
+            trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end
+        )
+        if table is None:
+            table = sizes[["t_ns", "effective_ns", "full", "phase"]].copy()
+        table[line.column] = sizes["pages"].to_numpy()
+    return table
+
+
+def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.DataFrame | None:
+    if trace.guest is None or trace.guest.empty:
+        return None
+    low, high = time_limits(trace, start, end)
+    inside = trace.guest["t_ns"].between(low, high)
+    return trace.guest.loc[inside, ["t_ns", "allocated_bytes", "total_bytes"]]
+
+
+def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[Any]:
+    # Windows that the start cuts short are smaller than the others: they are not drawn.
+    return (wss[line.column] / 256).where(wss["full"])
+
+
+def _peak(lines: Iterable[Line], wss: pd.DataFrame) -> float:
+    return max(1 / 256, *(_mib(wss, line).max() for line in lines))
+
+
+def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:
+    for line in lines:
+        there = _mib(wss, line).notna()
+        axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
+
+
+def _ends(
+    lines: Iterable[Line], wss: pd.DataFrame
+) -> list[tuple[float, str, dict[str, str | tuple[()]]]]:
+    drawn = ((line, _mib(wss, line).dropna()) for line in lines)
+    return [(sizes.iloc[-1], line.name, line.style) for line, sizes in drawn if len(sizes)]
+
+
+def _time(axes: Axes, trace: Trace, limits: Any, labels_on: Axes | None = None) -> None:
+    seconds_axis(axes, limits[0], limits[1], trace)
+    mark_phases(axes, trace, shade=True, labels=labels_on is None)
+    if labels_on is not None:
+        labels_on.set_xlim(axes.get_xlim())
+        mark_phases(labels_on, trace, shade=True)
+
+
+def _draw_with_memory(
+    figure: Figure,
+    trace: Trace,
+    lines: Sequence[Line],
+    wss: pd.DataFrame,
+    guest: pd.DataFrame | None,
+    window: Window,
+    limits: Sequence[float],
+) -> None:
+    """Draw the lines and the memory, with a second scale above the peak where that is needed."""
+    peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
+    split = ram > TWO_SCALES_FROM * peak
+    if split:
+        figure.get_layout_engine().set(hspace=0.0, h_pad=0.01)  # type: ignore[call-arg, union-attr]
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.2])
+        _join(upper, lower, peak, ram * 1.08)
+    else:
+        upper = lower = figure.subplots()
+        lower.set_ylim(0, max(ram * 1.05, peak))
+    for axes in (upper, lower) if split else (lower,):
+        _plot_memory(axes, guest, ram)
+    _plot(lower, lines, wss)
+    lower.set_ylabel("memory (MiB)")
+    _time(lower, trace, limits, labels_on=upper if split else None)
+    memory = [(ram, "RAM", RAM)]
+    if guest is not None and len(guest):
+        memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
+    ends = [(y, f"{name} in\n{_name(window, wss)}", style) for y, name, style in _ends(lines, wss)]
+    above = [end for end in memory if split and end[0] > peak]
+    label_ends(upper, above)
+    label_ends(lower, ends + [end for end in memory if end not in above])
+
+
+def _plot_memory(axes: Axes, guest: Any, ram: float) -> None:
+    axes.axhline(ram, **RAM)
+    if guest is not None and len(guest):
+        axes.plot(guest["t_ns"] / 1e9, guest["allocated_bytes"] / MIB, **ALLOCATED)
+
+
+def _join(upper: Axes, lower: Axes, peak: float, top: float) -> None:
+    """Put one y axis on two scales: from 0 to the peak below, the rest of the memory above."""
+    lower.set_ylim(0, peak)
+    upper.set_ylim(peak, top)
+    upper.spines["bottom"].set_visible(False)
+    upper.tick_params(axis="x", bottom=False, labelbottom=False)
+    upper.locator_params(axis="y", nbins=3)
+    slanted = [(-1, -0.6), (1, 0.6)]
+    for axes, y in ((upper, 0), (lower, 1)):
+        axes.plot(
+            [0], [y], transform=axes.transAxes, marker=slanted, ms=6, color="k", mew=0.6,
+            ls="none", clip_on=False,
+        )  # fmt: skip

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures about the window T and the re-use of pages: what a good T and threshold would be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.patheffects import withStroke
+
+from pmlkit import workingset
+from pmlkit.figures.axes import panel_letter, plain_log, say_empty, time_limits
+from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.timeline import timeline
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.timeline import Timeline
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Floats, Ints
+
+
+__all__ = ["reuse_histogram", "surface", "wss_against_window"]
+
+MIB = 1 << 20
+SMALLEST_MIB = 1 / 256  # one page
+
+
+@styled
+def surface(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+) -> Figure:
+    """Draw the mean working set over the window T and the threshold m.
+
+    Parameters
+    ----------
+    trace : Trace
+    columns : {1, 2}
+    start, end : str, int or None
+    kinds : str
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    part = _part(trace, start, end)
+    longest = int(part.grid()[0][-1])
+    windows = _spaced(max(longest // 2, 1), 40)
+    counts = _spaced(min(max(longest // 4, 1), 64), 18)
+    sizes = workingset.surface(
+        trace, [_usual(part, k) for k in windows], counts, start=start, end=end, kinds=kinds
+    )
+    figure = new_figure(columns, 2.4 if columns == 1 else 2.8, {"surface": sizes})
+    _draw_surface(figure, sizes, _round_ns(trace) / 1e6)
+    return finish(
+        figure,
+        trace,
+        "the mean working set in MiB over the window T and the threshold m: a page counts if it "
+        "was used in at least m rounds of T. Lines join equal sizes; where they run close "
+        "together, the choice of T and m matters. White: no page was used so often.",
+    )
+
+
+@styled
+def wss_against_window(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+) -> Figure:
+    """Draw the mean of W(T) against T, and its derivative, which is the miss rate.
+
+    Parameters
+    ----------
+    trace : Trace
+    columns : {1, 2}
+    start, end : str, int or None
+    kinds : str
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
+    # Beyond half of what was looked at, most windows reach over its start.
+    half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
+    figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"curve": half})
+    upper, lower = figure.subplots(*_stacked(columns), sharex=True)
+    round_ns = _round_ns(trace)
+    t_ms = half["rounds"] * round_ns / 1e6
+    upper.plot(t_ms, half["bytes"] / MIB, color=COLORS["black"])
+    upper.set_ylim(bottom=0)
+    upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
+    _slope_panel(lower, t_ms, half, 1e9 / round_ns)
+    for axes, letter in ((upper, "a"), (lower, "b")):
+        panel_letter(axes, letter)
+        axes.grid(True, which="major")
+    return finish(
+        figure,
+        trace,
+        "(a) the mean working set against the window T: where it is flat, T holds what the "
+        "guest uses again and again. (b) the slope of (a), which Denning and Schwartz showed to "
+        "be the rate of uses of pages that are not in the working set; under it that rate, "
+        "counted in the trace. Where the two part, the trace is too short for such a T.",
+    )
+
+
+def _stacked(columns: int) -> tuple[int, int]:
+    return (2, 1) if columns == 1 else (1, 2)
+
+
+def _slope_panel(axes: Axes, t_ms: pd.Series[Any], curve: pd.DataFrame, per_second: float) -> None:
+    axes.set_xlabel("window T (ms)")
+    axes.set_ylabel("MiB/s")
+    axes.set_xscale("log")
+    plain_log(axes.xaxis)
+    if not (curve["miss_rate"] > 0).any():
+        return say_empty(axes, "no page is missing")
+    misses, slope = (curve[name] / 256 * per_second for name in ("miss_rate", "derivative"))
+    axes.plot(t_ms, misses, color=COLORS["sky"], lw=2.6, label="misses, counted")
+    axes.plot(t_ms, slope, color=COLORS["black"], lw=0.9, label="slope of (a)")
+    axes.legend(loc="best", handlelength=1.5)
+    axes.set_yscale("log", nonpositive="mask")
+    plain_log(axes.yaxis)
+
+
+@styled
+def reuse_histogram(
+    trace: Trace,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    kinds: str | int = "rwx",
+) -> Figure:
+    """Draw the gaps between two uses of a page, and how often pages are used.
+
+    Parameters
+    ----------
+    trace : Trace
+    columns : {1, 2}
+    start, end : str, int or None
+    kinds : str
+
+    Returns
+    -------
+    pmlkit.figures.style.Figure
+    """
+    chosen = {"start": start, "end": end, "kinds": kinds}
+    gaps, uses = workingset.reuse(trace, **chosen), workingset.uses_per_page(trace, **chosen)
+    figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"gaps": gaps, "uses": uses})
+    first, second = figure.subplots(*_stacked(columns))
+    _gap_panel(first, gaps, _round_ns(trace) / 1e6)
+    _uses_panel(second, uses)
+    for axes, letter in ((first, "a"), (second, "b")):
+        panel_letter(axes, letter)
+        axes.grid(True, which="major")
+    return finish(
+        figure,
+        trace,
+        "(a) how long after a use of a page its next use came. (b) the share of the pages that "
+        "were used in at least so many rounds: pages far to the right are hot, those that drop "
+        "out on the left were used once or twice.",
+    )
+
+
+def _gap_panel(axes: Axes, gaps: Any, round_ms: float) -> None:
+    """Draw shares of re-uses in bins that grow by a constant factor, edges between rounds."""
+    axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
+    if gaps.empty:
+        return say_empty(axes, "no page is used again")
+    longest = int(gaps["gap_rounds"].max())
+    edges = np.append(_spaced(longest, 24), longest + 1) - 0.5
+    counts, _ = np.histogram(gaps["gap_rounds"], edges, weights=gaps["uses"])
+    share = counts / counts.sum() * 100
+    axes.stairs(share, edges * round_ms, fill=True, color=COLORS["sky"])
+    axes.stairs(share, edges * round_ms, color=COLORS["blue"], lw=0.7)
+    axes.set(xscale="log", yscale="log", ylim=(share[share > 0].min() / 2, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log(axis)
+
+
+def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
+    """Draw the complementary cumulative distribution of the uses per page."""
+    axes.set(xlabel="rounds in which a page is used, at least", ylabel="pages (%)")
+    if uses.empty:
+        return say_empty(axes, "no page is used")
+    share = uses["pages"][::-1].cumsum()[::-1] / uses["pages"].sum() * 100
+    axes.step(uses["uses"], share, where="pre", color=COLORS["black"])
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log(axis)
+
+
+def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
+    grid = sizes.pivot(index="min_count", columns="rounds", values="bytes") / MIB
+    t_ms, counts = grid.columns.to_numpy() * round_ms, grid.index.to_numpy()
+    values = np.ma.masked_invalid(np.ma.masked_less(grid.to_numpy(), SMALLEST_MIB))
+    axes = figure.subplots()
+    if not values.count():
+        axes.set(xlabel="window T (ms)", ylabel="threshold m (rounds)")
+        return say_empty(axes, "less than a page")
+    norm = LogNorm(max(values.min(), values.max() / 1000), values.max())
+    mesh = axes.pcolormesh(
+        _edges(t_ms), _edges(counts), values, cmap="viridis", norm=norm, rasterized=True
+    )
+    axes.set(xscale="log", yscale="log", xlabel="window T (ms)", ylabel="threshold m (rounds)")
+    if min(values.shape) > 1:
+        _contours(axes, t_ms, counts, values, norm)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
+    bar.set_label("mean working set (MiB)")
+    bar.outline.set_linewidth(0.4)
+    for axis in (axes.xaxis, axes.yaxis, bar.ax.yaxis):
+        plain_log(axis)
+
+
+def _contours(axes: Axes, t_ms: Floats, counts: Ints, values: Floats, norm: Any) -> None:
+    """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway."""
+    levels = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
+    levels = [level for level in levels if norm.vmin < level < norm.vmax]
+    if not levels:
+        return
+    outlined = [withStroke(linewidth=1.6, foreground="#303030")]
+    lines = axes.contour(
+        t_ms, counts, values, levels, colors="white", linewidths=0.7, path_effects=outlined
+    )
+    places = _label_places(
+        axes, [path.to_polygons(closed_only=False) for path in lines.get_paths()]
+    )
+    texts = axes.clabel(
+        lines, fmt=lambda v: f"{v:g} MiB", fontsize=6, inline_spacing=2, manual=places
+    )
+    for text in texts:
+        text.set_path_effects(outlined)  # type: ignore[arg-type]
+
+
+def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
+    """Choose a place for each contour's label: near its middle, off the edges, apart from others.
+
+    A contour that has no such place gets no label: the colour bar has its value, too.
+    """
+    inches = np.array(axes.figure.get_size_inches()) * (0.64, 0.78)  # type: ignore[union-attr]  # of the axes, about
+    to_axes = axes.transData + axes.transAxes.inverted()
+    places, taken = [], np.zeros((0, 2))
+    for pieces in filter(None, contours):
+        vertices = max(pieces, key=len)
+        at = to_axes.transform(vertices) * inches
+        middle = np.argsort(np.abs(np.arange(len(at)) - len(at) / 2), kind="stable")
+        inside = np.all((at > (0.2, 0.12)) & (at < inches - (0.2, 0.12)), axis=1)
+        apart = np.array([np.hypot(*(taken - point).T).min(initial=9) > 0.36 for point in at])
+        good = middle[(inside & apart)[middle]]
+        if len(good):
+            places.append(tuple(vertices[good[0]]))
+            taken = np.vstack((taken, at[good[0]]))
+    return places
+
+
+def _edges(values: Floats) -> Floats:
+    """Return the edges between values on a logarithmic axis, one more than the values."""
+    logs = np.log(values)
+    if len(logs) == 1:
+        return np.exp([logs[0] - 0.5, logs[0] + 0.5])
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.exp(np.concatenate(([2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]])))
+
+
+def _spaced(last: int, count: int) -> list[int]:
+    """Return up to `count` integers from 1 to `last`, evenly spaced by their logarithms."""
+    return np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()
+
+
+def _part(trace: Trace, start: str | int | None, end: str | int | None) -> Timeline:
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    return timeline(trace, first, stop - first)
+
+
+def _usual(part: Timeline, k: int) -> str | int:
+    """Return a window of `k` usual rounds; of any rounds if the trace has no times."""
+    return f"{k}r" if part.resolution_ns is None else k * part.resolution_ns
+
+
+def _round_ns(trace: Trace) -> float:
+    return timeline(trace).resolution_ns or 1e6

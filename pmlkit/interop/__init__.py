@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces to and from other tools: libCacheSim, damo, KVM and QEMU, lackey, vscsiStats, CSV.
+
+Modules
+-------
+formats          the table of formats; `load` and `export`
+requests         requests of any size split into pages
+rounds           rows of a foreign file grouped into rounds and batches
+columns, csv     text and Parquet with named columns
+oracle, vscsi    files of libCacheSim and of VMware
+kvm, kvm_log, kvm_text, tracedat
+                 KVM's dirty-ring events, as text or as trace.dat
+rates            dirty rates that QEMU and libvirt report
+damo, damo_json, damo_snapshots, damo_text
+                 DAMON's snapshots
+lackey           valgrind's memory trace
+"""
+
+from typing import TYPE_CHECKING
+
+from pmlkit.lazy import lazy
+
+if TYPE_CHECKING:
+    from pmlkit.interop.formats import (
+        FORMATS,
+        ForeignFileError,
+        Format,
+        Imported,
+        export,
+        foreign,
+        load,
+    )
+
+__all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "foreign", "load"]
+
+__getattr__ = lazy("pmlkit.interop", dict.fromkeys(__all__, "interop.formats"))

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of anybody: which column says what, and the requests that its rows are.
+
+The columns are named by what they hold, as ``time=ts,obj=lbn,size=len,op=rw``: `obj` (needed) is
+a number or a name, `time` a number of `time_unit` (or a timestamp, in Parquet), `size` in bytes,
+`op` reads or writes, `vcpu` a number. Names may be numbers of columns, from 1 on, as in
+libCacheSim. Without `time` only the order is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmlkit.errors import UsageError
+from pmlkit.files import open_regular
+from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.requests import Clock, Requests, imported
+from pmlkit.interop.rounds import Imported
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.parquet import LIMIT_GROUP_BYTES, THRIFT
+from pmlkit.trace.parquet_pages import PageFault, check_pages, read_footer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any, BinaryIO
+
+    from pmlkit.trace.parquet_pages import Group
+    from pmlkit.types import Array, Ints, PathLike
+
+
+ROLES = ("time", "obj", "size", "op", "vcpu")
+UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_BATCH = 1 << 17
+_TEXTS = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+_BUFFER = 1 << 20  # bytes of a column that are read at a time
+_READ, _WRITE = int(Kind.READ), int(Kind.WRITE)
+_OPS = dict.fromkeys(("r", "read", "get", "gets", "load"), _READ)
+_OPS |= dict.fromkeys(("w", "write", "set", "put", "store"), _WRITE)
+
+
+def parse_columns(text: str | Mapping[str, str]) -> dict[str, str]:
+    """Read which column holds what: ``time=ts,obj=lbn,size=5``; UsageError if it is not that."""
+    pairs = text.items() if not isinstance(text, str) else _pairs(text)
+    found: dict[str, str] = {}
+    for role, name in pairs:
+        if role not in ROLES:
+            raise UsageError(f"a column cannot hold {role!r}: name {', '.join(ROLES)}")
+        if role in found:
+            raise UsageError(f"two columns hold the {role}: name one")
+        found[role] = str(name)
+    if "obj" not in found:
+        raise UsageError("no column holds the obj: name it, as in --columns time=ts,obj=lbn")
+    return found
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for part in text.split(","):
+        role, equals, name = part.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{part!r} names no column: write --columns time=ts,obj=lbn,size=len")
+        yield role.strip(), name.strip()
+
+
+def chosen(path: PathLike, columns: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the names of the columns by their roles; numbers count from 1.
+
+    Raises
+    ------
+    ForeignFileError
+        If one is not there, naming what is.
+    """
+    return {role: _named(path, name, names) for role, name in columns.items()}
+
+
+def _named(path: PathLike, name: str, names: Sequence[str]) -> str:
+    if names.count(name) > 1:
+        raise ForeignFileError(path, "", f"has the column {name} twice", "name it by its number")
+    if name in names:
+        return name
+    if name.isdecimal() and 1 <= int(name) <= len(names):
+        return names[int(name) - 1]
+    raise ForeignFileError(path, "", f"has no column {name}: its columns are {', '.join(names)}")
+
+
+class Converter:
+    """Turn rows into requests.
+
+    Parameters
+    ----------
+    path : path-like
+    columns : dict
+        The names of the columns by their roles.
+    unit_ns, tick_ns : int
+        Of the times, and of the intervals.
+    where : callable
+        Names the row of a number, for messages.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        columns: Mapping[str, str],
+        unit_ns: int,
+        tick_ns: int,
+        where: Callable[[int], str],
+    ) -> None:
+        self._path, self._columns, self._where = path, columns, where
+        self._unit_ns, self._tick_ns = unit_ns, tick_ns
+        self._numbers: dict[Any, int] = {}
+        self.base_ns: int | None = None
+        self.named = False  # whether objects are names
+
+    def requests(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Requests]:
+        """Yield the requests of rows."""
+        zero = None if self.base_ns is None else self.base_ns // self._tick_ns
+        clock, first = Clock(self._path, self._tick_ns, self._where, zero), 0
+        for batch in batches:
+            columns = {role: batch[name] for role, name in self._columns.items()}
+            for role, column in columns.items():
+                if column.null_count:
+                    row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+                    raise ForeignFileError(self._path, self._where(first + row), f"has no {role}")
+            yield self._request(first, columns, clock)
+            first += batch.num_rows
+        if clock.zero is not None and self.base_ns is None and "time" in self._columns:
+            self.base_ns = clock.zero * self._tick_ns
+
+    def _request(self, first: int, columns: dict[str, Any], clock: Clock) -> Requests:
+        obj = self._objects(first, columns["obj"])
+        size = self._whole("size", first, columns["size"]) if "size" in columns else 1
+        kind = self._kinds(first, columns["op"]) if "op" in columns else _READ
+        vcpu = self._whole("vcpu", first, columns["vcpu"]) if "vcpu" in columns else 0
+        start: Any = 0
+        end: Any = 1
+        if "time" in columns:
+            times_ns = self._times_ns(first, columns["time"])
+            start, end = clock.times(first, times_ns // self._tick_ns)
+        return Requests(first, start, end, obj, size, kind, vcpu)
+
+    def _objects(self, first: int, column: Any) -> Array:
+        if pa.types.is_integer(column.type):
+            numbers = column.to_numpy(zero_copy_only=False)
+            if numbers.dtype.kind == "i" and (numbers < 0).any():
+                self._refuse(first, numbers < 0, "has a negative obj")
+            return numbers.astype(np.uint64)
+        self.named = True
+        names, at = _distinct(column)
+        known = self._numbers
+        ids = [known.setdefault(name, len(known)) for name in names]
+        return np.array(ids, np.uint64)[at]
+
+    def _whole(self, role: str, first: int, column: Any) -> Ints:
+        if not pa.types.is_integer(column.type):
+            raise ForeignFileError(self._path, "", f"has a {role} of {column.type}: whole numbers")
+        values = column.to_numpy(zero_copy_only=False)
+        wrong = (values < 0) | (values > np.iinfo(np.int64).max)
+        if role == "vcpu":
+            wrong |= values > np.iinfo(np.uint16).max
+        self._refuse(first, wrong, f"has a {role} that is negative, or too large")
+        return values.astype(np.int64)
+
+    def _times_ns(self, first: int, column: Any) -> Ints:
+        """Return times in ns; a decimal has as many places as its unit has."""
+        kind = column.type
+        if pa.types.is_timestamp(kind):
+            return column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_numpy()
+        if pa.types.is_floating(kind):
+            values = column.to_numpy(zero_copy_only=False)
+            wrong = ~(np.abs(values) * self._unit_ns < 2.0**62)  # also what is no number
+            self._refuse(first, wrong | (values < 0), "has a time that is none")
+            return np.rint(values * self._unit_ns).astype(np.int64)
+        if pa.types.is_decimal(kind):
+            words = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, 2)
+            low, high = words[column.offset : column.offset + len(column)].T
+            wrong, values, unit_ns = (high != 0) | (low < 0), low.copy(), 1
+        elif pa.types.is_integer(kind):
+            values, unit_ns = column.to_numpy(zero_copy_only=False), self._unit_ns
+            wrong = (values < 0) | (values > ((1 << 63) - 1) // unit_ns)
+        else:
+            raise ForeignFileError(self._path, "", f"has times of {kind}: numbers or timestamps")
+        self._refuse(first, wrong, "has a time that is negative, or has more than 64 bits in ns")
+        return values.astype(np.int64) * unit_ns
+
+    def _kinds(self, first: int, column: Any) -> Array:
+        said, at = _distinct(column)
+        said = [name.decode() if isinstance(name, bytes) else str(name) for name in said]
+        names = [name.strip().lower() for name in said]
+        table = np.array([_OPS.get(name, 0) for name in names], np.uint8)
+        kinds = table[at]
+        if (kinds == 0).any():
+            name = said[at[int(np.argmax(kinds == 0))]][:40]
+            self._refuse(first, kinds == 0, f"has the op {name}, and not one of {', '.join(_OPS)}")
+        return kinds
+
+    def _refuse(self, first: int, wrong: Array, why: str) -> None:
+        if wrong.any():
+            raise ForeignFileError(self._path, self._where(first + int(wrong.argmax())), why)
+
+
+def _distinct(column: Any) -> tuple[list[Any], Array]:
+    """Return the distinct values of a column in order of their first row, and which each row has.
+
+    A dictionary is that of a row group: most of it may be of no row here.
+    """
+    if not pa.types.is_dictionary(column.type):
+        encoded = column.dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    used = column.indices.dictionary_encode()
+    return column.dictionary.take(used.dictionary).to_pylist(), used.indices.to_numpy()
+
+
+def of_rows(
+    path: PathLike,
+    rows: Callable[[], Iterator[pa.RecordBatch]],
+    columns: Mapping[str, str],
+    where: Callable[[int], str],
+    *,
+    window: int | None = None,
+    time_unit: str | None = None,
+    page_size: int | None = None,
+    unit: int | None = None,
+) -> Imported:
+    """Make pages of rows that are requests; `rows` gives them anew with each call."""
+    if (time_unit or "s") not in UNITS_NS:
+        raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
+    unit_ns = UNITS_NS[time_unit or "s"]
+    converter = Converter(path, columns, unit_ns, window or unit_ns, where)
+    notes = () if "time" in columns else ("times are not known, only the order",)
+
+    def learned() -> dict[str, Any]:
+        if not converter.named:
+            return {"base_ns": converter.base_ns}
+        if unit is not None:
+            raise UsageError("objects have names here, which count nothing: leave out --unit")
+        more = (*notes, "objects are numbered in order of their first use")
+        return {"base_ns": converter.base_ns, "notes": more, "of_blocks": True}
+
+    return imported(
+        path, lambda: converter.requests(rows()), page_size=page_size, unit=unit, where=where,
+        kinds_known="op" in columns, notes=notes, learned=learned,
+    )  # fmt: skip
+
+
+def load(
+    path: Path,
+    name: str,
+    columns: str | Mapping[str, str] | None = None,
+    window: int | None = None,
+    time_unit: str | None = None,
+    page_size: int | None = None,
+    unit: int | None = None,
+) -> Imported:
+    """Read a Parquet file."""
+    if columns is None:
+        raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
+    how = {"window": window, "time_unit": time_unit, "page_size": page_size, "unit": unit}
+    with open_regular(path) as file:
+        _groups(path, file)
+        schema = _opened(file).schema_arrow
+    taken = chosen(path, parse_columns(columns), schema.names)
+    wanted = list(dict.fromkeys(taken.values()))
+    # A long text may stand for millions of rows: it is held once.
+    texts = [name for name in wanted if schema.field(name).type in _TEXTS]
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        with open_regular(path) as file:
+            groups = _groups(path, file)
+            parquet = _opened(file, texts)
+            for number, group in enumerate(groups):
+                _check_pages(path, file, number, group, wanted)
+                yield from parquet.iter_batches(
+                    _BATCH, row_groups=[number], columns=wanted, use_threads=False
+                )
+
+    return of_rows(path, rows, taken, "row {}".format, **how)  # type: ignore[arg-type]
+
+
+def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        file, pre_buffer=False, buffer_size=_BUFFER, read_dictionary=list(texts), **THRIFT
+    )
+
+
+def _groups(path: PathLike, file: BinaryIO) -> list[Group]:
+    """Read what the footer says, before Arrow does."""
+    try:
+        return read_footer(file)
+    except PageFault as fault:
+        raise ForeignFileError(path, "", str(fault)) from fault
+
+
+def _check_pages(
+    path: PathLike, file: BinaryIO, number: int, group: Group, wanted: Sequence[str]
+) -> None:
+    """Refuse a row group whose pages are too large to be held, one of each column."""
+    chunks = [chunk for chunk in group.chunks if chunk.path[0] in wanted]
+    try:
+        check_pages(file, number, chunks, LIMIT_GROUP_BYTES, at_once=False)
+    except PageFault as fault:
+        raise ForeignFileError(path, "", str(fault)) from fault

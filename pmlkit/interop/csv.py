@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CSV: pmlkit's own, a row per entry, and that of others, a row per request.
+
+Ours has the columns t_start_ns, t_end_ns, vcpu, gfn, kind: the time that an entry is known to lie
+in. The kind is r, w or x; of a PML log w, ? (a write to data or a page table), or p1 to p5 (a page
+table of that level). Without `kind` all are reads, without `vcpu` it is 0.
+
+That of others is read if its columns are named (`pmlkit.interop.columns`).
+"""
+
+from __future__ import annotations
+
+import csv as pycsv
+import io
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from pmlkit.errors import UsageError
+from pmlkit.interop.columns import UNITS_NS, chosen, of_rows, parse_columns
+from pmlkit.interop.formats import ForeignFileError, selected
+from pmlkit.interop.requests import open_compressed, read_exactly
+from pmlkit.interop.rounds import Imported
+from pmlkit.trace.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Array, Ints, PathLike
+
+
+COLUMNS: dict[str, pa.DataType] = {
+    "t_start_ns": pa.int64(),
+    "t_end_ns": pa.int64(),
+    "vcpu": pa.uint16(),
+    "gfn": pa.uint64(),
+    "kind": pa.string(),
+}
+NEEDED = ("t_start_ns", "t_end_ns", "gfn")
+LETTERS = {int(Kind.READ): "r", int(Kind.WRITE): "w", int(Kind.EXEC): "x", 0: "?"}
+LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
+NUMBERS = {letter: number for number, letter in LETTERS.items()}
+BLOCK = 4 << 20  # bytes that are parsed at a time, and the longest line
+SEPARATORS = {"tab": "\t", "space": " ", "comma": ",", "semicolon": ";"}
+_LIKELY = ",\t;|"
+_DECIMALS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
+_ACCESS = [int(Kind.READ), int(Kind.WRITE), int(Kind.EXEC)]
+
+
+def export(trace: Trace, path: PathLike, window: str | int | None = None, **which: Any) -> int:
+    """Write a trace's entries, with the times of the clock that it was imported with."""
+    rounds, count, base = trace.rounds, 0, trace.meta.clock.get("base_ns") or 0
+    if base + trace.duration_ns >= 1 << 63:
+        raise UsageError(f"times after {base} ns have more than 64 bits: this trace is no CSV")
+    starts, ends = (rounds[name].to_numpy() + base for name in ("t_start_ns", "t_end_ns"))
+    letters = pa.array([LETTERS.get(number, "?") for number in range(256)])
+    schema = pa.schema(list(COLUMNS.items()))
+    # By a handle: a name need not be UTF-8, and a full disk is called that.
+    with open(path, "wb") as file, csv.CSVWriter(file, schema) as writer:
+        for part in selected(trace, ["round", "vcpu", "gfn", "kind"], **which):
+            number = part["round"]
+            kinds = pa.DictionaryArray.from_arrays(part["kind"], letters).dictionary_decode()
+            columns = [starts[number], ends[number], part["vcpu"], part["gfn"], kinds]
+            arrays = map(pa.array, columns, COLUMNS.values())  # type: ignore[arg-type]
+            writer.write(pa.record_batch(list(arrays), names=list(COLUMNS)))
+            count += len(number)
+    return count
+
+
+def load(
+    path: PathLike,
+    name: str,
+    columns: str | Mapping[str, str] | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    time_unit: str | None = None,
+    window: int | None = None,
+    page_size: int | None = None,
+    unit: int | None = None,
+) -> Imported:
+    """Read entries in order of time, or requests if `columns` says which column is what."""
+    how = {"window": window, "page_size": page_size, "unit": unit, "time_unit": time_unit}
+    if columns is None:
+        given = [role for role, value in how.items() if value is not None]
+        if given:
+            option = given[0].replace("_", "-")
+            raise UsageError(f"--{option} is of requests: say --columns time=...,obj=... as well")
+        return _entries(_Table(path, _head(path, separator or ",", True)))
+    roles = parse_columns(columns)
+    table = _Table(path, _head(path, separator, header, list(roles.values())))
+    taken = chosen(path, roles, table.head.names)
+    rows = partial(table.batches, _types(table, taken, time_unit or "s"))
+    return of_rows(path, rows, taken, table.where, **how)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """How a file begins: its separator, its columns' names, its lines before the first row."""
+
+    separator: str
+    names: list[str]
+    lines: int
+
+
+def _head(
+    path: PathLike, separator: str | None, header: bool | None, wanted: list[str] | None = None
+) -> _Head:
+    separator = SEPARATORS.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise UsageError(f"a separator {separator!r} is none: give one character, or tab, space")
+    number, line = 0, ""
+    with _lines(path) as lines:
+        for line in lines:
+            number += 1
+            if line.strip():
+                break
+    if not line.strip():
+        raise ForeignFileError(path, "", "is no CSV of entries (it is empty)")
+    if separator is None:
+        most = max(_LIKELY, key=line.count)
+        separator = most if most in line else ","
+    try:
+        cells = [cell.strip() for cell in _cells(line, separator)]
+    except pycsv.Error as error:
+        raise ForeignFileError(path, f"line {number}", f"is no CSV of entries ({error})") from error
+    if header is None:  # names are looked for there; with numbers of columns there may be none
+        numbers = all(one.isdecimal() for one in wanted or ())
+        header = not (numbers and any(cell.replace(".", "").isdecimal() for cell in cells))
+    if header:
+        return _Head(separator, cells, number)
+    return _Head(separator, [f"column {at}" for at in range(1, len(cells) + 1)], number - 1)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(pycsv.reader([line], delimiter=separator))
+
+
+@contextmanager
+def _lines(path: PathLike) -> Iterator[Iterator[str]]:
+    """Context that gives a file's lines, each as long as a block at most."""
+    with open_compressed(path) as file:
+
+        def lines() -> Iterator[str]:
+            rest, first = b"", True
+            while data := read_exactly(path, file, BLOCK):
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    yield _text(line, first)
+                    first = False
+                if len(rest) > BLOCK:
+                    raise ForeignFileError(path, "", f"has a line of more than {BLOCK} bytes")
+            if rest:
+                yield _text(rest, first)
+
+        yield lines()
+
+
+def _text(line: bytes, first: bool) -> str:
+    text = line.decode("utf-8", "replace").rstrip("\r")
+    return text.removeprefix("\ufeff") if first else text
+
+
+class _Table:
+    """The rows of a CSV file."""
+
+    def __init__(self, path: PathLike, head: _Head) -> None:
+        self.path, self.head = path, head
+
+    def where(self, row: int) -> str:
+        """Name the line of a row: blank lines are none."""
+        with _lines(self.path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if number > self.head.lines and line.strip():
+                    row -= 1
+                    if row < 0:
+                        return f"line {number}"
+        return "the last line"
+
+    def batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Yield some of the columns, in these types.
+
+        Raises
+        ------
+        ForeignFileError
+            That names the line of the first value that is of another type.
+        """
+        try:
+            yield from self._batches(types)
+        except (pa.ArrowException, OSError) as error:
+            self._explain(types)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ForeignFileError(
+                self.path, "", f"is no CSV of entries ({str(error)[:200]})"
+            ) from error
+
+    def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        read = csv.ReadOptions(
+            use_threads=False, block_size=BLOCK, skip_rows=self.head.lines,
+            column_names=self.head.names,
+        )  # fmt: skip
+        convert = csv.ConvertOptions(
+            column_types=dict(types), include_columns=list(types), strings_can_be_null=False
+        )
+        parse = csv.ParseOptions(delimiter=self.head.separator)
+        if not self._has_rows():  # an empty stream is an error to Arrow
+            return
+        with open_compressed(self.path) as file:
+            source: Any = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
+            with csv.open_csv(source, read, parse, convert) as reader:
+                yield from reader
+
+    def _has_rows(self) -> bool:
+        with _lines(self.path) as lines:
+            return any(line.strip() for at, line in enumerate(lines) if at >= self.head.lines)
+
+    def _explain(self, types: Mapping[str, pa.DataType]) -> None:
+        """Find the first line that is to blame, and raise for it."""
+        names = self.head.names
+        with _lines(self.path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if number <= self.head.lines or not line.strip():
+                    continue
+                fault, cells = None, list(names)
+                try:
+                    cells = _cells(line, self.head.separator)
+                except pycsv.Error as error:
+                    fault = str(error)
+                if len(cells) != len(names):
+                    fault = f"it has {len(cells)} columns, and the first line {len(names)}"
+                for name, kind in types.items():
+                    fault = fault or _cell_fault(name, cells[names.index(name)], kind)
+                if fault:
+                    raise ForeignFileError(
+                        self.path, f"line {number}", f"is no CSV of entries ({fault})"
+                    )
+
+
+def _cell_fault(name: str, cell: str, kind: pa.DataType) -> str | None:
+    try:
+        scalar = io.BytesIO(b"a\n" + cell.strip().encode() + b"\n")
+        options = csv.ConvertOptions(column_types={"a": kind}, strings_can_be_null=False)
+        found = csv.read_csv(scalar, convert_options=options) if cell.strip() else None
+    except pa.ArrowException:
+        return f"its {name} {cell.strip()[:40]!r} is no {_NAMES.get(str(kind), 'number')}"
+    if found is None and not pa.types.is_string(kind):
+        return f"it has no {name}"
+    return None
+
+
+_NAMES = {
+    "int64": "whole number of 64 bits",
+    "uint64": "frame number of 64 bits",
+    "uint16": "number below 65536",
+}
+
+
+def _types(table: _Table, taken: Mapping[str, str], time_unit: str) -> dict[str, pa.DataType]:
+    """Return the types of the columns that are taken; objects are numbers if all can be."""
+    if time_unit not in UNITS_NS:
+        raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
+    kinds: dict[str, pa.DataType] = {
+        # As many places as make it whole nanoseconds.
+        "time": pa.decimal128(19 + _DECIMALS[time_unit], _DECIMALS[time_unit]),
+        "size": pa.int64(), "op": pa.string(), "vcpu": pa.uint16(), "obj": pa.uint64(),
+    }  # fmt: skip
+    try:
+        for _ in table._batches({taken["obj"]: kinds["obj"]}):
+            pass
+    except pa.ArrowException:
+        kinds["obj"] = pa.string()
+    return {name: kinds[role] for role, name in taken.items()}
+
+
+def _entries(table: _Table) -> Imported:
+    names = table.head.names
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise ForeignFileError(table.path, "line 1", f"has the column {name} twice")
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        why = f"has no column {missing[0]}: its columns are {', '.join(names)[:200]}"
+        hint = "name those of another CSV by --columns time=...,obj=...,size=..."
+        raise ForeignFileError(table.path, "line 1", why, hint)
+    access = _is_access(table)
+    return Imported(_rows(table, access), "access" if access else "pml")
+
+
+def _is_access(table: _Table) -> bool:
+    """Say whether there are reads or executions, which no PML log has."""
+    if "kind" not in table.head.names:
+        return True
+    found: set[int] = set()
+    for first, batch in _counted(table, {"kind": pa.string()}):
+        found.update(np.unique(_kinds(table, first, batch["kind"])).tolist())
+    access = bool(found & {int(Kind.READ), int(Kind.EXEC)})
+    if access and not found <= set(_ACCESS):
+        raise ForeignFileError(table.path, "", "has kinds of a PML log, and reads or executions")
+    return access
+
+
+def _counted(
+    table: _Table, types: Mapping[str, pa.DataType]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    first = 0
+    for batch in table.batches(types):
+        yield first, batch
+        first += batch.num_rows
+
+
+def _kinds(table: _Table, first: int, column: Any) -> Array:
+    encoded = column.dictionary_encode()
+    letters = [letter.strip() for letter in encoded.dictionary.to_pylist()]
+    known = np.array([NUMBERS.get(letter, 255) for letter in letters], np.uint8)
+    kinds = known[encoded.indices.to_numpy()] if len(letters) else np.empty(0, np.uint8)
+    if (kinds == 255).any():
+        row = int((kinds == 255).argmax())
+        letter = letters[encoded.indices[row].as_py()]
+        why = f"has the kind {letter[:40]!r}, and not one of {', '.join(NUMBERS)}"
+        raise ForeignFileError(table.path, table.where(first + row), why)
+    return kinds
+
+
+def _rows(table: _Table, access: bool) -> Iterator[tuple[Any, ...]]:
+    types = {name: kind for name, kind in COLUMNS.items() if name in table.head.names}
+    last = np.empty(0, np.int64), np.empty(0, np.int64)
+    for first, batch in _counted(table, types):
+        columns = {name: _numbers(table, first, batch, name) for name in types if name != "kind"}
+        start, end = columns["t_start_ns"], columns["t_end_ns"]
+        _check(table, first, start, end, last)
+        last = start[-1:], end[-1:]
+        kind: Any = int(Kind.READ)
+        if "kind" in types:
+            kind = _kinds(table, first, batch["kind"])
+        if len(start):
+            yield start, end, columns.get("vcpu", 0), columns["gfn"], kind
+
+
+def _numbers(table: _Table, first: int, batch: pa.RecordBatch, name: str) -> Array:
+    column = batch[name]
+    if column.null_count:
+        row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise ForeignFileError(table.path, table.where(first + row), f"has no {name}")
+    return column.to_numpy()
+
+
+def _check(table: _Table, first: int, start: Ints, end: Ints, last: tuple[Ints, Ints]) -> None:
+    """Check the intervals of rows; `last` is that of the row before them, if there is one."""
+    at = len(last[0])
+    start, end = np.concatenate([last[0], start]), np.concatenate([last[1], end])
+    starts_again = start[1:] != start[:-1]
+    for wrong, why in (
+        (end < start, "ends before it starts"),
+        (np.append(False, start[1:] < start[:-1]), "goes back in time"),
+        (np.append(False, starts_again & (start[1:] < end[:-1])), "overlaps the last"),
+        (np.append(False, ~starts_again & (end[1:] < end[:-1])), "overlaps the last"),
+        (np.append(False, ~starts_again & (end[1:] > end[:-1]) & (end[:-1] > start[:-1])),
+         "overlaps the last"),
+        (start < 0, "is before the start"),
+    ):  # fmt: skip
+        if wrong.any():
+            row = first + int(wrong.argmax()) - at
+            raise ForeignFileError(table.path, table.where(row), why)

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interchange: traces to and from the files of other programs.
+
+>>> from pmlkit import interop                                            # doctest: +SKIP
+>>> interop.export(trace, "oracle-general", "x.oracleGeneral")            # doctest: +SKIP
+>>> interop.load("damo", "damon.data", "x.trace")                         # doctest: +SKIP
+
+What a format cannot hold is lost, and its line in `FORMATS` says what. An imported trace says in
+its notes what it was, and what is not known of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import inspect
+import os
+import shlex
+import shutil
+import struct
+import zlib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
+from pmlkit.files import open_regular, refuse_inside_trace, whole
+from pmlkit.interop.rounds import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import MEMORY_GUESSED, PAGE_SIZE, TraceMeta
+from pmlkit.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.types import Array, Ints, PathLike
+
+
+__all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "foreign", "load"]
+
+
+class ForeignFileError(PmlkitError):
+    """A file is not of the format named. Attributes: `path`, `where`, `why`."""
+
+    def __init__(
+        self,
+        path: PathLike,
+        where: str,
+        why: str,
+        hint: str = "check the format's name, and the file",
+    ) -> None:
+        self.path, self.where, self.why = os.fspath(path), where, why
+        place = f"{where} of {self.path}" if where else self.path
+        super().__init__(f"{place} {why}", hint)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: the module that knows it, and what it is. `ways` holds export, load, or both."""
+
+    module: str
+    ways: tuple[Any, ...]
+    about: str
+
+
+FORMATS = {
+    "csv": Format(
+        "csv",
+        ("export", "load"),
+        "a row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; imports others by --columns",
+    ),
+    "oracle-general": Format(
+        "oracle",
+        ("export", "load"),
+        "libCacheSim's oracleGeneral: a request per use; kinds and vCPUs are lost",
+    ),
+    "lcs": Format("oracle", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
+    "vscsi": Format("vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"),
+    "parquet": Format(
+        "columns", ("load",), "Parquet of anybody: a row per request, its columns named"
+    ),
+    "damo": Format(
+        "damo",
+        ("export", "load"),
+        "damo's records (json, perf script): in how many rounds of a window a page was used",
+    ),
+    "kvm-dirty-ring": Format(
+        "kvm",
+        ("load",),
+        "KVM's dirty rings: struct kvm_dirty_gfn, or tracepoints (text, trace-cmd's trace.dat)",
+    ),
+    "query-dirty-rate": Format(
+        "rates",
+        ("load",),
+        "QEMU's dirty rates (QMP, HMP, virsh): no pages; becomes a table (.csv, .parquet)",
+    ),
+    "lackey": Format(
+        "lackey",
+        ("load",),
+        "valgrind --tool=lackey --trace-mem=yes: a program's pages, its instructions the clock",
+    ),
+}
+
+
+def export(
+    trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: Any
+) -> int:
+    """Write a trace in another program's format.
+
+    Parameters
+    ----------
+    trace : Trace or path-like
+    name : str
+        Of `FORMATS`.
+    output : path-like
+        The file to write.
+    overwrite : bool
+        Replace a file that is there.
+    options : start_ns, end_ns, kinds, window
+        Which entries; `window` (ns) is a tick of oracleGeneral's clock (1 s, as libCacheSim
+        takes it), or the length of damo's snapshots (a round).
+
+    Returns
+    -------
+    int
+        Entries (or snapshots) written.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format, or it cannot be written.
+    OutputError, OutputExists
+    """
+    write = _function(name, "export")
+    trace = trace if isinstance(trace, Trace) else Trace.open(trace)
+    with whole(output, overwrite) as partial:
+        return write(trace, partial, **options)
+
+
+def load(
+    name: str,
+    path: PathLike,
+    output: PathLike,
+    overwrite: bool = False,
+    memory_bytes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Any:
+    """Make a trace of another program's file (of query-dirty-rate a table).
+
+    Parameters
+    ----------
+    name : str
+        Of `FORMATS`.
+    path : path-like
+        The file.
+    output : path-like
+        ``NAME.trace``; of query-dirty-rate ``.csv`` or ``.parquet``.
+    overwrite : bool
+        Replace a trace that is there.
+    memory_bytes : int, optional
+        Of the machine; by default up to the highest page that is in the file.
+    progress : callable, optional
+        Called with the number of rows read so far.
+    options
+        Of the formats that have them; None is as if not given. `window` (ns): a tick of the clock
+        of oracle-general and lcs (1 s), an interval of vscsi (1 ms), csv and parquet (the time
+        unit). `page_size` (bytes, 4096; 0: an object is a page) into which requests are split.
+        `unit` (bytes): what an object's number counts. `columns`, `time_unit`: of csv and parquet
+        (`pmlkit.interop.columns`); `separator`, `header` (bool): of csv. `instructions`: of
+        lackey's, that are a round (1,000,000). `window` of kvm-dirty-ring: a round (by default
+        until the rings are reset); `kernel`: the host's Linux, for the order within a drain.
+
+    Returns
+    -------
+    Trace, or pandas.DataFrame of query-dirty-rate
+
+    Raises
+    ------
+    ForeignFileError
+        If the file is of another format, or damaged: where.
+    UsageError, OutputError, OutputExists
+    """
+    read = _function(name, "load")
+    options = _known_options(name, read, options)
+    _refuse_unfit(path)
+    with foreign(path, name):
+        made = read(Path(path), name, **options)
+    if name == "query-dirty-rate":
+        return _write_table(made, output, overwrite)
+    return _write(made, name, path, output, overwrite, memory_bytes, progress)
+
+
+def _known_options(name: str, read: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given; UsageError for one that the format has not."""
+    given = {option: value for option, value in options.items() if value is not None}
+    known = inspect.signature(read).parameters
+    for option in given:
+        if option not in known:
+            flag = option.replace("_", "-")
+            raise UsageError(f"{name} has no --{flag}: `pmlkit import --help` says which have")
+    return given
+
+
+def _refuse_unfit(path: PathLike) -> None:
+    """Refuse what is no regular file, before a reader of a format meets it."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise ForeignFileError(path, "", "is not there", "check the path") from error
+    except OSError as error:
+        why = f"cannot be read ({error.strerror or error})"
+        raise ForeignFileError(path, "", why, "check its permissions") from error
+
+
+def _function(name: str, way: str) -> Callable[..., Any]:
+    if name not in FORMATS:
+        raise UnknownName("format", name, FORMATS)
+    if way not in FORMATS[name].ways:
+        raise UsageError(f"{name} can only be imported: nothing reads it back")
+    return getattr(import_module(f"pmlkit.interop.{FORMATS[name].module}"), way)
+
+
+@contextlib.contextmanager
+def foreign(path: PathLike, name: str) -> Iterator[None]:
+    """Context for whatever reads a foreign file: what its bytes provoke becomes one line.
+
+    Raises
+    ------
+    ForeignFileError
+        For any error that a value of the file can cause; a `PmlkitError` passes as it is.
+    """
+    try:
+        yield
+    except PmlkitError:
+        raise
+    except (*_FOREIGN, OSError) as error:
+        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of a damaged file
+            why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
+            raise ForeignFileError(path, "", why) from error
+        why = f"cannot be read ({error.strerror or error})"
+        raise ForeignFileError(path, "", why, "check its permissions, and the disk") from error
+
+
+_FOREIGN = (
+    ValueError,  # and pyarrow.ArrowInvalid, UnicodeError, json.JSONDecodeError
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    EOFError,
+    pa.ArrowException,
+    zlib.error,
+    struct.error,
+    csv.Error,
+)
+
+
+def _write(
+    made: Imported,
+    name: str,
+    path: PathLike,
+    output: PathLike,
+    overwrite: bool,
+    memory_bytes: int | None,
+    progress: Callable[[int], None] | None,
+) -> Trace:
+    meta = TraceMeta(
+        kind=made.kind,
+        source=f"import:{name}",
+        domain={"name": Path(path).name, "memory_bytes": memory_bytes or PAGE_SIZE},
+        clock={"kind": made.clock},
+        provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
+    )
+    refuse_inside_trace(output)
+    with TraceWriter(output, meta, overwrite) as writer:
+        rows = Rows(writer, made)
+        for part in _guarded(made.rounds, path, name):
+            try:
+                rows.add(*part)
+            except OutOfOrder as error:
+                why = "goes back in time, or overlaps the row before it"
+                raise ForeignFileError(path, f"row {error.row + 1}", why) from error
+            if progress is not None:
+                progress(rows.rows)
+        if not rows.rows:
+            raise ForeignFileError(path, "", "holds no entry")
+        rows.close()
+        with foreign(path, name):
+            made = made.finished()
+        spans, made = from_zero(rows.spans(), made)
+        writer.set_tables_of(tables(rows, spans, made))
+        writer.replace_meta(**_told(made, name, meta, rows, spans, memory_bytes))
+    del rows, spans, writer
+    pa.default_memory_pool().release_unused()  # what follows may need as much again
+    return _audited(output)
+
+
+def _guarded(parts: Iterable[Any], path: PathLike, name: str) -> Iterator[tuple[Any, ...]]:
+    """Pass on what an importer gives, in the types of a trace; its errors are of its file."""
+    with foreign(path, name):
+        parts = iter(parts)
+    while True:
+        with foreign(path, name):
+            part = next(parts, None)
+            if part is None:
+                return
+            part = columns(*part)
+        yield part
+
+
+def _told(
+    made: Imported,
+    name: str,
+    meta: TraceMeta,
+    rows: Rows,
+    spans: Ints,
+    memory_bytes: int | None,
+) -> dict[str, Any]:
+    """Return what the trace says of itself, now that all of the file is known."""
+    used = (rows.highest + 1) * made.page_size
+    notes = [f"imported from {name}", *made.notes, rows.account()]
+    notes += [f"{count:,} {what}" for what, count in made.counts.items() if count]
+    if rows.reordered:
+        notes.append("executed pages stand at the end of their round, by number")
+    return {
+        "domain": meta.domain
+        | {"memory_bytes": memory_bytes or used, "page_size": made.page_size}
+        | {"vcpus": rows.highest_vcpu + 1, "address": made.address},
+        "clock": meta.clock | {"base_ns": made.base_ns},
+        "period": meta.period | {"ns": made.round_ns or regular_ns(spans)},
+        "notes": notes,
+        "options": meta.options | ({} if memory_bytes else {MEMORY_GUESSED: True}),
+        "complete": made.complete,
+        "losses": made.losses,
+    }
+
+
+def _audited(output: PathLike) -> Trace:
+    """Open what was written, and check it: a trace that fails is a defect, and does not stay."""
+    made = Trace.open(output)
+    try:
+        made.check()
+    except TraceDamaged as error:
+        shutil.rmtree(output, ignore_errors=True)
+        what = f"the trace made of it contradicts the format: {error.file} {error.why}"
+        raise PmlkitError(what, "this is a defect of pmlkit: report it, and the file") from error
+    return made
+
+
+def _write_table(table: pd.DataFrame, output: PathLike, overwrite: bool) -> Any:
+    suffix = Path(output).suffix
+    if suffix not in (".csv", ".parquet"):
+        raise UsageError("query-dirty-rate becomes a table: name it NAME.csv or NAME.parquet")
+    # By a handle: a name need not be UTF-8.
+    with whole(output, overwrite) as partial, open(partial, "wb") as file:
+        if suffix == ".csv":
+            table.to_csv(file, index=False)
+        else:
+            table.to_parquet(file, index=False)
+    return table
+
+
+def selected(
+    trace: Trace,
+    columns: Sequence[str],
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    kinds: str | int | None = None,
+) -> Iterator[dict[str, Array]]:
+    """Iterate over a trace's entries as dicts of arrays, a row group at a time.
+
+    Yields
+    ------
+    dict of str to ndarray
+    """
+    for batch in trace.iter_entries(columns, start_ns, end_ns, kinds):
+        if batch.num_rows:
+            yield {name: batch[name].to_numpy(zero_copy_only=False) for name in columns}

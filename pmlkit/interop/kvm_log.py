@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a tracer saw of KVM's dirty pages, from whatever file: events in time, and rounds of them.
+
+A page is logged once until it is re-armed, so a round ends at ``kvm_dirty_ring_reset``, which
+re-arms every page of the rings. One call resets the rings of all vCPUs, one after another: the last
+of them ends the round. Without resets, rounds are ticks of the clock.
+
+KVM takes PML's buffer at an exit. Before Linux 6.14 it takes the newest entry first
+(``vmx_flush_pml_buffer``), so the order within such a drain is put right if the kernel is known.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+from pmlkit.interop.formats import ForeignFileError, Imported
+from pmlkit.trace.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn
+
+    from pmlkit.types import Array, Bools, Ints, PathLike
+
+
+__all__ = ["DirtyLog", "frame", "imported"]
+
+HINT = "check the format's name, and the file"
+SLOT_SHIFT = 32
+SLOT_LIMIT = 2 << 16  # the number, and above it the address space: two
+OFFSET_LIMIT = 1 << 31  # pages of a slot: KVM_MEM_MAX_NR_PAGES
+WINDOW_NS = 10_000_000  # of a round, where nothing else ends one
+EPOCH_NS = 10**18  # a clock that is beyond September 2001 does not count from a boot
+_TIME_LIMIT = 1 << 62
+_VCPU_LIMIT = 1 << 16
+_GROUP_NS = 10_000_000  # longest time between the resets of two rings in one call
+_DRAIN_ENTRIES = 512  # of PML's buffer
+_DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain follow at once
+_OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
+_RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
+PAGE, RESET, MARK, LOSS = range(4)
+_UNKNOWN = (1 << 64) - 1
+SLOTS = "a frame is (slot << 32) + offset in the slot: where slots lie is not in the file"
+
+
+def frame(slot: int, offset: int) -> int | None:
+    """Return the frame number for an offset in a slot; None if KVM has no such page."""
+    if slot >= SLOT_LIMIT or offset >= OFFSET_LIMIT:
+        return None
+    return (slot << SLOT_SHIFT) + offset
+
+
+class DirtyLog:
+    """Events as a file has them, in any order; `imported` sorts them.
+
+    Parameters
+    ----------
+    path : path-like
+        Of the file, for errors.
+
+    Attributes
+    ----------
+    absolute : bool or None
+        Whether frames are the guest's own (a kprobe), or offsets in slots; None without any.
+    release : (int, int) or None
+        The Linux that was traced, if the file says it.
+    counts_losses : bool
+        Whether something in the file counts what was lost.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = path
+        self.absolute: bool | None = None
+        self.release: tuple[int, int] | None = None
+        self.counts_losses = False
+        self._time, self._value = array("q"), array("Q")
+        self._vcpu, self._thread, self._kind = array("H"), array("L"), array("B")
+        self._threads: dict[int | None, int] = {None: 0}
+        self._of_vcpu: dict[int, int] = {}  # the thread that runs a vCPU
+
+    def add_page(
+        self,
+        where: str,
+        time_ns: int,
+        thread: int | None,
+        vcpu: int,
+        gfn: int | None,
+        absolute: bool,
+    ) -> None:
+        """Add a page that was logged; `where` names the line or event for errors.
+
+        Raises
+        ------
+        ForeignFileError
+            If KVM has no such page or vCPU, or the file mixes what cannot be mixed.
+        """
+        if gfn is None:
+            self._refuse(
+                where, f"names a page that KVM has not (slots end at {OFFSET_LIMIT} pages)"
+            )
+        if self.absolute not in (None, absolute):
+            why = "has kvm_dirty_ring_push and mark_page_dirty_in_slot, which are of the same pages"
+            self._refuse(where, why, "keep the lines of one of them")
+        self.absolute = absolute
+        self._add(where, PAGE, time_ns, thread, vcpu, gfn)
+        code = self._thread[-1]
+        if code and self._of_vcpu.setdefault(vcpu, code) != code:
+            why = f"is of a second thread of vCPU {vcpu}: the file holds two machines"
+            self._refuse(where, why, "keep the lines of one of them (by the threads' numbers)")
+
+    def set_release(self, text: str) -> None:
+        """Take the kernel's release from a text of the file, if it is one."""
+        if match := _RELEASE.match(text):
+            self.release = int(match[1]), int(match[2])
+
+    def add_reset(self, where: str, time_ns: int, thread: int | None, ring: int) -> None:
+        """Add a reset of a ring, which re-arms its pages."""
+        self._add(where, RESET, time_ns, thread, ring, 0)
+
+    def add_mark(self, where: str, time_ns: int, thread: int | None) -> None:
+        """Add that a thread left the guest, went into it, or began to handle a fault."""
+        self._add(where, MARK, time_ns, thread, 0, 0)
+
+    def add_loss(self, where: str, count: int | None) -> None:
+        """Add that events were lost before the next one; None: nobody knows how many."""
+        if count is not None and count >= _TIME_LIMIT:
+            self._refuse(where, "counts more lost events than there can be")
+        self.counts_losses |= count is not None
+        if count != 0:
+            self._add(where, LOSS, 0, None, 0, _UNKNOWN if count is None else count)
+
+    def _add(
+        self, where: str, kind: int, time_ns: int, thread: int | None, vcpu: int, value: Any
+    ) -> None:
+        if time_ns >= _TIME_LIMIT:
+            self._refuse(where, "has a time that is too large")
+        if vcpu >= _VCPU_LIMIT:
+            self._refuse(where, f"is of vCPU {vcpu}: there are at most {_VCPU_LIMIT}")
+        self._kind.append(kind)
+        self._time.append(time_ns)
+        self._thread.append(self._threads.setdefault(thread, len(self._threads)))
+        self._vcpu.append(vcpu)
+        self._value.append(value)
+
+    def _refuse(self, where: str, why: str, hint: str = HINT) -> NoReturn:
+        raise ForeignFileError(self.path, where, why, hint)
+
+    def __len__(self) -> int:
+        return len(self._kind)
+
+    def renumber(self, vcpus: Sequence[int]) -> None:
+        """Say which vCPU each number that was given for one stands for."""
+        numbers = np.array(vcpus, np.int64)
+        if len(numbers) and numbers.max() >= _VCPU_LIMIT:
+            self._refuse("", f"names vCPU {numbers.max()}: there are at most {_VCPU_LIMIT}")
+        given = np.frombuffer(self._vcpu, np.uint16)
+        pages = np.frombuffer(self._kind, np.uint8) == PAGE
+        self._vcpu = array(
+            "H", np.where(pages, numbers[given * pages], given).astype("H").tobytes()
+        )
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether the file says when vCPUs left the guest."""
+        return MARK in self._kind
+
+    def sorted(self) -> dict[str, Array]:
+        """Return the events in time, and in the file's order at equal times: columns by name."""
+        names = {
+            "kind": np.uint8,
+            "time": np.int64,
+            "thread": array("L").typecode,
+            "vcpu": np.uint16,
+        }
+        columns = {n: np.frombuffer(getattr(self, f"_{n}"), t) for n, t in names.items()}
+        columns["value"] = np.frombuffer(self._value, np.uint64)
+        columns["time"] = _time_of_losses(columns["kind"], columns["time"])
+        time = columns["time"]
+        if (time[1:] < time[:-1]).any():
+            order = np.argsort(time, kind="stable")
+            columns = {name: column[order] for name, column in columns.items()}
+        return columns
+
+
+def _time_of_losses(kind: Array, time: Ints) -> Ints:
+    """Give each loss the time of the event that follows it in the file, or else of the last."""
+    lost = kind == LOSS
+    events = np.flatnonzero(~lost)
+    if not lost.any() or not len(events):
+        return time
+    following = np.searchsorted(events, np.arange(len(kind)))
+    return time[events[np.minimum(following, len(events) - 1)]]
+
+
+def imported(
+    log: DirtyLog, window: int | None, kernel: str | None, notes: Sequence[str] = ()
+) -> Imported:
+    """Make rounds of a log.
+
+    Parameters
+    ----------
+    log : DirtyLog
+    window : int, optional
+        Length of a round, ns: instead of the rings' resets.
+    kernel : str, optional
+        Release of the kernel that was traced, such as "6.1": instead of the file's own.
+    notes : sequence of str
+
+    Raises
+    ------
+    ForeignFileError
+        If there is no page in it.
+    UsageError
+        If `kernel` is no release.
+    """
+    version = _release(kernel) if kernel is not None else log.release
+    events = log.sorted()
+    pages = events["kind"] == PAGE
+    if not pages.any():
+        raise ForeignFileError(log.path, "", "holds no dirty page")
+    timed = events["kind"] != LOSS
+    first_ns = int(events["time"][timed][0])
+    time = events["time"] - first_ns
+    if version is not None and version < _OLDEST_FIRST:
+        events["value"] = _oldest_first(events, time)
+    resets = _ends_of_rounds(events, time) if window is None else np.empty(0, np.int64)
+    rounds = _rounds_by_resets if len(resets) else _rounds_by_ticks
+    length = window or WINDOW_NS
+    lost = events["kind"] == LOSS
+    counted = log.counts_losses and not (events["value"][lost] == _UNKNOWN).any()
+    known = lost & (events["value"] != _UNKNOWN)
+    losses = tuple(zip(time[known].tolist(), events["value"][known].tolist(), strict=True))
+    return Imported(
+        rounds(events, time, resets, length),
+        "pml",
+        (
+            *notes,
+            *([] if log.absolute else [SLOTS]),
+            _clock_note(first_ns),
+            _rounds_note(len(resets), window, (events["kind"] == RESET).any()),
+            _order_note(version, log),
+            *_loss_notes(losses, counted),
+        ),
+        round_ns=None if len(resets) else length,
+        losses="counted" if counted else "not counted",
+        lost=sum(count for _, count in losses),
+        lost_at=losses,
+        base_ns=first_ns if first_ns >= EPOCH_NS else None,
+        complete=None,
+    )
+
+
+def _release(text: str) -> tuple[int, int]:
+    match = _RELEASE.match(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no kernel's release: give one such as 6.1 (`uname -r`)")
+    return int(match[1]), int(match[2])
+
+
+def _ends_of_rounds(events: dict[str, Array], time: Ints) -> Ints:
+    """Return the places of the resets that end a round: of each call the last one."""
+    at = np.flatnonzero(events["kind"] == RESET)
+    ring, thread = events["vcpu"][at].astype(np.int64), events["thread"][at]
+    goes_on = (ring[1:] > ring[:-1]) & (thread[1:] == thread[:-1])
+    goes_on &= time[at[1:]] - time[at[:-1]] <= _GROUP_NS
+    return at[~np.append(goes_on, False)] if len(at) else at
+
+
+def _rounds_by_resets(
+    events: dict[str, Array], time: Ints, resets: Ints, _: int
+) -> Iterator[tuple[Any, ...]]:
+    pages = np.flatnonzero(events["kind"] == PAGE)
+    number = np.searchsorted(resets, pages)
+    ends = time[resets]
+    if pages[-1] > resets[-1]:  # the last round has no end in the file
+        ends = np.append(ends, time[-1] + 1)
+    starts = np.append(0, ends[:-1])
+    held = np.bincount(number, minlength=len(ends))
+    before, begin = np.append(0, np.cumsum(held)), 0
+    for empty in np.append(np.flatnonzero(held == 0), len(ends)).tolist():
+        stop = int(before[empty])
+        if stop > begin:
+            of = number[begin:stop]
+            yield starts[of], ends[of], *_columns(events, pages[begin:stop])
+        if empty < len(ends) and ends[empty] > starts[empty]:
+            yield int(starts[empty]), int(ends[empty]), 0, np.empty(0, np.uint64), 0
+        begin = stop
+
+
+def _rounds_by_ticks(
+    events: dict[str, Array], time: Ints, _: Ints, length: int
+) -> Iterator[tuple[Any, ...]]:
+    pages = np.flatnonzero(events["kind"] == PAGE)
+    starts = time[pages] // length * length
+    ends = np.minimum(starts + length, int(time[-1]) + 1)
+    yield starts, ends, *_columns(events, pages)
+    if time[-1] >= ends[-1]:  # what came after the last page were other events
+        yield int(ends[-1]), int(time[-1]) + 1, 0, np.empty(0, np.uint64), 0
+
+
+def _columns(events: dict[str, Array], rows: Ints) -> tuple[Any, ...]:
+    return events["vcpu"][rows], events["value"][rows], int(Kind.UNKNOWN)
+
+
+def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
+    """Return the values with those of each drain of a buffer turned round."""
+    thread = events["thread"].astype(np.int64)
+    thread = np.where(thread > 0, thread, -1 - events["vcpu"].astype(np.int64))
+    order = np.argsort(thread, kind="stable")  # a thread's events, in time
+    thread, kind = thread[order], events["kind"][order]
+    marks, marked = np.cumsum(kind == MARK), np.isin(thread, thread[kind == MARK])
+    rows = np.flatnonzero(kind == PAGE)
+    begins = _drain_begins(thread[rows], marks[rows], marked[rows], time[order[rows]])
+    stops = np.append(begins[1:], len(rows))
+    number = np.repeat(np.arange(len(begins)), stops - begins)
+    turned = begins[number] + stops[number] - 1 - np.arange(len(rows))
+    values = events["value"].copy()
+    values[order[rows]] = values[order[rows[turned]]]
+    return values
+
+
+def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
+    """Return the places of the pages that are the first of a drain."""
+    apart = np.diff(time) >= _DRAIN_GAP_NS
+    other = (np.diff(thread) != 0) | (np.diff(marks) != 0) | (apart & ~marked[1:])
+    begins = np.flatnonzero(np.append(True, other))
+    number = np.repeat(begins, np.diff(np.append(begins, len(time))))
+    return np.flatnonzero((np.arange(len(time)) - number) % _DRAIN_ENTRIES == 0)
+
+
+def _clock_note(first_ns: int) -> str:
+    if first_ns >= EPOCH_NS:
+        return "times are of the host, since 1970"
+    seconds = first_ns / 1e9
+    return (
+        f"times are of the tracer's clock, and 0 is its {seconds:.6f} s (as a rule since the boot)"
+    )
+
+
+def _rounds_note(resets: int, window: int | None, has_resets: bool) -> str:
+    if resets:
+        return "a round ends at kvm_dirty_ring_reset, which re-arms all pages"
+    why = "no kvm_dirty_ring_reset is in the file" if not has_resets else "as asked for"
+    return f"rounds are ticks of {(window or WINDOW_NS) / 1e6:g} ms ({why}), no re-arms"
+
+
+def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
+    if version is None:
+        return (
+            "order within a drain of PML's buffer is not known: before Linux 6.14 the newest comes "
+            "first (--kernel says which it was)"
+        )
+    if version >= _OLDEST_FIRST:
+        return "order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
+    how = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
+    return f"order within a drain is turned round (before Linux 6.14); drains are told apart {how}"
+
+
+def _loss_notes(losses: Sequence[tuple[int, int]], counted: bool) -> Iterator[str]:
+    if losses and counted:
+        yield "what was lost are events of the tracer, of whatever kind"
+    elif losses:
+        least = sum(count for _, count in losses)
+        yield f"at least {least:,} events were lost, and more that nobody counted"

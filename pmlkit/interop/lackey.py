@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""valgrind's lackey: ``valgrind --tool=lackey --trace-mem=yes --log-file=FILE PROGRAM``.
+
+A line is an access: ``I`` an instruction, ``L`` a load, ``S`` a store, ``M`` a load and a store,
+with the address (hexadecimal) and the size in bytes. Pages are those of the program's address
+space. The clock counts instructions: one is a nanosecond. Lines that begin with ``==``, ``--`` or
+``**`` and a process's number are valgrind's own.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.files import open_regular
+from pmlkit.interop.formats import ForeignFileError, Imported
+from pmlkit.interop.kvm_text import lines
+from pmlkit.trace.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
+
+INSTRUCTIONS = 1_000_000
+SHIFT = 12
+SIZE_LIMIT = 1 << 16  # bytes of one access: no instruction has more
+_ADDRESS_LIMIT = 1 << 64
+_CHUNK = 1 << 18  # uses that are handed on at once
+_BLOCK = 1 << 20
+_ACCESS = re.compile(rb"(I|(?: [LSM])) {1,3}([0-9a-fA-F]{1,16}),(\d{1,9})\s*$")
+_BEGINS = (b"I ", b" L", b" S", b" M")
+_OWN = re.compile(rb"(==|--|\*\*)(\d{1,10})\1")  # valgrind's, with the number of the process
+_KINDS = {
+    b"I ": (int(Kind.EXEC),),
+    b" L": (int(Kind.READ),),
+    b" S": (int(Kind.WRITE),),
+    b" M": (int(Kind.READ), int(Kind.WRITE)),
+}
+_HINT = "give valgrind a --log-file, which keeps the program's own output out"
+
+
+def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -> Imported:
+    """Read accesses; so many instructions are a round."""
+    total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
+    counted: Sequence[bytes] = _BEGINS[:1]
+    if not total:
+        total, counted = _count(path, *(b"\n" + begin for begin in _BEGINS[1:])), _BEGINS[1:]
+        clock = "the clock counts accesses, as the file has no instructions: one is a nanosecond"
+    return Imported(
+        _rounds(path, instructions or INSTRUCTIONS, total, counted),
+        notes=("pages are of the program's address space", clock),
+        clock="instructions",
+        ordered=False,
+        address="virtual",
+        complete=None,
+    )
+
+
+def _count(path: PathLike, *patterns: bytes) -> int:
+    """Count the lines that begin with one of some patterns, which have one length."""
+    found, before = 0, b"\n"
+    with open_regular(path) as file:
+        while block := file.read(_BLOCK):
+            block = before + block
+            found += sum(block.count(pattern) for pattern in patterns)
+            before = block[1 - len(patterns[0]) :]
+    return found
+
+
+def _rounds(
+    path: PathLike, length: int, total: int, counted: Sequence[bytes]
+) -> Iterator[tuple[Any, ...]]:
+    pages, kinds, ticks = array("Q"), array("B"), array("q")
+    tick = -1
+    for first, last, begin in _accesses(path):
+        tick += begin in counted
+        kind = _KINDS[begin]
+        for page in range(first, last + 1):  # an access may cross pages
+            pages.extend([page] * len(kind))
+            kinds.extend(kind)
+            ticks.extend([max(tick, 0)] * len(kind))
+        if len(pages) >= _CHUNK:
+            yield _columns(pages, kinds, ticks, length, total)
+            pages, kinds, ticks = array("Q"), array("B"), array("q")
+    if pages:
+        yield _columns(pages, kinds, ticks, length, total)
+
+
+def _columns(
+    pages: array[int], kinds: array[int], ticks: array[int], length: int, total: int
+) -> tuple[Any, ...]:
+    starts = np.frombuffer(ticks, np.int64) // length * length
+    ends = np.minimum(starts + length, total)
+    return starts, ends, 0, np.frombuffer(pages, np.uint64), np.frombuffer(kinds, np.uint8)
+
+
+def _accesses(path: PathLike) -> Iterator[tuple[int, int, bytes]]:
+    """Give the first and last page of each access, and how its line begins."""
+    process: bytes | None = None
+    for number, line in lines(path):
+        access = _ACCESS.match(line)
+        if access is None:
+            process = _other(path, number, line, process)
+            continue
+        begin, size = int(access[2], 16), int(access[3])
+        last = begin + max(size, 1) - 1
+        if size > SIZE_LIMIT or last >= _ADDRESS_LIMIT:
+            why = f"is no access (of {size:,} bytes at {begin:#x})"
+            raise ForeignFileError(path, f"line {number}", why)
+        yield begin >> SHIFT, last >> SHIFT, line[:2]
+
+
+def _other(path: PathLike, number: int, line: bytes, process: bytes | None) -> bytes | None:
+    """Judge a line that is no access; return the process that valgrind speaks of."""
+    own = _OWN.match(line)
+    if own is None:
+        if line.strip():
+            what = "is no access" if line.startswith(_BEGINS) else "is no line of lackey's"
+            raise ForeignFileError(path, f"line {number}", what, _HINT)
+        return process
+    if process not in (None, own[2]):
+        why = "is of a second process, whose addresses have nothing in common with the first's"
+        hint = "give valgrind --log-file=NAME.%p, which makes a file for each"
+        raise ForeignFileError(path, f"line {number}", why, hint)
+    return own[2]

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests for objects, as cache and block traces hold them, become uses of pages.
+
+An object is a number and a size. There are two kinds of numbers:
+
+- Of blocks: the number counts units of so many bytes (sectors of 512, say). A request then covers
+  bytes, and uses the pages that they lie in. Requests may overlap.
+- Of objects: the number is a name, perhaps a hash. An object lies in pages of its own; one that is
+  larger than a page in several. If none is, and the numbers have at most 52 bits, they are the
+  frame numbers. Otherwise objects get frames in order of their first use, and keep them: this
+  changes neither working sets nor miss ratios.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pmlkit.errors import UsageError
+from pmlkit.files import open_regular
+from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.rounds import Imported
+from pmlkit.kernels.pages import PageIndex, grown
+from pmlkit.trace.description import PAGE_SIZE, PAGE_SIZES
+from pmlkit.trace.kinds import Kind
+from pmlkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, BinaryIO
+
+    from pmlkit.types import Array, Ints, PathLike
+
+
+__all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "records", "ticked"]
+
+CHUNK = 1 << 17  # requests that are read at a time
+PIECE = 1 << 18  # pages that are made of them at a time
+# Pages that a file may claim: so many, and so many more for each request. A line of text that says
+# 10^12 bytes is refused, not unpacked.
+CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
+FRAME_BITS = 52  # a frame number with more is no address of 64 bits
+_MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b\x08": "gzip"}
+
+
+class Requests(NamedTuple):
+    """Some requests, in order: arrays of one length, or an int for all of them.
+
+    Attributes
+    ----------
+    first : int
+        The number of the first one in the file, for messages.
+    start, end : ndarray of int64 or int
+        The time that each is known to lie in, ns.
+    obj : ndarray of uint64
+    size : ndarray of int64 or int
+        Bytes. Of 0 bytes: left out, and counted.
+    kind : ndarray of uint8 or int
+    vcpu : ndarray of uint16 or int
+    """
+
+    first: int
+    start: Any
+    end: Any
+    obj: Array
+    size: Any
+    kind: Any = int(Kind.READ)
+    vcpu: Any = 0
+
+
+def _page_bytes(size: int | None) -> int:
+    """Return the size of a page, bytes (0: an object is a page); UsageError if it is none."""
+    size = PAGE_SIZE if size is None else size
+    if size and size not in PAGE_SIZES:
+        raise UsageError(f"a page of {size} bytes is none: give a power of two from 512 to 1G")
+    return size
+
+
+def imported(
+    path: PathLike,
+    read: Callable[[], Iterator[Requests]],
+    *,
+    page_size: int | None = None,
+    unit: int | None = None,
+    where: Callable[[int], str] = "request {}".format,
+    kinds_known: bool = False,
+    of_blocks: bool = False,
+    notes: tuple[str, ...] = (),
+    learned: Callable[[], dict[str, Any]] = dict,
+    **facts: Any,
+) -> Imported:
+    """Make pages of requests.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, for messages.
+    read : callable
+        Gives the requests from the first on, each time that it is called.
+    page_size : int, optional
+        Bytes; 4096 by default. 0: an object is one page, whatever its size.
+    unit : int, optional
+        Bytes that a number counts; None: numbers are names of objects.
+    where : callable
+        Names the request of a number, for messages.
+    kinds_known : bool
+        Whether the file says which requests write.
+    of_blocks : bool
+        Whether numbers are places on a disk, and no frames.
+    notes : tuple of str
+    learned : callable
+        Called after the first reading; returns more of `of_blocks`, `notes` and `facts`.
+    facts
+        Further attributes of `Imported`.
+
+    Raises
+    ------
+    ForeignFileError
+    """
+    pages = _Pages(path, _page_bytes(page_size), unit, where)
+    for some in read():
+        pages.survey(some)
+    facts |= learned()
+    of_blocks, notes = facts.pop("of_blocks", of_blocks), facts.pop("notes", notes)
+    pages.settle(read)
+
+    def late() -> dict[str, Any]:
+        unknown = () if kinds_known else ("kinds are not known: every request counts as a read",)
+        return {"notes": (*notes, *unknown, *pages.notes()), "counts": pages.counts()}
+
+    return Imported(
+        pages.rows(read()),
+        each_a_use=True,
+        notes=notes,
+        late=late,
+        page_size=pages.page or PAGE_SIZE,
+        address="guest-physical" if pages.named_frames and not of_blocks else "block",
+        **facts,
+    )
+
+
+def ticked(
+    file: records,
+    tick_ns: int,
+    ticks: Callable[[int, Array], Ints],
+    columns: Callable[[Array], tuple[Any, ...]],
+    **how: Any,
+) -> Imported:
+    """Make pages of records that have times in ticks of a clock, which begins at the first one.
+
+    Parameters
+    ----------
+    file : records
+    tick_ns : int
+    ticks : callable
+        Given the number of the first of some records, and these, it returns their ticks (int64).
+    columns : callable
+        Given some records it returns what `Requests` has after the times.
+    how
+        Parameters of `imported`.
+    """
+    where = f"{file.what} {{}}".format
+    zero = next((int(ticks(first, some[:1])[0]) for first, some in file), 0)
+
+    def read() -> Iterator[Requests]:
+        clock = Clock(file.path, tick_ns, where, zero)
+        for first, some in file:
+            times = clock.times(first, ticks(first, some))
+            yield Requests(first, *times, *columns(some))
+
+    return imported(file.path, read, where=where, base_ns=zero * tick_ns, **how)
+
+
+class _Pages:
+    """The pages of requests, once all requests were looked at."""
+
+    def __init__(
+        self, path: PathLike, page: int, unit: int | None, where: Callable[[int], str]
+    ) -> None:
+        self._where = where
+        self.path, self.page, self.unit = path, page, unit if page else None
+        self.requests = self.empty = self.long = self._claimed = 0
+        self._highest = 0
+        self._index: PageIndex | None = None
+        self._frame = np.empty(0, np.int64)  # the first frame of each object
+
+    @property
+    def named_frames(self) -> bool:
+        """Whether the objects' numbers are frame numbers."""
+        return self.unit is None and not self.long and self._highest < 1 << FRAME_BITS
+
+    def survey(self, some: Requests) -> None:
+        """Look at requests: their sizes, their highest number."""
+        if not len(some.obj):
+            return
+        size = np.broadcast_to(some.size, len(some.obj))
+        negative = np.flatnonzero(size < 0)
+        if len(negative):
+            self._refuse(some, negative[0], f"has the size {size[negative[0]]}")
+        self.requests += len(some.obj)
+        self.empty += int((size == 0).sum())
+        many = self._many(some, size)
+        self._refuse_claim(some, many)
+        self.long += int((many > 1).sum())
+        self._highest = max(self._highest, int(some.obj.max()))
+
+    def _refuse_claim(self, some: Requests, many: Ints) -> None:
+        """Add up the pages of requests; refuse the first that makes them too many."""
+        claimed = self._claimed + np.cumsum(many, dtype=np.float64)
+        before = self.requests - len(many)
+        allowed = CLAIM + CLAIM_OF_REQUEST * (before + np.arange(1, len(many) + 1))
+        if (claimed > allowed).any():
+            at = int((claimed > allowed).argmax())
+            why = f"claims {int(many[at]):,} pages, and with those before {int(claimed[at]):,}"
+            hint = "take larger pages, by --page-size"
+            raise ForeignFileError(self.path, self._where(some.first + at), why, hint)
+        self._claimed = int(claimed[-1])
+
+    def _many(self, some: Requests, size: Ints) -> Ints:
+        """Return how many pages each request uses."""
+        if self.unit is None:
+            return (size - 1) // self.page + 1 if self.page else np.sign(size)
+        first, last = self._blocks(some, size)
+        return last - first + 1
+
+    def _refuse(self, some: Requests, at: int, why: str) -> None:
+        raise ForeignFileError(self.path, self._where(some.first + int(at)), why)
+
+    def _blocks(self, some: Requests, size: Ints) -> tuple[Ints, Ints]:
+        """Return the first and the last page of each request."""
+        unit = self.unit or 1
+        obj, limit = some.obj, ((1 << 63) - 1) // unit
+        size = np.minimum(size, np.int64(1) << 62)
+        beyond = np.flatnonzero((obj > limit) | (obj.astype(np.float64) * unit + size >= 2.0**63))
+        if len(beyond):
+            self._refuse(some, beyond[0], f"is at {int(obj[beyond[0]])}, beyond 2^63 bytes")
+        start = obj.astype(np.int64) * unit
+        return start // self.page, (start + np.maximum(size, 1) - 1) // self.page
+
+    def settle(self, read: Callable[[], Iterator[Requests]]) -> None:
+        """Give frames to objects, if their numbers are none: as many as the largest request."""
+        if self.unit is not None or self.named_frames:
+            return
+        self._index = PageIndex()
+        most = np.empty(0, np.int64)
+        for some in read():
+            size = np.broadcast_to(some.size, len(some.obj))
+            ids = self._index.ids(some.obj[size > 0])
+            most = grown(most, len(self._index), 0)
+            np.maximum.at(most, ids, self._many(some, size)[size > 0])
+        most = most[: len(self._index)]
+        self._frame = np.cumsum(most) - most
+
+    def rows(self, requests: Iterator[Requests]) -> Iterator[tuple[Any, ...]]:
+        """Yield rows of `Imported`."""
+        for some in requests:
+            length = len(some.obj)
+            columns = [np.broadcast_to(column, length) for column in some[1:]]
+            size = columns[3]
+            if not length:
+                continue
+            if (size == 0).any():
+                columns = [column[size > 0] for column in columns]
+            start, end, obj, size, kind, vcpu = columns
+            if len(obj):
+                yield from self._paged(some, (start, end, vcpu, kind), obj, size)
+
+    def _paged(
+        self, some: Requests, columns: tuple[Array, ...], obj: Array, size: Ints
+    ) -> Iterator[tuple[Any, ...]]:
+        start, end, vcpu, kind = columns
+        if self.named_frames:
+            yield start, end, vcpu, obj, kind
+            return
+        if self._index is None:
+            first, last = self._blocks(some._replace(obj=obj), size)
+            many = last - first + 1
+        else:
+            first, many = self._frame[self._index.ids(obj)], self._many(some, size)
+        for of, pages in _expanded(first, many):
+            yield start[of], end[of], vcpu[of], pages, kind[of]
+
+    def notes(self) -> list[str]:
+        found = []
+        if self._index is not None:
+            found.append("objects have frames in order of their first use: their numbers are lost")
+        if not self.page:
+            found.append("an object counts as one page, whatever its size")
+        if self.unit is not None:
+            found.append(f"requests are for bytes: a number counts {self.unit} of them")
+        return found
+
+    def counts(self) -> dict[str, int]:
+        size = format_bytes(self.page or PAGE_SIZE)
+        return {
+            "requests read": self.requests,
+            "requests of no size were left out, as libCacheSim does": self.empty,
+            f"requests use several pages of {size} and count as one use of each": self.long,
+        }
+
+
+def _expanded(first: Ints, many: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the pages of requests, at most `PIECE` at a time, and whose they are."""
+    ends = np.cumsum(many)
+    begins = ends - many
+    for at in range(0, int(ends[-1]), PIECE):
+        page = np.arange(at, min(at + PIECE, int(ends[-1])))
+        of = np.searchsorted(ends, page, "right")
+        yield of, (first[of] + page - begins[of]).astype(np.uint64)
+
+
+class Clock:
+    """The times of requests, in ticks that never go back; the first one is the time 0.
+
+    Parameters
+    ----------
+    path : path-like
+    tick_ns : int
+    where : callable
+        Names the request of a number, for messages.
+    zero : int, optional
+        The tick that is the time 0; by default the first that is given.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        tick_ns: int,
+        where: Callable[[int], str] = "request {}".format,
+        zero: int | None = None,
+    ) -> None:
+        if tick_ns < 1:
+            raise UsageError(f"an interval of {tick_ns} ns is none: give a longer --window")
+        self.path, self.tick_ns, self.where = path, tick_ns, where
+        self.zero = self._last = zero
+
+    def times(self, first: int, clock: Ints) -> tuple[Ints, Ints]:
+        """Return the start and end (ns) of the ticks of some requests, the first of a number.
+
+        Raises
+        ------
+        ForeignFileError
+            If they go back, or do not fit a clock of 64 bits.
+        """
+        if not len(clock):
+            return clock, clock
+        self.zero = int(clock[0]) if self.zero is None else self.zero
+        before = self.zero if self._last is None else self._last
+        falls = np.flatnonzero(clock < np.append(before, clock[:-1]))
+        if len(falls):
+            where = self.where(first + int(falls[0]))
+            raise ForeignFileError(self.path, where, "goes back in time", "sort it by time")
+        self._last = int(clock[-1])
+        beyond = max(abs(self.zero), self._last + 1, self._last + 1 - self.zero)
+        if beyond * self.tick_ns >= 1 << 63:
+            why = f"is at tick {self._last:,}, no time of 64 bits if each has {self.tick_ns:,} ns"
+            where = self.where(first + len(clock) - 1)
+            raise ForeignFileError(self.path, where, why, "give a shorter --window")
+        start = (clock - self.zero) * self.tick_ns
+        return start, start + self.tick_ns
+
+
+@dataclass(frozen=True)
+class records:
+    """The records of a binary file, compressed or not, a chunk at a time.
+
+    Parameters
+    ----------
+    path : path-like
+    dtype : dtype
+        Of a record.
+    skip : int
+        Bytes before the first.
+    what : str
+        What a record is called.
+    """
+
+    path: PathLike
+    dtype: np.dtype[Any]
+    skip: int = 0
+    what: str = "request"
+
+    def __iter__(self) -> Iterator[tuple[int, Array]]:
+        """Yield the number of the first of some records, and these."""
+        size, number = self.dtype.itemsize, 0
+        with open_compressed(self.path) as file:
+            read_exactly(self.path, file, self.skip)
+            while data := read_exactly(self.path, file, size * CHUNK):
+                whole = len(data) // size
+                if whole * size != len(data):
+                    byte = self.skip + (number + whole) * size
+                    why = f"is cut in the middle of a {self.what} ({size} bytes each)"
+                    raise ForeignFileError(self.path, f"byte {byte}", why)
+                yield number, np.frombuffer(data, self.dtype)
+                number += whole
+
+
+def read_exactly(path: PathLike, file: BinaryIO, size: int) -> bytes:
+    """Read so many bytes, or what is left of the file."""
+    parts, left = [], size
+    try:
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        why = f"cannot be unpacked: it is cut off or damaged ({error})"
+        raise ForeignFileError(path, "", why) from error
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def open_compressed(path: PathLike) -> Iterator[Any]:
+    """Context that gives the bytes of a file, unpacked if it is of Zstandard or gzip."""
+    with open_regular(path) as file:
+        head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
+        name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        # The times of a binary trace may look like gzip's three bytes, so the name decides, too.
+        if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
+            yield file
+            return
+        packed: Any = pa.PythonFile(file, "r")  # type: ignore[arg-type]
+        with pa.CompressedInputStream(packed, name) as unpacked:  # type: ignore[arg-type]
+            yield unpacked

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an importer makes of a file, and how it becomes a trace: rows into rounds and batches.
+
+The cost is of rows and pages. It does not grow with rounds, ticks, or the highest address.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pmlkit.kernels.pages import PageIndex, grown
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.parquet import constant
+from pmlkit.trace.schema import DEFAULTS, PAGE_SIZE, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from pmlkit.trace.writer import TraceWriter
+    from pmlkit.types import Array, Ints
+
+
+__all__ = ["Imported", "OutOfOrder", "Rows", "columns", "from_zero", "regular_ns", "tables"]
+
+REGULAR_SHARE = 0.9  # of the rounds, that have the length which is called the period
+_CHUNK = 1 << 18
+_EXEC = int(Kind.EXEC)
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a format's module makes of a file.
+
+    Attributes
+    ----------
+    rounds : iterable of (start, end, vcpu, gfn, kind)
+        Rows in order of use: frames (ndarray), and for each the time that it is known to lie in
+        (ns), the vCPU and the kind. Each of these is an array of the frames' length, or an int for
+        all of them. Rows in a row with the same start and end are of one interval, also from one
+        tuple to the next. Intervals do not overlap. No frames, with an int as start and end: an
+        interval without entries.
+    kind : {"access", "pml"}
+    notes : sequence of str
+        What is not known.
+    clock : str
+    round_ns : int, optional
+        The period, where it is known; otherwise it is taken out of the rounds if they are regular.
+    ordered : bool
+        Whether the order within an interval is known. Then every use is kept: a round ends where
+        a page returns. Otherwise a page counts once an interval for each kind.
+    each_a_use : bool
+        Whether each row is a use of its own (a request). Otherwise a row of another kind for a
+        page of the same interval is the same use, and only a kind that returns ends the round.
+    distinct : bool
+        Whether no page is twice in an interval. Then none has to be looked for.
+    losses : {"counted", "not counted"}
+        Whether the file says what was lost.
+    lost : int
+        How many entries were lost; they count to the last round.
+    lost_at : sequence of (int, int)
+        The same with the time of each loss (ns): instead of `lost`.
+    base_ns : int, optional
+        Of the file's clock at the time 0 of `rounds`. Without it, times that begin later than
+        they last are moved to 0, and their beginning is the base.
+    address : {"guest-physical", "virtual", "block"}
+        What a frame number numbers.
+    page_size : int
+        Bytes.
+    complete : bool or None
+        None: not known.
+    counts : dict of str to int
+        What the notes shall count.
+    late : callable, optional
+        Called after the last row; returns attributes of this that only the end of a file tells.
+    """
+
+    rounds: Iterable[tuple[Any, ...]]
+    kind: str = "access"
+    notes: tuple[str, ...] = ()
+    clock: str = "host"
+    round_ns: int | None = None
+    ordered: bool = True
+    each_a_use: bool = False
+    distinct: bool = False
+    losses: str = "not counted"
+    lost: int = 0
+    lost_at: tuple[tuple[int, int], ...] = ()
+    base_ns: int | None = None
+    address: str = "guest-physical"
+    page_size: int = PAGE_SIZE
+    complete: bool | None = True
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    late: Callable[[], Mapping[str, Any]] | None = None
+
+    def finished(self) -> Imported:
+        """Return it with what only the end of the file told."""
+        return self if self.late is None else dataclasses.replace(self, **self.late())
+
+
+class OutOfOrder(Exception):
+    """A row whose interval goes back in time, or overlaps another. Attribute: `row`."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        super().__init__(row)
+
+
+class Rows:
+    """Take rows, and hand them to a writer as entries of rounds and batches.
+
+    Parameters
+    ----------
+    writer : TraceWriter
+    made : Imported
+        Its kind, and how it counts uses.
+
+    Attributes
+    ----------
+    rows, cuts, merged, pages, rounds : int
+        Rows taken; rounds that begin where a page returned; rows that were merged into others;
+        distinct pages; rounds, with those without entries.
+    reordered : bool
+        Whether executed frames were moved to the end of their round.
+    highest, highest_vcpu : int
+        The highest frame (-1 without any) and vCPU.
+    """
+
+    def __init__(self, writer: TraceWriter, made: Imported) -> None:
+        from pmlkit.kernels import loops
+
+        self._kernel = loops
+        self._writer = writer
+        self._how = _how(made)
+        self._index = PageIndex()
+        self._last_round = np.empty(0, np.int64)
+        self._last_kinds = np.empty(0, np.uint8)
+        self._state = np.zeros(6, np.int64)
+        self._state[loops.ROUND] = -1
+        self._spans: list[Ints] = []
+        self._held: dict[str, Array] = {}  # executed frames of the open round
+        self._batch = (-1, -1, -1)  # number, round and vCPU of the open one
+        self._runs: list[tuple[Array, Array, Array]] = []  # number, round and vCPU of batches
+        self.rows, self.highest, self.highest_vcpu, self.reordered = 0, -1, 0, False
+
+    @property
+    def cuts(self) -> int:
+        return int(self._state[self._kernel.CUTS])
+
+    @property
+    def merged(self) -> int:
+        return int(self._state[self._kernel.MERGED])
+
+    @property
+    def pages(self) -> int:
+        """How many distinct pages there are."""
+        return len(self._index)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are, with those without entries."""
+        return int(self._state[self._kernel.ROUND]) + 1
+
+    def add(self, start: Any, end: Any, vcpu: Any, gfn: Array, kind: Any) -> None:
+        """Take rows, as `columns` gives them.
+
+        Raises
+        ------
+        OutOfOrder
+            If one is of an interval that goes back, ends before it starts, or overlaps another.
+        """
+        if not len(gfn):
+            self._add_empty(int(start), int(end))
+            return
+        for at in range(0, len(gfn), _CHUNK):
+            some = (column[at : at + _CHUNK] for column in (start, end, vcpu, gfn, kind))
+            self._add(*map(np.ascontiguousarray, some))
+
+    def _add_empty(self, start: int, end: int) -> None:
+        kernel, state = self._kernel, self._state
+        if end < start or (state[kernel.ROUND] >= 0 and start < state[kernel.END]):
+            raise OutOfOrder(self.rows)
+        spans = [(start, end)]
+        if state[kernel.ROUND] >= 0 and start > state[kernel.END]:
+            spans.insert(0, (int(state[kernel.END]), start))
+        self._spans.append(np.array(spans, np.int64))
+        state[kernel.ROUND] += len(spans)
+        state[kernel.START], state[kernel.END] = start, end
+
+    def _ids(self, gfn: Array) -> Array:
+        """Number pages, if it matters which ones return."""
+        if self._how == self._kernel.KEEP:
+            return np.zeros(len(gfn), np.int32)
+        return self._index.ids(gfn)
+
+    def _add(self, start: Ints, end: Ints, vcpu: Array, gfn: Array, kind: Array) -> None:
+        ids, opened = self._ids(gfn), self.rounds - 1
+        self._last_round = grown(self._last_round, max(1, self.pages), -1)
+        self._last_kinds = grown(self._last_kinds, max(1, self.pages), 0)
+        numbers, spans = np.empty(len(gfn), np.int64), np.empty((2 * len(gfn), 2), np.int64)
+        seen = self._last_round, self._last_kinds, self._state, numbers, spans
+        done = self._kernel.cut_rounds(start, end, ids, kind, self._how, *seen)
+        if done < len(gfn):
+            raise OutOfOrder(self.rows + done)
+        self._spans.append(spans[: self._state[self._kernel.EMITTED]].copy())
+        self.rows += len(gfn)
+        self.highest = max(self.highest, int(gfn.max()))
+        self.highest_vcpu = max(self.highest_vcpu, int(vcpu.max()))
+        rows = {"round": numbers, "vcpu": vcpu, "gfn": gfn, "kind": kind}
+        if (numbers < 0).any():
+            rows = {name: column[numbers >= 0] for name, column in rows.items()}
+        self._write(self._in_order(rows, opened))
+
+    def _in_order(self, rows: dict[str, Array], opened: int) -> dict[str, Array]:
+        """Put executed frames to the end of their round, by number; hold those of the last one."""
+        if self._how == self._kernel.KEEP or not (self._held or (rows["kind"] == _EXEC).any()):
+            return rows
+        if self._held:
+            rows = {name: np.concatenate([self._held[name], rows[name]]) for name in rows}
+        executed = rows["kind"] == _EXEC
+        place = np.where(executed, rows["gfn"], np.uint64(0))
+        order = np.lexsort((place, executed, rows["round"]))
+        rows = {name: column[order] for name, column in rows.items()}
+        open_still = (rows["kind"] == _EXEC) & (rows["round"] == self.rounds - 1)
+        self._held = {name: column[open_still] for name, column in rows.items()}
+        self.reordered |= bool((order != np.arange(len(order))).any())
+        return {name: column[~open_still] for name, column in rows.items()}
+
+    def _write(self, rows: dict[str, Array]) -> None:
+        """Write entries: a batch for each run of one vCPU within a round, which keeps the order."""
+        rounds, vcpus = rows["round"], rows["vcpu"].astype(np.int64)
+        if not len(rounds):
+            return
+        number, last_round, last_vcpu = self._batch
+        before = np.append(last_round, rounds[:-1])
+        new = (rounds != before) | (vcpus != np.append(last_vcpu, vcpus[:-1]))
+        # A round without entries has a batch of its own, empty.
+        batches = number + np.cumsum(new + np.maximum(rounds - before - 1, 0))
+        self._runs.append((batches[new], rounds[new], rows["vcpu"][new]))
+        self._batch = int(batches[-1]), int(rounds[-1]), int(vcpus[-1])
+        self._writer.add_entries(rounds, batches, rows["vcpu"], rows["gfn"], rows["kind"])
+
+    def account(self) -> str:
+        """Say in a line what became of the rows."""
+        line = (
+            f"{self.rows:,} rows are {self.rows - self.merged:,} entries in {self.rounds:,} rounds"
+        )
+        if self.cuts:
+            line += f", {self.cuts:,} of which begin where a page returned within an interval"
+        if self.merged:
+            line += f"; {self.merged:,} were merged, as their order within an interval is not known"
+        return line
+
+    def close(self) -> None:
+        """Write what is held."""
+        held, self._held = self._held, {}
+        if held:
+            self._write(held)
+
+    def spans(self) -> Ints:
+        """Return the start and end of each round, int64, shape (rounds, 2)."""
+        return np.concatenate([np.empty((0, 2), np.int64), *self._spans])
+
+    def batches(self) -> tuple[Array, Array]:
+        """Return the round and the vCPU of each batch."""
+        number, last_round, _ = self._batch
+        count = number + self.rounds - last_round
+        rounds, vcpus = np.full(count, -1, np.int64), np.zeros(count, np.uint16)
+        for numbers, of_rounds, of_vcpus in self._runs:
+            rounds[numbers], vcpus[numbers] = of_rounds, of_vcpus
+        used = np.zeros(self.rounds, bool)
+        used[rounds[rounds >= 0]] = True
+        rounds[rounds < 0] = np.flatnonzero(~used)  # both in order
+        return rounds, vcpus
+
+
+def _how(made: Imported) -> int:
+    from pmlkit.kernels.loops import KEEP, MERGE, SPLIT, SPLIT_ANY
+
+    if made.kind == "pml" or made.distinct:
+        return KEEP
+    if not made.ordered:
+        return MERGE
+    return SPLIT_ANY if made.each_a_use else SPLIT
+
+
+def from_zero(spans: Ints, made: Imported) -> tuple[Ints, Imported]:
+    """Move times that begin later than they last to 0; return them, and what is known of them."""
+    start, end = int(spans[0, 0]), int(spans[-1, 1])
+    if made.base_ns is not None or 0 <= start <= end - start:
+        return spans, made
+    lost_at = tuple((time_ns - start, count) for time_ns, count in made.lost_at)
+    return spans - start, dataclasses.replace(made, base_ns=start, lost_at=lost_at)
+
+
+def regular_ns(spans: Ints) -> int | None:
+    """Return the length of regular rounds, ns, or None.
+
+    Regular are rounds of which nine in ten have one length, and none a greater one. A mark may
+    cut one short; a round of no length, or a gap, makes them irregular.
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    if len(lengths) < 2 or not lengths.all():
+        return None
+    longest = int(lengths.max())
+    return longest if (lengths == longest).mean() >= REGULAR_SHARE else None
+
+
+def tables(rows: Rows, spans: Ints, made: Imported) -> dict[str, pa.Table]:
+    """Return the tables of rounds and batches."""
+    round_of, vcpus = rows.batches()
+    lost = _lost_of_rounds(spans, made)
+    lost_of_batches = np.zeros(len(round_of), np.uint64)
+    losing = np.flatnonzero(lost)
+    # Every round has a batch.
+    np.add.at(lost_of_batches, np.searchsorted(round_of, losing), lost[losing])
+    rounds: dict[str, Any] = {"round": np.arange(len(spans)), "lost": lost} | _times(spans)
+    batches: dict[str, Any] = {"batch": np.arange(len(round_of)), "round": round_of, "vcpu": vcpus}
+    batches |= {"lost": lost_of_batches, "reason": "round"} | _times(spans[round_of])
+    return {"rounds": _table("rounds", rounds), "batches": _table("batches", batches)}
+
+
+def _times(spans: Ints) -> dict[str, Ints]:
+    return {"t_start_ns": spans[:, 0], "t_end_ns": spans[:, 1]}
+
+
+def _lost_of_rounds(spans: Ints, made: Imported) -> Array:
+    lost = np.zeros(len(spans), np.uint64)
+    for time_ns, count in made.lost_at:
+        lost[min(int(np.searchsorted(spans[:, 1], time_ns)), len(spans) - 1)] += np.uint64(count)
+    if not made.lost_at:
+        lost[-1] = made.lost
+    return lost
+
+
+def _table(name: str, columns: dict[str, Any]) -> pa.Table:
+    """Make a table of a trace; what is left out has its default, `entries` is counted later."""
+    schema = TABLES[name]
+    length = len(columns["t_start_ns"])
+    columns = {"entries": 0, **DEFAULTS[name], **columns}
+    arrays = [
+        pa.array(column.astype(field.type.to_pandas_dtype(), copy=False))
+        if isinstance(column := columns[field.name], np.ndarray)
+        else constant(pa.scalar(column, field.type), length)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def columns(start: Any, end: Any, vcpu: Any, gfn: Any, kind: Any) -> tuple[Any, ...]:
+    """Bring a tuple of `Imported.rounds` into arrays of one length, in the types of a trace."""
+    gfn = _whole_numbers("gfn", gfn, np.uint64)
+    if not len(gfn):
+        return int(start), int(end), vcpu, gfn, kind
+    times = (_whole_numbers("time", time, np.int64) for time in (start, end))
+    others = _whole_numbers("vcpu", vcpu, np.uint16), _whole_numbers("kind", kind, np.uint8)
+    start, end, vcpu, kind = (np.broadcast_to(c, len(gfn)) for c in (*times, *others))
+    return start, end, vcpu, gfn, kind
+
+
+def _whole_numbers(name: str, values: Any, dtype: Any) -> Array:
+    """Turn values into a type of a trace; ValueError if they do not fit."""
+    array, limits = np.asarray(values), np.iinfo(dtype)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "iu" and array.size:
+        raise ValueError(f"a {name} is no whole number of at most 64 bits")
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        raise ValueError(f"a {name} is not between {limits.min} and {limits.max}")
+    return array.astype(dtype)

@@ -1,0 +1,487 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Working-set kernels in one pass over uses in log order, in memory that the pages decide.
+
+`pmlkit.kernels.by_page` computes the same quantities for uses in memory, sorted by page, which can
+be cut again and again. The functions here take a log as it comes, from an array or a stream
+(`pmlkit.selection`), and are tested against those. Nothing here sorts.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.kernels.pages import BlockTable, ahead, grown
+from pmlkit.timeline import Windows as Span
+from pmlkit.units import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Gfns, Ints
+
+    Work = Callable[..., Any]
+    Batches = Iterable[Any]
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pmlkit.timeline import Axis
+    from pmlkit.types import Array, Floats
+
+__all__ = [
+    "Reuse",
+    "Rings",
+    "Sizes",
+    "Windows",
+    "by_round",
+    "distinct",
+    "means",
+    "sliding",
+    "sweep",
+    "thresholds",
+    "turnover",
+    "windows",
+]
+
+
+WORKERS = 2
+CELL_BITS = 32  # of `blocks.BlockTable`
+SMALL = 1 << 16  # uses below which a second thread costs more than it saves
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The working sets of consecutive windows.
+
+    Attributes
+    ----------
+    pages : ndarray of int64, shape (windows,)
+        Distinct pages.
+    stayed : ndarray of int64, shape (windows,)
+        How many of them were in the window before, too.
+    """
+
+    pages: np.ndarray
+    stayed: np.ndarray
+
+    @property
+    def came(self) -> Ints:
+        """How many were not in the window before (int64, shape (windows,))."""
+        return self.pages - self.stayed
+
+    @property
+    def left(self) -> Ints:
+        """How many of the window before are not in this one (int64, shape (windows,))."""
+        return np.concatenate(([0], self.pages))[: len(self.pages)] - self.stayed
+
+
+def distinct(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Ints:
+    """Return the distinct pages of each of the consecutive windows of `k` rounds.
+
+    Parameters
+    ----------
+    rounds : array of int, shape (uses,)
+        Never falling, from 0.
+    gfns : array of int, shape (uses,)
+    n_rounds, k : int
+
+    Returns
+    -------
+    ndarray of int64, shape (ceil(n_rounds / k),)
+        If `k` does not divide `n_rounds`, the last window is the shorter rest.
+    """
+    return windows(rounds, gfns, n_rounds, k).pages
+
+
+def windows(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Windows:
+    """Return the distinct pages of consecutive windows, and their turnover: a `Windows`.
+
+    The parameters are those of `distinct`.
+    """
+    check_count("k", k, "rounds")
+    return Windows(*_by_time(_distinct, rounds, gfns, n_rounds, k))
+
+
+def turnover(batches: Batches, n_rounds: int, k: int | Span) -> Windows:
+    """Do the same of a stream.
+
+    Parameters
+    ----------
+    batches : iterable of (rounds, gfns)
+        Two arrays each, such as a `streams.Stream` gives.
+    n_rounds : int
+    k : int or timeline.Windows
+        Rounds; or windows that tumble.
+
+    Returns
+    -------
+    Windows
+    """
+    from pmlkit.kernels.loops import distinct, window_ends
+
+    span = _span(n_rounds, k, tumbling=True)
+    found, table = np.zeros((2, len(span)), np.int64), BlockTable()
+    ends, untils = np.zeros(len(span), np.int64), span.until
+    for rounds, gfns in ahead(batches):
+        if len(rounds):
+            first, last = int(span.enter[rounds[0]]), int(span.enter[rounds[-1]])
+            window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
+            _until_done(distinct, table, gfns, ends[: last + 1], *found, first=first)
+    return Windows(*found)
+
+
+def thresholds(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1, most: int = 8) -> Ints:
+    """Return the pages of consecutive windows that were used at least m times, for m up to `most`.
+
+    The parameters are those of `distinct`.
+
+    Returns
+    -------
+    ndarray of int64, shape (ceil(n_rounds / k), most)
+        In column m - 1 the pages used at least m times in the window.
+    """
+    check_count("k", k, "rounds")
+    check_count("most", most, "uses")
+    return _by_time(partial(_counts, most=most), rounds, gfns, n_rounds, k)[0]
+
+
+def _by_time(work: Work, rounds: Ints, gfns: Gfns, n_rounds: int, k: int) -> list[Ints]:
+    """Do `work` for the windows of each worker, which sees the window before them too."""
+    from pmlkit.kernels.loops import window_ends
+
+    gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
+    window_ends(np.asarray(rounds), np.arange(1, len(ends) + 1) * k, ends)
+    workers = WORKERS if len(gfns) > SMALL else 1
+    shares = np.arange(1, workers) * len(gfns) // workers
+    cuts = [0, *np.searchsorted(ends, shares).tolist(), len(ends)]
+
+    def part(first: int, stop: int) -> list[Ints]:
+        seen = max(first - 1, 0)
+        begin = ends[seen - 1] if seen else 0
+        found = work(gfns[begin : ends[stop - 1] if stop else 0], ends[seen:stop] - begin)
+        return [array[first - seen :] for array in found]
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(part, cuts[:-1], cuts[1:]))
+    return [np.concatenate(arrays) for arrays in zip(*done, strict=True)]
+
+
+def _distinct(gfns: Gfns, ends: Ints) -> Ints:
+    from pmlkit.kernels.loops import distinct
+
+    found = np.zeros((2, len(ends)), np.int64)
+    _until_done(distinct, BlockTable(), gfns, ends, *found)
+    return found
+
+
+def _counts(gfns: Gfns, ends: Ints, most: int) -> list[Ints]:
+    from pmlkit.kernels.loops import counts
+
+    reached = np.zeros((len(ends), most + 1), np.int64)
+    # As many windows as fit into a cell, beside the counts.
+    step, begin = (1 << CELL_BITS - most.bit_length()) - 1, 0
+    for first in range(0, len(ends), step):
+        part = slice(first, first + step)
+        stop = ends[part][-1]
+        _until_done(counts, BlockTable(), gfns[begin:stop], ends[part] - begin, reached[part])
+        begin = stop
+    return [reached[:, :most]]
+
+
+def _until_done(
+    kernel: Work, table: BlockTable, gfns: Gfns, ends: Ints, *found: Ints, first: int = 0
+) -> None:
+    """Call a kernel of `kernels_window` until it has seen all, with a table that has room."""
+    done, window = 0, first
+    while (done := kernel(gfns, ends, window, done, *table.arguments, *found)) < len(gfns):
+        table.grow()
+        window = first + int(np.searchsorted(ends[first:], done, "right"))
+
+
+def _span(n_rounds: int, k: int | Span, tumbling: bool = False) -> Span:
+    if isinstance(k, Span):
+        return k
+    check_count("k", k, "rounds")
+    return Span.of_rounds(n_rounds, k, k if tumbling else 1)
+
+
+def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
+    """Return the working set at the end of every round for several windows, in one pass.
+
+    Parameters
+    ----------
+    batches : iterable of (rounds, ids, pages)
+        From `pageindex.numbered` or `Stream.numbered`.
+    at : array of int64, shape (n_rounds,)
+        Where rounds end (`timeline.Axis`): their numbers, or times.
+    sizes : sequence of int
+        Windows, as long as that.
+
+    Returns
+    -------
+    ndarray of int64, shape (len(sizes), n_rounds)
+        As `occurrences.sliding` has each. Of rounds that end at one place the last has the number.
+    """
+    from pmlkit.kernels.loops import sweep as compiled
+
+    for size in sizes:
+        check_count("k", size, "rounds")
+    n_rounds, length = len(at), int(at[-1] - at[0]) + 1 if len(at) else 1
+    by_size = Sizes(np.minimum(np.sort(np.asarray(sizes, np.int64)), length))
+    entered, left = (np.zeros((n, len(sizes) + 1), np.int32) for n in (n_rounds, n_rounds + 1))
+    last = np.empty(0, np.int32)
+    for rounds, ids, pages in batches:
+        last = grown(last, pages, -1)
+        compiled(ids, rounds, at, last[:pages], *by_size.arguments, entered, left)
+    used = last[last >= 0]
+    left[:-1, len(sizes)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
+    found = [_swept(entered, left, at, j, size) for j, size in enumerate(by_size.sizes)]
+    place = np.searchsorted(by_size.sizes, np.minimum(np.asarray(sizes, np.int64), length))
+    return np.array(found, np.int64).reshape(len(sizes), n_rounds)[place]
+
+
+def _swept(
+    entered: NDArray[np.int32], left: NDArray[np.int32], at: Ints, window: int, size: int
+) -> Ints:
+    """Return W(t): the uses after a gap longer than the window enter; those before one leave it."""
+    came, went = (
+        np.cumsum(a[:, window + 1 :].sum(axis=1, dtype=np.int64)) for a in (entered, left)
+    )
+    gone = np.searchsorted(at, at - size, "right")
+    return came - np.concatenate(([0], went))[gone]
+
+
+def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks: int = 0) -> Ints:
+    """Return the distinct pages of every round: what `sliding` gives for a window of one round.
+
+    The parameters are those of `sliding`, and so is what is returned.
+    """
+    from pmlkit.kernels.loops import by_round as compiled
+
+    found = np.zeros((n_marks + 1, n_rounds), np.int64)
+    stamps, marked, known = np.empty(0, np.uint32), np.empty(0, np.uint64), 0
+    for rounds, ids, pages in batches:
+        stamps, marked = grown(stamps, pages, 0), grown(marked, pages, 0)
+        if marks is not None and pages > known:
+            marked[known:pages] = marks(known, pages)
+        known = pages
+        compiled(ids, rounds, stamps, marked, found)
+    return found
+
+
+def sliding(
+    batches: Batches,
+    n_rounds: int,
+    k: int | Span,
+    min_count: int = 1,
+    marks: Work | None = None,
+    n_marks: int = 0,
+) -> Ints:
+    """Return W(t, k) of threshold m at the end of every round, or of given windows.
+
+    Parameters
+    ----------
+    batches : iterable of (rounds, ids, pages)
+        From `pageindex.numbered` or `Stream.numbered`.
+    n_rounds : int
+    k : int or timeline.Windows
+        Rounds, or the windows.
+    min_count : int
+    marks : callable, optional
+        Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
+    n_marks : int
+        Bits of the marks.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_marks + 1, n_rounds or windows)
+        First of all pages, then of those with each mark.
+    """
+    from pmlkit.kernels.loops import slide
+
+    span = _span(n_rounds, k)
+    check_count("min_count", min_count, "uses")
+    steps = np.zeros((n_marks + 1, len(span) + 1), np.int64)
+    rings, marked, pages = Rings(min_count), np.empty(0, np.uint64), 0
+    how = span.enter, span.leave, min_count
+    for rounds, ids, known in batches:
+        rings.grow(known)
+        marked = grown(marked, known, 0)
+        if marks is not None and known > pages:
+            marked[pages:known] = marks(pages, known)
+        pages = known
+        slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
+    everything = np.arange(pages, dtype=np.int32), np.full(pages, n_rounds, np.int32)
+    slide(*everything, *how, rings.ring, rings.uses, marked, steps)
+    return np.cumsum(steps, axis=1)[:, :-1]
+
+
+# ------------------------------------------------------------------------------
+# The times between the uses of a page, in one pass: the mean of W(T) at every T, and misses.
+#
+# The formulas are those of `pmlkit.kernels.by_page`; here a log is taken as it comes.
+
+
+TABLE_BITS = 17  # of the table of `Sizes`, which is to stay in the cache
+
+
+class Rings:
+    """The rounds of each page's last uses, and how many uses it had."""
+
+    def __init__(self, most: int) -> None:
+        self.ring = np.empty((0, 1 << (most - 1).bit_length()), np.int32)
+        self.uses = np.empty(0, np.int32)
+
+    def grow(self, pages: int) -> None:
+        self.ring, self.uses = grown(self.ring, pages, 0), grown(self.uses, pages, 0)
+
+    def last(self) -> NDArray[np.int32]:
+        """Return the round of the last use of each page that has one."""
+        used = np.flatnonzero(self.uses)
+        return self.ring[used, (self.uses[used] - 1) % self.ring.shape[1]]
+
+
+class Sizes:
+    """Sorted lengths of windows, to find those that are less than some time (`kernels.shorter`).
+
+    Attributes
+    ----------
+    sizes : ndarray of int64
+    arguments : tuple
+        What the kernels take: sizes, table, shift.
+    """
+
+    def __init__(self, sizes: Ints) -> None:
+        self.sizes = np.asarray(sizes, np.int64)
+        longest = int(self.sizes[-1]) if len(self.sizes) else 0
+        shift = max(longest.bit_length() - TABLE_BITS, 0)
+        first = np.arange((longest >> shift) + 1, dtype=np.int64) << shift
+        both = [np.searchsorted(self.sizes, x) for x in (first, first + ((1 << shift) - 1))]
+        self.arguments = self.sizes, np.stack(both, axis=1).astype(np.int32), shift
+
+
+class Reuse:
+    """All that follows from the times between the uses of a page.
+
+    Parameters
+    ----------
+    batches : iterable of (rounds, ids, pages)
+        From `pageindex.numbered` or `Stream.numbered`.
+    axis : timeline.Axis
+        Where the rounds end.
+    sizes : array of int64
+        The windows T that are looked at, as long as that; ascending from 0.
+    min_counts : sequence of int
+        The thresholds m whose working sets are wanted.
+
+    Attributes
+    ----------
+    uses : int
+    gap_counts : ndarray of int64, shape (sizes + 1,)
+        The uses whose page had its previous one no longer before than that size, and longer than
+        the size before; at the end those longer than all.
+    gap_sums : ndarray of float, shape (sizes + 1,)
+        The sum of those times, between the ends of the two rounds.
+    uses_of_pages : ndarray of int32, shape (pages,)
+    """
+
+    def __init__(
+        self, batches: Iterator[Any], axis: Axis, sizes: Ints, min_counts: Sequence[int] = (1,)
+    ) -> None:
+        from pmlkit.kernels.loops import reuse, reuse_ends
+
+        for min_count in min_counts:
+            check_count("min_count", min_count, "uses")
+        more = [m for m in dict.fromkeys(min_counts) if m > 1]
+        self.axis, bins = axis, Sizes(sizes)
+        self.sizes, counts = bins.sizes, np.asarray(more, np.int64)
+        n_bins, n_rounds = len(self.sizes) + 1, len(axis)
+        self.gap_counts, self.gap_sums = np.zeros(n_bins, np.int64), np.zeros(n_bins)
+        # Sums of times may be more than 64 bits hold; those of rounds are exact as floats, too.
+        bends = np.zeros((len(more), n_bins), np.int64), np.zeros((len(more), n_bins))
+        firsts, reached = np.zeros(n_rounds, np.int64), np.zeros((len(more), n_rounds), np.int64)
+        rings, known = Rings(max(more, default=1)), 0
+        gaps = self.gap_counts, self.gap_sums
+        for rounds, ids, known in batches:
+            rings.grow(known)
+            kept = rings.ring, rings.uses, counts, *bins.arguments
+            reuse(ids, rounds, axis.at, *kept, *gaps, *bends, firsts, reached)
+        self.uses_of_pages = rings.uses[:known]
+        ends = rings.ring, self.uses_of_pages, counts, *bins.arguments
+        reuse_ends(axis.end, axis.at, *ends, *bends)
+        self.uses = int(self.uses_of_pages.sum(dtype=np.int64))
+        self._reached = {1: firsts, **dict(zip(more, reached, strict=True))}
+        self._bends = dict(zip(more, zip(*bends, strict=True), strict=True))
+        self._bends[1] = self._bends_of_all(rings.last())
+
+    def _bends_of_all(self, last: Array) -> tuple[Ints, Floats]:
+        """Return where the sum of W of threshold 1 bends: a use counts for as long as it holds."""
+        holds = self.axis.end - self.axis.at[last]
+        places = np.searchsorted(self.sizes, holds)
+        size = len(self.gap_counts)
+        bends = -(self.gap_counts + np.bincount(places, minlength=size))
+        sums = self.gap_sums + np.bincount(places, holds, minlength=size)
+        bends[0] += self.uses
+        return bends, -sums
+
+    def distinct(self, min_count: int = 1) -> Ints:
+        """Return the pages used `min_count` times since the start, at the end of every round."""
+        return np.cumsum(self._reached[min_count])
+
+    def totals(self, min_count: int = 1) -> tuple[Floats, Floats]:
+        """Return the integral of W(t, T) over t, at each size, and that over full windows only."""
+        bends, sums = (np.cumsum(part)[:-1].astype(float) for part in self._bends[min_count])
+        total = self.sizes * bends - sums
+        return total, total - self._since_start(min_count)
+
+    def _since_start(self, min_count: int) -> Floats:
+        """Return the integral up to the first full window of each size.
+
+        A window that is cut short by the start holds what was counted since the start.
+        """
+        at, distinct = self.axis.at, self.distinct(min_count)
+        if not len(at):
+            return np.zeros(len(self.sizes))
+        held = distinct * np.diff(np.append(at, self.axis.end)).astype(float)
+        before = np.searchsorted(at, self.sizes, "right") - 1
+        so_far = np.concatenate(([0.0], np.cumsum(held)))[np.maximum(before, 0)]
+        rest = distinct[before] * (self.sizes - at[before]).astype(float)
+        return np.where(before < 0, 0.0, so_far + rest)
+
+    def means(self, min_count: int = 1) -> tuple[Floats, Floats]:
+        """Return the mean of W(t, T) over time for each size.
+
+        Returns
+        -------
+        everywhere : ndarray of float, shape (sizes,)
+            From the end of the first round on, windows included that the start cuts short.
+        full : ndarray of float, shape (sizes,)
+            From the end of the first full window on; NaN for 0, and where there is none.
+        """
+        total, full = self.totals(min_count)
+        if not len(self.axis):
+            return total, np.full(len(total), np.nan)
+        end, first = self.axis.end, int(self.axis.at[0])
+        span = (end - np.maximum(self.sizes, first)).astype(float)
+        nothing = (self.sizes == 0) | (self.sizes > self.axis.length)
+        return total / float(end - first), np.where(nothing, np.nan, full) / np.where(
+            nothing, 1.0, span
+        )
+
+    def miss_counts(self) -> Ints:
+        """Return the misses of every window, as `occurrences.miss_counts`."""
+        return self.uses - np.cumsum(self.gap_counts)[:-1]
+
+
+def means(totals: tuple[Ints, Ints], n_rounds: int) -> tuple[Floats, Floats]:
+    """Return the means of W(t, k) over rounds, as `occurrences.mean_sizes`, out of their sums."""
+    everywhere, full = totals
+    k = np.arange(1, n_rounds + 1)
+    return everywhere / max(n_rounds, 1), np.concatenate(([np.nan], full / (n_rounds - k + 1)))

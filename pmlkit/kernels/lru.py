@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LRU stack as a bit per use: compiled loops behind `pmlkit.missratio.stack`.
+
+Each use takes the next position, each page keeps the bit of its last one. The stack distance of a
+use is the number of bits after the page's own. To count those before it, words of 64 positions
+have 16-bit counts of the bits before them in their node (32 words), nodes those before them in
+their segment (32 nodes), segments 32-bit counts of those before them in their part (16 segments, a
+million positions), and parts count all bits before them. A bit that goes takes 1 from the counts
+after it, a row of 64 bytes at a time; a bit that comes is always the last, and is set with its
+whole word: nobody counts beyond the last use. Nothing of this depends on a guess of the processor.
+Positions that run out are given anew, in order. So the structure takes about 2 bits a position, a
+few positions a page: a million pages fit into the second-level cache, where the classical tree
+over the uses (Bennett and Kruskal 1975, Olken 1981) misses it in every step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+from numba import int64, types, uint64
+from numba.extending import intrinsic
+
+from pmlkit.kernels.loops import AHEAD, compiled, fetch, popcount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Array
+
+
+WORD, NODE, SEGMENT, PART = 6, 11, 16, 20  # positions of each, as powers of two
+
+
+@intrinsic
+def take(typing: Any, counts: Any, at: Any, masks: Any, row: Any) -> tuple[Any, Callable[..., Any]]:
+    """Subtract 8 words of `masks` from 8 of `counts`: 32 lanes of 16 bits, or 16 of 32.
+
+    A lane that is taken from has that bit in it, so no lane borrows from the next.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(64), 8)
+
+        def place(array: int, index: int) -> Any:
+            made = context.make_array(signature.args[array])(context, builder, arguments[array])
+            pointer = builder.gep(made.data, [arguments[index]])
+            return builder.bitcast(pointer, lanes.as_pointer())
+
+        target, mask = place(0, 1), place(2, 3)
+        less = builder.sub(builder.load(target, align=8), builder.load(mask, align=8))
+        builder.store(less, target, align=8)
+        return context.get_dummy_value()
+
+    return types.void(counts, types.uint64, masks, types.uint64), generate
+
+
+@compiled
+def _begin(
+    top: int, live: int, bits: Array, words: Array, nodes: Array, segments: Array, parts: Array
+) -> None:
+    """Begin a word at position `top`, before which there are `live` bits, with all bits set."""
+    word, part = uint64(top) >> uint64(WORD), uint64(top) >> uint64(PART)
+    node, segment = uint64(top) >> uint64(NODE), uint64(top) >> uint64(SEGMENT)
+    bits[word] = ~uint64(0)
+    if top & ((1 << PART) - 1) == 0:
+        parts[part] = live
+    live -= parts[part]
+    if top & ((1 << SEGMENT) - 1) == 0:
+        segments[segment] = live
+    live -= segments[segment]
+    if top & ((1 << NODE) - 1) == 0:
+        nodes[node] = live
+    words[word] = live - nodes[node]
+
+
+@compiled
+def advance(
+    ids: Array,
+    done: int,
+    last: Array,
+    bits: Array,
+    words: Array,
+    nodes: Array,
+    segments: Array,
+    parts: Array,
+    rows: tuple[Array, ...],
+    masks: tuple[Array, ...],
+    page_at: Array,
+    out: Array,
+    state: Array,
+) -> int:
+    """Use pages from `done` on; write each use's distance to `out`, -1 for a first one.
+
+    Stops where the positions run out, and returns how far it got. `rows` are the memory of words,
+    nodes and segments as 64-bit words, `masks` what to subtract from such rows: of 16 bits, of 32.
+    `state` holds the next position and the pages.
+    """
+    top, live = state[0], state[1]
+    of_words, of_nodes, of_segments = rows
+    narrow, wide = masks
+    for i in range(done, len(ids)):
+        if top == len(page_at):
+            break
+        fetch(last, uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))]))  # type: ignore[call-arg]
+        if top & 63 == 0:
+            _begin(top, live, bits, words, nodes, segments, parts)
+        page = uint64(ids[i])
+        before = last[page]
+        if before < 0:
+            live += 1
+            out[i] = -1
+        else:
+            place = uint64(before)
+            word, node = place >> uint64(WORD), place >> uint64(NODE)
+            segment, part = place >> uint64(SEGMENT), place >> uint64(PART)
+            bit = uint64(1) << (place & uint64(63))
+            found = bits[word]
+            earlier = int64(popcount(found & (bit - uint64(1))))
+            earlier += int64(words[word]) + int64(nodes[node]) + int64(segments[segment])
+            out[i] = live - earlier - parts[part] - 1
+            bits[word] = found ^ bit
+            take(of_words, node << uint64(3), narrow, (word & uint64(31)) << uint64(3))
+            take(of_nodes, segment << uint64(3), narrow, (node & uint64(31)) << uint64(3))
+            take(of_segments, part << uint64(3), wide, (segment & uint64(15)) << uint64(3))
+            for later in range(part + uint64(1), (uint64(top) >> uint64(PART)) + uint64(1)):
+                parts[later] -= 1
+        page_at[uint64(top)] = ids[i]
+        last[page] = top
+        top += 1
+    else:
+        i = len(ids)
+    state[0], state[1] = top, live
+    return i
+
+
+@compiled
+def order(bits: Array, page_at: Array, top: int, pages: Array) -> int:
+    """Write the pages to `pages`, the one used last at the end; return how many there are."""
+    count = 0
+    for word in range(-(-top // 64)):
+        rest = bits[word]
+        if word == top >> 6:  # positions from `top` on have a bit, but no page
+            rest &= (uint64(1) << uint64(top & 63)) - uint64(1)
+        while rest:
+            lowest = rest & (~rest + uint64(1))
+            pages[count] = page_at[(word << 6) + int64(popcount(lowest - uint64(1)))]  # type: ignore[call-arg, operator]
+            rest ^= lowest
+            count += 1
+    return count
+
+
+@compiled
+def place(
+    pages: Array,
+    last: Array,
+    bits: Array,
+    words: Array,
+    nodes: Array,
+    segments: Array,
+    parts: Array,
+    page_at: Array,
+    state: Array,
+) -> None:
+    """Give pages the positions 0, 1, ... in an empty structure."""
+    for top in range(len(pages)):
+        if top & 63 == 0:
+            _begin(top, top, bits, words, nodes, segments, parts)
+        page_at[top] = pages[top]
+        last[uint64(pages[top])] = top
+    state[0], state[1] = len(pages), len(pages)
+
+
+@compiled
+def histogram(distances: Array, counts: Array) -> None:
+    """Count distances; -1 is counted nowhere."""
+    for i in range(len(distances)):
+        if distances[i] >= 0:
+            counts[uint64(distances[i])] += 1
+
+
+@compiled
+def classical(ids: Array, last: Array, tree: Array, out: Array) -> None:
+    """Distances by a tree over the uses (Bennett and Kruskal 1975): the oracle, O(uses) memory."""
+    for i in range(len(ids)):
+        before = last[ids[i]]
+        out[i] = -1
+        if before >= 0:
+            inside = 0
+            j = i
+            while j > 0:
+                inside += tree[j]
+                j &= j - 1
+            j = before + 1
+            while j > 0:
+                inside -= tree[j]
+                j &= j - 1
+            out[i] = inside
+            j = before + 1
+            while j < len(tree):
+                tree[j] -= 1
+                j += j & -j
+        j = i + 1
+        while j < len(tree):
+            tree[j] += 1
+            j += j & -j
+        last[ids[i]] = i

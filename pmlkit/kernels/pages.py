@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbering pages: from sparse frame numbers to 0, 1, 2, ... in order of first use, of an array or
+of a stream, a little ahead of who asks.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Gfns
+
+
+__all__ = [
+    "BlockTable",
+    "PageIndex",
+    "ahead",
+    "arrays",
+    "grown",
+    "in_batches",
+    "mapped",
+    "numbered",
+    "numbered_pages",
+    "sorted_distinct",
+]
+
+
+BATCH = 1 << 18  # uses handed on at once: their arrays stay in the cache
+
+
+class PageIndex:
+    """Number pages in order of first use.
+
+    Attributes
+    ----------
+    frames : ndarray of uint64, shape (pages,)
+        The frame of each number.
+    """
+
+    def __init__(self) -> None:
+        self._frames = np.empty(1 << 12, np.uint64)
+        self._table = BlockTable()
+
+    def __len__(self) -> int:
+        return self._table.pages
+
+    @property
+    def frames(self) -> Gfns:
+        return self._frames[: len(self)]
+
+    def ids(self, gfns: Gfns) -> NDArray[np.int32]:
+        """Number the pages of some uses.
+
+        Parameters
+        ----------
+        gfns : array of uint64, shape (uses,)
+
+        Returns
+        -------
+        ndarray of int32, shape (uses,)
+        """
+        from pmlkit.kernels.loops import number_pages
+
+        gfns = np.ascontiguousarray(gfns, np.uint64)
+        ids, done = np.empty(len(gfns), np.int32), 0
+        while True:
+            done = number_pages(gfns, done, ids, self._frames, *self._table.arguments)
+            if done == len(gfns):
+                return ids
+            self._frames = grown(self._frames, len(self) + 1, 0)
+            if self._table.full:
+                self._table.grow()
+
+
+def in_batches(*columns: Array) -> Iterator[tuple[Array, ...]]:
+    """Cut arrays of one length into batches: an iterator of tuples of arrays."""
+    for start in range(0, len(columns[0]), BATCH):
+        yield tuple(column[start : start + BATCH] for column in columns)
+
+
+def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator[Any]:
+    """Number the pages of a stream, in a thread of its own, a little ahead of who asks.
+
+    Parameters
+    ----------
+    batches : iterable of (ndarray of int, ndarray of uint64)
+        Rounds and frames.
+    index : PageIndex, optional
+
+    Yields
+    ------
+    rounds : ndarray of int32
+    ids : ndarray of int32
+    pages : int
+        How many pages have a number by now.
+    """
+    index = PageIndex() if index is None else index
+
+    def number() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
+        for rounds, gfns in batches:
+            for part, some in in_batches(rounds, gfns):
+                ids = index.ids(some)
+                yield np.ascontiguousarray(part, np.int32), ids, len(index)
+
+    return ahead(number())
+
+
+def numbered_pages(gfns: Gfns) -> Iterator[Any]:
+    """Number the pages of one array or of a stream of arrays; yields (ids, pages) as `numbered`."""
+    index = PageIndex()
+
+    def number() -> Iterator[tuple[NDArray[np.int32], int]]:
+        for array in arrays(gfns):
+            for (part,) in in_batches(array):
+                yield index.ids(part), len(index)
+
+    return ahead(number())
+
+
+def sorted_distinct(pages: Gfns) -> Gfns:
+    """Sort pages, each once. `numpy.unique` hashes them first, which takes 30 times as long."""
+    pages = np.sort(pages)
+    first = np.ones(len(pages), bool)
+    np.not_equal(pages[1:], pages[:-1], out=first[1:])
+    return pages[first]
+
+
+def arrays(gfns: Any) -> Iterable[Gfns]:
+    """Return pages in order of use as an iterable of arrays, whether they are one or several."""
+    one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not _nested(gfns))
+    return [np.asarray(gfns, np.uint64)] if one else (np.asarray(g, np.uint64) for g in gfns)
+
+
+def _nested(gfns: list[Any]) -> bool:
+    return bool(gfns) and isinstance(gfns[0], np.ndarray | list)
+
+
+def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
+    """Iterate over `items`, which a thread of its own produces up to `depth` ahead.
+
+    What it raises is raised here. If the consumer stops early, so does the thread.
+    """
+    made, stopped = queue.Queue(depth), threading.Event()  # type: ignore[var-annotated]
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stopped.is_set():
+            try:
+                return made.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while (got := made.get())[0]:
+            yield got[1]
+        if got[1] is not None:
+            raise got[1]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def mapped(work: Callable[[Any], Any], items: Iterable[Any], workers: int = 2) -> Iterator[Any]:
+    """Iterate over ``work(item)`` in the order of `items`, done by threads a little ahead."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+# ------------------------------------------------------------------------------
+# A number for each frame of a sparse address space: frames in blocks, blocks in a hash table.
+#
+# A guest of a terabyte with holes has frame numbers that no array could be indexed by. Frames that
+# are used come in runs, so a block holds the numbers of 512 of them, what one page table maps: the
+# hash table stays small, and neighbours stay together. If the runs turn out to be short, blocks of
+# 16 frames take their place.
+
+
+CLOSE, FAR = 9, 4  # frames of a block, as powers of two: an EPT table's, and a cache line's
+FEW = 16  # pages in a block of 512: below that, small blocks take less memory
+
+
+class BlockTable:
+    """Numbers (uint32, 0 is none) of frames, for the loops of `pmlkit.kernels`.
+
+    Attributes
+    ----------
+    arguments : tuple
+        What those loops take: keys, slots, cells, shift, state.
+    """
+
+    def __init__(self) -> None:
+        self._state = np.zeros(2, np.int64)  # pages, blocks
+        self._clear(CLOSE, 64)
+
+    @property
+    def arguments(self) -> tuple[Array | int, ...]:
+        return self._keys, self._slots, self.cells, self._shift, self._state
+
+    @property
+    def pages(self) -> int:
+        """How many frames have a number, by the count of who gave them."""
+        return int(self._state[0])
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another block."""
+        return int(self._state[1]) == len(self._keys) // 2
+
+    def _clear(self, shift: int, blocks: int) -> None:
+        self._shift = shift
+        self._keys = np.zeros(2 * blocks, np.uint64)
+        self._slots = np.empty(2 * blocks, np.int32)
+        self.cells = np.empty(blocks << shift, np.uint32)  # numpy asks for large pages with empty
+        self.cells[:] = 0
+        self._state[1] = 0
+
+    def grow(self) -> None:
+        """Make room for as many blocks again."""
+        from pmlkit.kernels.loops import put_cells
+
+        frames, values = self._items()
+        blocks = int(self._state[1])
+        if self._shift == CLOSE and blocks >= 1024 and len(frames) < FEW * blocks:
+            self._clear(FAR, 1 << (4 * len(frames)).bit_length())
+        else:
+            self._clear(self._shift, 2 * blocks)
+        put_cells(frames, values, *self.arguments)
+
+    def _items(self) -> tuple[Gfns, NDArray[np.uint32]]:
+        """Return the frames that have a number, and the numbers."""
+        used = np.flatnonzero(self._keys)
+        blocks = np.empty(len(used), np.uint64)
+        blocks[self._slots[used]] = self._keys[used] - np.uint64(1)
+        filled = np.flatnonzero(self.cells)
+        offset = (filled & ((1 << self._shift) - 1)).astype(np.uint64)
+        return (blocks[filled >> self._shift] << np.uint64(self._shift)) | offset, self.cells[
+            filled
+        ]
+
+
+def grown(array: Array, size: int, fill: int) -> Array:
+    """Return `array` with at least `size` rows: itself, or a copy half as long again."""
+    if len(array) >= size:
+        return array
+    longer = np.empty((max(size, len(array) * 3 // 2), *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    longer[len(array) :] = fill
+    return longer

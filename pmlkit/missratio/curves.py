@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Miss-ratio curves: which share of the uses a cache of each size would miss.
+
+>>> curve = missratio.of_trace(trace)                         # exact LRU     # doctest: +SKIP
+>>> curve.at([1000, 2000]), curve.pages_for(0.1), curve.knee()                # doctest: +SKIP
+
+`exact` takes every use. `shards` samples pages (`sampled`). `aet` models the stack by the times
+between uses (`eviction`). All take the pages in order of use, as one array or as a stream of
+arrays, and keep memory in proportion to the pages. What a curve says of a PML log is of writes:
+the log has nothing else, and a page once per re-arm.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+from pmlkit.kernels.pages import grown, numbered_pages
+from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
+from pmlkit.missratio.eviction import aet, aet_of
+from pmlkit.missratio.sampled import shards
+from pmlkit.missratio.stack import LruStack, stack_distances
+from pmlkit.selection import stream
+from pmlkit.timeline import MOST, default_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.selection import Stream
+    from pmlkit.timeline import Windows
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Ints
+    from pmlkit.units import Window
+
+
+__all__ = [
+    "METHODS",
+    "MissRatioCurve",
+    "aet",
+    "exact",
+    "mean_absolute_error",
+    "of_trace",
+    "over_time",
+    "shards",
+    "stack_distances",
+]
+
+
+def exact(gfns: Any) -> MissRatioCurve:
+    """Return the miss ratio of an LRU cache at every size.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (uses,), or iterable of such arrays
+        Pages in order of use.
+
+    Returns
+    -------
+    MissRatioCurve
+        With a size for each number of pages from 0 to all of them.
+
+    Notes
+    -----
+    Mattson et al. (1970): one pass over the stack distances gives all sizes. How the distances are
+    found is described in `pmlkit.kernels.lru`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pmlkit import missratio
+    >>> curve = missratio.exact(np.array([1, 2, 3, 1, 2, 3, 1, 2, 3]))
+    >>> curve.sizes_pages.tolist()
+    [0, 1, 2, 3]
+    >>> curve.miss_ratio.round(2).tolist()  # round and round: all or nothing
+    [1.0, 1.0, 1.0, 0.33]
+    """
+    return _exact(numbered_pages(gfns))
+
+
+def _exact(numbered: Iterator[Any]) -> MissRatioCurve:
+    from pmlkit.kernels.lru import histogram
+
+    stack, counts, uses = LruStack(), np.zeros(1 << 12, np.int64), 0
+    for ids, pages in numbered:
+        counts = grown(counts, pages, 0)
+        histogram(stack.use(ids, pages), counts)
+        uses += len(ids)
+    pages = len(stack)
+    misses = uses - np.concatenate(([0], np.cumsum(counts[:pages])))
+    return MissRatioCurve(np.arange(pages + 1), misses / max(uses, 1), uses, pages, "exact")
+
+
+METHODS = ("exact", "shards", "aet")
+
+
+def of_trace(
+    trace: Trace,
+    method: str = "exact",
+    *,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    **options: Any,
+) -> MissRatioCurve:
+    """Return the miss-ratio curve of a trace.
+
+    Parameters
+    ----------
+    trace : Trace
+    method : {"exact", "shards", "aet"}
+    start, end, kinds, region, page_tables
+        What of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
+    **options
+        Of the method: `rate`, `max_pages`, `groups`... of `shards`.
+
+    Returns
+    -------
+    MissRatioCurve
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import missratio
+    >>> curve = missratio.of_trace(pmlkit.open(pmlkit.bundled("hotcold")))
+    >>> curve.method, curve.uses > curve.pages
+    ('exact', True)
+    """
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    names = ("kinds", "region", "page_tables")
+    chosen = {name: options.pop(name) for name in names if name in options}
+    source = stream(trace, start=start, end=end, **chosen)
+    if method == "shards":
+        return shards(source, **options)
+    if options:
+        raise UsageError(f"the method {method} has no {', '.join(options)}")
+    uses = ((ids, pages) for _, ids, pages in source.numbered())
+    return _exact(uses) if method == "exact" else aet_of(uses)
+
+
+def over_time(
+    trace: Trace, window: str | int | Window | None = None, sizes: Any = None, **selection: Any
+) -> pd.DataFrame:
+    """Return the miss ratio of each window of time, at some sizes.
+
+    The caches live on from window to window: what was used in one is there in the next.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str, int or Window, optional
+        By default a second, or the nearest T that the part of the trace has.
+    sizes : sequence of int, optional
+        In pages; by default growing by a fifth, up to all pages of the trace.
+    **selection
+        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns`` (the window's end), ``pages`` and ``bytes`` (the size), ``uses`` in the window,
+        ``miss_ratio``, NaN if there were none, ``asked_ns``, ``effective_ns`` and ``full`` as
+        `pmlkit.workingset.estimate` has them.
+    """
+    import pandas as pd
+
+    source = stream(trace, **selection)
+    window = default_window(source.timeline) if window is None else window
+    windows = source.timeline.windows(window)
+    default = sizes is None
+    sizes = _default_sizes(trace) if default else np.unique(np.asarray(sizes, np.int64))
+    if len(windows) * len(sizes) > MOST:
+        what = f"{len(windows):,} windows of {len(sizes):,} sizes are more than a table can hold"
+        raise UsageError(f"{what}: give a longer --window, or a --start and --end")
+    hits, uses, pages = _by_window(source, windows, sizes)
+    if default:
+        keep = slice(None, np.searchsorted(sizes, pages) + 1)
+        sizes, hits = sizes[keep], hits[:, keep]
+    with np.errstate(invalid="ignore"):
+        ratios = 1 - hits / uses[:, None]
+    return pd.DataFrame(
+        {
+            "t_ns": np.repeat(windows.t_ns, len(sizes)),
+            "pages": np.tile(sizes, len(uses)),
+            "bytes": np.tile(sizes, len(uses)) * trace.meta.domain["page_size"],
+            "uses": np.repeat(uses, len(sizes)),
+            "miss_ratio": ratios.reshape(-1),
+            "asked_ns": windows.asked_ns,
+            "effective_ns": np.repeat(windows.effective_ns, len(sizes)),
+            "full": np.repeat(windows.full, len(sizes)),
+        }
+    )
+
+
+def _default_sizes(trace: Trace) -> Ints:
+    """Return sizes that grow by a fifth, up to all of the domain's memory."""
+    last = max(trace.memory_pages, 1)
+    return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
+
+
+def _by_window(source: Stream, windows: Windows, sizes: Any) -> tuple[Ints, Ints, int]:
+    """Count the hits of each window at each size, and its uses; and all pages."""
+    stack, bins, pages = LruStack(), len(sizes) + 2, 0
+    counts = np.zeros((len(windows), bins), np.int64)
+    for rounds, ids, known in source.numbered():
+        pages = known
+        # A size hits the distances below it: the bins up to its own. First uses are -1, beyond all.
+        distances = stack.use(ids, pages)
+        beyond = np.searchsorted(sizes, distances, "right")
+        beyond[distances < 0] = bins - 1
+        if len(rounds):
+            first, last = int(windows.enter[rounds[0]]), int(windows.enter[rounds[-1]])
+            flat = (windows.enter[rounds].astype(np.int64) - first) * bins + beyond
+            found = np.bincount(flat, minlength=(last + 1 - first) * bins).reshape(-1, bins)
+            counts[first : last + 1] += found
+    return np.cumsum(counts[:, : len(sizes)], axis=1), counts.sum(axis=1), pages

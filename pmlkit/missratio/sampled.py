@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SHARDS: miss-ratio curves from a sample of the pages (Waldspurger et al., FAST 2015).
+
+A page is looked at if a hash of its frame number is below a limit, so all of its uses are looked at
+or none. Distances among the sampled pages, over the sampled share R of all pages, estimate the
+true ones. `shards` has the paper's fixed rate (section 3.2), its fixed size, where R falls as pages
+come (3.3), and its adjustment SHARDS-adj: the sample should have R times all uses; what it has
+too many or too few of is taken for uses of very hot pages, and corrected at distance 0 (3.4).
+
+The hash is the fraction of the frame number times the golden ratio (Knuth, TAOCP 3, 6.4): of any
+run of frames it picks the share R, to about a page. Buffers are such runs, so their parts in the
+sample are even, where those of a random hash would scatter; the price is that pages at one of a few
+distances from each other (Fibonacci numbers) would be sampled together. ``seed`` shifts the
+fraction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import UsageError
+from pmlkit.kernels.pages import PageIndex, arrays, grown, mapped
+from pmlkit.missratio.curve import MissRatioCurve
+from pmlkit.missratio.stack import LruStack
+from pmlkit.units import check_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
+
+
+__all__ = ["sampled", "shards"]
+
+WHOLE = 1 << 32  # the hash's range
+CHUNK = 1 << 20  # uses that are hashed at once: few of them are handed on
+GOLDEN_32 = 0x9E3779B9  # 2**32 / the golden ratio
+ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): tells the groups apart, as evenly
+
+
+def shards(
+    gfns: Any,
+    rate: float = 0.01,
+    max_pages: int | None = None,
+    adjust: bool = True,
+    groups: int = 8,
+    seed: int = 0,
+    min_pages: int = 0,
+) -> MissRatioCurve:
+    """Estimate the miss ratio of an LRU cache at every size.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (uses,), or iterable of such arrays
+        Pages in order of use.
+    rate : float
+        The share R of the pages to look at; where `max_pages` is given, the share to begin with.
+    max_pages : int, optional
+        Look at no more pages: when there are, R is halved, and what does not belong to the sample
+        any more is left out of it. (The paper lets R fall by a page at a time; by halves, there
+        is a bounded number of parts that were counted at another rate.)
+    adjust : bool
+        Whether to use SHARDS-adj.
+    groups : int
+        Parts of the sample (2 or more), from whose differences the error band is estimated; 0 for
+        no band.
+    seed : int
+        Another one takes other pages.
+    min_pages : int
+        Begin with all pages, and let R fall by halves to `rate` only while this many are left:
+        1 % of a small guest is too few pages to say anything.
+
+    Returns
+    -------
+    MissRatioCurve
+
+    Raises
+    ------
+    UsageError
+        If a parameter is out of range, or no page that is used is in the sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pmlkit.missratio.sampled import shards
+    >>> curve = shards(np.arange(10_000) % 1000, rate=0.1, groups=0)
+    >>> curve.pages, curve.sampled_pages < 200
+    (1000, True)
+    """
+    if not 0 < rate <= 1:
+        raise UsageError(f"a sampling rate of {rate} cannot be: give more than 0, up to 1")
+    for name, pages in (("max_pages", max_pages), ("min_pages", min_pages or None)):
+        if pages is not None:
+            check_count(name, pages, "pages")
+    if groups == 1 or groups < 0:
+        raise UsageError(f"{groups} groups give no error band: give 2 or more, or 0 for no band")
+    sample = _Sample(rate, max_pages, groups, seed, min_pages)
+    for chosen in _chosen(sample, _batches(gfns)):
+        sample.use(chosen)  # type: ignore[arg-type]
+    return sample.curve(adjust)
+
+
+def _batches(gfns: Any) -> Iterator[Gfns]:
+    """Yield the frames used, each use once where a use is several entries: all have to be known."""
+    if getattr(gfns, "once", False):
+        index = PageIndex()
+        yield from (index.frames[ids] for _, ids, _ in gfns.numbered(index))
+    elif hasattr(gfns, "numbered"):
+        yield from (some for _, some in gfns)
+    else:
+        for array in arrays(gfns):
+            yield from (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
+
+
+def _chosen(sample: _Sample, batches: Iterable[Array]) -> Iterator[tuple[None, NDArray[np.uint64]]]:
+    """Yield the frames used of the sampled pages, in order."""
+    for uses, gfns in mapped(lambda gfns: (len(gfns), sample.of_pages(gfns)), batches):
+        sample.all_uses += uses
+        yield gfns
+
+
+class _Sample:
+    """The sampled pages, and the histograms of their stack distances."""
+
+    def __init__(
+        self, rate: float, max_pages: int | None, groups: int, seed: int, min_pages: int
+    ) -> None:
+        self._least = max(round(rate * WHOLE), 1)
+        self.limit = WHOLE if min_pages else self._least
+        self.offset = (seed + 1) * ROOT_32 % WHOLE  # or frame 0 would always be sampled
+        self.all_uses = 0
+        self._max, self._min, self._groups = max_pages, min_pages, groups
+        self._index = PageIndex()
+        self._parts = [_Part() for _ in range(groups + 1)]
+
+    def of_pages(self, gfns: Gfns) -> Gfns:
+        """Return the uses of the sampled pages (or of more of them, where R has fallen since)."""
+        from pmlkit.kernels.sample import sample
+
+        hashing = np.uint64(GOLDEN_32), np.uint64(self.offset), np.uint64(self.limit)
+        at = np.empty(len(gfns), np.int32)
+        return gfns[at[: sample(np.ascontiguousarray(gfns), *hashing, at)]]
+
+    def use(self, gfns: Gfns) -> None:
+        """Take the sampled uses of a batch, in steps that cannot bring many new pages."""
+        most = self._max or self._min
+        step = max(most // 4, 1) if most else max(len(gfns), 1)
+        for start in range(0, len(gfns), step):
+            self._step(gfns[start : start + step])
+            while (limit := self._lower()) < self.limit:
+                self._shrink(limit)
+
+    def _lower(self) -> int:
+        """Return the limit that the pages seen so far ask for."""
+        pages, half = len(self._index), max(self.limit // 2, 1)
+        if self._max and pages > self._max:
+            return half
+        lower = max(half, min(self._least, self.limit))
+        return lower if self._min and pages * (lower / self.limit) >= self._min else self.limit
+
+    def _step(self, gfns: Gfns) -> None:
+        if self._max or self._min:
+            gfns = gfns[self._hash(gfns) < self.limit]
+        ids = self._index.ids(gfns)
+        pages = len(self._index)
+        self._parts[0].use(ids, pages)
+        if self._groups:
+            of_use = _mixed(self._index.frames, ROOT_32, self.offset)[ids] * self._groups // WHOLE
+            for group, part in enumerate(self._parts[1:]):
+                part.use(ids[of_use == group], pages)
+
+    def _hash(self, gfns: Gfns) -> NDArray[np.uint64]:
+        return _mixed(gfns, GOLDEN_32, self.offset)
+
+    def _shrink(self, limit: int) -> None:
+        by = limit / self.limit
+        self.limit = limit
+        kept = np.flatnonzero(self._hash(self._index.frames) < self.limit)
+        renumbered = np.full(len(self._index), -1, np.int32)
+        renumbered[kept] = np.arange(len(kept))
+        frames, self._index = self._index.frames[kept], PageIndex()
+        self._index.ids(frames)
+        for part in self._parts:
+            part.shrink(renumbered, by)
+
+    def curve(self, adjust: bool) -> MissRatioCurve:
+        """Return the curve of the sample."""
+        rate, whole = self.limit / WHOLE, self._parts[0]
+        if self.all_uses and not len(self._index):
+            what = f"a sample of {rate:.3g} of the pages has none of those that are used"
+            raise UsageError(f"{what}: give a larger rate, or min_pages")
+        uses = self.all_uses * rate if adjust else whole.uses
+        distances = whole.largest()
+        sizes = np.append(0, np.unique(np.ceil((np.arange(distances) + 1) / rate)).astype(np.int64))
+        ratio = whole.ratio(sizes, rate, uses)
+        low = high = None
+        if self._groups:
+            low, high = self._band(ratio, sizes, rate, uses)
+        looked_at = whole.uses, len(self._index), rate
+        pages = round(len(self._index) / rate)
+        return MissRatioCurve(sizes, ratio, self.all_uses, pages, "shards", low, high, *looked_at)
+
+    def _band(self, ratio: Any, sizes: Any, rate: float, uses: float) -> tuple[Floats, Floats]:
+        from scipy.special import stdtrit
+
+        each = rate / self._groups, uses / self._groups
+        curves = [part.ratio(sizes, *each) for part in self._parts[1:]]
+        error = np.std(curves, axis=0, ddof=1) / np.sqrt(self._groups) * np.sqrt(1 - rate)
+        half = stdtrit(self._groups - 1, 0.975) * error  # Student's t: both sides, 95 %
+        return np.clip(ratio - half, 0, 1), np.clip(ratio + half, 0, 1)
+
+
+class _Part:
+    """The stack of some sampled pages, and how often each distance occurred."""
+
+    def __init__(self) -> None:
+        self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
+        # (counts, how often the rate of now goes into theirs), the first first
+        self._before: list[tuple[NDArray[np.int64], float]] = []
+        self.uses = 0
+
+    def use(self, ids: NDArray[np.int32], pages: int) -> None:
+        from pmlkit.kernels.lru import histogram
+
+        self._counts = grown(self._counts, pages, 0)
+        histogram(self._stack.use(ids, pages), self._counts)
+        self.uses += len(ids)
+
+    def shrink(self, renumbered: Array, by: float) -> None:
+        kept = renumbered[self._stack.order()]
+        self._stack.reset(kept[kept >= 0])
+        self._before = [(c, times / by) for c, times in (*self._before, (self._counts, 1.0))]
+        self._counts = np.zeros_like(self._counts)
+        self.uses *= by  # type: ignore[assignment]
+
+    def largest(self) -> int:
+        """Return one more than the largest distance, as the sample of now would have it."""
+        every = (*self._before, (self._counts, 1.0))
+        ends = [(np.flatnonzero(counts).max(initial=-1) + 1) / times for counts, times in every]
+        return int(np.ceil(max(ends)))
+
+    def ratio(self, sizes: Ints, rate: float, uses: float) -> Floats:
+        """Return the miss ratio at `sizes`; `uses` is how many the sample should have."""
+        hits = np.zeros(len(sizes))
+        for counts, times in (*self._before, (self._counts, 1.0)):
+            reach = np.concatenate(([0], np.cumsum(counts))) / times
+            # A page is hit if the pages above it, and itself, fit: (distance + 1) / rate pages.
+            inside = np.floor(sizes * (rate * times) + 1e-9).astype(np.int64)
+            hits += reach[np.minimum(inside, len(counts))]
+        hits[sizes > 0] += uses - self.uses
+        return np.clip(1 - hits / uses, 0, 1) if uses else np.zeros(len(sizes))
+
+
+def _mixed(gfns: Gfns, multiplier: int, offset: int) -> NDArray[np.uint64]:
+    """Return the hash of frames, as `kernels_sample.sample` has it."""
+    folded = gfns ^ (gfns >> np.uint64(32))
+    return (folded * np.uint64(multiplier) + np.uint64(offset)) & np.uint64(WHOLE - 1)
+
+
+def sampled(gfns: Gfns, rate: float, seed: int = 0) -> Bools:
+    """Say of pages whether `shards` looks at them at this rate.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (pages,)
+    rate : float
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, shape (pages,)
+    """
+    offset = (seed + 1) * ROOT_32 % WHOLE
+    return _mixed(np.asarray(gfns, np.uint64), GOLDEN_32, offset) < max(round(rate * WHOLE), 1)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LRU stack distances: between two uses of a page, how many other pages were used.
+
+A cache of c pages that evicts the least recently used one hits exactly the uses whose distance is
+less than c (Mattson et al. 1970): one pass gives the miss ratio at every size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.kernels.pages import PageIndex, grown, in_batches
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Gfns, Ints
+
+
+__all__ = ["LruStack", "stack_distances"]
+
+SMALLEST = 1 << 18  # positions: fewer would be given anew too often
+ROW = 64  # bytes of counts that are changed together; a cache line
+
+
+class LruStack:
+    """The pages in order of last use.
+
+    Pages are numbers (`pmlkit.kernels.pages`). Memory is about 50 bytes a page, whatever the uses.
+    """
+
+    def __init__(self) -> None:
+        self._last = np.empty(0, np.int32)
+        self._masks = _masks(np.uint16), _masks(np.uint32)
+        self._clear(SMALLEST)
+
+    def __len__(self) -> int:
+        return int(self._state[1])
+
+    def use(self, ids: NDArray[np.int32], pages: int) -> NDArray[np.int32]:
+        """Use pages, one after the other.
+
+        Parameters
+        ----------
+        ids : ndarray of int32, shape (uses,)
+        pages : int
+            More than the largest of all ids so far.
+
+        Returns
+        -------
+        ndarray of int32, shape (uses,)
+            The distance of each use; -1 for the first use of a page.
+        """
+        from pmlkit.kernels.lru import advance
+
+        self._last = grown(self._last, pages, -1)
+        out = np.empty(len(ids), np.int32)
+        done = 0
+        while True:
+            made = *self._counts, self._rows, self._masks, self._page_at, out, self._state
+            done = advance(ids, done, self._last, *made)
+            if done == len(ids):
+                return out
+            self._place(self.order())
+
+    def order(self) -> NDArray[np.int32]:
+        """Return the pages, int32, the most recently used one at the end."""
+        from pmlkit.kernels.lru import order
+
+        pages = np.empty(len(self), np.int32)
+        order(self._counts[0], self._page_at, int(self._state[0]), pages)
+        return pages
+
+    def reset(self, pages: NDArray[np.int32]) -> None:
+        """Let the stack be `pages` (int32, distinct, the most recently used one at the end)."""
+        self._last = np.full(int(max(pages, default=-1)) + 1, -1, np.int32)
+        self._place(pages)
+
+    def _place(self, pages: NDArray[np.int32]) -> None:
+        from pmlkit.kernels.lru import place
+
+        size = len(self._page_at)
+        while size < 3 * len(pages):
+            size *= 2
+        self._clear(size)
+        place(pages, self._last, *self._counts, self._page_at, self._state)
+
+    def _clear(self, size: int) -> None:
+        from pmlkit.kernels.lru import NODE, PART, WORD
+
+        bits, words = _zeros(size >> WORD, np.uint64), _zeros(size >> WORD, np.uint16)
+        nodes, parts = _zeros(size >> NODE, np.uint16), -(-size >> PART)
+        segments = _zeros(parts * ROW // 4, np.uint32)
+        self._counts = bits, words, nodes, segments, np.zeros(parts, np.int64)
+        self._rows = tuple(counts.view(np.uint64) for counts in (words, nodes, segments))
+        self._page_at = np.empty(size, np.int32)
+        self._state = np.zeros(2, np.int64)
+
+
+def _zeros(size: int, dtype: type[Any]) -> Array:
+    """Return zeros that begin with a cache line."""
+    wanted = size * np.dtype(dtype).itemsize
+    array = np.empty(wanted + ROW, np.uint8)
+    array[:] = 0  # and not np.zeros, for which numpy does not ask for large pages
+    offset = -array.ctypes.data % ROW
+    return array[offset : offset + wanted].view(dtype)
+
+
+def _masks(dtype: Any) -> NDArray[np.uint64]:
+    """Return for each lane of a row a row with 1 in the lanes after it, as 64-bit words."""
+    lanes = ROW // np.dtype(dtype).itemsize
+    masks = _zeros(lanes * lanes, dtype)
+    masks[:] = np.triu(np.ones((lanes, lanes), dtype), 1).reshape(-1)
+    return masks.view(np.uint64)
+
+
+def stack_distances(gfns: Gfns) -> Ints:
+    """Return the stack distance of every use.
+
+    Parameters
+    ----------
+    gfns : array of int, shape (uses,)
+        Pages in order of use.
+
+    Returns
+    -------
+    ndarray of int64, shape (uses,)
+        The number of other pages used since the page's last use; -1 for its first.
+    """
+    index, stack = PageIndex(), LruStack()
+    parts = [np.zeros(0, np.int64)]
+    for (part,) in in_batches(np.asarray(gfns, np.uint64)):
+        parts.append(stack.use(index.ids(part), len(index)))  # type: ignore[arg-type]
+    return np.concatenate(parts)

@@ -1,0 +1,482 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exploring a trace in a notebook: widgets for T, m, time, region and technique, and a figure.
+
+>>> import pmlkit                                                        # doctest: +SKIP
+>>> explorer = pmlkit.explore(pmlkit.open("redis.trace"))                # doctest: +SKIP
+>>> explorer               # in JupyterLab, Notebook 7 or VS Code        # doctest: +SKIP
+>>> explorer.window.value, explorer.min_count.value = 10, 2              # doctest: +SKIP
+>>> explorer.figure.data["wss"]                 # what is drawn, a DataFrame  # doctest: +SKIP
+
+The widgets are ipywidgets, the figures ipympl's; without ipympl they are pictures that are drawn
+anew. Where nobody can move a widget (papermill, nbconvert) the figure alone is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from matplotlib.widgets import SpanSelector
+
+from pmlkit import figures
+from pmlkit.errors import PmlkitError
+from pmlkit.figures.explorer import Lines, Picture, still
+from pmlkit.selection import region_names, select
+from pmlkit.timeline import Axis, Windows
+from pmlkit.units import Window, format_ns
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.figures.style import Figure
+    from pmlkit.timeline import Timeline, Windows
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Ints
+
+__all__ = ["Explorer", "UsesByPage", "explore", "windows"]
+
+
+MOST = 8  # the largest threshold m
+NONE, LOG = "none", "PML's log, with this m"
+SLIDER = ipywidgets.Layout(width="30em")
+
+
+def explore(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Explorer:
+    """Explore a trace by moving widgets.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+        Read this part only: an explorer keeps 4 bytes per use in memory, and about 60 while it
+        reads, so that 10^8 entries need 6 GB.
+
+    Returns
+    -------
+    Explorer
+        Shows itself as the last value of a notebook's cell.
+    """
+    return Explorer(trace, start, end)
+
+
+class Explorer:
+    """Widgets over a trace, and the figures that follow them.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : as in `explore`
+
+    Attributes
+    ----------
+    window : ipywidgets.SelectionSlider
+        T, in (usual) rounds of the trace.
+    min_count : ipywidgets.IntSlider
+        The threshold m: pages used in at least so many rounds of T.
+    time : ipywidgets.FloatRangeSlider
+        The part that is looked at, in seconds; brushing over the heat map sets it.
+    region, technique : ipywidgets.Dropdown
+        The pages looked at; what is drawn beside the truth: PML's log, or what one of
+        `pmlkit.techniques` says of the whole machine.
+    note : ipywidgets.HTML
+        The numbers of the moment.
+    figure, heat : pmlkit.figures.style.Figure
+        What is drawn now, with its `data`; the heat map of the whole time.
+    """
+
+    def __init__(
+        self, trace: Trace, start: str | int | None = None, end: str | int | None = None
+    ) -> None:
+        self.trace = trace
+        self._uses = UsesByPage(trace, start, end)
+        log = trace.pml if trace.meta.kind == "access" and trace.pml_is_nested else None
+        self._log = UsesByPage(log, start, end) if log and log.n_rounds == trace.n_rounds else None
+        self._said: dict[tuple[str, int], pd.DataFrame | str] = {}
+        self._means: tuple[Any, np.ndarray] = (None, np.zeros(0))
+        self._worker = ThreadPoolExecutor(1)
+        self._recorded: Any = None
+        self._make_widgets()
+        timed = self._unit_ns is not None
+        shown = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
+        unit = "s" if timed else "rounds"
+        name = "used" if trace.meta.kind == "access" else "logged"
+        self._lines, self._windows = Lines(trace, name, np.asarray(shown, float), unit), shown
+        self.figure: Figure = self._lines.figure
+        self.figure.caption = "the working set over time, and its mean against T."
+        self._live: dict[str, Picture] = {}
+        self.update()
+        for widget in (self.window, self.min_count, self.time, self.region, self.technique):
+            widget.observe(self.update, names="value")
+
+    # The widgets
+
+    def _make_widgets(self) -> None:
+        trace, part = self.trace, self._uses.timeline
+        self._unit_ns = part.resolution_ns
+        n = part.axis.length // (self._unit_ns or 1)
+        self._rounds = windows(n)
+        self._sizes_of_t = np.array(self._rounds, np.int64) * (self._unit_ns or 1)
+        names = [self._name(k) for k in self._rounds]
+        self.window = ipywidgets.SelectionSlider(
+            options=list(zip(names, self._rounds, strict=True)),
+            value=min(self._rounds, key=lambda k: abs(k - max(n // 20, 1))),
+            description="T",
+            layout=SLIDER,
+        )
+        self.min_count = ipywidgets.IntSlider(1, 1, MOST, description="m", layout=SLIDER)
+        low, high = self._uses.t_ns[[0, -1]] / 1e9
+        self.time = ipywidgets.FloatRangeSlider(
+            value=(low, high), min=low, max=high, step=max((high - low) / 1000, 1e-9),
+            description="time (s)", readout_format=".2f", layout=SLIDER)  # fmt: skip
+        self.region = ipywidgets.Dropdown(
+            options=[("all pages", None), *((name, name) for name in region_names(trace))],
+            description="region",
+        )
+        self.technique = ipywidgets.Dropdown(options=self._techniques(), description="beside it")
+        self.note = ipywidgets.HTML()
+
+    def _name(self, k: int) -> str:
+        return f"{k} rounds" if self._unit_ns is None else format_ns(k * self._unit_ns)
+
+    def _techniques(self) -> list[str]:
+        options = [NONE] + [LOG] * (self._log is not None)
+        if self.trace.meta.kind == "access" and self._unit_ns is not None:
+            from pmlkit.techniques import TECHNIQUES
+
+            options += list(TECHNIQUES)
+        return options
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first round that is looked at, and the one after the last, of those read."""
+        low, high = (round(seconds * 1e9) for seconds in self.time.value)
+        start = None if self.time.value[0] <= self.time.min else low
+        end = None if self.time.value[1] >= self.time.max else high
+        first, stop = self.trace.rounds_between(start, end)
+        base, n = self._uses.first, self._uses.n_rounds
+        first = min(max(first - base, 0), n)
+        return first, max(min(stop - base, n), first)
+
+    # The figure
+
+    def update(self, change: Any = None) -> None:
+        """Compute what the widgets ask for, and redraw the figure."""
+        k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
+        frames = None if region is None else self.trace.frames(region)
+        chosen = self._uses.chosen(frames)
+        over = self._over(k, span)
+        wss, means = (
+            self._sizes(self._uses, over, m, span, chosen),
+            self._mean(m, span, region, chosen),
+        )
+        self._lines.show(
+            self._name(k),
+            float(self._windows[self._rounds.index(k)]),
+            wss,
+            means,
+            self._beside(k, over, m, span, frames),
+        )
+        self._tell(k, span, wss, means)
+        if self._live:
+            self._live["figure"].draw()
+            self._brush()
+
+    def _over(self, k: int, span: tuple[int, int]) -> Windows | None:
+        """Return the windows that end within the part looked at; None if T is longer than it."""
+        part = self._uses.part(span)
+        size = k * (self._unit_ns or 1)
+        if size > part.axis.length:
+            return None
+        window = Window(rounds=k) if self._unit_ns is None else Window(ns=size)
+        return part.windows(window, "sliding")
+
+    def _sizes(
+        self,
+        uses: UsesByPage,
+        over: Windows | None,
+        m: int,
+        span: tuple[int, int],
+        chosen: np.ndarray,
+    ) -> pd.DataFrame:
+        if over is None:
+            return pd.DataFrame({name: np.zeros(0, np.int64) for name in ("t_ns", "pages", "full")})
+        pages = uses.sizes(over, m, span, chosen)
+        return pd.DataFrame({"t_ns": over.t_ns, "pages": pages, "full": over.full})
+
+    def _mean(
+        self, m: int, span: tuple[int, int], region: str | None, chosen: np.ndarray
+    ) -> pd.DataFrame:
+        """Make the right half's table; the same one as long as only T changes."""
+        if self._means[0] != (m, span, region):
+            axis = self._uses.part(span).axis
+            pages = self._uses.means(m, span, chosen, axis, self._sizes_of_t)
+            self._means = (m, span, region), pages
+        asked_ns = self._sizes_of_t if self._unit_ns else -1
+        return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": self._means[1]})
+
+    def _tell(self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame) -> None:
+        """Say the mean, the one of the right half, and the peak of full windows."""
+        mib = self.trace.meta.domain["page_size"] / (1 << 20)
+        full = wss["pages"][wss["full"].astype(bool)] * mib
+        if len(full):
+            mean = means["pages"][self._rounds.index(k)] * mib
+            told = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
+        else:
+            length = self._uses.part(span).length_ns
+            told = f"T = {self._name(k)} is longer than what is looked at, {format_ns(length)}"
+        said = self._said.get((self.technique.value, self.window.value))
+        if isinstance(said, str):
+            told += f"; {self.technique.value}: {said}"
+        self.note.value = html.escape(told)
+
+    # Techniques
+
+    def _beside(
+        self,
+        k: int,
+        over: Windows | None,
+        m: int,
+        span: tuple[int, int],
+        frames: np.ndarray | None,
+    ) -> tuple[str, pd.DataFrame] | None:
+        name = self.technique.value
+        if name == NONE:
+            return None
+        if name == LOG and self._log is not None:
+            return "logged", self._sizes(self._log, over, m, span, self._log.chosen(frames))
+        if (name, k) not in self._said:
+            self._ask(name, k)
+        said = self._said[name, k]
+        if isinstance(said, str):
+            return None
+        low, high = self._uses.t_ns[list(span)]
+        return name, said[said["t_ns"].between(low, high)]
+
+    def _ask(self, name: str, k: int) -> None:
+        """Let a technique watch the trace: aside, if there is a loop to come back to."""
+        self._said[name, k] = "watching ..."
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._said[name, k] = self._watch(name, k)
+            return
+        coming = loop.run_in_executor(self._worker, self._watch, name, k)
+        coming.add_done_callback(lambda done: self._heard(name, k, done.result()))
+
+    def _watch(self, name: str, k: int) -> pd.DataFrame | str:
+        from pmlkit import techniques
+
+        try:
+            self._recorded = self._recorded or techniques.Recorded.of(self.trace)
+            said = techniques.run(name, self._recorded, window=k * self._unit_ns)  # type: ignore[operator]
+        except PmlkitError as error:
+            return str(error)
+        return said.estimates[["t_ns", "pages"]]
+
+    def _heard(self, name: str, k: int, said: pd.DataFrame | str) -> None:
+        self._said[name, k] = said
+        if (self.technique.value, self.window.value) == (name, k):
+            self.update()
+
+    # Showing
+
+    def show(self, live: bool | None = None) -> ipywidgets.Widget:
+        """Return the widgets with the figures, `live` (by default if ipympl is there) or still."""
+        live = find_spec("ipympl") is not None if live is None else live
+        start, end = self._uses.t_ns[[0, -1]].tolist()
+        self.heat, axes = still(figures.heat_map(self.trace, 2, start=start, end=end))
+        self._live = {"figure": Picture(self.figure, live), "heat": Picture(self.heat, live)}
+        look = {"alpha": 0.25, "facecolor": "#D55E00"}
+        self._span = SpanSelector(
+            axes, self._brushed, "horizontal", props=look, interactive=live, useblit=False
+        )
+        rows = [
+            [self.window, self.min_count],
+            [self.time, self.region],
+            [self.technique, self.note],
+        ]
+        boxes = [ipywidgets.HBox(row) for row in rows]
+        return ipywidgets.VBox([*boxes, *(picture.widget for picture in self._live.values())])
+
+    def _brushed(self, low: float, high: float) -> None:
+        """Look at what was brushed over; at everything again after a click."""
+        whole = self.time.min, self.time.max
+        self.time.value = (max(low, whole[0]), min(high, whole[1])) if high > low else whole
+
+    def _brush(self) -> None:
+        """Show on the heat map which part is looked at."""
+        if not self._live["heat"].live:
+            return
+        whole = self.time.value == (self.time.min, self.time.max)
+        shown = bool(self._span.artists[0].get_visible())
+        if whole and shown:
+            self._span.clear()
+        elif not whole and not (shown and self._span.extents == self.time.value):
+            self._span.extents = self.time.value
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(  # type: ignore[no-untyped-call]
+            self.show() if is_interactive() else self.figure
+        )
+
+
+def is_interactive() -> bool:
+    """Say whether somebody sits before this kernel: who could be asked for input, too."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    return kernel is not None and bool(kernel.get_parent()["content"].get("allow_stdin"))
+
+
+# ------------------------------------------------------------------------------
+# A trace's uses in memory, sorted by page: the working set of any part of it in milliseconds.
+
+
+WORKERS = 2
+
+
+class UsesByPage:
+    """The uses of a trace's pages, 4 bytes each; made once, asked again and again.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+        Read these rounds only.
+
+    Attributes
+    ----------
+    frames : ndarray of uint64, shape (pages,)
+        The pages, ascending.
+    n_rounds, first : int
+        Rounds that were read, and the number of the first one in the trace.
+    t_ns : ndarray of int64, shape (n_rounds + 1,)
+        The times between rounds.
+    timeline : timeline.Timeline
+        The same, with what windows need to know.
+    """
+
+    def __init__(
+        self, trace: Trace, start: str | int | None = None, end: str | int | None = None
+    ) -> None:
+        part = select(trace, start=start, end=end)
+        gfn, self.n_rounds = part.occ.gfn, part.occ.n_rounds
+        new = np.concatenate(([True], gfn[1:] != gfn[:-1]))[: len(gfn)]
+        self._starts = np.append(np.flatnonzero(new), len(gfn))
+        self._rounds = part.occ.round.astype(np.int32)
+        self.frames, self.first, self.t_ns = gfn[new], part.first, part.t_ns
+        self.timeline = part.timeline
+        cuts = [len(gfn) * i // WORKERS for i in range(WORKERS + 1)]
+        cuts = np.searchsorted(self._starts[:-1], cuts).tolist()
+        self._shares = list(zip(cuts[:-1], cuts[1:], strict=True))
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def chosen(self, frames: np.ndarray | None = None) -> np.ndarray:
+        """Say of each page whether it is one of `frames`; of all of them without."""
+        if frames is None:
+            return np.ones(len(self.frames), bool)
+        return np.isin(self.frames, frames)
+
+    def part(self, span: tuple[int, int]) -> Timeline:
+        """Return the rounds from ``span[0]`` to before ``span[1]`` in time."""
+        first, stop = span
+        t_ns, used = self.timeline.t_ns[first : stop + 1], self.timeline.used[first:stop]
+        return replace(self.timeline, t_ns=t_ns, used=used)
+
+    def sizes(
+        self, k: int | Windows, min_count: int, span: tuple[int, int], chosen: np.ndarray
+    ) -> np.ndarray:
+        """Return the working set of each window.
+
+        Parameters
+        ----------
+        k : int or timeline.Windows
+            A window in rounds, which ends with every round; or windows over `span`.
+        min_count : int
+            The threshold m.
+        span : (int, int)
+            The first round looked at, and the one after the last; windows stay within.
+        chosen : ndarray of bool, shape (pages,)
+            Of `chosen`.
+
+        Returns
+        -------
+        ndarray of int64, shape (windows,)
+            Pages, as `workingset.estimate` with ``step="sliding"`` has them.
+        """
+        from pmlkit.kernels.by_page import slide_pages
+
+        over = k if isinstance(k, Windows) else Windows.of_rounds(span[1] - span[0], k)
+        how = over.enter, over.leave, min_count
+        steps = self._sum(slide_pages, chosen, span, how, np.zeros(len(over) + 1, np.int32))
+        return np.cumsum(steps, dtype=np.int64)[:-1]
+
+    def means(
+        self,
+        min_count: int,
+        span: tuple[int, int],
+        chosen: np.ndarray,
+        axis: Axis | None = None,
+        sizes: Ints | None = None,
+    ) -> np.ndarray:
+        """Return the mean of W(t, T) over the time of full windows, for several T at once.
+
+        Parameters
+        ----------
+        min_count, span, chosen
+            As of `sizes`.
+        axis : timeline.Axis, optional
+            Where the rounds of `span` end; by default rounds are counted.
+        sizes : array of int64, optional
+            The T, on that axis, ascending; by default 0, 1, 2, ... up to all rounds.
+
+        Returns
+        -------
+        ndarray of float, shape (sizes,)
+            As ``workingset.surface`` has it; NaN at 0, and where no window is full.
+        """
+        from pmlkit.kernels.by_page import sum_pages
+
+        axis = Axis.of_rounds(span[1] - span[0]) if axis is None else axis
+        sizes = np.arange(len(axis) + 1) if sizes is None else np.asarray(sizes, np.int64)
+        how = np.append(axis.at, axis.end), sizes, min_count
+        total = self._sum(sum_pages, chosen, span, how, np.zeros(len(sizes)))
+        begin = np.maximum(sizes, axis.at[0] if len(axis) else 0)
+        there = (sizes > 0) & (sizes <= axis.length)
+        return np.where(there, total, np.nan) / np.where(there, axis.end - begin, 1)
+
+    def _sum(
+        self,
+        kernel: Callable[..., None],
+        chosen: np.ndarray,
+        span: tuple[int, int],
+        how: tuple[Any, ...],
+        zeros: np.ndarray,
+    ) -> np.ndarray:
+        """Let each worker go through its share of the pages, and add up what they found."""
+
+        def part(pages: tuple[int, int]) -> np.ndarray:
+            found = zeros.copy()
+            kernel(self._starts, self._rounds, chosen, pages, span, *how, found)
+            return found
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return sum(pool.map(part, self._shares), zeros)
+
+
+def windows(n_rounds: int) -> list[int]:
+    """Return the windows to choose from, in (usual) rounds: 1, 2, 5, 10 and so on, up to all."""
+    ladder = (step * 10**power for power in range(18) for step in (1, 2, 5))
+    return [1, *(k for k in ladder if 1 < k < n_rounds), *([n_rounds] if n_rounds > 1 else [])]

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One way to a trace for notebooks, whichever its source, with a figure that grows meanwhile.
+
+A collection from a Xen host is seen as it goes on, and so is a guest that is recorded or that runs
+in the lab. A trace that came with pmlkit is played back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.files import make_folder
+from pmlkit.notebook import views
+from pmlkit.recordings import open_trace
+from pmlkit.sources.spooling import with_us
+from pmlkit.sources.watch import Follower, RecordingWatcher, Seen, Watcher
+from pmlkit.spool import FRAMES_FILE, folder_of
+from pmlkit.spool_reader import make_way
+from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Any, Self
+
+    from pmlkit.sources.host.collection import Collection
+    from pmlkit.sources.watch import Seen
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Bools, Gfns, Json, Tell
+
+__all__ = ["Replay", "Running", "SOURCES", "start", "watch"]
+
+
+SOURCES = ("bundled", "recorder", "lab", "xen")
+_PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s"}
+_STEPS = 100  # that a trace is played back in
+_LATEST = 1 << 28  # frames beyond it are not counted as distinct
+
+
+def start(
+    source: str,
+    trace: Any,
+    out: str,
+    host: str | None = None,
+    rounds: int = 60,
+    period: str | None = None,
+    memory_mib: int | None = None,
+    clock: str = "guest",
+) -> Replay | Running | Collection:
+    """Prepare a collection; `watch` runs it.
+
+    Parameters
+    ----------
+    source : {"bundled", "recorder", "lab", "xen"}
+        A trace that there is; a Linux guest under QEMU, now; a guest under the patched Xen on an
+        emulated processor, now; a domain of a Xen host, now.
+    trace : str
+        A name or path; a workload; a guest of the lab; a domain's name or id.
+    out : str
+        Folder for a new trace, as in `views.output_folder`; a trace of the same name is replaced.
+    host : str, optional
+        With "xen": ``root@dom0``; None: this machine.
+    rounds : int
+        With "lab" and "xen".
+    period : str, optional
+        Length of a round; default: 10 ms of a recorded guest, 200 ms in the lab, 1 s of a host.
+    memory_mib : int, optional
+        With "recorder" and "lab": the guest's.
+    clock : {"guest", "host"}
+        With "recorder": as in `pmlkit.sources.recorder.RecordOptions`.
+
+    Returns
+    -------
+    Replay, Running or pmlkit.sources.host.collection.Collection
+
+    Raises
+    ------
+    UsageError
+        For another source.
+    """
+    if source not in SOURCES:
+        raise UsageError(f"the source {source!r} is not known: choose out of {', '.join(SOURCES)}")
+    period = period or _PERIODS.get(source)
+    if source == "bundled":
+        return Replay(lambda: open_trace(trace))
+    folder = make_folder(views.output_folder(out))
+    if source == "xen":
+        return _on_host(trace, folder, host, rounds, period)  # type: ignore[arg-type]
+    path = folder / f"{Path(trace).stem}.trace"
+    if source == "lab":
+        memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
+        words = ["--rounds", f"{rounds}", "--period", period, *memory]
+        return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")  # type: ignore[list-item]
+    memory = ["--memory", f"{memory_mib}"] if memory_mib else []
+    words = ["record", trace, "--window", period, "--clock", clock, *memory]
+    first = "making the guest and booting it"
+    return Running(words, path, RecordingWatcher, first)  # type: ignore[arg-type]
+
+
+def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: str) -> Collection:
+    from pmlkit.sources.host.collection import Collection, CollectOptions
+
+    options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)
+    return Collection(domain, folder / f"{domain}.trace", options, host, overwrite=True)
+
+
+class Replay:
+    """A trace, played back round by round as a collection is seen.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the trace; called when it is first iterated over.
+
+    Attributes
+    ----------
+    trace : Trace or None
+    """
+
+    # None until it is made.
+    trace: Any
+
+    def __init__(self, make: Callable[..., Trace]) -> None:
+        self._make, self.trace = make, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing runs."""
+
+    def __iter__(self) -> Iterator[Seen]:
+        """Yield up to a hundred `Seen`, each of as many rounds."""
+        self.trace = self.trace or self._make()
+        rounds, known = self.trace.rounds, np.zeros(0, bool)
+        step = -(-max(len(rounds), 1) // _STEPS)
+        for first in range(0, len(rounds), step):
+            part = rounds.iloc[first : first + step]
+            start, end = int(part.t_start_ns.iloc[0]), int(part.t_end_ns.iloc[-1])
+            frames = self._frames(first, first + len(part), start, end)
+            known = _with(known, frames)
+            yield Seen(
+                round=first,
+                t_ns=end,
+                length_ns=end - start,
+                pages=len(frames),
+                distinct=int(known.sum()),
+                entries=int(part.entries.sum()),
+                lost=int(part.lost.sum()),
+                exits=int(part.exits.sum()),
+                pause_ns=int(part.pause_ns.sum()),
+            )
+
+    def run(self, show: Callable[[Seen], None]) -> Trace:
+        """Play it to its end; returns the trace.
+
+        Parameters
+        ----------
+        show : callable
+            Called with each `Seen`.
+        """
+        for seen in self:
+            show(seen)
+        return self.trace
+
+    def _frames(self, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
+        found = [np.zeros(0, np.uint64)]
+        for batch in self.trace.iter_entries(["round", "gfn"], start_ns, end_ns):
+            rounds = batch["round"].to_numpy()
+            mine = (rounds >= first) & (rounds < stop)
+            found.append(np.unique(batch["gfn"].to_numpy()[mine]))
+        return np.unique(np.concatenate(found))
+
+
+def _with(known: Bools, frames: Gfns) -> Bools:
+    """Mark frames in an array of flags, which grows as far as need be."""
+    frames = frames[frames < _LATEST].astype(np.int64)
+    if len(frames) and frames[-1] >= len(known):
+        known = np.concatenate([known, np.zeros(int(frames[-1]) + 1 - len(known), bool)])
+    known[frames] = True
+    return known
+
+
+def watch(run: Replay | Running | Collection, out: str | None = None, name: str = "live") -> Trace:
+    """Run a collection to its end, with a figure that grows; Ctrl-C (or the stop button) ends it.
+
+    Parameters
+    ----------
+    run : Replay, Running or pmlkit.sources.host.collection.Collection
+    out : str, optional
+        Folder for the figure and its data, as in `pmlkit.notebook.views.output_folder`.
+    name : str
+        Of the figure.
+
+    Returns
+    -------
+    Trace
+    """
+    from pmlkit.figures.live import LiveFigure
+
+    live = LiveFigure()
+    try:
+        if isinstance(run, Running):
+            run.run(live.add, live.say)
+        else:
+            run.run(live.add)
+    except KeyboardInterrupt:
+        if run.trace is None:
+            raise
+    finally:
+        live.draw()
+    if out is not None:
+        live.save(views.output_folder(out) / name)
+    return run.trace
+
+
+# ------------------------------------------------------------------------------
+# A command of pmlkit's that makes a trace, followed as it goes on: its words, its rounds.
+
+
+_POLL_S = 0.1
+_LONGEST_LINE = 1 << 14  # bytes
+_SAYS = "pmlkit: "  # what an error begins with
+
+
+class Running:
+    """A guest that a command records or logs now, and that is seen as its spool grows.
+
+    Parameters
+    ----------
+    words : list of str
+        The command of pmlkit's.
+    out : Path
+        The trace to be; one of the name is replaced.
+    watcher : callable
+        As `pmlkit.sources.watch.Follower` takes it.
+    first : str
+        What it does until it says so itself.
+
+    Attributes
+    ----------
+    trace : Trace or None
+    """
+
+    # None until it is made.
+    trace: Any
+
+    def __init__(
+        self, words: list[str], out: Path, watcher: Callable[[Json], Any], first: str = ""
+    ) -> None:
+        self.words, self.out, self.trace = words, out, None
+        self._watcher, self._doing = watcher, first
+
+    def run(self, show: Callable[[Seen], None], tell: Tell = lambda line: None) -> Trace:
+        """Run to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
+
+        Parameters
+        ----------
+        show : callable
+            Called with each `Seen`.
+        tell : callable, optional
+            Called with a line of text whenever the command begins something else.
+        """
+        from pmlkit.trace.reader import Trace
+
+        tell(self._doing)
+        spool = folder_of(self.out)
+        make_way(spool)  # an older one is not ours to watch
+        with (
+            contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower,
+            tempfile.TemporaryFile() as said,
+        ):
+            # A process of its own: a guest stands still while nobody takes what it says, and we
+            # draw.
+            process = subprocess.Popen(
+                [*with_us("TERM"), *self._command()],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+
+            def look() -> None:
+                for seen in follower.poll():
+                    show(seen)
+                if (line := _last_line(said)) not in ("", self._doing):
+                    self._doing = line
+                    tell(line)
+
+            interrupted = self._follow(process, look)
+            look()  # at a file that has no name any more
+        if process.returncode and not (interrupted and self._kept(spool, tell)):
+            raise self._error(process.returncode)
+        self.trace = Trace.open(self.out)
+        return self.trace
+
+    def _error(self, status: int) -> PmlkitError:
+        why = self._doing.removeprefix(_SAYS)
+        if why == self._doing:  # its last word was none of an error's
+            why = f"`pmlkit {' '.join(self.words)}` ended with status {status} ({why})"
+        return PmlkitError(why)
+
+    def _command(self) -> list[str]:
+        out = ["-o", str(self.out), "--overwrite"]
+        return [sys.executable, "-m", "pmlkit", *self.words, *out]
+
+    @staticmethod
+    def _follow(process: subprocess.Popen[Any], look: Callable[[], None]) -> bool:
+        """Look at a process until it has ended; returns whether it was interrupted."""
+        try:
+            while process.poll() is None:
+                look()
+                time.sleep(_POLL_S)
+        except BaseException as error:
+            process.send_signal(signal.SIGINT)  # it ends early, and writes what there is
+            process.wait()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            return True
+        return False
+
+    def _kept(self, spool: Path, tell: Tell) -> bool:
+        """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
+        from pmlkit.sources.ingest import finish
+
+        def torn(why: str) -> None:  # the emulator ended while its disk was being written
+            tell(f"{why}: the trace ends before it, and {spool} is kept")
+
+        if not spool.exists():
+            return False
+        finish(spool, self.out, overwrite=True, heard=torn)
+        return True
+
+
+def _last_line(file: Any) -> str:
+    """Return the last line of a file that another process writes, whose place in it is ours."""
+    length = os.fstat(file.fileno()).st_size
+    end = os.pread(file.fileno(), _LONGEST_LINE, max(length - _LONGEST_LINE, 0))
+    return end.decode(errors="replace").rpartition("\n")[0].rpartition("\n")[2].strip()

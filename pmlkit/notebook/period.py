@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a period costs and shows, as the notebooks show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from pmlkit.period.advice import Advice
+
+__all__ = ["advice_words", "constants", "costs"]
+
+_SHOWN = 8  # of the periods: enough for a table in a column
+
+
+def costs(advice: Advice) -> pd.DataFrame:
+    """Return what some of the periods cost, the chosen one among them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``period``; the mean working set in ``MiB``, and by how many percent it grows if the period
+        doubles, ``growth``; ``exits`` per second; ``guest`` and ``host``, percent of a processor's
+        time; ``chosen``.
+    """
+    table = advice.table
+    step = max(len(table) // _SHOWN, 1)
+    rows = table[(table.index % step == 0) | (table.period_ns == advice.period_ns)]
+    return pd.DataFrame(
+        {
+            "period": [format_ns(int(period), 3) for period in rows.period_ns],
+            "MiB": (rows.pages * PAGE_SIZE / (1 << 20)).round(2),
+            "growth": (rows.sensitivity * 100).round(2),
+            "exits": rows.exits_per_s.round(2),
+            "guest": (rows.guest_overhead * 100).round(4),
+            "host": (rows.host_overhead * 100).round(4),
+            "chosen": rows.period_ns == advice.period_ns,
+        }
+    ).reset_index(drop=True)
+
+
+def constants(advice: Advice) -> pd.DataFrame:
+    """Return what the costs are made of: a line each, with where the number comes from."""
+    return pd.DataFrame({"constant": list(advice.constants.lines())})
+
+
+def advice_words(advice: Advice) -> str:
+    """Return the advice as a text."""
+    return "\n".join(advice.words)

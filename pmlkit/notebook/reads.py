@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of the lab's experiments on reads (`experiments.reads_lab`), for the notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError
+from pmlkit.reads import guided, hotness, judge, learnt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.trace.reader import Trace
+
+
+__all__ = [
+    "beside_published",
+    "costs",
+    "equality",
+    "errors",
+    "hotness_scores",
+    "logging_costs",
+    "sources",
+]
+
+_SHOWN = ("written", "leaves", "present", "accessed", "cleared", "density", "sample")
+_NUMBERS = ["rounds", "missed", "median", "mape", "bias", "inside", "width"]
+MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
+
+
+def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
+    """Return `reads_table.beside_published` of a run of rrww; of another guest an empty table."""
+    if "buffer" not in set(trace.regions["name"]):
+        return judge.published().head(0)
+    return judge.beside_published(compared, len(trace.frames("buffer")))
+
+
+def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
+    """Return errors over the rounds of the Linux guests' work, when the tables were made.
+
+    Returns
+    -------
+    DataFrame
+        ``guest``, ``group``, ``method`` ("cleared": (c) in a run in which the guest's accessed
+        flags were cleared), ``rounds``; over these, in percent, means of ``missed``, ``mape``,
+        ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``.
+    """
+    table = learnt.load("errors")
+    table = table[(table["phase"] == "work") & ~table["group"].isin(["bare", "memory"])]
+    again = table["cleared"] & (table["method"] == "accessed")
+    table = table[~table["cleared"] | again].assign(method=table["method"].mask(again, "cleared"))
+    table = table[table["method"].isin(methods)]
+    guests = list(dict.fromkeys(table["guest"]))
+    order = table["guest"].map(guests.index) * len(_SHOWN) + table["method"].map(_SHOWN.index)
+    found = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
+    return found.round(1).reset_index(drop=True)
+
+
+def equality() -> pd.DataFrame:
+    """Return, per guest, the frames that both harvests found and those left to the scan."""
+    table = learnt.load("equality")
+    causes = [name for name in guided.CAUSES if name in table.columns]
+    sums = (
+        table[["guided", "left", *causes]]
+        .fillna(0)
+        .astype(np.int64)
+        .groupby(table["guest"], sort=False)
+        .sum()
+    )
+    sums.insert(0, "rounds", table.groupby("guest", sort=False).size())
+    return sums.reset_index()
+
+
+def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return measured and modelled costs of the experiments on memory, for `harvest_costs`."""
+    table = learnt.load("costs")
+    table = table[table["group"] == "memory"].astype({"memory_bytes": np.int64})
+    if table.empty:
+        raise NeedsError(
+            "reads-lab", "experiments on memory", "run: python -m experiments.reads_lab"
+        )
+    later = table[table["round"].astype(int) > 0]
+    # Without knowing which frames are tables there is no guided harvest: that is part of its cost.
+    later = later.assign(guided_tsc=later["guided_tsc"] + later["walk_tsc"])
+    sampled = later["sampled"].astype(bool)
+    means = later[~sampled].groupby("memory_bytes")[["guided_tsc", "scan_tsc"]].mean()
+    means["sampled_tsc"] = later[sampled].groupby("memory_bytes")["scan_tsc"].mean()
+    measured = means.reset_index()
+    return measured, guided.model_costs(measured, MODELLED_BYTES)
+
+
+def logging_costs() -> pd.DataFrame:
+    """Return what page tables add to the log, and the instructions of a round: means per guest.
+
+    Returns
+    -------
+    DataFrame
+        ``guest``, ``memory`` (MiB), ``logged`` entries a round, ``tables`` of them, ``exits`` (log
+        full) a round; thousands of instructions a round for finding the page tables (``find``),
+        snapshots, re-arming, the ``guided`` harvest, the ``scan`` of all memory, and that of a
+        ``sample`` (in another run; NaN where there was none).
+    """
+    table = learnt.load("costs")
+    table = table[~table["cleared"]]
+    sampled = table["sampled"].astype(bool)
+    samples = table[sampled].groupby("guest")["scan_tsc"].mean()
+    means = table[~sampled].groupby("guest", sort=False).mean(numeric_only=True)
+    kilo = {"find": "walk", "snapshots": "tables", "rearm": "rearm", "guided": "guided"}
+    found = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
+    found["tables"], found["exits"] = means["logged_tables"], means["exits"]
+    for name, column in {**kilo, "scan": "scan"}.items():
+        found[name] = means[f"{column}_tsc"] / 1e3
+    found["sample"] = samples / 1e3
+    return found.round(1).reset_index()
+
+
+def hotness_scores() -> pd.DataFrame:
+    """Return how rankings of hot regions by first log do on guests that nothing was chosen on.
+
+    Returns
+    -------
+    DataFrame
+        `hotness_table.judge` of the lab's and of the recorder's traces, with ``source`` and the
+        ``window`` that was chosen on the other guests.
+    """
+    parts = []
+    for source, name in (("lab", "hotness"), ("recorder", "hotness-recorded")):
+        table = learnt.load(name)
+        window = hotness.choose(table)
+        found = hotness.judge(table, window)
+        found.insert(0, "source", source)
+        found.insert(2, "window", window)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True).round(2)
+
+
+def sources() -> pd.DataFrame:
+    """Return why the accessed entries (c) err: mean pages a round, by guest and phase."""
+    return learnt.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)

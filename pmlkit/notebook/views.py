@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the notebooks show beside the figures: a trace as small tables.
+
+Notebooks only call; what they would have to compute or look up is here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pmlkit import recordings, workingset
+from pmlkit.errors import UsageError
+from pmlkit.files import make_folder
+from pmlkit.recordings import open_trace
+from pmlkit.timeline import default_window, period_text, timeline
+from pmlkit.trace import known
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from pmlkit.missratio.curve import MissRatioCurve
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike
+    from pmlkit.units import Window
+
+
+__all__ = [
+    "ORIGINS",
+    "collect",
+    "facts",
+    "guest_memory",
+    "known_answers",
+    "memory_for",
+    "output_folder",
+    "overview",
+    "phases",
+    "regions",
+    "seen_by_pml",
+    "working_sets",
+]
+
+
+USUAL_NS = 100_000_000  # T where none is asked for
+DECIMALS = 3  # of MiB: a page is 0.004
+
+
+def collect(
+    trace: PathLike, source: str, out: str, memory_mib: int | None = None, window: str = "10ms"
+) -> Trace:
+    """Open a bundled trace, or record a guest now.
+
+    Parameters
+    ----------
+    trace : str
+        The trace's name or path, or the workload to record.
+    source : {"bundled", "recorder"}
+        ``"recorder"`` boots a guest in QEMU and records it.
+    out : str
+        Folder for a new recording, as in `output_folder`; one of the same name is replaced.
+    memory_mib : int, optional
+        The recorded guest's memory; default: what the workload asks for.
+    window : str
+        Length of a round of the recording.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    pmlkit.errors.PmlkitError
+        `UsageError` for another source; others as in `load` and `recorder.record`.
+    """
+    if source == "bundled":
+        return open_trace(trace)
+    if source != "recorder":
+        raise UsageError(f"the source {source!r} is not known: choose bundled or recorder")
+    from pmlkit.sources.recorder.record import record
+    from pmlkit.sources.recorder.recording import RecordOptions
+
+    folder = make_folder(output_folder(out))
+    options = RecordOptions(memory_mib=memory_mib, window=window, overwrite=True)
+    return record(trace, folder / f"{Path(trace).stem}.trace", options)
+
+
+def output_folder(out: PathLike) -> Path:
+    """Say where a notebook writes to: a relative folder is taken from the repository.
+
+    So it is the same one in JupyterLab, which runs a notebook in its own folder, and under
+    papermill, which runs it where it was called. An installed pmlkit takes the working directory.
+    """
+    return recordings.workplace() / out
+
+
+def facts(trace: Trace) -> _Whole:
+    """Return what the trace says of itself, a DataFrame of ``what`` and ``value``."""
+    meta = trace.meta
+    versions = meta.provenance.get("versions") or {}
+    rows = {
+        "recorded by": meta.source,
+        "command": meta.provenance.get("command"),
+        "versions": ", ".join(f"{tool} {version}" for tool, version in versions.items()),
+        "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
+        f"{meta.domain['vcpus']} vCPU",
+        "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
+        "window": period_text(trace) if timeline(trace).resolution_ns else "",
+        "entries": f"{meta.entries:,}, {meta.lost_text}",
+        "complete": {None: "not known", True: "yes"}.get(
+            meta.complete, "no: the recording was cut short"
+        ),
+        "notes": "; ".join(meta.notes),
+    }
+    filled = [(what, value) for what, value in rows.items() if value]
+    return _Whole(filled, columns=["what", "value"])
+
+
+class _Whole(pd.DataFrame):
+    """A DataFrame that a notebook shows with its long texts uncut."""
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()  # type: ignore[misc]
+
+
+def phases(trace: Trace) -> pd.DataFrame:
+    """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
+    table = trace.phases
+    ends = [*table["t_ns"][1:], trace.duration_ns]
+    stops = [*table["round"][1:], trace.n_rounds]
+    return pd.DataFrame(
+        {
+            "phase": table["name"],
+            "start_s": table["t_ns"] / 1e9,
+            "length_s": (pd.Series(ends, dtype="int64") - table["t_ns"]) / 1e9,
+            "rounds": pd.Series(stops, dtype="int64") - table["round"].astype("int64"),
+        }
+    )
+
+
+def regions(trace: Trace) -> pd.DataFrame:
+    """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
+    sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
+    return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})  # type: ignore[operator]
+
+
+def guest_memory(trace: Trace) -> pd.DataFrame:
+    """Return the guest's own view of its memory by phase.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``; means of ``allocated``, ``free``, ``cached``, ``anon`` and ``committed`` in
+        MiB; the pages swapped in, ``swap_ins``, and ``major_faults`` of the phase. Empty if the
+        guest was not asked.
+    """
+    names = ["allocated", "free", "cached", "anon", "committed"]
+    if trace.guest is None:
+        return pd.DataFrame(columns=["phase", *names, "swap_ins", "major_faults"])
+    starts = trace.phases[["t_ns", "name"]].rename(columns={"name": "phase"})
+    samples = pd.merge_asof(trace.guest, starts, on="t_ns").fillna({"phase": ""})
+    grouped = samples.groupby("phase", sort=False)
+    table = grouped[[f"{name}_bytes" for name in names]].mean() / (1 << 20)
+    table.columns = names
+    counters = grouped[["pswpin", "pgmajfault"]].agg(lambda counter: counter.max() - counter.min())  # type: ignore[misc]
+    table[["swap_ins", "major_faults"]] = counters
+    return table.reset_index().round(DECIMALS)
+
+
+def known_answers(trace: Trace) -> pd.DataFrame:
+    """Return what the workload says that it touched against what was measured, a row each.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, ``region``, ``kind``, ``expected`` and ``measured`` (pages), ``met``. Empty for
+        a trace without known answers.
+    """
+    rows = [answer.as_dict() for answer in known.measure(trace)]
+    return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
+
+
+def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
+    """Return the working set of each phase in MiB, by kind of access.
+
+    Parameters
+    ----------
+    trace : Trace
+    window : str or Window, optional
+        The window T; by default 100 ms, or the nearest T that the trace has.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, then the mean of W(t, T) over the phase, ``mean``, its maximum, ``peak``, and
+        the means of the pages ``read``, ``written`` and ``executed``; of a harvest of accessed
+        flags, which knows no more, of those ``not written`` and ``written``. A window that ends in
+        a phase counts for it, even if it began in the one before.
+    """
+    told = {"r": "read", "w": "written", "x": "executed"}
+    if trace.is_harvest:
+        told = {"r": "not written", "w": "written"}
+    window = _chosen(trace, window)
+    used = _mib(trace, window, "rwx")
+    parts = {"mean": used.mean(), "peak": used.max()}
+    parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in told.items()}
+    return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
+
+
+def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
+    """Return how much of each phase's working set is in PML's log.
+
+    Parameters
+    ----------
+    trace : Trace
+        With the PML log of the same run in it.
+    window : str or Window, optional
+        As in `working_sets`.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, the means ``used`` and ``logged`` in MiB, and ``missed``, the share of the used
+        pages that is not in the log, in percent.
+
+    Raises
+    ------
+    pmlkit.errors.NeedsError
+        If the trace has no PML log.
+    """
+    log, window = trace.pml, _chosen(trace, window)
+    used, logged = _mib(trace, window, "rwx").mean(), _mib(log, window, "rwx").mean()
+    table = pd.DataFrame({"used": used, "logged": logged})
+    table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
+    return table.rename_axis("phase").reset_index().round(DECIMALS)
+
+
+def memory_for(
+    curves: Mapping[str, MissRatioCurve], targets: Iterable[float] = (0.1, 0.05, 0.01)
+) -> pd.DataFrame:
+    """Return the memory that miss-ratio curves ask for, in MiB.
+
+    Parameters
+    ----------
+    curves : dict of str to MissRatioCurve
+        By name.
+    targets : sequence of float
+        Miss ratios.
+
+    Returns
+    -------
+    DataFrame
+        ``curve``, ``uses``, ``pages``, ``first_uses`` (their share, in percent), ``knee``, and a
+        column for each target; NaN where no size meets it.
+    """
+    rows = []
+    for name, curve in curves.items():
+        sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
+        facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
+        mib = {what: pages and pages / 256 for what, pages in sizes.items()}
+        rows.append({"curve": name, **facts, **mib})
+    return pd.DataFrame(rows).round(DECIMALS)
+
+
+def _chosen(trace: Trace, window: str | int | Window | None) -> str | int | Window:
+    return default_window(timeline(trace), USUAL_NS) if window is None else window
+
+
+def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> Any:
+    table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
+    return (table["pages"] / 256).groupby(table["phase"], sort=False)
+
+
+# ------------------------------------------------------------------------------
+# Recordings side by side: what each is, how long, how large, and how many pages it touches.
+
+
+# `TraceMeta.source`, in words that say what is real about it.
+ORIGINS = {
+    "recorder": "real guest, emulated by QEMU",
+    "lab": "real Xen, emulated PML (Bochs)",
+    "xen": "Xen host",
+    "simulator": "simulated PML",
+}
+_MIB = 1 << 20
+
+
+def overview(names: Sequence[str]) -> pd.DataFrame:
+    """Describe recordings, a row each.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As `pmlkit.notebook.views.load` takes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``recording``; ``origin`` (`ORIGINS`); ``holds``: accesses or a PML log; ``seconds`` of
+        guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not counted);
+        ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known answers
+        that are met, of how many.
+    """
+    table = pd.DataFrame([_row(open_trace(name)) for name in names])
+    if table["lost"].isna().any():  # not known, and a number beside others all the same
+        table["lost"] = table["lost"].astype("Int64")
+    return table
+
+
+def _row(trace: Trace) -> dict[str, object]:
+    meta = trace.meta
+    answers = known.measure(trace)
+    met = sum(answer.as_dict()["met"] for answer in answers)
+    return {
+        "recording": Path(trace.path).name.removesuffix(".trace"),
+        "origin": ORIGINS.get(meta.source, meta.source),
+        "holds": "accesses" if trace.meta.kind == "access" else "PML log",
+        "seconds": round(trace.duration_ns / 1e9, 2),
+        "rounds": trace.n_rounds,
+        "entries": meta.entries,
+        "lost": meta.lost,
+        "RAM": meta.memory_bytes // _MIB,
+        "touched": round(_pages(trace) * PAGE_SIZE / _MIB, 1),
+        "known": f"{met} of {len(answers)}" if answers else "",
+    }
+
+
+def _pages(trace: Trace) -> int:
+    """Count the distinct frames of a trace: its working set in a window as long as it is."""
+    table = workingset.estimate(trace, f"{trace.n_rounds}r", page_tables="keep")
+    return int(table["pages"].max())

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which window T and which period of collection: what a period costs, and what it can show.
+
+Modules
+-------
+advice  a table of periods with their cost and resolution
+costs   the constants behind it, assumed or calibrated on a host
+"""
+
+from typing import TYPE_CHECKING
+
+from pmlkit.lazy import lazy
+
+if TYPE_CHECKING:
+    from pmlkit.period.advice import (
+        BUFFER_ENTRIES,
+        Advice,
+        advise,
+        bitmap_bytes,
+        log_bytes,
+        ring_slots,
+    )
+
+__all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
+
+__getattr__ = lazy("pmlkit.period", dict.fromkeys(__all__, "period.advice"))

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What collecting costs: constants, each with its source, out of a trace or measured here.
+
+Constants of an emulated processor (the lab counts instructions), of this machine and of a real Xen
+host are different things: each `Constant` says which it is, and `Constants.kinds` names them all.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import FileRefused, NeedsError, PmlkitError, UsageError
+from pmlkit.files import read_regular, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pmlkit.sources.host.options import CollectOptions
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike
+
+
+__all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
+
+BUFFER = 512
+_LIMIT_BYTES = 1 << 20
+# Instructions, which the lab counts. A log-full exit whose buffer waits for another processor to
+# drain it, and a drained entry: hypervisor-patches/README.md. A round closed and a page re-armed:
+# the walk of the guest's page tables (median), and re-arming with the bitmap (rounds that re-arm
+# 1,000 pages or more), of data/rrww-lab.trace; a test holds these two to it.
+LAB_INSN = {"exit": 782, "entry": 52, "round": 210_000, "rearm": 137}
+# What no emulator can measure; options of `pmlkit period`, and its words say them.
+NS_PER_INSN = 0.5
+TRANSITION_NS = 1000.0
+_POLL_NS = 13e6  # the agent on a 2 GHz EPYC with the tests' Xen, nearly nothing logged
+_HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with a cost of its own
+_MEANINGS = {
+    "exit": "a VM exit because a buffer is full, with the way out and in",
+    "entry": "draining one logged entry in Xen",
+    "round": "the pause at the end of a round, whatever was logged",
+    "rearm": "the same, for each page that is re-armed",
+    "scan": "clearing and reading one page's bit of the log-dirty bitmap",
+    "copy": "taking one entry from the ring to the spool, in dom0",
+    "poll": "a second of the agent's looking at rings, whatever is in them, in dom0",
+}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The cost of one thing.
+
+    Attributes
+    ----------
+    ns : float
+    kind : {"host", "emulated", "measured here", "assumed"}
+        Of a real Xen host; of the lab's emulated processor; of this machine, without Xen; a
+        number of instructions taken to be of a certain length.
+    source : str
+    """
+
+    ns: float
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Constants:
+    """All that `pmlkit.period` has to know, ns: see ``MEANINGS`` for what each is of."""
+
+    exit: Constant
+    entry: Constant
+    round: Constant
+    rearm: Constant
+    scan: Constant
+    copy: Constant
+    poll: Constant
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds that occur, in order."""
+        return sorted({constant.kind for constant in self.by_name().values()})
+
+    def by_name(self) -> dict[str, Constant]:
+        return {name: getattr(self, name) for name in _MEANINGS}
+
+    def as_dict(self) -> dict[str, dict[str, float | str]]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each constant: what, how long, where from."""
+        for name, constant in self.by_name().items():
+            yield f"{_MEANINGS[name]}: {_ns(constant.ns)} ({constant.kind}: {constant.source})"
+
+
+def _ns(value: float) -> str:
+    return f"{value:,.0f} ns" if value >= 100 else f"{value:.3g} ns"
+
+
+def assumed(ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_NS) -> Constants:
+    """Return constants for where nothing was measured: the lab's instructions, at a given speed.
+
+    Parameters
+    ----------
+    ns_per_insn : float
+        How long the processor takes for an instruction of Xen's.
+    transition_ns : float
+        How long it takes out of the guest and back in, without any instruction.
+
+    Returns
+    -------
+    Constants
+    """
+
+    def of(name: str, more: float = 0.0, text: str = "") -> Constant:
+        why = f"{LAB_INSN[name]:,} instructions in the lab, {ns_per_insn:g} ns each{text}"
+        return Constant(LAB_INSN[name] * ns_per_insn + more, "assumed", why)
+
+    far = f", and {transition_ns / 1000:g} us for the processor"
+    per_page = Constant(0.02, "assumed", "1 bit of a bitmap read at 6 GB/s")
+    copy = Constant(15.0, "assumed", "8 bytes checked and written at 0.5 GB/s")
+    poll = Constant(_POLL_NS, "assumed", "as on a 2 GHz EPYC")
+    return Constants(of("exit", transition_ns, far), of("entry"), of("round"), of("rearm"),
+                     per_page, copy, poll)  # fmt: skip
+
+
+def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
+    """Take what a trace says of its own cost; the rest is of `base`.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of a Xen host or of the lab.
+    base : Constants, optional
+        Default: `assumed`.
+
+    Returns
+    -------
+    Constants
+        An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``, re-arming a page
+        ``rearm_tsc / pages re-armed``, and a round what is left of its pause (and of harvests).
+        An exit that finds all buffers full waits until one is drained: that is in its mean.
+
+    Raises
+    ------
+    NeedsError
+        If the trace counts exits or entries, and does not say what they took.
+    """
+    base = base or assumed()
+    pml = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
+    told, found = pml.meta.overheads, {}
+    if not told.get("tsc_khz"):
+        return base
+    lab = pml.meta.source == "lab"
+    kind, name = ("emulated" if lab else "host"), Path(trace.path).name
+    ns = 1e6 / told["tsc_khz"]
+
+    def keep(what: str, value: Any, how: str) -> None:
+        found[what] = Constant(float(value), kind, f"{name}: {how}")
+
+    def each(cost: str, events: str) -> float:
+        if told.get(cost) is None:
+            what = f"{cost} beside its {told[events]:,} {events}"
+            raise NeedsError(pml, what, "use one that says what they cost")
+        return float(told[cost] * ns / told[events])
+
+    if told.get("exits"):
+        how = f"mean of {told['exits']:,} exits"
+        if told.get("waited"):
+            how += f", {told['waited']:,} of which waited until a buffer was drained"
+        keep("exit", each("exit_tsc", "exits"), how)
+    if told.get("entries"):
+        keep("entry", each("drain_tsc", "entries"), f"mean of {told['entries']:,} entries")
+    if told.get("agent_cpu_ns") and pml.duration_ns:
+        # Only the sum is known: what the entries do not account for is looking.
+        rest = max(told["agent_cpu_ns"] - told.get("entries", 0) * base.copy.ns, 0)
+        keep("poll", rest * 1e9 / pml.duration_ns, "the agent's CPU time, but for the entries'")
+    paused = pml.rounds[pml.rounds["pause_ns"] > 0]
+    if len(paused):
+        # A trace with harvests tells by round what they and re-arming took.
+        costs, pages = told.get("rounds", []), int(paused["rearmed"].sum())
+        harvests = sum(one.get(name, 0) for one in costs for name in _HARVEST_TICKS)
+        rearming = told.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in costs))
+        left = max(paused["pause_ns"].sum() - (rearming + harvests) * ns, 0)
+        keep("round", left / len(paused), f"mean of {len(paused)} pauses, without harvests")
+        if rearming and pages:
+            keep("rearm", rearming * ns / pages, f"mean of {pages:,} pages")
+    return replace(base, **found)
+
+
+def measure(seconds: float = 5.0) -> Constants:
+    """Measure what this machine can do without Xen: reading bitmaps, checking and writing a spool.
+
+    Parameters
+    ----------
+    seconds : float
+        In all, about.
+
+    Returns
+    -------
+    Constants
+        `scan` and `copy` are measured, the others as in `assumed`.
+    """
+    share = seconds / 2
+    scan, copy = _scan_ns(share), _copy_ns(share)
+    here = "measured here"
+    return replace(
+        assumed(),
+        scan=Constant(scan, here, "a bitmap of 2 GiB of memory, cleared and read"),
+        copy=Constant(copy, here, "buffers of 512 entries, checked and written to a file"),
+    )
+
+
+def _repeat(work: Callable[..., Any], seconds: float) -> float:
+    """Run `work` for about so many seconds; return the shortest of its times, ns."""
+    end, best = time.monotonic() + seconds, float("inf")
+    while True:
+        start = time.perf_counter_ns()
+        work()
+        best = min(best, time.perf_counter_ns() - start)
+        if time.monotonic() > end:
+            return best
+
+
+def _scan_ns(seconds: float) -> float:
+    pages = 1 << 19
+    bits, rng = np.zeros(pages // 8, np.uint8), np.random.default_rng(1)
+    dirty = rng.integers(0, len(bits), len(bits) // 64)
+
+    def work() -> None:
+        bits[:] = 0
+        bits[dirty] = 1
+        np.flatnonzero(bits)
+
+    return _repeat(work, seconds) / pages
+
+
+def _copy_ns(seconds: float) -> float:
+    from pmlkit.spool import SpoolWriter
+
+    payload = np.random.default_rng(1).bytes(128 * BUFFER * 8)
+    with tempfile.TemporaryFile(buffering=0) as file, SpoolWriter("spool", {}, file) as writer:
+
+        def work() -> None:
+            writer.append(2, payload)
+            file.seek(0)  # a disk is not what is measured
+
+        return _repeat(work, seconds) / (128 * BUFFER)
+
+
+def rounds(seconds: float, state: str = "/run/pmlkit") -> CollectOptions:
+    """Return what to ask for where a domain is logged in order to calibrate: short rounds.
+
+    Parameters
+    ----------
+    seconds : float
+        Half of them are for the domain.
+    state : str
+        As of `CollectOptions`.
+
+    Returns
+    -------
+    CollectOptions
+    """
+    from pmlkit.sources.host.options import CollectOptions
+
+    return CollectOptions(rounds=20, period_s=max(seconds / 40, 0.01), mode="pml", state=state)
+
+
+def save(constants: Constants, path: PathLike) -> None:
+    """Write constants as JSON, to be used by `pmlkit period --calibration`.
+
+    Raises
+    ------
+    OutputError
+    """
+    with whole(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(constants.as_dict(), indent=2) + "\n")
+
+
+def load(path: PathLike) -> Constants:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    PmlkitError
+        If it cannot be read.
+    """
+    try:
+        told = json.loads(read_regular(path, _LIMIT_BYTES))
+        return Constants(**{name: Constant(**told[name]) for name in _MEANINGS})
+    except OSError as error:
+        raise PmlkitError(f"cannot read {path} ({error.strerror})", "give another file") from error
+    except (FileRefused, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} is no calibration: make one with `pmlkit calibrate`") from error

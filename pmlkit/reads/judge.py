@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates of reads held against the truth, as tables: by round, by phase, beside what others say.
+
+The truth is the harvest of accessed flags of the same rounds. Published numbers were measured or
+simulated by their authors, on other machines: they stand in columns of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import pagetables
+from pmlkit.reads import page_sets, sampled
+from pmlkit.reads.methods import estimate
+from pmlkit.reads.page_sets import joined, of_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.reads.learnt import Lessons
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+__all__ = [
+    "NAMES",
+    "PUBLISHED",
+    "beside_published",
+    "by_phase",
+    "compare",
+    "overall",
+    "published",
+    "sources",
+    "unsure",
+]
+
+
+NAMES = {
+    "written": "PML alone",
+    "leaves": "(a) 512 per leaf table",
+    "present": "(b) present entries",
+    "accessed": "(c) accessed entries",
+    "cleared": "(c) flags cleared",
+    "density": "(d) density",
+    "sample": "(d) without tables",
+    "guided": "(e) guided harvest",
+}
+SOURCE = "Bitchebe et al., arXiv 2001.09991 and its published data"
+# MB of a buffer of 400 MB; read phase and write phase of RRWW.
+PUBLISHED = (
+    ("PML", "real", 8.2, 8.2, 308.0, 410.0),
+    ("PRL", "simulated", 401.0, 410.0, 401.0, 410.0),
+    ("VMware sampling", "real", 184.0, 492.0, 184.0, 492.0),
+)
+
+
+def compare(
+    trace: Trace,
+    methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
+    lessons: Lessons | None = None,
+    one_in: int | None = None,
+    draws: Iterable[int] = (0,),
+) -> pd.DataFrame:
+    """Estimate every round by several methods, beside the truth.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace of harvests with its log.
+    methods : sequence of str
+        Of `pmlkit.reads.METHODS`.
+    lessons : pmlkit.reads.learnt.Lessons, optional
+        As in `pmlkit.methods.estimate`.
+    one_in : int, optional
+        The sample of ``density`` and ``sample``; default: `pmlkit.reads.sampled.ONE_IN`.
+    draws : sequence of int
+        Its draws: each round is there once for each.
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``phase``, ``method``, ``pages``, ``low``, ``high``, ``truth``, ``written``,
+        ``error`` (pages over truth, less 1), ``inside`` (truth within the interval), ``missed``
+        (share of the truth that PML alone misses). Rounds without any truth are left out.
+    """
+    touched = page_sets.truth(trace)
+    found = page_sets.sets(trace) if trace.has_tables else None
+    truth = page_sets.window_sizes(touched)
+    parts = []
+    for method in methods:
+        if method in ("density", "sample"):
+            tables = method == "density"
+            how: Json = {"one_in": one_in, "touched": touched, "tables": tables}
+            how["found"] = found if tables else of_log(trace)
+            made = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
+        else:
+            made = [estimate(trace, method, lessons=lessons, found=found)]
+        parts += [judged(part.assign(method=method), truth) for part in made]
+    return pd.concat(parts, ignore_index=True)
+
+
+def judged(found: pd.DataFrame, truth: Any) -> pd.DataFrame:
+    """Put the truth (array, shape (rounds,)) beside estimates of every round."""
+    found = found.assign(round=np.arange(len(found)), truth=truth)
+    found = found[found["truth"] > 0]
+    found["error"] = found["pages"] / found["truth"] - 1
+    found["inside"] = (found["low"] <= found["truth"]) & (found["truth"] <= found["high"])
+    found["missed"] = 1 - found["written"] / found["truth"]
+    names = ["round", "phase", "method", "pages", "low", "high", "truth", "written"]
+    return found[[*names, "error", "inside", "missed", "why"]]
+
+
+def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
+    """Sum up `compare` by phase and method.
+
+    Returns
+    -------
+    DataFrame
+        ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``; in percent:
+        ``missed`` by PML alone, ``mape`` (mean absolute error), ``bias`` (mean error), ``inside``
+        (rounds whose truth lies in the interval), and ``width`` of the interval (median, of the
+        truth).
+    """
+    return _summed(compared, ["phase", "method"])
+
+
+def overall(compared: pd.DataFrame, by: Iterable[str] = ("method",)) -> pd.DataFrame:
+    """Sum up `compare` over all rounds; the columns of `by_phase`, with the ``median`` error."""
+    return _summed(compared, list(by))
+
+
+def _summed(compared: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    rows = compared.assign(
+        size=compared["error"].abs() * 100,
+        truth_mib=compared["truth"] / 256,
+        pages_mib=compared["pages"] / 256,
+        width=(compared["high"] - compared["low"]) / compared["truth"] * 100,
+    )
+    groups = rows.groupby(by, sort=False)
+    table = pd.DataFrame(
+        {
+            "rounds": groups["round"].nunique(),
+            "truth": groups["truth_mib"].mean(),
+            "estimate": groups["pages_mib"].mean(),
+            "missed": groups["missed"].mean() * 100,
+            "mape": groups["size"].mean(),
+            "median": groups["size"].median(),
+            "bias": groups["error"].mean() * 100,
+            "inside": groups["inside"].mean() * 100,
+            "width": groups["width"].median(),
+        }
+    )
+    return table.reset_index().round(2)
+
+
+def published() -> pd.DataFrame:
+    """Return what has been published of RRWW: MB of a buffer of 400, from the source named."""
+    names = ["technique", "how", "read_low", "read_high", "write_low", "write_high"]
+    return pd.DataFrame(PUBLISHED, columns=names).assign(source=SOURCE)
+
+
+def beside_published(
+    compared: pd.DataFrame,
+    buffer_pages: int,
+    reading: tuple[str, str] = ("read1", "read2"),
+    writing: Sequence[str] = ("write1",),
+) -> pd.DataFrame:
+    """Put the shares of the buffer that each method finds beside the published ones.
+
+    Parameters
+    ----------
+    compared : DataFrame
+        From `compare`, of a trace of rrww.
+    buffer_pages : int
+    reading, writing : sequences of str
+        The phases that only read, and that write.
+
+    Returns
+    -------
+    DataFrame
+        ``technique``, then percent of the buffer in read and in write phases: measured in the lab
+        (``lab_read``, ``lab_write``), published and real (``real_read``, ``real_write``),
+        published and simulated (``simulated_read``, ``simulated_write``). Beyond 100: the guest
+        uses more than the buffer.
+    """
+    rows = [_lab_row(rows, name, buffer_pages, reading, writing) for name, rows in _named(compared)]
+    rows += [_published_row(*row) for row in PUBLISHED]
+    order = ["technique"] + [f"{h}_{p}" for h in ("lab", "real", "simulated") for p in _PHASES]
+    return pd.DataFrame(rows).reindex(columns=order)
+
+
+_PHASES = ("read", "write")
+
+
+def _named(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    truth = compared.drop_duplicates("round").assign(pages=lambda rows: rows["truth"])
+    yield "harvest (truth)", truth
+    for method, rows in compared.groupby("method", sort=False):
+        yield NAMES.get(method, method), rows  # type: ignore[arg-type]
+
+
+def _lab_row(rows: pd.DataFrame, name: str, buffer_pages: int, reading: Any, writing: Any) -> Json:
+    share = {
+        kind: rows.loc[rows["phase"].isin(phases), "pages"].mean() / buffer_pages * 100
+        for kind, phases in (("lab_read", reading), ("lab_write", writing))
+    }
+    return {"technique": name, **{kind: round(value, 1) for kind, value in share.items()}}
+
+
+def _published_row(technique: str, how: str, *mb: float) -> Json:
+    low_high = zip(mb[::2], mb[1::2], strict=True)
+    read, write = (
+        f"{low / 4:.0f}" if low == high else f"{low / 4:.0f}-{high / 4:.0f}"
+        for low, high in low_high
+    )
+    return {"technique": technique, f"{how}_read": read, f"{how}_write": write}
+
+
+# ------------------------------------------------------------------------------
+# Where the accessed entries (c) err, frame by frame: what they miss, and what they have too much.
+#
+# Two things make them wrong. The guest's accessed flags are *sticky*: nobody clears them, and so
+# what was used once counts whenever its table is walked; and Linux sets them itself, for the pages
+# around a fault (fault-around), used or not. And what only the *kernel* reads is under no program's
+# entry: its own code, and what it copies through its map of all memory.
+
+
+def sources(trace: Trace) -> pd.DataFrame:
+    """Split the errors of (c) by their cause.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace of harvests, with marks and snapshots in its log.
+
+    Returns
+    -------
+    DataFrame
+        Per phase: ``phase``, ``rounds``, and mean pages a round: ``truth`` (harvest), ``estimate``
+        (c); touched and not counted: ``kernel`` (no program maps the page) and ``user`` (one does);
+        counted and not touched: ``other_rounds`` (touched in other rounds of the recording) and
+        ``never`` (in none). ``estimate`` is ``truth - kernel - user + other_rounds + never``.
+
+    Raises
+    ------
+    NeedsError
+        If the trace has no harvests, marks or snapshots.
+    """
+    truth, found = page_sets.truth(trace), page_sets.sets(trace)
+    touched, counted = _packed(truth), _packed(found.accessed)
+    rows = pagetables.entries(trace)
+    mapped = pagetables.pack(*pagetables.covered(rows, accessed=False))
+    missed = np.setdiff1d(touched, counted, assume_unique=True)
+    extra = np.setdiff1d(counted, touched, assume_unique=True)
+    by_user, again = np.isin(missed, mapped), np.isin(pagetables.unpack(extra)[1], truth.gfn)
+    parts = {
+        "truth": touched,
+        "estimate": counted,
+        "kernel": missed[~by_user],
+        "user": missed[by_user],
+        "other_rounds": extra[again],
+        "never": extra[~again],
+    }
+    pages = {name: _per_round(pairs, trace.n_rounds) for name, pairs in parts.items()}
+    table = pd.DataFrame({"phase": np.asarray(trace.phase_of_rounds(), object), **pages})
+    groups = table.groupby("phase", sort=False)
+    means = groups.mean(numeric_only=True).round(1)
+    means.insert(0, "rounds", groups.size())
+    return means.reset_index()
+
+
+def unsure(trace: Trace) -> pd.DataFrame:
+    """Count what cleared flags leave unsure: new entries, and what only the kernel's entries map.
+
+    Parameters
+    ----------
+    trace : Trace
+        As for `sources`, and with the guest's accessed flags cleared every round.
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``fresh`` (frames under accessed entries that are not certain: of new tables,
+        or new themselves), ``used`` (those that were touched), ``entries`` (the kernel's large
+        pages that were accessed), ``pages`` (touched, and under no other entry). Rounds in which
+        no flags were cleared are left out.
+    """
+    found, truth = page_sets.sets(trace), page_sets.truth(trace)
+    counted = joined(found.certain, found.accessed)
+    sets = (found.certain, counted, joined(found.certain, truth), joined(counted, truth))
+    sure, all_, sure_hit, all_hit = (page_sets.window_sizes(occ) for occ in sets)
+    table = pd.DataFrame({"round": np.arange(found.n_rounds), "fresh": all_ - sure})
+    table["entries"] = page_sets.window_sizes(found.kernel)
+    table["pages"] = all_hit - all_
+    table["used"] = sure_hit - sure - table["pages"]
+    return table[table["entries"] > 0]
+
+
+def _packed(occ: Occurrences) -> np.ndarray:
+    return np.unique(pagetables.pack(occ.round, occ.gfn))
+
+
+def _per_round(pairs: np.ndarray, n_rounds: int) -> np.ndarray:
+    # A log that was cut off may have snapshots of a round that never ended.
+    return np.bincount(pagetables.unpack(pairs)[0], minlength=n_rounds)[:n_rounds]

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rounds with a known truth teach of others: the kernel's part, and intervals.
+
+*Cleared flags.* Where the hypervisor clears the guest's accessed flags, an entry that was there
+before and is accessed now was used in the round. Two things stay unsure. Fresh entries: Linux makes
+some with the flag set, for pages around a fault; which part of them is used is learnt (a median).
+And the kernel's own reads are under entries of large pages, one flag for 512 frames; how many
+frames that is, is learnt as a power of the number of these entries (a straight line between
+logarithms, least squares): the more of its memory the kernel visits, the more it does in each
+place.
+
+*Intervals.* Of each guest whose truth is known, truth over estimate lies between two numbers in 90
+percent of the rounds; the interval takes the lowest and the highest of all guests (split conformal
+prediction, the guest as the unit: its rounds are alike, and a new guest is one more of them, not
+one more round). Where flags were cleared, the ratio is of what is not certain, for the rest is
+exact; elsewhere of the whole. It fails for a guest that is unlike all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import TraceNotFound
+from pmlkit.recordings import bundled as recording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.types import Ints
+
+
+__all__ = ["COVERAGE", "Lessons", "bundled", "learn"]
+
+COVERAGE = 0.9
+FEWEST = 3  # guests to take an interval from
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What was learnt.
+
+    Attributes
+    ----------
+    fresh : float
+        Part of the fresh entries' frames that is used.
+    slope, scale : float
+        The kernel reads ``scale * entries ** slope`` frames.
+    ratios : dict of (str, bool) to (float, float)
+        Lowest and highest truth over estimate, by method and whether flags were cleared; if so,
+        both without what is certain.
+    """
+
+    fresh: float
+    slope: float
+    scale: float
+    ratios: Mapping[tuple[str, bool], tuple[float, float]]
+
+    def others(self, entries: Ints, fresh: Ints) -> Ints:
+        """Return the frames expected beside the certain ones (int64, shape (windows,)).
+
+        Parameters
+        ----------
+        entries, fresh : ndarrays of int64, shape (windows,)
+            The kernel's large pages that were accessed; frames of fresh entries.
+        """
+        kernel = np.clip(self.scale * entries**self.slope, entries, 512 * entries)
+        return np.rint(kernel + self.fresh * fresh).astype(np.int64)
+
+    def interval(self, method: str, cleared: bool, pages: Any, certain: Any) -> Any:
+        """Return low and high about estimates (arrays, shape (windows,)); None if not known."""
+        if (method, cleared) not in self.ratios:
+            return None
+        low, high = self.ratios[method, cleared]
+        sure = certain if cleared else 0
+        return np.floor(sure + low * (pages - sure)), np.ceil(sure + high * (pages - sure))
+
+
+def learn(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Lessons:
+    """Learn from rounds whose truth is known; each guest counts the same.
+
+    Parameters
+    ----------
+    unsure : DataFrame
+        A row per round in which flags were cleared, from `pmlkit.reads.judge.unsure`, with the
+        ``guest``; not of guests that unmap what they use, which is none of the kernel's reads. If
+        there are no two different rounds, a large entry counts one page, and a fresh one, too.
+    rounds : DataFrame, optional
+        A row per round and method, for intervals: ``guest``, ``method``, ``cleared``, ``pages``,
+        ``low`` (what is certain), ``truth``.
+
+    Returns
+    -------
+    Lessons
+    """
+    fresh, slope, scale = 1.0, 1.0, 1.0
+    known = unsure[(unsure["entries"] > 0) & (unsure["pages"] > 0)]
+    if known["entries"].nunique() > 1:
+        weight = 1 / np.sqrt(known.groupby("guest")["guest"].transform("size"))
+        logs = np.log(known["entries"]), np.log(known["pages"])
+        slope, start = np.polyfit(*logs, 1, w=weight)
+        scale = float(np.exp(start))
+    some = unsure[unsure["fresh"] > 0]
+    if len(some):
+        fresh = float((some["used"] / some["fresh"]).groupby(some["guest"]).median().median())
+    ratios = {}
+    if rounds is not None:
+        for (method, cleared), rows in rounds.groupby(["method", "cleared"]):
+            if rows["guest"].nunique() >= FEWEST:
+                ratios[str(method), bool(cleared)] = _between(rows, bool(cleared))
+    return Lessons(fresh, float(slope), scale, ratios)
+
+
+def _between(rows: pd.DataFrame, cleared: bool) -> tuple[float, float]:
+    sure = rows["low"].to_numpy(float) * cleared
+    expected = np.maximum(rows["pages"].to_numpy(float) - sure, 1)
+    ratio = (rows["truth"].to_numpy(float) - sure) / expected
+    tail = (1 - COVERAGE) / 2
+    parts = [ratio[places] for places in rows.groupby("guest").indices.values()]
+    tails = np.array([np.quantile(part, (tail, 1 - tail)) for part in parts])
+    return float(tails[:, 0].min()), float(tails[:, 1].max())
+
+
+def bundled() -> Lessons:
+    """Return what the lab's guests teach (``data/reads-lab``)."""
+    return learn(load("unsure"), load("rounds"))
+
+
+def load(name: str) -> pd.DataFrame:
+    """Read a table of the lab's experiments that comes with pmlkit.
+
+    Parameters
+    ----------
+    name : str
+        Of ``TABLES``.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    TraceNotFound
+        If it is not there.
+    """
+    folder = Path(recording("rrww-lab")).parent / "reads-lab"
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise TraceNotFound(path, "make it: python -m experiments.reads_lab FOLDER")
+    table = pd.read_csv(path)
+    return table.fillna({"phase": ""}) if "phase" in table else table

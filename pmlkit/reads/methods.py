@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads that PML is blind to, estimated from the page tables in its log.
+
+>>> from pmlkit import reads                                                   # doctest: +SKIP
+>>> reads.estimate(trace, "accessed", window="1s")                             # doctest: +SKIP
+
+The methods, from plain to good. Each gives pages and an interval from `low` to `high`:
+
+``written``
+    PML alone, the written pages. Low is that, too; it cannot bound reads.
+``leaves``
+    (a) each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a table
+    is full, that all of it is used, and that there are no large pages. Low: a page per table,
+    or the pages written; high: 512 per table and the pages written.
+``present``
+    (b) its entries that are present. Assumes that whoever uses a table uses all of it.
+``accessed``
+    (c) its entries that are present and whose accessed flag is set. Assumes that what was ever
+    accessed is used again. Real frames, so one that was read and written, or that has two
+    mappings, counts once; of a large page all 512. Of the kernel's entries neither (b) nor (c)
+    counts any (`pmlkit.pagetables.covered` says why): what only the kernel reads is missing.
+``density``
+    (d) the part of those that is in use, by a sample of the accessed flags of the extended page
+    tables: see `pmlkit.reads.sampled`.
+``sample``
+    The same sample without the page tables: what was written, and of all else each frame that the
+    sample finds stands for as many as it is one of.
+``harvest``
+    (e) what the harvest of accessed flags says (an access trace), exactly: see
+    `pmlkit.reads.guided`.
+
+Bounds of (b) and (c). Low: the pages that were written, and those whose accessed flag appeared
+between two snapshots of the table in successive rounds: they were used for certain. High: the
+written and all that the logged tables map, now or in the snapshot before this one, whatever their
+flags. It is sure but for the exceptions which `pmlkit.pagetables` lists. Under Linux the direct map
+makes it all of memory: `unresolved` says how many pages `high` owes to the kernel's entries only;
+about those the tables cannot know, and `why` says so.
+
+Page tables themselves are no part of these numbers: they stand for what they map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import UsageError
+from pmlkit.pagetables import PAGES_OF_A_TABLE
+from pmlkit.reads.page_sets import (
+    Sets,
+    frame,
+    joined,
+    log,
+    occurrences,
+    pairs,
+    sets,
+    truth,
+    window_sizes,
+    windows_of,
+)
+from pmlkit.timeline import Windows
+
+if TYPE_CHECKING:
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.reads.learnt import Lessons
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+
+__all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
+
+METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
+_NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
+_KERNEL = "pages that only the kernel maps: its tables do not tell which of them are used"
+_LEARNT = (
+    "the interval is what held in 90 % of the rounds of the lab's guests: as good as they are like"
+)
+_BLIND = "PML alone cannot bound the pages that are only read"
+
+
+def estimate(
+    trace: Trace,
+    method: str = "accessed",
+    window: str | int = "1r",
+    step: str | int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    lessons: Lessons | None = None,
+    found: Sets | None = None,
+) -> pd.DataFrame:
+    """Estimate the working set, reads included, window by window.
+
+    Parameters
+    ----------
+    trace : Trace
+        A PML log with marks (and snapshots), or an access trace that has one nested in it.
+    method : str
+        One of `METHODS`.
+    window, step : str, int or Window
+        As in `pmlkit.workingset.estimate`.
+    start, end : str, int or None
+    lessons : pmlkit.reads.learnt.Lessons, optional
+        What other guests teach: of (c) where flags were cleared, and of intervals. Default: all
+        accessed entries count, and intervals are the bounds.
+    found : Sets, optional
+        What `sets` says of the trace from `start` to `end`, if that is known.
+
+    Returns
+    -------
+    DataFrame
+        ``t_ns`` (the window's end), ``pages``, ``low``, ``high``, ``bytes``, ``written`` (what PML
+        alone says), ``tables`` (leaf tables in the log), ``unresolved`` (pages that `high` owes to
+        the kernel's mappings alone), ``phase``, ``why``: what cannot be known, or ""; and
+        ``asked_ns``, ``effective_ns`` and ``full`` as in `pmlkit.workingset.estimate`.
+
+    Raises
+    ------
+    NeedsError
+        If the trace lacks what the method needs.
+    UsageError
+        If there is no such method.
+    """
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    if method in ("density", "sample"):
+        from pmlkit.reads import sampled
+
+        tables = method == "density"
+        found = found if tables else None
+        return sampled.estimate(trace, window, step, start, end, found=found, tables=tables)
+    windows = windows_of(trace, window, step, start, end)
+    if method == "harvest":
+        columns = _exact(truth(trace, start, end), windows)
+    elif method in ("written", "leaves"):
+        columns = _of_marks(trace, method, windows, start, end)
+    else:
+        found = found or sets(trace, start, end)
+        columns = _of_snapshots(trace, method, found, windows, lessons)
+    if lessons is not None:
+        columns = _narrowed(columns, method, found is not None and found.cleared, lessons)
+    return frame(trace, columns, windows, start, end)
+
+
+def _of_snapshots(
+    trace: Trace, method: str, found: Sets, windows: Windows, lessons: Lessons | None
+) -> Json:
+    """Count the entries of snapshots: (b) and (c)."""
+    names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
+    sizes = {name: window_sizes(getattr(found, name), windows) for name in names}
+    high = np.minimum(sizes["reachable"], trace.memory_pages)
+    unresolved = np.maximum(high - sizes["present"], 0)
+    pages = np.minimum(sizes[method], trace.memory_pages)
+    if method == "accessed" and found.cleared and lessons is not None:
+        both = window_sizes(joined(found.certain, found.accessed), windows)
+        fresh = both - sizes["certain"]
+        pages = sizes["certain"] + lessons.others(sizes["kernel"], fresh)
+    return {
+        "pages": pages,
+        "low": sizes["certain"],
+        "high": np.maximum(high, pages),
+        "written": sizes["written"],
+        "tables": sizes["leaves"],
+        "unresolved": unresolved,
+        "why": np.where(unresolved > 0, _KERNEL, ""),
+    }
+
+
+def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json:
+    """Put the interval that other guests teach in the place of bounds that are wider."""
+    learnt = lessons.interval(method, cleared, found["pages"], found["low"])
+    if learnt is None:
+        return found
+    low = np.clip(learnt[0], found["low"], found["pages"]).astype(np.int64)
+    high = np.clip(learnt[1], found["pages"], found["high"]).astype(np.int64)
+    return found | {"low": low, "high": high, "why": _LEARNT}
+
+
+def _exact(occ: Occurrences, windows: Windows) -> Json:
+    pages = window_sizes(occ, windows)
+    same = dict.fromkeys(("pages", "low", "high"), pages)
+    return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
+
+
+def _of_marks(
+    trace: Trace, method: str, windows: Windows, start: str | int | None, end: str | int | None
+) -> Json:
+    """Count written pages and leaf tables: (a), or PML alone."""
+    logged, first, stop = log(trace, start, end)
+    size = {
+        level: window_sizes(
+            occurrences(*pairs(logged[logged["level"] == level]), first, stop), windows
+        )
+        for level in (0, 1)
+    }
+    written, leaves = size[0], size[1]
+    memory = trace.memory_pages
+    if method == "written":
+        bounds = {"pages": written, "low": written, "high": np.full_like(written, memory)}
+        why = _BLIND
+    else:
+        pages = np.minimum(np.maximum(PAGES_OF_A_TABLE * leaves, written), memory)
+        high = np.minimum(PAGES_OF_A_TABLE * leaves + written, memory)
+        bounds = {"pages": pages, "low": np.maximum(written, leaves), "high": high}
+        why = _NO_LARGE
+    return {**bounds, "written": written, "tables": leaves, "unresolved": 0, "why": why}

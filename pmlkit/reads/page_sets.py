@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a log and its snapshots say of each round: sets of frames, from certain to possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import pagetables
+from pmlkit.errors import NeedsError
+from pmlkit.kernels import by_page
+from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
+from pmlkit.selection import time_ns
+from pmlkit.timeline import Windows, timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Ints
+    from pmlkit.units import Window
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Bools, Gfns, Ints
+
+
+__all__ = ["Sets", "joined", "log", "occurrences", "of_log", "pairs", "sets"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Frames per round, each an `occurrences.Occurrences`; round 0 is the first selected.
+
+    Attributes
+    ----------
+    written : of data; page tables are left out
+    certain : written, or newly accessed
+    accessed : written, or a program's, accessed at some time and under a table that was logged
+    present : written, or a program's, mapped by a table that was logged, now or when seen before
+    reachable : the same with the kernel's mappings
+    kernel : first frames of the kernel's large pages that were accessed in the round; only of
+        tables whose flags the hypervisor had cleared
+    leaves : the leaf tables in the log
+    cleared : bool
+        Whether there are such tables: `accessed` is then of the round but for new tables.
+    n_rounds, first : int
+    """
+
+    written: Occurrences
+    certain: Occurrences
+    accessed: Occurrences
+    present: Occurrences
+    reachable: Occurrences
+    kernel: Occurrences
+    leaves: Occurrences
+    cleared: bool
+    n_rounds: int
+    first: int
+
+
+def sets(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
+    """Read what the log and the snapshots say of each round.
+
+    Parameters
+    ----------
+    trace : Trace
+    start, end : str, int or None
+
+    Returns
+    -------
+    Sets
+
+    Raises
+    ------
+    NeedsError
+        If the log has no marks, or there are no snapshots.
+    """
+    logged, first, stop = log(trace, start, end)
+    rows = pagetables.entries(trace, time_ns(start), time_ns(end))
+    tables = pagetables.table_frames(trace, rows, time_ns(start), time_ns(end))
+    written = pagetables.without(*pairs(logged[logged["level"] == 0]), *tables)
+    before = _before(rows)
+    parts = {
+        "certain": pagetables.covered(rows[_newly(rows, before)], whose="all", large=False),
+        "accessed": pagetables.covered(rows),
+        "present": pagetables.covered(before, accessed=False),
+        "reachable": pagetables.covered(before, accessed=False, whose="all"),
+    }
+    made = {name: _union(written, more, tables, first, stop) for name, more in parts.items()}
+    made["written"] = occurrences(*written, first, stop)
+    large = rows[_kernels(rows)].rename(columns={"target": "gfn"})
+    for name, part in (("kernel", large), ("leaves", logged[logged["level"] == 1])):
+        made[name] = occurrences(*pairs(part), first, stop)
+    cleared = bool((rows["flags"] & CLEARED).any())
+    return Sets(**made, cleared=cleared, n_rounds=stop - first, first=first)
+
+
+def of_log(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
+    """Read what the log alone says of each round, for a trace without snapshots.
+
+    Only `written` and `leaves` are told; what is known for certain, or possible, is no more than
+    `written`. Without marks, page tables count as pages like any other.
+    """
+    marked = pagetables.is_marked(trace)
+    logged, first, stop = log(trace, start, end) if marked else _unmarked(trace, start, end)
+    written = occurrences(*pairs(logged[logged["level"] == 0]), first, stop)
+    leaves = occurrences(*pairs(logged[logged["level"] == 1]), first, stop)
+    none = occurrences(*pairs(logged.head(0)), first, stop)
+    names = ("written", "certain", "accessed", "present", "reachable")
+    known: Any = dict.fromkeys(names, written)
+    return Sets(
+        **known, kernel=none, leaves=leaves, cleared=False, n_rounds=stop - first, first=first
+    )
+
+
+def _unmarked(
+    trace: Trace, start: str | int | None, end: str | int | None
+) -> tuple[pd.DataFrame, int, int]:
+    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
+    found = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
+    return found.assign(level=0), *trace.rounds_between(**span)
+
+
+def log(
+    trace: Trace, start: str | int | None, end: str | int | None
+) -> tuple[pd.DataFrame, int, int]:
+    """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
+    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
+    found = trace.pml.to_pandas(["round", "gfn", "kind"], **span)  # type: ignore[arg-type]
+    tables = pagetables.logged(trace, **span)
+    keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
+    found = found.drop(columns="kind").drop_duplicates()
+    found = found.merge(keys, how="left", on=["round", "gfn"])
+    return found.fillna({"level": 0}), *trace.rounds_between(**span)
+
+
+def pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
+    """Return the columns ``round`` and ``gfn`` as arrays of int64 and uint64."""
+    return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
+
+
+def occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int) -> Occurrences:
+    """Sort pairs of round and frame, in any order, by page; round `first` becomes 0."""
+    order = np.argsort(rounds, kind="stable")
+    return by_page.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
+
+
+def joined(*parts: Occurrences) -> Occurrences:
+    """Return the union of sets of frames per round."""
+    rounds, gfns = (np.concatenate([getattr(o, name) for o in parts]) for name in ("round", "gfn"))
+    return occurrences(rounds, gfns, 0, parts[0].n_rounds)
+
+
+def _union(
+    written: tuple[Ints, Gfns],
+    more: tuple[Ints, Gfns],
+    tables: tuple[Ints, Gfns],
+    first: int,
+    stop: int,
+) -> Occurrences:
+    both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
+    return occurrences(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
+
+
+def _before(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add to each snapshot the entries of the same table's snapshot before it."""
+    seen = rows[["round", "table"]].drop_duplicates()
+    later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
+    old = rows.merge(later, on=["round", "table"])
+    old = old.assign(round=old["later"].astype(rows["round"].dtype)).drop(columns="later")
+    return pd.concat([rows.assign(old=False), old.assign(old=True)], ignore_index=True)
+
+
+def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
+    """Mask the entries whose accessed flag the processor has set since the snapshot before.
+
+    A table that is not in a round's log was not walked in it: so if the flag was clear in the last
+    snapshot, or the hypervisor has cleared it since, it was set in this round. An entry that was
+    not there before proves nothing: Linux makes entries with the flag set, for pages around the
+    one that is asked for.
+    """
+    keys = ["round", "table", "index", "target"]
+    used, cleared = ((rows["flags"] & flag) != 0 for flag in (ACCESSED, CLEARED))
+    old = before[before["old"]]
+    known = pd.MultiIndex.from_frame(rows[keys])
+    there, clear = (
+        known.isin(pd.MultiIndex.from_frame(part[keys]))
+        for part in (old, old[(old["flags"] & ACCESSED) == 0])
+    )
+    return used & (clear | (cleared & there))
+
+
+def _kernels(rows: pd.DataFrame) -> Bools:
+    """Mask the kernel's large pages that were accessed in the round, where flags were cleared."""
+    flags = rows["flags"].to_numpy()
+    told = LEAF | ACCESSED | CLEARED
+    programs = bool((flags & USER).any())  # without any, there is no kernel to be told from them
+    return programs & ((flags & (told | USER)) == told) & (rows["level"].to_numpy() > 1)
+
+
+def windows_of(
+    trace: Trace,
+    window: str | int | Window,
+    step: str | int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Windows:
+    """Return the windows over the rounds from `start` to `end`."""
+    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    return timeline(trace, first, stop - first).windows(window, step)
+
+
+def frame(
+    trace: Trace,
+    columns: Mapping[str, Any],
+    windows: Windows,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> pd.DataFrame:
+    """Make the table that `estimate` returns of its columns (arrays, one value per window)."""
+    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    table = pd.DataFrame({"t_ns": windows.t_ns})
+    for name, values in columns.items():
+        table[name] = values
+    table.insert(4, "bytes", table["pages"] * trace.meta.domain["page_size"])
+    table["asked_ns"] = windows.asked_ns
+    table["phase"] = np.asarray(trace.phase_of_rounds(), object)[first:stop][windows.round]
+    return table.assign(effective_ns=windows.effective_ns, full=windows.full)
+
+
+def truth(
+    trace: Trace, start: str | int | None = None, end: str | int | None = None, tables: bool = False
+) -> Occurrences:
+    """Return the frames that the harvest found, per round.
+
+    Parameters
+    ----------
+    trace : Trace
+        An access trace with its log nested in it.
+    start, end : str, int or None
+    tables : bool
+        Page tables too, which the processor walks.
+
+    Returns
+    -------
+    Occurrences
+    """
+    if trace.meta.kind != "access":
+        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
+    return harvested(trace, trace, start, end, tables)
+
+
+def harvested(
+    home: Trace,
+    trace: Trace,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    tables: bool = False,
+) -> Occurrences:
+    """Return the frames of an access trace that belongs to a log; see `truth`.
+
+    Parameters
+    ----------
+    home : Trace
+        `trace` itself, or its sample.
+    trace : Trace
+        Which frames are page tables, it says.
+    start, end, tables
+        As in `truth`.
+
+    Returns
+    -------
+    Occurrences
+    """
+    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
+    first, stop = trace.rounds_between(**span)
+    touched = pairs(home.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
+    if not tables:
+        rows = pagetables.entries(trace, **span) if trace.has_tables else None
+        touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
+    return occurrences(*touched, first, stop)
+
+
+def window_sizes(occ: Occurrences, windows: Windows | None = None) -> Ints:
+    """Return the sizes of the windows (int64); of the rounds without any."""
+    return by_page.sliding(occ, windows or Windows.of_rounds(occ.n_rounds, 1))

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Density-corrected reads: which part of what the logged tables map is in use, by a sample.
+
+What the tables say for certain is counted. Of the rest a sample is looked at: of one frame in
+`one_in` the EPT accessed flag is read and cleared in every round. The density, the part of the
+sampled frames that was touched, is taken in two strata, because they differ so much:
+
+- frames under a program's accessed entries in logged tables (stale flags; large pages): their
+  number is known, the part in use is the sample's;
+- all other frames: what the kernel reads, and what was unmapped within the round. Few of many,
+  so each that the sample finds stands for `one_in`.
+
+The sample is one frame of each group of `one_in`, and which one is taken from a hash of the
+group's number (``XEN_PML_SAMPLE`` in the patches' ``public/pml.h``); it is the same in every round.
+So a window of several rounds is sampled, too, and a round needs no harvest before it. (To harvest
+*all* frames in one round of `one_in` costs the same, and tells of that round only, and not even of
+it: the flags of the extended page tables are sticky, too, and say what was touched since the
+harvest before.) The patched Xen can harvest just the sample (``--harvest sampled``); of a harvest
+of all frames the rest is left aside.
+
+Assumption: the hash has nothing to do with what the guest uses. Nothing is carried over from other
+rounds or guests, so nothing has to be alike. The interval is the sampling error: Jeffreys'
+intervals for the part (binomial) and for the count (Poisson), with the correction for a finite
+population, joined by the square root of the sum of squares (Zou and Donner, 2008). They are those
+of frames chosen one by one: as neighbours are often used alike, one of each group errs less.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from pmlkit import pagetables
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.reads import page_sets
+from pmlkit.reads.page_sets import Sets, joined, of_log, sets
+from pmlkit.selection import time_ns
+from pmlkit.trace.schema import SAMPLED
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.timeline import Windows
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Bools, Floats, Gfns, Ints
+
+
+__all__ = ["CONFIDENCE", "ONE_IN", "estimate", "sampled"]
+
+CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
+ONE_IN = 16
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: Knuth's multiplicative hash
+
+
+def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
+    """Say which frames are in the sample.
+
+    Parameters
+    ----------
+    gfns : ndarray of uint64, shape (frames,)
+    one_in : int
+        Frames in a group: a power of two.
+    draw : int
+        Which of the `one_in` samples; together they are all frames, and no two share one. The
+        hypervisor's is 0.
+
+    Returns
+    -------
+    ndarray of bool, shape (frames,)
+    """
+    if one_in < 1 or one_in & (one_in - 1) or not 0 <= draw < one_in:
+        raise UsageError(f"cannot take sample {draw} of one in {one_in}: say a power of two")
+    gfns, size = np.asarray(gfns, np.uint64), np.uint64(one_in)
+    first = (gfns // size * _GOLDEN) >> np.uint64(40)
+    return (gfns - first) % size == np.uint64(draw)
+
+
+def estimate(
+    trace: Trace,
+    window: str | int = "1r",
+    step: str | int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    one_in: int | None = None,
+    draw: int = 0,
+    found: Sets | None = None,
+    touched: Occurrences | None = None,
+    tables: bool = True,
+) -> Any:
+    """Estimate the working set by densities; see `pmlkit.reads.estimate`.
+
+    Parameters
+    ----------
+    trace : Trace
+        A PML log with a sample (``--harvest sampled``); or an access trace with its log, of whose
+        harvests only the sample is looked at.
+    window, step, start, end
+        As in `pmlkit.reads.estimate`.
+    one_in : int, optional
+        As in `sampled`. Default: what was harvested, or `ONE_IN`.
+    draw : int
+    found : pmlkit.reads.page_sets.Sets, optional
+    touched : pmlkit.kernels.by_page.Occurrences, optional
+        What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
+    tables : bool
+        Whether snapshots of page tables are used. If not, what is known for certain is what was
+        written, and all other frames are one stratum: the method ``sample`` of `pmlkit.reads`.
+
+    Returns
+    -------
+    DataFrame
+        As `pmlkit.reads.estimate` returns it.
+    """
+    if trace.sample is not None:
+        end = _until(trace.sample, end)
+    touched, one_in = _looked_at(trace, start, end, one_in, draw, touched)
+    found = found or (sets if tables else of_log)(trace, start, end)
+    windows = page_sets.windows_of(trace, window, step, start, end)
+    sizes = {
+        name: page_sets.window_sizes(getattr(found, name), windows)
+        for name in ("written", "certain", "present", "reachable", "leaves")
+    }
+    counts = _strata(found, touched, windows, (one_in, draw))
+    pages, low, high = _estimated(*counts, one_in)
+    columns = {
+        "pages": np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
+        "low": np.floor(low).astype(np.int64),
+        "high": np.minimum(np.ceil(high), trace.memory_pages).astype(np.int64),
+        "written": sizes["written"],
+        "tables": sizes["leaves"],
+        "unresolved": np.maximum(sizes["reachable"] - sizes["present"], 0),
+        "why": "",
+    }
+    return page_sets.frame(trace, columns, windows, start, end)
+
+
+def _until(sample: Trace, end: str | int | None) -> int:
+    """Leave out rounds after the last harvest: the collector was killed in one."""
+    last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(end)
+    return last if asked is None else min(asked, last)
+
+
+def _looked_at(
+    trace: Trace, start: Any, end: Any, one_in: int | None, draw: int, touched: Occurrences | None
+) -> tuple[Occurrences, int]:
+    """Return what was touched of the sample, and one frame of how many it is."""
+    if trace.sample is not None:
+        there: int = trace.sample.meta.options[SAMPLED]
+        if one_in not in (None, there) or draw:
+            raise UsageError(f"{trace.path} has draw 0 of one frame in {there}: there is no other")
+        unmarked = not pagetables.is_marked(trace)
+        return page_sets.harvested(trace.sample, trace, start, end, unmarked), there
+    if trace.meta.kind == "pml":
+        raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
+    one_in = one_in or ONE_IN
+    touched = page_sets.truth(trace, start, end) if touched is None else touched
+    return touched.select(sampled(touched.gfn, one_in, draw)), one_in
+
+
+def _strata(
+    found: Sets, touched: Occurrences, windows: Windows, sample: Any
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Count, per window: certain, candidates; of the sample's: candidates, their hits, others'.
+
+    The sizes of unions of sets give those of the differences.
+    """
+    accessed = joined(found.certain, found.accessed)
+    chosen, maybe = (o.select(sampled(o.gfn, *sample)) for o in (found.certain, accessed))
+    unions = (
+        found.certain,
+        accessed,
+        chosen,
+        maybe,
+        joined(chosen, touched),
+        joined(maybe, touched),
+    )
+    sure, all_, sure_here, all_here, sure_hit, all_hit = (
+        page_sets.window_sizes(o, windows) for o in unions
+    )
+    others = all_hit - all_here
+    return sure, all_ - sure, all_here - sure_here, sure_hit - sure_here - others, others
+
+
+def _estimated(
+    sure: Ints, candidates: Ints, looked_at: Ints, hits: Ints, others: Ints, one_in: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return estimate, low and high (float arrays, shape (windows,))."""
+    tails = (1 - CONFIDENCE) / 2 + np.array([[0.0], [CONFIDENCE]])
+    share = np.where(looked_at > 0, hits / np.maximum(looked_at, 1), 0.5)
+    shares: Any = stats.beta.ppf(tails, hits + 0.5, looked_at - hits + 0.5)
+    counts: Any = stats.gamma.ppf(tails, others + 0.5)
+    # Where all are hit, or none, Jeffreys' interval leaves out the estimate itself: take it in.
+    below, above = (
+        np.hypot(
+            candidates * np.maximum(side * (part - share), 0),
+            one_in * np.maximum(side * (count - others), 0),
+        )
+        for side, part, count in zip((-1, 1), shares, counts, strict=True)
+    )
+    rest = np.sqrt(1 - 1 / one_in)  # of the frames, this part was not looked at
+    pages = (sure + candidates * share + one_in * others).astype(float)
+    return pages, np.maximum(pages - rest * below, sure + hits + others), pages + rest * above

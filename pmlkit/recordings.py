@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes with pmlkit beside its modules, and where: one answer for all who look for it.
+
+Recordings (``data/``), workloads and experiments (``experiments/``) and ``notebooks/`` lie beside
+the package in a clone of the repository; an installed wheel has them in the package, in ``share/``.
+The patches for Xen and the lab's guests (``hypervisor-patches/``) are in a clone only: they are of
+another licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound
+from pmlkit.files import whole
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike
+
+__all__ = [
+    "CLONE",
+    "IS_CLONE",
+    "Manifest",
+    "NAME",
+    "PATCHES",
+    "ROOT",
+    "located",
+    "need_clone",
+    "problems",
+    "read",
+    "workplace",
+    "write",
+]
+
+
+_SHARE = Path(__file__).resolve().with_name("share")
+IS_CLONE = not _SHARE.is_dir()
+ROOT = _SHARE.parents[1] if IS_CLONE else _SHARE
+PATCHES = ROOT / "hypervisor-patches"
+CLONE = "run pmlkit from a clone of its repository"
+
+
+def located(path: PathLike, *folders: str) -> Path:
+    """Find a relative path: from the working directory or, if nothing is there, from `ROOT`.
+
+    Parameters
+    ----------
+    path : path-like
+    folders : str
+        Of `ROOT`, in which to look, too.
+
+    Returns
+    -------
+    Path
+        `path` itself if there is nothing anywhere.
+    """
+    found = Path(path)
+    there = (place for folder in ("", *folders) if (place := ROOT / folder / found).exists())
+    return found if found.exists() else next(there, found)
+
+
+def workplace() -> Path:
+    """Where relative results go: the clone, or the working directory of who installed pmlkit."""
+    return ROOT if IS_CLONE else Path.cwd()
+
+
+def need_clone(what: str) -> None:
+    """Refuse what an installed wheel has not.
+
+    Raises
+    ------
+    PmlkitError
+        Unless `PATCHES` is there.
+    """
+    if not PATCHES.is_dir():
+        raise PmlkitError(f"{what} is not part of an installed pmlkit", CLONE)
+
+
+# ------------------------------------------------------------------------------
+# data/MANIFEST: the SHA-256 of every bundled file, and the command that made each recording.
+#
+# Besides traces there may be folders of tables; what trace.json says of a trace, ``made.json`` says
+# of them: ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}``.
+#
+# `sha256sum -c MANIFEST` reads it, too: what is not a checksum is a comment. ``make manifest`` (or
+# ``python -m pmlkit.recordings data``) writes it anew from what the traces say of themselves.
+
+
+NAME = "MANIFEST"
+HEAD = """\
+# The bundled recordings: SHA-256 of every file, for `sha256sum -c MANIFEST`, and how each was made.
+# Written by `make manifest`.
+"""
+_DESCRIPTIONS = ("trace.json", "made.json")
+_TOOLS = ("linux", "qemu", "xen", "bochs")
+_MADE_BY = re.compile(r"# (?P<name>\S+): made by `(?P<command>.*)`(?P<rest>.*)")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a MANIFEST says.
+
+    Attributes
+    ----------
+    sha256 : dict of str to str
+        Checksum of each file, by its path relative to the MANIFEST's folder.
+    commands : dict of str to str
+        The command that made each recording, by the recording's name.
+    """
+
+    sha256: Json
+    commands: Json
+
+
+def read(folder: Path) -> Manifest:
+    """Read ``folder/MANIFEST``.
+
+    Raises
+    ------
+    PmlkitError
+        If there is none, or a line is neither a comment nor a checksum.
+    """
+    path = Path(folder) / NAME
+    sha256, commands = {}, {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PmlkitError(f"{path} cannot be read", "restore it from git") from error
+    for number, line in enumerate(lines, start=1):
+        if made := _MADE_BY.fullmatch(line):
+            commands[made["name"]] = made["command"]
+        elif match := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
+            sha256[match[2]] = match[1]
+        elif line and not line.startswith("#"):
+            raise PmlkitError(f"line {number} of {path} is no checksum", "run `make manifest`")
+    return Manifest(sha256, commands)
+
+
+def problems(folder: Path) -> list[str]:
+    """Compare a folder with its MANIFEST.
+
+    Returns
+    -------
+    list of str
+        What differs, a line each; empty if all is as it was written.
+    """
+    listed, there = read(folder).sha256, set(_files(folder))
+    both = sorted(listed.keys() & there)
+    found = [f"{name} is missing" for name in sorted(listed.keys() - there)]
+    found += [f"{name} is not in the MANIFEST" for name in sorted(there - listed.keys())]
+    return found + [f"{name} has changed" for name in both if _sha256(folder, name) != listed[name]]
+
+
+def write(folder: PathLike) -> Path:
+    """Write ``folder/MANIFEST`` from the traces that are there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    NotATrace
+        If something is in the folder that does not say how it was made.
+    OutputError
+    """
+    path = Path(folder) / NAME
+    blocks: dict[str, list[str]] = {}
+    for name in _files(folder):
+        blocks.setdefault(name.split("/")[0], []).append(f"{_sha256(folder, name)}  {name}\n")
+    text = "".join(f"\n{_made_by(folder, top)}{''.join(lines)}" for top, lines in blocks.items())
+    with whole(path, overwrite=True) as partial:
+        partial.write_text(HEAD + text)
+    return path
+
+
+def _made_by(folder: PathLike, name: str) -> str:
+    found = [Path(folder) / name / file for file in _DESCRIPTIONS]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        why = f"it holds no {' and no '.join(_DESCRIPTIONS)}"
+        raise NotATrace(Path(folder) / name, why, "keep only traces and described tables in data/")
+    meta = json.loads(path.read_text())
+    provenance = meta.get("provenance", {})
+    versions = provenance.get("versions", {})
+    tools = ", ".join(f"{tool} {versions[tool]}" for tool in _TOOLS if tool in versions)
+    made = f"# {name}: made by `{provenance.get('command', '')}`"
+    return f"{made} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
+
+
+def _files(folder: PathLike) -> list[str]:
+    """Return the paths of all files below a folder but its MANIFEST, relative, sorted."""
+    folder = Path(folder)
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in names if name != NAME)
+
+
+def _sha256(folder: PathLike, name: str) -> str:
+    with open(Path(folder) / name, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    print(write(sys.argv[1]))
+
+
+def bundled(name: str | None = None) -> Any:
+    """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of a recording, with or without ``.trace``.
+
+    Returns
+    -------
+    Path or list of str
+        The path of the recording of that name; without a name, the names that there are.
+
+    Raises
+    ------
+    TraceNotFound
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> "hotcold" in pmlkit.bundled()
+    True
+    """
+    folder = Path(os.environ.get("PMLKIT_DATA") or ROOT / "data")
+    paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}
+    if name is None:
+        return sorted(paths)
+    stem = str(name).removesuffix(".trace")
+    if stem not in paths:
+        there = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
+        raise TraceNotFound(folder / f"{stem}.trace", f"the recordings there are: {there}")
+    return paths[stem]
+
+
+def find(trace: PathLike) -> Path:
+    """Find a trace by its path or by the name of a bundled recording.
+
+    Parameters
+    ----------
+    trace : path-like
+        A path comes first, then a bundled recording's name, then a path in the repository.
+
+    Returns
+    -------
+    Path
+        `trace` itself if there is nothing anywhere.
+    """
+    if Path(trace).exists():
+        return Path(trace)
+    return bundled(str(trace)) if str(trace) in bundled() else located(trace)
+
+
+def open_trace(trace: PathLike, **how: Any) -> Trace:
+    """Open a trace that `find` finds; parameters and errors as of `Trace.open`."""
+    from pmlkit.trace.reader import Trace
+
+    return Trace.open(find(trace), **how)

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian packages without installing them: fetched, unpacked into a cache, no root needed.
+
+apt works here with a state, a cache and an empty package database of its own. It reads the
+system's sources and keys, and changes nothing of the system.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from pmlkit.errors import GuestError, MissingTool, PmlkitError, output_error
+from pmlkit.files import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
+
+    from pmlkit.types import Json, PathLike, Tell
+
+
+FRESH_S = 24 * 3600  # the lists of packages, and what was resolved with them, serve for a day
+_URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_\S+\.deb) ")
+_CONFIG = """\
+Dir::State "{state}";
+Dir::State::status "{state}/status";
+Dir::Cache "{cache}";
+APT::Architecture "amd64";
+#clear APT::Architectures;
+APT::Architectures {{ "amd64"; }};
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+"""
+
+
+class PackageError(GuestError):
+    """Debian packages could not be had. Attributes: `packages` (tuple of str), `why`."""
+
+    def __init__(
+        self,
+        packages: Iterable[str],
+        why: str,
+        hint: str = "check the network and /etc/apt/sources.list",
+    ) -> None:
+        self.packages = tuple(packages)
+        self.why, self.console_tail = why, ""
+        names = ", ".join(self.packages) or "the lists of packages"
+        PmlkitError.__init__(self, f"Debian's {names} cannot be fetched ({why})", hint)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Unpacked packages.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that holds their files as in ``/``: shared, so read it only.
+    versions : dict of str to str
+        Version of each package, dependencies included.
+    """
+
+    root: Path
+    versions: Json
+
+
+@dataclass(frozen=True)
+class _Deb:
+    name: str
+    version: str
+    file: str
+
+
+def fetch(
+    packages: Iterable[str],
+    progress: Callable[..., Any] | None = None,
+    dependencies: bool = True,
+    skip: Iterable[str] = (),
+) -> Packages:
+    """Fetch and unpack packages with all that they depend on.
+
+    Parameters
+    ----------
+    packages : sequence of str
+        Names as apt knows them.
+    progress : callable, optional
+        Called with a line of text before each slow step.
+    dependencies : bool
+        False: these packages alone.
+    skip : collection of str
+        Dependencies to leave out.
+
+    Returns
+    -------
+    Packages
+        From the cache if they were fetched within a day, or if there is no network.
+
+    Raises
+    ------
+    MissingTool
+        If apt or dpkg is not installed.
+    PackageError
+        If a package is not known or cannot be downloaded.
+    OutputError
+        If the cache cannot be written.
+    """
+    names = tuple(sorted(set(packages)))
+    progress = progress or (lambda _: None)
+    with _cache(names) as folder:
+        note = folder / "resolved" / f"{_digest(names, dependencies, sorted(skip))}.json"
+        known = _remembered(folder, note)
+        if known and time.time() - note.stat().st_mtime < FRESH_S:
+            return known
+        try:
+            found = _fetch(folder, names, dependencies, skip, progress)
+        except PackageError:
+            if not known:
+                raise
+            return known  # older than a day, but what can be had offline
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(json.dumps({"root": found.root.parent.name, "versions": found.versions}))
+        return found
+
+
+def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
+    """Return the first dependency of a package whose name matches a regular expression.
+
+    Debian's ``linux-image-cloud-amd64`` is empty and depends on the current kernel; the
+    parameters and errors are those of `fetch`.
+    """
+    with _cache((package,)) as folder:
+        _update(folder, progress or (lambda _: None))
+        told = _apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
+    depends = " ".join(line for line in told.splitlines() if line.startswith("Depends:"))
+    found = re.search(rf"(?<![\w.+-]){pattern}(?![\w.+-])", depends)
+    if not found:
+        why = "it is not in the system's sources" if not told else f"it needs no {pattern}"
+        raise PackageError((package,), why, "add Debian 12's main to /etc/apt/sources.list")
+    return found[0]
+
+
+@contextmanager
+def _cache(names: Sequence[str]) -> Iterator[Path]:
+    """Yield the cache's folder, locked: two processes fetch one after the other."""
+    for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
+        if not shutil.which(tool):
+            raise MissingTool(tool, package)
+    folder = cache_folder() / "debian"
+    try:
+        for part in ("state/lists/partial", "cache/archives/partial", "archives", "roots"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / "state" / "status").touch()
+        config = _CONFIG.format(state=folder / "state", cache=folder / "cache")
+        (folder / "apt.conf").write_text(config)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _remembered(folder: Path, note: Path) -> Packages | None:
+    """Return what a note of an earlier call names, if its files are still there."""
+    try:
+        told = json.loads(note.read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: a write that was cut off
+        return None
+    root = folder / "roots" / told["root"] / "root"
+    return Packages(root, told["versions"]) if root.is_dir() else None
+
+
+def _fetch(
+    folder: Path,
+    names: Sequence[str],
+    dependencies: bool,
+    skip: Iterable[str],
+    progress: Callable[..., Any],
+) -> Packages:
+    try:
+        return _fetch_by_lists(folder, names, dependencies, skip, progress)
+    except PackageError:
+        # Debian may have replaced a package since the lists came: try once with today's.
+        if not _forget_lists(folder):
+            raise
+        return _fetch_by_lists(folder, names, dependencies, skip, progress)
+
+
+def _fetch_by_lists(
+    folder: Path,
+    names: Sequence[str],
+    dependencies: bool,
+    skip: Iterable[str],
+    progress: Callable[..., Any],
+) -> Packages:
+    _update(folder, progress)
+    debs = [deb for deb in _resolve(folder, names, dependencies) if deb.name not in skip]
+    root = folder / "roots" / _digest(sorted(deb.file for deb in debs)) / "root"
+    if not root.is_dir():
+        _download(folder, debs, progress)
+        _unpack(folder, debs, root, progress)
+    return Packages(root, {deb.name: deb.version for deb in debs})
+
+
+def _forget_lists(folder: Path) -> bool:
+    """Have the lists fetched again, unless they are new; returns whether."""
+    stamp = folder / "state" / "updated"
+    old = stamp.exists() and time.time() - stamp.stat().st_mtime > 600
+    if old:
+        stamp.unlink()
+    return old
+
+
+def _update(folder: Path, progress: Callable[..., Any]) -> None:
+    """Get the lists of packages; ones that are older than a day serve if there is no network."""
+    stamp = folder / "state" / "updated"
+    if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_S:
+        return
+    progress("fetching Debian's lists of packages")
+    done = _apt(folder, "apt-get", "-qq", "update")
+    # A foreign source that fails is not our business: what counts is that a list came.
+    if any((folder / "state" / "lists").glob("*_Packages*")):
+        if not done.returncode:
+            stamp.touch()
+        return
+    raise PackageError((), _complaint(done, "no list came"))
+
+
+def _resolve(folder: Path, names: Sequence[str], dependencies: bool) -> list[_Deb]:
+    """Ask apt which files it would download."""
+    verb = "install" if dependencies else "download"
+    done = _apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
+    if done.returncode:
+        hint = "check the packages' names (`apt-cache policy NAME`)"
+        raise PackageError(names, _complaint(done, "apt refused"), hint)
+    found = (_URI.match(line) for line in done.stdout.splitlines())
+    return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in found if m]
+
+
+def _download(folder: Path, debs: Iterable[_Deb], progress: Callable[..., Any]) -> None:
+    """Download the files that are not there yet; apt verifies them against the signed lists."""
+    missing = [deb for deb in debs if not (folder / "archives" / deb.file).exists()]
+    if not missing:
+        return
+    progress(f"fetching {len(missing)} Debian packages")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        wanted = [f"{deb.name}={deb.version}" for deb in missing]
+        done = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
+        if done.returncode:
+            raise PackageError([deb.name for deb in missing], _complaint(done, "apt failed"))
+        for path in Path(scratch).iterdir():
+            path.replace(folder / "archives" / path.name)
+
+
+def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Callable[..., Any]) -> None:
+    progress(f"unpacking {len(debs)} Debian packages")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fresh = Path(scratch) / "new" / "root"
+        fresh.mkdir(parents=True)
+        for deb in debs:
+            archive = folder / "archives" / deb.file
+            done = _run(["dpkg-deb", "-x", str(archive), str(fresh)])
+            if done.returncode:
+                archive.unlink()  # damaged: the next call downloads it again
+                why = _complaint(done, "dpkg-deb failed")
+                raise PackageError((deb.name,), why, "try again: it is downloaded anew")
+        fresh.parent.replace(root.parent)
+
+
+def _apt(
+    folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None
+) -> subprocess.CompletedProcess[str]:
+    return _run([tool, "-c", str(folder / "apt.conf"), *arguments], cwd)
+
+
+def _run(command: Sequence[str], cwd: PathLike | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def _complaint(done: subprocess.CompletedProcess[str], otherwise: str) -> str:
+    """Return the first error of a program's output."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb:"))]
+    return lines[0].removeprefix("E:").strip() if lines else otherwise
+
+
+def _digest(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

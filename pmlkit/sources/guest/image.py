@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest: Debian's kernel, and an initramfs of busybox and a workload."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+import shlex
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, output_error
+from pmlkit.files import cache_folder
+from pmlkit.sources.guest import debian, programs
+from pmlkit.sources.guest.cpio import Archive
+from pmlkit.sources.guest.kernel import kernel
+from pmlkit.sources.guest.programs import compiled
+from pmlkit.sources.guest.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from pmlkit.types import Json, PathLike, Tell
+
+
+SAMPLE_MS = 100  # how often the guest reports its own view of its memory
+# console: the kernel's and the workload's output. nokaslr: the same frames each time. panic: end
+# at once. rootfstype: no limit to the image's files. The rest shortens the boot, which is
+# emulated: no mitigations, no self-tests, no probing for what is not there.
+CMDLINE = (
+    "console=ttyS0 quiet nokaslr panic=-1 rootfstype=ramfs mitigations=off tsc=reliable "
+    "no_timer_check 8250.nr_uarts=2 nowatchdog audit=0 selinux=0 apparmor=0 "
+    "rcupdate.rcu_expedited=1 cryptomgr.notests "
+    "initcall_blacklist=load_system_certificate_list,init_kprobe_trace"
+)
+_KEPT_S = 24 * 3600
+_KERNEL_MIB = 64  # ends of its image in guest-physical memory, and what it sets up at boot
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """What QEMU boots.
+
+    Attributes
+    ----------
+    kernel, initrd : Path
+    cmdline : str
+        The kernel's command line.
+    versions : dict of str to str
+        Debian's version of the kernel and of every package in the image.
+    workload : Workload
+        With the parameters that it will run with.
+    """
+
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    versions: Json
+    workload: Workload
+
+
+def build(
+    workload: Workload,
+    params: Mapping[str, str] | None = None,
+    memory_mib: int | None = None,
+    extra_cmdline: str = "",
+    progress: Callable[..., Any] | None = None,
+    swap: bool = False,
+) -> GuestImage:
+    """Build a guest that boots, runs a workload and switches itself off.
+
+    Parameters
+    ----------
+    workload : Workload
+    params : dict of str to str, optional
+        Parameters of the workload.
+    memory_mib : int, optional
+        The guest's memory, to be checked against the image's size; default: the workload's.
+    extra_cmdline : str
+        Added to the kernel's command line.
+    progress : callable, optional
+        Called with a line of text before each slow step.
+    swap : bool
+        Whether the guest swaps to its first virtio disk, which it has the drivers for then.
+
+    Returns
+    -------
+    GuestImage
+        Its initrd lies in the cache; the same workload and packages give the same bytes.
+
+    Raises
+    ------
+    MissingTool, GuestError, WorkloadError, OutputError
+    """
+    workload = workload.with_parameters(params or {})
+    booted = kernel(progress)
+    busybox = debian.fetch(("busybox-static",), progress, dependencies=False)
+    packages = _packages(workload, progress)
+    archive = Archive()
+    _add_base(archive, busybox.root / "bin" / "busybox")
+    if packages:
+        _add_packages(archive, packages.root, Drop(workload.prune), progress)
+    _add_workload(archive, workload)
+    if swap:
+        _add_drivers(archive, booted)
+    _check_memory(workload, archive, memory_mib or workload.memory_mib)
+    versions = {"linux": booted.version, **busybox.versions}
+    return GuestImage(
+        kernel=booted.path,
+        initrd=_write(archive, workload.name),
+        cmdline=f"{CMDLINE} {extra_cmdline}".strip(),
+        versions=versions | (packages.versions if packages else {}),
+        workload=workload,
+    )
+
+
+def _packages(workload: Workload, progress: Tell | None) -> Any:
+    if not workload.packages:
+        return None
+    skip = NOT_INSTALLED - set(workload.packages)
+    return debian.fetch(workload.packages, progress, skip=skip)
+
+
+def _add_packages(archive: Archive, root: Path, drop: Drop, progress: Tell | None) -> None:
+    archive.tree(root, drop=drop)
+    bytecode = compiled(root, progress)
+    if bytecode:
+        archive.tree(bytecode, drop=lambda path: drop(path.replace("/__pycache__", "")))
+
+
+def _add_base(archive: Archive, busybox: Path) -> None:
+    """Add busybox under all its names, /init, and the few files that programs look for."""
+    for name in ("dev", "proc", "sys", "run", "root", "var/run", "var/tmp", "var/lib", "work"):
+        archive.folder(name)
+    archive.folder("tmp", 0o1777)
+    archive.file("usr/bin/busybox", busybox, 0o755)
+    for applet in _applets(busybox):
+        archive.link(f"usr/bin/{applet}", "busybox")
+    archive.file("init", programs.GUEST_SOURCES / "init", 0o755)
+    pmlguest = programs.compile_static(programs.GUEST_SOURCES / "pmlguest.c")
+    archive.file("usr/bin/pmlguest", pmlguest, 0o755)
+    archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+    archive.file("etc/group", b"root:x:0:\n")
+    archive.file("etc/hosts", b"127.0.0.1 localhost guest\n")
+    archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
+
+
+def _add_drivers(archive: Archive, booted: Any) -> None:
+    """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
+    for number, module in enumerate(booted.drivers()):
+        archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())
+
+
+def _applets(busybox: Path) -> list[str]:
+    try:
+        told = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = f"Debian's busybox does not run on this machine: {error}"
+        raise GuestError(why, hint="use a 64-bit x86 Linux machine") from error
+    return [name for name in told.stdout.split() if name != "busybox"]
+
+
+def _add_workload(archive: Archive, workload: Workload) -> None:
+    for source in workload.sources:
+        archive.file(f"work/{source.stem}", programs.compile_static(source), 0o755)
+    for path in workload.files:
+        archive.copy(path, f"work/{path.name}")
+        if path.is_dir():
+            archive.tree(path, f"work/{path.name}")
+    archive.file("etc/pmlkit.parameters", _shell_variables(workload).encode())
+
+
+def _shell_variables(workload: Workload) -> str:
+    values = {"PMLKIT_COMMAND": workload.command, "PMLKIT_SAMPLE_MS": SAMPLE_MS}
+    values |= {name: parameter.default for name, parameter in workload.parameters.items()}
+    return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in values.items())
+
+
+def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None:
+    """Refuse memory in which the image cannot be unpacked: the archive and its files, both."""
+    least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24
+    if memory_mib < least:
+        raise GuestError(
+            f"{workload.name} cannot boot in {memory_mib} MiB",
+            hint=f"give it --memory {-(-least // 32) * 32} or more",
+        )
+
+
+def _write(archive: Archive, name: str) -> Path:
+    """Write the archive under a name that says what it holds."""
+    folder = cache_folder() / "images"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_old(folder)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            partial = Path(scratch) / "initrd"
+            with open(partial, "w+b") as stream:
+                archive.write(stream)
+                stream.seek(0)
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+            name = re.sub(r"[^\w.-]", "_", name)
+            return partial.replace(folder / f"{name}-{digest}.cpio")
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove images of other days: they are as large as their packages, and soon made again."""
+    for path in folder.glob("*.cpio"):
+        if time.time() - path.stat().st_mtime > _KEPT_S:
+            path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------
+# What a guest can do without: its image is unpacked by an emulated processor, in its memory.
+
+
+# Dependencies that only a package's installation uses: nothing is installed in the guest.
+NOT_INSTALLED = frozenset(
+    [
+        "adduser",
+        "apt",
+        "base-files",
+        "debconf",
+        "debianutils",
+        "dpkg",
+        "gpgv",
+        "init-system-helpers",
+        "install-info",
+        "libaudit-common",
+        "libaudit1",
+        "libcap-ng0",
+        "libdb5.3",
+        "libfile-find-rule-perl",
+        "libgdbm-compat4",
+        "libgdbm6",
+        "libnumber-compare-perl",
+        "libpam-modules",
+        "libpam-modules-bin",
+        "libpam-runtime",
+        "libpam0g",
+        "libperl5.36",
+        "libsemanage-common",
+        "libsemanage2",
+        "libsepol2",
+        "libtext-glob-perl",
+        "lsb-base",
+        "mailcap",
+        "media-types",
+        "netbase",
+        "passwd",
+        "perl",
+        "perl-base",
+        "perl-modules-5.36",
+        "readline-common",
+        "sysvinit-utils",
+        "tar",
+        "tzdata",
+        "usrmerge",
+    ]
+)
+_PATTERNS = (
+    *(
+        f"usr/share/{name}"
+        for name in (
+            "applications",
+            "bash-completion",
+            "bug",
+            "debhelper",
+            "doc",
+            "doc-base",
+            "gdb",
+            "info",
+            "lintian",
+            "locale",
+            "man",
+            "menu",
+            "pixmaps",
+            "zsh",
+        )
+    ),
+    *(f"usr/lib/{name}" for name in ("init", "systemd", "sysusers.d", "tmpfiles.d")),
+    *(f"usr/lib/x86_64-linux-gnu/{name}" for name in ("audit", "gconv")),
+    *(f"etc/{name}" for name in ("alternatives", "apt", "cron.*", "init.d", "logrotate.d")),
+    *("*/__pycache__", "usr/bin/perl*", "usr/sbin/iconvconfig", "var/*"),
+)
+
+
+class Drop:
+    """Say of a path in a package whether the guest can do without it.
+
+    Parameters
+    ----------
+    patterns : sequence of str
+        More patterns than those that hold for all; ``*`` stands for slashes, too, and a folder
+        goes with all that it holds.
+    """
+
+    def __init__(self, patterns: Iterable[Any] = ()) -> None:
+        self.patterns = (*_PATTERNS, *patterns)
+
+    def __call__(self, path: PathLike) -> bool:
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.patterns)

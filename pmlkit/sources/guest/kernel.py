@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's cloud kernel as the ELF image that QEMU starts directly (through PVH).
+
+Debian ships a bzImage: a small program that unpacks the kernel proper. We unpack it here, once,
+rather than in every emulated boot. QEMU also hands a fresh random seed to a bzImage, which would
+make two deterministic runs differ; through PVH it does not.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, output_error
+from pmlkit.files import cache_folder
+from pmlkit.sources.guest import debian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Tell
+
+
+PACKAGE = "linux-image-cloud-amd64"
+_RELEASE = r"linux-image-\d[\w.+-]*"
+VIRTIO_BLK = (
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+)
+_LZ4_BLOCK = 8 << 20  # every block of lz4's legacy format unpacks to this, but the last
+_PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTRY, as in the ELF
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that QEMU's ``-kernel`` takes.
+
+    Attributes
+    ----------
+    path : Path
+        An uncompressed vmlinux; a bzImage where there is no PVH entry.
+    version : str
+        Of the Debian package, such as ``"6.1.147-1"``.
+    release : str
+        As ``uname -r`` says, such as ``"6.1.0-37-cloud-amd64"``.
+    pvh : bool
+        True for a vmlinux.
+    modules : Path, optional
+        The folder of its modules.
+    """
+
+    path: Path
+    version: str
+    release: str
+    pvh: bool = True
+    modules: Path | None = None
+
+    def drivers(self) -> list[Path]:
+        """Return the modules (paths) that a virtio disk needs, in the order of loading.
+
+        Raises
+        ------
+        GuestError
+            If the kernel's package has them elsewhere.
+        """
+        found = [self.modules / f"{name}.ko" for name in VIRTIO_BLK] if self.modules else []
+        missing = [path.name for path in found if not path.exists()]
+        if missing or not found:
+            raise GuestError(
+                f"its kernel {self.release} has no module {', '.join(missing) or 'at all'}",
+                hint="use Debian 12's linux-image-cloud-amd64, or record without --swap",
+            )
+        return found
+
+
+def kernel(progress: Callable[..., Any] | None = None) -> Kernel:
+    """Fetch and unpack the kernel.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with a line of text before each slow step.
+
+    Returns
+    -------
+    Kernel
+
+    Raises
+    ------
+    MissingTool, GuestError, OutputError
+    """
+    package = _real_package(progress)
+    found = debian.fetch((package,), progress, dependencies=False)
+    release, version = package.removeprefix("linux-image-"), found.versions[package]
+    bzimage = found.root / "boot" / f"vmlinuz-{release}"
+    modules = found.root / "lib" / "modules" / release / "kernel"
+    vmlinux = cache_folder() / "kernel" / f"vmlinux-{release}-{found.root.parent.name}"
+    if not vmlinux.exists():
+        image = unpack(bzimage.read_bytes())
+        if _PVH_NOTE not in image:
+            return Kernel(bzimage, version, release, pvh=False, modules=modules)
+        _write(vmlinux, image)
+    return Kernel(vmlinux, version, release, modules=modules)
+
+
+def _real_package(progress: Tell | None) -> str:
+    """Name the package of the current kernel; the last one known serves if there is no network."""
+    note = cache_folder() / "kernel" / "package"
+    if note.exists() and time.time() - note.stat().st_mtime < debian.FRESH_S:
+        return note.read_text()
+    try:
+        package = debian.dependency(PACKAGE, _RELEASE, progress)
+    except debian.PackageError:
+        if not note.exists():
+            raise
+        return note.read_text()
+    _write(note, package.encode())
+    return package
+
+
+def unpack(bzimage: bytes) -> bytes:
+    """Take the ELF image out of a bzImage.
+
+    Parameters
+    ----------
+    bzimage : bytes
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    GuestError
+        If it is no bzImage, or compressed in a way that is not known here.
+    """
+    # The x86 boot protocol: sectors of the real-mode part, then where the payload lies in the rest.
+    if bzimage[0x202:0x206] != b"HdrS":
+        raise GuestError("its kernel is not a bzImage", hint="remove pmlkit's cache and try again")
+    offset, length = struct.unpack_from("<II", bzimage, 0x248)
+    start = ((bzimage[0x1F1] or 4) + 1) * 512 + offset
+    payload = bzimage[start : start + length]
+    for magic, method in _METHODS.items():
+        if payload.startswith(magic):
+            return method(payload)
+    raise GuestError(
+        f"its kernel is compressed in an unknown way ({payload[:4].hex()})",
+        hint="use Debian 12's linux-image-cloud-amd64",
+    )
+
+
+def _xz(payload: bytes) -> bytes:
+    return lzma.LZMADecompressor().decompress(payload)
+
+
+def _gzip(payload: bytes) -> bytes:
+    return gzip.decompress(payload[:-4])  # the length is appended to it
+
+
+def _bz2(payload: bytes) -> bytes:
+    return bz2.BZ2Decompressor().decompress(payload)
+
+
+def _lz4(payload: bytes) -> bytes:
+    """Unpack lz4's legacy format: (length, block) repeated, then the kernel's own length."""
+    import pyarrow
+
+    codec = pyarrow.Codec("lz4_raw")
+    (left,) = struct.unpack("<I", payload[-4:])
+    at, parts = 4, []
+    while left > 0:
+        (length,) = struct.unpack_from("<I", payload, at)
+        size = min(left, _LZ4_BLOCK)
+        block = payload[at + 4 : at + 4 + length]
+        parts.append(codec.decompress(block, decompressed_size=size, asbytes=True))
+        at, left = at + 4 + length, left - size
+    return b"".join(parts)
+
+
+_METHODS = {
+    b"\xfd7zXZ\0": _xz,
+    b"\x02\x21\x4c\x18": _lz4,
+    b"\x1f\x8b\x08": _gzip,
+    b"BZh": _bz2,
+}
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error

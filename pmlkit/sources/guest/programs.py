@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs for a guest: C files compiled statically, executables checked to be static."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import resource
+import shutil
+import struct
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import MissingTool, WorkloadError, output_error
+from pmlkit.files import cache_folder, open_regular
+from pmlkit.recordings import CLONE, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
+
+GUEST_SOURCES = ROOT / "experiments" / "workloads" / "guest"
+# What links is ours alone: options for the linker's plugin could come out of an assembler section.
+_FLAGS = ("-O2", "-static", "-pthread", "-fno-use-linker-plugin")
+# A header that is not the first one read is never taken from a precompiled one, which is trusted.
+_NO_PRECOMPILED = ("-include", os.devnull)
+_X86_64, _PT_INTERP = 62, 3
+_PROGRAM_BYTES = 1 << 30
+_TIME_S, _SIZE_BYTES = 120, 256 << 20  # of each step; a macro can write without end
+
+
+def compile_static(source: Path) -> Path:
+    """Compile a C file to a static program, once for each version of it and of its headers.
+
+    The compiler runs on this machine, with the user's rights. It is given nothing that it could
+    take for an option, and what it reads is looked at: files in the source's folder, ours and the
+    system's headers. A source that reads any other file, as a header or from assembler, is refused.
+
+    Parameters
+    ----------
+    source : Path
+        It may include ``pmlkit.h`` and the headers that lie beside it.
+
+    Returns
+    -------
+    Path
+        The program, in the cache.
+
+    Raises
+    ------
+    MissingTool
+        If there is no gcc.
+    WorkloadError
+        If it cannot be compiled, with gcc's first error; or if it reads another file.
+    """
+    if not shutil.which("gcc"):
+        raise MissingTool("gcc", "gcc libc6-dev")
+    source = Path(source).resolve()
+    if not source.is_file():
+        raise WorkloadError(source.name, f"there is no {source}", CLONE)
+    if source.suffix != ".c":
+        raise WorkloadError(source.name, "it is no C file", "give it a name that ends in .c")
+    if source.name.startswith(("-", "@")):
+        # gcc passes it on to the compiler without its folder, as the name of its output.
+        why = "gcc would take its name for options, or for a file of options"
+        raise WorkloadError(source.name, why, "give it another name")
+    try:
+        programs = cache_folder() / "programs"
+        programs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=programs) as scratch:
+            return _compiled(source, programs, Path(scratch))
+    except OSError as error:
+        raise output_error(programs, error) from error
+
+
+def _compiled(source: Path, programs: Path, scratch: Path) -> Path:
+    """Compile a source by way of a scratch folder, unless it was before."""
+    # What the preprocessor returns holds all headers: it is what decides about the program.
+    text = scratch / "text.i"
+    listed = _gcc(source, scratch, "-E", "-H", "-o", str(text))
+    _refuse_outside(source, re.findall(r"^[.!x]+ (.+)$", listed, re.MULTILINE))
+    key = hashlib.sha256(" ".join(_FLAGS).encode() + _gcc_version())
+    key.update(text.read_bytes())
+    program = programs / f"{source.stem}-{key.hexdigest()[:16]}"
+    if program.exists():
+        return program
+    built, read = scratch / "program", scratch / "read"
+    _gcc(source, scratch, *_FLAGS, f"-Wa,--MD,{read}", "-o", str(built), after=("-lm",))
+    _refuse_outside(source, _dependencies(read.read_text(errors="surrogateescape")), scratch)
+    built.replace(program)
+    return program
+
+
+def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()) -> str:
+    """Run gcc, and return what it says beside its output."""
+    # Run in the source's folder with its bare name, so that no path gets into the program.
+    command = ["gcc", f"-I{GUEST_SOURCES}", *_NO_PRECOMPILED, *arguments, f"./{source.name}"]
+    environment = os.environ | {"TMPDIR": str(scratch), "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            [*command, *after],
+            cwd=source.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=_TIME_S,
+            preexec_fn=_limit,
+        )
+    except subprocess.TimeoutExpired as error:
+        why = f"gcc is not done with it after {_TIME_S} s"
+        raise WorkloadError(source.name, why, "see what the C file includes") from error
+    said = done.stderr.decode(errors="surrogateescape")
+    if done.returncode:
+        headers = re.findall(r"^[.!x]+ (.+)$", said, re.MULTILINE)
+        places = re.findall(r"^([^:\n]+):\d+:", said, re.MULTILINE)
+        _refuse_outside(source, [*headers, *places], scratch)
+        lines = [line for line in said.splitlines() if not re.match(r"[.!x]+ ", line)]
+        first = next((n for n in lines if "rror" in n or "cannot find" in n), None)
+        why = f"gcc says: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
+        raise WorkloadError(source.name, why, "mend the C file")
+    return said
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_SIZE_BYTES, _SIZE_BYTES))
+
+
+def _dependencies(rule: str) -> list[str]:
+    """Take the files out of a rule as `make` has them, which the assembler has written."""
+    names = re.split(r"(?<!\\)\s+", rule.partition(":")[2].replace("\\\n", " "))
+    return [name.replace("\\ ", " ") for name in names if name]
+
+
+def _refuse_outside(source: Path, names: Iterable[str], *allowed: Path) -> None:
+    """Refuse a source that reads a file which is neither its folder's, nor ours or the system's."""
+    inside = [source.parent, GUEST_SOURCES, *allowed, *_system_headers()]
+    homes = tuple(os.path.join(os.path.realpath(folder), "") for folder in inside)
+    for name in names:
+        place = os.path.realpath(source.parent / name)
+        if place != os.devnull and name != "{standard input}" and not place.startswith(homes):
+            why = f"it reads {place}, which lies outside of its folder"
+            raise WorkloadError(source.name, why, "take that out, or copy the file beside it")
+
+
+@cache
+def _system_headers() -> tuple[Path, ...]:
+    command = ["gcc", "-E", "-v", "-x", "c", os.devnull]
+    said = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    listed = said.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
+    return tuple(Path(line.strip()) for line in listed.splitlines() if line.startswith(" /"))
+
+
+def _gcc_version() -> bytes:
+    return subprocess.run(["gcc", "--version"], capture_output=True).stdout
+
+
+def check_static(path: PathLike) -> None:
+    """Refuse a file that a guest without libraries cannot execute.
+
+    Raises
+    ------
+    WorkloadError
+        If it is no x86-64 Linux executable, or needs a dynamic loader.
+    """
+    with open_regular(path, _PROGRAM_BYTES) as file:
+        data = file.read(_PROGRAM_BYTES)
+    if data[:4] != b"\x7fELF" or len(data) < 64:
+        why = "it is neither an executable nor a C file (.c) nor a folder"
+        raise WorkloadError(path, why, "for a script, write a folder with a workload.yaml")
+    kind, machine = struct.unpack_from("<HH", data, 16)
+    if data[4] != 2 or machine != _X86_64 or kind not in (2, 3):
+        raise WorkloadError(path, "it is no program for 64-bit x86", "compile it with gcc -static")
+    if _PT_INTERP in _segments(data):
+        why = "it is linked dynamically, and the guest has no libraries"
+        hint = "link it with gcc -static, or give the .c file"
+        raise WorkloadError(path, why, hint)
+
+
+def _segments(data: bytes) -> list[int]:
+    """Return the types of an ELF file's segments."""
+    (start,) = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    inside = range(start, min(start + size * count, len(data) - 4), size) if size else ()
+    return [struct.unpack_from("<I", data, at)[0] for at in inside]
+
+
+# ------------------------------------------------------------------------------
+# Python's byte code for a guest that has Python.
+#
+# Debian's packages compile it when they are installed. Left to the guest, ``import numpy`` would
+# compile for most of a minute, emulated; so the guest's own Python does it here, once.
+
+
+_SKIP = r"/(tests?|lib2to3|idlelib|turtledemo|ensurepip|f2py|distutils|pydoc_data|bad_.*\.py)/"
+
+
+def compiled(root: Path, progress: Callable[..., Any] | None = None) -> Path | None:
+    """Compile the modules below a root file system.
+
+    Parameters
+    ----------
+    root : Path
+        Unpacked packages; it is only read.
+    progress : callable, optional
+        Called with a line of text before the work begins.
+
+    Returns
+    -------
+    Path or None
+        A folder beside `root` with the compiled files where Python looks for them; None if there
+        is no Python in it. That of a Python that does not run on this machine stays empty: the
+        guest then compiles for itself.
+    """
+    pythons = sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
+    if not pythons:
+        return None
+    folder = root.with_name("bytecode")
+    if folder.is_dir():
+        return folder
+    if progress:
+        progress("compiling the guest's Python modules")
+    try:
+        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
+            _compile(root, pythons[0], Path(scratch) / "cache")
+            _arrange(Path(scratch) / "cache" / root.relative_to("/"), Path(scratch) / "new")
+            (Path(scratch) / "new").replace(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    return folder
+
+
+def _compile(root: Path, python: Path, cache: Path) -> None:
+    """Run the guest's Python by the guest's loader: the machine's libraries do not matter."""
+    libraries = [root / place / "x86_64-linux-gnu" for place in ("lib", "usr/lib")]
+    command = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
+    command += [":".join(map(str, libraries)), python, "-m", "compileall", "-qq", "-x", _SKIP]
+    # A hash that is never checked: the archive has other times than this machine's files.
+    command += ["--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/"]
+    command += [root / "usr" / "lib" / python.name, root / "usr" / "lib" / "python3"]
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+        "PYTHONHOME": str(root / "usr"),
+        "PYTHONPYCACHEPREFIX": str(cache),
+        "PYTHONHASHSEED": "0",  # the same bytes each time
+    }
+    subprocess.run(command, env=environment, capture_output=True)  # type: ignore[arg-type]
+
+
+def _arrange(cache: Path, target: Path) -> None:
+    """Move each compiled file from the parallel tree to a __pycache__ of its module's folder."""
+    target.mkdir()
+    for path in sorted(cache.rglob("*.pyc")):
+        place = target / path.parent.relative_to(cache) / "__pycache__"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, place / path.name)

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest runs: a workload of the list, or the user's own program, C file or folder."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import stat
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import recordings
+from pmlkit.errors import FileRefused, WorkloadError
+from pmlkit.files import read_regular
+from pmlkit.foreign import foreign_yaml
+from pmlkit.sources.guest import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+    from pmlkit.types import Json, PathLike
+
+
+FOLDER = recordings.ROOT / "experiments" / "workloads"
+DESCRIPTION = "workload.yaml"
+MEMORY_MIB = 256  # of a user's own program that asks for nothing
+_DESCRIPTION_BYTES = 1 << 20
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy, 5.6.7
+_NO_NAME = "give a name in the folder, not absolute, without .., that begins with neither - nor @"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number or word that a workload can be given.
+
+    Attributes
+    ----------
+    default : str, int or float
+        Its value, unless `Workload.with_parameters` gives another.
+    help : str
+        One line.
+    """
+
+    default: object
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to boot a guest with.
+
+    Attributes
+    ----------
+    name, summary : str
+    command : str
+        For the guest's shell, in ``/work``; parameters are shell variables, ``$hot``.
+    sources : tuple of Path
+        C files, each compiled to a static program ``/work/STEM``.
+    packages : tuple of str
+        Debian packages whose files (and dependencies') the guest has.
+    files : tuple of Path
+        Files and folders that are copied to ``/work``.
+    parameters : dict of str to Parameter
+    memory_mib : int
+        The guest's memory unless the user says otherwise.
+    seconds : float
+        Guest time that it takes, roughly.
+    phases : tuple of str
+        The phases that it marks, in order.
+    prune : tuple of str
+        Patterns of package files that the guest does not need, such as ``usr/share/perl/*``.
+    """
+
+    name: str
+    summary: str
+    command: str
+    sources: tuple[Any, ...] = ()
+    packages: tuple[Any, ...] = ()
+    files: tuple[Any, ...] = ()
+    parameters: Json = field(default_factory=dict)
+    memory_mib: int = MEMORY_MIB
+    seconds: float = 0
+    phases: tuple[Any, ...] = ()
+    prune: tuple[Any, ...] = ()
+
+    def with_parameters(self, values: Mapping[str, str]) -> Workload:
+        """Return the same workload with other parameters.
+
+        Parameters
+        ----------
+        values : dict of str to str
+
+        Raises
+        ------
+        WorkloadError
+            If it has no such parameter, or the value is not of the default's type.
+        """
+        given = {name: self._parameter(name, text) for name, text in values.items()}
+        return replace(self, parameters={**self.parameters, **given})
+
+    def _parameter(self, name: str, text: str) -> Parameter:
+        if name not in self.parameters:
+            raise WorkloadError(self.name, f"it has no parameter {name}", _among(self.parameters))
+        old = self.parameters[name]
+        kind = type(old.default)
+        try:
+            value = kind(text)
+        except ValueError:
+            hint = f"give {'a whole number' if kind is int else 'a number'}, such as {old.default}"
+            raise WorkloadError(self.name, f"{name} cannot be {text!r}", hint) from None
+        return replace(old, default=value)
+
+
+def list_workloads() -> list[Workload]:
+    """Return the workloads that come with pmlkit, sorted by name.
+
+    Returns
+    -------
+    list of Workload
+    """
+    return [_from_folder(path.parent) for path in sorted(FOLDER.glob(f"*/{DESCRIPTION}"))]
+
+
+def load(spec: PathLike) -> Workload:
+    """Find a workload.
+
+    Parameters
+    ----------
+    spec : str or path-like
+        A name of the list, or the path of a static executable, of a C file, or of a folder
+        with a ``workload.yaml``.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    WorkloadError
+        If there is none, or it cannot be run in a guest: the message says why.
+    MissingTool
+        If it has to be compiled and there is no gcc.
+    """
+    name, path = os.fspath(spec), Path(spec)
+    if re.fullmatch(r"[\w-]+", name) and (FOLDER / name / DESCRIPTION).is_file():
+        return _from_folder(FOLDER / name)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_source(path) if path.suffix == ".c" else _from_program(path)
+    raise WorkloadError(name, "there is no such workload or file", _suggestion(name))
+
+
+def names() -> list[str]:
+    """Name the workloads that come along."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
+
+
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}? `pmlkit record --list` names them all"
+    elsewhere = "" if recordings.PATCHES.is_dir() else f"; for the lab's guests, {recordings.CLONE}"
+    return f"`pmlkit record --list` names the workloads{elsewhere}"
+
+
+def _from_source(path: Path) -> Workload:
+    programs.compile_static(path)  # an error comes now, before anything else is begun
+    path = path.resolve()
+    command = shlex.quote(f"./{path.stem}")
+    return Workload(path.stem, f"{path.name}, compiled", command, sources=(path,))
+
+
+def _from_program(path: Path) -> Workload:
+    programs.check_static(path)
+    path = path.resolve()
+    return Workload(path.name, path.name, shlex.quote(f"./{path.name}"), files=(path,))
+
+
+def _from_folder(folder: Path) -> Workload:
+    """Read a folder's workload.yaml."""
+    folder = folder.resolve()
+    facts = _Facts(folder.name, _read(folder))
+    parameters = facts.take("parameters", dict, {})
+    workload = Workload(
+        name=folder.name,
+        summary=facts.take("summary", str, folder.name),
+        command=facts.take("command", str),
+        sources=facts.paths("sources", folder),
+        packages=facts.packages("packages"),
+        files=facts.paths("files", folder),
+        parameters={name: facts.parameter(name, p) for name, p in parameters.items()},
+        memory_mib=facts.take("memory_mib", int, MEMORY_MIB),
+        seconds=facts.take("seconds", int | float, 0),
+        phases=facts.strings("phases"),
+        prune=facts.strings("prune"),
+    )
+    facts.check_all_taken()
+    return workload
+
+
+def _read(folder: Path) -> Json:
+    """Parse the description; a mistake is told with its line."""
+    import yaml
+
+    path = folder / DESCRIPTION
+    try:
+        facts = foreign_yaml(read_regular(path, _DESCRIPTION_BYTES).decode())
+    except FileNotFoundError:
+        hint = "write one with summary and command, see experiments/workloads/"
+        raise WorkloadError(folder.name, f"the folder has no {DESCRIPTION}", hint) from None
+    except (yaml.YAMLError, ValueError, OSError, FileRefused, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        why = getattr(error, "problem", None) or str(error)
+        raise WorkloadError(folder.name, f"{path}, {line}{why}", "mend the file") from error
+    if not isinstance(facts, dict):
+        raise WorkloadError(folder.name, f"{path} is not `key: value` lines", "mend the file")
+    return facts
+
+
+class _Facts:
+    """What a description says, taken item by item and checked."""
+
+    def __init__(self, name: str, facts: Json) -> None:
+        self.name, self.facts, self.known = name, dict(facts), []  # type: ignore[var-annotated]
+
+    def take(self, key: str, kind: Any, *default: Any) -> Any:
+        """Remove and return a value of the wanted type."""
+        self.known.append(key)
+        if key not in self.facts and default:
+            return default[0]
+        value = self.facts.pop(key, None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = getattr(kind, "__name__", "number")
+            self._refuse(f"`{key}` should be a {wanted}" if value is not None else f"no `{key}`")
+        return value
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        values = self.take(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            self._refuse(f"`{key}` should be a list of words")
+        return tuple(values)
+
+    def packages(self, key: str) -> tuple[str, ...]:
+        """Read names of Debian packages."""
+        names = self.strings(key)
+        for name in names:
+            if not _PACKAGE.fullmatch(name):
+                self._refuse(f"`{key}` names {name!r}, which is no name of a Debian package")
+        return names
+
+    def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
+        """Read names of files, relative to the folder; a stranger's name only what is in it."""
+        return tuple(self._path(key, folder, name) for name in self.strings(key))
+
+    def _path(self, key: str, folder: Path, name: str) -> Path:
+        home = FOLDER if folder.parent == FOLDER else folder  # ours share their sources
+        leads_up = ".." in Path(name).parts and home == folder
+        if name.startswith(("-", "@", "/")) or leads_up or "\0" in name:
+            self._refuse(f"`{key}` names {name!r}: {_NO_NAME}")
+        path = folder / name
+        if not path.exists():
+            self._refuse(f"`{key}` names {path.name}, which is not there")
+        for found in _below(path):
+            if fault := _place_fault(found, home):
+                self._refuse(f"`{key}` names {name}: {os.path.relpath(found, folder)} {fault}")
+        return path
+
+    def parameter(self, name: str, facts: Mapping[str, int | str]) -> Parameter:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self._refuse(f"the parameter {name} is not a lower-case shell variable")
+        if not isinstance(facts, dict):
+            facts = {"default": facts}  # type: ignore[dict-item]
+        default = facts.get("default")
+        if not isinstance(default, str | int | float) or isinstance(default, bool):
+            self._refuse(f"the parameter {name} has no `default`, a number or a word")
+        return Parameter(default, str(facts.get("help", "")))
+
+    def check_all_taken(self) -> None:
+        for key in self.facts:
+            self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
+
+    def _refuse(self, why: str, hint: str = "mend the file") -> None:
+        raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Iterate over a file or folder, and all that is in it; links are not followed."""
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for folder, folders, files in os.walk(path):
+            yield from (Path(folder, name) for name in [*folders, *files])
+
+
+def _place_fault(path: Path, home: Path) -> str | None:
+    """Say why a file of a stranger's folder is none to give to a guest."""
+    if not path.resolve().is_relative_to(home):
+        return f"is a link out of the folder, to {path.resolve()}"
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        return "is a FIFO, device or socket"
+    return None
+
+
+def _among(names: Iterable[str], near: str = "") -> str:
+    """Say which names there are, the one that was meant first."""
+    close = difflib.get_close_matches(near, list(names), n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"it has {', '.join(names)}" if names else "it takes none"

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collect from a Xen host, and watch it: the agent logs in dom0, the spool grows here.
+
+>>> with Collection("web1", "web1.trace", host="root@dom0") as run:      # doctest: +SKIP
+...     for seen in run:
+...         print(seen.round, seen.pages, seen.lost)
+>>> run.trace                                                            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import signal
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceVersionError
+from pmlkit.sources.host.launch import Agent
+from pmlkit.sources.host.options import CollectOptions
+from pmlkit.sources.spooling import claim, command
+from pmlkit.sources.watch import Follower, Watcher
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import holds_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, Self
+
+    from pmlkit.sources.watch import Seen
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike
+
+
+__all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
+
+_POLL_S = 0.1
+_NOT_WHOLE = "the spool did not arrive whole"
+_END_S = 60.0  # for the last frames; the next collection switches off what a killed one left on
+
+
+class CollectError(PmlkitError):
+    """A collection failed, or was cut. Attributes: `domain`, `why`, `trace` (path, or None)."""
+
+    def __init__(self, domain: str, why: str, trace: Any = None, hint: str = "") -> None:
+        self.domain, self.why, self.trace = domain, why, trace
+        kept = f"what came is in {trace}" if trace else "nothing came"
+        super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
+
+
+class Collection:
+    """A collection: a context manager that starts it, and an iterator over its rounds as they come.
+
+    Leaving the ``with`` block ends it and writes the trace. Ctrl-C ends it, too; log-dirty mode is
+    off afterwards.
+
+    Parameters
+    ----------
+    domain : str or int
+        Name or id.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : CollectOptions, optional
+    host : str, optional
+        ``root@dom0``: the agent runs there, by SSH. None: this machine is dom0.
+    overwrite, keep : bool
+        Replace the trace; keep the spool beside it.
+    heard : callable, optional
+        Called with each sentence that the agent says.
+
+    Attributes
+    ----------
+    seen : list of Seen
+        The rounds so far.
+    trace : Trace or None
+        Once it has ended.
+    """
+
+    # None until it is made.
+    trace: Any
+
+    # Not there before they are needed.
+    _agent: Any
+    _follower: Any
+
+    def __init__(
+        self,
+        domain: str | int,
+        out: PathLike,
+        options: CollectOptions | None = None,
+        host: Any = None,
+        *,
+        overwrite: bool = False,
+        keep: bool = False,
+        heard: Callable[[str], Any] = lambda line: None,
+    ) -> None:
+        self.domain, self.out, self.host = str(domain), out, host
+        self.options = options or CollectOptions()
+        self.overwrite, self.keep, self.heard = overwrite, keep, heard
+        self.seen, self.trace = [], None  # type: ignore[var-annotated]
+        self._agent = self._follower = None
+        self._finished = self._stopped = self._warned = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self.finish(quietly=kind is not None)
+
+    def start(self) -> None:
+        """Start the agent."""
+        job = self.options.job(self.domain)
+        self.out, self.folder = claim(self.out, self.overwrite)
+        file = self.folder / FRAMES_FILE
+        job["header"] = {
+            "source": "xen",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "options": {**asdict(self.options), "collected_over": "ssh" if self.host else "local"},
+            "versions": {"python": platform.python_version()},
+            "command": command("pmlkit.xen.collect"),
+        }
+        try:
+            self._agent = Agent(job, file, self.host, self.heard)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        self._follower = Follower(file, lambda header: Watcher(header, ("xen",)))
+        if self._stopped:  # while it was being started
+            self._agent.stop()
+
+    def stop(self) -> None:
+        """Ask it to end; iterate on for the last rounds."""
+        self._stopped = True
+        if self._agent is not None:
+            self._agent.stop()
+
+    def __iter__(self) -> Iterator[Seen]:
+        """Yield a `Seen` for each round, as it is closed, until the collection has ended."""
+        while True:
+            running = self._agent.running()
+            yield from self._poll()
+            if not running:
+                return
+            time.sleep(_POLL_S)
+
+    def _poll(self) -> Iterator[Seen]:
+        for seen in self._follower.poll():
+            self.seen.append(seen)
+            yield seen
+        if self._follower.fault and not self._warned:
+            self._warned = True
+            if not self._follower.header:  # nothing can come of it
+                self._agent.stop()
+            self.heard(f"{self._sent(self._follower.fault)}: no round is shown from here on")
+
+    @property
+    def header(self) -> Json:
+        """What the spool says of itself, once its first bytes have come; else {}."""
+        return self._follower.header
+
+    def finish(self, quietly: bool = False) -> Trace:
+        """Wait for the end and write the trace. Finishing twice does no harm.
+
+        Raises
+        ------
+        CollectError
+            If it was cut; the trace holds what came. With `quietly` only if nothing came.
+        OutputError
+        """
+        if self._finished or self._agent is None:
+            return self.trace
+        self._finished = True
+        status = self._agent.wait(_END_S)
+        for _ in self._poll():
+            pass
+        self._follower.close()
+        self._write(status, quietly)
+        return self.trace
+
+    def _write(self, status: int, quietly: bool) -> None:
+        from pmlkit.sources.ingest import ingest, kept_hint
+
+        why, left = self._why(status), []  # type: ignore[var-annotated]
+        try:
+            how = {"overwrite": self.overwrite, "heard": left.append, "source": "xen"}
+            self.trace = ingest(self.folder, self.out, **how)  # type: ignore[arg-type]
+        except PmlkitError as error:
+            self._keep(error, why, quietly)
+            return
+        if left:
+            if not quietly:
+                hint = f"what came before it is in {self.out}; {kept_hint(self.folder, self.out)}"
+                raise CollectError(self.domain, self._sent(left[0]), str(self.out), hint)
+        elif not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if why and not quietly:
+            raise CollectError(self.domain, why, str(self.out))
+
+    def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
+        """Keep a spool that made no trace, if it holds a frame, and raise what is to be said."""
+        what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
+        if isinstance(error, TraceVersionError):  # of another version: whole, as far as is known
+            hint = f"what came is kept in {self.folder}: {what}"
+            raise CollectError(self.domain, error.problem, hint=hint) from error
+        if not isinstance(error, NotATrace | SpoolDamaged):
+            error.args = (f"{error} ({what})",)
+            raise error
+        kept = holds_frames(self.folder / FRAMES_FILE)
+        if not kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if quietly:
+            return
+        fault = self._follower.fault
+        if fault:
+            why = self._sent(fault)
+        elif why in (None, _NOT_WHOLE):
+            why = error.problem
+        if not kept:
+            raise self._nothing(why or "") from error
+        hint = f"what came makes no trace, and is kept in {self.folder}"
+        raise CollectError(self.domain, why or "", hint=hint) from error
+
+    def _sent(self, fault: str) -> str:
+        """Say of a frame that was not understood whose it is."""
+        where = f" on {self.host}" if self.host else ""
+        return f"the collector{where} sent what this pmlkit does not take: {fault}"
+
+    def _nothing(self, why: str) -> PmlkitError:
+        ours = self.host is None or self._agent.spoke
+        hint = "" if ours else f"try `ssh {self.host} python3 -V`"
+        return CollectError(self.domain, why, hint=hint)
+
+    def _why(self, status: int) -> str | None:
+        """Say why a collection did not end well; None if it did."""
+        if status == 0 and self._follower.ended:
+            return None
+        if status == 0:
+            return _NOT_WHOLE
+        told = self._agent.said[-1] if self._agent.said else f"exit status {status}"
+        if status != 255:
+            return told
+        if not self._follower.header:
+            return f"no connection to {self.host}: {told}"
+        return f"the connection to {self.host} was lost: {told}"
+
+    def run(self, show: Callable[..., Any] = lambda seen: None) -> Trace:
+        """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.
+
+        Parameters
+        ----------
+        show : callable
+            Called with each `Seen`.
+
+        Returns
+        -------
+        Trace
+        """
+        with _ending(self.stop), self:
+            for seen in self:
+                show(seen)
+        return self.trace
+
+
+@contextlib.contextmanager
+def _ending(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the signals that end a program end the collection instead."""
+
+    def stopped(number: int, _: object) -> None:
+        for each in before:  # once more is meant
+            signal.signal(each, before[each])
+        stop()
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, stopped)
+    except ValueError:  # not the main thread: signals are somebody else's
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def collect(
+    domain: str,
+    out: PathLike,
+    options: CollectOptions | None = None,
+    host: str | None = None,
+    **more: Any,
+) -> Collection:
+    """Start collecting a domain; returns the `Collection`, to be used in a ``with`` block.
+
+    Parameters as of `Collection`; `collect(...).run()` collects to the end and returns the trace.
+    """
+    return Collection(domain, out, options, host, **more)

@@ -1,0 +1,535 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Xen spool (what `pmlkit.xen` wrote in dom0) becomes a trace, in bounded memory.
+
+The entries are put in the order of their rounds and, in a round, of the times at which their
+buffers were taken. A round that was running when the collection broke off is kept, as far as it
+came, and a note says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NotATrace
+from pmlkit.sources.host.spool import XenSpool, understood
+from pmlkit.sources.host.stream import COSTS, ns_of
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import PAGE_SIZE, SAMPLED, TraceMeta
+from pmlkit.trace.writer import TraceWriter
+from pmlkit.xen.frames import Frame
+from pmlkit.xen.pml import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.sources.host.spool import XenSpool
+    from pmlkit.trace.writer import TraceWriter
+    from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike, Tell
+
+__all__ = [
+    "XenTrace",
+    "convert",
+    "harvest_period",
+    "ingest",
+    "ns",
+    "round_times",
+    "split_rounds",
+    "write_harvests",
+]
+
+
+# ------------------------------------------------------------------------------
+# Harvests of accessed flags become an access trace: the pages touched between two of them.
+
+
+_RECORDS = 2048  # read at a time
+_COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
+
+
+def harvest_period(made: XenTrace, period: Json) -> Json:
+    """Return the period of the access trace, given the log's: flags pile up between harvests."""
+    every = made.header.get("job", {}).get("harvest_every", 1)
+    return {**period, "ns": period["ns"] and period["ns"] * every}
+
+
+def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
+    """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
+
+    Parameters
+    ----------
+    made : pmlkit.sources.host.ingest.XenTrace
+    writer : TraceWriter
+        Of an access trace.
+    """
+    batches, first = [], 0  # type: ignore[var-annotated]
+    for number, last in enumerate(made.harvests):
+        for reason, parts in _harvested(made, first, last):
+            for frames, kinds in parts:
+                if len(frames):
+                    writer.add_entries(number, len(batches), 0, frames, kinds)
+            batches.append({"round": number, "reason": reason})
+        made.spool.forget()
+        first = last + 1
+    rounds = _rounds(made)
+    writer.set_rounds(rounds)
+    spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end"]
+    table = pd.DataFrame(batches).join(rounds[spans], on="round")
+    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))
+    made.write_rest(writer, True)
+
+
+def _rounds(made: XenTrace) -> pd.DataFrame:
+    """A round of the access trace goes from harvest to harvest."""
+    table = made.round_table().iloc[made.harvests].reset_index(drop=True)
+    for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
+        table[start] = np.concatenate([[0], table[end].to_numpy()[:-1]])
+    every = made.header.get("job", {}).get("harvest_every", 1)
+    asked = table["asked_ns"].where(table["asked_ns"] < 0, table["asked_ns"] * every)
+    return table.assign(round=np.arange(len(table)), asked_ns=asked)
+
+
+def _costs(made: XenTrace, table: pd.DataFrame) -> list[int]:
+    said = {why: made.rounds.column(name, made.count) for why, name in _COSTS.items()}
+    numbers = [made.harvests[number] for number in table["round"]]
+    ticks = [said[why][n] for n, why in zip(numbers, table["reason"], strict=True)]
+    return [int(ns_of(t, made.header["tsc_khz"])) for t in ticks]
+
+
+def _harvested(
+    made: XenTrace, first: int, last: int
+) -> Iterator[tuple[str, Iterator[tuple[Gfns, NDArray[np.uint8]]]]]:
+    """Yield the source, and (frames, kinds) in parts, of the harvest that closed round `last`."""
+    spool, taken = made.spool, np.zeros(0, np.uint64)
+    if spool.has(Frame.TOUCHED, last):
+        words = spool.touched_words(last)
+        words = words[np.argsort(words >> np.uint64(12), kind="stable")]
+        taken, read = words >> np.uint64(12), (words & np.uint64(0xFF)) == int(Kind.READ)
+        # Page tables are written by the walks that read them.
+        yield "guided", iter([(taken, _kinds(~read))])
+    if spool.has(Frame.ACCESSED, last):
+        yield "scan", _scanned(made, first, last, taken)
+
+
+def _scanned(
+    made: XenTrace, first: int, last: int, taken: Gfns
+) -> Iterator[tuple[Gfns, NDArray[np.uint8]]]:
+    logged = _logged(made, first, last)
+    for frames in made.spool.frames_of(Frame.ACCESSED, last):
+        frames = frames[~_among(frames, taken)]
+        yield frames, _kinds(_among(frames, logged))
+
+
+def _among(frames: Gfns, known: Gfns) -> Bools:
+    """Say which frames are among the known ones; both are sorted."""
+    if not len(known):
+        return np.zeros(len(frames), bool)
+    return known[np.minimum(np.searchsorted(known, frames), len(known) - 1)] == frames
+
+
+def _kinds(written: Bools) -> NDArray[np.uint8]:
+    return np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
+
+
+def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
+    """Return the frames in the log of some rounds: ndarray of uint64, ascending."""
+    rounds, found = made.logs["round"], np.zeros(0, np.uint64)
+    start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")
+    for at in range(start, stop, _RECORDS):
+        words = made.spool.words(made.logs[at : min(at + _RECORDS, stop)])
+        found = np.union1d(found, words >> np.uint64(12))
+    return found
+
+
+# ------------------------------------------------------------------------------
+# Which record belongs to which round, and from when to when a round lasts: arrays.
+
+
+def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
+    """Put the records of a spool in the order of the trace.
+
+    Parameters
+    ----------
+    spool : XenSpool
+
+    Returns
+    -------
+    logs : structured ndarray
+        The records kept, by round and, in it, by the time at which their buffer was taken.
+    count : int
+        The rounds of the trace: those that were closed, and up to two that were not (the round
+        that was being closed, and the one that runs).
+    left_out : int
+        Entries of records after the last closed round of a collection that came to its end.
+    """
+    logs, closed = spool.logs, len(spool.rounds)
+    if spool.header.get("job", {}).get("free") and not spool.stock:
+        logs = _cut(spool, logs)
+    order = np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))
+    after = logs["round"] >= closed
+    entries = int(logs["count"][after].sum())
+    inside = order[~after[order]]
+    # What was drained by switching logging off belongs to no round.
+    ended = spool.end if spool.missing is None and closed else None
+    if ended is not None and not ended.keep_open:
+        return logs[inside], closed, entries
+    if not entries:
+        return logs[inside], closed, 0
+    return logs[order], int(logs["round"].max()) + 1, 0
+
+
+def _cut(spool: XenSpool, logs: Array) -> Array:
+    """Number rounds by the marks of the time that a collection without rounds has put."""
+    marks = spool.rounds.column("end_ns")
+    ends = ns(spool, logs["tsc_end"])
+    logs = logs.copy()
+    logs["round"] = np.searchsorted(marks, ends, side="left")
+    if spool.end is not None and len(marks):  # the last buffers, taken when it was switched off
+        logs["round"] = np.minimum(logs["round"], len(marks) - 1)
+    return logs
+
+
+def ns(spool: XenSpool, tsc: Any) -> Any:
+    """Turn TSC stamps into ns since the start of the log: ndarray of int64."""
+    ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
+    return ns_of(np.maximum(ticks, 0), spool.header["tsc_khz"])
+
+
+def round_times(spool: XenSpool, logs: NDArray[Any], count: int) -> tuple[Ints, Ints]:
+    """Return the starts and ends of the rounds, ns: two ndarrays of int64.
+
+    A round begins where the one before it ends: when Xen let the domain go on.
+    """
+    last = np.zeros(count, np.int64)
+    if not spool.stock:
+        np.maximum.at(last, logs["round"].astype(np.int64), ns(spool, logs["tsc_end"]))
+    closed = spool.rounds.column("end_ns", count, -1)
+    # Where Xen has closed no round, the last buffer may be taken after the mark of its end.
+    marked = spool.rounds.column("tick", count, 1) == 1
+    ends = np.where(marked, np.maximum(closed, last), closed)
+    ends = np.maximum.accumulate(ends)
+    return np.concatenate([np.zeros(1, np.int64), ends[:-1]]), ends
+
+
+_BITMAP_ONLY = (
+    "stock log-dirty gives a bitmap: entries are by frame number, not in log order, and a page "
+    "counts once in a round"
+)
+_HARVEST = (
+    "accessed flags tell which pages were touched, not in which order, nor whether a page that "
+    "was written was read too"
+)
+_FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in which they end"
+_STAMPS = ("tsc_start", "tsc_end")
+_UPPER = 0x100  # of a table's word: the upper half of its entries
+
+
+def ingest(
+    spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
+    """Turn the spool folder of a collection into a trace.
+
+    Parameters
+    ----------
+    spool, out : Path
+    overwrite : bool
+    heard : callable, optional
+        Told of the frame at which it stopped, if that was not the end.
+
+    Returns
+    -------
+    Trace
+        The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
+    """
+    with understood(spool):
+        read = XenSpool(Path(spool) / FRAMES_FILE, ("xen",))
+        trace = convert(XenTrace(read, spool), out, overwrite)
+    if read.fault:
+        heard(read.fault)
+    return trace
+
+
+def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
+    """Write a `XenTrace`."""
+    meta = made.meta()
+    if not made.harvests:
+        with TraceWriter(out, meta, overwrite=overwrite) as writer:
+            made.write(writer)
+        return Trace.open(out)
+    notes, options = [*meta.notes, _HARVEST], dict(meta.options)
+    if made.one_in:
+        notes.append(f"of {made.one_in} frames one was looked at")
+        options[SAMPLED] = made.one_in
+    told: Json = {"notes": notes, "options": options, "period": harvest_period(made, meta.period)}
+    touched = dataclasses.replace(meta, kind="access", **told)
+    # A sample is nested in the log, not the log in it: no one shall take it for all accesses.
+    with TraceWriter(out, meta if made.one_in else touched, overwrite=overwrite) as writer:
+        nested = writer.sample(touched) if made.one_in else writer.pml(meta)
+        pml, access = (writer, nested) if made.one_in else (nested, writer)
+        made.write(pml)
+        write_harvests(made, access)
+    return Trace.open(out)
+
+
+class XenTrace:
+    """What becomes of a spool. The lab's has more to say (`pmlkit.sources.lab.ingest`).
+
+    Parameters
+    ----------
+    spool : XenSpool
+    path : path-like
+        How messages name it.
+    """
+
+    ns_per_insn: float | None = None
+
+    def __init__(self, spool: XenSpool, path: PathLike) -> None:
+        self.spool, self.header = spool, spool.header
+        self.rounds = spool.rounds
+        self.logs, self.count, self.left_out = split_rounds(spool)
+        spool.logs = self.logs  # 90 bytes a buffer: held once
+        if not self.count:
+            why = "no round was closed before it ended, nor anything logged"
+            why += f": {spool.fault}" if spool.fault else ""
+            raise NotATrace(path, why, "collect again")
+        self.starts, self.ends = round_times(spool, self.logs, self.count)
+        self.harvests = sorted(n for n in spool.harvests if n < self.count)
+        job = self.header.get("job", {})
+        self.one_in = job["one_in"] if job.get("harvest") == "sampled" else 0  # 0: of all
+
+    # The description
+
+    def meta(self) -> TraceMeta:
+        """Return the description of the PML log."""
+        h = self.header
+        period = h.get("job", {}).get("period_s")
+        return TraceMeta(
+            kind="pml",
+            source=h.get("source", "xen"),
+            created=h.get("created"),
+            domain=self.domain(),
+            memory_map=self.memory_map(),
+            clock={"unit": "ns", "kind": "icount" if self.ns_per_insn else "host",
+                   "ns_per_insn": self.ns_per_insn},
+            period={"ns": round(period * 1e9) if period and not self.lockstep else None},
+            phases=self.phases(),
+            known=self.known(),
+            options={**h.get("options", {}), "job": h.get("job"), "mode": h.get("mode")},
+            overheads=self.overheads(),
+            host=h.get("host", {}),
+            provenance={"command": h.get("command", ""), "versions": h.get("versions", {})},
+            notes=list(self.notes()),
+            complete=bool(self.spool.end and self.spool.end.complete and not self.spool.fault),
+        )  # fmt: skip
+
+    @property
+    def lockstep(self) -> bool:
+        return bool(self.header.get("job", {}).get("lockstep"))
+
+    def domain(self) -> Json:
+        told = self.header.get("domain", {})
+        memory = told.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
+        memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
+        name = told.get("name") or str(told.get("domid", "guest"))
+        return {"name": name, "memory_bytes": memory, "vcpus": self.header.get("vcpus", 1)}
+
+    def memory_map(self) -> list[Json]:
+        return []
+
+    def phases(self) -> list[Json]:
+        return []
+
+    def known(self) -> list[Json]:
+        return []
+
+    def regions(self) -> Any:
+        return None
+
+    def guest(self) -> Any:
+        return None
+
+    def overheads(self) -> dict[str, int]:
+        """Sum up what the collection has cost, in Xen and in dom0."""
+        rounds = self.rounds
+        told: Json = {"agent_cpu_ns": _total(rounds.column("agent_cpu_ns"))}
+        if self.spool.stock:
+            return told | {"write_faults": _total(rounds.column("faults"))}
+        told |= {"tsc_khz": self.header["tsc_khz"], **rounds.vcpus}
+        told["rearm_tsc"] = _total(rounds.column("rearm_tsc"))
+        if self.harvests:
+            told["rounds"] = self._costs()
+        return told
+
+    def _costs(self) -> list[dict[str, int]]:
+        """Return what each closed round has cost, as far as it says so."""
+        columns = {name: self.rounds.column(name, missing=-1).tolist() for name in COSTS}
+        rows = [{"round": number} for number in range(len(self.rounds))]
+        for name, values in columns.items():
+            for row, value in zip(rows, values, strict=True):
+                if value >= 0:
+                    row[name] = value
+        return rows
+
+    def notes(self) -> Iterator[str]:
+        """Say what a reader should know."""
+        spool = self.spool
+        if spool.stock:
+            yield _BITMAP_ONLY
+        if self.header.get("job", {}).get("free"):
+            yield _FREE
+        yield from spool.events
+        if spool.more_events:
+            yield f"{spool.more_events} more events were left out of these notes"
+        if spool.more_lines:
+            yield f"{spool.more_lines} lines of the guest's, the last ones, were left out"
+        if spool.end and spool.end.why:
+            yield f"it ended because: {spool.end.why}"
+        if spool.missing or not spool.end:
+            yield f"shorter than asked: {spool.missing or 'the collection did not come to its end'}"
+        elif not spool.end.complete:
+            yield "shorter than asked"
+        unfinished = self.count - len(self.rounds)
+        if unfinished:
+            yield f"the last {unfinished} round(s) were not closed: they end with their last entry"
+        if self.left_out:
+            yield (
+                f"{self.left_out} entries were logged after the last round was closed, and left out"
+            )
+
+    # The tables
+
+    def write(self, writer: TraceWriter) -> None:
+        """Write the PML log."""
+        if self.spool.stock:
+            self._write_stock(writer)
+        else:
+            self._write_logs(writer)
+            self._write_tables(writer)
+        writer.set_rounds(self.round_table().assign(**self._round_counts()))
+        self.write_rest(writer, not self.harvests or self.one_in > 0)
+
+    def write_rest(self, writer: TraceWriter, guest: bool) -> None:
+        """Write what was said of regions and, if asked for, of the guest's own view."""
+        if (regions := self.regions()) is not None:
+            writer.set_regions(regions)
+        if guest and (said := self.guest()):
+            writer.set_guest(pd.DataFrame(said))
+
+    def round_table(self) -> pd.DataFrame:
+        """Return the rounds and their times: DataFrame."""
+        rounds = {"round": np.arange(len(self.ends))}
+        rounds |= {"t_start_ns": self.starts, "t_end_ns": self.ends}
+        for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
+            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0  # type: ignore[assignment]
+        asked = self.header.get("job", {}).get("period_s")
+        known = asked and not self.lockstep
+        return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
+
+    def _round_counts(self) -> dict[str, Ints]:
+        count, rounds = self.count, self.rounds
+        pauses = {"pause_ns": rounds.column("pause_ns", count)}
+        if self.spool.stock:
+            return pauses
+        exits = np.zeros(count, np.int64)
+        exits[: len(rounds)] = np.diff(rounds.column("exits"), prepend=0)
+        lost = np.bincount(self.logs["round"], self.logs["lost_entries"], minlength=count)
+        return {
+            "rearmed": rounds.column("rearmed", count),
+            "exits": exits,
+            **pauses,
+            "lost": lost.astype(np.int64),
+        }
+
+    def _write_logs(self, writer: TraceWriter) -> None:
+        ends = np.cumsum(self.logs["count"], dtype=np.int64)
+        if len(ends):
+            writer.add_made(int(ends[-1]), partial(self._columns, ends))
+        writer.set_batches(self._batch_table())
+
+    def _columns(self, ends: Ints, start: int, stop: int) -> tuple[Array, ...]:
+        """Make the columns of the entries from number `start` to before `stop`.
+
+        Parameters
+        ----------
+        ends : ndarray of int64, shape (records,)
+            The number of the entry after each record's last.
+        """
+        first, last = np.searchsorted(ends, (start, stop - 1), "right")
+        part = self.logs[first : last + 1].copy()
+        part["count"][-1] -= ends[last] - stop
+        skipped = start - (ends[first - 1] if first else 0)
+        part["count"][0] -= skipped
+        part["at"][0] += 8 * skipped
+        words = self.spool.words(part)
+        self.spool.forget()
+        counts, numbers = part["count"], np.arange(first, last + 1, dtype=np.uint32)
+        each = [np.repeat(v, counts) for v in (part["round"], numbers, part["vcpu"])]
+        return *each, words >> np.uint64(12), words.astype(np.uint8)
+
+    def _batch_table(self) -> pd.DataFrame:
+        logs, h = self.logs, self.header
+        times = {name: ns(self.spool, logs[name]) for name in _STAMPS}
+        reasons = np.array([REASONS.get(i, "") for i in range(max(REASONS) + 1)], object)
+        columns = {"batch": np.arange(len(logs)), "round": logs["round"], "vcpu": logs["vcpu"]}
+        columns |= {"t_start_ns": np.minimum(times["tsc_start"], times["tsc_end"])}
+        columns |= {"t_end_ns": times["tsc_end"], "reason": reasons[logs["reason"]]}
+        if self.ns_per_insn:
+            insn = {n: np.maximum(logs[n].astype(np.int64) - h["epoch_tsc"], 0) for n in _STAMPS}
+            columns |= {"insn_start": insn["tsc_start"], "insn_end": insn["tsc_end"]}
+        columns |= {"lost": logs["lost_entries"].astype(np.int64)}
+        drain = ns_of(logs["drain_tsc"].astype(np.int64), h["tsc_khz"])
+        return pd.DataFrame(columns | {"drain_ns": drain})
+
+    def _write_tables(self, writer: TraceWriter) -> None:
+        tables = self.spool.tables
+        tables = _each_once(tables[tables["round"] < self.count])
+        for first in range(0, len(tables), 1024):
+            part = tables[first : first + 1024]
+            words = self.spool.words(part)
+            row = np.repeat(np.arange(len(part)), part["count"])
+            index = np.arange(len(words)) - np.repeat(
+                np.cumsum(part["count"], dtype=np.int64) - part["count"], part["count"]
+            )
+            there = words != 0
+            row, index, words = row[there], index[there], words[there]
+            table = part["table"][row]
+            upper = (table >> np.uint64(8) & np.uint64(1)).astype(np.int64)
+            writer.add_tables(
+                part["round"][row], table >> np.uint64(12), (table & np.uint64(0xF)),
+                index + 512 * upper, words >> np.uint64(12), words & np.uint64(0xFF),
+            )  # fmt: skip
+
+    def _write_stock(self, writer: TraceWriter) -> None:
+        for number in range(self.count):
+            for frames in self.spool.frames_of(Frame.DIRTY, number):
+                writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))
+
+
+def _total(values: Ints) -> int:
+    return sum(values.tolist())  # in Python's integers: they do not run over
+
+
+def _each_once(tables: NDArray[Any]) -> NDArray[Any]:
+    """Sort snapshots of tables by round, frame and half; of two of the same the first is kept.
+
+    So is the level that the first half of a table says.
+    """
+    frames, halves = tables["table"] >> np.uint64(12), tables["table"] & np.uint64(_UPPER)
+    order = np.lexsort((halves, frames, tables["round"]))
+    tables, frames, halves = tables[order], frames[order], halves[order]
+    same = np.zeros(len(tables), bool)
+    same[1:] = (tables["round"][1:] == tables["round"][:-1]) & (frames[1:] == frames[:-1])
+    levels = tables["table"] & np.uint64(0xF)
+    again = np.zeros(len(tables), bool)
+    again[1:] = (halves[1:] == halves[:-1]) | (levels[1:] != levels[:-1])
+    return tables[~(same & again)]

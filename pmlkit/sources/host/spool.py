@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Xen spool (what `pmlkit.xen` writes), read once and checked: what is in it, and where.
+
+The heads of the records are held, 90 bytes for each buffer of up to 512 entries; their entries
+stay in the file until they are asked for, so that memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import struct
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import NotUnderstood, PmlkitError, SpoolDamaged, UsageError
+from pmlkit.sources.host.stream import (
+    SOURCES,
+    Bitmap,
+    End,
+    Event,
+    Line,
+    Records,
+    Round,
+    Touched,
+    XenStream,
+)
+from pmlkit.spool_reader import read_spool
+from pmlkit.xen.frames import BITMAP_HEAD, TOUCHED_HEAD, Frame
+from pmlkit.xen.pml import TYPE_LOG, TYPE_TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Gfns, Ints, PathLike
+
+
+__all__ = ["Rounds", "XenSpool", "understood"]
+
+_KEPT = ("seq", "tsc_start", "tsc_end", "drain_tsc", "lost_entries", "lost_records", "round",
+         "count", "type", "reason", "vcpu")  # fmt: skip
+_HEADS = np.dtype(
+    [
+        *((name, "<u8") for name in _KEPT[:6]),
+        *(("round", "<u4"), ("count", "<u4")),
+        *((name, "<u2") for name in _KEPT[8:]),
+        *(("table", "<u8"), ("at", "<i8")),
+    ]
+)
+_EVENTS = 100  # that are noted; the others are counted
+_SAID_CHARACTERS = 1 << 26  # of the guest's lines; what comes after them is left out
+_HELD_BYTES = 1 << 18  # of heads that wait for being put in columns at once
+_CHUNK_BYTES = 1 << 17  # of a bitmap, taken apart at a time
+
+
+# What taking apart whole frames of nonsense can raise; a spool of our own holds none.
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+            struct.error)  # fmt: skip
+
+
+@contextlib.contextmanager
+def understood(path: PathLike) -> Iterator[None]:
+    """Context that turns what a spool of nonsense leads to into `SpoolDamaged`.
+
+    `XenStream` has refused what it can know of: this is for what it does not.
+    """
+    try:
+        yield
+    except (UsageError, *NONSENSE) as error:
+        kind = "" if isinstance(error, PmlkitError) else f"{type(error).__name__} "
+        why = f"what it says contradicts itself: {kind}{error}"
+        hint = "keep it, try a later pmlkit, or collect again"
+        raise SpoolDamaged(path, 0, why, hint) from error
+
+
+class Rounds:
+    """The closed rounds of a spool, as columns; their number is their ``len``.
+
+    Attributes
+    ----------
+    vcpus : dict of str to int
+        What the last of them says of the vCPUs, summed up.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, array[int]] = {}
+        self._count = 0
+        self.vcpus: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, made: Round) -> None:
+        """Append a round."""
+        values = {"end_ns": made.end_ns, **made.counts}
+        for name in values.keys() - self._columns.keys():
+            self._columns[name] = array("q", [-1]) * self._count
+        for name, column in self._columns.items():
+            column.append(values.get(name, -1))
+        self._count += 1
+        self.vcpus = made.vcpus
+
+    def column(self, name: str, count: int | None = None, missing: int = 0) -> Ints:
+        """Return what the rounds say under a name (`Round`).
+
+        Parameters
+        ----------
+        name : str
+        count : int, optional
+            Of how many rounds; default: the closed ones.
+        missing : int
+            Of those that do not say it.
+
+        Returns
+        -------
+        ndarray of int64, shape (count,)
+        """
+        made = np.full(self._count if count is None else count, missing, np.int64)
+        if name in self._columns:
+            said = np.frombuffer(self._columns[name], np.int64)
+            made[: self._count] = np.where(said < 0, missing, said)
+        return made
+
+
+class _Pieces:
+    """Where in the file the pieces of each round are: three numbers each, in order of rounds."""
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+
+    def add(self, number: int, first: int, at: int, size: int) -> None:
+        self._rows.extend((number, first, at, size))
+
+    def _table(self) -> Ints:
+        return np.frombuffer(self._rows, np.int64).reshape(-1, 4)
+
+    def rounds(self) -> set[int]:
+        return set(np.unique(self._table()[:, 0]).tolist())
+
+    def of(self, number: int) -> list[list[int]]:
+        table = self._table()
+        start, stop = np.searchsorted(table[:, 0], [number, number + 1])
+        return table[start:stop, 1:].tolist()
+
+
+class XenSpool:
+    """All that a spool says, but for the entries themselves.
+
+    Parameters
+    ----------
+    path : Path
+        The file of frames.
+    sources : sequence of str, optional
+        Which its header may say that it is of.
+
+    Attributes
+    ----------
+    header : dict
+    missing, fault : str or None
+        What could not be read (`pmlkit.spool_reader.Spool.missing`), and what of it is there: the
+        first frame that is damaged or not understood. What comes before it is here.
+    rounds : Rounds
+        The closed rounds, in order.
+    logs, tables : structured ndarrays
+        The heads of the records, and `at`, where in the file their words begin.
+    lines : list of Line
+    events : list of str
+    more_events, more_lines : int
+        How many were left out.
+    end : End or None
+
+    Raises
+    ------
+    SpoolDamaged
+        If its header is not understood.
+    TraceNotFound, NotATrace, TraceVersionError
+    """
+
+    def __init__(self, path: PathLike, sources: tuple[str, ...] = SOURCES) -> None:
+        self.path = path
+        self.rounds = Rounds()
+        self.lines: list[Line] = []
+        self.events: list[str] = []
+        self.more_events = self.more_lines = self._characters = 0
+        self.end: End | None = None
+        self._pieces = {kind: _Pieces() for kind in (Frame.DIRTY, Frame.ACCESSED, Frame.TOUCHED)}
+        self._heads, self._count = np.empty(1024, _HEADS), 0
+        self._waiting: list[tuple[bytes, int]] = []  # heads of a frame, where its words begin
+        self._layout, self._waiting_bytes = np.dtype("V1"), 0
+        with read_spool(path) as spool:
+            self.header = spool.header
+            try:
+                stream = XenStream(spool.header, sources)
+            except NotUnderstood as error:
+                hint = "keep it, try a later pmlkit, or collect again"
+                raise SpoolDamaged(path, 0, error.why, hint) from error
+            for made in spool.understand(spool, stream.take):
+                self._keep(made, spool.payload_at)
+            self._put_heads()
+            self.missing, self.fault = spool.missing, spool.left
+        self.stock = stream.stock
+        heads, self._heads = self._heads[: self._count], self._heads[:0]
+        logs = heads["type"] == TYPE_LOG
+        self.logs = heads if logs.all() else heads[logs]  # most have no tables: held once
+        self.tables = heads[heads["type"] == TYPE_TABLES]
+        self._map: mmap.mmap | None = None
+
+    def _keep(self, made: Any, at: int) -> None:
+        if isinstance(made, Records):
+            self._keep_records(made, at)
+        elif isinstance(made, Round):
+            self.rounds.add(made)
+        elif isinstance(made, Bitmap):
+            begins = at + BITMAP_HEAD.size
+            self._pieces[made.kind].add(made.round, made.first, begins, len(made.piece))
+        elif isinstance(made, Touched):
+            self._pieces[Frame.TOUCHED].add(made.round, 0, at + TOUCHED_HEAD.size, made.words)
+        elif isinstance(made, Line):
+            self._keep_line(made)
+        elif isinstance(made, End):
+            self.end = made
+        elif isinstance(made, Event) and made.what:
+            if len(self.events) < _EVENTS:
+                self.events.append(made.what)
+            else:
+                self.more_events += 1
+
+    def _keep_line(self, made: Line) -> None:
+        self._characters += len(made.line) + _HEADS.itemsize
+        if self._characters < _SAID_CHARACTERS:
+            self.lines.append(made)
+        else:
+            self.more_lines += 1
+
+    def _keep_records(self, made: Records, at: int) -> None:
+        # As bytes: the frame is let go, and a flood of small ones becomes columns all at once.
+        heads, self._layout = made.heads.tobytes(), made.heads.dtype
+        self._waiting.append((heads, at + made.start))
+        self._waiting_bytes += len(heads) + _HEADS.itemsize
+        if self._waiting_bytes > _HELD_BYTES:
+            self._put_heads()
+
+    def _put_heads(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        heads = np.frombuffer(b"".join(part for part, _ in waiting), self._layout)
+        if not len(heads):
+            return
+        lengths = [len(part) // self._layout.itemsize for part, _ in waiting]
+        words = heads["count"].astype(np.int64)
+        before = np.append(0, np.cumsum(words))
+        firsts = np.cumsum([0, *lengths[:-1]])  # of each frame's heads
+        begins = np.array([at for _, at in waiting]) - 8 * before[firsts]
+        kept = self._next_heads(len(heads))
+        for name in _KEPT:
+            kept[name] = heads[name]
+        kept["table"] = heads["table"] if "table" in (heads.dtype.names or ()) else 0
+        kept["at"] = np.repeat(begins, lengths) + 8 * before[:-1]
+
+    def _next_heads(self, count: int) -> np.ndarray:
+        """Return the next `count` heads, to be filled; room that nobody fills takes no memory."""
+        first, self._count = self._count, self._count + count
+        if self._count > len(self._heads):
+            grown = np.empty(max(2 * len(self._heads), self._count), _HEADS)
+            grown[:first] = self._heads[:first]
+            self._heads = grown
+        return self._heads[first : self._count]
+
+    @property
+    def harvests(self) -> set[int]:
+        """The rounds that a harvest of accessed flags has closed."""
+        return self._pieces[Frame.ACCESSED].rounds() | self._pieces[Frame.TOUCHED].rounds()
+
+    def has(self, kind: Frame, number: int) -> bool:
+        """Whether there is a bitmap, or a guided harvest (`Frame.TOUCHED`), of a round."""
+        return bool(self._pieces[kind].of(number))
+
+    # What is still in the file
+
+    def words(self, heads: NDArray[Any]) -> NDArray[np.uint64]:
+        """Read the words of records, one after the other.
+
+        Parameters
+        ----------
+        heads : structured ndarray
+            Of `logs` or `tables`, in any order.
+
+        Returns
+        -------
+        ndarray of uint64, shape (sum of counts,)
+        """
+        at, counts = heads["at"].astype(np.int64), heads["count"].astype(np.int64)
+        # Records that follow each other in the file are read at once.
+        opens = np.flatnonzero(np.diff(at) != 8 * counts[:-1]) + 1
+        starts = np.concatenate([[0], opens]).astype(np.int64)
+        lengths = np.add.reduceat(counts, starts) if len(counts) else starts[:0]
+        places = at[starts] if len(counts) else starts[:0]
+        view = self._view()
+        parts = [
+            np.frombuffer(view, "<u8", length, place)
+            for place, length in zip(places.tolist(), lengths.tolist(), strict=True)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+    def frames_of(self, kind: Frame, number: int) -> Iterator[Gfns]:
+        """Yield the frames of a bitmap in parts: ndarrays of uint64, ascending."""
+        view = self._view()
+        for first, at, size in self._pieces[kind].of(number):
+            for skipped in range(0, size, _CHUNK_BYTES):
+                length = min(_CHUNK_BYTES, size - skipped)
+                bits = np.frombuffer(view, np.uint8, length, at + skipped)
+                yield _ones(bits) + np.uint64(8 * (first + skipped))
+
+    def touched_words(self, number: int) -> Gfns:
+        """Return the words of a guided harvest: ndarray of uint64."""
+        view, pieces = self._view(), self._pieces[Frame.TOUCHED].of(number)
+        parts = [np.frombuffer(view, "<u8", count, at) for _, at, count in pieces]
+        return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+    def _view(self) -> mmap.mmap:
+        if self._map is None:
+            try:
+                with open(self.path, "rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:
+                raise PmlkitError(f"cannot read {self.path} ({error.strerror})") from error
+        return self._map
+
+    def forget(self) -> None:
+        """Give back the memory that what was read so far takes."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _ones(bits: Array) -> Gfns:
+    """Return which bits of some bytes are set."""
+    (places,) = np.nonzero(bits)
+    ones = np.unpackbits(bits[places], bitorder="little").reshape(-1, 8)
+    rows, columns = np.nonzero(ones)
+    return (8 * places[rows] + columns).astype(np.uint64)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a spool to a trace, whichever source filled it."""
+
+from __future__ import annotations
+
+import reprlib
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceNotFound
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import read_spool
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike, Tell
+
+
+_SOURCES = {
+    "recorder": "pmlkit.sources.recorder.ingest",
+    "lab": "pmlkit.sources.lab.ingest",
+    "xen": "pmlkit.sources.host.ingest",
+}
+_KEEP = "it is kept; collect again"
+_HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"
+
+
+def ingest(
+    spool: PathLike,
+    out: PathLike,
+    overwrite: bool = False,
+    heard: Tell = lambda line: None,
+    source: str | None = None,
+) -> Trace:
+    """Turn what is in a spool into a trace, and note in the trace what is missing.
+
+    Parameters
+    ----------
+    spool : path-like
+        The folder ``NAME.trace.spool``.
+    out : path-like
+        The trace to be.
+    overwrite : bool
+        Replace what has that name.
+    heard : callable, optional
+        Called with one line if a frame was damaged or not understood: which, and why. The trace is
+        of what comes before it, and the spool should be kept.
+    source : str, optional
+        Refuse a spool of another source.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    TraceNotFound, NotATrace
+        If the spool does not exist, or is none.
+    OutputExists, OutputError
+    """
+    spool = Path(spool)
+    if not spool.exists():
+        raise TraceNotFound(spool)
+    frames = spool / FRAMES_FILE
+    if (spool / "out.img").is_file():  # the lab's machine was killed, and so were we
+        import_module("pmlkit.sources.lab.disks").take_results(spool / "out.img", spool)
+    if not frames.is_file():
+        raise NotATrace(spool, "no spool either: it holds no frames.spool", _HINT)
+    with read_spool(frames) as opened:
+        said = opened.header.get("source")
+    if not isinstance(said, str) or said not in _SOURCES:
+        raise NotATrace(spool, f"a spool of unknown source {reprlib.repr(said)}", _HINT)
+    if source not in (None, said):
+        raise SpoolDamaged(frames, 0, f"it says that it is of the {said}, not of {source}", _KEEP)
+    return import_module(_SOURCES[said]).ingest(spool, Path(out), overwrite, heard)
+
+
+def finish(
+    spool: Path,
+    out: Path,
+    overwrite: bool = False,
+    keep: bool = False,
+    heard: Tell | None = None,
+) -> Trace:
+    """Turn a spool of our own into its trace, and remove the spool if the trace holds all of it.
+
+    Parameters
+    ----------
+    spool, out, overwrite
+        As of `ingest`.
+    keep : bool
+        Keep the spool in any case.
+    heard : callable, optional
+        Called as by `ingest`, where it is no error that the last frame is torn.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    PmlkitError
+        If a frame was not understood and nobody hears it. The trace holds what comes before it,
+        and the spool is kept, in any case.
+    """
+    left: list[str] = []
+    trace = ingest(spool, out, overwrite, left.append)
+    if left and heard:
+        heard(left[0])
+        return trace
+    if left:
+        raise PmlkitError(f"what comes before it is in {out}, but {left[0]}", kept_hint(spool, out))
+    if not keep:
+        shutil.rmtree(spool)
+    return trace
+
+
+def kept_hint(spool: PathLike, out: PathLike) -> str:
+    """Say what to do with a spool that was not understood to its end."""
+    again = f"`pmlkit ingest {spool} -o {out} --overwrite`"
+    return f"the spool is kept: after an update of pmlkit, {again}"

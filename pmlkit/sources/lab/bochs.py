@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bochs: an emulated Intel processor that has VMX, EPT and Page Modification Logging.
+
+Its clock counts instructions: 100 M of them are a second, and the TSC counts them, so a run can be
+repeated exactly and a cost read with ``rdtsc`` is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError
+from pmlkit.files import cache_folder
+from pmlkit.recordings import PATCHES
+from pmlkit.sources.guest import debian
+from pmlkit.sources.guest.debian_source import fetch_source
+from pmlkit.sources.lab.parts import firmware, need, unpacked_environment, write
+from pmlkit.sources.spooling import with_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Self
+
+    from pmlkit.types import Json, PathLike, Tell
+
+
+INSN_PER_S = 100_000_000
+DISK_UNIT = 16 * 63 * 512  # bytes of a cylinder: a disk image is a multiple of it
+_PACKAGES = ("bochs", "bochs-term")
+# What the packages name as dependencies and the emulator without a window does not need.
+_SKIP = (
+    "adwaita-icon-theme",
+    "dbus",
+    "dpkg",
+    "fonts-dejavu-core",
+    "libgtk-3-common",
+    "libperl5.36",
+    "perl",
+    "perl-base",
+    "perl-modules-5.36",
+    "systemd",
+)
+_HOST_MIB = 2048  # more Bochs does not take: what a machine uses beyond it goes to a file
+_STALL_S = 60  # without a single tick of processor time Bochs is deadlocked
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Bochs:
+    """An emulator that can be started.
+
+    Attributes
+    ----------
+    command : tuple of str
+        Program and first arguments.
+    environment : dict of str to str
+    gui : str
+        The display line of its configuration.
+    version : str
+    debugger : bool
+        It waits for a command at its start.
+    """
+
+    command: tuple[Any, ...]
+    gui: str
+    version: str
+    environment: Json = field(default_factory=dict)
+    debugger: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run is given up.
+
+    Attributes
+    ----------
+    host_s : float
+        Seconds of wall-clock time.
+    guest_s : float
+        Seconds of dom0's clock since its kernel started.
+    quiet_s : float
+        Seconds of wall-clock time in which that clock did not move.
+    """
+
+    host_s: float = 1500
+    guest_s: float = 600
+    quiet_s: float = 240
+
+
+def packaged(progress: Tell | None = None) -> Bochs:
+    """Return Debian's Bochs, fetched with its libraries; nothing is installed.
+
+    Raises
+    ------
+    MissingTool, PackageError, OutputError
+    """
+    found = debian.fetch(_PACKAGES, progress, skip=_SKIP)
+    root, library = found.root, found.root / "usr/lib/x86_64-linux-gnu"
+    environment = {
+        "LTDL_LIBRARY_PATH": str(library / "bochs" / "plugins"),
+        "BXSHARE": str(root / "usr/share/bochs"),
+        "HOME": "/nonexistent",
+    }
+    paths = unpacked_environment(root)["LD_LIBRARY_PATH"]
+    # Its own loader: it may not mix with another release's C library.
+    loader = str(root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+    command = (loader, "--library-path", paths, str(root / "usr/bin/bochs-bin"))
+    # With the speaker as it is set up by default, a machine without sound brings it down.
+    silent = "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"
+    gui = f'display_library: rfb, options="timeout=0"\n{silent}'
+    return Bochs(command, gui, found.versions["bochs"], environment, debugger=True)
+
+
+def configuration(
+    bochs: Bochs, template: str, folder: Path, memory_mib: int, console: PathLike
+) -> str:
+    """Fill in the template of Bochs' configuration.
+
+    Parameters
+    ----------
+    bochs : Bochs
+    template : str
+    folder : Path
+        Where ``lab.iso``, ``job.img`` and ``out.img`` are, and the logs will be.
+    memory_mib : int
+        The machine's memory, MiB.
+    console : str
+        The first serial port's mode and device.
+    """
+    bios, vga = firmware()
+    values = {
+        "GUI": bochs.gui,
+        "DIR": folder,
+        "MEMORY": memory_mib,
+        "HOST_MEMORY": min(memory_mib, _HOST_MIB),
+        "BIOS": bios,
+        "VGABIOS": vga,
+        "CONSOLE": console,
+    }
+    return re.sub(r"@(\w+)@", lambda m: str(values[m[1]]), template)
+
+
+class Machine:
+    """A running Bochs, its serial console and its clock. A context manager: it ends with it."""
+
+    def __init__(self, bochs: Bochs, folder: Path, limits: Limits, nice: int = 0) -> None:
+        self.folder, self.limits = Path(folder), limits
+        rest = []
+        if bochs.debugger:
+            (self.folder / "continue.rc").write_text("c\n")
+            rest = ["-rc", str(self.folder / "continue.rc")]
+        command = [*bochs.command, "-q", "-f", str(self.folder / "bochsrc"), *rest]
+        with open(self.folder / "bochs.out", "wb") as out:
+            self.process = subprocess.Popen(
+                [*with_us(), "nice", "-n", str(nice), *command],
+                env={**os.environ, **bochs.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+            )
+        self.started = time.monotonic()
+        self.moved = self.ran = (self.started, 0)  # type: Any
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def host_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def console(self) -> str:
+        """Return what the serial console has said so far."""
+        return _read(self.folder / "console.txt")
+
+    def guest_s(self) -> float:
+        """Return dom0's clock, seconds since its kernel started (0: not yet)."""
+        lines = _read(self.folder / "pulse.txt").split()
+        complete = [line for line in lines if re.fullmatch(r"\d+\.\d\d", line)]
+        return float(complete[-1]) if complete else 0.0
+
+    def wait(self, each: Callable[..., Any] | None = None) -> None:
+        """Wait until the machine has switched itself off.
+
+        Parameters
+        ----------
+        each : callable, optional
+            Called a few times a second.
+
+        Raises
+        ------
+        GuestError
+            If a limit is reached, or the emulator stands still.
+        """
+        while self.process.poll() is None:
+            self._check()
+            if each:
+                each()
+            time.sleep(_POLL_S)
+        if each:
+            each()
+        if self.process.returncode < 0:
+            name = signal.Signals(-self.process.returncode).name
+            self._fail(f"the emulator was killed ({name})", "run it again")
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        clock = (self.guest_s(), len(self.console()))
+        if clock != self.moved[1]:
+            self.moved = (now, clock)
+        cpu = _cpu_ticks(self.process.pid)
+        if cpu != self.ran[1]:
+            self.ran = (now, cpu)
+        limits = self.limits
+        if now - self.started > limits.host_s:
+            self._fail(f"it was not done after {limits.host_s:g} s", "give it longer: --time-limit")
+        if clock[0] > limits.guest_s:
+            why = f"it was not done after {limits.guest_s:g} s of its own time"
+            self._fail(why, "ask for fewer rounds, or give it longer: --time-limit")
+        if now - self.moved[0] > limits.quiet_s:
+            self._fail(f"its clock has stood still for {limits.quiet_s:g} s", "run it again")
+        if now - self.ran[0] > _STALL_S:
+            self._fail("the emulator is deadlocked", "run it again")
+
+    def _fail(self, why: str, hint: str) -> None:
+        self.kill()
+        raise GuestError(why, self.console()[-4000:], hint)
+
+    def kill(self) -> None:
+        """End the emulator, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return -1
+    return int(fields[11]) + int(fields[12])
+
+
+# ------------------------------------------------------------------------------
+# A Bochs of ours, from Debian's source: without its debugger, so about four times faster, and
+# able to save its state when dom0 is up (hypervisor-patches/lab/bochs.patch).
+
+
+VERSION = "3.0+dfsg-1"
+_PATCH = PATCHES / "lab" / "bochs.patch"
+_CONFIGURE = [
+    "--with-nogui",
+    "--enable-all-optimizations",
+    "--enable-cpu-level=6",
+    "--enable-x86-64",
+    "--enable-vmx=2",
+    "--enable-avx",
+    "--enable-evex",
+    "--enable-pci",
+    "--enable-fpu",
+    "--enable-memtype",
+    "--disable-docbook",
+    "--disable-show-ips",
+]
+
+
+def fast(progress: Tell | None = None) -> Bochs:
+    """Return our Bochs, built at the first call (2 to 5 minutes).
+
+    Raises
+    ------
+    MissingTool, PackageError, GuestError, OutputError
+    """
+    recipe = "\n".join([VERSION, *_CONFIGURE]).encode() + _PATCH.read_bytes()
+    digest = hashlib.sha256(recipe).hexdigest()[:16]
+    program = cache_folder() / "lab" / f"bochs-{digest}" / "bochs"
+    if not program.exists():
+        _build(program, progress or (lambda _: None))
+    version = f"{VERSION} (pmlkit {digest})"
+    return Bochs((str(program),), "display_library: nogui", version)
+
+
+def _build(program: Path, progress: Tell) -> None:
+    for tool, package in (("g++", "g++"), ("make", "make"), ("patch", "patch")):
+        need(tool, package)
+    with tempfile.TemporaryDirectory(prefix="pmlkit-bochs-") as scratch:
+        source = Path(scratch)
+        fetch_source("bochs", VERSION, source, progress)
+        progress("building Bochs (2 to 5 minutes)")
+        environment = {**os.environ, "CXXFLAGS": "-O2 -pipe", "CFLAGS": "-O2 -pipe"}
+        commands = (
+            ["patch", "-s", "-p1", "-i", str(_PATCH)],
+            ["./configure", *_CONFIGURE],
+            ["make", f"-j{os.cpu_count() or 1}"],
+        )
+        for command in commands:
+            run_step(command, source, environment, "Bochs")
+        write(program, (source / "bochs").read_bytes())
+        program.chmod(0o755)
+
+
+def run_step(
+    command: Sequence[PathLike], folder: Path, environment: Mapping[str, str] | None, what: str
+) -> None:
+    """Run a step of a build; its output goes to build.log beside.
+
+    Raises
+    ------
+    GuestError
+        With the first line of the output that looks like an error.
+    """
+    with open(folder / "build.log", "ab") as log:
+        at = log.tell()
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    if done.returncode:
+        text = (folder / "build.log").read_bytes()[at:].decode(errors="replace")
+        lines = text.strip().splitlines() or ["no message"]
+        why = next((line for line in lines if "error" in line.lower()), lines[-1])
+        hint = "install what it lacks, or look at the recipe in pmlkit/sources"
+        raise GuestError(f"{what} does not build: {why.strip()[:300]}", text[-4000:], hint)

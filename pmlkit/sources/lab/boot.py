@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab put together: Xen, dom0, the boot medium, Bochs, and dom0's saved state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, output_error
+from pmlkit.files import cache_folder
+from pmlkit.sources.lab import bochs
+from pmlkit.sources.lab import bochs as bochs_build
+from pmlkit.sources.lab import image as lab_image
+from pmlkit.sources.lab import parts as lab_parts
+from pmlkit.sources.lab import xen as lab_xen
+from pmlkit.sources.lab.bochs import DISK_UNIT, Limits, Machine, configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.sources.lab.bochs import Bochs
+    from pmlkit.types import Json, PathLike, Tell
+
+
+DOM0_MIB = 400
+# The disks have the same sizes in every run: a saved state knows them.
+JOB_UNITS, OUT_UNITS = 320, 2080
+_FAULTS = re.compile(r"Panic on CPU|Xen BUG|Xen WARN|Assertion '.*' failed|Kernel panic|FATAL TRAP")
+_KEPT = 3  # snapshots, the newest ones; each takes about 0.4 GiB
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a run needs.
+
+    Attributes
+    ----------
+    iso : Path
+    bochs : Bochs
+    memory_mib : int
+        The emulated machine's memory.
+    versions : dict of str to str
+    """
+
+    iso: Path
+    bochs: bochs.Bochs
+    memory_mib: int
+    versions: Json
+
+    def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
+        """Return dom0's state as saved once it is up; made at the first call (Bochs of ours).
+
+        Returns
+        -------
+        Snapshot or None
+            None if this Bochs cannot save its state.
+        """
+        if self.bochs.debugger:
+            return None
+        disks = f"{JOB_UNITS} {OUT_UNITS}"
+        facts = f"{self.iso.name} {self.memory_mib} {self.bochs.version} {disks}"
+        key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        folder = cache_folder() / "lab" / "snapshots" / key
+        if not folder.exists():
+            (progress or (lambda _: None))("booting dom0 once, to save its state (about a minute)")
+            self._save(folder)
+            _prune(folder.parent)
+        os.utime(folder)
+        return Snapshot(folder)
+
+    def _save(self, where: Path) -> None:
+        try:
+            where.parent.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=where.parent, prefix=".new-")
+        except OSError as error:
+            raise output_error(where, error) from error
+        with scratch as new:
+            folder, state = Path(new), Path(new) / "state"
+            state.mkdir()
+            self.prepare(folder)
+            for name, units in (("job.img", JOB_UNITS), ("out.img", OUT_UNITS)):
+                with open(folder / name, "wb") as disk:
+                    disk.truncate(units * DISK_UNIT)
+            environment = {**self.bochs.environment, "LAB_SNAPSHOT": str(state)}
+            saver = bochs.Bochs(self.bochs.command, self.bochs.gui, "", environment)
+            with Machine(saver, folder, Limits()) as machine:
+                machine.wait(lambda: check_faults(machine.console()))
+                if machine.process.returncode or not (state / "memory.ram").exists():
+                    raise GuestError("dom0's state was not saved", machine.console()[-4000:])
+            (state / "folder").write_text(str(folder))
+            shutil.copy(folder / "console.txt", state / "console.txt")
+            _make_sparse(state / "memory.ram")
+            try:
+                state.replace(where)
+            except OSError as error:  # another process was faster: its state is as good
+                if not where.exists():
+                    raise output_error(where, error) from error
+
+    def prepare(self, folder: Path, console: PathLike | None = None) -> None:
+        """Put the medium and Bochs' configuration into a run's folder.
+
+        `console` is the first serial port's mode and device; default: the file console.txt.
+        """
+        (folder / "lab.iso").symlink_to(self.iso)
+        template = (lab_image.LAB / "bochsrc.in").read_text()
+        console = console or f"mode=file, dev={folder}/console.txt"
+        text = configuration(self.bochs, template, folder, self.memory_mib, console)
+        (folder / "bochsrc").write_text(text)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved state of the machine, without its disks. Attribute: `folder`."""
+
+    folder: Path
+
+    def restored(self, machine: Bochs, folder: Path, console: PathLike | None = None) -> Bochs:
+        """Return a Bochs that starts from this state, with the disks and logs of `folder`."""
+        state = folder / "state"
+        state.mkdir()
+        old = (self.folder / "folder").read_text()
+        for path in self.folder.iterdir():
+            if path.name == "config":
+                text = path.read_text().replace(old + "/", f"{folder}/")
+                (state / "config").write_text(_with_console(text, console))
+            elif path.name not in ("folder", "console.txt"):
+                (state / path.name).symlink_to(path)
+        command = (*machine.command, "-r", str(state))
+        return bochs.Bochs(command, machine.gui, machine.version, machine.environment)
+
+
+def _with_console(text: str, console: PathLike | None) -> str:
+    if not console:
+        return text
+    return re.sub(r"^com1:.*$", lambda _: f"com1: enabled=1, {console}", text, flags=re.M)
+
+
+def check_faults(console: str) -> None:
+    """Raise `GuestError` if Xen or dom0's kernel has said that something is wrong."""
+    if fault := _FAULTS.search(console):
+        raise GuestError(fault[0], hint="run it again with --keep, and read console.txt")
+
+
+def _make_sparse(path: Path) -> None:
+    """Punch holes where there are zeros: most of the machine's memory."""
+    with open(path, "r+b") as file:
+        size, at, unit = os.fstat(file.fileno()).st_size, 0, 1 << 20
+        with open(path.with_suffix(".sparse"), "wb") as copy:
+            copy.truncate(size)
+            while data := file.read(unit):
+                if data.strip(b"\0"):
+                    copy.seek(at)
+                    copy.write(data)
+                at += len(data)
+    path.with_suffix(".sparse").replace(path)
+
+
+def _prune(folder: Path) -> None:
+    kept = sorted(folder.glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in kept[_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def assemble(
+    stock: bool,
+    debug: bool,
+    fast: bool,
+    xen_cmdline: str,
+    memory_mib: int,
+    progress: Callable[..., Any] | None = None,
+) -> Lab:
+    """Fetch and build the parts, from the cache where they are there.
+
+    Parameters
+    ----------
+    stock, debug, fast : bool
+        Debian's Xen; a debug build of ours; a Bochs of ours (under our Xen always).
+    xen_cmdline : str
+    memory_mib : int
+        The machine's memory.
+    progress : callable, optional
+
+    Returns
+    -------
+    Lab
+
+    Raises
+    ------
+    MissingTool, PackageError, GuestError, OutputError
+    """
+    if re.search(r"[\n{}]", xen_cmdline):
+        raise GuestError("Xen's command line is one line, without braces")
+    xen = lab_parts.stock_xen(progress) if stock else lab_xen.patched(debug, progress)
+    userland, kernel = lab_parts.userland(progress), lab_parts.kernel(progress)
+    iso = lab_image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
+    # Bochs 2.7 leaves the low bits of an address in the buffer, where processors have zeroes and
+    # the patched Xen puts the kind of an entry.
+    ours = fast or not stock
+    emulator = bochs_build.fast(progress) if ours else bochs.packaged(progress)
+    versions = {**xen.versions, "linux (dom0)": kernel.version, "bochs": emulator.version}
+    return Lab(iso, emulator, memory_mib, versions)

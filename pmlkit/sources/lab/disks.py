@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two disks of a lab run: the job that dom0 takes, and the results that it leaves.
+
+The second one begins with an archive of small files, written last. The spool lies further back, and
+grows there while the guest is logged: whatever kills the emulator, or us, it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import UsageError, output_error
+from pmlkit.sources.lab.bochs import DISK_UNIT
+from pmlkit.sources.lab.boot import JOB_UNITS, OUT_UNITS
+from pmlkit.sources.lab.image import LAB
+from pmlkit.spool import END_KIND, FRAME, FRAMES_FILE, HEADER, MAGIC, MARKER, SUM_BYTES, checksum
+from pmlkit.spool_reader import LONGEST_FRAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, BinaryIO
+
+    from pmlkit.sources.lab.guests import LabGuest
+    from pmlkit.types import Json, PathLike
+
+
+SPOOL_AT = 16 << 20  # bytes
+RUN = """\
+mkdir -p /out
+set -o pipefail
+echo 20 >/proc/sys/vm/dirty_writeback_centisecs
+echo 20 >/proc/sys/vm/dirty_expire_centisecs
+xl create -p guest.cfg >/out/xl.txt 2>&1 || {{
+    echo "LAB agent: xl cannot create the guest: $(tail -n 1 /out/xl.txt)"
+    exit 3
+}}
+echo LAB domain built
+domid=$(xl domid g)
+export PYTHONPATH=/job
+{body}
+status=$?
+xl destroy g
+cp /var/log/xen/console/guest-g.log /out/guest.txt 2>/dev/null
+echo $status >/out/status
+tar -c -C /out . | dd of=/dev/sdb bs=64k 2>/dev/null
+exit $status
+"""
+AGENT = (
+    "python3 -m pmlkit.xen.agent job.json $domid - | "
+    f"dd of=/dev/sdb bs=64k seek={SPOOL_AT >> 16} 2>/dev/null"
+)
+
+
+def write_disks(
+    folder: Path, guest: LabGuest, job: Json, run: str, out: Path | None = None
+) -> None:
+    """Write the job's disk, and an empty one for the results.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    guest : LabGuest
+    job : dict
+        For the agent; its header describes the guest.
+    run : str
+        The shell script that dom0 runs in ``/job``.
+    out : Path, optional
+        Where the disk for the results is; ``folder / "out.img"`` leads there.
+    """
+    head = {"vcpus": job["header"]["guest_vcpus"], "memory": job["header"]["memory_bytes"] >> 20}
+    config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n' + "".join(
+        f"{name}={value}\n" for name, value in head.items()
+    )
+    files = {"kernel": guest.kernel.read_bytes(), "job.json": json.dumps(job).encode()}
+    if guest.ramdisk is not None:
+        files["ramdisk"] = guest.ramdisk
+        config += 'ramdisk="/job/ramdisk"\n'
+    if guest.cmdline:
+        config += f"extra={json.dumps(guest.cmdline)}\n"
+    files["guest.cfg"] = config.encode()
+    files["run"] = run.encode()
+    files |= _agent_files()
+    data = _tar(files)
+    if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
+        raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
+    try:
+        head = b"%d\n" % -(-len(data) // 4096)  # type: ignore[assignment]
+        (folder / "job.img").write_bytes(head.ljust(4096, b"\0") + data)  # type: ignore[attr-defined]
+        os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
+        if out:
+            (folder / "out.img").symlink_to(out.absolute())
+        with open(folder / "out.img", "wb") as disk:
+            disk.truncate(OUT_UNITS * DISK_UNIT)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _agent_files() -> dict[str, bytes]:
+    """The agent and what it imports, its declarations ready made, and programs for tests."""
+    from pmlkit.xen.binding import emit
+
+    package = Path(__file__).parents[2]
+    names = ["errors.py", "spool.py", *(f"xen/{p.name}" for p in (package / "xen").glob("*.py"))]
+    files = {f"pmlkit/{name}": (package / name).read_bytes() for name in names}
+    with tempfile.TemporaryDirectory() as scratch:
+        emit(Path(scratch) / "d.py")
+        files["pmlkit/xen/_declarations.py"] = (Path(scratch) / "d.py").read_bytes()
+    programs = {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}
+    return files | programs | {"pmlkit/__init__.py": b""}
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    stream = BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in sorted(files.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+    return stream.getvalue()
+
+
+class Growing:
+    """The spool on the disk, copied into a file while dom0 fills it.
+
+    Parameters
+    ----------
+    image : Path
+        The disk.
+    path : Path
+        The file; not there before the spool's header has come.
+    """
+
+    def __init__(self, image: Path, path: Path) -> None:
+        self._image, self._path, self._at = image, path, 0
+
+    def copy(self) -> None:
+        """Append the frames that are whole and true by now: blocks are written in any order."""
+        try:
+            with open(self._image, "rb", buffering=0) as disk:
+                while part := self._part(disk):
+                    with open(self._path, "ab" if self._at else "wb") as file:
+                        file.write(part)
+                    self._at += len(part)
+        except OSError as error:
+            raise output_error(self._path.parent, error) from error
+
+    def _part(self, disk: Any) -> bytes:
+        """Return the next frame (the first time: the header), b"" as long as it is not whole."""
+        start, layout = (MARKER, FRAME) if self._at else (MAGIC, HEADER)
+        disk.seek(SPOOL_AT + self._at)
+        head: bytes = disk.read(layout.size + SUM_BYTES)
+        if not head.startswith(start):
+            return b""
+        told, seal = head[: layout.size], head[layout.size :]
+        payload: bytes = disk.read(min(layout.unpack(told)[-1], LONGEST_FRAME))
+        return head + payload if seal == checksum(told, payload) else b""
+
+
+def take_results(image: Path, spool: Path) -> None:
+    """Take what dom0 wrote off the disk: as much as there is, if it did not come to its end.
+
+    Parameters
+    ----------
+    image : Path
+        The disk; removed at the end.
+    spool : Path
+        The folder for ``frames.spool``, ``status``, ``guest.txt``.
+    """
+    try:
+        with open(image, "rb") as stream:
+            _take_files(stream, spool)
+            _take_spool(stream, spool / FRAMES_FILE)
+        image.unlink()
+    except OSError as error:
+        raise output_error(spool, error) from error
+
+
+def _take_files(stream: BinaryIO, spool: Path) -> None:
+    if not stream.read(1).strip(b"\0"):
+        return
+    stream.seek(0)
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if member.isfile() and name:
+                (spool / name).write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
+
+
+def _take_spool(stream: BinaryIO, path: PathLike) -> None:
+    """Copy the spool. Where it ends only its frames tell: behind it the disk is zero."""
+    stream.seek(SPOOL_AT)
+    head = stream.read(HEADER.size)
+    if not head.startswith(MAGIC):
+        return
+    left = _frames_end(stream, HEADER.unpack(head)[2])
+    stream.seek(SPOOL_AT)
+    # Not emptied first: it may be read as it grows (`Growing`), and begins like this.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as copy:
+        while left and (data := stream.read(min(left, 1 << 20))):
+            copy.write(data)
+            left -= len(data)
+
+
+def _frames_end(stream: BinaryIO, header_bytes: int) -> int:
+    """Go from frame to frame; return the length of all of them, bytes."""
+    at = HEADER.size + SUM_BYTES + header_bytes
+    while True:
+        stream.seek(SPOOL_AT + at)
+        head = stream.read(FRAME.size)
+        if not head.startswith(MARKER) or len(head) < FRAME.size:
+            return at
+        _, kind, _, _, length = FRAME.unpack(head)
+        at += FRAME.size + SUM_BYTES + length
+        if kind == END_KIND:
+            return at

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab run's spool becomes a PML trace: `xen_ingest`, and what only the lab's guests tell."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.sources.host.ingest import XenTrace, convert
+from pmlkit.sources.host.spool import XenSpool, understood
+from pmlkit.sources.lab.guests import known_of
+from pmlkit.sources.recorder.ingest import COUNTERS, SIZES, read_report, read_sample
+from pmlkit.sources.spooling import read_text
+from pmlkit.spool import FRAMES_FILE
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.trace.reader import Trace
+    from pmlkit.trace.schema import TraceMeta
+    from pmlkit.types import Json, PathLike, Tell
+
+
+__all__ = ["LabTrace", "ingest"]
+
+# Where libxl puts a PVH guest's pages for its console and Xenstore; in no map of the guest's.
+_SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
+
+
+def ingest(
+    spool: PathLike, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
+    """Turn a lab run's spool folder into a trace.
+
+    Parameters
+    ----------
+    spool, out : Path
+    overwrite : bool
+    heard : callable, optional
+        Told of the frame at which it stopped, if that was not the end.
+
+    Returns
+    -------
+    Trace
+        The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
+    """
+    spool = Path(spool)
+    with understood(spool):
+        read = XenSpool(spool / FRAMES_FILE, ("lab",))
+        trace = convert(LabTrace(read, spool), out, overwrite)
+    if read.fault:
+        heard(read.fault)
+    return trace
+
+
+class LabTrace(XenTrace):
+    """What becomes of a lab run's spool.
+
+    Parameters
+    ----------
+    spool : XenSpool
+    path : Path
+        The folder, with ``guest.txt``: what the guest said.
+    """
+
+    def __init__(self, spool: XenSpool, path: Path) -> None:
+        super().__init__(spool, path)
+        self.ns_per_insn = self.header.get("ns_per_insn")
+        self.report = read_report(self._said(path / "guest.txt"))
+
+    def _said(self, file: Path) -> str:
+        """Return what the guest said; of a run that was killed, what the agent heard of it."""
+        heard = "".join(told.line + "\n" for told in self.spool.lines)
+        return read_text(file).replace("\r", "") or heard
+
+    def meta(self) -> TraceMeta:
+        """Return the description of the PML log."""
+        return dataclasses.replace(super().meta(), host={"machine": "Bochs"})
+
+    def domain(self) -> dict[str, int | str]:
+        h = self.header
+        return {"name": h["guest"], "memory_bytes": h["memory_bytes"], "vcpus": h["guest_vcpus"]}
+
+    def memory_map(self) -> list[Any]:
+        """Return what the guest calls its memory, and the pages that it shares with Xen."""
+        told = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
+        return [{"start": start, "end": end, "type": kind} for start, end, kind in told]
+
+    def known(self) -> list[dict[str, int | str]]:
+        names = ("phase", "region", "kind", "pages")
+        known = [dict(zip(names, row, strict=True)) for row in self.report.expected]
+        for region in self.header["regions"]:
+            for kind, pages in known_of(region).items():
+                known.append(dict(zip(names, ("rounds", region["name"], kind, pages), strict=True)))
+        return known
+
+    def regions(self) -> pd.DataFrame:
+        rows = [(r["name"], r["gfn"], r["pages"]) for r in self.header["regions"]]
+        return pd.DataFrame(rows + self.report.regions, columns=["name", "gfn", "pages"])
+
+    @cached_property
+    def _spoken(self) -> list[Any]:
+        lines = [t for t in self.spool.lines if t.line.startswith("phase ")]
+        return [(t.line[6:].strip(), t.ns) for t in lines]
+
+    def phases(self) -> list[dict[str, int | str]]:
+        """Phases as the agent heard of them; a guest with a mailbox is in one all the time.
+
+        Where the agent ends a round at each mark (``phase_rounds``), the phase starts there: the
+        guest rests around its mark, and what the ended round holds is of the phase before.
+        """
+        if not self._spoken:
+            return [{"name": "rounds", "round": 0, "t_ns": 0, "insn": -1}]
+        ends = self.ends
+        starts = [int(min(max(ns, 0), ends[-1])) for _, ns in self._spoken]
+        rounds = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)
+        if self.header["job"].get("phase_rounds"):
+            starts = [int(ends[r]) for r in rounds]
+            rounds = rounds + 1
+        named = zip(self._spoken, starts, rounds, strict=True)
+        rows = [{"name": n, "round": int(r), "t_ns": t, "insn": -1} for (n, _), t, r in named]
+        return [row for row in rows if row["round"] < len(ends)]
+
+    def guest(self) -> Any:
+        """Return what the guest said of its memory, at the times at which dom0 read it."""
+        said = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
+        rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in said]
+        return [row for row in rows if row]
+
+
+def _sample(values: dict[str, int], ns: int) -> Json:
+    """Return a row of the guest's table; {} if the line does not say it all."""
+    if not {*SIZES, *COUNTERS} <= values.keys():
+        return {}
+    sizes = {f"{name}_bytes": values[name] for name in SIZES}
+    allocated = {"allocated_bytes": values["total"] - values["free"]}
+    return {"t_ns": ns, **sizes, **allocated, **{name: values[name] for name in COUNTERS}}

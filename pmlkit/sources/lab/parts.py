@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the lab is made of: Debian's packages, and Xen as Debian ships it or as we patch it.
+
+Everything is fetched and unpacked into pmlkit's cache without root.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, MissingTool, output_error
+from pmlkit.files import cache_folder
+from pmlkit.sources.guest import debian
+from pmlkit.sources.guest.kernel import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pmlkit.types import Json, Tell
+
+
+XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
+KERNEL_PACKAGE = "linux-image-amd64"
+_RELEASE = r"linux-image-\d[\w.+-]*"
+_XEN = (
+    "xen-hypervisor-4.17-amd64",
+    "xen-utils-4.17",
+    "libxenmisc4.17",
+    "libxencall1",
+    "libxendevicemodel1",
+    "libxenevtchn1",
+    "libxenforeignmemory1",
+    "libxengnttab1",
+    "libxenhypfs1",
+    "libxenstore4",
+    "libxentoolcore1",
+    "libxentoollog1",
+    "xenstore-utils",
+)
+_DOM0 = (
+    "busybox-static",
+    "libbz2-1.0",
+    "libc6",
+    "libexpat1",
+    "libffi8",
+    "libgcc-s1",
+    "liblzma5",
+    "liblzo2-2",
+    "libnl-3-200",
+    "libnl-route-3-200",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libuuid1",
+    "libyajl2",
+    "libzstd1",
+    "python3-cffi-backend",
+    "python3.11-minimal",
+    "zlib1g",
+)
+# What makes the boot medium and the machine; taken from the system where it is installed.
+_MEDIUM = ("grub-common", "grub-pc-bin", "mtools", "xorriso")
+_FIRMWARE = ("bochsbios", "vgabios")
+
+
+@dataclass(frozen=True)
+class Xen:
+    """A Xen that the lab can boot.
+
+    Attributes
+    ----------
+    binary : Path
+        The hypervisor, uncompressed.
+    roots : tuple of Path
+        Folders with the tools and libraries as in ``/``; the first one that has a file wins.
+    versions : dict of str to str
+    name : str
+        ``"stock"``, ``"patched"`` or ``"patched-debug"``.
+    """
+
+    binary: Path
+    roots: tuple[Any, ...]
+    versions: Json
+    name: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Debian's kernel as dom0: Xen would need minutes of emulated time to unpack a bzImage."""
+
+    vmlinux: Path
+    modules: Path
+    release: str
+    version: str
+
+
+def stock_xen(progress: Tell | None = None) -> Xen:
+    """Fetch Debian's own Xen.
+
+    Raises
+    ------
+    MissingTool, PackageError, OutputError
+    """
+    pinned = [f"{name}={XEN_VERSION}" for name in _XEN]
+    found = debian.fetch(pinned, progress, dependencies=False)
+    packed = found.root / "boot" / "xen-4.17-amd64.gz"
+    binary = cache_folder() / "lab" / f"xen-stock-{found.root.parent.name}"
+    if not binary.exists():
+        import gzip
+
+        write(binary, gzip.decompress(packed.read_bytes()))
+    return Xen(binary, (found.root,), {"xen": XEN_VERSION}, "stock")
+
+
+def userland(progress: Tell | None = None) -> Any:
+    """Fetch what dom0 needs beside Xen; returns the folder and the versions (`Packages`)."""
+    return debian.fetch(_DOM0, progress, dependencies=False)
+
+
+def kernel(progress: Tell | None = None) -> Kernel:
+    """Fetch Debian's kernel and unpack it to a stripped ELF file.
+
+    Raises
+    ------
+    MissingTool, PackageError, OutputError
+    """
+    package = debian.dependency(KERNEL_PACKAGE, _RELEASE, progress)
+    found = debian.fetch((package,), progress, dependencies=False)
+    release = package.removeprefix("linux-image-")
+    vmlinux = cache_folder() / "lab" / f"vmlinux-{release}-{found.root.parent.name}"
+    if not vmlinux.exists():
+        need("strip", "binutils")
+        write(vmlinux, unpack((found.root / "boot" / f"vmlinuz-{release}").read_bytes()))
+        subprocess.run(["strip", "-s", str(vmlinux)], check=True)
+    modules = found.root / "lib" / "modules" / release
+    return Kernel(vmlinux, modules, release, found.versions[package])
+
+
+def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
+    """Fetch grub-mkrescue and what it calls; returns (folder, environment for it)."""
+    found = debian.fetch(_MEDIUM, progress, skip=("libc6", "dpkg", "perl-base", "debconf"))
+    return found.root, unpacked_environment(found.root)
+
+
+def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
+    """Fetch the emulated machine's BIOS and VGA BIOS; returns their paths."""
+    share = debian.fetch(_FIRMWARE, progress, dependencies=False).root / "usr" / "share"
+    return share / "bochs" / "BIOS-bochs-latest", share / "vgabios" / "vgabios.bin"
+
+
+def unpacked_environment(root: Path) -> dict[str, str]:
+    """Return the variables with which programs of an unpacked package find each other."""
+    folders = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
+    programs = ("usr/bin", "bin", "usr/sbin", "sbin")
+    return {
+        "PATH": ":".join([*(str(root / p) for p in programs), "/usr/bin:/bin"]),
+        "LD_LIBRARY_PATH": ":".join(str(root / f) for f in folders),
+    }
+
+
+def need(tool: str, package: str) -> str:
+    """Raise `MissingTool` unless a program is installed; return its path."""
+    path = shutil.which(tool)
+    if not path:
+        raise MissingTool(tool, package)
+    return path
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file of the cache, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
+    """Order kernel modules so that each comes after those that it needs.
+
+    Parameters
+    ----------
+    modules : Path
+        Folder ``/lib/modules/RELEASE``.
+    names : sequence of str
+
+    Returns
+    -------
+    list of Path
+    """
+    files = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
+    ordered = []
+
+    def visit(name: str) -> None:
+        path = files.get(name.replace("-", "_"))
+        if path is None:
+            raise GuestError(f"Debian's kernel has no module {name}", hint="report it")
+        if path not in ordered:
+            for needed in _depends(path):
+                visit(needed)
+            ordered.append(path)
+
+    for name in names:
+        visit(name)
+    return ordered
+
+
+def _depends(module: Path) -> list[str]:
+    told = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    return [name for name in told[1].decode().split(",") if name] if told else []

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorder's spool becomes an access trace, with the emulated PML's log nested in it."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NotATrace, NotUnderstood, SpoolDamaged
+from pmlkit.sources.recorder.messages import (
+    KIND_BITS,
+    REASONS,
+    Mark,
+    Marker,
+    Message,
+    RecorderStream,
+    Requests,
+    RoundEnd,
+    Span,
+    Totals,
+    check_header,
+)
+from pmlkit.sources.spooling import read_text
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import read_spool
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import DISK, Kind, TraceMeta
+from pmlkit.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from pmlkit.spool_reader import Spool
+    from pmlkit.types import Ints, Json, Tell
+
+
+COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
+SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
+_DIGITS = 15
+_HELD_SPANS, _HELD_ENTRIES = 1 << 12, 1 << 16  # that wait for being written at once
+_HELD_PARTS = 1 << 12  # of disk requests, as they came
+_ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
+_SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
+NOT_SEEN = (
+    "page-table walks of the processor and DMA are not recorded; "
+    "executed frames are known per round, not in their order"
+)
+DISK_TIMES = (
+    "disk requests are those that QEMU made of the guest's (merged where they are neighbours), at "
+    "the moment at which a thread of the host took them up: two runs differ, by either clock"
+)
+WALL_TIME = (
+    "T is wall time: the guest ran by the host's clock (--clock host), and does less in a window "
+    "the busier the host is"
+)
+
+
+@dataclass
+class Report:
+    """What the guest said on its second serial port, in order."""
+
+    phases: list[Any] = field(default_factory=list)  # names
+    samples: list[Any] = field(default_factory=list)  # dicts
+    regions: list[Any] = field(default_factory=list)  # (name, gfn, pages)
+    expected: list[Any] = field(default_factory=list)  # (phase, region, kind, pages)
+    memory: list[Any] = field(default_factory=list)  # (start, end, type)
+    status: int | None = None
+
+
+def read_report(text: str) -> Report:
+    """Parse the guest's report; a last line that was cut off is left out.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Report
+        Samples that were taken before the first phase are dropped: they were not recorded.
+    """
+    report = Report()
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        word, _, rest = line.strip().partition(" ")
+        values = rest.split()
+        if word == "phase" and values:
+            report.phases.append(rest)
+        elif word == "sample" and report.phases:
+            report.samples.append(read_sample(values))
+        elif word == "region" and len(values) == 3 and all(map(_is_count, values[1:])):
+            report.regions.append((values[0], int(values[1]), int(values[2])))
+        elif word == "expect" and len(values) == 4 and _is_count(values[3]):
+            report.expected.append((*values[:3], int(values[3])))
+        elif word == "exit" and values and _is_count(values[0].removeprefix("-")):
+            report.status = int(values[0])
+        elif match := re.fullmatch(r"memory ([0-9a-f]+)-([0-9a-f]+) : (.+)", line.strip()):
+            report.memory.append((int(match[1], 16), int(match[2], 16) + 1, match[3]))
+    return report
+
+
+def read_sample(values: Sequence[str]) -> dict[str, int]:
+    """Read ``name=number`` words of a guest's; what is no such word is left out."""
+    pairs = [word.partition("=") for word in values]
+    return {name: int(value) for name, _, value in pairs if _is_count(value)}
+
+
+def _is_count(text: str) -> bool:
+    """Whether a guest's word is a count that a table can hold."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
+def ingest(
+    spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
+) -> Trace:
+    """Turn the spool folder of a recording into a trace.
+
+    Parameters
+    ----------
+    spool, out : Path
+    overwrite : bool
+    heard : callable, optional
+        Told of the message at which it stopped, if that was not the end.
+
+    Returns
+    -------
+    Trace
+    """
+    frames = read_spool(spool / FRAMES_FILE)
+    try:
+        check_header(frames.header)
+        stream = RecorderStream(frames.header)
+    except NotUnderstood as error:
+        frames.close()
+        hint = "keep it, try a later pmlkit, or record again"
+        raise SpoolDamaged(spool / FRAMES_FILE, 0, error.why, hint) from error
+    report = read_report(read_text(spool / "report.txt"))
+    meta = describe(frames.header, report)
+    writer = TraceWriter(out, meta, overwrite=overwrite)
+    with writer, writer.pml(meta_of_pml(meta)) as pml:
+        told = _Told(writer, pml)
+        for kind, message in frames.understand(
+            frames, lambda *frame: (frame[0], stream.take(*frame))
+        ):
+            told.take(kind, message)
+        if not told.rounds:
+            why = "nothing was recorded before it ended"
+            raise NotATrace(spool, f"{why}: {frames.left}" if frames.left else why, "record again")
+        told.finish(frames, report)
+    if frames.left:
+        heard(frames.left)
+    return Trace.open(out)
+
+
+class _Told:
+    """What the plugin's messages have told so far."""
+
+    def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
+        self.access, self.pml = _Log(access, accesses=True), _Log(pml, accesses=False)
+        self.rounds = _Rows(_ROUND)
+        self.marks: list[Mark] = []
+        self.totals: Totals | None = None
+        self.cost: Json = {}
+        self.requests: list[Any] = []
+        self._parts = 0  # at the end of `requests`, as they came
+
+    def take(self, kind: int, message: Any) -> None:
+        if isinstance(message, Span) and kind == Message.ACCESS:
+            self.access.add(message)
+        elif isinstance(message, Span):
+            self.pml.add(message)
+        elif isinstance(message, RoundEnd):
+            self._close(message)
+        elif isinstance(message, Mark):
+            self.marks.append(message)
+        elif isinstance(message, Totals):
+            self.totals = message
+        elif isinstance(message, Requests):
+            self._keep_requests(message)
+        elif kind == Message.HOST:
+            self.cost = message
+
+    def _close(self, end: RoundEnd) -> None:
+        self.rounds.add(*[getattr(end, name) for name in _ROUND])
+
+    def _keep_requests(self, requests: Requests) -> None:
+        self.requests.append(requests.parts)
+        self._parts += 1
+        if self._parts > _HELD_PARTS:  # an array for each message takes more than what it holds
+            self.requests[-self._parts :] = [np.concatenate(self.requests[-self._parts :])]
+            self._parts = 0
+
+    def finish(self, frames: Spool, report: Report) -> None:
+        """Write the tables, and say what is missing."""
+        access, pml = self.access.writer, self.pml.writer
+        # A spool that was cut may hold spans of a round whose end never came: close it there.
+        self.access.flush()
+        self.pml.flush()
+        self._close_open_round()
+        self.access.set_tables(self.rounds, frames.header["period"], pml=False)
+        self.pml.set_tables(self.rounds, frames.header["period"], pml=True)
+        phases = self._phases(report)
+        regions = pd.DataFrame(report.regions, columns=["name", "gfn", "pages"])
+        ended = self.totals is not None and Marker.END in {m.marker for m in self.marks}
+        complete = ended and not frames.left
+        for writer in (access, pml):
+            writer.set_phases(phases)
+            writer.set_regions(regions)
+            writer.replace_meta(complete=complete)
+            if not complete:
+                missing = frames.missing or "the recording was stopped before the workload's end"
+                writer.note(f"shorter than asked: {missing}")
+        guest = self._guest(report)
+        if len(guest):
+            access.set_guest(guest)
+        if frames.header["options"].get("swap_mib"):
+            access.set_disk(self._disk())
+            access.note(DISK_TIMES)
+        access.note(NOT_SEEN)
+        if frames.header["ns_per_insn"] is None:
+            access.note(WALL_TIME)
+            pml.note(WALL_TIME)
+        totals: dict[Any, Any] = vars(self.totals) if self.totals else {}
+        access.replace_meta(overheads={**self.cost, **totals})
+
+    def _disk(self) -> pd.DataFrame:
+        names = list(DISK.names)
+        parts = np.concatenate(self.requests) if self.requests else None
+        table = pd.DataFrame(parts, columns=None if self.requests else names)
+        return table.astype({"write": bool})[names]
+
+    def _close_open_round(self) -> None:
+        batches = self.access.batches
+        (spans,) = np.nonzero(batches.column("round") >= len(self.rounds))
+        if not len(spans):
+            return
+        starts = [int(batches.column(name)[spans[0]]) for name in ("insn_start", "t_start_ns")]
+        ends = [int(batches.column(name)[spans[-1]]) for name in ("insn_end", "t_end_ns")]
+        self.rounds.add(*starts, *ends, 0, 0, 0)
+
+    def _phases(self, report: Report) -> list[dict[str, int | str]]:
+        marks = [m for m in self.marks if m.marker == Marker.PHASE]
+        names = report.phases + ["?"] * len(marks)
+        phases = [_phase(name, m) for name, m in zip(names, marks, strict=False)]
+        booting = any(m.marker == Marker.ARM for m in self.marks)
+        first = {"round": 0, "t_ns": 0, "insn": 0}
+        if booting or not phases:
+            return [{"name": "boot" if booting else "start", **first}, *phases]
+        phases[0] |= first  # what comes before the first mark belongs to it
+        return phases
+
+    def _guest(self, report: Report) -> pd.DataFrame:
+        marks = [m for m in self.marks if m.marker == Marker.SAMPLE]
+        rows = [_sample(m, values) for m, values in zip(marks, report.samples, strict=False)]
+        return pd.DataFrame(rows)
+
+
+class _Rows:
+    """Rows of whole numbers: 8 bytes each, as a stream of tiny messages has millions of them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._values = names, array("q")
+
+    def __len__(self) -> int:
+        return len(self._values) // len(self._names)
+
+    def add(self, *row: int) -> None:
+        self._values.extend(row)
+
+    def column(self, name: str) -> Ints:
+        """Return a column: int64, of which no other row is to be added while it is held."""
+        at = self._names.index(name)
+        return np.frombuffer(self._values, np.int64)[at :: len(self._names)]
+
+
+class _Log:
+    """One of the two logs: its entries go to the writer in parts, its tables at the end."""
+
+    def __init__(self, writer: TraceWriter, accesses: bool) -> None:
+        self.writer, self._accesses = writer, accesses
+        self.batches = _Rows(_SPAN)
+        self._held: list[Span] = []
+        self._entries = 0
+
+    def add(self, span: Span) -> None:
+        times = (span.insn_start, span.t_start_ns, span.insn_end, span.t_end_ns)
+        self.batches.add(span.round, *times, REASONS.index(span.reason), len(span.values))
+        self._held.append(span)
+        self._entries += len(span.values)
+        if self._entries > _HELD_ENTRIES or len(self._held) > _HELD_SPANS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held: a call of the writer takes longer than the few entries of a span."""
+        spans, self._held, self._entries = self._held, [], 0
+        if not spans:
+            return
+        values = np.concatenate([span.values for span in spans])
+        lengths = [len(span.values) for span in spans]
+        rounds = np.repeat(np.array([span.round for span in spans], np.uint32), lengths)
+        first, stop = len(self.batches) - len(spans), len(self.batches)
+        batches = np.repeat(np.arange(first, stop, dtype=np.uint32), lengths)
+        gfn, kind = values, np.asarray(int(Kind.WRITE), np.uint8)
+        if self._accesses:
+            gfn = values >> KIND_BITS
+            kind = (values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
+        self.writer.add_entries(rounds, batches, 0, gfn.astype(np.uint64), kind)
+
+    def set_tables(self, rounds: _Rows, period: Mapping[str, int | None], pml: bool) -> None:
+        batches, of_round = self.batches, self.batches.column("round")
+        self.writer.set_batches(self._batch_table())
+        entries = np.zeros(len(rounds), dtype=np.int64)
+        np.add.at(entries, of_round, batches.column("entries"))
+        table = {"round": np.arange(len(rounds))}
+        table |= {name: rounds.column(name) for name in _ROUND[:4]}
+        counts = {
+            "asked_ns": _or_minus_one(period["ns"]),
+            "asked_insn": _or_minus_one(period["insn"]),
+            "entries": entries,
+            "rearmed": rounds.column("dirty" if pml else "accessed"),
+            "exits": rounds.column("full_exits") if pml else 0,
+            "pause_ns": 0,
+            "lost": 0,
+        }
+        self.writer.set_rounds(pd.DataFrame(table | counts))
+
+    def _batch_table(self) -> pd.DataFrame:
+        rows = self.batches
+        columns = {name: rows.column(name) for name in _SPAN}
+        columns["reason"] = np.array(REASONS, object)[columns["reason"]]
+        numbers = {"batch": np.arange(len(rows)), "vcpu": 0, "lost": 0, "drain_ns": 0}
+        return pd.DataFrame(columns | numbers)
+
+
+def describe(header: Json, report: Report) -> TraceMeta:
+    """Make the trace's description of the spool's header and the guest's report."""
+    icount = header["ns_per_insn"] is not None
+    return TraceMeta(
+        kind="access",
+        source="recorder",
+        created=header["created"],
+        domain={
+            "name": header["workload"],
+            "memory_bytes": header["memory_bytes"],
+            "vcpus": 1,
+            "page_size": 4096,
+        },
+        memory_map=[{"start": s, "end": e, "type": t} for s, e, t in report.memory],
+        clock={
+            "unit": "ns",
+            "kind": "icount" if icount else "host",
+            "ns_per_insn": header["ns_per_insn"],
+        },
+        period=header["period"],
+        known=[
+            {"phase": phase, "region": region, "kind": kind, "pages": pages}
+            for phase, region, kind, pages in report.expected
+        ],
+        options={**header["options"], "parameters": header["parameters"]},
+        host=header["host"],
+        provenance={
+            "command": header["command"],
+            "cmdline": header["cmdline"],
+            "versions": header["versions"],
+        },
+    )
+
+
+def meta_of_pml(meta: TraceMeta) -> TraceMeta:
+    """Describe the nested log of the emulated PML."""
+    from dataclasses import replace
+
+    return replace(
+        meta,
+        kind="pml",
+        options={**meta.options, "buffer_entries": 512, "buffers": 1, "rearm": "round"},
+    )
+
+
+def _phase(name: str, mark: Mark) -> dict[str, int | str]:
+    return {"name": name, "round": mark.round, "t_ns": mark.t_ns, "insn": mark.insn}
+
+
+def _sample(mark: Mark, values: Mapping[str, int]) -> dict[str, int]:
+    row = {"t_ns": mark.t_ns, "insn": mark.insn}
+    row |= {f"{name}_bytes": values.get(name, 0) for name in SIZES}
+    row["allocated_bytes"] = row["total_bytes"] - row["free_bytes"]
+    return row | {name: values.get(name, 0) for name in COUNTERS}
+
+
+def _or_minus_one(value: int | None) -> int:
+    return -1 if value is None else value

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a bare-metal guest of the lab's kit: the same program, seen by the recorder.
+
+The lab's dom0 tells such a guest which round to run, and closes one of its own after each. Here
+nobody asks: it runs its rounds one after the other, each a phase. A phase begins a round of the
+recording, so that its round ``n`` is the guest's, and the lab's ``n - 1``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import signals
+from pmlkit.errors import UsageError
+from pmlkit.sources.guest.image import GuestImage
+from pmlkit.sources.guest.workload import Workload
+from pmlkit.sources.lab import guests as lab_guests
+from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.record import describe, whole
+from pmlkit.sources.recorder.recording import Recording, RecordOptions
+from pmlkit.sources.spooling import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from rich.progress import Progress
+
+    from pmlkit.signals import Noted
+    from pmlkit.sources.lab.guests import LabGuest
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike
+
+
+ROUNDS = 8
+_ENDLESS = qemu.Period("insn", 10**15)  # only marks end rounds
+
+
+def is_kit_guest(spec: PathLike) -> bool:
+    """Whether `spec` (a name or a path) is a guest of the kit rather than a workload."""
+    path = Path(spec)
+    own = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
+    return own or str(spec) in lab_guests.shipped()
+
+
+def record_kit(
+    spec: PathLike,
+    out: PathLike,
+    options: RecordOptions | None = None,
+    settings: Mapping[str, str] | None = None,
+    rounds: int = ROUNDS,
+    progress: Callable[..., Any] | None = None,
+) -> Trace:
+    """Boot a guest of the kit in QEMU and record it, a round of the trace for each of its own.
+
+    Parameters
+    ----------
+    spec : str or path-like
+        A shipped guest's name, or a C file for the kit.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : RecordOptions, optional
+        Of these `window` is not used: the rounds are the guest's.
+    settings : dict of str to str, optional
+        The guest's options.
+    rounds : int
+        How many it runs, up to 999.
+    progress : callable, optional
+        As for `pmlkit.sources.recorder.record`.
+
+    Returns
+    -------
+    Trace
+        Round 0 holds what the guest does before its own first one (and counts as `round001`).
+
+    Raises
+    ------
+    MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.sources.ingest import ingest
+
+    options = options or RecordOptions()
+    guest = lab_guests.load(spec, settings)
+    _check(guest, rounds)
+    memory_mib = options.memory_mib or guest.memory_mib
+    qemu.check_memory(memory_mib)
+    out, spool = claim(out, options.overwrite)
+    try:
+        with signals.noted() as stop:
+            _run(guest, spool, options, memory_mib, rounds, progress, stop)
+            trace = ingest(spool, out, overwrite=options.overwrite)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+    return whole(trace, stop)
+
+
+def _check(guest: LabGuest, rounds: int) -> None:
+    if guest.vcpus > 1:
+        raise UsageError(
+            f"the guest {guest.name} has {guest.vcpus} processors, and the recorder's QEMU has one",
+            f"run it in the lab: pmlkit lab run {guest.name}",
+        )
+    if not 1 <= rounds <= 999:
+        raise UsageError(f"{rounds} rounds cannot be recorded", "ask for 1 to 999")
+
+
+def _run(
+    guest: LabGuest,
+    spool: Path,
+    options: RecordOptions,
+    memory_mib: int,
+    rounds: int,
+    progress: Callable[[Progress], object] | None,
+    stop: Noted,
+) -> None:
+    qemu_version, plugin = qemu.version(), qemu.build_plugin()
+    cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
+    image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)  # type: ignore[arg-type]
+    workload = Workload(name=guest.name, summary=guest.summary, command="")
+    options = replace(options, boot=False)
+    header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
+    header["period"] = {"ns": None, "insn": None}
+    with Recording(spool, header, options, progress, stop) as run:
+        run.boot(image, memory_mib, plugin, _ENDLESS)
+        run.listen()
+        run.judge()
+    with open(spool / "report.txt", "a") as report:
+        report.writelines(_known(guest, memory_mib, rounds))
+
+
+def _known(guest: LabGuest, memory_mib: int, rounds: int) -> Iterator[str]:
+    """Say what a guest would say of itself if it could write more than a phase's name."""
+    yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
+    for region in guest.regions:
+        yield f"region {region['name']} {region['gfn']} {region['pages']}\n"
+        for kind, pages in lab_guests.known_of(region).items():
+            for number in range(1, rounds + 1):
+                yield f"expect round{number:03} {region['name']} {kind} {pages}\n"

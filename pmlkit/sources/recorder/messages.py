@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages that the recorder's plugin sends: the twin of the structs in recorder_plugin.c."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.errors import NotUnderstood
+from pmlkit.foreign import LATEST_NS, MOST, Fields, loads
+from pmlkit.trace.kinds import ACCESS_KINDS
+from pmlkit.trace.schema import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.types import Json
+
+__all__ = ["RecorderStream", "check_header"]
+
+
+HEAD = struct.Struct("<II")
+_SPAN = struct.Struct("<IIQqQq")
+_ROUND = struct.Struct("<IIQqQqQQ")
+_MARK = struct.Struct("<IIQq")
+_TOTALS = struct.Struct("<7Q")
+_DISK = np.dtype(
+    [
+        ("insn", "<u8"),
+        ("t_ns", "<i8"),
+        ("sector", "<u8"),
+        ("gfn", "<u4"),
+        ("sectors", "<u2"),
+        ("write", "<u2"),
+    ]
+)
+
+
+class Message(IntEnum):
+    """What a message is."""
+
+    HELLO = 1
+    ACCESS = 2
+    PML = 3
+    ROUND_END = 4
+    MARK = 5
+    TOTALS = 6
+    DISK = 7
+    HOST = 64  # from recorder.py itself: what the recording cost, as JSON
+
+
+class Marker(IntEnum):
+    """What the guest says by a marker instruction."""
+
+    ARM = 1
+    PHASE = 2
+    SAMPLE = 3
+    END = 4
+
+
+REASONS = ("full", "round", "stop")
+KIND_BITS = 3  # an access is ``gfn << 3 | kind``
+
+
+@dataclass(frozen=True)
+class Span:
+    """A drained buffer: what was noted between two moments, in the order in which it happened.
+
+    Attributes
+    ----------
+    values : ndarray of uint32, shape (n,)
+        Frame numbers for the PML's buffer; for accesses `frames` and `kinds` in one.
+    """
+
+    round: int
+    reason: str
+    insn_start: int
+    t_start_ns: int
+    insn_end: int
+    t_end_ns: int
+    values: np.ndarray
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Frame numbers of accesses."""
+        return self.values >> KIND_BITS
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """What each access was (`pmlkit.trace.kinds.Kind`, uint8)."""
+        return (self.values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """The end of a round; its pages are re-armed. `accessed` and `dirty` count its pages."""
+
+    round: int
+    full_exits: int
+    insn_start: int
+    t_start_ns: int
+    insn_end: int
+    t_end_ns: int
+    accessed: int
+    dirty: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The guest executed a marker."""
+
+    round: int
+    marker: Marker
+    insn: int
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over the whole recording, the last message of one that ended in order.
+
+    Attributes
+    ----------
+    slow : int
+        Accesses for which QEMU was asked for the frame.
+    io, outside, unknown : int
+        Accesses to devices, to memory that is not the guest's RAM, and those that QEMU could not
+        translate.
+    crossing : int
+        Accesses that crossed a page boundary.
+    flushes : int
+        Instructions that may change the address mapping.
+    wrong : int
+        Accesses that the short cut would have missed (counted with check=on only): 0.
+    """
+
+    slow: int
+    io: int
+    outside: int
+    crossing: int
+    unknown: int
+    flushes: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Parts of disk requests, each in one frame, in the order in which the disk got them.
+
+    Attributes
+    ----------
+    parts : structured ndarray of insn, t_ns, sector, gfn, sectors, write (0 or 1)
+    """
+
+    parts: np.ndarray
+
+
+def split(buffer: bytearray) -> list[tuple[int, bytes]]:
+    """Cut whole messages off the front of a buffer.
+
+    Parameters
+    ----------
+    buffer : bytearray
+        What came through the pipe; the whole messages are removed from it.
+
+    Returns
+    -------
+    list of (int, bytes)
+        Type and payload of each.
+    """
+    messages, at = [], 0
+    while at + HEAD.size <= len(buffer):
+        kind, length = HEAD.unpack_from(buffer, at)
+        end = at + HEAD.size + length
+        if end > len(buffer):
+            break
+        messages.append((kind, bytes(buffer[at + HEAD.size : end])))
+        at = end
+    del buffer[:at]
+    return messages
+
+
+def decode(kind: int | Message, payload: bytes) -> Any:
+    """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO.
+
+    Raises
+    ------
+    NotUnderstood
+        If it is none of them.
+    """
+    try:
+        return _decode(kind, payload)
+    except (struct.error, ValueError, LookupError) as error:
+        raise NotUnderstood(f"a message of type {int(kind)}: {error}") from error
+
+
+def _decode(kind: int | Message, payload: bytes) -> Any:
+    kind = Message(kind)
+    if kind in (Message.ACCESS, Message.PML):
+        round_, reason, *times = _SPAN.unpack_from(payload)
+        values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
+        return Span(round_, REASONS[reason], *times, values)  # type: ignore[call-arg]
+    if kind == Message.ROUND_END:
+        return RoundEnd(*_ROUND.unpack(payload))
+    if kind == Message.MARK:
+        round_, marker, insn, t_ns = _MARK.unpack(payload)
+        return Mark(round_, Marker(marker), insn, t_ns)
+    if kind == Message.TOTALS:
+        return Totals(*_TOTALS.unpack(payload))
+    if kind == Message.DISK:
+        return Requests(np.frombuffer(payload, dtype=_DISK))
+    if kind == Message.HOST:
+        return loads(payload)
+    return None
+
+
+# ------------------------------------------------------------------------------
+# The messages of a recording, in their order, checked: live and when a trace is made of them.
+
+
+_OF_ACCESSES = np.isin(np.arange(256), ACCESS_KINDS)
+_MOST_BYTES = 1 << 41  # frames have 29 bits in a message
+
+
+class RecorderStream:
+    """Takes the messages of a recording apart, in their order.
+
+    Parameters
+    ----------
+    header : dict
+        Of the spool.
+
+    Raises
+    ------
+    NotUnderstood
+        At once, if the header is not; `take`, if a message is not. None is to be given after that.
+    """
+
+    def __init__(self, header: Json) -> None:
+        memory = Fields(header, "its header's ").whole("memory_bytes", PAGE_SIZE, _MOST_BYTES)
+        if memory % PAGE_SIZE:
+            raise NotUnderstood(f"its header's memory_bytes is {memory}, no whole number of pages")
+        self.rounds, self._end, self._marked_ns = 0, (0, 0), 0
+        self._spans: dict[int, int] = {}  # the round of the last one of each log
+
+    def take(self, kind: int, payload: bytes) -> Any:
+        """Return what a message says (`pmlkit.sources.recorder.messages.decode`)."""
+        message = decode(kind, payload)
+        if isinstance(message, Span):
+            self._check_round(message.round, self._spans.get(kind, 0))
+            self._spans[kind] = message.round
+            _check_span(message)
+            if kind == Message.ACCESS and not _OF_ACCESSES.take(message.kinds).all():
+                raise NotUnderstood("an access that neither reads, nor writes, nor executes")
+        elif isinstance(message, RoundEnd):
+            self._close(message)
+        elif isinstance(message, Mark):
+            self._check_round(message.round, 0)
+            if not self._marked_ns <= message.t_ns <= LATEST_NS or message.insn > LATEST_NS:
+                raise NotUnderstood(f"a mark at {message.t_ns} ns, after {self._marked_ns} ns")
+            self._marked_ns = message.t_ns
+        return message
+
+    def _check_round(self, number: int, first: int) -> None:
+        if not first <= number <= self.rounds:
+            raise NotUnderstood(f"it is of round {number}, and {self.rounds} were closed")
+
+    def _close(self, end: RoundEnd) -> None:
+        self._check_round(end.round, self.rounds)
+        _check_span(end)
+        if max(end.full_exits, end.accessed, end.dirty) > MOST:
+            raise NotUnderstood("a round of more pages than there are")
+        start = (end.insn_start, end.t_start_ns)
+        if start != self._end and self.rounds:
+            raise NotUnderstood(f"round {end.round} begins at {start[1]} ns, and the one before "
+                                f"ends at {self._end[1]} ns")  # fmt: skip
+        self._end = (end.insn_end, end.t_end_ns)
+        self.rounds += 1
+
+
+def _check_span(span: Span | RoundEnd) -> None:
+    times, instructions = (span.t_start_ns, span.t_end_ns), (span.insn_start, span.insn_end)
+    for first, last in (times, instructions):
+        if not 0 <= first <= last <= LATEST_NS:
+            raise NotUnderstood(f"it goes from {first} to {last}")
+
+
+def check_header(header: Json) -> None:
+    """Check what the header says beside the memory, which a trace needs and a watcher does not."""
+    told = Fields(header, "its header's ")
+    if not {"ns_per_insn", "period"} <= told.told.keys():
+        raise NotUnderstood("its header says nothing of the clock, or of the period")
+    told.choice("source", ("recorder",))
+    for name in ("created", "workload", "command"):
+        told.text(name, longest=1 << 16)
+    told.text("cmdline", longest=1 << 16)
+    period = told.object("period")
+    if not {"ns", "insn"} <= period.told.keys():
+        raise NotUnderstood("its header's period lacks ns or insn")
+    for name in ("ns", "insn"):
+        period.whole(name, 1, LATEST_NS, None)
+    told.number("ns_per_insn", 1e-3, 1e9, None)
+    for name in ("options", "parameters", "versions", "host"):
+        told.object(name)

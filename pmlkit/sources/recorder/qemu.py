@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU with the recorder's plugin: build the one, start the other.
+
+Debian's stock QEMU translates the guest's code (TCG), so no virtualisation hardware is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, MissingTool, PmlkitError, UsageError, output_error
+from pmlkit.files import cache_folder
+from pmlkit.sources.spooling import with_us
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import SimpleNamespace
+    from typing import Any
+
+    from pmlkit.sources.guest.image import GuestImage
+    from pmlkit.types import PathLike
+
+
+QEMU = "qemu-system-x86_64"
+ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
+MEMORY_MIB = (64, 3072)  # above, QEMU's RAM offsets are no longer guest-physical addresses
+_SOURCE = Path(__file__).with_name("recorder_plugin.c")
+
+
+@dataclass(frozen=True)
+class Period:
+    """The length of a round, in guest time or in guest instructions.
+
+    Attributes
+    ----------
+    unit : {"ns", "insn"}
+    count : int
+    """
+
+    unit: str
+    count: int
+
+    @property
+    def ns(self) -> int | None:
+        return self.count if self.unit == "ns" else None
+
+    @property
+    def insn(self) -> int | None:
+        return self.count if self.unit == "insn" else None
+
+
+def parse_period(text: str) -> Period:
+    """Read the length of a round: ``"10ms"`` of guest time, ``"10Minsn"`` instructions.
+
+    Raises
+    ------
+    UsageError
+        If it is neither, or shorter than 10 us or 1000 instructions: a round costs some itself.
+    """
+    from pmlkit.units import parse_duration_ns
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)insn", str(text))
+    if match:
+        scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]
+        period = Period("insn", round(float(match[1]) * scale))
+    else:
+        period = Period("ns", parse_duration_ns(text))
+    if period.count < (1000 if period.unit == "insn" else 10_000):
+        raise UsageError(f"a window of {text} is too short to record", "10us or 1kinsn at least")
+    return period
+
+
+def build_plugin() -> Path:
+    """Compile the plugin, once for each version of its source.
+
+    Returns
+    -------
+    Path
+        The shared object in the cache.
+
+    Raises
+    ------
+    MissingTool
+        If there is no gcc.
+    """
+    sources = (_SOURCE, _SOURCE.with_name("qemu_plugin_api.h"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    plugin = cache_folder() / "plugin" / f"recorder-{digest}.so"
+    if plugin.exists():
+        return plugin
+    if not shutil.which("gcc"):
+        raise MissingTool("gcc", "gcc libc6-dev")
+    try:
+        plugin.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=plugin.parent) as scratch:
+            built = Path(scratch) / plugin.name
+            _compile(_SOURCE, built)
+            built.replace(plugin)  # atomic: two recordings may build it at once
+    except OSError as error:
+        raise output_error(plugin.parent, error) from error
+    return plugin
+
+
+def _compile(source: Path, target: Path) -> None:
+    command = ["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden"]
+    done = subprocess.run(
+        [*command, "-o", str(target), str(source)], capture_output=True, text=True
+    )
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+        raise PmlkitError(f"gcc could not build the recorder's plugin ({first})", "see above")
+
+
+def version() -> str:
+    """Return QEMU's version as it prints it, such as ``"7.2.22"``.
+
+    Raises
+    ------
+    MissingTool
+        If it is not installed.
+    PmlkitError
+        If it is one whose plugins the recorder does not fit (before 5, or 9 and later).
+    """
+    if not shutil.which(QEMU):
+        raise MissingTool(QEMU, "qemu-system-x86")
+    try:
+        command = [QEMU, "--version"]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    except subprocess.TimeoutExpired as error:
+        hint = "see whether it starts at all"
+        raise PmlkitError(f"{QEMU} --version did not answer within 30 s", hint) from error
+    match = re.search(r"version (\d+)(\S*)", text)
+    if not match or not 5 <= int(match[1]) <= 8:
+        raise PmlkitError(
+            f"{QEMU} is version {match[1] + match[2] if match else 'unknown'}, and the recorder's "
+            "plugin fits versions 5 to 8",
+            "use Debian 12's qemu-system-x86 (7.2)",
+        )
+    return match[1] + match[2]
+
+
+def command_line(
+    image: GuestImage | SimpleNamespace,
+    memory_mib: int,
+    console: PathLike,
+    report: PathLike,
+    deterministic: bool = False,
+    plugin: str | None = None,
+) -> list[str]:
+    """Return the command that boots a guest image.
+
+    Parameters
+    ----------
+    image : GuestImage
+    memory_mib : int
+    console, report : Path
+        Files for the guest's two serial ports.
+    deterministic : bool
+        The virtual clock counts instructions: two runs are the same to the bit.
+    plugin : str, optional
+        The value of ``-plugin``: without it the same machine runs unobserved.
+    """
+    command: Any = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
+    command += f" -m {memory_mib} -object memory-backend-memfd,id=ram,size={memory_mib}M,share=off"
+    command += " -nodefaults -display none -monitor none -vga none -nic none -no-reboot"
+    command = command.split()
+    command += ["-serial", f"file:{_comma(console)}", "-serial", f"file:{_comma(report)}"]
+    command += ["-kernel", str(image.kernel)]
+    command += ["-initrd", str(image.initrd)] if image.initrd else []
+    command += ["-append", image.cmdline]
+    if deterministic:
+        command += ["-icount", f"shift={ICOUNT_SHIFT},sleep=off"]
+        command += ["-rtc", "base=2024-01-01,clock=vm", "-seed", "1"]
+    return command + (["-plugin", plugin] if plugin else [])
+
+
+def plugin_argument(
+    plugin: PathLike,
+    fd: int,
+    memory_mib: int,
+    period: Period,
+    deterministic: bool,
+    boot: bool,
+    check: bool = False,
+) -> str:
+    """Return the value of ``-plugin`` for the recorder's plugin, writing to descriptor `fd`."""
+    facts = {
+        "file": _comma(plugin),
+        "fd": fd,
+        "ram": memory_mib << 20,
+        "clock": "icount" if deterministic else "host",
+        "shift": ICOUNT_SHIFT,
+        "period": period.count,
+        "unit": period.unit,
+        "boot": "on" if boot else "off",
+        "check": "on" if check else "off",
+    }
+    return ",".join(f"{name}={value}" for name, value in facts.items())
+
+
+def _comma(path: PathLike) -> str:
+    """Write a comma of a path as QEMU's option parser wants it."""
+    return str(path).replace(",", ",,")
+
+
+def disk(path: PathLike, size_mib: int) -> list[str]:
+    """Make an empty disk image; return what to add to the command for a virtio disk of it.
+
+    Its file is read and written by threads that use preadv and pwritev, which the plugin watches.
+    """
+    try:
+        with open(path, "wb") as image:
+            image.truncate(size_mib << 20)
+    except OSError as error:
+        raise output_error(path, error) from error
+    drive = f"file={_comma(path)},if=none,id=disk,format=raw,cache=unsafe,aio=threads"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
+
+
+def check_memory(memory_mib: int) -> None:
+    """Refuse guest memory that cannot be recorded."""
+    low, high = MEMORY_MIB
+    if not low <= memory_mib <= high:
+        raise UsageError(f"--memory {memory_mib} cannot be recorded", f"{low} to {high} MiB")
+
+
+def start(
+    command: Sequence[str],
+    complaints: Path,
+    keep_fd: int | None = None,
+    preload: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start QEMU in a session of its own, so that a Ctrl-C at the terminal does not reach it.
+
+    It is killed when we are, even by SIGKILL.
+
+    Parameters
+    ----------
+    command : list of str
+    complaints : Path
+        File for what QEMU says of itself.
+    keep_fd : int, optional
+        A descriptor that it inherits.
+    preload : Path, optional
+        A library whose functions come before all others'.
+    """
+    # The library needs QEMU's symbols: no program on the way to it may load it.
+    preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
+    try:
+        with open(complaints, "wb") as stderr:
+            return subprocess.Popen(
+                [*with_us(), *preloaded, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=() if keep_fd is None else (keep_fd,),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise GuestError(f"QEMU did not start: {error.strerror}") from error

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a real Linux guest: every frame that it reads, writes and executes, round by round.
+
+QEMU emulates the guest's processor, and our plugin (recorder_plugin.c) watches it. What the plugin
+says goes frame by frame into a spool, ``NAME.trace.spool/``, and at the end the spool becomes
+``NAME.trace``. A recording that is cut short leaves the spool: `pmlkit ingest` makes a trace of it.
+
+What is not seen: the processor's own walks of the guest's page tables, and DMA (the guest has no
+network card, and a disk only to swap to, if it is asked for: its requests are in `Trace.disk`).
+`Trace.pml` holds what an emulated PML of 512 entries logged.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import signals
+from pmlkit.errors import PmlkitError
+from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.messages import Message
+from pmlkit.sources.recorder.recording import Recording, RecordOptions
+from pmlkit.sources.spooling import claim, command
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import holds_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.signals import Noted
+    from pmlkit.sources.guest.image import GuestImage
+    from pmlkit.sources.guest.workload import Workload
+    from pmlkit.sources.recorder.qemu import Period
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike
+
+
+_IDLE = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})  # of no page
+DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
+
+
+def record(
+    workload: Workload | PathLike,
+    out: PathLike,
+    options: RecordOptions | None = None,
+    progress: Callable[..., Any] | None = None,
+) -> Trace:
+    """Boot a guest with a workload and record it.
+
+    Parameters
+    ----------
+    workload : Workload or path-like
+        A workload, or anything that `pmlkit.sources.guest.workload.load` takes.
+    out : path-like
+        The trace to be, ``NAME.trace``.
+    options : RecordOptions, optional
+    progress : callable, optional
+        Called with a `pmlkit.sources.recorder.recording.Progress` a few times a second.
+
+    Returns
+    -------
+    Trace
+        Shorter than it could be (``meta.complete`` is false) if Ctrl-C interrupted it.
+
+    Raises
+    ------
+    pmlkit.signals.Ended
+        If another signal did, once the trace is written.
+    MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.sources.guest.image import build as build_image
+    from pmlkit.sources.guest.workload import load
+    from pmlkit.sources.ingest import finish
+
+    options = options or RecordOptions()
+    workload = load(workload) if isinstance(workload, str | os.PathLike) else workload
+    memory_mib = options.memory_mib or workload.memory_mib
+    qemu.check_memory(memory_mib)
+    period = qemu.parse_period(options.window)
+    out, spool = claim(out, options.overwrite)
+    try:
+        qemu_version, plugin = qemu.version(), qemu.build_plugin()
+        spin = f" {DETERMINISTIC_CMDLINE}" if options.icount else ""
+        cmdline = f"{options.cmdline}{spin}".strip()
+        image = build_image(
+            workload, memory_mib=memory_mib, extra_cmdline=cmdline, swap=bool(options.swap_mib)
+        )
+        header = describe(workload, options, memory_mib, period, image, qemu_version)
+        with signals.noted() as stop:
+            with Recording(spool, header, options, progress, stop) as run:
+                run.boot(image, memory_mib, plugin, period)
+                run.listen()
+                run.judge()
+            trace = finish(spool, out, overwrite=options.overwrite)
+    except BaseException as error:
+        _keep_spool(error, spool, out)
+        raise
+    return whole(trace, stop)
+
+
+def whole(trace: Trace, stop: Noted) -> Trace:
+    """Return a trace that is written, unless a signal other than Ctrl-C ended its recording."""
+    if stop.number in (None, signal.SIGINT):
+        return trace
+    raise signals.Ended(stop.number, f"what came is in {trace.path}")
+
+
+def describe(
+    workload: Workload,
+    options: RecordOptions,
+    memory_mib: int,
+    period: Period,
+    image: GuestImage,
+    qemu_version: str,
+) -> Json:
+    """Return the spool's header: all that a reader must know and that no message tells."""
+    return {
+        "source": "recorder",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "workload": workload.name,
+        "parameters": {name: p.default for name, p in workload.parameters.items()},
+        "memory_bytes": memory_mib << 20,
+        "period": {"ns": period.ns, "insn": period.insn},
+        "ns_per_insn": float(1 << qemu.ICOUNT_SHIFT) if options.icount else None,
+        "options": {**asdict(options), "deterministic": options.icount},
+        "cmdline": image.cmdline,
+        "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},
+        "host": {"machine": platform.machine(), "system": platform.platform(terse=True)},
+        "command": command("pmlkit.sources.recorder.record.record"),
+    }
+
+
+def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
+    """Say where to find what was recorded; remove the spool if that is nothing."""
+    from pmlkit.sources.ingest import kept_hint
+
+    kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
+    if not holds_frames(spool / FRAMES_FILE, _IDLE):
+        shutil.rmtree(spool, ignore_errors=True)
+    elif isinstance(error, PmlkitError) and error.hint != kept_hint(spool, out):
+        error.args = (f"{error} ({kept})",)
+    elif isinstance(error, signals.Ended):
+        error.kept = kept

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording while it runs: QEMU at one end of a pipe, a spool at the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import select
+import time
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import (
+    GuestError,
+    UnknownName,
+    UsageError,
+)
+from pmlkit.signals import Noted
+from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
+from pmlkit.sources.spooling import read_text
+from pmlkit.spool import FRAMES_FILE, SpoolWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.signals import Noted
+    from pmlkit.sources.guest.image import GuestImage
+    from pmlkit.sources.recorder.qemu import Period
+    from pmlkit.types import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    from pmlkit.sources.guest.image import GuestImage
+    from pmlkit.sources.recorder.qemu import Period
+
+    pass
+    from pmlkit.types import Json
+
+
+_BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s here; one that has not by now never will
+_GRACE_S = 20  # for QEMU to flush and end after it was asked to
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is: guest time, instructions, entries, seconds on the host, phase."""
+
+    guest_ns: int
+    insn: int
+    entries: int
+    host_s: float
+    phase: str
+
+    @property
+    def mips(self) -> float:
+        """Millions of recorded instructions per second on the host."""
+        return self.insn / 1e6 / self.host_s if self.host_s > 0 else 0.0
+
+
+class Recording:
+    """A guest that runs, the pipe from its plugin, and the spool that it fills.
+
+    A context manager: whatever happens, QEMU is gone and the spool closed when it ends.
+
+    Parameters
+    ----------
+    spool : Path
+        A folder that exists.
+    header : dict
+    options : RecordOptions
+    progress : callable, optional
+    stop : pmlkit.signals.Noted, optional
+        Whose signal ends the guest in order.
+    """
+
+    # Not there before they are needed.
+    process: Any
+    pipe: Any
+
+    def __init__(
+        self,
+        spool: Path,
+        header: Json,
+        options: RecordOptions,
+        progress: Callable[..., Any] | None,
+        stop: Noted | None = None,
+    ) -> None:
+        self.options, self.stop = options, stop or Noted()
+        self.console, self.report = spool / "console.txt", spool / "report.txt"
+        self.writer = SpoolWriter(spool / FRAMES_FILE, header)
+        self.complaints, self.disk = spool / "qemu.txt", spool / "disk.raw"
+        self.progress = progress or (lambda _: None)
+        self.process = self.pipe = None
+        self.buffer = bytearray()
+        self.started = time.monotonic()
+        self.recording_since: float | None = None
+        self.shown = 0.0
+        self.entries = 0
+        self.last: Any = None  # the last RoundEnd
+        self.seen: set[Any] = set()  # markers, and Message.TOTALS
+        self.limit: float | None = None  # once it was asked to end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process:
+            self.process.kill()  # a process that has ended is left alone
+            self.process.wait()
+        if self.pipe is not None:
+            os.close(self.pipe)
+        self.writer.close(whole=kind is None)
+
+    def boot(self, image: GuestImage, memory_mib: int, plugin: Path, period: Period) -> None:
+        """Start QEMU with the plugin at the other end of a pipe."""
+        o = self.options
+        self.pipe, child_end = os.pipe()
+        argument = qemu.plugin_argument(
+            plugin, child_end, memory_mib, period, o.icount, o.boot, o.check
+        )
+        command = qemu.command_line(
+            image, memory_mib, self.console, self.report, o.icount, argument
+        )
+        if o.swap_mib:
+            command += qemu.disk(self.disk, o.swap_mib)
+        try:
+            self.cpu_before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+            preload = plugin if o.swap_mib else None
+            self.process = qemu.start(command, self.complaints, child_end, preload)
+        finally:
+            os.close(child_end)
+
+    def listen(self) -> None:
+        """Take what comes until QEMU has gone; a signal asks it to end in order."""
+        while self._listen_once():
+            self._check_stop()
+            self._check_time()
+        self.process.wait()
+        self.writer.append(Message.HOST, json.dumps(self._cost()).encode())
+
+    def _check_stop(self) -> None:
+        if self.stop.number is not None and self.limit is None:
+            self.limit = time.monotonic() + _GRACE_S
+            self.process.terminate()
+
+    def _cost(self) -> dict[str, float]:
+        cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "host_s": round(time.monotonic() - self.started, 3),
+            "recording_s": round(time.monotonic() - (self.recording_since or self.started), 3),
+            "qemu_cpu_s": round(cpu.ru_utime + cpu.ru_stime - self.cpu_before, 3),
+        }
+
+    def _listen_once(self) -> bool:
+        ready, _, _ = select.select([self.pipe], [], [], 0.5)
+        data = os.read(self.pipe, 1 << 20) if ready else None
+        if data:
+            self.buffer += data
+            for kind, payload in split(self.buffer):
+                self._take(kind, payload)
+        return data != b""
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        self.writer.append(kind, payload)
+        message = decode(kind, payload)
+        if isinstance(message, Span) and kind == Message.ACCESS:
+            self.entries += len(message.values)
+        elif isinstance(message, RoundEnd):
+            self.last = message
+            self._show()
+        elif isinstance(message, Mark):
+            self.seen.add(message.marker)
+        if kind != Message.HELLO and self.recording_since is None:
+            self.recording_since = time.monotonic()
+        if kind == Message.TOTALS:
+            self.seen.add(Message.TOTALS)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self.shown < 0.2:
+            return
+        self.shown = now
+        host_s = now - (self.recording_since or now)
+        self.progress(
+            Progress(self.last.t_end_ns, self.last.insn_end, self.entries, host_s, self.phase())
+        )
+
+    def _check_time(self) -> None:
+        elapsed = time.monotonic() - self.started
+        if self.limit is not None:
+            if time.monotonic() > self.limit:
+                self.process.kill()
+        elif elapsed > self.options.time_limit_s:
+            raise GuestError(
+                f"its workload was not done after {self.options.time_limit_s:g} s",
+                self.console_tail(),
+                "give it longer by --time-limit, or less to do by --set",
+            )
+        elif self.recording_since is None and elapsed > _BOOT_LIMIT_S:
+            raise GuestError(f"it had not booted after {_BOOT_LIMIT_S} s", self.console_tail())
+
+    def judge(self) -> None:
+        """Raise unless the workload ran to its end, or was interrupted."""
+        if self.limit is not None and self.last:
+            return
+        console = self.console_tail()
+        if panic := re.search("Kernel panic.*", read_text(self.console)):
+            why = panic[0].strip()
+            raise GuestError(why, hint="give it more memory by --memory, or check its files")
+        if Message.TOTALS not in self.seen:
+            raise GuestError(self._why_qemu_died(), console)
+        if Marker.END not in self.seen and self.limit is None:
+            raise GuestError("it switched itself off before its workload had ended", console)
+        status = workload_status(self.report)
+        if status not in (0, None):
+            raise GuestError(f"its workload ended with status {status}", console)
+
+    def _why_qemu_died(self) -> str:
+        if self.limit is not None:
+            return "it was interrupted before its workload began"
+        said = read_text(self.complaints).strip()
+        if self.recording_since is None and not said:
+            return "it ended before its workload began"
+        return f"QEMU ended early, status {self.process.returncode}: {said[-300:]}"
+
+    def phase(self) -> str:
+        """Name the phase that the guest last spoke of."""
+        for line in reversed(read_text(self.report).splitlines()):
+            if line.startswith("phase "):
+                return line[len("phase ") :].strip()
+        return ""
+
+    def console_tail(self) -> str:
+        """Return the last of what the guest printed, without what its kernel said."""
+        lines = read_text(self.console)[-4000:].splitlines()
+        return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
+
+
+def workload_status(report: Path) -> int | None:
+    """Return the exit status that the guest reported for its workload, or None."""
+    for line in read_text(report).splitlines():
+        if line.startswith("exit "):
+            return int(line.split()[1])
+    return None
+
+
+CLOCKS = ("guest", "host")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How to record.
+
+    Attributes
+    ----------
+    memory_mib : int, optional
+        The guest's memory; default: what the workload asks for.
+    window : str
+        Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
+        (``"10Minsn"``).
+    clock : {"guest", "host"}
+        What the guest's clock, and so a round's length, goes by. ``"guest"``: its instructions,
+        8 ns each; a busy host changes nothing, and two runs are the same to the bit. ``"host"``:
+        wall time; how much a guest does in it depends on the host's load.
+    cmdline : str
+        Added to the guest kernel's command line.
+    boot : bool
+        Record the boot, too; otherwise the recording begins when the workload does.
+    time_limit_s : float
+        Seconds on the host after which a guest counts as hung.
+    overwrite : bool
+        Replace what has the output's name.
+    swap_mib : int
+        Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
+    check : bool
+        Let the plugin verify its short cut at every access (3x slower).
+    """
+
+    memory_mib: int | None = None
+    window: str = "10ms"
+    clock: str = "guest"
+    cmdline: str = ""
+    boot: bool = False
+    time_limit_s: float = 1800
+    overwrite: bool = False
+    check: bool = False
+    swap_mib: int = 0
+    deterministic: InitVar[bool | None] = None  # older name: True is the guest's clock
+
+    def __post_init__(self, deterministic: bool | None) -> None:
+        if self.clock not in CLOCKS:
+            raise UnknownName("clock", self.clock, CLOCKS)
+        if deterministic and self.clock != "guest":
+            what = f"--clock {self.clock} and --deterministic contradict each other"
+            raise UsageError(what, "leave one of them out")
+        if deterministic is False:
+            object.__setattr__(self, "clock", "host")
+
+    @property
+    def icount(self) -> bool:
+        """Whether the clock counts instructions."""
+        return self.clock == "guest"

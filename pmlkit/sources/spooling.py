@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recorder and the lab ask of the machine that runs them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import OutputExists, UsageError, output_error
+from pmlkit.files import refuse_inside_trace
+from pmlkit.spool import folder_of
+from pmlkit.spool_reader import make_way
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
+if TYPE_CHECKING:
+    from pmlkit.types import PathLike
+
+
+def read_text(path: PathLike) -> str:
+    """Return what a guest or an emulator has written to a file so far; no file: nothing."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def with_us(signal: str = "KILL") -> list[str]:
+    """A prefix by which a program gets a signal when we end, whatever ends us."""
+    return ["setpriv", "--pdeathsig", signal, "--"] if shutil.which("setpriv") else []
+
+
+def command(function: str) -> str:
+    """Return what was typed at the shell, or `function`, the name of what Python called."""
+    typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
+    return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else f"{function}()"
+
+
+def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
+    """Make the spool's folder beside the output; refuse names that are taken.
+
+    Returns
+    -------
+    out, spool : Path
+    """
+    out = Path(out)
+    if out.suffix != ".trace":
+        raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")
+    refuse_inside_trace(out)
+    spool = folder_of(out)
+    for taken in (out, spool):
+        if taken.exists() and not overwrite:
+            raise OutputExists(taken)
+    try:
+        make_way(spool)
+        spool.mkdir(parents=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+    return out, spool

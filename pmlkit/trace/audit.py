@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deep check of a trace: every file's digest, every count, every rule of the format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pmlkit.errors import TraceDamaged
+from pmlkit.trace import consistency, manifest, snapshots
+from pmlkit.trace.consistency import first_fault
+from pmlkit.trace.entries import Tally
+from pmlkit.trace.kinds import KINDS, Kind
+from pmlkit.trace.parquet import verify
+from pmlkit.trace.schema import ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Gfns, Json
+
+
+# `trace` is a `Trace` throughout: its module imports this one, so it is not named here.
+_JUDGED = ["round", "gfn", "kind"]  # columns that a round is judged by
+
+
+def check_trace(trace: Any) -> Json:
+    """Check a trace; see `pmlkit.trace.Trace.check`."""
+    _check_files(trace)
+    scan = _Scan(trace)
+    for batch in trace.iter_entries():
+        scan.add(batch)
+    scan.finish()
+    _check_snapshots(trace)
+    _ = trace.regions, trace.guest, trace.disk  # reading them is the check
+    return {
+        "entries": trace.meta.entries,
+        "rounds": trace.n_rounds,
+        "batches": len(scan.batch_rows),
+        "lost": trace.meta.lost,
+        "files": len(trace.files) + 1,
+        "bytes": sum(seal["bytes"] for seal in trace.files.values()),
+        "bytes_per_entry": round(trace.bytes_per_entry, 3),
+        "duration_ns": trace.duration_ns,
+        "complete": trace.meta.complete,
+        "pml": check_trace(trace.pml) if trace.pml_is_nested else None,
+        "sample": check_trace(trace.sample) if trace.sample else None,
+    }
+
+
+def _check_files(trace: Any) -> None:
+    for name, seal in trace.files.items():
+        verify(trace.path, name, seal)
+    for pattern in ("*.parquet", "entries/*.parquet"):
+        for file in sorted(trace.path.glob(pattern)):
+            name = file.relative_to(trace.path).as_posix()
+            if name not in trace.files:
+                raise TraceDamaged(trace.path, name, f"is not one that {manifest.NAME} lists")
+
+
+def _check_snapshots(trace: Any) -> None:
+    if snapshots.FILE not in trace.files:
+        return
+    rows, last = 0, (-1, 0, 0, 0)
+    for batch in trace.table_rows(0, 1 << 32):  # also what lies beyond the last round
+        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        fault = snapshots.rows_fault(columns, last) or _frame_fault(trace, columns["table"])
+        _refuse_snapshots(trace, fault)
+        rows, last = rows + batch.num_rows, snapshots.last_row(columns)
+    stated = trace.files[snapshots.FILE]["rows"]
+    wrong = f"holds {rows} rows, and {manifest.NAME} says {stated}" if rows != stated else None
+    _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or wrong)
+
+
+def _refuse_snapshots(trace: Any, fault: str | None) -> None:
+    if fault:
+        raise TraceDamaged(trace.path, snapshots.FILE, fault)
+
+
+def _frame_fault(trace: Any, gfn: Gfns) -> str | None:
+    highest, limit = int(gfn.max()), trace.meta.gfn_limit
+    if limit is not None and highest >= limit:
+        return f"holds frame {highest}, and the memory map ends at {limit}"
+    return None
+
+
+class _Scan:
+    """One pass over the entries, row group by row group."""
+
+    def __init__(self, trace: Any) -> None:
+        self.trace = trace
+        self.kinds = np.isin(np.arange(256), [int(kind) for kind in KINDS[trace.meta.kind]])
+        self.batch_rows = trace.table("batches")
+        self.per_round, self.per_batch = Tally(), Tally()
+        self.open_round = ENTRIES.empty_table().select(
+            _JUDGED
+        )  # what the last round may go on with
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        if not batch.num_rows:
+            return
+        self._refuse(
+            self._order_fault(columns),
+            self._batch_fault(columns),
+            self._value_fault(columns),
+        )
+        self.per_round.add(columns["round"])
+        self.per_batch.add(columns["batch"])
+        self._add_rounds(batch, columns["round"])
+
+    def _order_fault(self, columns: Mapping[str, Array]) -> str | None:
+        for name, tally in (("round", self.per_round), ("batch", self.per_batch)):
+            values = columns[name]
+            if values[0] < tally.last or (values[1:] < values[:-1]).any():
+                return f"holds entries whose {name} falls"
+        return None
+
+    def _batch_fault(self, columns: Mapping[str, Array]) -> str | None:
+        rows = self.batch_rows
+        if columns["batch"][-1] >= len(rows):
+            return f"holds entries of batch {columns['batch'][-1]}, and there are {len(rows)}"
+        for name in ("round", "vcpu"):
+            if (rows[name].to_numpy()[columns["batch"]] != columns[name]).any():
+                return f"holds entries of another {name} than their batch"
+        return None
+
+    def _value_fault(self, columns: Mapping[str, Array]) -> str | None:
+        kinds = columns["kind"][~self.kinds[columns["kind"]]]
+        if kinds.size:
+            return f"holds an entry of kind {kinds[0]}, not of a trace of {self.trace.meta.kind}"
+        return _frame_fault(self.trace, columns["gfn"])
+
+    def _add_rounds(self, batch: pa.RecordBatch, rounds: NDArray[np.uint32]) -> None:
+        if self.trace.meta.kind != "access":
+            return
+        # Whole rounds are judged; the last one may go on in the next row group.
+        cut = int(np.searchsorted(rounds, rounds[-1]))
+        needed = pa.Table.from_batches([batch]).select(_JUDGED)
+        pieces = [self.open_round, needed]
+        if rounds[-1] == (self.open_round["round"][0].as_py() if len(self.open_round) else -1):
+            self.open_round = pa.concat_tables(pieces)
+            return
+        whole = pa.concat_tables([self.open_round, pieces[1].slice(0, cut)])
+        self._refuse(access_fault(whole))
+        self.open_round = pieces[1].slice(cut)
+
+    def finish(self) -> None:
+        """Judge the last round, and compare the counts with the tables."""
+        if self.trace.meta.kind == "access":
+            self._refuse(access_fault(self.open_round))
+        rounds = self.trace._rounds_table
+        fault = consistency.tables_fault(rounds, self.batch_rows, self.per_round, self.per_batch)
+        if fault:
+            raise TraceDamaged(
+                self.trace.path, "rounds.parquet or batches.parquet", f"is wrong: {fault}"
+            )
+        for name in ("entries", "lost"):
+            stated, summed = getattr(self.trace.meta, name), consistency.total(rounds[name])
+            if stated is not None and stated != summed:
+                why = f"says {name} {stated}, and the rounds have {summed}"
+                raise TraceDamaged(self.trace.path, manifest.NAME, why)
+
+    def _refuse(self, *faults: str | None) -> None:
+        if fault := first_fault(*faults):
+            raise TraceDamaged(self.trace.path, "entries", fault)
+
+
+def _is_plain_round(table: pa.Table) -> bool:
+    """Say whether entries are of one round, each once, and none of them executed.
+
+    A round may be as long as memory is large; here it is sorted by a column at a time.
+    """
+    rounds = table["round"]
+    if not len(table) or rounds[0] != rounds[-1]:
+        return False
+    gfn, kinds = table["gfn"].to_numpy(), table["kind"].to_numpy()
+    gfn = gfn if gfn.flags.writeable else gfn.copy()
+    values = np.unique(kinds)
+    for kind in values:
+        frames = gfn if len(values) == 1 else gfn[kinds == kind]
+        frames.sort()
+        if kind == Kind.EXEC or (frames[1:] == frames[:-1]).any():
+            return False
+    return True
+
+
+def access_fault(table: pa.Table) -> str | None:
+    """Check whole rounds of an access trace.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Entries (`schema.ENTRIES`), in order.
+
+    Returns
+    -------
+    str or None
+        What is wrong: an entry twice in a round, or executed frames not at its end by number.
+    """
+    if _is_plain_round(table):
+        return None
+    rounds, gfn, kind = (table[name].to_numpy() for name in ("round", "gfn", "kind"))
+    order = np.lexsort((gfn, kind, rounds))
+    keys = [column[order] for column in (rounds, gfn, kind)]
+    twice = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    if twice.any():
+        row = np.flatnonzero(twice)[0]
+        facts = ", ".join(
+            f"{n} {k[row]}" for n, k in zip(("round", "gfn", "kind"), keys, strict=True)
+        )
+        return f"holds an entry twice: {facts}"
+    executed = kind == Kind.EXEC
+    same = rounds[1:] == rounds[:-1]
+    ordered = executed[1:] & (~executed[:-1] | (gfn[1:] > gfn[:-1]))
+    wrong = same & executed[:-1] & ~ordered
+    if wrong.any():
+        where = rounds[np.flatnonzero(wrong)[0]]
+        return f"has executed frames in round {where} that are not at its end, in order"
+    return None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to hold between a trace's tables; asked by the writer, and again by `Trace.check`.
+
+Each checker gives None, or one line that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmlkit.trace.schema import REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pmlkit.types import Bools, Json
+
+_GFN_MAX = np.uint64(1 << 52)  # of 64-bit addresses
+
+
+def first_fault(*faults: str | None) -> str | None:
+    """Give the first of some checkers' answers that is a fault, or None."""
+    return next((fault for fault in faults if fault), None)
+
+
+def tables_fault(rounds: pa.Table, batches: pa.Table, per_round: Any, per_batch: Any) -> str | None:
+    """Check rounds and batches, also against the entries counted (by a `Tally` each)."""
+    return first_fault(
+        rounds_fault(rounds),
+        batches_fault(batches, len(rounds)),
+        counts_fault("round", rounds, per_round),
+        counts_fault("batch", batches, per_batch),
+        lost_fault(rounds, batches),
+    )
+
+
+def rounds_fault(rounds: pa.Table) -> str | None:
+    """Check the rounds (a pyarrow.Table of `schema.ROUNDS`)."""
+    start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
+    return first_fault(
+        _numbered("round", rounds["round"]),
+        _spans("round", rounds),
+        _where("round", start[1:] != end[:-1], "does not end where the next one starts"),
+    )
+
+
+def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
+    """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
+    rounds = batches["round"].to_numpy().astype(np.int64)
+    reasons = pc.is_in(batches["reason"], pa.array(REASONS)).to_numpy()
+    return first_fault(
+        _numbered("batch", batches["batch"]),
+        _spans("batch", batches),
+        _where(
+            "batch", rounds >= n_rounds, f"belongs to a round that there is not (of {n_rounds})"
+        ),
+        _where("batch", rounds[1:] < rounds[:-1], "is of a later round than the next one"),
+        _where("batch", ~reasons, f"was drained for a reason other than {', '.join(REASONS)}"),
+    )
+
+
+def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
+    """See that the phases begin in order, in rounds that there are (or after the last)."""
+    for name in ("round", "t_ns"):
+        values = [phase[name] for phase in phases]
+        for n, (before, value) in enumerate(itertools.pairwise(values), start=1):
+            if value < before:
+                return f"phases[{n}].{name} is {value}, and the one before has {before}"
+    if phases and phases[-1]["round"] > n_rounds:
+        last = len(phases) - 1
+        return f"phases[{last}].round is {phases[-1]['round']}, and the trace has {n_rounds} rounds"
+    return None
+
+
+def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
+    """Check the regions (a pyarrow.Table of `schema.REGIONS`) of a domain of so many pages."""
+    gfn, pages = regions["gfn"].to_numpy(), regions["pages"].to_numpy()
+    if n := int(np.count_nonzero(pages > memory_pages)):
+        row = int(np.flatnonzero(pages > memory_pages)[0])
+        more = f" (and {n - 1} more)" if n > 1 else ""
+        return f"region {row} has {pages[row]} pages{more}, and the memory {memory_pages}"
+    return _where("region", gfn > _GFN_MAX - pages, "ends beyond the last address")
+
+
+def counts_fault(name: str, table: pa.Table, tally: Any) -> str | None:
+    """Compare a table's column `entries` with the entries counted (a `Tally`, by row)."""
+    stated = table["entries"].to_numpy().astype(np.int64)
+    if tally.last >= len(table):
+        beyond = f"there are entries of {name} {tally.last}"
+        return f"{beyond}, and only {len(table)} of these are described"
+    counted = tally.counts(len(table))
+    wrong = np.flatnonzero(stated != counted)
+    if wrong.size:
+        row = wrong[0]
+        return f"{name} {row} should have {stated[row]} entries and has {counted[row]}"
+    return None
+
+
+def beyond_fault(last: int, n_rounds: int) -> str | None:
+    """See that the last round with a snapshot of a page table (-1: none) is one of the trace's."""
+    if last >= n_rounds:
+        return f"there are page tables of round {last}, and the trace has {n_rounds} rounds"
+    return None
+
+
+def lost_fault(rounds: pa.Table, batches: pa.Table) -> str | None:
+    """See that rounds and batches lost the same number of entries."""
+    by_round, by_batch = total(rounds["lost"]), total(batches["lost"])
+    if by_round != by_batch:
+        return f"the rounds lost {by_round} entries and the batches {by_batch}"
+    return None
+
+
+def total(column: pa.ChunkedArray[Any]) -> int:
+    """Sum a column as a Python int."""
+    return int(np.sum(column.to_numpy(), dtype=np.uint64))
+
+
+def _numbered(name: str, column: pa.ChunkedArray[Any]) -> str | None:
+    wrong = column.to_numpy() != np.arange(len(column))
+    return _where(name, wrong, "has another number: count from 0 without gaps")
+
+
+def _spans(name: str, table: pa.Table) -> str | None:
+    for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
+        fault = _where(
+            name, table[start].to_numpy() > table[end].to_numpy(), "ends before it starts"
+        )
+        if fault:
+            return fault
+    return None
+
+
+def _where(name: str, wrong: Bools, why: str) -> str | None:
+    rows = np.flatnonzero(wrong)
+    return f"{name} {rows[0]} {why}" if rows.size else None

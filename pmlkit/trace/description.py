@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``trace.json`` may say, field by field: one schema, for whoever writes and whoever reads it.
+
+A rule takes a value and gives None, or a `Fault`: where in the value, what is there, what has to
+be. (The `jsonschema` that checks experiments takes longer to import than Arrow and pandas do.)
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+import reprlib
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pmlkit.trace.kinds import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pmlkit.types import Json
+
+    Rule = Callable[[Any], "Fault | None"]
+
+__all__ = ["DESCRIPTION", "FILES", "Fault", "foreign_json"]
+
+LIMIT_BYTES = 16 << 20
+LIMIT_VALUES = 1 << 20  # a value takes some 100 bytes of memory, and of "[]," three in the file
+LIMIT_DEPTH = 32
+PAGE_SIZE = 4096
+# What an import may count instead: blocks of a disk, or large pages. Recordings have PAGE_SIZE.
+PAGE_SIZES = tuple(1 << power for power in range(9, 31))
+LOSSES = ("counted", "not counted")
+_UINT32, _INT64, _UINT64 = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
+_GFN_BITS = 52  # of 64-bit addresses, in pages
+
+
+class Fault(NamedTuple):
+    """A field that is wrong: where it is (``phases[3].round``), what it is, what it has to be."""
+
+    where: str
+    value: Any
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.where.lstrip('.')} is {reprlib.repr(self.value)}: it has to be {self.wanted}"
+
+
+# What rules are made of
+
+
+def _rule(holds: Callable[[Any], bool], wanted: str) -> Rule:
+    return lambda value: None if holds(value) else Fault("", value, wanted)
+
+
+def whole(low: int = 0, high: int = _INT64) -> Rule:
+    """Make the rule of a whole number from `low` to `high`."""
+    # A bool is an int in Python, and 1.0 equals 1.
+    return _rule(lambda v: type(v) is int and low <= v <= high, f"a whole number, {low} to {high}")
+
+
+def number(low: float = 0) -> Rule:
+    """Make the rule of a finite number of at least `low`."""
+    return _rule(
+        lambda v: type(v) in (int, float) and low <= v < math.inf, f"a number, {low} or more"
+    )
+
+
+def one_of(*choices: Any) -> Rule:
+    """Make the rule of a value that is one of some."""
+    shown = " or ".join(map(str, choices))
+    return _rule(lambda v: any(type(v) is type(c) and v == c for c in choices), shown)
+
+
+def nullable(rule: Rule) -> Rule:
+    """Make the rule of a value that may be none."""
+
+    def check(value: Any) -> Fault | None:
+        fault = None if value is None else rule(value)
+        return fault and fault._replace(wanted=f"{fault.wanted}, or null")
+
+    return check
+
+
+def rows(rule: Rule) -> Rule:
+    """Make the rule of a list of such values."""
+
+    def check(value: Any) -> Fault | None:
+        if not isinstance(value, list):
+            return Fault("", value, "a list")
+        return _first_inside(rule, ((f"[{n}]", item) for n, item in enumerate(value)))
+
+    return check
+
+
+def each(rule: Rule) -> Rule:
+    """Make the rule of a mapping from names to such values."""
+
+    def check(value: Any) -> Fault | None:
+        if not isinstance(value, dict):
+            return Fault("", value, "a mapping")
+        return _first_inside(rule, ((f".{name}", item) for name, item in value.items()))
+
+    return check
+
+
+def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
+    """Make the rule of a mapping with these fields; others it may have, too."""
+    known = needed | (optional or {})
+
+    def check(value: Any) -> Fault | None:
+        if not isinstance(value, dict):
+            return Fault("", value, "a mapping")
+        for name, rule in known.items():
+            if name not in value and name not in needed:
+                continue
+            fault = rule(value.get(name))
+            if not fault and name not in value:
+                fault = Fault("", None, "there")
+            if fault:
+                return fault._replace(where=f".{name}{fault.where}")
+        return None
+
+    return check
+
+
+def _first_inside(rule: Rule, items: Any) -> Fault | None:
+    for where, item in items:
+        if fault := rule(item):
+            return fault._replace(where=where + fault.where)
+    return None
+
+
+def _is_iso(value: Any) -> bool:
+    try:
+        return bool(datetime.datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+# What they say of trace.json
+
+_TEXT = _rule(lambda v: isinstance(v, str), "text")
+_NAME = _rule(lambda v: isinstance(v, str) and v != "", "a name")
+_MAPPING = each(lambda value: None)
+_COSTS = ("tsc_khz", "exits", "exit_tsc", "entries", "drain_tsc", "agent_cpu_ns", "waited")
+_COMPOSED = fields(program=_NAME, day_ns=whole(1))
+
+DESCRIPTION = fields(
+    {
+        "memory_map": rows(fields(start=whole(0, 1 << 64), end=whole(0, 1 << 64), type=_TEXT)),
+        "clock": fields(
+            {
+                "unit": one_of("ns"),
+                "kind": _TEXT,
+                "ns_per_insn": nullable(number()),
+                "base_ns": nullable(whole(-_INT64)),
+            }
+        ),
+        "period": fields(
+            {
+                name: nullable(_rule(lambda v: type(v) in (int, float) and v > 0, "positive"))
+                for name in ("ns", "insn")
+            }
+        ),
+        "phases": rows(
+            fields(name=_TEXT, round=whole(0, _UINT32), t_ns=whole(-_INT64), insn=whole(-1))
+        ),
+        "known": rows(
+            fields(
+                phase=_TEXT,
+                region=_TEXT,
+                kind=one_of("read", "written", "touched"),
+                pages=whole(0, 1 << _GFN_BITS),
+            )
+        ),
+        "options": fields(
+            {
+                "sampled_one_in": whole(1, _UINT32),
+                "mode": nullable(_TEXT),
+                "composed": nullable(_COMPOSED),
+            }
+        ),
+        "overheads": fields(
+            {name: nullable(number()) for name in _COSTS} | {"rounds": rows(each(number()))}
+        ),
+        "host": _MAPPING,
+        "provenance": fields({"command": nullable(_TEXT), "versions": nullable(_MAPPING)}),
+        "notes": rows(_TEXT),
+        "complete": one_of(True, False, None),
+        "losses": one_of(*LOSSES),
+        "created": nullable(_rule(_is_iso, "a time such as 2024-01-31T12:00:00")),
+        "lost": nullable(whole()),
+        "entries": whole(),
+    },
+    kind=one_of(*KINDS),
+    source=_NAME,
+    domain=fields(
+        {
+            "name": _TEXT,
+            "vcpus": whole(1, 1 << 16),
+            "page_size": one_of(*PAGE_SIZES),
+            "address": one_of("guest-physical", "virtual", "block"),
+        },
+        memory_bytes=whole(1, 1 << 64),
+    ),
+)
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SEAL = {
+    "bytes": whole(),
+    "blake2b": _rule(lambda v: isinstance(v, str) and bool(_DIGEST.fullmatch(v)), "a digest"),
+}
+_ROUNDS = _rule(
+    lambda v: (
+        isinstance(v, list)
+        and len(v) == 2
+        and all(type(n) is int for n in v)
+        and 0 <= v[0] <= v[1] <= _UINT32
+    ),
+    "the first and the last round",
+)
+FILES = each(fields(**_SEAL))
+COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # of the files of entries, in addition
+
+
+# JSON of strangers
+
+
+def foreign_json(data: bytes) -> Any:
+    """Read JSON that somebody else has written.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, has a key twice, or is too large, or nested too deeply: in one line.
+    """
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > LIMIT_VALUES:
+        raise ValueError(f"holds some {values:,} values, and at most {LIMIT_VALUES:,} are read")
+    try:
+        return json.loads(data, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON (line {error.lineno}: {error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not valid JSON (byte {error.start} is no UTF-8)") from error
+    except RecursionError as error:
+        raise ValueError(f"is nested more than {LIMIT_DEPTH} deep") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"says {reprlib.repr(twice)} twice")
+    return found
+
+
+def values_fault(document: Any) -> Fault | None:
+    """Look for values that JSON cannot hold, or no program of ours could use."""
+    left: list[tuple[str, Any, int]] = [("", document, 0)]
+    while left:
+        where, value, depth = left.pop()
+        if wanted := _unfit(value, depth):
+            return Fault(where, value, wanted)
+        if isinstance(value, dict):
+            for name, item in value.items():
+                if wanted := _unfit(name, depth):
+                    return Fault(f"a name in {where or 'it'}", name, wanted)
+                left.append((f"{where}.{name}", item, depth + 1))
+        elif isinstance(value, list):
+            left += [(f"{where}[{n}]", item, depth + 1) for n, item in enumerate(value)]
+    return None
+
+
+def _unfit(value: Any, depth: int) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    if type(value) is int and abs(value) > _UINT64 + 1:
+        return "of 64 bits"
+    if isinstance(value, str) and not value.isascii() and not _is_unicode(value):
+        return "text that can be written as UTF-8"
+    if depth > LIMIT_DEPTH and isinstance(value, dict | list):
+        return f"nested at most {LIMIT_DEPTH} deep"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False

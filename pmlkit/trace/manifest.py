@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``trace.json``: what a trace says of itself, sealed so that any changed byte is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import (
+    FileRefused,
+    NotATrace,
+    TraceDamaged,
+    TraceNotFound,
+    TraceVersionError,
+    read_error,
+)
+from pmlkit.files import open_regular
+from pmlkit.trace.description import (
+    COUNTED,
+    DESCRIPTION,
+    FILES,
+    LIMIT_BYTES,
+    Fault,
+    foreign_json,
+    values_fault,
+)
+from pmlkit.trace.schema import FORMAT, VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from pmlkit.types import Json, PathLike
+
+
+NAME = "trace.json"
+PML_FILE = "pml.trace/trace.json"  # nested in an access trace
+SAMPLE_FILE = "sample.trace/trace.json"  # nested in a PML log
+_FILES = re.compile(
+    r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
+)
+_BY_ROUND = ("tables.parquet",)  # read by round as entries are
+_NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
+
+
+def digest(document: Json) -> str:
+    """Give the digest of a document (a dict): blake2b over its canonical JSON, hexadecimal."""
+    canonical = json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
+
+
+def seal(document: Json) -> bytes:
+    """Make the bytes of ``trace.json`` out of its document (a dict without its digest)."""
+    document = {"format": FORMAT, "version": VERSION, **document}
+    return _text({**document, "digest": digest(document)})
+
+
+def _text(document: Json) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def load(path: Path) -> Json:
+    """Read the manifest of the trace at a path, and refuse whatever is not one.
+
+    Parameters
+    ----------
+    path : Path
+        The trace's folder.
+
+    Returns
+    -------
+    dict
+        The document, without its digest.
+
+    Raises
+    ------
+    TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+    """
+    check_folder(path)
+    data = _read(path)
+    document = _parse(path, data)
+    _check_format(path, document)
+    if fault := values_fault(document):
+        raise _damaged(path, f"cannot be: {fault}")
+    # Byte for byte: a flipped bit can leave the meaning alone (1e-5, 1E-5), yet is damage.
+    found = document.pop("digest", None)
+    if found != digest(document) or data != _text({**document, "digest": found}):
+        raise _damaged(path, "has been changed since it was written (its digest differs)")
+    _check_files(path, document)
+    if fault := DESCRIPTION(document):
+        raise _damaged(path, f"contradicts the format: {fault}")
+    return document
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path that is nothing, or not a folder."""
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError):  # a name too long, or one with a NUL
+        missing = True
+    if missing:
+        raise TraceNotFound(path)
+    if not path.is_dir():
+        raise NotATrace(path, "it is a file, and a trace is a folder", _advice(path))
+
+
+def _advice(path: Path) -> str:
+    for folder in list(path.absolute().parents)[:2]:
+        if (folder / NAME).is_file():
+            return f"give the folder {folder}"
+    if path.suffix == ".spool":
+        return f"make a trace of it with `pmlkit ingest {path} -o NAME.trace`"
+    return "give the folder NAME.trace that pmlkit has written"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_member(path, NAME) as file:
+            data = file.read(LIMIT_BYTES + 1)
+    except FileNotFoundError as error:
+        if _looks_like_a_trace(path):
+            raise _damaged(path, "is missing") from error
+        raise NotATrace(path, f"the folder has no {NAME}") from error
+    except OSError as error:
+        raise read_error(path, NAME, error) from error
+    if len(data) > LIMIT_BYTES:
+        raise _damaged(path, f"is too large (at most {LIMIT_BYTES:,} bytes are read)")
+    return data
+
+
+def open_member(path: PathLike, name: str) -> BinaryIO:
+    """Open a file of the trace `path`; it has to be regular, and to lie in the trace.
+
+    Raises
+    ------
+    TraceDamaged
+        If it is a FIFO or device, or a link that leads out of the trace.
+    OSError
+        If it cannot be opened.
+    """
+    _refuse_link_out(path, name)
+    try:
+        return open_regular(os.path.join(path, name))
+    except FileRefused as error:
+        raise TraceDamaged(path, name, f"cannot be read ({error.why})") from error
+
+
+def size_of_member(path: PathLike, name: str) -> int:
+    """Give the size of a file of the trace `path`, bytes; errors as of `open_member`."""
+    _refuse_link_out(path, name)
+    found = os.stat(os.path.join(path, name))
+    if not stat.S_ISREG(found.st_mode):
+        open_member(path, name).close()  # says what it is
+    return found.st_size
+
+
+def _refuse_link_out(path: PathLike, name: str) -> None:
+    home, place = os.path.realpath(path), os.path.realpath(os.path.join(path, name))
+    if not place.startswith(os.path.join(home, "")):
+        raise TraceDamaged(path, name, f"leads out of the trace, to {place}")
+
+
+def may_be_replaced(path: Path) -> bool:
+    """Say whether what is at a path is a trace, even a damaged one: only that is overwritten."""
+    return (path / NAME).is_file() and _looks_like_a_trace(path)
+
+
+def _looks_like_a_trace(path: Path) -> bool:
+    return (path / "rounds.parquet").exists() or (path / "entries").is_dir()
+
+
+def _parse(path: Path, data: bytes) -> Json:
+    try:
+        document = foreign_json(data)
+    except ValueError as error:
+        if _looks_like_a_trace(path):
+            raise _damaged(path, str(error)) from error
+        raise NotATrace(path, f"its {NAME} is not JSON") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        if _looks_like_a_trace(path):
+            raise _damaged(path, f"does not say that it is a {FORMAT}")
+        raise NotATrace(path, f"its {NAME} is of another program")
+    return document
+
+
+def _check_format(path: PathLike, document: Json) -> None:
+    # A version is said before damage: another version may seal its files in another way.
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
+        raise TraceVersionError(path, version, VERSION)
+
+
+def _check_files(path: PathLike, document: Json) -> None:
+    files = document.get("files")
+    if not isinstance(files, dict) or not all(name in files for name in _NEEDED):
+        raise _damaged(path, "does not list the files of a trace")
+    if not all(_FILES.fullmatch(f) or f in (PML_FILE, SAMPLE_FILE) for f in files):
+        raise _damaged(path, "does not list the files of a trace")
+    if fault := FILES(files) or _counted_fault(files):
+        fault = fault._replace(where=f"files{fault.where}")
+        raise _damaged(path, f"contradicts the format: {fault}")
+    rows, stated = sum(seal["rows"] for seal in _parts(files).values()), document.get("entries")
+    if rows != stated:
+        raise _damaged(path, f"says entries {stated}, and that its files have {rows} rows")
+
+
+def _parts(files: Json) -> Json:
+    return {name: files[name] for name in sorted(files) if name.startswith("entries/")}
+
+
+def _counted_fault(files: Json) -> Fault | None:
+    """Look at what is said of the rows of the files that are read by round."""
+    parts = _parts(files)
+    for name, seal in (parts | {n: files[n] for n in _BY_ROUND if n in files}).items():
+        fault = COUNTED(seal)
+        if not fault and (seal["rows"] == 0) != (seal["rounds"] is None):
+            fault = Fault(".rounds", seal["rounds"], "null if and only if there are no rows")
+        if fault:
+            return fault._replace(where=f".{name}{fault.where}")
+    for number, name in enumerate(parts):
+        if name != f"entries/part-{number:05d}.parquet":
+            return Fault("", name, f"part {number}: the parts are counted from 0")
+    spans = [seal["rounds"] for seal in parts.values() if seal["rows"]]
+    if any(first[1] > second[0] for first, second in itertools.pairwise(spans)):
+        return Fault("", spans, "in order of rounds")
+    return None
+
+
+def _damaged(path: PathLike, why: str) -> TraceDamaged:
+    return TraceDamaged(path, NAME, why)

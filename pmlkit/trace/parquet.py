@@ -1,0 +1,491 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Parquet files of a trace: written with their digest, read back without surprises.
+
+The same rows give the same bytes: no time and no random number goes into a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
+from pmlkit.trace.manifest import open_member
+from pmlkit.trace.parquet_pages import Group, PageFault, check_pages, read_footer
+from pmlkit.trace.schema import DEFAULTS, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, BinaryIO, Self
+
+    from pmlkit.types import Json, PathLike
+
+
+DIGEST_BYTES = 32
+
+# Measured on recordings of a Linux guest (boot, xz, sort): frame numbers as split byte streams take
+# 1.3 to 1.5 bytes an entry after zstd, against 1.9 to 2.1 delta-packed and 1.1 to 1.9 plain: bit
+# packing hides from zstd that rounds resemble each other. Kinds of accesses take 0.14 bytes split,
+# 0.24 plain, in half the time. The other columns are long runs, which zstd makes vanish (0.02
+# bytes) as they are, in a third of the time of delta packing or a dictionary. Level 1 takes 11 ns
+# an entry for the frames; level 2 takes 13 and saves a twentieth, level 9 90 and a tenth.
+# A row group is encoded at once: in Arrow's batches of 1024 values each entry takes 3 ns longer.
+# Pages of version 2 are compressed where they lie; those of version 1 are copied first (2 ns).
+ENTRY_ENCODINGS = {
+    "use_dictionary": False,
+    "column_encoding": dict.fromkeys(("gfn", "kind"), "BYTE_STREAM_SPLIT"),
+    "compression_level": 1,
+    "write_batch_size": 1 << 20,
+    "data_page_version": "2.0",
+    "write_statistics": ["round"],
+}
+_OPTIONS = {
+    "compression": "zstd",
+    "compression_level": 9,
+    # One page per column and row group, so that zstd sees all of it (8 bytes x 512 K rows).
+    "data_page_size": 16 << 20,
+    # The schema's logical types say all that there is to say.
+    "store_schema": False,
+}
+if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters:
+    _OPTIONS["max_rows_per_page"] = 1 << 20  # later Arrow cuts at 20,000 rows by default
+
+# In the small tables. Packed as differences, batches of real logs take a third of the bytes of a
+# dictionary, and a quarter of the time.
+_RISING = ("round", "batch", "t_start_ns", "t_end_ns", "insn_start", "insn_end", "t_ns", "insn")
+
+# Not every ValueError: one of ours would be called damage of a file that is whole.
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError)
+
+# What a stranger's file may unpack to. A larger table has to be large on the disk, too.
+LIMIT_GROUP_ROWS = 1 << 22
+LIMIT_GROUP_BYTES = 1 << 27
+LIMIT_TABLE_BYTES = 1 << 27
+LIMIT_RATIO = 16
+LIMIT_TEXT_BYTES = 1 << 12
+PART_ROWS = 1 << 16
+_LONGEST_GROUP_ROWS = 1 << 20  # of ours
+THRIFT: dict[str, Any] = {
+    "thrift_string_size_limit": 1 << 20,
+    "thrift_container_size_limit": 1 << 17,
+}
+
+
+class HashingFile:
+    """A file opened for writing that knows its size and digest, and reaches the disk at `close`.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it must not exist.
+
+    Attributes
+    ----------
+    bytes : int
+        Bytes written so far.
+    closed : bool
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._file = open(path, "xb")  # noqa: SIM115 (closed by close)
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._discarding = False
+        self.bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: bytes) -> int:
+        if self._discarding:
+            return len(data)
+        self._file.write(data)
+        self._hash.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        if not self._discarding:
+            self._file.flush()
+
+    def discard(self) -> None:
+        """Swallow what is still to come: the file is going to be removed."""
+        self._discarding = True
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        try:
+            if not self._discarding:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def seal(self) -> dict[str, int | str]:
+        """Give what ``trace.json`` says of the file: its bytes and its digest."""
+        return {"bytes": self.bytes, "blake2b": self._hash.hexdigest()}
+
+
+class ParquetFile:
+    """One Parquet file being written, row group by row group.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it must not exist.
+    schema : pyarrow.Schema
+    options : dict
+        Encodings, as `pyarrow.parquet.ParquetWriter` takes them.
+    """
+
+    def __init__(self, path: PathLike, schema: pa.Schema, options: Json | None = None) -> None:
+        self._sink = HashingFile(path)
+        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})  # type: ignore[arg-type]
+
+    def write(self, table: pa.Table) -> None:
+        """Append a table as one row group, or several if it is longer than most."""
+        rows = min(max(len(table), 1), _LONGEST_GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=rows)
+
+    def close(self) -> dict[str, int | str]:
+        """Finish the file, and give its bytes and digest."""
+        self._writer.close()
+        self._sink.close()
+        return self._sink.seal()
+
+    def abort(self) -> None:
+        """Let go of the file, whatever state it is in."""
+        self._sink.discard()
+        self._writer.close()
+        self._sink.close()
+
+
+def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> dict[str, int | str]:
+    """Write one small table as one file, which `read_table` reads.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it must not exist.
+    table : pyarrow.Table
+    trace_bytes : int
+        Of the other files of the trace, as far as they are written.
+
+    Returns
+    -------
+    dict
+        bytes, blake2b.
+    """
+    options = _encodings(table.schema.names)
+    if len(table) * row_bytes(table.schema) > _limit_bytes(trace_bytes):
+        options |= _one_plain(table.schema)
+    file = ParquetFile(path, table.schema, options)
+    try:
+        file.write(table)
+        return file.close()
+    except BaseException:
+        file.abort()
+        raise
+
+
+def _encodings(names: list[str]) -> Json:
+    rising = [name for name in names if name in _RISING]
+    return {
+        "use_dictionary": [name for name in names if name not in rising],
+        "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+    }
+
+
+def _one_plain(schema: pa.Schema) -> Json:
+    """Return options that leave a column as it is: `LIMIT_RATIO` refuses what packs too well.
+
+    Millions of rounds of the same length would pack into kilobytes.
+    """
+    plain = next(field.name for field in schema if field.type in (pa.int64(), pa.uint64()))
+    packed = [name for name in schema.names if name != plain]
+    encodings = _encodings(packed)
+    return {
+        "use_dictionary": encodings["use_dictionary"],
+        "column_encoding": {**encodings["column_encoding"], plain: "PLAIN"},
+        "compression": {**dict.fromkeys(packed, _OPTIONS["compression"]), plain: "none"},
+        "compression_level": dict.fromkeys(packed, _OPTIONS["compression_level"]),
+    }
+
+
+def _limit_bytes(on_disk: int) -> int:
+    """Return what a table may unpack to, in a trace of so many bytes."""
+    return max(LIMIT_TABLE_BYTES, LIMIT_RATIO * on_disk)
+
+
+def to_table(name: str, data: pd.DataFrame) -> pa.Table:
+    """Bring the rows of one of a trace's tables into its schema.
+
+    Parameters
+    ----------
+    name : {"rounds", "batches", "guest", "regions"}
+    data : DataFrame, or what makes one
+        Columns that have a default (`pmlkit.trace.schema.DEFAULTS`) may be left out.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    UsageError
+        If a column is missing, not known, or holds what its type cannot.
+    """
+    schema, frame = TABLES[name], pd.DataFrame(data)
+    unknown = [str(column) for column in frame.columns if column not in schema.names]
+    if unknown:
+        raise UsageError(f"{name} has no column {unknown[0]!r}: its columns are {schema.names}")
+    if not len(frame):
+        return schema.empty_table()
+    columns = [_column(name, frame, field) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
+    if field.name not in frame:
+        if field.name not in DEFAULTS[name]:
+            raise UsageError(f"{name} needs a column {field.name!r}: add it")
+        return pa.repeat(pa.scalar(DEFAULTS[name][field.name], field.type), len(frame))
+    try:
+        column: Any = pa.Array.from_pandas(frame[field.name], type=field.type, safe=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{name}.{field.name} cannot be {field.type}: {error}") from error
+    if column.null_count:
+        raise UsageError(f"{name}.{field.name} has {column.null_count} empty cells: fill them")
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def read_table(
+    path: Path,
+    file: str,
+    seal: Mapping[str, int | str],
+    schema: pa.Schema,
+    trace_bytes: int = 0,
+) -> pa.Table:
+    """Read one small table whole, digest checked.
+
+    Parameters
+    ----------
+    path : Path
+        The trace.
+    file : str
+        The file in it.
+    seal : dict
+        What trace.json says of it: bytes, blake2b.
+    schema : pyarrow.Schema
+    trace_bytes : int
+        Of all files of the trace: a large one may have many rounds, which pack well.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Raises
+    ------
+    TraceDamaged
+        If the file is not the one that was written.
+    """
+    try:
+        with open_member(path, file) as stream:
+            _check_stream(path, file, seal, stream)
+            stream.seek(0)
+            with parquet_errors(path, file):
+                return _whole_table(path, file, seal, stream, schema, trace_bytes)
+    except OSError as error:
+        raise read_error(path, file, error) from error
+
+
+def _whole_table(
+    path: Path,
+    file: str,
+    seal: Mapping[str, Any],
+    stream: BinaryIO,
+    schema: pa.Schema,
+    trace_bytes: int,
+) -> pa.Table:
+    parquet, _ = open_parquet(path, file, stream, schema)
+    unpacked = parquet.metadata.num_rows * row_bytes(schema)
+    limit = _limit_bytes(max(int(seal["bytes"]), trace_bytes))
+    if unpacked > limit:
+        why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
+        raise TraceDamaged(path, file, why)
+    # Texts stay numbered until their lengths are known: one long text may stand for a million.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    if texts:
+        stream.seek(0)
+        parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **THRIFT)
+    columns = []
+    for field in schema:
+        column = parquet.read(columns=[field.name], use_threads=False).column(0)
+        if field.name in texts:
+            _check_texts(path, file, field.name, column)
+        columns.append(_slim(column.cast(field.type)))
+    table = pa.Table.from_arrays(columns, schema=schema)
+    table.validate(full=True)
+    return table
+
+
+def _slim(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Hold one number in the memory of a part of its column, as are most of a long table's."""
+    if len(column) > PART_ROWS and is_constant(column):
+        return constant(column[0], len(column))
+    return column
+
+
+def is_constant(column: pa.ChunkedArray[Any]) -> bool:
+    """Say whether a column holds one number only."""
+    if not pa.types.is_integer(column.type):
+        return False
+    ends = pc.min_max(column)
+    return bool(ends["min"] == ends["max"])
+
+
+def constant(value: Any, length: int) -> pa.ChunkedArray[Any]:
+    """Make a column of one value, in the memory of a part of it."""
+    part: Any = pa.repeat(value, min(length, PART_ROWS))
+    whole, rest = divmod(length, max(len(part), 1))
+    return pa.chunked_array([part] * whole + [part[:rest]], value.type)
+
+
+def _check_texts(path: PathLike, file: str, name: str, column: pa.ChunkedArray[Any]) -> None:
+    chunk: Any
+    for chunk in column.chunks:
+        longest: int = max(map(len, chunk.dictionary.cast(pa.binary()).to_pylist()), default=0)
+        if longest > LIMIT_TEXT_BYTES:
+            why = f"has a {name} of {longest:,} bytes, and at most {LIMIT_TEXT_BYTES:,} are read"
+            raise TraceDamaged(path, file, why)
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """Give the bytes of memory that a row of a table takes, texts not counted."""
+    return sum(8 if pa.types.is_string(t) else -(-t.bit_width // 8) for t in schema.types)
+
+
+def verify(path: Path, file: str, seal: Json) -> None:
+    """Hash a file of the trace `path`, and raise `TraceDamaged` if it is not the one written."""
+    try:
+        with open_member(path, file) as stream:
+            _check_stream(path, file, seal, stream)
+    except OSError as error:
+        raise read_error(path, file, error) from error
+
+
+def _check_stream(path: PathLike, file: str, seal: Mapping[str, Any], stream: BinaryIO) -> None:
+    check_size(path, file, seal, os.fstat(stream.fileno()).st_size)
+    digest = hashlib.file_digest(stream, _new_digest)  # type: ignore[arg-type]
+    check_seal(path, file, seal, stream.tell(), digest)
+
+
+def _new_digest() -> Any:
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+
+def check_seal(path: PathLike, file: str, seal: Mapping[str, Any], size: int, digest: Any) -> None:
+    """Compare a file's size and digest with what was written down."""
+    check_size(path, file, seal, size)
+    if digest.hexdigest() != seal["blake2b"]:
+        raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")
+
+
+def check_size(path: PathLike, file: str, seal: Mapping[str, Any], size: int) -> None:
+    """Compare a file's size with what was written down."""
+    if size < seal["bytes"]:
+        raise TraceDamaged(path, file, f"is cut off ({size} of {seal['bytes']} bytes are left)")
+    if size > seal["bytes"]:
+        raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {seal['bytes']})")
+
+
+def open_parquet(
+    path: PathLike, file: str, source: Any, schema: pa.Schema
+) -> tuple[pq.ParquetFile, list[Group]]:
+    """Open a Parquet file, and see that it has the columns that it should have, and fits.
+
+    Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the
+    interpreter at its exit (apache/arrow issues 34314, 50482).
+
+    Parameters
+    ----------
+    path : path-like
+        The trace.
+    file : str
+        The file in it.
+    source : binary file
+        Opened by us: Arrow takes no name that is no UTF-8.
+    schema : pyarrow.Schema
+
+    Returns
+    -------
+    pyarrow.parquet.ParquetFile, list of Group
+        The file, and what its footer says of its row groups.
+
+    Raises
+    ------
+    TraceDamaged
+        If the columns are others, or a row group would unpack to more than `LIMIT_GROUP_ROWS`
+        rows or `LIMIT_GROUP_BYTES`, by its footer or by the headers of its pages. Nothing is
+        unpacked before that is known.
+    """
+    try:
+        groups = read_footer(source)
+        parquet = pq.ParquetFile(source, pre_buffer=False, **THRIFT)
+        if not parquet.schema_arrow.equals(schema):
+            raise TraceDamaged(path, file, "has other columns than a trace of this version")
+        for number, group in enumerate(groups):
+            if len(group.chunks) != len(schema):
+                raise PageFault(f"has {len(group.chunks)} columns in row group {number}")
+            _check_group(path, file, number, group)
+            check_pages(source, number, group.chunks, LIMIT_GROUP_BYTES, at_once=True)
+    except PageFault as fault:
+        raise TraceDamaged(path, file, str(fault)) from fault
+    return parquet, groups
+
+
+def _check_group(path: PathLike, file: str, number: int, group: Group) -> None:
+    what = f"has {group.rows:,} rows ({group.unpacked:,} bytes) in row group {number}"
+    if not 0 <= group.rows <= LIMIT_GROUP_ROWS:
+        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
+    if not 0 <= group.unpacked <= LIMIT_GROUP_BYTES:
+        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
+
+
+class parquet_errors:
+    """Context that turns what Arrow raises about a file into `TraceDamaged`."""
+
+    def __init__(self, path: PathLike, file: str) -> None:
+        self.path, self.file = path, file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if is_out_of_memory(error):
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            raise read_error(self.path, self.file, error) from error
+        if isinstance(error, READ_ERRORS):
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TraceDamaged(
+                self.path, self.file, f"cannot be read as Parquet ({said[:120]})"
+            ) from error

@@ -1,0 +1,555 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a trace: what it says of itself, its tables, and its entries by time, kind and region.
+
+>>> import pmlkit
+>>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+>>> trace.meta.domain["name"], trace.meta.complete
+('hotcold', True)
+>>> written = trace.to_pandas(["gfn", "kind"], start_ns=0, end_ns=1_000_000_000, kinds="w")
+>>> len(written) > 0
+True
+>>> sum(len(batch) for batch in trace.iter_entries(["gfn"])) == trace.meta.entries  # bounded memory
+True
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError, read_error
+from pmlkit.trace import consistency, manifest
+from pmlkit.trace.entries import RowsReader
+from pmlkit.trace.kinds import Kind, select_kinds
+from pmlkit.trace.parquet import check_size, read_table, verify
+from pmlkit.trace.schema import ENTRIES, HARVESTS, SAMPLED, SNAPSHOTS, TABLES, TraceMeta
+from pmlkit.trace.snapshots import FILE as SNAPSHOTS_FILE
+from pmlkit.trace.writer import TraceWriter
+from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike
+
+__all__ = ["Kind", "Trace", "TraceMeta", "TraceTables", "TraceWriter"]
+
+
+# ------------------------------------------------------------------------------
+# The small tables of a trace, and what follows from them: its rounds, phases and regions.
+
+
+LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
+
+
+class TraceTables:
+    """All of a trace that fits into memory: its description and its tables; see `trace.Trace`.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    document : dict
+        Its ``trace.json``.
+    """
+
+    def __init__(self, path: PathLike, document: Json) -> None:
+        self.path = Path(path)
+        self.files = document["files"]
+        try:
+            self.meta = TraceMeta.from_json(document)
+        except (UsageError, TypeError) as error:
+            raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
+        self._verified: set[str] = set()
+
+    def _verify(self, name: str) -> None:
+        if name not in self._verified:
+            verify(self.path, name, self.files[name])
+            self._verified.add(name)
+
+    # The description
+
+    @property
+    def duration_ns(self) -> int:
+        """Time from the recording's start to the end of the last round, ns."""
+        return int(self._rounds_table["t_end_ns"][-1].as_py()) if self.n_rounds else 0
+
+    @property
+    def memory_pages(self) -> int:
+        """Size of the domain's memory, pages."""
+        return self.meta.memory_pages
+
+    @property
+    def resolution_ns(self) -> int | None:
+        """Length of a round as asked for, ns; None if it was not asked for in time."""
+        return self.meta.resolution_ns
+
+    @property
+    def is_harvest(self) -> bool:
+        """Whether its entries are harvests of accessed flags, which know less than a recording.
+
+        Which frames a round touched, and by the log which of them it wrote: not in which order,
+        not whether what was written was read as well, and not what was executed.
+        """
+        return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
+
+    @property
+    def bytes_per_entry(self) -> float:
+        """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
+        size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
+        return size / self.meta.entries if self.meta.entries else 0.0
+
+    # The tables
+
+    @property
+    def n_rounds(self) -> int:
+        """Number of rounds."""
+        return len(self._rounds_table)
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """The rounds (`schema.ROUNDS`): DataFrame, one row per round; times in ns."""
+        return self._rounds.copy(deep=False)
+
+    @property
+    def batches(self) -> pd.DataFrame:
+        """The drained buffers (`schema.BATCHES`): DataFrame, one row per batch; times in ns."""
+        return self._batches.copy(deep=False)
+
+    @property
+    def guest(self) -> pd.DataFrame | None:
+        """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
+        return None if self._guest is None else self._guest.copy(deep=False)
+
+    @property
+    def disk(self) -> pd.DataFrame | None:
+        """The guest's disk requests (`schema.DISK`): DataFrame, one row per frame, or None."""
+        return None if self._disk is None else self._disk.copy(deep=False)
+
+    @property
+    def regions(self) -> pd.DataFrame:
+        """Frames that the workload named (`schema.REGIONS`): DataFrame, one row per run of them."""
+        return self._regions.copy(deep=False)
+
+    @property
+    def phases(self) -> pd.DataFrame:
+        """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
+        columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)  # type: ignore[arg-type]
+
+    @cached_property
+    def _rounds(self) -> pd.DataFrame:
+        return self._rounds_table.to_pandas(split_blocks=True)
+
+    @cached_property
+    def _rounds_table(self) -> pa.Table:
+        """The rounds as they are read: a third of the DataFrame's memory, if there are many."""
+        rounds = self.table("rounds")
+        self._refuse("rounds.parquet", consistency.rounds_fault(rounds))
+        self._refuse(manifest.NAME, consistency.phases_fault(self.meta.phases, len(rounds)))
+        return rounds
+
+    @cached_property
+    def _edges(self) -> tuple[Ints, Ints]:
+        """The starts and the ends of the rounds, ns."""
+        starts, ends = (self._rounds_table[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
+        return starts, ends
+
+    @cached_property
+    def _batches(self) -> pd.DataFrame:
+        batches = self.table("batches")
+        self._refuse("batches.parquet", consistency.batches_fault(batches, self.n_rounds))
+        return batches.to_pandas(split_blocks=True, self_destruct=True)
+
+    @cached_property
+    def _guest(self) -> pd.DataFrame | None:
+        return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
+
+    @cached_property
+    def _disk(self) -> pd.DataFrame | None:
+        return self.table("disk").to_pandas() if "disk.parquet" in self.files else None
+
+    @cached_property
+    def _regions(self) -> pd.DataFrame:
+        regions = self.table("regions")
+        self._refuse("regions.parquet", consistency.regions_fault(regions, self.memory_pages))
+        return regions.to_pandas()
+
+    def _refuse(self, file: str, fault: str | None) -> None:
+        if fault:
+            raise TraceDamaged(self.path, file, f"is wrong: {fault}")
+
+    def table(self, name: str) -> pa.Table:
+        """Read one of the tables (rounds, batches, guest, regions, disk) as a `pyarrow.Table`."""
+        file = f"{name}.parquet"
+        if name not in TABLES:
+            raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
+        if file not in self.files:
+            return TABLES[name].empty_table()
+        size = sum(seal["bytes"] for seal in self.files.values())  # compared when it was opened
+        return read_table(self.path, file, self.files[file], TABLES[name], size)
+
+    # Time and place
+
+    def rounds_between(
+        self, start_ns: int | None = None, end_ns: int | None = None
+    ) -> tuple[int, int]:
+        """Find the rounds that share time with ``[start_ns, end_ns)``.
+
+        Consecutive ranges that meet where a round ends have no round in common, and miss none.
+
+        Parameters
+        ----------
+        start_ns, end_ns : int, optional
+            Times since the recording's start, ns; None: from its start, to its end.
+
+        Returns
+        -------
+        (int, int)
+            The first round, and the one after the last.
+        """
+        if None not in (start_ns, end_ns) and start_ns > end_ns:  # type: ignore[operator]
+            times = f"{format_ns(start_ns)} to {format_ns(end_ns)}"  # type: ignore[arg-type]
+            what = f"the range from {times} ends before it starts"
+            raise UsageError(f"{what}: give a start before its end")
+        starts, ends = self._edges
+        stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
+        if start_ns is None:
+            return 0, stop
+        # A round of no length (two marks at one instant) belongs to the range that starts there.
+        first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
+        return min(int(first), stop), stop
+
+    def phase_of_rounds(self) -> Array:
+        """Name the phase of each round.
+
+        Returns
+        -------
+        ndarray of object (str), shape (n_rounds,)
+            A round in which a phase starts belongs to it (to the last, if several do);
+            ``""`` before the first.
+        """
+        phases = self.phases
+        names = np.array(["", *phases["name"]], dtype=object)
+        last = np.searchsorted(phases["round"].to_numpy(), np.arange(self.n_rounds), "right")
+        return names[last]
+
+    def frames(self, region: str) -> Gfns:
+        """Give the frames of a region.
+
+        Parameters
+        ----------
+        region : str
+
+        Returns
+        -------
+        ndarray of uint64, sorted, distinct
+
+        Raises
+        ------
+        NeedsError
+            If the trace has no regions.
+        UsageError
+            If it has none of this name.
+        """
+        rows = self._regions[self._regions["name"] == region]
+        if not len(self._regions):
+            raise NeedsError(self.path, "regions", "use a workload that reports its buffers")
+        if not len(rows):
+            raise UnknownName("region", region, dict.fromkeys(self._regions["name"]))
+        pages = sum(map(int, rows["pages"]))
+        if pages > LIMIT_REGION_PAGES:
+            size = f"{pages:,} pages, and at most {LIMIT_REGION_PAGES:,} can be looked at"
+            raise UsageError(f"the region {region!r} of the trace {self.path} has {size}")
+        found, at = np.empty(pages, dtype=np.uint64), 0
+        for gfn, length in zip(rows["gfn"], rows["pages"], strict=True):
+            found[at : at + int(length)] = np.arange(gfn, gfn + length, dtype=np.uint64)
+            at += int(length)
+        return found if (found[1:] > found[:-1]).all() else np.unique(found)
+
+
+class Trace(TraceTables):
+    """A trace on the disk, opened by `Trace.open`.
+
+    Opening reads ``trace.json`` and compares the size of every file; a file's digest is checked
+    before its first use. No file is held open. Every method that reads raises `TraceDamaged` if a
+    file is not the one that was written.
+
+    Attributes
+    ----------
+    path : Path
+        The folder, as it was given.
+    meta : TraceMeta
+        What the trace says of itself.
+    files : dict
+        What it says of its files: by name, bytes and blake2b (and rows, rounds for entries).
+    """
+
+    def __init__(self, path: PathLike, document: Json) -> None:
+        super().__init__(path, document)
+        self._reader = RowsReader(self.path, self.files, self._verify)
+
+    @classmethod
+    def open(cls, path: PathLike) -> Trace:
+        """Open the trace at a path.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder ``NAME.trace``.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+        NeedsError
+            If it is a sample (`sample`), which nobody shall take for all accesses.
+
+        Examples
+        --------
+        >>> import pmlkit
+        >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+        >>> trace.meta.domain["name"], trace.phases["name"].tolist()
+        ('hotcold', ['start', 'hotcold', 'hot', 'done'])
+        """
+        trace = cls._open(path)
+        if SAMPLED in trace.meta.options:
+            hint = f"open the log that it belongs to, {trace.path.parent}"
+            raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
+        return trace
+
+    @classmethod
+    def _open(cls, path: PathLike) -> Trace:
+        trace = cls(path, manifest.load(Path(path)))
+        for name, seal in trace.files.items():
+            try:
+                size = manifest.size_of_member(trace.path, name)
+            except OSError as error:
+                raise read_error(path, name, error) from error
+            check_size(path, name, seal, size)
+        return trace
+
+    def __repr__(self) -> str:
+        meta = self.meta
+        return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        return Trace.open, (self.path,)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def _pml(self) -> Trace:
+        # Its trace.json is one of our files, so its digest is checked like theirs.
+        self._verify(manifest.PML_FILE)
+        return Trace.open(self.path / "pml.trace")
+
+    @property
+    def pml_is_nested(self) -> bool:
+        """Whether there is a PML log nested in this trace."""
+        return manifest.PML_FILE in self.files
+
+    @property
+    def pml(self) -> Trace:
+        """The PML log of the run: the nested trace, or this one if it is a PML log.
+
+        Raises
+        ------
+        NeedsError
+            If there is none.
+        """
+        if self.meta.kind == "pml":
+            return self
+        if not self.pml_is_nested:
+            raise NeedsError(self.path, "PML log", "make one with `pmlkit simulate`")
+        return self._pml
+
+    @cached_property
+    def sample(self) -> Trace | None:
+        """The sample of accessed flags that was harvested beside a PML log: an access trace.
+
+        It has one frame of so many as ``meta.options["sampled_one_in"]`` says.
+        """
+        if manifest.SAMPLE_FILE not in self.files:
+            return None
+        self._verify(manifest.SAMPLE_FILE)
+        return Trace._open(self.path / "sample.trace")
+
+    # The entries
+
+    def iter_entries(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> Iterator[Any]:
+        """Iterate over the entries in log order, a row group at a time, in bounded memory.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Of round, batch, vcpu, gfn, kind; None: all.
+        start_ns, end_ns : int, optional
+            Only rounds that share time with this range (`rounds_between`), ns.
+        kinds : Kind, int or str, optional
+            Only these kinds: a mask, or letters (`kinds.select_kinds`).
+        region : str, optional
+            Only frames of this region.
+
+        Returns
+        -------
+        iterator of pyarrow.RecordBatch
+            Batches may be empty.
+        """
+        columns = _known_columns("entries", columns, ENTRIES)
+        tests = {}
+        if kinds is not None:
+            tests["kind"] = select_kinds(kinds).__getitem__
+        if region is not None:
+            tests["gfn"] = _membership(self.frames(region))
+        first, stop = self.rounds_between(start_ns, end_ns)
+        read = [n for n in ENTRIES.names if n in columns or n in tests or n == "round"]
+        return _selected(self._reader.batches(read, first, stop), columns, tests)
+
+    def entries(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> pa.Table:
+        """Read entries as one `pyarrow.Table`; parameters as in `iter_entries`."""
+        batches = self.iter_entries(columns, start_ns, end_ns, kinds, region)
+        fields = [ENTRIES.field(name) for name in (columns or ENTRIES.names)]
+        return pa.Table.from_batches(batches, schema=pa.schema(fields))
+
+    def to_pandas(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: str | int | None = None,
+        region: str | None = None,
+    ) -> pd.DataFrame:
+        """Read entries as a DataFrame; parameters as in `iter_entries`."""
+        return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
+
+    # The page tables
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether it holds snapshots of page tables, or its nested log does."""
+        return self._tables_home is not None
+
+    @property
+    def tables(self) -> pd.DataFrame:
+        """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
+
+        Of the nested log, if the trace has none of its own; without any, no rows.
+        """
+        return self._snapshots.copy(deep=False)
+
+    @property
+    def _tables_home(self) -> Trace | None:
+        if SNAPSHOTS_FILE in self.files:
+            return self
+        return self.pml._tables_home if self.pml_is_nested else None
+
+    @cached_property
+    def _snapshots(self) -> pd.DataFrame:
+        return pa.Table.from_batches(self.iter_tables(), schema=SNAPSHOTS).to_pandas()
+
+    def iter_tables(
+        self,
+        columns: Sequence[str] | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[Any]:
+        """Iterate over the snapshots of page tables (`tables`), a row group at a time.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Of round, table, level, index, target, flags; None: all.
+        start_ns, end_ns : int, optional
+            Only rounds that share time with this range (`rounds_between`), ns.
+
+        Returns
+        -------
+        iterator of pyarrow.RecordBatch
+            In order of round, table and index.
+        """
+        columns = _known_columns("page tables", columns, SNAPSHOTS)
+        home = self._tables_home
+        if home is None:
+            return iter(())
+        read = [name for name in SNAPSHOTS.names if name in columns or name == "round"]
+        rows = home.table_rows(*home.rounds_between(start_ns, end_ns), read)
+        return (batch.select(columns) for batch in rows)
+
+    def table_rows(
+        self, first: int, stop: int, columns: Sequence[str] | None = None
+    ) -> Iterator[Any]:
+        """Iterate over this trace's own snapshots of the rounds from `first` to before `stop`."""
+        reader = RowsReader(self.path, self.files, self._verify, SNAPSHOTS_FILE, SNAPSHOTS)
+        return reader.batches(columns or SNAPSHOTS.names, first, stop)
+
+    def check(self) -> Json | None:
+        """Check every file and every count.
+
+        Returns
+        -------
+        dict
+            entries, rounds, batches, lost, files, bytes, bytes_per_entry, duration_ns, complete,
+            and pml: the same of the nested log, or None.
+
+        Raises
+        ------
+        TraceDamaged
+            Naming the first file that is wrong, and why.
+        """
+        from pmlkit.trace.audit import check_trace
+
+        return check_trace(self)
+
+
+def _known_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:
+    columns = list(schema.names if columns is None else columns)
+    unknown = [name for name in columns if name not in schema.names]
+    if unknown or not columns:
+        raise UsageError(f"{what} have no column {unknown}: choose out of {schema.names}")
+    return columns
+
+
+def _membership(frames: Gfns) -> Callable[..., Any]:
+    def test(gfn: Gfns) -> Bools:
+        place = np.minimum(np.searchsorted(frames, gfn), len(frames) - 1)
+        return frames[place] == gfn if len(frames) else np.zeros(len(gfn), dtype=bool)
+
+    return test
+
+
+def _selected(
+    batches: Iterator[Any], columns: Sequence[str], tests: Json
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for name, test in tests.items():
+            kept = test(batch[name].to_numpy())
+            batch = batch if kept.all() else batch.filter(pa.array(kept))
+        yield batch.select(columns)

@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The batch of techniques on traces, its tables and its figures."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import write_irregular
+
+import pmlkit
+from pmlkit import cli, compare, interop, recordings, workingset
+from pmlkit.errors import NeedsError, ResolutionError, UsageError
+from pmlkit.figures import compare as figures_compare
+from pmlkit.figures import compare as figures_overview
+from pmlkit.figures import compare_tables
+from pmlkit.techniques import TECHNIQUES, published
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.schema import MEMORY_GUESSED
+
+FAST = "pml,prl,vmware"
+READ, WRITE = Kind.READ, Kind.WRITE
+
+
+def events(pages):
+    """Rounds in each of which so many pages are read, and the first half of them written."""
+    return [[(p, READ) for p in range(n)] + [(p, WRITE) for p in range(n // 2)] for n in pages]
+
+
+@pytest.fixture
+def stepping(make_trace):
+    """100 pages, then 400: rounds of 10 ms, a window T of 50 ms."""
+    return make_trace(
+        "stepping.trace",
+        events=events([100] * 40 + [400] * 40 + [100] * 40),
+        phases=[("few", 0), ("many", 40), ("few2", 80)],
+        guest=True,
+    )
+
+
+@pytest.fixture
+def found(stepping):
+    plan = compare.plan("50ms", FAST + ",zballoond,geiger", seeds=3)
+    return compare.compare([stepping.path], plan)
+
+
+def row(found, technique):
+    return found.scores.set_index("technique").loc[technique]
+
+
+def test_scores_are_those_of_what_is_known(found):
+    pml, prl = row(found, "pml"), row(found, "prl")
+    # PML sees the written half. Both say it per T, and are late by up to T after a step.
+    assert pml["p95"] == pytest.approx(0.5, abs=0.01) or pml["p95"] > 0.5
+    assert prl["mape"] < 0.3 * pml["mape"]
+    assert (prl["up"], prl["down"]) == (1.0, 1.0)
+    assert pml["lost_steps"] == 1
+    assert row(found, "vmware")["seeds"] == 3 and row(found, "vmware")["mape_ci"] > 0
+    assert pml["mape_ci"] == 0
+    assert row(found, "zballoond")["active"] and row(found, "zballoond")["intrusive"]
+
+
+def test_what_a_technique_lacks_is_in_its_row(found):
+    assert row(found, "geiger")["missing"] == "disk requests"
+    shown = compare_tables.shown(found, "stepping").set_index("technique")
+    assert shown.loc["Geiger", "note"] == "no disk requests"
+    assert np.isnan(shown.loc["Geiger", "MAPE %"])
+
+
+def test_the_parts_fit_together(found):
+    assert found.traces == ["stepping"]
+    assert set(found.estimates["technique"]) == {"pml", "prl", "vmware", "zballoond"}
+    assert found.truth["pages"].max() == 400
+    events = found.events[found.events["technique"] == "pml"].set_index("event")
+    assert events.loc["rounds", "count"] == 24
+    told = found.steps[found.steps["technique"] == "prl"]
+    assert told["up"].tolist() == [True, False] and told["after"].tolist() == [400, 100]
+
+
+def test_several_jobs_give_the_same(stepping, make_trace):
+    other = make_trace("other.trace", rounds=30, guest=True).path
+    plan = compare.plan("50ms", FAST, seeds=2)
+    done = []
+    one = compare.compare([stepping.path, other], plan)
+    two = compare.compare([stepping.path, other], plan, jobs=2, progress=lambda *a: done.append(a))
+    for name in ("scores", "estimates", "truth", "steps", "events"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name))
+    assert sorted(done) == [("other", ""), ("stepping", "")]
+
+
+def test_a_trace_that_cannot_be_compared_ends_the_batch(stepping, make_trace):
+    log = make_trace("log.trace", kind="pml").path
+    with pytest.raises(NeedsError, match="record of all accesses"):
+        compare.compare([stepping.path, log], compare.plan("50ms", FAST))
+
+
+@pytest.mark.parametrize(
+    "plan, says",
+    [
+        ({"techniques": "pml,nonsense"}, "no technique 'nonsense'"),
+        ({"window": "1x"}, "not a duration"),
+        ({"seeds": 0}, "1 or more"),
+        ({"scale": "quick"}, "neither auto nor a number"),
+        ({"scale": 0}, "above 0"),
+        ({"scale": "inf"}, "above 0"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(plan, says):
+    with pytest.raises(UsageError, match=says):
+        compare.plan(**plan)
+
+
+def test_two_traces_of_one_name_are_refused(stepping):
+    with pytest.raises(UsageError, match="no two of the same name"):
+        compare.compare([stepping.path, stepping.path])
+
+
+def test_the_front_is_what_no_other_beats():
+    table = pd.DataFrame(
+        {"overhead": [1, 2, 3, 4, 2], "mape": [9, 5, 6, 1, np.nan]}, index=list("abcde")
+    )
+    assert list(compare.pareto(table).index) == ["a", "b", "d"]
+
+
+def test_the_caption_says_what_was_scaled(found):
+    assert "T = 50 ms" in found.caption and "multiplied by 0.00167" in found.caption
+    plain = compare.Comparison(compare.plan("30s"), *[None] * 5)
+    assert plain.caption.endswith("as published")
+
+
+# What is written
+
+
+def test_tables_and_figures_are_written(found, tmp_path):
+    written = {path.name for path in compare_tables.save(found, tmp_path)}
+    assert {"scores.parquet", "tables.html", "table-stepping.tex", "costs.csv"} <= written
+    for stem in ("time-stepping", "pareto-stepping", "steps-stepping"):
+        assert {f"{stem}.pdf", f"{stem}.svg", f"{stem}.png"} <= written
+    tex = (tmp_path / "table-stepping.tex").read_text()
+    assert "VMware sampling" in tex and r"\toprule" in tex and "multiplied by" in tex
+    page = (tmp_path / "tables.html").read_text()
+    assert page.count("<tr>") == 6 and "no disk requests" in page
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 5
+
+
+def test_html_is_escaped():
+    page = compare_tables.html({"a<b": pd.DataFrame({"x&y": ["<script>"]})}, "c<d")
+    assert "<script>" not in page and "a&lt;b" in page and "x&amp;y" in page
+
+
+def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace):
+    other = make_trace("other.trace", rounds=30, guest=True).path
+    found = compare.compare([stepping.path, other], compare.plan("50ms", FAST, seeds=1))
+    wide = compare_tables.overview(found)
+    assert list(wide.columns) == ["technique", "stepping", "other", "mean", "median"]
+    assert wide["mean"][0] == pytest.approx((wide["stepping"][0] + wide["other"][0]) / 2)
+    assert figures_compare.error_against_overhead(found).caption.startswith("median of 2 record")
+
+
+def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
+    wide = pd.DataFrame(columns=["technique", *map(str, range(20)), "mean", "median"])
+    assert list(compare_tables.narrow(wide).columns) == ["technique", "mean", "median"]
+    few = wide[["technique", "1", "mean", "median"]]
+    assert compare_tables.narrow(few) is few
+
+
+def test_the_picture_of_a_batch_sorts_by_median_and_says_who_is_silent(found, stepping):
+    figure = figures_overview.errors(found)
+    axes = figure.get_axes()[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[-1] == "Geiger" and len(names) == 5
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["median", "stepping"]
+    mae = found.scores.set_index("title")["mae"].sort_values()
+    assert names[:4] == mae.index[:4].tolist()
+
+
+def test_figures_of_silence(make_trace):
+    """No phases, no steps; a technique that never says anything."""
+    path = make_trace("quiet.trace", rounds=12, guest=True).path
+    found = compare.compare([path], compare.plan("50ms", "prl-plateau"))
+    for name, figure in figures_compare.all_of(found):
+        assert figure.get_axes(), name
+
+
+def test_panels_show_every_technique_that_says_something(found):
+    figure = figures_compare.over_time(found, "stepping")
+    titles = [axes.get_title() for axes in figure.get_axes() if axes.axison]
+    assert titles == [TECHNIQUES[n].title for n in ("pml", "prl", "vmware", "zballoond")]
+    assert "T = 50ms" in figure.caption
+
+
+# The command
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        code = cli.main([str(word) for word in words])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_the_command_prints_a_table_and_json(run, stepping):
+    how = ("--techniques", FAST, "--window", "50ms", "--seeds", "2")
+    code, out, err = run("compare", stepping.path, *how)
+    assert (code, err) == (0, "")
+    assert "VMware sampling" in out and "multiplied by" in out
+    code, out, err = run("compare", stepping.path, *how, "--json")
+    told = json.loads(out)
+    assert [r["technique"] for r in told["scores"]] == ["pml", "prl", "vmware"]
+    assert told["scores"][0]["overhead"] > 0
+
+
+def test_the_command_lists_the_techniques(run):
+    code, out, _ = run("compare", "--list", "--json")
+    told = json.loads(out)
+    assert code == 0 and list(told) == list(TECHNIQUES)
+    assert told["vmware"]["needs"] == ["traps"] and told["vmware"]["parameters"]["pages"] == 100
+
+
+def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
+    pytest.importorskip("pmlkit.batch.schema")
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        f"title: two windows\ntraces: [{stepping.path}]\nruns:\n  - notebook: 04_compare\n"
+        "    parameters: {techniques: 'pml,prl', seeds: 1}\n    grid: {window: [50ms, 100ms]}\n"
+    )
+    monkeypatch.setattr(compare_tables, "save", compare_tables.save_tables)  # figures take long
+    code, out, err = run("compare", file, "-o", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"T-50ms", "T-100ms"}
+    assert "T = 100 ms" in out
+
+
+def test_a_trace_that_has_to_be_made_first_is_named_with_its_command(run, tmp_path):
+    pytest.importorskip("pmlkit.batch.schema")
+    file = tmp_path / "missing.yaml"
+    file.write_text(
+        "title: t\ntraces: [{trace: nowhere.trace, made_by: pmlkit record idle -o nowhere.trace}]\n"
+        "runs: [{notebook: 04_compare}]\n"
+    )
+    code, _, err = run("compare", file)
+    assert code == 1 and "say --record, or make it with `pmlkit record idle" in err
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [((), "name a TRACE"), (("x.trace", "--techniques", "a"), "no technique 'a'")],
+)
+def test_wrong_use(run, words, says):
+    code, _, err = run("compare", *words)
+    assert code == 2 and says in err
+
+
+@pytest.mark.parametrize("name", ["compare", "reproduce-prl"])
+def test_the_experiments_name_workloads_that_there_are(name):
+    from pathlib import Path
+
+    from pmlkit.batch.schema import load
+    from pmlkit.sources.guest.workload import list_workloads
+
+    experiment = load(recordings.ROOT / "experiments" / f"{name}.yaml")
+    known = {workload.name for workload in list_workloads()}
+    for trace, made_by, _ in experiment.runs[0].traces:
+        stem = Path(trace).name.removesuffix(".trace")
+        assert stem in known or trace in pmlkit.bundled()
+        assert not made_by or made_by.startswith(f"pmlkit record {stem} ")
+
+
+def test_the_batch_has_every_workload_that_can_be_recorded():
+    from pathlib import Path
+
+    from tree import tracked
+
+    from pmlkit.batch.schema import load
+
+    experiment = load(recordings.ROOT / "experiments" / "compare.yaml")
+    named = {Path(trace).name.removesuffix(".trace") for trace, _, _ in experiment.runs[0].traces}
+    assert {p.parent.name for p in tracked("experiments/workloads/*/workload.yaml")} <= named
+
+
+# The published experiment
+
+
+def sweep(letters, pages=128, rounds=10):
+    """`letters` as phases of a buffer that is read or written, a tenth of it each round."""
+    made, part = [], pages // rounds
+    for letter in letters:
+        for r in range(rounds):
+            kind = WRITE if letter == "w" else READ
+            made.append([(p, kind) for p in range(r * part, (r + 1) * part)])
+    return made
+
+
+def test_the_published_experiment_counts_distinct_pages_since_its_start(make_trace):
+    trace = make_trace(
+        "rrww.trace",
+        events=[[]] * 3 + sweep("rrww") + [[]],
+        phases=[("start", 0), ("read1", 3), ("read2", 13), ("write1", 23), ("write2", 33),
+                ("done", 43)],
+        domain={"name": "rrww", "memory_bytes": 16 << 20, "vcpus": 1},
+    )  # fmt: skip
+    table = published.reproduce([trace.path], seeds=3).set_index(["technique", "where"])["ours"]
+    assert table["PML", "read phases"] == "0"
+    whole = 120 / 256  # MB
+    assert table["PML", "second write phase"] == f"{whole:.3g}"
+    first = [float(mb) for mb in table["PML", "first write phase"].split(", ")]
+    assert first == sorted(first) and first[-1] == pytest.approx(whole, abs=0.01)
+    assert table["PRL", "all phases"] == f"{whole:.3g}"
+
+
+def test_another_workload_is_not_the_published_one(make_trace):
+    with pytest.raises(UsageError, match="the published experiment has rrww, rwrw, wwrr"):
+        published.reproduce([make_trace(rounds=3).path])
+
+
+# A part of the recording
+
+
+def test_a_part_is_scored_as_the_whole_runs_estimates_are_there(stepping):
+    """By hand: windows T within [300 ms, 1 s), each against the latest estimate of the whole."""
+    whole = compare.compare([stepping.path], compare.plan("50ms", FAST, seeds=1))
+    part = compare.compare([stepping.path], compare.plan("50ms", FAST, "auto", 1, "300ms", "1s"))
+    ends = np.arange(350, 1001, 10) * 10**6
+    truth = whole.truth.set_index("t_ns")["pages"]
+    assert part.truth["t_ns"].tolist() == ends.tolist()
+    assert part.truth["pages"].tolist() == truth[ends].tolist()
+    for name in FAST.split(","):
+        told = whole.estimates[whole.estimates["technique"] == name].set_index("t_ns")["pages"]
+        errors = np.array([told.loc[:t].iloc[-1] - truth[t] for t in ends])
+        mine = row(part, name)
+        assert mine["mape"] == pytest.approx(np.mean(np.abs(errors) / truth[ends]))
+        assert mine["bias"] == pytest.approx(errors.mean() / truth[ends].mean())
+        shown = part.estimates.loc[part.estimates["technique"] == name, "t_ns"]
+        assert shown.iloc[1:].between(3e8 + 1, 1e9).all() and shown.iloc[0] <= 3e8
+    assert row(whole, "prl")["mape"] != row(part, "prl")["mape"]
+    assert "300 ms to 1 s" in part.caption and "300 ms" not in whole.caption
+
+
+def test_steps_and_events_of_a_part_are_those_within_it(stepping):
+    plan = compare.plan("50ms", "pml", start="300ms", end="800ms")
+    part = compare.compare([stepping.path], plan)
+    assert part.steps[["t_ns", "up"]].values.tolist() == [[4 * 10**8, True]]
+    counts = part.events.set_index("event")["count"]
+    assert counts["rounds"] == 10  # one per T
+    assert row(part, "pml")["overhead"] == pytest.approx(part.events["ns"].sum() / 5e8)
+
+
+def test_parts_that_meet_have_the_events_of_the_whole(stepping):
+    def counts(*span):
+        plan = compare.plan("50ms", FAST, "auto", 1, *span)
+        events = compare.compare([stepping.path], plan).events
+        return events.set_index(["technique", "event"])["count"]
+
+    early, late = counts(None, "620ms"), counts("620ms", None)
+    assert early.add(late, fill_value=0).to_dict() == counts().to_dict()
+
+
+def test_the_whole_as_a_part_is_the_whole(stepping):
+    whole, part = (
+        compare.compare([stepping.path], compare.plan("50ms", FAST, seeds=2, start=start))
+        for start in (None, 0)
+    )
+    for name in ("scores", "estimates", "truth", "steps", "events"):
+        pd.testing.assert_frame_equal(getattr(whole, name), getattr(part, name))
+
+
+@pytest.mark.parametrize(
+    "span, says",
+    [
+        (("500ms", "400ms"), "ends before it starts"),
+        (("500ms", "540ms"), "stepping lasts 1.2 s: .* a window T of 50 ms"),
+        (("5s", None), "stepping lasts 1.2 s"),
+        (("soon", None), "'soon' is not a duration"),
+    ],
+)
+def test_a_part_without_a_window_is_refused(stepping, span, says):
+    with pytest.raises(UsageError, match=says) as error:
+        compare.compare([stepping.path], compare.plan("50ms", "pml", "auto", 1, *span))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("window", ["15ms", "4ms"])
+def test_a_window_between_two_lengths_is_refused(stepping, window):
+    with pytest.raises(ResolutionError, match=window.replace("ms", " ms")):
+        compare.compare([stepping.path], compare.plan(window, "pml", seeds=1))
+
+
+SIZED = {"vmware", "idle-pages", "damon", "qemu-sampling", "intermittent", "vtmm"}
+
+
+@pytest.mark.parametrize("high", [1 << 35, 1 << 51, (1 << 52) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("how", [{"options": {MEMORY_GUESSED: True}}, {"address": "block"}])
+def test_high_pages_are_counted_and_an_unknown_memory_is_not_sampled(high, how, make_trace):
+    """What notes or samples all memory says that its size is not known; it makes up none."""
+    domain = {"name": "high", "memory_bytes": min((high + 1) << 12, 1 << 64)}
+    domain |= {"address": how.get("address", "guest-physical")}
+    used = [[(page, WRITE) for page in (*range(10), high)]] * 40
+    path = make_trace("high.trace", events=used, domain=domain, memory_map=[], pml=False,
+                      options=how.get("options", {})).path  # fmt: skip
+    found = compare.compare([path], compare.plan("50ms", seeds=1))
+    assert set(found.truth["pages"]) == {11}
+    scores = found.scores.set_index("technique")
+    counting = ["pml", "prl", "pml-threshold", "qemu-bitmap", "qemu-ring", "pml-plateau"]
+    assert (scores.loc[counting, "mape"] == 0).all()
+    assert scores.loc[list(SIZED), "missing"].str.contains("size of a guest's memory").all()
+
+
+def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(make_trace):
+    """16 PiB: a scan tells the pages, what notes something of each page cannot be had."""
+    high = 1 << 42
+    used = [[(page, WRITE) for page in (*range(10), high)]] * 40
+    path = make_trace("huge.trace", events=used, memory_bytes=(high + 1) << 12, pml=False).path
+    found = compare.compare([path], compare.plan("50ms", seeds=1)).scores.set_index("technique")
+    assert found.loc["idle-pages", "mape"] == 0
+    assert found.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
+    noted = found.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
+    assert noted.str.contains("memory so small that something can be noted of").all()
+
+
+def test_an_import_knows_the_memorys_size_if_it_is_given(tmp_path):
+    file = tmp_path / "x.csv"
+    rows = [f"{i * 10**7},{(i + 1) * 10**7},{page}" for i in range(8) for page in (1, 2, 1 << 35)]
+    file.write_text("\n".join(["t_start_ns,t_end_ns,gfn", *rows]) + "\n")
+    guessed = interop.load("csv", file, tmp_path / "guessed.trace")
+    given = interop.load("csv", file, tmp_path / "given.trace", memory_bytes=1 << 48)
+    found = compare.compare(
+        [guessed.path, given.path], compare.plan("20ms", "prl,vmware,idle-pages", seeds=1)
+    )
+    missing = found.scores.pivot(index="technique", columns="trace", values="missing")
+    assert (missing.loc["prl"] == "").all()
+    assert (missing["given"] == "").all()
+    size = "size of a guest's memory"
+    assert missing.loc[["vmware", "idle-pages"], "guessed"].str.contains(size).all()
+
+
+@pytest.mark.parametrize("window", ["50ms", "1s", "10ms", "15ms", "1ms", "30s"])
+def test_it_takes_and_refuses_the_windows_that_the_working_set_does(window, tmp_path):
+    """Irregular rounds of about 10 ms, and a gap: any T from there to all that there is."""
+    lengths = np.array([10, 11, 9, 10, 23, 10, 2000, 10, 12, 10]) * 1_000_000
+    events = [[] if ns > 10**9 else [(i, WRITE), (0, READ)] for i, ns in enumerate(lengths)]
+    trace = write_irregular(tmp_path / "x.trace", events, lengths)
+    try:
+        expected = workingset.estimate(trace, window, "sliding")["pages"].tolist()
+    except ResolutionError as error:
+        with pytest.raises(ResolutionError) as refused:
+            compare.compare([trace.path], compare.plan(window, "pml"))
+        assert str(refused.value) == str(error)
+    else:
+        found = compare.compare([trace.path], compare.plan(window, "pml"))
+        assert found.truth["pages"].tolist() == expected

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The explorer without a browser: what its widgets say, its figure shows, to the page."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from factories import random_events, write_irregular
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmlkit import explore, workingset
+from pmlkit.figures.explorer import thin
+from pmlkit.notebook import explorer
+from pmlkit.notebook.explorer import UsesByPage
+from pmlkit.timeline import Windows
+
+ROUND_S = 0.01
+live = pytest.mark.parametrize("live", [True, False], ids=["ipympl", "pictures"])
+
+
+@pytest.fixture
+def trace(make_trace):
+    phases, regions = [("a", 0), ("b", 15)], [("low", 0, 20), ("high", 40, 9), ("low", 30, 2)]
+    return make_trace(rounds=40, phases=phases, regions=regions)
+
+
+def expected(trace, k=2, m=1, **selection):
+    table = workingset.estimate(trace, f"{k}r", "sliding", m, **selection)
+    return table[["t_ns", "pages", "full"]]
+
+
+def shown(explored, part="wss"):
+    return explored.figure.data[part].reset_index(drop=True)
+
+
+# The numbers
+
+
+def test_it_starts_with_all_of_the_trace(trace):
+    explored = explore(trace)
+    assert explored.window.value == 2 and explored.window.label == "20 ms"
+    assert shown(explored).equals(expected(trace))
+    means = workingset.surface(trace, [f"{k}r" for k in explorer.windows(40)], [1])
+    assert np.allclose(shown(explored, "mean")["pages"], means["pages"])
+    assert (shown(explored, "mean")["asked_ns"] == means["asked_ns"]).all()
+
+
+@pytest.mark.parametrize("region", [None, "low"])
+@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("part", [(0.0, 0.4), (0.05, 0.3), (0.1, 0.11)])
+def test_every_widget_changes_the_figure_to_what_the_package_computes(trace, region, k, m, part):
+    explored = explore(trace)
+    explored.window.value, explored.min_count.value = k, m
+    explored.time.value, explored.region.value = part, region
+    start, end = (round(seconds * 1e9) for seconds in part)
+    wanted = {"start": start, "end": end, "region": region}
+    rounds = (end - start) // 10_000_000
+    if k <= rounds:
+        assert shown(explored).equals(expected(trace, k, m, **wanted))
+    else:
+        assert len(shown(explored)) == 0
+        assert explored.note.value.startswith(f"T = {k * 10} ms is longer than what is looked at")
+    fitting = [of for of in explorer.windows(40) if of <= rounds]
+    means = workingset.surface(trace, [f"{of}r" for of in fitting], [m], **wanted)
+    told = shown(explored, "mean")["pages"]
+    assert np.allclose(told[: len(fitting)], means["pages"])
+    assert told[len(fitting) :].isna().all()
+
+
+def test_a_log_is_a_trace_like_any_other(trace):
+    explored = explore(trace.pml)
+    explored.min_count.value = 2
+    assert shown(explored).equals(expected(trace.pml, 2, 2))
+    assert list(explored.technique.options) == ["none"]
+
+
+def test_a_part_of_a_long_trace(trace):
+    explored = explore(trace, start="100ms", end="250ms")
+    assert shown(explored).equals(expected(trace, 1, start="100ms", end="250ms"))
+    assert (explored.time.min, explored.time.max) == (0.1, 0.25)
+    explored.time.value = (0.15, 0.2)
+    assert shown(explored).equals(expected(trace, 1, start="150ms", end="200ms"))
+
+
+def test_rounds_of_instructions(make_trace):
+    """They have times: T is time."""
+    trace = make_trace(rounds=30, period={"ns": None, "insn": 1000}, clock={"kind": "host"})
+    explored = explore(trace)
+    explored.window.value = 5
+    assert explored.window.label == "50 ms"
+    assert shown(explored).equals(expected(trace, 5))
+
+
+def test_rounds_without_times(make_trace):
+    trace = make_trace(rounds=30, period={"ns": None, "insn": 1000}, round_ns=0)
+    explored = explore(trace)
+    explored.window.value = 5
+    assert explored.window.label == "5 rounds"
+    assert shown(explored)["pages"].tolist() == expected(trace, 5)["pages"].tolist()
+
+
+LENGTHS = st.lists(st.integers(1, 30) | st.integers(100, 300), min_size=3, max_size=20)
+
+
+@given(LENGTHS, st.integers(1, 3), st.data())
+def test_windows_of_irregular_rounds_are_of_time(tmp_path_factory, lengths, m, data):
+    """Held against sets of pages by hand: of rounds that end in (t - T, t], in the part."""
+    events = random_events(len(lengths), pages=6, seed=len(lengths))
+    events = [[] if length >= 100 else row for length, row in zip(lengths, events, strict=True)]
+    trace = write_irregular(tmp_path_factory.mktemp("uses") / "x.trace", events, lengths)
+    uses, first = UsesByPage(trace), data.draw(st.integers(0, len(lengths) - 1))
+    stop = data.draw(st.integers(first + 1, len(lengths)))
+    part = uses.part((first, stop))
+    t_ns = data.draw(st.integers(1, part.length_ns))
+    ends = np.cumsum(lengths)
+    windows = Windows.on(part.axis.at, t_ns, part.axis.at)
+    found = uses.sizes(windows, m, (first, stop), uses.chosen())
+    for row, last in enumerate(range(first, stop)):
+        inside = [r for r in range(first, stop) if ends[last] - t_ns < ends[r] <= ends[last]]
+        pages = Counter(g for r in inside for g in {gfn for gfn, _ in events[r]})
+        assert found[row] == sum(count >= m for count in pages.values())
+    # The mean over time: W changes where a round ends, and T later.
+    axis = part.axis
+    (mean,) = uses.means(m, (first, stop), uses.chosen(), axis, np.array([t_ns]))
+    ticks = np.arange(max(t_ns, axis.at[0]), axis.end)
+    sizes = [
+        sum(
+            count >= m
+            for count in Counter(
+                g
+                for r, end in zip(range(first, stop), axis.at, strict=True)
+                if tick - t_ns < end <= tick
+                for g in {gfn for gfn, _ in events[r]}
+            ).values()
+        )
+        for tick in ticks
+    ]
+    assert mean == pytest.approx(np.mean(sizes))
+
+
+def test_an_empty_trace(make_trace):
+    explored = explore(make_trace(events=[[], []]))
+    assert shown(explored)["pages"].tolist() == [0, 0]
+
+
+# What is drawn beside the truth
+
+
+def test_the_log_beside_it_has_the_same_threshold(trace):
+    explored = explore(trace)
+    explored.technique.value, explored.min_count.value = explorer.LOG, 2
+    assert shown(explored, "technique").equals(expected(trace.pml, 2, 2))
+
+
+def test_a_technique_beside_it(trace):
+    from pmlkit import techniques
+
+    explored = explore(trace)
+    explored.technique.value, explored.window.value = "vmware", 10
+    said = techniques.run("vmware", techniques.Recorded.of(trace), window="100ms").estimates
+    assert shown(explored, "technique").equals(said[["t_ns", "pages"]])
+    explored.time.value = (0.1, 0.2)
+    assert shown(explored, "technique")["t_ns"].between(1e8, 2e8).all()
+    explored.technique.value = "none"
+    assert "technique" not in explored.figure.data
+
+
+def test_a_technique_that_lacks_something_says_so(trace):
+    explored = explore(trace)
+    explored.technique.value = "geiger"
+    assert "disk requests" in explored.note.value
+    assert "technique" not in explored.figure.data
+
+
+def test_a_note_names_mean_and_peak(trace):
+    explored = explore(trace)
+    """Of full windows: the mean is that of the right half."""
+    table = expected(trace)
+    pages = table["pages"][table["full"]] / 256
+    assert len(pages) < len(table)
+    assert explored.note.value == f"mean {pages.mean():.4g} MiB, peak {pages.max():.4g} MiB"
+    shown_mean = shown(explored, "mean").set_index("rounds").loc[2, "pages"] / 256
+    assert shown_mean == pytest.approx(pages.mean())
+
+
+# Showing
+
+
+@live
+def test_what_is_drawn_follows(trace, live):
+    explored = explore(trace)
+    explored.show(live=live)
+    before = drawn(explored)
+    explored.window.value = 20
+    assert (drawn(explored) != before).any()
+    table = expected(trace, 20)
+    lines = {line.get_label(): line for line in explored.figure.axes[0].lines}
+    assert (lines["used"].get_ydata() * 256 == table["pages"][table["full"]]).all()
+    cut = next(line for line in lines.values() if line.get_linestyle() == ":")
+    assert (cut.get_ydata() * 256 == table["pages"][~table["full"]]).all()
+
+
+def drawn(explored):
+    explored.figure.canvas.draw()
+    return np.array(explored.figure.canvas.buffer_rgba())
+
+
+def test_without_ipympl_the_picture_is_another_one(trace):
+    explored = explore(trace)
+    box = explored.show(live=False)
+    picture = box.children[-2]
+    before = picture.value
+    assert bytes(before).startswith(b"\x89PNG")
+    explored.min_count.value = 3
+    assert picture.value != before
+
+
+@live
+def test_brushing_sets_the_time_and_a_click_sets_it_back(trace, live):
+    explored = explore(trace)
+    explored.show(live=live)
+    explored._span.onselect(0.05, 0.3)
+    assert explored.time.value == (0.05, 0.3)
+    assert shown(explored).equals(expected(trace, 2, start=50_000_000, end=300_000_000))
+    explored._span.onselect(0.1, 0.1)
+    assert explored.time.value == (0.0, 0.4)
+    assert shown(explored).equals(expected(trace))
+
+
+def test_the_slider_moves_the_brush(trace):
+    explored = explore(trace)
+    explored.show(live=True)
+    explored.time.value = (0.1, 0.2)
+    assert explored._span.extents == (0.1, 0.2) and explored._span.artists[0].get_visible()
+    explored.time.value = (0.0, 0.4)
+    assert not explored._span.artists[0].get_visible()
+
+
+def test_it_is_not_interactive_outside_of_a_kernel():
+    assert explorer.is_interactive() is False
+
+
+# Its parts
+
+
+def test_uses_agree_with_the_kernels_that_they_repeat(make_trace):
+    trace = make_trace(rounds=60, pages=200, seed=3)
+    uses, frames = UsesByPage(trace), np.arange(50, 120, dtype=np.uint64)
+    occ = workingset.occurrences(trace)
+    occ = occ.select(np.isin(occ.gfn, frames))
+    from pmlkit.kernels import by_page
+
+    for m in (1, 3):
+        found = uses.means(m, (0, 60), uses.chosen(frames))
+        assert np.allclose(found[1:], by_page.mean_sizes(occ, m)[1][1:])
+        for k in (1, 7, 100):
+            sizes = uses.sizes(k, m, (0, 60), uses.chosen(frames))
+            assert (sizes == by_page.sliding(occ, k, m)).all()
+
+
+def test_thinning_keeps_the_extremes_and_the_ends():
+    y = np.random.default_rng(0).normal(size=10_007)
+    kept = thin(y, 100)
+    assert len(kept) <= 2 * 100 + 2 + 10_007 % 100
+    assert (np.diff(kept) > 0).all() and kept[0] == 0 and kept[-1] == len(y) - 1
+    assert {y.argmin(), y.argmax()} <= set(kept)
+    assert (thin(y[:150], 100) == np.arange(150)).all()
+
+
+def test_the_ladder_of_windows():
+    assert explorer.windows(1) == [1]
+    assert explorer.windows(2) == [1, 2]
+    assert explorer.windows(60) == [1, 2, 5, 10, 20, 50, 60]
+    assert explorer.windows(0) == [1]

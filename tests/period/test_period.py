@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which T: the arithmetic of logs and bitmaps, and advice on VMs whose answer is known."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import pmlkit
+from pmlkit import cli, period, workingset
+from pmlkit.errors import NeedsError, UsageError
+from pmlkit.figures.period import trade_off
+from pmlkit.period import costs as calibrate
+from pmlkit.period.costs import Constant, Constants
+from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import MEMORY_GUESSED
+
+NAMES = ("exit", "entry", "round", "rearm", "scan", "copy", "poll")
+
+
+def constants(**ns):
+    return Constants(**{n: Constant(float(ns.get(n, 0)), "host", "given") for n in NAMES})
+
+
+@pytest.fixture
+def steady(make_trace):
+    """A VM that writes the same 1024 pages in each of 64 rounds of 10 ms."""
+    events = [[(gfn, Kind.WRITE) for gfn in range(1024)] for _ in range(64)]
+    return make_trace(events=events)
+
+
+def test_the_sizing_of_the_founding_note_done_right():
+    # 512 entries fill a buffer of 4 KiB; each entry is 8 bytes and stands for a page of 4 KiB.
+    assert period.log_bytes(512) == 4096
+    # 512 MiB are 131,072 pages: as many bits are 16 KiB, not 512 MiB.
+    assert period.bitmap_bytes(512 << 20) == 16 << 10
+    assert period.bitmap_bytes(4096) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "slots"), [(0, 2), (512 * 10, 2), (512 * 100, 32), (512 * 1000, 256), (1e12, 4096)]
+)
+def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
+    assert period.ring_slots(rate) == slots
+
+
+def test_the_costs_are_the_formula(steady):
+    told = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5, poll=1e6)
+    table = period.advise(steady, constants=told).table.set_index("rounds")
+    for rounds in (1, 4):
+        row = table.loc[rounds]
+        assert row.pages == 1024
+        period_ns = row.period_ns
+        guest = 1024 / 512 * 1000 + 5000 + 1024 * 3
+        host = 1024 * (7 + 11) + steady.pml.memory_pages * 0.5 + period_ns / 1e9 * 1e6
+        assert row.guest_overhead == pytest.approx(guest / period_ns)
+        assert row.host_overhead == pytest.approx(host / period_ns)
+        assert row.exits_per_s == pytest.approx(2 / (period_ns / 1e9))
+        assert row.fill_ns == pytest.approx(period_ns / 2)
+        assert row.log_bytes == 8192
+        assert row.sensitivity == 0
+
+
+def test_the_shortest_period_that_is_cheap_enough(steady):
+    round_ns = steady.duration_ns / 64
+    for rounds in (1, 4):
+        # What just the asked number of rounds can pay for, at 1 %.
+        advice = period.advise(steady, constants=constants(round=0.01 * rounds * round_ns))
+        assert advice.period_ns == pytest.approx(rounds * round_ns)
+        assert advice.met
+    hopeless = period.advise(steady, constants=constants(round=1e12))
+    assert not hopeless.met
+    assert hopeless.period_ns == hopeless.table.period_ns.max()
+    assert any("No T" in line for line in hopeless.words)
+
+
+def test_a_working_set_that_grows_with_t_is_said_to(make_trace):
+    events = [[(64 * i + j, Kind.WRITE) for j in range(64)] for i in range(64)]
+    advice = period.advise(make_trace(events=events, memory_bytes=64 << 20), constants=constants())
+    assert not advice.met
+    assert advice.table.sensitivity.iloc[0] == pytest.approx(1)
+    assert any("say T with every number" in line for line in advice.words)
+
+
+def test_the_words_hold_the_numbers_and_the_kinds(steady):
+    text = " ".join(period.advise(steady).words)
+    assert "x 8 bytes" in text and "buffers of 512 entries" in text
+    assert "of these kinds: assumed" in text and "orders of magnitude" in text
+    assert "Assumed, not measured: exit (782 instructions in the lab, 0.5 ns each" in text
+    host = " ".join(period.advise(steady, constants=constants()).words)
+    assert "Assumed, not measured" not in host
+    assert "orders of magnitude" not in host
+
+
+def test_too_short_a_trace(make_trace):
+    with pytest.raises(NeedsError, match="4 rounds"):
+        period.advise(make_trace(events=[[(1, Kind.WRITE)]] * 3))
+
+
+def test_too_short_a_part(steady):
+    with pytest.raises(NeedsError, match="4 rounds or more between start and end"):
+        period.advise(steady, start="900s")
+    part = period.advise(steady, end="80ms")  # 8 rounds: T goes up to half of that
+    assert part.table.rounds.max() == 4
+
+
+def test_the_figure_carries_its_numbers(steady):
+    advice = period.advise(steady)
+    figure = trade_off(steady, advice)
+    assert figure.data["periods"] is advice.table
+    assert len(figure.axes) == 3
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == ["guest", "host", "asked, of the guest"]
+
+
+def test_the_command(steady, tmp_path, capsys):
+    stem = tmp_path / "f" / "period"
+    assert cli.main(["period", str(steady.path), "--json", "-o", str(stem)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["met"] is True
+    assert len(told["table"]) > 4
+    assert stem.with_suffix(".pdf").exists()
+    assert cli.main(["period", str(steady.path)]) == 0
+    assert "Take T = " in capsys.readouterr().out
+
+
+@pytest.fixture
+def growing(make_trace):
+    """A VM that writes 32 other pages in each of 64 rounds: W goes on growing with T."""
+    return make_trace(events=[[(32 * r + i, Kind.WRITE) for i in range(32)] for r in range(64)])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--overhead", "0.001"),
+        ("--accuracy", "300"),
+        ("--ns-per-insn", "50"),
+        ("--transition", "1ms"),
+        ("--stall", "10s"),
+        ("--start", "320ms"),
+        ("--end", "320ms"),
+        ("--calibration", "CALIBRATION"),
+    ],
+)
+def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys, option, value):
+    calibrate.save(constants(round=5e6, exit=1e6), tmp_path / "CALIBRATION")
+    value = str(tmp_path / value) if value == "CALIBRATION" else value
+
+    def told(*more):
+        assert cli.main(["period", str(growing.path), "--json", *more]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        # Not what it was asked for, which it repeats.
+        return {n: answer[n] for n in ("period_ns", "slots", "rearm", "met", "table")}
+
+    assert told(option, value) != told()
+    assert told() == told()
+
+
+# Constants
+
+
+def test_what_is_measured_here_says_so_and_comes_back(tmp_path, capsys):
+    made = calibrate.measure(0.02)
+    assert made.kinds == ["assumed", "measured here"]
+    assert made.scan.ns > 0 and made.copy.ns > 0
+    calibrate.save(made, tmp_path / "c.json")
+    assert calibrate.load(tmp_path / "c.json") == made
+    assert cli.main(["calibrate", "--for", "20ms", "-o", str(tmp_path / "d.json")]) == 0
+    assert "measured here" in capsys.readouterr().out
+    assert calibrate.load(tmp_path / "d.json").kinds == made.kinds
+
+
+def test_a_file_that_is_no_calibration(tmp_path):
+    (tmp_path / "c.json").write_text("[]")
+    with pytest.raises(UsageError, match="no calibration"):
+        calibrate.load(tmp_path / "c.json")
+
+
+def test_a_hosts_trace_has_its_own_constants(here, tmp_path):
+    from pmlkit.sources.host.collection import Collection, CollectOptions
+
+    options = CollectOptions(rounds=4, period_s=0.05, state=str(here.folder / "run"))
+    trace = Collection("guest", tmp_path / "x.trace", options).run()
+    made = calibrate.from_trace(Trace.open(trace.path))
+    # The fake host's: a microsecond an exit, two for each drained buffer, 3 ns a re-armed page.
+    assert made.exit.ns == pytest.approx(1000)
+    assert made.rearm.ns == pytest.approx(3)
+    pauses = trace.rounds.pause_ns.sum() - 3 * trace.rounds.rearmed.sum()
+    assert made.round.ns == pytest.approx(max(pauses, 0) / 4)
+    entries = trace.meta.overheads["entries"]
+    assert made.entry.ns == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
+    assert {made.exit.kind, made.entry.kind, made.round.kind, made.poll.kind} == {"host"}
+    assert "assumed" in made.kinds  # what it did not tell
+
+
+def test_exits_that_had_to_wait_are_said():
+    made = calibrate.from_trace(pmlkit.open(pmlkit.bundled("rrww-lab")))
+    assert made.exit.source.endswith("111 exits, 17 of which waited until a buffer was drained")
+    made = calibrate.from_trace(pmlkit.open(pmlkit.bundled("touch-lab")))
+    assert made.exit.source.endswith("mean of 8 exits")
+
+
+@pytest.mark.parametrize("events, cost", [("exits", "exit_tsc"), ("entries", "drain_tsc")])
+def test_a_count_without_its_cost_is_refused_in_one_line(make_trace, capsys, events, cost):
+    trace = make_trace(kind="pml", overheads={"tsc_khz": 1000, events: 3})
+    assert cli.main(["period", str(trace.path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"has no {cost} beside its 3 {events}" in line
+
+
+def test_the_labs_counts_are_those_of_a_recording():
+    pml = pmlkit.open(pmlkit.bundled("rrww-lab")).pml
+    rounds = pd.DataFrame(pml.meta.overheads["rounds"])
+    assert calibrate.LAB_INSN["round"] == pytest.approx(rounds.walk_tsc.median(), rel=0.2)
+    many = pml.rounds.rearmed.to_numpy() >= 1000
+    each = rounds.rearm_tsc[many] / pml.rounds.rearmed.to_numpy()[many]
+    assert calibrate.LAB_INSN["rearm"] == pytest.approx(each.median(), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["touch-lab", "sqlite-lab", "rrww-lab"])
+def test_what_harvests_take_is_not_the_pause_of_a_round(name):
+    trace = pmlkit.open(pmlkit.bundled(name))
+    made, pml = calibrate.from_trace(trace), trace.pml
+    ns = 1e6 / pml.meta.overheads["tsc_khz"]
+    # Walk, bitmap and re-arming are what is left; the harvests took several times as much.
+    left = sum(r["walk_tsc"] + r["rearm_tsc"] for r in pml.meta.overheads["rounds"]) * ns
+    rearmed = int(pml.rounds.rearmed.sum())
+    fitted = made.round.ns * pml.n_rounds + made.rearm.ns * rearmed
+    assert left / 1.5 < fitted < 3 * left
+    assert fitted < 0.5 * pml.rounds.pause_ns.sum()
+
+
+def test_assumptions_are_options_and_move_the_answer(steady):
+    slow = calibrate.assumed(ns_per_insn=5, transition_ns=9000)
+    assert slow.exit.ns == 5 * calibrate.LAB_INSN["exit"] + 9000
+    assert "5 ns each, and 9 us for the processor" in slow.exit.source
+    quick = period.advise(steady, constants=calibrate.assumed(), stall_ns=1e6)
+    assert quick.slots < period.advise(steady, constants=slow).slots
+
+
+def test_calibrating_on_a_host(here, tmp_path, capsys):
+    file = tmp_path / "dom0.json"
+    call = ["calibrate", "--domain", "guest", "--for", "1s", "-o", str(file)]
+    assert cli.main([*call, "--state", str(here.folder / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kinds = {name: one["kind"] for name, one in told.items()}
+    assert kinds == {
+        **dict.fromkeys(("exit", "entry", "round", "rearm", "poll"), "host"),
+        **dict.fromkeys(("scan", "copy"), "measured here"),
+    }
+    assert told["exit"]["ns"] == pytest.approx(1000)
+    assert calibrate.load(file).exit.kind == "host"
+    assert not here.log_dirty()
+
+
+def test_calibrating_where_there_is_no_such_domain(here, tmp_path, capsys):
+    call = ["calibrate", "--domain", "nobody", "--for", "20ms", "-o", str(tmp_path / "x.json")]
+    assert cli.main([*call, "--state", str(here.folder / "run")]) == 1
+    assert "there is no domain nobody" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+    assert cli.main(["calibrate", "--host", "dom0"]) == 2
+    assert "name one by --domain" in capsys.readouterr().err
+
+
+def test_the_log_is_read_four_times_however_many_periods_there_are(make_trace, monkeypatch):
+    trace = make_trace(rounds=200, kind="pml")
+    reads, real = [], Trace.iter_entries
+    monkeypatch.setattr(Trace, "iter_entries", lambda *a, **k: reads.append(1) or real(*a, **k))
+    assert len(period.advise(trace).table) > 15
+    assert len(reads) == 4
+
+
+def test_a_period_tells_what_the_kernels_of_one_window_tell(make_trace):
+    trace = make_trace(rounds=31, kind="pml")
+    table = period.advise(trace).table.set_index("rounds")
+    for rounds in table.index:
+        told = workingset.estimate(trace, f"{rounds}r", page_tables="keep")["pages"]
+        sliding = workingset.estimate(trace, f"{rounds}r", "sliding", page_tables="keep")["pages"]
+        assert table.loc[rounds, "peak_pages"] == told.max()
+        assert table.loc[rounds, "pages"] == pytest.approx(sliding[rounds - 1 :].mean())
+
+
+def test_what_the_host_spends_is_not_made_up_from_the_highest_address(make_trace, capsys):
+    """The cost of scanning a bitmap goes by the memory, whose size an import may not know."""
+    events = [[(gfn, Kind.WRITE) for gfn in (1, 2, 1 << 51)] for _ in range(16)]
+    trace = make_trace(
+        kind="pml", events=events, memory_bytes=((1 << 51) + 1) << 12, memory_map=[],
+        options={MEMORY_GUESSED: True},
+    )  # fmt: skip
+    advice = period.advise(trace)
+    assert advice.table["host_overhead"].isna().all()
+    assert {row["host_overhead"] for row in advice.as_dict()["table"]} == {None}
+    text = " ".join(advice.words)
+    assert "what the host spends is not known" in text and "The bitmap" not in text
+    assert cli.main(["period", str(trace.path)]) == 0
+    assert "host not known" in capsys.readouterr().out
