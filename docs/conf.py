@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import figures
+import layers
 import tables
 
 import pmlkit
@@ -42,6 +43,7 @@ html_title = "pmlkit"
 html_copy_source = False
 
 figures.make(Path(__file__).parent / "_figures")
+layers.make(Path(__file__).parent / "_figures")
 tables.make(Path(__file__).parent / "_figures")
 
 
