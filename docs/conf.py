@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the documentation is built: `make docs`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -47,15 +48,22 @@ layers.make(Path(__file__).parent / "_figures")
 tables.make(Path(__file__).parent / "_figures")
 
 
+_COLUMNS = re.compile(r"^(?!>>>)\S.*?\S {2,}\S|^ {8}", re.MULTILINE)  # a name, and what it is
+_TITLE = re.compile(r".*\n-+\n")
+
+
 def _keep_columns(app, what, name, obj, options, lines):
     """Show the packages' tables of contents as they are set: in columns."""
-    for title, end in (("What there is", "Modules are imported"), ("protocol  ", "curves has")):
-        starts = [n for n, line in enumerate(lines) if line.startswith(title)]
-        if what == "module" and starts:
-            first = starts[0] + 2 * (title == "What there is")
-            rest = range(first, len(lines))
-            last = next((n for n in rest if lines[n].startswith(end)), len(lines))
-            lines[first:last] = ["", "::", "", *(f"    {line}" for line in lines[first:last]), ""]
+    if what != "module":
+        return
+    paragraphs = "\n".join(lines).split("\n\n")
+    for number, text in enumerate(paragraphs):
+        title = _TITLE.match(text)
+        table = text[title.end() :] if title else text
+        if _COLUMNS.search(table) and not table.startswith((" ", ">>>")):
+            indented = re.sub("^", "    ", table, flags=re.MULTILINE)
+            paragraphs[number] = f"{title[0] if title else ''}\n::\n\n{indented}\n"
+    lines[:] = "\n\n".join(paragraphs).splitlines()
 
 
 def setup(app):
