@@ -10,6 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 import pmlkit
+from pmlkit.trace.writer import TraceWriter
 from tests.bench.timing import best
 
 COLUMNS = ("round", "batch", "vcpu", "gfn", "kind")
@@ -63,7 +64,7 @@ def _row(label, found):
 def _write(trace, entries, folder):
     """Write the entries anew, as a trace that is checked, sealed and on the disk."""
     arrays = [entries.column(name).to_numpy() for name in COLUMNS]
-    with pmlkit.TraceWriter(Path(folder) / "copy.trace", trace.meta, overwrite=True) as writer:
+    with TraceWriter(Path(folder) / "copy.trace", trace.meta, overwrite=True) as writer:
         writer.add_entries(*arrays)
         writer.set_rounds(trace.rounds)
         writer.set_batches(trace.batches)
