@@ -19,6 +19,7 @@ SHORT = {
     "zipf": {"pages": "600", "phase_ms": "30"},
     "sawtooth": {"low": "10", "high": "90", "period_ms": "10"},
     "burst": {"base": "20", "peak": "100", "scale": "2"},
+    "semispace": {"live": "30", "tick_ms": "0", "ticks": "2"},
     "idle": {"pages": "64", "phase_ms": "10"},
     "sparse": {"size_mib": "4", "phase_ms": "5"},
     "forks": {"processes": "5", "slice": "4", "rounds": "2"},
