@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Badis: the right one of several techniques at the right time."""
+"""Badis: VMware's sampling or Geiger, whichever applies."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Badis"]
 class Badis(Technique):
     """VMware's sampling while the VM has enough memory, Geiger as soon as it lacks some.
 
-    VMware's estimate cannot exceed the memory that there is, Geiger's cannot fall below it: the one
-    can shrink a VM and the other grow it. Badis takes Geiger's word when it has one, because only
-    then are there evictions, and VMware's otherwise. What else the paper's Badis decides (how a
+    VMware's estimate cannot exceed the VM's memory, Geiger's cannot fall below it: the one can
+    shrink a VM and the other grow it. Badis takes Geiger's estimate if there is one, as only then
+    are there evictions, and VMware's otherwise. What else the paper's Badis decides (how a
     hypervisor packs VMs) is no estimate. Of the paper (Working Set Size Estimation Techniques in
     Virtualized Environments: One Size Does not Fit All, Proc. ACM Meas. Anal. Comput. Syst. 2(1))
-    the abstract and the findings could be read, not the rule by which Badis switches: that is ours.
+    only the abstract and the findings were available. The rule by which Badis switches is ours.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Badis(Technique):
     grow: Geiger = field(default_factory=Geiger)
 
     def observe(self, view: View) -> None:
-        guess = Inference()
-        for pages in self.shrink.estimates(view):
-            lacking = self.grow.estimate(guess, view)
-            view.report(pages if np.isnan(lacking) else lacking)
+        inference = Inference()
+        for sampled in self.shrink.estimates(view):
+            inferred = self.grow.estimate(inference, view)
+            view.report(sampled if np.isnan(inferred) else inferred)

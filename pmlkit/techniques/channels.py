@@ -1,74 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The channels of a view: each a few functions that answer for the time up to now.
+"""The channels of a view: what a technique may look at, each a record of functions.
 
-A channel is made by a function of the recording, the clock and the view's `charge`, and is a
-`Channel`: its functions, nothing else.
+The functions answer for the time up to now, and charge what each look costs. They are closures over
+the recording: no attribute of a channel leads to it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.pml import pml_log
-from pmlkit.techniques.recorded import Need, known_memory
+from pmlkit.techniques.memory import Guest, MemoryModel
+from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from pmlkit.techniques.memory import Counters
     from pmlkit.techniques.recorded import Places, Recorded, Uses
-    from pmlkit.types import Array, Bools, Ints
+    from pmlkit.types import Bools, Ints, Json
 
 __all__ = [
+    "OPEN",
+    "AccessedChannel",
     "Channel",
     "Clock",
-    "HOW",
-    "MISSING",
-    "OPEN",
-    "disk",
-    "guest",
-    "known_memory",
-    "memory",
+    "ContentChannel",
+    "DirtyChannel",
+    "DiskChannel",
+    "GuestChannel",
+    "LogChannel",
+    "MemoryChannel",
+    "Setting",
+    "TablesChannel",
+    "TrapsChannel",
     "notable",
 ]
 
+BUFFER = 512  # entries of a PML buffer
+TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
+MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+_SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
+
 
 # ------------------------------------------------------------------------------
-# What a channel of a view is: some functions; the clock, and the memory, of which they answer.
+# The records.
 
 
-MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+class LogChannel(NamedTuple):
+    """A log of first uses since the last re-arm: PML's, or one of all references."""
+
+    drain: Callable[..., Ints]
 
 
-class Channel:
-    """Some functions, by their names."""
+class DirtyChannel(NamedTuple):
+    """Write faults on write-protected memory."""
 
-    __slots__ = ("__dict__",)
+    collect: Callable[[], Ints]
 
-    drain: Callable[..., Any]
-    collect: Callable[..., Any]
-    mapped: Callable[..., Any]
-    entries: Callable[..., Any]
-    scan: Callable[..., Any]
-    harvest: Callable[..., Any]
-    protect: Callable[..., Any]
-    caught: Callable[..., Any]
-    digest: Callable[..., Any]
-    ask: Callable[..., Any]
-    requests: Callable[..., Any]
-    resize: Callable[..., Any]
-    limit: Callable[..., Any]
-    counters: Callable[..., Any]
-    evictions: Callable[..., Any]
 
-    def __init__(self, **functions: Callable[..., Any]) -> None:
-        self.__dict__.update(functions)
+class TablesChannel(NamedTuple):
+    """The leaf page tables in PML's log."""
+
+    mapped: Callable[[], tuple[Ints, bool]]
+    entries: Callable[[], Ints]
+
+
+class AccessedChannel(NamedTuple):
+    """The accessed flags of frames."""
+
+    scan: Callable[[], Ints]
+    harvest: Callable[..., Bools]
+
+
+class TrapsChannel(NamedTuple):
+    """Frames made inaccessible, and the faults on them."""
+
+    protect: Callable[[Ints], None]
+    caught: Callable[[Ints], Bools]
+
+
+class ContentChannel(NamedTuple):
+    """Hashes of the content of frames."""
+
+    digest: Callable[[Ints], NDArray[np.int32]]
+
+
+class DiskChannel(NamedTuple):
+    """The guest's disk requests."""
+
+    requests: Callable[[], tuple[Ints, Ints, Bools]]
+
+
+class GuestChannel(NamedTuple):
+    """The guest's own view of its memory."""
+
+    ask: Callable[[], Json | None]
+
+
+class MemoryChannel(NamedTuple):
+    """A guest of changing size: a replay by `pmlkit.techniques.memory`."""
+
+    resize: Callable[[float], None]
+    limit: Callable[[], int]
+    counters: Callable[[], Counters]
+    evictions: Callable[[], tuple[Ints, Bools]]
+
+
+Channel = (
+    LogChannel
+    | DirtyChannel
+    | TablesChannel
+    | AccessedChannel
+    | TrapsChannel
+    | ContentChannel
+    | DiskChannel
+    | GuestChannel
+    | MemoryChannel
+)
+
+
+# ------------------------------------------------------------------------------
+# What channels are opened on.
 
 
 class Clock:
@@ -83,28 +141,45 @@ class Clock:
     """
 
     wait: Callable[[int], int | None]
+    now: Callable[[], int]
     rounds: Callable[[], int]
 
     def __init__(self, t_ns: Ints, idle: Bools | None = None) -> None:
-        rounds, time, ends = [0], [0], t_ns[1:] - t_ns[0]
+        rounds, time, ends = 0, 0, t_ns[1:] - t_ns[0]
 
         def wait(due_ns: int) -> int | None:
             """Let time pass until `due_ns`, or until a round ends that is then under way.
 
             In a round without uses, a gap, all is known at any time. None if it all ends before.
             """
+            nonlocal rounds, time
             if len(ends) == 0 or due_ns > ends[-1]:
                 return None
-            if due_ns > time[0]:
+            if due_ns > time:
                 under_way = int(np.searchsorted(ends, due_ns))
                 if idle is not None and idle[under_way] and due_ns < ends[under_way]:
-                    rounds[0], time[0] = under_way, due_ns
+                    rounds, time = under_way, due_ns
                 else:
-                    time[0] = int(ends[under_way])
-                    rounds[0] = int(np.searchsorted(ends, time[0], "right"))
-            return time[0]
+                    time = int(ends[under_way])
+                    rounds = int(np.searchsorted(ends, time, "right"))
+            return time
 
-        self.wait, self.rounds = wait, lambda: rounds[0]
+        self.wait, self.now, self.rounds = wait, lambda: time, lambda: rounds
+
+
+class Charge(Protocol):
+    """Count events that have a cost."""
+
+    def __call__(self, **events: int) -> None: ...
+
+
+class Setting(NamedTuple):
+    """What a channel is opened on: a recording, its clock, where costs go, the memory's model."""
+
+    recorded: Recorded
+    clock: Clock
+    charge: Charge
+    model: MemoryModel | None = None
 
 
 def notable(name: str, pages: int) -> int:
@@ -115,61 +190,257 @@ def notable(name: str, pages: int) -> int:
     return pages
 
 
+def _since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
+    """Return a function that returns the rounds since its last call: the first, and the stop."""
+    first = 0
+
+    def rounds() -> tuple[int, int]:
+        nonlocal first
+        before, first = first, clock.rounds()
+        return before, first
+
+    return rounds
+
+
+def _latest(uses: Uses, clock: Clock, places: Places) -> Callable[[Ints], NDArray[np.int32]]:
+    """Return a function that returns the round in which each frame was last used, or -1."""
+    last, since_last = np.full(len(places), -1, np.int32), _since_last(clock)
+
+    def latest(frames: Ints) -> NDArray[np.int32]:
+        first, stop = since_last()
+        if stop > first:
+            # Of a frame's uses the last one stays: they are assigned in order.
+            last[places(uses.between(first, stop))] = uses.rounds_of(first, stop)
+        return last[places(frames)]
+
+    return latest
+
+
 # ------------------------------------------------------------------------------
-# The channels of a view that lead to the guest: its own view, its disk, and its memory's size.
-#
-# They are made as those of `pmlkit.techniques.channels` are; None, where the recording has nothing
-# of the kind.
+# The channels.
 
 
-def guest(
-    recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object
-) -> Channel | None:
-    """Let the guest be asked for its own view of its memory, if it was recorded."""
-    table = recorded.guest
-    if table is None or len(table) == 0:
-        return None
+def _log(uses: Uses, clock: Clock, charge: Charge) -> LogChannel:
+    since_last = _since_last(clock)
+
+    def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Ints:
+        """End a round: return what was logged since the last one, in order, and arm all again.
+
+        Parameters
+        ----------
+        rearm : {"round", "flush"}
+            With ``"flush"`` a page can be logged again once its buffer was drained.
+        buffer_entries : int
+
+        Returns
+        -------
+        ndarray of int64
+            Frames; with ``"round"`` each once.
+        """
+        first, stop = since_last()
+        gfn, rounds = uses.between(first, stop), uses.rounds_of(first, stop) - first
+        log = pml_log(rounds, gfn, np.zeros_like(gfn), buffer_entries, rearm, max(stop - first, 1))
+        charge(pml_exits=log.full.sum(), log_entries=len(log.order), rounds=1)
+        return gfn[log.order]
+
+    return LogChannel(drain)
+
+
+def _pml(setting: Setting) -> LogChannel:
+    return _log(setting.recorded.log, setting.clock, setting.charge)
+
+
+def _references(setting: Setting) -> LogChannel:
+    return _log(setting.recorded.accesses, setting.clock, setting.charge)
+
+
+def _dirty(setting: Setting) -> DirtyChannel:
+    since_last = _since_last(setting.clock)
+
+    def collect() -> Ints:
+        """Return the pages written since the last call, and write-protect all memory again."""
+        pages = np.unique(setting.recorded.writes.between(*since_last()))
+        setting.charge(write_faults=len(pages), rounds=1)
+        return pages
+
+    return DirtyChannel(collect)
+
+
+def _tables(setting: Setting) -> TablesChannel:
+    recorded, clock, charge, _ = setting
+    since_last, size = _since_last(clock), recorded.size
+
+    def mapped() -> tuple[Ints, bool]:
+        """Return the frames that the page tables logged since the last call map, and arm all again.
+
+        Where the trace has no snapshots of tables a stand-in answers: see
+        `pmlkit.techniques.page_tables`.
+
+        Returns
+        -------
+        frames : ndarray of int64
+            Sorted, each once.
+        real : bool
+            Whether the trace has snapshots of tables.
+        """
+        first, stop = since_last()
+        real = recorded.mapped is not None
+        frames = np.unique((recorded.mapped or recorded.accesses).between(first, stop))
+        tables = np.unique(frames // TABLE_FRAMES)
+        if real and recorded.leaves is not None:
+            tables = np.unique(recorded.leaves.between(first, stop))
+        charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
+        if not real:
+            frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()
+        return frames[frames < size], real
+
+    def entries() -> Ints:
+        """Return the pages written, and the programs' ones whose entries have the accessed flag.
+
+        Of the tables that were logged since the last call; all is armed again.
+
+        Returns
+        -------
+        ndarray of int64
+            Frames, each once.
+
+        Raises
+        ------
+        NeedsError
+            If the trace has no snapshots of tables.
+        """
+        if recorded.entries is None or recorded.leaves is None:
+            raise NeedsError(recorded.name, "snapshots of page tables", _SNAPSHOTS)
+        first, stop = since_last()
+        frames = np.unique(recorded.entries.between(first, stop))
+        tables = len(np.unique(recorded.leaves.between(first, stop)))
+        logged = len(recorded.log.between(first, stop)) + tables
+        charge(pml_exits=logged // BUFFER, rounds=1)
+        charge(log_entries=logged, entries_read=TABLE_FRAMES * tables)
+        return frames
+
+    return TablesChannel(mapped, entries)
+
+
+def _accessed(setting: Setting) -> AccessedChannel:
+    recorded, clock, charge, _ = setting
+    places = recorded.places
+    latest, cleared = _latest(recorded.accesses, clock, places), np.zeros(len(places), np.int32)
+
+    def read_and_clear(frames: Ints) -> Bools:
+        at = places(frames)
+        accessed = latest(frames) >= cleared[at]
+        cleared[at] = clock.rounds()
+        return accessed
+
+    def scan() -> Ints:
+        """Read all accessed flags of the VM's memory, and clear them.
+
+        Returns
+        -------
+        ndarray of int64
+            The frames that were accessed since their flags were last cleared, ascending.
+        """
+        charge(pages_scanned=recorded.known_memory_pages)
+        return places.frames[read_and_clear(places.frames)]
+
+    def harvest(frames: Ints | None = None) -> Bools:
+        """Read the accessed flags of frames, and clear them.
+
+        Parameters
+        ----------
+        frames : array of int, optional
+            All of the VM's memory if left out: `scan` says the same in less room.
+
+        Returns
+        -------
+        ndarray of bool
+            Whether each was accessed since its flag was last cleared.
+        """
+        if frames is not None:
+            frames = np.asarray(frames, np.int64)
+            charge(flags_read=len(frames))
+            return read_and_clear(frames)
+        accessed = np.zeros(notable(recorded.name, recorded.size), bool)
+        accessed[scan()] = True
+        return accessed
+
+    return AccessedChannel(scan, harvest)
+
+
+def _traps(setting: Setting) -> TrapsChannel:
+    recorded, clock, charge, _ = setting
+    places = recorded.places
+    latest, counted = _latest(recorded.accesses, clock, places), np.zeros(len(places), bool)
+    protected = np.full(len(places), np.iinfo(np.int32).max, np.int32)  # since which round
+
+    def protect(frames: Ints) -> None:
+        """Make frames inaccessible; the first access to each faults, and frees it again."""
+        caught(frames)  # charges the faults up to now
+        at = places(frames)
+        protected[at] = clock.rounds()
+        counted[at] = False
+
+    def caught(frames: Ints) -> Bools:
+        """Return whether each frame has faulted since it was protected (ndarray of bool)."""
+        at = places(frames)
+        faulted = latest(frames) >= protected[at]
+        charge(faults=int(np.count_nonzero(faulted & ~counted[at])))
+        counted[at] |= faulted
+        return faulted
+
+    return TrapsChannel(protect, caught)
+
+
+def _content(setting: Setting) -> ContentChannel:
+    latest = _latest(setting.recorded.writes, setting.clock, setting.recorded.places)
+
+    def digest(frames: Ints) -> NDArray[np.int32]:
+        """Hash frames: equal numbers for equal content. A write is taken to change it."""
+        frames = np.asarray(frames, np.int64)
+        setting.charge(pages_hashed=len(frames))
+        return latest(frames).copy()
+
+    return ContentChannel(digest)
+
+
+def _disk(setting: Setting) -> DiskChannel:
+    recorded, clock, charge, _ = setting
+    if recorded.disk is None:
+        raise NeedsError(recorded.name, "disk requests", "record with --swap")
+    times = recorded.disk["t_ns"].to_numpy() - recorded.t_ns[0]
+    sector, gfn, write = (recorded.disk[name].to_numpy() for name in ("sector", "gfn", "write"))
+    stop = 0
+
+    def requests() -> tuple[Ints, Ints, Bools]:
+        """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
+        nonlocal stop
+        first, stop = stop, int(np.searchsorted(times, clock.now(), "right"))
+        charge(disk_requests=stop - first)
+        return sector[first:stop].copy(), gfn[first:stop].copy(), write[first:stop].copy()
+
+    return DiskChannel(requests)
+
+
+def _guest(setting: Setting) -> GuestChannel:
+    recorded, clock, charge, _ = setting
+    table = recorded.guest_samples
     times, rows = table["t_ns"].to_numpy() - recorded.t_ns[0], table.to_dict("records")
 
-    def ask() -> dict[str, Any] | None:
+    def ask() -> Json | None:
         """Return the guest's latest sample (dict of the trace's columns), None before the first."""
-        now = clock.wait(0)
-        index = int(np.searchsorted(times, now, "right")) - 1  # type: ignore[call-overload]
+        index = int(np.searchsorted(times, clock.now(), "right")) - 1
         charge(hypercalls=1)
-        return dict(rows[index]) if index >= 0 else None  # type: ignore[arg-type]
+        return {str(name): value for name, value in rows[index].items()} if index >= 0 else None
 
-    return Channel(ask=ask)
-
-
-def disk(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel | None:
-    """Watch the guest's disk requests, if they were recorded."""
-    table = recorded.disk
-    if table is None:
-        return None
-    times = table["t_ns"].to_numpy() - recorded.t_ns[0]
-    columns = {name: table[name].to_numpy() for name in ("sector", "gfn", "write")}
-    done = [0]
-
-    def requests() -> tuple[Array, ...]:
-        """Return the requests since the last call: a tuple of arrays sector, gfn, write (bool)."""
-        first, done[0] = done[0], int(np.searchsorted(times, clock.wait(0), "right"))  # type: ignore[call-overload]
-        charge(disk_requests=done[0] - first)
-        return tuple(column[first : done[0]].copy() for column in columns.values())
-
-    return Channel(requests=requests)
+    return GuestChannel(ask)
 
 
-def memory(
-    recorded: Recorded, clock: Clock, charge: Callable[..., Any], model: Any
-) -> Channel | None:
-    """Give and take the guest's memory: what it does then is a replay, of `techniques.memory`."""
-    from pmlkit.techniques.memory import Guest, MemoryModel
-
-    if recorded.guest is None or len(recorded.guest) == 0:
-        return None
+def _memory(setting: Setting) -> MemoryChannel:
+    recorded, clock, charge, model = setting
     vm = Guest(recorded, model or MemoryModel())
 
-    def resize(pages: int) -> None:
+    def resize(pages: float) -> None:
         """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
         vm.advance(clock.rounds())
         charge(balloon_pages=abs(vm.resize(pages)), hypercalls=1)
@@ -179,11 +450,11 @@ def memory(
         return vm.limit
 
     def counters() -> Counters:
-        """Ask the guest for its own counters: a `pmlkit.techniques.memory.Counters`."""
+        """Ask the guest for its own counters."""
         vm.advance(clock.rounds())
-        told = vm.counters()
-        charge(hypercalls=1, swap_ins=told.new_swap_ins, swap_outs=told.new_swap_outs)
-        return told
+        now = vm.counters()
+        charge(hypercalls=1, swap_ins=now.new_swap_ins, swap_outs=now.new_swap_outs)
+        return now
 
     def evictions() -> tuple[Ints, Bools]:
         """Return the frames that it evicted and took back since the last call, in order.
@@ -203,214 +474,10 @@ def memory(
         charge(cache_copies=len(frames))
         return frames, back
 
-    return Channel(resize=resize, limit=limit, counters=counters, evictions=evictions)
+    return MemoryChannel(resize, limit, counters, evictions)
 
 
-BUFFER = 512  # entries of a PML buffer
-TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
-
-
-def _log(uses: Uses, clock: Clock, charge: Callable[..., Any]) -> Channel:
-    """Give the entries of a log of first uses, which is re-armed when asked to."""
-    since = [0]
-
-    def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Any:
-        """End a round: return what was logged since the last one, in order, and arm all again.
-
-        Parameters
-        ----------
-        rearm : {"round", "flush"}
-            With ``"flush"`` a page can be logged again once its buffer was drained.
-        buffer_entries : int
-
-        Returns
-        -------
-        ndarray of int64
-            Frames; with ``"round"`` each once.
-        """
-        first, since[0] = since[0], clock.rounds()
-        gfn, rounds = uses.between(first, since[0]), uses.rounds_of(first, since[0]) - first
-        span = max(since[0] - first, 1)
-        log = pml_log(rounds, gfn, np.zeros_like(gfn), buffer_entries, rearm, span)
-        charge(pml_exits=log.full.sum(), log_entries=len(log.order), rounds=1)
-        return gfn[log.order]
-
-    return Channel(drain=drain)
-
-
-def _pml(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    return _log(recorded.log, clock, charge)
-
-
-def _references(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    return _log(recorded.accesses, clock, charge)
-
-
-def _latest(uses: Uses, clock: Clock, places: Places) -> Callable[..., Any]:
-    """Return a function that says of frames in which round they were last used, or -1."""
-    last, seen = np.full(len(places), -1, np.int32), [0]
-
-    def ask(frames: Ints) -> NDArray[np.int32]:
-        stop = clock.rounds()
-        if stop > seen[0]:
-            # Of a frame's uses the last one stays: they are assigned in order.
-            last[places(uses.between(seen[0], stop))] = uses.rounds_of(seen[0], stop)
-            seen[0] = stop
-        return last[places(frames)]
-
-    return ask
-
-
-def _dirty(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    since = [0]
-
-    def collect() -> Ints:
-        """Return the pages written since the last call, and write-protect all memory again."""
-        first, since[0] = since[0], clock.rounds()
-        pages = np.unique(recorded.writes.between(first, since[0]))
-        charge(write_faults=len(pages), rounds=1)
-        return pages
-
-    return Channel(collect=collect)
-
-
-def _tables(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    since, size = [0], recorded.size
-
-    def mapped() -> tuple[Ints, bool]:
-        """Return the frames that the page tables logged since the last call map, and arm all again.
-
-        Where the trace has no snapshots of tables a stand-in answers: see
-        `pmlkit.techniques.page_tables`.
-
-        Returns
-        -------
-        frames : ndarray of int64
-            Sorted, each once.
-        real : bool
-            Whether the trace has snapshots of tables.
-        """
-        first, since[0] = since[0], clock.rounds()
-        real = recorded.mapped is not None
-        frames = recorded.mapped if real else recorded.accesses
-        frames = np.unique(frames.between(first, since[0]))  # type: ignore[assignment, union-attr]
-        tables = np.unique(frames // TABLE_FRAMES)  # type: ignore[operator]
-        if real and recorded.leaves is not None:
-            tables = np.unique(recorded.leaves.between(first, since[0]))
-        charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
-        if not real:
-            frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()  # type: ignore[assignment]
-        return frames[frames < size], real  # type: ignore[index, operator]
-
-    def entries() -> Any:
-        """Return the pages written, and the programs' ones whose entries have the accessed flag.
-
-        Of the tables that were logged since the last call; all is armed again.
-
-        Returns
-        -------
-        ndarray of int64
-            Frames, each once.
-
-        Raises
-        ------
-        NeedsError
-            If the trace has no snapshots of tables.
-        """
-        if recorded.entries is None:
-            raise NeedsError(recorded.name, "snapshots of page tables", _SNAPSHOTS)
-        first, since[0] = since[0], clock.rounds()
-        frames = np.unique(recorded.entries.between(first, since[0]))
-        logged = recorded.log.between(first, since[0])
-        tables = np.unique(recorded.leaves.between(first, since[0]))  # type: ignore[union-attr]
-        charge(pml_exits=(len(logged) + len(tables)) // BUFFER, rounds=1)
-        charge(log_entries=len(logged) + len(tables), entries_read=TABLE_FRAMES * len(tables))
-        return frames
-
-    return Channel(mapped=mapped, entries=entries)
-
-
-def _accessed(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    places = recorded.places
-    latest, cleared = _latest(recorded.accesses, clock, places), np.zeros(len(places), np.int32)
-
-    def look(frames: Ints) -> Bools:
-        at = places(frames)
-        touched = latest(frames) >= cleared[at]
-        cleared[at] = clock.rounds()
-        return touched
-
-    def scan() -> Ints:
-        """Read all accessed flags of the VM's memory, and clear them.
-
-        Returns
-        -------
-        ndarray of int64
-            The frames that were accessed since their flags were last cleared, ascending.
-        """
-        charge(pages_scanned=known_memory(recorded.name, recorded.memory_pages))
-        return places.frames[look(places.frames)]
-
-    def harvest(frames: Ints | None = None) -> Bools:
-        """Read the accessed flags of frames, and clear them.
-
-        Parameters
-        ----------
-        frames : array of int, optional
-            All of the VM's memory if left out: `scan` says the same in less room.
-
-        Returns
-        -------
-        ndarray of bool
-            Whether each was accessed since its flag was last cleared.
-        """
-        if frames is not None:
-            frames = np.asarray(frames, np.int64)
-            charge(flags_read=len(frames))
-            return look(frames)
-        touched = np.zeros(notable(recorded.name, recorded.size), bool)
-        touched[scan()] = True
-        return touched
-
-    return Channel(scan=scan, harvest=harvest)
-
-
-def _traps(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    places = recorded.places
-    latest, counted = _latest(recorded.accesses, clock, places), np.zeros(len(places), bool)
-    since = np.full(len(places), np.iinfo(np.int32).max, np.int32)
-
-    def protect(frames: Ints) -> None:
-        """Make frames inaccessible; the first access to each faults, and frees it again."""
-        caught(frames)  # what they did until now costs what it costs
-        at = places(frames)
-        since[at] = clock.rounds()
-        counted[at] = False
-
-    def caught(frames: Ints) -> Bools:
-        """Say of frames whether they faulted since they were protected (ndarray of bool)."""
-        at = places(frames)
-        hit = latest(frames) >= since[at]
-        charge(faults=np.count_nonzero(hit & ~counted[at]))
-        counted[at] |= hit
-        return hit
-
-    return Channel(protect=protect, caught=caught)
-
-
-def _content(recorded: Recorded, clock: Clock, charge: Callable[..., Any], _: object) -> Channel:
-    latest = _latest(recorded.writes, clock, recorded.places)
-
-    def digest(frames: Ints) -> NDArray[np.int32]:
-        """Hash frames: equal numbers for equal content. A write is taken to change it."""
-        frames = np.asarray(frames, np.int64)
-        charge(pages_hashed=len(frames))
-        return latest(frames).copy()
-
-    return Channel(digest=digest)
-
-
-OPEN = {
+OPEN: dict[Need, Callable[[Setting], Channel]] = {
     Need.PML: _pml,
     Need.REFERENCES: _references,
     Need.DIRTY: _dirty,
@@ -418,12 +485,7 @@ OPEN = {
     Need.ACCESSED: _accessed,
     Need.TRAPS: _traps,
     Need.CONTENT: _content,
-    Need.DISK: disk,
-    Need.GUEST: guest,
-    Need.MEMORY: memory,
+    Need.DISK: _disk,
+    Need.GUEST: _guest,
+    Need.MEMORY: _memory,
 }
-_SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
-_SAMPLES = "samples of the guest's own view"
-MISSING = {Need.DISK: "disk requests", Need.GUEST: _SAMPLES, Need.MEMORY: _SAMPLES}
-_RECORD = "record it with `pmlkit record`, whose guests report them"
-HOW = {Need.DISK: "record with --swap", Need.GUEST: _RECORD, Need.MEMORY: _RECORD}

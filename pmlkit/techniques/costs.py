@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the events that a technique causes cost: the constants, and where each comes from.
+"""The costs of the events that a technique causes, and the source of each.
 
-Measured in this project's lab where it could be, published elsewhere otherwise, and an assumption,
-called so, where neither was to be had. The lab counts instructions (its TSC does); they become time
-by `NS_PER_INSN`. Whoever has other numbers passes another table to `overhead_ns`.
+They are measured in this project's lab where possible, otherwise published elsewhere, otherwise
+assumptions, marked as such. The lab's TSC counts instructions; `NS_PER_INSN` converts them to
+time. `overhead_ns` takes another table for other numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GUESS = "an assumption: nobody has published it for this use"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one event costs the machine (`ns`), what it is, and where the number comes from."""
+    """The cost of one event (`ns`), what the event is, and where the number comes from."""
 
     ns: float
     what: str
@@ -60,18 +60,14 @@ COSTS = {
 
 
 def overhead_ns(events: Mapping[str, int], costs: Mapping[str, Cost] | None = None) -> float:
-    """Return what events cost.
+    """Return the cost of events, ns.
 
     Parameters
     ----------
     events : mapping of str to int
-        How often each event happened; all named in `COSTS`.
+        How often each event happened; all named in `costs`.
     costs : mapping of str to Cost, optional
-
-    Returns
-    -------
-    float
-        ns
+        By default `COSTS`.
     """
     costs = COSTS if costs is None else costs
     return float(sum(costs[name].ns * count for name, count in events.items()))

@@ -12,7 +12,6 @@ from pmlkit.kernels.pages import PageIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from pmlkit.types import Bools, Ints
 
@@ -21,21 +20,21 @@ __all__ = ["GhostList"]
 
 
 class GhostList:
-    """The evicted pages in the order of their evictions, and how far back the reloaded ones were.
+    """The evicted pages in order of eviction, and the stack distances of the reloaded ones.
 
-    A page that comes back when d others, evicted after it, are still gone would not have gone if
+    A page that comes back while d others, evicted after it, are still gone would not have gone if
     the memory were d + 1 pages larger (LRU's inclusion; Mattson et al., 1970). Positions are kept
-    in a Fenwick tree, so that a distance takes log n steps.
+    in a Fenwick tree, so a distance takes log n steps.
 
     Parameters
     ----------
     size : int
-        Room for so many pages at first; it grows as it has to, however high their numbers are.
+        Initial capacity in pages; it grows as needed, however high their numbers are.
     """
 
     def __init__(self, size: int = 1 << 16) -> None:
         self._index = PageIndex()
-        self._at = np.zeros(size, np.int64)  # of each page, from 1; 0: not gone
+        self._at = np.zeros(size, np.int64)  # position of each page, from 1; 0: not gone
         self._tree = np.zeros(1 << 12, np.int64)
         self._used = 0
 
@@ -43,7 +42,7 @@ class GhostList:
         return int(np.count_nonzero(self._at))
 
     def follow(self, pages: Ints | Sequence[int], back: Bools | Sequence[bool]) -> Ints:
-        """Take in evictions and reloads in their order.
+        """Follow evictions and reloads in order.
 
         Parameters
         ----------
@@ -54,14 +53,14 @@ class GhostList:
         Returns
         -------
         ndarray of int64, shape (n,)
-            Of each reload of a page that was gone its distance d; -1 for all else.
+            The distance d of each reload of a page that was gone; -1 for all else.
         """
         pages = self._index.ids(np.asarray(pages, np.int64).view(np.uint64)).astype(np.int64)
         self._make_room(len(pages), len(self._index))
-        found = np.full(len(pages), -1)
+        distances = np.full(len(pages), -1)
         back = np.asarray(back, bool)
-        self._used = _compiled()(pages, back, self._at, self._tree, self._used, found)
-        return found
+        self._used = _compiled()(pages, back, self._at, self._tree, self._used, distances)
+        return distances
 
     def _make_room(self, more: int, size: int) -> None:
         if size > len(self._at):
@@ -76,8 +75,8 @@ class GhostList:
         self._tree = np.clip(self._used - (index - low), 0, low)
 
 
-def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, found: Ints) -> int:
-    """Do it page by page; returns the positions in use. Plain loops: numba compiles them."""
+def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, distances: Ints) -> int:
+    """Fill in `distances`; return the positions in use. Plain loops, which numba compiles."""
     size = len(tree)
     for i in range(len(pages)):
         page = pages[i]
@@ -97,7 +96,7 @@ def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, found: In
                 while j > 0:
                     later -= tree[j]
                     j -= j & -j
-                found[i] = later
+                distances[i] = later
         if not back[i]:
             used += 1
             at[page] = used
@@ -109,7 +108,7 @@ def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, found: In
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
+def _compiled() -> Callable[..., int]:
     try:
         from numba import njit
     except ImportError:  # slower, and the same

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's three ways to calculate a dirty rate, read as a working set: what is written within T."""
+"""QEMU's three ways to calculate a dirty rate, taken as a working set: what is written in T."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SOURCE = "QEMU, migration/dirtyrate.c (calc-dirty-rate)"
 class DirtySampling(Technique):
     """Mode page-sampling: hash some pages, wait, hash them again; the changed share of memory.
 
-    A write that leaves the content as it was is not seen; here every write is taken to change it.
+    A write that does not change the content is not seen; here every write is taken to change it.
 
     Attributes
     ----------
     per_gib : int
         Pages per GiB.
     least : int
-        Pages at the least, QEMU's lower limit.
+        Fewest pages: QEMU's lower limit.
     """
 
     name = "qemu-sampling"
@@ -73,12 +73,12 @@ class DirtyBitmap(Technique):
 class DirtyRing(Technique):
     """Mode dirty-ring: count the ring's entries. A page re-armed by a reap may be in it twice.
 
-    The reaper runs each second, and whenever the ring is full; what it takes is armed again.
+    The reaper runs each second, and whenever the ring is full. It re-arms the pages it reaps.
 
     Attributes
     ----------
     entries : int
-        Of the ring.
+        Size of the ring.
     """
 
     name = "qemu-ring"

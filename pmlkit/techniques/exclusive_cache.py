@@ -19,14 +19,14 @@ __all__ = ["ExclusiveCache"]
 
 @dataclass(frozen=True)
 class ExclusiveCache(Technique):
-    """The memory below which the VM would miss more than `tolerated` of its misses' worth.
+    """The memory that would avoid all but a share `tolerated` of the VM's misses.
 
-    The VM keeps a share of its memory; what it evicts goes to the hypervisor's cache, and what it
-    misses comes from there, by a copy and not from the disk. The cache is in LRU order, so that a
-    hit's position says how much memory would have avoided it: together, the miss-ratio curve. The
-    paper predicts the misses at a size; here the size is told at which the hits of the last
-    interval are avoided but for `tolerated` of them. While nothing is missed, the VM is given
-    less (by `step`), or its working set could not be seen.
+    The VM keeps a share of its memory. What it evicts goes to the hypervisor's cache; what it
+    misses is copied from there, not read from the disk. The cache is in LRU order, so a hit's
+    position is the memory that would have avoided it: together they give the miss-ratio curve. The
+    paper predicts the misses at a size; here the estimate is the size that avoids all but
+    `tolerated` of the last interval's hits. While nothing is missed, the VM gets less memory (by
+    `step`), as its working set could not be seen otherwise.
 
     Attributes
     ----------

@@ -30,8 +30,8 @@ class Geiger(Technique):
     into a frame that was associated with another place means that the guest has evicted that one
     (a re-use); a place that is read again after its eviction has a distance in the ghost list. The
     working set is the memory there is plus the distance that covers all but `tolerated` of the
-    reloads of the last interval. Without evictions it says nothing: the VM has enough, and how
-    much too much is not to be seen.
+    reloads of the last interval. Without evictions there is no estimate: the VM has enough, and
+    the excess cannot be seen.
 
     The published Geiger sat in Xen 2.0.7 under paravirtual guests, where every page fault and every
     update of a page table passes the hypervisor: by these it also sees frames that are re-used for
@@ -48,7 +48,7 @@ class Geiger(Technique):
         Between estimates.
     tolerated : float
     least : int
-        Reloads per interval below which it says nothing.
+        Reloads per interval below which there is no estimate.
     """
 
     name = "geiger"
@@ -60,13 +60,13 @@ class Geiger(Technique):
     least: int = 16
 
     def observe(self, view: View) -> None:
-        guess = Inference()
+        inference = Inference()
         for _ in view.every(view.published(self.interval)):
-            view.report(self.estimate(guess, view))
+            view.report(self.estimate(inference, view))
 
-    def estimate(self, guess: Inference, view: View) -> float:
-        """Take in the requests since the last call; return pages, NaN if nothing can be said."""
-        distances = np.sort(guess.take(*view.disk.requests()))
+    def estimate(self, inference: Inference, view: View) -> float:
+        """Follow the requests since the last call; return pages, or NaN for no estimate."""
+        distances = np.sort(inference.follow(*view.disk.requests()))
         if len(distances) < self.least:
             return np.nan
         more = distances[int((1 - self.tolerated) * (len(distances) - 1))] + 1
@@ -79,14 +79,16 @@ class Inference:
     Attributes
     ----------
     evictions, reloads : int
-        How many were inferred.
+        Inferred so far.
     """
 
     def __init__(self) -> None:
         self.evictions = self.reloads = 0
-        self._ghosts, self._place, self._frame = GhostList(), {}, {}  # type: ignore[var-annotated]
+        self._ghosts = GhostList()
+        self._place: dict[int, int] = {}  # on the disk, of each frame
+        self._frame: dict[int, int] = {}  # of each place: the frame that held it last
 
-    def take(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
+    def follow(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
         """Follow requests: arrays of sectors, frames, and whether each is a write.
 
         Returns
@@ -94,18 +96,19 @@ class Inference:
         ndarray of int64
             The distances of the places that came back.
         """
-        pages, back = [], []
-        for place, frame, out in zip(
+        pages: list[int] = []
+        back: list[bool] = []
+        for place, frame, written in zip(
             (sector // SECTORS).tolist(), gfn.tolist(), write.tolist(), strict=True
         ):
-            held = self._place.get(frame)
-            replaced = held is not None and held != place and self._frame.get(held) == frame
-            gone = [place] if out else [held] if replaced else []
-            if not out:
+            held = self._place.get(frame, place)
+            replaced = held != place and self._frame.get(held) == frame
+            if not written:
                 pages.append(place)
                 back.append(True)
-            pages += gone
-            back += [False] * len(gone)
+            if written or replaced:
+                pages.append(place if written else held)
+                back.append(False)
             self._place[frame], self._frame[place] = place, frame
         distances = self._ghosts.follow(pages, back)
         distances = distances[distances >= 0]

@@ -22,7 +22,7 @@ __all__ = ["IdlePages"]
 class IdlePages(Technique):
     """Scan all accessed flags `scans` times per T; a page's age is the scans since its last use.
 
-    The pages younger than T are the working set; the histogram of ages gives it for every T at
+    The working set is the pages younger than T; the histogram of ages gives it for every T at
     once. With one scan per T, as in Google's far memory, the youngest age is the threshold itself.
 
     Attributes
@@ -41,13 +41,13 @@ class IdlePages(Technique):
     oldest: int = 255
 
     def observe(self, view: View) -> None:
-        frames, scanned = np.zeros(0, np.int64), np.zeros(0, np.int64)  # since their last use
+        frames, ages = np.zeros(0, np.int64), np.zeros(0, np.int64)  # scans since the last use
         period, scans = view.parts(self.scans)
         for turn, _ in enumerate(view.every(period), start=1):
-            touched = view.accessed.scan()
-            kept = (scanned < self.oldest) & ~np.isin(frames, touched, assume_unique=True)
-            frames = np.concatenate((frames[kept], touched))
-            scanned = np.concatenate((scanned[kept] + 1, np.zeros(len(touched), np.int64)))
+            accessed = view.accessed.scan()
+            kept = (ages < self.oldest) & ~np.isin(frames, accessed, assume_unique=True)
+            frames = np.concatenate((frames[kept], accessed))
+            ages = np.concatenate((ages[kept] + 1, np.zeros(len(accessed), np.int64)))
             if turn >= scans:
-                young = np.count_nonzero(scanned < scans)
+                young = np.count_nonzero(ages < scans)
                 view.report(young if scans <= self.oldest else view.memory_pages)

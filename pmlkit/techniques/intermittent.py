@@ -15,10 +15,10 @@ from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Ints
 
 
-__all__ = ["Intermittent", "footprint"]
+__all__ = ["Intermittent"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,13 @@ class Intermittent(Technique):
     SHARDS (`missratio.sampled`): a frame is followed if its hash is below a threshold, always or
     never. AET (`missratio.eviction`): the memory that a time T fills is the integral up to T of
     P(t), the share of references whose re-use takes longer. With a time of rounds that is
-    Denning's identity, the sum over k < T of the misses per round at k (`footprint`; a test holds
-    it against the working sets that `pmlkit.kernels.by_page` counts). `missratio.eviction` is not
-    asked: it takes a whole log, in which a page's first use is a miss, and here only the uses of
-    the last T may count. (The mean of W over the last two T, computed by the package, was tried:
-    later, and twice as far off.)
+    Denning's identity, the sum over k < T of the misses per round at k. (A test compares it with
+    the working sets that `pmlkit.kernels.by_page` counts.) `missratio.eviction` does not apply: it
+    takes a whole log, in which a page's first use is a miss; here only the uses of the last T may
+    count. (The mean of W over the last two T was tried: later, and twice as far off.)
     Zhao and Wang: tracking stops once the estimate has been the same (within `same`) for `settled`
     windows; a cheap signal starts it again. Theirs is the processor's miss counters, which are not
-    recorded: ours is how many of the followed frames have their accessed flag set, once per window.
+    recorded. Ours is, once per window, how many followed frames have their accessed flag set.
 
     Attributes
     ----------
@@ -67,10 +66,12 @@ class Intermittent(Technique):
     def observe(self, view: View) -> None:
         share = max(self.rate, min(self.least / view.memory_pages, 1))
         frames = np.arange(view.notable(view.memory_pages))
-        followed = frames[sampled(frames, share, int(view.random.integers(1 << 30)))]  # type: ignore[arg-type]
+        seed = int(view.random.integers(1 << 30))
+        followed = frames[sampled(frames.astype(np.uint64), share, seed)]
         weight = view.memory_pages / max(len(followed), 1)
         period, rounds = view.parts(self.rounds)
-        misses, recent = _Misses(followed, rounds), deque(maxlen=self.settled)  # type: ignore[var-annotated]
+        misses = _Misses(followed, rounds)
+        recent: deque[float] = deque(maxlen=self.settled)  # estimates
         misses.begin(view, 0)
         resting, touched, estimate = 0, 0, np.nan
         for turn, _ in enumerate(view.every(period), start=1):
@@ -78,36 +79,26 @@ class Intermittent(Technique):
                 misses.add(view, turn)
             if turn % rounds:
                 continue
-            before, touched = touched, np.count_nonzero(view.accessed.harvest(followed))  # type: ignore[assignment]
+            before, touched = touched, int(np.count_nonzero(view.accessed.harvest(followed)))
             if resting:
-                moved = abs(touched - before) > 2 * self.same * max(before, 20)
-                resting = 0 if moved else resting - 1
+                changed = abs(touched - before) > 2 * self.same * max(before, 20)
+                resting = 0 if changed else resting - 1
                 if not resting:
                     misses.begin(view, turn)
                     recent.clear()
             elif turn - misses.since >= 2 * rounds:  # the first window has no past
-                estimate = footprint(misses.per_gap) * weight
+                estimate = misses.footprint() * weight
                 recent.append(estimate)
                 resting = self.rest if _settled(recent, self.same) else 0
             view.report(estimate)
-
-
-def footprint(misses: Floats) -> float:
-    """Return w(T) of misses per round by gap: the sum over k < T of those whose gap is over k.
-
-    Parameters
-    ----------
-    misses : array of float, shape (T,)
-        At index k the mean uses per round whose page was not used in the k rounds before.
-    """
-    return float(np.sum(misses))
 
 
 class _Misses:
     """The re-use gaps of the followed frames, over the last T."""
 
     def __init__(self, frames: Ints, rounds: int) -> None:
-        self.frames, self.gaps = frames, deque(maxlen=rounds)  # type: ignore[var-annotated]
+        self.frames = frames
+        self.gaps: deque[Ints] = deque(maxlen=rounds)  # of each round: uses by gap
         self.last, self.rounds, self.since = np.zeros(len(frames), np.int64), rounds, 0
 
     def begin(self, view: View, turn: int) -> None:
@@ -123,13 +114,13 @@ class _Misses:
         self.gaps.append(np.bincount(gap, minlength=self.rounds + 1))
         self.last[touched] = turn
 
-    @property
-    def per_gap(self) -> Floats:
-        """Mean misses per round at k = 0, 1, ... T - 1."""
+    def footprint(self) -> float:
+        """Return w(T): the sum over k < T of the mean uses per round whose gap is k or more."""
         uses = np.mean(self.gaps, axis=0)
-        return uses[::-1].cumsum()[::-1][: self.rounds]
+        misses = uses[::-1].cumsum()[::-1][: self.rounds]  # by k
+        return float(np.sum(misses))
 
 
 def _settled(recent: deque[float], same: float) -> bool:
-    middle = max(np.mean(recent), 1)
-    return len(recent) == recent.maxlen and np.ptp(recent) <= same * middle  # type: ignore[operator]
+    spread, mean = max(recent) - min(recent), float(np.mean(recent))
+    return len(recent) == recent.maxlen and spread <= same * max(mean, 1)

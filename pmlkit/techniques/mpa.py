@@ -50,8 +50,8 @@ class Mpa(Technique):
     def observe(self, view: View) -> None:
         host = self.host * view.memory_pages
         for _ in view.every(view.published(self.interval)):
-            told = view.memory.counters()
-            used = told.resident + told.new_swap_ins
+            counters = view.memory.counters()
+            used = counters.resident + counters.new_swap_ins
             # Under mild and under heavy pressure alike the host gives what it has: the guest's
             # kernel drops its cache before it swaps.
             wanted = min(used * (1 + self.cushion), host)

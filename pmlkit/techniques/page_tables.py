@@ -13,9 +13,8 @@ from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.techniques.view import View
+    from pmlkit.types import Ints
 
 
 __all__ = ["PmlEntries", "PmlPageTables"]
@@ -23,17 +22,16 @@ __all__ = ["PmlEntries", "PmlPageTables"]
 
 @dataclass(frozen=True)
 class PmlPageTables(Technique):
-    """Harvest the accessed flags of those frames only whose leaf page tables were logged.
+    """Harvest the accessed flags of the frames whose leaf page tables were logged, and no others.
 
     No access happens without a page walk once all is re-armed, and no walk without its leaf table
     being logged, because with EPT accessed and dirty flags a walk writes. So the frames that were
     touched lie under the tables that were logged (see `pmlkit.pagetables` for the real thing).
 
-    Where a trace has snapshots of the logged tables (from the lab, or a Xen host), they are used.
-    Of others, such as the recorder's, which sees no page walks, this is a stand-in: a "table" is
-    2 MiB of guest-physical addresses, and it counts as logged if a frame in it was touched. What
-    is exact of the real thing (the harvest) is exact then; what it costs is that of a guest whose
-    tables map neighbouring frames.
+    Snapshots of the logged tables are used where a trace has them (from the lab, or a Xen host).
+    For others, such as the recorder's, which sees no page walks, this is a stand-in: a "table" is
+    2 MiB of guest-physical addresses, and counts as logged if a frame in it was touched. The
+    harvest is then exact too; the cost is that of a guest whose tables map neighbouring frames.
 
     Attributes
     ----------
@@ -50,7 +48,7 @@ class PmlPageTables(Technique):
     def observe(self, view: View) -> None:
         view.accessed.scan()  # the flags are old: once, all are cleared
         period, rounds = view.parts(self.rounds)
-        recent: Any = deque(maxlen=rounds)
+        recent: deque[Ints] = deque(maxlen=rounds)
         for _ in view.every(period):
             frames, real = view.tables.mapped()
             recent.append(frames[view.accessed.harvest(frames)])
@@ -62,12 +60,12 @@ class PmlPageTables(Technique):
 
 @dataclass(frozen=True)
 class PmlEntries(Technique):
-    """The pages written, and those whose entries in the logged page tables say that they were used.
+    """The pages written, and those whose entries in the logged page tables have the accessed flag.
 
-    What PML alone can do about reads, without a look at the hypervisor's own accessed flags: method
-    ``accessed`` of `pmlkit.reads`. Of a logged leaf table the programs' entries are counted that
-    are present and have the guest's accessed flag set; what was ever accessed is taken to be used
-    again, and what only the kernel reads is missing. It needs snapshots of the logged tables, which
+    This is what PML alone can tell of reads, without the hypervisor's own accessed flags: method
+    ``accessed`` of `pmlkit.reads`. It counts the programs' entries of logged leaf tables that are
+    present and have the guest's accessed flag set. What was ever accessed is taken to be used
+    again; what only the kernel reads is missing. It needs snapshots of the logged tables, which
     traces of the lab and of Xen hosts have.
 
     Attributes
@@ -84,7 +82,7 @@ class PmlEntries(Technique):
 
     def observe(self, view: View) -> None:
         period, rounds = view.parts(self.rounds)
-        recent: Any = deque(maxlen=rounds)
+        recent: deque[Ints] = deque(maxlen=rounds)
         for _ in view.every(period):
             recent.append(view.tables.entries())
             if len(recent) == rounds:

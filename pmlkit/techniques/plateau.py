@@ -14,6 +14,7 @@ from pmlkit.techniques.recorded import Need
 if TYPE_CHECKING:
     from typing import ClassVar
 
+    from pmlkit.techniques.channels import LogChannel
     from pmlkit.techniques.view import View
 
 
@@ -21,21 +22,22 @@ __all__ = ["PmlPlateau", "PrlPlateau"]
 
 
 class _Plateau:
-    """Count the distinct pages since the start; believe the count when it stands still."""
+    """Count the distinct pages since the start; report the count once it stays the same."""
 
     needs: ClassVar[frozenset[Need]]
     samples: int
     stable: int
 
     def observe(self, view: View) -> None:
-        log = getattr(view, next(iter(self.needs)).value)
-        seen, still, estimate = set(), 0, np.nan  # type: ignore[var-annotated]
+        log: LogChannel = getattr(view, next(iter(self.needs)).value)
+        seen: set[int] = set()
+        unchanged, estimate = 0, np.nan
         period, _ = view.parts(self.samples)
         for _ in view.every(period):
             before = len(seen)
             seen.update(log.drain().tolist())
-            still = still + 1 if len(seen) == before else 0
-            if still >= self.stable:
+            unchanged = unchanged + 1 if len(seen) == before else 0
+            if unchanged >= self.stable:
                 estimate = float(before)
             view.report(estimate)
 
@@ -44,8 +46,8 @@ class _Plateau:
 class PmlPlateau(_Plateau, Technique):
     """dist[t], the distinct pages logged since the start, once unchanged for `stable` samples.
 
-    As published it never forgets: it cannot say that a working set has shrunk, and the guest's own
-    kernel, which now and then writes a new page, may keep it from ever standing still.
+    As published it never forgets, so it cannot see a working set shrink. The guest's own kernel,
+    which now and then writes a new page, may keep the count from ever staying the same.
 
     Attributes
     ----------

@@ -13,9 +13,8 @@ from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.techniques.view import View
+    from pmlkit.types import Ints
 
 
 __all__ = ["Pml", "PmlThreshold"]
@@ -63,7 +62,7 @@ class PmlThreshold(Technique):
 
     def observe(self, view: View) -> None:
         period, rounds = view.parts(self.rounds)
-        recent: Any = deque(maxlen=rounds)
+        recent: deque[Ints] = deque(maxlen=rounds)
         for _ in view.every(period):
             recent.append(view.pml.drain())
             if len(recent) == rounds:

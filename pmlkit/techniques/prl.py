@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PRL: a log of all references. No processor has it; it shows what such a log would give."""
+"""PRL, a log of all references: no processor has it, it shows what such a log would give."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["Prl"]
 class Prl(Technique):
     """The distinct pages referenced in a round of length T.
 
-    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`; this one forgets, so that
-    what remains of its error is only that a round lasts T.
+    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`. This one forgets; its only
+    error is that a round lasts T.
     """
 
     name = "prl"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every technique is: what it says of itself, and one method that observes a VM.
+"""The base class of techniques: a description, parameters, and one method that observes a VM.
 
 A technique is a frozen dataclass, its parameters are its fields:
 
@@ -14,11 +14,11 @@ A technique is a frozen dataclass, its parameters are its fields:
 
         def observe(self, view):
             for _ in view.every(view.published(self.every)):
-                touched = view.accessed.harvest()
-                view.report(np.count_nonzero(touched))
+                accessed = view.accessed.harvest()
+                view.report(np.count_nonzero(accessed))
 
-It sees the VM through the view alone, which has the channels that it `needs` and no other, moves
-forward in time only, and counts what each look costs.
+The view has the channels that the technique `needs` and no other, moves forward in time only, and
+counts what each look costs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from typing import TYPE_CHECKING, ClassVar
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.techniques.view import View
     from pmlkit.types import Json
 
@@ -50,7 +48,7 @@ class Technique:
     intrusive : bool
         Whether the guest has to be changed.
     active : bool
-        Whether it changes the guest's allocation to find out.
+        Whether it changes the guest's memory to find out.
     random : bool
         Whether it draws random numbers: then it is run with several seeds.
     """
@@ -58,18 +56,13 @@ class Technique:
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    needs: ClassVar[frozenset[Any]]
+    needs: ClassVar[frozenset[Need]]
     intrusive: ClassVar[bool] = False
     active: ClassVar[bool] = False
     random: ClassVar[bool] = False
 
     def observe(self, view: View) -> None:
-        """Watch the VM until the recording ends, and report what it says to `view.report`.
-
-        Parameters
-        ----------
-        view : pmlkit.techniques.view.View
-        """
+        """Watch the VM until the recording ends; give each estimate to `view.report`."""
         raise NotImplementedError
 
     @classmethod

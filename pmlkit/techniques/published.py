@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from pandas.io.formats.style import Styler
+
     from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Uses
-    from pmlkit.types import Floats, Ints, PathLike
+    from pmlkit.types import Bools, Floats, Ints, PathLike
 
 
 __all__ = ["CAPTION", "DEVIATIONS", "PUBLISHED", "deviations", "reproduce"]
@@ -73,7 +75,6 @@ def reproduce(
 
     Parameters
     ----------
-    paths : sequence of path-like
     seeds : int
         Runs of VMware's sampling.
     others : {"refuse", "skip"}
@@ -90,7 +91,7 @@ def reproduce(
     UsageError
         If a recording is of another workload.
     """
-    measured: dict[Any, Any] = {}
+    measured: dict[tuple[str, str, str], str] = {}
     for path in paths:
         trace = open_trace(path)
         name = trace.meta.domain["name"]
@@ -110,30 +111,31 @@ def reproduce(
 class _Samples:
     """Values in MB at the samples, and the index of the phase of each."""
 
-    phase: np.ndarray
-    mb: np.ndarray
+    phase: Ints
+    mb: Floats
 
-    def text(self, chosen: Any) -> str:
-        values = self.mb[chosen]
+    def text(self, mask: Bools) -> str:
+        values = self.mb[mask]
         low, high = values.min(), values.max()
         return f"{low:.3g}" if high - low < 0.5 else f"{low:.3g}-{high:.3g}"
 
 
-def _measure(name: str, recorded: Recorded, seeds: int) -> Any:
-    busy, ends, period_ns = _busy(recorded)
+def _measure(name: str, recorded: Recorded, seeds: int) -> dict[tuple[str, str, str], str]:
+    """Return what stands in the column ``ours``, by the keys of `PUBLISHED`."""
+    busy, ends, period_ns = _four_phases(recorded)
     phase = np.repeat(np.arange(len(ends) // SAMPLES), SAMPLES)
     pml = _Samples(phase, _distinct(busy.log, ends))
     prl = _Samples(phase, _distinct(busy.accesses, ends))
-    found = {(name, "PRL", "all phases"): prl.text(np.arange(len(ends)) >= SAMPLES - 1)}
+    ours = {(name, "PRL", "all phases"): prl.text(np.arange(len(ends)) >= SAMPLES - 1)}
     writes = np.array([letter == "w" for letter in name])
     first = int(np.argmax(writes))
     if name == "rrww":
         late = pml.mb[phase == 2]
-        found[name, "PML", "read phases"] = pml.text(phase < 2)
-        found[name, "PML", "first write phase"] = ", ".join(f"{mb:.3g}" for mb in late)
-        found[name, "PML", "second write phase"] = pml.text(phase == 3)
+        ours[name, "PML", "read phases"] = pml.text(phase < 2)
+        ours[name, "PML", "first write phase"] = ", ".join(f"{mb:.3g}" for mb in late)
+        ours[name, "PML", "second write phase"] = pml.text(phase == 3)
     after = np.arange(len(ends)) >= first * SAMPLES + SAMPLES - 1
-    found[name, "PML", "from the first write on"] = pml.text(after)
+    ours[name, "PML", "from the first write on"] = pml.text(after)
     period = f"{period_ns}ns"
     single = Vmware(period=period, looks=1, slow=1, fast=1)
     big = replace(busy, memory_pages=BIG_VM_PAGES)
@@ -141,27 +143,29 @@ def _measure(name: str, recorded: Recorded, seeds: int) -> Any:
         ("", busy, Vmware(period=period, looks=1)),
         (", single periods, VM of 3 GiB", big, single),
     ):
-        told, error = _vmware_of(technique, vm, period_ns, seeds)
-        found[name, "VMware", f"all phases{label}"] = told
-        found[name, "VMware", f"MAPE %{label}"] = error
-    return found
+        size, error = _vmware(technique, vm, period_ns, seeds)
+        ours[name, "VMware", f"all phases{label}"] = size
+        ours[name, "VMware", f"MAPE %{label}"] = error
+    return ours
 
 
-def _vmware_of(technique: Any, vm: Recorded, period_ns: int, seeds: int) -> tuple[str, str]:
-    told = np.array([_vmware(technique, vm, period_ns, seed) for seed in range(seeds)])
-    error = np.abs(told - BUFFER_MB).mean(axis=1) / BUFFER_MB * 100
-    low, high = told.min(axis=1).mean(), told.max(axis=1).mean()
+def _vmware(technique: Technique, vm: Recorded, period_ns: int, seeds: int) -> tuple[str, str]:
+    """Return the range of the estimates and their error, as text."""
+    runs = [run(technique, vm, window=period_ns, scale=1, seed=seed) for seed in range(seeds)]
+    mb = np.array([one.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / 256 for one in runs])
+    error = np.abs(mb - BUFFER_MB).mean(axis=1) / BUFFER_MB * 100
+    low, high = mb.min(axis=1).mean(), mb.max(axis=1).mean()
     return f"{low:.3g}-{high:.3g}", f"{error.mean():.3g} +- {error.std(ddof=1):.2g}"
 
 
-def deviations() -> Any:
+def deviations() -> Styler:
     """Return why ours differ from the published numbers: a table of sentences for a notebook."""
-    table = pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index")
-    return table.set_properties(**{"text-align": "left"})  # type: ignore[arg-type]
+    style: dict[str, Any] = {"text-align": "left"}
+    return pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index").set_properties(**style)
 
 
-def _busy(recorded: Recorded) -> tuple[Recorded, Any, int]:
-    """Cut out the four phases; return them, the rounds at which samples end, and the period."""
+def _four_phases(recorded: Recorded) -> tuple[Recorded, Ints, int]:
+    """Cut out the four phases; return them, the rounds at which samples end, and the period, ns."""
     starts = [first for name, first in recorded.phases if name != "start"]
     if len(starts) != 5:
         raise UsageError(f"{recorded.name} has not the four phases of the published experiment")
@@ -170,24 +174,23 @@ def _busy(recorded: Recorded) -> tuple[Recorded, Any, int]:
         for low, high in zip(starts, starts[1:], strict=False)
     ]
     ends = np.concatenate(edges) - starts[0]
-    t_ns = recorded.t_ns[starts[0] : starts[-1] + 1]
-    cut = {name: _between(getattr(recorded, name), starts) for name in ("log", "accesses")}
-    idle = None if recorded.idle is None else recorded.idle[starts[0] : starts[-1]]
-    busy = replace(recorded, t_ns=t_ns, phases=(), idle=idle, **cut)  # type: ignore[arg-type]
+    first, stop = starts[0], starts[-1]
+    t_ns = recorded.t_ns[first : stop + 1]
+    busy = replace(
+        recorded,
+        t_ns=t_ns,
+        log=_between(recorded.log, first, stop),
+        accesses=_between(recorded.accesses, first, stop),
+        phases=(),
+        idle=None if recorded.idle is None else recorded.idle[first:stop],
+    )
     return busy, ends, int(t_ns[-1] - t_ns[0]) // len(ends)
 
 
-def _between(uses: Uses, starts: Any) -> Uses:
-    low, high = uses.starts[starts[0]], uses.starts[starts[-1]]
-    return replace(
-        uses, gfn=uses.gfn[low:high], starts=uses.starts[starts[0] : starts[-1] + 1] - low
-    )
+def _between(uses: Uses, first: int, stop: int) -> Uses:
+    starts = uses.starts[first : stop + 1]
+    return Uses(uses.between(first, stop), starts - starts[0])
 
 
 def _distinct(uses: Uses, ends: Ints) -> Floats:
     return np.array([len(np.unique(uses.between(0, end))) for end in ends]) / 256
-
-
-def _vmware(technique: Technique, vm: Recorded, period_ns: int, seed: int) -> Floats:
-    found = run(technique, vm, window=period_ns, scale=1, seed=seed)
-    return found.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / 256

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recorded VM in memory: all that happened in it. Techniques get a `View` of it only."""
+"""A recorded VM in memory, and the parts of it that a technique can declare to need.
+
+Techniques do not get a `Recorded`, only a `View` of it.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,37 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Array, Bools, Ints
-
-
-if TYPE_CHECKING:
-    from typing import Any
-
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
-
     from pmlkit.kernels.by_page import Occurrences
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Gfns, Ints
 
 
-__all__ = ["Places", "Recorded", "Uses"]
+__all__ = ["Need", "Places", "Recorded", "Uses", "known_memory"]
+
+
+class Need(Enum):
+    """What a technique looks at; the value is the channel's name in the view."""
+
+    PML = "pml"  # the log of writes, re-armed on demand
+    REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
+    DIRTY = "dirty"  # the pages written, found by write-protecting them
+    TABLES = "tables"  # the leaf page tables in PML's log
+    ACCESSED = "accessed"  # the accessed flags of frames
+    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
+    CONTENT = "content"  # hashes of the content of frames
+    DISK = "disk"  # the guest's disk requests
+    GUEST = "guest"  # the guest's own counters
+    MEMORY = "memory"  # a guest of changing size, and its counters of memory pressure
+
+
+def known_memory(name: str, memory_pages: int | None) -> int:
+    """Return the size of a VM's memory, pages; raise `NeedsError` if it is not known."""
+    if memory_pages is None:
+        what = (
+            "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
+        )
+        raise NeedsError(name, what, "import it again with --memory")
+    return memory_pages
 
 
 @dataclass(frozen=True)
@@ -53,12 +69,12 @@ class Uses:
         Round r has the uses from ``starts[r]`` to ``starts[r + 1]``.
     """
 
-    gfn: np.ndarray
-    starts: np.ndarray
+    gfn: Ints
+    starts: Ints
 
     @classmethod
     def of(cls, rounds: Array, gfn: Array, n_rounds: int) -> Uses:
-        """Make them of the rounds (never decreasing) and frames of the uses."""
+        """Build from the round (never decreasing) and the frame of each use."""
         starts = np.searchsorted(rounds, np.arange(n_rounds + 1))
         return cls(np.asarray(gfn, np.int64), starts.astype(np.int64))
 
@@ -78,9 +94,9 @@ class Uses:
 
 
 class Places:
-    """Where the state of frames is kept: a place for each that was used, one for all others.
+    """Indices for the state of frames: one for each frame in use, one for all others.
 
-    So state takes memory by the frames in use, however high their numbers are.
+    State then takes memory by the frames in use, however high their numbers are.
 
     Parameters
     ----------
@@ -95,7 +111,7 @@ class Places:
         return len(self.frames) + 1
 
     def __call__(self, frames: Ints) -> Ints:
-        """Return the place of each frame; the last one is that of frames nobody used."""
+        """Return the index of each frame; unused frames share the last one."""
         at = np.searchsorted(self.frames, frames)
         used = np.append(self.frames, -1)[at] == frames
         return np.where(used, at, len(self.frames))
@@ -103,25 +119,26 @@ class Places:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a trace knows of a VM.
+    """A recorded VM.
 
     Attributes
     ----------
     name : str
     memory_pages : int or None
-        Size of its memory; None if nobody said so. Recorded frames may lie above it (holes).
+        Size of its memory; None if not known. Recorded frames may lie above it (holes).
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         The times between rounds.
     resolution_ns : int
     accesses, writes, log : Uses
-        All first accesses of each round (a frame once); first writes of each; PML's log of each
-        round, without page-table pages.
+        Of each round: the first access to each frame; the first write to each; PML's log without
+        page-table pages.
     mapped : Uses, optional
-        The frames that the page tables logged in each round map, where the trace has snapshots.
+        The frames mapped by the page tables logged in each round. Needs snapshots of tables, as do
+        the next two.
     entries : Uses, optional
-        There: what was written, and the programs' entries in them with the accessed flag set.
+        The frames written, and those of programs whose logged entries have the accessed flag set.
     leaves : Uses, optional
-        There: the leaf tables that were logged.
+        The leaf tables logged.
     guest, disk : DataFrame or None
         The guest's own view, and its disk's requests.
     phases : tuple of (str, int)
@@ -132,7 +149,7 @@ class Recorded:
 
     name: str
     memory_pages: int | None
-    t_ns: np.ndarray
+    t_ns: Ints
     resolution_ns: int
     accesses: Uses
     writes: Uses
@@ -142,8 +159,8 @@ class Recorded:
     leaves: Uses | None = None
     guest: pd.DataFrame | None = None
     disk: pd.DataFrame | None = None
-    phases: tuple[Any, ...] = ()
-    idle: np.ndarray | None = None
+    phases: tuple[tuple[str, int], ...] = ()
+    idle: Bools | None = None
 
     @property
     def n_rounds(self) -> int:
@@ -160,13 +177,28 @@ class Recorded:
 
     @property
     def size(self) -> int:
-        """One more than the highest frame number: no number of pages, there may be holes."""
+        """One more than the highest frame number. Holes count, so it is no number of pages."""
         highest = max(int(uses.gfn.max(initial=-1)) for uses in (self.accesses, self.log))
         return max(self.memory_pages or 0, highest + 1)
 
+    @property
+    def known_memory_pages(self) -> int:
+        """`memory_pages`; raises `NeedsError` if it is not known."""
+        return known_memory(self.name, self.memory_pages)
+
+    @property
+    def guest_samples(self) -> pd.DataFrame:
+        """`guest`; raises `NeedsError` if there are no samples."""
+        if self.guest is None or len(self.guest) == 0:
+            what = "samples of the guest's own view"
+            raise NeedsError(
+                self.name, what, "record it with `pmlkit record`, whose guests report them"
+            )
+        return self.guest
+
     @cached_property
     def places(self) -> Places:
-        """Places for the state of frames."""
+        """Indices for the state of frames."""
         index = PageIndex()
         for uses in (self.accesses, self.writes, self.log):
             index.ids(uses.gfn.view(np.uint64))
@@ -175,74 +207,69 @@ class Recorded:
     def occurrences(self) -> Occurrences:
         """Return all accesses sorted by page, for the kernels of `pmlkit.kernels.by_page`."""
         rounds = self.accesses.rounds_of(0, self.n_rounds)
-        return occurrences(rounds, self.accesses.gfn, self.n_rounds, distinct=True)
+        gfn = self.accesses.gfn.view(np.uint64)
+        return occurrences(rounds, gfn, self.n_rounds, distinct=True)
 
     @classmethod
     def of(cls, trace: Trace) -> Recorded:
         """Read an access trace.
 
-        Parameters
-        ----------
-        trace : Trace
-
-        Returns
-        -------
-        Recorded
-
         Raises
         ------
         NeedsError
-            If the trace is a PML log: without all accesses there is no truth to compare with; if
-            it has no rounds; or if they have no length in time.
+            If the trace is a PML log (without all accesses there is no ground truth), has no
+            rounds, or if they have no length in time.
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
         if trace.n_rounds == 0:
             raise NeedsError(trace, "rounds", "record it for longer")
-        rounds_in_time = timeline(trace)
-        if rounds_in_time.resolution_ns is None:
+        time = timeline(trace)
+        if time.resolution_ns is None:
             raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
-        rounds, gfn, kind = _columns(trace)
+        rounds, gfn, kind = _round_gfn_kind(trace)
         n = trace.n_rounds
-        accesses, writes = _first_uses(rounds, gfn, n), kind == Kind.WRITE
-        written = Uses.of(rounds[writes], gfn[writes], n)
+        is_write = kind == Kind.WRITE
+        writes = Uses.of(rounds[is_write], gfn[is_write], n)
         return cls(
             name=trace.path.name.removesuffix(".trace"),
             memory_pages=trace.meta.known_memory_pages,
-            t_ns=rounds_in_time.t_ns,
-            resolution_ns=rounds_in_time.resolution_ns,
-            accesses=accesses,
-            writes=written,
-            log=_log(trace, n, written),
+            t_ns=time.t_ns,
+            resolution_ns=time.resolution_ns,
+            accesses=_first_uses(rounds, gfn, n),
+            writes=writes,
+            log=_log(trace, n, writes),
             mapped=_mapped(trace, n),
             **_from_tables(trace, n),
             guest=trace.guest,
-            disk=getattr(trace, "disk", None),
+            disk=trace.disk,
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
-            idle=~rounds_in_time.used,
+            idle=~time.used,
         )
 
     def until(self, stop: int) -> Recorded:
-        """Return the same VM as if it had been switched off after the round before `stop`."""
-        end = self.t_ns[stop]
-        cut = {
+        """Return the recording without the rounds from `stop` on."""
+        changes: dict[str, Any] = {
             name: Uses(uses.gfn[: uses.starts[stop]], uses.starts[: stop + 1])
             for name in ("accesses", "writes", "log", "mapped", "entries", "leaves")
             if (uses := getattr(self, name)) is not None
         }
         for name in ("guest", "disk"):
-            table = getattr(self, name)
-            cut[name] = table if table is None else table[table["t_ns"] < end]  # type: ignore[assignment]
+            if (table := getattr(self, name)) is not None:
+                changes[name] = table[table["t_ns"] < self.t_ns[stop]]
         phases = tuple(phase for phase in self.phases if phase[1] < stop)
         idle = None if self.idle is None else self.idle[:stop]
-        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, idle=idle, **cut)  # type: ignore[arg-type]
+        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, idle=idle, **changes)
 
 
-def _columns(trace: Trace) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:
+def _round_gfn_kind(
+    trace: Trace,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint8]]:
     parts = [[np.zeros(0, np.uint32), np.zeros(0, np.uint64), np.zeros(0, np.uint8)]]
     for batch in trace.iter_entries(columns=["round", "gfn", "kind"]):
         parts.append([column.to_numpy() for column in batch.columns])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+    rounds, gfn, kind = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rounds, gfn, kind
 
 
 def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
@@ -257,10 +284,10 @@ def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
     return Uses.of(kept[1][:count], index.frames[kept[0][:count]], n_rounds)
 
 
-def _log(trace: Trace, n_rounds: int, written: Uses) -> Uses:
+def _log(trace: Trace, n_rounds: int, writes: Uses) -> Uses:
     if not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
-        return written  # what an ideal PML would have logged
-    rounds, gfn, kind = _columns(trace.pml)
+        return writes  # what an ideal PML would have logged
+    rounds, gfn, kind = _round_gfn_kind(trace.pml)
     data = ~is_page_table(kind)
     return Uses.of(rounds[data], gfn[data], n_rounds)
 
@@ -276,12 +303,12 @@ def _mapped(trace: Trace, n_rounds: int) -> Uses | None:
 
 
 def _from_tables(trace: Trace, n_rounds: int) -> dict[str, Uses]:
-    """Return what the logged tables tell: see `Recorded.entries` and `leaves`."""
+    """Return `Recorded.entries` and `leaves`, if the trace has snapshots of tables."""
     if not trace.has_tables or not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
         return {}
     from pmlkit import pagetables
 
-    rounds, gfn, kind = _columns(trace.pml)
+    rounds, gfn, kind = _round_gfn_kind(trace.pml)
     data = ~is_page_table(kind)
     entries = pagetables.expand(trace, rounds[data], gfn[data])
     tables = pagetables.logged(trace)
@@ -290,28 +317,3 @@ def _from_tables(trace: Trace, n_rounds: int) -> dict[str, Uses]:
         "entries": Uses.of(*entries, n_rounds),
         "leaves": Uses.of(leaves["round"].to_numpy(), leaves["table"].to_numpy(), n_rounds),
     }
-
-
-class Need(Enum):
-    """What a technique looks at; the value is the channel's name in the view."""
-
-    PML = "pml"  # the log of writes, re-armed on demand
-    REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
-    DIRTY = "dirty"  # the pages written, found by write-protecting them
-    TABLES = "tables"  # the leaf page tables in PML's log
-    ACCESSED = "accessed"  # the accessed flags of frames
-    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
-    CONTENT = "content"  # digests of what is in frames
-    DISK = "disk"  # the guest's disk requests
-    GUEST = "guest"  # the guest's own counters
-    MEMORY = "memory"  # a guest of changing size, and what it tells of its pressure
-
-
-def known_memory(name: str, memory_pages: int | None) -> int:
-    """Return the size of a VM's memory, pages; raise `NeedsError` if it is not known."""
-    if memory_pages is None:
-        what = (
-            "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
-        )
-        raise NeedsError(name, what, "import it again with --memory")
-    return memory_pages

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The techniques by name."""
+"""The techniques by name. A new one is imported here and added to `TECHNIQUES`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TECHNIQUES = {
 
 
 def make(name: str, **parameters: Any) -> Technique:
-    """Make a technique by its name, with other parameters than its defaults.
+    """Make a technique by its name; `parameters` replace its defaults.
 
     Raises
     ------
@@ -70,6 +70,6 @@ def make(name: str, **parameters: Any) -> Technique:
     known = TECHNIQUES[name].parameters()
     for parameter in parameters:
         if parameter not in known:
-            has = ", ".join(known) or "none"
-            raise UsageError(f"{name} has no parameter {parameter!r}: it has {has}")
+            names = ", ".join(known) or "none"
+            raise UsageError(f"{name} has no parameter {parameter!r}: it has {names}")
     return TECHNIQUES[name](**parameters)

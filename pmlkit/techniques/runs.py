@@ -10,16 +10,14 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.techniques.costs import overhead_ns
-from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.registry import make
 from pmlkit.techniques.view import look
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.techniques.memory import MemoryModel
+    from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Json
 
 
 __all__ = ["LONGEST_NS", "Run", "run", "time_scale", "within"]
@@ -29,14 +27,14 @@ LONGEST_NS = 30_000_000_000  # the longest interval that a source uses: VMware's
 
 @dataclass(frozen=True)
 class Run:
-    """What a technique said of a VM.
+    """The estimates of a technique for a recorded VM.
 
     Attributes
     ----------
     technique : Technique
     seed : int
     estimates : DataFrame
-        ``t_ns``, ``pages`` (NaN: nothing could be said), and the events since the row before.
+        ``t_ns``, ``pages`` (NaN: no estimate), and the events since the row before.
     events : dict of str to int
         In all.
     overhead : float
@@ -48,24 +46,16 @@ class Run:
     technique: Technique
     seed: int
     estimates: pd.DataFrame
-    events: Json
+    events: dict[str, int]
     overhead: float
-    notes: list[Any]
+    notes: list[str]
 
 
 def time_scale(scale: str | float, window_ns: int) -> float:
-    """Return by what published intervals are multiplied.
+    """Return the factor for published intervals.
 
-    Parameters
-    ----------
-    scale : "auto" or float
-        ``"auto"``: so that the longest of them, VMware's 30 s, becomes T. A T of 30 s leaves all as
-        published; recordings of seconds have to be looked at faster.
-    window_ns : int
-
-    Returns
-    -------
-    float
+    ``"auto"`` makes T of the longest of them, VMware's 30 s. A T of 30 s leaves all as published;
+    in recordings of seconds techniques have to look more often.
     """
     return window_ns / LONGEST_NS if scale == "auto" else float(scale)
 
@@ -83,17 +73,13 @@ def run(
     Parameters
     ----------
     technique : Technique or str
-    recorded : Recorded
+        Or its name.
     window : str or int
         T, a duration.
     scale : "auto" or float
         See `time_scale`.
-    seed : int
     memory : pmlkit.techniques.memory.MemoryModel, optional
-
-    Returns
-    -------
-    Run
+        How a guest of changing size behaves.
 
     Raises
     ------
@@ -101,8 +87,6 @@ def run(
         If the recording lacks what the technique looks at.
     """
     if isinstance(technique, str):
-        from pmlkit.techniques.registry import make
-
         technique = make(technique)
     window_ns = parse_duration_ns(window) if isinstance(window, str) else window
     scale = time_scale(scale, window_ns)
@@ -114,21 +98,18 @@ def run(
 
 
 def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Run:
-    """Return what a run says of a part of the recording, and what that cost.
+    """Return the part of a run between two times since the recording's start.
 
     Parameters
     ----------
-    run : Run
-    start_ns, end_ns : int
-        Times since the recording's start.
     to_the_end : bool
-        Whether the recording ends there: events after the last estimate count, then.
+        Whether the recording ends there: events after the last estimate then count.
 
     Returns
     -------
     Run
         Its estimates are those of the part, and the one that stands when it begins. Events have the
-        time of the estimate that follows them; a row's count if it is of the part.
+        time of the estimate that follows them: those of a row count if the row is in the part.
     """
     t_ns = run.estimates["t_ns"].to_numpy()
     first = int(np.searchsorted(t_ns, start_ns, "right")) if start_ns > 0 else 0
@@ -140,5 +121,5 @@ def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Ru
         after = total - int(run.estimates[name].sum()) if timed else total
         events[name] = (int(table[name].sum()) if timed else 0) + (after if to_the_end else 0)
     share = overhead_ns(events) / max(end_ns - start_ns, 1)
-    told = run.estimates[max(first - 1, 0) : stop]
-    return replace(run, estimates=told, events=events, overhead=share)
+    estimates = run.estimates[max(first - 1, 0) : stop]
+    return replace(run, estimates=estimates, events=events, overhead=share)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The yardstick: Denning's W(t, T) of the recording, and the criteria of Nitu et al. against it.
+"""The ground truth, Denning's W(t, T) of the recording, and the criteria of Nitu et al.
 
-Accuracy (bias, MAPE, 95th percentile of the error), reactivity (windows until an estimate is within
-10 % of the new level after a step up, after a step down), overhead (`pmlkit.techniques.costs`),
-intrusiveness and activeness (what the technique says of itself).
+Accuracy is bias, MAPE and the 95th percentile of the error. Reactivity is the windows until an
+estimate is within 10 % of the new level after a step up, or down. Overhead is of
+`pmlkit.techniques.costs`; intrusiveness and activeness are attributes of the technique.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Bools, Floats, Ints
 
 
 __all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth", "within"]
@@ -63,15 +62,15 @@ class Truth:
         The part that is scored: windows T that lie within it.
     """
 
-    t_ns: np.ndarray
-    pages: np.ndarray
+    t_ns: Ints
+    pages: Ints
     window_ns: int
-    steps: list[Any]
+    steps: list[Step]
     start_ns: int = 0
     end_ns: int = _FOREVER
 
     @property
-    def scored(self) -> np.ndarray:
+    def scored(self) -> Bools:
         """Whether the window T that ends with a round is scored (bool, shape (instants,))."""
         return (self.t_ns >= self.start_ns + self.window_ns) & (self.t_ns <= self.end_ns)
 
@@ -81,55 +80,34 @@ def truth(recorded: Recorded, window_ns: int) -> Truth:
 
     W(t, T) holds the pages of the rounds that end in (t - T, t].
 
-    A step is a phase's start at which the level changes by a quarter; a level is the median of
-    W over what of a phase is older than T, so that its windows see that phase only. A phase that
-    is over by then has no level of its own.
-
-    Parameters
-    ----------
-    recorded : Recorded
-    window_ns : int
-
-    Returns
-    -------
-    Truth
+    A step is a phase's start at which the level changes by a quarter. A level is the median of W
+    over a phase from T after its start on, when windows see that phase only. A phase shorter than
+    T has no level.
     """
     axis = Axis(recorded.t_ns[1:] - recorded.t_ns[0], recorded.resolution_ns)
     t_ns = axis.at[axis.last_of_instants]
     pages = sliding(recorded.occurrences(), Windows.on(axis.at, window_ns, t_ns))
     starts = [int(recorded.t_ns[r] - recorded.t_ns[0]) for _, r in recorded.phases]
     spans = list(zip(starts, [*starts[1:], int(t_ns[-1])], strict=True)) if starts else []
-    levels = [(low, high, _level(t_ns, pages, low + window_ns, high)) for low, high in spans]
-    levels = [level for level in levels if level[2] is not None]
+    levels = []
+    for low, high in spans:
+        inside = (t_ns >= low + window_ns) & (t_ns < high)
+        if inside.any():
+            levels.append((low, high, float(np.median(pages[inside]))))
     steps = [
-        Step(low, high, before, after)  # type: ignore[arg-type]
+        Step(low, high, before, after)
         for (_, edge, before), (low, high, after) in zip(levels, levels[1:], strict=False)
-        if low == edge and abs(after - before) > STEP * max(after, before)  # type: ignore[operator, type-var]
+        if low == edge and abs(after - before) > STEP * max(after, before)
     ]
     return Truth(t_ns, pages, window_ns, steps)
 
 
-def _level(t_ns: Ints, pages: Ints, low: int, high: int) -> float | None:
-    inside = (t_ns >= low) & (t_ns < high)
-    return float(np.median(pages[inside])) if inside.any() else None
-
-
 def within(truth: Truth, start_ns: int, end_ns: int) -> Truth:
-    """Have a part of the recording scored: windows and steps within it.
+    """Return W of the whole recording with only the part between two times scored.
 
-    A step is within it if more than T of what follows is. It may be followed until its phase or the
-    part ends; its levels are those of the whole phases.
-
-    Parameters
-    ----------
-    truth : Truth
-    start_ns, end_ns : int
-        Times since the recording's start.
-
-    Returns
-    -------
-    Truth
-        W of the whole recording; `Truth.scored` is what lies in the part.
+    A step counts if it and more than T of what follows are in the part. Estimates may follow it
+    until its phase or the part ends; its levels are those of the whole phases. Times are since the
+    recording's start.
     """
     cut = [replace(step, end_ns=min(step.end_ns, end_ns)) for step in truth.steps]
     steps = [s for s in cut if s.t_ns >= start_ns and s.end_ns - s.t_ns > truth.window_ns]
@@ -137,48 +115,42 @@ def within(truth: Truth, start_ns: int, end_ns: int) -> Truth:
 
 
 def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
-    """Return what an estimator says at the times `t_ns`: its latest estimate, NaN before any."""
+    """Return the latest estimate at the times `t_ns`, NaN before any."""
     index = np.searchsorted(estimates["t_ns"].to_numpy(), t_ns, "right") - 1
     pages = np.append(estimates["pages"].to_numpy(), np.nan)
     return pages[index]
 
 
 def accuracy(estimates: pd.DataFrame, truth: Truth) -> dict[str, float]:
-    """Compare estimates with the truth at rounds' ends, in windows T that are scored.
+    """Compare estimates (``t_ns``, ``pages``) with the truth at the ends of rounds that are scored.
 
-    A comparison weighs by the time since the round end before: by how long its round was.
-
-    Parameters
-    ----------
-    estimates : DataFrame
-        ``t_ns`` and ``pages``.
-    truth : Truth
+    A comparison is weighted by the length of its round.
 
     Returns
     -------
     dict
-        ``bias`` (mean of the error, of the mean truth), ``mae`` (mean of its absolute value, of
-        the mean truth), ``mape`` (mean of its absolute value, each of the truth then: moments at
-        which hardly anything is used weigh most, and those at which nothing is cannot count),
-        ``p95`` (95th percentile of that), ``says`` (share of the time at whose end there is an
-        estimate). NaN where there is none while pages are used.
+        ``bias``: mean error, as a share of the mean truth. ``mae``: mean absolute error, as a
+        share of the mean truth. ``mape``: mean absolute error, each as a share of the truth then;
+        moments with few pages weigh most, those with none cannot count. ``p95``: 95th percentile
+        of the same. ``says``: share of the time with an estimate. NaN if there is none while pages
+        are used.
     """
     scored = truth.scored
-    held = np.diff(truth.t_ns, prepend=0)[scored].astype(float)
+    weights = np.diff(truth.t_ns, prepend=0)[scored].astype(float)
     true = truth.pages[scored].astype(float)
     error = at(estimates, truth.t_ns[scored]) - true
-    told = ~np.isnan(error)
-    says = float(held[told].sum() / held.sum()) if len(held) else 0.0
-    error, true, held = error[told], true[told], held[told]
+    estimated = ~np.isnan(error)
+    says = float(weights[estimated].sum() / weights.sum()) if len(weights) else 0.0
+    error, true, weights = error[estimated], true[estimated], weights[estimated]
     if not true.any():
         return {"bias": np.nan, "mae": np.nan, "mape": np.nan, "p95": np.nan, "says": says}
-    mean, used = np.average(true, weights=held), true > 0
-    relative, of = np.abs(error[used]) / true[used], held[used]
+    mean, used = np.average(true, weights=weights), true > 0
+    relative, some = np.abs(error[used]) / true[used], weights[used]
     return {
-        "bias": float(np.average(error, weights=held) / mean),
-        "mae": float(np.average(np.abs(error), weights=held) / mean),
-        "mape": float(np.average(relative, weights=of)),
-        "p95": float(np.percentile(relative, 95, weights=of, method="inverted_cdf")),
+        "bias": float(np.average(error, weights=weights) / mean),
+        "mae": float(np.average(np.abs(error), weights=weights) / mean),
+        "mape": float(np.average(relative, weights=some)),
+        "p95": float(np.percentile(relative, 95, weights=some, method="inverted_cdf")),
         "says": says,
     }
 
@@ -190,8 +162,8 @@ def reactivity(estimates: pd.DataFrame, truth: Truth) -> pd.DataFrame:
     -------
     DataFrame
         ``t_ns``, ``end_ns``, ``up``, ``before``, ``after`` (pages), ``windows``: NaN if it never
-        was, within the phase; estimates from before the step do not count. W(t, T) itself takes up
-        to 1 window to fall.
+        is within the phase. Estimates from before the step do not count. W(t, T) itself takes up to
+        1 window to fall.
     """
     rows = [
         (step.t_ns, step.end_ns, step.up, step.before, step.after, _windows(estimates, truth, step))
@@ -202,20 +174,20 @@ def reactivity(estimates: pd.DataFrame, truth: Truth) -> pd.DataFrame:
 
 def _windows(estimates: pd.DataFrame, truth: Truth, step: Step) -> float:
     times = truth.t_ns[(truth.t_ns >= step.t_ns) & (truth.t_ns <= step.end_ns)]
-    new = estimates[estimates["t_ns"] > step.t_ns]  # one from before the step follows nothing
+    new = estimates[estimates["t_ns"] > step.t_ns]
     near = np.abs(at(new, times) - step.after) <= WITHIN * step.after
     if not near.any():
         return np.nan
     return float((times[np.argmax(near)] - step.t_ns) / truth.window_ns)
 
 
-def interval(values: Floats | Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float]:
     """Return the mean and the half width of its 95 % confidence interval (Student's t).
 
     Parameters
     ----------
     values : array of float
-        One per seed; NaN are left out.
+        One per seed; NaN is left out.
 
     Returns
     -------

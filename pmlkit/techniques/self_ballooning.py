@@ -51,11 +51,10 @@ class SelfBallooning(Technique):
             if sample is None:
                 continue
             kernel = view.memory_pages - sample["total_bytes"] // PAGE_SIZE
-            goal = (
-                sample["committed_bytes"] // PAGE_SIZE + kernel + self.reserve * view.memory_pages
-            )
+            committed = sample["committed_bytes"] // PAGE_SIZE
+            goal = committed + kernel + self.reserve * view.memory_pages
             goal = min(goal, view.memory_pages)
             target += (goal - target) / (self.up if goal > target else self.down)
             view.memory.resize(target)
-            view.memory.counters()  # the faults that this costs
+            view.memory.counters()  # charges the faults that this costs
             view.report(target)

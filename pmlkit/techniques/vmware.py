@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["Vmware", "relative_standard_error"]
+__all__ = ["Vmware"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Vmware(Technique):
     """Trap `pages` random pages for a period; the share that is touched, of all memory.
 
     The estimate is the largest of a slow moving average of that share over periods, a fast one,
-    and the fast one with what the running period has shown so far: so it answers a growing working
+    and the fast one with the share of the running period so far. So it follows a growing working
     set soon and a shrinking one gradually. The weights are not published: they are ours.
 
     Attributes
@@ -38,7 +38,7 @@ class Vmware(Technique):
     slow, fast : float
         Weight of the newest period in the two averages; 1: no average.
     looks : int
-        How often per period the estimate is told.
+        Estimates per period.
     """
 
     name = "vmware"
@@ -60,28 +60,20 @@ class Vmware(Technique):
         """Yield the estimate in pages, `looks` times a period."""
         period = view.published(self.period)
         look = max(period // self.looks, 1)
-        slow = fast = None
+        slow = fast = np.nan
         sample, ends = self._draw(view), period
         for now in view.every(look):
             share = np.count_nonzero(view.traps.caught(sample)) / len(sample)
             if now >= ends:
-                slow = share if slow is None else slow + self.slow * (share - slow)
-                fast = share if fast is None else fast + self.fast * (share - fast)
+                slow = share if np.isnan(slow) else slow + self.slow * (share - slow)
+                fast = share if np.isnan(fast) else fast + self.fast * (share - fast)
                 sample, ends = self._draw(view), now + period
-            if fast is not None:
+            if not np.isnan(fast):
                 running = fast + self.fast * (share - fast)
-                yield max(slow, fast, running) * view.memory_pages  # type: ignore[operator, type-var]
+                yield max(slow, fast, running) * view.memory_pages
 
     def _draw(self, view: View) -> Ints:
         count = min(self.pages, view.memory_pages)
         sample = view.random.choice(view.memory_pages, count, replace=False)
         view.traps.protect(sample)
         return sample
-
-
-def relative_standard_error(share: float, pages: int) -> float:
-    """Return the theory's standard error of one period's share p, relative to it.
-
-    ``sqrt((1 - p) / (p n))`` for n pages drawn out of very many (Waldspurger, OSDI'02).
-    """
-    return np.sqrt((1 - share) / (share * pages))

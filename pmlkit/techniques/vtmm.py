@@ -20,21 +20,20 @@ __all__ = ["Vtmm"]
 
 @dataclass(frozen=True)
 class Vtmm(Technique):
-    """Pages climb a queue when they are found used and sink when not; the hot ones are counted.
+    """Pages rise a queue when found used and sink when not; the hot ones are counted.
 
-    PML tells the writes. Reads are found in accessed flags, which are scanned the more often the
-    higher a page's queue is: those of queue i every ``2 ** (levels - 1 - i)`` scans. A page's
-    temperature is what is left of its uses: halved at each of its scans, plus its reads and
-    `write_weight` times its writes. The working set is the pages above queue 0 or warmer than
-    `warm`.
+    Writes come from PML, reads from accessed flags. A page is scanned more often the higher its
+    queue is: those of queue i every ``2 ** (levels - 1 - i)`` scans. Its temperature is halved at
+    each of its scans; a read adds 1, a write `write_weight`. The working set is the pages above
+    queue 0 or warmer than `warm`.
 
-    What could be read of it: the abstracts of vTMM and of its first version, HMM-V (arXiv
-    2209.13111): accesses are tracked "with page-modification logging (PML) and a multi-level queue
-    design", the first version "through page table manipulation", whose cost both reduce; a page's
+    The sources that were available are the abstracts of vTMM and of its first version, HMM-V (arXiv
+    2209.13111). They track accesses "with page-modification logging (PML) and a multi-level queue
+    design", the first version "through page table manipulation", whose cost both reduce. A page's
     temperature, sorted into buckets, tells hot ones. By a reader's notes (jlhu.io, vTMM
     Implementation Feasibility, 2023) it scans the guest's page tables beside PML, and its source is
-    not to be had. So the queues' rule and the weights are ours, and so is the working set: the
-    paper sorts pages, it does not count one.
+    not available. So the queues' rule and the weights are ours, and so is the working set: the
+    paper sorts pages, and does not count a working set.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ __all__ = ["Zballoond"]
 
 @dataclass(frozen=True)
 class Zballoond(Technique):
-    """The size at which swap-ins and refaults are just about zero.
+    """The size at which swap-ins and refaults are about zero.
 
     As Nitu et al. describe it: while a guest has its working set, it swaps nothing in and refaults
     nothing. Its memory shrinks step by step while that is so, and grows by what was missing as
@@ -49,8 +49,8 @@ class Zballoond(Technique):
     def observe(self, view: View) -> None:
         size = float(view.memory_pages)
         for _ in view.every(view.published(self.interval)):
-            told = view.memory.counters()
-            missing = told.new_swap_ins
+            counters = view.memory.counters()
+            missing = counters.new_swap_ins
             if missing > self.quiet * size:
                 size = min(size + self.grow * missing, view.memory_pages)
             else:

@@ -64,29 +64,29 @@ def requests(*rows):
 
 
 def test_a_frame_read_from_another_place_means_that_the_first_is_gone():
-    guess = Inference()
-    assert len(guess.take(*requests((1, 7, "r"), (2, 7, "r")))) == 0
-    assert guess.evictions == 1
-    assert guess.take(*requests((1, 9, "r"))).tolist() == [0]
-    assert guess.reloads == 1
+    inference = Inference()
+    assert len(inference.follow(*requests((1, 7, "r"), (2, 7, "r")))) == 0
+    assert inference.evictions == 1
+    assert inference.follow(*requests((1, 9, "r"))).tolist() == [0]
+    assert inference.reloads == 1
 
 
 def test_reading_a_place_again_into_its_frame_evicts_nothing():
-    guess = Inference()
-    guess.take(*requests((1, 7, "r"), (1, 7, "r")))
-    assert guess.evictions == 0
+    inference = Inference()
+    inference.follow(*requests((1, 7, "r"), (1, 7, "r")))
+    assert inference.evictions == 0
 
 
 def test_a_place_that_moved_to_another_frame_is_not_gone():
-    guess = Inference()
-    guess.take(*requests((1, 7, "r"), (1, 8, "r"), (2, 7, "r")))
-    assert guess.evictions == 0
+    inference = Inference()
+    inference.follow(*requests((1, 7, "r"), (1, 8, "r"), (2, 7, "r")))
+    assert inference.evictions == 0
 
 
 def test_swapped_out_pages_come_back_from_as_far_as_they_went():
-    guess = Inference()
-    guess.take(*requests(*[(place, place, "w") for place in range(10)]))
-    assert guess.take(*requests((9, 20, "r"), (0, 21, "r"))).tolist() == [0, 8]
+    inference = Inference()
+    inference.follow(*requests(*[(place, place, "w") for place in range(10)]))
+    assert inference.follow(*requests((9, 20, "r"), (0, 21, "r"))).tolist() == [0, 8]
 
 
 def with_disk(rows, rounds=200):

@@ -7,7 +7,7 @@ import synthetic_vm as vm
 
 from pmlkit import techniques
 from pmlkit.techniques import TECHNIQUES, scores
-from pmlkit.techniques.vmware import Vmware, relative_standard_error
+from pmlkit.techniques.vmware import Vmware
 
 # Estimators that count pages rather than sample them: right to the page once they have settled.
 EXACT = (
@@ -105,6 +105,11 @@ def test_a_dirty_ring_that_fills_counts_pages_again():
 
 
 # Sampling
+
+
+def relative_standard_error(share, pages):
+    """Of one period's share p, for n pages drawn out of very many (Waldspurger, OSDI'02)."""
+    return np.sqrt((1 - share) / (share * pages))
 
 
 def test_vmware_errs_as_its_theory_says():
