@@ -18,7 +18,7 @@ def survives(name, data, **options):
         path = Path(folder) / "x"
         path.write_bytes(data)
         try:
-            made = interop._function(name, "load")(path, name, **options)
+            made = interop._function(name, "load")(path, **options)
             return len(made) if name == "query-dirty-rate" else _rows(made)
         except ForeignFileError as error:
             assert str(path) in str(error) and "\n" not in str(error)

@@ -56,7 +56,7 @@ def export(
     start: int | None,
     end: str | int | None,
     as_json: bool,
-    **how: Any,
+    **options: Any,
 ) -> None:
     """Write TRACE in another program's FORMAT.
 
@@ -71,8 +71,8 @@ def export(
     from pmlkit.cli import console
 
     with console.busy("writing", quiet=as_json):
-        count = interop.export(trace, format, output, start_ns=start, end_ns=end, **how)
-    line = f"{output}: {count:,} {'snapshots' if format == 'damo' else 'entries'}"
+        count = interop.export(trace, format, output, start_ns=start, end_ns=end, **options)
+    line = f"{output}: {count:,} {interop.FORMATS[format].unit}"
     click.echo(json.dumps({"path": output, "count": count}) if as_json else line)
 
 
@@ -116,7 +116,7 @@ def import_(
     list_them: bool,
     memory_mib: int | None,
     as_json: bool,
-    **how: Any,
+    **options: Any,
 ) -> None:
     """Make a trace of FILE, which another program wrote in FORMAT.
 
@@ -133,17 +133,17 @@ def import_(
     from pmlkit import interop
     from pmlkit.cli import console
     from pmlkit.trace import known
+    from pmlkit.trace.reader import Trace
 
     memory_bytes = memory_mib << 20 if memory_mib else None
     with console.busy("reading", quiet=as_json):
-        made = interop.load(format, file, output, memory_bytes=memory_bytes, **how)
-    if format == "query-dirty-rate":
+        made = interop.load(format, file, output, memory_bytes=memory_bytes, **options)
+    if not isinstance(made, Trace):
         line = f"{output}: {len(made)} rows"
         click.echo(json.dumps({"path": output, "rows": len(made)}) if as_json else line)
     elif as_json:
-        click.echo(
-            json.dumps(console.trace_dict(made, known.measure(made)), indent=2, default=float)
-        )
+        report = console.trace_dict(made, known.measure(made))
+        click.echo(json.dumps(report, indent=2, default=float))
     else:
         console.trace(made, known.measure(made))
 
@@ -152,8 +152,8 @@ def _list(way: str, as_json: bool) -> None:
     from pmlkit import interop
     from pmlkit.cli import console
 
-    found = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}
+    formats = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(formats, indent=2))
     else:
-        console.named("format", found)
+        console.named("format", formats)

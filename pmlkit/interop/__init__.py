@@ -7,7 +7,8 @@ formats          the table of formats; `load` and `export`
 requests         requests of any size split into pages
 rounds           rows of a foreign file grouped into rounds and batches
 columns, csv     text and Parquet with named columns
-oracle, vscsi    files of libCacheSim and of VMware
+oracle, lcs      files of libCacheSim
+vscsi            files of VMware's vscsiStats
 kvm, kvm_log, kvm_text, tracedat
                  KVM's dirty-ring events, as text or as trace.dat
 rates            dirty rates that QEMU and libvirt report

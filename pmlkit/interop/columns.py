@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of anybody: which column says what, and the requests that its rows are.
+"""Tables with arbitrary columns: the role of each column, and rows as requests.
 
-The columns are named by what they hold, as ``time=ts,obj=lbn,size=len,op=rw``: `obj` (needed) is
-a number or a name, `time` a number of `time_unit` (or a timestamp, in Parquet), `size` in bytes,
-`op` reads or writes, `vcpu` a number. Names may be numbers of columns, from 1 on, as in
-libCacheSim. Without `time` only the order is known.
+Roles are assigned as ``time=ts,obj=lbn,size=len,op=rw``: `obj` (required) is a number or a name,
+`time` a number of `time_unit` (or a timestamp, in Parquet), `size` in bytes, `op` reads or writes,
+`vcpu` a number. Columns may be given by number, from 1 on, as in libCacheSim. Without `time` only
+the order is known.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO
 
+    from pmlkit.interop.rounds import Column
     from pmlkit.trace.parquet_pages import Group
     from pmlkit.types import Array, Ints, PathLike
-
 
 ROLES = ("time", "obj", "size", "op", "vcpu")
 UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -44,18 +44,18 @@ _OPS |= dict.fromkeys(("w", "write", "set", "put", "store"), _WRITE)
 
 
 def parse_columns(text: str | Mapping[str, str]) -> dict[str, str]:
-    """Read which column holds what: ``time=ts,obj=lbn,size=5``; UsageError if it is not that."""
+    """Parse ``time=ts,obj=lbn,size=5`` to the columns by role; UsageError if malformed."""
     pairs = text.items() if not isinstance(text, str) else _pairs(text)
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for role, name in pairs:
         if role not in ROLES:
             raise UsageError(f"a column cannot hold {role!r}: name {', '.join(ROLES)}")
-        if role in found:
+        if role in columns:
             raise UsageError(f"two columns hold the {role}: name one")
-        found[role] = str(name)
-    if "obj" not in found:
+        columns[role] = str(name)
+    if "obj" not in columns:
         raise UsageError("no column holds the obj: name it, as in --columns time=ts,obj=lbn")
-    return found
+    return columns
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
@@ -88,17 +88,23 @@ def _named(path: PathLike, name: str, names: Sequence[str]) -> str:
 
 
 class Converter:
-    """Turn rows into requests.
+    """Convert rows to requests.
 
     Parameters
     ----------
-    path : path-like
     columns : dict
         The names of the columns by their roles.
     unit_ns, tick_ns : int
-        Of the times, and of the intervals.
+        Unit of the times, and length of an interval.
     where : callable
         Names the row of a number, for messages.
+
+    Attributes
+    ----------
+    base_ns : int or None
+        Of the file's clock at the time 0.
+    named : bool
+        Whether objects are names.
     """
 
     def __init__(
@@ -111,12 +117,12 @@ class Converter:
     ) -> None:
         self._path, self._columns, self._where = path, columns, where
         self._unit_ns, self._tick_ns = unit_ns, tick_ns
-        self._numbers: dict[Any, int] = {}
+        self._numbers: dict[str | bytes, int] = {}  # of objects by name
         self.base_ns: int | None = None
-        self.named = False  # whether objects are names
+        self.named = False
 
     def requests(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Requests]:
-        """Yield the requests of rows."""
+        """Convert batches of rows."""
         zero = None if self.base_ns is None else self.base_ns // self._tick_ns
         clock, first = Clock(self._path, self._tick_ns, self._where, zero), 0
         for batch in batches:
@@ -125,36 +131,35 @@ class Converter:
                 if column.null_count:
                     row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
                     raise ForeignFileError(self._path, self._where(first + row), f"has no {role}")
-            yield self._request(first, columns, clock)
+            yield self._batch(first, columns, clock)
             first += batch.num_rows
         if clock.zero is not None and self.base_ns is None and "time" in self._columns:
             self.base_ns = clock.zero * self._tick_ns
 
-    def _request(self, first: int, columns: dict[str, Any], clock: Clock) -> Requests:
+    def _batch(self, first: int, columns: dict[str, pa.Array[Any]], clock: Clock) -> Requests:
         obj = self._objects(first, columns["obj"])
         size = self._whole("size", first, columns["size"]) if "size" in columns else 1
         kind = self._kinds(first, columns["op"]) if "op" in columns else _READ
         vcpu = self._whole("vcpu", first, columns["vcpu"]) if "vcpu" in columns else 0
-        start: Any = 0
-        end: Any = 1
+        start: Column = 0
+        end: Column = 1
         if "time" in columns:
             times_ns = self._times_ns(first, columns["time"])
             start, end = clock.times(first, times_ns // self._tick_ns)
         return Requests(first, start, end, obj, size, kind, vcpu)
 
-    def _objects(self, first: int, column: Any) -> Array:
+    def _objects(self, first: int, column: pa.Array[Any]) -> Array:
         if pa.types.is_integer(column.type):
             numbers = column.to_numpy(zero_copy_only=False)
             if numbers.dtype.kind == "i" and (numbers < 0).any():
                 self._refuse(first, numbers < 0, "has a negative obj")
             return numbers.astype(np.uint64)
         self.named = True
-        names, at = _distinct(column)
-        known = self._numbers
-        ids = [known.setdefault(name, len(known)) for name in names]
-        return np.array(ids, np.uint64)[at]
+        names, index = _distinct(column)
+        ids = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
+        return np.array(ids, np.uint64)[index]
 
-    def _whole(self, role: str, first: int, column: Any) -> Ints:
+    def _whole(self, role: str, first: int, column: pa.Array[Any]) -> Ints:
         if not pa.types.is_integer(column.type):
             raise ForeignFileError(self._path, "", f"has a {role} of {column.type}: whole numbers")
         values = column.to_numpy(zero_copy_only=False)
@@ -165,13 +170,13 @@ class Converter:
         return values.astype(np.int64)
 
     def _times_ns(self, first: int, column: Any) -> Ints:
-        """Return times in ns; a decimal has as many places as its unit has."""
+        """Return times in ns; a decimal has the places that make it whole ns."""
         kind = column.type
         if pa.types.is_timestamp(kind):
             return column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_numpy()
         if pa.types.is_floating(kind):
             values = column.to_numpy(zero_copy_only=False)
-            wrong = ~(np.abs(values) * self._unit_ns < 2.0**62)  # also what is no number
+            wrong = ~(np.abs(values) * self._unit_ns < 2.0**62)  # true for NaN, too
             self._refuse(first, wrong | (values < 0), "has a time that is none")
             return np.rint(values * self._unit_ns).astype(np.int64)
         if pa.types.is_decimal(kind):
@@ -186,14 +191,13 @@ class Converter:
         self._refuse(first, wrong, "has a time that is negative, or has more than 64 bits in ns")
         return values.astype(np.int64) * unit_ns
 
-    def _kinds(self, first: int, column: Any) -> Array:
-        said, at = _distinct(column)
-        said = [name.decode() if isinstance(name, bytes) else str(name) for name in said]
-        names = [name.strip().lower() for name in said]
-        table = np.array([_OPS.get(name, 0) for name in names], np.uint8)
-        kinds = table[at]
+    def _kinds(self, first: int, column: pa.Array[Any]) -> Array:
+        values, index = _distinct(column)
+        ops = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        kind_of_op = np.array([_OPS.get(op.strip().lower(), 0) for op in ops], np.uint8)
+        kinds = kind_of_op[index]
         if (kinds == 0).any():
-            name = said[at[int(np.argmax(kinds == 0))]][:40]
+            name = ops[index[int(np.argmax(kinds == 0))]][:40]
             self._refuse(first, kinds == 0, f"has the op {name}, and not one of {', '.join(_OPS)}")
         return kinds
 
@@ -203,9 +207,9 @@ class Converter:
 
 
 def _distinct(column: Any) -> tuple[list[Any], Array]:
-    """Return the distinct values of a column in order of their first row, and which each row has.
+    """Return the distinct values of a column in order of first row, and the index of each row.
 
-    A dictionary is that of a row group: most of it may be of no row here.
+    A dictionary is of a whole row group: most of its values may be in no row of this batch.
     """
     if not pa.types.is_dictionary(column.type):
         encoded = column.dictionary_encode()
@@ -225,7 +229,7 @@ def of_rows(
     page_size: int | None = None,
     unit: int | None = None,
 ) -> Imported:
-    """Make pages of rows that are requests; `rows` gives them anew with each call."""
+    """Convert rows, which are requests; `rows` returns an iterator over all, with each call."""
     if (time_unit or "s") not in UNITS_NS:
         raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
     unit_ns = UNITS_NS[time_unit or "s"]
@@ -248,7 +252,6 @@ def of_rows(
 
 def load(
     path: Path,
-    name: str,
     columns: str | Mapping[str, str] | None = None,
     window: int | None = None,
     time_unit: str | None = None,
@@ -258,13 +261,12 @@ def load(
     """Read a Parquet file."""
     if columns is None:
         raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
-    how = {"window": window, "time_unit": time_unit, "page_size": page_size, "unit": unit}
     with open_regular(path) as file:
         _groups(path, file)
         schema = _opened(file).schema_arrow
-    taken = chosen(path, parse_columns(columns), schema.names)
-    wanted = list(dict.fromkeys(taken.values()))
-    # A long text may stand for millions of rows: it is held once.
+    names = chosen(path, parse_columns(columns), schema.names)
+    wanted = list(dict.fromkeys(names.values()))
+    # As dictionaries: a long text may stand for millions of rows, and is then held once.
     texts = [name for name in wanted if schema.field(name).type in _TEXTS]
 
     def rows() -> Iterator[pa.RecordBatch]:
@@ -277,7 +279,10 @@ def load(
                     _BATCH, row_groups=[number], columns=wanted, use_threads=False
                 )
 
-    return of_rows(path, rows, taken, "row {}".format, **how)  # type: ignore[arg-type]
+    return of_rows(
+        path, rows, names, "row {}".format,
+        window=window, time_unit=time_unit, page_size=page_size, unit=unit,
+    )  # fmt: skip
 
 
 def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
@@ -287,7 +292,7 @@ def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
 
 
 def _groups(path: PathLike, file: BinaryIO) -> list[Group]:
-    """Read what the footer says, before Arrow does."""
+    """Read the footer before Arrow does, which may crash on a damaged one."""
     try:
         return read_footer(file)
     except PageFault as fault:

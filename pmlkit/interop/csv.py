@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CSV: pmlkit's own, a row per entry, and that of others, a row per request.
+"""CSV: pmlkit's own with a row per entry, and others with a row per request.
 
-Ours has the columns t_start_ns, t_end_ns, vcpu, gfn, kind: the time that an entry is known to lie
-in. The kind is r, w or x; of a PML log w, ? (a write to data or a page table), or p1 to p5 (a page
-table of that level). Without `kind` all are reads, without `vcpu` it is 0.
+pmlkit's has the columns t_start_ns, t_end_ns, vcpu, gfn, kind: the time that an entry is known to
+lie in. The kind is r, w or x; of a PML log w, ? (a write to data or a page table), or p1 to p5 (a
+page table of that level). Without `kind` all are reads, without `vcpu` it is 0.
 
-That of others is read if its columns are named (`pmlkit.interop.columns`).
+Others are read if their columns are named (`pmlkit.interop.columns`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from pmlkit.interop.rounds import Chunk, Column
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Ints, PathLike
-
 
 COLUMNS: dict[str, pa.DataType] = {
     "t_start_ns": pa.int64(),
@@ -62,21 +62,19 @@ def export(trace: Trace, path: PathLike, window: str | int | None = None, **whic
     starts, ends = (rounds[name].to_numpy() + base for name in ("t_start_ns", "t_end_ns"))
     letters = pa.array([LETTERS.get(number, "?") for number in range(256)])
     schema = pa.schema(list(COLUMNS.items()))
-    # By a handle: a name need not be UTF-8, and a full disk is called that.
+    # By a handle: a name need not be UTF-8, and a full disk is reported as such.
     with open(path, "wb") as file, csv.CSVWriter(file, schema) as writer:
         for part in selected(trace, ["round", "vcpu", "gfn", "kind"], **which):
             number = part["round"]
             kinds = pa.DictionaryArray.from_arrays(part["kind"], letters).dictionary_decode()
-            columns = [starts[number], ends[number], part["vcpu"], part["gfn"], kinds]
-            arrays = map(pa.array, columns, COLUMNS.values())  # type: ignore[arg-type]
-            writer.write(pa.record_batch(list(arrays), names=list(COLUMNS)))
+            columns: list[Any] = [starts[number], ends[number], part["vcpu"], part["gfn"], kinds]
+            writer.write(pa.record_batch(dict(zip(COLUMNS, columns, strict=True)), schema=schema))
             count += len(number)
     return count
 
 
 def load(
     path: PathLike,
-    name: str,
     columns: str | Mapping[str, str] | None = None,
     separator: str | None = None,
     header: bool | None = None,
@@ -86,23 +84,26 @@ def load(
     unit: int | None = None,
 ) -> Imported:
     """Read entries in order of time, or requests if `columns` says which column is what."""
-    how = {"window": window, "page_size": page_size, "unit": unit, "time_unit": time_unit}
     if columns is None:
-        given = [role for role, value in how.items() if value is not None]
-        if given:
-            option = given[0].replace("_", "-")
-            raise UsageError(f"--{option} is of requests: say --columns time=...,obj=... as well")
+        options = {"window": window, "page-size": page_size, "unit": unit, "time-unit": time_unit}
+        for option, value in options.items():
+            if value is not None:
+                why = "is of requests: say --columns time=...,obj=... as well"
+                raise UsageError(f"--{option} {why}")
         return _entries(_Table(path, _head(path, separator or ",", True)))
     roles = parse_columns(columns)
     table = _Table(path, _head(path, separator, header, list(roles.values())))
-    taken = chosen(path, roles, table.head.names)
-    rows = partial(table.batches, _types(table, taken, time_unit or "s"))
-    return of_rows(path, rows, taken, table.where, **how)  # type: ignore[arg-type]
+    names = chosen(path, roles, table.head.names)
+    rows = partial(table.batches, _types(table, names, time_unit or "s"))
+    return of_rows(
+        path, rows, names, table.where,
+        window=window, time_unit=time_unit, page_size=page_size, unit=unit,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Head:
-    """How a file begins: its separator, its columns' names, its lines before the first row."""
+    """Of a file: its separator, the names of its columns, the lines before the first row."""
 
     separator: str
     names: list[str]
@@ -124,8 +125,8 @@ def _head(
     if not line.strip():
         raise ForeignFileError(path, "", "is no CSV of entries (it is empty)")
     if separator is None:
-        most = max(_LIKELY, key=line.count)
-        separator = most if most in line else ","
+        likeliest = max(_LIKELY, key=line.count)
+        separator = likeliest if likeliest in line else ","
     try:
         cells = [cell.strip() for cell in _cells(line, separator)]
     except pycsv.Error as error:
@@ -144,7 +145,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 @contextmanager
 def _lines(path: PathLike) -> Iterator[Iterator[str]]:
-    """Context that gives a file's lines, each as long as a block at most."""
+    """Context with the lines of a file, each at most a block long."""
     with open_compressed(path) as file:
 
         def lines() -> Iterator[str]:
@@ -174,7 +175,7 @@ class _Table:
         self.path, self.head = path, head
 
     def where(self, row: int) -> str:
-        """Name the line of a row: blank lines are none."""
+        """Name the line of a row; blank lines are no rows."""
         with _lines(self.path) as lines:
             for number, line in enumerate(lines, start=1):
                 if number > self.head.lines and line.strip():
@@ -184,12 +185,12 @@ class _Table:
         return "the last line"
 
     def batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Yield some of the columns, in these types.
+        """Yield the columns of `types` in these types.
 
         Raises
         ------
         ForeignFileError
-            That names the line of the first value that is of another type.
+            Naming the line of the first value of another type.
         """
         try:
             yield from self._batches(types)
@@ -222,7 +223,7 @@ class _Table:
             return any(line.strip() for at, line in enumerate(lines) if at >= self.head.lines)
 
     def _explain(self, types: Mapping[str, pa.DataType]) -> None:
-        """Find the first line that is to blame, and raise for it."""
+        """Raise for the first line that is at fault."""
         names = self.head.names
         with _lines(self.path) as lines:
             for number, line in enumerate(lines, start=1):
@@ -245,13 +246,14 @@ class _Table:
 
 def _cell_fault(name: str, cell: str, kind: pa.DataType) -> str | None:
     try:
-        scalar = io.BytesIO(b"a\n" + cell.strip().encode() + b"\n")
-        options = csv.ConvertOptions(column_types={"a": kind}, strings_can_be_null=False)
-        found = csv.read_csv(scalar, convert_options=options) if cell.strip() else None
+        if cell.strip():
+            table = io.BytesIO(b"a\n" + cell.strip().encode() + b"\n")
+            options = csv.ConvertOptions(column_types={"a": kind}, strings_can_be_null=False)
+            csv.read_csv(table, convert_options=options)
+        elif not pa.types.is_string(kind):
+            return f"it has no {name}"
     except pa.ArrowException:
         return f"its {name} {cell.strip()[:40]!r} is no {_NAMES.get(str(kind), 'number')}"
-    if found is None and not pa.types.is_string(kind):
-        return f"it has no {name}"
     return None
 
 
@@ -262,8 +264,8 @@ _NAMES = {
 }
 
 
-def _types(table: _Table, taken: Mapping[str, str], time_unit: str) -> dict[str, pa.DataType]:
-    """Return the types of the columns that are taken; objects are numbers if all can be."""
+def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str, pa.DataType]:
+    """Return the types of the columns; objects are numbers if all of them can be."""
     if time_unit not in UNITS_NS:
         raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
     kinds: dict[str, pa.DataType] = {
@@ -272,11 +274,11 @@ def _types(table: _Table, taken: Mapping[str, str], time_unit: str) -> dict[str,
         "size": pa.int64(), "op": pa.string(), "vcpu": pa.uint16(), "obj": pa.uint64(),
     }  # fmt: skip
     try:
-        for _ in table._batches({taken["obj"]: kinds["obj"]}):
+        for _ in table._batches({names["obj"]: kinds["obj"]}):
             pass
     except pa.ArrowException:
         kinds["obj"] = pa.string()
-    return {name: kinds[role] for role, name in taken.items()}
+    return {name: kinds[role] for role, name in names.items()}
 
 
 def _entries(table: _Table) -> Imported:
@@ -289,26 +291,26 @@ def _entries(table: _Table) -> Imported:
         why = f"has no column {missing[0]}: its columns are {', '.join(names)[:200]}"
         hint = "name those of another CSV by --columns time=...,obj=...,size=..."
         raise ForeignFileError(table.path, "line 1", why, hint)
-    access = _is_access(table)
-    return Imported(_rows(table, access), "access" if access else "pml")
+    return Imported(_rows(table), "access" if _is_access(table) else "pml")
 
 
 def _is_access(table: _Table) -> bool:
-    """Say whether there are reads or executions, which no PML log has."""
+    """Return whether there are reads or executions, which no PML log has."""
     if "kind" not in table.head.names:
         return True
-    found: set[int] = set()
-    for first, batch in _counted(table, {"kind": pa.string()}):
-        found.update(np.unique(_kinds(table, first, batch["kind"])).tolist())
-    access = bool(found & {int(Kind.READ), int(Kind.EXEC)})
-    if access and not found <= set(_ACCESS):
+    kinds: set[int] = set()
+    for first, batch in _numbered(table, {"kind": pa.string()}):
+        kinds.update(np.unique(_kinds(table, first, batch["kind"])).tolist())
+    access = bool(kinds & {int(Kind.READ), int(Kind.EXEC)})
+    if access and not kinds <= set(_ACCESS):
         raise ForeignFileError(table.path, "", "has kinds of a PML log, and reads or executions")
     return access
 
 
-def _counted(
+def _numbered(
     table: _Table, types: Mapping[str, pa.DataType]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield batches with the number of their first row."""
     first = 0
     for batch in table.batches(types):
         yield first, batch
@@ -328,15 +330,15 @@ def _kinds(table: _Table, first: int, column: Any) -> Array:
     return kinds
 
 
-def _rows(table: _Table, access: bool) -> Iterator[tuple[Any, ...]]:
+def _rows(table: _Table) -> Iterator[Chunk]:
     types = {name: kind for name, kind in COLUMNS.items() if name in table.head.names}
     last = np.empty(0, np.int64), np.empty(0, np.int64)
-    for first, batch in _counted(table, types):
+    for first, batch in _numbered(table, types):
         columns = {name: _numbers(table, first, batch, name) for name in types if name != "kind"}
         start, end = columns["t_start_ns"], columns["t_end_ns"]
         _check(table, first, start, end, last)
         last = start[-1:], end[-1:]
-        kind: Any = int(Kind.READ)
+        kind: Column = int(Kind.READ)
         if "kind" in types:
             kind = _kinds(table, first, batch["kind"])
         if len(start):
@@ -352,7 +354,7 @@ def _numbers(table: _Table, first: int, batch: pa.RecordBatch, name: str) -> Arr
 
 
 def _check(table: _Table, first: int, start: Ints, end: Ints, last: tuple[Ints, Ints]) -> None:
-    """Check the intervals of rows; `last` is that of the row before them, if there is one."""
+    """Check the intervals of rows; `last` is that of the row before, empty if there is none."""
     at = len(last[0])
     start, end = np.concatenate([last[0], start]), np.concatenate([last[1], end])
     starts_again = start[1:] != start[:-1]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""damo's records: what ``damo record`` writes, and ``damo report`` reads.
+"""damo's records, which ``damo record`` writes and ``damo report`` reads.
 
-A snapshot says of regions of memory in how many samples of an aggregation interval they were
-accessed. From a trace a snapshot is a window, a sample a round, and a region a run of pages that
-were used in equally many rounds: ``damo report wss`` then gives the working sets that pmlkit does.
+A snapshot has, for regions of memory, in how many samples of an aggregation interval each was
+accessed. On export a snapshot is a window, a sample a round, and a region a run of pages that were
+used in equally many rounds: ``damo report wss`` then gives the same working sets as pmlkit.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.files import open_regular
-from pmlkit.interop import damo_json as interop_damo_json
-from pmlkit.interop import damo_text as interop_damo_text
+from pmlkit.interop import damo_json, damo_text
 from pmlkit.interop.formats import ForeignFileError, Imported, selected
 from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.timeline import timeline
@@ -50,15 +49,16 @@ def export(
     length = int(np.median(end - begin)) if len(rounds) else 0
     group = _windows_of(trace, first, stop, window)
     lasts = np.flatnonzero(np.diff(group, append=-1)) if len(group) else group  # of the windows
-    used = _used(trace, first, start_ns, end_ns, kinds)
+    used = _Used(selected(trace, ["round", "gfn"], start_ns, end_ns, kinds), first)
     intervals = {"sample_us": max(1, length // 1000), "ops_update_us": 0}
     intervals["aggr_us"] = max(1, (window or length) // 1000)
     record = {
         "kdamond_idx": 0, "context_idx": 0, "scheme_idx": None, "scheme_filters": [],
-        "intervals": intervals, "target_id": 0, "snapshots": [_HERE], "data_source": "unknown",
+        "intervals": intervals, "target_id": 0,
+        "snapshots": [_PLACEHOLDER], "data_source": "unknown",
     }  # fmt: skip
-    before, after = json.dumps([record], indent=1).split(f'\n   "{_HERE}"\n  ')
-    # damo asks file(1) what it reads, and plain JSON has other names in other versions of that.
+    before, after = json.dumps([record], indent=1).split(f'\n   "{_PLACEHOLDER}"\n  ')
+    # damo identifies files by file(1), whose versions name plain JSON differently.
     plain = path.name.removesuffix(".partial").endswith(".json")
     packer, opens = zlib.compressobj(), 0
     with open(path, "wb") as file:
@@ -78,15 +78,15 @@ def export(
     return len(lasts)
 
 
-_HERE = "what is put here"
+_PLACEHOLDER = "to be replaced"
 
 
 class _Used:
-    """Give the distinct pages of each round in turn, with its number from the first."""
+    """The distinct pages of each round in turn; rounds are numbered from `first`."""
 
     def __init__(self, parts: Iterator[dict[str, Any]], first: int) -> None:
         self._pieces = self._cut(parts, first)
-        self._held = next(self._pieces, None)
+        self._next = next(self._pieces, None)
 
     @staticmethod
     def _cut(parts: Iterator[dict[str, Any]], first: int) -> Iterator[tuple[int, Gfns]]:
@@ -100,17 +100,17 @@ class _Used:
 
     def until(self, last: int) -> Iterator[Gfns]:
         """Iterate over the rounds that are left, up to number `last`."""
-        while self._held is not None and self._held[0] <= last:
-            yield self._round(self._held[0])
+        while self._next is not None and self._next[0] <= last:
+            yield self._round(self._next[0])
 
     def _round(self, number: int) -> Gfns:
         pages, held, size = np.empty(0, np.uint64), [], 0
-        while self._held is not None and self._held[0] == number:
-            held.append(self._held[1])
+        while self._next is not None and self._next[0] == number:
+            held.append(self._next[1])
             size += len(held[-1])
             if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
                 pages, held, size = sorted_distinct(np.concatenate([pages, *held])), [], 0
-            self._held = next(self._pieces, None)
+            self._next = next(self._pieces, None)
         if len(held) == 1 and not len(pages):
             return held[0]
         return sorted_distinct(np.concatenate([pages, *held]))
@@ -121,12 +121,6 @@ def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints
     if window is None or first == stop:
         return np.arange(stop - first)
     return timeline(trace, first, stop - first).windows(window, longest=False).enter[:-1]
-
-
-def _used(trace: Trace, first: int, *which: Any) -> _Used:
-    names = ("start_ns", "end_ns", "kinds")
-    how = dict(zip(names, which, strict=True))
-    return _Used(selected(trace, ["round", "gfn"], **how), first)
 
 
 _MANY = 1 << 21  # pages of rounds that are held before they are counted
@@ -146,14 +140,14 @@ def _counts(used: _Used, last: int) -> tuple[Gfns, Ints]:
 
 
 def _merged(pages: Gfns, counts: Ints, held: Sequence[Gfns]) -> tuple[Gfns, Ints]:
-    found, place = np.unique(np.concatenate([pages, *held]), return_inverse=True)
-    total = np.bincount(place, minlength=len(found))
-    total[place[: len(pages)]] += counts - 1
-    return found, total
+    distinct, index = np.unique(np.concatenate([pages, *held]), return_inverse=True)
+    total = np.bincount(index, minlength=len(distinct))
+    total[index[: len(pages)]] += counts - 1
+    return distinct, total
 
 
 def _regions(pages: Gfns, counts: Ints, memory_pages: int) -> tuple[Gfns, Gfns, Ints]:
-    """Cut memory into runs of pages with the same count, those without any use included.
+    """Cut memory into runs of pages with the same count, including unused ones.
 
     Returns
     -------
@@ -164,23 +158,25 @@ def _regions(pages: Gfns, counts: Ints, memory_pages: int) -> tuple[Gfns, Gfns, 
     opens = np.append(0, breaks)[: len(pages)]
     lasts = np.append(breaks, len(pages))[: len(opens)] - 1
     runs = len(opens)
-    bounds = np.zeros(2 * runs + 2, np.uint64)  # what lies between two runs is a region, too
+    bounds = np.zeros(2 * runs + 2, np.uint64)  # a gap between two runs is a region, too
     bounds[1:-1:2], bounds[2:-1:2] = pages[opens], pages[lasts] + np.uint64(1)
     bounds[-1] = max(memory_pages, int(bounds[-2]))
     uses = np.zeros(2 * runs + 1, np.int64)
     uses[1::2] = counts[opens]
-    some = bounds[:-1] < bounds[1:]
-    return bounds[:-1][some], bounds[1:][some], uses[some]
+    nonempty = bounds[:-1] < bounds[1:]
+    return bounds[:-1][nonempty], bounds[1:][nonempty], uses[nonempty]
 
 
-def _texts(start_ns: int, end_ns: int, regions: Any, samples: int) -> Iterator[str]:
-    """Write a snapshot in parts: `json` would take seconds and a gigabyte for a large one."""
+def _texts(
+    start_ns: int, end_ns: int, regions: tuple[Gfns, Gfns, Ints], samples: int
+) -> Iterator[str]:
+    """Yield a snapshot in parts: `json` would take seconds and a gigabyte for a large one."""
     starts, ends, counts = regions
     total = int(ends[-1]) * PAGE_SIZE if len(ends) else 0
     snapshot: Json = {"start_time": start_ns, "end_time": end_ns}
-    snapshot |= {"regions": [_HERE] if len(ends) else [], "total_bytes": total}
+    snapshot |= {"regions": [_PLACEHOLDER] if len(ends) else [], "total_bytes": total}
     text = json.dumps(snapshot, indent=1).replace("\n", "\n   ")
-    before, _, after = text.partition(f'\n     "{_HERE}"')
+    before, _, after = text.partition(f'\n     "{_PLACEHOLDER}"')
     yield before
     for first in range(0, len(ends), _PIECE):
         part = [column[first : first + _PIECE].tolist() for column in regions]
@@ -204,8 +200,8 @@ _REGION = "\n" + json.dumps(
 _REGION = _REGION.replace('"%d"', "%d").replace("\n", "\n     ")
 
 
-def load(path: Path, name: str, **_: Any) -> Imported:
-    """Read the snapshots of a record's one target: each is a round."""
+def load(path: Path) -> Imported:
+    """Read the snapshots of a record with one target; each is a round."""
     with open_regular(path) as file:
         head = file.read(4096)
     if head.startswith(b"PERFILE2"):
@@ -216,5 +212,5 @@ def load(path: Path, name: str, **_: Any) -> Imported:
             path, "", "is trace-cmd's own data", "import `trace-cmd report`'s text"
         )
     if head.lstrip()[:1] in (b"[", b"{") or head[:1] == b"\x78" or head.startswith(b"\x1f\x8b"):
-        return interop_damo_json.read(path).imported()
-    return interop_damo_text.imported(path)
+        return damo_json.read(path).imported()
+    return damo_text.imported(path)

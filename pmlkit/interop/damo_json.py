@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """damo's records in JSON: plain, or compressed by zlib (``json_compressed``) or gzip.
 
-Read are a list of records, one record alone, and a ``DamoRecord`` with its ``record_list``. A
-record may be larger than memory, so its snapshots are read one after another.
+The file is a list of records, one record, or a ``DamoRecord`` with its ``record_list``. A record
+may be larger than memory, so its snapshots are read one after another.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pmlkit.files import open_regular
@@ -17,7 +18,8 @@ from pmlkit.interop.damo_snapshots import Snapshots
 from pmlkit.interop.formats import ForeignFileError
 
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO
+    from collections.abc import Callable
+    from typing import Any, BinaryIO, NoReturn
 
     from pmlkit.types import Json, PathLike
 
@@ -40,7 +42,7 @@ _TIME = re.compile(r"(\d{1,20}(?:\.\d{1,12})?) ?(ns|us|ms|s|m|h|d)(?: |$)")
 
 
 def read(path: PathLike) -> Snapshots:
-    """Read the snapshots of the one target of a record.
+    """Read the snapshots of records with one target.
 
     Raises
     ------
@@ -53,12 +55,13 @@ def read(path: PathLike) -> Snapshots:
 
 
 class _Text:
-    """The text of a file, of which a part is held."""
+    """The text of a file, of which a piece is in memory: `held` from the character `at` on."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:
         self.path = path
         self._file = file
-        head = file.peek(2)[:2]  # type: ignore[attr-defined]
+        head = file.read(2)
+        file.seek(0)
         packed = head[:1] == b"\x78" or head == b"\x1f\x8b"
         self._unpack = zlib.decompressobj(wbits=47) if packed else None  # 47: zlib or gzip
         self._packed = b""
@@ -66,7 +69,7 @@ class _Text:
         self.held, self.at, self.ended = "", 0, False
 
     def more(self) -> bool:
-        """Hold another piece; False at the end of the file."""
+        """Read another piece; return False at the end of the file."""
         if self.ended:
             return False
         data = self._next()
@@ -74,7 +77,7 @@ class _Text:
         if self._left < 0:
             raise ForeignFileError(self.path, "", f"has more than {TEXT_LIMIT:,} bytes of text")
         self.ended = not data
-        self.held = self.held[self.at :] + data.decode("latin-1")  # a name's letters do not matter
+        self.held = self.held[self.at :] + data.decode("latin-1")  # encoding of names is irrelevant
         self.at = 0
         return not self.ended
 
@@ -99,31 +102,32 @@ class _Text:
                 return b""
 
     def next(self) -> str:
-        """Return the next character that is no blank, without taking it; "" at the end."""
+        """Return the next character that is no blank, without consuming it; "" at the end."""
         while True:
-            self.at = _BLANK.match(self.held, self.at).end()  # type: ignore[union-attr]
+            if blank := _BLANK.match(self.held, self.at):
+                self.at = blank.end()
             if self.at < len(self.held):
                 return self.held[self.at]
             if not self.more():
                 return ""
 
     def take(self, wanted: str) -> None:
-        """Take one of some characters."""
-        found = self.next()
-        if not found or found not in wanted:
-            self.refuse(f"{found or 'its end'!r} stands where one of {wanted} should")
+        """Consume one of the characters of `wanted`."""
+        character = self.next()
+        if not character or character not in wanted:
+            self.refuse(f"{character or 'its end'!r} stands where one of {wanted} should")
         self.at += 1
 
     def value(self) -> Any:
-        """Take a whole value."""
+        """Consume and return a value."""
         self.next()
         while True:
             try:
-                found, end = json.JSONDecoder().raw_decode(self.held, self.at)
+                value, end = json.JSONDecoder().raw_decode(self.held, self.at)
                 # A number may go on in the next piece.
                 if end < len(self.held) or not self.more():
-                    self.at = end if end <= len(self.held) else len(self.held)
-                    return found
+                    self.at = min(end, len(self.held))
+                    return value
                 continue
             except RecursionError:
                 self.refuse("it is nested too deeply")
@@ -135,22 +139,22 @@ class _Text:
                 if not any(grown):
                     self.refuse(str(error))
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> NoReturn:
         raise ForeignFileError(self.path, "", f"is no json record of damo ({why})")
 
 
 class _Reader:
-    """Walk through records to their snapshots."""
+    """Reads records, and keeps only their snapshots."""
 
     def __init__(self, path: PathLike, text: _Text) -> None:
         self.path, self.text = path, text
         self.snapshots = Snapshots(path)
-        self._targets: set[tuple[Any, ...]] = set()
+        self._targets: set[tuple[str, ...]] = set()
         self._records = 0
 
     def read(self) -> None:
         if self.text.next() == "[":
-            self._list(self._record)
+            self._items("[", "]", self._record)
         else:
             self._record()
         if self.text.next():
@@ -158,45 +162,34 @@ class _Reader:
         if not self._records:
             self.text.refuse("it has no snapshots")
 
-    def _list(self, item: Any) -> None:
-        self.text.take("[")
-        if self.text.next() == "]":
-            self.text.at += 1
-            return
-        item()
-        while self.text.next() == ",":
-            self.text.at += 1
+    def _items(self, opening: str, closing: str, item: Callable[[], None]) -> None:
+        """Read a list or an object, whose items or members `item` reads."""
+        self.text.take(opening)
+        if self.text.next() != closing:
             item()
-        self.text.take("]")
+            while self.text.next() == ",":
+                self.text.take(",")
+                item()
+        self.text.take(closing)
 
     def _record(self) -> None:
-        facts: dict[str, Any] = {}
-        self._object(facts)
+        facts: Json = {}
+        self._items("{", "}", lambda: self._member(facts))
         if "snapshots" in facts:
             self._records += 1
             self._check_record(facts)
 
-    def _object(self, facts: dict[str, Any]) -> None:
-        self.text.take("{")
-        if self.text.next() == "}":
-            self.text.at += 1
-            return
-        self._member(facts)
-        while self.text.next() == ",":
-            self.text.at += 1
-            self._member(facts)
-        self.text.take("}")
-
-    def _member(self, facts: dict[str, Any]) -> None:
+    def _member(self, facts: Json) -> None:
         name = self.text.value()
         if not isinstance(name, str):
             self.text.refuse("a name is no text")
         self.text.take(":")
         if name in _LISTS and self.text.next() == "[":
             facts[name] = None
-            self._list(self._record if name == _LISTS[0] else self._snapshot)
+            self._items("[", "]", self._record if name == _LISTS[0] else self._snapshot)
         elif name in _OBJECTS and self.text.next() == "{":
-            self._object({})
+            inner: Json = {}
+            self._items("{", "}", lambda: self._member(inner))
         else:
             facts[name] = self.text.value()
 
@@ -219,8 +212,8 @@ class _Reader:
             for region in snapshot["regions"]:
                 start, end = _bytes(region["start"]), _bytes(region["end"])
                 self.snapshots.add_region(where, start, end, _accesses(region["nr_accesses"]))
-            times = (_time_ns(snapshot[name]) for name in ("start_time", "end_time"))
-            self.snapshots.add(where, *times)
+            start_ns, end_ns = (_time_ns(snapshot[name]) for name in ("start_time", "end_time"))
+            self.snapshots.add(where, start_ns, end_ns)
         except KeyError as error:
             why = f"is no record of damo (it has no {error.args[0]})"
             raise ForeignFileError(self.path, where, why) from error
@@ -229,10 +222,10 @@ class _Reader:
             raise ForeignFileError(self.path, where, why) from error
 
 
-def _accesses(found: Json) -> float:
-    """Return in how many samples a region was accessed, or in what part of them."""
+def _accesses(accesses: Json) -> float:
+    """Return in how many samples a region was accessed, or in what percentage of them."""
     for name in ("samples", "percent"):
-        value = found.get(name)
+        value = accesses.get(name)
         if value is not None:
             return _number(value.removesuffix("%") if isinstance(value, str) else value)
     raise ValueError("nr_accesses has neither samples nor percent")
@@ -241,14 +234,14 @@ def _accesses(found: Json) -> float:
 def _bytes(value: Any) -> int:
     if value == "max":
         return _MAX
-    found = _number(value)
-    if found != int(found):
+    number = _number(value)
+    if number != int(number):
         raise ValueError(f"an address is {value!r}")
-    return int(found)
+    return int(number)
 
 
 def _number(value: Any) -> float:
-    """Read a number; damo writes some as text, with commas."""
+    """Parse a number; damo writes some as text, with commas."""
     if isinstance(value, str):
         text = value.replace(",", "").strip()
         return int(text) if _PLAIN.fullmatch(text) else float(text[:40])
@@ -258,16 +251,10 @@ def _number(value: Any) -> float:
 
 
 def _time_ns(value: Any) -> int:
-    """Read a time: nanoseconds, or text such as "1 m 2.5 s", as damo writes it for people."""
+    """Parse a time: nanoseconds, or text such as "1 m 2.5 s"."""
     if isinstance(value, str) and (parts := _TIME.findall(value)):
         text = "".join(number + unit for number, unit in parts)
         if text != value.replace(" ", ""):
             raise ValueError(f"{value[:40]!r} is no time")
-        return round(sum(_exact(number) * _UNITS[unit] for number, unit in parts))
+        return round(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
     return int(_number(value))
-
-
-def _exact(text: str) -> Any:
-    from decimal import Decimal
-
-    return Decimal(text)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAMON's snapshots, from whatever file, as rounds of pages.
+"""DAMON's snapshots, from any kind of file, as rounds of pages.
 
-A snapshot says of a region how often it was seen accessed. Each page of an accessed region counts
-as read once, which is how ``damo report wss`` counts its bytes. A region may claim more memory than
-a machine has: pages are counted before they are made.
+A snapshot has how often each region was seen accessed. Each page of an accessed region counts as
+read once, as ``damo report wss`` counts its bytes. A region may claim more memory than a machine
+has, so pages are counted before they are made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, NoReturn
 
+    from pmlkit.interop.rounds import Chunk
     from pmlkit.types import Array, Ints, PathLike
 
 
@@ -42,13 +43,7 @@ NOTES = (
 
 
 class Snapshots:
-    """Snapshots as a file has them, in any order.
-
-    Parameters
-    ----------
-    path : path-like
-        Of the file, for errors.
-    """
+    """Snapshots in the order of a file, which may be any."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
@@ -67,7 +62,7 @@ class Snapshots:
         self._bounds.append(len(self._pages) // 2)
 
     def add_region(self, where: str, start: int, end: int, accesses: float) -> None:
-        """Add a region of bytes to the snapshot that is to come."""
+        """Add a region of bytes to the next snapshot."""
         if not 0 <= start <= end <= ADDRESS_LIMIT:
             self._refuse(where, f"has a region from {start} to {end}, which cannot be")
         if accesses < 0:
@@ -81,7 +76,7 @@ class Snapshots:
         raise ForeignFileError(self.path, where, why, hint)
 
     def imported(self, notes: Sequence[str] = (), **facts: Any) -> Imported:
-        """Make rounds of the snapshots.
+        """Convert the snapshots to rounds.
 
         Raises
         ------
@@ -95,8 +90,8 @@ class Snapshots:
         times = times[order]
         early = times[:-1, 1] - times[1:, 0]
         if (early > _ROUNDED_NS).any():
-            which = int((early > _ROUNDED_NS).argmax())
-            self._refuse("", f"has snapshots that overlap: one starts at {times[which + 1, 0]} ns")
+            first = int((early > _ROUNDED_NS).argmax())
+            self._refuse("", f"has snapshots that overlap: one starts at {times[first + 1, 0]} ns")
         times[1:, 0] = np.maximum(times[1:, 0], times[:-1, 1])
         times[:, 1] = np.maximum(times[:, 1], times[:, 0])
         zero = int(times[0, 0])
@@ -115,7 +110,7 @@ class Snapshots:
         )
 
     def _refuse_many(self, pages: Array) -> None:
-        """Count the pages that all regions claim, and the distinct ones, without making any."""
+        """Refuse too many pages, in all or distinct, before any are made."""
         rows = int((pages[:, 1] - pages[:, 0]).sum(dtype=np.float64))
         distinct = _covered(pages)
         if distinct > PAGES_LIMIT:
@@ -128,7 +123,7 @@ class Snapshots:
 
 
 def _distinct(pages: Array) -> Array:
-    """Sort runs of pages, and take out of each what another one has."""
+    """Sort runs of pages, and cut the overlaps."""
     if not len(pages):
         return pages
     runs = pages[np.argsort(pages[:, 0], kind="stable")]
@@ -148,10 +143,10 @@ def _clock_notes(zero: int) -> tuple[str, ...]:
     return (f"times are of the recorder's clock, and 0 is its {zero / 1e9:.6f} s",)
 
 
-def _rounds(times: Ints, pages: Array, bounds: Ints, order: Ints) -> Iterator[tuple[Any, ...]]:
-    """Give a snapshot's pages, in pieces that do not grow with its regions.
+def _rounds(times: Ints, pages: Array, bounds: Ints, order: Ints) -> Iterator[Chunk]:
+    """Yield the pages of each snapshot, in chunks of limited size.
 
-    Snapshots that lasted no time, at the same time, are one: they share an interval.
+    Snapshots of no length at the same time are one, as they share an interval.
     """
     changes = np.flatnonzero((np.diff(times, axis=0) != 0).any(axis=1)) + 1
     for (start, end), numbers in zip(

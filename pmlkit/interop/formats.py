@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interchange: traces to and from the files of other programs.
+"""The table of formats, and the import and export of traces through it.
 
 >>> from pmlkit import interop                                            # doctest: +SKIP
 >>> interop.export(trace, "oracle-general", "x.oracleGeneral")            # doctest: +SKIP
 >>> interop.load("damo", "damon.data", "x.trace")                         # doctest: +SKIP
 
-What a format cannot hold is lost, and its line in `FORMATS` says what. An imported trace says in
-its notes what it was, and what is not known of it.
+A new format is a module beside this one and an entry in `FORMATS`. The module has ``load(path,
+**options)``, which returns `Imported`, or ``export(trace, path, **options)``, which returns the
+number of entries written, or both. What a format cannot hold is lost, and its line in `FORMATS`
+says what. The notes of an imported trace say where it is from, and what is not known of it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from pmlkit.interop.rounds import Chunk
     from pmlkit.types import Array, Ints, PathLike
 
 
@@ -62,11 +65,15 @@ class ForeignFileError(PmlkitError):
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the module that knows it, and what it is. `ways` holds export, load, or both."""
+    """A format: its module, which of `load` and `export` that has, and a line on it.
+
+    `unit` is what an export counts.
+    """
 
     module: str
-    ways: tuple[Any, ...]
+    ways: tuple[str, ...]
     about: str
+    unit: str = "entries"
 
 
 FORMATS = {
@@ -80,7 +87,7 @@ FORMATS = {
         ("export", "load"),
         "libCacheSim's oracleGeneral: a request per use; kinds and vCPUs are lost",
     ),
-    "lcs": Format("oracle", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
+    "lcs": Format("lcs", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
     "vscsi": Format("vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"),
     "parquet": Format(
         "columns", ("load",), "Parquet of anybody: a row per request, its columns named"
@@ -89,6 +96,7 @@ FORMATS = {
         "damo",
         ("export", "load"),
         "damo's records (json, perf script): in how many rounds of a window a page was used",
+        unit="snapshots",
     ),
     "kvm-dirty-ring": Format(
         "kvm",
@@ -118,8 +126,6 @@ def export(
     trace : Trace or path-like
     name : str
         Of `FORMATS`.
-    output : path-like
-        The file to write.
     overwrite : bool
         Replace a file that is there.
     options : start_ns, end_ns, kinds, window
@@ -151,15 +157,13 @@ def load(
     memory_bytes: int | None = None,
     progress: Callable[[int], None] | None = None,
     **options: Any,
-) -> Any:
+) -> Trace | pd.DataFrame:
     """Make a trace of another program's file (of query-dirty-rate a table).
 
     Parameters
     ----------
     name : str
         Of `FORMATS`.
-    path : path-like
-        The file.
     output : path-like
         ``NAME.trace``; of query-dirty-rate ``.csv`` or ``.parquet``.
     overwrite : bool
@@ -191,14 +195,14 @@ def load(
     options = _known_options(name, read, options)
     _refuse_unfit(path)
     with foreign(path, name):
-        made = read(Path(path), name, **options)
-    if name == "query-dirty-rate":
-        return _write_table(made, output, overwrite)
-    return _write(made, name, path, output, overwrite, memory_bytes, progress)
+        made = read(Path(path), **options)
+    if isinstance(made, Imported):
+        return _write(made, name, path, output, overwrite, memory_bytes, progress)
+    return _write_table(made, name, output, overwrite)
 
 
 def _known_options(name: str, read: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given; UsageError for one that the format has not."""
+    """Return the options that are not None; UsageError for one that the format does not have."""
     given = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(read).parameters
     for option in given:
@@ -209,7 +213,7 @@ def _known_options(name: str, read: Callable[..., Any], options: dict[str, Any])
 
 
 def _refuse_unfit(path: PathLike) -> None:
-    """Refuse what is no regular file, before a reader of a format meets it."""
+    """Refuse what is no regular file, before a format's module opens it."""
     try:
         open_regular(path).close()
     except FileNotFoundError as error:
@@ -229,12 +233,12 @@ def _function(name: str, way: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def foreign(path: PathLike, name: str) -> Iterator[None]:
-    """Context for whatever reads a foreign file: what its bytes provoke becomes one line.
+    """Context for reading a foreign file.
 
     Raises
     ------
     ForeignFileError
-        For any error that a value of the file can cause; a `PmlkitError` passes as it is.
+        For any error that the file's content can cause; a `PmlkitError` passes as it is.
     """
     try:
         yield
@@ -264,7 +268,7 @@ _FOREIGN = (
 
 
 def _write(
-    made: Imported,
+    imported: Imported,
     name: str,
     path: PathLike,
     output: PathLike,
@@ -273,18 +277,18 @@ def _write(
     progress: Callable[[int], None] | None,
 ) -> Trace:
     meta = TraceMeta(
-        kind=made.kind,
+        kind=imported.kind,
         source=f"import:{name}",
         domain={"name": Path(path).name, "memory_bytes": memory_bytes or PAGE_SIZE},
-        clock={"kind": made.clock},
+        clock={"kind": imported.clock},
         provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
     )
     refuse_inside_trace(output)
     with TraceWriter(output, meta, overwrite) as writer:
-        rows = Rows(writer, made)
-        for part in _guarded(made.rounds, path, name):
+        rows = Rows(writer, imported)
+        for chunk in _guarded(imported.rounds, path, name):
             try:
-                rows.add(*part)
+                rows.add(*chunk)
             except OutOfOrder as error:
                 why = "goes back in time, or overlaps the row before it"
                 raise ForeignFileError(path, f"row {error.row + 1}", why) from error
@@ -294,71 +298,71 @@ def _write(
             raise ForeignFileError(path, "", "holds no entry")
         rows.close()
         with foreign(path, name):
-            made = made.finished()
-        spans, made = from_zero(rows.spans(), made)
-        writer.set_tables_of(tables(rows, spans, made))
-        writer.replace_meta(**_told(made, name, meta, rows, spans, memory_bytes))
+            imported = imported.finished()
+        spans, imported = from_zero(rows.spans(), imported)
+        writer.set_tables_of(tables(rows, spans, imported))
+        writer.replace_meta(**_description(imported, name, meta, rows, spans, memory_bytes))
     del rows, spans, writer
-    pa.default_memory_pool().release_unused()  # what follows may need as much again
+    pa.default_memory_pool().release_unused()  # the audit may need as much again
     return _audited(output)
 
 
-def _guarded(parts: Iterable[Any], path: PathLike, name: str) -> Iterator[tuple[Any, ...]]:
-    """Pass on what an importer gives, in the types of a trace; its errors are of its file."""
+def _guarded(chunks: Iterable[Chunk], path: PathLike, name: str) -> Iterator[Chunk]:
+    """Yield the chunks of an importer in the types of a trace; errors are of the file."""
     with foreign(path, name):
-        parts = iter(parts)
+        chunks = iter(chunks)
     while True:
         with foreign(path, name):
-            part = next(parts, None)
-            if part is None:
+            chunk = next(chunks, None)
+            if chunk is None:
                 return
-            part = columns(*part)
-        yield part
+            chunk = columns(*chunk)
+        yield chunk
 
 
-def _told(
-    made: Imported,
+def _description(
+    imported: Imported,
     name: str,
     meta: TraceMeta,
     rows: Rows,
     spans: Ints,
     memory_bytes: int | None,
 ) -> dict[str, Any]:
-    """Return what the trace says of itself, now that all of the file is known."""
-    used = (rows.highest + 1) * made.page_size
-    notes = [f"imported from {name}", *made.notes, rows.account()]
-    notes += [f"{count:,} {what}" for what, count in made.counts.items() if count]
+    """Return the metadata that is known only after the file's last row."""
+    used = (rows.highest + 1) * imported.page_size
+    notes = [f"imported from {name}", *imported.notes, rows.account()]
+    notes += [f"{count:,} {what}" for what, count in imported.counts.items() if count]
     if rows.reordered:
         notes.append("executed pages stand at the end of their round, by number")
     return {
         "domain": meta.domain
-        | {"memory_bytes": memory_bytes or used, "page_size": made.page_size}
-        | {"vcpus": rows.highest_vcpu + 1, "address": made.address},
-        "clock": meta.clock | {"base_ns": made.base_ns},
-        "period": meta.period | {"ns": made.round_ns or regular_ns(spans)},
+        | {"memory_bytes": memory_bytes or used, "page_size": imported.page_size}
+        | {"vcpus": rows.highest_vcpu + 1, "address": imported.address},
+        "clock": meta.clock | {"base_ns": imported.base_ns},
+        "period": meta.period | {"ns": imported.round_ns or regular_ns(spans)},
         "notes": notes,
         "options": meta.options | ({} if memory_bytes else {MEMORY_GUESSED: True}),
-        "complete": made.complete,
-        "losses": made.losses,
+        "complete": imported.complete,
+        "losses": imported.losses,
     }
 
 
 def _audited(output: PathLike) -> Trace:
-    """Open what was written, and check it: a trace that fails is a defect, and does not stay."""
-    made = Trace.open(output)
+    """Open and check the written trace; one that fails is a defect of pmlkit, and is removed."""
+    trace = Trace.open(output)
     try:
-        made.check()
+        trace.check()
     except TraceDamaged as error:
         shutil.rmtree(output, ignore_errors=True)
         what = f"the trace made of it contradicts the format: {error.file} {error.why}"
         raise PmlkitError(what, "this is a defect of pmlkit: report it, and the file") from error
-    return made
+    return trace
 
 
-def _write_table(table: pd.DataFrame, output: PathLike, overwrite: bool) -> Any:
+def _write_table(table: pd.DataFrame, name: str, output: PathLike, overwrite: bool) -> pd.DataFrame:
     suffix = Path(output).suffix
     if suffix not in (".csv", ".parquet"):
-        raise UsageError("query-dirty-rate becomes a table: name it NAME.csv or NAME.parquet")
+        raise UsageError(f"{name} becomes a table: name it NAME.csv or NAME.parquet")
     # By a handle: a name need not be UTF-8.
     with whole(output, overwrite) as partial, open(partial, "wb") as file:
         if suffix == ".csv":
@@ -375,12 +379,7 @@ def selected(
     end_ns: int | None = None,
     kinds: str | int | None = None,
 ) -> Iterator[dict[str, Array]]:
-    """Iterate over a trace's entries as dicts of arrays, a row group at a time.
-
-    Yields
-    ------
-    dict of str to ndarray
-    """
+    """Yield a trace's entries as dicts of arrays by column, a row group at a time."""
     for batch in trace.iter_entries(columns, start_ns, end_ns, kinds):
         if batch.num_rows:
             yield {name: batch[name].to_numpy(zero_copy_only=False) for name in columns}

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's log of dirty pages: its rings in memory, and what tracers saw of them.
+"""KVM's log of dirty pages: its rings in memory, and tracers' events of them.
 
 A ring's entry is ``struct kvm_dirty_gfn { u32 flags; u32 slot; u64 offset }`` (Linux,
 ``include/uapi/linux/kvm.h``): bit 0 of the flags is dirty, bit 1 reset; the low 16 bits of the slot
 are its number, the others the address space; the offset counts pages within the slot. The
-tracepoint ``kvm_dirty_ring_push`` says the same with the time, as text (`interop_kvm_text`) or in
-trace-cmd's ``trace.dat`` (`interop_tracedat`). A slot's place in the guest's memory is in neither:
-a trace has the pages of slot N from frame ``N << 32`` on, slot 0 from 0.
+tracepoint ``kvm_dirty_ring_push`` says the same with the time, as text (`kvm_text`) or in
+trace-cmd's ``trace.dat`` (`tracedat`). A slot's place in the guest's memory is in neither: a trace
+has the pages of slot N from frame ``N << 32`` on, slot 0 from 0.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.files import open_regular
-from pmlkit.interop import kvm_text as interop_kvm_text
-from pmlkit.interop import tracedat as interop_tracedat
+from pmlkit.interop import kvm_text, tracedat
 from pmlkit.interop.formats import ForeignFileError, Imported
 from pmlkit.interop.kvm_log import OFFSET_LIMIT, SLOT_LIMIT, SLOT_SHIFT, SLOTS, imported
 from pmlkit.trace.kinds import Kind
@@ -25,8 +24,8 @@ from pmlkit.trace.kinds import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any
 
+    from pmlkit.interop.rounds import Chunk
 
 ENTRY = np.dtype([("flags", "<u4"), ("slot", "<u4"), ("offset", "<u8")])
 _CHUNK = 1 << 18  # entries that are read at a time
@@ -40,9 +39,7 @@ _MAGICS = {
 }
 
 
-def load(
-    path: Path, name: str, window: int | None = None, kernel: str | None = None, **_: Any
-) -> Imported:
+def load(path: Path, window: int | None = None, kernel: str | None = None) -> Imported:
     """Read a dirty ring: in binary, as a tracer's text, or as trace-cmd's file.
 
     Parameters
@@ -57,19 +54,19 @@ def load(
     for magic, (why, hint) in _MAGICS.items():
         if head.startswith(magic):
             raise ForeignFileError(path, "", why, hint)
-    if head.startswith(interop_tracedat.MAGIC):
-        return imported(interop_tracedat.read(path), window, kernel)
+    if head.startswith(tracedat.MAGIC):
+        return imported(tracedat.read(path), window, kernel)
     if b"\0" in head:
         notes = (SLOTS, "times are not known, nor in which order the guest wrote")
         return Imported(_binary(path), "pml", notes, complete=None)
-    log = interop_kvm_text.read(path)
+    log = kvm_text.read(path)
     if not len(log):
         why = "holds neither struct kvm_dirty_gfn nor kvm_dirty_ring_push"
         raise ForeignFileError(path, "", why)
     return imported(log, window, kernel)
 
 
-def _binary(path: Path) -> Iterator[tuple[Any, ...]]:
+def _binary(path: Path) -> Iterator[Chunk]:
     with open_regular(path) as file:
         at = 0
         while data := file.read(_CHUNK * ENTRY.itemsize):

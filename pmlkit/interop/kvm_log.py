@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tracer saw of KVM's dirty pages, from whatever file: events in time, and rounds of them.
+"""A tracer's events of KVM's dirty pages, from any kind of file, and their rounds.
 
 A page is logged once until it is re-armed, so a round ends at ``kvm_dirty_ring_reset``, which
 re-arms every page of the rings. One call resets the rings of all vCPUs, one after another: the last
 of them ends the round. Without resets, rounds are ticks of the clock.
 
-KVM takes PML's buffer at an exit. Before Linux 6.14 it takes the newest entry first
-(``vmx_flush_pml_buffer``), so the order within such a drain is put right if the kernel is known.
+KVM drains PML's buffer at an exit. Before Linux 6.14 it takes the newest entry first
+(``vmx_flush_pml_buffer``), so the order within such a drain is reversed if the kernel is known.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+    from pmlkit.interop.rounds import Chunk
     from pmlkit.types import Array, Bools, Ints, PathLike
 
 
@@ -56,21 +57,16 @@ def frame(slot: int, offset: int) -> int | None:
 
 
 class DirtyLog:
-    """Events as a file has them, in any order; `imported` sorts them.
-
-    Parameters
-    ----------
-    path : path-like
-        Of the file, for errors.
+    """Events in the order of a file, which may be any; `imported` sorts them.
 
     Attributes
     ----------
     absolute : bool or None
         Whether frames are the guest's own (a kprobe), or offsets in slots; None without any.
     release : (int, int) or None
-        The Linux that was traced, if the file says it.
+        The Linux that was traced, if the file has it.
     counts_losses : bool
-        Whether something in the file counts what was lost.
+        Whether the file counts lost events.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -114,7 +110,7 @@ class DirtyLog:
             self._refuse(where, why, "keep the lines of one of them (by the threads' numbers)")
 
     def set_release(self, text: str) -> None:
-        """Take the kernel's release from a text of the file, if it is one."""
+        """Set the kernel's release from a text, if it is one."""
         if match := _RELEASE.match(text):
             self.release = int(match[1]), int(match[2])
 
@@ -123,11 +119,11 @@ class DirtyLog:
         self._add(where, RESET, time_ns, thread, ring, 0)
 
     def add_mark(self, where: str, time_ns: int, thread: int | None) -> None:
-        """Add that a thread left the guest, went into it, or began to handle a fault."""
+        """Add an exit, an entry, or a page fault of a thread."""
         self._add(where, MARK, time_ns, thread, 0, 0)
 
     def add_loss(self, where: str, count: int | None) -> None:
-        """Add that events were lost before the next one; None: nobody knows how many."""
+        """Add that events were lost before the next one; None: an unknown number."""
         if count is not None and count >= _TIME_LIMIT:
             self._refuse(where, "counts more lost events than there can be")
         self.counts_losses |= count is not None
@@ -135,7 +131,7 @@ class DirtyLog:
             self._add(where, LOSS, 0, None, 0, _UNKNOWN if count is None else count)
 
     def _add(
-        self, where: str, kind: int, time_ns: int, thread: int | None, vcpu: int, value: Any
+        self, where: str, kind: int, time_ns: int, thread: int | None, vcpu: int, value: int
     ) -> None:
         if time_ns >= _TIME_LIMIT:
             self._refuse(where, "has a time that is too large")
@@ -154,23 +150,22 @@ class DirtyLog:
         return len(self._kind)
 
     def renumber(self, vcpus: Sequence[int]) -> None:
-        """Say which vCPU each number that was given for one stands for."""
+        """Replace the numbers given as vCPUs: number n by ``vcpus[n]``."""
         numbers = np.array(vcpus, np.int64)
         if len(numbers) and numbers.max() >= _VCPU_LIMIT:
             self._refuse("", f"names vCPU {numbers.max()}: there are at most {_VCPU_LIMIT}")
-        given = np.frombuffer(self._vcpu, np.uint16)
+        old = np.frombuffer(self._vcpu, np.uint16)
         pages = np.frombuffer(self._kind, np.uint8) == PAGE
-        self._vcpu = array(
-            "H", np.where(pages, numbers[given * pages], given).astype("H").tobytes()
-        )
+        new = np.where(pages, numbers[old * pages], old)
+        self._vcpu = array("H", new.astype("H").tobytes())
 
     @property
     def has_marks(self) -> bool:
-        """Whether the file says when vCPUs left the guest."""
+        """Whether the file has exits of vCPUs."""
         return MARK in self._kind
 
     def sorted(self) -> dict[str, Array]:
-        """Return the events in time, and in the file's order at equal times: columns by name."""
+        """Return the events by time, then by order in the file, as columns by name."""
         names = {
             "kind": np.uint8,
             "time": np.int64,
@@ -188,7 +183,7 @@ class DirtyLog:
 
 
 def _time_of_losses(kind: Array, time: Ints) -> Ints:
-    """Give each loss the time of the event that follows it in the file, or else of the last."""
+    """Return the times, for losses that of the event that follows in the file, or of the last."""
     lost = kind == LOSS
     events = np.flatnonzero(~lost)
     if not lost.any() or not len(events):
@@ -197,19 +192,15 @@ def _time_of_losses(kind: Array, time: Ints) -> Ints:
     return time[events[np.minimum(following, len(events) - 1)]]
 
 
-def imported(
-    log: DirtyLog, window: int | None, kernel: str | None, notes: Sequence[str] = ()
-) -> Imported:
-    """Make rounds of a log.
+def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
+    """Convert a log to rounds.
 
     Parameters
     ----------
-    log : DirtyLog
     window : int, optional
-        Length of a round, ns: instead of the rings' resets.
+        Length of a round, ns, instead of the rings' resets.
     kernel : str, optional
-        Release of the kernel that was traced, such as "6.1": instead of the file's own.
-    notes : sequence of str
+        Release of the kernel that was traced, such as "6.1", instead of the file's.
 
     Raises
     ------
@@ -229,17 +220,20 @@ def imported(
     if version is not None and version < _OLDEST_FIRST:
         events["value"] = _oldest_first(events, time)
     resets = _ends_of_rounds(events, time) if window is None else np.empty(0, np.int64)
-    rounds = _rounds_by_resets if len(resets) else _rounds_by_ticks
     length = window or WINDOW_NS
+    rounds = (
+        _rounds_by_resets(events, time, resets)
+        if len(resets)
+        else _rounds_by_ticks(events, time, length)
+    )
     lost = events["kind"] == LOSS
     counted = log.counts_losses and not (events["value"][lost] == _UNKNOWN).any()
     known = lost & (events["value"] != _UNKNOWN)
     losses = tuple(zip(time[known].tolist(), events["value"][known].tolist(), strict=True))
     return Imported(
-        rounds(events, time, resets, length),
+        rounds,
         "pml",
         (
-            *notes,
             *([] if log.absolute else [SLOTS]),
             _clock_note(first_ns),
             _rounds_note(len(resets), window, (events["kind"] == RESET).any()),
@@ -263,52 +257,48 @@ def _release(text: str) -> tuple[int, int]:
 
 
 def _ends_of_rounds(events: dict[str, Array], time: Ints) -> Ints:
-    """Return the places of the resets that end a round: of each call the last one."""
+    """Return the indices of the resets that end a round: the last one of each call."""
     at = np.flatnonzero(events["kind"] == RESET)
     ring, thread = events["vcpu"][at].astype(np.int64), events["thread"][at]
-    goes_on = (ring[1:] > ring[:-1]) & (thread[1:] == thread[:-1])
-    goes_on &= time[at[1:]] - time[at[:-1]] <= _GROUP_NS
-    return at[~np.append(goes_on, False)] if len(at) else at
+    same_call = (ring[1:] > ring[:-1]) & (thread[1:] == thread[:-1])
+    same_call &= time[at[1:]] - time[at[:-1]] <= _GROUP_NS
+    return at[~np.append(same_call, False)] if len(at) else at
 
 
-def _rounds_by_resets(
-    events: dict[str, Array], time: Ints, resets: Ints, _: int
-) -> Iterator[tuple[Any, ...]]:
+def _rounds_by_resets(events: dict[str, Array], time: Ints, resets: Ints) -> Iterator[Chunk]:
     pages = np.flatnonzero(events["kind"] == PAGE)
     number = np.searchsorted(resets, pages)
     ends = time[resets]
     if pages[-1] > resets[-1]:  # the last round has no end in the file
         ends = np.append(ends, time[-1] + 1)
     starts = np.append(0, ends[:-1])
-    held = np.bincount(number, minlength=len(ends))
-    before, begin = np.append(0, np.cumsum(held)), 0
-    for empty in np.append(np.flatnonzero(held == 0), len(ends)).tolist():
+    counts = np.bincount(number, minlength=len(ends))
+    before, begin = np.append(0, np.cumsum(counts)), 0
+    for empty in np.append(np.flatnonzero(counts == 0), len(ends)).tolist():
         stop = int(before[empty])
         if stop > begin:
-            of = number[begin:stop]
-            yield starts[of], ends[of], *_columns(events, pages[begin:stop])
+            rounds = number[begin:stop]
+            yield starts[rounds], ends[rounds], *_columns(events, pages[begin:stop])
         if empty < len(ends) and ends[empty] > starts[empty]:
             yield int(starts[empty]), int(ends[empty]), 0, np.empty(0, np.uint64), 0
         begin = stop
 
 
-def _rounds_by_ticks(
-    events: dict[str, Array], time: Ints, _: Ints, length: int
-) -> Iterator[tuple[Any, ...]]:
+def _rounds_by_ticks(events: dict[str, Array], time: Ints, length: int) -> Iterator[Chunk]:
     pages = np.flatnonzero(events["kind"] == PAGE)
     starts = time[pages] // length * length
     ends = np.minimum(starts + length, int(time[-1]) + 1)
     yield starts, ends, *_columns(events, pages)
-    if time[-1] >= ends[-1]:  # what came after the last page were other events
+    if time[-1] >= ends[-1]:  # only other events came after the last page
         yield int(ends[-1]), int(time[-1]) + 1, 0, np.empty(0, np.uint64), 0
 
 
-def _columns(events: dict[str, Array], rows: Ints) -> tuple[Any, ...]:
+def _columns(events: dict[str, Array], rows: Ints) -> tuple[Array, Array, int]:
     return events["vcpu"][rows], events["value"][rows], int(Kind.UNKNOWN)
 
 
 def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
-    """Return the values with those of each drain of a buffer turned round."""
+    """Return the values, reversed within each drain of a buffer."""
     thread = events["thread"].astype(np.int64)
     thread = np.where(thread > 0, thread, -1 - events["vcpu"].astype(np.int64))
     order = np.argsort(thread, kind="stable")  # a thread's events, in time
@@ -318,17 +308,17 @@ def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
     begins = _drain_begins(thread[rows], marks[rows], marked[rows], time[order[rows]])
     stops = np.append(begins[1:], len(rows))
     number = np.repeat(np.arange(len(begins)), stops - begins)
-    turned = begins[number] + stops[number] - 1 - np.arange(len(rows))
+    reversed_ = begins[number] + stops[number] - 1 - np.arange(len(rows))
     values = events["value"].copy()
-    values[order[rows]] = values[order[rows[turned]]]
+    values[order[rows]] = values[order[rows[reversed_]]]
     return values
 
 
 def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
-    """Return the places of the pages that are the first of a drain."""
-    apart = np.diff(time) >= _DRAIN_GAP_NS
-    other = (np.diff(thread) != 0) | (np.diff(marks) != 0) | (apart & ~marked[1:])
-    begins = np.flatnonzero(np.append(True, other))
+    """Return the indices of the pages that are the first of a drain."""
+    gaps = np.diff(time) >= _DRAIN_GAP_NS
+    new = (np.diff(thread) != 0) | (np.diff(marks) != 0) | (gaps & ~marked[1:])
+    begins = np.flatnonzero(np.append(True, new))
     number = np.repeat(begins, np.diff(np.append(begins, len(time))))
     return np.flatnonzero((np.arange(len(time)) - number) % _DRAIN_ENTRIES == 0)
 

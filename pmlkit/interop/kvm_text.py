@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KVM's dirty pages as text: what ftrace, trace-cmd report and perf script print.
+"""KVM's dirty pages as text of ftrace, trace-cmd report or perf script.
 
 ``kvm_dirty_ring_push`` (``include/trace/events/kvm.h``) names the ring, which is the vCPU, and the
 page by slot and offset. A kprobe on ``mark_page_dirty_in_slot`` that prints its third argument as
-``gfn`` names the page itself, with bitmaps, too. What a file does not need is skipped; a line of
-one of these events that cannot be read is refused by its number.
+``gfn`` names the page itself, with bitmaps, too. Other lines are skipped; a line of one of these
+events that cannot be parsed is refused with its number.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROBE = re.compile(
 )
 _THREAD = re.compile(rb"[-\s](\d{1,10})(?:/(\d{1,10}))?\s+(?:\([\s\d-]{1,12}\)\s+)?\[\d{1,5}\]")
 _VCPU = re.compile(rb"\bCPU (\d{1,5})/(?:KVM|TCG)\b")
-# ftrace, and trace-cmd report: of a CPU's buffer. Without a number nobody knows it.
+# ftrace and trace-cmd report, of a CPU's buffer. Without a number, the count is unknown.
 _LOST = re.compile(rb"\s*CPU:\d{1,5} \[(?:LOST )?(?:(\d{1,30}) )?EVENTS(?: DROPPED)?\]")
 _PERF_LOST = re.compile(rb"\bPERF_RECORD_LOST(?:_SAMPLES)?:? +lost +(\d{1,30})")
 _HEADER = re.compile(rb"# entries-in-buffer/entries-written: (\d{1,30})/(\d{1,30})\b")
@@ -48,7 +48,7 @@ _CLUES = (b"kvm_", b"mark_page_dirty_in_slot", b"gfn=", b"EVENTS", b"PERF_RECORD
 
 
 def lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
-    """Iterate over the lines of a file, with their numbers from 1.
+    """Yield the lines of a file, with their numbers from 1.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def read(path: PathLike) -> DirtyLog:
     Raises
     ------
     ForeignFileError
-        Naming the line that cannot be read.
+        Naming the line that cannot be parsed.
     """
     log, threads = DirtyLog(path), _Threads()
     for number, line in lines(path):
@@ -115,7 +115,7 @@ def _add_other(log: DirtyLog, threads: _Threads, where: str, line: bytes) -> Non
 
 
 def lost_of(line: bytes) -> int | None:
-    """Return how many events a line says were lost; -1 if it knows no number, None if none."""
+    """Return how many events a line reports as lost; -1 for an unknown number, else None."""
     if lost := _LOST.match(line) or _PERF_LOST.search(line):
         return int(lost[1]) if lost[1] else -1
     header = _HEADER.match(line)
@@ -141,20 +141,20 @@ def _time_ns(match: re.Match[bytes]) -> int:
 
 def _thread(line: bytes) -> int | None:
     """Return the number of the thread, which stands before the CPU in brackets."""
-    found = _THREAD.search(line[:200])
-    return int(found[2] or found[1]) if found else None
+    match = _THREAD.search(line[:200])
+    return int(match[2] or match[1]) if match else None
 
 
 class _Threads:
-    """Threads that a kprobe names: QEMU's names have a vCPU, others are numbered after these."""
+    """Threads of kprobes: those with QEMU's names have a vCPU, others are numbered after these."""
 
     def __init__(self) -> None:
         self._order: dict[bytes | int | None, int] = {}
 
     def index(self, line: bytes) -> int:
         """Return the thread's place in the order of their first lines."""
-        named = _VCPU.search(line[:200])
-        return self._order.setdefault(named[1] if named else _thread(line), len(self._order))
+        vcpu = _VCPU.search(line[:200])
+        return self._order.setdefault(vcpu[1] if vcpu else _thread(line), len(self._order))
 
     def vcpus(self) -> list[int]:
         """Return the vCPU of each thread, in that order."""

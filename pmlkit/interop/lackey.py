@@ -22,8 +22,8 @@ from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
+    from pmlkit.interop.rounds import Chunk
     from pmlkit.types import PathLike
 
 
@@ -31,11 +31,11 @@ INSTRUCTIONS = 1_000_000
 SHIFT = 12
 SIZE_LIMIT = 1 << 16  # bytes of one access: no instruction has more
 _ADDRESS_LIMIT = 1 << 64
-_CHUNK = 1 << 18  # uses that are handed on at once
+_CHUNK = 1 << 18  # uses that are yielded at once
 _BLOCK = 1 << 20
 _ACCESS = re.compile(rb"(I|(?: [LSM])) {1,3}([0-9a-fA-F]{1,16}),(\d{1,9})\s*$")
 _BEGINS = (b"I ", b" L", b" S", b" M")
-_OWN = re.compile(rb"(==|--|\*\*)(\d{1,10})\1")  # valgrind's, with the number of the process
+_VALGRIND = re.compile(rb"(==|--|\*\*)(\d{1,10})\1")  # with the number of the process
 _KINDS = {
     b"I ": (int(Kind.EXEC),),
     b" L": (int(Kind.READ),),
@@ -45,8 +45,8 @@ _KINDS = {
 _HINT = "give valgrind a --log-file, which keeps the program's own output out"
 
 
-def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -> Imported:
-    """Read accesses; so many instructions are a round."""
+def load(path: PathLike, instructions: int | None = None) -> Imported:
+    """Read accesses; a round has `instructions` (a million)."""
     total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
     counted: Sequence[bytes] = _BEGINS[:1]
     if not total:
@@ -64,18 +64,16 @@ def load(path: PathLike, name: str, instructions: int | None = None, **_: Any) -
 
 def _count(path: PathLike, *patterns: bytes) -> int:
     """Count the lines that begin with one of some patterns, which have one length."""
-    found, before = 0, b"\n"
+    count, before = 0, b"\n"
     with open_regular(path) as file:
         while block := file.read(_BLOCK):
             block = before + block
-            found += sum(block.count(pattern) for pattern in patterns)
+            count += sum(block.count(pattern) for pattern in patterns)
             before = block[1 - len(patterns[0]) :]
-    return found
+    return count
 
 
-def _rounds(
-    path: PathLike, length: int, total: int, counted: Sequence[bytes]
-) -> Iterator[tuple[Any, ...]]:
+def _rounds(path: PathLike, length: int, total: int, counted: Sequence[bytes]) -> Iterator[Chunk]:
     pages, kinds, ticks = array("Q"), array("B"), array("q")
     tick = -1
     for first, last, begin in _accesses(path):
@@ -94,19 +92,19 @@ def _rounds(
 
 def _columns(
     pages: array[int], kinds: array[int], ticks: array[int], length: int, total: int
-) -> tuple[Any, ...]:
+) -> Chunk:
     starts = np.frombuffer(ticks, np.int64) // length * length
     ends = np.minimum(starts + length, total)
     return starts, ends, 0, np.frombuffer(pages, np.uint64), np.frombuffer(kinds, np.uint8)
 
 
 def _accesses(path: PathLike) -> Iterator[tuple[int, int, bytes]]:
-    """Give the first and last page of each access, and how its line begins."""
+    """Yield the first and last page of each access, and how its line begins."""
     process: bytes | None = None
     for number, line in lines(path):
         access = _ACCESS.match(line)
         if access is None:
-            process = _other(path, number, line, process)
+            process = _process(path, number, line, process)
             continue
         begin, size = int(access[2], 16), int(access[3])
         last = begin + max(size, 1) - 1
@@ -116,9 +114,9 @@ def _accesses(path: PathLike) -> Iterator[tuple[int, int, bytes]]:
         yield begin >> SHIFT, last >> SHIFT, line[:2]
 
 
-def _other(path: PathLike, number: int, line: bytes, process: bytes | None) -> bytes | None:
-    """Judge a line that is no access; return the process that valgrind speaks of."""
-    own = _OWN.match(line)
+def _process(path: PathLike, number: int, line: bytes, process: bytes | None) -> bytes | None:
+    """Return the process of a line of valgrind's own, or the one before; refuse other lines."""
+    own = _VALGRIND.match(line)
     if own is None:
         if line.strip():
             what = "is no access" if line.startswith(_BEGINS) else "is no line of lackey's"

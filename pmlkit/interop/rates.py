@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of QEMU's ``query-dirty-rate``, in the forms that people keep: a rate, and no pages.
+"""Answers of QEMU's ``query-dirty-rate``, which have rates and no pages.
 
-Read are QMP's JSON (alone, or within a session of QMP, qmp-shell or virsh), the lines of HMP's
+The forms are QMP's JSON (alone, or within a session of QMP, qmp-shell or virsh), the lines of HMP's
 ``info dirty_rate``, and those of ``virsh domstats --dirtyrate``. QEMU counts in whole MiB per
-second. The start is in seconds, also where HMP says "(ms)" (``migration/dirtyrate.c``).
+second. The start is in seconds, also where HMP prints "(ms)" (``migration/dirtyrate.c``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["load", "rates"]
+__all__ = ["load"]
 
 SIZE_LIMIT = 64 << 20
 _UNITS_S = {"second": 1.0, "millisecond": 1e-3}
@@ -48,12 +48,7 @@ _STATUSES = ("unstarted", "measuring", "measured")  # of libvirt, by number
 _FORMS = "is neither JSON (of QMP), nor a line of `info dirty_rate` or `virsh domstats --dirtyrate`"
 
 
-def load(path: Path, name: str, **_: Any) -> pd.DataFrame:
-    """Read a file of answers; see `rates`."""
-    return rates(path)
-
-
-def rates(path: PathLike) -> pd.DataFrame:
+def load(path: Path) -> pd.DataFrame:
     """Read answers of QEMU's ``query-dirty-rate``, one after another.
 
     Returns
@@ -61,18 +56,17 @@ def rates(path: PathLike) -> pd.DataFrame:
     pandas.DataFrame
         A row per measurement: t_ns (of its end, since the first one's start), asked_ns (the
         calc-time), bytes and pages that were dirtied at least once in it, mib_per_s, mode, and
-        vcpu (-1: all). A rate that QEMU does not know (-1, or none) is missing, and so are its
-        bytes and pages. A longer calc-time gives a smaller rate: pages that are dirtied again do
-        not count again.
+        vcpu (-1: all). A rate that QEMU does not know (-1, or none) is missing, with its bytes and
+        pages. A longer calc-time gives a smaller rate: a page counts once, however often dirtied.
 
     Raises
     ------
     ForeignFileError
     """
-    rows: list[Any] = []
+    rows: list[Json] = []
     for number, answer in enumerate(_answers(path, _text(path)), start=1):
         if answer.get("status") != "measured":
-            continue  # it was still measuring, or had not begun, or is an event or an error
+            continue  # still measuring, not begun, an event, or an error
         try:
             rows += _measured(answer)
         except KeyError as error:
@@ -96,7 +90,7 @@ def _text(path: PathLike) -> str:
     return data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
-def _measured(answer: Json) -> Iterator[dict[str, Any]]:
+def _measured(answer: Json) -> Iterator[Json]:
     unit = answer.get("calc-time-unit", "second")
     if unit not in _UNITS_S:
         raise ValueError(f"calc-time-unit is {unit!r}")
@@ -131,7 +125,7 @@ def _number(answer: Json, name: str) -> int:
 
 
 def _answers(path: PathLike, text: str) -> Iterator[Json]:
-    """Give the answers of a text as QMP has them, whatever form they are in."""
+    """Yield the answers of a text in QMP's form."""
     lines = _Lines(path)
     at = 0
     while at < len(text):
@@ -141,11 +135,11 @@ def _answers(path: PathLike, text: str) -> Iterator[Json]:
         if prompt := _PROMPT.match(text, at):
             at = prompt.end()
             if text[at : at + 1] not in ("{", "["):
-                at = _end_of_line(text, at)  # what was typed
+                at = _end_of_line(text, at)  # skip the command
         elif text[at] in "{[":
             yield from lines.close()
-            found, at = _json(path, text, at)
-            yield from _of_qmp(path, found)
+            value, at = _json(path, text, at)
+            yield from _of_qmp(path, value)
         else:
             stop = _end_of_line(text, at)
             if not lines.take(text[at:stop].strip()):
@@ -171,8 +165,8 @@ def _json(path: PathLike, text: str, at: int) -> tuple[Any, int]:
         raise ForeignFileError(path, f"line {_line(text, at)}", "is no JSON") from error
 
 
-def _of_qmp(path: PathLike, found: Any) -> Iterator[Json]:
-    for one in found if isinstance(found, list) else [found]:
+def _of_qmp(path: PathLike, value: Any) -> Iterator[Json]:
+    for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
             continue
         answer = one.get("return", one)
@@ -186,16 +180,16 @@ def _of_qmp(path: PathLike, found: Any) -> Iterator[Json]:
 
 
 class _Lines:
-    """Gather the lines of HMP and of virsh into answers as QMP has them."""
+    """Collects the lines of HMP and of virsh into answers of QMP's form."""
 
     def __init__(self, path: PathLike) -> None:
         self._path = path
         self._domain: str | None = None
-        self._open: dict[str, Any] = {}
-        self._done: list[dict[str, Any]] = []
+        self._open: Json = {}
+        self._done: list[Json] = []
 
     def take(self, line: str) -> bool:
-        """Take a line; False if it is of none of these forms."""
+        """Add a line; return False if it is of none of these forms."""
         if status := _STATUS.fullmatch(line):
             self._begin(status[1])
         elif line == "Dirty rate: (not ready)":
@@ -254,12 +248,12 @@ class _Lines:
         self._open.setdefault("vcpu-dirty-rate", []).append(one)
 
     def complete(self) -> Iterator[Json]:
-        """Give the answers that are over."""
+        """Yield the complete answers."""
         done, self._done = self._done, []
         yield from done
 
     def close(self) -> Iterator[Json]:
-        """Give the answers, also the last one."""
+        """Yield the answers, including the open one."""
         yield from self.complete()
         last, self._open = self._open, {}
         if last:
@@ -267,5 +261,5 @@ class _Lines:
 
 
 def _whole(text: str) -> int | str:
-    """Return a number, or the text, which will be refused by its name."""
+    """Return a number, or else the text, which `_number` refuses with its name."""
     return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text

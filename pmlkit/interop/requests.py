@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests for objects, as cache and block traces hold them, become uses of pages.
+"""Convert requests for objects, as in cache and block traces, to uses of pages.
 
 An object is a number and a size. There are two kinds of numbers:
 
-- Of blocks: the number counts units of so many bytes (sectors of 512, say). A request then covers
-  bytes, and uses the pages that they lie in. Requests may overlap.
-- Of objects: the number is a name, perhaps a hash. An object lies in pages of its own; one that is
-  larger than a page in several. If none is, and the numbers have at most 52 bits, they are the
-  frame numbers. Otherwise objects get frames in order of their first use, and keep them: this
-  changes neither working sets nor miss ratios.
+- A place counts units of bytes, such as sectors of 512. A request then covers bytes, and uses the
+  pages that they lie in. Requests may overlap.
+- A name is arbitrary, perhaps a hash. An object lies in pages of its own; one that is larger than
+  a page in several. If none is larger, and the numbers have at most 52 bits, they are the frame
+  numbers. Otherwise objects get frames in order of their first use, which changes neither working
+  sets nor miss ratios.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO
 
+    from pmlkit.interop.rounds import Chunk, Column
     from pmlkit.types import Array, Ints, PathLike
 
 
@@ -45,11 +46,14 @@ PIECE = 1 << 18  # pages that are made of them at a time
 # 10^12 bytes is refused, not unpacked.
 CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
 FRAME_BITS = 52  # a frame number with more is no address of 64 bits
-_MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b\x08": "gzip"}
+_MAGIC: dict[bytes, Literal["zstd", "gzip"]] = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x1f\x8b\x08": "gzip",
+}
 
 
 class Requests(NamedTuple):
-    """Some requests, in order: arrays of one length, or an int for all of them.
+    """A batch of requests in order: arrays of one length, or an int for all of them.
 
     Attributes
     ----------
@@ -59,18 +63,18 @@ class Requests(NamedTuple):
         The time that each is known to lie in, ns.
     obj : ndarray of uint64
     size : ndarray of int64 or int
-        Bytes. Of 0 bytes: left out, and counted.
+        Bytes. Requests of 0 bytes are left out, and counted.
     kind : ndarray of uint8 or int
     vcpu : ndarray of uint16 or int
     """
 
     first: int
-    start: Any
-    end: Any
+    start: Column
+    end: Column
     obj: Array
-    size: Any
-    kind: Any = int(Kind.READ)
-    vcpu: Any = 0
+    size: Column
+    kind: Column = int(Kind.READ)
+    vcpu: Column = 0
 
 
 def _page_bytes(size: int | None) -> int:
@@ -94,27 +98,26 @@ def imported(
     learned: Callable[[], dict[str, Any]] = dict,
     **facts: Any,
 ) -> Imported:
-    """Make pages of requests.
+    """Convert requests to uses of pages.
 
     Parameters
     ----------
     path : path-like
         The file, for messages.
     read : callable
-        Gives the requests from the first on, each time that it is called.
+        Returns an iterator over all requests, each time that it is called.
     page_size : int, optional
         Bytes; 4096 by default. 0: an object is one page, whatever its size.
     unit : int, optional
-        Bytes that a number counts; None: numbers are names of objects.
+        Bytes that a number counts; None: numbers are names.
     where : callable
         Names the request of a number, for messages.
     kinds_known : bool
         Whether the file says which requests write.
     of_blocks : bool
-        Whether numbers are places on a disk, and no frames.
-    notes : tuple of str
+        Whether numbers are places on a disk, not frames.
     learned : callable
-        Called after the first reading; returns more of `of_blocks`, `notes` and `facts`.
+        Called after the first pass; returns more of `of_blocks`, `notes` and `facts`.
     facts
         Further attributes of `Imported`.
 
@@ -123,8 +126,8 @@ def imported(
     ForeignFileError
     """
     pages = _Pages(path, _page_bytes(page_size), unit, where)
-    for some in read():
-        pages.survey(some)
+    for batch in read():
+        pages.survey(batch)
     facts |= learned()
     of_blocks, notes = facts.pop("of_blocks", of_blocks), facts.pop("notes", notes)
     pages.settle(read)
@@ -151,33 +154,32 @@ def ticked(
     columns: Callable[[Array], tuple[Any, ...]],
     **how: Any,
 ) -> Imported:
-    """Make pages of records that have times in ticks of a clock, which begins at the first one.
+    """Convert records with times in ticks of a clock, whose zero is the first record.
 
     Parameters
     ----------
-    file : records
-    tick_ns : int
     ticks : callable
-        Given the number of the first of some records, and these, it returns their ticks (int64).
+        Called with the number of the first record of a batch, and the batch; returns their ticks
+        (int64).
     columns : callable
-        Given some records it returns what `Requests` has after the times.
+        Called with a batch of records; returns the fields of `Requests` after the times.
     how
         Parameters of `imported`.
     """
     where = f"{file.what} {{}}".format
-    zero = next((int(ticks(first, some[:1])[0]) for first, some in file), 0)
+    zero = next((int(ticks(first, batch[:1])[0]) for first, batch in file), 0)
 
     def read() -> Iterator[Requests]:
         clock = Clock(file.path, tick_ns, where, zero)
-        for first, some in file:
-            times = clock.times(first, ticks(first, some))
-            yield Requests(first, *times, *columns(some))
+        for first, batch in file:
+            times = clock.times(first, ticks(first, batch))
+            yield Requests(first, *times, *columns(batch))
 
     return imported(file.path, read, where=where, base_ns=zero * tick_ns, **how)
 
 
 class _Pages:
-    """The pages of requests, once all requests were looked at."""
+    """The pages of requests: known after `survey` of all of them, and `settle`."""
 
     def __init__(
         self, path: PathLike, page: int, unit: int | None, where: Callable[[int], str]
@@ -194,23 +196,23 @@ class _Pages:
         """Whether the objects' numbers are frame numbers."""
         return self.unit is None and not self.long and self._highest < 1 << FRAME_BITS
 
-    def survey(self, some: Requests) -> None:
-        """Look at requests: their sizes, their highest number."""
-        if not len(some.obj):
+    def survey(self, batch: Requests) -> None:
+        """Take note of the sizes and the highest number of a batch."""
+        if not len(batch.obj):
             return
-        size = np.broadcast_to(some.size, len(some.obj))
+        size = np.broadcast_to(batch.size, len(batch.obj))
         negative = np.flatnonzero(size < 0)
         if len(negative):
-            self._refuse(some, negative[0], f"has the size {size[negative[0]]}")
-        self.requests += len(some.obj)
+            self._refuse(batch, negative[0], f"has the size {size[negative[0]]}")
+        self.requests += len(batch.obj)
         self.empty += int((size == 0).sum())
-        many = self._many(some, size)
-        self._refuse_claim(some, many)
+        many = self._many(batch, size)
+        self._refuse_claim(batch, many)
         self.long += int((many > 1).sum())
-        self._highest = max(self._highest, int(some.obj.max()))
+        self._highest = max(self._highest, int(batch.obj.max()))
 
-    def _refuse_claim(self, some: Requests, many: Ints) -> None:
-        """Add up the pages of requests; refuse the first that makes them too many."""
+    def _refuse_claim(self, batch: Requests, many: Ints) -> None:
+        """Add up the pages of requests; refuse the request at which they become too many."""
         claimed = self._claimed + np.cumsum(many, dtype=np.float64)
         before = self.requests - len(many)
         allowed = CLAIM + CLAIM_OF_REQUEST * (before + np.arange(1, len(many) + 1))
@@ -218,49 +220,49 @@ class _Pages:
             at = int((claimed > allowed).argmax())
             why = f"claims {int(many[at]):,} pages, and with those before {int(claimed[at]):,}"
             hint = "take larger pages, by --page-size"
-            raise ForeignFileError(self.path, self._where(some.first + at), why, hint)
+            raise ForeignFileError(self.path, self._where(batch.first + at), why, hint)
         self._claimed = int(claimed[-1])
 
-    def _many(self, some: Requests, size: Ints) -> Ints:
+    def _many(self, batch: Requests, size: Ints) -> Ints:
         """Return how many pages each request uses."""
         if self.unit is None:
             return (size - 1) // self.page + 1 if self.page else np.sign(size)
-        first, last = self._blocks(some, size)
+        first, last = self._blocks(batch, size)
         return last - first + 1
 
-    def _refuse(self, some: Requests, at: int, why: str) -> None:
-        raise ForeignFileError(self.path, self._where(some.first + int(at)), why)
+    def _refuse(self, batch: Requests, at: int, why: str) -> None:
+        raise ForeignFileError(self.path, self._where(batch.first + int(at)), why)
 
-    def _blocks(self, some: Requests, size: Ints) -> tuple[Ints, Ints]:
+    def _blocks(self, batch: Requests, size: Ints) -> tuple[Ints, Ints]:
         """Return the first and the last page of each request."""
         unit = self.unit or 1
-        obj, limit = some.obj, ((1 << 63) - 1) // unit
+        obj, limit = batch.obj, ((1 << 63) - 1) // unit
         size = np.minimum(size, np.int64(1) << 62)
         beyond = np.flatnonzero((obj > limit) | (obj.astype(np.float64) * unit + size >= 2.0**63))
         if len(beyond):
-            self._refuse(some, beyond[0], f"is at {int(obj[beyond[0]])}, beyond 2^63 bytes")
+            self._refuse(batch, beyond[0], f"is at {int(obj[beyond[0]])}, beyond 2^63 bytes")
         start = obj.astype(np.int64) * unit
         return start // self.page, (start + np.maximum(size, 1) - 1) // self.page
 
     def settle(self, read: Callable[[], Iterator[Requests]]) -> None:
-        """Give frames to objects, if their numbers are none: as many as the largest request."""
+        """Assign frames to objects if their numbers are none: as many as the largest request."""
         if self.unit is not None or self.named_frames:
             return
         self._index = PageIndex()
         most = np.empty(0, np.int64)
-        for some in read():
-            size = np.broadcast_to(some.size, len(some.obj))
-            ids = self._index.ids(some.obj[size > 0])
+        for batch in read():
+            size = np.broadcast_to(batch.size, len(batch.obj))
+            ids = self._index.ids(batch.obj[size > 0])
             most = grown(most, len(self._index), 0)
-            np.maximum.at(most, ids, self._many(some, size)[size > 0])
+            np.maximum.at(most, ids, self._many(batch, size)[size > 0])
         most = most[: len(self._index)]
         self._frame = np.cumsum(most) - most
 
-    def rows(self, requests: Iterator[Requests]) -> Iterator[tuple[Any, ...]]:
-        """Yield rows of `Imported`."""
-        for some in requests:
-            length = len(some.obj)
-            columns = [np.broadcast_to(column, length) for column in some[1:]]
+    def rows(self, requests: Iterator[Requests]) -> Iterator[Chunk]:
+        """Yield the chunks of `Imported.rounds`."""
+        for batch in requests:
+            length = len(batch.obj)
+            columns = [np.broadcast_to(column, length) for column in batch[1:]]
             size = columns[3]
             if not length:
                 continue
@@ -268,32 +270,32 @@ class _Pages:
                 columns = [column[size > 0] for column in columns]
             start, end, obj, size, kind, vcpu = columns
             if len(obj):
-                yield from self._paged(some, (start, end, vcpu, kind), obj, size)
+                yield from self._paged(batch, (start, end, vcpu, kind), obj, size)
 
     def _paged(
-        self, some: Requests, columns: tuple[Array, ...], obj: Array, size: Ints
-    ) -> Iterator[tuple[Any, ...]]:
+        self, batch: Requests, columns: tuple[Array, ...], obj: Array, size: Ints
+    ) -> Iterator[Chunk]:
         start, end, vcpu, kind = columns
         if self.named_frames:
             yield start, end, vcpu, obj, kind
             return
         if self._index is None:
-            first, last = self._blocks(some._replace(obj=obj), size)
+            first, last = self._blocks(batch._replace(obj=obj), size)
             many = last - first + 1
         else:
-            first, many = self._frame[self._index.ids(obj)], self._many(some, size)
-        for of, pages in _expanded(first, many):
-            yield start[of], end[of], vcpu[of], pages, kind[of]
+            first, many = self._frame[self._index.ids(obj)], self._many(batch, size)
+        for request, pages in _expanded(first, many):
+            yield start[request], end[request], vcpu[request], pages, kind[request]
 
     def notes(self) -> list[str]:
-        found = []
+        notes = []
         if self._index is not None:
-            found.append("objects have frames in order of their first use: their numbers are lost")
+            notes.append("objects have frames in order of their first use: their numbers are lost")
         if not self.page:
-            found.append("an object counts as one page, whatever its size")
+            notes.append("an object counts as one page, whatever its size")
         if self.unit is not None:
-            found.append(f"requests are for bytes: a number counts {self.unit} of them")
-        return found
+            notes.append(f"requests are for bytes: a number counts {self.unit} of them")
+        return notes
 
     def counts(self) -> dict[str, int]:
         size = format_bytes(self.page or PAGE_SIZE)
@@ -305,22 +307,20 @@ class _Pages:
 
 
 def _expanded(first: Ints, many: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Yield the pages of requests, at most `PIECE` at a time, and whose they are."""
+    """Yield at most `PIECE` pages at a time: the request of each, and its number."""
     ends = np.cumsum(many)
     begins = ends - many
     for at in range(0, int(ends[-1]), PIECE):
         page = np.arange(at, min(at + PIECE, int(ends[-1])))
-        of = np.searchsorted(ends, page, "right")
-        yield of, (first[of] + page - begins[of]).astype(np.uint64)
+        request = np.searchsorted(ends, page, "right")
+        yield request, (first[request] + page - begins[request]).astype(np.uint64)
 
 
 class Clock:
-    """The times of requests, in ticks that never go back; the first one is the time 0.
+    """Converts ticks that never go back to times; the first one is the time 0.
 
     Parameters
     ----------
-    path : path-like
-    tick_ns : int
     where : callable
         Names the request of a number, for messages.
     zero : int, optional
@@ -340,7 +340,7 @@ class Clock:
         self.zero = self._last = zero
 
     def times(self, first: int, clock: Ints) -> tuple[Ints, Ints]:
-        """Return the start and end (ns) of the ticks of some requests, the first of a number.
+        """Return the start and end (ns) of ticks; `first` is the number of the first request.
 
         Raises
         ------
@@ -367,17 +367,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class records:
-    """The records of a binary file, compressed or not, a chunk at a time.
+    """The records of a binary file, compressed or not, a batch at a time.
 
     Parameters
     ----------
-    path : path-like
-    dtype : dtype
-        Of a record.
     skip : int
-        Bytes before the first.
+        Bytes before the first record.
     what : str
-        What a record is called.
+        What messages call a record.
     """
 
     path: PathLike
@@ -386,7 +383,7 @@ class records:
     what: str = "request"
 
     def __iter__(self) -> Iterator[tuple[int, Array]]:
-        """Yield the number of the first of some records, and these."""
+        """Yield the number of the first record of a batch, and the batch."""
         size, number = self.dtype.itemsize, 0
         with open_compressed(self.path) as file:
             read_exactly(self.path, file, self.skip)
@@ -401,7 +398,7 @@ class records:
 
 
 def read_exactly(path: PathLike, file: BinaryIO, size: int) -> bytes:
-    """Read so many bytes, or what is left of the file."""
+    """Read `size` bytes, or what is left of the file."""
     parts, left = [], size
     try:
         while left and (part := file.read(left)):
@@ -417,7 +414,7 @@ def read_exactly(path: PathLike, file: BinaryIO, size: int) -> bytes:
 
 @contextlib.contextmanager
 def open_compressed(path: PathLike) -> Iterator[Any]:
-    """Context that gives the bytes of a file, unpacked if it is of Zstandard or gzip."""
+    """Context with the file, unpacked if it is of Zstandard or gzip."""
     with open_regular(path) as file:
         head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
         name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
@@ -425,6 +422,6 @@ def open_compressed(path: PathLike) -> Iterator[Any]:
         if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
             yield file
             return
-        packed: Any = pa.PythonFile(file, "r")  # type: ignore[arg-type]
-        with pa.CompressedInputStream(packed, name) as unpacked:  # type: ignore[arg-type]
+        packed: Any = pa.PythonFile(cast("Any", file), "r")
+        with pa.CompressedInputStream(packed, name) as unpacked:
             yield unpacked

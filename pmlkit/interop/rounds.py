@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an importer makes of a file, and how it becomes a trace: rows into rounds and batches.
+"""`Imported`, what a format's module returns, and how its rows become rounds and batches.
 
-The cost is of rows and pages. It does not grow with rounds, ticks, or the highest address.
+The cost is by rows and pages. It does not grow with rounds, ticks, or the highest address.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pmlkit.trace.writer import TraceWriter
     from pmlkit.types import Array, Ints
 
+    Column = Array | int  # an array, or an int for all rows
+    Chunk = tuple[Column, Column, Column, Array, Column]  # start, end, vcpu, gfn, kind
+
 
 __all__ = ["Imported", "OutOfOrder", "Rows", "columns", "from_zero", "regular_ns", "tables"]
 
@@ -34,7 +37,7 @@ _EXEC = int(Kind.EXEC)
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What a format's module makes of a file.
+    """The content of a foreign file.
 
     Attributes
     ----------
@@ -42,14 +45,14 @@ class Imported:
         Rows in order of use: frames (ndarray), and for each the time that it is known to lie in
         (ns), the vCPU and the kind. Each of these is an array of the frames' length, or an int for
         all of them. Rows in a row with the same start and end are of one interval, also from one
-        tuple to the next. Intervals do not overlap. No frames, with an int as start and end: an
-        interval without entries.
+        chunk to the next. Intervals do not overlap. A chunk without frames, with an int as start
+        and end, is an interval without entries.
     kind : {"access", "pml"}
     notes : sequence of str
-        What is not known.
+        What is not known of it.
     clock : str
     round_ns : int, optional
-        The period, where it is known; otherwise it is taken out of the rounds if they are regular.
+        The period, where it is known; otherwise that of the rounds if they are regular.
     ordered : bool
         Whether the order within an interval is known. Then every use is kept: a round ends where
         a page returns. Otherwise a page counts once an interval for each kind.
@@ -57,29 +60,29 @@ class Imported:
         Whether each row is a use of its own (a request). Otherwise a row of another kind for a
         page of the same interval is the same use, and only a kind that returns ends the round.
     distinct : bool
-        Whether no page is twice in an interval. Then none has to be looked for.
+        Whether no page is twice in an interval, so that none has to be searched for.
     losses : {"counted", "not counted"}
         Whether the file says what was lost.
     lost : int
-        How many entries were lost; they count to the last round.
+        How many entries were lost; they are assigned to the last round.
     lost_at : sequence of (int, int)
-        The same with the time of each loss (ns): instead of `lost`.
+        Instead of `lost`: the time of each loss (ns), and how many.
     base_ns : int, optional
         Of the file's clock at the time 0 of `rounds`. Without it, times that begin later than
         they last are moved to 0, and their beginning is the base.
     address : {"guest-physical", "virtual", "block"}
-        What a frame number numbers.
+        What frame numbers count.
     page_size : int
         Bytes.
     complete : bool or None
         None: not known.
     counts : dict of str to int
-        What the notes shall count.
+        Further counts for the notes.
     late : callable, optional
-        Called after the last row; returns attributes of this that only the end of a file tells.
+        Called after the last row; returns attributes that are known only then.
     """
 
-    rounds: Iterable[tuple[Any, ...]]
+    rounds: Iterable[Chunk]
     kind: str = "access"
     notes: tuple[str, ...] = ()
     clock: str = "host"
@@ -98,7 +101,7 @@ class Imported:
     late: Callable[[], Mapping[str, Any]] | None = None
 
     def finished(self) -> Imported:
-        """Return it with what only the end of the file told."""
+        """Return a copy with the attributes of `late`."""
         return self if self.late is None else dataclasses.replace(self, **self.late())
 
 
@@ -111,31 +114,25 @@ class OutOfOrder(Exception):
 
 
 class Rows:
-    """Take rows, and hand them to a writer as entries of rounds and batches.
-
-    Parameters
-    ----------
-    writer : TraceWriter
-    made : Imported
-        Its kind, and how it counts uses.
+    """Write rows as entries of rounds and batches.
 
     Attributes
     ----------
     rows, cuts, merged, pages, rounds : int
-        Rows taken; rounds that begin where a page returned; rows that were merged into others;
-        distinct pages; rounds, with those without entries.
+        Rows added; rounds that begin where a page returned; rows merged into others; distinct
+        pages; rounds, including those without entries.
     reordered : bool
         Whether executed frames were moved to the end of their round.
     highest, highest_vcpu : int
         The highest frame (-1 without any) and vCPU.
     """
 
-    def __init__(self, writer: TraceWriter, made: Imported) -> None:
+    def __init__(self, writer: TraceWriter, imported: Imported) -> None:
         from pmlkit.kernels import loops
 
         self._kernel = loops
         self._writer = writer
-        self._how = _how(made)
+        self._how = _how_to_cut(imported)
         self._index = PageIndex()
         self._last_round = np.empty(0, np.int64)
         self._last_kinds = np.empty(0, np.uint8)
@@ -157,16 +154,16 @@ class Rows:
 
     @property
     def pages(self) -> int:
-        """How many distinct pages there are."""
+        """Distinct pages so far."""
         return len(self._index)
 
     @property
     def rounds(self) -> int:
-        """How many rounds there are, with those without entries."""
+        """Rounds so far, including those without entries."""
         return int(self._state[self._kernel.ROUND]) + 1
 
-    def add(self, start: Any, end: Any, vcpu: Any, gfn: Array, kind: Any) -> None:
-        """Take rows, as `columns` gives them.
+    def add(self, start: Column, end: Column, vcpu: Column, gfn: Array, kind: Column) -> None:
+        """Add a chunk that `columns` returned.
 
         Raises
         ------
@@ -176,9 +173,9 @@ class Rows:
         if not len(gfn):
             self._add_empty(int(start), int(end))
             return
+        columns = [np.broadcast_to(column, len(gfn)) for column in (start, end, vcpu, gfn, kind)]
         for at in range(0, len(gfn), _CHUNK):
-            some = (column[at : at + _CHUNK] for column in (start, end, vcpu, gfn, kind))
-            self._add(*map(np.ascontiguousarray, some))
+            self._add(*(np.ascontiguousarray(column[at : at + _CHUNK]) for column in columns))
 
     def _add_empty(self, start: int, end: int) -> None:
         kernel, state = self._kernel, self._state
@@ -192,18 +189,18 @@ class Rows:
         state[kernel.START], state[kernel.END] = start, end
 
     def _ids(self, gfn: Array) -> Array:
-        """Number pages, if it matters which ones return."""
+        """Number the pages, if returning pages matter."""
         if self._how == self._kernel.KEEP:
             return np.zeros(len(gfn), np.int32)
         return self._index.ids(gfn)
 
     def _add(self, start: Ints, end: Ints, vcpu: Array, gfn: Array, kind: Array) -> None:
-        ids, opened = self._ids(gfn), self.rounds - 1
+        ids = self._ids(gfn)
         self._last_round = grown(self._last_round, max(1, self.pages), -1)
         self._last_kinds = grown(self._last_kinds, max(1, self.pages), 0)
         numbers, spans = np.empty(len(gfn), np.int64), np.empty((2 * len(gfn), 2), np.int64)
-        seen = self._last_round, self._last_kinds, self._state, numbers, spans
-        done = self._kernel.cut_rounds(start, end, ids, kind, self._how, *seen)
+        state = self._last_round, self._last_kinds, self._state, numbers, spans
+        done = self._kernel.cut_rounds(start, end, ids, kind, self._how, *state)
         if done < len(gfn):
             raise OutOfOrder(self.rows + done)
         self._spans.append(spans[: self._state[self._kernel.EMITTED]].copy())
@@ -213,10 +210,10 @@ class Rows:
         rows = {"round": numbers, "vcpu": vcpu, "gfn": gfn, "kind": kind}
         if (numbers < 0).any():
             rows = {name: column[numbers >= 0] for name, column in rows.items()}
-        self._write(self._in_order(rows, opened))
+        self._write(self._in_order(rows))
 
-    def _in_order(self, rows: dict[str, Array], opened: int) -> dict[str, Array]:
-        """Put executed frames to the end of their round, by number; hold those of the last one."""
+    def _in_order(self, rows: dict[str, Array]) -> dict[str, Array]:
+        """Sort executed frames to the end of their round; hold those of the last round."""
         if self._how == self._kernel.KEEP or not (self._held or (rows["kind"] == _EXEC).any()):
             return rows
         if self._held:
@@ -231,7 +228,7 @@ class Rows:
         return {name: column[~open_still] for name, column in rows.items()}
 
     def _write(self, rows: dict[str, Array]) -> None:
-        """Write entries: a batch for each run of one vCPU within a round, which keeps the order."""
+        """Write entries: to keep the order, a batch for each run of one vCPU within a round."""
         rounds, vcpus = rows["round"], rows["vcpu"].astype(np.int64)
         if not len(rounds):
             return
@@ -245,7 +242,7 @@ class Rows:
         self._writer.add_entries(rounds, batches, rows["vcpu"], rows["gfn"], rows["kind"])
 
     def account(self) -> str:
-        """Say in a line what became of the rows."""
+        """Return a line on how many rows became entries, rounds, and merged."""
         line = (
             f"{self.rows:,} rows are {self.rows - self.merged:,} entries in {self.rounds:,} rounds"
         )
@@ -256,10 +253,10 @@ class Rows:
         return line
 
     def close(self) -> None:
-        """Write what is held."""
-        held, self._held = self._held, {}
-        if held:
-            self._write(held)
+        """Write the executed frames that are held."""
+        if self._held:
+            self._write(self._held)
+        self._held = {}
 
     def spans(self) -> Ints:
         """Return the start and end of each round, int64, shape (rounds, 2)."""
@@ -278,30 +275,31 @@ class Rows:
         return rounds, vcpus
 
 
-def _how(made: Imported) -> int:
+def _how_to_cut(imported: Imported) -> int:
+    """Return how `loops.cut_rounds` treats a page that returns within an interval."""
     from pmlkit.kernels.loops import KEEP, MERGE, SPLIT, SPLIT_ANY
 
-    if made.kind == "pml" or made.distinct:
+    if imported.kind == "pml" or imported.distinct:
         return KEEP
-    if not made.ordered:
+    if not imported.ordered:
         return MERGE
-    return SPLIT_ANY if made.each_a_use else SPLIT
+    return SPLIT_ANY if imported.each_a_use else SPLIT
 
 
-def from_zero(spans: Ints, made: Imported) -> tuple[Ints, Imported]:
-    """Move times that begin later than they last to 0; return them, and what is known of them."""
+def from_zero(spans: Ints, imported: Imported) -> tuple[Ints, Imported]:
+    """Move times that begin later than they last to 0."""
     start, end = int(spans[0, 0]), int(spans[-1, 1])
-    if made.base_ns is not None or 0 <= start <= end - start:
-        return spans, made
-    lost_at = tuple((time_ns - start, count) for time_ns, count in made.lost_at)
-    return spans - start, dataclasses.replace(made, base_ns=start, lost_at=lost_at)
+    if imported.base_ns is not None or 0 <= start <= end - start:
+        return spans, imported
+    lost_at = tuple((time_ns - start, count) for time_ns, count in imported.lost_at)
+    return spans - start, dataclasses.replace(imported, base_ns=start, lost_at=lost_at)
 
 
 def regular_ns(spans: Ints) -> int | None:
     """Return the length of regular rounds, ns, or None.
 
-    Regular are rounds of which nine in ten have one length, and none a greater one. A mark may
-    cut one short; a round of no length, or a gap, makes them irregular.
+    Rounds are regular if nine in ten have one length, and none is longer. A mark may cut one
+    short; a round of no length, or a gap, makes them irregular.
     """
     lengths = spans[:, 1] - spans[:, 0]
     if len(lengths) < 2 or not lengths.all():
@@ -310,10 +308,10 @@ def regular_ns(spans: Ints) -> int | None:
     return longest if (lengths == longest).mean() >= REGULAR_SHARE else None
 
 
-def tables(rows: Rows, spans: Ints, made: Imported) -> dict[str, pa.Table]:
+def tables(rows: Rows, spans: Ints, imported: Imported) -> dict[str, pa.Table]:
     """Return the tables of rounds and batches."""
     round_of, vcpus = rows.batches()
-    lost = _lost_of_rounds(spans, made)
+    lost = _lost_of_rounds(spans, imported)
     lost_of_batches = np.zeros(len(round_of), np.uint64)
     losing = np.flatnonzero(lost)
     # Every round has a batch.
@@ -328,17 +326,17 @@ def _times(spans: Ints) -> dict[str, Ints]:
     return {"t_start_ns": spans[:, 0], "t_end_ns": spans[:, 1]}
 
 
-def _lost_of_rounds(spans: Ints, made: Imported) -> Array:
+def _lost_of_rounds(spans: Ints, imported: Imported) -> Array:
     lost = np.zeros(len(spans), np.uint64)
-    for time_ns, count in made.lost_at:
+    for time_ns, count in imported.lost_at:
         lost[min(int(np.searchsorted(spans[:, 1], time_ns)), len(spans) - 1)] += np.uint64(count)
-    if not made.lost_at:
-        lost[-1] = made.lost
+    if not imported.lost_at:
+        lost[-1] = imported.lost
     return lost
 
 
 def _table(name: str, columns: dict[str, Any]) -> pa.Table:
-    """Make a table of a trace; what is left out has its default, `entries` is counted later."""
+    """Make a table of a trace; missing columns get their defaults, `entries` is counted later."""
     schema = TABLES[name]
     length = len(columns["t_start_ns"])
     columns = {"entries": 0, **DEFAULTS[name], **columns}
@@ -351,19 +349,23 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def columns(start: Any, end: Any, vcpu: Any, gfn: Any, kind: Any) -> tuple[Any, ...]:
-    """Bring a tuple of `Imported.rounds` into arrays of one length, in the types of a trace."""
+def columns(start: Column, end: Column, vcpu: Column, gfn: Array, kind: Column) -> Chunk:
+    """Convert a chunk of `Imported.rounds` to arrays of one length, in the types of a trace."""
     gfn = _whole_numbers("gfn", gfn, np.uint64)
     if not len(gfn):
         return int(start), int(end), vcpu, gfn, kind
-    times = (_whole_numbers("time", time, np.int64) for time in (start, end))
-    others = _whole_numbers("vcpu", vcpu, np.uint16), _whole_numbers("kind", kind, np.uint8)
-    start, end, vcpu, kind = (np.broadcast_to(c, len(gfn)) for c in (*times, *others))
-    return start, end, vcpu, gfn, kind
+    length = len(gfn)
+    return (
+        np.broadcast_to(_whole_numbers("time", start, np.int64), length),
+        np.broadcast_to(_whole_numbers("time", end, np.int64), length),
+        np.broadcast_to(_whole_numbers("vcpu", vcpu, np.uint16), length),
+        gfn,
+        np.broadcast_to(_whole_numbers("kind", kind, np.uint8), length),
+    )
 
 
-def _whole_numbers(name: str, values: Any, dtype: Any) -> Array:
-    """Turn values into a type of a trace; ValueError if they do not fit."""
+def _whole_numbers(name: str, values: Column, dtype: type[np.integer[Any]]) -> Array:
+    """Convert to a type of a trace; ValueError if a value does not fit."""
     array, limits = np.asarray(values), np.iinfo(dtype)
     if array.dtype == dtype:
         return array

@@ -68,7 +68,7 @@ def read(path: PathLike) -> DirtyLog:
 
 @dataclass
 class _Buffer:
-    """One CPU's ring buffer: where its pages are."""
+    """Where the pages of one CPU's ring buffer are."""
 
     cpu: int
     offset: int
@@ -78,7 +78,7 @@ class _Buffer:
 
 
 class _Trace:
-    """A file that is being read."""
+    """The reader of a file, and its state."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:
         self.path, self.file = path, file
@@ -113,18 +113,18 @@ class _Trace:
         return int.from_bytes(data, "little" if self.order == "<" else "big")
 
     def count(self, size: int = 4) -> int:
-        found = self.number(size)
-        if found > _COUNT_LIMIT:
-            self.refuse(f"claims {found:,} parts")
-        return found
+        count = self.number(size)
+        if count > _COUNT_LIMIT:
+            self.refuse(f"claims {count:,} parts")
+        return count
 
     def text(self) -> bytes:
-        found = bytearray()
-        while (one := self.take(1)) != b"\0":
-            found += one
-            if len(found) > 4096:
+        text = bytearray()
+        while (byte := self.take(1)) != b"\0":
+            text += byte
+            if len(text) > 4096:
                 self.refuse("has a name without an end")
-        return bytes(found)
+        return bytes(text)
 
     def go(self, offset: int) -> None:
         if offset > self.size:
@@ -149,7 +149,7 @@ class _Trace:
             self.refuse("has no kvm_dirty_ring_push", "record with `trace-cmd record -e kvm`")
         for buffer in buffers:
             self.read_buffer(buffer)
-        if self.overrun > self.lost:  # what was lost after the last page
+        if self.overrun > self.lost:  # the rest was lost after the last page
             self.log.add_loss("", self.overrun - self.lost)
 
     def read_6(self) -> list[_Buffer]:
@@ -190,8 +190,8 @@ class _Trace:
         for _ in range(64):
             if not place:
                 break
-            found, place = self.options_7(place)
-            options += found
+            more, place = self.options_7(place)
+            options += more
         sections = {option: self.of(data[:8]) for option, data in options if len(data) >= 8}
         for option, read in (
             (_HEADERS, self.read_headers),
@@ -225,7 +225,7 @@ class _Trace:
         return bool(flags & 1), self.number(8)
 
     def within(self, place: int, read: Callable[[], None]) -> None:
-        """Read a section, unpacked if it has to be."""
+        """Read a section with `read`, unpacked if necessary."""
         self.go(place)
         packed, _ = self.section_header()
         if not packed:
@@ -275,13 +275,13 @@ class _Trace:
             buffers.append(_Buffer(cpu, offset, size, page_bytes, packed))
         return buffers
 
-    # What the sections say
+    # The sections
 
     def read_headers(self) -> None:
         if self.take(12) != b"header_page\0":
             self.refuse("has no header_page where one is wanted")
-        found = self.take(self.number(8)).decode("ascii", "replace")
-        fields = {m[1]: (int(m[2]), int(m[3])) for m in _FIELD.finditer(found)}
+        text = self.take(self.number(8)).decode("ascii", "replace")
+        fields = {m[1]: (int(m[2]), int(m[3])) for m in _FIELD.finditer(text)}
         self.data_at, data_bytes = fields.get("data", (16, 4080))
         self.commit_bytes = fields.get("commit", (8, 8))[1]
         self.sub_page_bytes = self.data_at + data_bytes
@@ -317,7 +317,7 @@ class _Trace:
         elif option == _CLOCK and b"[" in text:
             self.check_clock(text.partition(b"[")[2].partition(b"]")[0])
         elif option == _CPUSTAT:
-            self.overrun += sum(int(found) for found in _OVERRUN.findall(text))
+            self.overrun += sum(int(count) for count in _OVERRUN.findall(text))
         elif option == _TSC and len(data) >= 16:
             self.tsc = self.of(data[:4]), min(self.of(data[4:8]), 63)
 
@@ -378,7 +378,7 @@ class _Trace:
         return self.of(data[place[0] : sum(place)])
 
     def vcpu(self, thread: int) -> int:
-        """Return the vCPU of a thread: by QEMU's name for it, or else a number of its own."""
+        """Return the vCPU of a thread: by QEMU's name for it, or else an unused number."""
         if thread not in self._vcpus:
             named = {t: int(m[1]) for t, name in self.threads.items() if (m := _VCPU.match(name))}
             taken = {*named.values(), *self._vcpus.values()}

@@ -19,7 +19,6 @@ from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from pmlkit.interop.rounds import Imported
     from pmlkit.types import Array, Ints, PathLike
@@ -39,18 +38,16 @@ _WRITES = (0x0A, 0x2A, 0xAA, 0x8A)  # WRITE of 6, 10, 12 and 16 bytes (SCSI bloc
 
 def load(
     path: Path,
-    name: str,
     window: int | None = None,
     page_size: int | None = None,
     unit: int | None = None,
-    **_: Any,
 ) -> Imported:
     """Read requests; an interval has `window` ns, by default a millisecond."""
     version, tick_ns = _version(path), window or TICK_NS
 
-    def ticks(first: int, some: Array) -> Ints:
-        _refuse_others(path, first, some, version)
-        return _ticks(path, first, some["ts"], tick_ns)
+    def ticks(first: int, batch: Array) -> Ints:
+        _refuse_others(path, first, batch, version)
+        return _ticks(path, first, batch["ts"], tick_ns)
 
     return ticked(
         records(path, VERSIONS[version], what="record"), tick_ns, ticks, _columns,
@@ -58,9 +55,9 @@ def load(
     )  # fmt: skip
 
 
-def _columns(some: Array) -> tuple[Array, ...]:
-    kind = np.where(np.isin(some["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
-    return some["lbn"].astype("u8"), some["len"].astype("i8"), kind.astype("u1")
+def _columns(batch: Array) -> tuple[Array, ...]:
+    kind = np.where(np.isin(batch["cmd"], _WRITES), int(Kind.WRITE), int(Kind.READ))
+    return batch["lbn"].astype("u8"), batch["len"].astype("i8"), kind.astype("u1")
 
 
 def _version(path: PathLike) -> int:
@@ -69,20 +66,20 @@ def _version(path: PathLike) -> int:
         head = read_exactly(path, file, 2 * VERSIONS[2].itemsize)
     for version, dtype in VERSIONS.items():
         whole = len(head) // dtype.itemsize
-        some = np.frombuffer(head, dtype, min(whole, 2))
-        if len(some) and (some["ver"] >> 8 == version).all():
+        first = np.frombuffer(head, dtype, min(whole, 2))
+        if len(first) and (first["ver"] >> 8 == version).all():
             return version
     raise ForeignFileError(path, "record 0", "is of no version of vscsi that is known (1, 2)")
 
 
-def _refuse_others(path: PathLike, first: int, some: Array, version: int) -> None:
-    wrong = np.flatnonzero(some["ver"] >> 8 != version)
+def _refuse_others(path: PathLike, first: int, batch: Array, version: int) -> None:
+    wrong = np.flatnonzero(batch["ver"] >> 8 != version)
     if len(wrong):
         where = f"record {first + int(wrong[0])}"
         raise ForeignFileError(path, where, f"is not of version {version}, as the first")
 
 
-def _ticks(path: PathLike, first: int, microseconds: Any, tick_ns: int) -> Ints:
+def _ticks(path: PathLike, first: int, microseconds: Array, tick_ns: int) -> Ints:
     beyond = np.flatnonzero(microseconds >= (1 << 63) // 1000)
     if len(beyond):
         where = f"record {first + int(beyond[0])}"

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pmlkit.errors import UsageError
 from pmlkit.recordings import open_trace
-from pmlkit.techniques.recorded import Recorded
+from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from pmlkit.techniques.protocol import Technique
-    from pmlkit.techniques.recorded import Uses
     from pmlkit.types import Bools, Floats, Ints, PathLike
 
 

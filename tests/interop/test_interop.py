@@ -16,7 +16,8 @@ from needs import REQUIRED, needs_valgrind
 from pmlkit import cli, interop, workingset
 from pmlkit.errors import OutputExists, UsageError
 from pmlkit.interop.formats import ForeignFileError
-from pmlkit.interop.oracle import next_access
+from pmlkit.kernels.loops import next_accesses
+from pmlkit.kernels.pages import PageIndex
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 
@@ -96,7 +97,10 @@ def test_oracle_general_is_what_libcachesim_documents(trace, tmp_path):
 def test_the_next_access_against_a_search():
     gfn = np.random.default_rng(1).integers(0, 20, 300).astype("u8")
     naive = [next((j for j in range(i + 1, 300) if gfn[j] == gfn[i]), -1) for i in range(300)]
-    assert next_access(gfn).tolist() == naive
+    index, following = PageIndex(), np.empty(len(gfn), np.int64)
+    ids = index.ids(gfn)
+    next_accesses(ids, 0, np.full(len(index), -1), following)
+    assert following.tolist() == naive
 
 
 def test_libcachesim_reads_it(make_trace, tmp_path):

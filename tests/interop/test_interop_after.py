@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from pmlkit import cli, interop
-from pmlkit.interop.oracle import _LCS, LCS_MAGIC, REQUEST
+from pmlkit.interop.lcs import MAGIC
+from pmlkit.interop.lcs import VERSIONS as LCS
+from pmlkit.interop.oracle import REQUEST
 from pmlkit.interop.vscsi import VERSIONS
 
 REGION = {"start": 40960, "end": 49152, "nr_accesses": {"samples": 1}}
@@ -25,9 +27,9 @@ def hashed(path):
 
 
 def lcs(path):
-    rows = np.zeros(20, _LCS[3])
+    rows = np.zeros(20, LCS[3])
     rows["time"], rows["obj"], rows["size"] = np.arange(20), np.arange(20) % 5, 4096
-    head = struct.pack("<QQ", LCS_MAGIC, 3).ljust(8184, b"\0") + struct.pack("<Q", LCS_MAGIC)
+    head = struct.pack("<QQ", MAGIC, 3).ljust(8184, b"\0") + struct.pack("<Q", MAGIC)
     path.write_bytes(head + rows.tobytes())
 
 

@@ -248,7 +248,7 @@ from pmlkit.interop.formats import _function
 from pmlkit.errors import PmlkitError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    made = _function("damo", "load")(sys.argv[1], "damo")
+    made = _function("damo", "load")(sys.argv[1])
     print(sum(len(part[3]) for part in made.rounds))
 except PmlkitError as error:
     print(error)

@@ -15,8 +15,9 @@ from test_interop import needs_package
 import pmlkit
 from pmlkit import interop, missratio
 from pmlkit.errors import UsageError
+from pmlkit.interop import lcs
 from pmlkit.interop.formats import ForeignFileError
-from pmlkit.interop.oracle import _LCS, LCS_MAGIC, REQUEST
+from pmlkit.interop.oracle import REQUEST
 from pmlkit.interop.vscsi import VERSIONS
 
 SECOND = 10**9
@@ -84,15 +85,15 @@ def test_every_request_of_oracle_general_is_kept(tmp_path_factory, steps):
         assert lru_of_libcachesim(tmp_path / "x.bin", "ORACLE_GENERAL_TRACE", size) == expected
 
 
-@pytest.mark.parametrize("version", _LCS)
+@pytest.mark.parametrize("version", lcs.VERSIONS)
 def test_lcs_is_what_libcachesim_reads(tmp_path, version):
     rng = np.random.default_rng(version)
-    rows = np.zeros(200, _LCS[version])
+    rows = np.zeros(200, lcs.VERSIONS[version])
     rows["time"], rows["obj"] = np.arange(200) // 7 + 3, rng.integers(0, 30, 200)
     rows["size"], rows["next"] = 4096, -1
     stat = struct.pack("<5q", 1, 200, 30, 200 * 4096, 30 * 4096)
-    head = struct.pack("<QQ", LCS_MAGIC, version) + stat
-    end = struct.pack("<Q", LCS_MAGIC)
+    head = struct.pack("<QQ", lcs.MAGIC, version) + stat
+    end = struct.pack("<Q", lcs.MAGIC)
     data = head.ljust(8184, b"\0") + end + rows.tobytes()
     trace = load(tmp_path, data, "lcs", "x.lcs")
     assert gfns(trace) == rows["obj"].tolist()
@@ -214,8 +215,8 @@ def test_many_ticks_are_as_many_rounds_and_gaps(tmp_path):
     ("name", "data", "says"),
     [
         ("lcs", b"x" * 30, "byte 0"),
-        ("lcs", struct.pack("<Q", LCS_MAGIC) * 2, "no whole header"),
-        ("lcs", (struct.pack("<QQ", LCS_MAGIC, 9).ljust(8184) + struct.pack("<Q", LCS_MAGIC)),
+        ("lcs", struct.pack("<Q", lcs.MAGIC) * 2, "no whole header"),
+        ("lcs", (struct.pack("<QQ", lcs.MAGIC, 9).ljust(8184) + struct.pack("<Q", lcs.MAGIC)),
          "version 9"),
         ("vscsi", b"x" * 80, "no version"),
         ("vscsi", b"", "no version"),
