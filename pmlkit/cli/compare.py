@@ -54,7 +54,7 @@ def compare(
     output: str,
     jobs: int,
     as_json: bool,
-    **how: Any,
+    **options: Any,
 ) -> None:
     """Score every technique on recorded VMs by the same yardstick.
 
@@ -69,7 +69,7 @@ def compare(
         return _list(as_json)
     if not traces:
         raise UsageError("name a TRACE, or an EXPERIMENT.yaml (`pmlkit compare --help`)")
-    given = {name: value for name, value in how.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     paths, plans = _resolve(traces, given, record)
     folder = Path(output) if output else None
     if published:
@@ -89,16 +89,16 @@ def _compare(
     from pmlkit.figures import compare_tables
 
     with console.counting("comparing", _steps(paths, plan, jobs), quiet=as_json) as tick:
-        found = batch.compare(paths, plan, jobs, tick)
+        comparison = batch.compare(paths, plan, jobs, tick)
     if folder:
         with console.busy("drawing", quiet=as_json):
-            compare_tables.save(found, folder)
+            compare_tables.save(comparison, folder)
     if as_json:
-        click.echo(json.dumps(batch.as_dict(found), indent=2))
+        click.echo(json.dumps(batch.as_dict(comparison), indent=2))
     else:
-        for title, sheet in compare_tables.sheets(found).items():
+        for title, sheet in compare_tables.sheets(comparison).items():
             console.sheet(compare_tables.narrow(sheet), title)
-        echo(f"\n{found.caption}.")
+        echo(f"\n{comparison.caption}.")
 
 
 def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
@@ -108,8 +108,9 @@ def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
 def _resolve(
     traces: Sequence[str], given: Json, record: bool
 ) -> tuple[list[Path], dict[str, Plan]]:
-    """Turn the arguments into paths of traces, and the plans to run on them by name."""
-    paths, points = [], [{}]  # type: ignore[var-annotated]
+    """Resolve the arguments to paths of traces, and the plans to run on them by window."""
+    paths: list[Path] = []
+    points: list[Json] = [{}]
     for trace in traces:
         if Path(trace).suffix not in (".yaml", ".yml"):
             paths.append(_path(trace, "", record))
@@ -122,37 +123,38 @@ def _resolve(
         if not entries:
             raise UsageError(f"{trace} runs no notebook 04: name another experiment")
         points = [point for entry in entries for point in entry.points]
-        told = [(name, how) for entry in entries for name, how, _ in entry.traces]
-        paths += [_path(name, how, record) for name, how in told]
+        paths += [
+            _path(name, command, record) for entry in entries for name, command, _ in entry.traces
+        ]
     paths = list(dict.fromkeys(paths))
     return paths, dict(_plan(point, given) for point in points)
 
 
-def _path(name: str, made_by: str | None, record: bool) -> Path:
-    """Find a trace; make it if it is not there, and that was asked for."""
+def _path(name: str, command: str | None, record: bool) -> Path:
+    """Find a trace; if it is not there, make it by `command` with --record."""
     from pmlkit.recordings import find
 
     path = find(name)
-    if made_by and not path.exists():
+    if command and not path.exists():
         if not record:
-            raise TraceNotFound(name, f"say --record, or make it with `{made_by}`")
-        echo(f"{name}: {made_by}", err=True)
+            raise TraceNotFound(name, f"say --record, or make it with `{command}`")
+        echo(f"{name}: {command}", err=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         click.get_current_context().find_root().command.main(
-            shlex.split(made_by)[1:], prog_name="pmlkit", standalone_mode=False
+            shlex.split(command)[1:], prog_name="pmlkit", standalone_mode=False
         )
     return path
 
 
 def _plan(point: Json, given: Json) -> tuple[str, Plan]:
-    """Make the plan of a grid point, what was given on the command line going first."""
+    """Make the plan of a grid point; options of the command line override it."""
     from pmlkit import compare
 
-    told = {**point, **given}
-    unknown = set(told) - {"window", "techniques", "scale", "seeds", "start", "end"}
+    parameters = {**point, **given}
+    unknown = set(parameters) - {"window", "techniques", "scale", "seeds", "start", "end"}
     if unknown:
         raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
-    return str(told.get("window", "1s")), compare.plan(**told)
+    return str(parameters.get("window", "1s")), compare.plan(**parameters)
 
 
 def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> None:
@@ -161,13 +163,13 @@ def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> Non
     from pmlkit.techniques import published
 
     with console.busy("looking at them as published", quiet=as_json):
-        found = published.reproduce(paths)
+        rows = published.reproduce(paths)
     if folder:
-        table(found, folder / "published", published.CAPTION)
+        table(rows, folder / "published", published.CAPTION)
     if as_json:
-        click.echo(found.to_json(orient="records", indent=2))
+        click.echo(rows.to_json(orient="records", indent=2))
     else:
-        console.sheet(found, published.CAPTION)
+        console.sheet(rows, published.CAPTION)
         for sentence in published.DEVIATIONS:
             echo(f"- {sentence}")
 
@@ -186,5 +188,5 @@ def _list(as_json: bool) -> None:
     }
     if as_json:
         return click.echo(json.dumps(facts, indent=2, default=str))
-    for name, told in facts.items():
-        click.echo(f"{name:16} {told['title']}: {told['source']}")
+    for name, technique in TECHNIQUES.items():
+        click.echo(f"{name:16} {technique.title}: {technique.source}")

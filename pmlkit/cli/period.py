@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -22,8 +23,6 @@ from pmlkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.period.advice import Advice
     from pmlkit.period.costs import Constants
     from pmlkit.trace.reader import Trace
@@ -101,10 +100,10 @@ def _print(advice: Advice) -> None:
     rows = {}
     for row in advice.table.to_dict("records"):
         host = row["host_overhead"]
-        shown = f"{host:>8.3%}" if host == host else "not known"
+        host_overhead = "not known" if math.isnan(host) else f"{host:>8.3%}"
         rows[format_ns(int(row["period_ns"]), 3)] = (
             f"W {format_bytes(int(row['bytes'])):>11}  exits/s {row['exits_per_s']:>9,.1f}  "
-            f"guest {row['guest_overhead']:>8.3%}  host {shown}  "
+            f"guest {row['guest_overhead']:>8.3%}  host {host_overhead}  "
             f"if T doubles +{row['sensitivity']:.1%}"
         )
     console.named("period", rows)
@@ -146,9 +145,9 @@ def calibrate(
 
 
 def _on_host(
-    domain: str, host: str | None, state: str, seconds: float, constants: Any
+    domain: str, host: str | None, state: str, seconds: float, base: Constants
 ) -> Constants:
-    """Log a domain in short rounds, and take the constants out of that."""
+    """Log a domain in short rounds; return the constants of its trace."""
     import tempfile
     from pathlib import Path
 
@@ -158,4 +157,4 @@ def _on_host(
     with tempfile.TemporaryDirectory() as folder:
         out, options = Path(folder) / "calibration.trace", calibration.rounds(seconds, state)
         run = Collection(domain, out, options, host)
-        return calibration.from_trace(run.run(), constants)
+        return calibration.from_trace(run.run(), base)

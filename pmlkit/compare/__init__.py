@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All techniques on the same recorded VMs, at equal budget.
+"""Comparison of techniques on the same recorded VMs.
 
 Modules
 -------

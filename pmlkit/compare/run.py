@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All techniques on recorded VMs, scored by one yardstick: the batch, and its tables."""
+"""Run techniques on recorded VMs, score them against W(t, T), and collect the tables."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pmlkit import recordings, techniques
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.selection import time_ns
 from pmlkit.techniques import scores
+from pmlkit.techniques.costs import COSTS
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.units import format_ns, parse_duration_ns
@@ -24,7 +25,6 @@ from pmlkit.units import format_ns, parse_duration_ns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
-    from typing import Any
 
     from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Recorded
@@ -32,25 +32,26 @@ if TYPE_CHECKING:
     from pmlkit.techniques.scores import Truth
     from pmlkit.types import Json, PathLike
 
+    Progress = Callable[[str, str], object]
+
 __all__ = ["Comparison", "PARTS", "Plan", "as_dict", "compare", "pareto", "plan"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The results.
 
     Attributes
     ----------
-    plan : Plan
     scores : DataFrame
         A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
         ``mae``, ``mape`` and ``mape_ci`` (half of its 95 % interval over seeds), ``p95``, ``says``,
-        ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (never followed),
-        ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``, ``missing`` (why
-        it could not run, or empty), ``notes``.
+        ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (share never
+        followed), ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``,
+        ``missing`` (what the trace lacks for it, or empty), ``notes``.
     estimates : DataFrame
         ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
-        ``end``): also the one that stands when it begins.
+        ``end``): also the estimate that stands when it begins.
     truth : DataFrame
         ``trace``, ``t_ns``, ``pages``: W(t, T). Of a part: where the window is within it.
     steps : DataFrame
@@ -73,24 +74,25 @@ class Comparison:
 
     @property
     def caption(self) -> str:
-        """Say what the numbers are, time scale included."""
+        """A caption for the tables, with the time scale."""
         window_ns = parse_duration_ns(self.plan.window)
         scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
             f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
-            f"sources {clock}{self.plan.part_said}"
+            f"sources {clock}{self.plan.part_caption}"
         )
 
 
 PARTS = ("scores", "estimates", "truth", "steps", "events")
+_ESTIMATES = ["technique", "seed", "t_ns", "pages"]
 
 
 def compare(
     traces: Sequence[PathLike],
     plan: Plan | None = None,
     jobs: int = 1,
-    progress: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Run every technique on every trace.
 
@@ -98,15 +100,10 @@ def compare(
     ----------
     traces : sequence of str or path-like
         Access traces: paths, or names of bundled ones.
-    plan : Plan, optional
     jobs : int
-        Processes; a trace is one's whole work.
+        Processes; each works on a whole trace.
     progress : callable, optional
         Called with (trace, technique) as each is done; with several jobs, once per trace.
-
-    Returns
-    -------
-    Comparison
 
     Raises
     ------
@@ -114,17 +111,17 @@ def compare(
         If two traces have the same name, or there is none; if no window T of one is within the
         plan's ``start`` and ``end``.
     ResolutionError
-        If T is finer than the rounds of one, no multiple of them where they are regular, or longer
-        than all of it.
+        If T is shorter than a trace's rounds, no multiple of them where they are regular, or
+        longer than the trace.
     PmlkitError
-        If a trace cannot be read, or is a PML log (NeedsError). What a technique lacks in a trace
-        is no error: the row says so.
+        If a trace cannot be read, or is a PML log (NeedsError). A technique for which a trace lacks
+        something is no error: its row has it in ``missing``.
 
     Examples
     --------
     >>> from pmlkit import compare
-    >>> found = compare.compare(["hotcold"], compare.plan("1s", "pml,idle-pages", seeds=1))
-    >>> found.scores[["trace", "technique"]].values.tolist()
+    >>> comparison = compare.compare(["hotcold"], compare.plan("1s", "pml,idle-pages", seeds=1))
+    >>> comparison.scores[["trace", "technique"]].values.tolist()
     [['hotcold', 'pml'], ['hotcold', 'idle-pages']]
     """
     plan = plan or Plan()
@@ -133,7 +130,7 @@ def compare(
     if not paths or len(set(names)) < len(names):
         raise UsageError("give at least one trace, and no two of the same name")
     if jobs == 1 or len(paths) == 1:
-        parts = [_one(path, plan, progress) for path in paths]
+        parts = [_compare_on(path, plan, progress) for path in paths]
     else:
         parts = _pool(paths, plan, jobs, progress)
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in PARTS}
@@ -141,24 +138,24 @@ def compare(
 
 
 def _pool(
-    paths: Sequence[Path], plan: Plan, jobs: int, progress: Callable[[str, str], object] | None
-) -> list[Any]:
+    paths: Sequence[Path], plan: Plan, jobs: int, progress: Progress | None
+) -> list[dict[str, pd.DataFrame]]:
     others = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with (
         ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
         _ending_workers(others),
     ):
-        waiting = {pool.submit(_one, path, plan): path for path in paths}
+        waiting = {pool.submit(_compare_on, path, plan): path for path in paths}
         for done in as_completed(waiting):
-            done.result()  # an error ends the batch now, by its own name
+            done.result()  # raises the worker's error at once
             if progress:
                 progress(waiting[done].name.removesuffix(".trace"), "")
         return [future.result() for future in waiting]
 
 
 def _begin_worker() -> None:
-    # Ctrl-C at a terminal reaches the workers, too: the batch ends them.
+    # Ctrl-C at a terminal reaches the workers, too; the parent ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -173,45 +170,47 @@ def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
         raise
 
 
-def _one(
-    path: PathLike, plan: Plan, progress: Callable[[str, str], object] | None = None
+def _compare_on(
+    path: PathLike, plan: Plan, progress: Progress | None = None
 ) -> dict[str, pd.DataFrame]:
+    """Return the tables of a `Comparison` for one trace."""
     trace = recordings.open_trace(path)
     first, stop = trace.rounds_between(*plan.span)
     recorded = techniques.Recorded.of(trace)
-    timeline(trace).size(plan.window)  # refused if the trace cannot tell such a T
-    true = scores.truth(recorded, parse_duration_ns(plan.window))
+    timeline(trace).size(plan.window)  # raises if the trace cannot resolve T
+    truth = scores.truth(recorded, parse_duration_ns(plan.window))
     if plan.is_part:
-        true = _part_of(true, recorded, first, stop)
-    shown = true.scored if first else true.t_ns <= true.end_ns
-    found: Any = {name: [] for name in PARTS}
-    found["truth"].append(pd.DataFrame({"t_ns": true.t_ns[shown], "pages": true.pages[shown]}))
+        truth = _part_of(truth, recorded, first, stop)
+    inside = truth.scored if first else truth.t_ns <= truth.end_ns
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in PARTS}
+    parts["truth"].append(pd.DataFrame({"t_ns": truth.t_ns[inside], "pages": truth.pages[inside]}))
     for name in plan.names:
         technique = techniques.make(name)
         try:
             runs = _runs(technique, recorded, plan)
             if plan.is_part:
-                span = true.start_ns, true.end_ns, stop == recorded.n_rounds
+                span = truth.start_ns, truth.end_ns, stop == recorded.n_rounds
                 runs = [within(run, *span) for run in runs]
-            row = _score(runs, true)
-            _keep(found, name, runs, true)
+            row = _score(runs, truth)
+            for part, table in _tables(name, runs, truth).items():
+                parts[part].append(table)
         except NeedsError as error:
             row = {"missing": error.what}
-        found["scores"].append(pd.DataFrame([_described(technique) | row]))
+        parts["scores"].append(pd.DataFrame([_attributes(technique) | row]))
         if progress:
             progress(recorded.name, name)
-    return {name: _joined(recorded.name, parts) for name, parts in found.items()}
+    return {name: _joined(recorded.name, tables) for name, tables in parts.items()}
 
 
-def _part_of(true: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
-    """Have the rounds from `first` to `stop` scored."""
+def _part_of(truth: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
+    """Return the truth with the rounds from `first` to `stop` scored."""
     start, end = (int(recorded.t_ns[edge] - recorded.t_ns[0]) for edge in (first, stop))
-    true = scores.within(true, start, end)
-    if not true.scored.any():
+    truth = scores.within(truth, start, end)
+    if not truth.scored.any():
         lasts = f"{recorded.name} lasts {format_ns(recorded.duration_ns)}"
-        window = format_ns(true.window_ns)
+        window = format_ns(truth.window_ns)
         raise UsageError(f"{lasts}: give a --start and --end with a window T of {window} in it")
-    return true
+    return truth
 
 
 def _runs(technique: Technique, recorded: Recorded, plan: Plan) -> list[Run]:
@@ -219,7 +218,7 @@ def _runs(technique: Technique, recorded: Recorded, plan: Plan) -> list[Run]:
     return [techniques.run(technique, recorded, plan.window, plan.scale, s) for s in seeds]
 
 
-def _described(technique: Technique) -> Json:
+def _attributes(technique: Technique) -> Json:
     return {
         "technique": technique.name,
         "title": technique.title,
@@ -230,19 +229,21 @@ def _described(technique: Technique) -> Json:
     }
 
 
-def _score(runs: Sequence[Run], true: Truth) -> Json:
-    told = pd.DataFrame([scores.accuracy(run.estimates, true) for run in runs])
-    mape, half = scores.interval(told["mape"])  # type: ignore[arg-type]
-    steps: Any = pd.concat([scores.reactivity(run.estimates, true) for run in runs])
-    windows = {kind: steps.loc[steps["up"] == (kind == "up"), "windows"] for kind in ("up", "down")}
+def _score(runs: Sequence[Run], truth: Truth) -> Json:
+    """Return the means over the runs of a technique, a run for each seed."""
+    accuracy = pd.DataFrame([scores.accuracy(run.estimates, truth) for run in runs])
+    mape, half = scores.interval(accuracy["mape"])
+    steps = pd.concat([scores.reactivity(run.estimates, truth) for run in runs])
+    up = steps["up"].astype(bool)
     return {
-        "bias": told["bias"].mean(),
-        "mae": told["mae"].mean(),
+        "bias": accuracy["bias"].mean(),
+        "mae": accuracy["mae"].mean(),
         "mape": mape,
         "mape_ci": half,
-        "p95": told["p95"].mean(),
-        "says": told["says"].mean(),
-        **{kind: found.mean() for kind, found in windows.items()},
+        "p95": accuracy["p95"].mean(),
+        "says": accuracy["says"].mean(),
+        "up": steps["windows"][up].mean(),
+        "down": steps["windows"][~up].mean(),
         "lost_steps": steps["windows"].isna().mean() if len(steps) else float("nan"),
         "overhead": sum(run.overhead for run in runs) / len(runs),
         "seeds": len(runs),
@@ -250,54 +251,41 @@ def _score(runs: Sequence[Run], true: Truth) -> Json:
     }
 
 
-def _keep(found: Any, name: str, runs: Sequence[Run], true: Truth) -> None:
-    from pmlkit.techniques.costs import COSTS
-
-    for run in runs:
-        part = run.estimates[["t_ns", "pages"]].copy()
-        part.insert(0, "seed", run.seed)
-        part.insert(0, "technique", name)
-        found["estimates"].append(part)
-    steps = scores.reactivity(runs[0].estimates, true)
+def _tables(name: str, runs: Sequence[Run], truth: Truth) -> dict[str, pd.DataFrame]:
+    """Return a technique's estimates of all seeds, and its steps and events of the first."""
+    estimates = [run.estimates[["t_ns", "pages"]].assign(seed=run.seed) for run in runs]
+    steps = scores.reactivity(runs[0].estimates, truth)
     steps.insert(0, "technique", name)
-    found["steps"].append(steps)
     rows = [(name, event, n, n * COSTS[event].ns) for event, n in runs[0].events.items()]
-    found["events"].append(pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]))
+    return {
+        "estimates": pd.concat(estimates).assign(technique=name)[_ESTIMATES],
+        "steps": steps,
+        "events": pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]),
+    }
 
 
 def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    # Empty parts say nothing of types, and pandas would let them change those of the others.
+    # Empty parts have arbitrary dtypes, which pandas would carry over to the others.
     filled = [part for part in parts if len(part)] or parts[:1]
     joined = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
     joined.insert(0, "trace", trace)
     return joined
 
 
-def pareto(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the techniques that no other beats in both error and overhead.
-
-    Parameters
-    ----------
-    found : DataFrame
-        With ``overhead`` and ``mape``.
-
-    Returns
-    -------
-    DataFrame
-        Those rows, by overhead.
-    """
-    rows = found.dropna(subset=["overhead", "mape"]).sort_values(["overhead", "mape"])
+def pareto(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that no other beats in both ``mape`` and ``overhead``, by overhead."""
+    rows = rows.dropna(subset=["overhead", "mape"]).sort_values(["overhead", "mape"])
     return rows[rows["mape"] < rows["mape"].cummin().shift(fill_value=float("inf"))]
 
 
 def as_dict(comparison: Comparison) -> Json:
-    """Return the scores, notes and time scale for JSON: a list of rows, NaN as None."""
+    """Return the caption and the scores for JSON: a list of rows, NaN as None."""
     rows = comparison.scores.astype(object).where(comparison.scores.notna(), None)
     return {"about": comparison.caption, "scores": rows.to_dict("records")}
 
 
 # ------------------------------------------------------------------------------
-# What to compare: the window, the techniques, the clock of their sources, the part scored.
+# What to compare.
 
 
 @dataclass(frozen=True)
@@ -307,7 +295,7 @@ class Plan:
     Attributes
     ----------
     window : str
-        T of the yardstick, which the techniques are asked for.
+        T, for which W(t, T) is estimated.
     techniques : tuple of str
         Names; empty: all.
     scale : "auto" or float
@@ -315,12 +303,12 @@ class Plan:
     seeds : int
         Runs of a technique that draws random numbers.
     start, end : str, int or None
-        Score the part between these times only, ``"2s"`` or nanoseconds. Techniques watch from the
-        recording's start all the same, as they would have.
+        Score only the part between these times, ``"2s"`` or nanoseconds. Techniques still watch
+        from the recording's start.
     """
 
     window: str = "1s"
-    techniques: tuple[Any, ...] = ()
+    techniques: tuple[str, ...] = ()
     scale: str | float = "auto"
     seeds: int = 5
     start: str | int | None = None
@@ -349,8 +337,8 @@ class Plan:
         return self.span != (None, None)
 
     @property
-    def part_said(self) -> str:
-        """What a caption says of the part, if it is one."""
+    def part_caption(self) -> str:
+        """The part for a caption, if it is one."""
         if not self.is_part:
             return ""
         start, end = self.span
@@ -361,33 +349,26 @@ class Plan:
 
 def plan(
     window: str = "1s",
-    techniques: Any = "all",
+    techniques: str | Sequence[str] = "all",
     scale: str | float = "auto",
     seeds: int = 5,
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> Plan:
-    """Make a plan of what people write.
+    """Make a plan of user input: see `Plan`.
 
     Parameters
     ----------
-    window : str
     techniques : str or sequence of str
         ``"all"``, or names; a text has commas between them.
-    scale : "auto" or float
-    seeds : int
-    start, end : str, int or None
-
-    Returns
-    -------
-    Plan
     """
     if isinstance(techniques, str):
         techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
-    try:
-        scale = scale if scale == "auto" else float(scale)
-    except ValueError:
-        raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
-    if scale != "auto" and not 0 < scale < float("inf"):  # type: ignore[operator]
-        raise UsageError(f"the time scale is {scale:g}: give a number above 0")
+    if scale != "auto":
+        try:
+            scale = float(scale)
+        except ValueError:
+            raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
+        if not 0 < scale < float("inf"):
+            raise UsageError(f"the time scale is {scale:g}: give a number above 0")
     return Plan(window, tuple(techniques), scale, seeds, start, end)

@@ -104,16 +104,16 @@ class _Used:
             yield self._round(self._next[0])
 
     def _round(self, number: int) -> Gfns:
-        pages, held, size = np.empty(0, np.uint64), [], 0
+        pages, pending, size = np.empty(0, np.uint64), [], 0
         while self._next is not None and self._next[0] == number:
-            held.append(self._next[1])
-            size += len(held[-1])
+            pending.append(self._next[1])
+            size += len(pending[-1])
             if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
-                pages, held, size = sorted_distinct(np.concatenate([pages, *held])), [], 0
+                pages, pending, size = sorted_distinct(np.concatenate([pages, *pending])), [], 0
             self._next = next(self._pieces, None)
-        if len(held) == 1 and not len(pages):
-            return held[0]
-        return sorted_distinct(np.concatenate([pages, *held]))
+        if len(pending) == 1 and not len(pages):
+            return pending[0]
+        return sorted_distinct(np.concatenate([pages, *pending]))
 
 
 def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints:
@@ -123,24 +123,24 @@ def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints
     return timeline(trace, first, stop - first).windows(window, longest=False).enter[:-1]
 
 
-_MANY = 1 << 21  # pages of rounds that are held before they are counted
+_MANY = 1 << 21  # pages of rounds that are collected before they are counted
 
 
 def _counts(used: _Used, last: int) -> tuple[Gfns, Ints]:
     """Count in how many rounds, up to number `last`, each page was used."""
     pages, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
-    held: list[Gfns] = []
+    pending: list[Gfns] = []
     size = 0
     for more in used.until(last):
-        held.append(more)
+        pending.append(more)
         size += len(more)
         if size > max(_MANY, len(pages)):
-            pages, counts, held, size = *_merged(pages, counts, held), [], 0
-    return _merged(pages, counts, held)
+            pages, counts, pending, size = *_merged(pages, counts, pending), [], 0
+    return _merged(pages, counts, pending)
 
 
-def _merged(pages: Gfns, counts: Ints, held: Sequence[Gfns]) -> tuple[Gfns, Ints]:
-    distinct, index = np.unique(np.concatenate([pages, *held]), return_inverse=True)
+def _merged(pages: Gfns, counts: Ints, pending: Sequence[Gfns]) -> tuple[Gfns, Ints]:
+    distinct, index = np.unique(np.concatenate([pages, *pending]), return_inverse=True)
     total = np.bincount(index, minlength=len(distinct))
     total[index[: len(pages)]] += counts - 1
     return distinct, total

@@ -55,7 +55,7 @@ def read(path: PathLike) -> Snapshots:
 
 
 class _Text:
-    """The text of a file, of which a piece is in memory: `held` from the character `at` on."""
+    """The text of a file, of which a piece is in memory: `buffer` from the character `at` on."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:
         self.path = path
@@ -66,7 +66,7 @@ class _Text:
         self._unpack = zlib.decompressobj(wbits=47) if packed else None  # 47: zlib or gzip
         self._packed = b""
         self._left = TEXT_LIMIT
-        self.held, self.at, self.ended = "", 0, False
+        self.buffer, self.at, self.ended = "", 0, False
 
     def more(self) -> bool:
         """Read another piece; return False at the end of the file."""
@@ -77,7 +77,7 @@ class _Text:
         if self._left < 0:
             raise ForeignFileError(self.path, "", f"has more than {TEXT_LIMIT:,} bytes of text")
         self.ended = not data
-        self.held = self.held[self.at :] + data.decode("latin-1")  # encoding of names is irrelevant
+        self.buffer = self.buffer[self.at :] + data.decode("latin-1")  # encoding of names is irrelevant
         self.at = 0
         return not self.ended
 
@@ -104,10 +104,10 @@ class _Text:
     def next(self) -> str:
         """Return the next character that is no blank, without consuming it; "" at the end."""
         while True:
-            if blank := _BLANK.match(self.held, self.at):
+            if blank := _BLANK.match(self.buffer, self.at):
                 self.at = blank.end()
-            if self.at < len(self.held):
-                return self.held[self.at]
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
             if not self.more():
                 return ""
 
@@ -123,16 +123,16 @@ class _Text:
         self.next()
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self.held, self.at)
+                value, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
                 # A number may go on in the next piece.
-                if end < len(self.held) or not self.more():
-                    self.at = min(end, len(self.held))
+                if end < len(self.buffer) or not self.more():
+                    self.at = min(end, len(self.buffer))
                     return value
                 continue
             except RecursionError:
                 self.refuse("it is nested too deeply")
             except ValueError as error:
-                size = len(self.held) - self.at
+                size = len(self.buffer) - self.at
                 if size > VALUE_LIMIT:
                     self.refuse(f"a value has more than {VALUE_LIMIT:,} characters, or {error}")
                 grown = [self.more() for _ in range(max(1, size // _PIECE))]

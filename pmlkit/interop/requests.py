@@ -42,7 +42,7 @@ __all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "
 
 CHUNK = 1 << 17  # requests that are read at a time
 PIECE = 1 << 18  # pages that are made of them at a time
-# Pages that a file may claim: so many, and so many more for each request. A line of text that says
+# Pages that a file may claim: in all, and in addition for each request. A line of text that says
 # 10^12 bytes is refused, not unpacked.
 CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
 FRAME_BITS = 52  # a frame number with more is no address of 64 bits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which window T and which period of collection: what a period costs, and what it can show.
+"""The choice of the window T and the period of collection, by cost and resolution.
 
 Modules
 -------

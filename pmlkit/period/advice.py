@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which period T? What rounds of a length cost, what they show, and what to choose.
+"""Choose the period T: the cost and the resolution of rounds of a length.
 
 The arithmetic (``N(T)`` is the number of distinct pages that are written in a time T):
 
-- **Log.** An entry is 8 bytes, the address of a 4 KiB page; a buffer of 4 KiB takes 512 of them.
-  Re-armed once a round, a page is logged once in a round: ``N(T)`` entries, ``8 N(T)`` bytes,
-  and ``N(T) / 512`` VM exits. (So an entry stands for 4 KiB, and is not 4 KiB long.)
-- **Bitmap.** One bit a page: ``memory / 4096 / 8`` bytes, whatever is logged; 512 MiB of memory
+- **Log.** An entry is 8 bytes, the address of a 4 KiB page; a buffer of 4 KiB holds 512 of them.
+  Re-armed once a round, a page is logged once a round: ``N(T)`` entries, ``8 N(T)`` bytes, and
+  ``N(T) / 512`` VM exits. (So an entry stands for 4 KiB, but is not 4 KiB long.)
+- **Bitmap.** One bit a page: ``memory / 4096 / 8`` bytes, however much is logged; 512 MiB of memory
   have a bitmap of 16 KiB. It covers all pages; a full buffer covers 512, which is 2 MiB.
 - **Fill time.** A vCPU that logs ``N(T) / T`` entries a second fills a buffer in
   ``512 T / N(T)``.
-- **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; over T, the share of time by
-  which it is slowed down.
+- **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; divided by T, the guest's
+  overhead.
 - **Host's cost**: ``N * (entry + copy) + pages * scan + T * poll``, on other processors.
 
-With T longer, a page that is used again costs nothing more (``N`` grows more slowly than T), so the
-cost per second falls; but W(T) grows, and says less of *when*. What to choose is the shortest T
-that the overhead allows and from which on the answer no longer depends much on T.
+With a longer T, repeated uses of a page cost nothing more (``N`` grows more slowly than T), so the
+cost per second falls; but W(T) grows, and its resolution in time falls. The choice is the shortest
+T that the overhead allows and from which on the answer no longer depends much on T.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,13 +56,13 @@ _TOGETHER = 8  # periods that are counted in one pass, with 4 bytes of memory a 
 _FINEST = 500_000  # of the longest period; a finer one would need as many windows
 
 
-def log_bytes(entries: int | pd.Series[Any]) -> int | pd.Series[Any]:
-    """Return the bytes of a log of so many entries."""
+def log_bytes(entries: int) -> int:
+    """Return the size of a log, bytes."""
     return ENTRY_BYTES * entries
 
 
 def bitmap_bytes(memory_bytes: int) -> int:
-    """Return the bytes of a domain's log-dirty bitmap: a bit for each of its pages.
+    """Return the size of a domain's log-dirty bitmap, bytes: a bit for each page.
 
     Examples
     --------
@@ -74,19 +74,19 @@ def bitmap_bytes(memory_bytes: int) -> int:
 
 
 def ring_slots(entries_per_s: float, stall_ns: float = STALL_NS) -> int:
-    """Return the slots that a vCPU's ring needs so that nothing is lost while nobody drains it.
+    """Return the slots that a vCPU's ring needs to lose nothing while it is not drained.
 
     Parameters
     ----------
     entries_per_s : float
         Of that vCPU, at its peak.
     stall_ns : float
-        For how long nobody may come.
+        Longest time without a drain.
 
     Returns
     -------
     int
-        A power of two from 2 to 4096, with room for twice what is logged meanwhile.
+        A power of two from 2 to 4096, with room for twice what is logged in that time.
     """
     buffers = 2 * entries_per_s * stall_ns / 1e9 / BUFFER_ENTRIES
     return int(min(max(2 ** int(np.ceil(np.log2(max(buffers, 1)))), 2), 4096))
@@ -94,25 +94,24 @@ def ring_slots(entries_per_s: float, stall_ns: float = STALL_NS) -> int:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to choose, and why.
+    """The recommendation, and the reasons.
 
     Attributes
     ----------
-    period_ns : int
     slots : int
+        Buffers of a vCPU's ring.
     rearm : {"round", "flush"}
     target, accuracy : float
-        As they were asked for.
+        The limits given to `advise`.
     met : bool
-        Whether there is a period that keeps both.
+        Whether a period keeps both.
     table : DataFrame
         One row per period: ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
         ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (a round's),
-        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time; NaN where the
-        memory's size is not known),
-        ``flush_overhead`` (the guest's, if pages are re-armed at flushes: at least), and
-        ``sensitivity`` (by which share W grows if T is doubled).
-    constants : pmlkit.period.costs.Constants
+        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time; the host's is NaN
+        where the memory's size is not known), ``flush_overhead`` (lower bound of the guest's if
+        pages are re-armed at flushes), and ``sensitivity`` (the share by which W grows if T is
+        doubled).
     words : tuple of str
         The explanation.
     """
@@ -125,13 +124,13 @@ class Advice:
     met: bool
     table: pd.DataFrame
     constants: calibrate.Constants
-    words: tuple[Any, ...]
+    words: tuple[str, ...]
 
     def as_dict(self) -> Json:
-        """Return what JSON can hold."""
-        told = {name: value for name, value in asdict(self).items() if name != "table"}
+        """Return the attributes for JSON: the table as rows, NaN as None."""
+        fields = {name: value for name, value in asdict(self).items() if name != "table"}
         table = self.table.astype(object).where(self.table.notna(), None)
-        return {**told, "table": table.to_dict("records")}
+        return {**fields, "table": table.to_dict("records")}
 
 
 def advise(
@@ -149,19 +148,15 @@ def advise(
     trace : Trace
         Its PML log says what is written; periods are multiples of the length of its usual round.
     target : float
-        The share of its time that the guest may lose.
+        Share of its time that the guest may lose.
     accuracy : float
-        By how much the working set may grow if T is doubled.
+        Share by which the working set may grow if T is doubled.
     constants : pmlkit.period.costs.Constants, optional
         Default: the trace's own, as far as it has any.
     stall_ns : float
-        For how long the ring has to do without dom0: an assumption.
+        Longest time without a drain by dom0: an assumption.
     **span
         `start`, `end`.
-
-    Returns
-    -------
-    Advice
 
     Raises
     ------
@@ -176,28 +171,33 @@ def advise(
     constants = constants or calibrate.from_trace(trace)
     table = _costs(_sizes(trace, stream(log, page_tables="keep", **span)), log, constants)
     fits = table[table.guest_overhead <= target]
-    chosen, met = _choose(table, fits, accuracy)
-    row = table.loc[chosen]
-    slots = ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns)  # type: ignore[arg-type]
-    flush = bool(row.flush_overhead <= target)
-    facts = {"period_ns": int(row.period_ns), "slots": slots, "target": target}  # type: ignore[arg-type]
-    facts |= {"rearm": "flush" if flush else "round", "accuracy": accuracy, "met": met}  # type: ignore[dict-item]
-    words = tuple(_explain(row, facts, constants, trace, bool(len(fits)), stall_ns))  # type: ignore[arg-type]
-    return Advice(**facts, table=table, constants=constants, words=words)  # type: ignore[arg-type]
+    row, met = _choose(table, fits, accuracy)
+    advice = Advice(
+        period_ns=int(row.period_ns),
+        slots=ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns),
+        rearm="flush" if row.flush_overhead <= target else "round",
+        target=target,
+        accuracy=accuracy,
+        met=met,
+        table=table,
+        constants=constants,
+        words=(),
+    )
+    return replace(advice, words=tuple(_explain(advice, row, trace, bool(len(fits)), stall_ns)))
 
 
-def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[int, bool]:
+def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[Any, bool]:
     """Return the row to take, and whether it keeps both the target and the accuracy."""
-    calm = fits[fits.sensitivity <= accuracy]
-    if len(calm):
-        return calm.period_ns.idxmin(), True  # type: ignore[return-value]
-    if len(fits):  # where the answer depends least on T
-        return fits.sensitivity.idxmin(), False  # type: ignore[return-value]
-    return len(table) - 1, False
+    stable = fits[fits.sensitivity <= accuracy]
+    if len(stable):
+        return stable.loc[stable.period_ns.idxmin()], True
+    if len(fits):
+        return fits.loc[fits.sensitivity.idxmin()], False
+    return table.iloc[-1], False
 
 
 def _sizes(trace: Trace, source: Stream) -> pd.DataFrame:
-    """Return the mean and the highest N(T) at some periods: DataFrame.
+    """Return the mean and the highest N(T) at up to `_MOST_PERIODS` periods.
 
     The log is read four times, however many periods there are.
     """
@@ -209,39 +209,40 @@ def _sizes(trace: Trace, source: Stream) -> pd.DataFrame:
     least = max(longest // _FINEST, 1)
     k = np.unique(np.geomspace(least, longest, _MOST_PERIODS).round().astype(np.int64))
     sizes = np.unique(np.concatenate(([0], k, 2 * k)))
-    # A mean over the windows that lie in the recording as a whole: shorter ones would flatter.
+    # The mean is of the windows that lie wholly in the recording: cut ones would lower it.
     means = Reuse(source.numbered(), part.axis, sizes * unit).means()[1]
-    pages, double = (means[np.searchsorted(sizes, of)] for of in (k, 2 * k))
-    told = {"rounds": k, "period_ns": k * unit, "pages": pages}
-    told |= {"peak_pages": _peaks(source, [part.windows(int(ns)) for ns in k * unit])}
-    return pd.DataFrame(told | {"sensitivity": (double - pages) / np.maximum(pages, 1)})
+    pages, double = (means[np.searchsorted(sizes, rounds)] for rounds in (k, 2 * k))
+    columns = {"rounds": k, "period_ns": k * unit, "pages": pages}
+    columns["peak_pages"] = _peaks(source, [part.windows(int(ns)) for ns in k * unit])
+    columns["sensitivity"] = (double - pages) / np.maximum(pages, 1)
+    return pd.DataFrame(columns)
 
 
 def _peaks(source: Stream, windows: Sequence[Windows]) -> Floats:
     """Return the most pages that any of the consecutive windows of each period has."""
     peaks: list[float] = []
     for first in range(0, len(windows), _TOGETHER):
-        some = windows[first : first + _TOGETHER]
-        peaks += [float(found.max(initial=0)) for found in _counted(source, some)]
+        group = windows[first : first + _TOGETHER]
+        peaks += [float(counts.max(initial=0)) for counts in _page_counts(source, group)]
     return np.array(peaks)
 
 
-def _counted(source: Stream, windows: Sequence[Windows]) -> list[Ints]:
-    """Count the pages of several kinds of consecutive windows in one pass."""
+def _page_counts(source: Stream, windows: Sequence[Windows]) -> list[Ints]:
+    """Count the pages of consecutive windows, of several lengths in one pass."""
     from pmlkit.kernels.loops import by_round
 
-    found = [np.zeros((1, len(each)), np.int64) for each in windows]
+    counts = [np.zeros((1, len(each)), np.int64) for each in windows]
     stamps, marks = [np.empty(0, np.uint32)] * len(windows), np.empty(0, np.uint64)
     for rounds, ids, pages in source.numbered():
         marks = grown(marks, pages, 0)
         stamps = [grown(stamp, pages, 0) for stamp in stamps]
-        for each, stamp, counts in zip(windows, stamps, found, strict=True):
-            by_round(ids, each.enter[rounds], stamp, marks, counts)
-    return found
+        for each, stamp, count in zip(windows, stamps, counts, strict=True):
+            by_round(ids, each.enter[rounds], stamp, marks, count)
+    return counts
 
 
 def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
-    """Add what each period costs."""
+    """Add the cost of each period."""
     seconds, n = table.period_ns / 1e9, table.pages
     known = log.meta.known_memory_pages
     pages = np.nan if known is None else known
@@ -256,7 +257,7 @@ def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
         entries_per_s=n / seconds,
         exits_per_s=exits / seconds,
         fill_ns=BUFFER_ENTRIES * table.period_ns / np.maximum(n, 1e-9),
-        log_bytes=log_bytes(n),
+        log_bytes=ENTRY_BYTES * n,
         guest_overhead=guest / table.period_ns,
         host_overhead=host / table.period_ns,
         flush_overhead=flushed / table.period_ns,
@@ -264,8 +265,9 @@ def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
 
 
 def _explain(
-    row: pd.Series[Any], facts: Json, c: Constants, trace: Trace, fits: bool, stall_ns: float
+    advice: Advice, row: pd.Series[Any], trace: Trace, fits: bool, stall_ns: float
 ) -> Iterator[str]:
+    c = advice.constants
     memory = trace.meta.known_memory_pages
     bitmap = ""
     if memory is not None:
@@ -278,8 +280,8 @@ def _explain(
     )
     period = format_ns(int(row.period_ns), 3)
     yield (
-        f"Take T = {period}, a ring of {facts['slots']} buffers per vCPU, and re-arm at every "
-        f"{facts['rearm']}."
+        f"Take T = {period}, a ring of {advice.slots} buffers per vCPU, and re-arm at every "
+        f"{advice.rearm}."
     )
     yield (
         f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
@@ -291,14 +293,14 @@ def _explain(
     yield (
         f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
         f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {facts['target']:.3%} or less); {host}."
+        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); {host}."
     )
     if not fits:
         yield "No T up to half of the recording is so cheap: this is the longest one."
-    elif not facts["met"]:
+    elif not advice.met:
         yield (
             f"At no T that is cheap enough does the answer settle: doubling T makes W grow by "
-            f"{row.sensitivity:.1%}, more than {facts['accuracy']:.1%}. Look at W against T, and "
+            f"{row.sensitivity:.1%}, more than {advice.accuracy:.1%}. Look at W against T, and "
             "say T with every number."
         )
     else:
@@ -307,14 +309,17 @@ def _explain(
         f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)}: for "
         "so long dom0 may not come (an assumption: --stall)."
     )
-    if facts["rearm"] == "flush":
+    if advice.rearm == "flush":
         yield (
             "Re-arming at flushes is within the target, too, and counts how often a page is used "
             "(for a threshold m > 1); with one buffer exactly."
         )
     if "assumed" in c.kinds:
-        guesses = [f"{name} ({told.source})" for name, told in c.by_name().items()
-                   if told.kind == "assumed"]  # fmt: skip
+        guesses = [
+            f"{name} ({constant.source})"
+            for name, constant in c.by_name().items()
+            if constant.kind == "assumed"
+        ]
         yield (
             f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures; "
             "--ns-per-insn and --transition change what is counted in instructions."

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What collecting costs: constants, each with its source, out of a trace or measured here.
+"""The costs of collection: constants with their sources, from a trace or measured here.
 
 Constants of an emulated processor (the lab counts instructions), of this machine and of a real Xen
-host are different things: each `Constant` says which it is, and `Constants.kinds` names them all.
+host are not comparable: each `Constant` has its kind, and `Constants.kinds` lists them all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pmlkit.files import read_regular, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from pmlkit.sources.host.options import CollectOptions
     from pmlkit.trace.reader import Trace
@@ -37,7 +36,7 @@ _LIMIT_BYTES = 1 << 20
 # the walk of the guest's page tables (median), and re-arming with the bitmap (rounds that re-arm
 # 1,000 pages or more), of data/rrww-lab.trace; a test holds these two to it.
 LAB_INSN = {"exit": 782, "entry": 52, "round": 210_000, "rearm": 137}
-# What no emulator can measure; options of `pmlkit period`, and its words say them.
+# What no emulator can measure: options of `pmlkit period`, stated in its explanation.
 NS_PER_INSN = 0.5
 TRANSITION_NS = 1000.0
 _POLL_NS = 13e6  # the agent on a 2 GHz EPYC with the tests' Xen, nearly nothing logged
@@ -55,15 +54,14 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Constant:
-    """The cost of one thing.
+    """The cost of one event.
 
     Attributes
     ----------
     ns : float
     kind : {"host", "emulated", "measured here", "assumed"}
         Of a real Xen host; of the lab's emulated processor; of this machine, without Xen; a
-        number of instructions taken to be of a certain length.
-    source : str
+        number of instructions of an assumed length.
     """
 
     ns: float
@@ -73,7 +71,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Constants:
-    """All that `pmlkit.period` has to know, ns: see ``MEANINGS`` for what each is of."""
+    """The constants of `pmlkit.period`, ns; `lines` explains each."""
 
     exit: Constant
     entry: Constant
@@ -92,11 +90,11 @@ class Constants:
         return {name: getattr(self, name) for name in _MEANINGS}
 
     def as_dict(self) -> dict[str, dict[str, float | str]]:
-        """Return what JSON can hold."""
+        """Return the constants for JSON."""
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each constant: what, how long, where from."""
+        """Yield a line for each constant: its meaning, value and source."""
         for name, constant in self.by_name().items():
             yield f"{_MEANINGS[name]}: {_ns(constant.ns)} ({constant.kind}: {constant.source})"
 
@@ -106,18 +104,14 @@ def _ns(value: float) -> str:
 
 
 def assumed(ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_NS) -> Constants:
-    """Return constants for where nothing was measured: the lab's instructions, at a given speed.
+    """Return constants without a measurement: the lab's instructions at an assumed speed.
 
     Parameters
     ----------
     ns_per_insn : float
-        How long the processor takes for an instruction of Xen's.
+        Time of an instruction of Xen.
     transition_ns : float
-        How long it takes out of the guest and back in, without any instruction.
-
-    Returns
-    -------
-    Constants
+        Time of an exit and entry of the guest, without any instruction.
     """
 
     def of(name: str, more: float = 0.0, text: str = "") -> Constant:
@@ -133,7 +127,7 @@ def assumed(ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_
 
 
 def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
-    """Take what a trace says of its own cost; the rest is of `base`.
+    """Return the constants that a trace has of its own cost, and the rest of `base`.
 
     Parameters
     ----------
@@ -152,57 +146,53 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     Raises
     ------
     NeedsError
-        If the trace counts exits or entries, and does not say what they took.
+        If the trace counts exits or entries, but lacks their cost.
     """
     base = base or assumed()
     pml = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
-    told, found = pml.meta.overheads, {}
-    if not told.get("tsc_khz"):
+    costs = pml.meta.overheads
+    constants: dict[str, Constant] = {}
+    if not costs.get("tsc_khz"):
         return base
     lab = pml.meta.source == "lab"
     kind, name = ("emulated" if lab else "host"), Path(trace.path).name
-    ns = 1e6 / told["tsc_khz"]
+    ns = 1e6 / costs["tsc_khz"]
 
-    def keep(what: str, value: Any, how: str) -> None:
-        found[what] = Constant(float(value), kind, f"{name}: {how}")
+    def add(constant: str, value: float, how: str) -> None:
+        constants[constant] = Constant(float(value), kind, f"{name}: {how}")
 
-    def each(cost: str, events: str) -> float:
-        if told.get(cost) is None:
-            what = f"{cost} beside its {told[events]:,} {events}"
+    def mean(cost: str, events: str) -> float:
+        if costs.get(cost) is None:
+            what = f"{cost} beside its {costs[events]:,} {events}"
             raise NeedsError(pml, what, "use one that says what they cost")
-        return float(told[cost] * ns / told[events])
+        return float(costs[cost] * ns / costs[events])
 
-    if told.get("exits"):
-        how = f"mean of {told['exits']:,} exits"
-        if told.get("waited"):
-            how += f", {told['waited']:,} of which waited until a buffer was drained"
-        keep("exit", each("exit_tsc", "exits"), how)
-    if told.get("entries"):
-        keep("entry", each("drain_tsc", "entries"), f"mean of {told['entries']:,} entries")
-    if told.get("agent_cpu_ns") and pml.duration_ns:
-        # Only the sum is known: what the entries do not account for is looking.
-        rest = max(told["agent_cpu_ns"] - told.get("entries", 0) * base.copy.ns, 0)
-        keep("poll", rest * 1e9 / pml.duration_ns, "the agent's CPU time, but for the entries'")
+    if costs.get("exits"):
+        how = f"mean of {costs['exits']:,} exits"
+        if costs.get("waited"):
+            how += f", {costs['waited']:,} of which waited until a buffer was drained"
+        add("exit", mean("exit_tsc", "exits"), how)
+    if costs.get("entries"):
+        add("entry", mean("drain_tsc", "entries"), f"mean of {costs['entries']:,} entries")
+    if costs.get("agent_cpu_ns") and pml.duration_ns:
+        # Only the sum is known: the time beyond that of the entries is polling.
+        rest = max(costs["agent_cpu_ns"] - costs.get("entries", 0) * base.copy.ns, 0)
+        add("poll", rest * 1e9 / pml.duration_ns, "the agent's CPU time, but for the entries'")
     paused = pml.rounds[pml.rounds["pause_ns"] > 0]
     if len(paused):
-        # A trace with harvests tells by round what they and re-arming took.
-        costs, pages = told.get("rounds", []), int(paused["rearmed"].sum())
-        harvests = sum(one.get(name, 0) for one in costs for name in _HARVEST_TICKS)
-        rearming = told.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in costs))
+        # A trace with harvests has their cost and that of re-arming by round.
+        by_round, pages = costs.get("rounds", []), int(paused["rearmed"].sum())
+        harvests = sum(one.get(name, 0) for one in by_round for name in _HARVEST_TICKS)
+        rearming = costs.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in by_round))
         left = max(paused["pause_ns"].sum() - (rearming + harvests) * ns, 0)
-        keep("round", left / len(paused), f"mean of {len(paused)} pauses, without harvests")
+        add("round", left / len(paused), f"mean of {len(paused)} pauses, without harvests")
         if rearming and pages:
-            keep("rearm", rearming * ns / pages, f"mean of {pages:,} pages")
-    return replace(base, **found)
+            add("rearm", rearming * ns / pages, f"mean of {pages:,} pages")
+    return replace(base, **constants)
 
 
 def measure(seconds: float = 5.0) -> Constants:
-    """Measure what this machine can do without Xen: reading bitmaps, checking and writing a spool.
-
-    Parameters
-    ----------
-    seconds : float
-        In all, about.
+    """Measure what needs no Xen in about `seconds`: reading bitmaps, checking and writing a spool.
 
     Returns
     -------
@@ -219,8 +209,8 @@ def measure(seconds: float = 5.0) -> Constants:
     )
 
 
-def _repeat(work: Callable[..., Any], seconds: float) -> float:
-    """Run `work` for about so many seconds; return the shortest of its times, ns."""
+def _repeat(work: Callable[[], object], seconds: float) -> float:
+    """Run `work` for about `seconds`; return its shortest time, ns."""
     end, best = time.monotonic() + seconds, float("inf")
     while True:
         start = time.perf_counter_ns()
@@ -257,26 +247,14 @@ def _copy_ns(seconds: float) -> float:
 
 
 def rounds(seconds: float, state: str = "/run/pmlkit") -> CollectOptions:
-    """Return what to ask for where a domain is logged in order to calibrate: short rounds.
-
-    Parameters
-    ----------
-    seconds : float
-        Half of them are for the domain.
-    state : str
-        As of `CollectOptions`.
-
-    Returns
-    -------
-    CollectOptions
-    """
+    """Return options for logging a domain in short rounds, for half of `seconds`."""
     from pmlkit.sources.host.options import CollectOptions
 
     return CollectOptions(rounds=20, period_s=max(seconds / 40, 0.01), mode="pml", state=state)
 
 
 def save(constants: Constants, path: PathLike) -> None:
-    """Write constants as JSON, to be used by `pmlkit period --calibration`.
+    """Write constants as JSON, for `pmlkit period --calibration`.
 
     Raises
     ------
@@ -287,18 +265,18 @@ def save(constants: Constants, path: PathLike) -> None:
 
 
 def load(path: PathLike) -> Constants:
-    """Read what `save` wrote.
+    """Read constants that `save` wrote.
 
     Raises
     ------
     UsageError
-        If it is something else.
+        If the file is something else.
     PmlkitError
         If it cannot be read.
     """
     try:
-        told = json.loads(read_regular(path, _LIMIT_BYTES))
-        return Constants(**{name: Constant(**told[name]) for name in _MEANINGS})
+        values = json.loads(read_regular(path, _LIMIT_BYTES))
+        return Constants(**{name: Constant(**values[name]) for name in _MEANINGS})
     except OSError as error:
         raise PmlkitError(f"cannot read {path} ({error.strerror})", "give another file") from error
     except (FileRefused, ValueError, KeyError, TypeError, RecursionError) as error:

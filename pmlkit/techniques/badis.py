@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["Badis"]
-
-
 @dataclass(frozen=True)
 class Badis(Technique):
     """VMware's sampling while the VM has enough memory, Geiger as soon as it lacks some.

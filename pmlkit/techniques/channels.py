@@ -25,23 +25,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Places, Recorded, Uses
     from pmlkit.types import Bools, Ints, Json
 
-__all__ = [
-    "OPEN",
-    "AccessedChannel",
-    "Channel",
-    "Clock",
-    "ContentChannel",
-    "DirtyChannel",
-    "DiskChannel",
-    "GuestChannel",
-    "LogChannel",
-    "MemoryChannel",
-    "Setting",
-    "TablesChannel",
-    "TrapsChannel",
-    "notable",
-]
-
 BUFFER = 512  # entries of a PML buffer
 TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
 MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
@@ -110,19 +93,6 @@ class MemoryChannel(NamedTuple):
     limit: Callable[[], int]
     counters: Callable[[], Counters]
     evictions: Callable[[], tuple[Ints, Bools]]
-
-
-Channel = (
-    LogChannel
-    | DirtyChannel
-    | TablesChannel
-    | AccessedChannel
-    | TrapsChannel
-    | ContentChannel
-    | DiskChannel
-    | GuestChannel
-    | MemoryChannel
-)
 
 
 # ------------------------------------------------------------------------------
@@ -441,7 +411,7 @@ def _memory(setting: Setting) -> MemoryChannel:
     vm = Guest(recorded, model or MemoryModel())
 
     def resize(pages: float) -> None:
-        """Give the guest so many pages, by its balloon: at once, as far as they can be had."""
+        """Set the guest's memory by its balloon, at once and as far as possible."""
         vm.advance(clock.rounds())
         charge(balloon_pages=abs(vm.resize(pages)), hypercalls=1)
 
@@ -477,7 +447,7 @@ def _memory(setting: Setting) -> MemoryChannel:
     return MemoryChannel(resize, limit, counters, evictions)
 
 
-OPEN: dict[Need, Callable[[Setting], Channel]] = {
+OPEN: dict[Need, Callable[[Setting], tuple[object, ...]]] = {
     Need.PML: _pml,
     Need.REFERENCES: _references,
     Need.DIRTY: _dirty,

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["Damon"]
-
-
 @dataclass(frozen=True)
 class Damon(Technique):
     """The sizes of the regions in which an access was seen within the aggregation interval.

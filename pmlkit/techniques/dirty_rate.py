@@ -14,9 +14,6 @@ from pmlkit.techniques.recorded import Need
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
-
-__all__ = ["DirtyBitmap", "DirtyRing", "DirtySampling"]
-
 _SOURCE = "QEMU, migration/dirtyrate.c (calc-dirty-rate)"
 
 

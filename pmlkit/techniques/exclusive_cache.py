@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["ExclusiveCache"]
-
-
 @dataclass(frozen=True)
 class ExclusiveCache(Technique):
     """The memory that would avoid all but a share `tolerated` of the VM's misses.

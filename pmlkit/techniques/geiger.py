@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Bools, Ints
 
-
-__all__ = ["Geiger", "Inference"]
-
 SECTORS = 8  # of a page
 
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["IdlePages"]
-
-
 @dataclass(frozen=True)
 class IdlePages(Technique):
     """Scan all accessed flags `scans` times per T; a page's age is the scans since its last use.

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["Intermittent"]
-
-
 @dataclass(frozen=True)
 class Intermittent(Technique):
     """Trap a hashed share of the frames, take their re-use times, and rest while nothing changes.

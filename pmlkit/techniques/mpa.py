@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["Mpa"]
-
-
 @dataclass(frozen=True)
 class Mpa(Technique):
     """What the guest has in use, as far as the host's memory goes; the page cache gives way first.

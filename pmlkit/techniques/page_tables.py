@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["PmlEntries", "PmlPageTables"]
-
-
 @dataclass(frozen=True)
 class PmlPageTables(Technique):
     """Harvest the accessed flags of the frames whose leaf page tables were logged, and no others.
 
     No access happens without a page walk once all is re-armed, and no walk without its leaf table
     being logged, because with EPT accessed and dirty flags a walk writes. So the frames that were
-    touched lie under the tables that were logged (see `pmlkit.pagetables` for the real thing).
+    touched lie under the tables that were logged (see `pmlkit.pagetables`).
 
     Snapshots of the logged tables are used where a trace has them (from the lab, or a Xen host).
     For others, such as the recorder's, which sees no page walks, this is a stand-in: a "table" is

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["PmlPlateau", "PrlPlateau"]
-
-
 class _Plateau:
     """Count the distinct pages since the start; report the count once it stays the same."""
 

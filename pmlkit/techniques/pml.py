@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
-
-__all__ = ["Pml", "PmlThreshold"]
-
 _SDM = "Intel SDM 29.3.6"
 
 

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["Prl"]
-
-
 @dataclass(frozen=True)
 class Prl(Technique):
     """The distinct pages referenced in a round of length T.

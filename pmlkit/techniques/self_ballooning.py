@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["SelfBallooning"]
-
-
 @dataclass(frozen=True)
 class SelfBallooning(Technique):
     """The target of Xen's selfballoon driver: Committed_AS and a reserve, with hysteresis.

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["Vmware"]
-
-
 @dataclass(frozen=True)
 class Vmware(Technique):
     """Trap `pages` random pages for a period; the share that is touched, of all memory.

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["Vtmm"]
-
-
 @dataclass(frozen=True)
 class Vtmm(Technique):
     """Pages rise a queue when found used and sink when not; the hot ones are counted.

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
 
-__all__ = ["Zballoond"]
-
-
 @dataclass(frozen=True)
 class Zballoond(Technique):
     """The size at which swap-ins and refaults are about zero.
