@@ -39,42 +39,42 @@ def stepping(make_trace):
 
 
 @pytest.fixture
-def found(stepping):
+def comparison(stepping):
     plan = compare.plan("50ms", FAST + ",zballoond,geiger", seeds=3)
     return compare.compare([stepping.path], plan)
 
 
-def row(found, technique):
-    return found.scores.set_index("technique").loc[technique]
+def row(comparison, technique):
+    return comparison.scores.set_index("technique").loc[technique]
 
 
-def test_scores_are_those_of_what_is_known(found):
-    pml, prl = row(found, "pml"), row(found, "prl")
+def test_scores_are_those_of_what_is_known(comparison):
+    pml, prl = row(comparison, "pml"), row(comparison, "prl")
     # PML sees the written half. Both say it per T, and are late by up to T after a step.
     assert pml["p95"] == pytest.approx(0.5, abs=0.01) or pml["p95"] > 0.5
     assert prl["mape"] < 0.3 * pml["mape"]
     assert (prl["up"], prl["down"]) == (1.0, 1.0)
     assert pml["lost_steps"] == 1
-    assert row(found, "vmware")["seeds"] == 3 and row(found, "vmware")["mape_ci"] > 0
+    assert row(comparison, "vmware")["seeds"] == 3 and row(comparison, "vmware")["mape_ci"] > 0
     assert pml["mape_ci"] == 0
-    assert row(found, "zballoond")["active"] and row(found, "zballoond")["intrusive"]
+    assert row(comparison, "zballoond")["active"] and row(comparison, "zballoond")["intrusive"]
 
 
-def test_what_a_technique_lacks_is_in_its_row(found):
-    assert row(found, "geiger")["missing"] == "disk requests"
-    shown = compare_tables.shown(found, "stepping").set_index("technique")
-    assert shown.loc["Geiger", "note"] == "no disk requests"
-    assert np.isnan(shown.loc["Geiger", "MAPE %"])
+def test_what_a_technique_lacks_is_in_its_row(comparison):
+    assert row(comparison, "geiger")["missing"] == "disk requests"
+    table = compare_tables.shown(comparison, "stepping").set_index("technique")
+    assert table.loc["Geiger", "note"] == "no disk requests"
+    assert np.isnan(table.loc["Geiger", "MAPE %"])
 
 
-def test_the_parts_fit_together(found):
-    assert found.traces == ["stepping"]
-    assert set(found.estimates["technique"]) == {"pml", "prl", "vmware", "zballoond"}
-    assert found.truth["pages"].max() == 400
-    events = found.events[found.events["technique"] == "pml"].set_index("event")
+def test_the_parts_fit_together(comparison):
+    assert comparison.traces == ["stepping"]
+    assert set(comparison.estimates["technique"]) == {"pml", "prl", "vmware", "zballoond"}
+    assert comparison.truth["pages"].max() == 400
+    events = comparison.events[comparison.events["technique"] == "pml"].set_index("event")
     assert events.loc["rounds", "count"] == 24
-    told = found.steps[found.steps["technique"] == "prl"]
-    assert told["up"].tolist() == [True, False] and told["after"].tolist() == [400, 100]
+    steps = comparison.steps[comparison.steps["technique"] == "prl"]
+    assert steps["up"].tolist() == [True, False] and steps["after"].tolist() == [400, 100]
 
 
 def test_several_jobs_give_the_same(stepping, make_trace):
@@ -122,8 +122,8 @@ def test_the_front_is_what_no_other_beats():
     assert list(compare.pareto(table).index) == ["a", "b", "d"]
 
 
-def test_the_caption_says_what_was_scaled(found):
-    assert "T = 50 ms" in found.caption and "multiplied by 0.00167" in found.caption
+def test_the_caption_says_what_was_scaled(comparison):
+    assert "T = 50 ms" in comparison.caption and "multiplied by 0.00167" in comparison.caption
     plain = compare.Comparison(compare.plan("30s"), *[None] * 5)
     assert plain.caption.endswith("as published")
 
@@ -131,8 +131,8 @@ def test_the_caption_says_what_was_scaled(found):
 # What is written
 
 
-def test_tables_and_figures_are_written(found, tmp_path):
-    written = {path.name for path in compare_tables.save(found, tmp_path)}
+def test_tables_and_figures_are_written(comparison, tmp_path):
+    written = {path.name for path in compare_tables.save(comparison, tmp_path)}
     assert {"scores.parquet", "tables.html", "table-stepping.tex", "costs.csv"} <= written
     for stem in ("time-stepping", "pareto-stepping", "steps-stepping"):
         assert {f"{stem}.pdf", f"{stem}.svg", f"{stem}.png"} <= written
@@ -150,11 +150,13 @@ def test_html_is_escaped():
 
 def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace):
     other = make_trace("other.trace", rounds=30, guest=True).path
-    found = compare.compare([stepping.path, other], compare.plan("50ms", FAST, seeds=1))
-    wide = compare_tables.overview(found)
+    comparison = compare.compare([stepping.path, other], compare.plan("50ms", FAST, seeds=1))
+    wide = compare_tables.overview(comparison)
     assert list(wide.columns) == ["technique", "stepping", "other", "mean", "median"]
     assert wide["mean"][0] == pytest.approx((wide["stepping"][0] + wide["other"][0]) / 2)
-    assert figures_compare.error_against_overhead(found).caption.startswith("median of 2 record")
+    assert figures_compare.error_against_overhead(comparison).caption.startswith(
+        "median of 2 record"
+    )
 
 
 def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
@@ -164,26 +166,26 @@ def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
     assert compare_tables.narrow(few) is few
 
 
-def test_the_picture_of_a_batch_sorts_by_median_and_says_who_is_silent(found, stepping):
-    figure = figures_overview.errors(found)
+def test_the_picture_of_a_batch_sorts_by_median_and_says_who_is_silent(comparison, stepping):
+    figure = figures_overview.errors(comparison)
     axes = figure.get_axes()[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[-1] == "Geiger" and len(names) == 5
     assert [label.get_text() for label in axes.get_xticklabels()] == ["median", "stepping"]
-    mae = found.scores.set_index("title")["mae"].sort_values()
+    mae = comparison.scores.set_index("title")["mae"].sort_values()
     assert names[:4] == mae.index[:4].tolist()
 
 
 def test_figures_of_silence(make_trace):
     """No phases, no steps; a technique that never says anything."""
     path = make_trace("quiet.trace", rounds=12, guest=True).path
-    found = compare.compare([path], compare.plan("50ms", "prl-plateau"))
-    for name, figure in figures_compare.all_of(found):
+    comparison = compare.compare([path], compare.plan("50ms", "prl-plateau"))
+    for name, figure in figures_compare.all_of(comparison):
         assert figure.get_axes(), name
 
 
-def test_panels_show_every_technique_that_says_something(found):
-    figure = figures_compare.over_time(found, "stepping")
+def test_panels_show_every_technique_that_says_something(comparison):
+    figure = figures_compare.over_time(comparison, "stepping")
     titles = [axes.get_title() for axes in figure.get_axes() if axes.axison]
     assert titles == [TECHNIQUES[n].title for n in ("pml", "prl", "vmware", "zballoond")]
     assert "T = 50ms" in figure.caption
@@ -202,21 +204,24 @@ def run(capsys):
 
 
 def test_the_command_prints_a_table_and_json(run, stepping):
-    how = ("--techniques", FAST, "--window", "50ms", "--seeds", "2")
-    code, out, err = run("compare", stepping.path, *how)
+    options = ("--techniques", FAST, "--window", "50ms", "--seeds", "2")
+    code, out, err = run("compare", stepping.path, *options)
     assert (code, err) == (0, "")
     assert "VMware sampling" in out and "multiplied by" in out
-    code, out, err = run("compare", stepping.path, *how, "--json")
-    told = json.loads(out)
-    assert [r["technique"] for r in told["scores"]] == ["pml", "prl", "vmware"]
-    assert told["scores"][0]["overhead"] > 0
+    code, out, err = run("compare", stepping.path, *options, "--json")
+    report = json.loads(out)
+    assert [r["technique"] for r in report["scores"]] == ["pml", "prl", "vmware"]
+    assert report["scores"][0]["overhead"] > 0
 
 
 def test_the_command_lists_the_techniques(run):
     code, out, _ = run("compare", "--list", "--json")
-    told = json.loads(out)
-    assert code == 0 and list(told) == list(TECHNIQUES)
-    assert told["vmware"]["needs"] == ["traps"] and told["vmware"]["parameters"]["pages"] == 100
+    techniques = json.loads(out)
+    assert code == 0 and list(techniques) == list(TECHNIQUES)
+    assert (
+        techniques["vmware"]["needs"] == ["traps"]
+        and techniques["vmware"]["parameters"]["pages"] == 100
+    )
 
 
 def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
@@ -327,13 +332,13 @@ def test_a_part_is_scored_as_the_whole_runs_estimates_are_there(stepping):
     assert part.truth["t_ns"].tolist() == ends.tolist()
     assert part.truth["pages"].tolist() == truth[ends].tolist()
     for name in FAST.split(","):
-        told = whole.estimates[whole.estimates["technique"] == name].set_index("t_ns")["pages"]
-        errors = np.array([told.loc[:t].iloc[-1] - truth[t] for t in ends])
+        estimates = whole.estimates[whole.estimates["technique"] == name].set_index("t_ns")["pages"]
+        errors = np.array([estimates.loc[:t].iloc[-1] - truth[t] for t in ends])
         mine = row(part, name)
         assert mine["mape"] == pytest.approx(np.mean(np.abs(errors) / truth[ends]))
         assert mine["bias"] == pytest.approx(errors.mean() / truth[ends].mean())
-        shown = part.estimates.loc[part.estimates["technique"] == name, "t_ns"]
-        assert shown.iloc[1:].between(3e8 + 1, 1e9).all() and shown.iloc[0] <= 3e8
+        times = part.estimates.loc[part.estimates["technique"] == name, "t_ns"]
+        assert times.iloc[1:].between(3e8 + 1, 1e9).all() and times.iloc[0] <= 3e8
     assert row(whole, "prl")["mape"] != row(part, "prl")["mape"]
     assert "300 ms to 1 s" in part.caption and "300 ms" not in whole.caption
 
@@ -399,9 +404,9 @@ def test_high_pages_are_counted_and_an_unknown_memory_is_not_sampled(high, how, 
     used = [[(page, WRITE) for page in (*range(10), high)]] * 40
     path = make_trace("high.trace", events=used, domain=domain, memory_map=[], pml=False,
                       options=how.get("options", {})).path  # fmt: skip
-    found = compare.compare([path], compare.plan("50ms", seeds=1))
-    assert set(found.truth["pages"]) == {11}
-    scores = found.scores.set_index("technique")
+    comparison = compare.compare([path], compare.plan("50ms", seeds=1))
+    assert set(comparison.truth["pages"]) == {11}
+    scores = comparison.scores.set_index("technique")
     counting = ["pml", "prl", "pml-threshold", "qemu-bitmap", "qemu-ring", "pml-plateau"]
     assert (scores.loc[counting, "mape"] == 0).all()
     assert scores.loc[list(SIZED), "missing"].str.contains("size of a guest's memory").all()
@@ -412,10 +417,10 @@ def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(mak
     high = 1 << 42
     used = [[(page, WRITE) for page in (*range(10), high)]] * 40
     path = make_trace("huge.trace", events=used, memory_bytes=(high + 1) << 12, pml=False).path
-    found = compare.compare([path], compare.plan("50ms", seeds=1)).scores.set_index("technique")
-    assert found.loc["idle-pages", "mape"] == 0
-    assert found.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
-    noted = found.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
+    scores = compare.compare([path], compare.plan("50ms", seeds=1)).scores.set_index("technique")
+    assert scores.loc["idle-pages", "mape"] == 0
+    assert scores.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
+    noted = scores.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
     assert noted.str.contains("memory so small that something can be noted of").all()
 
 
@@ -425,10 +430,10 @@ def test_an_import_knows_the_memorys_size_if_it_is_given(tmp_path):
     file.write_text("\n".join(["t_start_ns,t_end_ns,gfn", *rows]) + "\n")
     guessed = interop.load("csv", file, tmp_path / "guessed.trace")
     given = interop.load("csv", file, tmp_path / "given.trace", memory_bytes=1 << 48)
-    found = compare.compare(
+    comparison = compare.compare(
         [guessed.path, given.path], compare.plan("20ms", "prl,vmware,idle-pages", seeds=1)
     )
-    missing = found.scores.pivot(index="technique", columns="trace", values="missing")
+    missing = comparison.scores.pivot(index="technique", columns="trace", values="missing")
     assert (missing.loc["prl"] == "").all()
     assert (missing["given"] == "").all()
     size = "size of a guest's memory"
@@ -448,5 +453,5 @@ def test_it_takes_and_refuses_the_windows_that_the_working_set_does(window, tmp_
             compare.compare([trace.path], compare.plan(window, "pml"))
         assert str(refused.value) == str(error)
     else:
-        found = compare.compare([trace.path], compare.plan(window, "pml"))
-        assert found.truth["pages"].tolist() == expected
+        comparison = compare.compare([trace.path], compare.plan(window, "pml"))
+        assert comparison.truth["pages"].tolist() == expected

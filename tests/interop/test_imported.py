@@ -161,13 +161,15 @@ def test_rounds_hold_what_the_rows_say(tmp_path_factory, rows, cut, each):
         for i in range(0, len(rows), cut)
     ]  # fmt: skip
     made = write(tmp_path_factory.mktemp("rows"), Imported(parts, each_a_use=each))
-    found = made.to_pandas(["round", "vcpu", "gfn", "kind"])
-    assert found[["vcpu", "gfn", "kind"]].values.tolist() == np.stack([vcpu, gfn, kind], 1).tolist()
+    entries = made.to_pandas(["round", "vcpu", "gfn", "kind"])
+    assert (
+        entries[["vcpu", "gfn", "kind"]].values.tolist() == np.stack([vcpu, gfn, kind], 1).tolist()
+    )
     base = made.meta.clock["base_ns"] or 0
-    ends = made.rounds["t_end_ns"].to_numpy()[found["round"]] + base
+    ends = made.rounds["t_end_ns"].to_numpy()[entries["round"]] + base
     assert ends.tolist() == (start + 10).tolist()
     for size in (1, 2, 4):
-        uses = gfn if each else found.drop_duplicates(["round", "gfn"])["gfn"].tolist()
+        uses = gfn if each else entries.drop_duplicates(["round", "gfn"])["gfn"].tolist()
         expected = lru(list(uses), size) / len(uses)
         assert missratio.of_trace(made).at([size])[0] == pytest.approx(expected)
 

@@ -259,8 +259,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 def memory(path):
     command = [sys.executable, "-c", MEMORY, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    said, mib = done.stdout.splitlines()
-    return said, int(mib)
+    answer, mib = done.stdout.splitlines()
+    return answer, int(mib)
 
 
 def test_a_region_of_32_gib_needs_little_memory(tmp_path):

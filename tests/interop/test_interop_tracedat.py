@@ -47,9 +47,9 @@ def load(tmp_path):
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
 def test_both_versions_and_codecs(load, data):
     trace = load(data)
-    found = trace.to_pandas(["round", "vcpu", "gfn"]).values.tolist()
-    assert [row for row in found if row[1] == 1] == [[0, 1, 0x42], [0, 1, 0x41], [0, 1, 0x40]]
-    assert [row for row in found if row[1] == 0] == [
+    rows = trace.to_pandas(["round", "vcpu", "gfn"]).values.tolist()
+    assert [row for row in rows if row[1] == 1] == [[0, 1, 0x42], [0, 1, 0x41], [0, 1, 0x40]]
+    assert [row for row in rows if row[1] == 0] == [
         *([0, 0, 0x1C + i] for i in range(5)), *([1, 0, (1 << 32) + 3 - i] for i in range(4))
     ]  # fmt: skip
     assert trace.rounds["t_end_ns"].tolist() == [200_001_000, 300_003_001]

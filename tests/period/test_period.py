@@ -46,8 +46,8 @@ def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
 
 
 def test_the_costs_are_the_formula(steady):
-    told = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5, poll=1e6)
-    table = period.advise(steady, constants=told).table.set_index("rounds")
+    costs = constants(exit=1000, round=5000, rearm=3, entry=7, copy=11, scan=0.5, poll=1e6)
+    table = period.advise(steady, constants=costs).table.set_index("rounds")
     for rounds in (1, 4):
         row = table.loc[rounds]
         assert row.pages == 1024
@@ -117,9 +117,9 @@ def test_the_figure_carries_its_numbers(steady):
 def test_the_command(steady, tmp_path, capsys):
     stem = tmp_path / "f" / "period"
     assert cli.main(["period", str(steady.path), "--json", "-o", str(stem)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["met"] is True
-    assert len(told["table"]) > 4
+    report = json.loads(capsys.readouterr().out)
+    assert report["met"] is True
+    assert len(report["table"]) > 4
     assert stem.with_suffix(".pdf").exists()
     assert cli.main(["period", str(steady.path)]) == 0
     assert "Take T = " in capsys.readouterr().out
@@ -148,14 +148,14 @@ def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys,
     calibrate.save(constants(round=5e6, exit=1e6), tmp_path / "CALIBRATION")
     value = str(tmp_path / value) if value == "CALIBRATION" else value
 
-    def told(*more):
+    def answer(*more):
         assert cli.main(["period", str(growing.path), "--json", *more]) == 0
-        answer = json.loads(capsys.readouterr().out)
+        report = json.loads(capsys.readouterr().out)
         # Not what it was asked for, which it repeats.
-        return {n: answer[n] for n in ("period_ns", "slots", "rearm", "met", "table")}
+        return {n: report[n] for n in ("period_ns", "slots", "rearm", "met", "table")}
 
-    assert told(option, value) != told()
-    assert told() == told()
+    assert answer(option, value) != answer()
+    assert answer() == answer()
 
 
 # Constants
@@ -244,13 +244,13 @@ def test_calibrating_on_a_host(here, tmp_path, capsys):
     file = tmp_path / "dom0.json"
     call = ["calibrate", "--domain", "guest", "--for", "1s", "-o", str(file)]
     assert cli.main([*call, "--state", str(here.folder / "run"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    kinds = {name: one["kind"] for name, one in told.items()}
+    report = json.loads(capsys.readouterr().out)
+    kinds = {name: one["kind"] for name, one in report.items()}
     assert kinds == {
         **dict.fromkeys(("exit", "entry", "round", "rearm", "poll"), "host"),
         **dict.fromkeys(("scan", "copy"), "measured here"),
     }
-    assert told["exit"]["ns"] == pytest.approx(1000)
+    assert report["exit"]["ns"] == pytest.approx(1000)
     assert calibrate.load(file).exit.kind == "host"
     assert not here.log_dirty()
 
@@ -276,9 +276,9 @@ def test_a_period_tells_what_the_kernels_of_one_window_tell(make_trace):
     trace = make_trace(rounds=31, kind="pml")
     table = period.advise(trace).table.set_index("rounds")
     for rounds in table.index:
-        told = workingset.estimate(trace, f"{rounds}r", page_tables="keep")["pages"]
+        consecutive = workingset.estimate(trace, f"{rounds}r", page_tables="keep")["pages"]
         sliding = workingset.estimate(trace, f"{rounds}r", "sliding", page_tables="keep")["pages"]
-        assert table.loc[rounds, "peak_pages"] == told.max()
+        assert table.loc[rounds, "peak_pages"] == consecutive.max()
         assert table.loc[rounds, "pages"] == pytest.approx(sliding[rounds - 1 :].mean())
 
 

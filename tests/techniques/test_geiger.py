@@ -17,7 +17,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=200)
 
 
 def by_hand(moves):
-    gone, found = [], []
+    gone, distances = [], []
     for page, back in moves:
         distance = -1
         if page in gone:
@@ -26,19 +26,19 @@ def by_hand(moves):
             gone.remove(page)
         if not back:
             gone.append(page)
-        found.append(distance)
-    return found
+        distances.append(distance)
+    return distances
 
 
 @given(MOVES, st.integers(1, 60))
 def test_a_ghost_list_knows_how_far_back_a_page_was(moves, at_once):
-    ghosts, found = GhostList(2), []
+    ghosts, distances = GhostList(2), []
     ghosts._tree = np.zeros(8, np.int64)  # so small that it has to be made anew now and then
     for start in range(0, len(moves), at_once):
         part = moves[start : start + at_once]
         pages, back = zip(*part, strict=True)
-        found += ghosts.follow(pages, back).tolist()
-    assert found == by_hand(moves)
+        distances += ghosts.follow(pages, back).tolist()
+    assert distances == by_hand(moves)
 
 
 def test_the_compiled_loop_is_the_plain_one():
@@ -112,17 +112,17 @@ def cyclic(pages, start, rounds):
 
 def test_geiger_says_nothing_until_the_guest_evicts_and_then_what_is_missing():
     recorded = with_disk(cyclic(150, 100, 200))
-    told = techniques.run("geiger", recorded, window=vm.WINDOW_NS).estimates
-    early = told[told["t_ns"] <= 100 * vm.ROUND_NS]
+    estimates = techniques.run("geiger", recorded, window=vm.WINDOW_NS).estimates
+    early = estimates[estimates["t_ns"] <= 100 * vm.ROUND_NS]
     assert early["pages"].isna().all() and len(early) == 10
-    assert set(told["pages"].iloc[12:]) == {vm.PAGES + 150}
+    assert set(estimates["pages"].iloc[12:]) == {vm.PAGES + 150}
 
 
 def test_badis_takes_geigers_word_when_it_has_one_and_vmwares_otherwise():
     recorded = with_disk(cyclic(150, 100, 200))
-    told = techniques.run("badis", recorded, window=vm.WINDOW_NS, seed=1).estimates
+    estimates = techniques.run("badis", recorded, window=vm.WINDOW_NS, seed=1).estimates
     alone = techniques.run("vmware", recorded, window=vm.WINDOW_NS, seed=1).estimates
-    early = told["t_ns"] <= 100 * vm.ROUND_NS
-    assert told["pages"][early].equals(alone["pages"][early])
-    assert told["pages"].iloc[-8:].max() == pytest.approx(vm.PAGES + 150, abs=12)
-    assert told["pages"][early].max() < vm.PAGES
+    early = estimates["t_ns"] <= 100 * vm.ROUND_NS
+    assert estimates["pages"][early].equals(alone["pages"][early])
+    assert estimates["pages"].iloc[-8:].max() == pytest.approx(vm.PAGES + 150, abs=12)
+    assert estimates["pages"][early].max() < vm.PAGES

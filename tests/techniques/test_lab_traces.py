@@ -27,8 +27,8 @@ def recordings():
 def test_what_entries_tell_is_what_reads_estimates_round_by_round(name, recordings):
     trace = pmlkit.open(pmlkit.bundled(name))
     view = look(recordings[name], {Need.TABLES}, 10**9)
-    told = [len(view.tables.entries()) for _ in view.every(EVERY_ROUND)]
-    assert told == reads.estimate(trace, "accessed")["pages"].tolist()
+    counts = [len(view.tables.entries()) for _ in view.every(EVERY_ROUND)]
+    assert counts == reads.estimate(trace, "accessed")["pages"].tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,11 +44,11 @@ def test_flags_under_the_logged_tables_are_all_that_were_touched(name, recording
 
 def test_page_tables_are_right_to_a_few_percent_where_t_is_two_rounds(recordings):
     recorded = recordings["sqlite-lab"]
-    told = techniques.run("pml-page-tables", recorded, window="1s")
+    run = techniques.run("pml-page-tables", recorded, window="1s")
     truth = scores.truth(recorded, 10**9)
     # Rounds last half a second or a little less: of those, three end within a window.
-    assert scores.accuracy(told.estimates, truth)["mape"] < 0.06
-    assert told.notes == ["2 parts of T, not 4: rounds are too long for more"]
+    assert scores.accuracy(run.estimates, truth)["mape"] < 0.06
+    assert run.notes == ["2 parts of T, not 4: rounds are too long for more"]
 
 
 def test_a_recorder_has_no_snapshots_and_entries_say_so():

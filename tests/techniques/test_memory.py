@@ -60,8 +60,8 @@ def test_lru_evicts_what_lru_by_hand_does(seed):
     recorded = scattered(seed)
     model = guest(recorded, 12)
     model.advance(recorded.n_rounds)
-    told = model.counters()
-    assert (told.swap_ins + told.refaults, told.swap_outs) == by_hand(recorded, 12)
+    counters = model.counters()
+    assert (counters.swap_ins + counters.refaults, counters.swap_outs) == by_hand(recorded, 12)
 
 
 def test_a_page_that_stays_clean_is_written_once():
@@ -189,6 +189,6 @@ def test_without_a_limit_a_real_guest_misses_nothing():
     recorded = Recorded.of(pmlkit.open(pmlkit.bundled("hotcold")))
     model = Guest(recorded, MemoryModel())
     model.advance(recorded.n_rounds)
-    told = model.counters()
-    assert (told.swap_ins, told.refaults, told.swap_outs) == (0, 0, 0)
-    assert told.resident <= recorded.memory_pages
+    counters = model.counters()
+    assert (counters.swap_ins, counters.refaults, counters.swap_outs) == (0, 0, 0)
+    assert counters.resident <= recorded.memory_pages

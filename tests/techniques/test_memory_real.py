@@ -51,11 +51,11 @@ def test_every_page_that_came_back_had_been_seen_to_go(limited):
 
 def test_geiger_speaks_in_the_phase_that_lacks_memory(limited):
     recorded = Recorded.of(limited)
-    told = techniques.run("geiger", recorded, window="1s").estimates
+    estimates = techniques.run("geiger", recorded, window="1s").estimates
     starts = dict(recorded.phases)
     large, after = (recorded.t_ns[starts[name]] for name in ("large", "small2"))
-    early = told[told["t_ns"] <= large]["pages"]
-    during = told[told["t_ns"].between(large + 2e9, after)]["pages"].dropna()
+    early = estimates[estimates["t_ns"] <= large]["pages"]
+    during = estimates[estimates["t_ns"].between(large + 2e9, after)]["pages"].dropna()
     assert early.isna().all()
     # 64 MiB are used evenly; the guest has room for some 44 of them.
     more = (during - recorded.memory_pages) / 256

@@ -21,7 +21,7 @@ from pmlkit.trace.kinds import Kind
 W = vm.WINDOW_NS
 
 
-def told(*rows):
+def estimates(*rows):
     return pd.DataFrame(rows, columns=["t_ns", "pages"]).astype({"pages": float})
 
 
@@ -64,9 +64,9 @@ def gap(make):
 def test_techniques_look_in_a_gap_too_and_see_nothing(tmp_path):
     """All references of each 50 ms, drained every 50 ms, are W(t, 50 ms) at those times."""
     trace = gap(lambda **how: write_irregular(tmp_path / "gap.trace", **how))
-    said = techniques.run("prl", Recorded.of(trace), window="50ms").estimates
-    assert said["t_ns"].tolist() == [50_000_000 * i for i in range(1, 105)]
-    assert said["pages"].tolist() == [6, 6] + [0] * 100 + [6, 6]
+    table = techniques.run("prl", Recorded.of(trace), window="50ms").estimates
+    assert table["t_ns"].tolist() == [50_000_000 * i for i in range(1, 105)]
+    assert table["pages"].tolist() == [6, 6] + [0] * 100 + [6, 6]
 
 
 def test_a_gap_too_long_to_look_through_is_named(tmp_path):
@@ -112,13 +112,13 @@ def test_switching_off_early_leaves_what_was_before():
 
 def test_errors_are_those_of_the_latest_estimate():
     truth = scores.truth(vm.constant(500, rounds=100), W)
-    found = scores.accuracy(told((0, 400), (500_000_000, 750)), truth)
+    accuracy = scores.accuracy(estimates((0, 400), (500_000_000, 750)), truth)
     # 10 to 49 rounds: 20 % too little; 50 rounds and later (51 of them): 50 % too much.
-    assert found["bias"] == pytest.approx((-0.2 * 40 + 0.5 * 51) / 91)
-    assert found["mape"] == pytest.approx((0.2 * 40 + 0.5 * 51) / 91)
-    assert found["mae"] == pytest.approx(found["mape"])  # W is the same all the time
-    assert found["p95"] == pytest.approx(0.5)
-    assert found["says"] == 1
+    assert accuracy["bias"] == pytest.approx((-0.2 * 40 + 0.5 * 51) / 91)
+    assert accuracy["mape"] == pytest.approx((0.2 * 40 + 0.5 * 51) / 91)
+    assert accuracy["mae"] == pytest.approx(accuracy["mape"])  # W is the same all the time
+    assert accuracy["p95"] == pytest.approx(0.5)
+    assert accuracy["says"] == 1
 
 
 def test_a_comparison_weighs_by_the_length_of_its_round(tmp_path):
@@ -128,30 +128,30 @@ def test_a_comparison_weighs_by_the_length_of_its_round(tmp_path):
     trace = write_irregular(tmp_path / "x.trace", events, lengths)
     truth = scores.truth(Recorded.of(trace), 50_000_000)
     # W is 1 at the ends of six short rounds from 50 ms on, 2 after 300 ms, 0 after 500, then 1.
-    found = scores.accuracy(told((0, 1)), truth)
+    accuracy = scores.accuracy(estimates((0, 1)), truth)
     mean = (60 + 2 * 300 + 10) / 870
-    assert found["mae"] == pytest.approx((300 + 500) / 870 / mean)
-    assert found["bias"] == pytest.approx((500 - 300) / 870 / mean)
-    assert found["mape"] == pytest.approx(0.5 * 300 / 370)
-    assert found["p95"] == 0.5
-    late = scores.accuracy(told((0, np.nan), (600_000_000, 0)), truth)
+    assert accuracy["mae"] == pytest.approx((300 + 500) / 870 / mean)
+    assert accuracy["bias"] == pytest.approx((500 - 300) / 870 / mean)
+    assert accuracy["mape"] == pytest.approx(0.5 * 300 / 370)
+    assert accuracy["p95"] == 0.5
+    late = scores.accuracy(estimates((0, np.nan), (600_000_000, 0)), truth)
     assert late["says"] == pytest.approx(510 / 870)
 
 
 def test_where_nothing_is_said_there_is_no_error():
     truth = scores.truth(vm.constant(500, rounds=100), W)
-    found = scores.accuracy(told((750_000_000, 500)), truth)
-    assert (found["mape"], found["says"]) == (0, pytest.approx(26 / 91))
-    silent = scores.accuracy(told((0, np.nan)), truth)
+    accuracy = scores.accuracy(estimates((750_000_000, 500)), truth)
+    assert (accuracy["mape"], accuracy["says"]) == (0, pytest.approx(26 / 91))
+    silent = scores.accuracy(estimates((0, np.nan)), truth)
     assert np.isnan(silent["mape"]) and silent["says"] == 0
 
 
 def test_moments_at_which_nothing_is_used_count_where_the_mean_is_the_measure():
     pages = np.array([0, 0, 100, 100])
     truth = scores.Truth(np.arange(1, 5), pages, window_ns=1, steps=[])
-    found = scores.accuracy(told((0, 100)), truth)
-    assert (found["bias"], found["mae"], found["mape"], found["says"]) == (1, 1, 0, 1)
-    idle = scores.accuracy(told((0, 100)), scores.Truth(truth.t_ns, pages * 0, 1, []))
+    accuracy = scores.accuracy(estimates((0, 100)), truth)
+    assert (accuracy["bias"], accuracy["mae"], accuracy["mape"], accuracy["says"]) == (1, 1, 0, 1)
+    idle = scores.accuracy(estimates((0, 100)), scores.Truth(truth.t_ns, pages * 0, 1, []))
     assert np.isnan(idle["mae"]) and idle["says"] == 1
 
 
@@ -160,9 +160,9 @@ def test_steps_are_found_and_the_windows_until_they_are_followed(made, up):
     truth = scores.truth(made(), W)
     (step,) = truth.steps
     assert (step.up, step.t_ns, {step.before, step.after}) == (up, 2 * 10**9, {300.0, 900.0})
-    late = told((0, step.before), (2_250_000_000, step.after * 1.09))
+    late = estimates((0, step.before), (2_250_000_000, step.after * 1.09))
     assert scores.reactivity(late, truth)["windows"].tolist() == [2.5]
-    never = told((0, step.before), (2_250_000_000, step.after * 1.2))
+    never = estimates((0, step.before), (2_250_000_000, step.after * 1.2))
     assert scores.reactivity(never, truth)["windows"].isna().all()
 
 
@@ -199,15 +199,15 @@ def test_every_cost_says_where_it_comes_from():
 def test_overhead_is_events_times_costs():
     costs = {"faults": Cost(100, "", ""), "rounds": Cost(7, "", "")}
     assert overhead_ns({"faults": 3, "rounds": 2}, costs) == 314
-    found = techniques.run("pml", vm.constant(500, rounds=100), window=W)
-    by_hand = sum(COSTS[name].ns * count for name, count in found.events.items())
-    assert found.overhead == pytest.approx(by_hand / 1e9)
-    assert found.events == {"log_entries": 5000, "rounds": 10}
+    run = techniques.run("pml", vm.constant(500, rounds=100), window=W)
+    by_hand = sum(COSTS[name].ns * count for name, count in run.events.items())
+    assert run.overhead == pytest.approx(by_hand / 1e9)
+    assert run.events == {"log_entries": 5000, "rounds": 10}
 
 
 def test_log_full_exits_are_those_of_a_buffer_of_512():
-    found = techniques.run("pml", vm.constant(1100, rounds=20), window=W)
-    assert found.events["pml_exits"] == 2 * 2  # 1100 entries: two full buffers a round
+    run = techniques.run("pml", vm.constant(1100, rounds=20), window=W)
+    assert run.events["pml_exits"] == 2 * 2  # 1100 entries: two full buffers a round
 
 
 def test_the_time_scale_makes_vmwares_period_the_window():

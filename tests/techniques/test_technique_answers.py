@@ -116,13 +116,15 @@ def test_vmware_errs_as_its_theory_says():
     """One period by itself: the share's standard error is sqrt((1 - p) / (p n)), relative."""
     recorded = vm.constant(800, rounds=20)
     single = Vmware(slow=1, fast=1, looks=1, pages=100)
-    told = [run(single, recorded, seed)["pages"].iloc[0] for seed in range(200)]
+    estimates = [run(single, recorded, seed)["pages"].iloc[0] for seed in range(200)]
     share = 800 / vm.PAGES
-    assert np.mean(told) == pytest.approx(800, rel=4 * relative_standard_error(share, 100) / 14)
+    assert np.mean(estimates) == pytest.approx(
+        800, rel=4 * relative_standard_error(share, 100) / 14
+    )
     # Drawn without replacement: a little better, by the share of memory that is not drawn.
     theory = relative_standard_error(share, 100) * np.sqrt(1 - 100 / vm.PAGES)
     # 200 runs know a standard deviation to 5 %; four times that.
-    assert np.std(told, ddof=1) / 800 == pytest.approx(theory, rel=0.2)
+    assert np.std(estimates, ddof=1) / 800 == pytest.approx(theory, rel=0.2)
 
 
 def test_vmware_follows_growth_at_once_and_decline_slowly():
@@ -142,17 +144,17 @@ def at(estimates, t_ns):
 
 
 def test_dirty_rate_sampling_is_a_binomial_share():
-    told = [settled(run("qemu-sampling", vm.constant(800), seed), 0).mean() for seed in SEEDS]
+    estimates = [settled(run("qemu-sampling", vm.constant(800), seed), 0).mean() for seed in SEEDS]
     one = relative_standard_error(800 / vm.PAGES, 128)
-    assert np.mean(told) == pytest.approx(800, rel=4 * one / np.sqrt(len(SEEDS) * 29))
+    assert np.mean(estimates) == pytest.approx(800, rel=4 * one / np.sqrt(len(SEEDS) * 29))
 
 
 @pytest.mark.parametrize("made, expected", [(vm.constant, 500), (vm.step, 900)])
 def test_sampled_reuse_times_are_right_within_their_sample(made, expected):
-    told = [settled(run("intermittent", made(), seed), 0.9).mean() for seed in SEEDS]
+    estimates = [settled(run("intermittent", made(), seed), 0.9).mean() for seed in SEEDS]
     rate = 2000 / vm.PAGES
     one = np.sqrt((1 - rate) / (rate * expected))
-    assert np.mean(told) == pytest.approx(expected, rel=4 * one / np.sqrt(len(SEEDS)) + 0.02)
+    assert np.mean(estimates) == pytest.approx(expected, rel=4 * one / np.sqrt(len(SEEDS)) + 0.02)
 
 
 def test_intermittent_tracking_rests_while_nothing_changes():
@@ -164,9 +166,9 @@ def test_intermittent_tracking_rests_while_nothing_changes():
 
 
 def test_damon_finds_a_hot_block_within_its_regions():
-    told = [settled(run("damon", vm.constant(500), seed)).mean() for seed in SEEDS]
+    estimates = [settled(run("damon", vm.constant(500), seed)).mean() for seed in SEEDS]
     # A region counts as a whole: at each of the block's two ends some pages too many.
-    assert 480 <= np.mean(told) <= 500 * 1.35
+    assert 480 <= np.mean(estimates) <= 500 * 1.35
 
 
 def test_damon_keeps_to_its_number_of_regions():
@@ -193,23 +195,23 @@ def slack():
 
 def test_zballoond_ends_a_little_above_what_the_guest_needs():
     recorded = vm.constant(500, rounds=1500)
-    told = settled(run("zballoond", recorded), 0.8)
+    estimates = settled(run("zballoond", recorded), 0.8)
     least = need(recorded, 500) + slack()
-    assert 0.9 * least <= told.mean() <= 1.25 * least
+    assert 0.9 * least <= estimates.mean() <= 1.25 * least
 
 
 def test_zballoond_grows_again_when_the_guest_needs_more():
     recorded = vm.step(300, 1500, rounds=1500)
-    told = run("zballoond", recorded)
-    assert at(told, 14e9) - at(told, 7e9) == pytest.approx(1200, rel=0.35)
+    estimates = run("zballoond", recorded)
+    assert at(estimates, 14e9) - at(estimates, 7e9) == pytest.approx(1200, rel=0.35)
 
 
 def test_self_ballooning_goes_to_committed_memory_an_eighth_at_a_time():
     recorded = vm.constant(500, rounds=1500)
-    told = run("self-ballooning", recorded, scale=1 / 50)["pages"].to_numpy()
+    estimates = run("self-ballooning", recorded, scale=1 / 50)["pages"].to_numpy()
     goal = 550 + 96 + 0.1 * vm.PAGES
-    expected = goal + (vm.PAGES - goal) * (7 / 8) ** np.arange(1, len(told) + 1)
-    assert told == pytest.approx(expected)
+    expected = goal + (vm.PAGES - goal) * (7 / 8) ** np.arange(1, len(estimates) + 1)
+    assert estimates == pytest.approx(expected)
 
 
 def test_mpa_gives_what_is_used_and_a_cushion_up_to_what_the_host_has():
@@ -222,9 +224,9 @@ def test_mpa_gives_what_is_used_and_a_cushion_up_to_what_the_host_has():
 
 def test_the_exclusive_cache_sees_what_a_squeezed_guest_misses():
     recorded = vm.constant(1200, rounds=1500)
-    told = settled(run("exclusive-cache", recorded), 0.8)
+    estimates = settled(run("exclusive-cache", recorded), 0.8)
     least = need(recorded, 1200) + slack()
-    assert 0.85 * least <= np.median(told) <= 1.2 * least
+    assert 0.85 * least <= np.median(estimates) <= 1.2 * least
 
 
 def test_with_snapshots_of_tables_only_what_they_map_is_looked_at():
@@ -232,13 +234,13 @@ def test_with_snapshots_of_tables_only_what_they_map_is_looked_at():
 
     recorded = vm.constant(500, rounds=100)
     tables = vm.make([vm.block(800)] * 100).accesses  # what the logged tables map
-    found = techniques.run("pml-page-tables", replace(recorded, mapped=tables), vm.WINDOW_NS)
-    assert set(settled(found.estimates)) == {500}
-    assert (found.events["pages_scanned"], found.events["flags_read"]) == (vm.PAGES, 800 * 50)
-    assert found.notes == []
-    guessed = techniques.run("pml-page-tables", recorded, vm.WINDOW_NS)
-    assert guessed.events["flags_read"] == 512 * 50
-    assert guessed.notes == [
+    real = techniques.run("pml-page-tables", replace(recorded, mapped=tables), vm.WINDOW_NS)
+    assert set(settled(real.estimates)) == {500}
+    assert (real.events["pages_scanned"], real.events["flags_read"]) == (vm.PAGES, 800 * 50)
+    assert real.notes == []
+    stand_in = techniques.run("pml-page-tables", recorded, vm.WINDOW_NS)
+    assert stand_in.events["flags_read"] == 512 * 50
+    assert stand_in.notes == [
         "a stand-in: tables are taken to map 2 MiB of neighbouring frames each"
     ]
 
@@ -250,5 +252,7 @@ def test_a_footprint_is_dennings_mean_working_set():
     rng = np.random.default_rng(4)
     recorded = vm.make([np.unique(rng.integers(0, 900, 120)) for _ in range(400)])
     every = techniques.make("intermittent", rate=1.0, same=0.0)
-    told = settled(run(every, recorded)).mean()
-    assert told == pytest.approx(mean_sizes(recorded.occurrences())[1][vm.PER_WINDOW], rel=0.03)
+    estimates = settled(run(every, recorded)).mean()
+    assert estimates == pytest.approx(
+        mean_sizes(recorded.occurrences())[1][vm.PER_WINDOW], rel=0.03
+    )

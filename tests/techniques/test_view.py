@@ -73,9 +73,9 @@ def _noise(rounds, rng):
     return Uses.of(np.repeat(np.arange(rounds), list(map(len, sets))), np.concatenate(sets), rounds)
 
 
-def say(name, recorded, seed=3):
-    told = run(name, recorded, window=WINDOW, seed=seed)
-    return told.estimates, told.events
+def observe(name, recorded, seed=3):
+    result = run(name, recorded, window=WINDOW, seed=seed)
+    return result.estimates, result.events
 
 
 def same(one, other):
@@ -89,9 +89,9 @@ def spared_by(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_declared_is_not_seen(name, recorded):
-    before = say(name, recorded)
+    before = observe(name, recorded)
     assert len(before[0]) > 0
-    same(before, say(name, poison(recorded, spared_by(name))))
+    same(before, observe(name, poison(recorded, spared_by(name))))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,13 +99,13 @@ def test_poison_in_what_is_declared_is_seen(name, recorded):
     """The test above would find a technique that peeks: one that may look does see the poison."""
     declared = spared_by(name)
     poisoned = poison(recorded, set(PARTS) - declared)
-    assert not say(name, recorded)[0].equals(say(name, poisoned)[0])
+    assert not observe(name, recorded)[0].equals(observe(name, poisoned)[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_future_is_not_seen(name, recorded):
     """A VM that is switched off early was estimated the same until then."""
-    whole, cut = say(name, recorded)[0], say(name, recorded.until(83))[0]
+    whole, cut = observe(name, recorded)[0], observe(name, recorded.until(83))[0]
     early = whole[whole["t_ns"] <= cut["t_ns"].max()].reset_index(drop=True)
     columns = ["t_ns", "pages"]
     pd.testing.assert_frame_equal(early[columns], cut[columns], check_exact=True)
@@ -129,10 +129,10 @@ def test_frames_that_were_not_looked_at_are_not_seen(name, recorded, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(channels, "_latest", remembering)
         small = make(name, **_few(name))
-        before = say(small, recorded)
+        before = observe(small, recorded)
     assert 0 < asked.sum() < vm.PAGES
     scrambled = {part: _scramble(getattr(recorded, part), asked) for part in ("accesses", "writes")}
-    same(before, say(small, replace(recorded, **scrambled)))
+    same(before, observe(small, replace(recorded, **scrambled)))
 
 
 def _few(name):
@@ -153,25 +153,25 @@ def test_a_view_has_the_declared_channels_and_no_way_to_the_recording(name, reco
     view = look(recorded, TECHNIQUES[name].needs, WINDOW)
     channels_there = {need for need in Need if hasattr(view, need.value)}
     assert channels_there == TECHNIQUES[name].needs
-    for thing in _reachable(view):
-        assert not isinstance(thing, Recorded | Uses | pd.DataFrame | np.ndarray), thing
+    for value in _reachable(view):
+        assert not isinstance(value, Recorded | Uses | pd.DataFrame | np.ndarray), value
 
 
 def _reachable(start):
     """Follow every attribute that is no dunder, and whatever is in containers."""
     seen, todo = {}, [start]
     while todo:
-        thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, np.random.Generator):
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, np.random.Generator):
             continue
-        seen[id(thing)] = thing
-        if isinstance(thing, dict):
-            todo += [*thing.keys(), *thing.values()]
-        elif isinstance(thing, list | tuple | set):
-            todo += list(thing)
-        elif not isinstance(thing, str | int | float | type | np.ndarray | pd.DataFrame):
-            names = [n for n in dir(thing) if not (n.startswith("__") and n.endswith("__"))]
-            todo += [getattr(thing, n) for n in names]
+        seen[id(value)] = value
+        if isinstance(value, dict):
+            todo += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            todo += list(value)
+        elif not isinstance(value, str | int | float | type | np.ndarray | pd.DataFrame):
+            names = [n for n in dir(value) if not (n.startswith("__") and n.endswith("__"))]
+            todo += [getattr(value, n) for n in names]
     return seen.values()
 
 
@@ -185,12 +185,12 @@ def test_a_channel_that_the_recording_lacks_is_named(recorded):
 
 def test_same_seed_same_answer_and_another_seed_another(recorded):
     for name in NAMES:
-        first = say(name, recorded, seed=1)
-        same(first, say(name, recorded, seed=1))
+        first = observe(name, recorded, seed=1)
+        same(first, observe(name, recorded, seed=1))
         if TECHNIQUES[name].random:
-            assert not first[0].equals(say(name, recorded, seed=2)[0]), name
+            assert not first[0].equals(observe(name, recorded, seed=2)[0]), name
         else:
-            same(first, say(name, recorded, seed=2))
+            same(first, observe(name, recorded, seed=2))
 
 
 # Time
