@@ -24,10 +24,9 @@ from pmlkit.trace.schema import PAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from typing import Any
 
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Gfns, Ints, Json
+    from pmlkit.types import Array, Gfns, Ints, Json
 
 
 def export(
@@ -84,12 +83,12 @@ _PLACEHOLDER = "to be replaced"
 class _Used:
     """The distinct pages of each round in turn; rounds are numbered from `first`."""
 
-    def __init__(self, parts: Iterator[dict[str, Any]], first: int) -> None:
+    def __init__(self, parts: Iterator[dict[str, Array]], first: int) -> None:
         self._pieces = self._cut(parts, first)
         self._next = next(self._pieces, None)
 
     @staticmethod
-    def _cut(parts: Iterator[dict[str, Any]], first: int) -> Iterator[tuple[int, Gfns]]:
+    def _cut(parts: Iterator[dict[str, Array]], first: int) -> Iterator[tuple[int, Gfns]]:
         """Cut entries where the round changes; a round may go on in the next part."""
         for part in parts:
             number = part["round"].astype(np.int64) - first

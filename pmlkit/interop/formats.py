@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.interop.rounds import Chunk
-    from pmlkit.types import Array, Ints, PathLike
+    from pmlkit.types import Array, Ints, Json, PathLike
 
 
 __all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "foreign", "load"]
@@ -201,7 +201,7 @@ def load(
     return _write_table(made, name, output, overwrite)
 
 
-def _known_options(name: str, read: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+def _known_options(name: str, read: Callable[..., Any], options: Json) -> Json:
     """Return the options that are not None; UsageError for one that the format does not have."""
     given = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(read).parameters
@@ -327,7 +327,7 @@ def _description(
     rows: Rows,
     spans: Ints,
     memory_bytes: int | None,
-) -> dict[str, Any]:
+) -> Json:
     """Return the metadata that is known only after the file's last row."""
     used = (rows.highest + 1) * imported.page_size
     notes = [f"imported from {name}", *imported.notes, rows.account()]

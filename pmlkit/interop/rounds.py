@@ -316,8 +316,12 @@ def tables(rows: Rows, spans: Ints, imported: Imported) -> dict[str, pa.Table]:
     losing = np.flatnonzero(lost)
     # Every round has a batch.
     np.add.at(lost_of_batches, np.searchsorted(round_of, losing), lost[losing])
-    rounds: dict[str, Any] = {"round": np.arange(len(spans)), "lost": lost} | _times(spans)
-    batches: dict[str, Any] = {"batch": np.arange(len(round_of)), "round": round_of, "vcpu": vcpus}
+    rounds: dict[str, Column | str] = {"round": np.arange(len(spans)), "lost": lost} | _times(spans)
+    batches: dict[str, Column | str] = {
+        "batch": np.arange(len(round_of)),
+        "round": round_of,
+        "vcpu": vcpus,
+    }
     batches |= {"lost": lost_of_batches, "reason": "round"} | _times(spans[round_of])
     return {"rounds": _table("rounds", rounds), "batches": _table("batches", batches)}
 
@@ -335,7 +339,7 @@ def _lost_of_rounds(spans: Ints, imported: Imported) -> Array:
     return lost
 
 
-def _table(name: str, columns: dict[str, Any]) -> pa.Table:
+def _table(name: str, columns: Mapping[str, Column | str]) -> pa.Table:
     """Make a table of a trace; missing columns get their defaults, `entries` is counted later."""
     schema = TABLES[name]
     length = len(columns["t_start_ns"])

@@ -139,7 +139,8 @@ def advise(
     accuracy: float = 0.05,
     constants: Constants | None = None,
     stall_ns: float = STALL_NS,
-    **span: Any,
+    start: str | int | None = None,
+    end: str | int | None = None,
 ) -> Advice:
     """Recommend T, the ring's size and the re-arm policy for a VM like the one of a trace.
 
@@ -155,8 +156,8 @@ def advise(
         Default: the trace's own, as far as it has any.
     stall_ns : float
         Longest time without a drain by dom0: an assumption.
-    **span
-        `start`, `end`.
+    start, end : str or int, optional
+        The part of the trace, ``"2s"`` or nanoseconds.
 
     Raises
     ------
@@ -164,12 +165,14 @@ def advise(
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
     log = trace.pml
-    first, stop = log.rounds_between(time_ns(span.get("start")), time_ns(span.get("end")))
+    first, stop = log.rounds_between(time_ns(start), time_ns(end))
     if stop - first < 4:
         what = "4 rounds or more between start and end"
         raise NeedsError(trace, what, "choose a longer part, or collect for longer")
     constants = constants or calibrate.from_trace(trace)
-    table = _costs(_sizes(trace, stream(log, page_tables="keep", **span)), log, constants)
+    table = _costs(
+        _sizes(trace, stream(log, start=start, end=end, page_tables="keep")), log, constants
+    )
     fits = table[table.guest_overhead <= target]
     row, met = _choose(table, fits, accuracy)
     advice = Advice(

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -349,6 +350,19 @@ def test_export_and_import_by_the_command_line(trace, tmp_path, capsys):
     assert cli.main(["import", "csv", path, "-o", str(out), "--memory", "64M", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["memory_pages"] == 64 << 8
     assert Trace.open(out).meta.source == "import:csv"
+
+
+def test_a_format_is_a_module_and_an_entry_of_the_table(tmp_path, monkeypatch, capsys):
+    module = ModuleType("pmlkit.interop.frames")
+    module.load = lambda path: interop.Imported([(0, 1, 0, np.fromfile(path, "u8"), int(READ))])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(interop.FORMATS, "frames", interop.Format("frames", ("load",), "u64"))
+    np.array([7, 9], "u8").tofile(tmp_path / "x")
+    out = tmp_path / "x.trace"
+    assert cli.main(["import", "frames", str(tmp_path / "x"), "-o", str(out)]) == 0
+    assert rows(Trace.open(out)) == [[0, 7, 1], [0, 9, 1]]
+    assert cli.main(["import", "--list"]) == 0
+    assert "frames" in capsys.readouterr().out
 
 
 def test_the_formats_are_listed(capsys):

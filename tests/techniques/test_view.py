@@ -3,6 +3,7 @@
 recording, no technique says anything else.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 import synthetic_vm as vm
 
+from pmlkit import cli
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.missratio.sampled import sampled
 from pmlkit.techniques import TECHNIQUES, Need, channels, make, run
+from pmlkit.techniques.pml import Pml
 from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.view import look
 
@@ -245,6 +248,19 @@ def test_an_unknown_technique_or_parameter_is_named():
         make("pmll")
     with pytest.raises(UsageError, match="vmware has no parameter 'page': it has pages, period"):
         make("vmware", page=3)
+
+
+def test_a_technique_is_a_module_and_an_entry_of_the_registry(monkeypatch, capsys):
+    class Mine(Pml):
+        """As `Pml`, of another name."""
+
+        name = "mine"
+        title = "Mine"
+
+    monkeypatch.setitem(TECHNIQUES, "mine", Mine)
+    assert cli.main(["compare", "hotcold", "--techniques", "mine,pml", "--json"]) == 0
+    mine, pml = json.loads(capsys.readouterr().out)["scores"]
+    assert (mine["title"], mine["mape"]) == ("Mine", pml["mape"])
 
 
 @pytest.mark.parametrize("name", NAMES)
