@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.trace.writer import TraceWriter
-    from pmlkit.types import Array, Ints
+    from pmlkit.types import Array, Ints, Json
 
     Column = Array | int  # an array, or an int for all rows
     Chunk = tuple[Column, Column, Column, Array, Column]  # start, end, vcpu, gfn, kind
@@ -316,8 +316,8 @@ def tables(rows: Rows, spans: Ints, imported: Imported) -> dict[str, pa.Table]:
     losing = np.flatnonzero(lost)
     # Every round has a batch.
     np.add.at(lost_of_batches, np.searchsorted(round_of, losing), lost[losing])
-    rounds: dict[str, Column | str] = {"round": np.arange(len(spans)), "lost": lost} | _times(spans)
-    batches: dict[str, Column | str] = {
+    rounds: Json = {"round": np.arange(len(spans)), "lost": lost} | _times(spans)
+    batches: Json = {
         "batch": np.arange(len(round_of)),
         "round": round_of,
         "vcpu": vcpus,
@@ -339,7 +339,7 @@ def _lost_of_rounds(spans: Ints, imported: Imported) -> Array:
     return lost
 
 
-def _table(name: str, columns: Mapping[str, Column | str]) -> pa.Table:
+def _table(name: str, columns: Json) -> pa.Table:
     """Make a table of a trace; missing columns get their defaults, `entries` is counted later."""
     schema = TABLES[name]
     length = len(columns["t_start_ns"])

@@ -193,9 +193,9 @@ def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[A
     """Return the row to take, and whether it keeps both the target and the accuracy."""
     stable = fits[fits.sensitivity <= accuracy]
     if len(stable):
-        return stable.loc[stable.period_ns.idxmin()], True
+        return stable.iloc[int(stable.period_ns.argmin())], True
     if len(fits):
-        return fits.loc[fits.sensitivity.idxmin()], False
+        return fits.iloc[int(fits.sensitivity.argmin())], False
     return table.iloc[-1], False
 
 
