@@ -39,6 +39,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WorkloadError",
+    "closest",
     "is_out_of_memory",
     "output_error",
     "read_error",
@@ -78,6 +79,11 @@ def one_line(text: object) -> str:
 def encodable(text: str) -> str:
     """Make text that UTF-8 can hold out of any: bytes of paths that are none as in `one_line`."""
     return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a misspelt one; None if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
 class PmlkitError(Exception):
@@ -286,8 +292,8 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.name, self.known = name, tuple(known)
-        close = difflib.get_close_matches(name, self.known, 1)
-        meant = f"do you mean {close[0]!r}? If not, " if close else ""
+        near = closest(name, self.known)
+        meant = f"do you mean {near!r}? If not, " if near else ""
         hint = f"{meant}choose from {', '.join(self.known)}"
         super().__init__(f"there is no {kind} {name!r}", hint)
 

@@ -7,7 +7,6 @@ wrong is said with the line of the file that it is in.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import math
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import yaml
 
-from pmlkit.errors import FileRefused, PmlkitError
+from pmlkit.errors import FileRefused, PmlkitError, closest
 from pmlkit.files import read_regular
 from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
 
@@ -331,8 +330,8 @@ def _say(error: Any) -> str:
         return f"{place}: {error.instance!r} {why}"
     if strays := _strays(error):
         known = list(error.schema["properties"])
-        close = difflib.get_close_matches(str(strays[0]), known, 1)
-        meant = f"do you mean {close[0]!r}?" if close else f"it may have {', '.join(known)}"
+        near = closest(str(strays[0]), known)
+        meant = f"do you mean {near!r}?" if near else f"it may have {', '.join(known)}"
         return f"{place} has {strays[0]!r}, which is unknown; {meant}"
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]

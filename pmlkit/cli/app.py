@@ -98,9 +98,9 @@ def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> 
     from pmlkit.cli import console
 
     with console.busy("looking at this machine", quiet=as_json):
-        found = doctor.examine(capabilities)
-    show(as_json, [c.as_dict() for c in found] if as_json else None, console.doctor, found)
-    ctx.exit(1 if capabilities and not all(capability.ready for capability in found) else 0)
+        examined = doctor.examine(capabilities)
+    show(as_json, lambda: [c.as_dict() for c in examined], console.doctor, examined)
+    ctx.exit(1 if capabilities and not all(c.ready for c in examined) else 0)
 
 
 cli.add_command(calibrate)
@@ -164,7 +164,7 @@ def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
     with console.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
         table = workingset.estimate(Trace.open(trace), how.pop("window"), step, **how)
-    show(as_json, table.to_dict("records") if as_json else None, console.windows, table)
+    show(as_json, lambda: table.to_dict("records"), console.windows, table)
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
@@ -185,8 +185,8 @@ def plot(
     from pmlkit.trace.reader import Trace
 
     if list_them:
-        found = {name: figures.about(name) for name in figures.FIGURES}
-        return show(as_json, found, console.named, "figure", found)
+        titles = {name: figures.about(name) for name in figures.FIGURES}
+        return show(as_json, titles, console.named, "figure", titles)
     if trace is None or figure is None or output is None:
         raise UsageError("name a TRACE, a FIGURE (`pmlkit plot --list` has them) and -o STEM")
     with console.busy("drawing", quiet=as_json):

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
 
 from pmlkit.cli.options import DURATION, as_json, example, one_in, option, output, overwrite, say
+from pmlkit.cli.show import show
 from pmlkit.sources.host.options import PAGE_TABLES
 from pmlkit.xen.job import HARVESTS
 
@@ -64,7 +64,7 @@ def collect(
     Ctrl-C ends it, and so does the end of the domain; log-dirty mode is off afterwards. On an
     unpatched Xen the trace holds the distinct pages of each round.
     """
-    from pmlkit.cli import live
+    from pmlkit.cli import console, live
     from pmlkit.sources.host.collection import Collection, CollectOptions
 
     how |= {"period_s": how.pop("period") / 1e9, "harvest": how["harvest"] or ""}
@@ -72,11 +72,6 @@ def collect(
     run = Collection(
         domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=say
     )
-    with live.watching(domain, quiet=as_json) as show:
-        trace = run.run(show)
-    if as_json:
-        click.echo(json.dumps(live.summary(run), indent=2))
-        return
-    from pmlkit.cli import console
-
-    console.trace(trace, [])
+    with live.watching(domain, quiet=as_json) as watch:
+        trace = run.run(watch)
+    show(as_json, lambda: live.summary(run), console.trace, trace, [])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +11,14 @@ import click
 from click import IntRange
 
 from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, span
+from pmlkit.cli.show import show
 from pmlkit.errors import TraceNotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pmlkit.compare.run import Plan
+    from pmlkit.compare.run import Comparison, Plan
     from pmlkit.types import Json
 
 
@@ -93,12 +93,16 @@ def _compare(
     if folder:
         with console.busy("drawing", quiet=as_json):
             compare_tables.save(comparison, folder)
-    if as_json:
-        click.echo(json.dumps(batch.as_dict(comparison), indent=2))
-    else:
-        for title, sheet in compare_tables.sheets(comparison).items():
-            console.sheet(compare_tables.narrow(sheet), title)
-        echo(f"\n{comparison.caption}.")
+    show(as_json, lambda: batch.as_dict(comparison), _print, comparison)
+
+
+def _print(comparison: Comparison) -> None:
+    from pmlkit.cli import console
+    from pmlkit.figures import compare_tables
+
+    for title, sheet in compare_tables.sheets(comparison).items():
+        console.sheet(compare_tables.narrow(sheet), title)
+    echo(f"\n{comparison.caption}.")
 
 
 def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
@@ -186,7 +190,9 @@ def _list(as_json: bool) -> None:
         }
         for name, technique in TECHNIQUES.items()
     }
-    if as_json:
-        return click.echo(json.dumps(facts, indent=2, default=str))
-    for name, technique in TECHNIQUES.items():
-        click.echo(f"{name:16} {technique.title}: {technique.source}")
+    show(as_json, facts, _print_techniques, facts, default=str)
+
+
+def _print_techniques(facts: Json) -> None:
+    for name, technique in facts.items():
+        click.echo(f"{name:16} {technique['title']}: {technique['source']}")

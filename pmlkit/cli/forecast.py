@@ -22,6 +22,7 @@ from pmlkit.cli.options import (
     output,
     overwrite,
 )
+from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def forecast(traces: tuple[str, ...], as_json: bool, **how: Any) -> None:
         asked[0] if asked else "", _ahead
     )
     value, lines = act(traces, as_json, **how)
-    echo(json.dumps(value, indent=2) if as_json else "\n".join(lines))
+    show(as_json, value, echo, "\n".join(lines))
 
 
 def _settings(how: Json) -> Json:

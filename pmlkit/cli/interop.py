@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +23,7 @@ from pmlkit.cli.options import (
     overwrite,
     span,
 )
+from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def export(
     with console.busy("writing", quiet=as_json):
         count = interop.export(trace, format, output, start_ns=start, end_ns=end, **options)
     line = f"{output}: {count:,} {interop.FORMATS[format].unit}"
-    click.echo(json.dumps({"path": output, "count": count}) if as_json else line)
+    show(as_json, {"path": output, "count": count}, click.echo, line, indent=None)
 
 
 @click.command(
@@ -132,7 +132,6 @@ def import_(
         )
     from pmlkit import interop
     from pmlkit.cli import console
-    from pmlkit.trace import known
     from pmlkit.trace.reader import Trace
 
     memory_bytes = memory_mib << 20 if memory_mib else None
@@ -140,12 +139,9 @@ def import_(
         made = interop.load(format, file, output, memory_bytes=memory_bytes, **options)
     if not isinstance(made, Trace):
         line = f"{output}: {len(made)} rows"
-        click.echo(json.dumps({"path": output, "rows": len(made)}) if as_json else line)
-    elif as_json:
-        report = console.trace_dict(made, known.measure(made))
-        click.echo(json.dumps(report, indent=2, default=float))
+        show(as_json, {"path": output, "rows": len(made)}, click.echo, line, indent=None)
     else:
-        console.trace(made, known.measure(made))
+        show_trace(as_json, made)
 
 
 def _list(way: str, as_json: bool) -> None:
@@ -153,7 +149,4 @@ def _list(way: str, as_json: bool) -> None:
     from pmlkit.cli import console
 
     formats = {name: f.about for name, f in interop.FORMATS.items() if way in f.ways}
-    if as_json:
-        click.echo(json.dumps(formats, indent=2))
-    else:
-        console.named("format", formats)
+    show(as_json, formats, console.named, "format", formats)

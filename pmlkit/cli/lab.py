@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +21,7 @@ from pmlkit.cli.options import (
     overwrite,
     say,
 )
+from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
 from pmlkit.sources.host.options import PAGE_TABLES
 from pmlkit.xen.job import HARVESTS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.sources.lab.options import LabOptions
-    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
 
 
 _EXAMPLES = example(
@@ -81,11 +81,8 @@ def build(as_json: bool, **how: Any) -> None:
     from pmlkit.sources import lab as lab_source
 
     made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else say)
-    if as_json:
-        click.echo(json.dumps(made.versions, indent=2))
-        return
-    for name, version in made.versions.items():
-        click.echo(f"{name:14} {version}")
+    lines = [f"{name:14} {version}" for name, version in made.versions.items()]
+    show(as_json, made.versions, click.echo, "\n".join(lines))
 
 
 _guest = click.argument(
@@ -138,7 +135,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
     from pmlkit.sources import lab as lab_source
 
     trace = lab_source.run(guest, output, _options(how), _quiet if as_json else say)
-    _print_trace(as_json, trace)
+    show_trace(as_json, trace)
 
 
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
@@ -168,28 +165,18 @@ def _options(how: Any) -> LabOptions:
     return LabOptions(pml=pml, **how)
 
 
-def _print_trace(as_json: bool, trace: Trace) -> None:
-    from pmlkit.cli import console
-    from pmlkit.trace import known
-
-    answers = known.measure(trace)
-    if as_json:
-        click.echo(json.dumps(console.trace_dict(trace, answers), indent=2, default=float))
-    else:
-        console.trace(trace, answers)
-
-
 def _list_guests(as_json: bool) -> None:
     from pmlkit.recordings import need_clone
     from pmlkit.sources.lab.guests import shipped
 
     need_clone("the lab")
-    if as_json:
-        click.echo(json.dumps(shipped(), indent=2))
-        return
-    for name, told in shipped().items():
-        click.echo(f"{name:10} {told['summary']}")
-        for option_name, facts in told.get("options", {}).items():
+    show(as_json, shipped, _print_guests, shipped())
+
+
+def _print_guests(guests: Json) -> None:
+    for name, guest in guests.items():
+        click.echo(f"{name:10} {guest['summary']}")
+        for option_name, facts in guest.get("options", {}).items():
             click.echo(f"{'':10}   --set {option_name}={facts['default']}  {facts['help']}")
     click.echo("and the workloads of `pmlkit record --list`, under Linux")
 

@@ -10,10 +10,13 @@ import click
 from click import Choice, FloatRange, IntRange
 
 from pmlkit.cli.options import WINDOW, as_json, example, option, output, span, trace_argument
+from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    import pandas as pd
 
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
@@ -78,12 +81,8 @@ def mrc(
             from pmlkit import figures
 
             figures.save(figures.compare_curves(curves, opened), output)
-    found = {name: _facts(curve, targets) for name, curve in curves.items()}
-    if as_json:
-        return click.echo(json.dumps(found, indent=2))
-    from pmlkit.cli import console
-
-    console.curves(found, opened.meta.domain["page_size"])
+    rows = {name: _facts(curve, targets) for name, curve in curves.items()}
+    show(as_json, rows, console.curves, rows, opened.meta.domain["page_size"])
 
 
 def _curves(
@@ -119,6 +118,7 @@ def _over_time(
     trace: Trace, window: str | int, output: str | None, as_json: bool, chosen: Json
 ) -> None:
     from pmlkit import missratio
+    from pmlkit.cli import console
 
     table = missratio.over_time(trace, window, **chosen)
     if output:
@@ -126,9 +126,10 @@ def _over_time(
 
         how = {name: chosen[name] for name in ("start", "end", "kinds")}
         figures.save(figures.miss_ratio_over_time(trace, window, **how), output)
-    if as_json:
-        rows = json.loads(table.to_json(orient="records"))
-        return click.echo(json.dumps(rows, indent=2))
-    from pmlkit.cli import console
+    page_size = trace.meta.domain["page_size"]
+    show(as_json, lambda: _records(table), console.over_time, table, page_size)
 
-    console.over_time(table, trace.meta.domain["page_size"])
+
+def _records(table: pd.DataFrame) -> list[Json]:
+    """Return the rows of a table, NaN as None."""
+    return json.loads(table.to_json(orient="records"))  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from pmlkit.errors import UsageError, visible
+from pmlkit.errors import UsageError, closest, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +83,8 @@ class _TracePath(click.Path):
         known = bundled()
         if value in known:
             return str(bundled(value))
-        if close := difflib.get_close_matches(value, known, 1):
-            raise TraceNotFound(value, f"do you mean {close[0]!r}, which comes with pmlkit?")
+        if near := closest(value, known):
+            raise TraceNotFound(value, f"do you mean {near!r}, which comes with pmlkit?")
         return super().convert(value, param, ctx)
 
     def shell_complete(

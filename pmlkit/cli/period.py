@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pmlkit.cli.options import (
     span,
     trace_argument,
 )
+from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
     from pmlkit.period.advice import Advice
@@ -88,9 +88,7 @@ def period(
         from pmlkit.figures.period import trade_off
 
         figures.save(trade_off(opened, advice), output)
-    if as_json:
-        return click.echo(json.dumps(advice.as_dict(), indent=2, default=lambda n: n.item()))
-    _print(advice)
+    show(as_json, advice.as_dict, _print, advice)
 
 
 def _print(advice: Advice) -> None:
@@ -138,10 +136,7 @@ def calibrate(
             constants = _on_host(domain, host, state, length / 1e9, constants)
     if output:
         calibration.save(constants, output)
-    if as_json:
-        return click.echo(json.dumps(constants.as_dict(), indent=2))
-    for line in constants.lines():
-        echo(line)
+    show(as_json, constants.as_dict, lambda: echo("\n".join(constants.lines())))
 
 
 def _on_host(

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 from click import Choice
 
 from pmlkit.cli.options import WINDOW, as_json, example, option, span, trace_argument
+from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ def reads(
             table = sampled.estimate(opened, one_in=one_in, **how)
         else:
             table = estimates.estimate(opened, method, lessons=lessons, **how)
-    if as_json:
-        click.echo(json.dumps(table.to_dict("records"), indent=2, default=lambda n: n.item()))
-    else:
-        console.reads(table)
+    show(as_json, lambda: table.to_dict("records"), console.reads, table)
 
 
 def _compared(trace: Trace, one_in: int | None, lessons: Lessons | None, how: Json) -> pd.DataFrame:

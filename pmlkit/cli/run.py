@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 from click import IntRange
 
 from pmlkit.cli.options import PATH, as_json, example, option, output
+from pmlkit.cli.show import show
 from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
@@ -75,19 +75,16 @@ def run(
     if snakefile and traces:
         raise UsageError("a Snakefile is for the experiment's own traces: name others in its file")
     from pmlkit.batch import runner
-    from pmlkit.cli import plans as show
+    from pmlkit.cli import plans
 
     plan = runner.plan(experiment, output, traces)
     if dry_run:
         return _dry_run(plan, only, as_json)
     if snakefile:
         return _snakefile(plan, experiment, snakefile, as_json)
-    with _backend(cluster, jobs) as backend, show.Bar(verbose, quiet=as_json) as bar:
+    with _backend(cluster, jobs) as backend, plans.Bar(verbose, quiet=as_json) as bar:
         report = runner.run(plan, backend=backend, only=only, again=again, watcher=bar)
-    if as_json:
-        click.echo(json.dumps(show.report_dict(report), indent=2))
-    else:
-        show.print_report(report)
+    show(as_json, lambda: plans.report_dict(report), plans.print_report, report)
     if report.interrupted:
         raise KeyboardInterrupt  # which signal it was, `main` knows
     if report.failed:
@@ -96,13 +93,10 @@ def run(
 
 def _dry_run(plan: Plan, only: Sequence[str], as_json: bool) -> None:
     from pmlkit.batch import expand
-    from pmlkit.cli import plans as show
+    from pmlkit.cli import plans
 
     chosen = expand.only(plan.jobs, only)
-    if as_json:
-        click.echo(json.dumps(show.plan_dict(plan, chosen), indent=2))
-    else:
-        show.print_plan(plan, chosen)
+    show(as_json, lambda: plans.plan_dict(plan, chosen), plans.print_plan, plan, chosen)
 
 
 def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> None:
@@ -110,7 +104,7 @@ def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> No
 
     written = snakemake.write(plan, experiment, path)
     line = f"wrote {written}: `snakemake -s {written} --cores 2`, or with a profile for Slurm"
-    click.echo(json.dumps({"snakefile": str(written)}) if as_json else line)
+    show(as_json, {"snakefile": str(written)}, click.echo, line, indent=None)
 
 
 def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands print: a trace, or a value as JSON or as people read it."""
+"""Print the result of a command: as JSON with ``--json``, else as people read it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,42 @@ __all__ = ["show", "show_trace"]
 
 
 def show_trace(as_json: bool, trace: Trace) -> bool:
-    """Print what a trace is; return whether its known answers came out."""
+    """Print what a trace is; return whether its known answers are met."""
     from pmlkit.cli import console
     from pmlkit.trace import known
 
     answers = known.measure(trace)
-    value = console.trace_dict(trace, answers) if as_json else None
-    show(as_json, value, console.trace, trace, answers)
+    show(as_json, lambda: console.trace_dict(trace, answers), console.trace, trace, answers)
     return all(answer.met for answer in answers)
 
 
-def show(as_json: bool, value: Any, render: Callable[..., Any], *found: Any) -> None:
-    """Print a value as JSON (numpy's numbers as Python's), or `found` as people read it."""
+def show(
+    as_json: bool,
+    value: Any,
+    render: Callable[..., Any],
+    *arguments: Any,
+    indent: int | None = 2,
+    default: Callable[[Any], Any] | None = None,
+) -> None:
+    """Print a result, as JSON or as people read it.
+
+    Parameters
+    ----------
+    value
+        What JSON holds, or a function that returns it.
+    render, *arguments
+        Called without ``--json``.
+    indent
+        As in `json.dumps`; None: one line.
+    default
+        Converts what JSON cannot hold; default: numpy's scalars to Python's numbers.
+    """
     if as_json:
-        click.echo(json.dumps(value, indent=2, default=lambda number: number.item()))
+        value = value() if callable(value) else value
+        click.echo(json.dumps(value, indent=indent, default=default or _number))
     else:
-        render(*found)
+        render(*arguments)
+
+
+def _number(scalar: Any) -> Any:
+    return scalar.item()
