@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image  # matplotlib saves its PNGs with it
 
 from pmlkit import __version__
-from pmlkit.figures.catalogue import FIGURES
+from pmlkit.figures import FIGURES
 from pmlkit.figures.tables import cell, is_number
 from pmlkit.files import write_files
 

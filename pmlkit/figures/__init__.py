@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that return a matplotlib Figure, and `save`, which writes it with its data.
 
+All figures take `columns`, 1 or 2: the columns of a paper that the figure spans, 3.33 or 7.0
+inches. Those of a trace take `start` and `end`, which limit what is drawn.
+
 Modules
 -------
 catalogue   figures by name, as ``pmlkit plot`` draws them
@@ -16,55 +19,14 @@ compare_tables
 
 from typing import TYPE_CHECKING
 
+from pmlkit.figures.catalogue import FIGURES, HOMES, about, draw
 from pmlkit.lazy import lazy
 
 if TYPE_CHECKING:
-    from pmlkit.figures.catalogue import (
-        FIGURES,
-        Figure,
-        about,
-        compare_curves,
-        draw,
-        harvest_costs,
-        heat_map,
-        hotness,
-        mechanism,
-        miss_ratio,
-        miss_ratio_over_time,
-        pml_against_all,
-        reads_errors,
-        reads_over_time,
-        reuse_histogram,
-        save,
-        surface,
-        table,
-        wss_against_window,
-        wss_by_kind,
-        wss_over_time,
-    )
+    from pmlkit.figures.style import Figure, save
+    from pmlkit.figures.tables import table
 
-__all__ = [
-    "FIGURES",
-    "Figure",
-    "about",
-    "compare_curves",
-    "draw",
-    "harvest_costs",
-    "heat_map",
-    "hotness",
-    "mechanism",
-    "miss_ratio",
-    "miss_ratio_over_time",
-    "pml_against_all",
-    "reads_errors",
-    "reads_over_time",
-    "reuse_histogram",
-    "save",
-    "surface",
-    "table",
-    "wss_against_window",
-    "wss_by_kind",
-    "wss_over_time",
-]
+__all__ = ["FIGURES", "Figure", "about", "draw", "save", "table", *HOMES]
 
-__getattr__ = lazy("pmlkit.figures", dict.fromkeys(__all__, "figures.catalogue"))
+_TOOLS = {"Figure": "figures.style", "save": "figures.style", "table": "figures.tables"}
+__getattr__ = lazy("pmlkit.figures", {**HOMES, **_TOOLS})

@@ -1,72 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a trace, fit for a paper: each function takes a `Trace` and returns a `Figure`.
+"""The figures by name: a new one is a function in a module of this folder, and a line here.
 
-A figure computes nothing: the numbers come from `pmlkit.workingset`. It carries them
-(`Figure.data`) and a sentence on how to read it (`Figure.caption`); `save` writes both. All take
-``columns``, 1 or 2: the columns of a paper that the figure spans (3.33 and 7.0 inches); `start` and
-`end` limit what is looked at. They use no pyplot: nothing is global, and nothing has to be closed.
+A figure's function takes a `Trace` (or tables) and returns a `Figure`. It computes nothing: the
+numbers come from `pmlkit.workingset` and its like. The figure carries them (`Figure.data`) and a
+sentence on how to read it (`Figure.caption`); `save` writes both. Figures use no pyplot: nothing is
+global, and nothing has to be closed.
 """
 
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import NeedsError, UnknownName
-from pmlkit.figures.heat import heat_map
-from pmlkit.figures.mrc import compare_curves, miss_ratio, miss_ratio_over_time
-from pmlkit.figures.reads import harvest_costs, hotness, mechanism, reads_errors, reads_over_time
-from pmlkit.figures.style import Figure, save
-from pmlkit.figures.tables import table
-from pmlkit.figures.time import pml_against_all, wss_by_kind, wss_over_time
-from pmlkit.figures.window import reuse_histogram, surface, wss_against_window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from pmlkit.figures.style import Figure
     from pmlkit.trace.reader import Trace
 
 
-__all__ = [
-    "FIGURES",
-    "Figure",
-    "about",
-    "compare_curves",
-    "draw",
-    "harvest_costs",
-    "heat_map",
-    "hotness",
-    "mechanism",
-    "miss_ratio",
-    "miss_ratio_over_time",
-    "pml_against_all",
-    "reads_errors",
-    "reads_over_time",
-    "reuse_histogram",
-    "save",
-    "surface",
-    "table",
-    "wss_against_window",
-    "wss_by_kind",
-    "wss_over_time",
-]
+__all__ = ["FIGURES", "HOMES", "about", "draw"]
 
+# What `pmlkit plot` draws of a trace: by the command's name, the module and its function.
 FIGURES = {
-    "wss": wss_over_time,
-    "kinds": wss_by_kind,
-    "heat": heat_map,
-    "surface": surface,
-    "window": wss_against_window,
-    "reuse": reuse_histogram,
-    "pml": pml_against_all,
-    "mrc": miss_ratio,
-    "mrc-time": miss_ratio_over_time,
+    "wss": "time:wss_over_time",
+    "kinds": "time:wss_by_kind",
+    "heat": "heat:heat_map",
+    "surface": "window:surface",
+    "window": "window:wss_against_window",
+    "reuse": "window:reuse_histogram",
+    "pml": "time:pml_against_all",
+    "mrc": "mrc:miss_ratio",
+    "mrc-time": "mrc:miss_ratio_over_time",
+}
+# Figures of more than a trace.
+_OTHERS = (
+    "mrc:compare_curves",
+    "reads:harvest_costs",
+    "reads:hotness",
+    "reads:mechanism",
+    "reads:reads_errors",
+    "reads:reads_over_time",
+)
+# The module of each function, as `pmlkit.lazy` takes them.
+HOMES = {
+    function: f"figures.{module}"
+    for module, function in (place.split(":") for place in (*FIGURES.values(), *_OTHERS))
 }
 
 
 def about(name: str) -> str:
-    """Say in a line what the figure `name` of `FIGURES` shows."""
-    return inspect.getdoc(FIGURES[name]).split("\n", 1)[0]  # type: ignore[union-attr]
+    """Return a line on what the figure `name` of `FIGURES` shows."""
+    return (inspect.getdoc(_function(name)) or "").partition("\n")[0]
 
 
 def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -> Figure:
@@ -74,17 +63,12 @@ def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -
 
     Parameters
     ----------
-    trace : Trace
     name : str
         One of `FIGURES`.
     window : str or Window, optional
         For the figures that have one.
     **how
         ``columns``, ``start``, ``end``.
-
-    Returns
-    -------
-    Figure
 
     Raises
     ------
@@ -97,6 +81,12 @@ def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -
         raise UnknownName("figure", name, FIGURES)
     if not trace.n_rounds:
         raise NeedsError(trace, "rounds", "record it for longer")
-    if window is not None and "window" in inspect.signature(FIGURES[name]).parameters:
+    function = _function(name)
+    if window is not None and "window" in inspect.signature(function).parameters:
         how["window"] = window
-    return FIGURES[name](trace, **how)
+    return function(trace, **how)
+
+
+def _function(name: str) -> Callable[..., Figure]:
+    module, _, function = FIGURES[name].partition(":")
+    return getattr(import_module(f"pmlkit.figures.{module}"), function)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 
 from pmlkit.compare.run import pareto
 from pmlkit.figures.axes import name_points, plain_log, say_empty
-from pmlkit.figures.style import COLORS, new_figure, save, styled
+from pmlkit.figures.style import COLORS, new_figure, paper_figure, save
 from pmlkit.techniques.scores import WITHIN
 
 if TYPE_CHECKING:
@@ -46,20 +46,9 @@ def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         yield f"steps-{trace}", step_response(comparison, trace)
 
 
-@styled
+@paper_figure
 def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
-    """Draw what each technique says over time, against the truth.
-
-    Parameters
-    ----------
-    comparison : pmlkit.compare.Comparison
-    trace : str
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw what each technique says over time, against the truth."""
     truth = _of(comparison.truth, trace)
     told = _of(comparison.estimates, trace)
     names = list(dict.fromkeys(told["technique"]))
@@ -105,7 +94,7 @@ def _panel(axes: Axes, truth: pd.DataFrame, told: pd.DataFrame, title: str, top:
     axes.set_title(title, fontsize=6.3, pad=2)
 
 
-@styled
+@paper_figure
 def error_against_overhead(
     comparison: Comparison, trace: str | None = None, columns: int = 1
 ) -> Figure:
@@ -113,14 +102,8 @@ def error_against_overhead(
 
     Parameters
     ----------
-    comparison : pmlkit.compare.Comparison
     trace : str, optional
         One trace; without it the medians over those on which a technique has an estimate.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     found = _points(comparison, trace)
     figure = new_figure(columns, 3.0, {"points": found})
@@ -168,20 +151,9 @@ BEFORE, AFTER = 1, 6  # windows shown around a step
 _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
 
 
-@styled
+@paper_figure
 def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
-    """Draw how each technique follows the largest step up and the largest step down.
-
-    Parameters
-    ----------
-    comparison : pmlkit.compare.Comparison
-    trace : str
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw how each technique follows the largest step up and the largest step down."""
     steps, told = _of(comparison.steps, trace), _of(comparison.estimates, trace)
     told = told[told["seed"] == 0]
     names = list(dict.fromkeys(told["technique"]))
@@ -259,21 +231,16 @@ LEAST, MOST = 0.02, 10.0  # of the working set: where the colours end
 DARK = 1.0  # from this error on, letters are white
 
 
-@styled
+@paper_figure
 def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Figure:
     """Draw a score of every technique on every recording: white is good, dark is bad.
 
+    Techniques are sorted by their median; those that could not run are grey.
+
     Parameters
     ----------
-    comparison : pmlkit.compare.Comparison
     column : str
         Of `Comparison.scores`, a share of the working set.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-        Techniques from the least median to the largest; in grey, those that could not run.
     """
     table = _table(comparison, column)
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.figures.axes import label_ends
-from pmlkit.figures.style import COLORS, new_figure, styled
+from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import KNOWERS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _styles(models: Iterable[str]) -> Json:
     return styles
 
 
-@styled
+@paper_figure
 def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw violations against slack for all models and rules: lower and further left is better.
 
@@ -62,11 +62,6 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     curves : DataFrame
         Of `backtest.curves`.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     curves = curves.assign(share=curves["slack"] / curves["used"])
     rates = np.linspace(0.005, 0.3, 60)
@@ -129,7 +124,7 @@ def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "violations", "slack"])
 
 
-@styled
+@paper_figure
 def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw how far each quantile's coverage is from what it says, in points.
 
@@ -137,11 +132,6 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     coverage : DataFrame
         Of `Study.coverage`.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     figure = new_figure(columns, 2.0, {"coverage": coverage})
     axes = figure.subplots()
@@ -166,7 +156,7 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     return figure
 
 
-@styled
+@paper_figure
 def forecast(
     forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2
 ) -> Figure:
@@ -176,14 +166,8 @@ def forecast(
     ----------
     forecaster : Forecaster
         Fitted.
-    sample : Sample
     changes : array of int, optional
         Windows in which a new phase begins.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     quantiles = forecaster.predict(sample) / 256
     h = forecaster.horizon
@@ -221,7 +205,7 @@ def forecast(
     return figure
 
 
-@styled
+@paper_figure
 def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw what could be saved at most, by how far ahead the working set is to be known.
 
@@ -229,11 +213,6 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     table : DataFrame
         Of `limits.limits`.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     figure = new_figure(columns, 2.2, {"limits": table})
     axes = figure.subplots()

@@ -18,7 +18,7 @@ from pmlkit.figures.axes import (
     seconds_axis,
     time_limits,
 )
-from pmlkit.figures.style import finish, new_figure, styled
+from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.units import format_bytes
 
@@ -170,7 +170,7 @@ def _fill(
         grid += np.bincount(cell, minlength=grid.size).reshape(grid.shape)
 
 
-@styled
+@paper_figure
 def heat_map(
     trace: Trace,
     columns: int = 1,
@@ -182,17 +182,8 @@ def heat_map(
 
     Parameters
     ----------
-    trace : Trace
-    columns : {1, 2}
-        Columns of the paper that it spans.
-    start, end : str, int or None
-        Show this part only.
     kinds : str or None
         Accesses that count; by default all.
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     grid = cells(trace, MAX_ROWS, MAX_COLUMNS.get(columns, 360), start, end, kinds)
     figure = new_figure(columns, 2.6 if columns == 1 else 3.2, {"cells": grid.to_frame()})

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pmlkit import missratio
 from pmlkit.figures.axes import mark_phases, plain_log, say_empty, seconds_axis, time_limits
-from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ POINTS = 1024
 FEWEST = 100  # pages that SHARDS looks at
 
 
-@styled
+@paper_figure
 def miss_ratio(
     trace: Trace,
     columns: int = 1,
@@ -52,16 +52,8 @@ def miss_ratio(
 
     Parameters
     ----------
-    trace : Trace
-    columns : {1, 2}
-    start, end : str, int or None
-    kinds : str
     rate : float
         The share of the pages that SHARDS looks at; `FEWEST` pages or more.
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     chosen: Json = {"start": start, "end": end, "kinds": kinds}
     curves = {
@@ -74,7 +66,7 @@ def miss_ratio(
     return compare_curves(curves, trace, columns)
 
 
-@styled
+@paper_figure
 def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: int = 1) -> Figure:
     """Draw several miss-ratio curves, with the error bands of those that have one.
 
@@ -84,11 +76,6 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
         By the name that the figure gives them; up to 6.
     trace : Trace
         What they are of.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     thin = {name: curve.thinned(POINTS) for name, curve in curves.items()}
     frames = [curve.to_frame().assign(curve=name) for name, curve in thin.items()]
@@ -131,7 +118,7 @@ def _left(curve: MissRatioCurve) -> float:
     return max(min(first, curve.pages / 20), 1) / 2 / MIB_PAGES
 
 
-@styled
+@paper_figure
 def miss_ratio_over_time(
     trace: Trace,
     window: str | int | None = None,
@@ -144,17 +131,9 @@ def miss_ratio_over_time(
 
     Parameters
     ----------
-    trace : Trace
     window : str or Window, optional
         Length of the windows that ratios are taken over; by default a second, or the nearest T that
         the trace has. A last one that is cut short is not drawn.
-    columns : {1, 2}
-    start, end : str, int or None
-    kinds : str
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     table = missratio.over_time(trace, window, start=start, end=end, kinds=kinds)
     figure = new_figure(columns, 2.2, {"over_time": table})

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pmlkit.figures.axes import panel_letter, plain_log
-from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 
 if TYPE_CHECKING:
     from pmlkit.figures.style import Figure
@@ -19,20 +19,9 @@ __all__ = ["trade_off"]
 _MIB = 1 << 20
 
 
-@styled
+@paper_figure
 def trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
-    """Draw what a period costs, what it shows, and how much that depends on it.
-
-    Parameters
-    ----------
-    trace : Trace
-    advice : pmlkit.period.Advice
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw what a period costs, what it shows, and how much that depends on it."""
     table = advice.table
     figure = new_figure(columns, 2.3 if columns == 2 else 5.4, {"periods": table})
     shape = (1, 3) if columns == 2 else (3, 1)

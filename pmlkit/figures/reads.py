@@ -18,7 +18,7 @@ from pmlkit.figures.axes import (
     say_empty,
     seconds_axis,
 )
-from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.reads import mechanism as reads_mechanism
 from pmlkit.reads.judge import NAMES
 
@@ -60,7 +60,7 @@ MARKS = {
 STATES = ("not touched", "read", "written")
 
 
-@styled
+@paper_figure
 def reads_over_time(
     trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2
 ) -> Figure:
@@ -68,16 +68,10 @@ def reads_over_time(
 
     Parameters
     ----------
-    trace : Trace
     compared : DataFrame
         From `pmlkit.reads.judge.compare`, of this trace.
     band : str
         The method whose interval is shaded, if it is there.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     figure = new_figure(columns, 2.3, {"reads": compared})
     axes = figure.subplots()
@@ -110,7 +104,7 @@ def _lines(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield from compared.groupby("method", sort=False)  # type: ignore[misc]
 
 
-@styled
+@paper_figure
 def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Figure:
     """Draw each method's mean error on several guests.
 
@@ -119,13 +113,8 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     table : DataFrame
         A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent),
         as `pmlkit.notebook.reads.errors` makes it.
-    columns : {1, 2}
     by : str
         The column that names the guests.
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     guests = list(dict.fromkeys(table[by]))
     figure = new_figure(columns, 1.1 - 0.2 * columns + 0.2 * max(len(guests), 1), {"errors": table})
@@ -155,7 +144,7 @@ def _offset(methods: Sequence[str], method: str) -> float:
     return (len(methods) - 1) * 0.06 - 0.12 * methods.index(method)
 
 
-@styled
+@paper_figure
 def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figure:
     """Draw how reads get into a log of writes: the walk, and one leaf table over time.
 
@@ -165,11 +154,6 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
         An access trace of harvests, with marks and snapshots in its log.
     table : int, optional
         The leaf table; default: the one whose pages changed most between read and written.
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     shown = reads_mechanism.leaf_history(trace, table)
     data = pd.DataFrame(shown.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
@@ -214,7 +198,7 @@ def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:
     axes.figure.legend(loc="outside lower right", ncols=4, handletextpad=0.2, columnspacing=1)
 
 
-@styled
+@paper_figure
 def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw what a round's harvest costs against the guest's memory.
 
@@ -224,11 +208,6 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
         ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, ``sampled_tsc``.
     modelled : DataFrame
         The same for sizes that the lab does not hold (`pmlkit.reads.guided.model_costs`).
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     figure = new_figure(columns, 2.4, {"measured": measured, "modelled": modelled})
     axes = figure.subplots()
@@ -256,7 +235,7 @@ _COSTS: dict[str, Any] = {
 }
 
 
-@styled
+@paper_figure
 def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns: int = 1) -> Figure:
     """Draw the place of a table's first log against the pages touched under it.
 
@@ -266,12 +245,6 @@ def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns:
         From `pmlkit.reads.hotness.rank`.
     truth : Series
         From `pmlkit.reads.hotness.touches`.
-    score : pmlkit.reads.hotness.Score
-    columns : {1, 2}
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     both = ranking.assign(touched=truth.reindex(ranking["table"]).fillna(0).to_numpy())
     figure = new_figure(columns, 2.2, {"hotness": both})

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +34,19 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["COLORS", "Figure", "finish", "new_figure", "save", "styled", "write_files"]
+__all__ = [
+    "COLORS",
+    "Figure",
+    "finish",
+    "new_figure",
+    "paper_figure",
+    "save",
+    "styled",
+    "write_files",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 COLUMN_INCHES = {1: 3.33, 2: 7.0}
 KINDS = ("pdf", "svg", "png")
@@ -112,17 +126,57 @@ class Figure(_Figure):
         return png, {"width": width, "height": height}
 
 
-def styled(function: Callable[..., Any]) -> Callable[..., Any]:
+def styled(function: Callable[P, R]) -> Callable[P, R]:
     """Make `function` draw in the house style, whatever the caller's rcParams say."""
 
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> list[Path] | Figure:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # not the user's style, but not the backend either
             matplotlib.rcParams.update(RC)  # type: ignore[arg-type]
             return function(*args, **kwargs)
 
     return wrapper
+
+
+# What these parameters mean in every figure that has them.
+_SHARED = {
+    "window": """\
+window : str or Window, optional
+    The window T; default: 100 ms, or the nearest T that the trace has.""",
+    "columns": """\
+columns : {1, 2}
+    Columns of the paper that the figure spans: 3.33 or 7.0 inches wide.""",
+    "start": """\
+start, end : str, int or None
+    Draw only the rounds between these times: ``"2s"``, or nanoseconds.""",
+    "kinds": """\
+kinds : str
+    Accesses that count: letters out of ``"rwx"`` (read, written, executed).""",
+}
+_PARAMETERS = "\n\nParameters\n----------\n"
+_RETURNS = "\n\nReturns\n-------\npmlkit.figures.style.Figure"
+
+
+def paper_figure(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make a figure's function draw in the house style, and complete its docstring.
+
+    The parameters that figures share (`window`, `columns`, `start`, `end`, `kinds`) and the return
+    value are added. A stanza in the function's own docstring goes first.
+    """
+    wrapper = styled(function)
+    wrapper.__doc__ = _completed(inspect.getdoc(function) or "", inspect.signature(function))
+    return wrapper
+
+
+def _completed(text: str, signature: inspect.Signature) -> str:
+    summary, _, rest = text.partition(_PARAMETERS)
+    own, blank, other_sections = rest.partition("\n\n")
+    stanzas = [own] if own else []
+    for name in signature.parameters:
+        if name in _SHARED and not re.search(rf"^{name}\b", own, re.MULTILINE):
+            stanzas.append(_SHARED[name])
+    return summary + _PARAMETERS + "\n".join(stanzas) + _RETURNS + blank + other_sections
 
 
 def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) -> Figure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pmlkit import workingset
 from pmlkit.errors import UsageError
 from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits
-from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.timeline import default_window, timeline
 from pmlkit.units import Window, format_ns, parse_window
 
@@ -69,7 +69,7 @@ HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
 PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
 
-@styled
+@paper_figure
 def wss_over_time(
     trace: Trace,
     window: str | int | None = None,
@@ -85,17 +85,8 @@ def wss_over_time(
 
     Parameters
     ----------
-    trace : Trace
-    window : str or Window, optional
-        The window T; by default 100 ms, or the nearest T that the trace has.
     kinds : sequence of str
         One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
-    columns : {1, 2}
-    start, end : str, int or None
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
     """
     lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
     chosen = _chosen(trace, window, start, end)
@@ -113,6 +104,7 @@ def wss_over_time(
     )
 
 
+@paper_figure
 def wss_by_kind(
     trace: Trace,
     window: str | int | None = None,
@@ -120,20 +112,7 @@ def wss_by_kind(
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> Figure:
-    """Draw the working set over time: all accesses, and reads, writes, executions by themselves.
-
-    Parameters
-    ----------
-    trace : Trace
-    window : str or Window, optional
-        As in `wss_over_time`.
-    columns : {1, 2}
-    start, end : str, int or None
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw the working set over time: all accesses, and reads, writes, executions by themselves."""
     lines = HARVESTED if trace.is_harvest else LINES
     sources = [(line, trace) for line in lines.values()]
     chosen = _chosen(trace, window, start, end)
@@ -147,6 +126,7 @@ def wss_by_kind(
     )
 
 
+@paper_figure
 def pml_against_all(
     trace: Trace,
     window: str | int | None = None,
@@ -160,14 +140,6 @@ def pml_against_all(
     ----------
     trace : Trace
         An access trace with the PML log of the same run in it.
-    window : str or Window, optional
-        As in `wss_over_time`.
-    columns : {1, 2}
-    start, end : str, int or None
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
 
     Raises
     ------
@@ -186,7 +158,6 @@ def pml_against_all(
     )
 
 
-@styled
 def _few_lines(
     trace: Trace,
     window: Window,

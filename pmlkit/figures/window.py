@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from pmlkit import workingset
 from pmlkit.figures.axes import panel_letter, plain_log, say_empty, time_limits
-from pmlkit.figures.style import COLORS, finish, new_figure, styled
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MIB = 1 << 20
 SMALLEST_MIB = 1 / 256  # one page
 
 
-@styled
+@paper_figure
 def surface(
     trace: Trace,
     columns: int = 1,
@@ -40,19 +40,7 @@ def surface(
     end: str | int | None = None,
     kinds: str | int = "rwx",
 ) -> Figure:
-    """Draw the mean working set over the window T and the threshold m.
-
-    Parameters
-    ----------
-    trace : Trace
-    columns : {1, 2}
-    start, end : str, int or None
-    kinds : str
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw the mean working set over the window T and the threshold m."""
     part = _part(trace, start, end)
     longest = int(part.grid()[0][-1])
     windows = _spaced(max(longest // 2, 1), 40)
@@ -71,7 +59,7 @@ def surface(
     )
 
 
-@styled
+@paper_figure
 def wss_against_window(
     trace: Trace,
     columns: int = 1,
@@ -79,19 +67,7 @@ def wss_against_window(
     end: str | int | None = None,
     kinds: str | int = "rwx",
 ) -> Figure:
-    """Draw the mean of W(T) against T, and its derivative, which is the miss rate.
-
-    Parameters
-    ----------
-    trace : Trace
-    columns : {1, 2}
-    start, end : str, int or None
-    kinds : str
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw the mean of W(T) against T, and its derivative, which is the miss rate."""
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
     # Beyond half of what was looked at, most windows reach over its start.
     half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
@@ -135,7 +111,7 @@ def _slope_panel(axes: Axes, t_ms: pd.Series[Any], curve: pd.DataFrame, per_seco
     plain_log(axes.yaxis)
 
 
-@styled
+@paper_figure
 def reuse_histogram(
     trace: Trace,
     columns: int = 1,
@@ -143,19 +119,7 @@ def reuse_histogram(
     end: str | int | None = None,
     kinds: str | int = "rwx",
 ) -> Figure:
-    """Draw the gaps between two uses of a page, and how often pages are used.
-
-    Parameters
-    ----------
-    trace : Trace
-    columns : {1, 2}
-    start, end : str, int or None
-    kinds : str
-
-    Returns
-    -------
-    pmlkit.figures.style.Figure
-    """
+    """Draw the gaps between two uses of a page, and how often pages are used."""
     chosen = {"start": start, "end": end, "kinds": kinds}
     gaps, uses = workingset.reuse(trace, **chosen), workingset.uses_per_page(trace, **chosen)
     figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"gaps": gaps, "uses": uses})

@@ -118,7 +118,7 @@ def test_what_pml_misses(trace, make_trace):
 def test_a_harvest_of_accessed_flags_is_not_said_to_know_more(tmp_path):
     from factories import make_meta
 
-    from pmlkit.figures.catalogue import wss_by_kind
+    from pmlkit.figures import wss_by_kind
     from pmlkit.trace.reader import Trace, TraceWriter
 
     rounds = {"round": [0, 1], "t_start_ns": [0, 10_000_000], "t_end_ns": [10_000_000, 20_000_000]}
