@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["NotebookError", "failure", "notebooks_folder", "run_notebook", "start_notebook"]
+__all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
 # jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
 # than papermill needs for all the rest. Notebooks have no IRIs.
@@ -127,26 +127,3 @@ def _failed_cell(executed: Path) -> tuple[int | None, str | None]:
             if output["output_type"] == "error":
                 return number, f"{output['ename']}: {output['evalue']}"
     return None, None
-
-
-def run_notebook(notebook: PathLike, executed: PathLike, parameters: Json) -> None:
-    """Run one notebook through papermill and wait for it.
-
-    Parameters
-    ----------
-    notebook, executed : path-like
-        The notebook, and where to write the executed one (its folder exists).
-    parameters : dict
-        What replaces the values of the cell tagged ``parameters``.
-
-    Raises
-    ------
-    NotebookError
-        If it fails.
-    """
-    executed = Path(executed)
-    with start_notebook(Path(notebook), executed, parameters) as process:
-        process.wait()
-    if process.returncode:
-        raise failure(executed, Path(notebook).stem, process.returncode)
-    executed.with_suffix(".log").unlink(missing_ok=True)

@@ -85,9 +85,8 @@ def period(
         advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, stall, **span)
     if output:
         from pmlkit import figures
-        from pmlkit.figures.period import trade_off
 
-        figures.save(trade_off(opened, advice), output)
+        figures.save(figures.period_trade_off(opened, advice), output)
     show(as_json, advice.as_dict, _print, advice)
 
 

@@ -40,6 +40,7 @@ FIGURES = {
 # Figures of more than a trace.
 _OTHERS = (
     "mrc:compare_curves",
+    "period:period_trade_off",
     "reads:harvest_costs",
     "reads:hotness",
     "reads:mechanism",

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
 
 
-__all__ = ["trade_off"]
+__all__ = ["period_trade_off"]
 
 _MIB = 1 << 20
 
 
 @paper_figure
-def trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
+def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     """Draw what a period costs, what it shows, and how much that depends on it."""
     table = advice.table
     figure = new_figure(columns, 2.3 if columns == 2 else 5.4, {"periods": table})

@@ -112,7 +112,7 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     ----------
     table : DataFrame
         A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent),
-        as `pmlkit.notebook.reads.errors` makes it.
+        as `pmlkit.notebook.reads_tables.errors` makes it.
     by : str
         The column that names the guests.
     """

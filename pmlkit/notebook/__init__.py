@@ -4,8 +4,10 @@
 Modules
 -------
 views     tables about one trace, and where its results go
-period    tables of the advice on periods
-reads     tables about reads
+period_tables
+          tables of the advice on periods
+reads_tables
+          tables about reads
 live      one way to collect from each source, shown while it runs
 explorer  `explore`: widgets over a trace
 """

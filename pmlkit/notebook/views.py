@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit import recordings, workingset
-from pmlkit.errors import UsageError
-from pmlkit.files import make_folder
 from pmlkit.recordings import open_trace
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ORIGINS",
-    "collect",
     "facts",
     "guest_memory",
     "known_answers",
@@ -48,45 +45,6 @@ __all__ = [
 
 USUAL_NS = 100_000_000  # T where none is asked for
 DECIMALS = 3  # of MiB: a page is 0.004
-
-
-def collect(
-    trace: PathLike, source: str, out: str, memory_mib: int | None = None, window: str = "10ms"
-) -> Trace:
-    """Open a bundled trace, or record a guest now.
-
-    Parameters
-    ----------
-    trace : str
-        The trace's name or path, or the workload to record.
-    source : {"bundled", "recorder"}
-        ``"recorder"`` boots a guest in QEMU and records it.
-    out : str
-        Folder for a new recording, as in `output_folder`; one of the same name is replaced.
-    memory_mib : int, optional
-        The recorded guest's memory; default: what the workload asks for.
-    window : str
-        Length of a round of the recording.
-
-    Returns
-    -------
-    Trace
-
-    Raises
-    ------
-    pmlkit.errors.PmlkitError
-        `UsageError` for another source; others as in `load` and `recorder.record`.
-    """
-    if source == "bundled":
-        return open_trace(trace)
-    if source != "recorder":
-        raise UsageError(f"the source {source!r} is not known: choose bundled or recorder")
-    from pmlkit.sources.recorder.record import record
-    from pmlkit.sources.recorder.recording import RecordOptions
-
-    folder = make_folder(output_folder(out))
-    options = RecordOptions(memory_mib=memory_mib, window=window, overwrite=True)
-    return record(trace, folder / f"{Path(trace).stem}.trace", options)
 
 
 def output_folder(out: PathLike) -> Path:
@@ -296,7 +254,7 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     names : sequence of str
-        As `pmlkit.notebook.views.load` takes them.
+        As `pmlkit.open` takes them.
 
     Returns
     -------

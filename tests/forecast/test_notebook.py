@@ -3,8 +3,9 @@
 
 import nbformat
 from forecast_logs import make_log
+from run_notebook import run_notebook
 
-from pmlkit.batch.notebook import notebooks_folder, run_notebook
+from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.forecast import compose
 
 NAMES = ("gcc-jobs", "log-archive", "redis-tides")

@@ -5,7 +5,7 @@ import pytest
 from factories import write_irregular
 
 from pmlkit import recordings
-from pmlkit.errors import NeedsError, TraceNotFound, UsageError
+from pmlkit.errors import NeedsError, TraceNotFound
 from pmlkit.notebook import views
 from pmlkit.trace.reader import Kind
 
@@ -45,12 +45,6 @@ def test_a_relative_output_folder_does_not_depend_on_the_working_directory(tmp_p
     assert views.output_folder("results/x") == before
     assert before.is_absolute() and (before.parent.parent / "pmlkit").is_dir()
     assert views.output_folder(tmp_path) == tmp_path
-
-
-def test_collect_takes_known_sources_only(trace):
-    assert views.collect(trace.path, "bundled", "nowhere").n_rounds == 4
-    with pytest.raises(UsageError, match="bundled or recorder"):
-        views.collect("x", "guess", "nowhere")
 
 
 def test_facts(trace):

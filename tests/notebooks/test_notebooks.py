@@ -11,11 +11,12 @@ import pytest
 from factories import make_trace as write_trace
 from pagetable_guest import Guest
 from pagetable_guest import write_trace as pagetables_trace
+from run_notebook import run_notebook
 from tree import tracked
 
 from pmlkit import recordings
 from pmlkit.batch import notebook as notebooks
-from pmlkit.batch.notebook import notebooks_folder, run_notebook
+from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.errors import PmlkitError
 
 NOTEBOOKS = tracked("notebooks/*.ipynb")

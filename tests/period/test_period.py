@@ -9,7 +9,7 @@ import pytest
 import pmlkit
 from pmlkit import cli, period, workingset
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.figures.period import trade_off
+from pmlkit.figures import period_trade_off
 from pmlkit.period import costs as calibrate
 from pmlkit.period.costs import Constant, Constants
 from pmlkit.trace.kinds import Kind
@@ -107,7 +107,7 @@ def test_too_short_a_part(steady):
 
 def test_the_figure_carries_its_numbers(steady):
     advice = period.advise(steady)
-    figure = trade_off(steady, advice)
+    figure = period_trade_off(steady, advice)
     assert figure.data["periods"] is advice.table
     assert len(figure.axes) == 3
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]

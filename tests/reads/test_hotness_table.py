@@ -6,7 +6,7 @@ import pytest
 
 from pmlkit import bundled
 from pmlkit.errors import NeedsError
-from pmlkit.notebook import reads as views_reads
+from pmlkit.notebook import reads_tables
 from pmlkit.reads import hotness, learnt
 from pmlkit.trace.reader import Trace
 
@@ -51,7 +51,7 @@ def test_a_recording_is_scored_as_its_table_says(tmp_path):
 
 
 def test_the_time_of_the_first_log_does_better_than_its_share_on_the_recordings():
-    found = views_reads.hotness_scores()
+    found = reads_tables.hotness_scores()
     often = found[(found["source"] == "recorder") & (found["truth"] == "rounds")]
     assert (often["correlation"] > often["share_correlation"]).all()
     assert (often["precision"] > often["share_precision"]).all()

@@ -5,7 +5,7 @@ import pytest
 from pagetable_guest import Guest, write_trace
 
 from experiments import reads_lab
-from pmlkit.notebook import reads as views_reads
+from pmlkit.notebook import reads_tables
 from pmlkit.reads import learnt
 
 
@@ -76,7 +76,7 @@ def test_what_was_not_cleared_is_told_once(made):
 
 
 def test_the_tables_that_come_with_the_package_are_shown_by_guest():
-    errors = views_reads.errors()
+    errors = reads_tables.errors()
     assert list(errors["method"].unique()) == [
         "written", "leaves", "present", "accessed", "cleared", "density", "sample",
     ]  # fmt: skip
