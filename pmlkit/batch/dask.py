@@ -194,12 +194,12 @@ def on_worker(
     processes = _AT_WORK.setdefault(session, Processes())
     if processes.stopped:
         raise Stopped
-    found = {trace: _find(trace, packed) for trace in job.traces}
-    if lacking := [trace.digest for trace, path in found.items() if path is None]:
+    paths = {trace: _find(trace, packed) for trace in job.traces}
+    if lacking := [trace.digest for trace, path in paths.items() if path is None]:
         from distributed import get_worker
 
         return Missing(get_worker().address, lacking)
-    job = replace(job, traces=tuple(replace(t, path=str(path)) for t, path in found.items()))
+    job = replace(job, traces=tuple(replace(t, path=str(path)) for t, path in paths.items()))
     with tempfile.TemporaryDirectory(prefix="pmlkit-run-") as folder:
         record = execute(job, Path(folder), processes)
         return record, _pack(Path(folder), ".")

@@ -196,7 +196,7 @@ def _text(value: object) -> str:
 
 
 def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> list[Job]:
-    found: dict[Any, Any] = {}
+    jobs: dict[str, Job] = {}
     for entry in entries:
         notebook, groups = _notebook(experiment, entry), _groups(experiment, entry)
         total = len(groups) * len(entry.points)
@@ -207,8 +207,8 @@ def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> lis
         for traces in groups:
             for parameters in entry.points:
                 job = _job(experiment, notebook, entry, traces, parameters, **extra)
-                found.setdefault(job.id, job)
-    return list(found.values())
+                jobs.setdefault(job.id, job)
+    return list(jobs.values())
 
 
 def _job(
@@ -223,9 +223,9 @@ def _job(
     path, document = notebook
     cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
     named = [[trace.name, trace.digest] for trace in traces]
-    told = [path.stem, cells, parameters, named, entry.together, needs, __version__]
+    identity = [path.stem, cells, parameters, named, entry.together, needs, __version__]
     return Job(
-        id=_digest(told)[:ID_LENGTH],
+        id=_digest(identity)[:ID_LENGTH],
         experiment=experiment.name,
         notebook=path.stem,
         document=document,
@@ -294,9 +294,9 @@ def _parameter_names(
                 nodes = list(ast.walk(ast.parse(cell.source)))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None)
-            said = getattr(error, "msg", None) or str(error) or type(error).__name__
+            reason = getattr(error, "msg", None) or str(error) or type(error).__name__
             place = f"cell {number} of {path}, tagged `parameters`"
-            why = f"{place}, is no Python ({f'line {line}: ' if line else ''}{said})"
+            why = f"{place}, is no Python ({f'line {line}: ' if line else ''}{reason})"
             raise experiment.error(where, why, "mend the notebook") from error
         assigned = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         names |= {node.id for node in assigned}
@@ -353,22 +353,22 @@ def _trace_paths(name: str) -> list[Path]:
 def _matches(pattern: PathLike) -> list[Path]:
     """Find the paths of a pattern, level by level: a pattern can be of the whole file system."""
     first, *parts = Path(pattern).parts
-    found = [Path(first)] if Path(pattern).is_absolute() else _level([Path()], first)
+    paths = [Path(first)] if Path(pattern).is_absolute() else _level([Path()], first)
     for part in parts:
-        found = _level(found, part)
-    return found
+        paths = _level(paths, part)
+    return paths
 
 
 def _level(folders: Sequence[Path], part: str) -> list[Path]:
     if not glob.has_magic(part):
         return [path for folder in folders if os.path.lexists(path := folder / part)]
-    found: list[Path] = []
+    paths: list[Path] = []
     for folder in folders:
-        found += [folder / name for name in glob.iglob(part, root_dir=folder)]
-        if len(found) > _LIMIT_MATCHES:
+        paths += [folder / name for name in glob.iglob(part, root_dir=folder)]
+        if len(paths) > _LIMIT_MATCHES:
             why = f"the traces' pattern has more than {_LIMIT_MATCHES:,} matches at {part!r}"
             raise PmlkitError(why, "name the folder, and use fewer wildcards")
-    return found
+    return paths
 
 
 def digest_of_trace(path: PathLike) -> str:

@@ -90,29 +90,29 @@ def pieces(experiment: Experiment) -> list[Piece]:
     pmlkit.batch.schema.ExperimentError
         If a name will not do or is there twice, or a run that gathers is several: which line.
     """
-    found: dict[str, Piece] = {}
+    by_name: dict[str, Piece] = {}
     for entry in experiment.runs:
         if not entry.gather:
             continue
         job = _only_job(experiment, entry)
-        for name, told in entry.gather.items():
+        for name, fields in entry.gather.items():
             where = (*entry.where, "gather", name)
             if not re.fullmatch(f"({FIGURE}|{TABLE})[a-z0-9-]+", name):
                 hint = "call it fig-NAME or tab-NAME, in small letters, digits and dashes"
                 raise experiment.error(where, f"{name!r} is no name to gather by", hint)
-            if name in found:
+            if name in by_name:
                 raise experiment.error(where, f"{name} is gathered twice", "rename one")
-            found[name] = Piece(
+            by_name[name] = Piece(
                 name=name,
                 job=job,
-                file=told["file"],
-                caption=" ".join(told["caption"].split()),
-                columns=told.get("columns", {}),
-                rows=told.get("rows", {}),
-                wide=told.get("wide", False),
+                file=fields["file"],
+                caption=" ".join(fields["caption"].split()),
+                columns=fields.get("columns", {}),
+                rows=fields.get("rows", {}),
+                wide=fields.get("wide", False),
                 where=where,
             )
-    return list(found.values())
+    return list(by_name.values())
 
 
 def _only_job(experiment: Experiment, entry: Entry) -> expand.Job:

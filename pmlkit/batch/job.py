@@ -206,11 +206,11 @@ class Processes:
 def _error(executed: Path, job: Job, returncode: int) -> Json | None:
     if not returncode:
         return None
-    found = failure(executed, job.label, returncode)
-    message = found.message
-    if returncode < 0 and found.cell is None:
+    error = failure(executed, job.label, returncode)
+    message = error.message
+    if returncode < 0 and error.cell is None:
         message = f"ended by signal {-returncode}; {message}"
-    return {"cell": found.cell, "message": message, "file": Path(found.executed).name}
+    return {"cell": error.cell, "message": message, "file": Path(error.executed).name}
 
 
 def _record(job: Job, started: str, seconds: float, error: Any) -> Json:
@@ -250,11 +250,11 @@ def host() -> Json:
 @cache
 def versions() -> dict[str, str]:
     """Give the versions of pmlkit, Python, and the packages that results depend on."""
-    found = {"pmlkit": __version__, "python": platform.python_version()}
+    numbers = {"pmlkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            numbers[name] = metadata.version(name)
+    return numbers
 
 
 @cache

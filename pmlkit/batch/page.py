@@ -81,7 +81,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
 def _run(plan: Plan, job: Job, record: Json | None) -> Json:
     folder = plan.folder / job.id
     notebook = folder / f"{job.notebook}.ipynb"
-    shown = {
+    summary = {
         "id": job.id,
         "label": job.label,
         "title": _title(job),
@@ -89,10 +89,10 @@ def _run(plan: Plan, job: Job, record: Json | None) -> Json:
         "seconds": None,
     }
     if record is None:
-        return shown
+        return summary
     if notebook.exists() and not notebook.with_suffix(".html").exists():
         _notebook_page(notebook, job.label, plan.experiment.title)
-    return shown | {
+    return summary | {
         "status": record["status"],
         "seconds": record["seconds"],
         "error": record["error"],

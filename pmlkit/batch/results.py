@@ -53,17 +53,17 @@ def load(path: PathLike, table: str | None = None) -> pd.DataFrame:
         If there is no such file or table.
     """
     try:
-        found = pd.read_parquet(path)
+        rows = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         hint = "`pmlkit run EXPERIMENT.yaml` writes it"
         raise PmlkitError(f"{os.fspath(path)} cannot be read ({error})", hint) from error
     if table is None:
-        return found
-    chosen = found[found["table"] == table]
-    if chosen.empty:
-        there = ", ".join(sorted(found["table"].unique())) or "none"
+        return rows
+    selected = rows[rows["table"] == table]
+    if selected.empty:
+        there = ", ".join(sorted(rows["table"].unique())) or "none"
         raise PmlkitError(f"no run has a table {table!r}", f"the tables are: {there}")
-    return chosen.dropna(axis="columns", how="all").reset_index(drop=True)
+    return selected.dropna(axis="columns", how="all").reset_index(drop=True)
 
 
 def write(
@@ -125,8 +125,8 @@ def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
         "table": name,
     }
     facts |= {f"parameter:{name}": _scalar(value) for name, value in job.parameters.items()}
-    told = pd.DataFrame([facts] * len(rows), columns=list(facts), index=rows.index)
-    return pd.concat([told, rows], axis="columns")
+    run = pd.DataFrame([facts] * len(rows), columns=list(facts), index=rows.index)
+    return pd.concat([run, rows], axis="columns")
 
 
 def _scalar(value: Any) -> Any:

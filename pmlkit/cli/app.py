@@ -265,8 +265,8 @@ def _drop_output() -> None:
 def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if number := signals.received():
-        said = isinstance(error, PmlkitError | signals.Ended)
-        return 128 + number, str(error if said else signals.Ended(number))
+        is_ours = isinstance(error, PmlkitError | signals.Ended)
+        return 128 + number, str(error if is_ours else signals.Ended(number))
     if isinstance(error, PmlkitError):
         return (2 if isinstance(error, UsageError) else 1), str(error)
     if isinstance(error, click.ClickException):

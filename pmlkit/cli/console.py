@@ -139,13 +139,13 @@ def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
 
 @contextmanager
 def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
-    shown = console(error=True)
+    terminal = console(error=True)
     bar = Progress(
         *columns,
         TimeElapsedColumn(),
-        console=shown,
+        console=terminal,
         transient=True,
-        disable=quiet or not shown.is_terminal,
+        disable=quiet or not terminal.is_terminal,
     )
     timer = Timer(PATIENCE_S, bar.start)
     timer.daemon = True
@@ -176,17 +176,17 @@ def doctor(capabilities: Iterable[Capability]) -> None:
         page.print()
 
 
-def workloads(found: Iterable[Workload]) -> None:
+def workloads(known: Iterable[Workload]) -> None:
     """Print the workloads that `record` knows, a line each."""
     table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
-    for w in found:
+    for w in known:
         table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
     console().print(table)
 
 
-def parameters(found: Iterable[Workload]) -> None:
+def parameters(known: Iterable[Workload]) -> None:
     """Print the parameters of workloads, with their defaults."""
-    for workload in found:
+    for workload in known:
         table = _table(workload.name, "default", "")
         for name, parameter in workload.parameters.items():
             table.add_row(name, str(parameter.default), parameter.help)
@@ -337,10 +337,10 @@ def _print_phases(page: Console, trace: Trace) -> None:
     page.print(table)
 
 
-def named(header: str, found: Mapping[str, str]) -> None:
+def named(header: str, lines: Mapping[str, str]) -> None:
     """Print names (keys) and what they stand for, a line each."""
     table = _table(header, "")
-    for name, line in found.items():
+    for name, line in lines.items():
         table.add_row(name, line)
     console().print(table)
 
@@ -359,24 +359,24 @@ def _table(*headers: str, right: Sequence[Any] = ()) -> Table:
 ROWS, COLUMNS = 12, 6
 
 
-def curves(found: Mapping[str, Json], page_size: int) -> None:
+def curves(by_method: Mapping[str, Json], page_size: int) -> None:
     """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
 
     def size(pages: float | None) -> str:
         return "never" if pages is None else format_bytes(pages * page_size)
 
-    page = Table("", *found, box=None, pad_edge=False)
-    for _ in found:
+    page = Table("", *by_method, box=None, pad_edge=False)
+    for _ in by_method:
         page.columns[-1].justify = "right"
     for label, value in _LINES.items():
-        page.add_row(label, *(value(curve) for curve in found.values()))  # type: ignore[no-untyped-call]
-    page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in found.values()))
-    for target in next(iter(found.values()))["pages_for"]:
-        sizes = (size(curve["pages_for"][target]) for curve in found.values())
+        page.add_row(label, *(value(curve) for curve in by_method.values()))  # type: ignore[no-untyped-call]
+    page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in by_method.values()))
+    for target in next(iter(by_method.values()))["pages_for"]:
+        sizes = (size(curve["pages_for"][target]) for curve in by_method.values())
         page.add_row(f"memory for a miss ratio of {target}", *sizes)
     page.add_section()
-    for pages in _spread(max(curve["sizes_pages"][-1] for curve in found.values())):
-        page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in found.values()))
+    for pages in _spread(max(curve["sizes_pages"][-1] for curve in by_method.values())):
+        page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in by_method.values()))
     console().print(page)
 
 
@@ -454,14 +454,14 @@ def sheet(table: pd.DataFrame, title: str) -> None:
 # What `pmlkit reads` prints for people.
 
 
-def reads(found: pd.DataFrame) -> None:
+def reads(table: pd.DataFrame) -> None:
     """Print estimates, or the comparison of methods, a line each; reasons once, below."""
-    (_comparison if "method" in found else _estimates)(found)
+    (_comparison if "method" in table else _estimates)(table)
 
 
-def _estimates(found: pd.DataFrame) -> None:
+def _estimates(table: pd.DataFrame) -> None:
     page = _table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
-    for row in found.to_dict("records"):
+    for row in table.to_dict("records"):
         written = f"{row['written']:,}" if row["written"] >= 0 else ""
         page.add_row(
             f"{row['t_ns'] / 1e9:.3f} s",
@@ -473,16 +473,16 @@ def _estimates(found: pd.DataFrame) -> None:
             row["phase"],
         )
     console().print(page)
-    for why in dict.fromkeys(filter(None, found["why"])):
-        rows = (found["why"] == why).sum()
-        console().print(f"not known ({rows} of {len(found)} windows): {why}")
+    for why in dict.fromkeys(filter(None, table["why"])):
+        rows = (table["why"] == why).sum()
+        console().print(f"not known ({rows} of {len(table)} windows): {why}")
 
 
-def _comparison(found: pd.DataFrame) -> None:
-    names = [name for name in found.columns if name not in ("phase", "method")]
+def _comparison(table: pd.DataFrame) -> None:
+    names = [name for name in table.columns if name not in ("phase", "method")]
     page = _table("phase", "method", *names, right=range(2, 2 + len(names)))
-    for row in found.to_dict("records"):
+    for row in table.to_dict("records"):
         page.add_row(row["phase"], row["method"], *(f"{row[name]:,g}" for name in names))
     console().print(page)
-    said = "truth and estimate in MiB; missed (by PML), errors, inside and width in percent"
-    console().print(said)
+    legend = "truth and estimate in MiB; missed (by PML), errors, inside and width in percent"
+    console().print(legend)

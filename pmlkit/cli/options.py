@@ -145,8 +145,8 @@ def example(*lines: str) -> str:
 
 def option(*names: str, **facts: Any) -> Callable[..., Any]:
     """Declare an option whose default, if it has one, is part of its help."""
-    shown = facts.get("default") is not None and not facts.get("is_flag")
-    return click.option(*names, **{"show_default": shown, **facts})
+    has_default = facts.get("default") is not None and not facts.get("is_flag")
+    return click.option(*names, **{"show_default": has_default, **facts})
 
 
 def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:

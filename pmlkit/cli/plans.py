@@ -118,8 +118,8 @@ def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
     """Print the runs, a line each: id, status, what it is."""
     page = console()
     for job in chosen:
-        told = _job_dict(plan, job)
-        page.print(f"{job.id}  {told['status']:11}  {job.label}")
+        fields = _job_dict(plan, job)
+        page.print(f"{job.id}  {fields['status']:11}  {job.label}")
     left = sum(not plan.is_done(job) for job in chosen)
     page.print(f"{len(chosen)} runs, {left} to do; the results go to {plan.folder}")
 

@@ -50,15 +50,17 @@ def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     """Draw what each technique says over time, against the truth."""
     truth = _of(comparison.truth, trace)
-    told = _of(comparison.estimates, trace)
-    names = list(dict.fromkeys(told["technique"]))
+    estimates = _of(comparison.estimates, trace)
+    names = list(dict.fromkeys(estimates["technique"]))
     across = PANELS_ACROSS if columns == 2 else 2
     down = max(-(-len(names) // across), 1)
-    figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": told, "truth": truth})
+    figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": estimates, "truth": truth})
     grid = figure.subplots(down, across, sharex=True, squeeze=False)
     top = max(truth["pages"].max() / 256, 1 / 256) * TOP
     for axes, name in zip(grid.flat, names, strict=False):
-        _panel(axes, truth, told[told["technique"] == name], _title(comparison, name), top)
+        _panel(
+            axes, truth, estimates[estimates["technique"] == name], _title(comparison, name), top
+        )
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     for axes in grid[:, 1:].flat:
@@ -75,21 +77,23 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, truth: pd.DataFrame, told: pd.DataFrame, title: str, top: float) -> None:
+def _panel(
+    axes: Axes, truth: pd.DataFrame, estimates: pd.DataFrame, title: str, top: float
+) -> None:
     thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
     axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
-    for _, run in told.groupby("seed"):
+    for _, run in estimates.groupby("seed"):
         run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
         axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", color=COLORS["blue"], lw=0.7)
     axes.set_ylim(0, top)
-    if told["pages"].median() / 256 > top:
-        axes.set_ylim(0, told["pages"].max() / 256 * 1.1)
+    if estimates["pages"].median() / 256 > top:
+        axes.set_ylim(0, estimates["pages"].max() / 256 * 1.1)
         axes.tick_params(axis="y", colors=COLORS["vermilion"], labelsize=6)
-    elif (told["pages"] / 256 > top).any():
+    elif (estimates["pages"] / 256 > top).any():
         axes.plot(
             [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
         )
-    if told["pages"].isna().all():
+    if estimates["pages"].isna().all():
         axes.text(0.5, 0.6, "says nothing", transform=axes.transAxes, ha="center", fontsize=6)
     axes.set_title(title, fontsize=6.3, pad=2)
 
@@ -105,20 +109,20 @@ def error_against_overhead(
     trace : str, optional
         One trace; without it the medians over those on which a technique has an estimate.
     """
-    found = _points(comparison, trace)
-    figure = new_figure(columns, 3.0, {"points": found})
+    points = _points(comparison, trace)
+    figure = new_figure(columns, 3.0, {"points": points})
     axes = figure.subplots()
-    found = found[found["mape"] > 0].reset_index(drop=True)
-    if found.empty or not (found["overhead"] > 0).any():
+    points = points[points["mape"] > 0].reset_index(drop=True)
+    if points.empty or not (points["overhead"] > 0).any():
         say_empty(axes, "no technique has an estimate and an error")
         return figure
-    front = pareto(found)
-    least = found.loc[found["overhead"] > 0, "overhead"].min()
-    x, y = found["overhead"].clip(lower=least / 2) * 100, found["mape"] * 100
+    front = pareto(points)
+    least = points.loc[points["overhead"] > 0, "overhead"].min()
+    x, y = points["overhead"].clip(lower=least / 2) * 100, points["mape"] * 100
     axes.set_xscale("log")
     axes.set_yscale("log")
     for active, style in ((False, PASSIVE), (True, ACTIVE)):
-        chosen = found["active"] == active
+        chosen = points["active"] == active
         axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)  # type: ignore[arg-type]
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
     axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
@@ -127,7 +131,7 @@ def error_against_overhead(
     axes.set_ylabel("error, MAPE (%)")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
-    name_points(axes, x.to_numpy(), y.to_numpy(), found["technique"])  # type: ignore[arg-type]
+    name_points(axes, x.to_numpy(), y.to_numpy(), points["technique"])  # type: ignore[arg-type]
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several
     figure.caption = (
@@ -143,8 +147,8 @@ def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
     if "mape" not in rows:
         return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
     grouped = rows.groupby("technique", sort=False)
-    found = grouped.agg({"active": "first", "overhead": "median", "mape": "median"}).reset_index()
-    return found.dropna(subset=["mape"]).reset_index(drop=True)
+    points = grouped.agg({"active": "first", "overhead": "median", "mape": "median"}).reset_index()
+    return points.dropna(subset=["mape"]).reset_index(drop=True)
 
 
 BEFORE, AFTER = 1, 6  # windows shown around a step
@@ -154,9 +158,9 @@ _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
 @paper_figure
 def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     """Draw how each technique follows the largest step up and the largest step down."""
-    steps, told = _of(comparison.steps, trace), _of(comparison.estimates, trace)
-    told = told[told["seed"] == 0]
-    names = list(dict.fromkeys(told["technique"]))
+    steps, estimates = _of(comparison.steps, trace), _of(comparison.estimates, trace)
+    estimates = estimates[estimates["seed"] == 0]
+    names = list(dict.fromkeys(estimates["technique"]))
     kinds = [up for up in (True, False) if (steps["up"] == up).any()]
     figure = new_figure(columns, 0.9 + 0.14 * max(len(names), 1), {"steps": steps})
     if not kinds:
@@ -165,7 +169,9 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     figure.get_layout_engine().set(w_pad=0.06)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, up in zip(panels, kinds, strict=True):
-        _responses(axes, comparison, steps[steps["up"] == up], told, names, "up" if up else "down")
+        _responses(
+            axes, comparison, steps[steps["up"] == up], estimates, names, "up" if up else "down"
+        )
     panels[0].set_yticks(range(len(names)), [_title(comparison, name) for name in names])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     panels[0].tick_params(axis="y", length=0, labelsize=6)
@@ -182,7 +188,7 @@ def _responses(
     axes: Axes,
     comparison: Comparison,
     steps: Any,
-    told: pd.DataFrame,
+    estimates: pd.DataFrame,
     names: Sequence[str],
     which: str,
 ) -> None:
@@ -195,7 +201,7 @@ def _responses(
     after = min((step["end_ns"] - step["t_ns"]) / window, AFTER)
     edges = np.linspace(-BEFORE, after, 281)
     times = step["t_ns"] + (edges[1:] + edges[:-1]) / 2 * window
-    rows = np.array([at(told[told["technique"] == n], times) for n in names])
+    rows = np.array([at(estimates[estimates["technique"] == n], times) for n in names])
     relative = np.ma.masked_invalid(rows / step["after"] - 1)
     colors = ListedColormap(_SHADES).with_extremes(bad="#BBBBBB")
     axes.pcolormesh(

@@ -28,15 +28,15 @@ def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     """Return the scores of one trace as a table for people: percent, windows, yes and no."""
     rows = comparison.scores[comparison.scores["trace"] == trace]
     percent = {"bias %": "bias", "MAE %": "mae", "MAPE %": "mape", "± %": "mape_ci", "p95 %": "p95"}
-    told = pd.DataFrame({"technique": rows["title"]})
+    sheet = pd.DataFrame({"technique": rows["title"]})
     for name, column in percent.items():
-        told[name] = _column(rows, column) * 100
-    told["says %"] = _column(rows, "says") * 100
-    told["up T"], told["down T"] = _column(rows, "up"), _column(rows, "down")
-    told["overhead %"] = _column(rows, "overhead") * 100
-    told["guest changed"], told["moves memory"] = rows["intrusive"], rows["active"]
-    told["note"] = rows["missing"].map(lambda what: f"no {what}" if what else "")
-    return told.reset_index(drop=True)
+        sheet[name] = _column(rows, column) * 100
+    sheet["says %"] = _column(rows, "says") * 100
+    sheet["up T"], sheet["down T"] = _column(rows, "up"), _column(rows, "down")
+    sheet["overhead %"] = _column(rows, "overhead") * 100
+    sheet["guest changed"], sheet["moves memory"] = rows["intrusive"], rows["active"]
+    sheet["note"] = rows["missing"].map(lambda what: f"no {what}" if what else "")
+    return sheet.reset_index(drop=True)
 
 
 def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
@@ -44,8 +44,8 @@ def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
     wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))  # type: ignore[arg-type]
-    told = wide.copy()
-    wide["mean"], wide["median"] = told.mean(axis=1), told.median(axis=1)
+    scores = wide.copy()
+    wide["mean"], wide["median"] = scores.mean(axis=1), scores.median(axis=1)
     return wide.reset_index().rename(columns={"title": "technique"})
 
 
@@ -57,11 +57,11 @@ def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
 
 def sheets(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """Return the tables for people by name: the overview (of several traces), then each trace."""
-    made = {}
+    tables = {}
     if len(comparison.traces) > 1:
-        made["overview: MAPE in percent"] = overview(comparison)
-        made["overview-mae: mean error in percent of the mean W"] = overview(comparison, "mae")
-    return made | {trace: shown(comparison, trace) for trace in comparison.traces}
+        tables["overview: MAPE in percent"] = overview(comparison)
+        tables["overview-mae: mean error in percent of the mean W"] = overview(comparison, "mae")
+    return tables | {trace: shown(comparison, trace) for trace in comparison.traces}
 
 
 def _column(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
@@ -95,12 +95,12 @@ def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
     for name in PARTS:
         data = getattr(comparison, name)
         written += write_files(folder, {f"{name}.parquet": data.to_parquet(index=False)})
-    made = sheets(comparison)
-    for title, sheet in made.items():
+    tables = sheets(comparison)
+    for title, sheet in tables.items():
         stem = f"table-{title.split(':')[0]}"
         written += table(sheet, folder / stem, f"{title}. {comparison.caption}")
     written += table(cost_table(), folder / "costs", "What the events cost")
-    page = {"tables.html": html(made, comparison.caption).encode()}
+    page = {"tables.html": html(tables, comparison.caption).encode()}
     return written + write_files(folder, page)
 
 
@@ -110,12 +110,12 @@ def cost_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["event", "what", "ns", "source"])
 
 
-def html(made: Mapping[str, pd.DataFrame], caption: str) -> str:
+def html(tables: Mapping[str, pd.DataFrame], caption: str) -> str:
     """Return a page of tables.
 
     Parameters
     ----------
-    made : dict of str to DataFrame
+    tables : dict of str to DataFrame
     caption : str
 
     Returns
@@ -125,9 +125,10 @@ def html(made: Mapping[str, pd.DataFrame], caption: str) -> str:
     import jinja2
 
     cells = {
-        stem: [[cell(v) for v in row] for row in df.itertuples(False)] for stem, df in made.items()
+        stem: [[cell(v) for v in row] for row in df.itertuples(False)]
+        for stem, df in tables.items()
     }
-    heads = {stem: list(df.columns) for stem, df in made.items()}
+    heads = {stem: list(df.columns) for stem, df in tables.items()}
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     return page.render(caption=caption, sheets=cells, heads=heads)
 

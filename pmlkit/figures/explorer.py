@@ -87,7 +87,7 @@ class Lines:
         mark_phases(self._over_time, trace, shade=True, labels=False)
         black, other = {"color": COLORS["black"]}, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}
         (self._line,) = self._over_time.plot([], [], **black, label=name)
-        (self._told,) = self._over_time.plot([], [], **other, marker=".", ms=3)
+        (self._estimate,) = self._over_time.plot([], [], **other, marker=".", ms=3)
         (self._cut,) = self._over_time.plot([], [], color="#8E8E8E", lw=0.6, ls=":", label="_none")
         (self._curve,) = against.plot(windows, np.full(len(windows), np.nan), **black)
         (self._mark,) = against.plot([], [], **black, marker="o", ms=4, ls="none")
@@ -124,11 +124,13 @@ class Lines:
         technique : (str, DataFrame), optional
             Its name, and what it says.
         """
-        name, told = technique or ("", wss[:0])
-        self.figure.data = {"wss": wss, "mean": mean} | ({"technique": told} if technique else {})
+        name, estimates = technique or ("", wss[:0])
+        self.figure.data = {"wss": wss, "mean": mean} | (
+            {"technique": estimates} if technique else {}
+        )
         full = wss["full"].astype(bool)
         tops = [self._set(self._line, wss[full]), self._set(self._cut, wss[~full])]
-        tops += [self._set(self._told, told), 1 / 256 if len(wss) else 1]
+        tops += [self._set(self._estimate, estimates), 1 / 256 if len(wss) else 1]
         self._over_time.set_ylim(0, max(tops) * 1.08)
         self._over_time.set_ylabel(f"W(t, {window}) (MiB)")
         if len(wss):
@@ -150,9 +152,9 @@ class Lines:
         return float(y.max(initial=0))
 
     def _legend(self, name: str) -> None:
-        if self._told.get_label() == name and self._over_time.get_legend():
+        if self._estimate.get_label() == name and self._over_time.get_legend():
             return
-        self._told.set_label(name or "_none")
+        self._estimate.set_label(name or "_none")
         self._over_time.legend(loc="lower left", ncols=2, fontsize=7, frameon=False)
 
 

@@ -195,9 +195,9 @@ def forecast(
     axes.set(xlabel="guest time (s)", ylabel="logged pages (MiB)")
     ends = [(y[-1], "used", used)]
     label_ends(axes, [*ends, (quantiles[-1, high], f"q{forecaster.taus_[high]:g}", style)])
-    made = "composed, " if sample.composed else ""
+    origin = "composed, " if sample.composed else ""
     figure.caption = (
-        f"{sample.name} ({made}windows of {sample.window_s:g} s): the pages that PML logged, "
+        f"{sample.name} ({origin}windows of {sample.window_s:g} s): the pages that PML logged, "
         f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
         "before, by a model that had not seen this program. Marks on top: change points, "
         "seen afterwards."

@@ -48,7 +48,7 @@ class LiveFigure:
     def __init__(self) -> None:
         self.figure = None
         self._seen: list[Seen] = []
-        self._shown: Any = None  # IPython's handle of what is displayed
+        self._display: Any = None  # IPython's handle of what is displayed
         self._drawn = 0.0
 
     def follow(self, rounds: Ints) -> Iterator[Seen]:
@@ -103,10 +103,10 @@ class LiveFigure:
             return
         if get_ipython() is None:
             return
-        if self._shown is None:
-            self._shown = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
+        if self._display is None:
+            self._display = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
         else:
-            self._shown.update(what, **how)
+            self._display.update(what, **how)
 
 
 @styled

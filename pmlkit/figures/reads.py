@@ -155,12 +155,12 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     table : int, optional
         The leaf table; default: the one whose pages changed most between read and written.
     """
-    shown = reads_mechanism.leaf_history(trace, table)
-    data = pd.DataFrame(shown.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
+    leaf = reads_mechanism.leaf_history(trace, table)
+    data = pd.DataFrame(leaf.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
     figure = new_figure(columns, 2.5, {"leaf": data})
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
     draw_walk(left)
-    _draw_history(right, trace, shown)
+    _draw_history(right, trace, leaf)
     panel_letter(left, "a")
     right.text(-0.16, 1.02, "(b)", transform=right.transAxes, fontsize=7.5)
     return finish(
@@ -174,19 +174,19 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     )
 
 
-def _draw_history(axes: Axes, trace: Trace, shown: LeafHistory) -> None:
+def _draw_history(axes: Axes, trace: Trace, leaf: LeafHistory) -> None:
     colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
     edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
     axes.pcolormesh(
-        edges, np.arange(shown.states.shape[1] + 1), shown.states.T, cmap=colors,
+        edges, np.arange(leaf.states.shape[1] + 1), leaf.states.T, cmap=colors,
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), rasterized=True,
     )  # fmt: skip
     axes.set_ylabel("entry of a leaf table")
     seconds_axis(axes, 0, trace.duration_ns, trace)
     mark_phases(axes, trace, labels=True)
     centres = (edges[1:] + edges[:-1]) / 2
-    logged = centres[shown.logged]
-    size = shown.states.shape[1]
+    logged = centres[leaf.logged]
+    size = leaf.states.shape[1]
     axes.plot(
         logged, np.full(len(logged), -0.045 * size), "^", ms=3, color=COLORS["vermilion"],
         clip_on=False,

@@ -31,7 +31,7 @@ MIB = 1 << 20
 RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
 ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
 MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
-USUAL_NS = 100_000_000  # T where none is asked for
+USUAL_NS = 100_000_000  # default T
 FAR = 0.1  # share of T by which the effective one may be off
 TWO_SCALES_FROM = 3  # times the peak of the working set
 
@@ -56,7 +56,7 @@ class Line:
         return {"color": self.color, "ls": self.dashes}
 
 
-# A line is told by more than its colour: a copier knows only grey.
+# Lines differ in more than colour: a copier prints grey.
 LINES = {
     "rwx": Line("rwx", "used", COLORS["black"]),
     "r": Line("r", "read", COLORS["blue"]),
@@ -72,7 +72,7 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 @paper_figure
 def wss_over_time(
     trace: Trace,
-    window: str | int | None = None,
+    window: str | int | Window | None = None,
     kinds: Sequence[str] = ("rwx",),
     columns: int = 1,
     start: str | int | None = None,
@@ -89,16 +89,16 @@ def wss_over_time(
         One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
     """
     lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
-    chosen = _chosen(trace, window, start, end)
-    wss = _sizes(trace, lines, chosen, start, end)
+    window = _window(trace, window, start, end)
+    wss = _sizes(trace, lines, window, start, end)
     guest = _guest(trace, start, end)
     data = {"wss": wss} if guest is None else {"wss": wss, "guest": guest}
     figure = new_figure(columns, 2.2, data)
-    _draw_with_memory(figure, trace, lines, wss, guest, chosen, time_limits(trace, start, end))
+    _draw_with_memory(figure, trace, lines, wss, guest, window, time_limits(trace, start, end))
     return finish(
         figure,
         trace,
-        f"the working set W(t, T), distinct pages used in the last T = {_name(chosen, wss)}, over "
+        f"the working set W(t, T), distinct pages used in the last T = {_name(window, wss)}, over "
         "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
         "What is allocated is not what is used. The scale of the upper part may differ.",
     )
@@ -107,7 +107,7 @@ def wss_over_time(
 @paper_figure
 def wss_by_kind(
     trace: Trace,
-    window: str | int | None = None,
+    window: str | int | Window | None = None,
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -115,13 +115,13 @@ def wss_by_kind(
     """Draw the working set over time: all accesses, and reads, writes, executions by themselves."""
     lines = HARVESTED if trace.is_harvest else LINES
     sources = [(line, trace) for line in lines.values()]
-    chosen = _chosen(trace, window, start, end)
-    figure = _few_lines(trace, chosen, columns, start, end, sources)
-    told = "not written and written" if trace.is_harvest else "read, written and executed"
+    window = _window(trace, window, start, end)
+    figure = _few_lines(trace, window, columns, start, end, sources)
+    kinds = "not written and written" if trace.is_harvest else "read, written and executed"
     return finish(
         figure,
         trace,
-        f"the pages used in the last T = {_name(chosen, figure.data['wss'])}, and those {told}. "
+        f"the pages used in the last T = {_name(window, figure.data['wss'])}, and those {kinds}. "
         "A page may be in several of these sets; the black line counts it once.",
     )
 
@@ -129,7 +129,7 @@ def wss_by_kind(
 @paper_figure
 def pml_against_all(
     trace: Trace,
-    window: str | int | None = None,
+    window: str | int | Window | None = None,
     columns: int = 1,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -147,13 +147,13 @@ def pml_against_all(
         If the trace has no PML log.
     """
     sources = [(LINES["rwx"], trace), (PML_LINE, trace.pml)]
-    chosen = _chosen(trace, window, start, end)
-    figure = _few_lines(trace, chosen, columns, start, end, sources)
+    window = _window(trace, window, start, end)
+    figure = _few_lines(trace, window, columns, start, end, sources)
     return finish(
         figure,
         trace,
         f"the pages in PML's log against all pages used in the last T = "
-        f"{_name(chosen, figure.data['wss'])}. PML logs a page when it is first written; the "
+        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written; the "
         "shaded pages were only read or executed, and PML does not see them.",
     )
 
@@ -195,7 +195,7 @@ def _line(kinds: str) -> Line:
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 
-def _chosen(
+def _window(
     trace: Trace, window: str | int | Window | None, start: str | int | None, end: str | int | None
 ) -> Window:
     if window is not None:

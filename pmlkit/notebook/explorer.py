@@ -99,16 +99,16 @@ class Explorer:
         self._uses = UsesByPage(trace, start, end)
         log = trace.pml if trace.meta.kind == "access" and trace.pml_is_nested else None
         self._log = UsesByPage(log, start, end) if log and log.n_rounds == trace.n_rounds else None
-        self._said: dict[tuple[str, int], pd.DataFrame | str] = {}
+        self._estimates: dict[tuple[str, int], pd.DataFrame | str] = {}
         self._means: tuple[Any, np.ndarray] = (None, np.zeros(0))
         self._worker = ThreadPoolExecutor(1)
         self._recorded: Any = None
         self._make_widgets()
         timed = self._unit_ns is not None
-        shown = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
+        sizes = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
         unit = "s" if timed else "rounds"
         name = "used" if trace.meta.kind == "access" else "logged"
-        self._lines, self._windows = Lines(trace, name, np.asarray(shown, float), unit), shown
+        self._lines, self._windows = Lines(trace, name, np.asarray(sizes, float), unit), sizes
         self.figure: Figure = self._lines.figure
         self.figure.caption = "the working set over time, and its mean against T."
         self._live: dict[str, Picture] = {}
@@ -182,9 +182,9 @@ class Explorer:
             float(self._windows[self._rounds.index(k)]),
             wss,
             means,
-            self._beside(k, over, m, span, frames),
+            self._comparison(k, over, m, span, frames),
         )
-        self._tell(k, span, wss, means)
+        self._write_note(k, span, wss, means)
         if self._live:
             self._live["figure"].draw()
             self._brush()
@@ -222,24 +222,26 @@ class Explorer:
         asked_ns = self._sizes_of_t if self._unit_ns else -1
         return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": self._means[1]})
 
-    def _tell(self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame) -> None:
+    def _write_note(
+        self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame
+    ) -> None:
         """Say the mean, the one of the right half, and the peak of full windows."""
         mib = self.trace.meta.domain["page_size"] / (1 << 20)
         full = wss["pages"][wss["full"].astype(bool)] * mib
         if len(full):
             mean = means["pages"][self._rounds.index(k)] * mib
-            told = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
+            text = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
         else:
             length = self._uses.part(span).length_ns
-            told = f"T = {self._name(k)} is longer than what is looked at, {format_ns(length)}"
-        said = self._said.get((self.technique.value, self.window.value))
-        if isinstance(said, str):
-            told += f"; {self.technique.value}: {said}"
-        self.note.value = html.escape(told)
+            text = f"T = {self._name(k)} is longer than what is looked at, {format_ns(length)}"
+        estimate = self._estimates.get((self.technique.value, self.window.value))
+        if isinstance(estimate, str):
+            text += f"; {self.technique.value}: {estimate}"
+        self.note.value = html.escape(text)
 
     # Techniques
 
-    def _beside(
+    def _comparison(
         self,
         k: int,
         over: Windows | None,
@@ -252,37 +254,37 @@ class Explorer:
             return None
         if name == LOG and self._log is not None:
             return "logged", self._sizes(self._log, over, m, span, self._log.chosen(frames))
-        if (name, k) not in self._said:
-            self._ask(name, k)
-        said = self._said[name, k]
-        if isinstance(said, str):
+        if (name, k) not in self._estimates:
+            self._start_watching(name, k)
+        estimate = self._estimates[name, k]
+        if isinstance(estimate, str):
             return None
         low, high = self._uses.t_ns[list(span)]
-        return name, said[said["t_ns"].between(low, high)]
+        return name, estimate[estimate["t_ns"].between(low, high)]
 
-    def _ask(self, name: str, k: int) -> None:
+    def _start_watching(self, name: str, k: int) -> None:
         """Let a technique watch the trace: aside, if there is a loop to come back to."""
-        self._said[name, k] = "watching ..."
+        self._estimates[name, k] = "watching ..."
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._said[name, k] = self._watch(name, k)
+            self._estimates[name, k] = self._watch(name, k)
             return
         coming = loop.run_in_executor(self._worker, self._watch, name, k)
-        coming.add_done_callback(lambda done: self._heard(name, k, done.result()))
+        coming.add_done_callback(lambda done: self._watched(name, k, done.result()))
 
     def _watch(self, name: str, k: int) -> pd.DataFrame | str:
         from pmlkit import techniques
 
         try:
             self._recorded = self._recorded or techniques.Recorded.of(self.trace)
-            said = techniques.run(name, self._recorded, window=k * self._unit_ns)  # type: ignore[operator]
+            result = techniques.run(name, self._recorded, window=k * self._unit_ns)  # type: ignore[operator]
         except PmlkitError as error:
             return str(error)
-        return said.estimates[["t_ns", "pages"]]
+        return result.estimates[["t_ns", "pages"]]
 
-    def _heard(self, name: str, k: int, said: pd.DataFrame | str) -> None:
-        self._said[name, k] = said
+    def _watched(self, name: str, k: int, estimate: pd.DataFrame | str) -> None:
+        self._estimates[name, k] = estimate
         if (self.technique.value, self.window.value) == (name, k):
             self.update()
 
@@ -316,10 +318,10 @@ class Explorer:
         if not self._live["heat"].live:
             return
         whole = self.time.value == (self.time.min, self.time.max)
-        shown = bool(self._span.artists[0].get_visible())
-        if whole and shown:
+        visible = bool(self._span.artists[0].get_visible())
+        if whole and visible:
             self._span.clear()
-        elif not whole and not (shown and self._span.extents == self.time.value):
+        elif not whole and not (visible and self._span.extents == self.time.value):
             self._span.extents = self.time.value
 
     def _ipython_display_(self) -> None:
@@ -468,9 +470,9 @@ class UsesByPage:
         """Let each worker go through its share of the pages, and add up what they found."""
 
         def part(pages: tuple[int, int]) -> np.ndarray:
-            found = zeros.copy()
-            kernel(self._starts, self._rounds, chosen, pages, span, *how, found)
-            return found
+            total = zeros.copy()
+            kernel(self._starts, self._rounds, chosen, pages, span, *how, total)
+            return total
 
         with ThreadPoolExecutor(WORKERS) as pool:
             return sum(pool.map(part, self._shares), zeros)

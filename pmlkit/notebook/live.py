@@ -175,12 +175,12 @@ class Replay:
         return self.trace
 
     def _frames(self, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
-        found = [np.zeros(0, np.uint64)]
+        parts = [np.zeros(0, np.uint64)]
         for batch in self.trace.iter_entries(["round", "gfn"], start_ns, end_ns):
             rounds = batch["round"].to_numpy()
             mine = (rounds >= first) & (rounds < stop)
-            found.append(np.unique(batch["gfn"].to_numpy()[mine]))
-        return np.unique(np.concatenate(found))
+            parts.append(np.unique(batch["gfn"].to_numpy()[mine]))
+        return np.unique(np.concatenate(parts))
 
 
 def _with(known: Bools, frames: Gfns) -> Bools:
@@ -279,26 +279,26 @@ class Running:
         make_way(spool)  # an older one is not ours to watch
         with (
             contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower,
-            tempfile.TemporaryFile() as said,
+            tempfile.TemporaryFile() as stderr,
         ):
             # A process of its own: a guest stands still while nobody takes what it says, and we
             # draw.
             process = subprocess.Popen(
                 [*with_us("TERM"), *self._command()],
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=stderr,
                 start_new_session=True,
             )
 
-            def look() -> None:
+            def poll() -> None:
                 for seen in follower.poll():
                     show(seen)
-                if (line := _last_line(said)) not in ("", self._doing):
+                if (line := _last_line(stderr)) not in ("", self._doing):
                     self._doing = line
                     tell(line)
 
-            interrupted = self._follow(process, look)
-            look()  # at a file that has no name any more
+            interrupted = self._follow(process, poll)
+            poll()  # at a file that has no name any more
         if process.returncode and not (interrupted and self._kept(spool, tell)):
             raise self._error(process.returncode)
         self.trace = Trace.open(self.out)

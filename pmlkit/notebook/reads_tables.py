@@ -56,8 +56,8 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     table = table[table["method"].isin(methods)]
     guests = list(dict.fromkeys(table["guest"]))
     order = table["guest"].map(guests.index) * len(_SHOWN) + table["method"].map(_SHOWN.index)
-    found = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
-    return found.round(1).reset_index(drop=True)
+    selected = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
+    return selected.round(1).reset_index(drop=True)
 
 
 def equality() -> pd.DataFrame:
@@ -110,12 +110,12 @@ def logging_costs() -> pd.DataFrame:
     samples = table[sampled].groupby("guest")["scan_tsc"].mean()
     means = table[~sampled].groupby("guest", sort=False).mean(numeric_only=True)
     kilo = {"find": "walk", "snapshots": "tables", "rearm": "rearm", "guided": "guided"}
-    found = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
-    found["tables"], found["exits"] = means["logged_tables"], means["exits"]
+    costs = pd.DataFrame({"memory": means["memory_bytes"] / 2**20, "logged": means["logged"]})
+    costs["tables"], costs["exits"] = means["logged_tables"], means["exits"]
     for name, column in {**kilo, "scan": "scan"}.items():
-        found[name] = means[f"{column}_tsc"] / 1e3
-    found["sample"] = samples / 1e3
-    return found.round(1).reset_index()
+        costs[name] = means[f"{column}_tsc"] / 1e3
+    costs["sample"] = samples / 1e3
+    return costs.round(1).reset_index()
 
 
 def hotness_scores() -> pd.DataFrame:
@@ -131,10 +131,10 @@ def hotness_scores() -> pd.DataFrame:
     for source, name in (("lab", "hotness"), ("recorder", "hotness-recorded")):
         table = learnt.load(name)
         window = hotness.choose(table)
-        found = hotness.judge(table, window)
-        found.insert(0, "source", source)
-        found.insert(2, "window", window)
-        parts.append(found)
+        scores = hotness.judge(table, window)
+        scores.insert(0, "source", source)
+        scores.insert(2, "window", window)
+        parts.append(scores)
     return pd.concat(parts, ignore_index=True).round(2)
 
 

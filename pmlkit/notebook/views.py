@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-USUAL_NS = 100_000_000  # T where none is asked for
+USUAL_NS = 100_000_000  # default T
 DECIMALS = 3  # of MiB: a page is 0.004
 
 
@@ -160,13 +160,13 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
         flags, which knows no more, of those ``not written`` and ``written``. A window that ends in
         a phase counts for it, even if it began in the one before.
     """
-    told = {"r": "read", "w": "written", "x": "executed"}
+    columns = {"r": "read", "w": "written", "x": "executed"}
     if trace.is_harvest:
-        told = {"r": "not written", "w": "written"}
-    window = _chosen(trace, window)
+        columns = {"r": "not written", "w": "written"}
+    window = _window(trace, window)
     used = _mib(trace, window, "rwx")
     parts = {"mean": used.mean(), "peak": used.max()}
-    parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in told.items()}
+    parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in columns.items()}
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
@@ -191,7 +191,7 @@ def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.Da
     pmlkit.errors.NeedsError
         If the trace has no PML log.
     """
-    log, window = trace.pml, _chosen(trace, window)
+    log, window = trace.pml, _window(trace, window)
     used, logged = _mib(trace, window, "rwx").mean(), _mib(log, window, "rwx").mean()
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
@@ -225,7 +225,7 @@ def memory_for(
     return pd.DataFrame(rows).round(DECIMALS)
 
 
-def _chosen(trace: Trace, window: str | int | Window | None) -> str | int | Window:
+def _window(trace: Trace, window: str | int | Window | None) -> str | int | Window:
     return default_window(timeline(trace), USUAL_NS) if window is None else window
 
 
