@@ -5,9 +5,9 @@ Modules
 -------
 app      the group of commands, help and exit codes
 options  options that several commands share
-show     a result as JSON or as people read it
+show     print a result, as JSON or as people read it
 console  tables and progress on the terminal
-live     a collection on the terminal while it runs
+live     a running collection on the terminal
 plans    an experiment and its report, as text and as JSON
 collect, compare, forecast, interop, lab, mrc, period, reads, record, run
          one or more commands each

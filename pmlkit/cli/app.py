@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: parse, call, print. Errors become exit codes in `main`, and nowhere else.
+"""The command line: parse, call, print. Only `main` turns errors into exit codes.
 
-Nothing heavy is imported at the top (numpy, pandas, pyarrow and matplotlib take a second): each
-command imports what it calls, so that ``--help`` and shell completion answer at once.
+No heavy module is imported at the top: numpy, pandas, pyarrow and matplotlib take a second. Each
+command imports what it calls, so that ``--help`` and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ WSS_EXAMPLES = example(
 
 
 class _PastClick(Exception):
-    """Carries past click what it has answers of its own to: an empty line, another exit code."""
+    """Wraps exceptions that click would handle itself, with an empty line or another exit code."""
 
 
 class _Commands(click.Group):
@@ -206,8 +206,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 done, 1 could not, 2 wrong use; 128 and the signal's number if one of
-        those that end a program did.
+        The exit code: 0 done, 1 failed, 2 wrong usage; 128 + N if signal N ended it.
     """
     signals.forget()
     _print_any_path()
@@ -216,9 +215,9 @@ def main(args: Sequence[str] | None = None) -> int:
             code = cli.main(args, prog_name="pmlkit", standalone_mode=False)
             sys.stdout.flush()
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # rich has met it
+        if isinstance(error.__context__, BrokenPipeError):  # raised within rich
             return _fail(error.__context__)
-        raise  # shell completion has answered
+        raise  # shell completion exits this way
     except BaseException as error:
         if os.environ.get("PMLKIT_DEBUG"):
             traceback.print_exc()
@@ -227,7 +226,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _print_any_path() -> None:
-    """Let paths that are no UTF-8 be printed: their bytes as in `one_line`."""
+    """Print bytes of paths that are not UTF-8 as escapes, as `one_line` does."""
     codecs.register_error("pmlkit", lambda error: (one_line(_failing(error)), error.end))  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -239,26 +238,26 @@ def _failing(error: UnicodeError) -> str:
 
 
 def _fail(error: BaseException) -> int:
-    """Say an error in one line; return its exit code."""
+    """Print an error as one line; return its exit code."""
     if isinstance(error, _PastClick | click.Abort):
         error = error.__cause__ or KeyboardInterrupt()
     _drop_output()
     if isinstance(error, BrokenPipeError):
-        return 0  # nobody reads any more (`pmlkit wss ... | head`): no complaint
+        return 0  # the reader has closed the pipe (`pmlkit wss ... | head`)
     code, text = _verdict(error)
     if code == 130 and sys.stderr.isatty():
         click.echo(err=True)  # ends the line on which the terminal shows ^C
-    with contextlib.suppress(OSError):  # nobody reads that either, or its disk is full
+    with contextlib.suppress(OSError):  # stderr is closed, or its disk is full
         click.echo(f"pmlkit: {one_line(text)}", err=True)
     return code
 
 
 def _drop_output() -> None:
-    """Keep what could not be printed from being tried again, and complained about, at exit."""
+    """Discard buffered output that cannot be written: Python would fail on it again at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):  # not a file: a test's
+        with contextlib.suppress(OSError, ValueError):  # stdout may be a test's buffer, no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

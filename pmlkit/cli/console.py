@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands print for people: tables on standard output, progress on standard error.
+"""Output of the commands for people: tables on stdout, progress on stderr.
 
-Progress is shown on a terminal only, and only once the work has taken two seconds. Colours obey
-NO_COLOR; what goes into a pipe has none, and its lines are never folded.
+Progress appears on a terminal only, after two seconds. Colours obey NO_COLOR. Output into a pipe
+has no colours, and its lines are not folded.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from rich.console import ConsoleOptions, RenderableType
+    from rich.progress import ProgressColumn
     from rich.segment import Segment
 
     from pmlkit.doctor import Capability
@@ -73,13 +74,13 @@ _CLOCKS = {
     "host": "the host's wall clock: T is wall time",
 }
 EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
-PATIENCE_S = 2.0  # work that is over by then needs no bar
-GAP_WINDOWS = 10  # without uses, in a row: from so many on they are one line
-UNFOLDED = 10_000  # columns of a page that nobody looks at
+PATIENCE_S = 2.0  # shorter work shows no bar
+GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
+UNFOLDED = 10_000  # columns of output that is not a terminal
 
 
 class _Console(Console):
-    """A console that writes the control characters of texts as escapes; its own are styles."""
+    """A console that escapes control characters in texts; its own styles pass."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(visible(text), **how)  # before it is measured
@@ -92,7 +93,7 @@ class _Console(Console):
 
 
 def console(error: bool = False) -> Console:
-    """Make a console that takes text as it is: names of regions may hold [brackets]."""
+    """Make a console without markup: names of regions may contain [brackets]."""
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else UNFOLDED
     return _Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
@@ -100,17 +101,16 @@ def console(error: bool = False) -> Console:
 
 @contextmanager
 def busy(what: str, quiet: bool = False) -> Iterator[None]:
-    """Show that work is being done, on a terminal, from its third second on."""
-    with _bar(quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False)) as bar:
+    """Show a spinner while the block runs."""
+    with _bar(quiet) as bar:
         bar.add_task(what, total=None)
         yield
 
 
 @contextmanager
 def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
-    """Show how many of `total` steps are begun; yields what is told of each: a line of text."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20))
-    with _bar(quiet, *columns) as bar:
+    """Show how many of `total` steps have begun; yields a function to call with each one's text."""
+    with _bar(quiet, BarColumn(20)) as bar:
         task = bar.add_task(what, total=total)
 
         def tell(text: str) -> None:
@@ -121,10 +121,8 @@ def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
 
 @contextmanager
 def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
-    """Show how far a recording is; yields the callback for `pmlkit.sources.recorder.record`."""
-    with _bar(
-        quiet, SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20)
-    ) as bar:
+    """Show a recording's progress; yields the callback for `pmlkit.sources.recorder.record`."""
+    with _bar(quiet, BarColumn(20)) as bar:
         task = bar.add_task("making the guest and booting it", total=None)
 
         def show(now: HowFar) -> None:
@@ -138,9 +136,11 @@ def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
 
 
 @contextmanager
-def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
+def _bar(quiet: bool, *columns: ProgressColumn, spinner: bool = True) -> Iterator[Progress]:
     terminal = console(error=True)
     bar = Progress(
+        *([SpinnerColumn()] if spinner else []),
+        TextColumn("{task.description}", markup=False),
         *columns,
         TimeElapsedColumn(),
         console=terminal,
@@ -160,7 +160,7 @@ def _bar(quiet: bool, *columns: Any) -> Iterator[Progress]:
 
 
 def doctor(capabilities: Iterable[Capability]) -> None:
-    """Print what `pmlkit.doctor.examine` found."""
+    """Print the capabilities that `pmlkit.doctor.examine` returned."""
     page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
     for capability in capabilities:
         verdict = "yes" if capability.ready else "no"
@@ -177,7 +177,7 @@ def doctor(capabilities: Iterable[Capability]) -> None:
 
 
 def workloads(known: Iterable[Workload]) -> None:
-    """Print the workloads that `record` knows, a line each."""
+    """Print workloads, one line each."""
     table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
     for w in known:
         table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
@@ -194,7 +194,7 @@ def parameters(known: Iterable[Workload]) -> None:
 
 
 def workload_dict(workload: Workload) -> Json:
-    """Return what JSON says of a workload."""
+    """Return a workload as JSON."""
     return {
         "name": workload.name,
         "summary": workload.summary,
@@ -230,9 +230,9 @@ def windows(table: pd.DataFrame) -> None:
 
 
 def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
-    """Iterate over the rows to be shown, each with how many were left out before it.
+    """Yield the rows to print, each with the number of rows skipped before it.
 
-    Of a long run of windows without uses only the first and the last are shown.
+    Of a long run of windows without uses, only the first and the last are printed.
     """
     empty = table["pages"].to_numpy() == 0
     alike = empty & np.append(False, empty[:-1]) & np.append(empty[1:], False)
@@ -245,7 +245,7 @@ def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
 
 
 def window_notes(table: pd.DataFrame) -> Iterator[str]:
-    """Say which T a table of windows has, and what it really is where that is another."""
+    """Yield lines on T, and on windows whose effective T differs much from it."""
     if table.empty:
         return
     asked, windows = int(table["asked_ns"].iloc[0]), table.drop_duplicates("t_ns")
@@ -263,7 +263,7 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
 
 
 def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
-    """Return what JSON says of a trace."""
+    """Return a trace's description as JSON."""
     meta = trace.meta.to_json()
     phases = meta.pop("phases")
     meta.pop("known")
@@ -282,7 +282,7 @@ def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
 
 
 def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
-    """Print what a trace is, its phases, and how its known answers came out."""
+    """Print a trace's facts, its phases, and its known answers."""
     page = console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(trace):
@@ -338,7 +338,7 @@ def _print_phases(page: Console, trace: Trace) -> None:
 
 
 def named(header: str, lines: Mapping[str, str]) -> None:
-    """Print names (keys) and what they stand for, a line each."""
+    """Print names and their descriptions, one line each."""
     table = _table(header, "")
     for name, line in lines.items():
         table.add_row(name, line)
@@ -353,14 +353,14 @@ def _table(*headers: str, right: Sequence[Any] = ()) -> Table:
 
 
 # ------------------------------------------------------------------------------
-# Miss-ratio curves as people read them on a terminal.
+# `pmlkit mrc`
 
 
 ROWS, COLUMNS = 12, 6
 
 
 def curves(by_method: Mapping[str, Json], page_size: int) -> None:
-    """Print curves: what they stand on, the working sets that follow, and ratios at some sizes."""
+    """Print curves by method: number of uses, derived working sets, and ratios at some sizes."""
 
     def size(pages: float | None) -> str:
         return "never" if pages is None else format_bytes(pages * page_size)
@@ -391,16 +391,12 @@ _LINES = {
 def over_time(table: pd.DataFrame, page_size: int) -> None:
     """Print the miss ratio of each window at some sizes."""
     grid = table.pivot(index="t_ns", columns="pages", values="miss_ratio")
-    sizes = grid.columns  # none, of a part without rounds
-    chosen = sizes[
-        np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))[: len(sizes)]
-    ]
-    page, full = (
-        Table(
-            "end", *(format_bytes(int(n) * page_size) for n in chosen), "", box=None, pad_edge=False
-        ),
-        dict(table.groupby("t_ns")["full"].all()),
-    )
+    sizes = grid.columns  # empty if the part has no rounds
+    places = np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))
+    chosen = sizes[places[: len(sizes)]]
+    headers = [format_bytes(int(n) * page_size) for n in chosen]
+    page = Table("end", *headers, "", box=None, pad_edge=False)
+    full = dict(table.groupby("t_ns")["full"].all())
     for t_ns, row in grid[chosen].iterrows():
         ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)
         page.add_row(f"{t_ns / 1e9:.3f} s", *ratios, "" if full[t_ns] else "cut short")  # type: ignore[operator]
@@ -424,14 +420,13 @@ def _at(curve: Json, size: float) -> str:
 
 
 # ------------------------------------------------------------------------------
-# What ``pmlkit compare`` prints for people, and its progress.
+# `pmlkit compare`
 
 
 @contextmanager
 def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
-    """Show how many of `total` steps are done; yields the callback that counts one."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
-    with _bar(quiet, *columns) as bar:
+    """Show how many of `total` steps are done; yields the callback that counts one step."""
+    with _bar(quiet, BarColumn(20), MofNCompleteColumn(), spinner=False) as bar:
         task = bar.add_task(what, total=total)
 
         def tick(trace: str, technique: str) -> None:
@@ -441,7 +436,7 @@ def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[s
 
 
 def sheet(table: pd.DataFrame, title: str) -> None:
-    """Print a DataFrame under a title: numbers short and to the right."""
+    """Print a DataFrame under a title, numbers rounded and flush right."""
     right = [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
     page = _table(*table.columns, right=right)
     for row in table.itertuples(False):
@@ -451,11 +446,11 @@ def sheet(table: pd.DataFrame, title: str) -> None:
 
 
 # ------------------------------------------------------------------------------
-# What `pmlkit reads` prints for people.
+# `pmlkit reads`
 
 
 def reads(table: pd.DataFrame) -> None:
-    """Print estimates, or the comparison of methods, a line each; reasons once, below."""
+    """Print estimates or a comparison of methods, one line each; each reason once, below."""
     (_comparison if "method" in table else _estimates)(table)
 
 

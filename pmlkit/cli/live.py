@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a collection looks while it goes on: a view on a terminal, plain lines elsewhere."""
+"""Show a running collection: a table on a terminal, one line per round elsewhere."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
     Parameters
     ----------
     name : str
-        Of the domain.
+        The domain's name.
     quiet : bool
         Show nothing: a program reads the output.
 
     Yields
     ------
     callable
-        To be called with each `pmlkit.sources.watch.Seen`.
+        Takes each `pmlkit.sources.watch.Seen`.
     """
     page = console.console(error=True)
     if quiet:
@@ -61,7 +61,7 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
 
 
 def line(seen: Any) -> str:
-    """Say a round in one line, as it goes into a log."""
+    """Format a round as one line of a log."""
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
         f"round {seen.round}: {seen.t_ns / 1e9:.3f} s, working set {seen.pages:,} pages "
@@ -95,13 +95,7 @@ def _view(name: str, rows: Any) -> Table:
 
 
 def summary(run: Collection) -> Json:
-    """Return what JSON says of a collection (a dict).
-
-    Parameters
-    ----------
-    run : pmlkit.sources.host.collection.Collection
-        That has ended.
-    """
+    """Return a collection that has ended as JSON."""
     trace, seen = run.trace, run.seen
     return {
         "trace": str(trace.path),

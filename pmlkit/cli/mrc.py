@@ -98,7 +98,7 @@ def _curves(
 
 
 def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
-    """Return what is printed of a curve, in types that JSON has."""
+    """Return a curve's facts and points as JSON."""
     thin = curve.thinned(_POINTS)
     names = ("sizes_pages", "miss_ratio", "low", "high")
     arrays = {name: getattr(thin, name) for name in names}

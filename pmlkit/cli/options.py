@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options and arguments that commands share, and how their texts are read."""
+"""Options and arguments that commands share, and the types that parse their texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]
-    """An option's type that reads its text with a function of `pmlkit.units`."""
+    """An option whose text is parsed by a function of `pmlkit.units`."""
 
     def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
@@ -36,7 +36,7 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Memory(click.ParamType):  # type: ignore[type-arg]
-    """Guest memory: MiB, or a size with its unit; becomes MiB."""
+    """Guest memory as a number of MiB, or a size with its unit; becomes MiB."""
 
     name = "MiB"
 
@@ -53,7 +53,7 @@ class _Memory(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
-    """A size with its unit; becomes bytes. `none`, where it is allowed, becomes 0."""
+    """A size with its unit; becomes bytes. If `none` is allowed, the word becomes 0."""
 
     name = "size"
 
@@ -94,8 +94,8 @@ class _TracePath(click.Path):
 
         known = [name for name in bundled() if incomplete and name.startswith(incomplete)]
         own = sorted(glob.glob(f"{glob.escape(incomplete)}*.trace"))
-        found = [CompletionItem(name) for name in [*own, *known]]
-        return found or super().shell_complete(ctx, param, incomplete)
+        items = [CompletionItem(name) for name in [*own, *known]]
+        return items or super().shell_complete(ctx, param, incomplete)
 
 
 class _Setting(click.ParamType):  # type: ignore[type-arg]
@@ -112,7 +112,7 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), text
 
 
-# That it cannot be read is no wrong use: opening it says so.
+# An unreadable path is not wrong usage (exit code 2): opening it raises the error.
 PATH = click.Path(readable=False)
 DURATION = _Parsed("time", "parse_duration_ns")
 WINDOW = _Parsed("window", "parse_window")
@@ -123,28 +123,28 @@ TRACE = _TracePath(readable=False)
 
 
 def names(where: str) -> Callable[..., list[str]]:
-    """Complete with names: those in ``module:name`` of pmlkit, or that it gives when called.
+    """Return a shell completion over ``module:name``: names, or a function that returns them.
 
-    What is imported is imported when a shell asks. After a comma the next name begins.
+    The module is imported only when a shell asks. Names may be a list with commas.
     """
 
     def complete(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
         module, _, name = where.partition(":")
-        found = getattr(import_module(module), name)
+        values = getattr(import_module(module), name)
         before, comma, begun = begun.rpartition(",")
-        known = found() if callable(found) else found
+        known = values() if callable(values) else values
         return [f"{before}{comma}{one}" for one in known if one.startswith(begun)]
 
     return complete
 
 
 def example(*lines: str) -> str:
-    """Write a command's examples as the end of its help, as they are typed."""
+    """Format a command's examples for the end of its help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def option(*names: str, **facts: Any) -> Callable[..., Any]:
-    """Declare an option whose default, if it has one, is part of its help."""
+    """Declare an option; its help shows its default, if it has one."""
     has_default = facts.get("default") is not None and not facts.get("is_flag")
     return click.option(*names, **{"show_default": has_default, **facts})
 
@@ -155,12 +155,12 @@ def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
 
 
 def say(line: str) -> None:
-    """Say how things go where the output is not in the way."""
+    """Print progress to stderr."""
     echo(line, err=True)
 
 
 def echo(text: str, err: bool = False) -> None:
-    """Print a text for people: no control character in it reaches the terminal."""
+    """Print text; its control characters are escaped."""
     click.echo(visible(text), err=err)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `pmlkit run` shows: the plan, a bar with the time left, and what became of it."""
+"""Output of `pmlkit run`: the plan, a progress bar, and the report."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
 
-_A_YEAR_S = 365 * 86400  # runs take longer than the seconds over which rich guesses a speed
+_A_YEAR_S = 365 * 86400  # rich estimates speed over 30 s by default; a run takes longer
 
 
 class Bar(Watcher):
-    """A bar over all runs and a line for each active one, on a terminal; else nothing.
+    """On a terminal, a bar over all runs and a line for each active one.
 
     Parameters
     ----------
     lines : bool
-        Write a line for each run that is over, terminal or not: for the log of a night.
+        Print a line for each run that ends, also without a terminal (for logs).
     quiet : bool
         Show no bar.
     """
@@ -80,7 +80,7 @@ class Bar(Watcher):
         self.tasks[job.id] = self.bar.add_task(job.label, total=None)
 
     def ended(self, job: Job, record: Json) -> None:
-        """Take the run's line away, and count it."""
+        """Remove the run's line, and count the run."""
         if job.id in self.tasks:
             self.bar.remove_task(self.tasks.pop(job.id))
         self.over += 1
@@ -94,7 +94,7 @@ class Bar(Watcher):
 
 
 def plan_dict(plan: Plan, chosen: Sequence[Job]) -> Json:
-    """Return what JSON says of a plan."""
+    """Return a plan as JSON."""
     return {
         "experiment": plan.experiment.name,
         "folder": str(plan.folder),
@@ -115,7 +115,7 @@ def _job_dict(plan: Plan, job: Job) -> Json:
 
 
 def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
-    """Print the runs, a line each: id, status, what it is."""
+    """Print the runs, one line each: id, status, label."""
     page = console()
     for job in chosen:
         fields = _job_dict(plan, job)
@@ -125,7 +125,7 @@ def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
 
 
 def report_dict(report: Report) -> Json:
-    """Return what JSON says of what became of an experiment."""
+    """Return an experiment's report as JSON."""
     return {
         "experiment": report.plan.experiment.name,
         "page": str(report.page),
@@ -143,7 +143,7 @@ def report_dict(report: Report) -> Json:
 
 
 def print_report(report: Report) -> None:
-    """Print what became of an experiment, failures last."""
+    """Print an experiment's report, failures last."""
     page = console()
     counts = f"{len(report.done)} done, {len(report.kept)} were done before"
     counts += f", {len(report.failed)} failed" * bool(report.failed)

@@ -18,7 +18,7 @@ __all__ = ["show", "show_trace"]
 
 
 def show_trace(as_json: bool, trace: Trace) -> bool:
-    """Print what a trace is; return whether its known answers are met."""
+    """Print a trace's description; return whether its known answers are met."""
     from pmlkit.cli import console
     from pmlkit.trace import known
 
