@@ -6,10 +6,10 @@ inches. Those of a trace take `start` and `end`, which limit what is drawn.
 
 Modules
 -------
-catalogue   figures by name, as ``pmlkit plot`` draws them
+catalogue   the table of figures; draws one by name
 style, axes sizes, fonts, colours; axes of time, pages and addresses
 time, window, heat, mrc, reads, period, compare, forecast
-            figures by what they show
+            figures by subject
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
 tables      LaTeX tables with their rows as CSV

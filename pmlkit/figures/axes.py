@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures' axes have in common: time, sizes, phases, labels beside the lines."""
+"""Axes that figures share: time, sizes, addresses, phases, labels beside lines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def plain_log(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers (0.1, 1, 10), with 2 and 5 where it is short."""
+    """Label a logarithmic axis with plain numbers (0.1, 1, 10); a short one also with 2 and 5."""
     low, high = axis.get_view_interval()
     short = low > 0 and high / low < 200
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
@@ -47,12 +47,12 @@ def plain_log(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
     if short:
         axis.set_minor_locator(NullLocator())
-    # An empty label is laid out like any other; one that is off costs nothing.
+    # Empty labels take time to lay out; labels that are off do not.
     axis.set_tick_params(which="minor", label1On=False)
 
 
 def say_empty(axes: Axes, text: str) -> None:
-    """Say within the axes that there is nothing to draw (a logarithmic axis needs something)."""
+    """Write a text into axes without data (a logarithmic axis fails without)."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#6E6E6E")
 
@@ -66,12 +66,12 @@ SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sin
 
 
 def address_name(trace: Trace) -> str:
-    """Say what the trace's frames number: ``"guest-physical address"``, virtual or block."""
+    """Return the kind of address: ``"guest-physical address"``, virtual or block."""
     return f"{trace.meta.domain.get('address', ADDRESSES[0])} address"
 
 
 def pages_name(trace: Trace) -> str:
-    """Say what the trace's frames are: guest frames, or the pages of a program or a disk."""
+    """Return what the trace's frames are: guest frames, or pages of a program or a disk."""
     return _PAGES[trace.meta.domain.get("address", ADDRESSES[0])]
 
 
@@ -80,14 +80,14 @@ _PAGES = {
     "virtual": "pages of the program",
     "block": "pages of the disk",
 }
-_HEXADECIMAL = 16 << 40  # from this address on; GiB would take as many digits, and say less
-_COARSE = 16 << 20  # GiB with few digits can name a row of this size
+_HEXADECIMAL = 16 << 40  # higher addresses are hexadecimal: GiB would take as many digits
+_COARSE = 16 << 20  # bytes of a row that GiB with few digits can tell apart
 
 
 def address_format(
     trace: Trace, highest: int, row_bytes: int = _COARSE
 ) -> tuple[Callable[[int], str], str]:
-    """Choose how an axis of addresses is labelled.
+    """Choose the labels of an axis of addresses.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ def address_format(
     highest : int
         The highest address on the axis, bytes.
     row_bytes : int
-        The distance of addresses that it tells apart.
+        Distance of the addresses that labels must tell apart.
 
     Returns
     -------
     text : callable
-        Writes an address: in MiB; in GiB from 8 GiB on; in hexadecimal from 16 TiB on, and where
-        addresses are virtual, as debuggers and maps of programs have them. The number of the page
-        if the addresses need more than 64 bits: they are names of pages then (hashes).
+        Formats an address: in MiB; in GiB from 8 GiB on; in hexadecimal from 16 TiB on and if it
+        is virtual, as debuggers do. Addresses of more than 64 bits are hashes that name pages: they
+        are formatted as numbers of pages.
     name : str
         The axis' title, with the unit.
     """
@@ -123,37 +123,37 @@ def _plain(value: float) -> str:
 
 
 def time_limits(trace: Trace, start: str | int | None, end: int | str | None) -> tuple[int, int]:
-    """Read `start` and `end` ("2s", nanoseconds or None) of a trace as nanoseconds."""
+    """Return `start` and `end` ("2s", nanoseconds or None) in nanoseconds, within the trace."""
     start_ns = parse_duration_ns(start) if isinstance(start, str) else start
     end_ns = parse_duration_ns(end) if isinstance(end, str) else end
     return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
 
 
 def seconds_axis(axes: Axes, start_ns: int, end_ns: int, trace: Trace | None = None) -> None:
-    """Make x the time in seconds, named after the clock of `trace`: the guest's own if left out."""
+    """Make x the time in seconds, named after the trace's clock (default: guest time)."""
     axes.set_xlim(start_ns / 1e9, max(end_ns, start_ns + 1) / 1e9)
     axes.set_xlabel("guest time (s)" if trace is None else time_name(trace))
 
 
 def time_name(trace: Trace) -> str:
-    """Name the axis of time: it is the guest's own only where its instructions are the clock."""
+    """Name the time axis: guest time only if the guest's instructions are the clock."""
     physical = trace.meta.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
     return "guest time (s)" if physical and trace.meta.clock["kind"] == "icount" else "time (s)"
 
 
 def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = True) -> None:
-    """Mark where the trace's phases start, and name them above the axes.
+    """Mark the starts of the trace's phases, and name them above the axes.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        With seconds on x, its limits set already.
+        With seconds on x, and its limits set.
     trace : Trace
         A phase lasts until the next one.
     shade : bool, default False
         Shade every second phase rather than draw a line at each start.
     labels : bool, default True
-        Whether to write the names.
+        Write the names.
     """
     phases = trace.phases
     low, high = axes.get_xlim()
@@ -180,7 +180,7 @@ def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
         for name, centre in zip(names, centres, strict=True):
             _above(axes, centre, name, ha="center")
         return
-    # Slanted names need a line's height each; where even that is missing the longer phases win.
+    # A slanted name needs a line's height. If there is no room for all, longer phases win.
     for index in _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches):
         _above(axes, centres[index], names[index], ha="left", rotation=35, rotation_mode="anchor")
 
@@ -206,12 +206,12 @@ def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
-    """Write each line's name beside its right end, with a sample of the line, without overlaps.
+    """Write each line's name beside its right end, with a sample of the line; none overlap.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        Its limits set already.
+        With its limits set.
     ends : list of (float, str, dict)
         The line's last y, its name, and its style: ``color`` and ``ls``.
     """
@@ -229,7 +229,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
 
 
 def _spread(wanted: Floats, height: Floats) -> Floats:
-    """Move labels apart, as little as it takes, within 0 to 1; in the order of `wanted`."""
+    """Move labels apart by as little as possible, within 0 to 1; keep the order of `wanted`."""
     order = np.argsort(wanted, kind="stable")
     placed = np.clip(wanted, 0, 1)[order]
     half = height[order] / 2
@@ -245,7 +245,7 @@ def _spread(wanted: Floats, height: Floats) -> Floats:
 
 
 def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
-    """Write names beside points, each at the nearest place where it covers nothing.
+    """Write names beside points, each at the nearest free place.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     spots = axes.transData.transform(np.c_[x, y]) * scale
     frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
     taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in spots]
-    for index in np.argsort(-spots[:, 0]):  # on the right there is the least room
+    for index in np.argsort(-spots[:, 0]):  # from the right, where there is the least room
         width, height = 0.65 * size * len(names[index]), 1.35 * size
         boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
         shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
@@ -277,7 +277,7 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
         )  # fmt: skip
 
 
-# Where a name may stand, by points to the right and up from its point; the nearest first.
+# Offsets of a name from its point (points right, up), the nearest first.
 _SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
     (round(r * np.cos(a), 1), round(r * np.sin(a), 1))
     for r in (6, 10, 15, 21, 28, 36, 45, 55, 66)
@@ -288,7 +288,7 @@ _SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
 def _moved(
     spot: Floats, shift: tuple[float, float], width: float, height: float
 ) -> tuple[float, float, float, float]:
-    """Return the box of a name that is shifted: its nearer edge, or its middle, lies there."""
+    """Return the box of a shifted name: its nearer edge, or its middle, is at the offset."""
     right, up = shift
     left = spot[0] + right - (width if right < -1 else 0 if right > 1 else width / 2)
     low = spot[1] + up - height / 2
@@ -301,7 +301,7 @@ def _cost(
     taken: Sequence[tuple[float, float, float, float]],
     frame: Floats,
 ) -> float:
-    """Rate a place: what it covers counts most, then how far away it is."""
+    """Return the cost of a place: leaving the axes, then covering others, then the distance."""
     left, low, right, high = box
     covered = sum(
         max(min(right, r) - max(left, a), 0) * max(min(high, t) - max(low, b), 0)

@@ -29,14 +29,14 @@ __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "s
 
 
 PANELS_ACROSS = 4
-TOP = 2.0  # of the largest truth: estimates above are cut off, and said
+TOP = 2.0  # times the largest truth: estimates above are cut off, with a mark
 MAX_POINTS = 600
 PASSIVE = {"marker": "o", "color": COLORS["blue"]}
 ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
 
 
 def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    """Yield the figures and the names of their files, one at a time: they are large."""
+    """Yield the names of files and their figures, one at a time: they are large."""
     if len(comparison.traces) > 1:
         yield "overview", errors(comparison)
         yield "pareto", error_against_overhead(comparison)
@@ -48,7 +48,7 @@ def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 
 @paper_figure
 def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
-    """Draw what each technique says over time, against the truth."""
+    """Draw each technique's estimates over time, against the truth."""
     truth = _of(comparison.truth, trace)
     estimates = _of(comparison.estimates, trace)
     names = list(dict.fromkeys(estimates["technique"]))
@@ -230,11 +230,11 @@ def _title(comparison: Comparison, name: str) -> str:
 
 
 # ------------------------------------------------------------------------------
-# The figure of a batch: every technique on every recording, one number and one colour each.
+# Every technique on every recording: one number and one colour each.
 
 
-LEAST, MOST = 0.02, 10.0  # of the working set: where the colours end
-DARK = 1.0  # from this error on, letters are white
+LEAST, MOST = 0.02, 10.0  # shares of the working set at which the colours end
+DARK = 1.0  # larger errors have white letters
 
 
 @paper_figure
@@ -279,7 +279,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
 
 
 def _table(comparison: Comparison, column: str) -> pd.DataFrame:
-    """Return techniques against recordings, the median first; by median, silent ones last."""
+    """Return techniques against recordings, sorted by the median; those without estimates last."""
     wide = comparison.scores.pivot(index="technique", columns="trace", values=column)
     wide = wide.reindex(columns=comparison.traces).astype(float)
     wide.insert(0, "median", wide.median(axis=1))

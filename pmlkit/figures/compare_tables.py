@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a comparison, as LaTeX, HTML and CSV; and what the costs are made of."""
+"""Tables of a comparison as LaTeX, HTML and CSV, and the cost model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
 
 
 def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
-    """Leave out the single recordings of an overview that is wider than a terminal."""
+    """Drop the columns of single recordings from an overview wider than a terminal."""
     wide = "median" in sheet and len(sheet.columns) > most
     return sheet[["technique", "mean", "median"]] if wide else sheet
 

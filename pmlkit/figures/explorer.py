@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figure that an explorer redraws: W(t, T) over time and, beside it, its mean against T.
 
-It is laid out once, and then only gets other numbers: laying out takes longer than drawing. So do
-lines of millions of points, of which a screen shows the same as of their extremes.
+It is laid out once, and then only its numbers change: layout takes longer than drawing. Long lines
+are reduced to their extremes, which look the same on a screen.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "Picture", "still", "thin"]
 
-POINTS = 600  # extremes of a line: as many as a screen's columns
+POINTS = 600  # pieces of a line: about a screen's columns
 DPI = 120
 SPACE = {"left": 0.075, "right": 0.985, "bottom": 0.19, "top": 0.95, "wspace": 0.24}
 
 
 def thin(y: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Choose indices of a line so that it looks the same: the least and the most of each piece.
+    """Choose indices of a line that keep its look: the minimum and maximum of each piece.
 
     Parameters
     ----------
     y : ndarray of float, shape (n,)
     points : int
-        How many pieces, if there is more than two values in each.
+        Number of pieces, if each has more than two values.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def thin(y: np.ndarray, points: int = POINTS) -> np.ndarray:
 
 
 class Lines:
-    """The figure; `show` gives it other numbers.
+    """The figure; `show` changes its numbers.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Lines:
         plain_log(against.xaxis)
         against.xaxis.set_minor_locator(NullLocator())
         for axes, left in ((self._over_time, -0.085), (against, -0.2)):
-            # Where they would be put: to find that out takes longer than to draw them.
+            # Their places are fixed: computing them takes longer than drawing.
             axes.xaxis.set_label_coords(0.5, -0.13)
             axes.yaxis.set_label_coords(left, 0.5)
             axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -111,18 +111,18 @@ class Lines:
         mean: pd.DataFrame,
         technique: tuple[str, pd.DataFrame] | None = None,
     ) -> None:
-        """Give the figure other numbers; it is not drawn yet.
+        """Change the figure's numbers, without drawing.
 
         Parameters
         ----------
         window : str
-            T as it is called.
+            T as text.
         at : float
             T in the unit of the right half.
         wss, mean : DataFrame
             What becomes `Figure.data`.
         technique : (str, DataFrame), optional
-            Its name, and what it says.
+            Its name and estimates.
         """
         name, estimates = technique or ("", wss[:0])
         self.figure.data = {"wss": wss, "mean": mean} | (
@@ -144,7 +144,7 @@ class Lines:
         self._against.set_ylim(0, max(np.nanmax(sizes, initial=0), 1 / 256) * 1.08)
 
     def _set(self, line: Any, table: pd.DataFrame) -> float:
-        """Give a line a table's numbers; return its highest value, MiB."""
+        """Set a line's data from a table; return its maximum in MiB."""
         table = table.dropna()
         t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() * self._mib
         kept = thin(y)
@@ -160,14 +160,14 @@ class Lines:
 
 @styled
 def still(figure: Figure) -> tuple[Figure, Any]:
-    """Make a picture of a figure, to be drawn over: a heat map takes long to draw.
+    """Return a bitmap of a figure with axes over it: a heat map is slow to draw again.
 
     Returns
     -------
     Figure
-        That shows nothing but the picture, with the same `data` and `caption`.
+        The bitmap, with the same `data` and `caption`.
     matplotlib.axes.Axes
-        Over the first axes of `figure`, with its x axis, invisible.
+        Invisible axes over the first axes of `figure`, with its x limits.
     """
     figure.set_dpi(2 * DPI)  # for screens with small pixels
     canvas: Any = FigureCanvasAgg(figure)
@@ -185,13 +185,13 @@ def still(figure: Figure) -> tuple[Figure, Any]:
 
 
 class Picture:
-    """A figure in a notebook, as a widget: live by ipympl or, without it, as a picture.
+    """A figure as a widget: live (ipympl) or a PNG.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     live : bool
-        Whether there is ipympl.
+        Use ipympl.
 
     Attributes
     ----------
@@ -210,11 +210,11 @@ class Picture:
             self.draw()
 
     def draw(self) -> None:
-        """Show the figure as it is now."""
+        """Redraw the widget."""
         canvas: Any = self.figure.canvas
         if self.live:
-            # At once: to be asked for it by the browser takes longer, and the browser forgets to
-            # ask while it waits for another picture.
+            # Drawn at once: the browser's own request takes longer, and the browser makes none
+            # while it waits for another picture.
             canvas.draw()
         else:
             png = io.BytesIO()
@@ -223,7 +223,7 @@ class Picture:
 
 
 def _canvas(figure: Figure) -> Any:
-    """Make the figure's canvas one of ipympl, without pyplot and its list of figures."""
+    """Give the figure an ipympl canvas, without pyplot and its global list of figures."""
     from ipympl.backend_nbagg import Canvas, FigureManager
 
     canvas = Canvas(figure)

@@ -30,7 +30,7 @@ MODEL_STYLES: dict[Any, Json] = {
     "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
     "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
 }
-# Rules of one family share a colour; what sets them apart are the dashes.
+# Rules of one family share a colour, and differ in their dashes.
 FAMILIES: dict[str, Any] = {
     "last": COLORS["black"],
     "max": COLORS["green"],
@@ -126,7 +126,7 @@ def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
 
 @paper_figure
 def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw how far each quantile's coverage is from what it says, in points.
+    """Draw the deviation of each quantile's coverage from its nominal value, in points.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
 def forecast(
     forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2
 ) -> Figure:
-    """Draw a log's working set and what had been forecast for it, with the change points.
+    """Draw a log's working set and its forecasts, with the change points.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def forecast(
 
 @paper_figure
 def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw what could be saved at most, by how far ahead the working set is to be known.
+    """Draw the largest possible saving, by how far ahead the working set must be known.
 
     Parameters
     ----------

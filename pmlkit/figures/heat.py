@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heat map: page frames against time, summed up to what a column of a paper can show."""
+"""The heat map: page frames against time, at the resolution of a paper's column."""
 
 from __future__ import annotations
 
@@ -127,13 +127,13 @@ def _used_frames(trace: Trace, wanted: Any) -> Gfns:
 
 
 def _rows(frames: Gfns, max_rows: int) -> tuple[np.uint64, Gfns]:
-    """Choose the frames of a row, ``1 << shift``, and the rows: used ones and short holes.
+    """Choose the frames per row, ``1 << shift``, and the rows: used ones and short holes.
 
-    Frames are unsigned throughout: the highest ones lie next to the end of 64 bits.
+    Frames are unsigned throughout: the highest are close to 2^64.
     """
     shift, used, hole = np.uint64(0), frames, max(max_rows // 24, 1)
     while True:
-        # A short hole is drawn as such: cutting it out would cost as much room as it takes.
+        # A short hole is drawn: the mark of a cut would take as much room.
         lengths = np.ones(len(used), np.int64)
         joined = np.diff(used)
         lengths[:-1][joined <= hole] = joined[joined <= hole]
@@ -156,8 +156,8 @@ def _fill(
     used: Gfns,
     row: Ints,
 ) -> None:
-    # The column in which a frame was last counted. Entries come in the order of rounds, so that
-    # this is all it takes to count a frame once per column across record batches.
+    # The column in which a frame was last counted. Entries come in the order of rounds: this
+    # suffices to count a frame once per column across record batches.
     counted = np.full(len(used), -1, np.int32)
     for batch in trace.iter_entries(columns=["round", "gfn"], **wanted):
         column = (batch.column("round").to_numpy().astype(np.int64) - first) // per_column
@@ -212,7 +212,7 @@ _CUT = 3  # rows of white where a range of addresses is left out
 
 
 def _size(pages: int, page_size: int) -> str:
-    """Write the size of a cell: in KiB below 1 GiB, for its reader counts in pages."""
+    """Format the size of a cell: below 1 GiB in KiB, which compare to pages."""
     if pages >= 1 << 40:
         return f"2^{pages.bit_length() - 1} pages"
     kib, rest = divmod(pages * page_size, 1024)
@@ -260,7 +260,7 @@ def _address_axis(axes: Axes, trace: Trace, grid: Cells, position: Ints) -> None
 def _address_ticks(
     addresses: Sequence[int], row_bytes: int, position: Ints, cut: Ints, lines: int = 11
 ) -> list[tuple[int, int]]:
-    """Choose (row, address) pairs: round addresses in each range, or its start, well apart."""
+    """Choose (row, address) pairs, well apart: each range's start, and round addresses."""
     if not len(position):
         return []
     distance = (position[-1] + 1) / lines

@@ -33,7 +33,7 @@ _CAPTION = (
 
 
 class LiveFigure:
-    """A figure that is fed with rounds. In a notebook it is shown once and redrawn in place.
+    """A figure of rounds as they come. In a notebook it is shown once and redrawn in place.
 
     >>> live = LiveFigure()                                  # doctest: +SKIP
     >>> for seen in live.follow(collection):                 # doctest: +SKIP
@@ -52,7 +52,7 @@ class LiveFigure:
         self._drawn = 0.0
 
     def follow(self, rounds: Ints) -> Iterator[Seen]:
-        """Pass rounds on, drawing them as they come.
+        """Yield the rounds, drawing them as they come.
 
         Parameters
         ----------
@@ -76,18 +76,18 @@ class LiveFigure:
             self.draw()
 
     def say(self, line: str) -> None:
-        """Show a line of text where the figure will be, as long as there is none."""
+        """Show a line of text in place of the figure, as long as there is no round."""
         if not self._seen:
             self._show({"text/plain": visible(line)}, raw=True)
 
     def draw(self) -> None:
-        """Draw what there is, and show it if this is a notebook."""
+        """Draw the rounds so far, and show the figure in a notebook."""
         self.figure = _drawn(self.table())
         self._drawn = time.monotonic()
         self._show(self.figure)
 
     def table(self) -> pd.DataFrame:
-        """Return what has been seen: DataFrame, one row per round."""
+        """Return the rounds so far: DataFrame, one row per round."""
         fields = list(Seen.__dataclass_fields__)
         return pd.DataFrame([asdict(seen) for seen in self._seen], columns=fields)
 
@@ -116,7 +116,7 @@ def _drawn(table: pd.DataFrame) -> Figure:
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9
     sizes = table["pages"] * 4096 / _MIB
     ink: dict[str, Any] = {"color": COLORS["black"]}
-    if len(table) == 1:  # of which a line shows nothing
+    if len(table) == 1:  # a line of one point is invisible
         ink["marker"] = "o"
     axes.plot(seconds, sizes, label="working set", **ink)
     axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", label="all pages so far", **ink)

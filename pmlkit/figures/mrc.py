@@ -36,7 +36,7 @@ STYLES = (
     {"color": COLORS["orange"], "ls": "-"},
 )
 POINTS = 1024
-FEWEST = 100  # pages that SHARDS looks at
+FEWEST = 100  # sampled pages of SHARDS
 
 
 @paper_figure
@@ -53,7 +53,7 @@ def miss_ratio(
     Parameters
     ----------
     rate : float
-        The share of the pages that SHARDS looks at; `FEWEST` pages or more.
+        Share of the pages that SHARDS samples; at least `FEWEST` pages.
     """
     chosen: Json = {"start": start, "end": end, "kinds": kinds}
     curves = {
@@ -73,9 +73,9 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
     Parameters
     ----------
     curves : dict of str to MissRatioCurve
-        By the name that the figure gives them; up to 6.
+        By name; up to 6.
     trace : Trace
-        What they are of.
+        The trace of the curves.
     """
     thin = {name: curve.thinned(POINTS) for name, curve in curves.items()}
     frames = [curve.to_frame().assign(curve=name) for name, curve in thin.items()]
@@ -112,7 +112,7 @@ def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Any) -> Non
 
 
 def _left(curve: MissRatioCurve) -> float:
-    """Return the size in MiB where a curve begins to fall: a hundredth has gone."""
+    """Return the size in MiB at which a curve has fallen by a hundredth."""
     fallen = curve.miss_ratio < 1 - 0.01 * (1 - curve.cold)
     first = int(curve.sizes_pages[np.argmax(fallen)]) if fallen.any() else 1
     return max(min(first, curve.pages / 20), 1) / 2 / MIB_PAGES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of reads through page tables: the mechanism, estimates against truth, and costs."""
+"""Figures of reads through page tables: mechanism, estimates against truth, costs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def reads_over_time(
     compared : DataFrame
         From `pmlkit.reads.judge.compare`, of this trace.
     band : str
-        The method whose interval is shaded, if it is there.
+        The method whose interval is shaded, if present.
     """
     figure = new_figure(columns, 2.3, {"reads": compared})
     axes = figure.subplots()
@@ -146,7 +146,7 @@ def _offset(methods: Sequence[str], method: str) -> float:
 
 @paper_figure
 def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figure:
-    """Draw how reads get into a log of writes: the walk, and one leaf table over time.
+    """Draw how reads get into a log of writes: the page walk, and one leaf table over time.
 
     Parameters
     ----------
@@ -200,14 +200,14 @@ def _draw_history(axes: Axes, trace: Trace, leaf: LeafHistory) -> None:
 
 @paper_figure
 def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw what a round's harvest costs against the guest's memory.
+    """Draw the cost of a round's harvest against the guest's memory.
 
     Parameters
     ----------
     measured : DataFrame
         ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, ``sampled_tsc``.
     modelled : DataFrame
-        The same for sizes that the lab does not hold (`pmlkit.reads.guided.model_costs`).
+        The same for larger memories (`pmlkit.reads.guided.model_costs`).
     """
     figure = new_figure(columns, 2.4, {"measured": measured, "modelled": modelled})
     axes = figure.subplots()
@@ -266,7 +266,7 @@ def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns:
 
 
 # ------------------------------------------------------------------------------
-# The picture of a page walk, drawn by hand: what leads to what, and which of it is logged.
+# The diagram of a page walk.
 
 
 def draw_walk(axes: Axes) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How pmlkit's figures look, and how they are saved.
+"""The style of pmlkit's figures, and saving them.
 
-Figures are made without pyplot, so that there is no global state: a `Figure` is drawn by its own
-Agg canvas, shows itself in a notebook, and carries the data behind it in `Figure.data`. Sizes are
-those of a paper's one or two columns; nothing is cropped at saving, so a figure is exactly as wide
-as its column. Files are the same bytes from run to run: no dates, no random identifiers.
+Figures are made without pyplot, so there is no global state. A `Figure` is drawn by its own Agg
+canvas, shows itself in a notebook, and carries its data in `Figure.data`. Its width is that of one
+or two columns of a paper; saving crops nothing. Files are the same bytes from run to run: they
+contain no dates and no random identifiers.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class Figure(_Figure):
         if self._saved_png is None or self.stale:
             png = styled(_render)(self, "png", SCREEN_DPI)
         else:
-            png = self._saved_png  # nothing has changed since
-        # Shown larger than in print, since a screen is read from further away.
+            png = self._saved_png  # unchanged since it was saved
+        # Larger than in print: a screen is read from further away.
         width, height = (int(inches * 120) for inches in self.get_size_inches())
         return png, {"width": width, "height": height}
 
@@ -209,7 +209,7 @@ def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) ->
 
 
 def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
-    """Give the figure its caption, and say there which trace it is of."""
+    """Set the figure's caption, which begins with the trace's name; return the figure."""
     figure.caption = f"{Path(trace.path).name.removesuffix('.trace')}: {caption}"
     return figure
 
@@ -242,7 +242,7 @@ def save(
     """
     stem = Path(stem)
     tables = _tables(getattr(figure, "data", None) if data is None else data)
-    # Each picture is rendered in memory first: drawing can fail, and a half-written file cannot.
+    # Rendered in memory first: if drawing fails, no file is half written.
     with _laid_out(figure):
         files = {f"{stem.name}.{kind}": _render(figure, kind, PNG_DPI) for kind in KINDS}
     figure._saved_png, figure.stale = files[f"{stem.name}.png"], False
@@ -261,7 +261,7 @@ def _tables(data: Any) -> dict[str, pd.DataFrame]:
 
 @contextlib.contextmanager
 def _laid_out(figure: Figure) -> Iterator[None]:
-    """Lay the figure out once for all the files: that takes as long as drawing it."""
+    """Lay the figure out once for all files: layout takes as long as drawing."""
     engine = figure.get_layout_engine()
     try:
         if engine is not None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cell", "column", "escape", "latex", "table"]
 
-# Characters that surely fit into one and both columns of a page, in small print; what is folded
-# if they are not enough; the gap between two columns of a table.
+# In characters of small print: the width of one column and of a page, the length from which a text
+# is folded if the table is too wide, the gap between columns.
 COLUMN_CHARS, WIDE_CHARS, LONG_CHARS, GAP_CHARS = 50, 88, 40, 3
 
 _ESCAPES = {
@@ -126,7 +126,7 @@ def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str
 
 
 def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
-    """Say how LaTeX sets each column: numbers flush right, long texts folded into what is left.
+    """Choose how LaTeX sets each column: numbers flush right, long texts folded into the rest.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def _set(text: str, box: str) -> str:
 
 
 def column(values: pd.Series[Any]) -> list[str]:
-    """Write the values of a column; floats with the same decimals, so that they line up.
+    """Format the values of a column; floats have the same decimals, so that they line up.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ def column(values: pd.Series[Any]) -> list[str]:
     Returns
     -------
     list of str
-        Three digits of the median value; each as by `cell` where one number of decimals would
-        leave nothing of many of them.
+        The median has three digits. If that rounds many values to zero, each is formatted by
+        `cell`.
     """
     if not pd.api.types.is_float_dtype(values.dtype):
         return [cell(value) for value in values]
@@ -185,7 +185,7 @@ def column(values: pd.Series[Any]) -> list[str]:
 
 
 def is_number(dtype: Any) -> bool:
-    """Say whether a column holds numbers (yes and no are none)."""
+    """Return whether a column holds numbers (booleans are none)."""
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
 
@@ -199,7 +199,7 @@ def _row(cells: Iterable[Any]) -> str:
 
 
 def cell(value: float | str | bool) -> str:
-    """Write a value as a table shows it: numbers short, what is missing as a dash."""
+    """Format a value for a table: numbers short, missing values as a dash."""
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):  # type: ignore[comparison-overlap]
         return "--"
     if isinstance(value, (bool, np.bool_)):

@@ -30,9 +30,9 @@ __all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
 MIB = 1 << 20
 RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
 ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
-MAX_POINTS = 1500  # more than a column of a paper can show; keeps the PDF small
+MAX_POINTS = 1500  # more than a paper's column resolves; keeps the PDF small
 USUAL_NS = 100_000_000  # default T
-FAR = 0.1  # share of T by which the effective one may be off
+FAR = 0.1  # share of T by which the effective T may differ unmentioned
 TWO_SCALES_FROM = 3  # times the peak of the working set
 
 
@@ -63,7 +63,7 @@ LINES = {
     "w": Line("w", "written", COLORS["vermilion"], (0, (4, 1))),
     "x": Line("x", "executed", COLORS["green"], (0, (1, 1))),
 }
-# A harvest of accessed flags cannot tell more.
+# A harvest of accessed flags does not tell reads from executions.
 NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
 HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
 PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
@@ -80,8 +80,8 @@ def wss_over_time(
 ) -> Figure:
     """Draw the working set over time, under the memory that the guest says it has allocated.
 
-    Where the guest's memory is far larger than the working set, the scale changes at the
-    working set's peak, and the upper part shows the rest of the memory.
+    If the guest's memory is much larger than the working set, the scale changes at the working
+    set's peak, and the upper part shows the rest of the memory.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _window(
 
 
 def _name(window: Window, wss: pd.DataFrame) -> str:
-    """Name T, and the effective T where it is another."""
+    """Name T, and the effective T if it differs."""
     name = str(window).replace("r", " rounds")
     effective = wss["effective_ns"][wss["full"]]
     if window.ns is None or not len(effective):
@@ -221,7 +221,7 @@ def _sizes(
     start: str | int | None,
     end: str | int | None,
 ) -> Any:
-    """Make the table behind the lines: time, effective window, phase, and pages of each line."""
+    """Return the table behind the lines: time, effective window, phase, and pages of each line."""
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     rounds = max(-(-(stop - first) // MAX_POINTS), 1)
     table = None
@@ -244,7 +244,7 @@ def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.D
 
 
 def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[Any]:
-    # Windows that the start cuts short are smaller than the others: they are not drawn.
+    # Windows that the start cuts short are not drawn: they are smaller.
     return (wss[line.column] / 256).where(wss["full"])
 
 
@@ -282,7 +282,7 @@ def _draw_with_memory(
     window: Window,
     limits: Sequence[float],
 ) -> None:
-    """Draw the lines and the memory, with a second scale above the peak where that is needed."""
+    """Draw lines and memory; large memory gets a second scale above the lines' peak."""
     peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
     split = ram > TWO_SCALES_FROM * peak
     if split:
@@ -313,7 +313,7 @@ def _plot_memory(axes: Axes, guest: Any, ram: float) -> None:
 
 
 def _join(upper: Axes, lower: Axes, peak: float, top: float) -> None:
-    """Put one y axis on two scales: from 0 to the peak below, the rest of the memory above."""
+    """Give the y axis two scales: 0 to the peak below, the rest of the memory above."""
     lower.set_ylim(0, peak)
     upper.set_ylim(peak, top)
     upper.spines["bottom"].set_visible(False)

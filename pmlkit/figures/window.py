@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures about the window T and the re-use of pages: what a good T and threshold would be."""
+"""Figures about the window T and the re-use of pages, for choosing T and the threshold m."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def wss_against_window(
 ) -> Figure:
     """Draw the mean of W(T) against T, and its derivative, which is the miss rate."""
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
-    # Beyond half of what was looked at, most windows reach over its start.
+    # If T is longer than half the part, most windows begin before it.
     half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
     figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"curve": half})
     upper, lower = figure.subplots(*_stacked(columns), sharex=True)
@@ -139,7 +139,7 @@ def reuse_histogram(
 
 
 def _gap_panel(axes: Axes, gaps: Any, round_ms: float) -> None:
-    """Draw shares of re-uses in bins that grow by a constant factor, edges between rounds."""
+    """Draw shares of re-uses in logarithmic bins, whose edges lie between rounds."""
     axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
     if gaps.empty:
         return say_empty(axes, "no page is used again")
@@ -209,9 +209,9 @@ def _contours(axes: Axes, t_ms: Floats, counts: Ints, values: Floats, norm: Any)
 
 
 def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
-    """Choose a place for each contour's label: near its middle, off the edges, apart from others.
+    """Choose places for labels: near a contour's middle, off the edges, apart from others.
 
-    A contour that has no such place gets no label: the colour bar has its value, too.
+    A contour without such a place has no label: the colour bar shows its value.
     """
     inches = np.array(axes.figure.get_size_inches()) * (0.64, 0.78)  # type: ignore[union-attr]  # of the axes, about
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -249,7 +249,7 @@ def _part(trace: Trace, start: str | int | None, end: str | int | None) -> Timel
 
 
 def _usual(part: Timeline, k: int) -> str | int:
-    """Return a window of `k` usual rounds; of any rounds if the trace has no times."""
+    """Return a window of `k` usual rounds; of `k` rounds if the trace has no times."""
     return f"{k}r" if part.resolution_ns is None else k * part.resolution_ns
 
 

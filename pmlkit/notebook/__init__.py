@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the notebooks call: a trace shown as tables and figures, live collection, the explorer.
+"""Functions for the notebooks: tables about a trace, live collection, the explorer.
 
 Modules
 -------
@@ -8,6 +8,6 @@ period_tables
           tables of the advice on periods
 reads_tables
           tables about reads
-live      one way to collect from each source, shown while it runs
+live      collect from any source, shown while it runs
 explorer  `explore`: widgets over a trace
 """

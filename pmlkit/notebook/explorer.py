@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exploring a trace in a notebook: widgets for T, m, time, region and technique, and a figure.
+"""Explore a trace in a notebook: widgets for T, m, time, region and technique, and a figure.
 
 >>> import pmlkit                                                        # doctest: +SKIP
 >>> explorer = pmlkit.explore(pmlkit.open("redis.trace"))                # doctest: +SKIP
@@ -7,8 +7,8 @@
 >>> explorer.window.value, explorer.min_count.value = 10, 2              # doctest: +SKIP
 >>> explorer.figure.data["wss"]                 # what is drawn, a DataFrame  # doctest: +SKIP
 
-The widgets are ipywidgets, the figures ipympl's; without ipympl they are pictures that are drawn
-anew. Where nobody can move a widget (papermill, nbconvert) the figure alone is shown.
+The widgets are ipywidgets. The figures are ipympl's or, without it, pictures that are redrawn.
+Without a user (papermill, nbconvert) only the figure is shown.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def explore(trace: Trace, start: str | int | None = None, end: str | int | None 
     ----------
     trace : Trace
     start, end : str, int or None
-        Read this part only: an explorer keeps 4 bytes per use in memory, and about 60 while it
-        reads, so that 10^8 entries need 6 GB.
+        Read only this part. An explorer keeps 4 bytes per use, and needs about 60 while it
+        reads: 6 GB for 10^8 entries.
 
     Returns
     -------
     Explorer
-        Shows itself as the last value of a notebook's cell.
+        As the last value of a notebook's cell it shows itself.
     """
     return Explorer(trace, start, end)
 
@@ -82,14 +82,14 @@ class Explorer:
     min_count : ipywidgets.IntSlider
         The threshold m: pages used in at least so many rounds of T.
     time : ipywidgets.FloatRangeSlider
-        The part that is looked at, in seconds; brushing over the heat map sets it.
+        The selected part in seconds; brushing over the heat map sets it.
     region, technique : ipywidgets.Dropdown
-        The pages looked at; what is drawn beside the truth: PML's log, or what one of
-        `pmlkit.techniques` says of the whole machine.
+        The selected pages; what is drawn beside the truth: PML's log, or the estimate of one of
+        `pmlkit.techniques` for the whole machine.
     note : ipywidgets.HTML
-        The numbers of the moment.
+        Mean and peak of what is drawn.
     figure, heat : pmlkit.figures.style.Figure
-        What is drawn now, with its `data`; the heat map of the whole time.
+        What is drawn, with its `data`; the heat map of the whole time.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Explorer:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The first round that is looked at, and the one after the last, of those read."""
+        """The first selected round and the one after the last, among those that were read."""
         low, high = (round(seconds * 1e9) for seconds in self.time.value)
         start = None if self.time.value[0] <= self.time.min else low
         end = None if self.time.value[1] >= self.time.max else high
@@ -168,15 +168,13 @@ class Explorer:
     # The figure
 
     def update(self, change: Any = None) -> None:
-        """Compute what the widgets ask for, and redraw the figure."""
+        """Compute for the widgets' values, and redraw the figure."""
         k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
         frames = None if region is None else self.trace.frames(region)
         chosen = self._uses.chosen(frames)
         over = self._over(k, span)
-        wss, means = (
-            self._sizes(self._uses, over, m, span, chosen),
-            self._mean(m, span, region, chosen),
-        )
+        wss = self._sizes(self._uses, over, m, span, chosen)
+        means = self._mean(m, span, region, chosen)
         self._lines.show(
             self._name(k),
             float(self._windows[self._rounds.index(k)]),
@@ -190,7 +188,7 @@ class Explorer:
             self._brush()
 
     def _over(self, k: int, span: tuple[int, int]) -> Windows | None:
-        """Return the windows that end within the part looked at; None if T is longer than it."""
+        """Return the windows that end within the selected part; None if T is longer than it."""
         part = self._uses.part(span)
         size = k * (self._unit_ns or 1)
         if size > part.axis.length:
@@ -214,7 +212,7 @@ class Explorer:
     def _mean(
         self, m: int, span: tuple[int, int], region: str | None, chosen: np.ndarray
     ) -> pd.DataFrame:
-        """Make the right half's table; the same one as long as only T changes."""
+        """Return the right half's table; reused as long as only T changes."""
         if self._means[0] != (m, span, region):
             axis = self._uses.part(span).axis
             pages = self._uses.means(m, span, chosen, axis, self._sizes_of_t)
@@ -225,7 +223,7 @@ class Explorer:
     def _write_note(
         self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame
     ) -> None:
-        """Say the mean, the one of the right half, and the peak of full windows."""
+        """Write the mean (of the right half) and the peak of full windows."""
         mib = self.trace.meta.domain["page_size"] / (1 << 20)
         full = wss["pages"][wss["full"].astype(bool)] * mib
         if len(full):
@@ -263,15 +261,15 @@ class Explorer:
         return name, estimate[estimate["t_ns"].between(low, high)]
 
     def _start_watching(self, name: str, k: int) -> None:
-        """Let a technique watch the trace: aside, if there is a loop to come back to."""
+        """Run a technique on the trace: in a thread, if an event loop can take its result."""
         self._estimates[name, k] = "watching ..."
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._estimates[name, k] = self._watch(name, k)
             return
-        coming = loop.run_in_executor(self._worker, self._watch, name, k)
-        coming.add_done_callback(lambda done: self._watched(name, k, done.result()))
+        future = loop.run_in_executor(self._worker, self._watch, name, k)
+        future.add_done_callback(lambda done: self._watched(name, k, done.result()))
 
     def _watch(self, name: str, k: int) -> pd.DataFrame | str:
         from pmlkit import techniques
@@ -291,7 +289,7 @@ class Explorer:
     # Showing
 
     def show(self, live: bool | None = None) -> ipywidgets.Widget:
-        """Return the widgets with the figures, `live` (by default if ipympl is there) or still."""
+        """Return the widgets with the figures, `live` (default: if there is ipympl) or still."""
         live = find_spec("ipympl") is not None if live is None else live
         start, end = self._uses.t_ns[[0, -1]].tolist()
         self.heat, axes = still(figures.heat_map(self.trace, 2, start=start, end=end))
@@ -309,12 +307,12 @@ class Explorer:
         return ipywidgets.VBox([*boxes, *(picture.widget for picture in self._live.values())])
 
     def _brushed(self, low: float, high: float) -> None:
-        """Look at what was brushed over; at everything again after a click."""
+        """Select the brushed part; a click selects everything."""
         whole = self.time.min, self.time.max
         self.time.value = (max(low, whole[0]), min(high, whole[1])) if high > low else whole
 
     def _brush(self) -> None:
-        """Show on the heat map which part is looked at."""
+        """Mark the selected part on the heat map."""
         if not self._live["heat"].live:
             return
         whole = self.time.value == (self.time.min, self.time.max)
@@ -333,7 +331,7 @@ class Explorer:
 
 
 def is_interactive() -> bool:
-    """Say whether somebody sits before this kernel: who could be asked for input, too."""
+    """Return whether this kernel has a user: one that can be asked for input."""
     from IPython import get_ipython
 
     kernel = getattr(get_ipython(), "kernel", None)
@@ -341,14 +339,14 @@ def is_interactive() -> bool:
 
 
 # ------------------------------------------------------------------------------
-# A trace's uses in memory, sorted by page: the working set of any part of it in milliseconds.
+# A trace's uses in memory, sorted by page: they give the working set of any part in milliseconds.
 
 
 WORKERS = 2
 
 
 class UsesByPage:
-    """The uses of a trace's pages, 4 bytes each; made once, asked again and again.
+    """The uses of a trace's pages, 4 bytes each; built once, queried often.
 
     Parameters
     ----------
@@ -386,13 +384,13 @@ class UsesByPage:
         return len(self._rounds)
 
     def chosen(self, frames: np.ndarray | None = None) -> np.ndarray:
-        """Say of each page whether it is one of `frames`; of all of them without."""
+        """Return for each page whether it is one of `frames`; None: every page is."""
         if frames is None:
             return np.ones(len(self.frames), bool)
         return np.isin(self.frames, frames)
 
     def part(self, span: tuple[int, int]) -> Timeline:
-        """Return the rounds from ``span[0]`` to before ``span[1]`` in time."""
+        """Return the timeline of the rounds from ``span[0]`` to before ``span[1]``."""
         first, stop = span
         t_ns, used = self.timeline.t_ns[first : stop + 1], self.timeline.used[first:stop]
         return replace(self.timeline, t_ns=t_ns, used=used)
@@ -411,7 +409,7 @@ class UsesByPage:
         span : (int, int)
             The first round looked at, and the one after the last; windows stay within.
         chosen : ndarray of bool, shape (pages,)
-            Of `chosen`.
+            As `UsesByPage.chosen` returns.
 
         Returns
         -------
@@ -467,7 +465,7 @@ class UsesByPage:
         how: tuple[Any, ...],
         zeros: np.ndarray,
     ) -> np.ndarray:
-        """Let each worker go through its share of the pages, and add up what they found."""
+        """Run the kernel on each worker's share of the pages, and add up the results."""
 
         def part(pages: tuple[int, int]) -> np.ndarray:
             total = zeros.copy()

@@ -63,8 +63,8 @@ def start(
     Parameters
     ----------
     source : {"bundled", "recorder", "lab", "xen"}
-        A trace that there is; a Linux guest under QEMU, now; a guest under the patched Xen on an
-        emulated processor, now; a domain of a Xen host, now.
+        An existing trace; or, recorded now: a Linux guest under QEMU, a guest under the patched
+        Xen on an emulated processor, a domain of a Xen host.
     trace : str
         A name or path; a workload; a guest of the lab; a domain's name or id.
     out : str
@@ -116,12 +116,12 @@ def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: s
 
 
 class Replay:
-    """A trace, played back round by round as a collection is seen.
+    """A trace, played back round by round like a running collection.
 
     Parameters
     ----------
     make : callable
-        Returns the trace; called when it is first iterated over.
+        Returns the trace; called at the first iteration.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class Replay:
             )
 
     def run(self, show: Callable[[Seen], None]) -> Trace:
-        """Play it to its end; returns the trace.
+        """Play the trace to its end, and return it.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class Replay:
 
 
 def _with(known: Bools, frames: Gfns) -> Bools:
-    """Mark frames in an array of flags, which grows as far as need be."""
+    """Mark frames in an array of flags, which grows as needed."""
     frames = frames[frames < _LATEST].astype(np.int64)
     if len(frames) and frames[-1] >= len(known):
         known = np.concatenate([known, np.zeros(int(frames[-1]) + 1 - len(known), bool)])
@@ -226,27 +226,27 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
 
 
 # ------------------------------------------------------------------------------
-# A command of pmlkit's that makes a trace, followed as it goes on: its words, its rounds.
+# A command of pmlkit that makes a trace, followed while it runs.
 
 
 _POLL_S = 0.1
 _LONGEST_LINE = 1 << 14  # bytes
-_SAYS = "pmlkit: "  # what an error begins with
+_SAYS = "pmlkit: "  # begins an error's line
 
 
 class Running:
-    """A guest that a command records or logs now, and that is seen as its spool grows.
+    """A guest that a command records or logs now; its rounds are read from the growing spool.
 
     Parameters
     ----------
     words : list of str
-        The command of pmlkit's.
+        The command and its arguments, without ``pmlkit``.
     out : Path
-        The trace to be; one of the name is replaced.
+        The trace to write; an existing one is replaced.
     watcher : callable
         As `pmlkit.sources.watch.Follower` takes it.
     first : str
-        What it does until it says so itself.
+        Shown until the command prints its first line of progress.
 
     Attributes
     ----------
@@ -263,26 +263,25 @@ class Running:
         self._watcher, self._doing = watcher, first
 
     def run(self, show: Callable[[Seen], None], tell: Tell = lambda line: None) -> Trace:
-        """Run to the end; Ctrl-C ends it early and keeps what came. Returns the trace.
+        """Run to the end, and return the trace; Ctrl-C ends it early with a shorter trace.
 
         Parameters
         ----------
         show : callable
             Called with each `Seen`.
         tell : callable, optional
-            Called with a line of text whenever the command begins something else.
+            Called with each new line of the command's progress.
         """
         from pmlkit.trace.reader import Trace
 
         tell(self._doing)
         spool = folder_of(self.out)
-        make_way(spool)  # an older one is not ours to watch
+        make_way(spool)  # an older spool is not this run's
         with (
             contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower,
             tempfile.TemporaryFile() as stderr,
         ):
-            # A process of its own: a guest stands still while nobody takes what it says, and we
-            # draw.
+            # A process of its own: while this one draws it reads nothing, and a guest would stall.
             process = subprocess.Popen(
                 [*with_us("TERM"), *self._command()],
                 stdout=subprocess.DEVNULL,
@@ -298,7 +297,7 @@ class Running:
                     tell(line)
 
             interrupted = self._follow(process, poll)
-            poll()  # at a file that has no name any more
+            poll()  # the file is still open, even if its name is gone
         if process.returncode and not (interrupted and self._kept(spool, tell)):
             raise self._error(process.returncode)
         self.trace = Trace.open(self.out)
@@ -306,7 +305,7 @@ class Running:
 
     def _error(self, status: int) -> PmlkitError:
         why = self._doing.removeprefix(_SAYS)
-        if why == self._doing:  # its last word was none of an error's
+        if why == self._doing:  # its last line was no error message
             why = f"`pmlkit {' '.join(self.words)}` ended with status {status} ({why})"
         return PmlkitError(why)
 
@@ -315,14 +314,14 @@ class Running:
         return [sys.executable, "-m", "pmlkit", *self.words, *out]
 
     @staticmethod
-    def _follow(process: subprocess.Popen[Any], look: Callable[[], None]) -> bool:
-        """Look at a process until it has ended; returns whether it was interrupted."""
+    def _follow(process: subprocess.Popen[Any], poll: Callable[[], None]) -> bool:
+        """Poll a process until it has ended; return whether it was interrupted."""
         try:
             while process.poll() is None:
-                look()
+                poll()
                 time.sleep(_POLL_S)
         except BaseException as error:
-            process.send_signal(signal.SIGINT)  # it ends early, and writes what there is
+            process.send_signal(signal.SIGINT)  # it ends early, and writes the trace
             process.wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
@@ -330,10 +329,10 @@ class Running:
         return False
 
     def _kept(self, spool: Path, tell: Tell) -> bool:
-        """Make a trace of the spool that a lab leaves behind; returns whether there is one."""
+        """Convert the spool that a lab leaves behind; return whether there is one."""
         from pmlkit.sources.ingest import finish
 
-        def torn(why: str) -> None:  # the emulator ended while its disk was being written
+        def torn(why: str) -> None:  # the emulator ended during a write to its disk
             tell(f"{why}: the trace ends before it, and {spool} is kept")
 
         if not spool.exists():
@@ -343,7 +342,7 @@ class Running:
 
 
 def _last_line(file: Any) -> str:
-    """Return the last line of a file that another process writes, whose place in it is ours."""
+    """Return the last complete line of a file that another process writes."""
     length = os.fstat(file.fileno()).st_size
     end = os.pread(file.fileno(), _LONGEST_LINE, max(length - _LONGEST_LINE, 0))
     return end.decode(errors="replace").rpartition("\n")[0].rpartition("\n")[2].strip()

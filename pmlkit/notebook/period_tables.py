@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a period costs and shows, as the notebooks show it."""
+"""Tables of the advice on periods, for the notebooks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["advice_words", "constants", "costs"]
 
-_SHOWN = 8  # of the periods: enough for a table in a column
+_SHOWN = 8  # periods: a table that fits a column
 
 
 def costs(advice: Advice) -> pd.DataFrame:
-    """Return what some of the periods cost, the chosen one among them.
+    """Return the costs of some periods, the chosen one among them.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def costs(advice: Advice) -> pd.DataFrame:
 
 
 def constants(advice: Advice) -> pd.DataFrame:
-    """Return what the costs are made of: a line each, with where the number comes from."""
+    """Return the constants behind the costs, one line each, with the source of the number."""
     return pd.DataFrame({"constant": list(advice.constants.lines())})
 
 

@@ -33,7 +33,7 @@ MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
 
 def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
-    """Return `reads_table.beside_published` of a run of rrww; of another guest an empty table."""
+    """Return `judge.beside_published` of a run of rrww; for another guest, an empty table."""
     if "buffer" not in set(trace.regions["name"]):
         return judge.published().head(0)
     return judge.beside_published(compared, len(trace.frames("buffer")))
@@ -119,12 +119,12 @@ def logging_costs() -> pd.DataFrame:
 
 
 def hotness_scores() -> pd.DataFrame:
-    """Return how rankings of hot regions by first log do on guests that nothing was chosen on.
+    """Return scores of ranking hot regions by first log, on guests not used to choose the window.
 
     Returns
     -------
     DataFrame
-        `hotness_table.judge` of the lab's and of the recorder's traces, with ``source`` and the
+        `hotness.judge` of the lab's and of the recorder's traces, with ``source`` and the
         ``window`` that was chosen on the other guests.
     """
     parts = []
@@ -139,5 +139,5 @@ def hotness_scores() -> pd.DataFrame:
 
 
 def sources() -> pd.DataFrame:
-    """Return why the accessed entries (c) err: mean pages a round, by guest and phase."""
+    """Return the errors of the accessed entries (c) by cause: mean pages a round."""
     return learnt.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the notebooks show beside the figures: a trace as small tables.
+"""Small tables about one trace, which the notebooks show beside the figures.
 
-Notebooks only call; what they would have to compute or look up is here.
+Notebooks only call functions; computing and looking up is done here.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ DECIMALS = 3  # of MiB: a page is 0.004
 
 
 def output_folder(out: PathLike) -> Path:
-    """Say where a notebook writes to: a relative folder is taken from the repository.
+    """Return the folder a notebook writes to: a relative path is relative to the repository.
 
-    So it is the same one in JupyterLab, which runs a notebook in its own folder, and under
-    papermill, which runs it where it was called. An installed pmlkit takes the working directory.
+    It is the same folder in JupyterLab (which runs a notebook in its own folder) and under
+    papermill (which runs it in the caller's). An installed pmlkit takes the working directory.
     """
     return recordings.workplace() / out
 
 
-def facts(trace: Trace) -> _Whole:
-    """Return what the trace says of itself, a DataFrame of ``what`` and ``value``."""
+def facts(trace: Trace) -> pd.DataFrame:
+    """Return the trace's metadata, a DataFrame of ``what`` and ``value``."""
     meta = trace.meta
     versions = meta.provenance.get("versions") or {}
     rows = {
@@ -131,7 +131,7 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
 
 
 def known_answers(trace: Trace) -> pd.DataFrame:
-    """Return what the workload says that it touched against what was measured, a row each.
+    """Return what the workload states that it touched, and what was measured, one row each.
 
     Returns
     -------
@@ -156,9 +156,8 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
     -------
     DataFrame
         ``phase``, then the mean of W(t, T) over the phase, ``mean``, its maximum, ``peak``, and
-        the means of the pages ``read``, ``written`` and ``executed``; of a harvest of accessed
-        flags, which knows no more, of those ``not written`` and ``written``. A window that ends in
-        a phase counts for it, even if it began in the one before.
+        the means of the pages ``read``, ``written`` and ``executed``. A harvest of accessed flags
+        has only ``not written`` and ``written``. A window counts for the phase in which it ends.
     """
     columns = {"r": "read", "w": "written", "x": "executed"}
     if trace.is_harvest:
@@ -201,7 +200,7 @@ def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.Da
 def memory_for(
     curves: Mapping[str, MissRatioCurve], targets: Iterable[float] = (0.1, 0.05, 0.01)
 ) -> pd.DataFrame:
-    """Return the memory that miss-ratio curves ask for, in MiB.
+    """Return the memory that miss-ratio curves imply, in MiB.
 
     Parameters
     ----------
@@ -214,7 +213,7 @@ def memory_for(
     -------
     DataFrame
         ``curve``, ``uses``, ``pages``, ``first_uses`` (their share, in percent), ``knee``, and a
-        column for each target; NaN where no size meets it.
+        column for each target; NaN if no size meets it.
     """
     rows = []
     for name, curve in curves.items():
@@ -235,10 +234,10 @@ def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> Any:
 
 
 # ------------------------------------------------------------------------------
-# Recordings side by side: what each is, how long, how large, and how many pages it touches.
+# Recordings side by side.
 
 
-# `TraceMeta.source`, in words that say what is real about it.
+# What is real about a trace of each `TraceMeta.source`.
 ORIGINS = {
     "recorder": "real guest, emulated by QEMU",
     "lab": "real Xen, emulated PML (Bochs)",
@@ -249,7 +248,7 @@ _MIB = 1 << 20
 
 
 def overview(names: Sequence[str]) -> pd.DataFrame:
-    """Describe recordings, a row each.
+    """Describe recordings, one row each.
 
     Parameters
     ----------
@@ -265,7 +264,7 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
         that are met, of how many.
     """
     table = pd.DataFrame([_row(open_trace(name)) for name in names])
-    if table["lost"].isna().any():  # not known, and a number beside others all the same
+    if table["lost"].isna().any():  # integers, beside those that are not known
         table["lost"] = table["lost"].astype("Int64")
     return table
 
@@ -289,6 +288,6 @@ def _row(trace: Trace) -> dict[str, object]:
 
 
 def _pages(trace: Trace) -> int:
-    """Count the distinct frames of a trace: its working set in a window as long as it is."""
+    """Count a trace's distinct frames: its working set in a window of its whole length."""
     table = workingset.estimate(trace, f"{trace.n_rounds}r", page_tables="keep")
     return int(table["pages"].max())
