@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs on a Dask cluster: each worker does the same as this machine would, and sends the folder.
+"""Runs on a Dask cluster: a worker runs the notebook as `local` does, and sends the folder back.
 
-A worker needs pmlkit, and nothing of this machine: it takes a trace from its path if the one that
-is there has the right digest (a shared disk), else from its cache, else it says so and is sent the
-trace once. Only this process writes to the results, so that a run that two workers did (one of
-them was believed lost) is there once.
+A worker needs pmlkit, and nothing else of this machine. It takes a trace from its path if the file
+there has the right digest (a shared disk), else from its cache. Else it answers `Missing`, and is
+sent the trace once. Only this process writes results: a run that two workers did, because one was
+believed lost, is stored once.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ if TYPE_CHECKING:
 __all__ = ["Cluster"]
 
 CONNECT_S = 30
-_AT_WORK = {}  # type: ignore[var-annotated]  # on a worker: the processes of each session
+_AT_WORK: dict[str, Processes] = {}  # on a worker: the processes of each session
 
 
 class Cluster:
     """A backend (see `pmlkit.batch.local.Local`), and a context manager.
 
-    A run whose worker is lost is done again on another one, by Dask; after four lost workers it
-    counts as failed, since it may be what kills them.
+    Dask repeats a run whose worker is lost on another worker. After four lost workers the run has
+    failed: it may be what kills them.
 
     Parameters
     ----------
     address : str
-        Of the scheduler, such as ``tcp://head:8786``.
+        The scheduler's, such as ``tcp://head:8786``.
 
     Raises
     ------
     UsageError
-        If this is no address.
+        If `address` has no port.
     PmlkitError
         If nothing answers there.
     """
@@ -89,7 +89,7 @@ class Cluster:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and give each when it is over; as `pmlkit.batch.local.Local.run`."""
+        """Do runs, and yield each when it ends; as `pmlkit.batch.local.Local.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
         pending = as_completed(list(waiting), loop=self.client.loop)  # type: ignore[no-untyped-call]
         try:
@@ -110,7 +110,7 @@ class Cluster:
             self._stop(list(waiting))
 
     def _submit(self, job: Job, missing: Missing | None = None) -> Future[Any]:
-        """Hand a run to the cluster; with the traces that the worker lacks, to that worker."""
+        """Submit a run; if a worker lacks traces, to that worker and with them."""
         wanted = missing.digests if missing else ()
         packed = {t.digest: _pack(t.path, _file(t)) for t in job.traces if t.digest in wanted}
         return self.client.submit(
@@ -134,7 +134,7 @@ class Cluster:
             return failed_record(job, f"{type(error).__name__}: {error}")
 
     def _stop(self, futures: Iterable[Future[Any]]) -> None:
-        """End what is still running, on every worker."""
+        """Stop unfinished runs on every worker."""
         if futures:
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing to stop
                 self.client.cancel(futures, force=True)  # type: ignore[no-untyped-call]
@@ -142,14 +142,14 @@ class Cluster:
 
 
 class Missing:
-    """A worker's answer that it lacks traces. Attributes: `worker` (address), `digests`."""
+    """A worker's answer: it lacks traces. Attributes: `worker` (address), `digests`."""
 
     def __init__(self, worker: str, digests: Sequence[str]) -> None:
         self.worker, self.digests = worker, digests
 
 
 def _keep(job: Job, answer: Any, final: Path) -> Json:
-    """Write what a worker has sent as the run's folder; give its record."""
+    """Write a worker's answer as the run's folder; return its record."""
     record, archive = (answer, None) if isinstance(answer, dict) else answer
     with attempt(final) as folder:
         if archive:
@@ -166,22 +166,22 @@ def _keep(job: Job, answer: Any, final: Path) -> Json:
 def on_worker(
     job: Job, packed: dict[str, bytes], session: str, version: str
 ) -> tuple[Json, bytes] | Missing:
-    """Do a run on this worker, in a folder for the time being.
+    """Do a run on this worker, in a temporary folder.
 
     Parameters
     ----------
     job : pmlkit.batch.expand.Job
     packed : dict of str to bytes
-        Traces by digest, that this worker did not have.
+        By digest, the traces that this worker lacked.
     session : str
-        Of the caller: what `stop_on_worker` ends.
+        The caller's, for `stop_on_worker`.
     version : str
         The caller's pmlkit, which is part of the run's id.
 
     Returns
     -------
     (dict, bytes) or Missing
-        The record and the folder (a tar file), or the traces that have to be sent.
+        The record and the folder (a tar file), or the traces to send.
 
     Raises
     ------
@@ -206,12 +206,12 @@ def on_worker(
 
 
 def stop_on_worker(session: str) -> None:
-    """End the processes of a session on this worker."""
+    """Stop the processes of a session on this worker."""
     _AT_WORK.setdefault(session, Processes()).stop()
 
 
 def _find(trace: TraceRef, packed: dict[str, bytes]) -> Path | None:
-    """Find a trace: at its path, in the cache, or among what was sent."""
+    """Return the path of a trace: its own, or in the cache, into which a sent one is unpacked."""
     home = cache_folder() / trace.digest / _file(trace)
     if trace.digest in packed and not _is(home, trace.digest):
         _unpack_cached(packed[trace.digest], home)
@@ -230,17 +230,17 @@ def _is(path: Path, digest: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return where a worker keeps the traces that it was sent: ``$PMLKIT_CACHE/traces``."""
+    """Return a worker's folder for traces it was sent: ``$PMLKIT_CACHE/traces``."""
     cache = os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit"
     return Path(cache) / "traces"
 
 
 def _unpack_cached(archive: bytes, home: Path) -> None:
-    """Unpack beside its place, then move it there: another run may want the same trace."""
+    """Unpack, then rename: another run may unpack the same trace."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         _unpack(archive, Path(folder))
-        with contextlib.suppress(OSError):  # it is there by now
+        with contextlib.suppress(OSError):  # another run was faster
             Path(folder, home.name).rename(home)
 
 

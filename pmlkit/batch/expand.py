@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an experiment to its runs: each a `Job` that any process on any machine can do.
+"""Expand an experiment to its runs: each is a `Job` that any process on any machine can do.
 
-A job holds the notebook itself, so that what runs is what its id says, even if the notebook is
-edited while the experiment goes on.
+A job contains the notebook itself: edits during the experiment do not change what its id names.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "TraceRef", "digest_of_trace", "expand", "jobs_of", "only", "read_job"]
 
-ID_LENGTH = 12  # hexadecimal digits: 48 bits, for some thousand runs
+ID_LENGTH = 12  # hexadecimal digits: 48 bits suffice for thousands of runs
 FORMAT = {"format": "pmlkit-job", "version": 1}
 LIMIT_BYTES = 64 << 20  # of a notebook with its outputs
 _LIMIT_MATCHES = 10_000
@@ -48,7 +47,7 @@ _LIMIT_MATCHES = 10_000
 
 @dataclass(frozen=True)
 class TraceRef:
-    """A trace, by its name, where it is, and the digest that its ``trace.json`` is sealed with."""
+    """A trace: its name, its path, and the digest that seals its ``trace.json``."""
 
     name: str
     path: str
@@ -62,21 +61,21 @@ class Job:
     Attributes
     ----------
     id : str
-        Hash of the notebook's cells, the parameters, the traces' names and digests, and the
-        version of pmlkit; of a summary also of the runs that it sums up.
+        Hash of the notebook's cells, the parameters, the traces' names and digests, the version
+        of pmlkit and, for a summary, the ids of its runs.
     experiment, notebook : str
         Their names.
     document : dict
         The notebook (nbformat 4).
     folder : str
-        Where the notebook is: its kernel starts there, if there is such a folder.
+        The notebook's folder: its kernel starts there, if it exists.
     parameters : dict
-        As the experiment gives them.
+        From the experiment.
     traces : tuple of TraceRef
     together : bool
-        The notebook takes the list of them all.
+        The notebook takes the list of all traces.
     results : str
-        For a summary, the table of all the other runs' results.
+        For a summary, the table of all runs' results.
     """
 
     id: str
@@ -85,23 +84,23 @@ class Job:
     document: Json
     folder: str
     parameters: Json
-    traces: tuple[Any, ...]
+    traces: tuple[TraceRef, ...]
     together: bool = False
     results: str = ""
 
     @property
     def words(self) -> list[str]:
-        """What tells this run from the others: notebook, traces, ``name=value``."""
+        """What distinguishes this run: notebook, traces, ``name=value``."""
         values = [f"{name}={_text(value)}" for name, value in self.parameters.items()]
         return [self.notebook, *(trace.name for trace in self.traces), *values]
 
     @property
     def label(self) -> str:
-        """The same as a line."""
+        """The `words` as a line."""
         return " ".join(self.words)
 
     def given(self, out: PathLike) -> Json:
-        """Give all the parameters of the notebook, as papermill takes them."""
+        """Return all parameters of the notebook, as papermill takes them."""
         paths = [trace.path for trace in self.traces]
         traces = {"traces": paths} if self.together else dict(zip(["trace"], paths, strict=False))
         results = {"results": self.results} if self.results else {}
@@ -118,12 +117,12 @@ class Job:
 
 
 def read_job(path: PathLike) -> Job:
-    """Read what `Job.write` has written.
+    """Read a file of `Job.write`.
 
     Raises
     ------
     PmlkitError
-        If it is something else.
+        If the file is something else.
     """
     try:
         document = json.loads(read_regular(path, LIMIT_BYTES))
@@ -144,24 +143,23 @@ def read_job(path: PathLike) -> Job:
         raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
 
 
-def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], list[Any]]:
+def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], list[Job]]:
     """Make the jobs of an experiment.
 
     Parameters
     ----------
-    experiment : pmlkit.batch.schema.Experiment
-    results : str
-        The path of the table that its summaries read.
+    results : path-like
+        The table that the summaries read.
 
     Returns
     -------
     list of Job, list of Job
-        The runs, and the summaries; in the order of the file, none twice.
+        The runs and the summaries, without duplicates, in the order of the file.
 
     Raises
     ------
     ExperimentError
-        If a notebook or a trace is not there, or a notebook has no such parameter: which line.
+        If a notebook, a trace or a notebook's parameter does not exist; names the line.
     """
     runs = _jobs(experiment, experiment.runs)
     extra = {"results": str(results), "needs": [job.id for job in runs]}
@@ -174,12 +172,12 @@ def jobs_of(experiment: Experiment, entry: Entry) -> list[Job]:
 
 
 def only(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
-    """Choose the jobs that have every one of the words (``*`` and ``?`` as in a shell).
+    """Return the jobs that have all the words (``*`` and ``?`` as in a shell).
 
     Raises
     ------
     UsageError
-        If none has.
+        If there is none.
     """
     chosen = [job for job in jobs if all(_has(job, word) for word in words)]
     if not chosen and jobs:
@@ -246,7 +244,7 @@ def _digest(value: Any) -> str:
 
 
 def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
-    """Read an entry's notebook, and see that it has all the parameters that it is given."""
+    """Read an entry's notebook, and check that it has all the entry's parameters."""
     where = (*entry.where, "notebook")
     path = _notebook_path(entry.notebook)
     try:
@@ -278,7 +276,7 @@ def _notebook_path(name: str) -> Path:
 
 
 def _located(name: str) -> Path:
-    """Find a relative path from the working directory or, if not there, from the repository."""
+    """Resolve a path relative to the working directory or, if not there, to the repository."""
     return recordings.located(name).resolve()
 
 
@@ -304,7 +302,7 @@ def _parameter_names(
 
 
 def _place_of(experiment: Experiment, entry: Entry, name: str) -> Any:
-    """Find where the file gives a parameter."""
+    """Return the place in the file that sets a parameter."""
     for part in ("parameters", "grid"):
         for where in experiment.lines:
             if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:  # type: ignore[comparison-overlap]
@@ -316,7 +314,7 @@ def _place_of(experiment: Experiment, entry: Entry, name: str) -> Any:
 
 
 def _groups(experiment: Experiment, entry: Entry) -> list[list[TraceRef]]:
-    """Give the traces of each run."""
+    """Return the traces of each run."""
     traces = [ref for named in entry.traces for ref in _refs(experiment, *named)]
     traces = list(dict.fromkeys(traces))
     return [traces] if entry.together or not traces else [[trace] for trace in traces]
@@ -351,7 +349,7 @@ def _trace_paths(name: str) -> list[Path]:
 
 
 def _matches(pattern: PathLike) -> list[Path]:
-    """Find the paths of a pattern, level by level: a pattern can be of the whole file system."""
+    """Return the paths that match, level by level: `_level` limits a pattern of the file system."""
     first, *parts = Path(pattern).parts
     paths = [Path(first)] if Path(pattern).is_absolute() else _level([Path()], first)
     for part in parts:
@@ -372,5 +370,5 @@ def _level(folders: Sequence[Path], part: str) -> list[Path]:
 
 
 def digest_of_trace(path: PathLike) -> str:
-    """Give the digest that seals a trace: of its description, which holds those of its files."""
+    """Return the digest of a trace's description, which contains those of its files."""
     return manifest.digest(manifest.load(Path(path)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gathering an article's figures and tables out of the runs of an experiment.
+"""Gather an article's figures and tables from the runs of an experiment.
 
-What a run's ``gather`` names is put into the experiment's folder under the article's own names:
+Files that a run's ``gather`` names are copied to the experiment's folder under the article's names:
 ``fig-NAME.pdf`` with a ``fig-NAME.tex`` that includes it, and ``tab-NAME.tex``; captions are the
 experiment's. ``README.md`` lists them with their captions and the numbers behind them.
 """
@@ -49,15 +49,15 @@ class Piece:
     job : pmlkit.batch.expand.Job
         The run that makes it.
     file : str
-        What the run calls it, without suffix.
+        Its name in the run's folder, without suffix.
     caption : str
         Text.
     columns : dict of str to str
-        The columns of a table to show, and their headings; all of them if empty.
+        A table's columns and their headings; empty: all columns.
     rows : dict of str to list
-        Show only the rows whose column has one of the values.
+        Keep only the rows whose column has one of the values.
     wide : bool
-        The table spans both columns of the page; a figure's width says so itself.
+        The table spans both columns of the page (a figure's width decides for figures).
     where : tuple
         The place in the file, as `Experiment.error` takes it.
     """
@@ -78,17 +78,17 @@ class Piece:
 
     @property
     def label(self) -> str:
-        """Give the label for LaTeX, ``fig:NAME`` or ``tab:NAME``."""
+        """Return the LaTeX label, ``fig:NAME`` or ``tab:NAME``."""
         return self.name.replace("-", ":", 1)
 
 
 def pieces(experiment: Experiment) -> list[Piece]:
-    """List what an experiment gathers, in the order of its file.
+    """List an experiment's pieces, in the order of its file.
 
     Raises
     ------
     pmlkit.batch.schema.ExperimentError
-        If a name will not do or is there twice, or a run that gathers is several: which line.
+        If a name is invalid or a duplicate, or an entry that gathers makes several runs.
     """
     by_name: dict[str, Piece] = {}
     for entry in experiment.runs:
@@ -124,25 +124,24 @@ def _only_job(experiment: Experiment, entry: Entry) -> expand.Job:
 
 
 def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Path]:
-    """Gather what an experiment's runs, which are done, have made.
+    """Gather the pieces of runs that are done.
 
     Parameters
     ----------
-    experiment : pmlkit.batch.schema.Experiment
     folder : Path
-        Of the experiment's results.
+        Folder of the experiment's results.
     wanted : list of Piece
-        Of runs that are done.
+        Pieces of runs that are done.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files written.
 
     Raises
     ------
     pmlkit.batch.schema.ExperimentError
-        If a run has not made what is to be gathered, or the document is not there: which line.
+        If a run has not made a piece, or the document does not exist; names the line.
     pmlkit.errors.OutputError
         If something cannot be written.
     """
@@ -155,7 +154,7 @@ def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Pat
     files[README] = _readme(experiment, folder, wanted).encode()
     written = write_files(folder, files)
     for stale in {p for kind in (FIGURE, TABLE) for p in folder.glob(f"{kind}*")} - {*written}:
-        stale.unlink()  # gathered under a name that the experiment no longer has
+        stale.unlink()  # under a name that the experiment no longer has
     return written
 
 
@@ -174,7 +173,7 @@ def _figure(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]
 
 
 def _width_pt(pdf: bytes) -> float:
-    """Read a figure's width out of its PDF, in points of 1/72 inch; 0 if it does not say."""
+    """Return the width that a PDF states, in points of 1/72 inch; 0 without one."""
     box = re.search(rb"/MediaBox\s*\[\s*([\d.]+)\s+[\d.]+\s+([\d.]+)", pdf)
     return float(box[2]) - float(box[1]) if box else 0.0
 

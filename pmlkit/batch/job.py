@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: the notebook in a process of its own, and what it leaves in the run's folder.
+"""One run: the notebook in a process of its own, and the run's folder.
 
-``python -m pmlkit.batch.job JOB.json RUN-FOLDER`` is one run from beginning to end: what a
-Snakefile calls. Local threads and the workers of a cluster call `execute`.
+A Snakefile calls ``python -m pmlkit.batch.job JOB.json RUN-FOLDER``, which is a complete run. Local
+threads and the workers of a cluster call `execute`.
 
-A run is made in a folder of another name, which becomes ``RUN-ID`` when the run is over: a folder
-of that name is never half a run, however the process or the machine dies.
+A run writes to a temporary folder, which is renamed to ``RUN-ID`` when the run is over. A folder of
+that name is never half a run, however the process or the machine dies.
 """
 
 from __future__ import annotations
@@ -60,33 +60,31 @@ FORMAT = {"format": "pmlkit-run", "version": 1}
 ATTEMPTS = ".running"
 _PACKAGES = ("numpy", "pandas", "pyarrow", "matplotlib", "scikit-learn", "papermill", "ipykernel")
 _RECORD_BYTES = 16 << 20
-_GRACE_S = 10  # for papermill to end its kernel
+_GRACE_S = 10  # for papermill to stop its kernel
 
 
 class Stopped(Exception):
-    """The run was asked to stop: there is nothing to keep."""
+    """The run was stopped: nothing is kept."""
 
 
 def execute(job: Job, folder: Path, processes: Processes | None = None) -> Json:
-    """Do a run in a folder, which is empty.
+    """Do a run in an empty folder.
 
     Parameters
     ----------
-    job : pmlkit.batch.expand.Job
-    folder : Path
     processes : Processes, optional
-        Where others find the process, to end it.
+        Through which others can stop the run.
 
     Returns
     -------
     dict
-        The record: what ``run.json`` in the folder says. A run that fails has ``"status":
-        "failed"`` and says where; its notebook is kept as far as it came.
+        The record, as in the folder's ``run.json``. A failed run has ``"status": "failed"`` and
+        its ``error``; its notebook is kept as far as it came.
 
     Raises
     ------
     Stopped
-        If the process was ended through `processes`.
+        If the run was stopped through `processes`.
     """
     source, executed = folder / "source.json", folder / f"{job.notebook}.ipynb"
     since, started = time.monotonic(), _now()
@@ -110,12 +108,12 @@ def write_record(record: Json, folder: Path) -> None:
 
 
 def failed_record(job: Job, message: str) -> Json:
-    """Make the record of a run whose process could not even be started, or was lost."""
+    """Return the record of a run whose process could not be started, or was lost."""
     return _record(job, _now(), 0.0, {"cell": None, "message": one_line(message), "file": RECORD})
 
 
 def execute_into(job: Job, final: PathLike, processes: Processes | None = None) -> Json:
-    """Do a run in another folder beside `final`, which becomes `final` once the run is over.
+    """Do a run in a temporary folder, which becomes `final` once the run is over.
 
     Raises
     ------
@@ -135,7 +133,7 @@ def execute_into(job: Job, final: PathLike, processes: Processes | None = None) 
 
 @contextlib.contextmanager
 def attempt(final: Path) -> Iterator[Path]:
-    """Make the folder of an attempt, named after this process; what is left of it is removed."""
+    """Make the temporary folder of a run, named after this process; remove it in the end."""
     parent = final.parent / ATTEMPTS
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +146,12 @@ def attempt(final: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
-            parent.rmdir()  # the last one
+            parent.rmdir()  # if this was the last attempt
 
 
 def adopt(folder: Path, final: Path, notebook: str) -> None:
-    """Give the folder of an attempt the run's name, and replace what has it."""
-    # The notebook names the folder that it wrote to; that one is called otherwise from now on.
+    """Rename the folder of an attempt to `final`, and replace what was there."""
+    # The notebook contains the folder's temporary name.
     executed = folder / f"{notebook}.ipynb"
     if executed.exists():
         executed.write_text(executed.read_text().replace(str(folder), str(final)))
@@ -165,7 +163,7 @@ def adopt(folder: Path, final: Path, notebook: str) -> None:
 
 
 def read_record(final: PathLike) -> Json | None:
-    """Read the record of a run; None if there is none that belongs to a run of this name."""
+    """Read the record of a run; None if there is none of this run."""
     try:
         record = json.loads(read_regular(Path(final) / RECORD, _RECORD_BYTES))
     except (FileRefused, OSError, ValueError, RecursionError):
@@ -175,14 +173,15 @@ def read_record(final: PathLike) -> Json | None:
 
 
 class Processes:
-    """The processes that are at work; `stop` ends them all, and those that start later."""
+    """Running processes; `stop` ends them, and those that start later."""
 
     def __init__(self) -> None:
-        self.active, self.stopped = set(), False  # type: ignore[var-annotated]
+        self.active: set[Popen[bytes]] = set()
+        self.stopped = False
 
     @contextlib.contextmanager
-    def watched(self, process: Popen[Any]) -> Iterator[None]:
-        """Let `stop` end a process while it is waited for."""
+    def watched(self, process: Popen[bytes]) -> Iterator[None]:
+        """Let `stop` end a process while the block waits for it."""
         self.active.add(process)
         try:
             if self.stopped:  # between the caller's start and here
@@ -190,14 +189,14 @@ class Processes:
             yield
         finally:
             self.active.discard(process)
-            process.stdin.close()  # type: ignore[union-attr]  # if it is not over yet, it ends now
+            process.stdin.close()  # type: ignore[union-attr]  # the process ends now, if it has not
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
         if self.stopped:
             raise Stopped
 
     def stop(self) -> None:
-        """End them all."""
+        """Stop all processes."""
         self.stopped = True
         for process in list(self.active):
             process.terminate()
@@ -238,7 +237,7 @@ def _now() -> str:
 
 
 def host() -> Json:
-    """Say what machine this is: name, system, architecture, processors."""
+    """Describe this machine: name, system, architecture, processors."""
     return {
         "name": socket.gethostname(),
         "system": platform.platform(),
@@ -249,7 +248,7 @@ def host() -> Json:
 
 @cache
 def versions() -> dict[str, str]:
-    """Give the versions of pmlkit, Python, and the packages that results depend on."""
+    """Return the versions of pmlkit, Python, and the packages that results depend on."""
     numbers = {"pmlkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -259,7 +258,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def source_digest() -> str:
-    """Give the hash of the package's source files: two states of one version differ in it."""
+    """Return the hash of the package's source files, which tells states of one version apart."""
     total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         total.update(f"{path.relative_to(folder)}\0".encode())
@@ -268,7 +267,7 @@ def source_digest() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do the run of a job's file, if it is not done yet; return the exit code."""
+    """Do the run of a job file, unless it is done; return the exit code."""
     path, final = sys.argv[1:] if argv is None else argv
     record = read_record(final)
     if record is None or record["status"] != "done":

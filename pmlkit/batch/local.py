@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs on this machine: so many processes at the same time."""
+"""Runs on this machine, several at the same time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Local"]
 
 
 class Local:
-    """A backend: anything with this method `run` can take its place.
+    """A backend; others have the same method `run`.
 
     Parameters
     ----------
@@ -34,21 +34,21 @@ class Local:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and give each when it is over.
+        """Do runs, and yield each when it ends.
 
         Parameters
         ----------
         jobs : list of pmlkit.batch.expand.Job
         folder : Path
-            Of the experiment: a run's folder in it has the run's id as its name.
+            The experiment's: a run's folder in it is named after the run's id.
         started : callable, optional
             Called with each job when it starts.
 
         Yields
         ------
         (Job, dict)
-            The job and its record, in the order in which they end. An exception in the caller
-            (or closing the generator) ends what is running, and leaves nothing half done.
+            The job and its record, in the order in which they end. Closing the generator (or an
+            exception in the caller) stops all runs, and leaves no folder half written.
         """
         processes = Processes()
 

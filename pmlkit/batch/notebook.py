@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running one notebook: papermill in an operating system process of its own.
+"""Run one notebook by papermill, in an operating system process of its own.
 
-Papermill changes the working directory of its process (papermill #473), so two of them must not
-share one; and a kernel that dies must not take its caller along. The other way round, papermill
-and its kernel end if their caller dies, however it does: nobody waits for them any more.
+Papermill changes the working directory of its process (papermill #473), so two cannot share one. A
+kernel that dies must not end its caller. If the caller dies, papermill and its kernel end too.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
 # jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
 # than papermill needs for all the rest. Notebooks have no IRIs.
-# The caller holds the other end of standard input, and never writes: it ends when the caller does.
+# The caller holds the other end of stdin and never writes: end of file means that it has died.
 _PAPERMILL = """
 import os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(70)), daemon=True).start()
@@ -43,10 +42,12 @@ papermill()
 class NotebookError(PmlkitError):
     """A notebook failed. Attributes: `notebook`, `cell` (from 1, or None), `message`, `executed`.
 
-    `executed` is the notebook as far as it came or, where papermill itself failed, its log.
+    `executed` is the notebook as far as it came or, if papermill itself failed, its log.
     """
 
-    def __init__(self, notebook: Path, cell: int | None, message: str, executed: PathLike) -> None:
+    def __init__(
+        self, notebook: PathLike, cell: int | None, message: str, executed: PathLike
+    ) -> None:
         self.notebook, self.cell, self.message = notebook, cell, message
         self.executed = os.fspath(executed)
         where = f" in cell {cell}" if cell else ""
@@ -66,13 +67,13 @@ def start_notebook(
 ) -> Popen[bytes]:
     """Start papermill on a notebook; return the process.
 
-    What papermill prints goes into ``executed`` with the suffix ``.log``. It is in a session of
-    its own: Ctrl-C on the terminal is for the caller, who ends it by `Popen.terminate`.
+    Its output goes to ``executed`` with the suffix ``.log``. It has a session of its own: Ctrl-C
+    on the terminal reaches the caller only, which stops it by `Popen.terminate`.
 
     Parameters
     ----------
     notebook, executed : Path
-        The notebook, and where to write the executed one.
+        The notebook, and the executed one to write.
     parameters : dict
         Values that YAML can hold.
     folder : path-like, optional
@@ -102,19 +103,19 @@ def start_notebook(
 
 
 def _environment() -> dict[str, str]:
-    # Debugger and warnings of the kernel's start-up are no news to the reader of a log.
+    # Keep messages of the debugger and warnings of the kernel's start out of the log.
     return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def failure(executed: Path, name: str, returncode: int) -> NotebookError:
-    """Say why a notebook failed, from what papermill left: the cell, the error, the log."""
+    """Return why a notebook failed, from the executed notebook or the log."""
     cell, message = _failed_cell(executed)
     log = executed.with_suffix(".log")
     if message is None:
         lines = log.read_text(errors="replace").split("\n") if log.exists() else []
         words = [line for line in lines if line.strip()]
         message = words[-1] if words else f"papermill ended with {returncode}"
-    return NotebookError(name, cell, message, log if cell is None else executed)  # type: ignore[arg-type]
+    return NotebookError(name, cell, message, log if cell is None else executed)
 
 
 def _failed_cell(executed: Path) -> tuple[int | None, str | None]:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of an experiment, ``index.html``: its runs, their figures and tables, what failed.
 
-It is made from the files alone, and shows every run of the experiment as it is now. A figure is a
-PNG (which holds its caption) with what has the same stem; a table is a CSV with a LaTeX file beside
-it.
+It is made from the files alone, and shows the present state of every run. A figure is a PNG (which
+contains its caption) and the files of the same stem. A table is a CSV file with a LaTeX file.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Shown:
 
 
 def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> None:
-    """Write the page, and the executed notebooks as HTML where that is not done yet.
+    """Write the page, and HTML of executed notebooks that have none.
 
     Parameters
     ----------

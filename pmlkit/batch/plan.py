@@ -43,15 +43,15 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
-        """All of them, in the order in which they run."""
+        """Runs and summaries, in the order in which they run."""
         return self.runs + self.summaries
 
     def record(self, job: Job) -> Json | None:
-        """Read what ``run.json`` says of a run; None if it has not been run."""
+        """Read a run's ``run.json``; None if it has not been run."""
         return read_record(self.folder / job.id)
 
     def is_done(self, job: Job) -> bool:
-        """Say whether a run is done, and need not be done again."""
+        """Return whether a run is done."""
         record = self.record(job)
         return record is not None and record["status"] == "done"
 
@@ -75,7 +75,7 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     Raises
     ------
     pmlkit.batch.schema.ExperimentError
-        If the file is wrong, or names what is not there: which line, and why.
+        If the file is wrong, or names files that do not exist; names the line.
     """
     loaded = schema.load(recordings.located(experiment, "experiments"))
     if traces:

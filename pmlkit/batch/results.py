@@ -2,7 +2,7 @@
 """The tables of all runs of an experiment as one tidy Parquet file: ``results.parquet``.
 
 A row is a row of a table that a run saved: by `figures.table` (``NAME.csv`` beside ``NAME.tex``),
-or as ``results.parquet`` in its folder. Beside the table's own columns it says of which run it is.
+or as ``results.parquet`` in its folder. Further columns name the run.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def load(path: PathLike, table: str | None = None) -> pd.DataFrame:
     path : path-like
         ``results/NAME/results.parquet``.
     table : str, optional
-        Only the rows of this table, and only the columns that it has.
+        Return only this table's rows and columns.
 
     Returns
     -------
     pandas.DataFrame
         Columns `run` (its id), `notebook`, `trace` (names, with commas between), `table`,
-        ``parameter:NAME`` for each parameter, and those of the tables; what a table has not is
-        missing. A table's own column of one of the first four names is ``table:NAME``.
+        ``parameter:NAME`` for each parameter, and those of the tables; values are missing where a
+        table has no such column. A table's own `run` (etc.) is called ``table:run``.
 
     Raises
     ------
@@ -76,10 +76,10 @@ def write(
     path : Path
         The Parquet file to write.
     folder : Path
-        Of the experiment.
+        The experiment's.
     jobs : list of pmlkit.batch.expand.Job
     records : dict of str to dict
-        By id; only of runs that are done are there results.
+        By id; only runs that are done have results.
 
     Raises
     ------
@@ -101,16 +101,10 @@ def write(
 
 
 def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Give the tables in a run's folder.
-
-    Yields
-    ------
-    (str, pandas.DataFrame)
-        Name and rows.
-    """
+    """Yield name and rows of each table in a run's folder."""
     for tex in sorted(Path(folder).glob("*.tex")):
         if (csv := tex.with_suffix(".csv")).exists():
-            # "None" or "NA" may be the name of a phase; only what is empty is missing.
+            # "None" or "NA" may name a phase; only empty cells are missing.
             yield tex.stem, pd.read_csv(csv, keep_default_na=False, na_values=[""])
     if (own := Path(folder) / OWN).exists():
         yield own.stem, pd.read_parquet(own)
@@ -134,7 +128,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _one_type(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Make a column that holds several types text: a Parquet column has one."""
+    """Convert a column of several types to text: a Parquet column has one type."""
     if column.dtype != object:
         return column
     kinds = {type(value) for value in column.dropna()}

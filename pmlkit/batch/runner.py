@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experiments in batch: expand, run what is not done yet, and keep what came out.
+"""Run an experiment: do what is not done yet, and keep the results.
 
 ``results/NAME/RUN-ID/`` holds a run's executed notebook, its figures and tables, and ``run.json``;
 ``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one,
@@ -40,7 +40,7 @@ PAGE = "index.html"
 
 @dataclass
 class Report:
-    """What became of an experiment.
+    """The outcome of an experiment.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class Report:
     done, kept : list of Job
         Done now; done before, and kept.
     failed : list of (Job, dict)
-        With the records, whose `error` has the cell and the message.
+        With their records, whose ``error`` has the cell and the message.
     left : list of Job
         Not run: interrupted, or a summary whose runs are not all done.
     outdated : list of Job
-        Of `kept`: made by another state of the package's source, of the same version.
+        Those of `kept` made by other source code of the same version of pmlkit.
     interrupted : bool
     gathered : list of Path
         Figures and tables for an article, in the experiment's folder.
@@ -73,16 +73,16 @@ class Report:
 
 
 class Watcher:
-    """What is told how the runs go: this one tells nobody."""
+    """Receives the progress of the runs; this one ignores it."""
 
     def begin(self, total: int) -> None:
-        """So many runs are to be done."""
+        """`total` runs are to be done."""
 
     def started(self, job: Job) -> None:
-        """A run has started (not every backend knows when)."""
+        """A run has started (not every backend reports it)."""
 
     def ended(self, job: Job, record: Json) -> None:
-        """A run is over."""
+        """A run has ended."""
 
 
 def run(
@@ -103,21 +103,21 @@ def run(
     out : path-like
         Folder of the results of all experiments.
     backend : object, optional
-        What runs them (`pmlkit.batch.local.Local` says how); this machine by default.
+        Does the runs, as `pmlkit.batch.local.Local`; default: this machine.
     jobs : int
         Runs at the same time, on this machine.
     only : sequence of str
-        Run only what has all of these words (`pmlkit.batch.expand.only`).
+        Do only runs with all of these words (`pmlkit.batch.expand.only`).
     again : bool
-        Run also what is done already.
+        Also repeat runs that are done.
     watcher : Watcher, optional
-        Is told how it goes.
+        Receives the progress.
 
     Returns
     -------
     Report
-        Runs that fail are in it, and keep their notebook; so is an interruption by Ctrl-C, after
-        which the same call goes on.
+        Failed runs are in it, and keep their notebook. After Ctrl-C it is `interrupted`, and the
+        same call continues.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def run(
     pmlkit.errors.OutputError
         If the results cannot be written.
     PmlkitError
-        If another process runs the experiment.
+        If another process runs the same experiment.
     """
     planned = experiment if isinstance(experiment, Plan) else plan(experiment, out)
     chosen = expand.only(planned.jobs, only)
@@ -141,7 +141,7 @@ def run(
             _stage(report, planned.runs, backend or Local(jobs), watcher)
             _write(planned, report)
             if all(map(planned.is_done, planned.runs)):
-                # Always here: what they sum up is here, and there are few of them.
+                # Always on this machine, which has the results; there are few.
                 _stage(report, planned.summaries, Local(jobs), watcher)
         except KeyboardInterrupt:
             report.interrupted = True
@@ -150,7 +150,7 @@ def run(
 
 
 def _stage(report: Report, jobs: Sequence[Job], backend: Any, watcher: Watcher) -> None:
-    """Run those of the jobs that are left."""
+    """Do those of the jobs that are left."""
     waiting = [job for job in report.left if job in jobs]
     if not waiting:
         return
@@ -177,7 +177,7 @@ def _write(planned: Plan, report: Report) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from the same results."""
+    """Lock the results against a second process."""
     refuse_inside_trace(folder, is_folder=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_attempts(folder: Path) -> None:
-    """Remove what processes of this machine have left that are no more."""
+    """Remove folders of attempts by dead processes of this machine."""
     for attempt in folder.glob(f"{ATTEMPTS}/*-{socket.gethostname()}-*"):
         number = attempt.name.rsplit("-", 2)[-2]
         if number.isdigit() and not _is_alive(int(number)):

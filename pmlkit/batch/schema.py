@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading an experiment, ``experiments/NAME.yaml``: notebooks x parameters x traces.
+"""Read an experiment, ``experiments/NAME.yaml``: notebooks x parameters x traces.
 
-The rules are in ``experiment.schema.json`` (JSON Schema 2020-12; editors can use it, too). What is
-wrong is said with the line of the file that it is in.
+The rules are in ``experiment.schema.json`` (JSON Schema 2020-12, which editors can use too). Errors
+name the line of the file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
 
 SCHEMA = Path(__file__).parent / "experiment.schema.json"
 LIMIT_RUNS = 20_000
-_SHOWN = 200  # characters of what is wrong
+_SHOWN = 200  # characters of a wrong value
 RESERVED = ("trace", "traces", "results", "out")
 _KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean": "yes or no"}
 
@@ -57,22 +57,22 @@ class ExperimentError(PmlkitError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A notebook, and what to run it on.
+    """A notebook, its traces and parameters.
 
     Attributes
     ----------
     notebook : str
         A name in ``notebooks/``, or a path.
     traces : list of (str, str, tuple)
-        What names a trace, the command that makes it (or ``""``), and where the file says so.
+        A trace's name, the command that makes it (or ``""``), and its place in the file.
     together : bool
         One run has all traces.
     points : list of dict
         The parameters of each run on a trace.
     where : tuple
-        The place in the file, as `Experiment.line` takes it.
+        The place in the file, as `Experiment.error` takes it.
     gather : dict of str to dict
-        What of it an article takes (`pmlkit.batch.gather`).
+        Its pieces for an article (`pmlkit.batch.gather`).
     """
 
     notebook: str
@@ -83,13 +83,13 @@ class Entry:
     gather: Json = field(default_factory=dict)
 
     def on(self, traces: Sequence[str]) -> Entry:
-        """Return the runs with these traces, which are in no line of the file, for their own."""
+        """Return the entry with these traces instead of its own; they have no place in the file."""
         return replace(self, traces=[(trace, "", ()) for trace in traces])
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as its file says it.
+    """The contents of an experiment's file.
 
     Attributes
     ----------
@@ -99,9 +99,9 @@ class Experiment:
     title, about : str
     runs, summary : list of Entry
     lines : dict of tuple to int
-        The line of each place (keys and indices on the way to it).
+        The line of each place, which is a path of keys and indices.
     document : str
-        The LaTeX file of what is gathered, from where `path` is; or ``""``.
+        The LaTeX file for gathered pieces, relative to `path`; or ``""``.
     """
 
     path: Path
@@ -114,29 +114,21 @@ class Experiment:
     document: str = ""
 
     def on(self, traces: Sequence[str]) -> Experiment:
-        """Return the experiment with these traces in every run that has any."""
+        """Return the experiment with these traces in every run that has traces."""
         return replace(self, runs=[run.on(traces) if run.traces else run for run in self.runs])
 
     def error(self, where: Sequence[str | int], why: str, hint: str) -> ExperimentError:
-        """Make the error that says what is wrong at a place."""
+        """Return the error about a place in the file."""
         return ExperimentError(self.path, _line(self.lines, where), why, hint)
 
 
 def load(path: PathLike) -> Experiment:
     """Read an experiment and check it against the schema.
 
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Experiment
-
     Raises
     ------
     ExperimentError
-        If the file cannot be read, is no YAML, or breaks a rule: which, and in which line.
+        If the file cannot be read, is no YAML, or breaks a rule; names rule and line.
     """
     path = Path(path)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
@@ -182,7 +174,7 @@ def _traces(listed: Any, where: Any) -> list[Any]:
 
 
 def _check_points(path: PathLike, document: Json, lines: Json) -> None:
-    """Count the points of every grid before they are made."""
+    """Check the number of points of every grid before expanding it."""
     for part in ("runs", "summary"):
         for n, entry in enumerate(document.get(part, [])):
             grids = entry.get("grid", {})
@@ -195,7 +187,7 @@ def _check_points(path: PathLike, document: Json, lines: Json) -> None:
 
 
 def _points(entry: Any) -> list[dict[str, int]]:
-    """Combine the values of every grid; the parameters that all share come first."""
+    """Return the parameters of each run: the shared ones, and a combination of the grid's."""
     grids = entry.get("grid", {})
     points = []
     for axes in grids if isinstance(grids, list) else [grids]:
@@ -221,7 +213,7 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
-    """Give the document, and the line of every place in it."""
+    """Return the document, and the line of every place in it."""
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -265,7 +257,7 @@ def _walk(path: PathLike, node: Any, where: Sequence[str | int]) -> Iterator[Any
 
 
 def _line(lines: Mapping[Any, int], where: Iterable[Any]) -> int:
-    """Give the line of a place or, if it has none, of what it is in."""
+    """Return the line of a place or, if it has none, of the nearest enclosing place."""
     while where and tuple(where) not in lines:
         where = tuple(where)[:-1]
     return lines.get(tuple(where), 1)
@@ -295,11 +287,11 @@ def _validate(
     if errors:
         first = _deepest(errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise ExperimentError(path, _at(first, lines), _say(first) + more)
+        raise ExperimentError(path, _at(first, lines), _describe(first) + more)
 
 
 def _deepest(error: Any) -> Any:
-    """Of a value that fits no alternative, give the reason that is furthest inside."""
+    """Return the innermost reason why a value fits no alternative."""
     while error.context:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     return error
@@ -313,15 +305,15 @@ def _at(error: Any, lines: Any) -> int:
 
 
 def _strays(error: Any) -> list[str]:
-    """Name the keys that a mapping should not have."""
+    """Return the unknown keys of a mapping."""
     if error.validator == "additionalProperties" and error.validator_value is False:
         return [key for key in error.instance if key not in error.schema["properties"]]
     # The name of a parameter: the error is about the name, its path the mapping's.
     return [error.instance] if "propertyNames" in error.absolute_schema_path else []
 
 
-def _say(error: Any) -> str:
-    """Say in plain words which rule is broken, and where."""
+def _describe(error: Any) -> str:
+    """Describe in plain words the broken rule and its place."""
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     place = place.lstrip(".") or "the file"
     if "propertyNames" in error.absolute_schema_path:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An experiment as a Snakefile, for sites whose jobs go through Snakemake (Slurm, LSF, ...).
 
-Every run that is not done yet is a rule's job: the same process as `pmlkit run` starts. The last
-rule makes the page and the table of all results, and does the summaries.
+Every run that is not done is a job of a rule, with the same process as `pmlkit run` starts. The
+last rule does the summaries, and makes the page and the table of all results.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ rule page:
 
 
 def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
-    """Write the Snakefile, and a file for each run beside the results.
+    """Write the Snakefile, and a job file for each run into the results.
 
     Parameters
     ----------
