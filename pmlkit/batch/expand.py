@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-    from pmlkit.batch.schema import Entry, Experiment
+    from pmlkit.batch.schema import Entry, Experiment, Place
     from pmlkit.types import Json, PathLike
 
 
@@ -281,7 +281,7 @@ def _located(name: str) -> Path:
 
 
 def _parameter_names(
-    experiment: Experiment, where: Any, path: Path, document: NotebookNode
+    experiment: Experiment, where: Place, path: Path, document: NotebookNode
 ) -> set[str]:
     names = set()
     for number, cell in enumerate(document.cells, start=1):
@@ -301,11 +301,11 @@ def _parameter_names(
     return names
 
 
-def _place_of(experiment: Experiment, entry: Entry, name: str) -> Any:
+def _place_of(experiment: Experiment, entry: Entry, name: str) -> Place:
     """Return the place in the file that sets a parameter."""
     for part in ("parameters", "grid"):
         for where in experiment.lines:
-            if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:  # type: ignore[comparison-overlap]
+            if where[: len(entry.where) + 1] == (*entry.where, part) and where[-1] == name:
                 return where
     return (*entry.where, "notebook")
 
@@ -320,9 +320,7 @@ def _groups(experiment: Experiment, entry: Entry) -> list[list[TraceRef]]:
     return [traces] if entry.together or not traces else [[trace] for trace in traces]
 
 
-def _refs(
-    experiment: Experiment, name: str, made_by: str, where: tuple[str, int]
-) -> list[TraceRef]:
+def _refs(experiment: Experiment, name: str, made_by: str, where: Place) -> list[TraceRef]:
     hint = f"make it with `{made_by}`" if made_by else "`pmlkit record` makes one"
     paths = _trace_paths(name)
     if not paths and not where:

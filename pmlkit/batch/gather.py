@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pmlkit.batch.schema import Entry, Experiment
+    from pmlkit.batch.schema import Entry, Experiment, Place
 
 __all__ = ["Piece", "pieces", "write"]
 
@@ -69,7 +69,7 @@ class Piece:
     columns: dict[str, str]
     rows: dict[str, list[Any]]
     wide: bool
-    where: tuple[Any, ...]
+    where: Place
 
     @property
     def is_figure(self) -> bool:

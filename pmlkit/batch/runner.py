@@ -132,7 +132,8 @@ def run(
     report = Report(planned, planned.folder / PAGE, planned.folder / RESULTS)
     report.left = [job for job in chosen if again or not planned.is_done(job)]
     report.kept = [job for job in chosen if job not in report.left]
-    report.outdated = [j for j in report.kept if planned.record(j)["source"] != source_digest()]  # type: ignore[index]
+    sources = {job.id: (planned.record(job) or {}).get("source") for job in report.kept}
+    report.outdated = [job for job in report.kept if sources[job.id] != source_digest()]
     watcher = watcher or Watcher()
     with _locked(planned.folder), signals.raising():
         _remove_attempts(planned.folder)

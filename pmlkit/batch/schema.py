@@ -25,10 +25,13 @@ from pmlkit.files import read_regular
 from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from pmlkit.types import Json, PathLike
+
+    Place = tuple[str | int, ...]  # keys and indices on the way to a value
+    Lines = dict[Place, int]
 
 
 __all__ = ["Entry", "Experiment", "ExperimentError", "load"]
@@ -46,8 +49,8 @@ class ExperimentError(PmlkitError):
     def __init__(
         self,
         path: PathLike,
-        line: Any,
-        why: Any,
+        line: int | None,
+        why: str,
         hint: str = "pmlkit/experiment.schema.json has the rules",
     ) -> None:
         self.path, self.line, self.why = os.fspath(path), line, why
@@ -79,7 +82,7 @@ class Entry:
     traces: list[Any]
     together: bool
     points: list[Any]
-    where: tuple[Any, ...]
+    where: Place
     gather: Json = field(default_factory=dict)
 
     def on(self, traces: Sequence[str]) -> Entry:
@@ -108,16 +111,16 @@ class Experiment:
     name: str
     title: str
     about: str
-    runs: list[Any]
-    summary: list[Any]
-    lines: Json
+    runs: list[Entry]
+    summary: list[Entry]
+    lines: Lines
     document: str = ""
 
     def on(self, traces: Sequence[str]) -> Experiment:
         """Return the experiment with these traces in every run that has traces."""
         return replace(self, runs=[run.on(traces) if run.traces else run for run in self.runs])
 
-    def error(self, where: Sequence[str | int], why: str, hint: str) -> ExperimentError:
+    def error(self, where: Place, why: str, hint: str) -> ExperimentError:
         """Return the error about a place in the file."""
         return ExperimentError(self.path, _line(self.lines, where), why, hint)
 
@@ -150,30 +153,26 @@ def load(path: PathLike) -> Experiment:
     )
 
 
-def _entries(
-    document: Mapping[str, list[dict[str, dict[Any, Any] | str] | str] | str],
-    part: str,
-    shared: Sequence[tuple[str, str, tuple[str, int]]],
-) -> list[Entry]:
+def _entries(document: Json, part: str, shared: list[Any]) -> list[Entry]:
     return [
         Entry(
-            notebook=entry["notebook"],  # type: ignore[arg-type, index]
-            traces=_traces(entry["traces"], (part, n, "traces")) if "traces" in entry else shared,  # type: ignore[arg-type, index]
-            together=entry.get("together", False),  # type: ignore[arg-type, union-attr]
+            notebook=entry["notebook"],
+            traces=_traces(entry["traces"], (part, n, "traces")) if "traces" in entry else shared,
+            together=entry.get("together", False),
             points=_points(entry),
             where=(part, n),
-            gather=entry.get("gather", {}),  # type: ignore[arg-type, union-attr]
+            gather=entry.get("gather", {}),
         )
         for n, entry in enumerate(document.get(part, []))
     ]
 
 
-def _traces(listed: Any, where: Any) -> list[Any]:
+def _traces(listed: Any, where: Place) -> list[Any]:
     items = [item if isinstance(item, dict) else {"trace": item} for item in listed]
     return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
 
 
-def _check_points(path: PathLike, document: Json, lines: Json) -> None:
+def _check_points(path: PathLike, document: Json, lines: Lines) -> None:
     """Check the number of points of every grid before expanding it."""
     for part in ("runs", "summary"):
         for n, entry in enumerate(document.get(part, [])):
@@ -212,7 +211,7 @@ def _read(path: Path) -> str:
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
 
 
-def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
+def _parse(path: PathLike, text: str) -> tuple[Any, Lines]:
     """Return the document, and the line of every place in it."""
     loader = None
     try:
@@ -224,8 +223,9 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
         document = loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        why = error.problem or error.context
-        raise ExperimentError(path, mark and mark.line + 1, why, "write it as YAML") from error
+        line = mark.line + 1 if mark else None
+        why = str(error.problem or error.context)
+        raise ExperimentError(path, line, why, "write it as YAML") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ExperimentError(
             path, None, f"it cannot be read as YAML ({error})", "mend it"
@@ -236,7 +236,7 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Any]:
     return document, lines
 
 
-def _walk(path: PathLike, node: Any, where: Sequence[str | int]) -> Iterator[Any]:
+def _walk(path: PathLike, node: Any, where: Place) -> Iterator[tuple[Place, int]]:
     if node is None:
         return
     yield where, node.start_mark.line + 1
@@ -256,11 +256,11 @@ def _walk(path: PathLike, node: Any, where: Sequence[str | int]) -> Iterator[Any
             yield place, line  # of the key: a value may begin below it
 
 
-def _line(lines: Mapping[Any, int], where: Iterable[Any]) -> int:
+def _line(lines: Lines, where: Place) -> int:
     """Return the line of a place or, if it has none, of the nearest enclosing place."""
-    while where and tuple(where) not in lines:
-        where = tuple(where)[:-1]
-    return lines.get(tuple(where), 1)
+    while where and where not in lines:
+        where = where[:-1]
+    return lines.get(where, 1)
 
 
 # The rules
@@ -271,11 +271,7 @@ def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
 
-def _validate(
-    path: PathLike,
-    document: Mapping[str, list[dict[str, dict[Any, Any] | str] | str] | str],
-    lines: Json,
-) -> None:
+def _validate(path: PathLike, document: Any, lines: Lines) -> None:
     try:
         # A misspelt key comes before the key that is missing for it.
         errors = sorted(
@@ -297,7 +293,7 @@ def _deepest(error: Any) -> Any:
     return error
 
 
-def _at(error: Any, lines: Any) -> int:
+def _at(error: Any, lines: Lines) -> int:
     where = tuple(error.absolute_path)
     if strays := _strays(error):
         where = (*where, strays[0])

@@ -227,14 +227,15 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _print_any_path() -> None:
     """Print bytes of paths that are not UTF-8 as escapes, as `one_line` does."""
-    codecs.register_error("pmlkit", lambda error: (one_line(_failing(error)), error.end))  # type: ignore[attr-defined]
+    codecs.register_error("pmlkit", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="pmlkit")
 
 
-def _failing(error: UnicodeError) -> str:
-    return error.object[error.start : error.end]  # type: ignore[attr-defined]
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return one_line(error.object[error.start : error.end]), error.end
 
 
 def _fail(error: BaseException) -> int:
@@ -269,7 +270,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, PmlkitError):
         return (2 if isinstance(error, UsageError) else 1), str(error)
     if isinstance(error, click.ClickException):
-        path = error.ctx.command_path if getattr(error, "ctx", None) else "pmlkit"  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "pmlkit"
         return error.exit_code, f"{error.format_message()} (see `{path} --help`)"
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"

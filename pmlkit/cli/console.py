@@ -369,7 +369,7 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
     for _ in by_method:
         page.columns[-1].justify = "right"
     for label, value in _LINES.items():
-        page.add_row(label, *(value(curve) for curve in by_method.values()))  # type: ignore[no-untyped-call]
+        page.add_row(label, *(value(curve) for curve in by_method.values()))
     page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in by_method.values()))
     for target in next(iter(by_method.values()))["pages_for"]:
         sizes = (size(curve["pages_for"][target]) for curve in by_method.values())
@@ -380,7 +380,7 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
     console().print(page)
 
 
-_LINES = {
+_LINES: dict[str, Callable[[Json], str]] = {
     "uses": lambda curve: f"{curve['uses']:,}",
     "pages": lambda curve: f"{curve['pages']:,}",
     "pages looked at": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
+    from rich.progress import TaskID
+
     from pmlkit.batch.expand import Job
     from pmlkit.batch.plan import Plan
     from pmlkit.batch.runner import Report
@@ -47,7 +49,8 @@ class Bar(Watcher):
     """
 
     def __init__(self, lines: bool = False, quiet: bool = False) -> None:
-        self.console, self.lines, self.tasks = console(error=True), lines, {}  # type: ignore[var-annotated]
+        self.console, self.lines = console(error=True), lines
+        self.tasks: dict[str, TaskID] = {}
         self.total = self.over = 0
         self.bar = Progress(
             SpinnerColumn(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Floats, Json
@@ -31,11 +32,19 @@ __all__ = [
     "pages_name",
     "panel_letter",
     "plain_log",
+    "root_figure",
     "say_empty",
     "seconds_axis",
     "time_limits",
     "time_name",
 ]
+
+
+def root_figure(axes: Axes) -> Figure:
+    """Return the figure that axes are in."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def plain_log(axis: Axis) -> None:
@@ -171,7 +180,7 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
 
 def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     low, high = axes.get_xlim()
-    inches = axes.figure.get_size_inches()[0] * 0.76  # type: ignore[union-attr]  # what labels leave of the width, about
+    inches = root_figure(axes).get_size_inches()[0] * 0.76  # about what labels leave of the width
     centres = (edges[:-1] + edges[1:]) / 2
     widths = np.diff(edges) / (high - low) * inches
     needed = np.array([_text_inches(name) for name in names])
@@ -216,10 +225,11 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
         The line's last y, its name, and its style: ``color`` and ``ls``.
     """
     low, high = axes.get_ylim()
-    inches = axes.figure.get_size_inches()[1] * 0.7 * axes.get_position().height / 0.77  # type: ignore[union-attr]
+    width, full_height = root_figure(axes).get_size_inches()
+    inches = full_height * 0.7 * axes.get_position().height / 0.77
     height = np.array([1 + text.count("\n") for _, text, _ in ends]) * 8.5 / 72 / inches
     wanted = np.array([(y - low) / (high - low) for y, _, _ in ends])
-    sample = 0.12 / (axes.figure.get_size_inches()[0] * 0.76)  # type: ignore[union-attr]
+    sample = 0.12 / (width * 0.76)
     for (_, text, style), y in zip(ends, _spread(wanted, height), strict=True):
         axes.plot([1.01, 1.01 + sample], [y, y], transform=axes.transAxes, clip_on=False, **style)
         axes.text(
@@ -256,8 +266,8 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     size : float
         Of the letters, points.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
+    figure = root_figure(axes)
+    figure.draw_without_rendering()
     scale = 72 / figure.dpi
     spots = axes.transData.transform(np.c_[x, y]) * scale
     frame = axes.get_window_extent().extents * scale  # type: ignore[operator]

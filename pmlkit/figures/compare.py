@@ -11,7 +11,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 
 from pmlkit.compare.run import pareto
 from pmlkit.figures.axes import name_points, plain_log, say_empty
-from pmlkit.figures.style import COLORS, new_figure, paper_figure, save
+from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pmlkit.compare.run import Comparison
     from pmlkit.figures.style import Figure
+    from pmlkit.types import Json
 
 
 __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "step_response"]
@@ -31,8 +32,8 @@ __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "s
 PANELS_ACROSS = 4
 TOP = 2.0  # times the largest truth: estimates above are cut off, with a mark
 MAX_POINTS = 600
-PASSIVE = {"marker": "o", "color": COLORS["blue"]}
-ACTIVE = {"marker": "s", "color": COLORS["vermilion"]}
+PASSIVE: Json = {"marker": "o", "color": COLORS["blue"]}
+ACTIVE: Json = {"marker": "s", "color": COLORS["vermilion"]}
 
 
 def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
@@ -123,7 +124,7 @@ def error_against_overhead(
     axes.set_yscale("log")
     for active, style in ((False, PASSIVE), (True, ACTIVE)):
         chosen = points["active"] == active
-        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)  # type: ignore[arg-type]
+        axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
     axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
@@ -131,7 +132,7 @@ def error_against_overhead(
     axes.set_ylabel("error, MAPE (%)")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
-    name_points(axes, x.to_numpy(), y.to_numpy(), points["technique"])  # type: ignore[arg-type]
+    name_points(axes, x.to_numpy(), y.to_numpy(), points["technique"].tolist())
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several
     figure.caption = (
@@ -166,7 +167,7 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     if not kinds:
         say_empty(figure.subplots(), "the working set makes no step between phases")
         return figure
-    figure.get_layout_engine().set(w_pad=0.06)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
+    pad(figure, w_pad=0.06)  # labels are a little wider in print
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, up in zip(panels, kinds, strict=True):
         _responses(
@@ -252,7 +253,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
     height = 1.1 + 0.155 * len(table)
     figure = new_figure(columns, height, {"errors": table.reset_index()})
-    figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05)  # type: ignore[call-arg, union-attr]  # labels are a little wider in print
+    pad(figure, w_pad=0.07, h_pad=0.05)  # labels are a little wider in print
     axes = figure.subplots()
     values = np.ma.masked_invalid(table.to_numpy(float))
     shades = "YlGnBu"

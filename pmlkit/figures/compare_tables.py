@@ -43,7 +43,7 @@ def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
     """Return one score as techniques against traces, in percent, with the mean over traces."""
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
-    wide = wide.reindex(dict.fromkeys(comparison.scores["title"]))  # type: ignore[arg-type]
+    wide = wide.reindex(list(dict.fromkeys(comparison.scores["title"])))
     scores = wide.copy()
     wide["mean"], wide["median"] = scores.mean(axis=1), scores.median(axis=1)
     return wide.reset_index().rename(columns={"title": "technique"})

@@ -43,7 +43,8 @@ DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
 
 def _styles(models: Iterable[str]) -> Json:
-    styles, seen = {}, {}  # type: ignore[var-annotated]
+    styles: Json = {}
+    seen: dict[str, int] = {}
     for name in models:
         if name in MODEL_STYLES:
             styles[name] = MODEL_STYLES[name]
@@ -65,13 +66,10 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     """
     curves = curves.assign(share=curves["slack"] / curves["used"])
     rates = np.linspace(0.005, 0.3, 60)
-    parts = [("recorded", False), ("composed", True)]
-    parts = [
-        (n, curves[curves["composed"] == c])  # type: ignore[misc]
-        for n, c in parts
-        if (curves["composed"] == c).any()
-    ]
-    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]  # type: ignore[arg-type]
+    composed = curves["composed"].astype(bool)
+    by_origin = {"recorded": curves[~composed], "composed": curves[composed]}
+    parts = [(name, part) for name, part in by_origin.items() if len(part)]
+    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]
     figure = new_figure(columns, 2.6 if columns == 2 else 1.1 + 1.9 * len(parts),
                         {"trade_off": pd.concat(tables, ignore_index=True)})  # fmt: skip
     grid = (1, len(parts)) if columns == 2 else (len(parts), 1)
@@ -90,15 +88,15 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
         axes.set_ylim(low * 0.8, high * 1.1)
         ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low * 0.8 <= t <= high * 1.1]
         axes.set_yticks(ticks, [f"{t}" for t in ticks])
-        logs = part["sample"].nunique()  # type: ignore[index]
+        logs = part["sample"].nunique()
         axes.set_title(f"{name} ({logs} log{'s' * (logs != 1)})", loc="left")
     every[0].set_ylabel("slack over use (%)")
     if columns == 1:
         every[-1].set_ylabel("slack over use (%)")
     handles, labels = every[0].get_legend_handles_labels()
-    where = {"loc": "outside right center", "ncols": 1} if columns == 2 else {
-        "loc": "outside lower center", "ncols": 3}  # fmt: skip
-    figure.legend(handles, labels, fontsize=6, handlelength=2.2, **where)  # type: ignore[call-overload]
+    where, across = ("right", 1) if columns == 2 else ("lower", 3)
+    figure.legend(handles, labels, loc=f"outside {where} center", ncols=across, fontsize=6,
+                  handlelength=2.2)  # fmt: skip
     figure.caption = (
         "Held-out programs: memory given and not used against the share of windows that were "
         "given too little, as each rule and model is made more or less careful; the geometric mean "
@@ -184,10 +182,10 @@ def forecast(
     low, high = (int(np.argmin(np.abs(forecaster.taus_ - q))) for q in (0.5, 0.95))
     axes.fill_between(later, quantiles[:, low], quantiles[:, high], color="#F3D3BE", lw=0,
                       step="mid")  # fmt: skip
-    style = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
-    axes.step(later, quantiles[:, high], where="mid", **style)  # type: ignore[arg-type]
-    used = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
-    axes.step(t, y, where="mid", **used)  # type: ignore[arg-type]
+    style: Json = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
+    axes.step(later, quantiles[:, high], where="mid", **style)
+    used: Json = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
+    axes.step(t, y, where="mid", **used)
     for change in [] if changes is None else changes:
         axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
     axes.set_xlim(0, later[-1])
@@ -220,8 +218,8 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     names = ("its own past", "hindsight", "hindsight,\ntold the phase")
     ends = []
     for (column, name), color in zip(zip(KNOWERS, names, strict=True), colors, strict=True):
-        style = {"color": color, "ls": "-", "lw": 1.2}
-        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)  # type: ignore[arg-type]
+        style: Json = {"color": color, "ls": "-", "lw": 1.2}
+        axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)
         ends.append((100 * table[column].iloc[-1], name, style))
     axes.axhline(100, color="black", lw=0.6)
     axes.axhline(80, color=COLORS["grey"], lw=0.6, ls=(0, (1, 2)))

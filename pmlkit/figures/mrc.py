@@ -107,8 +107,8 @@ def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Any) -> Non
     size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
     if curve.low is not None:
-        band = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
-        axes.fill_between(size, curve.low, curve.high, **band)  # type: ignore[arg-type]
+        band: Json = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
+        axes.fill_between(size, curve.low, curve.high, **band)
 
 
 def _left(curve: MissRatioCurve) -> float:

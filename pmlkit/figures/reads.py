@@ -296,5 +296,5 @@ def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
 
 
 def _arrow(axes: Axes, start: Any, end: Any) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
-    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))  # type: ignore[arg-type]
+    style: Json = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
+    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))

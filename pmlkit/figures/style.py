@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as _Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pmlkit.errors import UsageError, encodable
 from pmlkit.files import write_files
@@ -39,6 +40,7 @@ __all__ = [
     "Figure",
     "finish",
     "new_figure",
+    "pad",
     "paper_figure",
     "save",
     "styled",
@@ -206,6 +208,13 @@ def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) ->
     FigureCanvasAgg(figure)
     figure.data = data
     return figure
+
+
+def pad(figure: Figure, **padding: Any) -> None:
+    """Set padding of the figure's layout, as `ConstrainedLayoutEngine.set` takes it."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(**padding)
 
 
 def finish(figure: Figure, trace: Trace, caption: str) -> Figure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pmlkit import workingset
 from pmlkit.errors import UsageError
 from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits
-from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
+from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.timeline import default_window, timeline
 from pmlkit.units import Window, format_ns, parse_window
 
@@ -286,7 +286,7 @@ def _draw_with_memory(
     peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
     split = ram > TWO_SCALES_FROM * peak
     if split:
-        figure.get_layout_engine().set(hspace=0.0, h_pad=0.01)  # type: ignore[call-arg, union-attr]
+        pad(figure, hspace=0.0, h_pad=0.01)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.2])
         _join(upper, lower, peak, ram * 1.08)
     else:

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 
 from pmlkit import workingset
-from pmlkit.figures.axes import panel_letter, plain_log, say_empty, time_limits
+from pmlkit.figures.axes import panel_letter, plain_log, root_figure, say_empty, time_limits
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.timeline import timeline
 
@@ -213,7 +213,7 @@ def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
 
     A contour without such a place has no label: the colour bar shows its value.
     """
-    inches = np.array(axes.figure.get_size_inches()) * (0.64, 0.78)  # type: ignore[union-attr]  # of the axes, about
+    inches = root_figure(axes).get_size_inches() * (0.64, 0.78)  # about those of the axes
     to_axes = axes.transData + axes.transAxes.inverted()
     places, taken = [], np.zeros((0, 2))
     for pieces in filter(None, contours):

@@ -91,21 +91,21 @@ def start(
     """
     if source not in SOURCES:
         raise UsageError(f"the source {source!r} is not known: choose out of {', '.join(SOURCES)}")
-    period = period or _PERIODS.get(source)
     if source == "bundled":
         return Replay(lambda: open_trace(trace))
+    period = period or _PERIODS[source]
     folder = make_folder(views.output_folder(out))
     if source == "xen":
-        return _on_host(trace, folder, host, rounds, period)  # type: ignore[arg-type]
+        return _on_host(trace, folder, host, rounds, period)
     path = folder / f"{Path(trace).stem}.trace"
     if source == "lab":
         memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
         words = ["--rounds", f"{rounds}", "--period", period, *memory]
-        return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")  # type: ignore[list-item]
+        return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")
     memory = ["--memory", f"{memory_mib}"] if memory_mib else []
     words = ["record", trace, "--window", period, "--clock", clock, *memory]
     first = "making the guest and booting it"
-    return Running(words, path, RecordingWatcher, first)  # type: ignore[arg-type]
+    return Running(words, path, RecordingWatcher, first)
 
 
 def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: str) -> Collection:
