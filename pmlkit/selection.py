@@ -31,7 +31,7 @@ import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kernels import by_page
-from pmlkit.kernels.by_page import Occurrences
+from pmlkit.kernels.by_page import References
 from pmlkit.kernels.pages import grown, numbered
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import Kind, parse_kinds
@@ -58,7 +58,7 @@ class Part:
 
     Attributes
     ----------
-    occ : Occurrences
+    refs : References
         The uses, sorted by page; its round 0 is the first one selected.
     first : int
         The number of that round in the trace.
@@ -68,7 +68,7 @@ class Part:
         When those rounds ended, and which windows hold them.
     """
 
-    occ: Occurrences
+    refs: References
     first: int
     t_ns: np.ndarray
     timeline: Timeline
@@ -96,8 +96,8 @@ def select(
     source = stream(trace, kinds, start, end, region, page_tables)
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *source]
     rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    occ = by_page.occurrences(rounds, gfns, source.n_rounds, distinct=source.once)
-    return Part(occ, source.first, source.t_ns, source.timeline)
+    refs = by_page.references(rounds, gfns, source.n_rounds, distinct=source.once)
+    return Part(refs, source.first, source.t_ns, source.timeline)
 
 
 def region_names(trace: Trace) -> list[str]:

@@ -24,16 +24,16 @@ from pmlkit.kernels import by_page, by_time
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.selection import region_names, select, stream
-from pmlkit.timeline import default_window
+from pmlkit.timeline import Windows, default_window
 from pmlkit.units import check_count, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.selection import Stream
-    from pmlkit.timeline import Axis, Windows
+    from pmlkit.timeline import Axis
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Floats, Gfns, Ints
     from pmlkit.units import Window
@@ -44,7 +44,7 @@ __all__ = [
     "curve",
     "estimate",
     "means",
-    "occurrences",
+    "references",
     "plateau",
     "reuse",
     "sizes",
@@ -189,7 +189,7 @@ def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.Dat
     """
     source = stream(trace, **selection)
     windows = source.timeline.windows(window)
-    found = by_time.turnover(source, source.n_rounds, windows)
+    found = by_time.turnover(source, windows)
     columns = {name: getattr(found, name) for name in ("pages", "came", "stayed", "left")}
     spans = {"effective_ns": windows.effective_ns, "full": windows.full}
     return pd.DataFrame({"t_ns": windows.t_ns} | columns | spans)
@@ -355,7 +355,7 @@ def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
     return pd.DataFrame({"uses": times, "pages": pages})
 
 
-def occurrences(trace: Trace, **selection: Any) -> Occurrences:
+def references(trace: Trace, **selection: Any) -> References:
     """Return the selected uses, sorted by page, for the kernels of `pmlkit.kernels.by_page`.
 
     Parameters
@@ -366,10 +366,10 @@ def occurrences(trace: Trace, **selection: Any) -> Occurrences:
 
     Returns
     -------
-    Occurrences
+    References
         Its round 0 is the first one that was selected.
     """
-    return select(trace, **selection).occ
+    return select(trace, **selection).refs
 
 
 # ------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[st
     """Return the pages of each window, a row for all and one for each region."""
     check_count("min_count", min_count, "uses")
     if windows.tumbling and min_count == 1 and not regions:
-        return [by_time.turnover(source, source.n_rounds, windows).pages]
+        return [by_time.turnover(source, windows).pages]
     rows: list[Ints] = []
     for first in range(0, max(len(regions), 1), MARKS):
         names = regions[first : first + MARKS]
@@ -397,12 +397,13 @@ def _of_marked(source: Stream, windows: Windows, min_count: int, regions: Sequen
     index, frames = PageIndex(), [source.trace.frames(name) for name in regions]
     marks, batches = partial(_marks, index, frames), source.numbered(index)
     if not windows.tumbling:
-        return by_time.sliding(batches, source.n_rounds, windows, min_count, marks, len(frames))
+        return by_time.sliding(batches, windows, min_count, marks, len(frames))
     # Windows that tumble are to their pages what rounds are.
     coarse = ((windows.enter[rounds], ids, pages) for rounds, ids, pages in batches)
     if min_count == 1:
         return by_time.by_round(coarse, len(windows), marks, len(frames))
-    return by_time.sliding(coarse, len(windows), 1, min_count, marks, len(frames))
+    each = Windows.of_rounds(len(windows), 1)
+    return by_time.sliding(coarse, each, min_count, marks, len(frames))
 
 
 def _marks(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> Array:

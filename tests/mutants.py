@@ -47,13 +47,13 @@ def mutants(file, tests, *changes):
 MUTANTS = [
     *mutants(
         "kernels/loops.py",
-        "kernels/test_onepass.py",
+        "kernels/test_by_time.py",
         ("a page is numbered from 1", "ids[i] = number - 1", "ids[i] = number", "test_streams.py"),
         (
             "a full table is not seen",
             "if state[1] == room:\n                state[0]",
             "if state[1] == room + 1:\n                state[0]",
-            "test_streams.py kernels/test_onepass.py",
+            "test_streams.py kernels/test_by_time.py",
         ),
         (
             "a page is once a trace, not once a round",
@@ -65,7 +65,7 @@ MUTANTS = [
             "a new page of a round has no marks",
             "bits = marks[page] & (uint64(0) - new)",
             "bits = marks[page] & (uint64(1) - new)",
-            "kernels/test_onepass.py test_workingset.py",
+            "kernels/test_by_time.py test_workingset.py",
         ),
         (
             "a window is left one round late",
@@ -86,7 +86,7 @@ MUTANTS = [
             "the gap's time is of the wrong end",
             "gap_sums[place] += hold",
             "gap_sums[place] += at[now]",
-            "test_workingset.py kernels/test_onepass.py",
+            "test_workingset.py kernels/test_by_time.py",
         ),
         (
             "the threshold is one use late",
@@ -102,30 +102,24 @@ MUTANTS = [
             "a sliding window is one use short",
             "        if had >= m:\n            last",
             "        if had > m:\n            last",
-            "kernels/test_onepass.py test_workingset.py",
+            "kernels/test_by_time.py test_workingset.py",
         ),
         (
             "a window reaches one round too far",
             "end = min(leave[ring[page, (had - m) & mask]], enter[now])",
             "end = min(leave[ring[page, (had - m) & mask]] + 1, enter[now])",
-            "kernels/test_onepass.py test_workingset.py",
+            "kernels/test_by_time.py test_workingset.py",
         ),
     ),
     *mutants(
         "kernels/loops.py",
-        "kernels/test_onepass.py test_workingset.py",
+        "kernels/test_by_time.py test_workingset.py",
         (
             "pages that stayed are those of two windows ago",
             "(before ^ (now - uint64(1)))",
             "(before ^ (now - uint64(2)))",
         ),
         ("no page is new twice", "now = uint64(window + 2)", "now = uint64(2)"),
-        (
-            "what an earlier window left counts",
-            "count = max(cells[cell], none) - none",
-            "count = max(cells[cell], none) - none + 1 * (cells[cell] != 0)",
-        ),
-        ("the count stops one early", "min(count + 1, most)", "min(count + 1, most - 1)"),
     ),
     *mutants(
         "kernels/lru.py",
@@ -158,52 +152,33 @@ MUTANTS = [
         ("a time is one too long", "time = now + i - before", "time = now + i - before + 1"),
     ),
     *mutants(
+        "kernels/loops.py",
+        "kernels/test_by_page.py test_timeline.py",
+        (
+            "a page stays a window longer",
+            "last = min(leave[rounds[i - back] - first], until)",
+            "last = min(leave[rounds[i - back] - first] + 1, until)",
+        ),
+        (
+            "the threshold by page is one use more",
+            "for i in range(a + back, b):\n            at = enter",
+            "for i in range(a + back + 1, b):\n            at = enter",
+        ),
+    ),
+    *mutants(
         "kernels/by_page.py",
-        "kernels/test_occurrences.py",
-        (
-            "the last use holds nothing",
-            "np.full(len(self), self.n_rounds)",
-            "np.full(len(self), self.n_rounds - 1)",
-        ),
-        (
-            "the round after the last belongs to it",
-            "(self.round >= first) & (self.round < stop)",
-            "(self.round >= first) & (self.round <= stop)",
-        ),
+        "kernels/test_by_page.py",
         (
             "repetitions in a round count",
-            "found.select(np.concatenate(([True], ~again)))",
-            "found.select(np.concatenate(([True], again | ~again)))",
+            "by_page.select(np.concatenate(([True], ~repeated)))",
+            "by_page.select(np.concatenate(([True], repeated | ~repeated)))",
         ),
         ("the sort has a bit too few", ".bit_length() + bits > 64", ".bit_length() + bits > 65"),
-        (
-            "a use stays a round longer",
-            "np.clip(min(k, occ.n_rounds) - span",
-            "np.clip(k + 1 - span",
-        ),
-        ("the rest is a whole window", "rest = occ.n_rounds % k", "rest = 0 * k"),
-        ("the mean is over all rounds", "/ (n - k + 1)", "/ n"),
-        (
-            "first uses do not miss",
-            "return len(occ) - np.cumsum",
-            "return len(occ) - 1 - np.cumsum",
-        ),
-        (
-            "the threshold is one use more",
-            "back = min_count - 1\n    left",
-            "back = min_count\n    left",
-            "test_timeline.py",
-        ),
-        (
-            "the threshold of rounds is one use more",
-            "back = min_count - 1\n    span",
-            "back = min_count\n    span",
-        ),
         (
             "a plateau is one round early",
             'at - stable, "right") - 1',
             'at - stable + 1, "right") - 1',
-            "kernels/test_occurrences.py test_workingset.py",
+            "kernels/test_by_page.py test_workingset.py",
         ),
     ),
     *mutants(

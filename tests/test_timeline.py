@@ -169,11 +169,11 @@ def test_sliding_windows_and_sweeps_equal_the_oracle(tmp_path, rounds, data, m):
     alone = [workingset.estimate(case.trace, w, "sliding", **case.part) for w in windows]
     for name in ("t_ns", "pages", "full", "effective_ns", "asked_ns"):
         assert swept[name].tolist() == [x for table in alone for x in table[name]]
-    occ = select(case.trace, **case.part).occ
+    refs = select(case.trace, **case.part).refs
     for step in (None, "sliding"):
         of_window = case.timeline.windows(case.window, step)
         table = workingset.estimate(case.trace, case.window, step, m, **case.part)
-        assert by_page.sliding(occ, of_window, m).tolist() == table["pages"].tolist()
+        assert by_page.sliding(refs, of_window, m).tolist() == table["pages"].tolist()
 
 
 @on_disk

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.forecast.log import Log
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.types import Array, Floats, Gfns, Ints
 
 
@@ -103,7 +103,7 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def coarse(log: Log, k: int, n: int) -> tuple[Occurrences, int]:
+def coarse(log: Log, k: int, n: int) -> tuple[References, int]:
     """Return the data pages' uses with parts of windows as rounds, and the parts of a window.
 
     Parameters
@@ -116,20 +116,20 @@ def coarse(log: Log, k: int, n: int) -> tuple[Occurrences, int]:
 
     Returns
     -------
-    Occurrences, int
+    References, int
     """
     parts = PARTS if k % PARTS == 0 else 1
     keep = ~log.table & (log.round < n * k)
     rounds = log.round[keep] // (k // parts)
-    return by_page.occurrences(rounds, log.gfn[keep], n * parts, distinct=True), parts
+    return by_page.references(rounds, log.gfn[keep], n * parts, distinct=True), parts
 
 
-def _by_part(occ: Occurrences, n: int, parts: int) -> dict[str, Any]:
+def _by_part(occ: References, n: int, parts: int) -> dict[str, Any]:
     pages = np.bincount(occ.round, minlength=n * parts).reshape(n, parts)
     return {"part_last": pages[:, -1], "part_max": pages.max(axis=1), "logged": pages.sum(axis=1)}
 
 
-def _turnover(occ: Occurrences, n: int, parts: int) -> dict[str, Any]:
+def _turnover(occ: References, n: int, parts: int) -> dict[str, Any]:
     """Count the pages of each window by how long they have been away."""
     gfn, window = _page_windows(occ, parts)
     again = np.concatenate(([False], gfn[1:] == gfn[:-1]))[: len(gfn)]
@@ -146,7 +146,7 @@ def _turnover(occ: Occurrences, n: int, parts: int) -> dict[str, Any]:
     return counts
 
 
-def _page_windows(occ: Occurrences, parts: int) -> tuple[Gfns, Ints]:
+def _page_windows(occ: References, parts: int) -> tuple[Gfns, Ints]:
     """Return each page and window in which it was used, once, sorted by page and window."""
     window = occ.round // parts
     first = np.ones(len(window), bool)
@@ -154,7 +154,7 @@ def _page_windows(occ: Occurrences, parts: int) -> tuple[Gfns, Ints]:
     return occ.gfn[first], window[first]
 
 
-def _regions(occ: Occurrences, log: Log, n: int, parts: int) -> dict[str, Any]:
+def _regions(occ: References, log: Log, n: int, parts: int) -> dict[str, Any]:
     gfn, window = _page_windows(occ, parts)
     last = np.uint64(REGIONS - 1)
     spare = max(log.memory_pages.bit_length() - 60, 0)  # bits: the product has to fit into 64

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from pmlkit.forecast.log import Log
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.types import Array, Floats, Gfns, Json
 
 
@@ -41,7 +41,7 @@ def candidates(
     window: str | int = "500ms",
     horizon: int = 4,
     every: int = 8,
-    truth: Occurrences | None = None,
+    truth: References | None = None,
 ) -> pd.DataFrame:
     """Return the candidates at every `every`-th window, with their history, and what came.
 
@@ -53,7 +53,7 @@ def candidates(
         h, windows.
     every : int
         Windows between two moments.
-    truth : Occurrences, optional
+    truth : References, optional
         What counts as use, at the log's rounds; default: being logged.
 
     Returns

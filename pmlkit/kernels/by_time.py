@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Working-set kernels in one pass over uses in log order, in memory that the pages decide.
+"""The working set of references in the order of the log, in one pass.
 
-`pmlkit.kernels.by_page` computes the same quantities for uses in memory, sorted by page, which can
-be cut again and again. The functions here take a log as it comes, from an array or a stream
-(`pmlkit.selection`), and are tested against those. Nothing here sorts.
+Memory grows with the pages, not with the log. `pmlkit.kernels.by_page` has the same working sets of
+references that are in memory and sorted by page. The functions here take a log as it comes, from an
+array or a stream (`pmlkit.selection`), and are tested against those.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.kernels.pages import BlockTable, ahead, grown
-from pmlkit.timeline import Windows as Span
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
@@ -25,40 +23,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.timeline import Axis, Windows
+    from pmlkit.types import Array, Floats, Gfns, Ints
 
-    Work = Callable[..., Any]
+    Kernel = Callable[..., Any]
     Batches = Iterable[Any]
-    from collections.abc import Iterator
-    from typing import Any
-
-    from pmlkit.timeline import Axis
-    from pmlkit.types import Array, Floats
 
 __all__ = [
     "Reuse",
     "Rings",
     "Sizes",
-    "Windows",
+    "Turnover",
     "by_round",
-    "distinct",
-    "means",
     "sliding",
     "sweep",
-    "thresholds",
+    "tumbling",
     "turnover",
-    "windows",
 ]
 
 
 WORKERS = 2
-CELL_BITS = 32  # of `blocks.BlockTable`
 SMALL = 1 << 16  # uses below which a second thread costs more than it saves
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The working sets of consecutive windows.
+class Turnover:
+    """The working sets of consecutive windows, and what each has in common with the one before.
 
     Attributes
     ----------
@@ -82,8 +72,32 @@ class Windows:
         return np.concatenate(([0], self.pages))[: len(self.pages)] - self.stayed
 
 
-def distinct(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Ints:
-    """Return the distinct pages of each of the consecutive windows of `k` rounds.
+def turnover(batches: Batches, windows: Windows) -> Turnover:
+    """Return the distinct pages and the turnover of windows that tumble, from a stream.
+
+    Parameters
+    ----------
+    batches : iterable of (rounds, gfns)
+        Two arrays each, as a `pmlkit.selection.Stream` yields.
+    windows : timeline.Windows
+        Consecutive ones.
+    """
+    from pmlkit.kernels.loops import window_ends
+
+    sizes, table = np.zeros((2, len(windows)), np.int64), BlockTable()
+    ends, untils = np.zeros(len(windows), np.int64), windows.until
+    for rounds, gfns in ahead(batches):
+        if len(rounds):
+            first, last = int(windows.enter[rounds[0]]), int(windows.enter[rounds[-1]])
+            window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
+            _count_distinct(table, gfns, ends[: last + 1], *sizes, first=first)
+    return Turnover(*sizes)
+
+
+def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
+    """Return the distinct pages and the turnover of consecutive windows of `k` rounds.
+
+    Workers share the windows; each sees the window before its own ones, too.
 
     Parameters
     ----------
@@ -91,125 +105,39 @@ def distinct(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Ints:
         Never falling, from 0.
     gfns : array of int, shape (uses,)
     n_rounds, k : int
-
-    Returns
-    -------
-    ndarray of int64, shape (ceil(n_rounds / k),)
         If `k` does not divide `n_rounds`, the last window is the shorter rest.
     """
-    return windows(rounds, gfns, n_rounds, k).pages
-
-
-def windows(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Windows:
-    """Return the distinct pages of consecutive windows, and their turnover: a `Windows`.
-
-    The parameters are those of `distinct`.
-    """
-    check_count("k", k, "rounds")
-    return Windows(*_by_time(_distinct, rounds, gfns, n_rounds, k))
-
-
-def turnover(batches: Batches, n_rounds: int, k: int | Span) -> Windows:
-    """Do the same of a stream.
-
-    Parameters
-    ----------
-    batches : iterable of (rounds, gfns)
-        Two arrays each, such as a `streams.Stream` gives.
-    n_rounds : int
-    k : int or timeline.Windows
-        Rounds; or windows that tumble.
-
-    Returns
-    -------
-    Windows
-    """
-    from pmlkit.kernels.loops import distinct, window_ends
-
-    span = _span(n_rounds, k, tumbling=True)
-    found, table = np.zeros((2, len(span)), np.int64), BlockTable()
-    ends, untils = np.zeros(len(span), np.int64), span.until
-    for rounds, gfns in ahead(batches):
-        if len(rounds):
-            first, last = int(span.enter[rounds[0]]), int(span.enter[rounds[-1]])
-            window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
-            _until_done(distinct, table, gfns, ends[: last + 1], *found, first=first)
-    return Windows(*found)
-
-
-def thresholds(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1, most: int = 8) -> Ints:
-    """Return the pages of consecutive windows that were used at least m times, for m up to `most`.
-
-    The parameters are those of `distinct`.
-
-    Returns
-    -------
-    ndarray of int64, shape (ceil(n_rounds / k), most)
-        In column m - 1 the pages used at least m times in the window.
-    """
-    check_count("k", k, "rounds")
-    check_count("most", most, "uses")
-    return _by_time(partial(_counts, most=most), rounds, gfns, n_rounds, k)[0]
-
-
-def _by_time(work: Work, rounds: Ints, gfns: Gfns, n_rounds: int, k: int) -> list[Ints]:
-    """Do `work` for the windows of each worker, which sees the window before them too."""
     from pmlkit.kernels.loops import window_ends
 
+    check_count("k", k, "rounds")
     gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
     window_ends(np.asarray(rounds), np.arange(1, len(ends) + 1) * k, ends)
     workers = WORKERS if len(gfns) > SMALL else 1
     shares = np.arange(1, workers) * len(gfns) // workers
     cuts = [0, *np.searchsorted(ends, shares).tolist(), len(ends)]
 
-    def part(first: int, stop: int) -> list[Ints]:
+    def part(first: int, stop: int) -> NDArray[np.int64]:
         seen = max(first - 1, 0)
         begin = ends[seen - 1] if seen else 0
-        found = work(gfns[begin : ends[stop - 1] if stop else 0], ends[seen:stop] - begin)
-        return [array[first - seen :] for array in found]
+        pages_and_stayed = np.zeros((2, stop - seen), np.int64)
+        inside = gfns[begin : ends[stop - 1] if stop else 0]
+        _count_distinct(BlockTable(), inside, ends[seen:stop] - begin, *pages_and_stayed)
+        return pages_and_stayed[:, first - seen :]
 
     with ThreadPoolExecutor(workers) as pool:
-        done = list(pool.map(part, cuts[:-1], cuts[1:]))
-    return [np.concatenate(arrays) for arrays in zip(*done, strict=True)]
+        return Turnover(*np.concatenate(list(pool.map(part, cuts[:-1], cuts[1:])), axis=1))
 
 
-def _distinct(gfns: Gfns, ends: Ints) -> Ints:
+def _count_distinct(
+    table: BlockTable, gfns: Gfns, ends: Ints, pages: Ints, stayed: Ints, first: int = 0
+) -> None:
+    """Count the pages of the windows from `first` on, and grow the table when it is full."""
     from pmlkit.kernels.loops import distinct
 
-    found = np.zeros((2, len(ends)), np.int64)
-    _until_done(distinct, BlockTable(), gfns, ends, *found)
-    return found
-
-
-def _counts(gfns: Gfns, ends: Ints, most: int) -> list[Ints]:
-    from pmlkit.kernels.loops import counts
-
-    reached = np.zeros((len(ends), most + 1), np.int64)
-    # As many windows as fit into a cell, beside the counts.
-    step, begin = (1 << CELL_BITS - most.bit_length()) - 1, 0
-    for first in range(0, len(ends), step):
-        part = slice(first, first + step)
-        stop = ends[part][-1]
-        _until_done(counts, BlockTable(), gfns[begin:stop], ends[part] - begin, reached[part])
-        begin = stop
-    return [reached[:, :most]]
-
-
-def _until_done(
-    kernel: Work, table: BlockTable, gfns: Gfns, ends: Ints, *found: Ints, first: int = 0
-) -> None:
-    """Call a kernel of `kernels_window` until it has seen all, with a table that has room."""
     done, window = 0, first
-    while (done := kernel(gfns, ends, window, done, *table.arguments, *found)) < len(gfns):
+    while (done := distinct(gfns, ends, window, done, *table.arguments, pages, stayed)) < len(gfns):
         table.grow()
         window = first + int(np.searchsorted(ends[first:], done, "right"))
-
-
-def _span(n_rounds: int, k: int | Span, tumbling: bool = False) -> Span:
-    if isinstance(k, Span):
-        return k
-    check_count("k", k, "rounds")
-    return Span.of_rounds(n_rounds, k, k if tumbling else 1)
 
 
 def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
@@ -218,7 +146,7 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
     Parameters
     ----------
     batches : iterable of (rounds, ids, pages)
-        From `pageindex.numbered` or `Stream.numbered`.
+        From `pages.numbered` or `Stream.numbered`.
     at : array of int64, shape (n_rounds,)
         Where rounds end (`timeline.Axis`): their numbers, or times.
     sizes : sequence of int
@@ -227,7 +155,7 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
     Returns
     -------
     ndarray of int64, shape (len(sizes), n_rounds)
-        As `occurrences.sliding` has each. Of rounds that end at one place the last has the number.
+        As `sliding` has each. Of rounds that end at one place the last has the number.
     """
     from pmlkit.kernels.loops import sweep as compiled
 
@@ -258,10 +186,12 @@ def _swept(
     return came - np.concatenate(([0], went))[gone]
 
 
-def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks: int = 0) -> Ints:
+def by_round(
+    batches: Batches, n_rounds: int, marks: Kernel | None = None, n_marks: int = 0
+) -> Ints:
     """Return the distinct pages of every round: what `sliding` gives for a window of one round.
 
-    The parameters are those of `sliding`, and so is what is returned.
+    `n_rounds` is the number of rounds; the other parameters and the result are those of `sliding`.
     """
     from pmlkit.kernels.loops import by_round as compiled
 
@@ -278,22 +208,20 @@ def by_round(batches: Batches, n_rounds: int, marks: Work | None = None, n_marks
 
 def sliding(
     batches: Batches,
-    n_rounds: int,
-    k: int | Span,
+    windows: Windows,
     min_count: int = 1,
-    marks: Work | None = None,
+    marks: Kernel | None = None,
     n_marks: int = 0,
 ) -> Ints:
-    """Return W(t, k) of threshold m at the end of every round, or of given windows.
+    """Return the working set of each window: the pages referenced `min_count` times in it.
 
     Parameters
     ----------
     batches : iterable of (rounds, ids, pages)
-        From `pageindex.numbered` or `Stream.numbered`.
-    n_rounds : int
-    k : int or timeline.Windows
-        Rounds, or the windows.
+        From `pages.numbered` or `Stream.numbered`.
+    windows : timeline.Windows
     min_count : int
+        The threshold m.
     marks : callable, optional
         Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
     n_marks : int
@@ -301,16 +229,15 @@ def sliding(
 
     Returns
     -------
-    ndarray of int64, shape (n_marks + 1, n_rounds or windows)
+    ndarray of int64, shape (n_marks + 1, windows)
         First of all pages, then of those with each mark.
     """
     from pmlkit.kernels.loops import slide
 
-    span = _span(n_rounds, k)
     check_count("min_count", min_count, "uses")
-    steps = np.zeros((n_marks + 1, len(span) + 1), np.int64)
+    steps = np.zeros((n_marks + 1, len(windows) + 1), np.int64)
     rings, marked, pages = Rings(min_count), np.empty(0, np.uint64), 0
-    how = span.enter, span.leave, min_count
+    how = windows.enter, windows.leave, min_count
     for rounds, ids, known in batches:
         rings.grow(known)
         marked = grown(marked, known, 0)
@@ -318,15 +245,17 @@ def sliding(
             marked[pages:known] = marks(pages, known)
         pages = known
         slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
-    everything = np.arange(pages, dtype=np.int32), np.full(pages, n_rounds, np.int32)
-    slide(*everything, *how, rings.ring, rings.uses, marked, steps)
+    n_rounds = len(windows.enter) - 1
+    at_the_end = np.arange(pages, dtype=np.int32), np.full(pages, n_rounds, np.int32)
+    slide(*at_the_end, *how, rings.ring, rings.uses, marked, steps)
     return np.cumsum(steps, axis=1)[:, :-1]
 
 
 # ------------------------------------------------------------------------------
 # The times between the uses of a page, in one pass: the mean of W(T) at every T, and misses.
 #
-# The formulas are those of `pmlkit.kernels.by_page`; here a log is taken as it comes.
+# With the intervals of `pmlkit.kernels.by_page`: their lengths are piecewise linear in T, so adding
+# them up gives the mean of W for every T at once.
 
 
 TABLE_BITS = 17  # of the table of `Sizes`, which is to stay in the cache
@@ -349,7 +278,7 @@ class Rings:
 
 
 class Sizes:
-    """Sorted lengths of windows, to find those that are less than some time (`kernels.shorter`).
+    """Sorted lengths of windows, to find those that are less than some time (`loops.shorter`).
 
     Attributes
     ----------
@@ -373,7 +302,7 @@ class Reuse:
     Parameters
     ----------
     batches : iterable of (rounds, ids, pages)
-        From `pageindex.numbered` or `Stream.numbered`.
+        From `pages.numbered` or `Stream.numbered`.
     axis : timeline.Axis
         Where the rounds end.
     sizes : array of int64
@@ -393,7 +322,7 @@ class Reuse:
     """
 
     def __init__(
-        self, batches: Iterator[Any], axis: Axis, sizes: Ints, min_counts: Sequence[int] = (1,)
+        self, batches: Batches, axis: Axis, sizes: Ints, min_counts: Sequence[int] = (1,)
     ) -> None:
         from pmlkit.kernels.loops import reuse, reuse_ends
 
@@ -476,12 +405,9 @@ class Reuse:
         )
 
     def miss_counts(self) -> Ints:
-        """Return the misses of every window, as `occurrences.miss_counts`."""
+        """Return how many uses found their page outside of the working set, for each size (int64).
+
+        Use i of a page misses if it is the page's first, or if more than T has passed since the
+        one before.
+        """
         return self.uses - np.cumsum(self.gap_counts)[:-1]
-
-
-def means(totals: tuple[Ints, Ints], n_rounds: int) -> tuple[Floats, Floats]:
-    """Return the means of W(t, k) over rounds, as `occurrences.mean_sizes`, out of their sums."""
-    everywhere, full = totals
-    k = np.arange(1, n_rounds + 1)
-    return everywhere / max(n_rounds, 1), np.concatenate(([np.nan], full / (n_rounds - k + 1)))

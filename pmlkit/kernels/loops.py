@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled loops over uses in log order. Only the modules ``kernels*`` import numba, and nothing
-imports them before it calls them, so that nothing else waits for it.
+"""Compiled loops over uses in log order, and over uses sorted by page.
+
+Importing numba takes long: callers import this module inside the functions that need it.
 
 Pages are numbers 0, 1, 2, ... in order of first use (`pmlkit.kernels.pages`). Rounds are numbers
 from 0 that never fall. Everything that is kept is per page, per round or per window: no array grows
@@ -414,57 +415,6 @@ def distinct(
     return done
 
 
-@compiled
-def counts(
-    gfns: Array,
-    ends: Array,
-    first: int,
-    done: int,
-    keys: Array,
-    slots: Array,
-    cells: Array,
-    shift: int,
-    state: Array,
-    reached: Array,
-) -> int:
-    """Count, for each window from `first` on and each m, the pages used at least m times in it.
-
-    `reached` has shape (windows, most m + 1): a page adds 1 when its count gets there, and to the
-    last column when it is beyond. `cells` hold the last window that used a frame, plus 1, and in
-    the low bits the count, up to the most.
-    """
-    bits, of_count, most = 0, 0, reached.shape[1] - 1
-    while 1 << bits < len(keys):
-        bits += 1
-    while 1 << of_count <= most:
-        of_count += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
-    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
-    for window in range(first, len(ends)):
-        none = (window + 1) << of_count
-        begin = done
-        for done in range(begin, ends[window]):
-            gfn = uint64(gfns[done])
-            block = (gfn >> shift) + uint64(1)
-            at = (block * uint64(GOLDEN)) >> drop
-            key = keys[at]
-            while key != block and key != uint64(0):
-                at = (at + uint64(1)) & mask
-                key = keys[at]
-            if key != block:
-                if state[1] == room:
-                    return done
-                keys[at] = block
-                slots[at] = state[1]
-                state[1] += 1
-            cell = (uint64(slots[at]) << shift) | (gfn & low)
-            count = max(cells[cell], none) - none  # what an earlier window left is less
-            reached[window, count] += 1
-            cells[cell] = none + min(count + 1, most)
-        done = max(begin, ends[window])
-    return done
-
-
 # ------------------------------------------------------------------------------
 # Instructions of the processor that numba has no word for.
 
@@ -572,3 +522,85 @@ def next_accesses(ids: Array, first: int, coming: Array, found: Array) -> None:
     for i in range(len(ids) - 1, -1, -1):
         found[i] = coming[ids[i]]
         coming[ids[i]] = first + i
+
+
+# ------------------------------------------------------------------------------
+# Loops over uses sorted by page: the sizes of windows, or the means of several T.
+#
+# `pmlkit.kernels.by_page` has the formulas. Nothing is copied to look at other rounds, other pages
+# or another threshold: `starts` says where each page's uses begin, `chosen` which pages count. The
+# rounds from `first` to before `stop` are looked at as if there were no others.
+
+
+@compiled
+def slide_pages(
+    starts: Array,
+    rounds: Array,
+    chosen: Array,
+    pages: tuple[int, int],
+    span: tuple[int, int],
+    enter: Array,
+    leave: Array,
+    min_count: int,
+    steps: Array,
+) -> None:
+    """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter windows and leave.
+
+    `enter` and `leave` are those of `pmlkit.timeline.Windows` over the rounds of `span`. `steps`,
+    int32, shape (windows + 1,): its running sum is the working set of each window.
+    """
+    first, stop = span
+    back = min_count - 1
+    for page in range(pages[0], pages[1]):
+        a, b = starts[page], starts[page + 1]
+        if not chosen[page]:
+            continue
+        while a < b and rounds[a] < first:
+            a += 1
+        while a < b and rounds[b - 1] >= stop:
+            b -= 1
+        for i in range(a + back, b):
+            at = enter[rounds[i] - first]
+            until = enter[(rounds[i + 1] if i + 1 < b else stop) - first]
+            last = min(leave[rounds[i - back] - first], until)
+            if last > at:
+                steps[at] += 1
+                steps[last] -= 1
+
+
+@compiled
+def sum_pages(
+    starts: Array,
+    rounds: Array,
+    chosen: Array,
+    pages: tuple[int, int],
+    span: tuple[int, int],
+    at: Array,
+    sizes: Array,
+    min_count: int,
+    sums: Array,
+) -> None:
+    """Add to `sums` the integral of W(t, T) over the time of full windows, for each T of `sizes`.
+
+    `at` says where the rounds of `span` end and, at last, where all does: windows are full from T
+    on. A page is in W from its use on, until T after the `min_count`-th last one, if it is not
+    used again by then. `sizes` is ascending, `sums` are floats.
+    """
+    first, stop = span
+    back = min_count - 1
+    for page in range(pages[0], pages[1]):
+        a, b = starts[page], starts[page + 1]
+        if not chosen[page]:
+            continue
+        while a < b and rounds[a] < first:
+            a += 1
+        while a < b and rounds[b - 1] >= stop:
+            b -= 1
+        for i in range(a + back, b):
+            since, used = at[rounds[i - back] - first], at[rounds[i] - first]
+            until = at[(rounds[i + 1] if i + 1 < b else stop) - first]
+            for j in range(len(sizes)):
+                if sizes[j] >= until:  # all that is left of longer windows is cut short
+                    break
+                held = min(since + sizes[j], until) - max(used, sizes[j])
+                sums[j] += max(held, 0)

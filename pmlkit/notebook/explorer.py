@@ -370,13 +370,11 @@ class UsesByPage:
         self, trace: Trace, start: str | int | None = None, end: str | int | None = None
     ) -> None:
         part = select(trace, start=start, end=end)
-        gfn, self.n_rounds = part.occ.gfn, part.occ.n_rounds
-        new = np.concatenate(([True], gfn[1:] != gfn[:-1]))[: len(gfn)]
-        self._starts = np.append(np.flatnonzero(new), len(gfn))
-        self._rounds = part.occ.round.astype(np.int32)
-        self.frames, self.first, self.t_ns = gfn[new], part.first, part.t_ns
-        self.timeline = part.timeline
-        cuts = [len(gfn) * i // WORKERS for i in range(WORKERS + 1)]
+        refs, self.first, self.t_ns = part.refs, part.first, part.t_ns
+        self.timeline, self.n_rounds = part.timeline, refs.n_rounds
+        self._starts, self._rounds = refs.starts, refs.round.astype(np.int32)
+        self.frames = refs.gfn[self._starts[:-1]]
+        cuts = [len(refs) * i // WORKERS for i in range(WORKERS + 1)]
         cuts = np.searchsorted(self._starts[:-1], cuts).tolist()
         self._shares = list(zip(cuts[:-1], cuts[1:], strict=True))
 
@@ -416,7 +414,7 @@ class UsesByPage:
         ndarray of int64, shape (windows,)
             Pages, as `workingset.estimate` with ``step="sliding"`` has them.
         """
-        from pmlkit.kernels.by_page import slide_pages
+        from pmlkit.kernels.loops import slide_pages
 
         over = k if isinstance(k, Windows) else Windows.of_rounds(span[1] - span[0], k)
         how = over.enter, over.leave, min_count
@@ -447,7 +445,7 @@ class UsesByPage:
         ndarray of float, shape (sizes,)
             As ``workingset.surface`` has it; NaN at 0, and where no window is full.
         """
-        from pmlkit.kernels.by_page import sum_pages
+        from pmlkit.kernels.loops import sum_pages
 
         axis = Axis.of_rounds(span[1] - span[0]) if axis is None else axis
         sizes = np.arange(len(axis) + 1) if sizes is None else np.asarray(sizes, np.int64)

@@ -212,9 +212,9 @@ def _recorded(trace: Trace) -> pd.DataFrame:
 def _harvested(trace: Trace) -> pd.DataFrame:
     rows = pagetables.entries(trace)
     rows = rows[(rows["level"] == 1) & (rows["flags"] & pagetables.LEAF > 0)]
-    occ = page_sets.truth(trace)
+    refs = page_sets.truth(trace)
     used = np.isin(
-        pagetables.pack(rows["round"], rows["target"]), pagetables.pack(occ.round, occ.gfn)
+        pagetables.pack(rows["round"], rows["target"]), pagetables.pack(refs.round, refs.gfn)
     )
     return rows[used]
 

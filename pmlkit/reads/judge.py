@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.reads.learnt import Lessons
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
@@ -292,7 +292,7 @@ def unsure(trace: Trace) -> pd.DataFrame:
     found, truth = page_sets.sets(trace), page_sets.truth(trace)
     counted = joined(found.certain, found.accessed)
     sets = (found.certain, counted, joined(found.certain, truth), joined(counted, truth))
-    sure, all_, sure_hit, all_hit = (page_sets.window_sizes(occ) for occ in sets)
+    sure, all_, sure_hit, all_hit = (page_sets.window_sizes(refs) for refs in sets)
     table = pd.DataFrame({"round": np.arange(found.n_rounds), "fresh": all_ - sure})
     table["entries"] = page_sets.window_sizes(found.kernel)
     table["pages"] = all_hit - all_
@@ -300,8 +300,8 @@ def unsure(trace: Trace) -> pd.DataFrame:
     return table[table["entries"] > 0]
 
 
-def _packed(occ: Occurrences) -> np.ndarray:
-    return np.unique(pagetables.pack(occ.round, occ.gfn))
+def _packed(refs: References) -> np.ndarray:
+    return np.unique(pagetables.pack(refs.round, refs.gfn))
 
 
 def _per_round(pairs: np.ndarray, n_rounds: int) -> np.ndarray:

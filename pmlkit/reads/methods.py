@@ -53,8 +53,8 @@ from pmlkit.reads.page_sets import (
     frame,
     joined,
     log,
-    occurrences,
     pairs,
+    references,
     sets,
     truth,
     window_sizes,
@@ -63,7 +63,7 @@ from pmlkit.reads.page_sets import (
 from pmlkit.timeline import Windows
 
 if TYPE_CHECKING:
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.reads.learnt import Lessons
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
@@ -177,8 +177,8 @@ def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json
     return found | {"low": low, "high": high, "why": _LEARNT}
 
 
-def _exact(occ: Occurrences, windows: Windows) -> Json:
-    pages = window_sizes(occ, windows)
+def _exact(refs: References, windows: Windows) -> Json:
+    pages = window_sizes(refs, windows)
     same = dict.fromkeys(("pages", "low", "high"), pages)
     return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
@@ -190,7 +190,7 @@ def _of_marks(
     logged, first, stop = log(trace, start, end)
     size = {
         level: window_sizes(
-            occurrences(*pairs(logged[logged["level"] == level]), first, stop), windows
+            references(*pairs(logged[logged["level"] == level]), first, stop), windows
         )
         for level in (0, 1)
     }

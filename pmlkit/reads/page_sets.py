@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Ints
     from pmlkit.units import Window
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Bools, Gfns, Ints
 
 
-__all__ = ["Sets", "joined", "log", "occurrences", "of_log", "pairs", "sets"]
+__all__ = ["Sets", "joined", "log", "references", "of_log", "pairs", "sets"]
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Frames per round, each an `occurrences.Occurrences`; round 0 is the first selected.
+    """Frames per round, each an `references.References`; round 0 is the first selected.
 
     Attributes
     ----------
@@ -55,13 +55,13 @@ class Sets:
     n_rounds, first : int
     """
 
-    written: Occurrences
-    certain: Occurrences
-    accessed: Occurrences
-    present: Occurrences
-    reachable: Occurrences
-    kernel: Occurrences
-    leaves: Occurrences
+    written: References
+    certain: References
+    accessed: References
+    present: References
+    reachable: References
+    kernel: References
+    leaves: References
     cleared: bool
     n_rounds: int
     first: int
@@ -96,10 +96,10 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
         "reachable": pagetables.covered(before, accessed=False, whose="all"),
     }
     made = {name: _union(written, more, tables, first, stop) for name, more in parts.items()}
-    made["written"] = occurrences(*written, first, stop)
+    made["written"] = references(*written, first, stop)
     large = rows[_kernels(rows)].rename(columns={"target": "gfn"})
     for name, part in (("kernel", large), ("leaves", logged[logged["level"] == 1])):
-        made[name] = occurrences(*pairs(part), first, stop)
+        made[name] = references(*pairs(part), first, stop)
     cleared = bool((rows["flags"] & CLEARED).any())
     return Sets(**made, cleared=cleared, n_rounds=stop - first, first=first)
 
@@ -112,9 +112,9 @@ def of_log(trace: Trace, start: str | int | None = None, end: str | int | None =
     """
     marked = pagetables.is_marked(trace)
     logged, first, stop = log(trace, start, end) if marked else _unmarked(trace, start, end)
-    written = occurrences(*pairs(logged[logged["level"] == 0]), first, stop)
-    leaves = occurrences(*pairs(logged[logged["level"] == 1]), first, stop)
-    none = occurrences(*pairs(logged.head(0)), first, stop)
+    written = references(*pairs(logged[logged["level"] == 0]), first, stop)
+    leaves = references(*pairs(logged[logged["level"] == 1]), first, stop)
+    none = references(*pairs(logged.head(0)), first, stop)
     names = ("written", "certain", "accessed", "present", "reachable")
     known: Any = dict.fromkeys(names, written)
     return Sets(
@@ -148,16 +148,16 @@ def pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
     return table["round"].to_numpy(np.int64), table["gfn"].to_numpy(np.uint64)
 
 
-def occurrences(rounds: Ints, gfns: Gfns, first: int, stop: int) -> Occurrences:
+def references(rounds: Ints, gfns: Gfns, first: int, stop: int) -> References:
     """Sort pairs of round and frame, in any order, by page; round `first` becomes 0."""
     order = np.argsort(rounds, kind="stable")
-    return by_page.occurrences(rounds[order] - first, gfns[order], stop - first, distinct=True)
+    return by_page.references(rounds[order] - first, gfns[order], stop - first, distinct=True)
 
 
-def joined(*parts: Occurrences) -> Occurrences:
+def joined(*parts: References) -> References:
     """Return the union of sets of frames per round."""
     rounds, gfns = (np.concatenate([getattr(o, name) for o in parts]) for name in ("round", "gfn"))
-    return occurrences(rounds, gfns, 0, parts[0].n_rounds)
+    return references(rounds, gfns, 0, parts[0].n_rounds)
 
 
 def _union(
@@ -166,9 +166,9 @@ def _union(
     tables: tuple[Ints, Gfns],
     first: int,
     stop: int,
-) -> Occurrences:
+) -> References:
     both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
-    return occurrences(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
+    return references(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
 
 
 def _before(rows: pd.DataFrame) -> pd.DataFrame:
@@ -239,7 +239,7 @@ def frame(
 
 def truth(
     trace: Trace, start: str | int | None = None, end: str | int | None = None, tables: bool = False
-) -> Occurrences:
+) -> References:
     """Return the frames that the harvest found, per round.
 
     Parameters
@@ -252,7 +252,7 @@ def truth(
 
     Returns
     -------
-    Occurrences
+    References
     """
     if trace.meta.kind != "access":
         raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
@@ -265,7 +265,7 @@ def harvested(
     start: str | int | None = None,
     end: str | int | None = None,
     tables: bool = False,
-) -> Occurrences:
+) -> References:
     """Return the frames of an access trace that belongs to a log; see `truth`.
 
     Parameters
@@ -279,7 +279,7 @@ def harvested(
 
     Returns
     -------
-    Occurrences
+    References
     """
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
@@ -287,9 +287,9 @@ def harvested(
     if not tables:
         rows = pagetables.entries(trace, **span) if trace.has_tables else None
         touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
-    return occurrences(*touched, first, stop)
+    return references(*touched, first, stop)
 
 
-def window_sizes(occ: Occurrences, windows: Windows | None = None) -> Ints:
+def window_sizes(refs: References, windows: Windows | None = None) -> Ints:
     """Return the sizes of the windows (int64); of the rounds without any."""
-    return by_page.sliding(occ, windows or Windows.of_rounds(occ.n_rounds, 1))
+    return by_page.sliding(refs, windows or Windows.of_rounds(refs.n_rounds, 1))

@@ -42,7 +42,7 @@ from pmlkit.trace.schema import SAMPLED
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Bools, Floats, Gfns, Ints
@@ -87,7 +87,7 @@ def estimate(
     one_in: int | None = None,
     draw: int = 0,
     found: Sets | None = None,
-    touched: Occurrences | None = None,
+    touched: References | None = None,
     tables: bool = True,
 ) -> Any:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
@@ -103,7 +103,7 @@ def estimate(
         As in `sampled`. Default: what was harvested, or `ONE_IN`.
     draw : int
     found : pmlkit.reads.page_sets.Sets, optional
-    touched : pmlkit.kernels.by_page.Occurrences, optional
+    touched : pmlkit.kernels.by_page.References, optional
         What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
     tables : bool
         Whether snapshots of page tables are used. If not, what is known for certain is what was
@@ -144,8 +144,8 @@ def _until(sample: Trace, end: str | int | None) -> int:
 
 
 def _looked_at(
-    trace: Trace, start: Any, end: Any, one_in: int | None, draw: int, touched: Occurrences | None
-) -> tuple[Occurrences, int]:
+    trace: Trace, start: Any, end: Any, one_in: int | None, draw: int, touched: References | None
+) -> tuple[References, int]:
     """Return what was touched of the sample, and one frame of how many it is."""
     if trace.sample is not None:
         there: int = trace.sample.meta.options[SAMPLED]
@@ -161,7 +161,7 @@ def _looked_at(
 
 
 def _strata(
-    found: Sets, touched: Occurrences, windows: Windows, sample: Any
+    found: Sets, touched: References, windows: Windows, sample: Any
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Count, per window: certain, candidates; of the sample's: candidates, their hits, others'.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError
-from pmlkit.kernels.by_page import occurrences
+from pmlkit.kernels.by_page import references
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.timeline import timeline
 from pmlkit.trace.kinds import Kind, is_page_table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.kernels.by_page import Occurrences
+    from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Gfns, Ints
 
@@ -204,11 +204,11 @@ class Recorded:
             index.ids(uses.gfn.view(np.uint64))
         return Places(np.sort(index.frames.view(np.int64)))
 
-    def occurrences(self) -> Occurrences:
+    def occurrences(self) -> References:
         """Return all accesses sorted by page, for the kernels of `pmlkit.kernels.by_page`."""
         rounds = self.accesses.rounds_of(0, self.n_rounds)
         gfn = self.accesses.gfn.view(np.uint64)
-        return occurrences(rounds, gfn, self.n_rounds, distinct=True)
+        return references(rounds, gfn, self.n_rounds, distinct=True)
 
     @classmethod
     def of(cls, trace: Trace) -> Recorded:

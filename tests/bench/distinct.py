@@ -26,15 +26,14 @@ def measure(scale):
     gfns = zipf(scale.entries, PAGES)
     rounds, n = rounds_of(scale.entries)
     small = slice(None, 100_000)
-    by_time.distinct(rounds[small], gfns[small], n)  # compiles
-    by_time.thresholds(rounds[small], gfns[small], n)
+    by_time.tumbling(rounds[small], gfns[small], n)  # compiles
     frame = pl.DataFrame({"round": rounds, "gfn": gfns})
     table = pd.DataFrame({"round": rounds, "gfn": gfns})
     duck = duckdb.connect()
     duck.execute("create table log as select * from frame")
 
     distinct = {
-        "pmlkit": lambda: by_time.distinct(rounds, gfns, n),
+        "pmlkit": lambda: by_time.tumbling(rounds, gfns, n).pages,
         "polars": lambda: _polars_distinct(pl, frame),
         "duckdb": lambda: _duckdb_distinct(duck),
         "pandas": lambda: table.groupby("round")["gfn"].nunique().to_numpy(),

@@ -248,16 +248,17 @@ def test_it_is_not_interactive_outside_of_a_kernel():
 def test_uses_agree_with_the_kernels_that_they_repeat(make_trace):
     trace = make_trace(rounds=60, pages=200, seed=3)
     uses, frames = UsesByPage(trace), np.arange(50, 120, dtype=np.uint64)
-    occ = workingset.occurrences(trace)
-    occ = occ.select(np.isin(occ.gfn, frames))
+    refs = workingset.references(trace)
+    refs = refs.select(np.isin(refs.gfn, frames))
     from pmlkit.kernels import by_page
 
     for m in (1, 3):
-        found = uses.means(m, (0, 60), uses.chosen(frames))
-        assert np.allclose(found[1:], by_page.mean_sizes(occ, m)[1][1:])
+        means = uses.means(m, (0, 60), uses.chosen(frames))
+        expected = [by_page.sliding(refs, k, m)[k - 1 :].mean() for k in range(1, 61)]
+        assert np.allclose(means[1:], expected)
         for k in (1, 7, 100):
             sizes = uses.sizes(k, m, (0, 60), uses.chosen(frames))
-            assert (sizes == by_page.sliding(occ, k, m)).all()
+            assert (sizes == by_page.sliding(refs, k, m)).all()
 
 
 def test_thinning_keeps_the_extremes_and_the_ends():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one-pass kernels against loops over sets and dictionaries, and against the sorted kernels."""
+"""The working set by time against loops over sets and dictionaries."""
 
 from collections import Counter
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_occurrences import HUGE, logs, sliding_oracle, thresholds, window_oracle, windows
+from test_by_page import HUGE, logs, sliding_oracle, thresholds, windows
 
 from pmlkit.errors import UsageError
-from pmlkit.kernels import by_page, by_time
+from pmlkit.kernels import by_time
 from pmlkit.kernels.pages import PageIndex, ahead, in_batches, mapped, numbered
-from pmlkit.timeline import Axis
+from pmlkit.timeline import Axis, Windows
 
 
 def arrays(log):
@@ -37,7 +37,7 @@ def sets_of(log, k):
 @given(logs(), windows)
 def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
     sets = sets_of(log, k)
-    found = by_time.windows(*arrays(log), k)
+    found = by_time.tumbling(*arrays(log), k)
     assert found.pages.tolist() == [len(s) for s in sets]
     assert found.stayed.tolist() == [
         len(s & before) for s, before in zip(sets, [set(), *sets], strict=False)
@@ -50,27 +50,11 @@ def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
     ]
     rounds, gfns, n = arrays(log)
     parts = [slice(i, i + 7) for i in range(0, len(rounds), 7)]
-    streamed = by_time.turnover(((rounds[part], gfns[part]) for part in parts), n, k)
+    streamed = by_time.turnover(
+        ((rounds[part], gfns[part]) for part in parts), Windows.of_rounds(n, k, k)
+    )
     assert streamed.pages.tolist() == found.pages.tolist()
     assert streamed.stayed.tolist() == found.stayed.tolist()
-
-
-@given(logs(), windows, st.integers(1, 5))
-def test_all_thresholds_at_once_equal_the_oracle(log, k, most):
-    rounds, gfns, n = log
-    expected = []
-    for start in range(0, n, k):
-        inside = Counter(g for r, g in zip(rounds, gfns, strict=True) if start <= r < start + k)
-        expected.append([sum(c >= m for c in inside.values()) for m in range(1, most + 1)])
-    assert by_time.thresholds(*arrays(log), k, most).tolist() == expected
-
-
-def test_thresholds_of_more_windows_than_fit_beside_the_counts(monkeypatch):
-    rng = np.random.default_rng(3)
-    rounds, gfns = np.sort(rng.integers(0, 500, 5000)), rng.integers(0, 9, 5000)
-    expected = by_time.thresholds(rounds, gfns, 500, 1, 3)
-    monkeypatch.setattr(by_time, "CELL_BITS", 6)  # 15 windows at once beside counts up to 3
-    np.testing.assert_array_equal(by_time.thresholds(rounds, gfns, 500, 1, 3), expected)
 
 
 @given(logs(), windows)
@@ -87,14 +71,13 @@ def test_windows_end_where_they_should(log, k):
 def test_two_workers_see_what_one_sees(monkeypatch):
     rng = np.random.default_rng(0)
     rounds, gfns = np.sort(rng.integers(0, 90, 5000)), rng.integers(0, 300, 5000)
-    one = by_time.windows(rounds, gfns, 97, 4), by_time.thresholds(rounds, gfns, 97, 4)
+    one = by_time.tumbling(rounds, gfns, 97, 4)
     monkeypatch.setattr(by_time, "SMALL", 10)
     for workers in (2, 3, 50):
         monkeypatch.setattr(by_time, "WORKERS", workers)
-        many = by_time.windows(rounds, gfns, 97, 4), by_time.thresholds(rounds, gfns, 97, 4)
-        np.testing.assert_array_equal(many[0].pages, one[0].pages)
-        np.testing.assert_array_equal(many[0].stayed, one[0].stayed)
-        np.testing.assert_array_equal(many[1], one[1])
+        many = by_time.tumbling(rounds, gfns, 97, 4)
+        np.testing.assert_array_equal(many.pages, one.pages)
+        np.testing.assert_array_equal(many.stayed, one.stayed)
 
 
 @given(logs(), st.lists(windows, max_size=4))
@@ -116,7 +99,7 @@ def test_sliding_equals_the_oracle_for_all_and_for_marked_pages(log, k, m):
         chosen = [1 if int(g) in marked else 0 for g in index.frames[first:pages]]
         return np.array(odd, np.uint64) | np.array(chosen, np.uint64)
 
-    found = by_time.sliding(source, n, k, m, marks, 2).tolist()
+    found = by_time.sliding(source, Windows.of_rounds(n, k), m, marks, 2).tolist()
     assert found[0] == sliding_oracle(log, k, m)
     for row, test in ((1, lambda g: g in marked), (2, lambda g: g % 2 == 1)):
         pairs = [(r, g) for r, g in zip(log[0], log[1], strict=True) if test(g)]
@@ -127,40 +110,56 @@ def test_sliding_equals_the_oracle_for_all_and_for_marked_pages(log, k, m):
     def low_bits(first, pages):
         return again.frames[first:pages] % np.uint64(4)
 
-    one = by_time.sliding(source, n, 1, 1, low_bits, 2)
+    one = by_time.sliding(source, Windows.of_rounds(n, 1), 1, low_bits, 2)
     np.testing.assert_array_equal(by_time.by_round(source, n, low_bits, 2), one)
 
 
 @given(logs())
-def test_the_histograms_equal_those_of_the_sorted_kernels(log):
-    occ = by_page.occurrences(*log)
-    axis, sizes = Axis.of_rounds(log[2]), np.arange(log[2] + 1)
-    found = by_time.Reuse(batches(log), axis, sizes, [1, 3, 2])
-    assert found.gap_counts[:-1].tolist() == by_page.gap_counts(occ).tolist()
-    assert (found.gap_sums[:-1] == sizes * found.gap_counts[:-1]).all()
-    assert found.miss_counts().tolist() == by_page.miss_counts(occ).tolist()
-    assert found.uses == len(occ)
-    assert sorted(found.uses_of_pages) == sorted(np.unique(occ.gfn, return_counts=True)[1])
-    assert found.distinct().tolist() == by_page.cumulative_distinct(occ).tolist()
+def test_the_histograms_equal_the_oracle(log):
+    rounds, gfns, n = log
+    axis, sizes = Axis.of_rounds(n), np.arange(n + 1)
+    reuse = by_time.Reuse(batches(log), axis, sizes, [1, 3, 2])
+    last, gaps, distinct = {}, Counter(), []
+    for r, g in zip(rounds, gfns, strict=True):
+        gaps[r - last.get(g, r - n - 1)] += 1  # a page's first use misses in windows of any size
+        last[g] = r
+    for t in range(n):
+        distinct.append(len({g for r, g in zip(rounds, gfns, strict=True) if r <= t}))
+    assert reuse.gap_counts[:-1].tolist() == [gaps[g] for g in range(n + 1)]
+    assert (reuse.gap_sums[:-1] == sizes * reuse.gap_counts[:-1]).all()
+    misses = [sum(count for gap, count in gaps.items() if gap > k) for k in range(n + 1)]
+    assert reuse.miss_counts().tolist() == misses
+    assert reuse.uses == len(gfns)
+    assert sorted(reuse.uses_of_pages) == sorted(Counter(gfns).values())
+    assert reuse.distinct().tolist() == distinct
     alone = by_time.Reuse(batches(log), axis, sizes)
-    assert alone.gap_counts.tolist() == found.gap_counts.tolist() and alone.uses == found.uses
-    np.testing.assert_array_equal(alone.totals()[1], found.totals()[1])
-    for m in (1, 2, 3):
-        total, full = found.totals(m)
-        of_rounds = by_time.means((total, full[1:]), log[2])
-        expected = by_page.mean_sizes(occ, m)
-        for ours, also, theirs in zip(found.means(m), of_rounds, expected, strict=True):
-            np.testing.assert_allclose(ours, theirs)
-            np.testing.assert_allclose(also, theirs)
+    assert alone.gap_counts.tolist() == reuse.gap_counts.tolist() and alone.uses == reuse.uses
+    np.testing.assert_array_equal(alone.totals()[1], reuse.totals()[1])
 
 
 @given(logs(), thresholds)
-def test_the_mean_over_full_windows_equals_the_oracle(log, m):
+def test_the_means_of_all_windows_equal_the_oracle(log, m):
     n = log[2]
-    _, full = by_time.Reuse(batches(log), Axis.of_rounds(n), np.arange(n + 1), [m]).means(m)
+    reuse = by_time.Reuse(batches(log), Axis.of_rounds(n), np.arange(n + 1), [m])
+    everywhere, full = reuse.means(m)
+    assert everywhere[0] == 0 and np.isnan(full[0])
     for k in range(1, n + 1):
-        sizes = [window_oracle(log, t, k, m) for t in range(k - 1, n)]
-        assert full[k] == pytest.approx(np.mean(sizes))
+        sizes = sliding_oracle(log, k, m)
+        assert everywhere[k] == pytest.approx(np.mean(sizes))
+        assert full[k] == pytest.approx(np.mean(sizes[k - 1 :]))
+
+
+@given(logs(distinct=True))
+def test_the_derivative_of_the_mean_is_the_missing_rate(log):
+    """Denning and Schwartz 1972, with what the end of a finite trace takes off: a page whose last
+    use is within the last k rounds is not missed by anybody any more."""
+    rounds, gfns, n = log
+    reuse = by_time.Reuse(batches(log), Axis.of_rounds(n), np.arange(n + 1))
+    slope = np.diff(reuse.means()[0]) * n
+    last = dict(zip(gfns, rounds, strict=True))
+    for k in range(n):
+        ended = sum(n - r <= k for r in last.values())
+        assert slope[k] == pytest.approx(reuse.miss_counts()[k] - ended)
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 700), max_size=60))
@@ -180,7 +179,7 @@ def test_many_frames_however_far_apart_take_memory_by_their_number(spread):
     np.testing.assert_array_equal(index.frames, gfns)
     tables = (*index._table.arguments[:3], index._frames)
     assert sum(table.nbytes for table in tables) < 300 * 40_000
-    assert by_time.distinct(np.arange(40_000), gfns, 40_000, 20_000).tolist() == [20_000] * 2
+    assert by_time.tumbling(np.arange(40_000), gfns, 40_000, 20_000).pages.tolist() == [20_000] * 2
 
 
 def test_what_fails_ahead_is_raised_where_it_is_asked_for():
@@ -230,10 +229,8 @@ def test_batches_are_views_of_all():
 def test_what_is_no_count_is_refused(wrong):
     log = np.array([0]), np.array([1], np.uint64), 1
     for call in (
-        lambda: by_time.windows(*log, wrong),
-        lambda: by_time.thresholds(*log, 1, wrong),
-        lambda: by_time.sliding(numbered([log[:2]]), 1, 1, wrong),
-        lambda: by_time.sliding(numbered([log[:2]]), 1, wrong),
+        lambda: by_time.tumbling(*log, wrong),
+        lambda: by_time.sliding(numbered([log[:2]]), Windows.of_rounds(1, 1), wrong),
         lambda: by_time.sweep(numbered([log[:2]]), np.arange(1), [wrong]),
         lambda: by_time.Reuse(numbered([log[:2]]), Axis.of_rounds(1), np.zeros(1), [wrong]),
     ):
