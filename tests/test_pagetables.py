@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
 from pmlkit import pagetables, workingset
-from pmlkit import pagetables as pagetables_tree
 from pmlkit.errors import NeedsError, PmlkitError, UsageError
 from pmlkit.trace.reader import Trace
 
@@ -50,28 +49,7 @@ def test_logged_tables_with_level_and_order(made):
     assert found[found["round"] == 1].level.tolist() == [4, 3, 2, 1]
 
 
-def test_coverage_counts_entries_and_pages(made):
-    trace, guest, _ = made
-    found = pagetables_tree.coverage(trace)
-    first = found[found["round"] == 0].set_index("level")
-    leaves = first.loc[1].sort_values("table")
-    assert leaves.present.tolist() == leaves.accessed_pages.tolist() == [512, 88]
-    directory = first.loc[2]
-    assert (directory.present, directory.leaf, directory.pages) == (3, 1, 512)
-    assert set(found[found["round"] == 1].level) == {1, 2, 3, 4}
-
-
-def test_the_tree_leads_from_the_root_to_the_leaves(made):
-    trace, guest, root = made
-    tree = pagetables_tree.tree(trace).set_index("table")
-    assert set(tree.index) == set(guest.tables)
-    assert tree.loc[root, "parent"] == -1 and tree.loc[root, "parents"] == 0
-    for table in tree.index[tree.level < 4]:
-        assert tree.loc[tree.loc[table, "parent"], "level"] == tree.loc[table, "level"] + 1
-    assert set(pagetables_tree.tree(trace, 1).table) < set(tree.index)
-
-
-def test_a_shared_table_has_several_parents_and_counts_once(tmp_path):
+def test_a_shared_table_counts_once(tmp_path):
     guest = Guest()
     one, two = guest.space(), guest.space()
     for page in range(100):
@@ -83,8 +61,6 @@ def test_a_shared_table_has_several_parents_and_counts_once(tmp_path):
         guest.read(two, page)
     guest.close_round()
     trace = write_trace(tmp_path / "g.trace", guest)
-    shared = pagetables_tree.tree(trace).set_index("table").loc[guest.entries[one, 0][0]]
-    assert shared.parents == 2
     _, gfns = pagetables.covered(pagetables.entries(trace))
     assert set(gfns) == set(range(700, 800))
 

@@ -178,31 +178,3 @@ def histogram(distances: Array, counts: Array) -> None:
     for i in range(len(distances)):
         if distances[i] >= 0:
             counts[uint64(distances[i])] += 1
-
-
-@compiled
-def classical(ids: Array, last: Array, tree: Array, out: Array) -> None:
-    """Distances by a tree over the uses (Bennett and Kruskal 1975): the oracle, O(uses) memory."""
-    for i in range(len(ids)):
-        before = last[ids[i]]
-        out[i] = -1
-        if before >= 0:
-            inside = 0
-            j = i
-            while j > 0:
-                inside += tree[j]
-                j &= j - 1
-            j = before + 1
-            while j > 0:
-                inside -= tree[j]
-                j &= j - 1
-            out[i] = inside
-            j = before + 1
-            while j < len(tree):
-                tree[j] -= 1
-                j += j & -j
-        j = i + 1
-        while j < len(tree):
-            tree[j] += 1
-            j += j & -j
-        last[ids[i]] = i

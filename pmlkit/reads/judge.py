@@ -32,7 +32,6 @@ __all__ = [
     "beside_published",
     "by_phase",
     "compare",
-    "overall",
     "published",
     "sources",
     "unsure",
@@ -121,26 +120,17 @@ def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``; in percent:
-        ``missed`` by PML alone, ``mape`` (mean absolute error), ``bias`` (mean error), ``inside``
-        (rounds whose truth lies in the interval), and ``width`` of the interval (median, of the
-        truth).
+        ``missed`` by PML alone, ``mape`` and ``median`` (mean and median of the absolute error),
+        ``bias`` (mean error), ``inside`` (rounds whose truth lies in the interval), and ``width``
+        of the interval (median, of the truth).
     """
-    return _summed(compared, ["phase", "method"])
-
-
-def overall(compared: pd.DataFrame, by: Iterable[str] = ("method",)) -> pd.DataFrame:
-    """Sum up `compare` over all rounds; the columns of `by_phase`, with the ``median`` error."""
-    return _summed(compared, list(by))
-
-
-def _summed(compared: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     rows = compared.assign(
         size=compared["error"].abs() * 100,
         truth_mib=compared["truth"] / 256,
         pages_mib=compared["pages"] / 256,
         width=(compared["high"] - compared["low"]) / compared["truth"] * 100,
     )
-    groups = rows.groupby(by, sort=False)
+    groups = rows.groupby(["phase", "method"], sort=False)
     table = pd.DataFrame(
         {
             "rounds": groups["round"].nunique(),

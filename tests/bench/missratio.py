@@ -8,7 +8,7 @@ import numpy as np
 
 import pmlkit
 from pmlkit import missratio
-from pmlkit.kernels.pages import PageIndex
+from tests import classical_lru
 from tests.bench.logs import uniform, zipf
 from tests.bench.timing import best, rate_rows
 
@@ -84,15 +84,9 @@ def _write_oracle(path, gfns):
 
 
 def _classical(gfns):
-    from pmlkit.kernels.lru import classical
-
-    index = PageIndex()
-    ids = index.ids(gfns)
-    last, tree = np.full(len(index), -1, np.int64), np.zeros(len(ids) + 1, np.int64)
-    out = np.empty(len(ids), np.int64)
-    classical(ids, last, tree, out)
-    counts = np.bincount(out[out >= 0], minlength=len(index))[: len(index)]
-    return (len(ids) - np.concatenate(([0], np.cumsum(counts)))) / len(ids)
+    out = classical_lru.distances(gfns)
+    counts = np.bincount(out[out >= 0], minlength=np.count_nonzero(out < 0))
+    return (len(gfns) - np.concatenate(([0], np.cumsum(counts)))) / len(gfns)
 
 
 def _traces():

@@ -6,7 +6,6 @@ from lab_case import data, frames, needs_lab, rounds
 from pagetable_guest import in_sample
 
 from pmlkit import pagetables, reads
-from pmlkit import pagetables as pagetables_tree
 from pmlkit.reads import guided
 from pmlkit.trace.kinds import TableFlag
 
@@ -100,8 +99,7 @@ def test_snapshots_lead_to_all_pages_that_are_read(lab):
     numbers, gfns = pagetables.covered(pagetables.entries(trace), accessed=False)
     for number in range(1, 4):
         assert frames(trace, "read") <= set(gfns[numbers == number].tolist())
-    levels = pagetables_tree.tree(trace)["level"]
-    assert set(levels) == {1, 2, 3, 4}
+    assert set(pagetables.entries(trace)["level"]) == {1, 2, 3, 4}
 
 
 def used(trace):

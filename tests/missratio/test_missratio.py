@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miss-ratio curves against an LRU list, against the classical tree, and in known cases."""
 
+import classical_lru
 import numpy as np
 import pytest
 from factories import make_trace as write_trace
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 import pmlkit
 from pmlkit import missratio
 from pmlkit.errors import UsageError
-from pmlkit.kernels.pages import PageIndex
 from pmlkit.missratio import stack
 from pmlkit.trace.reader import Kind, Trace
 
@@ -43,24 +43,13 @@ def lru_misses(gfns, size):
     return misses
 
 
-def classical(gfns):
-    from pmlkit.kernels.lru import classical
-
-    index = PageIndex()
-    ids = index.ids(np.asarray(gfns, np.uint64))
-    last, tree = np.full(len(index), -1, np.int64), np.zeros(len(ids) + 1, np.int64)
-    out = np.empty(len(ids), np.int64)
-    classical(ids, last, tree, out)
-    return out
-
-
 # Stack distances
 
 
 @given(references)
 def test_distances_equal_those_of_a_list(gfns):
     assert missratio.stack_distances(gfns).tolist() == lru_distances(gfns)
-    assert classical(gfns).tolist() == lru_distances(gfns)
+    assert classical_lru.distances(gfns).tolist() == lru_distances(gfns)
 
 
 @pytest.mark.parametrize("pages", [1, 70, 3000, 100_000])
@@ -70,7 +59,7 @@ def test_distances_equal_those_of_the_tree_over_many_renumberings(pages):
     spread = rng.integers(0, pages, 300_000)
     gfns = np.where(rng.random(len(spread)) < 0.5, spread, spread // 50)
     gfns[100_000:170_000] = gfns[100_000]
-    np.testing.assert_array_equal(missratio.stack_distances(gfns), classical(gfns))
+    np.testing.assert_array_equal(missratio.stack_distances(gfns), classical_lru.distances(gfns))
 
 
 def test_distances_among_so_many_pages_that_positions_take_several_parts():
@@ -79,7 +68,7 @@ def test_distances_among_so_many_pages_that_positions_take_several_parts():
     pages = 400_000
     gfns = np.concatenate([np.arange(pages), rng.integers(0, pages, 1_400_000)])
     gfns[900_000::3] = gfns[900_000::3] % 1000
-    np.testing.assert_array_equal(missratio.stack_distances(gfns), classical(gfns))
+    np.testing.assert_array_equal(missratio.stack_distances(gfns), classical_lru.distances(gfns))
 
 
 def test_a_loop_over_more_pages_than_a_segment_has_positions():
