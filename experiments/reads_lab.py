@@ -18,7 +18,7 @@ import pandas as pd
 
 import pmlkit
 from pmlkit.errors import NeedsError, PmlkitError
-from pmlkit.reads import guided, hotness, judge, learnt
+from pmlkit.reads import calibration, guided, hotness, judge
 from pmlkit.reads.sampled import ONE_IN
 
 if TYPE_CHECKING:
@@ -175,12 +175,12 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
         ``errors``: a row per guest, whether its flags were cleared, phase and method
         (`reads_table.by_phase`), and over the phases of its work ("work": the start of a program
         is none, for little is stale then); ``density`` and ``sample`` over all draws. What is not
-        sure of (c) where flags were cleared, and the intervals of (a) to (c), are learnt from the
+        sure of (c) where flags were cleared, and the intervals of (a) to (c), are calibrated on the
         other guests only.
         ``equality`` and ``costs``: a row per guest and round (`reads_guided`; ``sampled``: its
         scan was of a sample). ``hotness``:
         scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
-        row per guest and phase. ``unsure`` and ``rounds``: what `reads_lessons.learn` takes.
+        row per guest and phase. ``unsure`` and ``rounds``: what `calibration.calibrate` takes.
     """
     made: Any = {name: [] for name in TABLES}
     linux = {
@@ -244,16 +244,16 @@ def _others(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    lessons = learnt.learn(_others(name, unsure))
-    compared = judge.compare(trace, COUNTED, lessons)
+    calibrated = calibration.calibrate(_others(name, unsure))
+    compared = judge.compare(trace, COUNTED, calibrated)
     return _named(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
 
 
 def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Judge all methods, by phase and over the work; a bare guest has no others to learn from."""
-    lessons = learnt.learn(*others) if others else None
+    calibrated = calibration.calibrate(*others) if others else None
     methods = ("written", *COUNTED, "density", "sample")
-    compared = judge.compare(trace, methods, lessons, draws=range(ONE_IN))
+    compared = judge.compare(trace, methods, calibrated, draws=range(ONE_IN))
     work = compared[~compared["phase"].isin(BEFORE_WORK)].assign(phase="work")
     return pd.concat([judge.by_phase(part) for part in (compared, work)])
 

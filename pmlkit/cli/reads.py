@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from pmlkit.reads.learnt import Lessons
+    from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
@@ -64,23 +64,25 @@ def reads(
     from pmlkit import reads as estimates
     from pmlkit.cli import console
     from pmlkit.cli.console import busy
-    from pmlkit.reads import learnt, sampled
+    from pmlkit.reads import calibration, sampled
     from pmlkit.trace.reader import Trace
 
     with busy("counting pages", quiet=as_json):
         opened = Trace.open(trace)
-        lessons = None if bounds else learnt.bundled()
+        calibrated = None if bounds else calibration.bundled()
         if compare:
-            table = _compared(opened, one_in, lessons, how)
+            table = _compared(opened, one_in, calibrated, how)
         elif method in ("density", "sample"):
             how["tables"] = method == "density"
             table = sampled.estimate(opened, one_in=one_in, **how)
         else:
-            table = estimates.estimate(opened, method, lessons=lessons, **how)
+            table = estimates.estimate(opened, method, calibration=calibrated, **how)
     show(as_json, lambda: table.to_dict("records"), console.reads, table)
 
 
-def _compared(trace: Trace, one_in: int | None, lessons: Lessons | None, how: Json) -> pd.DataFrame:
+def _compared(
+    trace: Trace, one_in: int | None, calibrated: Calibration | None, how: Json
+) -> pd.DataFrame:
     from pmlkit.reads import judge
 
     context = click.get_current_context()
@@ -89,5 +91,5 @@ def _compared(trace: Trace, one_in: int | None, lessons: Lessons | None, how: Js
             raise UsageError(f"--compare takes all methods, round by round: leave out --{name}")
     first, stop = trace.rounds_between(how["start"], how["end"])
     methods = [m for m in METHODS if m != "harvest"]
-    rows = judge.compare(trace, methods, lessons, one_in)
+    rows = judge.compare(trace, methods, calibrated, one_in)
     return judge.by_phase(rows[rows["round"].between(first, stop - 1)])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError
-from pmlkit.reads import guided, hotness, judge, learnt
+from pmlkit.reads import calibration, guided, hotness, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
         flags were cleared), ``rounds``; over these, in percent, means of ``missed``, ``mape``,
         ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``.
     """
-    table = learnt.load("errors")
+    table = calibration.load("errors")
     table = table[(table["phase"] == "work") & ~table["group"].isin(["bare", "memory"])]
     again = table["cleared"] & (table["method"] == "accessed")
     table = table[~table["cleared"] | again].assign(method=table["method"].mask(again, "cleared"))
@@ -62,7 +62,7 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
 
 def equality() -> pd.DataFrame:
     """Return, per guest, the frames that both harvests found and those left to the scan."""
-    table = learnt.load("equality")
+    table = calibration.load("equality")
     causes = [name for name in guided.CAUSES if name in table.columns]
     sums = (
         table[["guided", "left", *causes]]
@@ -77,7 +77,7 @@ def equality() -> pd.DataFrame:
 
 def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return measured and modelled costs of the experiments on memory, for `harvest_costs`."""
-    table = learnt.load("costs")
+    table = calibration.load("costs")
     table = table[table["group"] == "memory"].astype({"memory_bytes": np.int64})
     if table.empty:
         raise NeedsError(
@@ -104,7 +104,7 @@ def logging_costs() -> pd.DataFrame:
         snapshots, re-arming, the ``guided`` harvest, the ``scan`` of all memory, and that of a
         ``sample`` (in another run; NaN where there was none).
     """
-    table = learnt.load("costs")
+    table = calibration.load("costs")
     table = table[~table["cleared"]]
     sampled = table["sampled"].astype(bool)
     samples = table[sampled].groupby("guest")["scan_tsc"].mean()
@@ -129,7 +129,7 @@ def hotness_scores() -> pd.DataFrame:
     """
     parts = []
     for source, name in (("lab", "hotness"), ("recorder", "hotness-recorded")):
-        table = learnt.load(name)
+        table = calibration.load(name)
         window = hotness.choose(table)
         scores = hotness.judge(table, window)
         scores.insert(0, "source", source)
@@ -140,4 +140,4 @@ def hotness_scores() -> pd.DataFrame:
 
 def sources() -> pd.DataFrame:
     """Return the errors of the accessed entries (c) by cause: mean pages a round."""
-    return learnt.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)
+    return calibration.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)

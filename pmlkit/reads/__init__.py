@@ -3,14 +3,14 @@
 
 Modules
 -------
-methods    `estimate`: one working set per method
-page_sets  the sets of pages that the methods combine
-sampled    density of use in a sample of frames
-learnt     intervals calibrated on other guests
-guided     a harvest guided by the log
-judge      errors of the methods against a full harvest
-mechanism  why the log cannot tell reads
-hotness    regions ranked by how often their page tables are logged
+methods      `estimate`: one working set per method
+page_sets    the sets of pages that the methods combine
+sampled      density of use in a sample of frames
+calibration  the kernel's part and intervals, fitted to other guests
+guided       a harvest guided by the log
+judge        errors of the methods against a full harvest
+mechanism    why the log cannot tell reads
+hotness      regions ranked by how often their page tables are logged
 """
 
 from typing import TYPE_CHECKING

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.kernels.by_page import References
-    from pmlkit.reads.learnt import Lessons
+    from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
@@ -60,7 +60,7 @@ PUBLISHED = (
 def compare(
     trace: Trace,
     methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
-    lessons: Lessons | None = None,
+    calibration: Calibration | None = None,
     one_in: int | None = None,
     draws: Iterable[int] = (0,),
 ) -> pd.DataFrame:
@@ -72,8 +72,8 @@ def compare(
         An access trace of harvests with its log.
     methods : sequence of str
         Of `pmlkit.reads.METHODS`.
-    lessons : pmlkit.reads.learnt.Lessons, optional
-        As in `pmlkit.methods.estimate`.
+    calibration : pmlkit.reads.calibration.Calibration, optional
+        As in `pmlkit.reads.estimate`.
     one_in : int, optional
         The sample of ``density`` and ``sample``; default: `pmlkit.reads.sampled.ONE_IN`.
     draws : sequence of int
@@ -97,7 +97,7 @@ def compare(
             how["found"] = found if tables else of_log(trace)
             made = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
         else:
-            made = [estimate(trace, method, lessons=lessons, found=found)]
+            made = [estimate(trace, method, calibration=calibration, found=found)]
         parts += [judged(part.assign(method=method), truth) for part in made]
     return pd.concat(parts, ignore_index=True)
 

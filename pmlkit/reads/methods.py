@@ -64,7 +64,7 @@ from pmlkit.timeline import Windows
 
 if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
-    from pmlkit.reads.learnt import Lessons
+    from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
@@ -74,7 +74,7 @@ __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
 _NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
 _KERNEL = "pages that only the kernel maps: its tables do not tell which of them are used"
-_LEARNT = (
+_CALIBRATED = (
     "the interval is what held in 90 % of the rounds of the lab's guests: as good as they are like"
 )
 _BLIND = "PML alone cannot bound the pages that are only read"
@@ -87,7 +87,7 @@ def estimate(
     step: str | int | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
-    lessons: Lessons | None = None,
+    calibration: Calibration | None = None,
     found: Sets | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
@@ -101,9 +101,9 @@ def estimate(
     window, step : str, int or Window
         As in `pmlkit.workingset.estimate`.
     start, end : str, int or None
-    lessons : pmlkit.reads.learnt.Lessons, optional
-        What other guests teach: of (c) where flags were cleared, and of intervals. Default: all
-        accessed entries count, and intervals are the bounds.
+    calibration : pmlkit.reads.calibration.Calibration, optional
+        Of (c) where flags were cleared, and of intervals. Default: all accessed entries count,
+        and intervals are the bounds.
     found : Sets, optional
         What `sets` says of the trace from `start` to `end`, if that is known.
 
@@ -137,14 +137,14 @@ def estimate(
         columns = _of_marks(trace, method, windows, start, end)
     else:
         found = found or sets(trace, start, end)
-        columns = _of_snapshots(trace, method, found, windows, lessons)
-    if lessons is not None:
-        columns = _narrowed(columns, method, found is not None and found.cleared, lessons)
+        columns = _of_snapshots(trace, method, found, windows, calibration)
+    if calibration is not None:
+        columns = _narrowed(columns, method, found is not None and found.cleared, calibration)
     return frame(trace, columns, windows, start, end)
 
 
 def _of_snapshots(
-    trace: Trace, method: str, found: Sets, windows: Windows, lessons: Lessons | None
+    trace: Trace, method: str, found: Sets, windows: Windows, calibration: Calibration | None
 ) -> Json:
     """Count the entries of snapshots: (b) and (c)."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
@@ -152,10 +152,10 @@ def _of_snapshots(
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
     pages = np.minimum(sizes[method], trace.memory_pages)
-    if method == "accessed" and found.cleared and lessons is not None:
+    if method == "accessed" and found.cleared and calibration is not None:
         both = window_sizes(joined(found.certain, found.accessed), windows)
         fresh = both - sizes["certain"]
-        pages = sizes["certain"] + lessons.others(sizes["kernel"], fresh)
+        pages = sizes["certain"] + calibration.others(sizes["kernel"], fresh)
     return {
         "pages": pages,
         "low": sizes["certain"],
@@ -167,14 +167,14 @@ def _of_snapshots(
     }
 
 
-def _narrowed(found: Json, method: str, cleared: bool, lessons: Lessons) -> Json:
-    """Put the interval that other guests teach in the place of bounds that are wider."""
-    learnt = lessons.interval(method, cleared, found["pages"], found["low"])
-    if learnt is None:
-        return found
-    low = np.clip(learnt[0], found["low"], found["pages"]).astype(np.int64)
-    high = np.clip(learnt[1], found["pages"], found["high"]).astype(np.int64)
-    return found | {"low": low, "high": high, "why": _LEARNT}
+def _narrowed(columns: Json, method: str, cleared: bool, calibration: Calibration) -> Json:
+    """Replace bounds by the calibrated interval where that is narrower."""
+    interval = calibration.interval(method, cleared, columns["pages"], columns["low"])
+    if interval is None:
+        return columns
+    low = np.clip(interval[0], columns["low"], columns["pages"]).astype(np.int64)
+    high = np.clip(interval[1], columns["pages"], columns["high"]).astype(np.int64)
+    return columns | {"low": low, "high": high, "why": _CALIBRATED}
 
 
 def _exact(refs: References, windows: Windows) -> Json:

@@ -7,7 +7,7 @@ import pytest
 from pmlkit import bundled
 from pmlkit.errors import NeedsError
 from pmlkit.notebook import reads_tables
-from pmlkit.reads import hotness, learnt
+from pmlkit.reads import calibration, hotness
 from pmlkit.trace.reader import Trace
 
 
@@ -44,7 +44,7 @@ def test_a_recording_is_scored_as_its_table_says(tmp_path):
     path = bundled("hotcold")
     assert hotness.main([str(tmp_path / "out.csv"), str(path)]) == 0
     made = pd.read_csv(tmp_path / "out.csv")
-    kept = learnt.load("hotness-recorded")
+    kept = calibration.load("hotness-recorded")
     kept = kept[kept["guest"] == "hotcold"].reset_index(drop=True)
     pd.testing.assert_frame_equal(made, kept, atol=1e-3)
     assert Trace.open(path).n_rounds > 200

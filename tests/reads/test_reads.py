@@ -11,7 +11,7 @@ from pagetable_guest import Guest, truth, write_trace
 from pmlkit import reads
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads import judge
-from pmlkit.reads.learnt import Lessons
+from pmlkit.reads.calibration import Calibration
 
 on_disk = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -164,8 +164,8 @@ def test_cleared_flags_tell_what_was_used_in_the_round(tmp_path):
     assert found["low"].tolist()[-2:] == [30, 1]
     known = reads.sets(trace)
     assert known.cleared and known.kernel.gfn.tolist()[-1:] == [1 << 18]
-    told = Lessons(0.0, 1.0, 2.0, {("accessed", True): (0.9, 1.25)})
-    found = reads.estimate(trace, "accessed", lessons=told)
+    calibration = Calibration(0.0, 1.0, 2.0, {("accessed", True): (0.9, 1.25)})
+    found = reads.estimate(trace, "accessed", calibration=calibration)
     assert found["pages"].tolist()[-2:] == [32, 1]  # of the kernel's page two, of the new entry 0
     assert (found["low"].iloc[-2], found["high"].iloc[-2]) == (31, 33)
     assert "90 %" in found["why"].iloc[-1]

@@ -6,7 +6,7 @@ from pagetable_guest import Guest, write_trace
 
 from experiments import reads_lab
 from pmlkit.notebook import reads_tables
-from pmlkit.reads import learnt
+from pmlkit.reads import calibration
 
 
 def guest_trace(path, clear, spare):
@@ -62,7 +62,7 @@ def test_every_guest_by_phase_and_over_its_work(made):
 
 
 def test_a_guest_is_not_among_its_own_teachers(made):
-    told = learnt.learn(made["unsure"], made["rounds"])
+    told = calibration.calibrate(made["unsure"], made["rounds"])
     low, high = told.ratios["accessed", False]
     redis = made["rounds"].query("guest == 'redis' and method == 'accessed' and not cleared")
     assert low <= (redis["truth"] / redis["pages"]).median() <= high

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rounds with a known truth teach of others: the kernel's part, and intervals.
+"""Calibration of the estimates on guests with a known truth: the kernel's part, and intervals.
 
 *Cleared flags.* Where the hypervisor clears the guest's accessed flags, an entry that was there
-before and is accessed now was used in the round. Two things stay unsure. Fresh entries: Linux makes
-some with the flag set, for pages around a fault; which part of them is used is learnt (a median).
-And the kernel's own reads are under entries of large pages, one flag for 512 frames; how many
-frames that is, is learnt as a power of the number of these entries (a straight line between
-logarithms, least squares): the more of its memory the kernel visits, the more it does in each
-place.
+before and is accessed now was used in the round. Two things stay uncertain:
 
-*Intervals.* Of each guest whose truth is known, truth over estimate lies between two numbers in 90
-percent of the rounds; the interval takes the lowest and the highest of all guests (split conformal
-prediction, the guest as the unit: its rounds are alike, and a new guest is one more of them, not
-one more round). Where flags were cleared, the ratio is of what is not certain, for the rest is
-exact; elsewhere of the whole. It fails for a guest that is unlike all of them.
+- Fresh entries. Linux makes some with the flag set, for pages around a fault. The part of them that
+  is used is calibrated as a median.
+- The kernel's own reads. They are under entries of large pages, one flag for 512 frames. The number
+  of frames is calibrated as a power of the number of these entries (least squares between
+  logarithms): the more of its memory the kernel visits, the more it does in each place.
+
+*Intervals.* For each calibration guest, truth over estimate lies between two numbers in 90 percent
+of the rounds. The interval takes the lowest and the highest of all guests. This is split conformal
+prediction with the guest as the unit: the rounds of a guest are alike, and a new guest is one more
+guest, not one more round. Where flags were cleared, the ratio is of what is not certain, as the
+rest is exact; elsewhere it is of the whole. It fails for a guest that is unlike all of them.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
     from pmlkit.types import Ints
 
 
-__all__ = ["COVERAGE", "Lessons", "bundled", "learn"]
+__all__ = ["COVERAGE", "Calibration", "bundled", "calibrate", "load"]
 
 COVERAGE = 0.9
-FEWEST = 3  # guests to take an interval from
+FEWEST = 3  # guests that an interval needs
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What was learnt.
+class Calibration:
+    """Parameters fitted to rounds whose truth is known.
 
     Attributes
     ----------
@@ -83,8 +84,8 @@ class Lessons:
         return np.floor(sure + low * (pages - sure)), np.ceil(sure + high * (pages - sure))
 
 
-def learn(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Lessons:
-    """Learn from rounds whose truth is known; each guest counts the same.
+def calibrate(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Calibration:
+    """Calibrate on rounds whose truth is known; each guest counts the same.
 
     Parameters
     ----------
@@ -96,9 +97,6 @@ def learn(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Lessons:
         A row per round and method, for intervals: ``guest``, ``method``, ``cleared``, ``pages``,
         ``low`` (what is certain), ``truth``.
 
-    Returns
-    -------
-    Lessons
     """
     fresh, slope, scale = 1.0, 1.0, 1.0
     known = unsure[(unsure["entries"] > 0) & (unsure["pages"] > 0)]
@@ -115,7 +113,7 @@ def learn(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Lessons:
         for (method, cleared), rows in rounds.groupby(["method", "cleared"]):
             if rows["guest"].nunique() >= FEWEST:
                 ratios[str(method), bool(cleared)] = _between(rows, bool(cleared))
-    return Lessons(fresh, float(slope), scale, ratios)
+    return Calibration(fresh, float(slope), scale, ratios)
 
 
 def _between(rows: pd.DataFrame, cleared: bool) -> tuple[float, float]:
@@ -128,22 +126,13 @@ def _between(rows: pd.DataFrame, cleared: bool) -> tuple[float, float]:
     return float(tails[:, 0].min()), float(tails[:, 1].max())
 
 
-def bundled() -> Lessons:
-    """Return what the lab's guests teach (``data/reads-lab``)."""
-    return learn(load("unsure"), load("rounds"))
+def bundled() -> Calibration:
+    """Calibrate on the lab's guests (``data/reads-lab``)."""
+    return calibrate(load("unsure"), load("rounds"))
 
 
 def load(name: str) -> pd.DataFrame:
     """Read a table of the lab's experiments that comes with pmlkit.
-
-    Parameters
-    ----------
-    name : str
-        Of ``TABLES``.
-
-    Returns
-    -------
-    DataFrame
 
     Raises
     ------

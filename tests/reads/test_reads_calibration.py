@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other guests teach: the kernel's part, fresh entries, intervals."""
+"""Calibration on other guests: the kernel's part, fresh entries, intervals."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pmlkit.reads.learnt import COVERAGE, Lessons, bundled, learn
+from pmlkit.reads.calibration import COVERAGE, Calibration, bundled, calibrate
 
 
 def unsure(guests=3, slope=2.0, scale=0.5):
@@ -18,20 +18,22 @@ def unsure(guests=3, slope=2.0, scale=0.5):
 
 
 def test_a_power_of_the_kernels_entries_and_a_part_of_the_fresh():
-    told = learn(unsure())
-    assert told.slope == pytest.approx(2, abs=0.01) and told.scale == pytest.approx(0.5, rel=0.05)
-    assert told.fresh == 0.4
-    assert told.others(np.array([20, 0]), np.array([10, 5])).tolist() == [204, 2]
+    fitted = calibrate(unsure())
+    assert fitted.slope == pytest.approx(2, abs=0.01) and fitted.scale == pytest.approx(
+        0.5, rel=0.05
+    )
+    assert fitted.fresh == 0.4
+    assert fitted.others(np.array([20, 0]), np.array([10, 5])).tolist() == [204, 2]
 
 
 def test_a_large_page_has_no_more_than_512():
-    told = Lessons(1.0, 3.0, 1.0, {})
-    assert told.others(np.array([100]), np.array([0])).tolist() == [51_200]
+    fitted = Calibration(1.0, 3.0, 1.0, {})
+    assert fitted.others(np.array([100]), np.array([0])).tolist() == [51_200]
 
 
-def test_nothing_learnt_counts_one_page_each():
-    told = learn(unsure().head(0))
-    assert told.others(np.array([7]), np.array([3])).tolist() == [10] and told.ratios == {}
+def test_no_calibration_counts_one_page_each():
+    fitted = calibrate(unsure().head(0))
+    assert fitted.others(np.array([7]), np.array([3])).tolist() == [10] and fitted.ratios == {}
 
 
 def rounds(ratio, low=0, guests=4, **how):
@@ -46,33 +48,33 @@ def test_intervals_hold_in_nine_rounds_of_ten_of_guests_of_the_same_kind():
     inside = []
     for _ in range(200):
         ratio = np.exp(rng.normal(0, 0.3, 81))
-        told = learn(unsure(), rounds(ratio[:-1], method="accessed", cleared=False))
-        low, high = told.interval("accessed", False, np.array([1000]), np.array([400]))
+        fitted = calibrate(unsure(), rounds(ratio[:-1], method="accessed", cleared=False))
+        low, high = fitted.interval("accessed", False, np.array([1000]), np.array([400]))
         inside.append(low[0] <= 1000 * ratio[-1] <= high[0])
-        assert told.interval("accessed", True, np.array([1000]), np.array([400])) is None
+        assert fitted.interval("accessed", True, np.array([1000]), np.array([400])) is None
     assert np.mean(inside) >= COVERAGE
 
 
 def test_with_cleared_flags_only_the_rest_is_unsure():
     seen = rounds(np.tile([0.5, 2.0], 20), low=900, guests=5, method="accessed", cleared=True)
-    told = learn(unsure(), seen)
-    low, high = told.interval("accessed", True, np.array([1000]), np.array([800]))
+    fitted = calibrate(unsure(), seen)
+    low, high = fitted.interval("accessed", True, np.array([1000]), np.array([800]))
     assert (low[0], high[0]) == (900, 1200)
 
 
 def test_the_guest_that_is_furthest_off_counts():
     ratio = np.where(np.arange(40) % 4 == 3, 3.0, 1.0)
-    told = learn(unsure(), rounds(ratio, method="present", cleared=False))
-    assert told.ratios["present", False] == (1, 3)
+    fitted = calibrate(unsure(), rounds(ratio, method="present", cleared=False))
+    assert fitted.ratios["present", False] == (1, 3)
 
 
-def test_few_guests_teach_no_interval():
+def test_few_guests_give_no_interval():
     seen = rounds(np.ones(40), guests=2, method="leaves", cleared=False)
-    assert learn(unsure(), seen).ratios == {}
+    assert calibrate(unsure(), seen).ratios == {}
 
 
 def test_what_comes_with_the_package():
-    told = bundled()
-    assert {("accessed", True), ("accessed", False), ("leaves", False)} <= set(told.ratios)
-    assert all(0 < low < high for low, high in told.ratios.values())
-    assert 1 < told.slope < 4 and 0 < told.fresh < 1
+    fitted = bundled()
+    assert {("accessed", True), ("accessed", False), ("leaves", False)} <= set(fitted.ratios)
+    assert all(0 < low < high for low, high in fitted.ratios.values())
+    assert 1 < fitted.slope < 4 and 0 < fitted.fresh < 1
