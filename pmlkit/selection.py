@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of a trace an analysis looks at.
+"""The part of a trace that an analysis looks at.
 
-Analyses take the keyword arguments of `select` and hand them on:
+Analyses take the keyword arguments of `select` and pass them on:
 
 kinds : str, int or Kind
     Letters out of ``"rwxp"`` (p: page-table pages of a PML log), or a mask; ``"rwx"`` if left out.
@@ -13,12 +13,11 @@ region : str or None
     Look at the frames of this region only.
 page_tables : "drop", "keep" or "expand"
     Of a PML log, the pages that are known to be page tables: leave them out (``"drop"``, if left
-    out: the written working set), count them as written pages, or put in their place the frames
-    that they lead to (the accessed entries of their snapshots, see `pmlkit.pagetables`): reads
-    that the log does not show. Each frame counts once per round, then.
+    out: the written working set), count them as written pages, or replace them by the frames that
+    they lead to (the accessed entries of their snapshots, see `pmlkit.pagetables`): reads that the
+    log does not show. Each frame then counts once per round.
 
-They raise `UsageError` if one of them is not what it should be, and `NeedsError` if the trace has
-no such region or kind.
+An invalid argument raises `UsageError`; a region or kind that the trace lacks, `NeedsError`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.kernels.pages import PageIndex
-    from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Ints, Json
 
@@ -62,15 +60,12 @@ class Part:
         The uses, sorted by page; its round 0 is the first one selected.
     first : int
         The number of that round in the trace.
-    t_ns : ndarray of int64, shape (n_rounds + 1,)
-        The times between rounds: round i lasts from ``t_ns[i]`` to ``t_ns[i + 1]``.
     timeline : pmlkit.timeline.Timeline
         When those rounds ended, and which windows hold them.
     """
 
     refs: References
     first: int
-    t_ns: np.ndarray
     timeline: Timeline
 
 
@@ -82,22 +77,12 @@ def select(
     region: str | None = None,
     page_tables: str = "drop",
 ) -> Part:
-    """Read the uses that an analysis looks at; the parameters are described above.
-
-    Parameters
-    ----------
-    trace : Trace
-    kinds, start, end, region, page_tables
-
-    Returns
-    -------
-    Part
-    """
+    """Read the selected uses at once; `pmlkit.selection` describes the parameters."""
     source = stream(trace, kinds, start, end, region, page_tables)
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *source]
     rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
     refs = by_page.references(rounds, gfns, source.n_rounds, distinct=source.once)
-    return Part(refs, source.first, source.t_ns, source.timeline)
+    return Part(refs, source.first, source.timeline)
 
 
 def region_names(trace: Trace) -> list[str]:
@@ -107,8 +92,6 @@ def region_names(trace: Trace) -> list[str]:
 
 # ------------------------------------------------------------------------------
 # The selected uses of a trace as a stream: a row group at a time, so in bounded memory.
-#
-# `pmlkit.selection.select` gives the same uses at once, sorted by page.
 
 
 PAGE_TABLES = ("drop", "keep", "expand")
@@ -126,24 +109,21 @@ class Stream:
         The arguments of `Trace.iter_entries`.
     first, n_rounds : int
         The first selected round's number in the trace, and how many there are.
-    t_ns : ndarray of int64, shape (n_rounds + 1,)
-        The times between rounds.
     once : bool
         Whether a page counts once a round, however often it is named.
     expand : bool
-        Whether frames that logged page tables lead to stand for the page tables.
+        Whether to replace page tables by the frames that they lead to.
     of_frames : (int, int)
-        Which of how many shares of the frames.
+        The share of the frames, and the number of shares: gfn mod parts selects.
     """
 
     trace: Trace
     which: Json
     first: int
     n_rounds: int
-    t_ns: np.ndarray
     once: bool
     expand: bool = False
-    of_frames: tuple[Any, ...] = (0, 1)
+    of_frames: tuple[int, int] = (0, 1)
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -151,7 +131,7 @@ class Stream:
         return timeline(self.trace, self.first, self.n_rounds)
 
     def share(self, part: int, parts: int) -> Stream:
-        """Return the uses of one of `parts` shares of the frames, which take turns."""
+        """Return the uses of one of `parts` interleaved shares of the frames (gfn mod parts)."""
         return replace(self, of_frames=(part, parts))
 
     def __iter__(self) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
@@ -183,7 +163,7 @@ class Stream:
         return rounds - self.first, gfns
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Any]:
-        """Iterate over (rounds, ids, pages), as `pageindex.numbered`, each use once if it must."""
+        """Iterate over (rounds, ids, pages) as `pages.numbered`; once a round if `once`."""
         batches = numbered(self, index)
         return _once(batches) if self.once else batches
 
@@ -207,11 +187,7 @@ def stream(
     region: str | None = None,
     page_tables: str = "drop",
 ) -> Stream:
-    """Select uses of a trace; the parameters are described in `pmlkit.selection`.
-
-    Returns
-    -------
-    Stream
+    """Select uses of a trace; `pmlkit.selection` describes the parameters.
 
     Raises
     ------
@@ -229,13 +205,13 @@ def stream(
         raise UsageError(
             f"{trace.path} lasts {lasts}: give a --start and --end with a round between them"
         )
-    expand = page_tables == "expand" and bool(mask & (Kind.READ | Kind.EXEC))
+    expand = page_tables == "expand" and bool((mask or 0) & (Kind.READ | Kind.EXEC))
     which = {"kinds": mask, "region": region, **span}
     once = expand or trace.meta.kind == "access"  # its entries are kinds of use, not uses
-    return Stream(trace, which, first, stop - first, _bounds(trace)[first : stop + 1], once, expand)
+    return Stream(trace, which, first, stop - first, once, expand)
 
 
-def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> Any:
+def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None:
     if page_tables not in PAGE_TABLES:
         raise UsageError(f"page_tables is {page_tables!r}: say drop, keep or expand")
     if page_tables == "expand" and trace.meta.kind != "pml":
@@ -247,13 +223,6 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> Any:
     if page_tables != "expand" and trace.meta.kind == "pml" and not mask & _LOGGED:
         raise NeedsError(trace, "reads and executions", "a PML log has writes only: ask for w")
     return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
-
-
-def _bounds(trace: Trace) -> Ints:
-    """Return the times between rounds, int64, shape (n_rounds + 1,)."""
-    rounds = trace.rounds
-    edges = rounds["t_start_ns"].to_numpy()[:1], rounds["t_end_ns"].to_numpy()
-    return np.concatenate(edges).astype(np.int64)
 
 
 def time_ns(time: str | int | None) -> int | None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Working sets of a trace: Denning's W(t, T), threshold m, (T, m) surfaces, plateau, re-use.
 
-Each function reads the part of a trace that it needs, calls the kernels of `pmlkit.kernels.by_page`
-and returns a table. What counts as one use of a page: in an access trace a round in which the page
-was used in any of the asked ways, in a PML trace an entry of the log.
+Each function streams the selected part of a trace through the kernels of `pmlkit.kernels.by_time`
+and returns a table. One use of a page is, in an access trace, a round in which the page was used in
+any of the selected ways; in a PML trace, an entry of the log.
 
-The keyword arguments `kinds`, `start`, `end`, `region` and `page_tables` that they share, and the
-errors that those raise, are described in `pmlkit.selection`, what a window holds in
-`pmlkit.timeline`. A window that is shorter than the trace's resolution or, if its rounds are alike,
-no multiple of it, or that is longer than what is looked at, is a `ResolutionError`.
+All functions take `kinds`, `start`, `end`, `region` and `page_tables` as ``**selection``:
+`pmlkit.selection` describes them and the errors that they raise. `pmlkit.timeline` says what a
+window holds. A `ResolutionError` is raised for a window that is shorter than the trace's
+resolution, that is no multiple of it where rounds are alike, or that is longer than the part.
 """
 
 from __future__ import annotations
@@ -75,8 +75,6 @@ def estimate(
         at each instant at which a round ends.
     min_count : int
         The threshold m: a page belongs to the working set if it was used m times within T.
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
 
     Returns
     -------
@@ -119,13 +117,6 @@ def estimate(
 def sweep(trace: Trace, windows: Iterable[str | int | Window], **selection: Any) -> pd.DataFrame:
     """Return the working set whenever a round ends, for several windows T, in one pass.
 
-    Parameters
-    ----------
-    trace : Trace
-    windows : sequence of str, int or Window
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
     Returns
     -------
     DataFrame
@@ -134,23 +125,24 @@ def sweep(trace: Trace, windows: Iterable[str | int | Window], **selection: Any)
         given, then by time.
     """
     source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
-    found: dict[Any, pd.DataFrame] = {}
-    for in_time in (True, False):
-        alike = [window for window in asked if (window.rounds is None) is in_time]
-        found |= dict(zip(alike, _swept(source, alike), strict=True))
+    tables: dict[Window, pd.DataFrame] = {}
+    for of_one_axis in _by_axis(asked):
+        tables |= zip(of_one_axis, _swept(source, of_one_axis), strict=True)
     columns = ["t_ns", "rounds", "asked_ns", "pages", "bytes", "effective_ns", "full"]
-    tables = [found[window] for window in asked] or [pd.DataFrame(columns=columns, dtype=np.int64)]
-    return pd.concat(tables, ignore_index=True)
+    parts = [tables[window] for window in asked] or [pd.DataFrame(columns=columns, dtype=np.int64)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _by_axis(asked: Sequence[Window]) -> list[list[Window]]:
+    """Return the windows in time and those in rounds, which have different axes."""
+    groups = [[w for w in asked if (w.rounds is None) is in_time] for in_time in (True, False)]
+    return [group for group in groups if group]
 
 
 def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
     """Return the table of each window; all are in time, or all in rounds."""
-    if not asked:
-        return []
-    made, axis = (
-        [source.timeline.windows(w, "sliding") for w in asked],
-        source.timeline.axis_of(asked[0]),
-    )
+    sliding = [source.timeline.windows(w, "sliding") for w in asked]
+    axis = source.timeline.axis_of(asked[0])
     pages = by_time.sweep(source.numbered(), axis.at, [source.timeline.size(w) for w in asked])
     page_size, ends = source.trace.meta.domain["page_size"], axis.last_of_instants
     return [
@@ -165,7 +157,7 @@ def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
                 "full": windows.full,
             }
         )
-        for windows, of_window in zip(made, pages, strict=True)
+        for windows, of_window in zip(sliding, pages, strict=True)
     ]
 
 
@@ -177,8 +169,6 @@ def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.Dat
     trace : Trace
     window : str, int or Window
         T; windows are consecutive.
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
 
     Returns
     -------
@@ -189,20 +179,14 @@ def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.Dat
     """
     source = stream(trace, **selection)
     windows = source.timeline.windows(window)
-    found = by_time.turnover(source, windows)
-    columns = {name: getattr(found, name) for name in ("pages", "came", "stayed", "left")}
+    counts = by_time.turnover(source, windows)
+    columns = {name: getattr(counts, name) for name in ("pages", "came", "stayed", "left")}
     spans = {"effective_ns": windows.effective_ns, "full": windows.full}
     return pd.DataFrame({"t_ns": windows.t_ns} | columns | spans)
 
 
 def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return Denning's curve: the mean of W(T) and its derivative at every T that the trace has.
-
-    Parameters
-    ----------
-    trace : Trace
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
 
     Returns
     -------
@@ -234,8 +218,8 @@ def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
     """
     source = stream(trace, **selection)
     rounds, lengths = source.timeline.grid()
-    found = Reuse(source.numbered(), source.timeline.axis, lengths)
-    (pages, full), misses = found.means(), found.miss_counts()
+    statistics = Reuse(source.numbered(), source.timeline.axis, lengths)
+    (pages, full), misses = statistics.means(), statistics.miss_counts()
     return pd.DataFrame(
         {
             "rounds": rounds[1:],
@@ -245,7 +229,7 @@ def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
             "full_pages": full[1:],
             "derivative": _slope(pages, rounds),
             "miss_rate": misses[1:] / max(_usual_rounds(source), 1),
-            "miss_ratio": misses[1:] / max(found.uses, 1),
+            "miss_ratio": misses[1:] / max(statistics.uses, 1),
         }
     )
 
@@ -273,14 +257,6 @@ def surface(
 ) -> pd.DataFrame:
     """Return the mean working set over windows T and thresholds m.
 
-    Parameters
-    ----------
-    trace : Trace
-    windows : sequence of str, int or Window
-    min_counts : sequence of int
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
     Returns
     -------
     DataFrame
@@ -290,15 +266,13 @@ def surface(
     for min_count in min_counts:
         check_count("min_count", min_count, "uses")
     source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
-    found: dict[Any, Any] = {}
-    for in_time in (True, False):
-        alike = [window for window in asked if (window.rounds is None) is in_time]
-        if alike:
-            found |= _mean_sizes(source, alike, min_counts)
+    pages: dict[tuple[Window, int], float] = {}
+    for of_one_axis in _by_axis(asked):
+        pages |= _mean_sizes(source, of_one_axis, min_counts)
     rounds = source.timeline
     table = pd.DataFrame(
         [
-            (rounds.in_rounds(window), rounds.asked_ns(window), m, found[window, m])
+            (rounds.in_rounds(window), rounds.asked_ns(window), m, pages[window, m])
             for window in asked
             for m in min_counts
         ],
@@ -307,7 +281,9 @@ def surface(
     return table.assign(bytes=table["pages"] * trace.meta.domain["page_size"])
 
 
-def _mean_sizes(source: Stream, asked: Sequence[Window], min_counts: Sequence[int]) -> Any:
+def _mean_sizes(
+    source: Stream, asked: Sequence[Window], min_counts: Sequence[int]
+) -> dict[tuple[Window, int], float]:
     """Return the mean by window and threshold; the windows are all in time, or all in rounds."""
     lengths_of = [source.timeline.size(window) for window in asked]
     lengths = np.unique([0, *lengths_of])
@@ -323,12 +299,6 @@ def _mean_sizes(source: Stream, asked: Sequence[Window], min_counts: Sequence[in
 def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
     """Return the re-use histogram: how long after a page's use its next one came.
 
-    Parameters
-    ----------
-    trace : Trace
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
     Returns
     -------
     DataFrame
@@ -337,12 +307,12 @@ def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
     """
     source = stream(trace, **selection)
     rounds, lengths = source.timeline.grid()
-    found = Reuse(source.numbered(), source.timeline.axis, lengths)
-    gap = np.flatnonzero(found.gap_counts)
-    uses = found.gap_counts[gap]
-    # Longer than all of the grid is what has less than a usual round more.
+    statistics = Reuse(source.numbered(), source.timeline.axis, lengths)
+    gap = np.flatnonzero(statistics.gap_counts)
+    uses = statistics.gap_counts[gap]
+    # A gap beyond the grid's last T is less than a usual round longer.
     gap_rounds = np.append(rounds, rounds[-1] + 1)[gap]
-    gap_ns = np.rint(found.gap_sums[gap] / uses).astype(np.int64)
+    gap_ns = np.rint(statistics.gap_sums[gap] / uses).astype(np.int64)
     timed = source.timeline.resolution_ns is not None
     return pd.DataFrame({"gap_rounds": gap_rounds, "gap_ns": gap_ns if timed else -1, "uses": uses})
 
@@ -356,24 +326,12 @@ def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
 
 
 def references(trace: Trace, **selection: Any) -> References:
-    """Return the selected uses, sorted by page, for the kernels of `pmlkit.kernels.by_page`.
-
-    Parameters
-    ----------
-    trace : Trace
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
-    Returns
-    -------
-    References
-        Its round 0 is the first one that was selected.
-    """
+    """Return the selected uses, sorted by page; round 0 is the first one selected."""
     return select(trace, **selection).refs
 
 
 # ------------------------------------------------------------------------------
-# From a stream of uses to the sizes of its working sets: what `pmlkit.workingset` stands on.
+# From a stream of uses to the sizes of its working sets.
 
 
 MARKS = 63  # regions that fit into a page's mark at once
@@ -388,17 +346,17 @@ def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[st
     rows: list[Ints] = []
     for first in range(0, max(len(regions), 1), MARKS):
         names = regions[first : first + MARKS]
-        found = _of_marked(source, windows, min_count, names)
-        rows += list(found[1 if rows else 0 :])
+        of_all, *of_regions = _by_region(source, windows, min_count, names)
+        rows += of_regions if rows else [of_all, *of_regions]
     return rows
 
 
-def _of_marked(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> Ints:
+def _by_region(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> Ints:
     index, frames = PageIndex(), [source.trace.frames(name) for name in regions]
-    marks, batches = partial(_marks, index, frames), source.numbered(index)
+    marks, batches = partial(_region_bits, index, frames), source.numbered(index)
     if not windows.tumbling:
         return by_time.sliding(batches, windows, min_count, marks, len(frames))
-    # Windows that tumble are to their pages what rounds are.
+    # Consecutive windows do not share rounds, so each counts as one coarse round.
     coarse = ((windows.enter[rounds], ids, pages) for rounds, ids, pages in batches)
     if min_count == 1:
         return by_time.by_round(coarse, len(windows), marks, len(frames))
@@ -406,8 +364,8 @@ def _of_marked(source: Stream, windows: Windows, min_count: int, regions: Sequen
     return by_time.sliding(coarse, each, min_count, marks, len(frames))
 
 
-def _marks(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> Array:
-    """Return for the pages from number `first` on a bit for each region that has them."""
+def _region_bits(index: PageIndex, frames: Iterable[Gfns], first: int, pages: int) -> Array:
+    """Return, for each page from number `first` on, a bit for each region that has it."""
     new = index.frames[first:pages]
     bits = (
         np.isin(new, of_one).astype(np.uint64) << np.uint64(i) for i, of_one in enumerate(frames)
@@ -422,7 +380,7 @@ def means(source: Stream, axis: Axis, sizes: Ints, min_counts: Sequence[int]) ->
     parts = [
         Reuse(source.share(i, shares).numbered(), axis, sizes, min_counts) for i in range(shares)
     ]
-    # All have the same share of time, so what they have in the mean adds up.
+    # Each frame is in one share, and all shares span the same time: their means add up.
     return {m: sum(part.means(m)[1] for part in parts) for m in min_counts}  # type: ignore[misc]
 
 
@@ -443,7 +401,7 @@ def _pages(source: Stream, few: int) -> int:
 
 @dataclass(frozen=True)
 class Plateau:
-    """What the plateau estimator says.
+    """The estimate of the plateau estimator, and its history.
 
     Attributes
     ----------
@@ -453,7 +411,7 @@ class Plateau:
         The stability time w, in (usual) rounds.
     series : DataFrame
         Per round ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest
-        plateau, NaN before the first), by which the estimate can be followed past its first value.
+        plateau, NaN before the first).
     """
 
     pages: int | None
@@ -473,28 +431,22 @@ def plateau(trace: Trace, stable: str = "1s", **selection: Any) -> Plateau:
     """Return the published plateau estimate (Bitchebe et al., VEE'21).
 
     It is the number of distinct pages since the start, once unchanged for the stability time.
-    As published it does not forget; nor does it wait for a first page.
+    As published, it never forgets a page, and it does not wait for a first one.
 
     Parameters
     ----------
     trace : Trace
     stable : str, int or Window
         The stability time w.
-    **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
-
-    Returns
-    -------
-    Plateau
     """
     source = stream(trace, **selection)
     rounds = source.timeline
     w, axis = rounds.size(stable, longest=False), rounds.axis_of(stable)
     distinct = Reuse(source.numbered(), axis, np.zeros(1, np.int64)).distinct()
-    follows = by_page.plateau(distinct, w, axis.at)
-    t_ns = source.t_ns[1:]
-    series = pd.DataFrame({"t_ns": t_ns, "distinct": distinct, "pages": follows})
-    reached = np.flatnonzero(~np.isnan(follows))
+    plateaus = by_page.plateau(distinct, w, axis.at)
+    t_ns = source.timeline.t_ns[1:]
+    series = pd.DataFrame({"t_ns": t_ns, "distinct": distinct, "pages": plateaus})
+    reached = np.flatnonzero(~np.isnan(plateaus))
     if len(reached) == 0:
         return Plateau(None, None, None, rounds.in_rounds(stable), series)
     at = reached[0]

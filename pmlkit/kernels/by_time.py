@@ -84,14 +84,14 @@ def turnover(batches: Batches, windows: Windows) -> Turnover:
     """
     from pmlkit.kernels.loops import window_ends
 
-    sizes, table = np.zeros((2, len(windows)), np.int64), BlockTable()
+    table, (pages, stayed) = BlockTable(), np.zeros((2, len(windows)), np.int64)
     ends, untils = np.zeros(len(windows), np.int64), windows.until
     for rounds, gfns in ahead(batches):
         if len(rounds):
             first, last = int(windows.enter[rounds[0]]), int(windows.enter[rounds[-1]])
             window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
-            _count_distinct(table, gfns, ends[: last + 1], *sizes, first=first)
-    return Turnover(*sizes)
+            _count_distinct(table, gfns, ends[: last + 1], pages, stayed, first)
+    return Turnover(pages, stayed)
 
 
 def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
@@ -119,10 +119,10 @@ def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
     def part(first: int, stop: int) -> NDArray[np.int64]:
         seen = max(first - 1, 0)
         begin = ends[seen - 1] if seen else 0
-        pages_and_stayed = np.zeros((2, stop - seen), np.int64)
+        counts = np.zeros((2, stop - seen), np.int64)
         inside = gfns[begin : ends[stop - 1] if stop else 0]
-        _count_distinct(BlockTable(), inside, ends[seen:stop] - begin, *pages_and_stayed)
-        return pages_and_stayed[:, first - seen :]
+        _count_distinct(BlockTable(), inside, ends[seen:stop] - begin, *counts)
+        return counts[:, first - seen :]
 
     with ThreadPoolExecutor(workers) as pool:
         return Turnover(*np.concatenate(list(pool.map(part, cuts[:-1], cuts[1:])), axis=1))

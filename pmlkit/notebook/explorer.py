@@ -370,8 +370,8 @@ class UsesByPage:
         self, trace: Trace, start: str | int | None = None, end: str | int | None = None
     ) -> None:
         part = select(trace, start=start, end=end)
-        refs, self.first, self.t_ns = part.refs, part.first, part.t_ns
-        self.timeline, self.n_rounds = part.timeline, refs.n_rounds
+        refs, self.first, self.n_rounds = part.refs, part.first, part.refs.n_rounds
+        self.timeline, self.t_ns = part.timeline, part.timeline.t_ns
         self._starts, self._rounds = refs.starts, refs.round.astype(np.int32)
         self.frames = refs.gfn[self._starts[:-1]]
         cuts = [len(refs) * i // WORKERS for i in range(WORKERS + 1)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guided harvest against the full scan: what each found, what is left over, what it cost.
+"""The guided harvest against the full scan: the frames of each, the leftovers, the costs.
 
 The guided harvest reads, at the end of a round, the EPT accessed flags of the frames that the
 logged tables map, and of the logged frames themselves (`pmlkit.pagetables` argues why these are
@@ -87,9 +87,9 @@ def _sizes(trace: Trace) -> pd.DataFrame:
 
 
 def leftovers(trace: Trace) -> pd.DataFrame:
-    """Say of each frame that only the scan found why the guided harvest had not.
+    """Return, for each frame that only the scan found, why the guided harvest missed it.
 
-    The log is not taken at its word: a leaf table counts as used in a round if it was logged, or if
+    The log alone is not trusted: a leaf table counts as used in a round if it was logged, or if
     either harvest found its own frame touched. A table whose frame nobody touched was not walked.
 
     Returns
@@ -166,10 +166,10 @@ def costs(trace: Trace) -> pd.DataFrame:
     NeedsError
         If the trace does not have them.
     """
-    told = trace.pml.meta.overheads.get("rounds") or trace.meta.overheads.get("rounds")
-    if not told:
+    costs_of_rounds = trace.pml.meta.overheads.get("rounds") or trace.meta.overheads.get("rounds")
+    if not costs_of_rounds:
         raise NeedsError(trace, "costs of its rounds", "log it with a Xen of the newest patches")
-    rounds = [{"round": number, **numbers} for number, numbers in enumerate(told)]
+    rounds = [{"round": number, **numbers} for number, numbers in enumerate(costs_of_rounds)]
     return pd.DataFrame(rounds).merge(_of_the_log(trace.pml), on="round")
 
 
@@ -178,9 +178,9 @@ def _of_the_log(pml: Trace) -> pd.DataFrame:
     tables = log["round"][is_page_table(log["kind"].to_numpy())].value_counts()
     rounds = pml.rounds["round"].astype("int64")
     logged = log["round"].value_counts().reindex(rounds, fill_value=0).to_numpy()
-    found = pd.DataFrame({"round": rounds, "logged": logged})
-    found["logged_tables"] = tables.reindex(rounds, fill_value=0).to_numpy()
-    return found.assign(exits=pml.rounds["exits"].to_numpy())
+    counts = pd.DataFrame({"round": rounds, "logged": logged})
+    counts["logged_tables"] = tables.reindex(rounds, fill_value=0).to_numpy()
+    return counts.assign(exits=pml.rounds["exits"].to_numpy())
 
 
 def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataFrame:

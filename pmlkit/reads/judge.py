@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates of reads held against the truth, as tables: by round, by phase, beside what others say.
+"""Estimates of reads against the truth, as tables: by round, by phase, beside published numbers.
 
 The truth is the harvest of accessed flags of the same rounds. Published numbers were measured or
 simulated by their authors, on other machines: they stand in columns of their own.
@@ -95,10 +95,10 @@ def compare(
             tables = method == "density"
             how: Json = {"one_in": one_in, "touched": touched, "tables": tables}
             how["found"] = found if tables else of_log(trace)
-            made = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
+            estimates = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
         else:
-            made = [estimate(trace, method, calibration=calibration, found=found)]
-        parts += [judged(part.assign(method=method), truth) for part in made]
+            estimates = [estimate(trace, method, calibration=calibration, found=found)]
+        parts += [judged(part.assign(method=method), truth) for part in estimates]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -240,8 +240,8 @@ def sources(trace: Trace) -> pd.DataFrame:
     NeedsError
         If the trace has no harvests, marks or snapshots.
     """
-    truth, found = page_sets.truth(trace), page_sets.sets(trace)
-    touched, counted = _packed(truth), _packed(found.accessed)
+    truth, sets = page_sets.truth(trace), page_sets.sets(trace)
+    touched, counted = _packed(truth), _packed(sets.accessed)
     rows = pagetables.entries(trace)
     mapped = pagetables.pack(*pagetables.covered(rows, accessed=False))
     missed = np.setdiff1d(touched, counted, assume_unique=True)

@@ -105,7 +105,7 @@ def estimate(
         Of (c) where flags were cleared, and of intervals. Default: all accessed entries count,
         and intervals are the bounds.
     found : Sets, optional
-        What `sets` says of the trace from `start` to `end`, if that is known.
+        The result of `sets` for the trace from `start` to `end`, if it is already known.
 
     Returns
     -------
@@ -179,8 +179,8 @@ def _narrowed(columns: Json, method: str, cleared: bool, calibration: Calibratio
 
 def _exact(refs: References, windows: Windows) -> Json:
     pages = window_sizes(refs, windows)
-    same = dict.fromkeys(("pages", "low", "high"), pages)
-    return {**same, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
+    exact = dict.fromkeys(("pages", "low", "high"), pages)
+    return {**exact, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
 
 
 def _of_marks(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log and its snapshots say of each round: sets of frames, from certain to possible."""
+"""Sets of frames per round, from certain to possible, out of a log and its snapshots."""
 
 from __future__ import annotations
 
@@ -22,15 +22,8 @@ if TYPE_CHECKING:
 
     from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints
-    from pmlkit.units import Window
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from pmlkit.kernels.by_page import References
-    from pmlkit.trace.reader import Trace
     from pmlkit.types import Bools, Gfns, Ints
+    from pmlkit.units import Window
 
 
 __all__ = ["Sets", "joined", "log", "references", "of_log", "pairs", "sets"]
@@ -38,7 +31,7 @@ __all__ = ["Sets", "joined", "log", "references", "of_log", "pairs", "sets"]
 
 @dataclass(frozen=True)
 class Sets:
-    """Frames per round, each an `references.References`; round 0 is the first selected.
+    """Frames per round, each a `by_page.References`; round 0 is the first selected.
 
     Attributes
     ----------
@@ -68,16 +61,7 @@ class Sets:
 
 
 def sets(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
-    """Read what the log and the snapshots say of each round.
-
-    Parameters
-    ----------
-    trace : Trace
-    start, end : str, int or None
-
-    Returns
-    -------
-    Sets
+    """Read the sets of each round from the log and the snapshots.
 
     Raises
     ------
@@ -95,20 +79,20 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
         "present": pagetables.covered(before, accessed=False),
         "reachable": pagetables.covered(before, accessed=False, whose="all"),
     }
-    made = {name: _union(written, more, tables, first, stop) for name, more in parts.items()}
-    made["written"] = references(*written, first, stop)
+    frames = {name: _union(written, more, tables, first, stop) for name, more in parts.items()}
+    frames["written"] = references(*written, first, stop)
     large = rows[_kernels(rows)].rename(columns={"target": "gfn"})
     for name, part in (("kernel", large), ("leaves", logged[logged["level"] == 1])):
-        made[name] = references(*pairs(part), first, stop)
+        frames[name] = references(*pairs(part), first, stop)
     cleared = bool((rows["flags"] & CLEARED).any())
-    return Sets(**made, cleared=cleared, n_rounds=stop - first, first=first)
+    return Sets(**frames, cleared=cleared, n_rounds=stop - first, first=first)
 
 
 def of_log(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
-    """Read what the log alone says of each round, for a trace without snapshots.
+    """Read the sets of each round from the log alone, for a trace without snapshots.
 
-    Only `written` and `leaves` are told; what is known for certain, or possible, is no more than
-    `written`. Without marks, page tables count as pages like any other.
+    The log has only `written` and `leaves`; the certain and the possible sets equal `written`.
+    Without marks, page tables count as pages like any other.
     """
     marked = pagetables.is_marked(trace)
     logged, first, stop = log(trace, start, end) if marked else _unmarked(trace, start, end)
@@ -126,8 +110,8 @@ def _unmarked(
     trace: Trace, start: str | int | None, end: str | int | None
 ) -> tuple[pd.DataFrame, int, int]:
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    found = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
-    return found.assign(level=0), *trace.rounds_between(**span)
+    entries = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
+    return entries.assign(level=0), *trace.rounds_between(**span)
 
 
 def log(
@@ -135,12 +119,11 @@ def log(
 ) -> tuple[pd.DataFrame, int, int]:
     """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    found = trace.pml.to_pandas(["round", "gfn", "kind"], **span)  # type: ignore[arg-type]
+    entries = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
     tables = pagetables.logged(trace, **span)
     keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
-    found = found.drop(columns="kind").drop_duplicates()
-    found = found.merge(keys, how="left", on=["round", "gfn"])
-    return found.fillna({"level": 0}), *trace.rounds_between(**span)
+    entries = entries.merge(keys, how="left", on=["round", "gfn"])
+    return entries.fillna({"level": 0}), *trace.rounds_between(**span)
 
 
 def pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
@@ -202,9 +185,9 @@ def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
 def _kernels(rows: pd.DataFrame) -> Bools:
     """Mask the kernel's large pages that were accessed in the round, where flags were cleared."""
     flags = rows["flags"].to_numpy()
-    told = LEAF | ACCESSED | CLEARED
+    wanted = LEAF | ACCESSED | CLEARED
     programs = bool((flags & USER).any())  # without any, there is no kernel to be told from them
-    return programs & ((flags & (told | USER)) == told) & (rows["level"].to_numpy() > 1)
+    return programs & ((flags & (wanted | USER)) == wanted) & (rows["level"].to_numpy() > 1)
 
 
 def windows_of(
@@ -246,13 +229,8 @@ def truth(
     ----------
     trace : Trace
         An access trace with its log nested in it.
-    start, end : str, int or None
     tables : bool
         Page tables too, which the processor walks.
-
-    Returns
-    -------
-    References
     """
     if trace.meta.kind != "access":
         raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
@@ -273,13 +251,7 @@ def harvested(
     home : Trace
         `trace` itself, or its sample.
     trace : Trace
-        Which frames are page tables, it says.
-    start, end, tables
-        As in `truth`.
-
-    Returns
-    -------
-    References
+        The trace whose log marks the page tables.
     """
     span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
     first, stop = trace.rounds_between(**span)
