@@ -101,8 +101,8 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
     log["place"] = number / np.maximum(size - 1, 1)
     tables = log[is_page_table(log["kind"].to_numpy())].drop_duplicates(["round", "gfn"])
     level = page_table_level(tables["kind"])
-    found = tables.assign(level=level).rename(columns={"gfn": "table"})
-    return found[["round", "table", "level", "place"]].reset_index(drop=True)
+    tables = tables.assign(level=level).rename(columns={"gfn": "table"})
+    return tables[["round", "table", "level", "place"]].reset_index(drop=True)
 
 
 def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:

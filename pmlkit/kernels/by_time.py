@@ -170,9 +170,9 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
         compiled(ids, rounds, at, last[:pages], *by_size.arguments, entered, left)
     used = last[last >= 0]
     left[:-1, len(sizes)] += np.bincount(used, minlength=n_rounds).astype(np.int32)
-    found = [_swept(entered, left, at, j, size) for j, size in enumerate(by_size.sizes)]
+    by_window = [_swept(entered, left, at, j, size) for j, size in enumerate(by_size.sizes)]
     place = np.searchsorted(by_size.sizes, np.minimum(np.asarray(sizes, np.int64), length))
-    return np.array(found, np.int64).reshape(len(sizes), n_rounds)[place]
+    return np.array(by_window, np.int64).reshape(len(sizes), n_rounds)[place]
 
 
 def _swept(
@@ -195,15 +195,15 @@ def by_round(
     """
     from pmlkit.kernels.loops import by_round as compiled
 
-    found = np.zeros((n_marks + 1, n_rounds), np.int64)
+    counts = np.zeros((n_marks + 1, n_rounds), np.int64)
     stamps, marked, known = np.empty(0, np.uint32), np.empty(0, np.uint64), 0
     for rounds, ids, pages in batches:
         stamps, marked = grown(stamps, pages, 0), grown(marked, pages, 0)
         if marks is not None and pages > known:
             marked[known:pages] = marks(known, pages)
         known = pages
-        compiled(ids, rounds, stamps, marked, found)
-    return found
+        compiled(ids, rounds, stamps, marked, counts)
+    return counts
 
 
 def sliding(

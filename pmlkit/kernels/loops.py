@@ -135,8 +135,8 @@ def once_a_round(
 
 
 @compiled
-def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, found: Array) -> None:
-    """Count the pages of each round, in ``found[0]``, and in ``found[r + 1]`` those with mark r.
+def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, counts: Array) -> None:
+    """Count the pages of each round, in ``counts[0]``, and in ``counts[r + 1]`` those with mark r.
 
     `stamps`: the last round that used a page, plus 1.
     """
@@ -144,11 +144,11 @@ def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, found: Arra
         page, now = uint64(ids[i]), rounds[i]
         new = (uint64(stamps[page] ^ uint32(now + 1)) + uint64(ONES)) >> uint64(32)
         stamps[page] = now + 1
-        found[0, now] += new
+        counts[0, now] += new
         bits = marks[page] & (uint64(0) - new)
         row = 1
         while bits:
-            found[row, now] += bits & uint64(1)
+            counts[row, now] += bits & uint64(1)
             bits >>= uint64(1)
             row += 1
 
@@ -514,13 +514,13 @@ def cut_rounds(
 
 
 @compiled
-def next_accesses(ids: Array, first: int, coming: Array, found: Array) -> None:
+def next_accesses(ids: Array, first: int, coming: Array, following: Array) -> None:
     """Say of each use which use of its page comes next, -1 for none; uses are taken from the end.
 
     `first` is the number of the first of `ids`; `coming` holds each page's next use.
     """
     for i in range(len(ids) - 1, -1, -1):
-        found[i] = coming[ids[i]]
+        following[i] = coming[ids[i]]
         coming[ids[i]] = first + i
 
 

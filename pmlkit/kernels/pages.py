@@ -152,12 +152,12 @@ def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
 
     What it raises is raised here. If the consumer stops early, so does the thread.
     """
-    made, stopped = queue.Queue(depth), threading.Event()  # type: ignore[var-annotated]
+    queued, stopped = queue.Queue(depth), threading.Event()  # type: ignore[var-annotated]
 
     def put(item: tuple[bool, Any]) -> None:
         while not stopped.is_set():
             try:
-                return made.put(item, timeout=0.1)
+                return queued.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
@@ -174,7 +174,7 @@ def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
-        while (got := made.get())[0]:
+        while (got := queued.get())[0]:
             yield got[1]
         if got[1] is not None:
             raise got[1]

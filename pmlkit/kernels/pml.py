@@ -109,7 +109,7 @@ def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
     Whenever a buffer is empty, all pages are clean: the next one holds the writes from then on
     whose page was not written since. That is a search for each buffer, not for each write.
     """
-    found = [np.zeros(0, np.int64)]
+    logged = [np.zeros(0, np.int64)]
     edges = np.append(np.flatnonzero(np.diff(round_, prepend=-1)), len(round_))
     reach = 2 * capacity
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -118,9 +118,9 @@ def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
             if len(fresh) <= capacity and start + reach < stop:
                 reach *= 2
                 continue
-            found.append(fresh[:capacity])
+            logged.append(fresh[:capacity])
             start = int(fresh[capacity]) if len(fresh) > capacity else stop
-    return np.concatenate(found)
+    return np.concatenate(logged)
 
 
 def _logged_by_any(round_: Array, gfn: Array, vcpu: Array, capacity: int) -> Ints:

@@ -215,6 +215,6 @@ def _by_window(source: Stream, windows: Windows, sizes: Any) -> tuple[Ints, Ints
         if len(rounds):
             first, last = int(windows.enter[rounds[0]]), int(windows.enter[rounds[-1]])
             flat = (windows.enter[rounds].astype(np.int64) - first) * bins + beyond
-            found = np.bincount(flat, minlength=(last + 1 - first) * bins).reshape(-1, bins)
-            counts[first : last + 1] += found
+            in_batch = np.bincount(flat, minlength=(last + 1 - first) * bins).reshape(-1, bins)
+            counts[first : last + 1] += in_batch
     return np.cumsum(counts[:, : len(sizes)], axis=1), counts.sum(axis=1), pages

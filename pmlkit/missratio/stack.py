@@ -61,8 +61,8 @@ class LruStack:
         out = np.empty(len(ids), np.int32)
         done = 0
         while True:
-            made = *self._counts, self._rows, self._masks, self._page_at, out, self._state
-            done = advance(ids, done, self._last, *made)
+            state = *self._counts, self._rows, self._masks, self._page_at, out, self._state
+            done = advance(ids, done, self._last, *state)
             if done == len(ids):
                 return out
             self._place(self.order())

@@ -105,13 +105,13 @@ def first_logs(trace: Trace) -> pd.DataFrame:
         (first in the round) to 1.
     """
     if not _is_recorded(trace):
-        found = pagetables.logged(trace)
-        return found[found["level"] == 1][["round", "table", "place"]]
+        first = pagetables.logged(trace)
+        return first[first["level"] == 1][["round", "table", "place"]]
     log = trace.to_pandas(["round", "gfn"])
     number = log.groupby("round").cumcount()
     size = log.groupby("round")["gfn"].transform("size")
-    found = log.assign(place=number / np.maximum(size - 1, 1), table=_region(log["gfn"]))
-    return found.drop_duplicates(["round", "table"])[["round", "table", "place"]]
+    first = log.assign(place=number / np.maximum(size - 1, 1), table=_region(log["gfn"]))
+    return first.drop_duplicates(["round", "table"])[["round", "table", "place"]]
 
 
 def _is_recorded(trace: Trace) -> bool:
@@ -142,12 +142,12 @@ def rank(trace: Trace, window: str | int | Window = "1r", by: str = "place") -> 
         ``table``, ``place``, ``share``, ``heat`` (larger is hotter), by falling heat.
     """
     rounds = timeline(trace)
-    windows, found = rounds.windows(window), first_logs(trace)
+    windows, logs = rounds.windows(window), first_logs(trace)
     n_windows = max(len(windows), 1)
-    number = found["round"].to_numpy(np.int64)
-    at = _place_in_window(rounds, window, number, found["place"].to_numpy())
-    found = found.assign(window=windows.enter[number], at=at)
-    firsts = found.groupby(["table", "window"], as_index=False)["at"].min()
+    number = logs["round"].to_numpy(np.int64)
+    at = _place_in_window(rounds, window, number, logs["place"].to_numpy())
+    logs = logs.assign(window=windows.enter[number], at=at)
+    firsts = logs.groupby(["table", "window"], as_index=False)["at"].min()
     sums = firsts.groupby("table")["at"].agg(["sum", "size"])
     place = (sums["sum"] + n_windows - sums["size"]) / n_windows
     table = pd.DataFrame({"place": place, "share": sums["size"] / n_windows})
@@ -200,8 +200,8 @@ def touches(trace: Trace, what: str = "rounds") -> pd.Series:
         raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
     used = _recorded(trace) if _is_recorded(trace) else _harvested(trace)
     tables = used.groupby("table")["round"]
-    found = tables.nunique() if what == "rounds" else tables.size()
-    return found / max(trace.n_rounds, 1)
+    counts = tables.nunique() if what == "rounds" else tables.size()
+    return counts / max(trace.n_rounds, 1)
 
 
 def _recorded(trace: Trace) -> pd.DataFrame:
@@ -328,14 +328,14 @@ def judge(table: pd.DataFrame, window: str) -> pd.DataFrame:
     rows = table[~table["guest"].isin(CHOSEN_ON) & (table["window"] == window)]
     keys = ["guest", "truth"]
     place, share = (rows[rows["by"] == by].set_index(keys) for by in WAYS)
-    found = place[["regions", "correlation", "precision"]]
-    found = found.assign(
+    scored = place[["regions", "correlation", "precision"]]
+    scored = scored.assign(
         share_correlation=share["correlation"],
         share_precision=share["precision"],
         chance=place["chance"],
     )
-    found = found.reset_index()
-    return found.sort_values("truth", ascending=False, kind="stable").reset_index(drop=True)
+    scored = scored.reset_index()
+    return scored.sort_values("truth", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def main(arguments: Sequence[str]) -> int:

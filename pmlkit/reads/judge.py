@@ -87,30 +87,30 @@ def compare(
         (share of the truth that PML alone misses). Rounds without any truth are left out.
     """
     touched = page_sets.truth(trace)
-    found = page_sets.sets(trace) if trace.has_tables else None
+    frames = page_sets.sets(trace) if trace.has_tables else None
     truth = page_sets.window_sizes(touched)
     parts = []
     for method in methods:
         if method in ("density", "sample"):
             tables = method == "density"
             how: Json = {"one_in": one_in, "touched": touched, "tables": tables}
-            how["found"] = found if tables else of_log(trace)
+            how["frames"] = frames if tables else of_log(trace)
             estimates = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
         else:
-            estimates = [estimate(trace, method, calibration=calibration, found=found)]
+            estimates = [estimate(trace, method, calibration=calibration, frames=frames)]
         parts += [judged(part.assign(method=method), truth) for part in estimates]
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(found: pd.DataFrame, truth: Any) -> pd.DataFrame:
+def judged(estimates: pd.DataFrame, truth: Any) -> pd.DataFrame:
     """Put the truth (array, shape (rounds,)) beside estimates of every round."""
-    found = found.assign(round=np.arange(len(found)), truth=truth)
-    found = found[found["truth"] > 0]
-    found["error"] = found["pages"] / found["truth"] - 1
-    found["inside"] = (found["low"] <= found["truth"]) & (found["truth"] <= found["high"])
-    found["missed"] = 1 - found["written"] / found["truth"]
+    rows = estimates.assign(round=np.arange(len(estimates)), truth=truth)
+    rows = rows[rows["truth"] > 0]
+    rows["error"] = rows["pages"] / rows["truth"] - 1
+    rows["inside"] = (rows["low"] <= rows["truth"]) & (rows["truth"] <= rows["high"])
+    rows["missed"] = 1 - rows["written"] / rows["truth"]
     names = ["round", "phase", "method", "pages", "low", "high", "truth", "written"]
-    return found[[*names, "error", "inside", "missed", "why"]]
+    return rows[[*names, "error", "inside", "missed", "why"]]
 
 
 def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
@@ -279,12 +279,12 @@ def unsure(trace: Trace) -> pd.DataFrame:
         pages that were accessed), ``pages`` (touched, and under no other entry). Rounds in which
         no flags were cleared are left out.
     """
-    found, truth = page_sets.sets(trace), page_sets.truth(trace)
-    counted = joined(found.certain, found.accessed)
-    sets = (found.certain, counted, joined(found.certain, truth), joined(counted, truth))
-    sure, all_, sure_hit, all_hit = (page_sets.window_sizes(refs) for refs in sets)
-    table = pd.DataFrame({"round": np.arange(found.n_rounds), "fresh": all_ - sure})
-    table["entries"] = page_sets.window_sizes(found.kernel)
+    frames, truth = page_sets.sets(trace), page_sets.truth(trace)
+    counted = joined(frames.certain, frames.accessed)
+    unions = (frames.certain, counted, joined(frames.certain, truth), joined(counted, truth))
+    sure, all_, sure_hit, all_hit = (page_sets.window_sizes(refs) for refs in unions)
+    table = pd.DataFrame({"round": np.arange(frames.n_rounds), "fresh": all_ - sure})
+    table["entries"] = page_sets.window_sizes(frames.kernel)
     table["pages"] = all_hit - all_
     table["used"] = sure_hit - sure - table["pages"]
     return table[table["entries"] > 0]

@@ -67,9 +67,9 @@ def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
     for kind, state in ((Kind.READ, 1), (Kind.EXEC, 1), (Kind.WRITE, 2)):
         part = touched[touched["kind"] == int(kind)]
         states[part["round"], part["index"]] = state
-    found = pagetables.logged(trace)
+    tables = pagetables.logged(trace)
     logged = np.zeros(trace.n_rounds, bool)
-    logged[found.loc[found["table"] == table, "round"]] = True
+    logged[tables.loc[tables["table"] == table, "round"]] = True
     return LeafHistory(int(table), states, logged)
 
 

@@ -88,7 +88,7 @@ def estimate(
     start: str | int | None = None,
     end: str | int | None = None,
     calibration: Calibration | None = None,
-    found: Sets | None = None,
+    frames: Sets | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
 
@@ -104,7 +104,7 @@ def estimate(
     calibration : pmlkit.reads.calibration.Calibration, optional
         Of (c) where flags were cleared, and of intervals. Default: all accessed entries count,
         and intervals are the bounds.
-    found : Sets, optional
+    frames : Sets, optional
         The result of `sets` for the trace from `start` to `end`, if it is already known.
 
     Returns
@@ -128,32 +128,32 @@ def estimate(
         from pmlkit.reads import sampled
 
         tables = method == "density"
-        found = found if tables else None
-        return sampled.estimate(trace, window, step, start, end, found=found, tables=tables)
+        frames = frames if tables else None
+        return sampled.estimate(trace, window, step, start, end, frames=frames, tables=tables)
     windows = windows_of(trace, window, step, start, end)
     if method == "harvest":
         columns = _exact(truth(trace, start, end), windows)
     elif method in ("written", "leaves"):
         columns = _of_marks(trace, method, windows, start, end)
     else:
-        found = found or sets(trace, start, end)
-        columns = _of_snapshots(trace, method, found, windows, calibration)
+        frames = frames or sets(trace, start, end)
+        columns = _of_snapshots(trace, method, frames, windows, calibration)
     if calibration is not None:
-        columns = _narrowed(columns, method, found is not None and found.cleared, calibration)
+        columns = _narrowed(columns, method, frames is not None and frames.cleared, calibration)
     return frame(trace, columns, windows, start, end)
 
 
 def _of_snapshots(
-    trace: Trace, method: str, found: Sets, windows: Windows, calibration: Calibration | None
+    trace: Trace, method: str, frames: Sets, windows: Windows, calibration: Calibration | None
 ) -> Json:
     """Count the entries of snapshots: (b) and (c)."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
-    sizes = {name: window_sizes(getattr(found, name), windows) for name in names}
+    sizes = {name: window_sizes(getattr(frames, name), windows) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
     unresolved = np.maximum(high - sizes["present"], 0)
     pages = np.minimum(sizes[method], trace.memory_pages)
-    if method == "accessed" and found.cleared and calibration is not None:
-        both = window_sizes(joined(found.certain, found.accessed), windows)
+    if method == "accessed" and frames.cleared and calibration is not None:
+        both = window_sizes(joined(frames.certain, frames.accessed), windows)
         fresh = both - sizes["certain"]
         pages = sizes["certain"] + calibration.others(sizes["kernel"], fresh)
     return {

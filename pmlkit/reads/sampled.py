@@ -86,7 +86,7 @@ def estimate(
     end: str | int | None = None,
     one_in: int | None = None,
     draw: int = 0,
-    found: Sets | None = None,
+    frames: Sets | None = None,
     touched: References | None = None,
     tables: bool = True,
 ) -> Any:
@@ -102,7 +102,7 @@ def estimate(
     one_in : int, optional
         As in `sampled`. Default: what was harvested, or `ONE_IN`.
     draw : int
-    found : pmlkit.reads.page_sets.Sets, optional
+    frames : pmlkit.reads.page_sets.Sets, optional
     touched : pmlkit.kernels.by_page.References, optional
         What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
     tables : bool
@@ -117,13 +117,13 @@ def estimate(
     if trace.sample is not None:
         end = _until(trace.sample, end)
     touched, one_in = _looked_at(trace, start, end, one_in, draw, touched)
-    found = found or (sets if tables else of_log)(trace, start, end)
+    frames = frames or (sets if tables else of_log)(trace, start, end)
     windows = page_sets.windows_of(trace, window, step, start, end)
     sizes = {
-        name: page_sets.window_sizes(getattr(found, name), windows)
+        name: page_sets.window_sizes(getattr(frames, name), windows)
         for name in ("written", "certain", "present", "reachable", "leaves")
     }
-    counts = _strata(found, touched, windows, (one_in, draw))
+    counts = _strata(frames, touched, windows, (one_in, draw))
     pages, low, high = _estimated(*counts, one_in)
     columns = {
         "pages": np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
@@ -161,16 +161,16 @@ def _looked_at(
 
 
 def _strata(
-    found: Sets, touched: References, windows: Windows, sample: Any
+    frames: Sets, touched: References, windows: Windows, sample: Any
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Count, per window: certain, candidates; of the sample's: candidates, their hits, others'.
 
     The sizes of unions of sets give those of the differences.
     """
-    accessed = joined(found.certain, found.accessed)
-    chosen, maybe = (o.select(sampled(o.gfn, *sample)) for o in (found.certain, accessed))
+    accessed = joined(frames.certain, frames.accessed)
+    chosen, maybe = (o.select(sampled(o.gfn, *sample)) for o in (frames.certain, accessed))
     unions = (
-        found.certain,
+        frames.certain,
         accessed,
         chosen,
         maybe,
