@@ -150,12 +150,12 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
     at : array of int64, shape (n_rounds,)
         Where rounds end (`timeline.Axis`): their numbers, or times.
     sizes : sequence of int
-        Windows, as long as that.
+        The windows T, in the same unit.
 
     Returns
     -------
     ndarray of int64, shape (len(sizes), n_rounds)
-        As `sliding` has each. Of rounds that end at one place the last has the number.
+        As `sliding` has each. Of rounds that end at one instant, the last has the count.
     """
     from pmlkit.kernels.loops import sweep as compiled
 
@@ -178,7 +178,7 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
 def _swept(
     entered: NDArray[np.int32], left: NDArray[np.int32], at: Ints, window: int, size: int
 ) -> Ints:
-    """Return W(t): the uses after a gap longer than the window enter; those before one leave it."""
+    """Return W(t): pages enter at a use after a gap longer than T, and leave T after a use."""
     came, went = (
         np.cumsum(a[:, window + 1 :].sum(axis=1, dtype=np.int64)) for a in (entered, left)
     )
@@ -262,7 +262,7 @@ TABLE_BITS = 17  # of the table of `Sizes`, which is to stay in the cache
 
 
 class Rings:
-    """The rounds of each page's last uses, and how many uses it had."""
+    """The rounds of each page's last uses in a ring, and its number of uses."""
 
     def __init__(self, most: int) -> None:
         self.ring = np.empty((0, 1 << (most - 1).bit_length()), np.int32)
@@ -297,7 +297,7 @@ class Sizes:
 
 
 class Reuse:
-    """All that follows from the times between the uses of a page.
+    """Statistics of the times between the uses of a page: means of W(t, T), misses, gaps.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ class Reuse:
     axis : timeline.Axis
         Where the rounds end.
     sizes : array of int64
-        The windows T that are looked at, as long as that; ascending from 0.
+        The windows T, in the axis's unit; ascending from 0.
     min_counts : sequence of int
         The thresholds m whose working sets are wanted.
 
@@ -314,8 +314,8 @@ class Reuse:
     ----------
     uses : int
     gap_counts : ndarray of int64, shape (sizes + 1,)
-        The uses whose page had its previous one no longer before than that size, and longer than
-        the size before; at the end those longer than all.
+        The uses by the gap since the page's previous use: longer than the size before this one,
+        up to this size; at the end those longer than all sizes.
     gap_sums : ndarray of float, shape (sizes + 1,)
         The sum of those times, between the ends of the two rounds.
     uses_of_pages : ndarray of int32, shape (pages,)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LRU stack as a bit per use: compiled loops behind `pmlkit.missratio.stack`.
+"""The LRU stack as a bit per use: compiled loops behind `pmlkit.missratio.distances`.
 
 Each use takes the next position, each page keeps the bit of its last one. The stack distance of a
 use is the number of bits after the page's own. To count those before it, words of 64 positions

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbering pages: from sparse frame numbers to 0, 1, 2, ... in order of first use, of an array or
-of a stream, a little ahead of who asks.
+"""Number pages: from sparse frame numbers to 0, 1, 2, ... in order of first use.
+
+Pages come as an array or as a stream, which a thread numbers ahead of the consumer.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def in_batches(*columns: Array) -> Iterator[tuple[Array, ...]]:
 
 
 def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator[Any]:
-    """Number the pages of a stream, in a thread of its own, a little ahead of who asks.
+    """Number the pages of a stream, in a thread ahead of the consumer.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator
     rounds : ndarray of int32
     ids : ndarray of int32
     pages : int
-        How many pages have a number by now.
+        Number of pages numbered so far.
     """
     index = PageIndex() if index is None else index
 

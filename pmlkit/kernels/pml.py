@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PML buffer logs of a sequence of writes: arrays in, arrays out.
+"""The log that PML buffers hold of a sequence of writes: arrays in, arrays out.
 
 The semantics are the hardware's (Intel SDM, volume 3, Page-Modification Logging):
 
@@ -35,7 +35,7 @@ class PmlLog:
     Attributes
     ----------
     order, batch : ndarrays of int64, shape (entries,)
-        For each entry which write it is, and its batch.
+        The write of each entry (its index), and its batch.
     round, vcpu, entries : ndarrays of int64, shape (batches,)
     full : ndarray of bool, shape (batches,)
         Whether it was drained because it was full, or else at the end of its round.
@@ -104,7 +104,7 @@ def _previous_write(gfn: Array) -> Ints:
 
 
 def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
-    """Say which writes one vCPU logs if a drain re-arms what it drains.
+    """Return the writes that one vCPU logs if a drain re-arms the pages that it drains.
 
     Whenever a buffer is empty, all pages are clean: the next one holds the writes from then on
     whose page was not written since. That is a search for each buffer, not for each write.

@@ -3,11 +3,11 @@
 
 Modules
 -------
-curves    one function a method, of a trace; curves over time
-curve     `MissRatioCurve`: sizes, miss ratios, errors between curves
-stack     exact LRU stack distances of a stream
-sampled   SHARDS, fixed rate and fixed size
-eviction  AET
+curves     a function per method, of a trace; curves over time
+curve      `MissRatioCurve`: sizes, miss ratios, errors between curves
+distances  exact LRU stack distances of a stream
+sampled    SHARDS, fixed rate and fixed size
+eviction   AET
 """
 
 from typing import TYPE_CHECKING

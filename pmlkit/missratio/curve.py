@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a miss-ratio curve is, and what can be asked of it."""
+"""The miss-ratio curve: sizes, ratios, and what follows from them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class MissRatioCurve:
     miss_ratio : ndarray of float, shape (sizes,)
         Misses per use, those of first uses (cold misses) included.
     uses, pages : int
-        How many uses there were, and of how many pages; the pages are estimated if sampled.
+        Numbers of uses and of pages; the pages are estimated if sampled.
     method : str
         ``"exact"``, ``"shards"`` or ``"aet"``.
     low, high : ndarray of float, shape (sizes,), or None
         A band that holds the true ratio at a size in 95 of 100 samples, for sampled curves.
     sampled_uses, sampled_pages : int or None
-        What a sampled curve was made of.
+        Numbers of uses and pages in the sample.
     rate : float
         The share of the pages that were looked at.
     """

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Miss-ratio curves: which share of the uses a cache of each size would miss.
+"""Miss-ratio curves: the share of the uses that a cache of each size would miss.
 
 >>> curve = missratio.of_trace(trace)                         # exact LRU     # doctest: +SKIP
 >>> curve.at([1000, 2000]), curve.pages_for(0.1), curve.knee()                # doctest: +SKIP
 
 `exact` takes every use. `shards` samples pages (`sampled`). `aet` models the stack by the times
 between uses (`eviction`). All take the pages in order of use, as one array or as a stream of
-arrays, and keep memory in proportion to the pages. What a curve says of a PML log is of writes:
-the log has nothing else, and a page once per re-arm.
+arrays, and keep memory in proportion to the pages. The curve of a PML log is one of writes: the
+log has nothing else, and a page once per re-arm.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from pmlkit.errors import UsageError
 from pmlkit.kernels.pages import grown, numbered_pages
 from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
+from pmlkit.missratio.distances import LruStack, stack_distances
 from pmlkit.missratio.eviction import aet, aet_of
 from pmlkit.missratio.sampled import shards
-from pmlkit.missratio.stack import LruStack, stack_distances
 from pmlkit.selection import stream
 from pmlkit.timeline import MOST, default_window
 
@@ -147,7 +147,7 @@ def over_time(
 ) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 
-    The caches live on from window to window: what was used in one is there in the next.
+    The caches are not emptied between windows: pages used in one are there in the next.
 
     Parameters
     ----------
@@ -208,7 +208,8 @@ def _by_window(source: Stream, windows: Windows, sizes: Any) -> tuple[Ints, Ints
     counts = np.zeros((len(windows), bins), np.int64)
     for rounds, ids, known in source.numbered():
         pages = known
-        # A size hits the distances below it: the bins up to its own. First uses are -1, beyond all.
+        # A cache of a size hits the distances below it: the bins up to its own. First uses, whose
+        # distance is -1, go into the last bin, which no size hits.
         distances = stack.use(ids, pages)
         beyond = np.searchsorted(sizes, distances, "right")
         beyond[distances < 0] = bins - 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AET: the miss-ratio curve out of the times between two uses of a page (Hu et al., ATC 2016).
+"""AET: the miss-ratio curve from the times between two uses of a page (Hu et al., ATC 2016).
 
 A page that is not used moves down the LRU stack whenever a page from below it is used. If the time
 to a page's next use, counted in uses, is beyond t with probability P(t), a page that was not used
@@ -41,14 +41,14 @@ def aet(gfns: Gfns) -> MissRatioCurve:
     -------
     MissRatioCurve
         Of method ``"aet"``, with a size for each number of pages. The model takes the times
-        between uses as independent: a loop over more pages than the cache holds, which misses
-        always, is what it gets wrong.
+        between uses as independent. So it is wrong for a loop over more pages than the cache
+        holds, which always misses.
     """
     return aet_of(numbered_pages(gfns))
 
 
 def aet_of(numbered: Iterator[Any]) -> MissRatioCurve:
-    """Do the same of an iterable of (ids, pages): see `pmlkit.kernels.pages.numbered`."""
+    """Return `aet` of an iterable of (ids, pages): see `pmlkit.kernels.pages.numbered`."""
     from pmlkit.kernels.sample import reuse_times
 
     counts = np.zeros((66 - FINE) << (FINE - 1), np.int64)
@@ -83,7 +83,7 @@ def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
 
 
 def _edges(bins: int) -> Floats:
-    """Return the times between the bins of `kernels_sample.reuse_times`, without time 0's.
+    """Return the times between the bins of `pmlkit.kernels.sample.reuse_times`, without time 0's.
 
     Edge e is the longest time that lies in no later bin.
     """

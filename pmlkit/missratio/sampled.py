@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """SHARDS: miss-ratio curves from a sample of the pages (Waldspurger et al., FAST 2015).
 
-A page is looked at if a hash of its frame number is below a limit, so all of its uses are looked at
-or none. Distances among the sampled pages, over the sampled share R of all pages, estimate the
-true ones. `shards` has the paper's fixed rate (section 3.2), its fixed size, where R falls as pages
-come (3.3), and its adjustment SHARDS-adj: the sample should have R times all uses; what it has
-too many or too few of is taken for uses of very hot pages, and corrected at distance 0 (3.4).
+A page is sampled if a hash of its frame number is below a limit, so all of its uses are sampled or
+none. Distances among the sampled pages, divided by the sampled share R of all pages, estimate the
+true ones. `shards` has the paper's fixed rate (section 3.2) and its fixed size, where R falls as
+pages come (3.3). It also has the adjustment SHARDS-adj (3.4): the sample should have R times all
+uses; a surplus or deficit is attributed to very hot pages, and corrected at distance 0.
 
 The hash is the fraction of the frame number times the golden ratio (Knuth, TAOCP 3, 6.4): of any
 run of frames it picks the share R, to about a page. Buffers are such runs, so their parts in the
@@ -23,7 +23,7 @@ import numpy as np
 from pmlkit.errors import UsageError
 from pmlkit.kernels.pages import PageIndex, arrays, grown, mapped
 from pmlkit.missratio.curve import MissRatioCurve
-from pmlkit.missratio.stack import LruStack
+from pmlkit.missratio.distances import LruStack
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
@@ -61,16 +61,16 @@ def shards(
     rate : float
         The share R of the pages to look at; where `max_pages` is given, the share to begin with.
     max_pages : int, optional
-        Look at no more pages: when there are, R is halved, and what does not belong to the sample
-        any more is left out of it. (The paper lets R fall by a page at a time; by halves, there
-        is a bounded number of parts that were counted at another rate.)
+        Sample no more pages: when there are more, R is halved, and pages above the new limit leave
+        the sample. (The paper lowers R by a page at a time; by halves, only a bounded number of
+        parts was counted at another rate.)
     adjust : bool
         Whether to use SHARDS-adj.
     groups : int
         Parts of the sample (2 or more), from whose differences the error band is estimated; 0 for
         no band.
     seed : int
-        Another one takes other pages.
+        Selects which pages are sampled.
     min_pages : int
         Begin with all pages, and let R fall by halves to `rate` only while this many are left:
         1 % of a small guest is too few pages to say anything.
@@ -257,19 +257,13 @@ class _Part:
 
 
 def _mixed(gfns: Gfns, multiplier: int, offset: int) -> NDArray[np.uint64]:
-    """Return the hash of frames, as `kernels_sample.sample` has it."""
+    """Return the hash of frames, as `pmlkit.kernels.sample.sample` computes it."""
     folded = gfns ^ (gfns >> np.uint64(32))
     return (folded * np.uint64(multiplier) + np.uint64(offset)) & np.uint64(WHOLE - 1)
 
 
 def sampled(gfns: Gfns, rate: float, seed: int = 0) -> Bools:
-    """Say of pages whether `shards` looks at them at this rate.
-
-    Parameters
-    ----------
-    gfns : array of int, shape (pages,)
-    rate : float
-    seed : int
+    """Mask the pages that `shards` looks at at this rate.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import pmlkit
 from pmlkit import missratio
 from pmlkit.errors import UsageError
-from pmlkit.missratio import stack
+from pmlkit.missratio import distances
 from pmlkit.trace.reader import Kind, Trace
 
 PAGES = st.sampled_from([0, 1, 2, 3, 4, 5, 63, 64, 2**40, 2**64 - 1])
@@ -78,7 +78,7 @@ def test_a_loop_over_more_pages_than_a_segment_has_positions():
 
 
 def test_the_stack_says_the_order_of_last_use_and_can_be_set():
-    lru = stack.LruStack()
+    lru = distances.LruStack()
     lru.use(np.array([0, 1, 2, 1, 3, 0], np.int32), 4)
     assert lru.order().tolist() == [2, 1, 3, 0] and len(lru) == 4
     lru.reset(np.array([3, 1], np.int32))
