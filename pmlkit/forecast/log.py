@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PML log in memory, as the forecast's features read it: of a trace, or composed.
+"""A PML log in memory, as the features read it: of a trace, or composed.
 
 A forecast counts in equal steps of time. A trace need not have them: phase marks cut rounds, the
-host's clock stretches them, and an import has gaps. So its rounds are put into steps of its
-resolution, each into that in which it ends, and a step without one has nothing logged. Where all
-rounds are as long as they were asked for, a step is a round.
+host's clock stretches them, and an import has gaps. `read` therefore puts each round into the step
+in which it ends; the length of a step is the trace's resolution. A step without a round has nothing
+logged. Where all rounds are as long as they were asked for, each round is a step.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,34 +18,29 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
-from pmlkit.trace.reader import Trace
-from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import pandas as pd
 
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints, Json, PathLike
+    from pmlkit.types import Array, Bools, Gfns, Ints, Json
 
-__all__ = ["Log", "extract", "read"]
+__all__ = ["Log", "read", "window_ns"]
 
-
-MOST_STEPS = 10_000_000
+MAX_STEPS = 10_000_000
 
 
 @dataclass(frozen=True)
 class Log:
-    """The entries of a PML log, and what is known of its rounds, which all last `round_ns`.
+    """The entries of a PML log and its rounds, which all last `round_ns`.
 
     Attributes
     ----------
     name : str
-        What it is called in tables; that of a composed one starts with ``composed``.
+        The name in tables; that of a composed log starts with ``composed``.
     program : str
-        The program that ran, by which logs are held out together.
+        The program that ran. Logs of one program are held out together.
     gfn : ndarray of uint64, shape (entries,)
         In log order.
     round : ndarray of int64, shape (entries,)
@@ -55,26 +48,24 @@ class Log:
     table : ndarray of bool, shape (entries,)
         Whether the entry is known to be a page-table page.
     exits, pause_ns : ndarray of int64, shape (rounds,)
-        Log-full exits, and the time for which the guest stood still.
+        Log-full exits, and the time for which the guest was paused.
     phase : ndarray of object, shape (rounds,)
         The phase that the workload marked, ``""`` if it marks none.
-    round_ns : int
-        Length of a round.
-    memory_pages : int
+    round_ns, memory_pages : int
     day_ns : int or None
         Length of the day of a composed log, which starts at its time 0; None: not known.
     about : dict
-        What else is to be kept: the source's digest, how it was composed.
+        Options of a composed trace: how it was composed, and the source's digest.
     """
 
     name: str
     program: str
-    gfn: np.ndarray
-    round: np.ndarray
-    table: np.ndarray
-    exits: np.ndarray
-    pause_ns: np.ndarray
-    phase: np.ndarray
+    gfn: Gfns
+    round: Ints
+    table: Bools
+    exits: Ints
+    pause_ns: Ints
+    phase: Array
     round_ns: int
     memory_pages: int
     day_ns: int | None = None
@@ -91,32 +82,19 @@ class Log:
         return "composed" in self.about
 
     def window_rounds(self, window: str | int) -> int:
-        """Return how many rounds make a window (str, int or Window).
-
-        Raises
-        ------
-        ResolutionError
-            If that is not a whole number.
-        """
+        """Return how many rounds make a window; ResolutionError if that is no whole number."""
         n = self.n_rounds
         t_ns, used = np.arange(n + 1) * self.round_ns, np.ones(n, bool)
         steps = Timeline(self.name, t_ns, used, self.round_ns, regular=True)
-        steps.size(window, longest=False)  # refused if there is no such T
+        steps.size(window, longest=False)  # raises if there is no such T
         return steps.in_rounds(window)
 
-    def before(self, stop: int) -> Log:
-        """Return the log as it was when `stop` rounds were over."""
-        n = np.searchsorted(self.round, stop)
-        cut = {name: getattr(self, name)[:n] for name in ("gfn", "round", "table")}
-        cut |= {name: getattr(self, name)[:stop] for name in ("exits", "pause_ns", "phase")}
-        return replace(self, **cut)
-
     def digest(self) -> str:
-        """Return a digest of the entries (hexadecimal), by which data is named."""
-        found = hashlib.blake2b(digest_size=16)
+        """Return a hexadecimal digest of the entries, which identifies the data."""
+        digest = hashlib.blake2b(digest_size=16)
         for part in (self.gfn.astype("<u8"), self.round.astype("<u4"), self.table):
-            found.update(np.ascontiguousarray(part).tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
 
 def read(
@@ -129,19 +107,17 @@ def read(
     trace : Trace
         A PML trace, or an access trace with the log of its run.
     program : str, optional
-        By which logs are held out together; default: the first word of the domain's name, so that
-        ``redis`` and ``redis-tides`` are one program.
+        Logs of one program are held out together. Default: the first word of the domain's name, so
+        that ``redis`` and ``redis-tides`` are one program.
     start, end : int, optional
-        Only rounds that share time with this range, ns.
-
-    Returns
-    -------
-    Log
+        Read only rounds that overlap this range, ns.
 
     Raises
     ------
     NeedsError
         If the trace has no PML log, or its rounds have no length in time.
+    UsageError
+        If no round overlaps the range, or the trace has more than 10 million steps.
     """
     log = trace.pml
     round_ns = log.resolution_ns or timeline(log).resolution_ns
@@ -153,18 +129,18 @@ def read(
     entries = log.entries(["round", "gfn", "kind"], start, end)
     rounds = log.rounds.iloc[first:stop]
     step, n_steps = _steps(rounds, round_ns)
-    at = step[entries["round"].to_numpy().astype(np.int64) - first]
-    whole = at < n_steps
+    entry_step = step[entries["round"].to_numpy().astype(np.int64) - first]
+    complete = entry_step < n_steps
     composed = log.meta.options.get("composed")
     return Log(
         name=trace.path.name.removesuffix(".trace"),
         program=program or _program(log, composed),
-        gfn=entries["gfn"].to_numpy()[whole],
-        round=at[whole],
-        table=is_page_table(entries["kind"].to_numpy())[whole],
-        exits=_summed(step, rounds["exits"], n_steps),
-        pause_ns=_summed(step, rounds["pause_ns"], n_steps),
-        phase=log.phase_of_rounds()[first:stop][_under_way(rounds, round_ns, n_steps)],
+        gfn=entries["gfn"].to_numpy()[complete],
+        round=entry_step[complete],
+        table=is_page_table(entries["kind"].to_numpy())[complete],
+        exits=_sum_by_step(rounds["exits"], step, n_steps),
+        pause_ns=_sum_by_step(rounds["pause_ns"], step, n_steps),
+        phase=log.phase_of_rounds()[first:stop][_rounds_at_step_ends(rounds, round_ns, n_steps)],
         round_ns=round_ns,
         memory_pages=int(log.memory_pages),
         day_ns=composed["day_ns"] if composed else None,
@@ -173,92 +149,38 @@ def read(
 
 
 def _steps(rounds: pd.DataFrame, round_ns: int) -> tuple[Ints, int]:
-    """Return the step in which each round ends, and how many steps are over by the last one's end.
+    """Return the step in which each round ends, and the number of complete steps.
 
-    A step that the end of the recording cuts short is none: what ends in it is left out.
+    The end of the recording may cut a last step short: rounds that end in it are left out.
     """
     ends = rounds["t_end_ns"].to_numpy(np.int64) - int(rounds["t_start_ns"].iloc[0])
-    if ends[-1] // round_ns > MOST_STEPS:
-        lasts, step = format_ns(int(ends[-1])), format_ns(round_ns)
+    if ends[-1] // round_ns > MAX_STEPS:
+        length, step = format_ns(int(ends[-1])), format_ns(round_ns)
         raise UsageError(
-            f"{lasts} in steps of {step} are too many to forecast: give a shorter part"
+            f"{length} in steps of {step} are too many to forecast: give a shorter part"
         )
     return np.maximum(-(-ends // round_ns) - 1, 0), int(ends[-1] // round_ns)
 
 
-def _summed(step: Ints, of_rounds: pd.Series[Any], n_steps: int) -> Ints:
-    found = np.zeros(max(n_steps, int(step[-1]) + 1), np.int64)
-    np.add.at(found, step, of_rounds.to_numpy(np.int64))
-    return found[:n_steps]
+def _sum_by_step(values: pd.Series[int], step: Ints, n_steps: int) -> Ints:
+    sums = np.zeros(max(n_steps, int(step[-1]) + 1), np.int64)
+    np.add.at(sums, step, values.to_numpy(np.int64))
+    return sums[:n_steps]
 
 
-def _under_way(rounds: pd.DataFrame, round_ns: int, n_steps: int) -> Ints:
-    """Return which round is under way, or ends, at the end of each step."""
+def _rounds_at_step_ends(rounds: pd.DataFrame, round_ns: int, n_steps: int) -> Ints:
+    """Return the round that runs, or ends, at the end of each step."""
     starts = rounds["t_start_ns"].to_numpy(np.int64)
     ends = starts[0] + (np.arange(n_steps) + 1) * round_ns
     return np.searchsorted(starts, ends) - 1
 
 
-def _program(log: Trace, composed: Any) -> str:
+def _program(log: Trace, composed: Json | None) -> str:
     name = composed["program"] if composed else str(log.meta.domain.get("name") or log.path.stem)
     return name.split("-")[0]
 
 
 def window_ns(log: Log, window: str | int) -> int:
     """Return the length of a window (str, int or Window) of this log, ns."""
-    asked = parse_window(window)
-    return asked.ns or asked.rounds * log.round_ns  # type: ignore[operator]
-
-
-# ------------------------------------------------------------------------------
-# Keep a recording's PML log, and leave the accesses out: a fraction of the bytes.
-#
-# ``python -m pmlkit.forecast.log X.trace`` replaces the access trace X.trace by the log in it.
-
-
-NOTE = "the PML log of a recording; its accesses, the ground truth, were left out"
-
-
-def extract(trace: Trace, out: PathLike, overwrite: bool = False) -> Trace:
-    """Write the PML log that is nested in an access trace as a trace of its own.
-
-    Parameters
-    ----------
-    trace : Trace
-    out : path-like
-        ``NAME.trace``.
-    overwrite : bool
-
-    Returns
-    -------
-    Trace
-        With the guest's own view, and the command of the recording with this step added.
-
-    Raises
-    ------
-    NeedsError
-        If there is no nested log.
-    OutputExists, OutputError
-    """
-    if not trace.pml_is_nested:
-        raise NeedsError(trace, "nested PML log", "give an access trace, as `pmlkit record` writes")
-    log = trace.pml
-    name = f"data/{Path(out).name}"
-    made = f"{trace.meta.provenance.get('command', '')} && python -m {__spec__.name} {name}"
-    provenance = {**log.meta.provenance, "command": made}
-    meta = replace(log.meta, provenance=provenance, notes=[*log.meta.notes, NOTE])
-    with TraceWriter(out, meta, overwrite=overwrite) as writer:
-        for batch in log.iter_entries():
-            columns = [batch[name].to_numpy() for name in ("round", "batch", "vcpu", "gfn", "kind")]
-            writer.add_entries(*columns)
-        writer.set_rounds(log.rounds)
-        writer.set_batches(log.batches)
-        writer.set_regions(log.regions)
-        if trace.guest is not None:
-            writer.set_guest(trace.guest)
-    return Trace.open(out)
-
-
-if __name__ == "__main__":
-    for path in sys.argv[1:]:
-        print(extract(Trace.open(path), path, overwrite=True))
+    parsed = parse_window(window)
+    return parsed.ns or parsed.rounds * log.round_ns  # type: ignore[operator]

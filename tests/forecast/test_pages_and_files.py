@@ -13,12 +13,12 @@ import pytest
 import skops.io
 from forecast_logs import make_log, make_sample
 
+from experiments.extract_log import extract
 from pmlkit import cli
 from pmlkit.errors import NeedsError, OutputExists, UsageError
 from pmlkit.forecast import compose, log, pages, store
 from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import Forecaster
-from pmlkit.forecast.log import extract
 from pmlkit.forecast.models import BoostedQuantiles, LinearQuantiles
 from pmlkit.trace.reader import Trace
 
@@ -140,7 +140,7 @@ def test_a_log_by_itself_is_the_nested_one_with_the_guest(make_trace, tmp_path):
     made.check()
     assert made.meta.kind == "pml" and made.guest.equals(trace.guest)
     assert made.to_pandas().equals(trace.pml.to_pandas())
-    assert made.meta.provenance["command"].endswith("pmlkit.forecast.log data/log.trace")
+    assert made.meta.provenance["command"].endswith("experiments.extract_log data/log.trace")
     with pytest.raises(NeedsError, match="nested PML log"):
         extract(made, tmp_path / "again.trace")
 
