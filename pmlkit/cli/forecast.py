@@ -26,13 +26,11 @@ from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    from pmlkit.forecast.forecaster import Sample
     from pmlkit.forecast.log import Log
     from pmlkit.types import Json
-
 
 EXAMPLES = example(
     "pmlkit forecast data/redis-tides.trace",
@@ -65,111 +63,105 @@ EXAMPLES = example(
 @option("--end", type=DURATION, help="Leave out what is later: forecast from there.")
 @overwrite
 @as_json
-def forecast(traces: tuple[str, ...], as_json: bool, **how: Any) -> None:
+def forecast(traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Forecast the working set of TRACE past its end.
 
     Prints quantiles of the working set that PML logs, how probable it is that it exceeds an
     allocation, and the change points so far. The models are trained on the bundled recordings of
     other programs, unless --model names a file.
     """
-    asked = [name for name in ("save", "backtest", "pattern") if how[name]]
+    actions = {"save": _train, "backtest": _backtest, "pattern": _compose}
+    asked = [name for name in actions if options[name]]
     if len(asked) > 1:
         raise UsageError("--save, --backtest and --compose are three things: ask for one")
-    if not traces and not how["backtest"]:
+    if not traces and not options["backtest"]:
         raise UsageError("name a TRACE, or ask for --backtest")
-    if how["model"] and (asked or any(how[name] for name in ("window", "horizon", "target"))):
+    if options["model"] and (asked or any(options[n] for n in ("window", "horizon", "target"))):
         raise UsageError("--model brings its window, horizon and target: give it alone")
-    act = {"save": _train, "backtest": _backtest, "pattern": _compose}.get(
-        asked[0] if asked else "", _ahead
-    )
-    value, lines = act(traces, as_json, **how)
+    action = actions[asked[0]] if asked else _ahead
+    value, lines = action(traces, as_json, **options)
     show(as_json, value, echo, "\n".join(lines))
 
 
-def _settings(how: Json) -> Json:
+def _settings(options: Json) -> Json:
     return {
-        "window": how["window"] or "500ms",
-        "horizon": how["horizon"] or 4,
-        "target": how["target"] or "at",
+        "window": options["window"] or "500ms",
+        "horizon": options["horizon"] or 4,
+        "target": options["target"] or "at",
     }
 
 
-def _logs(traces: Iterable[str], how: Json) -> list[Log]:
+def _logs(traces: Sequence[str], options: Json) -> list[Log]:
     from pmlkit.forecast import log
     from pmlkit.trace.reader import Trace
 
-    return [log.read(Trace.open(t), start=how["start"], end=how["end"]) for t in traces]
+    return [log.read(Trace.open(t), start=options["start"], end=options["end"]) for t in traces]
 
 
-def _forecaster(
-    logs: Sequence[Log], settings: Json, learner: str | None
-) -> tuple[Any, list[Sample]]:
-    """Train on logs; return the forecaster and the samples."""
+def _train(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+    """Train on the traces, and write the model."""
+    from pmlkit.cli import console
+    from pmlkit.forecast import store
     from pmlkit.forecast.analogs import make
     from pmlkit.forecast.compose import sample
 
-    samples = [sample(log, settings["window"]) for log in logs]
-    return make(learner, settings["horizon"], settings["target"]).fit(samples), samples  # type: ignore[arg-type]
-
-
-def _train(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
-    from pmlkit.cli import console
-    from pmlkit.forecast import store
-
-    settings = _settings(how)
+    settings = _settings(options)
+    path, window = options["save"], settings["window"]
     with console.busy("training", quiet=quiet):
-        logs = _logs(traces, how)
-        model, _ = _forecaster(logs, settings, how["learner"])
+        logs = _logs(traces, options)
+        model = make(options["learner"], settings["horizon"], settings["target"])
+        model.fit([sample(log, window) for log in logs])
         data = {log.name: log.digest() for log in logs}
-        store.save(model, how["save"], settings["window"], data, how["overwrite"])
-    return {"model": how["save"], "data": data}, [f"{how['save']}: trained on {', '.join(data)}"]
+        store.save(model, path, window, data, options["overwrite"])
+    return {"model": path, "data": data}, [f"{path}: trained on {', '.join(data)}"]
 
 
-def _ahead(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[list[Json], list[str]]:
+def _ahead(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[list[Json], list[str]]:
     """Forecast each trace from its end."""
     from pmlkit.cli import console
     from pmlkit.forecast import ahead
 
-    settings = ahead.settings_of(how["model"]) if how["model"] else _settings(how)
+    model = options["model"]
+    settings = ahead.settings_of(model) if model else _settings(options)
+    settings |= {"learner": options["learner"], "allocation_mib": options["allocation"]}
     with console.busy("training and forecasting", quiet=quiet):
-        found = [
-            ahead.forecast(log, learner=how["learner"], saved=how["model"],
-                           allocation_mib=how["allocation"], **settings)
-            for log in _logs(traces, how)
-        ]  # fmt: skip
-    return found, [line for one in found for line in ahead.lines(one)]
+        logs = _logs(traces, options)
+        results = [ahead.forecast(log, saved=model, **settings) for log in logs]
+    return results, [line for result in results for line in ahead.lines(result)]
 
 
-def _backtest(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
+def _backtest(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+    """Back-test on the traces; write tables and figures to the output folder, if one is given."""
     from pmlkit import figures
     from pmlkit.cli import console
-    from pmlkit.figures import forecast as drawn
+    from pmlkit.figures import forecast as forecast_figures
     from pmlkit.forecast import study
 
-    with console.steps("back-testing", study.steps(len(traces)), quiet=quiet) as tell:
-        made = study.collect(traces, **_settings(how), progress=tell)
-        tables = study.summary(made, how["rate"])
-        if how["output"]:
-            folder = Path(how["output"])
+    with console.steps("back-testing", study.steps(len(traces)), quiet=quiet) as progress:
+        results = study.collect(traces, **_settings(options), progress=progress)
+        tables = study.summary(results, options["rate"])
+        if options["output"]:
+            folder = Path(options["output"])
             for name, table in tables.items():
                 figures.table(table, folder / name, f"forecasts: {name}")
-            figures.save(drawn.trade_off(made.curves, 2), folder / "trade-off")
-            figures.save(drawn.calibration(made.coverage()), folder / "calibration")
-            figures.save(drawn.limits(made.limits), folder / "limits")
+            figures.save(forecast_figures.trade_off(results.curves, 2), folder / "trade-off")
+            figures.save(forecast_figures.calibration(results.coverage()), folder / "calibration")
+            figures.save(forecast_figures.limits(results.limits), folder / "limits")
     lines = [f"{name}\n{table.to_string(index=False)}\n" for name, table in tables.items()]
     return {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, lines
 
 
-def _compose(traces: Sequence[str], quiet: bool, **how: Any) -> tuple[Json, list[str]]:
+def _compose(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+    """Write a log that is composed of the trace's phases."""
     from pmlkit.cli import console
     from pmlkit.forecast import compose
 
-    if len(traces) != 1 or not how["output"]:
+    if len(traces) != 1 or not options["output"]:
         raise UsageError("--compose takes one TRACE, and -o composed-NAME.trace")
     with console.busy("composing", quiet=quiet):
-        (log,) = _logs(traces, how)
-        made = compose.write(
-            compose.compose(log, how["pattern"], how["hours"]), how["output"], how["overwrite"]
-        )
-    facts = {"trace": str(made.path), "rounds": made.n_rounds, "entries": made.meta.entries}
-    return facts, [f"{made.path}: {made.n_rounds} rounds, {made.meta.entries:,} entries, composed"]
+        (log,) = _logs(traces, options)
+        composed = compose.compose(log, options["pattern"], options["hours"])
+        trace = compose.write(composed, options["output"], options["overwrite"])
+    facts = {"trace": str(trace.path), "rounds": trace.n_rounds, "entries": trace.meta.entries}
+    line = f"{trace.path}: {trace.n_rounds} rounds, {trace.meta.entries:,} entries, composed"
+    return facts, [line]

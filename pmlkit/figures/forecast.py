@@ -10,7 +10,7 @@ import pandas as pd
 
 from pmlkit.figures.axes import label_ends
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
-from pmlkit.forecast.limits import KNOWERS
+from pmlkit.forecast.limits import DECIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,12 +109,12 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
 
 def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
     """Return each model's geometric mean of slack over use, over the logs, at each rate."""
-    from pmlkit.forecast.metrics import matched
+    from pmlkit.forecast.metrics import slack_at_rate
 
     rows = []
     for model, curve in part.groupby("model", sort=False):
         logs = [
-            [matched(one, rate) / one["used"].iloc[0] for rate in rates]
+            [slack_at_rate(one, rate) / one["used"].iloc[0] for rate in rates]
             for _, one in curve.groupby("sample", sort=False)
         ]
         slack = np.exp(np.mean(np.log(np.maximum(logs, 1e-4)), axis=0))
@@ -217,7 +217,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     colors = (COLORS["black"], COLORS["blue"], COLORS["vermilion"])
     names = ("its own past", "hindsight", "hindsight,\ntold the phase")
     ends = []
-    for (column, name), color in zip(zip(KNOWERS, names, strict=True), colors, strict=True):
+    for (column, name), color in zip(zip(DECIDERS, names, strict=True), colors, strict=True):
         style: Json = {"color": color, "ls": "-", "lw": 1.2}
         axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)
         ends.append((100 * table[column].iloc[-1], name, style))
@@ -226,7 +226,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     axes.set(xscale="log", xlabel="known ahead (s)", ylabel="slack over the best rule's (%)")
     axes.set_xticks(table["ahead_s"], [f"{s:g}" for s in table["ahead_s"]])
     axes.minorticks_off()
-    axes.set_ylim(0, max(115, 105 * table[list(KNOWERS)].to_numpy().max()))
+    axes.set_ylim(0, max(115, 105 * table[list(DECIDERS)].to_numpy().max()))
     label_ends(axes, ends)
     figure.caption = (
         "Memory given and not used, at equal violations (5 % of the windows), over that of the "

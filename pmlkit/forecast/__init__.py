@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasting the working set: fluctuations, peaks, and what a decision costs.
+"""Forecasting the working set: quantiles, peaks, pages, and the cost of decisions.
 
-A `log.Log` (of a trace, or composed) becomes a causal table of features; models forecast from it
-quantiles of the working set some windows ahead; a back-test on programs that they have not seen
-says what deciding by them costs, beside simple rules.
+A `log.Log` (of a trace, or composed) becomes a causal table of features. From it, models forecast
+quantiles of the working set some windows ahead. A back-test on unseen programs measures what
+decisions by these forecasts cost, beside simple rules.
 
-log         a PML log in memory
-extract     a recording's log by itself, without the accesses
-compose     long logs out of recorded phases: daily, bursty, random walk
-features    what is known at the end of each window
-changes     change points and phases
-design      scale-free rows for models, and targets
+log         a PML log in memory, in equal steps of time
+features    what is known at the end of each window; change points
+metrics     losses, violations, shortfall and slack; the allocation of least expected cost
 models      quantile regressors: boosted trees, linear
-conformal   calibration: split, and online
-forecaster  the parts joined: fit on some programs, forecast others
-analogs     what a log did after moments like this one: its own past
-pooled      both in one: other programs, and the log's own past
-decide      from quantiles to an allocation: what costs least
-baselines   simple rules: last value, maxima, means, seasonal, the Kubernetes recommender
+forecaster  scale-free features, a model and conformal calibration: fit on some programs, forecast
+            others
+analogs     quantiles of a log's own past, and the mixture with a forecaster
+baselines   simple rules: last value, maxima, means, seasonal, percentiles, the Kubernetes VPA
+backtest    leave one program out, rolling origin; costs at equal violations, and their significance
 peaks       will an allocation be exceeded?
 pages       which pages belong to the working set
-metrics     losses, violations, shortfall and slack, a paired test
-backtest    leave one program out, rolling origin
-judge       a back-test's losses, costs at equal violations, and whether they are chance
 limits      how much can be forecast at all, by how far ahead
-recordings  which there are, and what is composed of them
-study       the whole of it, as the command and the notebook show it
-ahead       what `pmlkit forecast` says of one log
+compose     long logs of recorded phases: daily, bursty, random walk
 store       models as files (skops), with the digest of their data
-figures     forecasts, trade-off, calibration, limits
+study       all of it, as the command and the notebook show it
+ahead       the forecast of one log, for `pmlkit forecast`
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log did after moments like this one: quantiles out of its own past.
+"""Quantiles of a log's own past, weighted by similarity to the present.
 
-A rule that gives a percentile of the past treats all of it alike. Here each past window weighs by
-how alike its state was to the present one, and by how recent it is; what came h windows after it is
-drawn with that weight (Nadaraya-Watson: Nadaraya 1964, Watson 1964; of a distribution: Hall, Wolff,
-Yao 1999, "Methods for estimating a conditional distribution function", JASA 94). A state unlike all
-of the past gets the past as a whole: the percentile rule.
+A rule that gives a percentile of the past weighs all of it equally. Here the outcome of each past
+window weighs by how similar its state was to the present one, and by how recent it is
+(Nadaraya-Watson: Nadaraya 1964, Watson 1964; of a distribution: Hall, Wolff, Yao 1999, "Methods for
+estimating a conditional distribution function", JASA 94). Where no past state is similar, all
+outcomes weigh alike, which is the percentile rule.
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pmlkit.forecast import metrics as decide
-from pmlkit.forecast.forecaster import ETA, MODELS, Calibrated, Forecaster, nothing, outcome
+from pmlkit.forecast import metrics
+from pmlkit.forecast.forecaster import (
+    ETA,
+    MODELS,
+    Calibrated,
+    Forecaster,
+    outcome,
+    targets,
+    unfitted,
+)
+from pmlkit.forecast.metrics import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,22 +37,20 @@ if TYPE_CHECKING:
     from pmlkit.forecast.forecaster import Sample
     from pmlkit.types import Array, Floats, Ints
 
-__all__ = ["Analogs", "LEARNERS", "LEVELS", "Pooled", "make", "mixed", "state"]
+__all__ = ["Analogs", "LEARNERS", "Pooled", "make", "mix", "states"]
 
-
-LEVELS = (np.arange(100) + 0.5) / 100
-FLOOR = 1e-6  # weight of a past window that was not alike at all
-LEAST = 8  # outcomes that have to be known before the past says anything
+MIN_SIMILARITY = 1e-6  # weight of a past window that is not similar at all
+MIN_OUTCOMES = 8  # known outcomes without which nothing is predicted
 
 
 class Analogs(RegressorMixin, BaseEstimator):
-    """Quantiles of the outcomes that are known, weighted by likeness and by age.
+    """Quantiles of the known outcomes, weighted by similarity and age.
 
     Parameters
     ----------
     quantiles : sequence of float
     bandwidth : float
-        Distance of two states at which likeness has fallen to exp(-1/2).
+        Distance of two states at which their similarity is exp(-1/2).
     half_life : float
         Rows until an outcome weighs half.
     """
@@ -59,29 +66,13 @@ class Analogs(RegressorMixin, BaseEstimator):
         self.half_life = half_life
 
     def fit(self, X: Array, y: Array) -> Self:
-        """Keep what happened, in order of time.
-
-        Parameters
-        ----------
-        X : array of float, shape (samples, features)
-            States.
-        y : array of float, shape (samples,)
-            What came after them.
-
-        Returns
-        -------
-        self
-        """
+        """Keep states X, shape (samples, features), and their outcomes y, in order of time."""
         self.X_, self.y_ = validate_data(self, X, y, y_numeric=True)
         self.quantiles_ = np.unique(self.quantiles)
         return self
 
     def predict_quantiles(self, X: Array) -> Floats:
-        """Say what comes after states that follow the last of `fit`'s.
-
-        Parameters
-        ----------
-        X : array of float, shape (samples, features)
+        """Predict the outcomes of states that follow the last one of `fit`.
 
         Returns
         -------
@@ -97,8 +88,8 @@ class Analogs(RegressorMixin, BaseEstimator):
         """Predict the mean of the quantiles, shape (samples,)."""
         return self.predict_quantiles(X).mean(axis=1)
 
-    def follow(self, X: Array, y: Array, horizon: int) -> Floats:
-        """Say at each row what comes, by the outcomes known there: fitted anew at every row.
+    def predict_rolling(self, X: Array, y: Array, horizon: int) -> Floats:
+        """Predict the outcome of each row from the outcomes known there, as if fitted at each row.
 
         Parameters
         ----------
@@ -112,46 +103,37 @@ class Analogs(RegressorMixin, BaseEstimator):
         ndarray of float, shape (n, quantiles)
             NaN where fewer than 8 outcomes are known.
         """
-        age = self._since(X, y) - horizon
-        found = np.full((len(y), len(self.quantiles_)), np.nan)
-        enough = (age >= 0).sum(axis=1) >= LEAST
-        found[enough] = self._drawn(np.asarray(X, float)[enough], age[enough])
-        return found
+        age = self._fit_all(X, y) - horizon
+        quantiles = np.full((len(y), len(self.quantiles_)), np.nan)
+        enough = (age >= 0).sum(axis=1) >= MIN_OUTCOMES
+        quantiles[enough] = self._quantiles(np.asarray(X, float)[enough], age[enough])
+        return quantiles
 
-    def hindsight(self, X: Array, y: Array, near: int) -> Floats:
-        """Say at each row what comes, by all others but those within `near` rows of it.
+    def predict_in_hindsight(self, X: Array, y: Array, near: int) -> Floats:
+        """Predict the outcome of each row from all others but those within `near` rows of it.
 
-        This looks into the future: it says what could be known, not what is.
-
-        Parameters
-        ----------
-        X, y : array
-            As in `follow`.
-        near : int
-
-        Returns
-        -------
-        ndarray of float, shape (n, quantiles)
+        This looks into the future: a bound on what could be known, and no forecast. Shapes as in
+        `predict_rolling`.
         """
-        age = np.abs(self._since(X, y))
-        return self._drawn(np.asarray(X, float), np.where(age <= near, -1, age))
+        age = np.abs(self._fit_all(X, y))
+        return self._quantiles(np.asarray(X, float), np.where(age <= near, -1, age))
 
-    def _since(self, X: Array, y: Array) -> Ints:
-        """Keep all that there ever is; return how many rows each row is after each of these."""
-        there = np.isfinite(y)
-        self.fit(np.asarray(X)[there], np.asarray(y)[there])
-        return np.arange(len(y))[:, None] - np.flatnonzero(there)
+    def _fit_all(self, X: Array, y: Array) -> Ints:
+        """Fit on all known outcomes; return by how many rows each row follows each of them."""
+        known = np.isfinite(y)
+        self.fit(np.asarray(X)[known], np.asarray(y)[known])
+        return np.arange(len(y))[:, None] - np.flatnonzero(known)
 
-    def _drawn(self, X: Floats, age: Array) -> Floats:
-        """Return quantiles of `y_`, weighted; what has a negative age is not known yet."""
-        far = ((X[:, None, :] - self.X_) ** 2).sum(axis=2) / self.bandwidth**2
-        alike = np.exp(-far / 2) + FLOOR
-        weights = np.where(age < 0, 0.0, alike * 0.5 ** (np.maximum(age, 0) / self.half_life))
-        return weighted(self.y_, weights, self.quantiles_)
+    def _quantiles(self, X: Floats, age: Array) -> Floats:
+        """Return weighted quantiles of `y_`; an outcome of negative age is not known yet."""
+        distance = ((X[:, None, :] - self.X_) ** 2).sum(axis=2) / self.bandwidth**2
+        similarity = np.exp(-distance / 2) + MIN_SIMILARITY
+        weights = np.where(age < 0, 0.0, similarity * 0.5 ** (np.maximum(age, 0) / self.half_life))
+        return weighted_quantiles(self.y_, weights, self.quantiles_)
 
 
-def weighted(values: Floats, weights: Floats, levels: Array) -> Floats:
-    """Return weighted quantiles: of each row of weights the least value that reaches the level.
+def weighted_quantiles(values: Floats, weights: Floats, levels: Array) -> Floats:
+    """Return, for each row of weights, the least value at which they reach each level.
 
     Parameters
     ----------
@@ -164,47 +146,26 @@ def weighted(values: Floats, weights: Floats, levels: Array) -> Floats:
     ndarray of float, shape (rows, levels)
     """
     order = np.argsort(values, kind="stable")
-    return values[order][reached(weights[:, order], levels)]
+    return values[order][_level_indices(weights[:, order], levels)]
 
 
-def reached(weights: Floats, levels: Array) -> Ints:
-    """Return where the weights of each row, added up, reach each level of their sum.
-
-    Parameters
-    ----------
-    weights : array of float, shape (rows, n)
-    levels : array of float, shape (levels,)
-
-    Returns
-    -------
-    ndarray of int64, shape (rows, levels)
-    """
+def _level_indices(weights: Floats, levels: Array) -> Ints:
+    """Return where the cumulative weights of each row reach each level, shape (rows, levels)."""
     total = np.cumsum(weights, axis=1)
     total /= total[:, -1:]
-    at = np.array([np.searchsorted(row, levels) for row in total], int).reshape(len(total), -1)
-    return np.minimum(at, total.shape[1] - 1)
+    index = np.array([np.searchsorted(row, levels) for row in total], int).reshape(len(total), -1)
+    return np.minimum(index, total.shape[1] - 1)
 
 
-def state(table: pd.DataFrame) -> Floats:
-    """Return by what moments are alike: the logarithm of W, now and smoothed over 2 and 8 windows.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `features.table`.
-
-    Returns
-    -------
-    ndarray of float, shape (windows, 3)
-    """
-    now = np.log1p(table["pages"].astype(float))
-    slow = now.ewm(halflife=8).mean()  # type: ignore[attr-defined]  # says less: half the weight
-    return np.column_stack([now, now.ewm(halflife=2).mean(), 0.5 * slow])  # type: ignore[attr-defined]
+def states(table: pd.DataFrame) -> Floats:
+    """Return log(1 + W), now and smoothed over 2 and 8 windows, shape (windows, 3)."""
+    now = np.log1p(table["pages"])
+    fast, slow = (now.ewm(halflife=windows).mean() for windows in (2, 8))
+    return np.column_stack([now, fast, 0.5 * slow])  # `slow` says less: half the weight
 
 
 # ------------------------------------------------------------------------------
-# Two forecasts in one: what other programs did, and what this log did before.
-
+# Two forecasts in one: from other programs, and from the log's own past.
 
 LEARNERS = ("pooled", *MODELS)
 BANDWIDTHS = (0.4, 0.8, 1.6)
@@ -213,23 +174,25 @@ SHARES = (0.25, 0.5, 0.75)
 
 @dataclass
 class Pooled(Calibrated):
-    """A forecast by other programs and one by the log's own past, pooled.
+    """A mixture of a forecast from other programs and one from the log's own past.
 
-    The two distributions are mixed (Stone 1961, "The opinion pool"). How much the own past counts,
-    and how alike moments have to be, is chosen on programs that the other part had not seen, by
-    the pinball loss over 100 quantiles, which is half the CRPS.
+    The two distributions are mixed (Stone 1961, "The opinion pool"). The share of the own past and
+    the bandwidth are chosen on programs that the base had not seen, by the pinball loss over 100
+    quantiles, which is half the CRPS.
 
     Parameters
     ----------
     base : Forecaster
-        The forecast by other programs; it is fitted, unless it is already on the same samples.
+        The forecast from other programs. It is fitted, unless it is already on the same samples.
     online, eta
         As in `Forecaster`.
 
     Attributes
     ----------
-    bandwidth_, share_ : float
-        Of `analogs.Analogs`; of the own past, 0 to 1.
+    bandwidth_ : float
+        Of `Analogs`.
+    share_ : float
+        Weight of the own past, 0 to 1.
     """
 
     base: Forecaster
@@ -237,8 +200,8 @@ class Pooled(Calibrated):
     eta: float = ETA
     bandwidth_: float = field(default=0.8, repr=False)
     share_: float = field(default=0.5, repr=False)
-    taus_: Floats = field(default_factory=nothing, repr=False)
-    shift_: Floats = field(default_factory=nothing, repr=False)
+    taus_: Floats = field(default_factory=unfitted, repr=False)
+    shift_: Floats = field(default_factory=unfitted, repr=False)
     spread_: float = field(default=0.0, repr=False)
 
     @property
@@ -256,58 +219,57 @@ class Pooled(Calibrated):
         if self.base.samples_ is not samples:
             self.base.fit(samples, folds)
         self.taus_ = self.base.taus_
-        unseen = [_values(self.taus_, raw) for raw in self.base.unseen_]
+        unseen = [_log_scenarios(self.taus_, raw) for raw in self.base.unseen_]
         judged = samples if unseen else []
         if judged:
-            self.bandwidth_, self.share_ = self._chosen(samples, unseen)
-        pooled = [self._pooled(s, v) for s, v in zip(judged, unseen, strict=True)]
-        self._calibrate(judged, [values[:, self._at()] for values in pooled])
+            self.bandwidth_, self.share_ = self._choose(samples, unseen)
+        mixtures = [self._mixture(s, others) for s, others in zip(judged, unseen, strict=True)]
+        self._calibrate(judged, [self._at_taus(values) for values in mixtures])
         return self
 
-    def _chosen(self, samples: list[Sample], unseen: list[Floats]) -> tuple[float, float]:
-        """Return the bandwidth and the share with the least loss, a program counting once."""
-        losses: dict[tuple[float, float], pd.Series] = {}
+    def _choose(self, samples: list[Sample], unseen: list[Floats]) -> tuple[float, float]:
+        """Return the bandwidth and share of least loss; every program counts once."""
+        losses: dict[tuple[float, float], pd.Series[float]] = {}
         outcomes = [outcome(sample, self.horizon, self.target) for sample in samples]
+        programs = [sample.program for sample in samples]
         for bandwidth in BANDWIDTHS:
-            own = [self._own(sample, bandwidth) for sample in samples]
+            past = [self._own_past(sample, bandwidth) for sample in samples]
             for share in SHARES:
-                found = [
-                    _crps(y[keep], mixed(mine[keep], theirs[keep], share))
-                    for (y, keep), mine, theirs in zip(outcomes, own, unseen, strict=True)
+                losses_of_samples = [
+                    _mean_pinball(np.log1p(pages[keep]), mix(own[keep], others[keep], share))
+                    for (pages, keep), own, others in zip(outcomes, past, unseen, strict=True)
                 ]
-                by = pd.Series(found).groupby([sample.program for sample in samples])
-                losses[bandwidth, share] = by.mean()
+                losses[bandwidth, share] = pd.Series(losses_of_samples).groupby(programs).mean()
         table = pd.DataFrame(losses)
-        return min(losses, key=lambda how: (table[how] / table.mean(axis=1)).mean())
+        return min(losses, key=lambda choice: (table[choice] / table.mean(axis=1)).mean())
 
-    def _own(self, sample: Sample, bandwidth: float) -> Floats:
-        y, _ = outcome(sample, self.horizon, self.target)
-        model = Analogs(bandwidth=bandwidth)
-        return model.follow(state(sample.table), y, self.horizon)
+    def _own_past(self, sample: Sample, bandwidth: float) -> Floats:
+        y = np.log1p(targets(sample.table, self.horizon, self.target))
+        return Analogs(bandwidth=bandwidth).predict_rolling(states(sample.table), y, self.horizon)
 
-    def _pooled(self, sample: Sample, theirs: Floats) -> Floats:
-        return mixed(self._own(sample, self.bandwidth_), theirs, self.share_)
+    def _mixture(self, sample: Sample, others: Floats) -> Floats:
+        return mix(self._own_past(sample, self.bandwidth_), others, self.share_)
 
-    def _at(self) -> Ints:
-        return np.array([np.argmin(np.abs(LEVELS - tau)) for tau in self.taus_])
+    def _at_taus(self, values: Floats) -> Floats:
+        return values[:, [np.argmin(np.abs(LEVELS - tau)) for tau in self.taus_]]
 
     def raw(self, sample: Sample) -> Floats:
         """Return the quantiles before calibration: log(1 + pages), shape (windows, quantiles)."""
-        return self._values(sample)[:, self._at()]
+        return self._at_taus(self._log_scenarios(sample))
 
-    def _values(self, sample: Sample) -> Floats:
-        return self._pooled(sample, _values(self.taus_, self.base.raw(sample)))
+    def _log_scenarios(self, sample: Sample) -> Floats:
+        return self._mixture(sample, _log_scenarios(self.taus_, self.base.raw(sample)))
 
     def scenarios(self, sample: Sample) -> Floats:
-        """Return equally likely values, pages, shape (windows, 100); for `decide.by_price`."""
-        return np.maximum(np.expm1(self._values(sample)), 0)
+        """Return equally likely values, pages, shape (windows, 100); for `metrics.cheapest`."""
+        return np.maximum(np.expm1(self._log_scenarios(sample)), 0)
 
 
-def _values(taus: Floats, raw: Floats) -> Floats:
-    return np.log1p(decide.scenarios(taus, np.maximum(np.expm1(raw), 0)))
+def _log_scenarios(taus: Floats, raw: Floats) -> Floats:
+    return np.log1p(metrics.scenarios(taus, np.maximum(np.expm1(raw), 0)))
 
 
-def mixed(own: Floats, others: Floats, share: float) -> Floats:
+def mix(own: Floats, others: Floats, share: float) -> Floats:
     """Mix two distributions, each of equally likely values.
 
     Parameters
@@ -315,7 +277,7 @@ def mixed(own: Floats, others: Floats, share: float) -> Floats:
     own, others : array of float, shape (n, values)
         Rising from left to right; rows of `own` that are NaN do not count.
     share : float
-        Of `own`, 0 to 1.
+        Weight of `own`, 0 to 1.
 
     Returns
     -------
@@ -326,29 +288,20 @@ def mixed(own: Floats, others: Floats, share: float) -> Floats:
     both = np.concatenate([own, others], axis=1)
     weights = np.where(np.isnan(both), 0.0, np.repeat([share, 1 - share], n))
     order = np.argsort(both, axis=1, kind="stable")
-    at = reached(np.take_along_axis(weights, order, axis=1), (np.arange(n) + 0.5) / n)
-    found: Floats = np.take_along_axis(np.take_along_axis(both, order, axis=1), at, axis=1)
-    return found
+    levels = (np.arange(n) + 0.5) / n
+    index = _level_indices(np.take_along_axis(weights, order, axis=1), levels)
+    return np.take_along_axis(np.take_along_axis(both, order, axis=1), index, axis=1)
 
 
-def _crps(y: Floats, values: Floats) -> float:
+def _mean_pinball(y: Floats, values: Floats) -> float:
     e = y[:, None] - values
     return float(np.maximum(LEVELS * e, (LEVELS - 1) * e).mean())
 
 
 def make(learner: str, horizon: int = 4, target: str = "at") -> Forecaster | Pooled:
-    """Make a forecaster, not fitted.
+    """Make an unfitted forecaster by the name of its learner, one of `LEARNERS`.
 
-    Parameters
-    ----------
-    learner : {"pooled", "boosted", "linear"}
-    horizon, target
-        As in `Forecaster`.
-
-    Returns
-    -------
-    Forecaster or Pooled
-        Pooled: the boosted trees and the log's own past.
+    ``"pooled"`` mixes the boosted trees and the log's own past.
     """
     if learner == "pooled":
         return Pooled(Forecaster(MODELS["boosted"](), horizon, target))

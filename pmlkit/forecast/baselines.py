@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a forecast has to beat: simple rules on the series of working sets.
+"""Simple rules on the series of working sets, which a forecast has to beat.
 
-Each takes the series and says, at the end of each window, what it would give the guest; it looks at
-nothing later. A margin (`MARGINS`) times that is how each is made more or less careful.
+At the end of each window, a rule allocates memory from the series so far. A factor (`MARGINS`)
+makes it more or less careful.
 """
 
 from __future__ import annotations
@@ -17,58 +17,56 @@ from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pmlkit.types import Array, Floats, Ints
 
+    # Pages per window and the horizon in windows to pages, shape (windows,) or (windows, knobs).
+    Rule = Callable[[Array, int], Floats]
 
-__all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "forecast"]
+__all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "extend", "forecast"]
 
-# Half of the forecast to 64 times it: also a rule that is far too low can be made careful.
+# Up to 64 times: a rule that is far too low can be made careful, too.
 MARGINS = np.geomspace(0.5, 64, 57)
 QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995])
 
 
 def last(pages: Array, horizon: int) -> Floats:
-    """Give what was used last."""
+    """Allocate the last window's use."""
     return pages.astype(float)
 
 
-def max_of(k: int) -> Callable[..., Any]:
-    """Make the rule that gives the largest of the last `k` windows."""
+def max_of(k: int) -> Rule:
+    """Make the rule that allocates the largest of the last `k` windows."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages).rolling(k, min_periods=1).max().to_numpy(float)
 
-    rule.__doc__ = f"Give the largest of the last {k} windows."
     return rule
 
 
-def ewma(halflife: int) -> Callable[..., Any]:
-    """Make the rule that gives an exponentially weighted mean; half-life in windows."""
+def ewma(halflife: int) -> Rule:
+    """Make the rule that allocates an exponentially weighted mean; half-life in windows."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages, dtype=float).ewm(halflife=halflife).mean().to_numpy()
 
-    rule.__doc__ = f"Give the weighted mean, half-life {halflife} windows."
     return rule
 
 
 def seasonal(pages: Array, horizon: int, longest: int = 192) -> Floats:
-    """Give what was used one season before the window that is forecast.
+    """Allocate the use of one season before the window that is forecast.
 
-    The season is the lag, from twice the horizon on, at which the past resembles itself most (the
-    peak of its autocorrelation); it is looked for again every 16 windows. Before there is enough
-    of a past, the last value is given.
+    The season is the lag of the largest autocorrelation, of at least twice the horizon. It is
+    determined every 16 windows. While the past is too short, the last value is allocated.
     """
     values = np.log1p(np.asarray(pages, float))
-    found, season = np.asarray(pages, float).copy(), None
+    allocation, season = np.asarray(pages, float).copy(), None
     for t in range(len(values)):
         if t % 16 == 0:
             season = _season(values[max(t - 4 * longest, 0) : t + 1], 2 * horizon, longest)
         if season is not None:
-            found[t] = pages[t + horizon - season]
-    return found
+            allocation[t] = pages[t + horizon - season]
+    return allocation
 
 
 def _season(past: Floats, shortest: int, longest: int) -> int | None:
@@ -80,26 +78,19 @@ def _season(past: Floats, shortest: int, longest: int) -> int | None:
         return None
     size = 1 << int(2 * len(x)).bit_length()
     spectrum = np.fft.rfft(x, size)
-    lags = np.fft.irfft(spectrum * spectrum.conj(), size)[shortest : longest + 1]
-    lags /= len(x) - np.arange(shortest, longest + 1)
-    return shortest + int(np.argmax(lags))
+    autocorrelation = np.fft.irfft(spectrum * spectrum.conj(), size)[shortest : longest + 1]
+    autocorrelation /= len(x) - np.arange(shortest, longest + 1)
+    return shortest + int(np.argmax(autocorrelation))
 
 
 @dataclass(frozen=True)
 class Vpa:
     """The Kubernetes Vertical Pod Autoscaler's recommendation for memory.
 
-    A histogram of the peaks of intervals, whose weights halve each `half_life`; the target is the
-    upper end of the bucket that holds the 90th percentile, plus 15 %. The running interval's peak
-    so far counts, too. There, the interval and the half-life are 24 hours; buckets grow by 5 %.
-
-    Parameters
-    ----------
-    interval, half_life : int
-        Windows.
-    percentile, margin, growth : float
-    first_pages : float
-        Size of the first bucket. (There: 10 MB, too coarse for a small guest.)
+    It keeps a histogram of the peaks of intervals, whose weights halve each `half_life`. The target
+    is the upper end of the bucket that holds the 90th percentile, plus 15 %. The running interval's
+    peak so far counts, too. In Kubernetes, interval and half-life (here in windows) are 24 hours,
+    and the first bucket is 10 MB, too coarse for a small guest; buckets grow by 5 %.
     """
 
     interval: int = 60
@@ -110,10 +101,10 @@ class Vpa:
     first_pages: float = 16
 
     def __call__(self, pages: Array, horizon: int) -> Floats:
-        """Return the recommendation at the end of each window; arrays as in `forecast`."""
+        """Return the recommendation at the end of each window."""
         buckets = self._bucket(np.asarray(pages, float))
         weights = np.zeros(buckets.max() + 1)
-        found, peak = np.empty(len(pages)), -1
+        target, peak = np.empty(len(pages)), -1
         for t, bucket in enumerate(buckets):
             if t % self.interval == 0:
                 weights *= 0.5 ** (self.interval / self.half_life)
@@ -123,8 +114,8 @@ class Vpa:
                     weights[peak] -= 1
                 weights[bucket] += 1
                 peak = bucket
-            found[t] = self._percentile(weights) * (1 + self.margin)
-        return found
+            target[t] = self._percentile(weights) * (1 + self.margin)
+        return target
 
     def _bucket(self, pages: Array) -> Array:
         index = np.log1p(pages * (self.growth - 1) / self.first_pages) / np.log(self.growth)
@@ -136,18 +127,17 @@ class Vpa:
         return self.first_pages * (self.growth ** (bucket + 1) - 1) / (self.growth - 1)
 
 
-def percentile(span: int) -> Callable[..., Any]:
-    """Make the rule that gives the quantiles of the last `span` windows; sweeps them, no margin."""
+def percentile(span: int) -> Rule:
+    """Make the rule that allocates quantiles of the last `span` windows; they are its knobs."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         past = pd.Series(pages, dtype=float).rolling(span, min_periods=1)
         return np.column_stack([past.quantile(q) for q in QUANTILES])
 
-    rule.__doc__ = f"Give a quantile of the last {span} windows."
     return rule
 
 
-BASELINES = {
+BASELINES: dict[str, Rule] = {
     "last value": last,
     **{f"max of {k}": max_of(k) for k in (4, 16, 64)},
     **{f"EWMA {k}": ewma(k) for k in (2, 8, 32)},
@@ -158,7 +148,7 @@ BASELINES = {
 
 
 def forecast(name: str, pages: Ints, horizon: int) -> Floats:
-    """Return what a baseline gives at the end of each window, over all margins.
+    """Return the allocations of a baseline at the end of each window, over all margins.
 
     Parameters
     ----------
@@ -172,12 +162,15 @@ def forecast(name: str, pages: Ints, horizon: int) -> Floats:
     Returns
     -------
     ndarray of float, shape (windows, knobs)
-        Pages; the more careful to the right. For the percentile rule the knobs are `QUANTILES` and
-        then the margins above 1 of its largest; for the others they are `MARGINS`.
+        Pages, rising from left to right. The knobs are `MARGINS`; for the percentile rule they are
+        `QUANTILES` and margins above 1 of the largest.
     """
     if name not in BASELINES:
         raise UsageError(f"there is no baseline {name!r}: choose from {', '.join(BASELINES)}")
-    found = BASELINES[name](np.asarray(pages), horizon)  # type: ignore[operator]
-    if found.ndim == 1:
-        return found[:, None] * MARGINS
-    return np.column_stack([found, found[:, -1:] * MARGINS[MARGINS > 1]])
+    allocation = BASELINES[name](np.asarray(pages), horizon)
+    return allocation[:, None] * MARGINS if allocation.ndim == 1 else extend(allocation)
+
+
+def extend(allocations: Floats) -> Floats:
+    """Append the last knob times the margins above 1 as further knobs."""
+    return np.column_stack([allocations, allocations[:, -1:] * MARGINS[MARGINS > 1]])

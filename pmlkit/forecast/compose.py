@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compose long logs out of recorded phases: daily, bursty and random-walk loads.
 
-Hours of guest time are out of reach of an emulated guest. So the phases of one recorded program
-(or pieces of it, where it marks none) are put one after the other in an order that follows a wanted
-load. What happens within a piece is recorded; the order of the pieces, and what crosses from one
-to the next, is not. The name of such a log starts with ``composed``, and its traces have the
-source ``composed``.
+An emulated guest cannot be recorded for hours. Instead, the phases of one recorded program (or
+pieces of it, where it marks none) are concatenated in an order that follows a given load. What
+happens within a piece is recorded; the order of the pieces, and transitions between them, are not.
+The name of such a log starts with ``composed``, and its traces have the source ``composed``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.forecast import features
@@ -21,16 +22,15 @@ from pmlkit.forecast.forecaster import WARM_UP, Sample
 from pmlkit.forecast.log import window_ns
 from pmlkit.recordings import bundled
 from pmlkit.trace.kinds import Kind
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import TraceMeta
+from pmlkit.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pmlkit.forecast.log import Log
-    from pmlkit.trace.reader import Trace
-    from pmlkit.trace.schema import TraceMeta
     from pmlkit.types import Floats, PathLike
-
 
 __all__ = [
     "LOAD_TRACES",
@@ -44,12 +44,11 @@ __all__ = [
     "write",
 ]
 
-
 DAY_HOURS = 24
 
 
 def daily(hours: int, random: np.random.Generator) -> Floats:
-    """Want little at night and much by day, with a dip at noon and a lighter weekend."""
+    """Return a load that is low at night, high by day, dips at noon and is lower at weekends."""
     hour = np.arange(hours) % DAY_HOURS
     day = np.arange(hours) // DAY_HOURS % 7
     wave = 0.5 - 0.5 * np.cos(2 * np.pi * (hour - 3) / DAY_HOURS)
@@ -58,22 +57,23 @@ def daily(hours: int, random: np.random.Generator) -> Floats:
 
 
 def bursty(hours: int, random: np.random.Generator) -> Floats:
-    """Want little, and in bursts of a few hours, which begin at random, much."""
-    wanted, left = np.empty(hours), 0
+    """Return a low load with bursts of a few hours, which begin at random."""
+    load, left = np.empty(hours), 0
     for hour in range(hours):
         if left == 0 and random.random() < 0.12:
             left = 1 + int(random.exponential(2.5))
-        wanted[hour] = random.uniform(0.75, 1) if left else random.uniform(0, 0.3)
+        load[hour] = random.uniform(0.75, 1) if left else random.uniform(0, 0.3)
         left = max(left - 1, 0)
-    return wanted
+    return load
 
 
 def walk(hours: int, random: np.random.Generator) -> Floats:
-    """Want what a random walk between 0 and 1 says, reflected at both."""
+    """Return a random walk between 0 and 1, reflected at both."""
     steps = np.cumsum(random.normal(0, 0.12, hours)) + random.random()
     return 1 - np.abs(1 - steps % 2)
 
 
+# Loads per hour, 0 to 1.
 PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
 
 
@@ -82,15 +82,7 @@ def pieces(
 ) -> list[tuple[int, int]]:
     """Cut a log into pieces: its phases, long ones cut again, short ones joined with the next.
 
-    Parameters
-    ----------
-    log : Log
-    shortest_ns, longest_ns : int
-
-    Returns
-    -------
-    list of (int, int)
-        First round of each piece, and the one after its last.
+    Returns the first round of each piece, and the one after its last.
     """
     marks = np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1
     shortest = max(shortest_ns // log.round_ns, 1)
@@ -109,8 +101,8 @@ def compose(
 ) -> Log:
     """Compose a log by a pattern.
 
-    For each hour, pieces are drawn whose rank by their load (pages logged per round) is near what
-    the pattern wants, until the hour is full; a piece that does not fit is cut at the hour's end.
+    For each hour, pieces are drawn whose rank by load (pages logged per round) is near the
+    pattern's load, until the hour is full. A piece that does not fit is cut at the hour's end.
 
     Parameters
     ----------
@@ -119,13 +111,13 @@ def compose(
     pattern : {"daily", "bursty", "walk"}
     hours : int
     hour_ns : int
-        Length of an "hour": far shorter than a real one, so that a day can be had.
+        Length of an "hour": far shorter than a real one, so that a log holds a day.
     seed : int
 
     Returns
     -------
     Log
-        Called ``composed PATTERN of NAME``; its phases are ``hour N: NAME OF THE PHASE``.
+        Named ``composed PATTERN of NAME``; its phases are ``hour N: NAME OF THE PHASE``.
 
     Raises
     ------
@@ -137,51 +129,60 @@ def compose(
     if log.composed:
         raise UsageError(f"{log.name} is composed already: compose from a recording")
     random = np.random.default_rng(seed)
-    wanted = PATTERNS[pattern](hours, random)
-    order = _by_load(log)
+    loads = PATTERNS[pattern](hours, random)
+    ranked = _by_load(log)
     spans, phase = [], []
-    for hour, load in enumerate(wanted):
+    for hour, load in enumerate(loads):
         left = hour_ns // log.round_ns
         while left > 0:
-            near = load * (len(order) - 1) + random.normal(0, 0.08 * len(order))
-            first, stop = order[int(np.clip(round(near), 0, len(order) - 1))]
+            rank = load * (len(ranked) - 1) + random.normal(0, 0.08 * len(ranked))
+            first, stop = ranked[int(np.clip(round(rank), 0, len(ranked) - 1))]
             stop = min(stop, first + left)
             spans.append((first, stop))
             phase += [f"hour {hour % DAY_HOURS}: {log.phase[first]}"] * (stop - first)
             left -= stop - first
-    about = {"pattern": pattern, "of": log.name, "program": log.program, "hours": hours}
-    about |= {"hour_ns": hour_ns, "day_ns": DAY_HOURS * hour_ns, "seed": seed}
+    day_ns = DAY_HOURS * hour_ns
+    composed = {
+        "pattern": pattern,
+        "of": log.name,
+        "program": log.program,
+        "hours": hours,
+        "hour_ns": hour_ns,
+        "day_ns": day_ns,
+        "seed": seed,
+        "of_digest": log.digest(),
+    }
     return replace(
         _join(log, spans),
         name=f"composed {pattern} of {log.name}",
         phase=np.array(phase, object),
-        day_ns=DAY_HOURS * hour_ns if pattern == "daily" else None,
-        about={"composed": about | {"of_digest": log.digest()}},
+        day_ns=day_ns if pattern == "daily" else None,
+        about={"composed": composed},
     )
 
 
 def _by_load(log: Log) -> list[tuple[int, int]]:
     """Return the pieces from the lightest to the heaviest."""
-    found = pieces(log)
+    spans = pieces(log)
     counts = np.bincount(log.round, minlength=log.n_rounds)
-    loads = [counts[first:stop].mean() for first, stop in found]
-    return [found[i] for i in np.argsort(loads, kind="stable")]
+    loads = [counts[first:stop].mean() for first, stop in spans]
+    return [spans[i] for i in np.argsort(loads, kind="stable")]
 
 
 def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
-    """Return the log of these spans of rounds, one after the other."""
+    """Concatenate spans of rounds of a log."""
     edges = np.searchsorted(log.round, np.array(spans))
-    shift = np.cumsum([0, *(stop - first for first, stop in spans)])
+    starts = np.cumsum([0, *(stop - first for first, stop in spans)])[:-1]
     entries = np.concatenate([np.arange(a, b) for a, b in edges])
-    moved = [
-        log.round[a:b] - first + at
-        for (a, b), (first, _), at in zip(edges, spans, shift[:-1], strict=True)
+    entry_rounds = [
+        log.round[a:b] - first + start
+        for (a, b), (first, _), start in zip(edges, spans, starts, strict=True)
     ]
     rounds = np.concatenate([np.arange(first, stop) for first, stop in spans])
     return replace(
         log,
         gfn=log.gfn[entries],
-        round=np.concatenate(moved),
+        round=np.concatenate(entry_rounds),
         table=log.table[entries],
         exits=log.exits[rounds],
         pause_ns=log.pause_ns[rounds],
@@ -189,45 +190,31 @@ def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
 
 
 def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
-    """Write a composed log as a PML trace, which every command of pmlkit reads.
-
-    Parameters
-    ----------
-    log : Log
-        Of `compose`.
-    path : path-like
-        ``NAME.trace``; the name has to start with ``composed``.
-    overwrite : bool
-
-    Returns
-    -------
-    Trace
+    """Write a composed log as a PML trace, whose name has to start with ``composed``.
 
     Raises
     ------
     UsageError
-        If the log is not composed, or the name does not say that it is.
+        If the log is not composed, or the name does not start so.
     OutputExists, OutputError
     """
-    from pathlib import Path
-
-    import pandas as pd
-
-    from pmlkit.trace.reader import Trace
-    from pmlkit.trace.writer import TraceWriter
-
     if not log.composed:
         raise UsageError(f"{log.name} is not composed: copy the recording's folder instead")
     if not Path(path).name.startswith("composed"):
         raise UsageError(f"the trace {path} is composed: give it a name that starts so")
     ends = (np.arange(log.n_rounds) + 1) * log.round_ns
     entries = np.bincount(log.round, minlength=log.n_rounds)
-    times = {"t_start_ns": ends - log.round_ns, "t_end_ns": ends}
-    rounds = pd.DataFrame({"round": np.arange(log.n_rounds), **times, "asked_ns": log.round_ns})
-    rounds = rounds.assign(exits=log.exits, pause_ns=log.pause_ns)
-    batch = np.cumsum(entries > 0) - 1  # rounds without an entry have none
-    batches = pd.DataFrame({"batch": batch, "round": np.arange(log.n_rounds)})
-    batches = batches.assign(**times, reason="round", entries=entries)[entries > 0]
+    times = {
+        "round": np.arange(log.n_rounds),
+        "t_start_ns": ends - log.round_ns,
+        "t_end_ns": ends,
+    }
+    rounds = pd.DataFrame(times).assign(
+        asked_ns=log.round_ns, exits=log.exits, pause_ns=log.pause_ns
+    )
+    batch = np.cumsum(entries > 0) - 1  # rounds without an entry have no batch
+    batches = pd.DataFrame({"batch": batch, **times, "reason": "round", "entries": entries})
+    batches = batches[entries > 0]
     kind = np.where(log.table, int(Kind.PAGE_TABLE | 1), int(Kind.WRITE))
     with TraceWriter(path, _meta(log), overwrite=overwrite) as writer:
         writer.add_entries(log.round, batch[log.round], 0, log.gfn, kind)
@@ -237,8 +224,6 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
 
 
 def _meta(log: Log) -> TraceMeta:
-    from pmlkit.trace.schema import TraceMeta
-
     starts = [0, *(np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1)]
     size = log.memory_pages * 4096
     return TraceMeta(
@@ -258,8 +243,7 @@ def _meta(log: Log) -> TraceMeta:
 
 
 # ------------------------------------------------------------------------------
-# From recordings to what a study is made of: which there are, how long, composed how.
-
+# The logs and samples that a study is made of.
 
 # The bundled recordings of programs under a changing load: long enough to be forecast.
 LOAD_TRACES = ("gcc-jobs", "log-archive", "numpy-jobs", "redis-tides", "sqlite-batches")
@@ -273,33 +257,23 @@ def load_traces() -> list[Path]:
 
 
 def sample(log: Log, window: str | int = "500ms") -> Sample:
-    """Make a log's table of features.
-
-    Parameters
-    ----------
-    log : Log
-    window : str, int or Window
-
-    Returns
-    -------
-    Sample
-    """
+    """Compute a log's table of features."""
     table = features.table(log, window)
     return Sample(log.name, log.program, table, window_ns(log, window) / 1e9, log.composed)
 
 
 def composed_of(log: Log, pattern: str) -> Log:
-    """Compose a log of a recording, as long as a study takes it."""
+    """Compose a log of the length that a study uses."""
     hour_ns = COMPOSED_HOUR_NS // log.round_ns * log.round_ns
     return compose(log, pattern, COMPOSED_HOURS, hour_ns)
 
 
 def long_enough(log: Log, window: str | int, horizon: int) -> Log:
     """Return the log, or raise `PmlkitError` if it has too few windows for a forecast."""
-    there, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
-    if there < needed:
+    windows, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
+    if windows < needed:
         raise PmlkitError(
-            f"{log.name} has {there} windows of {window}, a forecast takes {needed} or more",
+            f"{log.name} has {windows} windows of {window}, a forecast takes {needed} or more",
             "give a shorter --window or a longer recording",
         )
     return log

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A forecaster: quantiles of the working set h windows ahead, calibrated, for any program.
 
-It joins the parts: features and targets (`design`), a quantile regressor (`models`) and conformal
-calibration (`conformal`). Fitted on some programs, it is meant to be used on others.
+A forecaster joins features and targets, a quantile regressor (`models`) and conformal calibration.
+It is fitted on some programs and forecasts others.
 """
 
 from __future__ import annotations
@@ -14,54 +14,44 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from pmlkit.forecast import metrics as decide
-from pmlkit.forecast.features import REGIONS, THRESHOLDS, WINDOWS
+from pmlkit.forecast import metrics
+from pmlkit.forecast.features import REGIONS, WSS_COLUMNS
 from pmlkit.forecast.models import BoostedQuantiles, LinearQuantiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from typing import Any, Self
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Self
 
-    from pmlkit.types import Array, Bools, Floats, Ints
+    from pmlkit.types import Array, Bools, Floats, Ints, Json
 
 __all__ = [
     "Calibrated",
     "Forecaster",
     "MODELS",
     "Sample",
-    "ahead",
-    "level",
-    "matrix",
+    "base_level",
+    "design_matrix",
+    "folds_by_program",
+    "outcome",
     "split_shift",
-    "stacked",
+    "stack",
+    "targets",
     "track",
 ]
 
-
 MODELS = {"boosted": BoostedQuantiles, "linear": LinearQuantiles}
 ETA = 0.03  # how fast the online calibration moves, relative to the spread of the scores
-WARM_UP = 16  # windows of a log that nobody is judged by: there is no past yet
+WARM_UP = 16  # windows at a log's start that are not judged: there is no past yet
 
 
-def nothing() -> Floats:
-    """Return what an array is before anything is fitted."""
+def unfitted() -> Floats:
+    """Return the value of an array attribute before `fit`."""
     return np.zeros(0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One log's table of features, with its names.
-
-    Attributes
-    ----------
-    name, program : str
-        The log's, and that of the program that it is held out with.
-    table : DataFrame
-        Of `features.table`.
-    window_s : float
-        Length of a window, s.
-    composed : bool
-    """
+    """A log's table of features (of `features.table`); windows are `window_s` seconds long."""
 
     name: str
     program: str
@@ -71,7 +61,7 @@ class Sample:
 
 
 class Calibrated:
-    """What every forecaster does with the quantiles that `raw` says."""
+    """Calibrate the quantiles of `raw`: the base of all forecasters."""
 
     horizon: int
     target: str
@@ -86,26 +76,26 @@ class Calibrated:
         raise NotImplementedError
 
     def _calibrate(self, samples: list[Sample], unseen: list[Floats]) -> None:
-        """Set the shift by forecasts of samples whose programs had not been seen."""
-        scores = []
+        """Set shift and spread by errors of models that had not seen the program."""
+        errors = []
         for sample, forecast in zip(samples, unseen, strict=True):
-            y, keep = outcome(sample, self.horizon, self.target)
-            scores.append((y[:, None] - forecast)[keep])
-        if scores:
-            stacked = np.concatenate(scores)
-            self.shift_ = split_shift(stacked, self.taus_)
-            self.spread_ = float(np.subtract(*np.quantile(stacked, [0.75, 0.25])))
+            pages, keep = outcome(sample, self.horizon, self.target)
+            errors.append((np.log1p(pages)[:, None] - forecast)[keep])
+        if errors:
+            scores = np.concatenate(errors)
+            self.shift_ = split_shift(scores, self.taus_)
+            self.spread_ = float(np.subtract(*np.quantile(scores, [0.75, 0.25])))
         else:
             self.shift_, self.spread_ = np.zeros(len(self.taus_)), 0.1
 
     def predict(self, sample: Sample, online: bool | None = None) -> Floats:
-        """Forecast from the end of each window of a sample, each by what was known then.
+        """Forecast from the end of each window of a sample, from what was known then.
 
         Parameters
         ----------
         sample : Sample
         online : bool, optional
-            Instead of the forecaster's own `online`.
+            Overrides the forecaster's own `online`.
 
         Returns
         -------
@@ -114,40 +104,48 @@ class Calibrated:
         """
         raw = self.raw(sample)
         if self.online if online is None else online:
-            y, _ = outcome(sample, self.horizon, self.target)
+            y = np.log1p(targets(sample.table, self.horizon, self.target))
             eta = self.eta * self.spread_
-            found = track(y, raw, self.taus_, self.horizon, eta, self.shift_)
+            quantiles = track(y, raw, self.taus_, self.horizon, eta, self.shift_)
         else:
-            found = np.sort(raw + self.shift_, axis=1)
-        return np.maximum(np.expm1(found), 0)
+            quantiles = np.sort(raw + self.shift_, axis=1)
+        return np.maximum(np.expm1(quantiles), 0)
 
     def scenarios(self, sample: Sample) -> Floats:
-        """Return equally likely values, pages, shape (windows, 100); for `decide.by_price`."""
-        return decide.scenarios(self.taus_, self.predict(sample, online=False))
+        """Return equally likely values, pages, shape (windows, 100); for `metrics.cheapest`."""
+        return metrics.scenarios(self.taus_, self.predict(sample, online=False))
 
 
 def outcome(sample: Sample, horizon: int, target: str) -> tuple[Floats, Bools]:
-    """Return what came, log(1 + pages), and in which windows it is judged."""
-    y = np.log1p(ahead(sample.table, horizon, target))
-    keep = np.isfinite(y)
-    keep[: min(WARM_UP, len(y) // 2)] = False
-    return y, keep
+    """Return the targets, pages, and the windows in which forecasts are judged by them."""
+    pages = targets(sample.table, horizon, target)
+    keep = np.isfinite(pages)
+    keep[: min(WARM_UP, len(pages) // 2)] = False
+    return pages, keep
+
+
+def folds_by_program(programs: Sequence[str], folds: int) -> Iterator[Bools]:
+    """Yield the samples that each fold holds out: whole programs; none if there is only one."""
+    names = list(dict.fromkeys(programs))
+    if len(names) > 1:
+        for fold in range(min(folds, len(names))):
+            yield np.isin(programs, names[fold::folds])
 
 
 @dataclass
 class Forecaster(Calibrated):
-    """Quantiles of the working set ahead, by what other programs did.
+    """Quantiles of the working set ahead, learned from other programs.
 
     Parameters
     ----------
     model : estimator
-        One of `MODELS`, made; it is cloned.
+        An instance of one of `MODELS`; `fit` clones it.
     horizon : int
         h, windows.
     target : {"at", "peak"}
         The window h later, or the largest of the next h.
     online : bool
-        Whether the shift is adapted while forecasting (`conformal.track`).
+        Whether the shift is adapted while forecasting (`track`).
     eta : float
         How fast, relative to the spread of the calibration's scores.
 
@@ -159,10 +157,10 @@ class Forecaster(Calibrated):
     shift_ : ndarray of float, shape (quantiles,)
         Of the split calibration: each program was forecast by a model that had not seen it.
     spread_ : float
-        The scores' interquartile range, in units of the target (a logarithm of pages).
+        The scores' interquartile range, in units of log(1 + pages).
     samples_, unseen_ : list
-        What it was fitted on, and the raw forecasts of that by models that had not seen the
-        program (none if there is one program only); not saved.
+        The samples of `fit`, and raw forecasts of them by models that had not seen the program
+        (none if there is only one program). Not saved.
     """
 
     model: Any
@@ -171,62 +169,47 @@ class Forecaster(Calibrated):
     online: bool = True
     eta: float = ETA
     model_: Any = field(default=None, repr=False)
-    taus_: Floats = field(default_factory=nothing, repr=False)
-    shift_: Floats = field(default_factory=nothing, repr=False)
+    taus_: Floats = field(default_factory=unfitted, repr=False)
+    shift_: Floats = field(default_factory=unfitted, repr=False)
     spread_: float = field(default=0.0, repr=False)
     samples_: list[Sample] | None = field(default=None, repr=False)
     unseen_: list[Floats] = field(default_factory=list, repr=False)
 
     def fit(self, samples: list[Sample], folds: int = 3) -> Self:
-        """Fit on samples, and calibrate by holding out some of their programs at a time.
-
-        Parameters
-        ----------
-        samples : list of Sample
-        folds : int
-            Into so many groups the programs are split for the calibration; at most one each.
-
-        Returns
-        -------
-        self
-        """
+        """Fit on samples; calibrate by holding out one of `folds` groups of programs at a time."""
         rows = [self._rows(sample) for sample in samples]
-        programs = np.array([sample.program for sample in samples])
-        names = list(dict.fromkeys(programs))
-        unseen: list[Any] = [None] * len(samples)
-        for fold in range(min(folds, len(names)) if len(names) > 1 else 0):
-            held = np.isin(programs, names[fold::folds])
-            model = clone(self.model).fit(*stacked(rows, ~held))
-            for i in np.flatnonzero(held):
-                unseen[i] = self._said(model, samples[i])
-        self.model_ = clone(self.model).fit(*stacked(rows, np.ones(len(rows), bool)))
+        unseen: dict[int, Floats] = {}
+        for held in folds_by_program([sample.program for sample in samples], folds):
+            model = clone(self.model).fit(*stack(rows, ~held))
+            unseen |= {int(i): _raw(model, samples[i]) for i in np.flatnonzero(held)}
+        self.model_ = clone(self.model).fit(*stack(rows))
         self.taus_ = self.model_.quantiles_
-        self.samples_, self.unseen_ = samples, unseen if len(names) > 1 else []
-        self._calibrate(samples if self.unseen_ else [], self.unseen_)
+        self.samples_, self.unseen_ = samples, [unseen[i] for i in sorted(unseen)]
+        self._calibrate(samples if unseen else [], self.unseen_)
         return self
 
-    def _rows(self, sample: Sample) -> tuple[pd.DataFrame, Floats]:
-        y, keep = outcome(sample, self.horizon, self.target)
-        y = y - level(sample.table).to_numpy()
-        return matrix(sample.table)[keep], y[keep]
-
-    def _said(self, model: Any, sample: Sample) -> Floats:
-        base = level(sample.table).to_numpy()
-        found: Floats = model.predict_quantiles(matrix(sample.table)) + base[:, None]
-        return found
+    def _rows(self, sample: Sample) -> tuple[pd.DataFrame, Array]:
+        pages, keep = outcome(sample, self.horizon, self.target)
+        y = np.log1p(pages) - base_level(sample.table).to_numpy()
+        return design_matrix(sample.table)[keep], y[keep]
 
     def raw(self, sample: Sample) -> Floats:
         """Return the quantiles before calibration: log(1 + pages), shape (windows, quantiles)."""
-        return self._said(self.model_, sample)
+        return _raw(self.model_, sample)
+
+
+def _raw(model: BoostedQuantiles | LinearQuantiles, sample: Sample) -> Floats:
+    base = base_level(sample.table).to_numpy()
+    return model.predict_quantiles(design_matrix(sample.table)) + base[:, None]
 
 
 # ------------------------------------------------------------------------------
-# Conformal calibration: shift quantiles until they cover what they say.
+# Conformal calibration: shift quantiles so that their coverage is their level.
 #
 # *Split*: the quantile of a level tau is shifted by the tau-quantile of the scores y - forecast,
 # on data that the model was not fitted to (Romano, Patterson, Candes 2019, "Conformalized
-# quantile regression", NeurIPS; one-sided). That holds for data like that of the calibration,
-# which another program's is not. *Online*: while the forecasts are in use, each window that ends
+# quantile regression", NeurIPS; one-sided). This holds for data like that of the calibration, and
+# another program's data is not. *Online*: while the forecasts are in use, each window that ends
 # above its quantile moves the shift up by eta tau, each other one down by eta (1 - tau) (Gibbs
 # and Candes 2021, "Adaptive conformal inference under distribution shift", NeurIPS; as the
 # quantile tracker of Angelopoulos, Candes, Tibshirani 2023, "Conformal PID control", NeurIPS).
@@ -235,7 +218,7 @@ class Forecaster(Calibrated):
 
 
 def split_shift(scores: Floats, taus: Floats) -> Floats:
-    """Return the shift of each quantile out of calibration scores.
+    """Return the shift of each quantile, from calibration scores.
 
     Parameters
     ----------
@@ -255,9 +238,14 @@ def split_shift(scores: Floats, taus: Floats) -> Floats:
 
 
 def track(
-    y: Floats, forecast: Floats, taus: Floats, horizon: int, eta: Any, shift: Floats | None = None
+    y: Floats,
+    forecast: Floats,
+    taus: Floats,
+    horizon: int,
+    eta: float,
+    shift: Floats | None = None,
 ) -> Floats:
-    """Shift the quantiles of one log online: each forecast by what was known when it was made.
+    """Shift the quantiles of one log online: each forecast by the outcomes known when it was made.
 
     Parameters
     ----------
@@ -266,10 +254,10 @@ def track(
     forecast : array of float, shape (n, quantiles)
     taus : array of float, shape (quantiles,)
     horizon : int
-    eta : float or array of float, shape (quantiles,)
+    eta : float
         How far a miss moves the shift, in units of `y`.
     shift : array of float, shape (quantiles,), optional
-        To begin with; zeros by default.
+        Initial shift; zeros by default.
 
     Returns
     -------
@@ -291,31 +279,22 @@ def track(
 # ------------------------------------------------------------------------------
 # From tables of features to what models learn: scale-free rows X, and targets.
 #
-# Programs differ in size by orders of magnitude, and a model that is to serve a program that it has
-# never seen must not depend on it. So sizes enter as differences of logarithms, and targets are
-# predicted relative to a level of the same log's own past.
-
+# Programs differ in size by orders of magnitude, and a model for unseen programs must not depend on
+# size. Sizes therefore enter as differences of logarithms, and targets are predicted relative to a
+# level of the same log's own past.
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)
 SPANS = (4, 8, 16, 32, 64)
 HISTORY = 96  # windows that a log's own quantiles look back
 
 
-def matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that models learn from.
+def design_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the scale-free features of each window, float64; the rows that models learn from.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `features.table`.
-
-    Returns
-    -------
-    DataFrame of float64, shape (windows, features)
-        Causal like the table; NaN where the past is too short, or the hour is not known.
+    Causal like the table; NaN where the past is too short, or the hour is not known.
     """
     now = np.log1p(table["pages"])
-    base = level(table)
+    base = base_level(table)
     columns = {"now": now - base}
     columns |= {f"lag{i}": now.shift(i) - base for i in LAGS}
     for span in SPANS:
@@ -328,22 +307,23 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     history = now.rolling(HISTORY, min_periods=4)
     for q in (0.25, 0.5, 0.75, 0.95):
         columns[f"q{int(q * 100)}"] = history.quantile(q) - base
-    columns |= _sizes(table, base) | _turnover(table) | _rhythm(table, now, base)
+    columns |= _sizes(table, base) | _turnover(table) | _rhythm(table, now)
     return pd.DataFrame(columns).astype(float)
 
 
-def level(table: pd.DataFrame) -> pd.Series[float]:
+def base_level(table: pd.DataFrame) -> pd.Series[float]:
     """Return the level that targets are relative to: log(1 + p90 of the past `HISTORY` windows)."""
     now = np.log1p(table["pages"])
     return now.rolling(HISTORY, min_periods=1).quantile(0.9)
 
 
-def ahead(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
+def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     """Return what is to be forecast from each window.
 
     Parameters
     ----------
     table : DataFrame
+        Of `features.table`.
     horizon : int
         h, windows.
     target : {"at", "peak"}
@@ -361,19 +341,12 @@ def ahead(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     return pages.shift(-horizon).to_numpy()
 
 
-def _sizes(table: pd.DataFrame, base: pd.Series[float]) -> dict[str, Any]:
-    columns = {}
-    for size in WINDOWS:
-        for m in (1, *THRESHOLDS):
-            name = f"w{size}" if m == 1 else f"w{size}_m{m}"
-            if name != "w1":
-                columns[name] = np.log1p(table[name]) - base
-    columns["part_last"] = np.log1p(table["part_last"]) - base
-    columns["part_max"] = np.log1p(table["part_max"]) - base
-    return columns
+def _sizes(table: pd.DataFrame, base: pd.Series[float]) -> Json:
+    names = [name for name in WSS_COLUMNS if name != "w1"]  # w1 is `pages`
+    return {name: np.log1p(table[name]) - base for name in (*names, "part_last", "part_max")}
 
 
-def _turnover(table: pd.DataFrame) -> dict[str, Any]:
+def _turnover(table: pd.DataFrame) -> Json:
     pages = table["pages"].clip(lower=1)
     shares = ["kept", "new", "soon", "late", "lost", "logged"]
     shares += [f"region{i}" for i in range(REGIONS)]
@@ -384,28 +357,31 @@ def _turnover(table: pd.DataFrame) -> dict[str, Any]:
     return columns
 
 
-def _rhythm(table: pd.DataFrame, now: Any, base: Any) -> dict[str, Any]:
-    """Describe when things happened: the last change, the last time above and below the middle."""
-    middle = now.rolling(HISTORY, min_periods=4).median()
-    high = now > middle + 0.2
-    columns = {"since_change": np.log1p(table["since_change"])}
-    columns["since_high"] = np.log1p(_since(high))
-    columns["since_low"] = np.log1p(_since(~high))
-    columns["busy"] = high.rolling(HISTORY, min_periods=4).mean()
-    changed = high.ne(high.shift()).rolling(HISTORY, min_periods=4).mean()
-    columns["switching"] = changed
-    columns["hour_sin"], columns["hour_cos"] = table["hour_sin"], table["hour_cos"]
-    return columns
+def _rhythm(table: pd.DataFrame, now: pd.Series[float]) -> Json:
+    """Return the windows since the last change, high and low, and how frequent they are."""
+    high = now > now.rolling(HISTORY, min_periods=4).median() + 0.2
+    return {
+        "since_change": np.log1p(table["since_change"]),
+        "since_high": np.log1p(_since(high)),
+        "since_low": np.log1p(_since(~high)),
+        "busy": high.rolling(HISTORY, min_periods=4).mean(),
+        "switching": high.ne(high.shift()).rolling(HISTORY, min_periods=4).mean(),
+        "hour_sin": table["hour_sin"],
+        "hour_cos": table["hour_cos"],
+    }
 
 
-def _since(mask: Bools) -> Ints:
+def _since(mask: pd.Series[bool]) -> Ints:
+    """Count the windows since the mask was last true."""
     index = np.arange(len(mask))
     return index - np.maximum.accumulate(np.where(mask, index, -1))
 
 
-def stacked(
-    rows: Sequence[tuple[pd.DataFrame, Array]], chosen: Iterable[bool]
-) -> tuple[Any, Floats]:
-    """Put the chosen ones of several (X, y) one below the other; `chosen` is of bool."""
-    X = pd.concat([X for (X, _), keep in zip(rows, chosen, strict=True) if keep])
-    return X, np.concatenate([y for (_, y), keep in zip(rows, chosen, strict=True) if keep])
+def stack(
+    rows: Sequence[tuple[pd.DataFrame, Array]], chosen: Iterable[bool] | None = None
+) -> tuple[pd.DataFrame, Array]:
+    """Concatenate the chosen (X, y) of several; default: all."""
+    parts = (
+        rows if chosen is None else [one for one, keep in zip(rows, chosen, strict=True) if keep]
+    )
+    return pd.concat([X for X, _ in parts]), np.concatenate([y for _, y in parts])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of the working set can be forecast at all, by how far ahead it is?
 
-Four deciders of the same kind (`analogs`, decided by price) that know more and more: the past of
-the log; the rest of the log, later windows too (hindsight: what a past without end would teach);
-that, and the phase that the workload will be in; and all, who wastes nothing. What lies between the
-second and the third is in the order of the work, which these workloads draw at random: no log of
-what was written before says it.
+Three deciders of the same kind (`Analogs`, decided by price) have increasing knowledge: the log's
+past; the rest of the log, too (hindsight, which stands for an endless past); and the phase that the
+workload will be in, too. A decider that knew everything would waste nothing. The difference between
+the second and the third is in the order of the work. These workloads draw it at random, so no log
+of earlier writes holds it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.forecast import analogs, backtest
-from pmlkit.forecast import backtest as judge
-from pmlkit.forecast.backtest import made
+from pmlkit.forecast import backtest
+from pmlkit.forecast.analogs import Analogs, states
+from pmlkit.forecast.forecaster import targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.types import Array, Floats
+    from pmlkit.types import Floats
 
-__all__ = ["HORIZONS", "KNOWERS", "limits", "phase_ahead"]
+__all__ = ["DECIDERS", "HORIZONS", "limits", "phase_ahead"]
 
 HORIZONS = (1, 2, 4, 8, 16)
-KNOWERS = ("own past", "hindsight", "told the phase")
-NEAR = 16  # windows around the one that is forecast, which hindsight must not look at
-APART = 3.0  # distance of two states whose phases differ: far, for a bandwidth below 1
+DECIDERS = ("own past", "hindsight", "told the phase")
+NEAR = 16  # windows around the one that is forecast, which hindsight leaves out
+APART = 3.0  # distance of states of different phases: far, for a bandwidth below 1
 BANDWIDTH = 0.6
 
 
 def limits(
     samples: list[Sample], horizons: Sequence[int] = HORIZONS, rate: float = 0.05
 ) -> pd.DataFrame:
-    """Compare what deciders who know more and more would waste, at equal violations.
+    """Compare the slack of deciders of increasing knowledge, at equal violations.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def limits(
     horizons : sequence of int
         Windows.
     rate : float
-        Violations that are allowed.
+        Allowed violations.
 
     Returns
     -------
@@ -58,61 +58,61 @@ def limits(
     """
     rows = []
     for horizon in horizons:
-        found = backtest.by_rule(samples, None, horizon, "at")
-        found += [outcome for sample in samples for outcome in _knowing(sample, horizon)]
-        slack = pd.DataFrame(
+        mean = _mean_log_slack(samples, horizon, rate)
+        rules = mean.drop(columns=list(DECIDERS)).dropna(axis=1).mean()
+        best = str(rules.idxmin())
+        rows.append(
             {
-                "model": [o.model for o in found],
-                "program": [o.program for o in found],
-                "slack": [float(judge.relative(o, rate)[0]) for o in found],
+                "horizon": horizon,
+                "ahead_s": horizon * samples[0].window_s,
+                "rule": best,
+                "rule_slack": float(np.exp(rules[best])),
+                **{name: float(np.exp((mean[name] - mean[best]).mean())) for name in DECIDERS},
+                "autocorrelation": _autocorrelation(samples, horizon),
             }
         )
-        slack["log"] = np.log(slack["slack"].clip(lower=1e-6))
-        mean = slack.groupby(["program", "model"])["log"].mean().unstack("model")
-        rules = mean.drop(columns=list(KNOWERS)).dropna(axis=1).mean()
-        best = str(rules.idxmin())
-        row: dict[str, object] = {"horizon": horizon, "ahead_s": horizon * samples[0].window_s}
-        row |= {"rule": best, "rule_slack": float(np.exp(rules[best]))}
-        row |= {name: float(np.exp((mean[name] - mean[best]).mean())) for name in KNOWERS}
-        rows.append(row | {"autocorrelation": _autocorrelation(samples, horizon)})
     return pd.DataFrame(rows)
 
 
-def _knowing(sample: Sample, horizon: int) -> list[backtest.Outcome]:
-    y, keep = backtest.judged(sample, horizon, "at")
-    logs, state = np.log1p(y), analogs.state(sample.table)
-    told = np.column_stack([state, phase_ahead(sample, horizon)])
-    past = analogs.Analogs(bandwidth=BANDWIDTH)
-    ever = analogs.Analogs(bandwidth=BANDWIDTH, half_life=np.inf)
-    values = (
-        past.follow(state, logs, horizon),
-        ever.hindsight(state, logs, NEAR),
-        ever.hindsight(told, logs, NEAR),
+def _mean_log_slack(samples: list[Sample], horizon: int, rate: float) -> pd.DataFrame:
+    """Return the mean log of slack over use: programs down, rules and deciders across."""
+    outcomes = backtest.rule_outcomes(samples, None, horizon, "at")
+    outcomes += [outcome for sample in samples for outcome in _decider_outcomes(sample, horizon)]
+    rows = [(o.program, o.model, float(backtest.relative_slack(o, rate)[0])) for o in outcomes]
+    table = pd.DataFrame(rows, columns=["program", "model", "slack"])
+    table["log"] = np.log(table["slack"].clip(lower=1e-6))
+    return table.groupby(["program", "model"])["log"].mean().unstack("model")
+
+
+def _decider_outcomes(sample: Sample, horizon: int) -> list[backtest.Outcome]:
+    y = np.log1p(targets(sample.table, horizon))
+    state = states(sample.table)
+    state_and_phase = np.column_stack([state, phase_ahead(sample, horizon)])
+    past = Analogs(bandwidth=BANDWIDTH)
+    ever = Analogs(bandwidth=BANDWIDTH, half_life=np.inf)
+    forecasts = (
+        past.predict_rolling(state, y, horizon),
+        ever.predict_in_hindsight(state, y, NEAR),
+        ever.predict_in_hindsight(state_and_phase, y, NEAR),
     )
-    return [
-        made(name, sample, y, keep, backtest.by_price(sample, _pages(drawn, sample)))
-        for name, drawn in zip(KNOWERS, values, strict=True)
-    ]
+    outcomes = []
+    for name, quantiles in zip(DECIDERS, forecasts, strict=True):
+        given = backtest.allocations_by_price(sample, _pages(quantiles, sample))
+        outcomes.append(backtest.judged_outcome(name, sample, horizon, "at", given))
+    return outcomes
 
 
-def _pages(drawn: Floats, sample: Sample) -> Floats:
-    """Return pages; where nothing was known yet, what is used now."""
+def _pages(quantiles: Floats, sample: Sample) -> Floats:
+    """Return quantiles in pages; where nothing was known yet, the present use."""
     now = np.log1p(sample.table["pages"].to_numpy(float))[:, None]
-    return np.maximum(np.expm1(np.where(np.isnan(drawn), now, drawn)), 0)
+    return np.maximum(np.expm1(np.where(np.isnan(quantiles), now, quantiles)), 0)
 
 
-def phase_ahead(sample: Sample, horizon: int) -> Array:
-    """Return a column per phase: whether the workload is in it, `horizon` windows later.
+def phase_ahead(sample: Sample, horizon: int) -> Floats:
+    """Return whether the workload is in each phase `horizon` windows later.
 
-    Parameters
-    ----------
-    sample : Sample
-    horizon : int
-
-    Returns
-    -------
-    ndarray of float, shape (windows, phases)
-        Scaled so that two phases are `APART`; the last windows repeat the last phase.
+    Shape (windows, phases), scaled so that two phases are `APART` from each other. The last windows
+    repeat the last phase.
     """
     later = sample.table["phase"].shift(-horizon).ffill()
     names = sorted(set(later))
@@ -120,5 +120,5 @@ def phase_ahead(sample: Sample, horizon: int) -> Array:
 
 
 def _autocorrelation(samples: list[Sample], lag: int) -> float:
-    series = [np.log1p(sample.table["pages"].astype(float)) for sample in samples]
-    return float(np.nanmean([one.autocorr(lag) for one in series]))  # type: ignore[attr-defined]
+    series = [np.log1p(sample.table["pages"]) for sample in samples]
+    return float(np.nanmean([values.autocorr(lag) for values in series]))

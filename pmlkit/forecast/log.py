@@ -10,7 +10,7 @@ logged. Where all rounds are as long as they were asked for, each round is a ste
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantile regressors with scikit-learn's contract: boosted trees, and a linear model.
 
-Both fit one model per quantile and predict all of them; quantiles that cross are put in order
+Both fit one model per quantile and predict all of them; quantiles that cross are sorted
 (Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing",
 Econometrica 78). ``predict`` returns the median, ``predict_quantiles`` all.
 """
@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import QuantileRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import RobustScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Self
 
-    from pmlkit.types import Floats
+    import pandas as pd
 
+    from pmlkit.types import Floats, Ints
 
 __all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles"]
 
@@ -34,27 +35,16 @@ QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class _Quantiles(RegressorMixin, BaseEstimator):
-    """One regressor per quantile, put in order."""
+    """One regressor per quantile; their predictions are sorted."""
 
-    def _rows(self, n: int) -> Any:
+    def _rows(self, n: int) -> slice | Ints:
         return slice(None)
 
-    def fit(self, X: Floats, y: Floats) -> Self:
-        """Fit.
-
-        Parameters
-        ----------
-        X : array of float, shape (samples, features)
-            NaN: not known.
-        y : array of float, shape (samples,)
-
-        Returns
-        -------
-        self
-        """
+    def fit(self, X: Floats | pd.DataFrame, y: Floats) -> Self:
+        """Fit to X, shape (samples, features), where NaN is not known, and y, shape (samples,)."""
         X, y = validate_data(self, X, y, y_numeric=True, ensure_all_finite="allow-nan")
         self.quantiles_ = np.unique([*self.quantiles, 0.5])
-        self.known_ = ~np.isnan(X).all(axis=0)  # trees refuse a feature that nobody knows
+        self.known_ = ~np.isnan(X).all(axis=0)  # trees refuse a feature that is never known
         rows = self._rows(len(X))
         X, y = np.where(self.known_, X, 0.0)[rows], y[rows]
         # One thread: the fits are small, and threads that wait for a busy core cost far more.
@@ -64,26 +54,16 @@ class _Quantiles(RegressorMixin, BaseEstimator):
             self.n_iter_ = self.max_iter  # there is no early stopping
         return self
 
-    def predict_quantiles(self, X: Floats) -> Floats:
-        """Predict the quantiles `quantiles_`.
-
-        Parameters
-        ----------
-        X : array of float, shape (samples, features)
-
-        Returns
-        -------
-        ndarray of float, shape (samples, quantiles)
-            Rising from left to right.
-        """
+    def predict_quantiles(self, X: Floats | pd.DataFrame) -> Floats:
+        """Predict the quantiles `quantiles_`, shape (samples, quantiles), in rising order."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
         X = np.where(self.known_, X, 0.0)
         with threadpool_limits(1):
-            found = np.column_stack([model.predict(X) for model in self.models_])
-        return np.sort(found, axis=1)
+            quantiles = np.column_stack([model.predict(X) for model in self.models_])
+        return np.sort(quantiles, axis=1)
 
-    def predict(self, X: Floats) -> Floats:
+    def predict(self, X: Floats | pd.DataFrame) -> Floats:
         """Predict the median; shapes as in `predict_quantiles`."""
         return self.predict_quantiles(X)[:, np.searchsorted(self.quantiles_, 0.5)]
 
@@ -132,7 +112,7 @@ class BoostedQuantiles(_Quantiles):
         self.max_features = max_features
         self.random_state = random_state
 
-    def _model(self, quantile: float, X: Floats) -> Any:
+    def _model(self, quantile: float, X: Floats) -> HistGradientBoostingRegressor:
         return HistGradientBoostingRegressor(
             loss="quantile",
             quantile=quantile,
@@ -148,7 +128,7 @@ class BoostedQuantiles(_Quantiles):
 
 
 class LinearQuantiles(_Quantiles):
-    """Quantiles by linear programming, on the features that go most with the target.
+    """Quantiles by linear programming, on the features that correlate most with the target.
 
     Koenker and Bassett (1978), "Regression quantiles", Econometrica 46; with an L1 penalty.
 
@@ -157,11 +137,11 @@ class LinearQuantiles(_Quantiles):
     quantiles : sequence of float
         Besides the median, which is always fitted.
     features : int
-        How many features are kept: the time that a fit takes grows fast with them.
+        Number of features kept; the time of a fit grows fast with it.
     alpha : float
         Weight of the penalty, per sample.
     max_samples : int
-        Of more, evenly spaced ones are fitted, for the same reason.
+        Of more samples, evenly spaced ones are fitted, for the same reason.
     """
 
     def __init__(
@@ -176,12 +156,12 @@ class LinearQuantiles(_Quantiles):
         self.alpha = alpha
         self.max_samples = max_samples
 
-    def _rows(self, n: int) -> Any:
+    def _rows(self, n: int) -> slice | Ints:
         if n <= self.max_samples:
             return slice(None)
         return np.linspace(0, n - 1, self.max_samples).astype(int)
 
-    def _model(self, quantile: float, X: Floats) -> Any:
+    def _model(self, quantile: float, X: Floats) -> Pipeline:
         return make_pipeline(
             SimpleImputer(strategy="median", keep_empty_features=True),
             RobustScaler(quantile_range=(5, 95)),

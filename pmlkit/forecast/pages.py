@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which pages belong to the working set: learned from their log history, in place of a fixed m.
 
-At some moment, every page that was logged within the last `LOOK_BACK` windows is a candidate. The
-question is whether it will be used in the next h windows. The rule of a fixed threshold says yes if
-it was logged at least m times within the last T. A classifier is shown how often and when the page
-was logged, and what its neighbours did, and is trained on other programs.
+A page that was logged within the last `LOOK_BACK` windows is a candidate. The question is whether
+it will be used in the next h windows. The rule of a fixed threshold says yes if it was logged at
+least m times within the last T. A classifier, trained on other programs, decides by how often and
+when the page and its neighbours were logged.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from pmlkit.forecast.features import coarse
+from pmlkit.forecast import features
+from pmlkit.forecast.forecaster import folds_by_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, Self
+    from collections.abc import Sequence
+    from typing import Self
 
     from pmlkit.forecast.log import Log
     from pmlkit.kernels.by_page import References
-    from pmlkit.types import Array, Floats, Gfns, Json
+    from pmlkit.types import Array, Bools, Floats, Gfns, Ints, Tell
 
-
-__all__ = ["LOOK_BACK", "PageClassifier", "backtest", "candidates", "fixed"]
+__all__ = ["LOOK_BACK", "PageClassifier", "backtest", "best_threshold", "candidates", "judge"]
 
 LOOK_BACK = 16  # windows
 TIMES = (1, 2, 4, 8, 16)  # T of the fixed thresholds, windows
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # m
-ROWS = 20_000  # of one log that a classifier is shown
+MAX_ROWS = 20_000  # of a log that a classifier is fitted on
 
 
 def candidates(
@@ -43,7 +43,7 @@ def candidates(
     every: int = 8,
     truth: References | None = None,
 ) -> pd.DataFrame:
-    """Return the candidates at every `every`-th window, with their history, and what came.
+    """Return the candidates at every `every`-th window, their history, and whether they are used.
 
     Parameters
     ----------
@@ -52,73 +52,85 @@ def candidates(
     horizon : int
         h, windows.
     every : int
-        Windows between two moments.
+        Windows between two origins.
     truth : References, optional
-        What counts as use, at the log's rounds; default: being logged.
+        The uses, at the log's rounds; default: being logged is being used.
 
     Returns
     -------
     DataFrame
-        A row per moment and candidate: ``origin`` (window), ``used`` (in the next h windows), and
+        A row per origin and candidate: ``origin`` (window), ``used`` (in the next h windows), and
         the history: ``count{T}`` (parts of windows in which it was logged), ``windows`` (in which
         it was), ``age`` (windows since the last), ``gap`` (between the last two), ``gap_mean``,
         ``known`` (windows since the first), ``near1``, ``near4`` (share of the 16 pages around it
         logged in the last 1 or 4 windows), ``place`` (in the guest's memory, 0 to 1), ``busy``
-        (all pages of the last window over those of the last `LOOK_BACK`).
-        ``attrs["used"]`` has, by origin, how many pages were used, candidates or not.
+        (pages of the last window over those of the last `LOOK_BACK`).
+        ``attrs["used"]`` has, by origin, the number of pages used, candidates or not.
     """
     k = log.window_rounds(window)
     n = log.n_rounds // k
-    occ, parts = coarse(log, k, n)
-    later = (occ.gfn, occ.round // parts) if truth is None else (truth.gfn, truth.round // k)
+    occ, parts = features.uses(log, k, n)
+    if truth is None:
+        used_gfn, used_window = occ.gfn, occ.round // parts
+    else:
+        used_gfn, used_window = truth.gfn, truth.round // k
     order = np.argsort(occ.round, kind="stable")
     gfn, part = occ.gfn[order], occ.round[order]
     pages, first = np.unique(occ.gfn, return_index=True)
-    born = occ.round[first] // parts
+    first_window = occ.round[first] // parts
     tables, used = [], {}
     for origin in range(LOOK_BACK - 1, n - horizon, every):
         lo, hi = np.searchsorted(part, [(origin + 1 - LOOK_BACK) * parts, (origin + 1) * parts])
-        soon = (later[1] > origin) & (later[1] <= origin + horizon)
-        wanted = np.unique(later[0][soon])
-        table = _history(gfn[lo:hi], part[lo:hi], origin, parts, log.memory_pages)
-        table["known"] = origin - born[np.searchsorted(pages, table["gfn"])]
-        table["used"] = np.isin(table["gfn"], wanted)
+        used_soon = np.unique(used_gfn[(used_window > origin) & (used_window <= origin + horizon)])
+        table = _history(gfn[lo:hi], part[lo:hi] // parts, origin, log.memory_pages)
+        table["known"] = origin - first_window[np.searchsorted(pages, table["gfn"])]
+        table["used"] = np.isin(table["gfn"], used_soon)
         table.insert(0, "origin", origin)
-        used[origin] = len(wanted)
+        used[origin] = len(used_soon)
         tables.append(table)
-    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"origin": []})
-    found.attrs["used"] = used
-    return found
+    result = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"origin": []})
+    result.attrs["used"] = used
+    return result
 
 
-def _history(gfn: Gfns, part: Array, origin: int, parts: int, memory_pages: int) -> pd.DataFrame:
-    """Describe the pages logged in the last `LOOK_BACK` windows; `part` is in order of time."""
+def _history(gfn: Gfns, window: Ints, origin: int, memory_pages: int) -> pd.DataFrame:
+    """Describe the pages logged in the last `LOOK_BACK` windows; entries are in order of time."""
     pages, index = np.unique(gfn, return_inverse=True)
-    window = part // parts
-    columns = {"gfn": pages}
+    columns: dict[str, Array] = {"gfn": pages}
     for size in TIMES:
-        columns[f"count{size}"] = np.bincount(index[window > origin - size], minlength=len(pages))  # type: ignore[assignment]
-    # One entry per page and window, sorted by page and window.
-    keys = np.unique(index * np.int64(1 << 32) + window)
-    page, when = keys >> 32, keys & ((1 << 32) - 1)
-    ends = np.searchsorted(page, np.arange(len(pages)), "right")
-    starts = np.searchsorted(page, np.arange(len(pages)))
-    columns["windows"] = ends - starts  # type: ignore[assignment]
-    columns["age"] = origin - when[ends - 1]  # type: ignore[assignment]
-    twice = columns["windows"] > 1
-    gap = np.where(twice, when[ends - 1] - when[np.maximum(ends - 2, 0)], LOOK_BACK)
-    columns["gap"] = gap
-    span = when[ends - 1] - when[starts]
-    columns["gap_mean"] = np.where(twice, span / np.maximum(columns["windows"] - 1, 1), LOOK_BACK)
+        columns[f"count{size}"] = np.bincount(index[window > origin - size], minlength=len(pages))
+    columns |= _gaps(index, window, len(pages), origin)
     for size in (1, 4):
-        near = np.unique(gfn[window > origin - size])
-        end, eight = np.uint64((1 << 64) - 1), np.uint64(8)
-        around = np.searchsorted(near, np.minimum(pages, end - eight) + eight, "right")
-        below = np.searchsorted(near, np.maximum(pages, eight) - eight)
-        columns[f"near{size}"] = (around - below - np.isin(pages, near)) / 16  # type: ignore[assignment]
-    columns["place"] = pages / float(memory_pages)  # type: ignore[assignment]
-    columns["busy"] = len(np.unique(gfn[window == origin])) / max(len(pages), 1)  # type: ignore[assignment]
-    return pd.DataFrame(columns)
+        columns[f"near{size}"] = _logged_nearby(pages, np.unique(gfn[window > origin - size]))
+    columns["place"] = pages / float(memory_pages)
+    busy = len(np.unique(gfn[window == origin])) / max(len(pages), 1)
+    return pd.DataFrame(columns).assign(busy=busy)
+
+
+def _gaps(index: Ints, window: Ints, n_pages: int, origin: int) -> dict[str, Array]:
+    """Return the number of windows in which each page was logged, and how far they are apart."""
+    # One key per page and window, sorted by page and window.
+    keys = np.unique(index * np.int64(1 << 32) + window)
+    page, logged = keys >> 32, keys & ((1 << 32) - 1)
+    starts = np.searchsorted(page, np.arange(n_pages))
+    ends = np.searchsorted(page, np.arange(n_pages), "right")
+    windows, last = ends - starts, logged[ends - 1]
+    twice = windows > 1
+    span = last - logged[starts]
+    return {
+        "windows": windows,
+        "age": origin - last,
+        "gap": np.where(twice, last - logged[np.maximum(ends - 2, 0)], LOOK_BACK),
+        "gap_mean": np.where(twice, span / np.maximum(windows - 1, 1), LOOK_BACK),
+    }
+
+
+def _logged_nearby(pages: Gfns, logged: Gfns) -> Floats:
+    """Return the share of the 16 pages around each page that were logged."""
+    largest, eight = np.uint64((1 << 64) - 1), np.uint64(8)
+    stop = np.searchsorted(logged, np.minimum(pages, largest - eight) + eight, "right")
+    start = np.searchsorted(logged, np.maximum(pages, eight) - eight)
+    return (stop - start - np.isin(pages, logged)) / 16
 
 
 FEATURES = [f"count{t}" for t in TIMES]
@@ -127,57 +139,53 @@ FEATURES += ["windows", "age", "gap", "gap_mean", "known", "near1", "near4", "pl
 
 @dataclass
 class PageClassifier:
-    """Says of each candidate whether it belongs to the working set.
+    """Estimates how probable it is that a candidate is used.
 
-    Attributes
-    ----------
-    model_ : estimator
-    threshold_ : float
-        The best F1 on programs that the model had not seen.
+    `threshold_` is the probability of best F1 on programs that the model had not seen.
     """
 
     max_iter: int = 80
-    model_: object = field(default=None, repr=False)
+    model_: HistGradientBoostingClassifier = field(default=None, repr=False)
     threshold_: float = 0.5
 
-    def fit(self, tables: Sequence[pd.DataFrame], programs: Any, folds: int = 3) -> Self:
-        """Fit on tables of `candidates` (list of DataFrame) of these programs (list of str)."""
+    def fit(self, tables: Sequence[pd.DataFrame], programs: Sequence[str], folds: int = 3) -> Self:
+        """Fit on tables of `candidates` of these programs."""
         tables = [_thin(table) for table in tables]
-        programs = np.asarray(programs)
-        names = list(dict.fromkeys(programs))
         scores, labels = [], []
         with threadpool_limits(1):
-            for fold in range(min(folds, len(names)) if len(names) > 1 else 0):
-                out = np.isin(programs, names[fold::folds])
-                model = self._fitted([t for t, o in zip(tables, out, strict=True) if not o])
-                test = pd.concat([t for t, o in zip(tables, out, strict=True) if o])
+            for held in folds_by_program(programs, folds):
+                model = self._fit([t for t, out in zip(tables, held, strict=True) if not out])
+                test = pd.concat([t for t, out in zip(tables, held, strict=True) if out])
                 scores.append(model.predict_proba(test[FEATURES])[:, 1])
                 labels.append(test["used"].to_numpy())
-            self.model_ = self._fitted(tables)
+            self.model_ = self._fit(tables)
         if scores:
-            self.threshold_ = _best(np.concatenate(scores), np.concatenate(labels))
+            self.threshold_ = _best_score(np.concatenate(scores), np.concatenate(labels))
         return self
 
-    def _fitted(self, tables: Sequence[pd.DataFrame]) -> Any:
-        data = pd.concat(tables)
+    def _fit(self, tables: Sequence[pd.DataFrame]) -> HistGradientBoostingClassifier:
+        rows = pd.concat(tables)
         model = HistGradientBoostingClassifier(
-            max_iter=self.max_iter, max_leaf_nodes=16, min_samples_leaf=50, early_stopping=False,
+            max_iter=self.max_iter,
+            max_leaf_nodes=16,
+            min_samples_leaf=50,
+            early_stopping=False,
             random_state=0,
-        )  # fmt: skip
-        return model.fit(data[FEATURES], data["used"])
+        )
+        return model.fit(rows[FEATURES], rows["used"])
 
     def predict(self, table: pd.DataFrame) -> Floats:
         """Return the probability that each candidate is used, shape (rows,)."""
         with threadpool_limits(1):
-            return self.model_.predict_proba(table[FEATURES])[:, 1]  # type: ignore[attr-defined]
+            return self.model_.predict_proba(table[FEATURES])[:, 1]
 
 
 def _thin(table: pd.DataFrame) -> pd.DataFrame:
-    return table.sample(ROWS, random_state=0) if len(table) > ROWS else table
+    return table.sample(MAX_ROWS, random_state=0) if len(table) > MAX_ROWS else table
 
 
-def _best(scores: Floats, labels: Array) -> float:
-    """Return the threshold with the best F1."""
+def _best_score(scores: Floats, labels: Bools) -> float:
+    """Return the threshold of best F1."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(labels[order])
     f1 = 2 * hits / (np.arange(len(hits)) + 1 + labels.sum())
@@ -185,19 +193,13 @@ def _best(scores: Floats, labels: Array) -> float:
     return float(scores[order][np.argmax(np.where(last, f1, -1))])
 
 
-def judge(table: pd.DataFrame, chosen: Any) -> Json:
-    """Judge a choice of pages.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `candidates`.
-    chosen : array of bool, shape (rows,)
+def judge(table: pd.DataFrame, chosen: Bools) -> dict[str, float]:
+    """Judge a choice among the candidates of a table.
 
     Returns
     -------
     dict
-        ``precision``, ``recall`` (of all the pages that were used, candidates or not), ``f1``, and
+        ``precision``, ``recall`` (of all pages that were used, candidates or not), ``f1``, and
         ``size``: pages chosen over pages used.
     """
     used = sum(table.attrs["used"].values())
@@ -210,15 +212,18 @@ def judge(table: pd.DataFrame, chosen: Any) -> Json:
     }
 
 
-def fixed(tables: Sequence[pd.DataFrame]) -> tuple[int, int]:
-    """Find the fixed threshold with the best mean F1 on these tables: (T, m)."""
-    f1 = {
-        (t, m): np.mean([judge(table, table[f"count{t}"] >= m)["f1"] for table in tables])
-        for t in TIMES
-        for m in COUNTS
-        if m <= 5 * t
-    }
-    return max(f1, key=f1.get)  # type: ignore[arg-type]
+def best_threshold(tables: Sequence[pd.DataFrame]) -> tuple[int, int]:
+    """Find the fixed (T, m) of best mean F1 on these tables."""
+
+    def mean_f1(rule: tuple[int, int]) -> float:
+        t, m = rule
+        return float(np.mean([judge(table, _at_least(table, t, m))["f1"] for table in tables]))
+
+    return max(((t, m) for t in TIMES for m in COUNTS if m <= features.PARTS * t), key=mean_f1)
+
+
+def _at_least(table: pd.DataFrame, t: int, m: int) -> Bools:
+    return (table[f"count{t}"] >= m).to_numpy()
 
 
 def backtest(
@@ -226,14 +231,14 @@ def backtest(
     programs: list[str],
     names: list[str],
     held_out: Sequence[str] | None = None,
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
 ) -> pd.DataFrame:
-    """Leave one program out: the classifier, the best fixed (T, m) of the others, and m = 1.
+    """Leave one program out; judge the classifier, the best (T, m) of the others, and m = 1.
 
     Parameters
     ----------
     tables : list of DataFrame
-        Of `candidates`.
+        Of `candidates`, a table per log.
     programs, names : list of str
         Of the logs.
     held_out : sequence of str, optional
@@ -252,15 +257,15 @@ def backtest(
             progress(f"pages, without {program}")
         others = [i for i, p in enumerate(programs) if p != program]
         model = PageClassifier().fit([tables[i] for i in others], [programs[i] for i in others])
-        t, m = fixed([tables[i] for i in others])
+        t, m = best_threshold([tables[i] for i in others])
         for i in (i for i, p in enumerate(programs) if p == program):
             table = tables[i]
             choices = (
                 ("learned", "learned", model.predict(table) >= model.threshold_),
-                ("best fixed m", f"m = {m} in T = {t}", table[f"count{t}"] >= m),
-                ("m = 1 in T = 4", "m = 1 in T = 4", table["count4"] >= 1),
+                ("best fixed m", f"m = {m} in T = {t}", _at_least(table, t, m)),
+                ("m = 1 in T = 4", "m = 1 in T = 4", _at_least(table, 4, 1)),
             )
             for kind, rule, chosen in choices:
-                head = {"model": kind, "rule": rule, "sample": names[i], "program": program}
-                rows.append(head | judge(table, np.asarray(chosen)))
+                labels = {"model": kind, "rule": rule, "sample": names[i], "program": program}
+                rows.append(labels | judge(table, chosen))
     return pd.DataFrame(rows)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fitted forecasters as files: skops, with the digest of the data that they were fitted on.
 
-A pickle runs whatever code its writer put in. skops says which types a file holds, and builds only
-those that it is told to trust: here, the parts of our own models and nothing else.
+A pickle runs any code that its writer put in. skops lists the types in a file, and builds only
+those that the reader trusts: here, the parts of our own models.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from pmlkit.forecast.forecaster import Forecaster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
-    from pmlkit.forecast.forecaster import Calibrated
     from pmlkit.types import Json, PathLike
-
 
 __all__ = ["ModelRefused", "Saved", "load", "save"]
 
 FORMAT = "pmlkit-forecaster"
 VERSION = 2
-LIMIT_BYTES = 64 << 20
-LIMIT_UNPACKED_BYTES = 128 << 20
-# What skops does not trust by itself, and our models consist of.
+MAX_BYTES = 64 << 20
+MAX_UNPACKED_BYTES = 128 << 20
+# Parts of our models that skops does not trust by default.
 TRUSTED = (
     "pmlkit.forecast.models.BoostedQuantiles",
     "pmlkit.forecast.models.LinearQuantiles",
@@ -43,7 +40,7 @@ TRUSTED = (
 
 
 class ModelRefused(PmlkitError):
-    """The file is no forecaster that may be loaded. Attributes: `path`, `why`."""
+    """The file is not a forecaster that may be loaded. Attributes: `path`, `why`."""
 
     def __init__(self, path: PathLike, why: str) -> None:
         self.path, self.why = str(path), why
@@ -54,7 +51,7 @@ class ModelRefused(PmlkitError):
 
 @dataclass(frozen=True)
 class Saved:
-    """A forecaster and where it comes from.
+    """A forecaster and its origin.
 
     Attributes
     ----------
@@ -69,8 +66,8 @@ class Saved:
 
     forecaster: Forecaster | Pooled
     window: str | int
-    data: Json
-    versions: Json
+    data: dict[str, str]
+    versions: dict[str, str]
 
 
 def save(
@@ -80,16 +77,7 @@ def save(
     data: Mapping[str, str],
     overwrite: bool = False,
 ) -> None:
-    """Write a fitted forecaster.
-
-    Parameters
-    ----------
-    forecaster : Forecaster or Pooled
-    path : path-like
-    window : str
-    data : dict of str to str
-        Digest of each log, by name.
-    overwrite : bool
+    """Write a fitted forecaster, and in `data`, by name, the digest of each log it learned from.
 
     Raises
     ------
@@ -100,9 +88,8 @@ def save(
 
     from pmlkit import __version__
 
-    path = Path(path)
-    own = forecaster if isinstance(forecaster, Pooled) else None
-    base = own.base if own else forecaster
+    pooled = forecaster if isinstance(forecaster, Pooled) else None
+    base = forecaster.base if isinstance(forecaster, Pooled) else forecaster
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -110,40 +97,40 @@ def save(
         "data": dict(data),
         "versions": {"pmlkit": __version__, "scikit-learn": sklearn.__version__},
         "forecaster": {
-            **_facts(base),
+            **_calibration(base),
             "horizon": base.horizon,
             "target": base.target,
-            "model": base.model_,  # type: ignore[union-attr]
+            "model": base.model_,
         },
-        "pooled": own and {**_facts(own), "bandwidth": own.bandwidth_, "share": own.share_},
+        "pooled": pooled
+        and {**_calibration(pooled), "bandwidth": pooled.bandwidth_, "share": pooled.share_},
     }
     content = skops.io.dumps(document)
-    with whole(path, overwrite) as partial:
+    with whole(Path(path), overwrite) as partial:
         partial.write_bytes(content)
 
 
-FACTS = {"online": "online", "eta": "eta", "taus": "taus_", "shift": "shift_", "spread": "spread_"}
+# Attributes of a calibrated forecaster by their names in a file.
+CALIBRATION = {
+    "online": "online",
+    "eta": "eta",
+    "taus": "taus_",
+    "shift": "shift_",
+    "spread": "spread_",
+}
 
 
-def _facts(forecaster: Calibrated) -> Json:
-    return {name: getattr(forecaster, attribute) for name, attribute in FACTS.items()}
+def _calibration(forecaster: Forecaster | Pooled) -> Json:
+    return {name: getattr(forecaster, attribute) for name, attribute in CALIBRATION.items()}
 
 
-def _restore(forecaster: Calibrated, facts: Json) -> None:
-    for name, attribute in FACTS.items():
-        setattr(forecaster, attribute, facts[name])
+def _calibrate(forecaster: Forecaster | Pooled, fields: Json) -> None:
+    for name, attribute in CALIBRATION.items():
+        setattr(forecaster, attribute, fields[name])
 
 
 def load(path: PathLike) -> Saved:
     """Read a forecaster that `save` wrote.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    Saved
 
     Raises
     ------
@@ -156,12 +143,12 @@ def load(path: PathLike) -> Saved:
     if not path.exists():
         raise ModelRefused(path, "there is no such file")
     try:
-        data = read_regular(path, LIMIT_BYTES)
+        data = read_regular(path, MAX_BYTES)
         _check_unpacked(path, data)
         foreign = set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED)
         if foreign:
             raise ModelRefused(path, f"it holds {', '.join(sorted(foreign))}")
-        return _checked(path, skops.io.loads(data, trusted=list(TRUSTED)))
+        return _restore(path, skops.io.loads(data, trusted=list(TRUSTED)))
     except ModelRefused:
         raise
     except FileRefused as error:
@@ -171,25 +158,25 @@ def load(path: PathLike) -> Saved:
 
 
 def _check_unpacked(path: PathLike, data: bytes) -> None:
-    """Refuse what would unpack to more than is taken in; no member unpacks to more than it says."""
+    """Refuse a file whose members together declare too large a size; none unpacks to more."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(member.file_size for member in archive.infolist())
-    if total > LIMIT_UNPACKED_BYTES:
-        most = f"at most {LIMIT_UNPACKED_BYTES >> 20} are read"
+    if total > MAX_UNPACKED_BYTES:
+        most = f"at most {MAX_UNPACKED_BYTES >> 20} are read"
         raise ModelRefused(path, f"it would unpack to {total >> 20:,} MiB, and {most}")
 
 
-def _checked(path: PathLike, document: Any) -> Saved:
+def _restore(path: PathLike, document: object) -> Saved:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelRefused(path, "it is no forecaster of pmlkit")
     if document["version"] != VERSION:
         raise ModelRefused(path, f"its version is {document['version']}, not {VERSION}")
-    facts, own = document["forecaster"], document["pooled"]
-    base = Forecaster(facts["model"], facts["horizon"], facts["target"])
-    base.model_ = facts["model"]
-    _restore(base, facts)
+    fields, pooled = document["forecaster"], document["pooled"]
+    base = Forecaster(fields["model"], fields["horizon"], fields["target"])
+    base.model_ = fields["model"]
+    _calibrate(base, fields)
     forecaster: Forecaster | Pooled = base
-    if own:
-        forecaster = Pooled(base, bandwidth_=own["bandwidth"], share_=own["share"])
-        _restore(forecaster, own)
+    if pooled:
+        forecaster = Pooled(base, bandwidth_=pooled["bandwidth"], share_=pooled["share"])
+        _calibrate(forecaster, pooled)
     return Saved(forecaster, document["window"], document["data"], document["versions"])

@@ -9,10 +9,7 @@ from sklearn.base import BaseEstimator
 
 from pmlkit.errors import UsageError
 from pmlkit.forecast import backtest, baselines, metrics, peaks
-from pmlkit.forecast import backtest as judge
-from pmlkit.forecast import forecaster as design
-from pmlkit.forecast import metrics as decide
-from pmlkit.forecast.forecaster import WARM_UP, Forecaster
+from pmlkit.forecast.forecaster import WARM_UP, Forecaster, targets
 from pmlkit.forecast.models import LinearQuantiles
 
 
@@ -43,10 +40,10 @@ def test_coverage_and_mape():
 
 def test_slack_at_a_rate_is_interpolated_and_not_extrapolated():
     curve = pd.DataFrame({"violations": [0.2, 0.1, 0.1, 0.02], "slack": [1.0, 5.0, 3.0, 7.0]})
-    assert metrics.matched(curve, 0.1) == 3
-    assert metrics.matched(curve, 0.06) == pytest.approx(5)
-    assert metrics.matched(curve, 0.5) == 1
-    assert np.isnan(metrics.matched(curve, 0.01))
+    assert metrics.slack_at_rate(curve, 0.1) == 3
+    assert metrics.slack_at_rate(curve, 0.06) == pytest.approx(5)
+    assert metrics.slack_at_rate(curve, 0.5) == 1
+    assert np.isnan(metrics.slack_at_rate(curve, 0.01))
 
 
 def test_the_paired_test_knows_a_difference_from_none():
@@ -109,9 +106,9 @@ def test_a_rule_that_there_is_not():
 def test_the_cheapest_allocation_is_the_one_of_brute_force():
     taus = np.array([0.1, 0.5, 0.9])
     quantiles = np.array([[10.0, 20.0, 200.0], [5.0, 50.0, 60.0]])
-    values = decide.scenarios(taus, quantiles)
+    values = metrics.scenarios(taus, quantiles)
     size, prices = np.array([10.0, 30.0]), np.array([0.5, 5.0, 50.0])
-    given = decide.by_price(values, size, prices)
+    given = metrics.cheapest(values, size, prices)
     for row in range(2):
         for knob, price in enumerate(prices):
             cost = [
@@ -164,10 +161,10 @@ def test_all_are_judged_on_the_same_windows_with_what_came():
         np.testing.assert_array_equal(o.y, pages[WARM_UP + 4 :])
         np.testing.assert_array_equal(o.t_ns, samples[0].table["t_ns"][WARM_UP:-4])
         assert (np.diff(o.given, axis=1) >= 0).all()
-    curves = judge.curves(found)
-    assert set(judge.at_rate(curves, 0.1).columns) >= {"last value", "oracle"}
-    assert list(judge.compare(found, [0.1], ["oracle"])["programs"]) == [2]
-    deployed = judge.deployed(found, 0.1)
+    curves = backtest.curves(found)
+    assert set(backtest.at_rate(curves, 0.1).columns) >= {"last value", "oracle"}
+    assert list(backtest.compare(found, [0.1], ["oracle"])["programs"]) == [2]
+    deployed = backtest.deployed(found, 0.1)
     assert len(deployed) == 2 * len({o.model for o in found})
 
 
@@ -187,8 +184,8 @@ def test_slack_at_a_rate_is_that_of_the_curve(rate, seed):
     given = random.integers(1, 20, (200, 1)) * np.array([0.1, 0.5, 1, 1, 2, 3])
     o = outcome("m", y, given)
     curve = metrics.decision(o.y, o.given, o.window_s)
-    wanted = metrics.matched(curve, rate) / curve["used"].iloc[0]
-    np.testing.assert_allclose(judge.relative(o, rate), [wanted])
+    wanted = metrics.slack_at_rate(curve, rate) / curve["used"].iloc[0]
+    np.testing.assert_allclose(backtest.relative_slack(o, rate), [wanted])
 
 
 def test_a_block_that_is_drawn_twice_counts_twice():
@@ -196,8 +193,10 @@ def test_a_block_that_is_drawn_twice_counts_twice():
     y, given = random.uniform(1, 9, 96), random.uniform(1, 3, (96, 1)) * np.array([1, 2, 4])
     drawn = np.array([[2, 0, 1]])
     again = np.concatenate([np.arange(32), np.arange(32), np.arange(64, 96)])
-    found = judge.relative(outcome("m", y, given), 0.2, drawn)
-    np.testing.assert_allclose(found, judge.relative(outcome("m", y[again], given[again]), 0.2))
+    found = backtest.relative_slack(outcome("m", y, given), 0.2, drawn)
+    np.testing.assert_allclose(
+        found, backtest.relative_slack(outcome("m", y[again], given[again]), 0.2)
+    )
 
 
 def test_the_interval_holds_what_is_so_and_excludes_what_is_not():
@@ -208,9 +207,9 @@ def test_the_interval_holds_what_is_so_and_excludes_what_is_not():
         near, far = y + random.uniform(0, 2, 640), y + random.uniform(0, 4, 640)
         found.append(outcome("near", y, near[:, None] * steps, sample))
         found.append(outcome("far", y, far[:, None] * steps, sample))
-    low, high = judge.interval(found, "near", "far", 0.05)
+    low, high = backtest.interval(found, "near", "far", 0.05)
     assert low < 0.5 < high < 0.7
-    assert judge.interval(found, "far", "far", 0.05) == (1.0, 1.0)
+    assert backtest.interval(found, "far", "far", 0.05) == (1.0, 1.0)
 
 
 def test_one_program_cannot_be_held_out_of_one():
@@ -222,7 +221,7 @@ def test_a_linear_forecaster_covers_what_it_says_on_a_program_that_it_has_not_se
     samples = [make_sample(f"{name}-x", seed=i, rounds=1500) for i, name in enumerate("abcd")]
     model = Forecaster(LinearQuantiles((0.5, 0.9), features=4)).fit(samples[:3])
     forecast = model.predict(samples[3])[WARM_UP:-4]
-    y = design.ahead(samples[3].table, 4)[WARM_UP:-4]
+    y = targets(samples[3].table, 4)[WARM_UP:-4]
     np.testing.assert_allclose((y[:, None] <= forecast).mean(axis=0), [0.5, 0.9], atol=0.06)
 
 
@@ -261,5 +260,5 @@ def test_peaks_are_forecast_for_another_program():
     model = peaks.PeakForecaster(max_iter=20).fit(samples[:2])
     p = model.predict(samples[2])
     assert p.shape == (200,) and ((p >= 0) & (p <= 1)).all()
-    label = peaks.exceeds(samples[2].table, peaks.held(samples[2].table), 4)
+    label = peaks.exceeds(samples[2].table, peaks.default_allocation(samples[2].table), 4)
     assert abs(np.nanmean(label) - p.mean()) < 0.2

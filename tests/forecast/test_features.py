@@ -9,11 +9,16 @@ from forecast_logs import make_log
 
 from pmlkit.errors import ResolutionError, UsageError
 from pmlkit.forecast import baselines, features, pages
-from pmlkit.forecast import features as changes
-from pmlkit.forecast import forecaster as design
-from pmlkit.forecast.forecaster import WARM_UP, Forecaster, Sample
+from pmlkit.forecast.forecaster import (
+    WARM_UP,
+    Forecaster,
+    Sample,
+    base_level,
+    design_matrix,
+    targets,
+)
 from pmlkit.forecast.models import LinearQuantiles
-from pmlkit.forecast.peaks import held, nearness
+from pmlkit.forecast.peaks import default_allocation, nearness
 
 WINDOW_ROUNDS = 5
 
@@ -45,14 +50,14 @@ def test_the_future_changes_nothing(how, windows):
     before, after = features.table(log), features.table(future)
     assert before.iloc[:windows].equals(after.iloc[:windows])
     assert not before.iloc[windows:].equals(after.iloc[windows:])
-    assert design.matrix(before).iloc[:windows].equals(design.matrix(after).iloc[:windows])
-    assert design.level(before)[:windows].equals(design.level(after)[:windows])
+    assert design_matrix(before).iloc[:windows].equals(design_matrix(after).iloc[:windows])
+    assert base_level(before)[:windows].equals(base_level(after)[:windows])
     for rule in baselines.BASELINES:
         given = [
             baselines.forecast(rule, t["pages"].to_numpy(), 4)[:windows] for t in (before, after)
         ]
         np.testing.assert_array_equal(*given, err_msg=rule)
-    for rule in (held, lambda table: nearness(table, held(table))):
+    for rule in (default_allocation, lambda table: nearness(table, default_allocation(table))):
         np.testing.assert_array_equal(rule(before)[:windows], rule(after)[:windows])
 
 
@@ -132,7 +137,7 @@ def test_hours_are_a_circle_where_the_day_is_known():
 def test_targets_lie_ahead():
     table = features.table(make_log())
     pages = table["pages"].to_numpy()
-    at, peak = design.ahead(table, 3), design.ahead(table, 3, "peak")
+    at, peak = targets(table, 3), targets(table, 3, "peak")
     np.testing.assert_array_equal(at[:-3], pages[3:])
     assert np.isnan(at[-3:]).all() and np.isnan(peak[-3:]).all()
     for t in range(len(pages) - 3):
@@ -148,18 +153,15 @@ def test_windows_that_cannot_be_had():
 
 def test_change_points_of_steps_are_found():
     series = np.repeat([1.0, 5.0, 2.0], [30, 40, 30]) + np.random.default_rng(0).normal(0, 0.1, 100)
-    assert list(changes.points(series)) == [30, 70]
-    found = changes.phases(series)
-    assert list(found["start"]) == [0, 30, 70] and list(found["stop"]) == [30, 70, 100]
-    np.testing.assert_allclose(found["mean"], [1, 5, 2], atol=0.1)
-    ages = changes.since_change(series)
+    assert list(features.change_points(series)) == [30, 70]
+    ages = features.since_change(series)
     assert (ages[29], ages[45], ages[99]) == (30, 16, 30)
 
 
 def test_a_level_series_has_no_change_point():
-    assert len(changes.points(np.ones(50))) == 0
-    assert len(changes.points([1.0, 2.0])) == 0
-    assert list(changes.since_change(np.ones(60), look_back=10)) == [*range(1, 11), *[10] * 50]
+    assert len(features.change_points(np.ones(50))) == 0
+    assert len(features.change_points([1.0, 2.0])) == 0
+    assert list(features.since_change(np.ones(60), look_back=10)) == [*range(1, 11), *[10] * 50]
 
 
 def test_nobody_is_judged_by_windows_without_a_past():

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import norm
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pmlkit.forecast import forecaster as conformal
 from pmlkit.forecast.analogs import Analogs
+from pmlkit.forecast.forecaster import split_shift, track
 from pmlkit.forecast.models import QUANTILES, BoostedQuantiles, LinearQuantiles
 
 
@@ -53,8 +53,8 @@ def test_a_feature_that_nobody_knows_does_not_matter():
 
 def test_the_split_shift_is_the_order_statistic():
     scores = np.arange(1.0, 100.0)[:, None].repeat(2, axis=1)  # 99 scores: n + 1 = 100
-    np.testing.assert_array_equal(conformal.split_shift(scores, [0.5, 0.95]), [50, 95])
-    np.testing.assert_array_equal(conformal.split_shift(scores[:5], [0.5, 0.99]), [3, 5])
+    np.testing.assert_array_equal(split_shift(scores, [0.5, 0.95]), [50, 95])
+    np.testing.assert_array_equal(split_shift(scores[:5], [0.5, 0.99]), [3, 5])
 
 
 def test_split_calibration_covers_what_it_says_on_exchangeable_data():
@@ -62,7 +62,7 @@ def test_split_calibration_covers_what_it_says_on_exchangeable_data():
     taus, covered = np.array([0.5, 0.9, 0.95]), []
     for _ in range(200):
         y = random.gamma(2, size=300)
-        shift = conformal.split_shift(y[:200, None] - np.zeros(3), taus)
+        shift = split_shift(y[:200, None] - np.zeros(3), taus)
         covered.append((y[200:, None] <= shift).mean(axis=0))
     np.testing.assert_allclose(np.mean(covered, axis=0), taus, atol=0.01)
 
@@ -71,19 +71,19 @@ def test_online_calibration_covers_what_it_says_even_if_the_model_is_wrong():
     random = np.random.default_rng(1)
     y = np.concatenate([random.normal(0, 1, 1500), random.normal(5, 3, 1500)])
     taus = np.array([0.5, 0.9, 0.95])
-    found = conformal.track(y, np.zeros((3000, 3)), taus, horizon=4, eta=0.2)
+    found = track(y, np.zeros((3000, 3)), taus, horizon=4, eta=0.2)
     np.testing.assert_allclose((y[:, None] <= found).mean(axis=0), taus, atol=0.02)
 
 
 def test_online_calibration_learns_of_an_outcome_when_it_is_there_and_not_before():
     y = np.full(10, -10.0)
     y[4] = 100.0
-    found = conformal.track(y, np.zeros((10, 1)), [0.9], horizon=3, eta=1.0)[:, 0]
+    found = track(y, np.zeros((10, 1)), [0.9], horizon=3, eta=1.0)[:, 0]
     steps = [0, 0, -0.1, -0.1, -0.1, -0.1, 0.9, -0.1, -0.1]  # what is forecast at 4 comes at 7
     np.testing.assert_allclose(np.diff(found), steps)
 
 
 def test_an_outcome_that_never_comes_moves_nothing():
     y = np.full(6, np.nan)
-    found = conformal.track(y, np.ones((6, 2)), [0.5, 0.9], horizon=1, eta=1.0)
+    found = track(y, np.ones((6, 2)), [0.5, 0.9], horizon=1, eta=1.0)
     np.testing.assert_array_equal(found, 1.0)

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from forecast_logs import make_sample
 
-from pmlkit.forecast import analogs, backtest, limits
-from pmlkit.forecast.analogs import SHARES, Analogs, Pooled, make, mixed
-from pmlkit.forecast.forecaster import WARM_UP, Forecaster
+from pmlkit.forecast import analogs, limits
+from pmlkit.forecast.analogs import SHARES, Analogs, Pooled, make, mix
+from pmlkit.forecast.forecaster import WARM_UP, Forecaster, targets
 from pmlkit.forecast.models import LinearQuantiles
 
 
@@ -16,7 +16,7 @@ def test_weighted_quantiles_are_those_of_repeated_values():
     random = np.random.default_rng(0)
     values, counts = random.normal(size=40), random.integers(0, 5, (3, 40))
     levels = np.array([0.101, 0.5001, 0.951])
-    found = analogs.weighted(values, counts.astype(float), levels)
+    found = analogs.weighted_quantiles(values, counts.astype(float), levels)
     for row, times in zip(found, counts, strict=True):
         np.testing.assert_array_equal(
             row, np.quantile(np.repeat(values, times), levels, method="inverted_cdf")
@@ -49,7 +49,7 @@ def test_following_is_fitting_anew_on_what_is_known(horizon):
     random = np.random.default_rng(0)
     X, y = random.normal(size=(40, 2)), random.normal(size=40)
     y[-horizon:] = np.nan
-    found = Analogs((0.2, 0.8), half_life=7).follow(X, y, horizon)
+    found = Analogs((0.2, 0.8), half_life=7).predict_rolling(X, y, horizon)
     for t in (7 + horizon, 20, 39):
         known = Analogs((0.2, 0.8), half_life=7).fit(X[: t - horizon + 1], y[: t - horizon + 1])
         np.testing.assert_array_equal(found[t], known.predict_quantiles(X[t : t + 1])[0])
@@ -61,15 +61,15 @@ def test_following_looks_at_nothing_later():
     X, y = random.normal(size=(60, 2)), random.normal(size=60)
     other = y.copy()
     other[30 - 4 + 1 :] = random.permutation(other[30 - 4 + 1 :])
-    one, two = (Analogs((0.5, 0.9)).follow(X, of, 4) for of in (y, other))
+    one, two = (Analogs((0.5, 0.9)).predict_rolling(X, of, 4) for of in (y, other))
     np.testing.assert_array_equal(one[:31], two[:31])
 
 
 def test_mixtures_by_hand():
     own, others = np.array([[1.0, 2, 3, 4]]), np.array([[5.0, 6, 7, 8]])
-    np.testing.assert_array_equal(mixed(own, others, 0.5), [[1, 3, 5, 7]])
-    np.testing.assert_array_equal(mixed(own, others, 0.0), others)
-    np.testing.assert_array_equal(mixed(own * np.nan, others, 0.5), others)
+    np.testing.assert_array_equal(mix(own, others, 0.5), [[1, 3, 5, 7]])
+    np.testing.assert_array_equal(mix(own, others, 0.0), others)
+    np.testing.assert_array_equal(mix(own * np.nan, others, 0.5), others)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_pooling_fits_its_base_once_and_chooses_a_share(samples):
 def test_pooled_quantiles_cover_what_they_say(samples):
     pooled = Pooled(linear()).fit(samples[:2])
     forecast = pooled.predict(samples[2])[WARM_UP:-4]
-    y, _ = backtest.judged(samples[2], 4, "at")
+    y = targets(samples[2].table, 4)
     covered = (y[WARM_UP:-4, None] <= forecast).mean(axis=0)
     np.testing.assert_allclose(covered, [0.5, 0.9], atol=0.08)
     values = pooled.scenarios(samples[2])
