@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of forecasts: what was forecast and what came, violations against slack, coverage."""
+"""Figures of forecasts: forecast and use, violations against slack, calibration, limits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,18 +12,21 @@ import pandas as pd
 from pmlkit.figures.axes import label_ends
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import DECIDERS
+from pmlkit.forecast.metrics import MIB_PAGES, slack_at_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+
+    from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure
+    from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.forecaster import Forecaster, Sample
-    from pmlkit.types import Array, Ints, Json
+    from pmlkit.types import Floats, Ints, Json
 
 __all__ = ["calibration", "forecast", "limits", "trade_off"]
 
-MODEL_STYLES: dict[Any, Json] = {
+MODEL_STYLES: dict[str, Json] = {
     "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
     "pooled by price": {"color": COLORS["black"], "ls": (0, (3, 1)), "lw": 1.4},
     "boosted": {"color": COLORS["vermilion"], "ls": "-", "lw": 1.4},
@@ -30,8 +34,8 @@ MODEL_STYLES: dict[Any, Json] = {
     "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
     "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
 }
-# Rules of one family share a colour, and differ in their dashes.
-FAMILIES: dict[str, Any] = {
+# Rules of one family share a colour and differ in dashes.
+FAMILIES = {
     "last": COLORS["black"],
     "max": COLORS["green"],
     "EWMA": COLORS["purple"],
@@ -44,14 +48,15 @@ DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
 def _styles(models: Iterable[str]) -> Json:
     styles: Json = {}
-    seen: dict[str, int] = {}
+    drawn: Counter[str] = Counter()  # rules of each family
     for name in models:
         if name in MODEL_STYLES:
             styles[name] = MODEL_STYLES[name]
             continue
         family = name.split()[0]
-        number = seen[family] = seen.get(family, -1) + 1
-        styles[name] = {"color": FAMILIES[family], "ls": DASHES[number % 3], "lw": 0.9}
+        dashes = DASHES[drawn[family] % len(DASHES)]
+        styles[name] = {"color": FAMILIES[family], "ls": dashes, "lw": 0.9}
+        drawn[family] += 1
     return styles
 
 
@@ -63,40 +68,34 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     curves : DataFrame
         Of `backtest.curves`.
+    columns : {1, 2}
     """
-    curves = curves.assign(share=curves["slack"] / curves["used"])
+    parts = {
+        "composed" if composed else "recorded": part
+        for composed, part in curves.groupby("composed")
+    }
     rates = np.linspace(0.005, 0.3, 60)
-    composed = curves["composed"].astype(bool)
-    by_origin = {"recorded": curves[~composed], "composed": curves[composed]}
-    parts = [(name, part) for name, part in by_origin.items() if len(part)]
-    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts]
-    figure = new_figure(columns, 2.6 if columns == 2 else 1.1 + 1.9 * len(parts),
-                        {"trade_off": pd.concat(tables, ignore_index=True)})  # fmt: skip
+    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts.items()]
+    height = 2.6 if columns == 2 else 1.1 + 1.9 * len(parts)
+    figure = new_figure(columns, height, {"trade_off": pd.concat(tables, ignore_index=True)})
     grid = (1, len(parts)) if columns == 2 else (len(parts), 1)
-    every = np.ravel(figure.subplots(*grid, squeeze=False, sharey=columns == 2))
-    there = list(curves["model"].unique())
-    styles = _styles(sorted(there, key=lambda name: name not in MODEL_STYLES))
-    for axes, (name, part), table in zip(every, parts, tables, strict=True):
-        for model, style in styles.items():
-            rows = table[table["model"] == model]
-            axes.plot(100 * rows["violations"], 100 * rows["slack"], label=model, **style)
-        axes.set(xscale="log", yscale="log", xlabel="windows with a violation (%)")
-        axes.set_xlim(0.5, 30)
-        axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
-        axes.minorticks_off()
-        low, high = np.nanquantile(100 * table["slack"], [0.01, 0.97])
-        axes.set_ylim(low * 0.8, high * 1.1)
-        ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low * 0.8 <= t <= high * 1.1]
-        axes.set_yticks(ticks, [f"{t}" for t in ticks])
+    panels = np.ravel(figure.subplots(*grid, squeeze=False, sharey=columns == 2))
+    models = sorted(curves["model"].unique(), key=lambda name: name not in MODEL_STYLES)
+    for axes, (name, part), table in zip(panels, parts.items(), tables, strict=True):
+        _draw_trade_off(axes, table, _styles(models))
         logs = part["sample"].nunique()
         axes.set_title(f"{name} ({logs} log{'s' * (logs != 1)})", loc="left")
-    every[0].set_ylabel("slack over use (%)")
-    if columns == 1:
-        every[-1].set_ylabel("slack over use (%)")
-    handles, labels = every[0].get_legend_handles_labels()
-    where, across = ("right", 1) if columns == 2 else ("lower", 3)
-    figure.legend(handles, labels, loc=f"outside {where} center", ncols=across, fontsize=6,
-                  handlelength=2.2)  # fmt: skip
+    for axes in panels if columns == 1 else panels[:1]:
+        axes.set_ylabel("slack over use (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside right center" if columns == 2 else "outside lower center",
+        ncols=1 if columns == 2 else 3,
+        fontsize=6,
+        handlelength=2.2,
+    )
     figure.caption = (
         "Held-out programs: memory given and not used against the share of windows that were "
         "given too little, as each rule and model is made more or less careful; the geometric mean "
@@ -107,10 +106,22 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     return figure
 
 
-def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
-    """Return each model's geometric mean of slack over use, over the logs, at each rate."""
-    from pmlkit.forecast.metrics import slack_at_rate
+def _draw_trade_off(axes: Axes, table: pd.DataFrame, styles: Json) -> None:
+    for model, style in styles.items():
+        rows = table[table["model"] == model]
+        axes.plot(100 * rows["violations"], 100 * rows["slack"], label=model, **style)
+    axes.set(xscale="log", yscale="log", xlabel="windows with a violation (%)")
+    axes.set_xlim(0.5, 30)
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    low, high = np.nanquantile(100 * table["slack"], [0.01, 0.97]) * [0.8, 1.1]
+    axes.set_ylim(low, high)
+    ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
+    axes.set_yticks(ticks, [f"{t}" for t in ticks])
 
+
+def _mean_curves(part: pd.DataFrame, rates: Floats) -> pd.DataFrame:
+    """Return each model's geometric mean over the logs of slack over use, at each rate."""
     rows = []
     for model, curve in part.groupby("model", sort=False):
         logs = [
@@ -124,12 +135,13 @@ def _mean_curves(part: pd.DataFrame, rates: Array) -> pd.DataFrame:
 
 @paper_figure
 def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw the deviation of each quantile's coverage from its nominal value, in points.
+    """Draw how far the coverage of each quantile is from its level, in points.
 
     Parameters
     ----------
     coverage : DataFrame
         Of `Study.coverage`.
+    columns : {1, 2}
     """
     figure = new_figure(columns, 2.0, {"coverage": coverage})
     axes = figure.subplots()
@@ -138,7 +150,7 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     ends = []
     taus = sorted(coverage["tau"].unique())
     for (model, composed), rows in coverage.groupby(["model", "composed"]):
-        style = dict(MODEL_STYLES[model], ls=(0, (3, 1.5)) if composed else "-")
+        style = dict(MODEL_STYLES[str(model)], ls=(0, (3, 1.5)) if composed else "-")
         rows = rows.sort_values("tau")
         axes.plot(range(len(rows)), rows["points"], marker="o", ms=2.5, **style)
         name = f"{model},\ncomposed" if composed else model
@@ -156,46 +168,49 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
 
 @paper_figure
 def forecast(
-    forecaster: Forecaster, sample: Sample, changes: Ints | None = None, columns: int = 2
+    forecaster: Forecaster | Pooled,
+    sample: Sample,
+    changes: Ints | None = None,
+    columns: int = 2,
 ) -> Figure:
-    """Draw a log's working set and its forecasts, with the change points.
+    """Draw a log's working set and the forecasts for it, with the change points.
 
     Parameters
     ----------
-    forecaster : Forecaster
+    forecaster : Forecaster or Pooled
         Fitted.
     changes : array of int, optional
         Windows in which a new phase begins.
+    columns : {1, 2}
     """
-    quantiles = forecaster.predict(sample) / 256
+    quantiles = forecaster.predict(sample) / MIB_PAGES
     h = forecaster.horizon
     t = sample.table["t_ns"].to_numpy() / 1e9
-    y = sample.table["pages"].to_numpy() / 256
+    mib = sample.table["pages"].to_numpy() / MIB_PAGES
     later = t + h * sample.window_s
-    table = pd.DataFrame({"made_at_s": t, "for_s": later})
+    used_table = pd.DataFrame({"t_s": t, "mib": mib})
+    forecast_table = pd.DataFrame({"made_at_s": t, "for_s": later})
     for tau, column in zip(forecaster.taus_, quantiles.T, strict=True):
-        table[f"q{tau:g}"] = column
-    figure = new_figure(
-        columns, 2.1, {"used": pd.DataFrame({"t_s": t, "mib": y}), "forecast": table}
-    )
+        forecast_table[f"q{tau:g}"] = column
+    figure = new_figure(columns, 2.1, {"used": used_table, "forecast": forecast_table})
     axes = figure.subplots()
     low, high = (int(np.argmin(np.abs(forecaster.taus_ - q))) for q in (0.5, 0.95))
-    axes.fill_between(later, quantiles[:, low], quantiles[:, high], color="#F3D3BE", lw=0,
-                      step="mid")  # fmt: skip
-    style: Json = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
-    axes.step(later, quantiles[:, high], where="mid", **style)
-    used: Json = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
-    axes.step(t, y, where="mid", **used)
+    upper = quantiles[:, high]
+    axes.fill_between(later, quantiles[:, low], upper, color="#F3D3BE", lw=0, step="mid")
+    forecast_style: Json = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
+    axes.step(later, upper, where="mid", **forecast_style)
+    used_style: Json = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
+    axes.step(t, mib, where="mid", **used_style)
     for change in [] if changes is None else changes:
         axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
     axes.set_xlim(0, later[-1])
-    axes.set_ylim(0, 1.1 * max(y.max(), np.quantile(quantiles[:, high], 0.98)))
+    axes.set_ylim(0, 1.1 * max(mib.max(), np.quantile(upper, 0.98)))
     axes.set(xlabel="guest time (s)", ylabel="logged pages (MiB)")
-    ends = [(y[-1], "used", used)]
-    label_ends(axes, [*ends, (quantiles[-1, high], f"q{forecaster.taus_[high]:g}", style)])
-    origin = "composed, " if sample.composed else ""
+    forecast_label = f"q{forecaster.taus_[high]:g}"
+    label_ends(axes, [(mib[-1], "used", used_style), (upper[-1], forecast_label, forecast_style)])
+    composed = "composed, " if sample.composed else ""
     figure.caption = (
-        f"{sample.name} ({origin}windows of {sample.window_s:g} s): the pages that PML logged, "
+        f"{sample.name} ({composed}windows of {sample.window_s:g} s): the pages that PML logged, "
         f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
         "before, by a model that had not seen this program. Marks on top: change points, "
         "seen afterwards."
@@ -205,12 +220,13 @@ def forecast(
 
 @paper_figure
 def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw the largest possible saving, by how far ahead the working set must be known.
+    """Draw the least possible slack, by how far ahead the working set has to be known.
 
     Parameters
     ----------
     table : DataFrame
         Of `limits.limits`.
+    columns : {1, 2}
     """
     figure = new_figure(columns, 2.2, {"limits": table})
     axes = figure.subplots()

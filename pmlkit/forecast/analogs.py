@@ -82,7 +82,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
         age = np.arange(len(self.y_))[::-1]
-        return self._drawn(X, np.broadcast_to(age, (len(X), len(age))))
+        return self._quantiles(X, np.broadcast_to(age, (len(X), len(age))))
 
     def predict(self, X: Array) -> Floats:
         """Predict the mean of the quantiles, shape (samples,)."""
