@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The experiments on reads in the lab: which guests, how they are run, the tables that come out.
+"""The experiments on reads in the lab: guests, settings and result tables.
 
-`run` boots one guest after the other and keeps the traces; `tabulate` makes the tables of them
-that the notebook shows; `load` reads those that come with pmlkit (``data/reads-lab``).
+`run` boots one guest after the other and keeps the traces; `tabulate` computes the tables of them
+that the notebook shows (bundled in ``data/reads-lab``).
 
     python -m experiments.reads_lab FOLDER [NAME]...
 """
@@ -10,6 +10,7 @@ that the notebook shows; `load` reads those that come with pmlkit (``data/reads-
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,6 @@ from pmlkit.reads.sampled import ONE_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
 
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json, PathLike, Tell
@@ -39,7 +39,7 @@ FLAGS = ("tables", "snapshots", "accessed")  # of `pmlkit.xen.pml.Options`
 
 @dataclass(frozen=True)
 class Experiment:
-    """A guest and how it is run.
+    """A guest and its settings.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Experiment:
     clear : bool
         The hypervisor clears the guest's accessed flags at the end of each round.
     harvest : {"both", "sampled"}
-        All accessed flags, guided and then by a scan: the truth; or a sample, to see its cost.
+        Read all accessed flags, guided and then by a scan (the truth), or a sample of them.
     """
 
     guest: str
@@ -114,37 +114,26 @@ EXPERIMENTS |= {
 
 
 def run(
-    folder: PathLike, names: Sequence[str] | None = None, progress: Callable[..., Any] = print
+    folder: PathLike, names: Sequence[str] | None = None, progress: Tell = print
 ) -> dict[str, Trace]:
-    """Run experiments in the lab, one after the other; what is there already is kept.
+    """Run experiments in the lab, one after the other (default: all), unless their trace exists.
 
-    Parameters
-    ----------
-    folder : path-like
-        For the traces, ``NAME.trace``.
-    names : sequence of str, optional
-        Of `EXPERIMENTS`; default: all.
-    progress : callable
-
-    Returns
-    -------
-    dict of str to Trace
-        Those that came out; a failure is told and the rest goes on.
+    Returns the traces by name; a failure is reported, and the others still run.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    traces = {}
     for name in names or EXPERIMENTS:
         try:
-            found[name] = _one(folder / f"{name}.trace", EXPERIMENTS[name])
+            traces[name] = _trace(folder / f"{name}.trace", EXPERIMENTS[name])
         except PmlkitError as error:
             progress(f"{name}: {error}")
         else:
-            progress(f"{name}: {found[name]}")
-    return found
+            progress(f"{name}: {traces[name]}")
+    return traces
 
 
-def _one(path: Path, experiment: Experiment) -> Trace:
+def _trace(path: Path, experiment: Experiment) -> Trace:
     if path.exists():
         return pmlkit.open(path)
     from pmlkit.sources import lab
@@ -162,79 +151,72 @@ def _one(path: Path, experiment: Experiment) -> Trace:
 
 
 def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, pd.DataFrame]:
-    """Make the tables of the experiments.
-
-    Parameters
-    ----------
-    traces : dict of str to Trace
-        From `run`.
+    """Compute the tables of the experiments from the traces of `run`.
 
     Returns
     -------
     dict of str to DataFrame
         ``errors``: a row per guest, whether its flags were cleared, phase and method
-        (`reads_table.by_phase`), and over the phases of its work ("work": the start of a program
-        is none, for little is stale then); ``density`` and ``sample`` over all draws. What is not
-        sure of (c) where flags were cleared, and the intervals of (a) to (c), are calibrated on the
-        other guests only.
-        ``equality`` and ``costs``: a row per guest and round (`reads_guided`; ``sampled``: its
-        scan was of a sample). ``hotness``:
-        scores, a row per guest, truth, window and way of ranking. ``sources``: why (c) errs, a
-        row per guest and phase. ``unsure`` and ``rounds``: what `calibration.calibrate` takes.
+        (`judge.by_phase`), and over the phases of its work ("work", without the start of a program,
+        when little is stale); ``density`` and ``sample`` over all draws. The intervals of (a) to
+        (c), and the uncertain pages of (c) where flags were cleared, are learned from the other
+        guests only.
+        ``equality`` and ``costs``: a row per guest and round (`guided`; ``sampled``: its scan was
+        of a sample). ``hotness``: scores, a row per guest, truth, window and ranking. ``sources``:
+        why (c) errs, a row per guest and phase. ``unsure`` and ``rounds``: input of `calibration.calibrate`.
     """
-    made: Any = {name: [] for name in TABLES}
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     linux = {
         n: trace
         for n, trace in traces.items()
         if EXPERIMENTS[n].group in _LINUX and EXPERIMENTS[n].harvest == "both"
     }
-    # Adversaries do not teach: what they have unmapped is none of the kernel's reads.
+    # Nothing is learned from adversaries: what they have unmapped is none of the kernel's reads.
     teachers = {n: trace for n, trace in linux.items() if EXPERIMENTS[n].group != "adversary"}
-    made["unsure"] = [_named(n, judge.unsure(trace)) for n, trace in teachers.items()]
-    made["rounds"] = [_rounds(n, trace, made["unsure"]) for n, trace in linux.items()]
+    tables["unsure"] = [_labelled(n, judge.unsure(trace)) for n, trace in teachers.items()]
+    tables["rounds"] = [_rounds(n, trace, tables["unsure"]) for n, trace in linux.items()]
     for name, trace in traces.items():
         others = (
-            [_others(name, made[table]) for table in ("unsure", "rounds")] if name in linux else []
+            [_others(name, tables[table]) for table in ("unsure", "rounds")]
+            if name in linux
+            else []
         )
-        for table, rows in _tables(trace, others, EXPERIMENTS[name].clear).items():
-            made[table].append(_named(name, rows))
+        results = _tables(trace, others, EXPERIMENTS[name].clear)
+        for table, rows in results.items():
+            tables[table].append(_labelled(name, rows))
         progress(f"{name}: done")
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in made.items() if parts}
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
 
 
-def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _labelled(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     experiment = EXPERIMENTS[name]
     guest = name.removesuffix("-clear").removesuffix("-sampled")
-    told: Json = {"guest": guest, "group": experiment.group, "cleared": experiment.clear}
-    return rows.assign(**told)[[*told, *rows.columns]]
+    labels: Json = {"guest": guest, "group": experiment.group, "cleared": experiment.clear}
+    return rows.assign(**labels)[[*labels, *rows.columns]]
 
 
 def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict[str, pd.DataFrame]:
-    found = {}
-    makers = {
-        "errors": lambda: _errors(trace, others),
-        "equality": lambda: guided.equality(trace),
-        "costs": lambda: _costs(trace),
-        "hotness": lambda: hotness.scores(trace),
-        "sources": lambda: judge.sources(trace),
+    """Return the tables of one trace; `others` teach the errors, and are empty for bare guests."""
+    makers: dict[str, Callable[[Trace], pd.DataFrame]] = {
+        "errors": lambda trace: _errors(trace, others),
+        "costs": _costs,
     }
-    for table, make in makers.items():
-        if cleared and table not in ("errors", "costs"):
-            continue  # told of the other run of the same guest
-        if table == "hotness" and not others:
-            continue  # a bare guest has too few regions to rank
-        try:
-            found[table] = make()  # type: ignore[no-untyped-call]
-        except NeedsError:
-            # Bare guests without paging have no tables, and no errors to show; a sample no truth.
-            continue
-    return found
+    if not cleared:  # the run of the same guest without clearing has these
+        makers |= {"equality": guided.equality, "sources": judge.sources}
+        if others:  # a bare guest has too few regions to rank
+            makers["hotness"] = hotness.scores
+    tables = {}
+    for name, make in makers.items():
+        # Bare guests without paging have no tables, and no errors to show; a sample has no truth.
+        with suppress(NeedsError):
+            tables[name] = make(trace)
+    return tables
 
 
 def _costs(trace: Trace) -> pd.DataFrame:
-    found = guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes)
-    found["sampled"] = trace.sample is not None
-    return found.rename(columns={"cleared": "flags_cleared"})
+    costs = guided.costs(trace).assign(memory_bytes=trace.meta.memory_bytes)
+    costs["sampled"] = trace.sample is not None
+    return costs.rename(columns={"cleared": "flags_cleared"})
 
 
 def _others(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -246,7 +228,7 @@ def _others(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataFrame:
     calibrated = calibration.calibrate(_others(name, unsure))
     compared = judge.compare(trace, COUNTED, calibrated)
-    return _named(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
+    return _labelled(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
 
 
 def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -258,15 +240,14 @@ def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([judge.by_phase(part) for part in (compared, work)])
 
 
-def main(arguments: Sequence[str] | None) -> int:
-    """Run the experiments named, and write the tables of all that the folder holds."""
-    folder, *names = arguments  # type: ignore[misc]
+def main(folder: str, *names: str) -> None:
+    """Run the experiments named, and write the tables of all traces in the folder."""
     run(folder, names)
-    there = {n: pmlkit.open(p) for n in EXPERIMENTS if (p := Path(folder) / f"{n}.trace").exists()}
-    for name, table in tabulate(there).items():
+    paths = {name: Path(folder) / f"{name}.trace" for name in EXPERIMENTS}
+    traces = {name: pmlkit.open(path) for name, path in paths.items() if path.exists()}
+    for name, table in tabulate(traces).items():
         table.to_csv(Path(folder) / f"{name}.csv", index=False)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(*sys.argv[1:])

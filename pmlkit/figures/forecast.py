@@ -68,7 +68,6 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     curves : DataFrame
         Of `backtest.curves`.
-    columns : {1, 2}
     """
     parts = {
         "composed" if composed else "recorded": part
@@ -141,7 +140,6 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     coverage : DataFrame
         Of `Study.coverage`.
-    columns : {1, 2}
     """
     figure = new_figure(columns, 2.0, {"coverage": coverage})
     axes = figure.subplots()
@@ -181,7 +179,6 @@ def forecast(
         Fitted.
     changes : array of int, optional
         Windows in which a new phase begins.
-    columns : {1, 2}
     """
     quantiles = forecaster.predict(sample) / MIB_PAGES
     h = forecaster.horizon
@@ -226,7 +223,6 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     ----------
     table : DataFrame
         Of `limits.limits`.
-    columns : {1, 2}
     """
     figure = new_figure(columns, 2.2, {"limits": table})
     axes = figure.subplots()
