@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are somebody else's, and files that appear only when they are whole.
+"""Reading files from elsewhere safely, and writing files so that they are complete or absent.
 
-A file of a stranger is opened in one place, `open_regular`: it may be a FIFO, a device or a link
-to one, and larger than memory. A file of ours is written in one place, `whole`: under another name
-until it is complete, by one process at a time, and never into a trace.
+`open_regular` opens a file from elsewhere, which may be a FIFO, a device, or larger than memory.
+`whole` writes a file under another name until it is complete, by one process at a time, and never
+into a trace; `PartialFolder` does so for a folder.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from pmlkit.errors import FileRefused, OutputError, OutputExists, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
-
-    from pmlkit.types import PathLike
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from pmlkit.types import PathLike
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from pmlkit.types import PathLike
 
 
-__all__ = ["open_regular", "read_regular", "refuse_inside_trace", "whole"]
+__all__ = [
+    "PartialFolder",
+    "cache_folder",
+    "make_folder",
+    "open_regular",
+    "read_regular",
+    "refuse_inside_trace",
+    "whole",
+    "write_files",
+]
 
 
 _KINDS = (
@@ -48,23 +46,23 @@ _KINDS = (
     (stat.S_ISCHR, "it is a device"),
     (stat.S_ISBLK, "it is a device"),
 )
-_PROBE = bytes(1 << 16)  # written to learn why a file takes no more
+_PROBE = bytes(1 << 16)  # written to learn why writing fails
 
 
 def open_regular(path: PathLike, limit_bytes: int | None = None) -> BinaryIO:
-    """Open a file that somebody else has made, for reading bytes.
+    """Open a regular file from elsewhere for reading bytes.
 
     Parameters
     ----------
     path : path-like
-        A link is followed; what it leads to has to be a regular file.
+        Links are followed.
     limit_bytes : int, optional
-        The largest size that is let in.
+        The largest size that is accepted.
 
     Returns
     -------
     binary file
-        Buffered, at its start; to be closed by the caller.
+        Buffered; to be closed by the caller.
 
     Raises
     ------
@@ -73,8 +71,8 @@ def open_regular(path: PathLike, limit_bytes: int | None = None) -> BinaryIO:
     OSError
         If it is not there, or cannot be opened.
     """
-    # Looked at before it is opened, as opening alone does something to some devices; and after,
-    # as it may have been exchanged in between. Opening a FIFO waits unless it is told not to.
+    # Checked before it is opened, as opening alone can affect a device; and afterwards, as it may
+    # have been exchanged in between. O_NONBLOCK: opening a FIFO would wait.
     try:
         _refuse_unfit(path, os.stat(path), limit_bytes)
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -88,12 +86,12 @@ def open_regular(path: PathLike, limit_bytes: int | None = None) -> BinaryIO:
         raise
 
 
-def _refuse_unfit(path: PathLike, found: os.stat_result, limit_bytes: int | None) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        why = next((why for test, why in _KINDS if test(found.st_mode)), "it is no regular file")
+def _refuse_unfit(path: PathLike, status: os.stat_result, limit_bytes: int | None) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        why = next((why for test, why in _KINDS if test(status.st_mode)), "it is no regular file")
         raise FileRefused(path, why)
-    if limit_bytes is not None and found.st_size > limit_bytes:
-        raise _too_large(path, f"{found.st_size:,}", limit_bytes)
+    if limit_bytes is not None and status.st_size > limit_bytes:
+        raise _too_large(path, f"{status.st_size:,}", limit_bytes)
 
 
 def _too_large(path: PathLike, size: str, limit_bytes: int) -> FileRefused:
@@ -101,29 +99,29 @@ def _too_large(path: PathLike, size: str, limit_bytes: int) -> FileRefused:
 
 
 def read_regular(path: PathLike, limit_bytes: int) -> bytes:
-    """Read the whole of a file that `open_regular` lets in; parameters and errors as there."""
+    """Read all of a file that `open_regular` accepts; parameters and errors as there."""
     with open_regular(path, limit_bytes) as file:
         data = file.read(limit_bytes + 1)
-    if len(data) > limit_bytes:  # it grew, or (in /proc) does not know its size
+    if len(data) > limit_bytes:  # it grew, or is in /proc, where sizes are 0
         raise _too_large(path, f"more than {limit_bytes:,}", limit_bytes)
     return data
 
 
 def refuse_inside_trace(path: PathLike, is_folder: bool = False) -> None:
-    """Refuse an output that would lie in a trace: it could replace a file of a recording.
+    """Refuse an output inside a trace, where it could replace a file of a recording.
 
     Parameters
     ----------
     path : path-like
-        The name to be. A trace itself may be named: replacing it is another question.
+        The output's final name. It may be the name of a trace, which is not checked here.
     is_folder : bool
-        The path is a folder to put files into, so it must be no trace either.
+        The path is a folder to put files into, so it must not be a trace either.
 
     Raises
     ------
     OutputError
     """
-    with contextlib.suppress(OSError, ValueError):  # whoever writes there says what is wrong
+    with contextlib.suppress(OSError, ValueError):  # writing there will raise a better error
         for name in (os.path.realpath(path), os.path.abspath(path)):
             folders = [Path(name)] * is_folder + list(Path(name).parents)
             for folder in folders:
@@ -134,7 +132,7 @@ def refuse_inside_trace(path: PathLike, is_folder: bool = False) -> None:
 
 
 def _is_trace(folder: Path) -> bool:
-    """Say whether a folder is a trace, even a damaged one or one that is being written."""
+    """Whether a folder is a trace, even a damaged one or one that is being written."""
     if (folder / "entries" / "part-00000.parquet").exists():
         return True
     return (folder / "trace.json").exists() and (folder / "rounds.parquet").exists()
@@ -142,27 +140,27 @@ def _is_trace(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Context that gives a name to write to; the file gets its own name once it is whole.
+    """Context that yields a partial file; at its end, the file is renamed to `output`.
 
     Parameters
     ----------
     output : path-like
-        The name to be. It stays as it is if the block raises.
+        The final name, left as it is if the block raises.
     overwrite : bool
-        Replace the file that has this name; nothing but a regular file is ever replaced.
+        Replace an existing regular file. Nothing else is ever replaced.
 
     Yields
     ------
     Path
-        An empty file beside `output`. It is locked: of two writers of one name, one is refused.
+        An empty file beside `output`, locked against other processes.
 
     Raises
     ------
     OutputExists
         If the name is taken.
     OutputError
-        If it lies in a trace, another process is writing it, the disk is full, or the system
-        refuses. An OSError of the block is taken for one about this file.
+        If `output` is in a trace, another process is writing it, or the system refuses. An
+        OSError of the block counts as an error of this file.
     """
     final = Path(output)
     refuse_inside_trace(final)
@@ -170,7 +168,7 @@ def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
         _check_free(final, overwrite)
         partial = final.with_name(f"{final.name}.partial")
         lock = _claim(partial, final)
-    except ValueError as error:  # a path with a NUL, or without a name
+    except ValueError as error:  # a path with a NUL or without a name
         raise OutputError(output, str(error), "give another name") from error
     except OSError as error:
         raise output_error(output, error) from error
@@ -194,14 +192,14 @@ def _check_free(final: Path, overwrite: bool) -> None:
 
 
 def _claim(partial: Path, final: Path) -> int:
-    """Make the partial file, or take one that a killed writer has left; return its descriptor."""
+    """Create the partial file, or take over that of a killed writer; return its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         try:
             lock = os.open(partial, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise OutputExists(partial) from error  # somebody's link, folder or FIFO
+                raise OutputExists(partial) from error  # a link, folder or FIFO
             raise
         try:
             if _is_locked(lock, partial, final):
@@ -214,18 +212,20 @@ def _claim(partial: Path, final: Path) -> int:
 
 
 def _is_locked(lock: int, partial: Path, final: Path) -> bool:
-    """Lock the partial file; False if it was given its final name meanwhile."""
+    """Lock the partial file; return False if it has been renamed meanwhile."""
     if not stat.S_ISREG(os.fstat(lock).st_mode):
         raise OutputExists(partial)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(
-            final, "another process is writing it", "wait for it, or give another name"
-        ) from error
+        raise _being_written(final) from error
     except OSError:  # a file system without locks
         pass
     return _is_same(partial, lock)
+
+
+def _being_written(path: Path) -> OutputError:
+    return OutputError(path, "another process is writing it", "wait for it, or give another name")
 
 
 def _is_same(path: Path, handle: int) -> bool:
@@ -236,40 +236,36 @@ def _is_same(path: Path, handle: int) -> bool:
 
 
 def _explained(error: OSError, handle: int) -> OSError:
-    """Find what the system said where a library tells only that less was written than asked."""
+    """Find the system's reason for an error without one: libraries report only a short write."""
     if error.errno is not None:
         return error
     try:
         os.pwrite(handle, _PROBE, os.fstat(handle).st_size)
         os.fsync(handle)
-    except OSError as said:
-        return said
+    except OSError as reason:
+        return reason
     return error
 
 
-# ------------------------------------------------------------------------------
-# A folder that gets its name only when it is complete.
-
-
-# What a killed writer can have left. Anything else is someone's, and stays.
+# Files that a killed writer of a trace may have left. Any others are not removed.
 _LEFTOVERS = re.compile(r"entries|\w+\.parquet|trace\.json|pml\.trace(\.partial)?")
 
 
 class PartialFolder:
-    """Make ``PATH.partial`` to write into; `commit` gives it its name, `discard` removes it.
+    """Create the folder ``PATH.partial``; `commit` renames it to ``PATH``, `discard` removes it.
 
-    What a killed process has left of the same name is removed first; a living one holds a lock.
+    Files that a killed process left in it are removed first. A running process holds a lock.
 
     Parameters
     ----------
     path : path-like
-        The name to be.
+        The final name.
     overwrite : bool
-        Replace what has that name, if `replaceable` allows it, at the moment of `commit`.
+        When committing, replace what has that name, if `replaceable` allows it.
     replaceable : callable
-        Takes the Path of what is there and says whether it may be replaced.
-    shown : path-like, optional
-        How messages name the folder, if not by `path`.
+        Takes the Path of what is there, returns whether it may be replaced.
+    display_path : Path, optional
+        The folder's name in messages, if not `path`; for a folder nested in a partial one.
 
     Attributes
     ----------
@@ -286,60 +282,58 @@ class PartialFolder:
         self,
         path: PathLike,
         overwrite: bool = False,
-        replaceable: Callable[..., Any] = lambda path: False,
-        shown: Path | None = None,
+        replaceable: Callable[[Path], bool] = lambda path: False,
+        display_path: Path | None = None,
     ) -> None:
         self.final = Path(path)
-        self.shown = Path(shown or path)
+        self.display_path = display_path or self.final
         self._may_replace = replaceable if overwrite else lambda path: False
         self._lock: int | None = None
-        if shown is None:  # but for what is nested in a trace that is being written
+        if display_path is None:
             refuse_inside_trace(self.final)
         with self.writing():
             try:
                 self._check_free()
                 self.path = self.final.with_name(self.final.name + ".partial")
                 self._claim()
-            except ValueError as error:  # a path with a NUL, or without a name
-                raise OutputError(self.shown, str(error), "give another name") from error
+            except ValueError as error:  # a path with a NUL or without a name
+                raise OutputError(self.display_path, str(error), "give another name") from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Context that turns what the system says into an `OutputError` naming the folder."""
+        """Context that turns an OSError into an `OutputError` naming the folder."""
         try:
             yield
         except OSError as error:
-            raise output_error(self.shown, error) from error
+            raise output_error(self.display_path, error) from error
 
     def _check_free(self) -> None:
         if os.path.lexists(self.final) and not self._may_replace(self.final):
-            raise OutputExists(self.shown)
+            raise OutputExists(self.display_path)
 
     def _claim(self) -> None:
         self.path.mkdir(exist_ok=True)
-        # Never through a link: what is behind it would be cleared.
+        # Never through a link: its target would be cleared.
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._release()
-            raise OutputError(
-                self.shown, "another process is writing it", "wait for it, or give another name"
-            ) from error
+            raise _being_written(self.display_path) from error
         except OSError:  # a file system without locks
             pass
         self._clear()
 
     def _clear(self) -> None:
-        left = list(self.path.iterdir())
-        if not all(_LEFTOVERS.fullmatch(file.name) for file in left):
+        leftovers = list(self.path.iterdir())
+        if not all(_LEFTOVERS.fullmatch(file.name) for file in leftovers):
             self._release()
-            raise OutputExists(f"{self.shown}.partial")
-        for file in left:
+            raise OutputExists(f"{self.display_path}.partial")
+        for file in leftovers:
             _remove(file)
 
     def commit(self) -> None:
-        """Give the folder its name."""
+        """Rename the folder to its final name."""
         with self.writing():
             _sync_folder(self.path)
             self._check_free()
@@ -368,11 +362,11 @@ class PartialFolder:
             os.rename(self.path, self.final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise OutputExists(self.shown) from error
+                raise OutputExists(self.display_path) from error
             raise
 
     def discard(self) -> None:
-        """Remove the folder; after `commit` this does nothing."""
+        """Remove the folder; no effect after `commit`."""
         if self.path != self.final:
             shutil.rmtree(self.path, ignore_errors=True)
         self._release()
@@ -399,28 +393,24 @@ def _sync_folder(path: PathLike) -> None:
 
 
 def cache_folder() -> Path:
-    """Where built plugins and fetched packages are kept: $PMLKIT_CACHE or ~/.cache/pmlkit."""
+    """Return the folder of built plugins and fetched packages: $PMLKIT_CACHE or ~/.cache/pmlkit."""
     return Path(os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit")
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write `files` (name to bytes) into `folder`, each complete or not at all."""
+    """Write files (name to bytes) into a folder, each complete or not at all; return the paths."""
     folder = make_folder(folder)
     for name, content in files.items():
-        _write_whole(folder / name, content)
+        with whole(folder / name, overwrite=True) as partial:
+            partial.write_bytes(content)
     return [folder / name for name in files]
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder and those above it, if they do not exist yet, and return its path."""
+    """Create a folder and its parents if they do not exist; return its path."""
     refuse_inside_trace(folder, is_folder=True)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
     return Path(folder)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    with whole(path, overwrite=True) as partial:
-        partial.write_bytes(content)

@@ -175,7 +175,7 @@ def guest_view(n_rounds, round_ns, total_bytes=16 << 20):
 
 
 def reseal(path, tables=None, **changes):
-    """Change a trace and seal it again: wrong in content, and right in its digests.
+    """Change a trace and write its digests anew: wrong in content, and right in its digests.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def reseal(path, tables=None, **changes):
         document["files"][name] |= write_table(path / name, table)
     for key in ("format", "version"):
         document.pop(key)
-    (path / manifest.NAME).write_bytes(manifest.seal({**document, **changes}))
+    (path / manifest.NAME).write_bytes(manifest.encode({**document, **changes}))
 
 
 # Of its own: what getrusage gives begins with the size of the process that started it.

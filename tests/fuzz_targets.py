@@ -246,7 +246,7 @@ def sealed(data):
         document = json.loads(data)
         for key in ("format", "version", "digest"):
             document.pop(key, None)
-        return manifest.seal(document)
+        return manifest.encode(document)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return data
 

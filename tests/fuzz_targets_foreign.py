@@ -63,7 +63,7 @@ def target_trace_json(data: bytes, folder) -> None:
         return
     document.pop("digest", None)
     try:
-        sealed = manifest._text({**document, "digest": manifest.digest(document)})
+        sealed = manifest.json_bytes({**document, "digest": manifest.digest(document)})
     except (ValueError, UnicodeEncodeError, RecursionError):
         raise first from None  # nobody could seal that
     (path / "trace.json").write_bytes(sealed)
@@ -87,7 +87,7 @@ def target_parquet(data: bytes, folder) -> None:
     document["files"][name] |= {"bytes": len(data) - 1 if data else 0, "blake2b": digest}
     for key in ("format", "version"):
         document.pop(key)
-    (path / "trace.json").write_bytes(manifest.seal(document))
+    (path / "trace.json").write_bytes(manifest.encode(document))
     _use(path)
 
 

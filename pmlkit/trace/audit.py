@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deep check of a trace: every file's digest, every count, every rule of the format."""
+"""The full check of a trace: every file's digest, every count, every rule of the format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from pmlkit.errors import TraceDamaged
 from pmlkit.trace import consistency, manifest, snapshots
 from pmlkit.trace.consistency import first_fault
-from pmlkit.trace.entries import Tally
+from pmlkit.trace.entries import RunLengthCounts
 from pmlkit.trace.kinds import KINDS, Kind
 from pmlkit.trace.parquet import verify
 from pmlkit.trace.schema import ENTRIES
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Gfns, Json
 
 
-# `trace` is a `Trace` throughout: its module imports this one, so it is not named here.
-_JUDGED = ["round", "gfn", "kind"]  # columns that a round is judged by
+# `trace` is a `Trace` throughout, whose module imports this one.
+_ROUND_COLUMNS = ["round", "gfn", "kind"]  # columns for the check of a round
 
 
 def check_trace(trace: Any) -> Json:
@@ -37,14 +37,14 @@ def check_trace(trace: Any) -> Json:
         scan.add(batch)
     scan.finish()
     _check_snapshots(trace)
-    _ = trace.regions, trace.guest, trace.disk  # reading them is the check
+    _ = trace.regions, trace.guest, trace.disk  # reading checks them
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,
         "batches": len(scan.batch_rows),
         "lost": trace.meta.lost,
         "files": len(trace.files) + 1,
-        "bytes": sum(seal["bytes"] for seal in trace.files.values()),
+        "bytes": sum(checksum["bytes"] for checksum in trace.files.values()),
         "bytes_per_entry": round(trace.bytes_per_entry, 3),
         "duration_ns": trace.duration_ns,
         "complete": trace.meta.complete,
@@ -54,8 +54,8 @@ def check_trace(trace: Any) -> Json:
 
 
 def _check_files(trace: Any) -> None:
-    for name, seal in trace.files.items():
-        verify(trace.path, name, seal)
+    for name, checksum in trace.files.items():
+        verify(trace.path, name, checksum)
     for pattern in ("*.parquet", "entries/*.parquet"):
         for file in sorted(trace.path.glob(pattern)):
             name = file.relative_to(trace.path).as_posix()
@@ -67,7 +67,7 @@ def _check_snapshots(trace: Any) -> None:
     if snapshots.FILE not in trace.files:
         return
     rows, last = 0, (-1, 0, 0, 0)
-    for batch in trace.table_rows(0, 1 << 32):  # also what lies beyond the last round
+    for batch in trace.table_rows(0, 1 << 32):  # including rows beyond the last round
         columns = {name: batch[name].to_numpy() for name in batch.schema.names}
         fault = snapshots.rows_fault(columns, last) or _frame_fault(trace, columns["table"])
         _refuse_snapshots(trace, fault)
@@ -96,10 +96,9 @@ class _Scan:
         self.trace = trace
         self.kinds = np.isin(np.arange(256), [int(kind) for kind in KINDS[trace.meta.kind]])
         self.batch_rows = trace.table("batches")
-        self.per_round, self.per_batch = Tally(), Tally()
-        self.open_round = ENTRIES.empty_table().select(
-            _JUDGED
-        )  # what the last round may go on with
+        self.per_round, self.per_batch = RunLengthCounts(), RunLengthCounts()
+        # The last round so far, which may continue in the next row group.
+        self.open_round = ENTRIES.empty_table().select(_ROUND_COLUMNS)
 
     def add(self, batch: pa.RecordBatch) -> None:
         columns = {name: batch[name].to_numpy() for name in batch.schema.names}
@@ -115,9 +114,9 @@ class _Scan:
         self._add_rounds(batch, columns["round"])
 
     def _order_fault(self, columns: Mapping[str, Array]) -> str | None:
-        for name, tally in (("round", self.per_round), ("batch", self.per_batch)):
+        for name, counts in (("round", self.per_round), ("batch", self.per_batch)):
             values = columns[name]
-            if values[0] < tally.last or (values[1:] < values[:-1]).any():
+            if values[0] < counts.last or (values[1:] < values[:-1]).any():
                 return f"holds entries whose {name} falls"
         return None
 
@@ -139,22 +138,20 @@ class _Scan:
     def _add_rounds(self, batch: pa.RecordBatch, rounds: NDArray[np.uint32]) -> None:
         if self.trace.meta.kind != "access":
             return
-        # Whole rounds are judged; the last one may go on in the next row group.
-        cut = int(np.searchsorted(rounds, rounds[-1]))
-        needed = pa.Table.from_batches([batch]).select(_JUDGED)
-        pieces = [self.open_round, needed]
+        rows = pa.Table.from_batches([batch]).select(_ROUND_COLUMNS)
         if rounds[-1] == (self.open_round["round"][0].as_py() if len(self.open_round) else -1):
-            self.open_round = pa.concat_tables(pieces)
+            self.open_round = pa.concat_tables([self.open_round, rows])
             return
-        whole = pa.concat_tables([self.open_round, pieces[1].slice(0, cut)])
-        self._refuse(access_fault(whole))
-        self.open_round = pieces[1].slice(cut)
+        start_of_last = int(np.searchsorted(rounds, rounds[-1]))
+        complete = pa.concat_tables([self.open_round, rows.slice(0, start_of_last)])
+        self._refuse(access_fault(complete))
+        self.open_round = rows.slice(start_of_last)
 
     def finish(self) -> None:
-        """Judge the last round, and compare the counts with the tables."""
+        """Check the last round, and compare the counts with the tables."""
         if self.trace.meta.kind == "access":
             self._refuse(access_fault(self.open_round))
-        rounds = self.trace._rounds_table
+        rounds = self.trace.rounds_table
         fault = consistency.tables_fault(rounds, self.batch_rows, self.per_round, self.per_batch)
         if fault:
             raise TraceDamaged(
@@ -172,9 +169,9 @@ class _Scan:
 
 
 def _is_plain_round(table: pa.Table) -> bool:
-    """Say whether entries are of one round, each once, and none of them executed.
+    """Whether all entries are of one round, none occurs twice, and none is an execution.
 
-    A round may be as long as memory is large; here it is sorted by a column at a time.
+    Sorts one column at a time: a round may have as many entries as memory has pages.
     """
     rounds = table["round"]
     if not len(table) or rounds[0] != rounds[-1]:
@@ -191,7 +188,7 @@ def _is_plain_round(table: pa.Table) -> bool:
 
 
 def access_fault(table: pa.Table) -> str | None:
-    """Check whole rounds of an access trace.
+    """Check complete rounds of an access trace.
 
     Parameters
     ----------
@@ -201,7 +198,8 @@ def access_fault(table: pa.Table) -> str | None:
     Returns
     -------
     str or None
-        What is wrong: an entry twice in a round, or executed frames not at its end by number.
+        What is wrong: an entry occurs twice in a round, or executed frames are not at its end,
+        sorted by number.
     """
     if _is_plain_round(table):
         return None
@@ -211,15 +209,15 @@ def access_fault(table: pa.Table) -> str | None:
     twice = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
     if twice.any():
         row = np.flatnonzero(twice)[0]
-        facts = ", ".join(
-            f"{n} {k[row]}" for n, k in zip(("round", "gfn", "kind"), keys, strict=True)
+        entry = ", ".join(
+            f"{name} {key[row]}" for name, key in zip(("round", "gfn", "kind"), keys, strict=True)
         )
-        return f"holds an entry twice: {facts}"
+        return f"holds an entry twice: {entry}"
     executed = kind == Kind.EXEC
     same = rounds[1:] == rounds[:-1]
     ordered = executed[1:] & (~executed[:-1] | (gfn[1:] > gfn[:-1]))
     wrong = same & executed[:-1] & ~ordered
     if wrong.any():
-        where = rounds[np.flatnonzero(wrong)[0]]
-        return f"has executed frames in round {where} that are not at its end, in order"
+        first = rounds[np.flatnonzero(wrong)[0]]
+        return f"has executed frames in round {first} that are not at its end, in order"
     return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to hold between a trace's tables; asked by the writer, and again by `Trace.check`.
+"""Consistency of a trace's tables, checked by the writer and by `Trace.check`.
 
-Each checker gives None, or one line that says what is wrong.
+Each checker returns None, or one line that says what is wrong.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from pmlkit.trace.entries import RunLengthCounts
     from pmlkit.types import Bools, Json
 
 _GFN_MAX = np.uint64(1 << 52)  # of 64-bit addresses
 
 
 def first_fault(*faults: str | None) -> str | None:
-    """Give the first of some checkers' answers that is a fault, or None."""
+    """Return the first argument that is a fault, or None."""
     return next((fault for fault in faults if fault), None)
 
 
-def tables_fault(rounds: pa.Table, batches: pa.Table, per_round: Any, per_batch: Any) -> str | None:
-    """Check rounds and batches, also against the entries counted (by a `Tally` each)."""
+def tables_fault(
+    rounds: pa.Table, batches: pa.Table, per_round: RunLengthCounts, per_batch: RunLengthCounts
+) -> str | None:
+    """Check rounds and batches, also against the numbers of entries."""
     return first_fault(
         rounds_fault(rounds),
         batches_fault(batches, len(rounds)),
@@ -41,7 +44,7 @@ def tables_fault(rounds: pa.Table, batches: pa.Table, per_round: Any, per_batch:
 
 
 def rounds_fault(rounds: pa.Table) -> str | None:
-    """Check the rounds (a pyarrow.Table of `schema.ROUNDS`)."""
+    """Check a table of rounds."""
     start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     return first_fault(
         _numbered("round", rounds["round"]),
@@ -51,7 +54,7 @@ def rounds_fault(rounds: pa.Table) -> str | None:
 
 
 def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
-    """Check the batches (a pyarrow.Table of `schema.BATCHES`) of a trace of `n_rounds` rounds."""
+    """Check the table of batches of a trace of `n_rounds` rounds."""
     rounds = batches["round"].to_numpy().astype(np.int64)
     reasons = pc.is_in(batches["reason"], pa.array(REASONS)).to_numpy()
     return first_fault(
@@ -66,7 +69,7 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
 
 
 def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
-    """See that the phases begin in order, in rounds that there are (or after the last)."""
+    """Check that the phases are in order and begin in existing rounds, or after the last."""
     for name in ("round", "t_ns"):
         values = [phase[name] for phase in phases]
         for n, (before, value) in enumerate(itertools.pairwise(values), start=1):
@@ -79,7 +82,7 @@ def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
 
 
 def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
-    """Check the regions (a pyarrow.Table of `schema.REGIONS`) of a domain of so many pages."""
+    """Check the table of regions of a domain with `memory_pages` pages."""
     gfn, pages = regions["gfn"].to_numpy(), regions["pages"].to_numpy()
     if n := int(np.count_nonzero(pages > memory_pages)):
         row = int(np.flatnonzero(pages > memory_pages)[0])
@@ -88,13 +91,13 @@ def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
     return _where("region", gfn > _GFN_MAX - pages, "ends beyond the last address")
 
 
-def counts_fault(name: str, table: pa.Table, tally: Any) -> str | None:
-    """Compare a table's column `entries` with the entries counted (a `Tally`, by row)."""
+def counts_fault(name: str, table: pa.Table, counts: RunLengthCounts) -> str | None:
+    """Compare the column `entries` of a table with the numbers of entries of its rows."""
     stated = table["entries"].to_numpy().astype(np.int64)
-    if tally.last >= len(table):
-        beyond = f"there are entries of {name} {tally.last}"
+    if counts.last >= len(table):
+        beyond = f"there are entries of {name} {counts.last}"
         return f"{beyond}, and only {len(table)} of these are described"
-    counted = tally.counts(len(table))
+    counted = counts.to_array(len(table))
     wrong = np.flatnonzero(stated != counted)
     if wrong.size:
         row = wrong[0]
@@ -103,14 +106,14 @@ def counts_fault(name: str, table: pa.Table, tally: Any) -> str | None:
 
 
 def beyond_fault(last: int, n_rounds: int) -> str | None:
-    """See that the last round with a snapshot of a page table (-1: none) is one of the trace's."""
+    """Check that the last round with a snapshot of a page table (-1: none) exists."""
     if last >= n_rounds:
         return f"there are page tables of round {last}, and the trace has {n_rounds} rounds"
     return None
 
 
 def lost_fault(rounds: pa.Table, batches: pa.Table) -> str | None:
-    """See that rounds and batches lost the same number of entries."""
+    """Check that rounds and batches lost the same number of entries."""
     by_round, by_batch = total(rounds["lost"]), total(batches["lost"])
     if by_round != by_batch:
         return f"the rounds lost {by_round} entries and the batches {by_batch}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``trace.json`` may say, field by field: one schema, for whoever writes and whoever reads it.
+"""The schema of ``trace.json``, for writer and reader.
 
-A rule takes a value and gives None, or a `Fault`: where in the value, what is there, what has to
-be. (The `jsonschema` that checks experiments takes longer to import than Arrow and pandas do.)
+A rule takes a value and returns None or a `Fault`. (`jsonschema`, which checks experiments, takes
+longer to import than Arrow and pandas.)
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "FILES", "Fault", "foreign_json"]
 
 LIMIT_BYTES = 16 << 20
-LIMIT_VALUES = 1 << 20  # a value takes some 100 bytes of memory, and of "[]," three in the file
+LIMIT_VALUES = 1 << 20  # a value takes about 100 bytes of memory, but "[]," 3 bytes of the file
 LIMIT_DEPTH = 32
 PAGE_SIZE = 4096
-# What an import may count instead: blocks of a disk, or large pages. Recordings have PAGE_SIZE.
+# An import may number blocks of a disk or large pages. Recordings have PAGE_SIZE.
 PAGE_SIZES = tuple(1 << power for power in range(9, 31))
 LOSSES = ("counted", "not counted")
 _UINT32, _INT64, _UINT64 = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
@@ -39,7 +39,7 @@ _GFN_BITS = 52  # of 64-bit addresses, in pages
 
 
 class Fault(NamedTuple):
-    """A field that is wrong: where it is (``phases[3].round``), what it is, what it has to be."""
+    """A wrong field: its path (``phases[3].round``), its value, what it has to be."""
 
     where: str
     value: Any
@@ -49,7 +49,7 @@ class Fault(NamedTuple):
         return f"{self.where.lstrip('.')} is {reprlib.repr(self.value)}: it has to be {self.wanted}"
 
 
-# What rules are made of
+# Building blocks of rules
 
 
 def _rule(holds: Callable[[Any], bool], wanted: str) -> Rule:
@@ -57,26 +57,26 @@ def _rule(holds: Callable[[Any], bool], wanted: str) -> Rule:
 
 
 def whole(low: int = 0, high: int = _INT64) -> Rule:
-    """Make the rule of a whole number from `low` to `high`."""
+    """Return the rule of an integer from `low` to `high`."""
     # A bool is an int in Python, and 1.0 equals 1.
     return _rule(lambda v: type(v) is int and low <= v <= high, f"a whole number, {low} to {high}")
 
 
 def number(low: float = 0) -> Rule:
-    """Make the rule of a finite number of at least `low`."""
+    """Return the rule of a finite number, `low` or more."""
     return _rule(
         lambda v: type(v) in (int, float) and low <= v < math.inf, f"a number, {low} or more"
     )
 
 
 def one_of(*choices: Any) -> Rule:
-    """Make the rule of a value that is one of some."""
-    shown = " or ".join(map(str, choices))
-    return _rule(lambda v: any(type(v) is type(c) and v == c for c in choices), shown)
+    """Return the rule of a value that is one of some."""
+    wanted = " or ".join(map(str, choices))
+    return _rule(lambda v: any(type(v) is type(c) and v == c for c in choices), wanted)
 
 
 def nullable(rule: Rule) -> Rule:
-    """Make the rule of a value that may be none."""
+    """Return the rule of a value that may be None."""
 
     def check(value: Any) -> Fault | None:
         fault = None if value is None else rule(value)
@@ -86,7 +86,7 @@ def nullable(rule: Rule) -> Rule:
 
 
 def rows(rule: Rule) -> Rule:
-    """Make the rule of a list of such values."""
+    """Return the rule of a list of such values."""
 
     def check(value: Any) -> Fault | None:
         if not isinstance(value, list):
@@ -97,7 +97,7 @@ def rows(rule: Rule) -> Rule:
 
 
 def each(rule: Rule) -> Rule:
-    """Make the rule of a mapping from names to such values."""
+    """Return the rule of a mapping from names to such values."""
 
     def check(value: Any) -> Fault | None:
         if not isinstance(value, dict):
@@ -108,7 +108,7 @@ def each(rule: Rule) -> Rule:
 
 
 def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
-    """Make the rule of a mapping with these fields; others it may have, too."""
+    """Return the rule of a mapping with these fields, and any others."""
     known = needed | (optional or {})
 
     def check(value: Any) -> Fault | None:
@@ -141,7 +141,7 @@ def _is_iso(value: Any) -> bool:
         return False
 
 
-# What they say of trace.json
+# The rules of trace.json
 
 _TEXT = _rule(lambda v: isinstance(v, str), "text")
 _NAME = _rule(lambda v: isinstance(v, str) and v != "", "a name")
@@ -210,7 +210,7 @@ DESCRIPTION = fields(
 )
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SEAL = {
+_CHECKSUM = {
     "bytes": whole(),
     "blake2b": _rule(lambda v: isinstance(v, str) and bool(_DIGEST.fullmatch(v)), "a digest"),
 }
@@ -223,28 +223,20 @@ _ROUNDS = _rule(
     ),
     "the first and the last round",
 )
-FILES = each(fields(**_SEAL))
-COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # of the files of entries, in addition
+FILES = each(fields(**_CHECKSUM))
+COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # further fields of files of entries
 
 
-# JSON of strangers
+# JSON from elsewhere
 
 
 def foreign_json(data: bytes) -> Any:
-    """Read JSON that somebody else has written.
-
-    Parameters
-    ----------
-    data : bytes
-
-    Returns
-    -------
-    object
+    """Parse JSON that may be hostile.
 
     Raises
     ------
     ValueError
-        If it is no JSON, has a key twice, or is too large, or nested too deeply: in one line.
+        If it is not JSON, has a key twice, is too large, or nested too deeply.
     """
     values = sum(map(data.count, (b",", b"[", b"{")))
     if values > LIMIT_VALUES:
@@ -260,27 +252,27 @@ def foreign_json(data: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"says {reprlib.repr(twice)} twice")
-    return found
+    return mapping
 
 
 def values_fault(document: Any) -> Fault | None:
-    """Look for values that JSON cannot hold, or no program of ours could use."""
-    left: list[tuple[str, Any, int]] = [("", document, 0)]
-    while left:
-        where, value, depth = left.pop()
+    """Find a value that JSON or pmlkit cannot represent."""
+    pending: list[tuple[str, Any, int]] = [("", document, 0)]
+    while pending:
+        where, value, depth = pending.pop()
         if wanted := _unfit(value, depth):
             return Fault(where, value, wanted)
         if isinstance(value, dict):
             for name, item in value.items():
                 if wanted := _unfit(name, depth):
                     return Fault(f"a name in {where or 'it'}", name, wanted)
-                left.append((f"{where}.{name}", item, depth + 1))
+                pending.append((f"{where}.{name}", item, depth + 1))
         elif isinstance(value, list):
-            left += [(f"{where}[{n}]", item, depth + 1) for n, item in enumerate(value)]
+            pending += [(f"{where}[{n}]", item, depth + 1) for n, item in enumerate(value)]
     return None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``trace.json``: what a trace says of itself, sealed so that any changed byte is noticed."""
+"""``trace.json``: the description of a trace, with a digest that detects any changed byte."""
 
 from __future__ import annotations
 
@@ -49,25 +49,26 @@ _NEEDED = ("rounds.parquet", "batches.parquet", "entries/part-00000.parquet")
 
 
 def digest(document: Json) -> str:
-    """Give the digest of a document (a dict): blake2b over its canonical JSON, hexadecimal."""
+    """Return the hexadecimal BLAKE2b of a document's canonical JSON."""
     canonical = json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
 
 
-def seal(document: Json) -> bytes:
-    """Make the bytes of ``trace.json`` out of its document (a dict without its digest)."""
+def encode(document: Json) -> bytes:
+    """Return the bytes of ``trace.json`` for a document without format, version and digest."""
     document = {"format": FORMAT, "version": VERSION, **document}
-    return _text({**document, "digest": digest(document)})
+    return json_bytes({**document, "digest": digest(document)})
 
 
-def _text(document: Json) -> bytes:
+def json_bytes(document: Json) -> bytes:
+    """Return a document as it stands in ``trace.json``."""
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def load(path: Path) -> Json:
-    """Read the manifest of the trace at a path, and refuse whatever is not one.
+    """Read and check the manifest of the trace at a path.
 
     Parameters
     ----------
@@ -89,9 +90,9 @@ def load(path: Path) -> Json:
     _check_format(path, document)
     if fault := values_fault(document):
         raise _damaged(path, f"cannot be: {fault}")
-    # Byte for byte: a flipped bit can leave the meaning alone (1e-5, 1E-5), yet is damage.
-    found = document.pop("digest", None)
-    if found != digest(document) or data != _text({**document, "digest": found}):
+    # Compared byte for byte: damage need not change the meaning (1e-5, 1E-5).
+    stated = document.pop("digest", None)
+    if stated != digest(document) or data != json_bytes({**document, "digest": stated}):
         raise _damaged(path, "has been changed since it was written (its digest differs)")
     _check_files(path, document)
     if fault := DESCRIPTION(document):
@@ -100,10 +101,10 @@ def load(path: Path) -> Json:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a path that is nothing, or not a folder."""
+    """Refuse a path that does not exist or is not a folder."""
     try:
         missing = not path.exists()
-    except (OSError, ValueError):  # a name too long, or one with a NUL
+    except (OSError, ValueError):  # a name that is too long or has a NUL
         missing = True
     if missing:
         raise TraceNotFound(path)
@@ -136,12 +137,12 @@ def _read(path: Path) -> bytes:
 
 
 def open_member(path: PathLike, name: str) -> BinaryIO:
-    """Open a file of the trace `path`; it has to be regular, and to lie in the trace.
+    """Open a file of the trace `path`.
 
     Raises
     ------
     TraceDamaged
-        If it is a FIFO or device, or a link that leads out of the trace.
+        If it is not a regular file, or a link that leads out of the trace.
     OSError
         If it cannot be opened.
     """
@@ -153,12 +154,12 @@ def open_member(path: PathLike, name: str) -> BinaryIO:
 
 
 def size_of_member(path: PathLike, name: str) -> int:
-    """Give the size of a file of the trace `path`, bytes; errors as of `open_member`."""
+    """Return the size of a file of the trace `path`, bytes; errors as of `open_member`."""
     _refuse_link_out(path, name)
-    found = os.stat(os.path.join(path, name))
-    if not stat.S_ISREG(found.st_mode):
-        open_member(path, name).close()  # says what it is
-    return found.st_size
+    status = os.stat(os.path.join(path, name))
+    if not stat.S_ISREG(status.st_mode):
+        open_member(path, name).close()  # raises the error that names the type of file
+    return status.st_size
 
 
 def _refuse_link_out(path: PathLike, name: str) -> None:
@@ -168,7 +169,7 @@ def _refuse_link_out(path: PathLike, name: str) -> None:
 
 
 def may_be_replaced(path: Path) -> bool:
-    """Say whether what is at a path is a trace, even a damaged one: only that is overwritten."""
+    """Whether a path is a trace, even a damaged one: nothing else is overwritten."""
     return (path / NAME).is_file() and _looks_like_a_trace(path)
 
 
@@ -191,7 +192,7 @@ def _parse(path: Path, data: bytes) -> Json:
 
 
 def _check_format(path: PathLike, document: Json) -> None:
-    # A version is said before damage: another version may seal its files in another way.
+    # Before the check for damage: another version may compute its digest in another way.
     version = document.get("version")
     if type(version) is not int or version != VERSION:
         raise TraceVersionError(path, version, VERSION)
@@ -206,7 +207,8 @@ def _check_files(path: PathLike, document: Json) -> None:
     if fault := FILES(files) or _counted_fault(files):
         fault = fault._replace(where=f"files{fault.where}")
         raise _damaged(path, f"contradicts the format: {fault}")
-    rows, stated = sum(seal["rows"] for seal in _parts(files).values()), document.get("entries")
+    rows = sum(part["rows"] for part in _parts(files).values())
+    stated = document.get("entries")
     if rows != stated:
         raise _damaged(path, f"says entries {stated}, and that its files have {rows} rows")
 
@@ -216,18 +218,18 @@ def _parts(files: Json) -> Json:
 
 
 def _counted_fault(files: Json) -> Fault | None:
-    """Look at what is said of the rows of the files that are read by round."""
+    """Check `rows` and `rounds` of the files that are read by round."""
     parts = _parts(files)
-    for name, seal in (parts | {n: files[n] for n in _BY_ROUND if n in files}).items():
-        fault = COUNTED(seal)
-        if not fault and (seal["rows"] == 0) != (seal["rounds"] is None):
-            fault = Fault(".rounds", seal["rounds"], "null if and only if there are no rows")
+    for name, checksum in (parts | {n: files[n] for n in _BY_ROUND if n in files}).items():
+        fault = COUNTED(checksum)
+        if not fault and (checksum["rows"] == 0) != (checksum["rounds"] is None):
+            fault = Fault(".rounds", checksum["rounds"], "null if and only if there are no rows")
         if fault:
             return fault._replace(where=f".{name}{fault.where}")
     for number, name in enumerate(parts):
         if name != f"entries/part-{number:05d}.parquet":
             return Fault("", name, f"part {number}: the parts are counted from 0")
-    spans = [seal["rounds"] for seal in parts.values() if seal["rows"]]
+    spans = [part["rounds"] for part in parts.values() if part["rows"]]
     if any(first[1] > second[0] for first, second in itertools.pairwise(spans)):
         return Fault("", spans, "in order of rounds")
     return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Parquet files of a trace: written with their digest, read back without surprises.
+"""The Parquet files of a trace: written with a digest, checked when they are read.
 
-The same rows give the same bytes: no time and no random number goes into a file.
+The same rows give the same bytes: a file contains no time of day and no random number.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from pmlkit.trace.parquet_pages import Group, PageFault, check_pages, read_foote
 from pmlkit.trace.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Any, BinaryIO, Self
 
+    from pmlkit.trace.schema import Checksum
     from pmlkit.types import Json, PathLike
 
 
 DIGEST_BYTES = 32
 
-# Measured on recordings of a Linux guest (boot, xz, sort): frame numbers as split byte streams take
-# 1.3 to 1.5 bytes an entry after zstd, against 1.9 to 2.1 delta-packed and 1.1 to 1.9 plain: bit
-# packing hides from zstd that rounds resemble each other. Kinds of accesses take 0.14 bytes split,
-# 0.24 plain, in half the time. The other columns are long runs, which zstd makes vanish (0.02
-# bytes) as they are, in a third of the time of delta packing or a dictionary. Level 1 takes 11 ns
-# an entry for the frames; level 2 takes 13 and saves a twentieth, level 9 90 and a tenth.
-# A row group is encoded at once: in Arrow's batches of 1024 values each entry takes 3 ns longer.
-# Pages of version 2 are compressed where they lie; those of version 1 are copied first (2 ns).
+# Measured on recordings of a Linux guest (boot, xz, sort), in bytes per entry after zstd:
+# frames   1.3 to 1.5 as split byte streams, 1.9 to 2.1 delta-packed (bit packing hides from zstd
+#          that rounds resemble each other), 1.1 to 1.9 plain
+# kinds    0.14 split, 0.24 plain; split takes half the time
+# others   0.02 plain: they are long runs; delta packing or a dictionary takes three times as long
+# Level 1 takes 11 ns per entry for the frames. Level 2 takes 13 ns and saves 5 %, level 9 takes
+# 90 ns and saves 10 %. Encoding in Arrow's batches of 1024 values takes 3 ns longer per entry than
+# a row group at once. Pages of version 1 are copied before compression (2 ns), version 2 is not.
 ENTRY_ENCODINGS = {
     "use_dictionary": False,
     "column_encoding": dict.fromkeys(("gfn", "kind"), "BYTE_STREAM_SPLIT"),
@@ -53,27 +53,28 @@ _OPTIONS = {
     "compression_level": 9,
     # One page per column and row group, so that zstd sees all of it (8 bytes x 512 K rows).
     "data_page_size": 16 << 20,
-    # The schema's logical types say all that there is to say.
+    # The logical types of the columns suffice to read them.
     "store_schema": False,
 }
 if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters:
     _OPTIONS["max_rows_per_page"] = 1 << 20  # later Arrow cuts at 20,000 rows by default
 
-# In the small tables. Packed as differences, batches of real logs take a third of the bytes of a
-# dictionary, and a quarter of the time.
+# Columns of the small tables that rise. Delta-packed batches of real logs take a third of the bytes
+# of a dictionary, and a quarter of the time.
 _RISING = ("round", "batch", "t_start_ns", "t_end_ns", "insn_start", "insn_end", "t_ns", "insn")
 
-# Not every ValueError: one of ours would be called damage of a file that is whole.
+# Without ValueError, which our own code raises for intact files as well.
 READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError)
 
-# What a stranger's file may unpack to. A larger table has to be large on the disk, too.
+# Limits for files from elsewhere. A table may unpack to more than LIMIT_TABLE_BYTES only if the
+# trace is large on the disk as well (LIMIT_RATIO).
 LIMIT_GROUP_ROWS = 1 << 22
 LIMIT_GROUP_BYTES = 1 << 27
 LIMIT_TABLE_BYTES = 1 << 27
 LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
 PART_ROWS = 1 << 16
-_LONGEST_GROUP_ROWS = 1 << 20  # of ours
+_LONGEST_GROUP_ROWS = 1 << 20  # of the files that we write
 THRIFT: dict[str, Any] = {
     "thrift_string_size_limit": 1 << 20,
     "thrift_container_size_limit": 1 << 17,
@@ -81,7 +82,7 @@ THRIFT: dict[str, Any] = {
 
 
 class HashingFile:
-    """A file opened for writing that knows its size and digest, and reaches the disk at `close`.
+    """A file opened for writing that counts and hashes its bytes; `close` syncs it to the disk.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ class HashingFile:
 
     def __init__(self, path: PathLike) -> None:
         self._file = open(path, "xb")  # noqa: SIM115 (closed by close)
-        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._hash = _new_digest()
         self._discarding = False
         self.bytes = 0
 
@@ -121,7 +122,7 @@ class HashingFile:
             self._file.flush()
 
     def discard(self) -> None:
-        """Swallow what is still to come: the file is going to be removed."""
+        """Ignore all further writes, as the file will be removed."""
         self._discarding = True
 
     def close(self) -> None:
@@ -134,8 +135,8 @@ class HashingFile:
         finally:
             self._file.close()
 
-    def seal(self) -> dict[str, int | str]:
-        """Give what ``trace.json`` says of the file: its bytes and its digest."""
+    def checksum(self) -> Checksum:
+        """Return size and digest of what was written."""
         return {"bytes": self.bytes, "blake2b": self._hash.hexdigest()}
 
 
@@ -160,21 +161,21 @@ class ParquetFile:
         rows = min(max(len(table), 1), _LONGEST_GROUP_ROWS)
         self._writer.write_table(table, row_group_size=rows)
 
-    def close(self) -> dict[str, int | str]:
-        """Finish the file, and give its bytes and digest."""
+    def close(self) -> Checksum:
+        """Finish the file."""
         self._writer.close()
         self._sink.close()
-        return self._sink.seal()
+        return self._sink.checksum()
 
     def abort(self) -> None:
-        """Let go of the file, whatever state it is in."""
+        """Close the file, in whatever state it is."""
         self._sink.discard()
         self._writer.close()
         self._sink.close()
 
 
-def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> dict[str, int | str]:
-    """Write one small table as one file, which `read_table` reads.
+def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> Checksum:
+    """Write one small table as one file, for `read_table`.
 
     Parameters
     ----------
@@ -182,12 +183,11 @@ def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> dict[s
         The file; it must not exist.
     table : pyarrow.Table
     trace_bytes : int
-        Of the other files of the trace, as far as they are written.
+        Size of the trace's files that are written already.
 
     Returns
     -------
-    dict
-        bytes, blake2b.
+    Checksum
     """
     options = _encodings(table.schema.names)
     if len(table) * row_bytes(table.schema) > _limit_bytes(trace_bytes):
@@ -210,9 +210,9 @@ def _encodings(names: list[str]) -> Json:
 
 
 def _one_plain(schema: pa.Schema) -> Json:
-    """Return options that leave a column as it is: `LIMIT_RATIO` refuses what packs too well.
+    """Return options that store one column uncompressed.
 
-    Millions of rounds of the same length would pack into kilobytes.
+    Millions of rounds of equal length would pack into kilobytes, which `LIMIT_RATIO` refuses.
     """
     plain = next(field.name for field in schema if field.type in (pa.int64(), pa.uint64()))
     packed = [name for name in schema.names if name != plain]
@@ -226,18 +226,19 @@ def _one_plain(schema: pa.Schema) -> Json:
 
 
 def _limit_bytes(on_disk: int) -> int:
-    """Return what a table may unpack to, in a trace of so many bytes."""
+    """Return the largest size in memory of a table of a trace of `on_disk` bytes."""
     return max(LIMIT_TABLE_BYTES, LIMIT_RATIO * on_disk)
 
 
 def to_table(name: str, data: pd.DataFrame) -> pa.Table:
-    """Bring the rows of one of a trace's tables into its schema.
+    """Convert rows to the schema of a table.
 
     Parameters
     ----------
-    name : {"rounds", "batches", "guest", "regions"}
-    data : DataFrame, or what makes one
-        Columns that have a default (`pmlkit.trace.schema.DEFAULTS`) may be left out.
+    name : str
+        Of `schema.TABLES`.
+    data : DataFrame, or argument of its constructor
+        Columns that have a default (`schema.DEFAULTS`) may be missing.
 
     Returns
     -------
@@ -246,7 +247,7 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     Raises
     ------
     UsageError
-        If a column is missing, not known, or holds what its type cannot.
+        If a column is missing or unknown, or a value does not fit its type.
     """
     schema, frame = TABLES[name], pd.DataFrame(data)
     unknown = [str(column) for column in frame.columns if column not in schema.names]
@@ -275,11 +276,11 @@ def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
 def read_table(
     path: Path,
     file: str,
-    seal: Mapping[str, int | str],
+    checksum: Checksum,
     schema: pa.Schema,
     trace_bytes: int = 0,
 ) -> pa.Table:
-    """Read one small table whole, digest checked.
+    """Check the digest of a small table and read all of it.
 
     Parameters
     ----------
@@ -287,11 +288,10 @@ def read_table(
         The trace.
     file : str
         The file in it.
-    seal : dict
-        What trace.json says of it: bytes, blake2b.
+    checksum : Checksum
     schema : pyarrow.Schema
     trace_bytes : int
-        Of all files of the trace: a large one may have many rounds, which pack well.
+        Size of all files of the trace, which limits what the table may unpack to.
 
     Returns
     -------
@@ -304,29 +304,25 @@ def read_table(
     """
     try:
         with open_member(path, file) as stream:
-            _check_stream(path, file, seal, stream)
+            _check_stream(path, file, checksum, stream)
             stream.seek(0)
             with parquet_errors(path, file):
-                return _whole_table(path, file, seal, stream, schema, trace_bytes)
+                limit = _limit_bytes(max(checksum["bytes"], trace_bytes))
+                return _read_columns(path, file, stream, schema, limit)
     except OSError as error:
         raise read_error(path, file, error) from error
 
 
-def _whole_table(
-    path: Path,
-    file: str,
-    seal: Mapping[str, Any],
-    stream: BinaryIO,
-    schema: pa.Schema,
-    trace_bytes: int,
+def _read_columns(
+    path: Path, file: str, stream: BinaryIO, schema: pa.Schema, limit: int
 ) -> pa.Table:
     parquet, _ = open_parquet(path, file, stream, schema)
     unpacked = parquet.metadata.num_rows * row_bytes(schema)
-    limit = _limit_bytes(max(int(seal["bytes"]), trace_bytes))
     if unpacked > limit:
         why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
         raise TraceDamaged(path, file, why)
-    # Texts stay numbered until their lengths are known: one long text may stand for a million.
+    # Strings stay dictionary-encoded until their lengths are checked: a long one may be repeated
+    # a million times.
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     if texts:
         stream.seek(0)
@@ -336,21 +332,20 @@ def _whole_table(
         column = parquet.read(columns=[field.name], use_threads=False).column(0)
         if field.name in texts:
             _check_texts(path, file, field.name, column)
-        columns.append(_slim(column.cast(field.type)))
+        columns.append(_shared_if_constant(column.cast(field.type)))
     table = pa.Table.from_arrays(columns, schema=schema)
     table.validate(full=True)
     return table
 
 
-def _slim(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Hold one number in the memory of a part of its column, as are most of a long table's."""
-    if len(column) > PART_ROWS and is_constant(column):
+def _shared_if_constant(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Share the memory of a column's chunks if it is constant, as most columns of long tables."""
+    if len(column) > PART_ROWS and _is_constant(column):
         return constant(column[0], len(column))
     return column
 
 
-def is_constant(column: pa.ChunkedArray[Any]) -> bool:
-    """Say whether a column holds one number only."""
+def _is_constant(column: pa.ChunkedArray[Any]) -> bool:
     if not pa.types.is_integer(column.type):
         return False
     ends = pc.min_max(column)
@@ -358,7 +353,7 @@ def is_constant(column: pa.ChunkedArray[Any]) -> bool:
 
 
 def constant(value: Any, length: int) -> pa.ChunkedArray[Any]:
-    """Make a column of one value, in the memory of a part of it."""
+    """Make a column of one value whose chunks share their memory."""
     part: Any = pa.repeat(value, min(length, PART_ROWS))
     whole, rest = divmod(length, max(len(part), 1))
     return pa.chunked_array([part] * whole + [part[:rest]], value.type)
@@ -374,48 +369,44 @@ def _check_texts(path: PathLike, file: str, name: str, column: pa.ChunkedArray[A
 
 
 def row_bytes(schema: pa.Schema) -> int:
-    """Give the bytes of memory that a row of a table takes, texts not counted."""
+    """Return the memory that a row of a table takes, bytes; strings are not counted."""
     return sum(8 if pa.types.is_string(t) else -(-t.bit_width // 8) for t in schema.types)
 
 
-def verify(path: Path, file: str, seal: Json) -> None:
-    """Hash a file of the trace `path`, and raise `TraceDamaged` if it is not the one written."""
+def verify(path: Path, file: str, checksum: Checksum) -> None:
+    """Hash a file of the trace `path`; raise `TraceDamaged` if its checksum differs."""
     try:
         with open_member(path, file) as stream:
-            _check_stream(path, file, seal, stream)
+            _check_stream(path, file, checksum, stream)
     except OSError as error:
         raise read_error(path, file, error) from error
 
 
-def _check_stream(path: PathLike, file: str, seal: Mapping[str, Any], stream: BinaryIO) -> None:
-    check_size(path, file, seal, os.fstat(stream.fileno()).st_size)
+def _check_stream(path: PathLike, file: str, checksum: Checksum, stream: BinaryIO) -> None:
+    check_size(path, file, checksum, os.fstat(stream.fileno()).st_size)
     digest = hashlib.file_digest(stream, _new_digest)  # type: ignore[arg-type]
-    check_seal(path, file, seal, stream.tell(), digest)
-
-
-def _new_digest() -> Any:
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
-
-
-def check_seal(path: PathLike, file: str, seal: Mapping[str, Any], size: int, digest: Any) -> None:
-    """Compare a file's size and digest with what was written down."""
-    check_size(path, file, seal, size)
-    if digest.hexdigest() != seal["blake2b"]:
+    check_size(path, file, checksum, stream.tell())
+    if digest.hexdigest() != checksum["blake2b"]:
         raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")
 
 
-def check_size(path: PathLike, file: str, seal: Mapping[str, Any], size: int) -> None:
-    """Compare a file's size with what was written down."""
-    if size < seal["bytes"]:
-        raise TraceDamaged(path, file, f"is cut off ({size} of {seal['bytes']} bytes are left)")
-    if size > seal["bytes"]:
-        raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {seal['bytes']})")
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+
+def check_size(path: PathLike, file: str, checksum: Checksum, size: int) -> None:
+    """Compare a file's size with the one in its checksum."""
+    expected = checksum["bytes"]
+    if size < expected:
+        raise TraceDamaged(path, file, f"is cut off ({size} of {expected} bytes are left)")
+    if size > expected:
+        raise TraceDamaged(path, file, f"is too long ({size} bytes instead of {expected})")
 
 
 def open_parquet(
-    path: PathLike, file: str, source: Any, schema: pa.Schema
+    path: PathLike, file: str, source: BinaryIO, schema: pa.Schema
 ) -> tuple[pq.ParquetFile, list[Group]]:
-    """Open a Parquet file, and see that it has the columns that it should have, and fits.
+    """Open a Parquet file after checking its columns and the memory that it would take.
 
     Always read it with ``use_threads=False``: Arrow's thread pools can abort or hang the
     interpreter at its exit (apache/arrow issues 34314, 50482).
@@ -427,20 +418,19 @@ def open_parquet(
     file : str
         The file in it.
     source : binary file
-        Opened by us: Arrow takes no name that is no UTF-8.
+        Opened by us, as Arrow refuses a path that is not UTF-8.
     schema : pyarrow.Schema
 
     Returns
     -------
     pyarrow.parquet.ParquetFile, list of Group
-        The file, and what its footer says of its row groups.
+        The file, and the row groups of its footer.
 
     Raises
     ------
     TraceDamaged
-        If the columns are others, or a row group would unpack to more than `LIMIT_GROUP_ROWS`
-        rows or `LIMIT_GROUP_BYTES`, by its footer or by the headers of its pages. Nothing is
-        unpacked before that is known.
+        If the columns differ, or a row group would unpack to more than `LIMIT_GROUP_ROWS` rows
+        or `LIMIT_GROUP_BYTES`, by its footer or by its page headers. Nothing is unpacked before.
     """
     try:
         groups = read_footer(source)
@@ -458,15 +448,14 @@ def open_parquet(
 
 
 def _check_group(path: PathLike, file: str, number: int, group: Group) -> None:
-    what = f"has {group.rows:,} rows ({group.unpacked:,} bytes) in row group {number}"
-    if not 0 <= group.rows <= LIMIT_GROUP_ROWS:
-        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_ROWS:,} are read")
-    if not 0 <= group.unpacked <= LIMIT_GROUP_BYTES:
-        raise TraceDamaged(path, file, f"{what}, and at most {LIMIT_GROUP_BYTES:,} are read")
+    size = f"{group.rows:,} rows ({group.unpacked:,} bytes) in row group {number}"
+    for value, limit in ((group.rows, LIMIT_GROUP_ROWS), (group.unpacked, LIMIT_GROUP_BYTES)):
+        if not 0 <= value <= limit:
+            raise TraceDamaged(path, file, f"has {size}, and at most {limit:,} are read")
 
 
 class parquet_errors:
-    """Context that turns what Arrow raises about a file into `TraceDamaged`."""
+    """Context that turns exceptions of Arrow about a file into `TraceDamaged`."""
 
     def __init__(self, path: PathLike, file: str) -> None:
         self.path, self.file = path, file
@@ -485,7 +474,6 @@ class parquet_errors:
         if isinstance(error, OSError) and error.errno is not None:
             raise read_error(self.path, self.file, error) from error
         if isinstance(error, READ_ERRORS):
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TraceDamaged(
-                self.path, self.file, f"cannot be read as Parquet ({said[:120]})"
-            ) from error
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            why = f"cannot be read as Parquet ({line[:120]})"
+            raise TraceDamaged(self.path, self.file, why) from error

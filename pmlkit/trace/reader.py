@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a trace: what it says of itself, its tables, and its entries by time, kind and region.
+"""`Trace` reads a trace: its description, its tables, its entries by time, kind and region.
 
 >>> import pmlkit
 >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
@@ -33,26 +33,22 @@ from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    import pandas as pd
-    import pyarrow as pa
-
+    from pmlkit.trace.schema import Checksum
     from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike
 
+    Filter = Callable[[Array], Bools]
+
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceTables", "TraceWriter"]
-
-
-# ------------------------------------------------------------------------------
-# The small tables of a trace, and what follows from them: its rounds, phases and regions.
 
 
 LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
 
 
 class TraceTables:
-    """All of a trace that fits into memory: its description and its tables; see `trace.Trace`.
+    """The parts of a trace that fit into memory: its description and its small tables.
 
     Parameters
     ----------
@@ -64,7 +60,7 @@ class TraceTables:
 
     def __init__(self, path: PathLike, document: Json) -> None:
         self.path = Path(path)
-        self.files = document["files"]
+        self.files: dict[str, Checksum] = document["files"]
         try:
             self.meta = TraceMeta.from_json(document)
         except (UsageError, TypeError) as error:
@@ -81,7 +77,7 @@ class TraceTables:
     @property
     def duration_ns(self) -> int:
         """Time from the recording's start to the end of the last round, ns."""
-        return int(self._rounds_table["t_end_ns"][-1].as_py()) if self.n_rounds else 0
+        return int(self.rounds_table["t_end_ns"][-1].as_py()) if self.n_rounds else 0
 
     @property
     def memory_pages(self) -> int:
@@ -90,22 +86,28 @@ class TraceTables:
 
     @property
     def resolution_ns(self) -> int | None:
-        """Length of a round as asked for, ns; None if it was not asked for in time."""
+        """Requested length of a round, ns; None if it was not requested in time."""
         return self.meta.resolution_ns
 
     @property
     def is_harvest(self) -> bool:
-        """Whether its entries are harvests of accessed flags, which know less than a recording.
+        """Whether its entries are harvests of accessed flags, which tell less than a recording.
 
-        Which frames a round touched, and by the log which of them it wrote: not in which order,
-        not whether what was written was read as well, and not what was executed.
+        Known are the frames that a round touched and, from the log, those that it wrote. Not known
+        are their order, whether a written frame was read too, and which frames were executed.
         """
         return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
 
     @property
+    def size_bytes(self) -> int:
+        """Size on disk of all files but ``trace.json``, bytes; of a nested trace, only its own."""
+        return sum(checksum["bytes"] for checksum in self.files.values())
+
+    @property
     def bytes_per_entry(self) -> float:
         """Bytes on disk per entry, of the entries' files; 0 if there is no entry."""
-        size = sum(s["bytes"] for name, s in self.files.items() if name.startswith("entries/"))
+        parts = [self.files[name] for name in self.files if name.startswith("entries/")]
+        size = sum(part["bytes"] for part in parts)
         return size / self.meta.entries if self.meta.entries else 0.0
 
     # The tables
@@ -113,7 +115,7 @@ class TraceTables:
     @property
     def n_rounds(self) -> int:
         """Number of rounds."""
-        return len(self._rounds_table)
+        return len(self.rounds_table)
 
     @property
     def rounds(self) -> pd.DataFrame:
@@ -127,7 +129,7 @@ class TraceTables:
 
     @property
     def guest(self) -> pd.DataFrame | None:
-        """The guest's own view (`schema.GUEST`): DataFrame, one row per sample, or None."""
+        """The guest's own statistics (`schema.GUEST`): DataFrame, a row per sample, or None."""
         return None if self._guest is None else self._guest.copy(deep=False)
 
     @property
@@ -137,7 +139,7 @@ class TraceTables:
 
     @property
     def regions(self) -> pd.DataFrame:
-        """Frames that the workload named (`schema.REGIONS`): DataFrame, one row per run of them."""
+        """Named ranges of frames (`schema.REGIONS`): DataFrame; a region may have several rows."""
         return self._regions.copy(deep=False)
 
     @property
@@ -148,11 +150,11 @@ class TraceTables:
 
     @cached_property
     def _rounds(self) -> pd.DataFrame:
-        return self._rounds_table.to_pandas(split_blocks=True)
+        return self.rounds_table.to_pandas(split_blocks=True)
 
     @cached_property
-    def _rounds_table(self) -> pa.Table:
-        """The rounds as they are read: a third of the DataFrame's memory, if there are many."""
+    def rounds_table(self) -> pa.Table:
+        """The rounds as a `pyarrow.Table`, which takes a third of the DataFrame's memory."""
         rounds = self.table("rounds")
         self._refuse("rounds.parquet", consistency.rounds_fault(rounds))
         self._refuse(manifest.NAME, consistency.phases_fault(self.meta.phases, len(rounds)))
@@ -161,7 +163,7 @@ class TraceTables:
     @cached_property
     def _edges(self) -> tuple[Ints, Ints]:
         """The starts and the ends of the rounds, ns."""
-        starts, ends = (self._rounds_table[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
+        starts, ends = (self.rounds_table[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
         return starts, ends
 
     @cached_property
@@ -195,8 +197,7 @@ class TraceTables:
             raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
         if file not in self.files:
             return TABLES[name].empty_table()
-        size = sum(seal["bytes"] for seal in self.files.values())  # compared when it was opened
-        return read_table(self.path, file, self.files[file], TABLES[name], size)
+        return read_table(self.path, file, self.files[file], TABLES[name], self.size_bytes)
 
     # Time and place
 
@@ -205,12 +206,12 @@ class TraceTables:
     ) -> tuple[int, int]:
         """Find the rounds that share time with ``[start_ns, end_ns)``.
 
-        Consecutive ranges that meet where a round ends have no round in common, and miss none.
+        Consecutive ranges that meet at the end of a round share no round and omit none.
 
         Parameters
         ----------
         start_ns, end_ns : int, optional
-            Times since the recording's start, ns; None: from its start, to its end.
+            Times since the recording's start, ns; default: its start, its end.
 
         Returns
         -------
@@ -225,7 +226,7 @@ class TraceTables:
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
         if start_ns is None:
             return 0, stop
-        # A round of no length (two marks at one instant) belongs to the range that starts there.
+        # A round without length (two marks at one instant) belongs to the range that starts there.
         first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
         return min(int(first), stop), stop
 
@@ -235,8 +236,8 @@ class TraceTables:
         Returns
         -------
         ndarray of object (str), shape (n_rounds,)
-            A round in which a phase starts belongs to it (to the last, if several do);
-            ``""`` before the first.
+            A round in which a phase starts belongs to that phase, or the last of several;
+            ``""`` before the first phase.
         """
         phases = self.phases
         names = np.array(["", *phases["name"]], dtype=object)
@@ -244,11 +245,7 @@ class TraceTables:
         return names[last]
 
     def frames(self, region: str) -> Gfns:
-        """Give the frames of a region.
-
-        Parameters
-        ----------
-        region : str
+        """Return the frames of a region.
 
         Returns
         -------
@@ -270,28 +267,28 @@ class TraceTables:
         if pages > LIMIT_REGION_PAGES:
             size = f"{pages:,} pages, and at most {LIMIT_REGION_PAGES:,} can be looked at"
             raise UsageError(f"the region {region!r} of the trace {self.path} has {size}")
-        found, at = np.empty(pages, dtype=np.uint64), 0
+        gfns, at = np.empty(pages, dtype=np.uint64), 0
         for gfn, length in zip(rows["gfn"], rows["pages"], strict=True):
-            found[at : at + int(length)] = np.arange(gfn, gfn + length, dtype=np.uint64)
+            gfns[at : at + int(length)] = np.arange(gfn, gfn + length, dtype=np.uint64)
             at += int(length)
-        return found if (found[1:] > found[:-1]).all() else np.unique(found)
+        return gfns if (gfns[1:] > gfns[:-1]).all() else np.unique(gfns)
 
 
 class Trace(TraceTables):
     """A trace on the disk, opened by `Trace.open`.
 
-    Opening reads ``trace.json`` and compares the size of every file; a file's digest is checked
-    before its first use. No file is held open. Every method that reads raises `TraceDamaged` if a
-    file is not the one that was written.
+    Opening reads ``trace.json`` and compares the sizes of all files. A file's digest is checked
+    before its first use. No file stays open. Every method that reads raises `TraceDamaged` if a
+    file has been changed since it was written.
 
     Attributes
     ----------
     path : Path
         The folder, as it was given.
     meta : TraceMeta
-        What the trace says of itself.
-    files : dict
-        What it says of its files: by name, bytes and blake2b (and rows, rounds for entries).
+        The description.
+    files : dict of str to Checksum
+        Its files: by name, bytes and blake2b (and rows, rounds for entries).
     """
 
     def __init__(self, path: PathLike, document: Json) -> None:
@@ -315,7 +312,7 @@ class Trace(TraceTables):
         ------
         TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
         NeedsError
-            If it is a sample (`sample`), which nobody shall take for all accesses.
+            If it is a `sample`, which must not be mistaken for all accesses.
 
         Examples
         --------
@@ -333,12 +330,12 @@ class Trace(TraceTables):
     @classmethod
     def _open(cls, path: PathLike) -> Trace:
         trace = cls(path, manifest.load(Path(path)))
-        for name, seal in trace.files.items():
+        for name, checksum in trace.files.items():
             try:
                 size = manifest.size_of_member(trace.path, name)
             except OSError as error:
                 raise read_error(path, name, error) from error
-            check_size(path, name, seal, size)
+            check_size(path, name, checksum, size)
         return trace
 
     def __repr__(self) -> str:
@@ -353,13 +350,13 @@ class Trace(TraceTables):
 
     @cached_property
     def _pml(self) -> Trace:
-        # Its trace.json is one of our files, so its digest is checked like theirs.
+        # The nested trace.json is one of this trace's files, so its digest is checked as well.
         self._verify(manifest.PML_FILE)
         return Trace.open(self.path / "pml.trace")
 
     @property
     def pml_is_nested(self) -> bool:
-        """Whether there is a PML log nested in this trace."""
+        """Whether a PML log is nested in this trace."""
         return manifest.PML_FILE in self.files
 
     @property
@@ -379,9 +376,9 @@ class Trace(TraceTables):
 
     @cached_property
     def sample(self) -> Trace | None:
-        """The sample of accessed flags that was harvested beside a PML log: an access trace.
+        """The sample of accessed flags harvested beside a PML log: an access trace, or None.
 
-        It has one frame of so many as ``meta.options["sampled_one_in"]`` says.
+        It has one of ``meta.options["sampled_one_in"]`` frames.
         """
         if manifest.SAMPLE_FILE not in self.files:
             return None
@@ -403,7 +400,7 @@ class Trace(TraceTables):
         Parameters
         ----------
         columns : list of str, optional
-            Of round, batch, vcpu, gfn, kind; None: all.
+            Of round, batch, vcpu, gfn, kind; default: all.
         start_ns, end_ns : int, optional
             Only rounds that share time with this range (`rounds_between`), ns.
         kinds : Kind, int or str, optional
@@ -416,15 +413,16 @@ class Trace(TraceTables):
         iterator of pyarrow.RecordBatch
             Batches may be empty.
         """
-        columns = _known_columns("entries", columns, ENTRIES)
-        tests = {}
+        columns = _checked_columns("entries", columns, ENTRIES)
+        filters: dict[str, Filter] = {}
         if kinds is not None:
-            tests["kind"] = select_kinds(kinds).__getitem__
+            filters["kind"] = select_kinds(kinds).__getitem__
         if region is not None:
-            tests["gfn"] = _membership(self.frames(region))
+            filters["gfn"] = _membership(self.frames(region))
         first, stop = self.rounds_between(start_ns, end_ns)
-        read = [n for n in ENTRIES.names if n in columns or n in tests or n == "round"]
-        return _selected(self._reader.batches(read, first, stop), columns, tests)
+        needed = {"round", *columns, *filters}
+        read = [name for name in ENTRIES.names if name in needed]
+        return _filtered(self._reader.batches(read, first, stop), columns, filters)
 
     def entries(
         self,
@@ -454,22 +452,22 @@ class Trace(TraceTables):
 
     @property
     def has_tables(self) -> bool:
-        """Whether it holds snapshots of page tables, or its nested log does."""
-        return self._tables_home is not None
+        """Whether it or its nested log has snapshots of page tables."""
+        return self._tables_trace is not None
 
     @property
     def tables(self) -> pd.DataFrame:
         """Page tables at the rounds' ends (`schema.SNAPSHOTS`): DataFrame, a row per entry.
 
-        Of the nested log, if the trace has none of its own; without any, no rows.
+        Those of the nested log if the trace has none; without any, no rows.
         """
         return self._snapshots.copy(deep=False)
 
     @property
-    def _tables_home(self) -> Trace | None:
+    def _tables_trace(self) -> Trace | None:
         if SNAPSHOTS_FILE in self.files:
             return self
-        return self.pml._tables_home if self.pml_is_nested else None
+        return self.pml._tables_trace if self.pml_is_nested else None
 
     @cached_property
     def _snapshots(self) -> pd.DataFrame:
@@ -486,7 +484,7 @@ class Trace(TraceTables):
         Parameters
         ----------
         columns : list of str, optional
-            Of round, table, level, index, target, flags; None: all.
+            Of round, table, level, index, target, flags; default: all.
         start_ns, end_ns : int, optional
             Only rounds that share time with this range (`rounds_between`), ns.
 
@@ -495,22 +493,22 @@ class Trace(TraceTables):
         iterator of pyarrow.RecordBatch
             In order of round, table and index.
         """
-        columns = _known_columns("page tables", columns, SNAPSHOTS)
-        home = self._tables_home
-        if home is None:
+        columns = _checked_columns("page tables", columns, SNAPSHOTS)
+        trace = self._tables_trace
+        if trace is None:
             return iter(())
         read = [name for name in SNAPSHOTS.names if name in columns or name == "round"]
-        rows = home.table_rows(*home.rounds_between(start_ns, end_ns), read)
-        return (batch.select(columns) for batch in rows)
+        batches = trace.table_rows(*trace.rounds_between(start_ns, end_ns), read)
+        return (batch.select(columns) for batch in batches)
 
     def table_rows(
         self, first: int, stop: int, columns: Sequence[str] | None = None
-    ) -> Iterator[Any]:
+    ) -> Iterator[pa.RecordBatch]:
         """Iterate over this trace's own snapshots of the rounds from `first` to before `stop`."""
         reader = RowsReader(self.path, self.files, self._verify, SNAPSHOTS_FILE, SNAPSHOTS)
         return reader.batches(columns or SNAPSHOTS.names, first, stop)
 
-    def check(self) -> Json | None:
+    def check(self) -> Json:
         """Check every file and every count.
 
         Returns
@@ -522,14 +520,14 @@ class Trace(TraceTables):
         Raises
         ------
         TraceDamaged
-            Naming the first file that is wrong, and why.
+            Names the first file that is wrong, and why.
         """
         from pmlkit.trace.audit import check_trace
 
         return check_trace(self)
 
 
-def _known_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:
+def _checked_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:
     columns = list(schema.names if columns is None else columns)
     unknown = [name for name in columns if name not in schema.names]
     if unknown or not columns:
@@ -537,19 +535,19 @@ def _known_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) 
     return columns
 
 
-def _membership(frames: Gfns) -> Callable[..., Any]:
-    def test(gfn: Gfns) -> Bools:
+def _membership(frames: Gfns) -> Filter:
+    def is_member(gfn: Gfns) -> Bools:
         place = np.minimum(np.searchsorted(frames, gfn), len(frames) - 1)
         return frames[place] == gfn if len(frames) else np.zeros(len(gfn), dtype=bool)
 
-    return test
+    return is_member
 
 
-def _selected(
-    batches: Iterator[Any], columns: Sequence[str], tests: Json
+def _filtered(
+    batches: Iterator[pa.RecordBatch], columns: list[str], filters: Mapping[str, Filter]
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for name, test in tests.items():
-            kept = test(batch[name].to_numpy())
+        for name, matches in filters.items():
+            kept = matches(batch[name].to_numpy())
             batch = batch if kept.all() else batch.filter(pa.array(kept))
         yield batch.select(columns)

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trace consists of: the columns of its tables, and its description.
-
-Nothing here reads or writes a file: `pmlkit.trace.writer` and `pmlkit.trace` do.
-"""
+"""The columns of a trace's tables, and `TraceMeta`, its description."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -34,28 +31,29 @@ __all__ = [
     "ROUNDS",
     "SNAPSHOTS",
     "Kind",
+    "Checksum",
     "TraceMeta",
 ]
 
 FORMAT = "pmlkit-trace"
 VERSION = 1
-# Twice as many would take 0.3 % fewer bytes of real logs, and 64 MB more while they are written.
+# Twice as many would save 0.3 % of the bytes of real logs, and take 64 MB more while writing.
 ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
-# Why a buffer was drained; and the two ways of harvesting accessed flags, in access traces.
+# The two ways of harvesting accessed flags; `reason` of the batches of such access traces.
 HARVESTS = ("guided", "scan")
-# In the options of an access trace: it has only one frame of so many.
+REASONS = ("full", "round", "stop", *HARVESTS)  # why a buffer was drained
+# Option of an access trace that has only one frame of this many.
 SAMPLED = "sampled_one_in"
-# In the options of an import, true: nobody gave the memory's size, it ends at the highest page.
+# Option of an import: true if its memory size is not known but ends at the highest page.
 MEMORY_GUESSED = "memory_ends_at_highest_page"
-# What the frames of a trace number, in `domain.address`; the first is the default.
+# Values of `domain.address`, the address space of the frames; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
-REASONS = ("full", "round", "stop", *HARVESTS)
 LOST_UNKNOWN = "losses not counted"
 
 
 def _schema(**types: Any) -> pa.Schema:
-    # Nothing is ever null: without that a column costs no definition levels either.
+    # Columns that are never null need no definition levels.
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
@@ -107,7 +105,7 @@ GUEST = _schema(
     },
     **{name: pa.int64() for name in ("pswpin", "pswpout", "pgmajfault", "pgfault")},
 )
-# The present entries of the page tables that were logged in a round, as they were at its end.
+# The present entries, at the end of a round, of the page tables that were logged in it.
 SNAPSHOTS = _schema(
     round=pa.uint32(),
     table=pa.uint64(),
@@ -116,7 +114,7 @@ SNAPSHOTS = _schema(
     target=pa.uint64(),
     flags=pa.uint8(),
 )
-# The parts of the guest's disk requests that lie in one frame each; `write`: from guest to disk.
+# The guest's disk requests, divided at frame boundaries; `write`: from guest to disk.
 DISK = _schema(
     t_ns=pa.int64(),
     insn=pa.uint64(),
@@ -128,8 +126,7 @@ DISK = _schema(
 REGIONS = _schema(name=pa.string(), gfn=pa.uint64(), pages=pa.uint64())
 TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIONS, "disk": DISK}
 
-# What a writer may leave out of a table, and what then stands in it. `entries` of rounds and
-# batches is counted by the writer.
+# Default values of columns. The writer counts `entries` of rounds and batches.
 DEFAULTS = {
     "rounds": {
         "insn_start": 0,
@@ -148,8 +145,17 @@ DEFAULTS = {
 }
 
 
+class Checksum(TypedDict):
+    """Size and BLAKE2b of a file in ``trace.json``; `rows` and `rounds` of files read by round."""
+
+    bytes: int
+    blake2b: str
+    rows: NotRequired[int]
+    rounds: NotRequired[list[int] | None]  # the first and the last; None without rows
+
+
 def plain(value: object) -> Any:
-    """Turn a value into what JSON can hold: numpy numbers, paths, tuples and dates too."""
+    """Convert a value to one that JSON has: also NumPy numbers, paths, tuples and enums."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
@@ -159,7 +165,7 @@ def plain(value: object) -> Any:
     if isinstance(value, os.PathLike):
         return plain(os.fspath(value))
     if isinstance(value, str):
-        # A file name may hold bytes that are no UTF-8 (surrogates in Python).
+        # A file name may contain bytes that are not UTF-8 (surrogates in Python).
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, enum.Enum):
         return plain(value.value)
@@ -180,12 +186,12 @@ def _list() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TraceMeta:
-    """The description of a trace: what ``trace.json`` says, apart from the files.
+    """The description of a trace: ``trace.json`` without the files.
 
     Parameters
     ----------
     kind : {"access", "pml"}
-        First accesses per round (what the recorder sees), or a PML log.
+        First accesses per round, or a PML log.
     source : str
         recorder, simulator, lab, xen or synthetic.
     domain : dict
@@ -195,26 +201,25 @@ class TraceMeta:
     clock : dict
         unit ("ns"), kind ("icount" or "host"), ns_per_insn (float or None).
     period : dict
-        ns and insn: the period asked for, in one of the two; the other is None.
+        ns and insn: the requested length of a round, in one of the two; the other is None.
     phases : list of dict
-        name, round, t_ns, insn of each start; a phase lasts until the next.
+        name, round, t_ns, insn of each start; a phase lasts until the next one.
     known : list of dict
-        phase, region, kind ("read", "written", "touched"), pages: the answers known beforehand.
+        phase, region, kind ("read", "written", "touched"), pages: answers known beforehand.
     options, overheads, host, provenance : dict
-        How it was collected, at what cost, on what, by which command and versions.
+        How it was collected, at what cost, on which machine, by which command and versions.
     notes : list of str
-        What a reader should know.
+        Remarks for readers.
     complete : bool or None
-        False if the recording was cut short; None: not known.
+        False if the recording was cut short; None if not known.
     losses : {"counted", "not counted"}
-        Whether the source counts what it loses.
+        Whether the source counts lost entries.
     created : str, optional
-        ISO time; the writer fills it in. It is the only time of day in a trace.
+        ISO time, the only time of day in a trace; set by the writer.
     lost : int or None
-        Entries that were lost; the writer counts them. None, which is not known, if the source does
-        not count its losses.
+        Number of lost entries, counted by the writer; None if `losses` are not counted.
     entries : int
-        Entries held; the writer counts them.
+        Number of entries, counted by the writer.
 
     Raises
     ------
@@ -254,7 +259,9 @@ class TraceMeta:
             object.__setattr__(self, field.name, value)
         if self.losses != LOSSES[0]:
             object.__setattr__(self, "lost", None)
-        check_meta(self)
+        document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if fault := DESCRIPTION(document) or _cross_fault(self):
+            raise UsageError(f"the trace's {fault}")
 
     @property
     def lost_text(self) -> str:
@@ -278,13 +285,13 @@ class TraceMeta:
 
     @property
     def known_memory_pages(self) -> int | None:
-        """Size of a machine's memory, pages; None where nobody said it, or there is no machine."""
+        """Size of a machine's memory, pages; None if it is not known, or there is no machine."""
         physical = self.domain.get("address", ADDRESSES[0]) == ADDRESSES[0]
         return self.memory_pages if physical and not self.options.get(MEMORY_GUESSED) else None
 
     @property
     def resolution_ns(self) -> int | None:
-        """Length of a round as asked for, ns; None if it is not known in time."""
+        """Requested length of a round, ns; None if it is not known in time."""
         ns, insn = self.period["ns"], self.period["insn"]
         if ns is None and insn is not None and self.clock["ns_per_insn"]:
             ns = insn * self.clock["ns_per_insn"]
@@ -299,20 +306,13 @@ class TraceMeta:
 
     @classmethod
     def from_json(cls, document: Json) -> TraceMeta:
-        """Take the description out of the parsed ``trace.json`` (a dict)."""
+        """Extract the description from a parsed ``trace.json``."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in document.items() if name in names})
 
     def to_json(self) -> Json:
-        """Give the description as a dict that JSON can hold."""
+        """Return the description as a dict of JSON values."""
         return dataclasses.asdict(self)
-
-
-def check_meta(meta: TraceMeta) -> None:
-    """Check a description's values; raise `UsageError` naming the first that is wrong."""
-    document = {field.name: getattr(meta, field.name) for field in dataclasses.fields(meta)}
-    if fault := DESCRIPTION(document) or _cross_fault(meta):
-        raise UsageError(f"the trace's {fault}")
 
 
 def _cross_fault(meta: TraceMeta) -> Fault | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Page tables as they were at the end of a round: ``tables.parquet`` of a trace.
+"""Snapshots of page tables at the ends of rounds: ``tables.parquet`` of a trace.
 
-A row is an entry that is present, of a page table that was logged in the round: in table (frame)
-`table`, at `index`, it leads to frame `target`. Rows increase by round, table and index.
+A row is a present entry of a page table that was logged in the round: entry `index` of the table in
+frame `table` points to frame `target`. Rows increase by round, table and index.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from pmlkit.trace.parquet import ParquetFile
 from pmlkit.trace.schema import ROW_GROUP_ROWS, SNAPSHOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Any
 
+    from pmlkit.trace.schema import Checksum
     from pmlkit.types import Array, Bools
+
+    LastRow = tuple[int, int, int, int]  # round, table, index, level
 
 
 FILE = "tables.parquet"
 LEVELS = 5
-ENTRIES_MAX = 1024  # of a table without PAE
+ENTRIES_MAX = 1024  # of a page table without PAE
 DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in SNAPSHOTS}
 _KEYS = ("round", "table", "index")
 
 ENCODINGS = {
     "use_dictionary": ["level", "flags"],
-    "column_encoding": {
-        **dict.fromkeys(("round", "table", "index"), "DELTA_BINARY_PACKED"),
-        "target": "DELTA_BINARY_PACKED",
-    },
+    "column_encoding": dict.fromkeys((*_KEYS, "target"), "DELTA_BINARY_PACKED"),
 }
 
 
 class SnapshotsWriter:
-    """Write snapshots in bounded memory: one row group is held. No row, no file.
+    """Write snapshots in bounded memory: one row group is buffered. Without rows, no file.
 
     Parameters
     ----------
@@ -53,22 +53,20 @@ class SnapshotsWriter:
 
     Attributes
     ----------
-    files : dict
-        What the manifest says of the file, once it is closed: bytes, blake2b, rows, rounds.
+    files : dict of str to Checksum
+        The file, once it is closed.
     last : tuple of int
-        Round, table, index and level of the row written last; the round is -1 before the first.
+        Round, table, index and level of the last row; the round is -1 before the first row.
     """
 
-    # Not there before they are needed.
-    _file: Any
-    _first: Any
-
     def __init__(self, folder: Path, row_group_rows: int = ROW_GROUP_ROWS) -> None:
-        self._path, self._room = folder / FILE, row_group_rows
-        self._pieces, self._held, self._rows = [], 0, 0  # type: ignore[var-annotated]
-        self._file = self._first = None
-        self.last = (-1, 0, 0, 0)
-        self.files: dict[Any, Any] = {}
+        self._path, self._group_rows = folder / FILE, row_group_rows
+        self._pieces: list[pa.Table] = []
+        self._buffered = self._rows = 0
+        self._file: ParquetFile | None = None
+        self._first_round = -1
+        self.last: LastRow = (-1, 0, 0, 0)
+        self.files: dict[str, Checksum] = {}
 
     def add(self, **columns: Any) -> None:
         """Append rows: an array or scalar for each of `schema.SNAPSHOTS`; UsageError if wrong."""
@@ -79,56 +77,52 @@ class SnapshotsWriter:
             return
         if fault := rows_fault(arrays, self.last):
             raise UsageError(f"snapshots of page tables: {fault}")
-        if self._first is None:
-            self._first = int(arrays["round"][0])
+        if self._first_round < 0:
+            self._first_round = int(arrays["round"][0])
         self.last = last_row(arrays)
         self._pieces.append(pa.table([pa.array(a) for a in arrays.values()], schema=SNAPSHOTS))
-        self._held += length
-        if self._held >= self._room:
-            self._write(whole_groups_only=True)
+        self._buffered += length
+        if self._buffered >= self._group_rows:
+            self._write(full_groups_only=True)
 
-    def _write(self, whole_groups_only: bool) -> None:
-        held = pa.concat_tables(self._pieces).combine_chunks()
+    def _write(self, full_groups_only: bool) -> None:
+        rows = pa.concat_tables(self._pieces).combine_chunks()
         self._file = self._file or ParquetFile(self._path, SNAPSHOTS, ENCODINGS)
-        stop = len(held) - len(held) % self._room if whole_groups_only else len(held)
-        for start in range(0, stop, self._room):
-            self._file.write(held.slice(start, min(self._room, stop - start)))
+        stop = len(rows) - len(rows) % self._group_rows if full_groups_only else len(rows)
+        for start in range(0, stop, self._group_rows):
+            self._file.write(rows.slice(start, min(self._group_rows, stop - start)))
         self._rows += stop
-        self._pieces, self._held = [held.slice(stop)], len(held) - stop
+        self._pieces, self._buffered = [rows.slice(stop)], len(rows) - stop
 
     def close(self) -> None:
-        """Write what is still held, and finish the file, if there is one."""
-        if self._held:
-            self._write(whole_groups_only=False)
+        """Write the buffered rows, and finish the file, if there is one."""
+        if self._buffered:
+            self._write(full_groups_only=False)
         if self._file is not None and not self.files:
-            rounds = [self._first, self.last[0]]
+            rounds = [self._first_round, self.last[0]]
             self.files[FILE] = {**self._file.close(), "rows": self._rows, "rounds": rounds}
 
     def abort(self) -> None:
-        """Let go of the open file."""
+        """Close the file, in whatever state it is."""
         if self._file is not None:
             self._file.abort()
 
 
-def last_row(columns: Mapping[str, Array]) -> tuple[int, int, int, int]:
-    """Give round, table, index and level of the last of some rows (arrays by name)."""
-    return tuple(int(columns[name][-1]) for name in (*_KEYS, "level"))  # type: ignore[return-value]
+def last_row(columns: Mapping[str, Array]) -> LastRow:
+    """Return round, table, index and level of the last row."""
+    round_, table, index, level = (int(columns[name][-1]) for name in (*_KEYS, "level"))
+    return round_, table, index, level
 
 
-def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)) -> str | None:
-    """Check rows of snapshots.
+def rows_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
+    """Return what is wrong with rows of snapshots, or None.
 
     Parameters
     ----------
     columns : dict of ndarray, shape (n,)
         Of `schema.SNAPSHOTS`; n > 0.
     last : tuple of int
-        `last_row` of what stands before them.
-
-    Returns
-    -------
-    str or None
-        What is wrong.
+        `last_row` of the rows before them.
     """
     flags, level = columns["flags"], columns["level"]
     return first_fault(
@@ -139,7 +133,7 @@ def rows_fault(columns: Mapping[str, Array], last: Sequence[int] = (-1, 0, 0, 0)
     )
 
 
-def _order_fault(columns: Mapping[str, Array], last: Iterable[int]) -> str | None:
+def _order_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
     keys = {}
     for name, before in zip((*_KEYS, "level"), last, strict=True):
         keys[name] = np.concatenate([[before], columns[name].astype(np.int64)])

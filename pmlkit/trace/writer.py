@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing a trace: under another name until it is whole, then renamed; nothing half-written stays.
+"""`TraceWriter` writes a trace to ``PATH.partial`` and renames it once it is complete.
 
 >>> with TraceWriter("x.trace", meta) as writer:              # doctest: +SKIP
 ...     writer.add_entries(round=0, batch=0, vcpu=0, gfn=[7, 9], kind=Kind.WRITE)
@@ -25,56 +25,54 @@ from pmlkit.trace.schema import REGIONS, ROUNDS, ROW_GROUP_ROWS, SNAPSHOTS
 from pmlkit.trace.snapshots import SnapshotsWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
 
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
-    from pmlkit.trace.entries import Tally
-    from pmlkit.trace.schema import TraceMeta
-    from pmlkit.types import Array, Gfns, Ints, Json, PathLike
+    from pmlkit.trace.entries import Generate, RunLengthCounts
+    from pmlkit.trace.schema import Checksum, TraceMeta
+    from pmlkit.types import Ints, Json, PathLike
+
+    Rows = Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
 
 
 # ------------------------------------------------------------------------------
-# The small tables of a trace while it is written: completed, checked against its entries, kept.
+# The small tables of a trace being written: kept, completed, checked against the entries.
 
 
 class TablesWriter:
-    """Hold the tables of `schema.TABLES`, and write them once the entries are counted.
+    """Keep the tables of `schema.TABLES`, and write them once the entries are counted.
 
     Parameters
     ----------
     folder : Path
         The trace's folder.
-    shown : Path
-        How messages name it.
+    display_path : Path
+        The folder's name in messages.
 
     Attributes
     ----------
-    files : dict
-        What the manifest says of each file, once they are written: bytes, blake2b.
+    files : dict of str to Checksum
+        The files, once they are written.
     totals : dict of str to int
-        Once they are written: `entries` and `lost` of all rounds.
+        `entries` and `lost` of all rounds, once the tables are written.
     """
 
-    def __init__(self, folder: Path, shown: Path) -> None:
-        self._folder, self._shown = folder, shown
+    def __init__(self, folder: Path, display_path: Path) -> None:
+        self._folder, self._display_path = folder, display_path
         self._tables: dict[str, pa.Table] = {}
         self._uncounted: set[str] = set()
-        self.files: dict[str, Json] = {}
+        self.files: dict[str, Checksum] = {}
         self.totals: dict[str, int] = {}
 
-    def set(
-        self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
-    ) -> None:
-        """Set a table: a DataFrame, or what makes one; `entries` may be left to be counted.
+    def set(self, name: str, data: Rows) -> None:
+        """Set a table: a DataFrame, or the argument of its constructor.
 
-        A `pyarrow.Table` is of the table's schema, and its entries are counted: as it may be long,
-        it is not turned into a DataFrame.
+        Without a column `entries`, entries are counted. They always are for a `pyarrow.Table`,
+        which has the table's schema and may be too long for a DataFrame.
         """
         if isinstance(data, pa.Table):
             self._uncounted.add(name)
@@ -88,8 +86,8 @@ class TablesWriter:
 
     def close(
         self,
-        per_round: Tally,
-        per_batch: Tally,
+        per_round: RunLengthCounts,
+        per_batch: RunLengthCounts,
         last_snapshot: int,
         meta: TraceMeta,
         trace_bytes: int = 0,
@@ -98,14 +96,13 @@ class TablesWriter:
 
         Parameters
         ----------
-        per_round, per_batch : Tally
+        per_round, per_batch : RunLengthCounts
             The entries written.
         last_snapshot : int
             The last round with a snapshot of a page table; -1 if there is none.
         meta : TraceMeta
-            The trace's description.
         trace_bytes : int
-            Of the files that are written already.
+            Size of the files that are written already.
 
         Raises
         ------
@@ -119,21 +116,21 @@ class TablesWriter:
         fault = fault or consistency.phases_fault(meta.phases, len(rounds))
         fault = fault or consistency.regions_fault(tables["regions"], meta.memory_pages)
         if fault:
-            raise UsageError(f"the tables of {self._shown} contradict each other: {fault}")
+            raise UsageError(f"the tables of {self._display_path} contradict each other: {fault}")
         for name, table in tables.items():
             self.files[f"{name}.parquet"] = write_table(
                 self._folder / f"{name}.parquet", table, trace_bytes
             )
         self.totals = {name: consistency.total(rounds[name]) for name in ("entries", "lost")}
-        self._tables = {}  # they may be long, and whoever asks for the totals holds us
+        self._tables = {}  # frees their memory: `totals` keeps this object alive
 
-    def _completed(self, tallies: dict[str, Tally]) -> dict[str, pa.Table]:
-        given = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
+    def _completed(self, counts: dict[str, RunLengthCounts]) -> dict[str, pa.Table]:
+        tables = {"rounds": ROUNDS.empty_table(), "regions": REGIONS.empty_table(), **self._tables}
         uncounted = set(self._uncounted)
-        if "batches" not in given:
-            given["batches"] = to_table("batches", _one_batch_per_round(given["rounds"]))
+        if "batches" not in tables:
+            tables["batches"] = to_table("batches", _one_batch_per_round(tables["rounds"]))
             uncounted.add("batches")
-        return given | {name: _with_counts(given[name], tallies[name]) for name in uncounted}
+        return tables | {name: _with_counts(tables[name], counts[name]) for name in uncounted}
 
 
 def _one_batch_per_round(rounds: pa.Table) -> pd.DataFrame:
@@ -142,53 +139,52 @@ def _one_batch_per_round(rounds: pa.Table) -> pd.DataFrame:
     return frame.assign(batch=frame["round"], reason="round")
 
 
-def _with_counts(table: pa.Table, tally: Tally) -> pa.Table:
+def _with_counts(table: pa.Table, counts: RunLengthCounts) -> pa.Table:
     column = table.schema.get_field_index("entries")
     field = table.schema.field(column)
-    return table.set_column(column, field, pa.array(tally.counts(len(table)), field.type))
+    return table.set_column(column, field, pa.array(counts.to_array(len(table)), field.type))
 
 
 _NESTED = {"pml": "pml.trace", "access": "sample.trace"}
 
 
 class TraceWriter:
-    """Write a trace to ``PATH.partial``, which gets its name when it is complete.
+    """Write a trace to ``PATH.partial``, which is renamed when it is complete.
 
     A context manager: a clean exit closes (and renames), an exception aborts (and removes).
-    Memory is bounded: one row group of entries is held.
+    Memory is bounded: one row group of entries is buffered.
 
     Parameters
     ----------
     path : path-like
-        The folder to be, ``NAME.trace``.
+        The final folder, ``NAME.trace``.
     meta : TraceMeta
-        What the trace says of itself. The writer fills in `entries` and `lost`, and `created` if
-        it is None.
+        The description. The writer sets `entries` and `lost`, and `created` if it is None.
     overwrite : bool
-        Replace the trace of that name, at the very end. Nothing but a trace is ever replaced.
+        Replace the trace of that name when closing. Only a trace is ever replaced.
     row_group_rows : int
         Entries per row group.
-    shown : path-like, optional
-        How messages name the trace, if not by `path`.
+    display_path : Path, optional
+        The trace's name in messages, if not `path`.
 
     Attributes
     ----------
     path : Path
-        The folder to be.
+        The final folder.
     meta : TraceMeta
     closed : bool
-    sealed : dict or None
-        Once closed: bytes and blake2b of the trace's ``trace.json``.
+    manifest_checksum : Checksum or None
+        Of ``trace.json``, once closed.
 
     Raises
     ------
     OutputExists
-        If the name is taken (without `overwrite`, or by something that is no trace).
+        If the name is taken (without `overwrite`, or by something other than a trace).
     OutputError
         If the folder cannot be written, the disk is full, or another process is writing it.
         Raised by every method that writes.
     UsageError
-        If what is added contradicts the format or itself.
+        If the data contradict the format or themselves.
     """
 
     def __init__(
@@ -198,19 +194,19 @@ class TraceWriter:
         overwrite: bool = False,
         *,
         row_group_rows: int = ROW_GROUP_ROWS,
-        shown: Path | None = None,
+        display_path: Path | None = None,
     ) -> None:
         self.meta = meta
         self.closed = False
         self._rows = row_group_rows
-        self._nested: Any = None
-        self.sealed: Any = None
-        self._folder = PartialFolder(path, overwrite, manifest.may_be_replaced, shown)
+        self._nested: TraceWriter | None = None
+        self.manifest_checksum: Checksum | None = None
+        self._folder = PartialFolder(path, overwrite, manifest.may_be_replaced, display_path)
         self.path = self._folder.final
         with self._or_abort():
             self._entries = EntriesWriter(self._folder.path, meta.kind, row_group_rows)
             self._snapshots = SnapshotsWriter(self._folder.path, row_group_rows)
-            self._tables = TablesWriter(self._folder.path, self._folder.shown)
+            self._tables = TablesWriter(self._folder.path, self._folder.display_path)
 
     def __enter__(self) -> Self:
         return self
@@ -226,7 +222,9 @@ class TraceWriter:
         else:
             self.abort()
 
-    def add_entries(self, round: Any, batch: Any, vcpu: Any, gfn: Gfns, kind: Any) -> None:
+    def add_entries(
+        self, round: ArrayLike, batch: ArrayLike, vcpu: ArrayLike, gfn: ArrayLike, kind: ArrayLike
+    ) -> None:
         """Append entries in log order.
 
         Parameters
@@ -238,31 +236,22 @@ class TraceWriter:
         with self._folder.writing():
             self._entries.add(round=round, batch=batch, vcpu=vcpu, gfn=gfn, kind=kind)
 
-    def add_made(self, length: int, make: Callable[..., Any]) -> None:
-        """Append entries that are made when they are wanted, as `EntriesWriter.add_made`.
-
-        Parameters
-        ----------
-        length : int
-            How many there are; nothing was added before.
-        make : callable
-            Called with numbers of entries, ``(start, stop)``, from several threads and in any
-            order; returns round, batch, vcpu, gfn and kind of these, as for `add_entries`.
-        """
+    def add_generated(self, length: int, generate: Generate) -> None:
+        """Append entries that are generated on demand; see `EntriesWriter.add_generated`."""
         self._check_open()
         with self._folder.writing():
-            self._entries.add_made(length, make)
+            self._entries.add_generated(length, generate)
 
     def add_tables(
         self,
-        round: NDArray[np.uint32] | int | pd.Series[Any],
-        table: NDArray[np.uint64] | pd.Series[Any],
-        level: Array | pd.Series[Any],
-        index: Array | pd.Series[Any],
-        target: NDArray[np.uint64] | pd.Series[Any],
-        flags: Array | pd.Series[Any],
+        round: ArrayLike,
+        table: ArrayLike,
+        level: ArrayLike,
+        index: ArrayLike,
+        target: ArrayLike,
+        flags: ArrayLike,
     ) -> None:
-        """Append entries of page tables as they were at a round's end (`schema.SNAPSHOTS`).
+        """Append the page-table entries of rounds' ends (`schema.SNAPSHOTS`).
 
         Parameters
         ----------
@@ -276,14 +265,14 @@ class TraceWriter:
             self._snapshots.add(**columns, target=target, flags=flags)
 
     def set_tables(self, tables: pd.DataFrame) -> None:
-        """Add the snapshots of page tables at once: a DataFrame with `add_tables`' columns."""
+        """Add all snapshots of page tables: a DataFrame with the columns of `add_tables`."""
         frame = pd.DataFrame(tables, columns=SNAPSHOTS.names)
-        self.add_tables(**{name: frame[name].to_numpy() for name in frame})  # type: ignore[arg-type]
+        self.add_tables(**{name: frame[name].to_numpy() for name in SNAPSHOTS.names})
 
     def set_rounds(self, rounds: Json | pd.DataFrame) -> None:
-        """Set the rounds: a DataFrame, or what makes one, with columns of `schema.ROUNDS`.
+        """Set the rounds: a DataFrame, or its constructor's argument (`schema.ROUNDS`).
 
-        Needed are round (0, 1, ...), t_start_ns and t_end_ns, without gaps between rounds.
+        Required are round (0, 1, ...), t_start_ns and t_end_ns, without gaps between rounds.
         Without `entries`, they are counted.
         """
         self._set("rounds", rounds)
@@ -291,18 +280,18 @@ class TraceWriter:
     def set_batches(self, batches: Json | pd.DataFrame) -> None:
         """Set the batches (`schema.BATCHES`). Without them, each round is one batch.
 
-        Needed are batch (0, 1, ...), round, t_start_ns, t_end_ns and reason. Without `entries`,
+        Required are batch (0, 1, ...), round, t_start_ns, t_end_ns and reason. Without `entries`,
         they are counted.
         """
         self._set("batches", batches)
 
     def set_guest(self, guest: pd.DataFrame | Mapping[str, Ints]) -> None:
-        """Set the guest's own view (`schema.GUEST`), in order of time."""
-        self._set("guest", guest)  # type: ignore[arg-type]
+        """Set the guest's own statistics (`schema.GUEST`), in order of time."""
+        self._set("guest", pd.DataFrame(guest))
 
     def set_disk(self, disk: pd.DataFrame | None) -> None:
         """Set the guest's disk requests (`schema.DISK`), in the order of their arrival."""
-        self._set("disk", disk)  # type: ignore[arg-type]
+        self._set("disk", pd.DataFrame(disk))
 
     def set_regions(self, regions: pd.DataFrame | Sequence[dict[str, int | str]]) -> None:
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""
@@ -313,14 +302,12 @@ class TraceWriter:
         for name, table in tables.items():
             self._set(name, table)
 
-    def _set(
-        self, name: str, data: Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
-    ) -> None:
+    def _set(self, name: str, data: Rows) -> None:
         self._check_open()
         self._tables.set(name, data)
 
-    def set_phases(self, phases: Iterator[Any] | Iterable[dict[str, int | str]]) -> None:
-        """Set the phases: a list of {name, round, t_ns, insn}, in order of time."""
+    def set_phases(self, phases: Iterable[Mapping[str, Any]]) -> None:
+        """Set the phases: mappings of name, round, t_ns and, optionally, insn, in order of time."""
         rows = [{"insn": -1, **row} for row in phases]
         for name in ("round", "t_ns"):
             values = [row.get(name, 0) for row in rows]
@@ -333,38 +320,18 @@ class TraceWriter:
         self.replace_meta(notes=[*self.meta.notes, text])
 
     def replace_meta(self, **changes: Any) -> None:
-        """Change fields of the description; it is written last."""
+        """Change fields of the description."""
         self._check_open()
         if changes.get("kind", self.meta.kind) != self.meta.kind:
             raise UsageError("a trace cannot change its kind: open another writer")
         self.meta = dataclasses.replace(self.meta, **changes)
 
     def pml(self, meta: TraceMeta) -> TraceWriter:
-        """Start the nested PML log, and give its writer (closed with this one, if not before).
-
-        Parameters
-        ----------
-        meta : TraceMeta
-            Of kind ``"pml"``.
-
-        Returns
-        -------
-        TraceWriter
-        """
+        """Start the nested PML log, of kind ``"pml"``; closing this writer closes its writer."""
         return self._nest(meta, "pml")
 
     def sample(self, meta: TraceMeta) -> TraceWriter:
-        """Start the sample of accessed flags that a PML log has nested in it; as `pml`.
-
-        Parameters
-        ----------
-        meta : TraceMeta
-            Of kind ``"access"``.
-
-        Returns
-        -------
-        TraceWriter
-        """
+        """Start the sample of accessed flags nested in a PML log, of kind ``"access"``."""
         return self._nest(meta, "access")
 
     def _nest(self, meta: TraceMeta, kind: str) -> TraceWriter:
@@ -373,12 +340,16 @@ class TraceWriter:
             raise UsageError(
                 "only an access trace holds a PML log, and only a log a sample: one of that kind"
             )
-        folder = self._folder.path / _NESTED[kind], self._folder.shown / _NESTED[kind]
-        self._nested = TraceWriter(folder[0], meta, row_group_rows=self._rows, shown=folder[1])
+        self._nested = TraceWriter(
+            self._folder.path / _NESTED[kind],
+            meta,
+            row_group_rows=self._rows,
+            display_path=self._folder.display_path / _NESTED[kind],
+        )
         return self._nested
 
     def close(self) -> None:
-        """Finish the trace and give it its name. Closing twice does no harm."""
+        """Finish the trace and rename it; idempotent."""
         if self.closed:
             return
         with self._or_abort():
@@ -387,7 +358,7 @@ class TraceWriter:
         self.closed = True
 
     def abort(self) -> None:
-        """Remove what has been written. After `close` this does nothing."""
+        """Remove the partial folder; no effect after `close`."""
         if self.closed:
             return
         self.closed = True
@@ -411,31 +382,32 @@ class TraceWriter:
         nested = self._finish_nested()
         self._entries.close()
         self._snapshots.close()
-        counted = self._entries.per_round, self._entries.per_batch
-        written = [*self._entries.files.values(), *self._snapshots.files.values()]
-        size = sum(seal["bytes"] for seal in written)
-        self._tables.close(*counted, self._snapshots.last[0], self.meta, size)
-        parts = self._entries, self._snapshots, self._tables
-        files = {name: seal for part in parts for name, seal in part.files.items()} | nested
-        self.sealed = self._write_manifest(dict(sorted(files.items())))
+        counts = self._entries.per_round, self._entries.per_batch
+        files = self._entries.files | self._snapshots.files
+        size = sum(checksum["bytes"] for checksum in files.values())
+        self._tables.close(*counts, self._snapshots.last[0], self.meta, size)
+        files |= self._tables.files | nested
+        self.manifest_checksum = self._write_manifest(dict(sorted(files.items())))
 
-    def _finish_nested(self) -> dict[str, dict[str, int | str]]:
+    def _finish_nested(self) -> dict[str, Checksum]:
         if self._nested is None:
             return {}
         self._nested.close()
-        if self._nested.sealed is None:
+        checksum = self._nested.manifest_checksum
+        if checksum is None:
             raise UsageError("the nested trace was aborted: abort this trace too")
-        return {f"{_NESTED[self._nested.meta.kind]}/{manifest.NAME}": self._nested.sealed}
+        return {f"{_NESTED[self._nested.meta.kind]}/{manifest.NAME}": checksum}
 
-    def _write_manifest(self, files: Mapping[str, Json]) -> dict[str, int | str]:
+    def _write_manifest(self, files: Mapping[str, Checksum]) -> Checksum:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
         created = self.meta.created or now
         self.meta = dataclasses.replace(self.meta, created=created, **self._tables.totals)  # type: ignore[arg-type]
         sink = HashingFile(self._folder.path / manifest.NAME)
         with contextlib.closing(sink):
-            sink.write(manifest.seal({**self.meta.to_json(), "files": files}))
-        return sink.seal()
+            sink.write(manifest.encode({**self.meta.to_json(), "files": files}))
+        return sink.checksum()
 
     def _check_open(self) -> None:
         if self.closed:
-            raise UsageError(f"the writer of {self._folder.shown} is closed: open another one")
+            name = self._folder.display_path
+            raise UsageError(f"the writer of {name} is closed: open another one")

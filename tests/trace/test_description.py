@@ -53,7 +53,7 @@ def with_field(path, where, value):
     for key in way:
         place = place[key]
     place[last] = value
-    (path / "trace.json").write_bytes(manifest.seal(document))
+    (path / "trace.json").write_bytes(manifest.encode(document))
 
 
 @pytest.mark.parametrize(

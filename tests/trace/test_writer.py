@@ -450,7 +450,7 @@ def test_entries_that_are_made_in_threads_give_the_same_files(tmp_path):
     def make(start, stop):
         return tuple(column[start:stop] for column in columns)
 
-    made = write("made", lambda writer: writer.add_made(n, make))
+    made = write("made", lambda writer: writer.add_generated(n, make))
     added = write("added", lambda writer: writer.add_entries(*columns))
     assert len([name for name in made.files if name.startswith("entries/")]) == 5
     assert made.files == added.files
@@ -470,7 +470,7 @@ def test_entries_that_are_made_wrong_leave_nothing(tmp_path, columns, why):
         pytest.raises(UsageError, match=why),
         TraceWriter(tmp_path / "x", make_meta("pml"), row_group_rows=64) as writer,
     ):
-        writer.add_made(4096, columns)
+        writer.add_generated(4096, columns)
     assert entries_of(tmp_path) == []
 
 
@@ -478,7 +478,7 @@ def test_entries_are_made_for_an_empty_trace_only(tmp_path):
     with TraceWriter(tmp_path / "x", make_meta()) as writer:
         writer.add_entries(0, 0, 0, [1], Kind.READ)
         with pytest.raises(UsageError, match="none as yet"):
-            writer.add_made(1, lambda start, stop: None)
+            writer.add_generated(1, lambda start, stop: None)
         writer.set_rounds(ROUND)
 
 
@@ -491,7 +491,7 @@ def test_a_full_disk_while_entries_are_made(tmp_path, monkeypatch):
         pytest.raises(OutputError),
         TraceWriter(tmp_path / "x", make_meta("pml"), row_group_rows=64) as writer,
     ):
-        writer.add_made(4096, lambda a, b: (np.zeros(b - a, np.uint32), 0, 0, 0, 2))
+        writer.add_generated(4096, lambda a, b: (np.zeros(b - a, np.uint32), 0, 0, 0, 2))
     assert entries_of(tmp_path) == []
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pmlkit.errors import UsageError
 from pmlkit.trace import parquet
-from pmlkit.trace.entries import Tally
+from pmlkit.trace.entries import RunLengthCounts
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.parquet import to_table
 from pmlkit.trace.reader import Trace
@@ -22,8 +22,8 @@ from pmlkit.trace.writer import TablesWriter, TraceWriter
 INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
 
 
-def tally(values):
-    counted = Tally()
+def count(values):
+    counted = RunLengthCounts()
     counted.add(np.array(values, np.uint32))
     return counted
 
@@ -36,7 +36,7 @@ def rounds(count):
 def test_entries_are_counted_and_a_round_is_a_batch(tmp_path):
     writer = TablesWriter(tmp_path, tmp_path)
     writer.set("rounds", rounds(3).assign(lost=[0, 2, 3]))
-    counted = tally([0, 0, 2])
+    counted = count([0, 0, 2])
     writer.close(counted, counted, -1, make_meta())
     for name in ("rounds", "batches"):
         assert pq.read_table(tmp_path / f"{name}.parquet")["entries"].to_pylist() == [2, 0, 1]
@@ -56,7 +56,7 @@ def test_any_number_comes_back(tmp_path):
     table = pd.DataFrame({"sector": range(5), "sectors": 8, "gfn": 1, "write": True} | extremes)
     writer = TablesWriter(tmp_path, tmp_path)
     writer.set("disk", table)
-    writer.close(Tally(), Tally(), -1, make_meta())
+    writer.close(RunLengthCounts(), RunLengthCounts(), -1, make_meta())
     assert pq.read_table(tmp_path / "disk.parquet").equals(to_table("disk", table))
 
 
@@ -68,7 +68,7 @@ def test_what_contradicts_the_rounds(tmp_path, per_round, last_snapshot, words):
     writer = TablesWriter(tmp_path, "x.trace")
     writer.set("rounds", rounds(2))
     with pytest.raises(UsageError, match=f"tables of x.trace contradict.*{words}"):
-        writer.close(tally(per_round), tally(per_round[:2]), last_snapshot, make_meta())
+        writer.close(count(per_round), count(per_round[:2]), last_snapshot, make_meta())
     assert list(tmp_path.iterdir()) == []
 
 

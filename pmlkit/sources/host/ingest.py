@@ -453,7 +453,7 @@ class XenTrace:
     def _write_logs(self, writer: TraceWriter) -> None:
         ends = np.cumsum(self.logs["count"], dtype=np.int64)
         if len(ends):
-            writer.add_made(int(ends[-1]), partial(self._columns, ends))
+            writer.add_generated(int(ends[-1]), partial(self._columns, ends))
         writer.set_batches(self._batch_table())
 
     def _columns(self, ends: Ints, start: int, stop: int) -> tuple[Array, ...]:
