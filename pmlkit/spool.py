@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The spool: a file of frames that is only ever appended to, while a trace is being collected.
+"""The spool: an append-only file of frames, written while a trace is being collected.
 
-A collector that dies at any byte loses at most the frame that it was writing. Each frame carries
-its number, its length and a checksum, so that a reader (`pmlkit.spool_reader`) passes on whole true
-frames and nothing else, and says what is missing. A spool may come through a pipe as well: the
-bytes are the same. Nothing but Python's own library is needed (dom0 has no more).
+A collector that dies loses at most the frame that it was writing. Each frame has its number, its
+length and a checksum: a reader (`pmlkit.spool_reader`) returns only complete frames with valid
+checksums, and reports what is missing. A spool may also come through a pipe. The module needs only
+Python's standard library, as dom0 has nothing else.
 
 Layout, little-endian::
 
@@ -12,8 +12,8 @@ Layout, little-endian::
     frame    = "PMLF", kind u16, zero u16, sequence u32, length u32, checksum, payload
     checksum = the first 8 bytes of SHA-1 over the fields before it and the length bytes after it
 
-A spool that was closed ends with a frame of kind 0xFFFF without payload. (SHA-1, as a checksum
-and not against forgers, is the fastest of the strong ones: processors have instructions for it.)
+A closed spool ends with a frame of kind 0xFFFF without payload. (SHA-1 serves as a checksum, not
+against forgery. Processors have instructions for it, so it is the fastest strong hash.)
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ FRAME = struct.Struct("<4sHHII")
 SUM_BYTES = 8
 END_KIND = 0xFFFF
 _LONGEST = (1 << 32) - 1
-FRAMES_FILE = "frames.spool"  # in the folder that a trace's spool is
+FRAMES_FILE = "frames.spool"  # in a trace's spool folder
 
 
 def folder_of(out: Path) -> Path:
-    """Return the spool's folder of the trace `out`, beside it."""
+    """Return the spool folder of the trace `out`, which is beside it."""
     return out.with_name(f"{out.name}.spool")
 
 
 def checksum(head: bytes, *parts: bytes | memoryview) -> bytes:
-    """Return the checksum of a frame: of its fields, and of its payload's parts."""
+    """Return the checksum of a frame with the packed fields `head` and a payload in parts."""
     state = hashlib.sha1(head, usedforsecurity=False)
     for part in parts:
         state.update(part)
@@ -69,15 +69,15 @@ class SpoolWriter:
     path : path-like
         The file; it must not exist. With `file`, only its name in messages.
     header : dict
-        What JSON can hold; comes back as `Spool.header`.
+        JSON values; `Spool.header` when it is read.
     file : raw binary file, optional
-        Where to write instead: a pipe.
+        A pipe to write to instead.
 
     Attributes
     ----------
     path : Path
     bytes : int
-        Bytes that are safely in the file.
+        Bytes of complete frames in the file.
     frames : int
         Frames appended so far.
 
@@ -86,8 +86,8 @@ class SpoolWriter:
     OutputExists
         If the name is taken.
     OutputError
-        By every method that writes: a full disk, a folder that cannot be written, a pipe that
-        nobody reads. The spool then ends after its last whole frame.
+        By every method that writes: a full disk, a folder that is not writable, a pipe without a
+        reader. The spool then ends after its last complete frame.
     """
 
     def __init__(self, path: PathLike, header: Json, file: BinaryIO | None = None) -> None:
@@ -122,14 +122,14 @@ class SpoolWriter:
         return self._file.closed
 
     def append(self, kind: int, *payload: bytes) -> None:
-        """Append one frame, at once and whole.
+        """Append one frame, completely or not at all.
 
         Parameters
         ----------
         kind : int
-            0 to 0xFFFE: what the payload is.
+            Type of the payload, 0 to 0xFFFE.
         payload : bytes-like
-            One part or several, which follow each other; none is copied.
+            Consecutive parts, which are not copied.
         """
         if not 0 <= kind < END_KIND:
             raise UsageError(f"a frame's kind is {kind}: it has to be 0 to {END_KIND - 1}")
@@ -150,7 +150,7 @@ class SpoolWriter:
         try:
             for part in parts:
                 _write_all(self._file, part)
-        except BaseException as error:  # a Ctrl-C, too, may come in the middle of a frame
+        except BaseException as error:  # including Ctrl-C in the middle of a frame
             self._cut_back()
             if isinstance(error, OSError):
                 raise output_error(self.path, error) from error
@@ -158,7 +158,7 @@ class SpoolWriter:
         self.bytes += sum(map(len, parts))
 
     def _cut_back(self) -> None:
-        # Whatever part of the frame got through: without it, the writer may try again.
+        # Remove the part of the frame that was written, so that appending can be tried again.
         try:
             self._file.truncate(self.bytes)
             self._file.seek(self.bytes)
@@ -166,7 +166,7 @@ class SpoolWriter:
             self._broken = True
 
     def sync(self) -> None:
-        """Wait until what was appended is on the disk (against a crash of the machine)."""
+        """Sync the file to the disk, so that it survives a crash of the machine."""
         try:
             if self._file.seekable():
                 os.fsync(self._file.fileno())
@@ -174,12 +174,12 @@ class SpoolWriter:
             raise output_error(self.path, error) from error
 
     def close(self, whole: bool = True) -> None:
-        """End the spool. Closing twice does no harm.
+        """Close the file; idempotent.
 
         Parameters
         ----------
         whole : bool
-            Whether the collection came to its end; if not, readers will say that it did not.
+            Whether the collection is complete. If not, the closing frame is omitted.
         """
         if self.closed:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a spool (`pmlkit.spool`): whole true frames, and what is missing.
+"""Reading a spool (`pmlkit.spool`): complete frames with valid checksums, and what is missing.
 
 >>> with read_spool("x.trace.spool/frames.spool") as spool:    # doctest: +SKIP
 ...     for kind, payload in spool:
@@ -13,7 +13,7 @@ import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pmlkit.errors import (
     NotATrace,
@@ -41,27 +41,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Executor
     from types import TracebackType
-    from typing import Any, BinaryIO, Self
+    from typing import BinaryIO, Self
 
     from pmlkit.types import Json, PathLike
 
 
 __all__ = ["Spool", "holds_frames", "make_way", "read_spool"]
 
-LONGEST_FRAME = 1 << 26  # bytes; what our collectors write is far shorter
+T = TypeVar("T")
+
+LONGEST_FRAME = 1 << 26  # bytes; frames of our collectors are far shorter
 _LONGEST_HEADER = 1 << 20
-_LONG = 1 << 16  # bytes that are worth a thread's attention
-_NOTHING = "without its header nothing in it can be understood; collect again"
+_THREAD_BYTES = 1 << 16  # longer payloads are hashed in a thread
+_COLLECT_AGAIN = "without its header nothing in it can be understood; collect again"
 
 
 class _Frame(NamedTuple):
-    """A frame that was read but not yet held against its checksum; or what stands in its place."""
+    """A frame whose checksum may still be computed; or the reason why there is none."""
 
-    missing: str  # what to say if it is no whole true frame
+    missing: str  # `Spool.missing` if the checksum is wrong
     kind: int = 0
     payload: bytes = b""
-    sealed: Future[bool] | bool | None = None  # whether its checksum is that of its bytes
+    valid: Future[bool] | bool = False
     unfinished: bool = False
+
+    @property
+    def is_valid(self) -> bool:
+        return self.valid.result() if isinstance(self.valid, Future) else self.valid
 
 
 class Spool:
@@ -71,19 +77,18 @@ class Spool:
     ----------
     path : Path
     header : dict
-        What the writer was given.
+        The writer's header.
     missing : str or None
-        After iteration: what could not be read, None if nothing is missing. A reader that stops
-        early leaves it None.
+        After a complete iteration, what could not be read; None if nothing is missing.
     fault : str or None
-        Which frame was not understood, and why (`understand`); `missing` says the same then.
+        Which frame was not understood, and why (`understand`); then `missing` is the same.
     offset : int
-        Bytes read and found true so far.
+        Bytes of valid frames so far.
     frames_read : int
     ended : bool
-        Whether the frame that closes a spool has been seen.
+        Whether the closing frame has been read.
     payload_at : int
-        Where in the file the payload of the last frame begins.
+        Offset of the last frame's payload in the file.
     """
 
     def __init__(self, path: PathLike, file: BinaryIO, header: Json, offset: int) -> None:
@@ -97,7 +102,7 @@ class Spool:
         self._size = os.fstat(file.fileno()).st_size
         self.frames = self._read()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
         return self.frames
 
     def __enter__(self) -> Self:
@@ -112,78 +117,79 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Closing twice does no harm."""
-        self.frames.close()  # type: ignore[attr-defined]
+        """Close the file; idempotent."""
+        self.frames.close()
         self._file.close()
 
-    def _read(self) -> Iterator[tuple[int, bytes]]:
+    def _read(self) -> Generator[tuple[int, bytes], None, None]:
         with self._file:
-            yield from self._more()
+            yield from self._next_frames()
 
-    def _more(self) -> Generator[tuple[int, bytes], None, None]:
-        """Yield frames; while one is taken apart, the one after it is read and summed up."""
+    def _next_frames(self) -> Iterator[tuple[int, bytes]]:
+        """Yield frames; while the caller decodes one, a thread hashes the next one."""
         with ThreadPoolExecutor(1) as pool:
-            frame = self._look(pool, self.offset, self.frames_read)
-            while self._holds(frame):
-                ahead = self._look(pool, self.offset, self.frames_read + 1)
+            frame = self._read_frame(pool, self.offset, self.frames_read)
+            while self._accept(frame):
+                ahead = self._read_frame(pool, self.offset, self.frames_read + 1)
                 self.frames_read += 1
                 yield frame.kind, frame.payload
                 frame = ahead
 
     def understand(
-        self, frames: Iterable[tuple[int, bytes]], take: Callable[[int, bytes], Any]
-    ) -> Iterator[Any]:
-        """Yield what is made of frames, up to the first that is not understood.
+        self, frames: Iterable[tuple[int, bytes]], decode: Callable[[int, bytes], T | None]
+    ) -> Iterator[T]:
+        """Yield decoded frames, up to the first that is not understood.
 
         Parameters
         ----------
         frames : iterable of (int, bytes)
-            The spool itself, or what `poll` yields.
-        take : callable
-            Makes something of a frame's kind and payload, or None; raises `NotUnderstood`.
+            The spool itself, or `poll`.
+        decode : callable
+            Called with a frame's kind and payload; a result of None is omitted. Raises
+            `NotUnderstood`.
         """
         for kind, payload in frames:
             try:
-                made = take(kind, payload)
+                decoded = decode(kind, payload)
             except NotUnderstood as error:
                 at = self.payload_at - FRAME.size - SUM_BYTES
                 self.fault = f"frame {self.frames_read - 1}, from byte {at} on, is not understood: "
                 self.fault = self.missing = self.fault + error.why
                 self._unfinished = False
                 return
-            if made is not None:
-                yield made
+            if decoded is not None:
+                yield decoded
 
     def poll(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the frames that are there by now; call it again for those appended since.
+        """Yield the frames that were appended since the last call.
 
-        Afterwards `missing` says what is wrong, or what keeps the spool from being whole as yet.
+        Afterwards `missing` says what is wrong, or why the spool is not complete yet.
         """
         if self.ended:
             return
         self.missing = None
         self._size = os.fstat(self._file.fileno()).st_size
         self._file.seek(self.offset)
-        yield from self._more()
+        yield from self._next_frames()
 
     @property
     def unfinished(self) -> bool:
-        """Whether nothing is wrong but that the spool, or its last frame, goes on no further."""
+        """Whether the spool has no fault except that it, or its last frame, is incomplete."""
         return self.missing is not None and self._unfinished
 
     @property
     def left(self) -> str | None:
-        """What is missing though it is there, and may be of use to others: keep the spool."""
+        """`missing` if bytes remain that could not be read: a reason to keep the spool."""
         return None if self.ended or self._unfinished else self.missing
 
-    def _look(self, pool: Executor, at: int, sequence: int) -> _Frame:
-        """Read what should be the frame of this number, from `at` on, where the file is."""
+    def _read_frame(self, pool: Executor, at: int, sequence: int) -> _Frame:
+        """Read the frame with this number at the file's position, which is `at`."""
         try:
-            return self._read_frame(pool, at, sequence)
+            return self._parse_frame(pool, at, sequence)
         except OSError as error:
             return _Frame(self._rest(at, f"cannot be read ({error.strerror})"))
 
-    def _read_frame(self, pool: Executor, at: int, sequence: int) -> _Frame:
+    def _parse_frame(self, pool: Executor, at: int, sequence: int) -> _Frame:
         left = self._size - at
         head = self._file.read(FRAME.size + SUM_BYTES) if left else b""
         if not head:
@@ -201,15 +207,17 @@ class Spool:
         if length > left - len(head):
             return _Frame(self._cut_off(at, sequence), unfinished=True)
         payload = self._file.read(length)
-        whole = head, payload, length
-        # Its own thread is worth it for what takes longer than to hand it over.
-        sealed = pool.submit(_is_sealed, *whole) if length > _LONG else _is_sealed(*whole)
-        return _Frame(self._rest(at, f"is a damaged frame {sequence}"), kind, payload, sealed)
+        # Short payloads are hashed faster than they are handed to a thread.
+        valid = (
+            pool.submit(_has_valid_checksum, head, payload, length)
+            if length > _THREAD_BYTES
+            else _has_valid_checksum(head, payload, length)
+        )
+        return _Frame(self._rest(at, f"is a damaged frame {sequence}"), kind, payload, valid)
 
-    def _holds(self, frame: _Frame) -> bool:
-        """Take a frame if it is whole and true; say what is missing if not, or at the end."""
-        sealed = frame.sealed
-        if not (sealed.result() if isinstance(sealed, Future) else sealed):
+    def _accept(self, frame: _Frame) -> bool:
+        """Advance past a valid frame; otherwise, and at the end, set `missing`, return False."""
+        if not frame.is_valid:
             self.missing, self._unfinished = frame.missing, frame.unfinished
             return False
         self.payload_at = self.offset + FRAME.size + SUM_BYTES
@@ -229,7 +237,7 @@ class Spool:
         return f"{self._size - at} bytes, from byte {at} on: what is there {why}"
 
 
-def _is_sealed(head: bytes, payload: bytes, length: int) -> bool:
+def _has_valid_checksum(head: bytes, payload: bytes, length: int) -> bool:
     return len(payload) == length and head[FRAME.size :] == checksum(head[: FRAME.size], payload)
 
 
@@ -243,14 +251,13 @@ def read_spool(path: PathLike) -> Spool:
     Returns
     -------
     Spool
-        Iterate over it for ``(kind, payload)``; afterwards `Spool.missing` says what was cut off.
+        Iterate over it for ``(kind, payload)``; afterwards `Spool.missing` says what is missing.
 
     Raises
     ------
     TraceNotFound, NotATrace, TraceVersionError
-        If there is nothing, or something else.
     SpoolDamaged
-        If its header is damaged, so that nothing in it can be understood.
+        If its header is damaged, so that its frames cannot be decoded.
     """
     path = Path(path)
     try:
@@ -276,39 +283,39 @@ def _read_header(path: PathLike, file: BinaryIO) -> tuple[Json, int]:
     if head[: len(MAGIC)] != MAGIC:
         raise NotATrace(path, "no spool either: it does not begin like one", "give a spool")
     if len(head) < HEADER.size + SUM_BYTES:
-        raise SpoolDamaged(path, len(head), "its header is cut off", _NOTHING)
+        raise SpoolDamaged(path, len(head), "its header is cut off", _COLLECT_AGAIN)
     _, version, length = HEADER.unpack_from(head)
     if version != VERSION:
         raise TraceVersionError(path, version, VERSION)
-    # A damaged length must not ask for 4 GiB.
+    # A damaged length must not make us read 4 GiB.
     if length > _LONGEST_HEADER:
         why = f"its header has {length} bytes, and none has more than {_LONGEST_HEADER}"
-        raise SpoolDamaged(path, 0, why, _NOTHING)
+        raise SpoolDamaged(path, 0, why, _COLLECT_AGAIN)
     text = file.read(length)
     if len(text) < length:
-        raise SpoolDamaged(path, len(head) + len(text), "its header is cut off", _NOTHING)
+        raise SpoolDamaged(path, len(head) + len(text), "its header is cut off", _COLLECT_AGAIN)
     if head[HEADER.size :] != checksum(head[: HEADER.size], text):
-        raise SpoolDamaged(path, 0, "its header has been changed", _NOTHING)
+        raise SpoolDamaged(path, 0, "its header has been changed", _COLLECT_AGAIN)
     try:
         return loads(text), len(head) + length
     except NotUnderstood as error:
-        raise SpoolDamaged(path, 0, f"its header: {error.why}", _NOTHING) from error
+        raise SpoolDamaged(path, 0, f"its header: {error.why}", _COLLECT_AGAIN) from error
 
 
 def holds_frames(path: PathLike, empty: frozenset[int] = frozenset()) -> bool:
-    """Whether a spool holds a whole frame, so that nobody may delete it.
+    """Whether a spool has a complete frame, so that it must not be deleted.
 
     Parameters
     ----------
     path : path-like
         The file of frames.
     empty : set of int
-        Kinds of frames that alone say nothing of a guest.
+        Kinds of frames without data of a guest, which do not count.
 
     Returns
     -------
     bool
-        True also of a spool with a header that cannot be read: a later pmlkit may read it.
+        Also True if the header cannot be read: a later pmlkit may read it.
     """
     try:
         with read_spool(path) as spool:
@@ -320,12 +327,12 @@ def holds_frames(path: PathLike, empty: frozenset[int] = frozenset()) -> bool:
 
 
 def make_way(folder: Path) -> None:
-    """Free the name of a spool's folder: remove it, or rename it if it holds frames.
+    """Remove a spool folder if it exists, or rename it if it holds frames.
 
     Parameters
     ----------
     folder : Path
-        ``NAME.trace.spool``, which becomes ``NAME.trace-1.spool``. It need not be there.
+        ``NAME.trace.spool``, renamed to ``NAME.trace-1.spool``.
     """
     if not folder.exists():
         return
