@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trace store: one folder, ``NAME.trace``, of Parquet files with a description and checksums.
+"""The trace store: a folder ``NAME.trace`` of Parquet files, a description and checksums.
 
-`Trace` reads a trace, `TraceWriter` writes one. A reader refuses what is damaged, names the file
-and the field, and never returns a silently short trace.
+`Trace` reads a trace, `TraceWriter` writes one. The reader refuses damaged files, names the file
+and the field, and never returns an incomplete trace without saying so.
 
 Modules
 -------
 reader       `Trace`: entries, rounds, phases, regions of a trace
-writer       `TraceWriter`: a trace that gets its name only when it is whole
+writer       `TraceWriter`: writes a trace, which gets its name when it is complete
 schema       columns of the tables, and `TraceMeta`, the description
-description  which values each field of ``trace.json`` may have
+description  the schema of ``trace.json``
 kinds        `Kind`: read, written, executed, page table
 parquet, parquet_pages
-             Parquet files, with limits on what they may unpack to
-entries      the log's entries: encoding, decoding, parts in parallel
-snapshots    page tables at the end of a round
-manifest     checksums of all files of a trace
-consistency  checks of a table against the others
+             Parquet files, with limits on their size in memory
+entries      files of entries: buffered and parallel writing, reading by round
+snapshots    page tables at the ends of rounds
+manifest     reading and writing ``trace.json``, with the checksums of all files
+consistency  checks of tables against each other
 audit        the full check behind `Trace.check`
-known        known answers: what a workload declares, beside what its trace shows
+summary      facts and phases in words, and the HTML that notebooks show of a trace
+known        known answers: what a workload declares, compared with its trace
 """
 
 from typing import TYPE_CHECKING

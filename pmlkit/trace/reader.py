@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError, read_error
-from pmlkit.trace import consistency, manifest
+from pmlkit.trace import consistency, manifest, summary
 from pmlkit.trace.entries import RowsReader
 from pmlkit.trace.kinds import Kind, select_kinds
 from pmlkit.trace.parquet import check_size, read_table, verify
@@ -341,6 +341,10 @@ class Trace(TraceTables):
     def __repr__(self) -> str:
         meta = self.meta
         return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
+
+    def _repr_html_(self) -> str:
+        """Return the trace's facts and phases as HTML, which notebooks show."""
+        return summary.to_html(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
         return Trace.open, (self.path,)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The facts and phases of a trace in words, and both as HTML for notebooks.
+
+Nothing here reads entries, so it is instant.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pmlkit.errors import visible
+from pmlkit.trace.schema import SAMPLED
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pmlkit.trace.schema import TraceMeta
+
+__all__ = ["ORIGINS", "Phase", "clock_text", "contents_text", "facts", "phases", "to_html"]
+
+ORIGINS = {
+    "recorder": "real guest, emulated by QEMU",
+    "lab": "real Xen, emulated PML (Bochs)",
+    "xen": "Xen host",
+    "simulator": "simulated PML",
+}
+_HOLDS = {"access": "access trace", "pml": "PML log"}
+_CLOCKS = {
+    "icount": "guest instructions (icount)",
+    "host": "the host's wall clock: T is wall time",
+}
+
+# `trace` is a `Trace` throughout, whose module imports this one.
+
+
+class Phase(NamedTuple):
+    """A phase of a trace: its name, start and length in ns, first round and number of rounds."""
+
+    name: str
+    start_ns: int
+    length_ns: int
+    round: int
+    rounds: int
+
+
+def phases(trace: Any) -> list[Phase]:
+    """Return the phases of a `Trace`; each lasts until the next one, or the end of the trace."""
+    starts = [*trace.meta.phases, {"t_ns": trace.duration_ns, "round": trace.n_rounds}]
+    return [
+        Phase(a["name"], a["t_ns"], b["t_ns"] - a["t_ns"], a["round"], b["round"] - a["round"])
+        for a, b in itertools.pairwise(starts)
+    ]
+
+
+def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the facts of a `Trace`: pairs of a name and a text; ``"note"`` may occur repeatedly.
+
+    Parameters
+    ----------
+    trace : Trace
+    period : str, optional
+        Text for the length of rounds (`pmlkit.timeline.period_text`); default: the requested one.
+    """
+    meta = trace.meta
+    yield "trace", str(trace.path)
+    yield "kind", f"{_HOLDS[meta.kind]}, {ORIGINS.get(meta.source, meta.source)}"
+    yield "contents", contents_text(trace)
+    yield "created", meta.created or ""
+    yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
+    yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
+    yield "period", period or _requested_period(meta)
+    yield "clock", clock_text(meta)
+    base_ns = meta.clock.get("base_ns")
+    if base_ns is not None:
+        yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"
+    yield "entries", f"{meta.entries:,}, {meta.lost_text}"
+    if trace.sample is not None:
+        yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
+    yield "complete", meta.complete_text
+    yield "size", _size_text(trace)
+    yield from (("note", text) for text in meta.notes)
+
+
+def contents_text(trace: Any) -> str:
+    """Return one line on what the entries of a `Trace` tell: reads or writes, order, times."""
+    times = "times per round" if trace.duration_ns else "no times"
+    if trace.meta.source.startswith("import:"):
+        return f"what the imported file tells; {times}"
+    if trace.meta.kind == "pml":
+        # Only stock log-dirty counts write faults. It returns a bitmap of each round.
+        bitmap = "write_faults" in trace.meta.overheads
+        order = "in no order" if bitmap else "in order of first write since the last re-arm"
+        return f"writes only, {order}; {times}"
+    if trace.is_harvest:
+        return f"touched and written frames of each round, in no order; {times}"
+    order = "in order of first use"
+    return f"reads and writes of each round, {order}; executions, in no order; {times}"
+
+
+def clock_text(meta: TraceMeta) -> str:
+    """Return the clock of a trace's times, in words."""
+    kind = meta.clock["kind"]
+    if kind == "host" and meta.source.startswith("import:"):
+        return "the imported file's"
+    return _CLOCKS.get(kind, str(kind))
+
+
+def _requested_period(meta: TraceMeta) -> str:
+    if meta.period["insn"]:
+        return f"{meta.period['insn']:,} instructions"
+    return "not stated" if meta.resolution_ns is None else format_ns(meta.resolution_ns)
+
+
+def _size_text(trace: Any) -> str:
+    nested = trace.pml if trace.pml_is_nested else trace.sample
+    size = trace.size_bytes + (nested.size_bytes if nested else 0)
+    return f"{format_bytes(size)}, {trace.bytes_per_entry:.2f} bytes per entry"
+
+
+def to_html(trace: Any) -> str:
+    """Return the facts and the phases of a `Trace` as two plain HTML tables."""
+    rows = [
+        (
+            phase.name,
+            f"{phase.start_ns / 1e9:.3f} s",
+            format_ns(phase.length_ns),
+            f"{phase.rounds:,}",
+        )
+        for phase in phases(trace)
+    ]
+    tables = _table((), facts(trace))
+    if rows:
+        tables += _table(("phase", "start", "length", "rounds"), rows)
+    return tables
+
+
+def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [_row("th", header)] if header else []
+    lines += [_row("td", row) for row in rows]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(visible(cell))}</{tag}>' for cell in cells)}</tr>"
