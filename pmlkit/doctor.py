@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine can do with pmlkit, and what to do about the rest."""
+"""Check which capabilities of pmlkit work on this machine, and how to add the others."""
 
 from __future__ import annotations
 
@@ -20,48 +20,43 @@ from typing import TYPE_CHECKING
 
 from pmlkit import recordings
 from pmlkit.errors import PmlkitError, UnknownName
+from pmlkit.files import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from pmlkit.types import Json, PathLike
 
 __all__ = ["CAPABILITIES", "Capability", "examine"]
 
 
-# ------------------------------------------------------------------------------
-# The checks of `pmlkit.doctor`: each probes one thing and says what would mend it.
-#
-# They probe what is needed (can it be imported, does the file exist, has QEMU the option), not what
-# the machine calls itself.
+# Checks probe what is needed (an import, a file, an option of QEMU), not the name of the system.
 
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
-# Import names, where they differ from the names that pip installs.
+# Import names that differ from the names of the distributions.
 IMPORTS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
-IMPORTS_S = 60.0  # for all of them
-CACHE_GIB = 1.0  # the Debian packages of every workload, unpacked, with room to spare
+IMPORTS_S = 60.0  # time limit for all imports
+CACHE_GIB = 1.0  # for the unpacked Debian packages of all workloads, with a margin
 RESULTS_GIB = 0.2
 _INSTALL = "pip install -e ." if recordings.IS_CLONE else "pip install --force-reinstall pmlkit"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a capability needs.
+    """The result of checking one requirement of a capability.
 
     Attributes
     ----------
     name, purpose : str
-        What it is, and what it is for.
     state : {"ok", "warning", "missing"}
-        A warning does not keep the capability from working.
+        With a warning the capability still works.
     found : str
         What was found.
     mend : str
-        What to do if it is not ok; a command where there is one.
+        What to do if the state is not ok; a command if possible.
     root : bool
-        Whether that needs root.
+        Whether `mend` needs root.
     """
 
     name: str
@@ -73,24 +68,24 @@ class Check:
 
 
 def python() -> Check:
-    """Say which Python this is (pip has seen to its version)."""
+    """Report the version of Python (pip has checked it)."""
     return Check("Python", "3.11 or later runs pmlkit", OK, platform.python_version())
 
 
 def packages() -> Check:
-    """Check that every dependency that pmlkit declares can be imported.
+    """Check that all dependencies of pmlkit can be imported.
 
-    A first import compiles, and on a busy machine all of them take minutes: what is left after
-    `IMPORTS_S` seconds is only looked for.
+    First imports compile and may take minutes: those that are left after `IMPORTS_S` seconds are
+    only searched for.
     """
     names = [_distribution(text) for text in _requirements()]
-    until, broken = time.monotonic() + IMPORTS_S, {}
+    deadline, broken = time.monotonic() + IMPORTS_S, {}
     for name in names:
-        in_time = time.monotonic() < until
+        in_time = time.monotonic() < deadline
         if why := _import_problem(name) if in_time else _absence(name):
             broken[name] = why
-    said = f"all {len(names)} {'import' if time.monotonic() < until else 'are there'}"
-    check = Check("Python packages", "what pmlkit stands on", OK, said)
+    result = f"all {len(names)} {'import' if time.monotonic() < deadline else 'are there'}"
+    check = Check("Python packages", "what pmlkit stands on", OK, result)
     if names and not broken:
         return check
     why = "; ".join(f"{name}: {why}" for name, why in broken.items()) or "pmlkit is not installed"
@@ -105,7 +100,7 @@ def _requirements() -> list[str]:
 
 
 def _distribution(requirement: str) -> str:
-    """Take the name off a requirement such as ``numpy>=2.0``."""
+    """Return the name in a requirement such as ``numpy>=2.0``."""
     return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()  # type: ignore[index]
 
 
@@ -122,26 +117,26 @@ def _absence(name: str) -> str | None:
 
 
 def bundled() -> Check:
-    """Check that the bundled recordings are there and as they were recorded."""
+    """Check that the bundled recordings exist and are unchanged."""
     folder = _project() / "data"
     check = Check("recordings", "the demo shows data/", OK, "")
     mend = "git checkout -- data" if recordings.IS_CLONE else _INSTALL
     try:
-        found = recordings.problems(folder)
+        problems = recordings.problems(folder)
         commands = recordings.read(folder).commands
     except PmlkitError as error:
         return replace(check, state=MISSING, found=error.problem, mend=mend)
-    if found or not commands:
-        what = found[0] if found else "the MANIFEST names no recording"
-        return replace(check, state=MISSING, found=what, mend=mend)
+    if problems or not commands:
+        problem = problems[0] if problems else "the MANIFEST names no recording"
+        return replace(check, state=MISSING, found=problem, mend=mend)
     return replace(check, found=f"{len(commands)} as their MANIFEST says")
 
 
 def notebooks() -> Check:
-    """Check that the notebooks are there."""
-    found = sorted(path.stem for path in (_project() / "notebooks").glob("*.ipynb"))
-    check = Check("notebooks", "the demo runs them", OK, ", ".join(found))
-    if found:
+    """Check that the notebooks exist."""
+    names = sorted(path.stem for path in (_project() / "notebooks").glob("*.ipynb"))
+    check = Check("notebooks", "the demo runs them", OK, ", ".join(names))
+    if names:
         return check
     mend = f"{recordings.CLONE}: git checkout -- notebooks"
     return replace(check, state=MISSING, found="none", mend=mend)
@@ -162,32 +157,32 @@ def fonts() -> Check:
 
 def program(name: str, package: str, purpose: str) -> Check:
     """Check that a program is on the path."""
-    where = shutil.which(name)
-    if where:
-        return Check(name, purpose, OK, where)
+    path = shutil.which(name)
+    if path:
+        return Check(name, purpose, OK, path)
     return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
 
 
 def optional(name: str, package: str, purpose: str) -> Check:
-    """Check a program without which the rest works."""
-    found = program(name, package, purpose)
-    return found if found.state == OK else replace(found, state=WARNING)
+    """Check for a program that the capability works without."""
+    check = program(name, package, purpose)
+    return check if check.state == OK else replace(check, state=WARNING)
 
 
 def static_libc() -> Check:
-    """Check that gcc can link statically: guest programs run without any library."""
+    """Check that gcc can link statically, as guest programs need."""
     check = Check("static libc", "guest programs are linked statically", OK, "")
     mend = "apt-get install libc6-dev"
     if not shutil.which("gcc"):
         return replace(check, state=MISSING, found="no gcc", mend=mend, root=True)
-    where = _run("gcc", "-print-file-name=libc.a").strip()
-    if os.path.isabs(where):
-        return replace(check, found=os.path.normpath(where))
+    path = _run("gcc", "-print-file-name=libc.a").strip()
+    if os.path.isabs(path):
+        return replace(check, found=os.path.normpath(path))
     return replace(check, state=MISSING, found="no libc.a", mend=mend, root=True)
 
 
 def qemu() -> Check:
-    """Check QEMU's version and that it takes plugins."""
+    """Check that QEMU is installed and supports plugins."""
     from pmlkit.sources.recorder import qemu
 
     check = Check("QEMU", "emulates the guest", OK, "")
@@ -197,43 +192,41 @@ def qemu() -> Check:
     except PmlkitError as error:
         return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
     if "-plugin" not in _run(qemu.QEMU, "-help"):
-        found = f"{version} without TCG plugins"
-        return replace(check, state=MISSING, found=found, mend=f"{mend} (Debian's)", root=True)
+        result = f"{version} without TCG plugins"
+        return replace(check, state=MISSING, found=result, mend=f"{mend} (Debian's)", root=True)
     return replace(check, found=f"{version}, with plugins")
 
 
 def workloads() -> Check:
-    """Check that the guests' programs are there."""
-    found = list((_project() / "experiments" / "workloads").glob("*/workload.yaml"))
-    check = Check("workloads", "what guests run", OK, f"{len(found)}")
-    if found:
+    """Check that the workloads of guests exist."""
+    descriptions = list((_project() / "experiments" / "workloads").glob("*/workload.yaml"))
+    check = Check("workloads", "what guests run", OK, f"{len(descriptions)}")
+    if descriptions:
         return check
     mend = f"{recordings.CLONE}: git checkout -- experiments"
     return replace(check, state=MISSING, found="none", mend=mend)
 
 
 def cache() -> Check:
-    """Check that the cache can be written and has room."""
-    from pmlkit.files import cache_folder
-
+    """Check that the cache is writable and has free space."""
     purpose = "keeps the built plugin and fetched Debian packages"
     return _folder("cache", purpose, cache_folder(), CACHE_GIB, "set PMLKIT_CACHE to a folder")
 
 
 def results() -> Check:
-    """Check that results can be written here."""
+    """Check that results can be written to the working directory."""
     return _folder(
         "results", "what the demo writes", Path("results"), RESULTS_GIB, "go to a folder"
     )
 
 
 def _folder(name: str, purpose: str, folder: Path, gib: float, mend: str) -> Check:
-    """Check that a folder, or the nearest one above it, can be written and has `gib` free."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """Check that a folder, or its nearest existing parent, is writable and has `gib` GiB free."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     check = Check(name, purpose, OK, "", f"{mend} with {gib:g} GiB free that you may write to")
     try:
-        with tempfile.TemporaryFile(dir=there):
-            free = shutil.disk_usage(there).free / 2**30
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free / 2**30
     except OSError as error:
         return replace(check, state=MISSING, found=f"{folder}: {error.strerror}")
     if free < gib:
@@ -242,14 +235,14 @@ def _folder(name: str, purpose: str, folder: Path, gib: float, mend: str) -> Che
 
 
 def processor() -> Check:
-    """Check that the CPU has PML (a Linux kernel on bare metal says so)."""
+    """Check that the CPU has PML, which Linux reports on bare metal."""
     flags = _read("/proc/cpuinfo").partition("vmx flags")[2].partition("\n")[0].split()
     check = Check("Intel PML", "the processor logs written pages", OK, "yes")
     if "pml" in flags:
         return check
-    found = "not to be seen: no Intel VT-x here, or hidden by a hypervisor"
+    result = "not to be seen: no Intel VT-x here, or hidden by a hypervisor"
     mend = "use an Intel server CPU of Broadwell or later, on bare metal"
-    return replace(check, state=WARNING, found=found, mend=mend)
+    return replace(check, state=WARNING, found=result, mend=mend)
 
 
 def dom0() -> Check:
@@ -262,7 +255,7 @@ def dom0() -> Check:
 
 
 def lab_build() -> Check:
-    """Check that Xen can be built: the lab fetches the rest itself."""
+    """Check for the tools that build Xen; the lab fetches everything else."""
     from pmlkit.sources.lab import xen as lab_xen
 
     check = Check("build tools", "build the patched Xen and a fast Bochs", OK, "complete")
@@ -275,7 +268,7 @@ def lab_build() -> Check:
 
 
 def series() -> Check:
-    """Check that the patch series is there."""
+    """Check that the patch series for Xen exists."""
     from pmlkit.sources.lab import xen as lab_xen
 
     check = Check("patch series", "makes Xen hand out its PML log", OK, "")
@@ -287,23 +280,23 @@ def series() -> Check:
 
 
 def xen_interface() -> Check:
-    """Check that Xen hands out its PML log; stock log-dirty does on any other."""
+    """Check for the patched Xen's interface to the PML log; without it, there is log-dirty."""
     from pmlkit.xen import pml
     from pmlkit.xen.binding import XenError
 
     check = Check("Xen's PML log", "which page, in which order, how often", OK, "handed out")
-    found = "no: stock log-dirty gives the distinct pages of each round"
+    result = "no: stock log-dirty gives the distinct pages of each round"
     mend = "build and boot the patched Xen: hypervisor-patches/README.md"
     try:
         if pml.available():
             return check
     except XenError as error:
-        found = f"cannot be asked: {error.why}"
-    return replace(check, state=WARNING, found=found, mend=mend, root=True)
+        result = f"cannot be asked: {error.why}"
+    return replace(check, state=WARNING, found=result, mend=mend, root=True)
 
 
 def xen_tools() -> Check:
-    """Check that libxenctrl is there, of this Xen's version, and laid out as we know it."""
+    """Check that libxenctrl has the version of the running Xen and the expected layout."""
     from pmlkit.xen.binding import MissingLibrary, XenError
     from pmlkit.xen.xenctrl import Control, running_version
 
@@ -317,7 +310,7 @@ def xen_tools() -> Check:
 
 
 def _project() -> Path:
-    """The folder that holds data/, notebooks/ and experiments/."""
+    """Return the folder of data/, notebooks/ and experiments/."""
     return recordings.ROOT
 
 
@@ -328,10 +321,10 @@ def _read(path: PathLike) -> str:
         return ""
 
 
-def _run(*command: object) -> str:
-    """Return what a program prints; nothing if it takes too long."""
+def _run(*command: str) -> str:
+    """Return a program's output; an empty text if it takes too long."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)  # type: ignore[arg-type]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
     except subprocess.TimeoutExpired:
         return ""
     return done.stdout
@@ -339,17 +332,11 @@ def _run(*command: object) -> str:
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that pmlkit can do where all its checks hold.
-
-    Attributes
-    ----------
-    name, purpose : str
-    checks : tuple of Check
-    """
+    """A capability of pmlkit, with the results of its checks."""
 
     name: str
     purpose: str
-    checks: tuple[Any, ...]
+    checks: tuple[Check, ...]
 
     @property
     def ready(self) -> bool:
@@ -360,32 +347,23 @@ class Capability:
         return {**asdict(self), "ready": self.ready}
 
 
-def examine(names: Sequence[Any] = ()) -> list[Capability]:
-    """Check capabilities.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of `CAPABILITIES`; none: all.
-
-    Returns
-    -------
-    list of Capability
+def examine(names: Sequence[str] = ()) -> list[Capability]:
+    """Check the capabilities with these names (of `CAPABILITIES`), or all.
 
     Raises
     ------
-    UsageError
-        If a name is not known.
+    UnknownName
     """
     unknown = [name for name in names if name not in CAPABILITIES]
     if unknown:
         raise UnknownName("capability", unknown[0], CAPABILITIES)
     chosen = list(dict.fromkeys(names)) or list(CAPABILITIES)
-    return [_examine(name, *CAPABILITIES[name]) for name in chosen]
+    return [_examine(name) for name in chosen]
 
 
-def _examine(name: str, purpose: str, probes: Iterable[Callable[[], Check]]) -> Capability:
-    return Capability(name, purpose, tuple(check() for check in probes))
+def _examine(name: str) -> Capability:
+    purpose, checks = CAPABILITIES[name]
+    return Capability(name, purpose, tuple(check() for check in checks))
 
 
 _BASE = (python, packages)
@@ -393,7 +371,7 @@ _FETCHING = (
     partial(program, "apt-get", "apt", "fetches Debian's kernels, programs and sources"),
     partial(program, "dpkg-deb", "dpkg", "unpacks them"),
 )
-CAPABILITIES = {
+CAPABILITIES: dict[str, tuple[str, tuple[Callable[[], Check], ...]]] = {
     "demo": (
         "notebooks on the bundled recordings",
         (*_BASE, bundled, notebooks, fonts, results),

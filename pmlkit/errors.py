@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that pmlkit raises on purpose: one family, the facts as attributes.
+"""The exceptions that pmlkit raises, all derived from `PmlkitError`.
 
-A message is always one line, ``what is wrong: what to do about it``, fit to be shown to a user
-as it is. The facts (the path, the file inside the trace, the byte offset) are attributes too, so
-that a program need not parse the message. Only ``pmlkit.cli.main`` turns these errors into exit
-codes: 2 for a `UsageError`, 1 for the others.
+A message is one line for users: ``what is wrong: what to do about it``. The path, the file in the
+trace, the byte offset and the like are attributes as well, so that programs need not parse the
+message. ``pmlkit.cli.main`` exits with 2 for a `UsageError`, and with 1 for the others.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ __all__ = [
 ]
 
 
-_LONGEST_WHY = 300  # characters of what somebody else may have written
-_LAYOUT = "\n\t"  # of a text that has lines; no other control character reaches a terminal
+_LONGEST_WHY = 300  # characters, of a text that may be hostile
+_LAYOUT = "\n\t"  # the only control characters that reach a terminal
 
 
 def visible(text: object) -> str:
-    r"""Write control characters as escapes: ``\x1b``; lines and tabs stay.
+    r"""Replace control characters by escapes such as ``\x1b``, but for newlines and tabs.
 
-    Whatever comes from outside (an agent, a guest, a trace) goes through this before a terminal
-    shows it: there a control character can rewrite what stands above, or the window's title.
+    For text from an agent, a guest or a trace: on a terminal, control characters could change the
+    text above, or the window's title.
     """
     text = str(text)
     if text.isprintable():
@@ -63,21 +62,21 @@ def visible(text: object) -> str:
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # as Python holds a byte that it could not decode
+    if "\udc80" <= character <= "\udcff":  # Python's form of a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def one_line(text: object) -> str:
-    """Fold any text into one line that a terminal shows as it is (no control characters).
+    """Convert any text to one line without control characters.
 
-    A byte of a path that is no UTF-8 is shown as ``\\xff``.
+    A byte of a path that is not UTF-8 becomes ``\\xff``.
     """
     return visible(" ".join(str(text).split()))
 
 
 def encodable(text: str) -> str:
-    """Make text that UTF-8 can hold out of any: bytes of paths that are none as in `one_line`."""
+    """Convert any text to one that UTF-8 can encode: other bytes of paths as in `one_line`."""
     return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
@@ -87,19 +86,19 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 class PmlkitError(Exception):
-    """Base of the family.
+    """Base class of all exceptions of pmlkit.
 
     Parameters
     ----------
     what : str
-        What is wrong, without a final full stop.
+        What is wrong, without a full stop.
     hint : str, optional
         What to do about it.
 
     Attributes
     ----------
     problem, hint : str
-        The two halves of the message; `hint` is empty when there is no advice.
+        The two parts of the message; `hint` may be empty.
     """
 
     def __init__(self, what: object, hint: object = "") -> None:
@@ -108,8 +107,8 @@ class PmlkitError(Exception):
         super().__init__(f"{self.problem}: {self.hint}" if self.hint else self.problem)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses have other signatures than their message; without this, an error that
-        # crosses a process pool (joblib, Dask) could not be unpickled.
+        # By default, unpickling calls the class with the message, but subclasses have other
+        # parameters. Process pools (joblib, Dask) pickle exceptions.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -121,7 +120,7 @@ def _rebuild(cls: type[PmlkitError], args: tuple[Any, ...], facts: dict[str, Any
 
 
 class TraceNotFound(PmlkitError):
-    """There is nothing at the path. Attribute: `path`."""
+    """Nothing exists at the path. Attribute: `path`."""
 
     def __init__(self, path: PathLike, hint: str = "") -> None:
         self.path = os.fspath(path)
@@ -130,7 +129,7 @@ class TraceNotFound(PmlkitError):
 
 
 class NotATrace(PmlkitError):
-    """What is at the path is something else. Attributes: `path`, `why`."""
+    """The path is not a trace. Attributes: `path`, `why`."""
 
     def __init__(
         self,
@@ -144,7 +143,7 @@ class NotATrace(PmlkitError):
 
 
 class TraceVersionError(PmlkitError):
-    """The format version is another one. Attributes: `path`, `found`, `supported`."""
+    """The trace has an unsupported format version. Attributes: `path`, `found`, `supported`."""
 
     def __init__(self, path: PathLike, found: object, supported: int) -> None:
         self.path = os.fspath(path)
@@ -157,7 +156,7 @@ class TraceVersionError(PmlkitError):
 
 
 class TraceDamaged(PmlkitError):
-    """A file of a trace is not what was written. Attributes: `path`, `file`, `why`."""
+    """A file of a trace is missing, changed or invalid. Attributes: `path`, `file`, `why`."""
 
     def __init__(self, path: PathLike, file: str, why: str) -> None:
         self.path = os.fspath(path)
@@ -170,7 +169,7 @@ class TraceDamaged(PmlkitError):
 
 
 class FileRefused(PmlkitError):
-    """A file is not one to read: a FIFO, a device, too large. Attributes: `path`, `why`."""
+    """A file is a FIFO or device, or too large to read. Attributes: `path`, `why`."""
 
     def __init__(
         self, path: PathLike, why: str, hint: str = "give a regular file, and see who made it"
@@ -197,9 +196,9 @@ class SpoolDamaged(PmlkitError):
 
 
 class NotUnderstood(PmlkitError):
-    """A stream says what cannot be, or what only a later pmlkit knows. Attribute: `why`.
+    """A stream is invalid, or of a later version of pmlkit. Attribute: `why`.
 
-    Raised by what takes a frame apart; the reader of the spool adds which frame it was.
+    Raised when a frame is decoded; the reader of the spool adds the number of the frame.
     """
 
     def __init__(self, why: str) -> None:
@@ -208,7 +207,7 @@ class NotUnderstood(PmlkitError):
 
 
 class OutputExists(PmlkitError):
-    """The output's name is taken. Attribute: `path`."""
+    """The output exists already. Attribute: `path`."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
@@ -247,7 +246,7 @@ class WorkloadError(PmlkitError):
 
 
 class GuestError(PmlkitError):
-    """The guest panicked, hung or died. Attributes: `why`, `console_tail` (its last output)."""
+    """The guest panicked, hung or died. Attributes: `why`, `console_tail` (last output)."""
 
     def __init__(self, why: str, console_tail: str = "", hint: str = "") -> None:
         self.why = why
@@ -261,10 +260,10 @@ class GuestError(PmlkitError):
 
 
 class ResolutionError(PmlkitError):
-    """A window is below, or no multiple of, the trace's resolution, or longer than the trace.
+    """A window T is shorter than, or not a multiple of, the resolution, or longer than the trace.
 
-    Attributes: `asked` and `resolution` (both as given: ns, or text such as ``"10ms"``; of a
-    window that is too long the length of what there is).
+    Attributes: `asked` and `resolution`, both as given: ns, or text such as ``"10ms"``. If the
+    window is too long, `resolution` is the length of the trace.
     """
 
     def __init__(self, asked: int | str, resolution: int | str) -> None:
@@ -277,7 +276,7 @@ class ResolutionError(PmlkitError):
 
     @classmethod
     def of(cls, asked: int | str, resolution: int | str, what: str, hint: str) -> Self:
-        """Make one that says something else."""
+        """Return an error with another message."""
         error = cls(asked, resolution)
         PmlkitError.__init__(error, what, hint)
         return error
@@ -288,7 +287,7 @@ class UsageError(PmlkitError):
 
 
 class UnknownName(UsageError):
-    """There is nothing of this kind with this name. Attributes: `name`, `known` (the names)."""
+    """Nothing of this kind has this name. Attributes: `name`, `known` (all names)."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.name, self.known = name, tuple(known)
@@ -299,7 +298,7 @@ class UnknownName(UsageError):
 
 
 class NeedsError(PmlkitError):
-    """An analysis needs something that the trace has not. Attributes: `trace` (path), `what`."""
+    """The trace lacks data that an analysis needs. Attributes: `trace` (path), `what`."""
 
     def __init__(
         self,
@@ -318,42 +317,27 @@ def _ns(value: int | str) -> str:
 
 _ADVICE = {
     errno.ENOSPC: ("no space left", "free some space there or choose another place"),
-    errno.EDQUOT: (
-        "the quota is used up",
-        "free some space there or choose another place",
-    ),
+    errno.EDQUOT: ("the quota is used up", "free some space there or choose another place"),
     errno.EFBIG: (
         "the file is as large as a file may be here",
         "raise the limit (`ulimit -f`) or choose another place",
     ),
     errno.EACCES: ("not allowed", "choose a folder that you may write to"),
     errno.EPERM: ("not allowed", "choose a folder that you may write to"),
-    errno.EROFS: (
-        "the file system is read-only",
-        "choose a folder that you may write to",
-    ),
+    errno.EROFS: ("the file system is read-only", "choose a folder that you may write to"),
     errno.ENOENT: ("its folder does not exist", "make the folder first"),
     errno.ENOTDIR: ("a part of its path is a file", "choose another place"),
     errno.EISDIR: ("it is a folder", "give another name"),
 }
 
 
-def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError | TraceDamaged:
-    """Turn an `OSError` met while reading a file of a trace into a `PmlkitError`.
-
-    Parameters
-    ----------
-    path : path-like
-        The trace, as the user gave it.
-    file : str
-        The file in it.
-    error : OSError
-        What the system said.
+def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError:
+    """Convert an `OSError` of reading the file `file` of the trace `path`.
 
     Returns
     -------
     PmlkitError
-        `TraceDamaged` if the file is not there (any more); to be raised ``from error``.
+        To be raised ``from error``; `TraceDamaged` if the file does not exist.
     """
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return TraceDamaged(path, file, "is missing")
@@ -363,29 +347,13 @@ def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError | Trace
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Say whether an error means that the machine, or a limit, gives no more memory or threads."""
-    said = ("Failed to launch worker thread", "can't start new thread")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in said)
+    """Whether an error means that no more memory or threads are available."""
+    messages = ("Failed to launch worker thread", "can't start new thread")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in messages)
 
 
 def output_error(path: PathLike, error: OSError) -> OutputError:
-    """Turn an `OSError` met while writing into an `OutputError` with fitting advice.
-
-    Parameters
-    ----------
-    path : path-like
-        What was being written: the final name, as the user gave it.
-    error : OSError
-        What the system said.
-
-    Returns
-    -------
-    OutputError
-        To be raised by the caller, ``from error``.
-    """
-    fallback = (
-        error.strerror or str(error) or type(error).__name__,
-        "choose another place",
-    )
-    why, hint = _ADVICE.get(error.errno, fallback)  # type: ignore[arg-type]
+    """Convert an `OSError` of writing the output with the final name `path`."""
+    fallback = (error.strerror or str(error) or type(error).__name__, "choose another place")
+    why, hint = _ADVICE.get(error.errno or 0, fallback)
     return OutputError(path, why, hint)

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML that somebody else has written: counted before it is expanded.
-
-An alias stands for all that its anchor holds, and may be in an anchor itself: ten lines can stand
-for a billion values.
-"""
+"""Parsing YAML and JSON that may be hostile."""
 
 from __future__ import annotations
 
@@ -25,29 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["Fields", "LIMIT_BYTES", "check_size", "foreign_yaml", "loads"]
 
 
+# ------------------------------------------------------------------------------
+# YAML, whose values are counted before it is expanded. An alias is replaced by the value of its
+# anchor, which may have aliases as well: ten lines can expand to a billion values.
+
+
 LIMIT_BYTES = 4 << 20
 LIMIT_VALUES = 100_000
 LIMIT_DEPTH = 50
 
 
 def foreign_yaml(text: str) -> Any:
-    """Read one document.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    object
-        None if there is none.
+    """Parse one document; return None if there is none.
 
     Raises
     ------
     yaml.YAMLError
-        If it is no YAML.
+        If it is not YAML.
     ValueError
-        If it would grow too large, or is nested too deeply.
+        If it is too large when expanded, or nested too deeply.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -60,13 +52,7 @@ def foreign_yaml(text: str) -> Any:
 
 
 def check_events(text: str) -> None:
-    """Refuse a text that has more values, or is nested more deeply, than is taken in.
-
-    Raises
-    ------
-    ValueError
-    yaml.YAMLError
-    """
+    """Raise a ValueError if a text has too many values or is nested too deeply."""
     depth = values = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         values += isinstance(event, yaml.NodeEvent)
@@ -79,18 +65,13 @@ def check_events(text: str) -> None:
 
 
 def check_size(node: yaml.Node | None) -> None:
-    """Refuse a document whose aliases would make it too large; nothing is expanded for that.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise a ValueError if a document would be too large when its aliases are expanded."""
     if node is not None:
         _size(node, {}, ())
 
 
 def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Count the values of a node as if each alias was written out."""
+    """Count the values of a node with all aliases expanded."""
     if id(node) in above:
         raise ValueError(f"line {node.start_mark.line + 1} contains itself")
     if id(node) not in known:
@@ -111,13 +92,11 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 # ------------------------------------------------------------------------------
-# JSON of a stream that somebody else writes: read strictly, its fields checked one by one.
-#
-# Python's own reader takes what no collector sends (NaN, numbers of any length, half characters),
-# and what is taken here ends in tables of 64-bit numbers and in UTF-8.
+# JSON of a collector's stream, parsed strictly. Python's parser accepts NaN, integers of any length
+# and lone surrogates, which tables of 64-bit numbers and UTF-8 cannot store.
 
 
-LONGEST_JSON = 1 << 22  # bytes; the longest is a round of a domain of thousands of vCPUs
+LONGEST_JSON = 1 << 22  # bytes; the longest object is a round of thousands of vCPUs
 MOST = 1 << 56  # of any count
 LATEST_NS = 1 << 60  # 36 years after the start
 _LONGEST_TEXT = 4096  # characters
@@ -126,33 +105,20 @@ _MISSING: Any = object()
 
 
 def loads(data: bytes) -> Json:
-    """Read a JSON object.
-
-    Parameters
-    ----------
-    data : bytes-like
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    NotUnderstood
-    """
+    """Parse a JSON object; raise `NotUnderstood` if it is something else."""
     if len(data) > LONGEST_JSON:
         raise NotUnderstood(f"{len(data)} bytes of JSON: {LONGEST_JSON} are the most")
     try:
-        told = _DECODER.decode(bytes(data).decode())
+        value = _DECODER.decode(bytes(data).decode())
         if b"\\u" in data:
-            json.dumps(told, ensure_ascii=False).encode()  # half of a pair is no character
+            json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
     except RecursionError as error:
         raise NotUnderstood("its JSON is nested too deep") from error
     except ValueError as error:
         raise NotUnderstood(f"what should be JSON is none ({error})") from error
-    if not isinstance(told, dict):
+    if not isinstance(value, dict):
         raise NotUnderstood("its JSON is no object")
-    return told
+    return value
 
 
 def _int(text: str) -> int:
@@ -168,46 +134,46 @@ def _float(text: str) -> float:
     return value
 
 
-# Made once: `json.loads` would make one for each of a stream's many frames.
+# Created once: `json.loads` would create one for each frame of a stream.
 _DECODER = json.JSONDecoder(parse_int=_int, parse_float=_float, parse_constant=_float)
 
 
 class Fields:
-    """The fields of a JSON object: each getter checks the one that it gives.
+    """The fields of a JSON object, with getters that check the value of a field.
 
-    Without a `default` the field is needed.
+    A field without `default` is required.
 
     Parameters
     ----------
-    told : dict
+    values : dict
     where : str
-        What messages put before a field's name.
+        Prefix of the names of fields in messages.
 
     Raises
     ------
     NotUnderstood
-        By every getter: which field it is, what it says, and what it has to be.
+        By every getter; the message has the field, its value, and what it has to be.
     """
 
-    def __init__(self, told: Json, where: str = "") -> None:
-        self.told, self._where = told, where
+    def __init__(self, values: Json, where: str = "") -> None:
+        self.values, self._where = values, where
 
     def __contains__(self, name: str) -> bool:
-        return name in self.told
+        return name in self.values
 
     def _get(self, name: str, default: Any) -> Any:
-        if name in self.told:
-            return self.told[name]
+        if name in self.values:
+            return self.values[name]
         if default is _MISSING:
             raise NotUnderstood(f"{self._where}{name} is missing")
         return default
 
     def _refuse(self, name: str, wanted: str) -> NotUnderstood:
-        said = reprlib.repr(self.told.get(name))
-        return NotUnderstood(f"{self._where}{name} is {said}, and has to be {wanted}")
+        value = reprlib.repr(self.values.get(name))
+        return NotUnderstood(f"{self._where}{name} is {value}, and has to be {wanted}")
 
     def whole(self, name: str, low: int = 0, high: int = MOST, default: Any = _MISSING) -> Any:
-        """Return a whole number, `low` to `high`."""
+        """Return an integer, `low` to `high`."""
         value = self._get(name, default)
         if value is default:
             return value
@@ -245,25 +211,25 @@ class Fields:
         return value
 
     def choice(self, name: str, known: Sequence[str], default: Any = _MISSING) -> Any:
-        """Return one of the texts that are known."""
+        """Return one of the `known` texts."""
         value = self._get(name, default)
         if not isinstance(value, str) or value not in known:
             raise self._refuse(name, " or ".join(repr(word) for word in known))
         return value
 
     def object(self, name: str, default: Any = _MISSING) -> Fields:
-        """Return the fields of an object in this one."""
+        """Return the fields of a nested object."""
         value = self._get(name, default)
         if not isinstance(value, dict):
             raise self._refuse(name, "an object")
         return Fields(value, f"{self._where}{name}.")
 
     def objects(self, name: str, low: int, high: int, default: Any = _MISSING) -> Iterator[Fields]:
-        """Yield the fields of each object of a list of `low` to `high`."""
+        """Yield the fields of each object in a list of `low` to `high` objects."""
         value = self._get(name, default)
         if not isinstance(value, list) or not low <= len(value) <= high:
             raise self._refuse(name, f"a list of {low} to {high} objects")
-        for number, each in enumerate(value):
-            if not isinstance(each, dict):
+        for number, item in enumerate(value):
+            if not isinstance(item, dict):
                 raise self._refuse(name, "a list of objects")
-            yield Fields(each, f"{self._where}{name}[{number}].")
+            yield Fields(item, f"{self._where}{name}[{number}].")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of a package that are imported when they are first used.
+"""Names of a package that are imported at their first use.
 
-A package's ``__init__`` lists them, so that importing one of its modules does not import all of
-them: ``pmlkit --help`` takes a third of a second and not ten.
+Importing one module of a package then does not import the others: ``pmlkit --help`` takes a third
+of a second instead of ten.
 """
 
 from __future__ import annotations
@@ -23,13 +23,9 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     Parameters
     ----------
     package : str
-        Its name, for the error of a name that there is not.
+        Its name, for the message about an unknown attribute.
     homes : mapping of str to str
-        The module below ``pmlkit`` of each name; with ``:NAME`` if it has another name there.
-
-    Returns
-    -------
-    callable
+        Module of each name, below ``pmlkit``; with ``:NAME`` if the name differs there.
     """
 
     def find(name: str) -> Any:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes with pmlkit beside its modules, and where: one answer for all who look for it.
+"""The files that come with pmlkit beside its modules, and where they are.
 
-Recordings (``data/``), workloads and experiments (``experiments/``) and ``notebooks/`` lie beside
-the package in a clone of the repository; an installed wheel has them in the package, in ``share/``.
-The patches for Xen and the lab's guests (``hypervisor-patches/``) are in a clone only: they are of
+Recordings (``data/``), workloads and experiments (``experiments/``) and ``notebooks/`` are beside
+the package in a clone of the repository. An installed wheel has them in the package, in ``share/``.
+The patches for Xen and the lab's guests (``hypervisor-patches/``) are only in a clone, as they have
 another licence.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import PathLike
 
 __all__ = [
     "CLONE",
@@ -51,37 +51,24 @@ CLONE = "run pmlkit from a clone of its repository"
 
 
 def located(path: PathLike, *folders: str) -> Path:
-    """Find a relative path: from the working directory or, if nothing is there, from `ROOT`.
-
-    Parameters
-    ----------
-    path : path-like
-    folders : str
-        Of `ROOT`, in which to look, too.
+    """Find a relative path in the working directory, in `ROOT`, then in `folders` of `ROOT`.
 
     Returns
     -------
     Path
-        `path` itself if there is nothing anywhere.
+        `path` itself if it exists nowhere.
     """
-    found = Path(path)
-    there = (place for folder in ("", *folders) if (place := ROOT / folder / found).exists())
-    return found if found.exists() else next(there, found)
+    places = (Path(path), *(ROOT / folder / path for folder in ("", *folders)))
+    return next((place for place in places if place.exists()), Path(path))
 
 
 def workplace() -> Path:
-    """Where relative results go: the clone, or the working directory of who installed pmlkit."""
+    """Return the folder of relative results: the clone, or without one the working directory."""
     return ROOT if IS_CLONE else Path.cwd()
 
 
 def need_clone(what: str) -> None:
-    """Refuse what an installed wheel has not.
-
-    Raises
-    ------
-    PmlkitError
-        Unless `PATCHES` is there.
-    """
+    """Raise a `PmlkitError` in an installed wheel, which lacks `PATCHES`."""
     if not PATCHES.is_dir():
         raise PmlkitError(f"{what} is not part of an installed pmlkit", CLONE)
 
@@ -89,11 +76,11 @@ def need_clone(what: str) -> None:
 # ------------------------------------------------------------------------------
 # data/MANIFEST: the SHA-256 of every bundled file, and the command that made each recording.
 #
-# Besides traces there may be folders of tables; what trace.json says of a trace, ``made.json`` says
-# of them: ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}``.
+# Besides traces there may be folders of tables, which are described by ``made.json``:
+# ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}``.
 #
-# `sha256sum -c MANIFEST` reads it, too: what is not a checksum is a comment. ``make manifest`` (or
-# ``python -m pmlkit.recordings data``) writes it anew from what the traces say of themselves.
+# `sha256sum -c MANIFEST` reads it as well: all lines but checksums are comments. ``make manifest``
+# (or ``python -m pmlkit.recordings data``) writes it.
 
 
 NAME = "MANIFEST"
@@ -108,7 +95,7 @@ _MADE_BY = re.compile(r"# (?P<name>\S+): made by `(?P<command>.*)`(?P<rest>.*)")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a MANIFEST says.
+    """The content of a MANIFEST.
 
     Attributes
     ----------
@@ -118,8 +105,8 @@ class Manifest:
         The command that made each recording, by the recording's name.
     """
 
-    sha256: Json
-    commands: Json
+    sha256: dict[str, str]
+    commands: dict[str, str]
 
 
 def read(folder: Path) -> Manifest:
@@ -128,7 +115,7 @@ def read(folder: Path) -> Manifest:
     Raises
     ------
     PmlkitError
-        If there is none, or a line is neither a comment nor a checksum.
+        If it does not exist, or a line is neither a comment nor a checksum.
     """
     path = Path(folder) / NAME
     sha256, commands = {}, {}
@@ -147,31 +134,21 @@ def read(folder: Path) -> Manifest:
 
 
 def problems(folder: Path) -> list[str]:
-    """Compare a folder with its MANIFEST.
-
-    Returns
-    -------
-    list of str
-        What differs, a line each; empty if all is as it was written.
-    """
-    listed, there = read(folder).sha256, set(_files(folder))
-    both = sorted(listed.keys() & there)
-    found = [f"{name} is missing" for name in sorted(listed.keys() - there)]
-    found += [f"{name} is not in the MANIFEST" for name in sorted(there - listed.keys())]
-    return found + [f"{name} has changed" for name in both if _sha256(folder, name) != listed[name]]
+    """Compare a folder with its MANIFEST; return a line for each difference."""
+    listed, present = read(folder).sha256, set(_files(folder))
+    both = sorted(listed.keys() & present)
+    lines = [f"{name} is missing" for name in sorted(listed.keys() - present)]
+    lines += [f"{name} is not in the MANIFEST" for name in sorted(present - listed.keys())]
+    return lines + [f"{name} has changed" for name in both if _sha256(folder, name) != listed[name]]
 
 
 def write(folder: PathLike) -> Path:
-    """Write ``folder/MANIFEST`` from the traces that are there.
-
-    Returns
-    -------
-    Path
+    """Write ``folder/MANIFEST`` from the folder's traces; return its path.
 
     Raises
     ------
     NotATrace
-        If something is in the folder that does not say how it was made.
+        If the folder has something without a description of how it was made.
     OutputError
     """
     path = Path(folder) / NAME
@@ -185,8 +162,8 @@ def write(folder: PathLike) -> Path:
 
 
 def _made_by(folder: PathLike, name: str) -> str:
-    found = [Path(folder) / name / file for file in _DESCRIPTIONS]
-    path = next((path for path in found if path.is_file()), None)
+    paths = (Path(folder) / name / file for file in _DESCRIPTIONS)
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         why = f"it holds no {' and no '.join(_DESCRIPTIONS)}"
         raise NotATrace(Path(folder) / name, why, "keep only traces and described tables in data/")
@@ -194,12 +171,12 @@ def _made_by(folder: PathLike, name: str) -> str:
     provenance = meta.get("provenance", {})
     versions = provenance.get("versions", {})
     tools = ", ".join(f"{tool} {versions[tool]}" for tool in _TOOLS if tool in versions)
-    made = f"# {name}: made by `{provenance.get('command', '')}`"
-    return f"{made} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
+    made_by = f"# {name}: made by `{provenance.get('command', '')}`"
+    return f"{made_by} on {meta['created'][:10]} ({tools}; the rest is in {path.name})\n"
 
 
 def _files(folder: PathLike) -> list[str]:
-    """Return the paths of all files below a folder but its MANIFEST, relative, sorted."""
+    """Return the sorted relative paths of all files in a folder, without its MANIFEST."""
     folder = Path(folder)
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return sorted(name for name in names if name != NAME)
@@ -210,8 +187,8 @@ def _sha256(folder: PathLike, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-if __name__ == "__main__":
-    print(write(sys.argv[1]))
+# ------------------------------------------------------------------------------
+# Finding a trace
 
 
 def bundled(name: str | None = None) -> Any:
@@ -225,12 +202,12 @@ def bundled(name: str | None = None) -> Any:
     Returns
     -------
     Path or list of str
-        The path of the recording of that name; without a name, the names that there are.
+        The path of the recording of that name; without `name`, all names.
 
     Raises
     ------
     TraceNotFound
-        If there is none of that name.
+        If there is no recording of that name.
 
     Examples
     --------
@@ -244,31 +221,30 @@ def bundled(name: str | None = None) -> Any:
         return sorted(paths)
     stem = str(name).removesuffix(".trace")
     if stem not in paths:
-        there = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
-        raise TraceNotFound(folder / f"{stem}.trace", f"the recordings there are: {there}")
+        names = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
+        raise TraceNotFound(folder / f"{stem}.trace", f"the recordings there are: {names}")
     return paths[stem]
 
 
 def find(trace: PathLike) -> Path:
-    """Find a trace by its path or by the name of a bundled recording.
-
-    Parameters
-    ----------
-    trace : path-like
-        A path comes first, then a bundled recording's name, then a path in the repository.
+    """Find a trace: an existing path, the name of a bundled recording, or a path in `ROOT`.
 
     Returns
     -------
     Path
-        `trace` itself if there is nothing anywhere.
+        `trace` itself if it exists nowhere.
     """
     if Path(trace).exists():
         return Path(trace)
     return bundled(str(trace)) if str(trace) in bundled() else located(trace)
 
 
-def open_trace(trace: PathLike, **how: Any) -> Trace:
-    """Open a trace that `find` finds; parameters and errors as of `Trace.open`."""
+def open_trace(trace: PathLike) -> Trace:
+    """Open a trace by path or by name (`find`); errors as of `Trace.open`."""
     from pmlkit.trace.reader import Trace
 
-    return Trace.open(find(trace), **how)
+    return Trace.open(find(trace))
+
+
+if __name__ == "__main__":
+    print(write(sys.argv[1]))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The signals that end a program: Ctrl-C, SIGTERM (a batch system), SIGHUP (a closed terminal).
 
-Python turns Ctrl-C into an exception, and lets the others kill it where it stands: emulators and
-half-written files stay. `raising` treats all alike. Only `pmlkit.cli.main` makes exit codes of
-them: 128 and the signal's number.
+By default, Python raises an exception for Ctrl-C only; the other signals kill it at once, leaving
+emulators and partial files behind. `raising` makes all of them exceptions. `pmlkit.cli.main` exits
+with 128 plus the signal's number.
 """
 
 from __future__ import annotations
@@ -25,18 +25,14 @@ _received: list[int] = []
 
 
 class Ended(KeyboardInterrupt):
-    """One of the signals came: whatever cleans up after Ctrl-C does so after each.
-
-    Parameters
-    ----------
-    number : int
-        The signal's.
-    kept : str, optional
-        What is left of the work, in words.
+    """Raised for each of the signals; a KeyboardInterrupt, so that the same code cleans up.
 
     Attributes
     ----------
-    number, kept : as given
+    number : int
+        The signal.
+    kept : str
+        Which results are kept, in words; may be empty.
     """
 
     def __init__(self, number: int, kept: str = "") -> None:
@@ -51,25 +47,25 @@ class Ended(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def caught(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let `handler` have the signals. Only the main thread can ask for that: elsewhere, nothing.
+    """Context in which `handler` handles the signals; without effect outside the main thread.
 
-    What ``nohup`` made us ignore stays ignored. SIGINT does not: a shell script starts what it runs
-    in the background with SIGINT ignored, and ends it by ``kill -INT``.
+    Signals that ``nohup`` ignores stay ignored. SIGINT does not: a shell script starts background
+    processes with SIGINT ignored, and ends them with ``kill -INT``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ours = [each for each in ENDING if each == signal.SIGINT or not _is_ignored(each)]
-    before = {each: signal.signal(each, handler) for each in ours}
+    handled = [
+        number
+        for number in ENDING
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
-        for each, old in before.items():
-            signal.signal(each, signal.SIG_DFL if old is None else old)
-
-
-def _is_ignored(number: int) -> bool:
-    return signal.getsignal(number) is signal.SIG_IGN
+        for number, old in previous.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
 def raising() -> contextlib.AbstractContextManager[None]:
@@ -83,12 +79,12 @@ def _raise(number: int, _: object) -> None:
 
 
 class Noted:
-    """Attribute: `number`, the signal that asked for an end; None: none yet."""
+    """Attribute: `number`, the first signal received, or None."""
 
     number: int | None = None
 
     def __call__(self, number: int, _: object) -> None:
-        """Take note of a signal. Ctrl-C after it is meant; others come in twos by themselves."""
+        """Note a signal. A later Ctrl-C raises `Ended`; the others may be sent twice."""
         if self.number is not None and number == signal.SIGINT:
             _raise(number, None)
         self.number = self.number or number
@@ -97,21 +93,21 @@ class Noted:
 
 @contextlib.contextmanager
 def noted() -> Iterator[Noted]:
-    """Context in which the first signal is taken note of, so that work can be ended in order."""
+    """Context in which the first signal is noted, so that work can end in an orderly way."""
     note = Noted()
     with caught(note):
         yield note
 
 
 def received() -> int | None:
-    """Return the last signal that came since `forget`, or None.
+    """Return the last signal since `forget`, or None.
 
-    An exception may be lost on its way: an extension module that is interrupted while it is
-    imported raises an ImportError instead.
+    The exception may get lost: an extension module that is interrupted while it is imported raises
+    an ImportError instead.
     """
     return _received[-1] if _received else None
 
 
 def forget() -> None:
-    """Forget what came."""
+    """Forget the signals received."""
     _received.clear()

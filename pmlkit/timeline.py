@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the rounds of a trace ended, and which of them a window T holds.
+"""Windows T over the rounds of a trace, in time or in rounds.
 
-A window is the time (t - T, t]. It holds the rounds that end in it; a round without uses is time
-that passes. A window in rounds (``"5r"``) holds so many rounds, however long they took. What both
-have in common is an `Axis`, on which every round ends at some position: at its time or, where
-rounds are counted, at its number. `Windows` says for each round in which windows it is.
+A window is the time (t - T, t] and has the rounds that end in it. A window in rounds (``"5r"``) has
+that many rounds, whatever their lengths. Both are computed on an `Axis`, on which every round ends
+at a position: its time, or its number. `Windows` has the windows of each round.
 
-A round that lies across the end of a window is in the window in which the round ends. So the uses
-that a window holds may have come in a little less, or more, than T: in its `effective_ns`, from
-the last instant up to which all is known at the window's start to that at its end. That is the
-instant itself where a round ends or where nothing is used, else the start of the round.
+A round that extends across the end of a window belongs to the window in which it ends. So the
+references of a window may stem from a time slightly different from T, its `effective_ns`: from the
+last instant before the window's start up to which all references are known, to that before its
+end. All are known at the end of a round and within a round without references; within any other
+round, those up to its start.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Axis", "Timeline", "Windows", "default_window", "period_text", "timeline"]
 
-MOST = 10_000_000  # windows of a table
-GRID = 100_000  # windows T of a curve
-CHOSEN = 100_000  # windows of a table whose T nobody asked for
-ROUNDS_ALIKE = 0.9  # share of the rounds that makes a trace regular
-KEPT_TO = 0.1  # how far, of the period, the usual round may be from it
+MOST = 10_000_000  # windows of a table, at most
+GRID = 100_000  # values of T of a curve, at most
+CHOSEN = 100_000  # windows of a table with the default T, at most
+ROUNDS_ALIKE = 0.9  # share of rounds with the usual length in a regular trace
+KEPT_TO = 0.1  # tolerance, in periods, for taking the usual length to be the period
 SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where rounds end: in ns since the start, or by number.
+    """The positions at which rounds end: ns since the start, or numbers of rounds.
 
     Attributes
     ----------
     at : ndarray of int64, shape (n_rounds,)
-        Never falling.
+        Positions, never falling.
     usual : int
-        The length of a usual round. What is used in the last round is seen for as long.
+        The usual length of a round. References of the last round are observed for as long.
     """
 
-    at: np.ndarray
+    at: Ints
     usual: int = 1
 
     @classmethod
     def of_rounds(cls, n_rounds: int) -> Axis:
-        """Count rounds: they end at 1, 2, 3, ..."""
+        """Return the axis of numbers: rounds end at 1, 2, 3, ..."""
         return cls(np.arange(1, n_rounds + 1))
 
     def __len__(self) -> int:
@@ -65,59 +65,60 @@ class Axis:
 
     @property
     def length(self) -> int:
-        """From the start to the end of the last round."""
+        """Position of the end of the last round."""
         return int(self.at[-1]) if len(self) else 0
 
     @property
     def end(self) -> int:
-        """The end of what is seen: a usual round after the end of the last one."""
+        """End of the observation: a usual round after the end of the last round."""
         return self.length + self.usual
 
     @property
     def last_of_instants(self) -> Ints:
-        """The last of the rounds that end at each instant (indices, int64)."""
+        """For each instant at which rounds end, the index of the last of them."""
         return np.flatnonzero(np.append(np.diff(self.at) != 0, [True] * bool(len(self))))
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over the rounds of a part, in the order of their ends.
+    """Windows over the rounds of a part of a trace, ordered by their ends.
 
     Attributes
     ----------
     enter : ndarray of int32, shape (n_rounds + 1,)
-        The first window that ends no earlier than the round: it has the round, if any has. Never
-        falling; one more at the end, for rounds that never come: the number of windows.
+        The first window that contains the round, never falling. The last element, the number of
+        windows, stands for rounds that never occur.
     leave : ndarray of int32, shape (n_rounds + 1,)
-        The first window after it that does not have the round any more.
+        The first later window that does not contain the round.
     tumbling : bool
-        Whether each begins where the one before ends.
+        Whether each window begins where the previous one ends.
     t_ns : ndarray of int64, shape (windows,)
-        Their ends.
+        Ends.
     effective_ns : ndarray of int64, shape (windows,)
-        In what time the uses were made that they hold.
+        The time from which a window's references stem; see the module.
     full : ndarray of bool, shape (windows,)
-        False where the start or the end of the part cut the window short.
+        False where the window extends beyond the start or the end of the part.
     round : ndarray of int64, shape (windows,)
-        The round in which, or with which, each ends.
-    asked_ns, rounds : int
-        T in ns, -1 if it was asked for in rounds that have no common length; and T in (usual)
-        rounds.
+        The round in which, or with which, each window ends.
+    asked_ns : int
+        T in ns; -1 if it was given in rounds without a common length.
+    rounds : int
+        T in (usual) rounds.
     """
 
-    enter: np.ndarray
-    leave: np.ndarray
+    enter: Array
+    leave: Array
     tumbling: bool = False
-    t_ns: np.ndarray = None  # type: ignore[assignment]
-    effective_ns: np.ndarray = None  # type: ignore[assignment]
-    full: np.ndarray = None  # type: ignore[assignment]
-    round: np.ndarray = None  # type: ignore[assignment]
+    t_ns: Ints = None  # type: ignore[assignment]
+    effective_ns: Ints = None  # type: ignore[assignment]
+    full: Bools = None  # type: ignore[assignment]
+    round: Ints = None  # type: ignore[assignment]
     asked_ns: int = -1
     rounds: int = -1
 
     @classmethod
     def on(cls, at: Ints, size: int, ends: Ints, tumbling: bool = False, **more: Any) -> Windows:
-        """Make the windows of a `size` that have their ends at `ends` of an axis."""
+        """Return the windows of a `size` with ends at positions `ends`; rounds end `at`."""
         enter = np.searchsorted(ends, at)
         leave = enter + 1 if tumbling else np.searchsorted(ends, at + min(size, 1 << 62))
         first, beyond = (np.append(side, len(ends)).astype(np.int32) for side in (enter, leave))
@@ -125,7 +126,7 @@ class Windows:
 
     @classmethod
     def of_rounds(cls, n_rounds: int, k: int, step: int = 1) -> Windows:
-        """Make windows of `k` rounds that end at every `step` rounds; they tumble if equal."""
+        """Return windows of `k` rounds that end every `step` rounds; tumbling if equal."""
         at, tumbling = np.arange(1, n_rounds + 1), k == step
         ends = _ends(n_rounds, step, tumbling)
         return cls.on(at, k, ends, tumbling)
@@ -135,39 +136,39 @@ class Windows:
 
     @property
     def until(self) -> Ints:
-        """The first round that is later than each window (int64)."""
+        """The first round after each window (int64)."""
         return np.searchsorted(self.enter[:-1], np.arange(1, len(self) + 1))
 
 
 def _ends(length: int, step: int, tumbling: bool) -> Ints:
-    """Return where windows end: every `step` and, if they tumble, where all ends."""
+    """Return the ends of windows: every `step` and, if they tumble, at `length`."""
     ends = np.arange(1, length // step + 1, dtype=np.int64) * step
     return np.append(ends, length) if tumbling and length % step else ends
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The rounds of a part of a trace in time.
+    """The times of the rounds of a part of a trace.
 
     Attributes
     ----------
     name : str
-        Of the trace, for errors.
+        Of the trace, for messages.
     t_ns : ndarray of int64, shape (n_rounds + 1,)
-        The times between rounds.
+        Boundaries of the rounds.
     used : ndarray of bool, shape (n_rounds,)
-        False for rounds that are known to be without any use.
+        False for rounds without any reference.
     resolution_ns : int or None
         The shortest T: the usual length of the trace's rounds; None if it has no times.
     regular : bool
-        Whether nearly all rounds have that length: T has to be a multiple of it.
+        Whether nearly all rounds have that length. Then T has to be a multiple of it.
     insn : int or None
-        The period, if it was asked for in instructions.
+        The period, if it was requested in instructions.
     """
 
     name: str
-    t_ns: np.ndarray
-    used: np.ndarray
+    t_ns: Ints
+    used: Bools
     resolution_ns: int | None
     regular: bool
     insn: int | None = None
@@ -179,25 +180,25 @@ class Timeline:
 
     @property
     def length_ns(self) -> int:
-        """From the start of the first round to the end of the last one, ns."""
+        """Time from the start of the first round to the end of the last one, ns."""
         return int(self.t_ns[-1] - self.t_ns[0]) if self.n_rounds else 0
 
     @cached_property
     def axis(self) -> Axis:
-        """The axis of time; the rounds by number if the trace has no times."""
+        """The axis of time; of numbers of rounds if the trace has no times."""
         if self.resolution_ns is None:
             return Axis.of_rounds(self.n_rounds)
         return Axis(self.t_ns[1:] - self.t_ns[:1], self.resolution_ns)
 
     def axis_of(self, window: str | int | Window) -> Axis:
-        """Return the axis on which a window has a length."""
+        """Return the axis in whose unit a window is given."""
         return Axis.of_rounds(self.n_rounds) if _in_rounds(window) else self.axis
 
     def grid(self) -> tuple[Ints, Ints]:
-        """Return all T of a curve: in usual rounds, from 0, and as positions of `axis`.
+        """Return all T of a curve, in usual rounds and as lengths on `axis`.
 
-        They are the multiples of the resolution up to the length; if those are more than
-        `GRID`, that many that grow by a constant factor.
+        They are the multiples of the resolution from 0 to the length. If there are more than
+        `GRID`, they are spaced geometrically.
         """
         unit = 1 if self.resolution_ns is None else self.resolution_ns
         last = self.axis.length // unit
@@ -209,12 +210,12 @@ class Timeline:
         return rounds, rounds * unit
 
     def size(self, window: str | int | Window, longest: bool = True) -> int:
-        """Return how long a window is: in rounds if it was given so, else in ns.
+        """Return the length of a window, in rounds or ns as it is given.
 
         Raises
         ------
         ResolutionError
-            If that cannot be told apart in the trace, or (with `longest`) is more than there is.
+            If the trace cannot resolve it, or (with `longest`) it is longer than the part.
         """
         window = parse_window(window)
         size = self._rounds(window) if window.ns is None else self._ns(window)
@@ -262,15 +263,11 @@ class Timeline:
         window : str, int or Window
             T.
         step : None, "sliding", or as `window`
-            None: each begins where the one before ends, the last may be cut short;
-            ``"sliding"``: one ends at each instant at which a round ends; else every `step`. Of
-            these the first ones may be cut short.
+            None: tumbling windows, of which the last may be shorter. ``"sliding"``: a window ends
+            at each instant at which a round ends. Else: a window ends every `step`. Windows before
+            the first full one are shorter.
         longest : bool
             Refuse a T that is longer than the part.
-
-        Returns
-        -------
-        Windows
         """
         size, axis = self.size(window, longest), self.axis_of(window)
         tumbling = step is None or (
@@ -296,7 +293,7 @@ class Timeline:
     def _window_ends(
         self, window: str | int | Window, step: Any, size: int, tumbling: bool
     ) -> Ints:
-        """Return where windows end, on the axis of `window`."""
+        """Return the ends of windows on the axis of `window`."""
         axis = self.axis_of(window)
         if step == "sliding":
             return axis.at[axis.last_of_instants]
@@ -313,11 +310,11 @@ class Timeline:
         return np.searchsorted(of_step.at, ends, "right")
 
     def _numbers(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
-        """Return the end, the effective length and the last round of windows of rounds."""
+        """Return `t_ns`, `effective_ns` and `round` of windows in rounds."""
         return self.t_ns[ends], self.t_ns[ends] - self.t_ns[starts], np.maximum(ends - 1, 0)
 
     def _times(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
-        """Return the same of windows of time."""
+        """Return `t_ns`, `effective_ns` and `round` of windows in time."""
         at = self.axis.at
         ended = np.searchsorted(at, ends, "right") - 1
         within = (ended < 0) | (at[ended] < ends) if len(at) else ended < 0
@@ -329,7 +326,7 @@ class Timeline:
         )
 
     def known(self, at: Ints) -> Ints:
-        """Return up to when all is known at some positions of the axis of time."""
+        """Return the last instant, up to each position, to which all references are known."""
         if not self.n_rounds:
             return at
         ends = self.axis.at
@@ -338,14 +335,14 @@ class Timeline:
         return np.where((ends[around] <= at) | ~self.used[around], np.minimum(at, ends[-1]), begin)
 
     def asked_ns(self, window: str | int | Window) -> int:
-        """Return T in ns; -1 for rounds that have no common length."""
+        """Return T in ns; -1 for rounds without a common length."""
         window = parse_window(window)
         if window.ns is not None:
             return window.ns
         return window.length * self.resolution_ns if self.regular and self.resolution_ns else -1
 
     def in_rounds(self, window: str | int | Window) -> int:
-        """Return T in rounds; how many usual ones have room in it if it was given in time."""
+        """Return T in rounds, or in complete usual rounds if it is given in time."""
         window = parse_window(window)
         return window.length // (self.resolution_ns or 1) if window.ns else window.length
 
@@ -355,7 +352,7 @@ def _in_rounds(window: str | int | Window) -> bool:
 
 
 def timeline(trace: Trace, first: int = 0, n_rounds: int | None = None) -> Timeline:
-    """Return a part of a trace in time: `n_rounds` rounds from the round `first` on, or all."""
+    """Return the timeline of `n_rounds` rounds from round `first` on; default: of all rounds."""
     rounds = trace.rounds
     stop = len(rounds) if n_rounds is None else first + n_rounds
     edges = rounds["t_start_ns"].to_numpy()[:1], rounds["t_end_ns"].to_numpy()
@@ -367,9 +364,9 @@ def timeline(trace: Trace, first: int = 0, n_rounds: int | None = None) -> Timel
 
 
 def _resolution(t_ns: Ints, used: Bools, period_ns: int | None) -> tuple[int | None, bool]:
-    """Return the usual length of rounds, and whether nearly all have it.
+    """Return the usual length of rounds, and whether nearly all rounds have it.
 
-    Several rounds that end at one instant are one stretch of time, cut where a page returned.
+    Rounds that end at the same instant count as one: imports split a round where a page recurs.
     """
     if not len(used):
         return period_ns, True
@@ -378,14 +375,14 @@ def _resolution(t_ns: Ints, used: Bools, period_ns: int | None) -> tuple[int | N
     lengths = _lengths(t_ns, used)
     usual = int(np.sort(lengths)[len(lengths) // 2])
     if usual == 0:
-        return 1, False  # the uses are at instants
+        return 1, False  # references at instants
     if period_ns and abs(usual - period_ns) <= KEPT_TO * period_ns:
         usual = period_ns
     return usual, bool(np.mean(lengths == usual) >= ROUNDS_ALIKE)
 
 
 def _lengths(t_ns: Ints, used: Bools) -> Array:
-    """Return how long it took until each instant at which a round with uses ended."""
+    """Return the time up to each instant at which a round with references ended."""
     lengths, ends = np.diff(t_ns), t_ns[1:]
     first = np.flatnonzero(np.concatenate(([True], ends[1:] != ends[:-1])))
     in_use = np.logical_or.reduceat(used, first)
@@ -396,10 +393,10 @@ def _lengths(t_ns: Ints, used: Bools) -> Array:
 
 
 def default_window(part: Timeline, wanted_ns: int = SECOND) -> Window:
-    """Return the T that is taken where none is given.
+    """Return the default T.
 
-    It is a second (`wanted_ns`) where that can be had, else the nearest 1, 2 or 5 times a power of
-    ten that is up to about a tenth of what there is; all of it if it is a single round.
+    It is a second (`wanted_ns`) if the part can resolve that. Else it is 1, 2 or 5 times a power of
+    ten, close to it and up to about a tenth of the part; the whole part if it is a single round.
     """
     if part.resolution_ns is None or not part.n_rounds:
         return Window(rounds=1) if part.resolution_ns is None else Window(ns=wanted_ns)
@@ -420,7 +417,7 @@ def default_window(part: Timeline, wanted_ns: int = SECOND) -> Window:
 
 
 def period_text(trace: Trace) -> str:
-    """Say how long rounds are: the period, or what is usual where they vary."""
+    """Describe the length of rounds: the period, or median and range where they vary."""
     part, insn = timeline(trace), trace.meta.period["insn"]
     asked = f"{insn:,} instructions" if insn else ""
     if part.resolution_ns is None:

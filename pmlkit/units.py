@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durations, windows, sizes and counts as people write them, and back."""
+"""Parse and format durations, windows, sizes and counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 _NS = {
     "ns": 1,
     "us": 1_000,
-    "µs": 1_000,  # the micro sign; the Greek letter is folded into it
+    "µs": 1_000,  # the micro sign; `_scaled` converts the Greek letter to it
     "ms": 1_000_000,
     "s": 1_000_000_000,
     "min": 60_000_000_000,
@@ -40,7 +40,7 @@ _NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*([a-zµ]*)")
 
 @dataclass(frozen=True)
 class Window:
-    """A window T, in time or in rounds of the trace; exactly one of the two is given.
+    """A window T, either in time or in rounds of the trace.
 
     Attributes
     ----------
@@ -60,9 +60,9 @@ class Window:
             raise UsageError(f"a window of {self} is empty: give more than 0, such as 1s or 5r")
 
     @property
-    def length(self) -> Any:
-        """The number that was given, ns or rounds."""
-        return self.rounds if self.ns is None else self.ns
+    def length(self) -> int:
+        """Length in ns or rounds, whichever is given."""
+        return (self.rounds or 0) if self.ns is None else self.ns
 
     def __str__(self) -> str:
         return f"{self.rounds}r" if self.ns is None else format_ns(self.ns)
@@ -84,7 +84,7 @@ def parse_duration_ns(text: str) -> int:
     Raises
     ------
     UsageError
-        If it is something else, or not a whole number of nanoseconds.
+        If it is not a duration, or not a whole number of nanoseconds.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def parse_window(text: object) -> Window:
     ----------
     text : str, int or Window
         ``"1s"``, ``"10ms"``; ``"5r"`` is five rounds; an int is nanoseconds; a `Window` is
-        handed back.
+        returned as it is.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def parse_window(text: object) -> Window:
     Raises
     ------
     UsageError
-        If it is something else, or zero.
+        If it is not a window, or zero.
     """
     if isinstance(text, Window):
         return text
@@ -130,10 +130,9 @@ def parse_window(text: object) -> Window:
 
 
 def parse_size_bytes(text: str, bare: str = "B") -> int:
-    """Read a size. K, M, G, T, P are powers of 1024 whether written M, MB or MiB.
+    """Read a size. K, M, G, T, P are powers of 1024, whether written M, MB or MiB.
 
-    Memory comes in powers of two, and QEMU and Xen read ``256M`` so; a 400 MB that meant
-    400,000,000 bytes would not even be whole pages.
+    QEMU and Xen read ``256M`` in this way, and memory consists of whole pages.
 
     Parameters
     ----------
@@ -150,7 +149,7 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
     Raises
     ------
     UsageError
-        If it is something else, or not a whole number of bytes.
+        If it is not a size, or not a whole number of bytes.
     """
     units = {"b": 1, "": 1024 ** _SIZES.index(bare)}
     for power, letter in enumerate(_SIZES.lower()[1:], start=1):
@@ -162,13 +161,13 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
 
 
 def check_count(name: str, value: Any, of_what: str) -> None:
-    """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer of 1 or more."""
+    """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")
 
 
 def format_ns(ns: float, digits: int = 6) -> str:
-    """Write a duration in its largest fitting unit: ``250 ms``. 15 digits leave nothing out."""
+    """Format a duration in its largest fitting unit: ``250 ms``. With 15 digits it is exact."""
     for unit in ("h", "min", "s", "ms", "us"):
         if abs(ns) >= _NS[unit]:
             return f"{ns / _NS[unit]:.{digits}g} {unit}"
@@ -176,7 +175,7 @@ def format_ns(ns: float, digits: int = 6) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """Write a size in its largest fitting power of 1024, four digits at most: ``1.5 GiB``."""
+    """Format a size in its largest fitting unit with up to four digits: ``1.5 GiB``."""
     for power in range(len(_SIZES) - 1, 0, -1):
         if abs(size) >= 1024**power:
             return f"{size / 1024**power:.4g} {_SIZES[power]}iB"
@@ -184,7 +183,7 @@ def format_bytes(size: float) -> str:
 
 
 def _scaled(text: object, units: Mapping[str, int]) -> int | None:
-    """Return the whole number of base units, or None. In integers: 0.1 s is exactly 10**8 ns."""
+    """Return the integer number of base units, or None. Exact: 0.1 s is 10**8 ns."""
     match = _NUMBER.fullmatch(str(text).strip().lower().replace("μ", "µ"))
     if not match or match[3] not in units:
         return None

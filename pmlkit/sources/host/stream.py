@@ -316,7 +316,7 @@ class XenStream:
             "agent_cpu_ns": told.whole("agent_cpu_ns", default=0),
             "rearmed": told.whole("rearmed", default=0),
             "exits": vcpus.get("exits", 0),
-            **{name: told.whole(name) for name in COSTS if name in told.told},
+            **{name: told.whole(name) for name in COSTS if name in told.values},
         }
         if counts["exits"] < self._exits:
             raise NotUnderstood(f"{counts['exits']} exits, and {self._exits} before them")
@@ -349,7 +349,7 @@ class XenStream:
         if self.stock and "vcpus" not in told:
             return {}
         each = list(told.objects("vcpus", 1, self._vcpus))
-        names = list(each[0].told)
+        names = list(each[0].values)
         if self._layout is not None:
             each[0].whole("exits")
         return {name: sum(vcpu.whole(name) for vcpu in each) for name in names}
@@ -424,11 +424,11 @@ def _check_domain(told: Fields) -> int:
     domain.whole("domid", 0, 1 << 16, None)
     domain.whole("memory_bytes", 0, MOST, None)
     vcpus = told.whole("vcpus", 1, _MOST_VCPUS, 1)
-    if told.told["source"] == "lab":
+    if told.values["source"] == "lab":
         told.text("guest")
         _check_memory(told)
         return max(told.whole("guest_vcpus", 1, _MOST_VCPUS), vcpus)
-    if not _memory_bytes(told.told):
+    if not _memory_bytes(told.values):
         told.whole("pages", 1, _MOST_PAGES)
     return int(vcpus)
 
@@ -450,7 +450,7 @@ def _check_memory(told: Fields) -> None:
             raise NotUnderstood(f"a region that ends at frame {last}")
         region.text("kind", None)
         known = region.object("known", {})
-        for name in known.told:
+        for name in known.values:
             known.whole(name)
 
 
@@ -468,7 +468,7 @@ def _check_job(job: Fields) -> bool:
 def _layout(told: Fields) -> np.dtype[Any]:
     """Return how a record's head is laid out, as the header says it."""
     size = told.whole("head_bytes", 1, _LONGEST_HEAD)
-    rows: Any = told.told.get("record")
+    rows: Any = told.values.get("record")
     if not (isinstance(rows, list) and rows and all(map(_is_field, rows))):
         raise NotUnderstood("its header's record is no list of [name, offset, bytes]")
     rows = sorted(rows, key=lambda row: row[1])

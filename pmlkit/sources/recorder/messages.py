@@ -292,14 +292,14 @@ def _check_span(span: Span | RoundEnd) -> None:
 def check_header(header: Json) -> None:
     """Check what the header says beside the memory, which a trace needs and a watcher does not."""
     told = Fields(header, "its header's ")
-    if not {"ns_per_insn", "period"} <= told.told.keys():
+    if not {"ns_per_insn", "period"} <= told.values.keys():
         raise NotUnderstood("its header says nothing of the clock, or of the period")
     told.choice("source", ("recorder",))
     for name in ("created", "workload", "command"):
         told.text(name, longest=1 << 16)
     told.text("cmdline", longest=1 << 16)
     period = told.object("period")
-    if not {"ns", "insn"} <= period.told.keys():
+    if not {"ns", "insn"} <= period.values.keys():
         raise NotUnderstood("its header's period lacks ns or insn")
     for name in ("ns", "insn"):
         period.whole(name, 1, LATEST_NS, None)
