@@ -101,7 +101,7 @@ def _requirements() -> list[str]:
 
 def _distribution(requirement: str) -> str:
     """Return the name in a requirement such as ``numpy>=2.0``."""
-    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower()  # type: ignore[index]
+    return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower()
 
 
 def _import_problem(name: str) -> str | None:
@@ -270,10 +270,11 @@ def lab_build() -> Check:
 def series() -> Check:
     """Check that the patch series for Xen exists."""
     from pmlkit.sources.lab import xen as lab_xen
+    from pmlkit.sources.lab.parts import XEN_VERSION
 
     check = Check("patch series", "makes Xen hand out its PML log", OK, "")
     try:
-        return replace(check, found=f"{len(lab_xen.patches())} patches for {lab_xen.XEN_VERSION}")  # type: ignore[attr-defined]
+        return replace(check, found=f"{len(lab_xen.patches())} patches for {XEN_VERSION}")
     except PmlkitError as error:
         mend = f"{recordings.CLONE}: git checkout -- hypervisor-patches"
         return replace(check, state=MISSING, found=error.problem, mend=mend)

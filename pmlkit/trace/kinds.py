@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of entries: read, written, executed, or a page table of some level; its flags."""
+"""The kinds of entries: read, written, executed, or page table; the flags of page tables."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Kind(enum.IntFlag, boundary=enum.KEEP):
     """What happened to the frame of an entry (one byte).
 
-    In an access trace an entry has exactly one of READ, WRITE and EXEC. In a PML log it is WRITE,
-    UNKNOWN (a write; whether to data or to a page table is not known), or a page-table page:
-    ``PAGE_TABLE | level`` with its level 1 (leaf) to 5. Mind that the low bits of those are a
-    number and not flags: use `is_page_table` and `select_kinds` rather than ``&``.
+    An entry of an access trace is one of READ, WRITE and EXEC. An entry of a PML log is WRITE,
+    UNKNOWN (a write, either to data or to a page table), or a write to a page table:
+    ``PAGE_TABLE | level`` with level 1 (leaf) to 5. There the low bits are a number, not flags: use
+    `is_page_table` and `select_kinds` rather than ``&``.
     """
 
     UNKNOWN = 0
@@ -33,11 +33,11 @@ class Kind(enum.IntFlag, boundary=enum.KEEP):
 
 
 class TableFlag(enum.IntFlag):
-    """What an entry of a page table says (one byte), in snapshots of tables.
+    """Flags of a page-table entry in a snapshot (one byte).
 
-    ACCESSED and DIRTY are the guest's own flags, set by its processor and sticky; LEAF says that
-    the entry maps a page: any entry of level 1, and those of higher levels that map a large page.
-    CLEARED: the flags of the table were clear when the round began, so ACCESSED is of this round.
+    ACCESSED and DIRTY are the guest's own flags, set by its processor and sticky. A LEAF maps a
+    page: every entry of level 1, and entries of higher levels for large pages. CLEARED: the flags
+    of the table were clear at the start of the round, so ACCESSED was set in this round.
     """
 
     PRESENT = 1
@@ -56,31 +56,22 @@ _LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.EXEC, "p": Kind.PAGE_TABL
 
 
 def is_page_table(kind: Any) -> Any:
-    """Say whether `kind` (a number, or an array of any shape) is a page-table page."""
+    """Whether `kind`, a number or an array, is a page table."""
     return (kind & int(Kind.PAGE_TABLE)) != 0
 
 
 def page_table_level(kind: Any) -> Any:
-    """Give the level, 1 (leaf) to 5, of page-table kinds (a number or an array)."""
+    """Return the level, 1 (leaf) to 5, of page-table kinds (a number or an array)."""
     return kind & 0x0F
 
 
 def parse_kinds(kinds: str | int | None) -> Kind | None:
-    """Turn ``"rwx"`` (letters r, w, x, and p for page tables) or a mask into a mask.
-
-    Parameters
-    ----------
-    kinds : str, int, Kind or None
-        None stands for all kinds.
-
-    Returns
-    -------
-    Kind or None
+    """Convert letters (r, w, x, and p for page tables) or a mask to a mask; None is all kinds.
 
     Raises
     ------
     UsageError
-        If a letter or a bit is not known, or nothing is asked for.
+        If a letter or a bit is unknown, or no kind is given.
     """
     if kinds is None:
         return None
@@ -97,14 +88,10 @@ def parse_kinds(kinds: str | int | None) -> Kind | None:
 
 
 def select_kinds(kinds: str | int | None) -> Bools:
-    """Make the table that says of each of the 256 values of a kind whether it is asked for.
+    """Return for each of the 256 values of a kind whether `kinds` (`parse_kinds`) selects it.
 
-    UNKNOWN goes with WRITE (it is one, of an unknown page), and PAGE_TABLE stands for every level.
-
-    Parameters
-    ----------
-    kinds : str, int, Kind or None
-        As in `parse_kinds`.
+    WRITE also selects UNKNOWN, which is a write to an unknown kind of page. PAGE_TABLE selects
+    every level.
 
     Returns
     -------

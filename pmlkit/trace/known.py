@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known answers: what a workload says that it touched, held against what the trace shows."""
+"""Known answers: the pages that a workload declares to touch, compared with its trace."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from numpy.typing import NDArray
-
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Array, Json
 
 
 __all__ = ["KINDS", "KnownAnswer", "measure"]
@@ -37,7 +32,7 @@ class KnownAnswer:
     Attributes
     ----------
     phase, region : str
-        Where it was measured: all the rounds of the phases of that name, the region's frames.
+        Where it was measured: in all rounds of the phases of that name, in the region's frames.
     kind : {"read", "written", "touched"}
     expected, measured : int
         Distinct pages.
@@ -61,17 +56,8 @@ class KnownAnswer:
 def measure(trace: Trace) -> list[KnownAnswer]:
     """Measure the known answers of a trace.
 
-    An access trace answers all three kinds. A PML trace sees writes only: what it cannot answer
-    is left out. So is a phase that a shortened recording has not reached, or not finished.
-
-    Parameters
-    ----------
-    trace : Trace
-
-    Returns
-    -------
-    list of KnownAnswer
-        Empty if the trace has none.
+    Answers that the trace cannot give are omitted: those about other accesses than writes in a PML
+    log, and those about phases that an incomplete recording did not finish.
     """
     phases = trace.phase_of_rounds()
     return [
@@ -81,8 +67,8 @@ def measure(trace: Trace) -> list[KnownAnswer]:
     ]
 
 
-def _pages(trace: Trace, phases: NDArray[Any], known: Mapping[str, int | str]) -> int | None:
-    """Count the distinct pages that a known answer is about; None if the trace cannot say."""
+def _pages(trace: Trace, phases: Array, known: Json) -> int | None:
+    """Count the distinct pages of a known answer; None if the trace cannot tell."""
     if known["kind"] not in KINDS:
         raise UsageError(f"{known['kind']!r} is no kind of known answer: {', '.join(KINDS)}")
     rounds = phases == known["phase"]
@@ -92,7 +78,7 @@ def _pages(trace: Trace, phases: NDArray[Any], known: Mapping[str, int | str]) -
         return None
     if known["region"] not in set(trace.regions["name"]):
         raise NeedsError(trace, f"region {known['region']!r}, of which a known answer speaks")
-    wanted: dict[str, Any] = {"kinds": KINDS[known["kind"]], "region": known["region"]}
-    table = trace.entries(columns=["round", "gfn"], **wanted)
+    kinds, region = KINDS[known["kind"]], known["region"]
+    table = trace.entries(columns=["round", "gfn"], kinds=kinds, region=region)
     inside = rounds[table["round"].to_numpy()]
     return len(np.unique(table["gfn"].to_numpy()[inside]))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Parquet file says of itself, looked at before Arrow makes room for it.
+"""Checks of a Parquet file's footer and page headers, before Arrow allocates memory for them.
 
-A footer of megabytes may name columns for gigabytes of memory, and a page of kilobytes may say
-2 GiB. Arrow's Python also ends the process where a footer contradicts itself
-(``RowGroupMetaData.column``). So footer and page headers are read here, and Arrow gets what is
-left. Both are structs of Thrift's compact protocol (``parquet.thrift``).
+A footer of megabytes may declare columns that take gigabytes, and a page of kilobytes may declare
+2 GiB. A footer that contradicts itself even ends the process (``RowGroupMetaData.column`` of
+pyarrow). So footer and page headers are parsed here first. Both are structs of Thrift's compact
+protocol (``parquet.thrift``).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Chunk", "Group", "PageFault", "check_pages", "chunk_pages", "read_footer"]
 
 LIMIT_FOOTER_BYTES = 1 << 24
-LIMIT_CHUNKS = 1 << 16  # columns of all row groups: Arrow holds about 700 bytes of each
+LIMIT_CHUNKS = 1 << 16  # columns of all row groups: Arrow takes about 700 bytes for each
 LIMIT_ELEMENTS = 1 << 20  # of all lists of a footer
-_WINDOWS = (1 << 10, 1 << 20)  # bytes of a page header: as a rule, and at most
+_HEADER_BYTES = (1 << 10, 1 << 20)  # of a page: usually, and at most
 _MOST_PAGES = 1 << 16  # of a column in a row group
-_DEEPEST = 6  # a footer, its row groups, their columns, their metadata, its statistics, more
+_DEEPEST = 6  # footer, row groups, columns, metadata, statistics, and one more
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY = 1, 2, 3, 4, 5, 6, 7, 8
 _LIST, _SET, _MAP, _STRUCT = 9, 10, 11, 12
-# Fields that are looked at, by type and number; one of another type is passed over, as by Arrow.
+# The fields that are used, by type and number. Like Arrow, we skip a field of another type.
 _KIND, _UNPACKED, _PACKED, _COUNT = (_I32, 1), (_I32, 2), (_I32, 3), (_I32, 1)
 _DATA, _DICTIONARY, _DATA_2 = (_STRUCT, 5), (_STRUCT, 7), (_STRUCT, 8)
 _KINDS = {0: _DATA, 2: _DICTIONARY, 3: _DATA_2}
@@ -40,14 +40,14 @@ _HIGHEST, _LOWEST = (_BINARY, 5), (_BINARY, 6)
 
 
 class PageFault(ValueError):
-    """What a footer or a page header says that cannot be."""
+    """A footer or a page header is invalid."""
 
 
 class Chunk(NamedTuple):
     """A column of a row group.
 
-    `path` is its name, with those of what it is in. `lowest` and `highest` are None where the file
-    does not say them, or the bytes of a value. Places and sizes are in bytes.
+    `path` has the names of its parents and its own. `lowest` and `highest` are the bytes of a
+    value, or None if the file has no statistics. Offsets and sizes are in bytes.
     """
 
     path: tuple[str, ...]
@@ -68,14 +68,12 @@ class Group(NamedTuple):
 
 
 def read_footer(stream: BinaryIO) -> list[Group]:
-    """Read the row groups that a file's footer names.
-
-    A file without a footer has none: Arrow says what is wrong with it.
+    """Read the row groups of a file's footer; without a footer, none (Arrow raises an error then).
 
     Raises
     ------
     PageFault
-        If the footer is none, or larger than is read.
+        If the footer is invalid or too large.
     """
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 8))
@@ -84,8 +82,8 @@ def read_footer(stream: BinaryIO) -> list[Group]:
     if tail[4:] != b"PAR1" or length > size - 8:
         return []
     if length > LIMIT_FOOTER_BYTES:
-        what = f"a footer of {length:,} bytes, and at most {LIMIT_FOOTER_BYTES:,} are read"
-        raise PageFault(f"has {what}")
+        limit = f"at most {LIMIT_FOOTER_BYTES:,} are read"
+        raise PageFault(f"has a footer of {length:,} bytes, and {limit}")
     stream.seek(size - 8 - length)
     try:
         footer = _Struct(stream.read(length)).read(0, 0)[0]
@@ -100,7 +98,7 @@ def read_footer(stream: BinaryIO) -> list[Group]:
 
 
 def _items(fields: Fields, field: tuple[int, int], kind: type) -> list[Any]:
-    """Return a field that is a list; Arrow reads its items as what they should be."""
+    """Return a list whose items have this type; Arrow would not check their types."""
     values = fields.get(field) or []
     if not all(isinstance(value, kind) for value in values):
         raise PageFault(f"has in its footer a list of other types in field {field[1]}")
@@ -108,7 +106,8 @@ def _items(fields: Fields, field: tuple[int, int], kind: type) -> list[Any]:
 
 
 def _group(number: int, fields: Fields) -> Group:
-    chunks = [_chunk(number, each.get(_METADATA, {})) for each in _items(fields, _COLUMNS, dict)]
+    columns = _items(fields, _COLUMNS, dict)
+    chunks = [_chunk(number, column.get(_METADATA, {})) for column in columns]
     return Group(fields.get(_GROUP_ROWS, -1), fields.get(_GROUP_BYTES, -1), chunks)
 
 
@@ -139,23 +138,21 @@ def check_pages(
     number : int
         Of the row group.
     chunks : sequence of Chunk
-        Those of its columns that are going to be read.
+        The columns that will be read.
     most : int
-        Bytes that may be held.
     at_once : bool
-        All pages of a column are held; otherwise one of each column.
+        Whether all pages of a column are in memory together, or one page of each column.
 
     Raises
     ------
     PageFault
-        Also naming the column and the field, if a page has more values than the footer says, or
-        a header is none.
+        Also if a header is invalid, or a page has more values than the footer declares.
     """
     pages = [_named_pages(stream, number, chunk) for chunk in chunks]
-    size = sum(sum(each) if at_once else max(each, default=0) for each in pages)
+    size = sum(sum(sizes) if at_once else max(sizes, default=0) for sizes in pages)
     if size > most:
-        what = f"has pages with an uncompressed_page_size of {size:,} bytes in row group {number}"
-        raise PageFault(f"{what}, and at most {most:,} are read")
+        pages_text = f"pages with an uncompressed_page_size of {size:,} bytes"
+        raise PageFault(f"has {pages_text} in row group {number}, and at most {most:,} are read")
 
 
 def _named_pages(stream: BinaryIO, number: int, chunk: Chunk) -> list[int]:
@@ -167,7 +164,7 @@ def _named_pages(stream: BinaryIO, number: int, chunk: Chunk) -> list[int]:
 
 
 def chunk_pages(stream: BinaryIO, chunk: Chunk) -> Iterator[int]:
-    """Yield what each page that Arrow would read unpacks to, bytes; errors as above."""
+    """Yield the uncompressed size of each page that Arrow would read, bytes."""
     at, left = chunk.data_at, chunk.values
     if 0 < chunk.dictionary_at < at:
         at = chunk.dictionary_at
@@ -190,25 +187,25 @@ def chunk_pages(stream: BinaryIO, chunk: Chunk) -> Iterator[int]:
 
 
 def _values(header: Fields, left: int) -> int:
-    """Return how many of the column's `left` values a page holds."""
+    """Return how many of the column's `left` values a page has."""
     kind = _KINDS.get(header.get(_KIND, -1))
-    if kind is None:  # of an index: it is passed over
+    if kind is None:  # an index page, which is skipped
         return 0
     values = header.get(kind, {}).get(_COUNT, -1)
-    most = header[_UNPACKED] if kind == _DICTIONARY else left  # a value takes a byte, or more
+    most = header[_UNPACKED] if kind == _DICTIONARY else left  # a value takes a byte or more
     if not 0 <= values <= most:
-        what = "dictionary" if kind == _DICTIONARY else "page"
-        raise PageFault(f"a {what} whose num_values is {values:,}, and at most {most:,} fit")
+        page = "dictionary" if kind == _DICTIONARY else "page"
+        raise PageFault(f"a {page} whose num_values is {values:,}, and at most {most:,} fit")
     return 0 if kind == _DICTIONARY else values
 
 
 def _header(stream: BinaryIO, at: int, end: int) -> tuple[Fields, int]:
-    """Read the header at a place; returns its fields, and its length in bytes."""
-    for window in _WINDOWS:
+    """Parse the page header at an offset; return its fields and its length in bytes."""
+    for length in _HEADER_BYTES:
         stream.seek(at)
         try:
-            return _Struct(stream.read(min(window, end - at))).read(0, 0)
-        except IndexError:  # it goes on
+            return _Struct(stream.read(min(length, end - at))).read(0, 0)
+        except IndexError:  # it is longer
             continue
         except PageFault as fault:
             raise PageFault(f"a page header with {fault}") from fault
@@ -216,17 +213,17 @@ def _header(stream: BinaryIO, at: int, end: int) -> tuple[Fields, int]:
 
 
 class _Struct:
-    """Read a struct of Thrift's compact protocol; IndexError where the bytes end before it does.
+    """Parse a struct of Thrift's compact protocol; IndexError if the bytes end before the struct.
 
-    Numbers, bytes, structs and lists are kept; of the rest it is known where they end.
+    Integers, bytes, structs and lists are returned; values of other types are skipped.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._elements = LIMIT_ELEMENTS  # that are left for lists
+        self._elements = LIMIT_ELEMENTS  # left for lists
 
     def read(self, at: int, depth: int) -> tuple[Fields, int]:
-        """Return its values by type and field, and where it ends."""
+        """Return the fields of the struct at an offset, by type and number, and its end."""
         fields: Fields = {}
         number = 0
         if depth > _DEEPEST:
@@ -242,7 +239,7 @@ class _Struct:
                 (None, at) if kind & 15 in (_TRUE, _FALSE) else self._value(at, kind & 15, depth)
             )
             if isinstance(value, dict):
-                value = fields.get(field, {}) | value  # as Arrow takes one that is there twice
+                value = fields.get(field, {}) | value  # Arrow merges repeated structs as well
             if value is not None:
                 fields[field] = value
         return fields, at + 1
@@ -282,7 +279,7 @@ class _Struct:
         return values, at
 
     def _signed(self, at: int, bits: int) -> tuple[int, int]:
-        """Read a number in zigzag form."""
+        """Parse a zigzag integer."""
         word, at = self._varint(at)
         word &= (1 << bits) - 1
         return word >> 1 ^ -(word & 1), at

@@ -218,10 +218,10 @@ class TraceTables:
         (int, int)
             The first round, and the one after the last.
         """
-        if None not in (start_ns, end_ns) and start_ns > end_ns:  # type: ignore[operator]
-            times = f"{format_ns(start_ns)} to {format_ns(end_ns)}"  # type: ignore[arg-type]
-            what = f"the range from {times} ends before it starts"
-            raise UsageError(f"{what}: give a start before its end")
+        if start_ns is not None and end_ns is not None and start_ns > end_ns:
+            times = f"{format_ns(start_ns)} to {format_ns(end_ns)}"
+            problem = f"the range from {times} ends before it starts"
+            raise UsageError(f"{problem}: give a start before its end")
         starts, ends = self._edges
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
         if start_ns is None:

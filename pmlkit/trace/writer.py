@@ -400,8 +400,8 @@ class TraceWriter:
 
     def _write_manifest(self, files: Mapping[str, Checksum]) -> Checksum:
         now = datetime.datetime.now(datetime.UTC).isoformat("T", "seconds")
-        created = self.meta.created or now
-        self.meta = dataclasses.replace(self.meta, created=created, **self._tables.totals)  # type: ignore[arg-type]
+        totals: Json = {"created": self.meta.created or now, **self._tables.totals}
+        self.meta = dataclasses.replace(self.meta, **totals)
         sink = HashingFile(self._folder.path / manifest.NAME)
         with contextlib.closing(sink):
             sink.write(manifest.encode({**self.meta.to_json(), "files": files}))
