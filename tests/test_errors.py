@@ -104,3 +104,10 @@ def test_an_os_error_while_reading():
     assert not isinstance(denied, errors.TraceDamaged)
     assert "rounds.parquet" in str(denied)
     assert "denied" in str(denied)
+
+
+def test_a_similar_name_is_suggested():
+    assert errors.did_you_mean("hotcld", ["redis", "hotcold"]) == "do you mean 'hotcold'?"
+    assert errors.did_you_mean("hotcld", iter(["hotcold"])) == "do you mean 'hotcold'?"
+    assert errors.did_you_mean(7, ["hotcold"]) == ""
+    assert errors.did_you_mean("hotcold", []) == ""

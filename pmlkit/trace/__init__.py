@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from pmlkit.lazy import lazy
 
 if TYPE_CHECKING:
-    from pmlkit.trace.reader import Kind, Trace, TraceMeta, TraceTables, TraceWriter
+    from pmlkit.trace.reader import Kind, Trace, TraceMeta, TraceWriter
 
-__all__ = ["Kind", "Trace", "TraceMeta", "TraceTables", "TraceWriter"]
+__all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
 __getattr__ = lazy("pmlkit.trace", dict.fromkeys(__all__, "trace.reader"))

@@ -41,21 +41,27 @@ if TYPE_CHECKING:
 
     Filter = Callable[[Array], Bools]
 
-__all__ = ["Kind", "Trace", "TraceMeta", "TraceTables", "TraceWriter"]
+__all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
 
 LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
 
 
-class TraceTables:
-    """The parts of a trace that fit into memory: its description and its small tables.
+class Trace:
+    """A trace on the disk, opened by `Trace.open`.
 
-    Parameters
+    Opening reads ``trace.json`` and compares the sizes of all files. A file's digest is checked
+    before its first use. No file stays open. Every method that reads raises `TraceDamaged` if a
+    file has been changed since it was written.
+
+    Attributes
     ----------
-    path : path-like
-        The folder.
-    document : dict
-        Its ``trace.json``.
+    path : Path
+        The folder, as it was given.
+    meta : TraceMeta
+        The description.
+    files : dict of str to Checksum
+        Its files: by name, bytes and blake2b (and rows, rounds for entries).
     """
 
     def __init__(self, path: PathLike, document: Json) -> None:
@@ -66,6 +72,64 @@ class TraceTables:
         except (UsageError, TypeError) as error:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
         self._verified: set[str] = set()
+        self._reader = RowsReader(self.path, self.files, self._verify)
+
+    @classmethod
+    def open(cls, path: PathLike) -> Trace:
+        """Open the trace at a path.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder ``NAME.trace``.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
+        NeedsError
+            If it is a `sample`, which must not be mistaken for all accesses.
+
+        Examples
+        --------
+        >>> import pmlkit
+        >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
+        >>> trace.meta.domain["name"], trace.phases["name"].tolist()
+        ('hotcold', ['start', 'hotcold', 'hot', 'done'])
+        """
+        trace = cls._open(path)
+        if SAMPLED in trace.meta.options:
+            hint = f"open the log that it belongs to, {trace.path.parent}"
+            raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
+        return trace
+
+    @classmethod
+    def _open(cls, path: PathLike) -> Trace:
+        trace = cls(path, manifest.load(Path(path)))
+        for name, checksum in trace.files.items():
+            try:
+                size = manifest.size_of_member(trace.path, name)
+            except OSError as error:
+                raise read_error(path, name, error) from error
+            check_size(path, name, checksum, size)
+        return trace
+
+    def __repr__(self) -> str:
+        meta = self.meta
+        return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
+
+    def _repr_html_(self) -> str:
+        """Return the trace's facts and phases as HTML, which notebooks show."""
+        return summary.to_html(self)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+        return Trace.open, (self.path,)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def _verify(self, name: str) -> None:
         if name not in self._verified:
@@ -100,7 +164,7 @@ class TraceTables:
 
     @property
     def size_bytes(self) -> int:
-        """Size on disk of all files but ``trace.json``, bytes; of a nested trace, only its own."""
+        """Size on disk of its files without ``trace.json`` and those of nested traces, bytes."""
         return sum(checksum["bytes"] for checksum in self.files.values())
 
     @property
@@ -273,84 +337,7 @@ class TraceTables:
             at += int(length)
         return gfns if (gfns[1:] > gfns[:-1]).all() else np.unique(gfns)
 
-
-class Trace(TraceTables):
-    """A trace on the disk, opened by `Trace.open`.
-
-    Opening reads ``trace.json`` and compares the sizes of all files. A file's digest is checked
-    before its first use. No file stays open. Every method that reads raises `TraceDamaged` if a
-    file has been changed since it was written.
-
-    Attributes
-    ----------
-    path : Path
-        The folder, as it was given.
-    meta : TraceMeta
-        The description.
-    files : dict of str to Checksum
-        Its files: by name, bytes and blake2b (and rows, rounds for entries).
-    """
-
-    def __init__(self, path: PathLike, document: Json) -> None:
-        super().__init__(path, document)
-        self._reader = RowsReader(self.path, self.files, self._verify)
-
-    @classmethod
-    def open(cls, path: PathLike) -> Trace:
-        """Open the trace at a path.
-
-        Parameters
-        ----------
-        path : path-like
-            The folder ``NAME.trace``.
-
-        Returns
-        -------
-        Trace
-
-        Raises
-        ------
-        TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
-        NeedsError
-            If it is a `sample`, which must not be mistaken for all accesses.
-
-        Examples
-        --------
-        >>> import pmlkit
-        >>> trace = pmlkit.open(pmlkit.bundled("hotcold"))
-        >>> trace.meta.domain["name"], trace.phases["name"].tolist()
-        ('hotcold', ['start', 'hotcold', 'hot', 'done'])
-        """
-        trace = cls._open(path)
-        if SAMPLED in trace.meta.options:
-            hint = f"open the log that it belongs to, {trace.path.parent}"
-            raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
-        return trace
-
-    @classmethod
-    def _open(cls, path: PathLike) -> Trace:
-        trace = cls(path, manifest.load(Path(path)))
-        for name, checksum in trace.files.items():
-            try:
-                size = manifest.size_of_member(trace.path, name)
-            except OSError as error:
-                raise read_error(path, name, error) from error
-            check_size(path, name, checksum, size)
-        return trace
-
-    def __repr__(self) -> str:
-        meta = self.meta
-        return f"<Trace {self.path}: {meta.kind}, {self.n_rounds} rounds, {meta.entries} entries>"
-
-    def _repr_html_(self) -> str:
-        """Return the trace's facts and phases as HTML, which notebooks show."""
-        return summary.to_html(self)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
-        return Trace.open, (self.path,)
-
-    def __fspath__(self) -> str:
-        return str(self.path)
+    # Nested traces
 
     @cached_property
     def _pml(self) -> Trace:
