@@ -30,7 +30,6 @@ from pmlkit.errors import OutputError, OutputExists, UsageError, output_error
 if TYPE_CHECKING:
     import io
     from collections.abc import Iterable, Sequence
-    from types import TracebackType
     from typing import BinaryIO, Self
 
     from pmlkit.types import Json, PathLike
@@ -108,12 +107,7 @@ class SpoolWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(whole=kind is None)
 
     @property

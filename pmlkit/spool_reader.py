@@ -40,7 +40,6 @@ from pmlkit.spool import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Executor
-    from types import TracebackType
     from typing import BinaryIO, Self
 
     from pmlkit.types import Json, PathLike
@@ -108,12 +107,7 @@ class Spool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pmlkit.trace.kinds import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from pmlkit.types import Json
@@ -127,7 +127,7 @@ def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
     return check
 
 
-def _first_inside(rule: Rule, items: Any) -> Fault | None:
+def _first_inside(rule: Rule, items: Iterable[tuple[str, Any]]) -> Fault | None:
     for where, item in items:
         if fault := rule(item):
             return fault._replace(where=where + fault.where)

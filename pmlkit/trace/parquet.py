@@ -6,6 +6,7 @@ The same rows give the same bytes: a file contains no time of day and no random 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -22,9 +23,9 @@ from pmlkit.trace.parquet_pages import Group, PageFault, check_pages, read_foote
 from pmlkit.trace.schema import DEFAULTS, TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
-    from typing import Any, BinaryIO, Self
+    from typing import Any, BinaryIO
 
     from pmlkit.trace.schema import Checksum
     from pmlkit.types import Json, PathLike
@@ -48,7 +49,7 @@ ENTRY_ENCODINGS = {
     "data_page_version": "2.0",
     "write_statistics": ["round"],
 }
-_OPTIONS = {
+_OPTIONS: Json = {
     "compression": "zstd",
     "compression_level": 9,
     # One page per column and row group, so that zstd sees all of it (8 bytes x 512 K rows).
@@ -75,7 +76,7 @@ LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
 PART_ROWS = 1 << 16
 _LONGEST_GROUP_ROWS = 1 << 20  # of the files that we write
-THRIFT: dict[str, Any] = {
+THRIFT: Json = {
     "thrift_string_size_limit": 1 << 20,
     "thrift_container_size_limit": 1 << 17,
 }
@@ -141,7 +142,7 @@ class HashingFile:
 
 
 class ParquetFile:
-    """One Parquet file being written, row group by row group.
+    """A Parquet file being written, row group by row group.
 
     Parameters
     ----------
@@ -154,10 +155,10 @@ class ParquetFile:
 
     def __init__(self, path: PathLike, schema: pa.Schema, options: Json | None = None) -> None:
         self._sink = HashingFile(path)
-        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})  # type: ignore[arg-type]
+        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})
 
     def write(self, table: pa.Table) -> None:
-        """Append a table as one row group, or several if it is longer than most."""
+        """Append a table as one row group, or as several if it is long."""
         rows = min(max(len(table), 1), _LONGEST_GROUP_ROWS)
         self._writer.write_table(table, row_group_size=rows)
 
@@ -384,7 +385,7 @@ def verify(path: Path, file: str, checksum: Checksum) -> None:
 
 def _check_stream(path: PathLike, file: str, checksum: Checksum, stream: BinaryIO) -> None:
     check_size(path, file, checksum, os.fstat(stream.fileno()).st_size)
-    digest = hashlib.file_digest(stream, _new_digest)  # type: ignore[arg-type]
+    digest = hashlib.file_digest(stream, _new_digest)
     check_size(path, file, checksum, stream.tell())
     if digest.hexdigest() != checksum["blake2b"]:
         raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")
@@ -454,26 +455,15 @@ def _check_group(path: PathLike, file: str, number: int, group: Group) -> None:
             raise TraceDamaged(path, file, f"has {size}, and at most {limit:,} are read")
 
 
-class parquet_errors:
+@contextlib.contextmanager
+def parquet_errors(path: PathLike, file: str) -> Iterator[None]:
     """Context that turns exceptions of Arrow about a file into `TraceDamaged`."""
-
-    def __init__(self, path: PathLike, file: str) -> None:
-        self.path, self.file = path, file
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    try:
+        yield
+    except READ_ERRORS as error:
         if is_out_of_memory(error):
-            return
+            raise
         if isinstance(error, OSError) and error.errno is not None:
-            raise read_error(self.path, self.file, error) from error
-        if isinstance(error, READ_ERRORS):
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            why = f"cannot be read as Parquet ({line[:120]})"
-            raise TraceDamaged(self.path, self.file, why) from error
+            raise read_error(path, file, error) from error
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TraceDamaged(path, file, f"cannot be read as Parquet ({line[:120]})") from error

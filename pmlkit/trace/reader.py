@@ -209,8 +209,8 @@ class Trace:
     @property
     def phases(self) -> pd.DataFrame:
         """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
-        columns = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
-        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)  # type: ignore[arg-type]
+        columns: Json = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
 
     @cached_property
     def _rounds(self) -> pd.DataFrame:
@@ -385,7 +385,7 @@ class Trace:
         end_ns: int | None = None,
         kinds: str | int | None = None,
         region: str | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[pa.RecordBatch]:
         """Iterate over the entries in log order, a row group at a time, in bounded memory.
 
         Parameters
@@ -469,7 +469,7 @@ class Trace:
         columns: Sequence[str] | None = None,
         start_ns: int | None = None,
         end_ns: int | None = None,
-    ) -> Iterator[Any]:
+    ) -> Iterator[pa.RecordBatch]:
         """Iterate over the snapshots of page tables (`tables`), a row group at a time.
 
         Parameters

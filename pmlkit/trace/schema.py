@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
@@ -176,15 +176,7 @@ def plain(value: object) -> Any:
     raise UsageError(f"the trace's description cannot hold {value!r}: give numbers or text")
 
 
-def _dict() -> Any:
-    return dataclasses.field(default_factory=dict)
-
-
-def _list() -> Any:
-    return dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class TraceMeta:
     """The description of a trace: ``trace.json`` without the files.
 
@@ -229,17 +221,17 @@ class TraceMeta:
 
     kind: str
     source: str
-    domain: Json = _dict()
-    memory_map: list[Any] = _list()
-    clock: Json = _dict()
-    period: Json = _dict()
-    phases: list[Any] = _list()
-    known: list[Any] = _list()
-    options: Json = _dict()
-    overheads: Json = _dict()
-    host: Json = _dict()
-    provenance: Json = _dict()
-    notes: list[Any] = _list()
+    domain: Json = field(default_factory=dict)
+    memory_map: list[Json] = field(default_factory=list)
+    clock: Json = field(default_factory=dict)
+    period: Json = field(default_factory=dict)
+    phases: list[Json] = field(default_factory=list)
+    known: list[Json] = field(default_factory=list)
+    options: Json = field(default_factory=dict)
+    overheads: Json = field(default_factory=dict)
+    host: Json = field(default_factory=dict)
+    provenance: Json = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     complete: bool | None = True
     losses: str = "counted"
     created: str | None = None
@@ -252,14 +244,13 @@ class TraceMeta:
             "clock": {"unit": "ns", "kind": "host", "ns_per_insn": None},
             "period": {"ns": None, "insn": None},
         }
-        for field in dataclasses.fields(self):
-            value = plain(getattr(self, field.name))
-            if field.name in fill:
-                value = fill[field.name] | value
-            object.__setattr__(self, field.name, value)
+        names = [each.name for each in fields(self)]
+        for name in names:
+            value = plain(getattr(self, name))
+            object.__setattr__(self, name, fill[name] | value if name in fill else value)
         if self.losses != LOSSES[0]:
             object.__setattr__(self, "lost", None)
-        document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        document = {name: getattr(self, name) for name in names}
         if fault := DESCRIPTION(document) or _cross_fault(self):
             raise UsageError(f"the trace's {fault}")
 
@@ -307,12 +298,12 @@ class TraceMeta:
     @classmethod
     def from_json(cls, document: Json) -> TraceMeta:
         """Extract the description from a parsed ``trace.json``."""
-        names = {field.name for field in dataclasses.fields(cls)}
+        names = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in document.items() if name in names})
 
     def to_json(self) -> Json:
         """Return the description as a dict of JSON values."""
-        return dataclasses.asdict(self)
+        return asdict(self)
 
 
 def _cross_fault(meta: TraceMeta) -> Fault | None:
