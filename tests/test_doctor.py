@@ -67,19 +67,19 @@ def test_gcc_without_a_static_libc_is_seen(empty_path):
 
 
 @pytest.mark.parametrize(
-    ("version", "help_text", "state", "found"),
+    ("version", "help_text", "state", "expected"),
     [
         ("7.2.22", "-plugin [file=]<file>", "ok", "7.2.22, with plugins"),
         ("7.2.22", "-name string", "missing", "7.2.22 without TCG plugins"),
         ("10.0.2", "-plugin [file=]<file>", "missing", "10.0.2"),
     ],
 )
-def test_qemu_is_probed_for_version_and_plugins(empty_path, version, help_text, state, found):
+def test_qemu_is_probed_for_version_and_plugins(empty_path, version, help_text, state, expected):
     script = f'[ "$1" = --version ] && echo "QEMU emulator version {version}" || echo "{help_text}"'
     put(empty_path, "qemu-system-x86_64", script)
     check, _ = find("recorder", "QEMU")
     assert check.state == state
-    assert found in check.found
+    assert expected in check.found
 
 
 def test_every_declared_dependency_can_be_imported_by_the_name_that_is_looked_for():
@@ -210,7 +210,7 @@ def test_the_lab_names_all_the_packages_of_a_build(monkeypatch):
 
 def test_json_holds_all_that_the_table_shows():
     (capability,) = doctor.examine(["xen"])
-    told = json.loads(json.dumps(capability.as_dict()))
-    assert told["name"] == "xen"
-    assert told["ready"] is False
-    assert told["checks"][0].keys() == {"name", "purpose", "state", "found", "mend", "root"}
+    document = json.loads(json.dumps(capability.as_dict()))
+    assert document["name"] == "xen"
+    assert document["ready"] is False
+    assert document["checks"][0].keys() == {"name", "purpose", "state", "found", "mend", "root"}

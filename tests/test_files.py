@@ -246,8 +246,8 @@ def test_no_command_writes_into_a_trace(make_trace, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert cli.main(command) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "is a trace): choose a place outside of every trace" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "is a trace): choose a place outside of every trace" in message
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 

@@ -50,12 +50,12 @@ def test_a_page_that_claims_too_much(tmp_path, name):
     assert path.stat().st_size < 4 << 20
     call = ["import", "parquet", str(path), "-o", str(tmp_path / "x.trace"), "--columns", "obj=obj"]
     began = time.monotonic()
-    code, peak, said = peak_kb(*call)
+    code, peak, lines = peak_kb(*call)
     assert peak < PEAK_KB and time.monotonic() - began < 60
     if name == "runs":  # as many as it has rows are taken
         assert code == 0 and Trace.open(tmp_path / "x.trace").meta.entries == ROWS
         return
-    assert code == 1 and str(path) in said[-1] and SAYS.get(name, "page header") in said[-1]
+    assert code == 1 and str(path) in lines[-1] and SAYS.get(name, "page header") in lines[-1]
     assert not (tmp_path / "x.trace").exists()
 
 
@@ -109,8 +109,8 @@ def test_pages_of_arrow_are_what_its_footer_says(tmp_path, version, compression)
                 assert chunk.lowest == _bytes(its.statistics.min)
                 assert chunk.highest == _bytes(its.statistics.max)
                 made = list(chunk_pages(file, chunk))
-                told = its.total_uncompressed_size
-                assert 0.9 * told < sum(made) < told  # that is with the headers
+                total = its.total_uncompressed_size
+                assert 0.9 * total < sum(made) < total  # that is with the headers
 
 
 def _bytes(value):
@@ -202,8 +202,8 @@ def test_a_footer_that_claims_too_much(tmp_path, words, groups):
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
     call = ["import", "parquet", str(path), "-o", str(tmp_path / "x.trace"), "--columns", "obj=obj"]
-    code, peak, said = peak_kb(*call)
-    assert code == 1 and str(path) in said[-1] and words in said[-1] and peak < PEAK_KB
+    code, peak, lines = peak_kb(*call)
+    assert code == 1 and str(path) in lines[-1] and words in lines[-1] and peak < PEAK_KB
 
 
 def test_a_footer_that_is_too_long(tmp_path):

@@ -36,9 +36,9 @@ def send(number):
 @pytest.mark.parametrize("number", ENDING)
 def test_each_signal_is_a_kind_of_ctrl_c(number):
     before = signal.getsignal(number)
-    with raising(), pytest.raises(KeyboardInterrupt) as found:
+    with raising(), pytest.raises(KeyboardInterrupt) as error:
         send(number)
-    assert found.value.number == number
+    assert error.value.number == number
     assert signal.getsignal(number) is before
 
 
@@ -62,16 +62,16 @@ def test_the_first_signal_is_noted_and_ctrl_c_after_it_meant(number):
 
 
 def test_another_thread_leaves_the_signals_to_the_main_one():
-    before, found = signal.getsignal(signal.SIGTERM), []
+    before, handlers = signal.getsignal(signal.SIGTERM), []
 
     def look():
         with caught(lambda *_: None):
-            found.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert found == [before]
+    assert handlers == [before]
 
 
 @pytest.mark.parametrize("number", ENDING)

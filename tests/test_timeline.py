@@ -128,14 +128,14 @@ class Case:
 @given(all_rounds, st.data(), st.integers(1, 3))
 def test_tumbling_windows_equal_the_oracle(tmp_path, rounds, data, m):
     case = Case(tmp_path, rounds, data)
-    found = workingset.estimate(case.trace, case.window, min_count=m, **case.part)
+    estimates = workingset.estimate(case.trace, case.window, min_count=m, **case.part)
     edges = case.tumbling()
     # What is used at the very start is in the first window, or it would be in none.
     opened = [(a - (a == case.start), b) for a, b in edges]
-    assert found["pages"].tolist() == [case.pages(a, b, m) for a, b in opened]
-    assert found["t_ns"].tolist() == [b for _, b in edges]
-    assert found["full"].tolist() == [b - a == case.window for a, b in edges]
-    assert found["effective_ns"].tolist() == [case.known(b) - case.known(a) for a, b in edges]
+    assert estimates["pages"].tolist() == [case.pages(a, b, m) for a, b in opened]
+    assert estimates["t_ns"].tolist() == [b for _, b in edges]
+    assert estimates["full"].tolist() == [b - a == case.window for a, b in edges]
+    assert estimates["effective_ns"].tolist() == [case.known(b) - case.known(a) for a, b in edges]
     if m == 1:
         turnover = workingset.turnover(case.trace, case.window, **case.part)
         sets = [{p for end, p in case.uses if a < end <= b} for a, b in opened]
@@ -149,15 +149,15 @@ def test_tumbling_windows_equal_the_oracle(tmp_path, rounds, data, m):
 @given(all_rounds, st.data(), st.integers(1, 3))
 def test_sliding_windows_and_sweeps_equal_the_oracle(tmp_path, rounds, data, m):
     case = Case(tmp_path, rounds, data)
-    found = workingset.estimate(case.trace, case.window, "sliding", m, **case.part)
+    estimates = workingset.estimate(case.trace, case.window, "sliding", m, **case.part)
     instants = sorted(set(case.ends))
-    assert found["t_ns"].tolist() == instants
-    assert found["pages"].tolist() == [case.pages(t - case.window, t, m) for t in instants]
+    assert estimates["t_ns"].tolist() == instants
+    assert estimates["pages"].tolist() == [case.pages(t - case.window, t, m) for t in instants]
     starts = [max(t - case.window, case.start) for t in instants]
-    assert found["full"].tolist() == [
+    assert estimates["full"].tolist() == [
         t - a == case.window for t, a in zip(instants, starts, strict=True)
     ]
-    assert found["effective_ns"].tolist() == [
+    assert estimates["effective_ns"].tolist() == [
         case.known(t) - case.known(a) for t, a in zip(instants, starts, strict=True)
     ]
     windows = [
@@ -184,10 +184,10 @@ def test_windows_at_steps_equal_the_oracle(tmp_path, rounds, data, m):
     most = max(case.length // resolution, 1)
     step = data.draw(st.integers(max(most // 100, 1), most)) * resolution
     assume(step != case.window)
-    found = workingset.estimate(case.trace, case.window, step, m, **case.part)
+    estimates = workingset.estimate(case.trace, case.window, step, m, **case.part)
     ends = list(range(case.start + step, case.ends[-1] + 1, step))
-    assert found["t_ns"].tolist() == ends
-    assert found["pages"].tolist() == [case.pages(t - case.window, t, m) for t in ends]
+    assert estimates["t_ns"].tolist() == ends
+    assert estimates["pages"].tolist() == [case.pages(t - case.window, t, m) for t in ends]
 
 
 @on_disk
@@ -223,7 +223,7 @@ def test_means_over_time_equal_the_oracle(tmp_path, rounds, data):
 @given(all_rounds, st.data())
 def test_miss_ratios_over_time_equal_the_oracle(tmp_path, rounds, data):
     case = Case(tmp_path, rounds, data)
-    found = missratio.over_time(case.trace, case.window, [1, 2, 4], **case.part)
+    estimates = missratio.over_time(case.trace, case.window, [1, 2, 4], **case.part)
     stack, rows = [], []
     for end, page in case.uses:
         distance = stack.index(page) if page in stack else 99
@@ -235,8 +235,8 @@ def test_miss_ratios_over_time_equal_the_oracle(tmp_path, rounds, data):
         for size in (1, 2, 4):
             misses = sum(d >= size for d in inside)
             expected.append(misses / len(inside) if inside else np.nan)
-    np.testing.assert_allclose(found["miss_ratio"], expected)
-    assert found["full"].tolist() == [
+    np.testing.assert_allclose(estimates["miss_ratio"], expected)
+    assert estimates["full"].tolist() == [
         b - a == case.window for a, b in case.tumbling() for _ in range(3)
     ]
 

@@ -186,10 +186,10 @@ def test_json_that_no_one_could_use_is_refused_in_one_line(path, text, words):
     (path / "trace.json").write_text(f'{head}{text}, "digest": "0"}}')
     with pytest.raises(TraceDamaged) as caught:
         Trace.open(path)
-    shown = str(caught.value).replace("\\ud800", "?")
-    assert words in shown, shown
+    message = str(caught.value).replace("\\ud800", "?")
+    assert words in message, message
     assert caught.value.file == "trace.json"
-    assert len(shown) < 600
+    assert len(message) < 600
 
 
 def test_json_of_others_in_a_folder_that_is_no_trace(tmp_path):
@@ -415,9 +415,9 @@ def test_what_a_trace_says_does_not_command_the_terminal(tmp_path, capsys):
     path = make_trace(tmp_path / "x.trace", 2, regions=[(evil, 1, 3)], phases=[(evil, 0)])
     reseal(path, notes=[evil], domain={"name": evil, "memory_bytes": 16 << 20})
     assert cli.main(["info", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert "owned" in shown
-    assert not set("\x1b\x07\x9b") & set(shown)
+    output = capsys.readouterr().out
+    assert "owned" in output
+    assert not set("\x1b\x07\x9b") & set(output)
 
 
 def test_a_long_column_of_one_number_is_held_in_little_memory(path):

@@ -41,9 +41,9 @@ def trace(make_trace):
     ],
 )
 def test_distinct_pages_of_the_phase_the_region_and_the_kind_are_counted(trace, phase, kind, pages):
-    (found,) = known.measure(trace(answer(phase, kind, pages)))
-    assert found.met
-    assert found.as_dict() == {
+    (result,) = known.measure(trace(answer(phase, kind, pages)))
+    assert result.met
+    assert result.as_dict() == {
         "phase": phase,
         "region": "hot",
         "kind": kind,
@@ -54,14 +54,14 @@ def test_distinct_pages_of_the_phase_the_region_and_the_kind_are_counted(trace, 
 
 
 def test_a_wrong_answer_is_not_met(trace):
-    (found,) = known.measure(trace(answer("a", "written", 3)))
-    assert (found.expected, found.measured, found.met) == (3, 2, False)
+    (result,) = known.measure(trace(answer("a", "written", 3)))
+    assert (result.expected, result.measured, result.met) == (3, 2, False)
 
 
 def test_the_pml_log_answers_for_writes_only(trace):
     answers = [answer("a", "written", 2), answer("a", "read", 2), answer("a", "touched", 3)]
-    (found,) = known.measure(trace(*answers).pml)
-    assert (found.kind, found.measured) == ("written", 2)
+    (result,) = known.measure(trace(*answers).pml)
+    assert (result.kind, result.measured) == ("written", 2)
 
 
 def test_a_phase_that_was_not_reached_has_no_answer(trace):
@@ -70,8 +70,8 @@ def test_a_phase_that_was_not_reached_has_no_answer(trace):
 
 def test_a_phase_in_which_the_recording_was_cut_short_has_no_answer(trace):
     answers = [answer("a", "read", 2), answer("b", "touched", 4)]
-    (found,) = known.measure(trace(*answers, complete=False))
-    assert found.phase == "a"
+    (result,) = known.measure(trace(*answers, complete=False))
+    assert result.phase == "a"
 
 
 def test_a_trace_without_known_answers_has_none(make_trace):

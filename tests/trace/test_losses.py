@@ -40,15 +40,19 @@ def test_what_nobody_counts_is_none_in_the_trace_and_in_json(unknown, capsys):
     assert json.loads((unknown.path / manifest.NAME).read_text())["lost"] is None
     assert unknown.check()["lost"] is None
     assert cli.main(["info", str(unknown.path), "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["lost"], shown["losses"], shown["complete"]) == (None, "not counted", None)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["lost"], document["losses"], document["complete"]) == (
+        None,
+        "not counted",
+        None,
+    )
 
 
 def test_what_nobody_counts_is_said_in_words(unknown, capsys):
     assert cli.main(["info", str(unknown.path)]) == 0
-    shown = capsys.readouterr().out
-    assert "losses not counted" in shown and "0 lost" not in shown
-    assert "complete  not known" in shown
+    output = capsys.readouterr().out
+    assert "losses not counted" in output and "0 lost" not in output
+    assert "complete  not known" in output
     facts = dict(views.facts(unknown).values.tolist())
     assert facts["complete"] == "not known" and facts["entries"].endswith("losses not counted")
 

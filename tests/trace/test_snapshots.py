@@ -47,8 +47,8 @@ def write(path, rows, kind="pml", cuts=(), rounds=ROUNDS, **options):
     return Trace.open(path)
 
 
-def same(found, expected):
-    pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
+def same(actual, expected):
+    pd.testing.assert_frame_equal(actual.reset_index(drop=True), expected.reset_index(drop=True))
 
 
 def test_everything_comes_back(tmp_path):
@@ -90,9 +90,9 @@ def test_rounds_are_chosen_by_time(tmp_path_factory, start, length):
     first, stop = trace.rounds_between(start, start + length)
     batches = trace.iter_tables(["table", "index"], start, start + length)
     schema = pa.schema([SNAPSHOTS.field(name) for name in ("table", "index")])
-    found = pa.Table.from_batches(batches, schema=schema).to_pandas()
+    selected = pa.Table.from_batches(batches, schema=schema).to_pandas()
     chosen = rows[(rows["round"] >= first) & (rows["round"] < stop)]
-    same(found, chosen[["table", "index"]])
+    same(selected, chosen[["table", "index"]])
 
 
 def test_only_the_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):

@@ -33,12 +33,12 @@ class Tables(HTMLParser):
         self.rows[-1][-1] += data
 
 
-def shown(trace):
+def tables_of(trace):
     return Tables(trace._repr_html_())
 
 
 def test_a_recording_shows_its_facts_and_phases():
-    tables = shown(pmlkit.open("hotcold"))
+    tables = tables_of(pmlkit.open("hotcold"))
     assert ["kind", "access trace, real guest, emulated by QEMU"] in tables.rows
     assert ["domain", "hotcold, 256 MiB"] in tables.rows
     assert ["length", "6.25628 s in 630 rounds"] in tables.rows
@@ -68,7 +68,7 @@ def test_hostile_texts_are_escaped(tmp_path, kind):
         domain={"name": HOSTILE, "memory_bytes": 1 << 20},
         clock={"kind": HOSTILE},
     )
-    tables = shown(Trace.open(path))
+    tables = tables_of(Trace.open(path))
     assert tables.tags == {"table", "tr", "td", "th"}
     visible = HOSTILE.replace("\x1b", r"\x1b")
     assert ["note", visible] in tables.rows
@@ -94,7 +94,7 @@ def test_a_trace_without_rounds_has_no_times_and_no_phases(tmp_path):
     trace = Trace.open(make_trace(tmp_path / "x.trace", events=[]))
     assert summary.contents_text(trace).endswith("no times")
     assert summary.phases(trace) == []
-    assert ["phase", "start", "length", "rounds"] not in shown(trace).rows
+    assert ["phase", "start", "length", "rounds"] not in tables_of(trace).rows
 
 
 def test_the_period_is_the_requested_one_or_as_given(tmp_path):

@@ -202,8 +202,8 @@ def test_ranges_that_meet_where_rounds_end_share_and_miss_nothing(tmp_path_facto
     trace = Trace.open(path)
     borders = sorted({int(ends[cut % len(ends)]) for cut in cuts})
     ranges = zip([None, *borders], [*borders, None], strict=True)
-    found = [r for start, end in ranges for r in range(*trace.rounds_between(start, end))]
-    assert found == list(range(len(lengths)))
+    numbers = [r for start, end in ranges for r in range(*trace.rounds_between(start, end))]
+    assert numbers == list(range(len(lengths)))
 
 
 def test_regions(make_trace):
@@ -213,8 +213,8 @@ def test_regions(make_trace):
     assert trace.frames("buf").dtype == np.uint64
     everything = trace.to_pandas()
     expected = everything[everything["gfn"].isin([10, 11, 12, 13]) & (everything["kind"] == 2)]
-    found = trace.to_pandas(region="buf", kinds=Kind.WRITE)
-    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
+    entries = trace.to_pandas(region="buf", kinds=Kind.WRITE)
+    pd.testing.assert_frame_equal(entries, expected.reset_index(drop=True))
     with pytest.raises(UsageError, match="choose from buf, other"):
         trace.frames("nope")
     with pytest.raises(UsageError, match="nope"):
