@@ -155,7 +155,7 @@ class ParquetFile:
 
     def __init__(self, path: PathLike, schema: pa.Schema, options: Json | None = None) -> None:
         self._sink = HashingFile(path)
-        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})
+        self._writer = pq.ParquetWriter(self._sink, schema, **{**_OPTIONS, **(options or {})})  # type: ignore[arg-type]
 
     def write(self, table: pa.Table) -> None:
         """Append a table as one row group, or as several if it is long."""
@@ -385,7 +385,7 @@ def verify(path: Path, file: str, checksum: Checksum) -> None:
 
 def _check_stream(path: PathLike, file: str, checksum: Checksum, stream: BinaryIO) -> None:
     check_size(path, file, checksum, os.fstat(stream.fileno()).st_size)
-    digest = hashlib.file_digest(stream, _new_digest)
+    digest = hashlib.file_digest(stream, _new_digest)  # type: ignore[arg-type]
     check_size(path, file, checksum, stream.tell())
     if digest.hexdigest() != checksum["blake2b"]:
         raise TraceDamaged(path, file, "has been changed since it was written (its digest differs)")

@@ -385,7 +385,7 @@ class Trace:
         end_ns: int | None = None,
         kinds: str | int | None = None,
         region: str | None = None,
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Iterator[Any]:
         """Iterate over the entries in log order, a row group at a time, in bounded memory.
 
         Parameters
