@@ -64,6 +64,6 @@ def test_debians_kernel_has_an_entry_for_qemu():
         if REQUIRED:
             raise
         pytest.skip(str(error))
-    assert found.pvh
+    assert found.path.name.startswith("vmlinux-")
     assert found.path.read_bytes()[:4] == b"\x7fELF"
     assert found.release.endswith("-cloud-amd64")

@@ -76,7 +76,7 @@ def test_a_kernel_without_the_drivers_says_so(tmp_path):
     with pytest.raises(GuestError, match="6.1-x has no module .*virtio_blk.ko.*without --swap"):
         kernel.drivers()
     for name in VIRTIO_BLK:
-        path = tmp_path / f"{name}.ko"
+        path = tmp_path / "kernel" / f"{name}.ko"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     # Each needs those before it.

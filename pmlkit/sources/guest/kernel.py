@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian's cloud kernel as the ELF image that QEMU starts directly (through PVH).
 
-Debian ships a bzImage: a small program that unpacks the kernel proper. We unpack it here, once,
-rather than in every emulated boot. QEMU also hands a fresh random seed to a bzImage, which would
-make two deterministic runs differ; through PVH it does not.
+Debian ships a bzImage: a small program that unpacks the kernel proper. We unpack it once, not in
+every emulated boot. QEMU also passes a fresh random seed to a bzImage, which would make two
+deterministic runs differ; through PVH it does not.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import lzma
 import struct
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import GuestError, output_error
-from pmlkit.files import cache_folder
+from pmlkit.errors import GuestError
+from pmlkit.files import cache_folder, write_files
 from pmlkit.sources.guest import debian
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from pathlib import Path
 
     from pmlkit.types import Tell
 
@@ -44,7 +42,7 @@ _PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTR
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that QEMU's ``-kernel`` takes.
+    """A kernel that QEMU's ``-kernel`` takes, and Xen for dom0.
 
     Attributes
     ----------
@@ -53,18 +51,15 @@ class Kernel:
     version : str
         Of the Debian package, such as ``"6.1.147-1"``.
     release : str
-        As ``uname -r`` says, such as ``"6.1.0-37-cloud-amd64"``.
-    pvh : bool
-        True for a vmlinux.
-    modules : Path, optional
-        The folder of its modules.
+        As ``uname -r`` prints it, such as ``"6.1.0-37-cloud-amd64"``.
+    modules : Path
+        The folder ``/lib/modules/RELEASE``.
     """
 
     path: Path
     version: str
     release: str
-    pvh: bool = True
-    modules: Path | None = None
+    modules: Path
 
     def drivers(self) -> list[Path]:
         """Return the modules (paths) that a virtio disk needs, in the order of loading.
@@ -74,76 +69,65 @@ class Kernel:
         GuestError
             If the kernel's package has them elsewhere.
         """
-        found = [self.modules / f"{name}.ko" for name in VIRTIO_BLK] if self.modules else []
-        missing = [path.name for path in found if not path.exists()]
-        if missing or not found:
+        drivers = [self.modules / "kernel" / f"{name}.ko" for name in VIRTIO_BLK]
+        missing = [path.name for path in drivers if not path.exists()]
+        if missing:
             raise GuestError(
-                f"its kernel {self.release} has no module {', '.join(missing) or 'at all'}",
+                f"its kernel {self.release} has no module {', '.join(missing)}",
                 hint="use Debian 12's linux-image-cloud-amd64, or record without --swap",
             )
-        return found
+        return drivers
 
 
-def kernel(progress: Callable[..., Any] | None = None) -> Kernel:
-    """Fetch and unpack the kernel.
+def kernel(progress: Tell | None = None, metapackage: str = PACKAGE) -> Kernel:
+    """Fetch and unpack the kernel that one of Debian's metapackages depends on.
 
     Parameters
     ----------
     progress : callable, optional
         Called with a line of text before each slow step.
-
-    Returns
-    -------
-    Kernel
+    metapackage : str
 
     Raises
     ------
     MissingTool, GuestError, OutputError
     """
-    package = _real_package(progress)
-    found = debian.fetch((package,), progress, dependencies=False)
-    release, version = package.removeprefix("linux-image-"), found.versions[package]
-    bzimage = found.root / "boot" / f"vmlinuz-{release}"
-    modules = found.root / "lib" / "modules" / release / "kernel"
-    vmlinux = cache_folder() / "kernel" / f"vmlinux-{release}-{found.root.parent.name}"
+    package = _current_package(metapackage, progress)
+    fetched = debian.fetch((package,), progress, dependencies=False)
+    release, version = package.removeprefix("linux-image-"), fetched.versions[package]
+    bzimage = fetched.root / "boot" / f"vmlinuz-{release}"
+    modules = fetched.root / "lib" / "modules" / release
+    vmlinux = cache_folder() / "kernel" / f"vmlinux-{release}-{fetched.root.parent.name}"
     if not vmlinux.exists():
         image = unpack(bzimage.read_bytes())
         if _PVH_NOTE not in image:
-            return Kernel(bzimage, version, release, pvh=False, modules=modules)
-        _write(vmlinux, image)
-    return Kernel(vmlinux, version, release, modules=modules)
+            return Kernel(bzimage, version, release, modules)
+        write_files(vmlinux.parent, {vmlinux.name: image})
+    return Kernel(vmlinux, version, release, modules)
 
 
-def _real_package(progress: Tell | None) -> str:
-    """Name the package of the current kernel; the last one known serves if there is no network."""
-    note = cache_folder() / "kernel" / "package"
+def _current_package(metapackage: str, progress: Tell | None) -> str:
+    """Name the package of the current kernel; offline, the last one known."""
+    note = cache_folder() / "kernel" / metapackage
     if note.exists() and time.time() - note.stat().st_mtime < debian.FRESH_S:
         return note.read_text()
     try:
-        package = debian.dependency(PACKAGE, _RELEASE, progress)
+        package = debian.dependency(metapackage, _RELEASE, progress)
     except debian.PackageError:
         if not note.exists():
             raise
         return note.read_text()
-    _write(note, package.encode())
+    write_files(note.parent, {note.name: package.encode()})
     return package
 
 
 def unpack(bzimage: bytes) -> bytes:
-    """Take the ELF image out of a bzImage.
-
-    Parameters
-    ----------
-    bzimage : bytes
-
-    Returns
-    -------
-    bytes
+    """Extract the ELF image from a bzImage.
 
     Raises
     ------
     GuestError
-        If it is no bzImage, or compressed in a way that is not known here.
+        If it is no bzImage, or its compression is unknown.
     """
     # The x86 boot protocol: sectors of the real-mode part, then where the payload lies in the rest.
     if bzimage[0x202:0x206] != b"HdrS":
@@ -194,13 +178,3 @@ _METHODS = {
     b"\x1f\x8b\x08": _gzip,
     b"BZh": _bz2,
 }
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error

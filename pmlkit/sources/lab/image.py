@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from pmlkit.sources.lab.parts import Kernel, Xen
+    from pmlkit.sources.guest.kernel import Kernel
+    from pmlkit.sources.lab.parts import Xen
 
 
 LAB = PATCHES / "lab"
@@ -204,13 +205,13 @@ def medium(
     cmdline = f"{XEN_CMDLINE.format(dom0=dom0_mib)} {xen_cmdline}".strip()
     menu = (LAB / "grub.cfg.in").read_text().replace("@XEN@", cmdline).replace("@LINUX@", "")
     root = initramfs(xen, userland, kernel)
-    facts = [menu, hashlib.sha256(root).hexdigest(), kernel.vmlinux.name]
+    facts = [menu, hashlib.sha256(root).hexdigest(), kernel.path.name]
     facts += [hashlib.sha256(xen.binary.read_bytes()).hexdigest()]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     iso = cache_folder() / "lab" / f"lab-{digest}.iso"
     if not iso.exists():
         (progress or (lambda _: None))("making the boot medium")
-        write(iso, _rescue(xen.binary, kernel.vmlinux, root, menu))
+        write(iso, _rescue(xen.binary, kernel.path, root, menu))
     return iso
 
 

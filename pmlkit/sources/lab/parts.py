@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, output_error
 from pmlkit.files import cache_folder
 from pmlkit.sources.guest import debian
-from pmlkit.sources.guest.kernel import unpack
+from pmlkit.sources.guest.kernel import Kernel
+from pmlkit.sources.guest.kernel import kernel as guest_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
 KERNEL_PACKAGE = "linux-image-amd64"
-_RELEASE = r"linux-image-\d[\w.+-]*"
 _XEN = (
     "xen-hypervisor-4.17-amd64",
     "xen-utils-4.17",
@@ -89,16 +89,6 @@ class Xen:
     name: str
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Debian's kernel as dom0: Xen would need minutes of emulated time to unpack a bzImage."""
-
-    vmlinux: Path
-    modules: Path
-    release: str
-    version: str
-
-
 def stock_xen(progress: Tell | None = None) -> Xen:
     """Fetch Debian's own Xen.
 
@@ -123,22 +113,23 @@ def userland(progress: Tell | None = None) -> Any:
 
 
 def kernel(progress: Tell | None = None) -> Kernel:
-    """Fetch Debian's kernel and unpack it to a stripped ELF file.
+    """Fetch Debian's kernel for dom0 and unpack it to a stripped ELF file.
+
+    Xen would need minutes of emulated time to unpack a bzImage.
 
     Raises
     ------
     MissingTool, PackageError, OutputError
     """
-    package = debian.dependency(KERNEL_PACKAGE, _RELEASE, progress)
-    found = debian.fetch((package,), progress, dependencies=False)
-    release = package.removeprefix("linux-image-")
-    vmlinux = cache_folder() / "lab" / f"vmlinux-{release}-{found.root.parent.name}"
+    unpacked = guest_kernel(progress, KERNEL_PACKAGE)
+    vmlinux = cache_folder() / "lab" / unpacked.path.name
     if not vmlinux.exists():
         need("strip", "binutils")
-        write(vmlinux, unpack((found.root / "boot" / f"vmlinuz-{release}").read_bytes()))
-        subprocess.run(["strip", "-s", str(vmlinux)], check=True)
-    modules = found.root / "lib" / "modules" / release
-    return Kernel(vmlinux, modules, release, found.versions[package])
+        fresh = vmlinux.with_name(vmlinux.name + ".new")
+        write(fresh, unpacked.path.read_bytes())
+        subprocess.run(["strip", "-s", str(fresh)], check=True)
+        fresh.replace(vmlinux)
+    return replace(unpacked, path=vmlinux)
 
 
 def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
