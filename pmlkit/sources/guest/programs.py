@@ -20,7 +20,7 @@ from pmlkit.files import cache_folder, open_regular
 from pmlkit.recordings import CLONE, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from pmlkit.types import PathLike
@@ -34,6 +34,44 @@ _NO_PRECOMPILED = ("-include", os.devnull)
 _X86_64, _PT_INTERP = 62, 3
 _PROGRAM_BYTES = 1 << 30
 _TIME_S, _SIZE_BYTES = 120, 256 << 20  # of each step; a macro can write without end
+
+
+def compile_cached(
+    target: Path,
+    arguments: Sequence[str],
+    inputs: Sequence[Path],
+    failure: Callable[[str], Exception],
+) -> Path:
+    """Compile with gcc, once for each version of `arguments` and of the files that it reads.
+
+    A digest of both is added to the name of `target`. `failure` makes the exception to raise of
+    gcc's first error.
+    """
+    contents = [" ".join(arguments).encode(), *(path.read_bytes() for path in inputs)]
+    digest = hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
+    target = target.with_name(f"{target.stem}-{digest}{target.suffix}")
+    if target.exists():
+        return target
+    _need_gcc()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            built = Path(scratch) / target.name
+            command = ["gcc", "-o", str(built), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                lines = done.stderr.splitlines()
+                errors = [line for line in lines if "error" in line or "undefined" in line]
+                raise failure((errors or lines or ["gcc failed"])[0])
+            built.replace(target)  # atomic: two processes may build it at once
+    except OSError as error:
+        raise output_error(target.parent, error) from error
+    return target
+
+
+def _need_gcc() -> None:
+    if not shutil.which("gcc"):
+        raise MissingTool("gcc", "gcc libc6-dev")
 
 
 def compile_static(source: Path) -> Path:
@@ -60,8 +98,7 @@ def compile_static(source: Path) -> Path:
     WorkloadError
         If it cannot be compiled, with gcc's first error; or if it reads another file.
     """
-    if not shutil.which("gcc"):
-        raise MissingTool("gcc", "gcc libc6-dev")
+    _need_gcc()
     source = Path(source).resolve()
     if not source.is_file():
         raise WorkloadError(source.name, f"there is no {source}", CLONE)

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import struct
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ import yaml
 from pmlkit.errors import UsageError, WorkloadError
 from pmlkit.files import cache_folder
 from pmlkit.recordings import PATCHES
-from pmlkit.sources.lab.parts import need, write
+from pmlkit.sources.guest.programs import compile_cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -164,24 +162,16 @@ def compile_guest(source: Path) -> Path:
     WorkloadError
         If it does not compile.
     """
-    kit = FOLDER / "kit"
-    parts = [kit / "start.S", kit / "kit.c", Path(source)]
-    texts = [path.read_bytes() for path in (*parts, kit / "kit.h", kit / "pvh.ld")]
-    digest = hashlib.sha256(b"\0".join([*texts, " ".join(_FLAGS).encode()])).hexdigest()[:16]
-    elf = cache_folder() / "lab" / "guests" / f"{Path(source).stem}-{digest}.elf"
-    if elf.exists():
-        return elf
-    gcc = need("gcc", "gcc")
-    fresh = elf.with_suffix(".new")
-    write(fresh, b"")
-    command = [gcc, *_FLAGS, f"-Wl,-T,{kit / 'pvh.ld'}", f"-I{kit}", "-o", str(fresh)]
-    done = subprocess.run([*command, *map(str, parts)], capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.splitlines()
-        lines = [line for line in said if "error" in line or "undefined" in line] or ["gcc failed"]
-        raise WorkloadError(source, lines[0], "correct the C file")
-    fresh.replace(elf)
-    return elf
+
+    def failure(line: str) -> WorkloadError:
+        return WorkloadError(source, line, "correct the C file")
+
+    kit, source = FOLDER / "kit", Path(source)
+    parts = [kit / "start.S", kit / "kit.c", source]
+    script = kit / "pvh.ld"
+    arguments = [*_FLAGS, f"-Wl,-T,{script}", f"-I{kit}", *map(str, parts)]
+    elf = cache_folder() / "lab" / "guests" / f"{source.stem}.elf"
+    return compile_cached(elf, arguments, [*parts, kit / "kit.h", script], failure)
 
 
 def has_pvh_note(path: PathLike) -> bool:

@@ -6,17 +6,16 @@ Debian's stock QEMU translates the guest's code (TCG), so no virtualisation hard
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, PmlkitError, UsageError, output_error
 from pmlkit.files import cache_folder
+from pmlkit.sources.guest.programs import compile_cached
 from pmlkit.sources.spooling import with_us
 
 if TYPE_CHECKING:
@@ -78,44 +77,21 @@ def parse_period(text: str) -> Period:
 
 
 def build_plugin() -> Path:
-    """Compile the plugin, once for each version of its source.
-
-    Returns
-    -------
-    Path
-        The shared object in the cache.
+    """Compile the plugin to a shared object in the cache, once for each version of its source.
 
     Raises
     ------
     MissingTool
         If there is no gcc.
     """
-    sources = (_SOURCE, _SOURCE.with_name("qemu_plugin_api.h"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-    plugin = cache_folder() / "plugin" / f"recorder-{digest}.so"
-    if plugin.exists():
-        return plugin
-    if not shutil.which("gcc"):
-        raise MissingTool("gcc", "gcc libc6-dev")
-    try:
-        plugin.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=plugin.parent) as scratch:
-            built = Path(scratch) / plugin.name
-            _compile(_SOURCE, built)
-            built.replace(plugin)  # atomic: two recordings may build it at once
-    except OSError as error:
-        raise output_error(plugin.parent, error) from error
-    return plugin
 
+    def failure(line: str) -> PmlkitError:
+        return PmlkitError(f"gcc could not build the recorder's plugin ({line})", "see above")
 
-def _compile(source: Path, target: Path) -> None:
-    command = ["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden"]
-    done = subprocess.run(
-        [*command, "-o", str(target), str(source)], capture_output=True, text=True
-    )
-    if done.returncode:
-        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
-        raise PmlkitError(f"gcc could not build the recorder's plugin ({first})", "see above")
+    plugin = cache_folder() / "plugin" / "recorder.so"
+    arguments = ["-O2", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden", str(_SOURCE)]
+    inputs = (_SOURCE, _SOURCE.with_name("qemu_plugin_api.h"))
+    return compile_cached(plugin, arguments, inputs, failure)
 
 
 def version() -> str:
