@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the emulated VMs boot: kernels, root file systems and workloads.
+"""Kernels, root file systems and workloads of the emulated VMs.
 
 Modules
 -------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from pmlkit.types import PathLike
 
@@ -37,7 +37,7 @@ class Archive:
         self._add(path, stat.S_IFDIR | mode, b"")
 
     def file(self, path: PathLike, data: Path | bytes, mode: int = 0o644) -> None:
-        """Add a file of these bytes, or of the bytes that a Path has when written."""
+        """Add a file of these bytes, or of those that a Path holds when the archive is written."""
         self._add(path, stat.S_IFREG | mode, data)
 
     def link(self, path: PathLike, target: str) -> None:
@@ -45,24 +45,15 @@ class Archive:
         self._add(path, stat.S_IFLNK | 0o777, target)
 
     def tree(
-        self, source: Path, to: str = "", drop: Callable[..., Any] = lambda path: False
+        self, source: Path, to: str = "", drop: Callable[[str], bool] = lambda path: False
     ) -> None:
-        """Add a folder's contents.
-
-        Parameters
-        ----------
-        source : Path
-        to : str
-            Where in the archive.
-        drop : callable
-            Whether to leave out a path (str), given as it will be in the archive.
-        """
+        """Add a folder's contents at `to`, without the archive paths that `drop` rejects."""
         for folder, folders, files in os.walk(source):
             here = PurePosixPath(to) / PurePosixPath(Path(folder).relative_to(source).as_posix())
             for name in sorted(folders + files):
-                path, found = _merged(str(here / name)), Path(folder, name)
+                path = _merged(str(here / name))
                 if not drop(path):
-                    self.copy(found, path)
+                    self.copy(Path(folder, name), path)
             folders[:] = [n for n in folders if not drop(_merged(str(here / n)))]
 
     def copy(self, source: Path, path: PathLike) -> None:
@@ -91,8 +82,9 @@ class Archive:
         return sorted(self._entries)
 
     def size(self) -> int:
-        """Return the bytes of all files: what the unpacked archive takes of the guest's memory."""
-        return sum(_size(content) for _, content in self._entries.values())
+        """Return the size of all files, bytes: the guest memory that the unpacked archive takes."""
+        contents = [content for _, content in self._entries.values()]
+        return sum(c.stat().st_size if isinstance(c, Path) else len(c) for c in contents)
 
     def write(self, stream: BinaryIO) -> None:
         """Write the archive to a binary stream."""
@@ -106,10 +98,6 @@ def _merged(path: PathLike) -> str:
     path = str(path).strip("/")
     first, _, rest = path.partition("/")
     return f"usr/{path}" if rest and first in _MERGED else path
-
-
-def _size(content: str | bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def _bytes(content: str | bytes | Path) -> bytes:

@@ -19,20 +19,19 @@ from pmlkit.files import cache_folder
 from pmlkit.sources.guest import debian, programs
 from pmlkit.sources.guest.cpio import Archive
 from pmlkit.sources.guest.kernel import kernel
-from pmlkit.sources.guest.programs import compiled
 from pmlkit.sources.guest.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
 
-    from pmlkit.types import Json, PathLike, Tell
+    from pmlkit.sources.guest.kernel import Kernel
+    from pmlkit.types import Json, Tell
 
 
 SAMPLE_MS = 100  # how often the guest reports its own view of its memory
 # console: the kernel's and the workload's output. nokaslr: the same frames each time. panic: end
-# at once. rootfstype: no limit to the image's files. The rest shortens the boot, which is
-# emulated: no mitigations, no self-tests, no probing for what is not there.
+# at once. rootfstype: no limit on the size of the image's files. The rest shortens the emulated
+# boot: no mitigations, no self-tests, no probing for absent devices.
 CMDLINE = (
     "console=ttyS0 quiet nokaslr panic=-1 rootfstype=ramfs mitigations=off tsc=reliable "
     "no_timer_check 8250.nr_uarts=2 nowatchdog audit=0 selinux=0 apparmor=0 "
@@ -49,7 +48,9 @@ class GuestImage:
 
     Attributes
     ----------
-    kernel, initrd : Path
+    kernel : Path
+    initrd : Path or None
+        None for a bare-metal guest.
     cmdline : str
         The kernel's command line.
     versions : dict of str to str
@@ -59,7 +60,7 @@ class GuestImage:
     """
 
     kernel: Path
-    initrd: Path
+    initrd: Path | None
     cmdline: str
     versions: Json
     workload: Workload
@@ -70,14 +71,13 @@ def build(
     params: Mapping[str, str] | None = None,
     memory_mib: int | None = None,
     extra_cmdline: str = "",
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
     swap: bool = False,
 ) -> GuestImage:
     """Build a guest that boots, runs a workload and switches itself off.
 
     Parameters
     ----------
-    workload : Workload
     params : dict of str to str, optional
         Parameters of the workload.
     memory_mib : int, optional
@@ -87,7 +87,7 @@ def build(
     progress : callable, optional
         Called with a line of text before each slow step.
     swap : bool
-        Whether the guest swaps to its first virtio disk, which it has the drivers for then.
+        Add the drivers of a virtio disk, to which the guest then swaps.
 
     Returns
     -------
@@ -99,20 +99,20 @@ def build(
     MissingTool, GuestError, WorkloadError, OutputError
     """
     workload = workload.with_parameters(params or {})
-    booted = kernel(progress)
+    linux = kernel(progress)
     busybox = debian.fetch(("busybox-static",), progress, dependencies=False)
     packages = _packages(workload, progress)
     archive = Archive()
     _add_base(archive, busybox.root / "bin" / "busybox")
     if packages:
-        _add_packages(archive, packages.root, Drop(workload.prune), progress)
+        _add_packages(archive, packages.root, _drop(workload.prune), progress)
     _add_workload(archive, workload)
     if swap:
-        _add_drivers(archive, booted)
+        _add_drivers(archive, linux)
     _check_memory(workload, archive, memory_mib or workload.memory_mib)
-    versions = {"linux": booted.version, **busybox.versions}
+    versions = {"linux": linux.version, **busybox.versions}
     return GuestImage(
-        kernel=booted.path,
+        kernel=linux.path,
         initrd=_write(archive, workload.name),
         cmdline=f"{CMDLINE} {extra_cmdline}".strip(),
         versions=versions | (packages.versions if packages else {}),
@@ -120,22 +120,23 @@ def build(
     )
 
 
-def _packages(workload: Workload, progress: Tell | None) -> Any:
+def _packages(workload: Workload, progress: Tell | None) -> debian.Packages | None:
     if not workload.packages:
         return None
     skip = NOT_INSTALLED - set(workload.packages)
     return debian.fetch(workload.packages, progress, skip=skip)
 
 
-def _add_packages(archive: Archive, root: Path, drop: Drop, progress: Tell | None) -> None:
+def _add_packages(
+    archive: Archive, root: Path, drop: Callable[[str], bool], progress: Tell | None
+) -> None:
     archive.tree(root, drop=drop)
-    bytecode = compiled(root, progress)
-    if bytecode:
+    if bytecode := programs.bytecode(root, progress):
         archive.tree(bytecode, drop=lambda path: drop(path.replace("/__pycache__", "")))
 
 
 def _add_base(archive: Archive, busybox: Path) -> None:
-    """Add busybox under all its names, /init, and the few files that programs look for."""
+    """Add busybox with its applets, /init, and the few files that programs look for."""
     for name in ("dev", "proc", "sys", "run", "root", "var/run", "var/tmp", "var/lib", "work"):
         archive.folder(name)
     archive.folder("tmp", 0o1777)
@@ -151,19 +152,19 @@ def _add_base(archive: Archive, busybox: Path) -> None:
     archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
 
 
-def _add_drivers(archive: Archive, booted: Any) -> None:
+def _add_drivers(archive: Archive, linux: Kernel) -> None:
     """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
-    for number, module in enumerate(booted.drivers()):
+    for number, module in enumerate(linux.drivers()):
         archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())
 
 
 def _applets(busybox: Path) -> list[str]:
     try:
-        told = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+        done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         why = f"Debian's busybox does not run on this machine: {error}"
         raise GuestError(why, hint="use a 64-bit x86 Linux machine") from error
-    return [name for name in told.stdout.split() if name != "busybox"]
+    return [name for name in done.stdout.split() if name != "busybox"]
 
 
 def _add_workload(archive: Archive, workload: Workload) -> None:
@@ -183,7 +184,7 @@ def _shell_variables(workload: Workload) -> str:
 
 
 def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None:
-    """Refuse memory in which the image cannot be unpacked: the archive and its files, both."""
+    """Refuse memory that cannot hold both the archive and its unpacked files."""
     least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24
     if memory_mib < least:
         raise GuestError(
@@ -193,11 +194,11 @@ def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None
 
 
 def _write(archive: Archive, name: str) -> Path:
-    """Write the archive under a name that says what it holds."""
+    """Write the archive to the cache, under a name with its digest."""
     folder = cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _forget_old(folder)
+        _remove_old(folder)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             partial = Path(scratch) / "initrd"
             with open(partial, "w+b") as stream:
@@ -210,15 +211,15 @@ def _write(archive: Archive, name: str) -> Path:
         raise output_error(folder, error) from error
 
 
-def _forget_old(folder: Path) -> None:
-    """Remove images of other days: they are as large as their packages, and soon made again."""
+def _remove_old(folder: Path) -> None:
+    """Remove images older than a day: they are large, and quickly rebuilt."""
     for path in folder.glob("*.cpio"):
         if time.time() - path.stat().st_mtime > _KEPT_S:
             path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------
-# What a guest can do without: its image is unpacked by an emulated processor, in its memory.
+# Files that a guest can do without: an emulated processor unpacks its image in its memory.
 
 
 # Dependencies that only a package's installation uses: nothing is installed in the guest.
@@ -292,18 +293,7 @@ _PATTERNS = (
 )
 
 
-class Drop:
-    """Say of a path in a package whether the guest can do without it.
-
-    Parameters
-    ----------
-    patterns : sequence of str
-        More patterns than those that hold for all; ``*`` stands for slashes, too, and a folder
-        goes with all that it holds.
-    """
-
-    def __init__(self, patterns: Iterable[Any] = ()) -> None:
-        self.patterns = (*_PATTERNS, *patterns)
-
-    def __call__(self, path: PathLike) -> bool:
-        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.patterns)
+def _drop(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Return whether the guest can do without a path; ``*`` in `patterns` matches slashes, too."""
+    everything = (*_PATTERNS, *patterns)
+    return lambda path: any(fnmatch.fnmatchcase(path, pattern) for pattern in everything)

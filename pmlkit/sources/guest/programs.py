@@ -21,19 +21,18 @@ from pmlkit.recordings import CLONE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import PathLike, Tell
 
 
 GUEST_SOURCES = ROOT / "experiments" / "workloads" / "guest"
-# What links is ours alone: options for the linker's plugin could come out of an assembler section.
+# Only our flags link: options for the linker's plugin could come out of an assembler section.
 _FLAGS = ("-O2", "-static", "-pthread", "-fno-use-linker-plugin")
-# A header that is not the first one read is never taken from a precompiled one, which is trusted.
+# gcc trusts a precompiled header, and uses one only for the first header that it reads.
 _NO_PRECOMPILED = ("-include", os.devnull)
 _X86_64, _PT_INTERP = 62, 3
 _PROGRAM_BYTES = 1 << 30
-_TIME_S, _SIZE_BYTES = 120, 256 << 20  # of each step; a macro can write without end
+_STEP_S, _OUTPUT_BYTES = 120, 256 << 20  # of each step; a macro can expand without end
 
 
 def compile_cached(
@@ -77,9 +76,9 @@ def _need_gcc() -> None:
 def compile_static(source: Path) -> Path:
     """Compile a C file to a static program, once for each version of it and of its headers.
 
-    The compiler runs on this machine, with the user's rights. It is given nothing that it could
-    take for an option, and what it reads is looked at: files in the source's folder, ours and the
-    system's headers. A source that reads any other file, as a header or from assembler, is refused.
+    The compiler runs on this machine, with the user's rights. No file name reaches it that it could
+    take for an option. It may read the source's folder, our headers and the system's. A source that
+    reads any other file, as a header or from assembler, is refused.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ def compile_static(source: Path) -> Path:
     MissingTool
         If there is no gcc.
     WorkloadError
-        If it cannot be compiled, with gcc's first error; or if it reads another file.
+        If it cannot be compiled (with gcc's first error), or reads another file.
     """
     _need_gcc()
     source = Path(source).resolve()
@@ -105,21 +104,21 @@ def compile_static(source: Path) -> Path:
     if source.suffix != ".c":
         raise WorkloadError(source.name, "it is no C file", "give it a name that ends in .c")
     if source.name.startswith(("-", "@")):
-        # gcc passes it on to the compiler without its folder, as the name of its output.
+        # gcc passes its bare name on to the compiler, as the name of the output.
         why = "gcc would take its name for options, or for a file of options"
         raise WorkloadError(source.name, why, "give it another name")
     try:
         programs = cache_folder() / "programs"
         programs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=programs) as scratch:
-            return _compiled(source, programs, Path(scratch))
+            return _compile_static(source, programs, Path(scratch))
     except OSError as error:
         raise output_error(programs, error) from error
 
 
-def _compiled(source: Path, programs: Path, scratch: Path) -> Path:
-    """Compile a source by way of a scratch folder, unless it was before."""
-    # What the preprocessor returns holds all headers: it is what decides about the program.
+def _compile_static(source: Path, programs: Path, scratch: Path) -> Path:
+    """Compile a source in a scratch folder, unless the cache has its program."""
+    # The preprocessor's output holds all headers: its digest identifies the program.
     text = scratch / "text.i"
     listed = _gcc(source, scratch, "-E", "-H", "-o", str(text))
     _refuse_outside(source, re.findall(r"^[.!x]+ (.+)$", listed, re.MULTILINE))
@@ -136,7 +135,7 @@ def _compiled(source: Path, programs: Path, scratch: Path) -> Path:
 
 
 def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()) -> str:
-    """Run gcc, and return what it says beside its output."""
+    """Run gcc and return its stderr."""
     # Run in the source's folder with its bare name, so that no path gets into the program.
     command = ["gcc", f"-I{GUEST_SOURCES}", *_NO_PRECOMPILED, *arguments, f"./{source.name}"]
     environment = os.environ | {"TMPDIR": str(scratch), "LC_ALL": "C"}
@@ -147,50 +146,50 @@ def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=environment,
-            timeout=_TIME_S,
+            timeout=_STEP_S,
             preexec_fn=_limit,
         )
     except subprocess.TimeoutExpired as error:
-        why = f"gcc is not done with it after {_TIME_S} s"
+        why = f"gcc is not done with it after {_STEP_S} s"
         raise WorkloadError(source.name, why, "see what the C file includes") from error
-    said = done.stderr.decode(errors="surrogateescape")
+    messages = done.stderr.decode(errors="surrogateescape")
     if done.returncode:
-        headers = re.findall(r"^[.!x]+ (.+)$", said, re.MULTILINE)
-        places = re.findall(r"^([^:\n]+):\d+:", said, re.MULTILINE)
+        headers = re.findall(r"^[.!x]+ (.+)$", messages, re.MULTILINE)
+        places = re.findall(r"^([^:\n]+):\d+:", messages, re.MULTILINE)
         _refuse_outside(source, [*headers, *places], scratch)
-        lines = [line for line in said.splitlines() if not re.match(r"[.!x]+ ", line)]
+        lines = [line for line in messages.splitlines() if not re.match(r"[.!x]+ ", line)]
         first = next((n for n in lines if "rror" in n or "cannot find" in n), None)
         why = f"gcc says: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
         raise WorkloadError(source.name, why, "mend the C file")
-    return said
+    return messages
 
 
 def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_SIZE_BYTES, _SIZE_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_BYTES, _OUTPUT_BYTES))
 
 
 def _dependencies(rule: str) -> list[str]:
-    """Take the files out of a rule as `make` has them, which the assembler has written."""
+    """Return the files that a make rule, written by the assembler, depends on."""
     names = re.split(r"(?<!\\)\s+", rule.partition(":")[2].replace("\\\n", " "))
     return [name.replace("\\ ", " ") for name in names if name]
 
 
 def _refuse_outside(source: Path, names: Iterable[str], *allowed: Path) -> None:
-    """Refuse a source that reads a file which is neither its folder's, nor ours or the system's."""
+    """Refuse a source that reads a file outside its folder, our headers and the system's."""
     inside = [source.parent, GUEST_SOURCES, *allowed, *_system_headers()]
     homes = tuple(os.path.join(os.path.realpath(folder), "") for folder in inside)
     for name in names:
-        place = os.path.realpath(source.parent / name)
-        if place != os.devnull and name != "{standard input}" and not place.startswith(homes):
-            why = f"it reads {place}, which lies outside of its folder"
+        path = os.path.realpath(source.parent / name)
+        if path != os.devnull and name != "{standard input}" and not path.startswith(homes):
+            why = f"it reads {path}, which lies outside of its folder"
             raise WorkloadError(source.name, why, "take that out, or copy the file beside it")
 
 
 @cache
 def _system_headers() -> tuple[Path, ...]:
     command = ["gcc", "-E", "-v", "-x", "c", os.devnull]
-    said = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
-    listed = said.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    listed = done.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
     return tuple(Path(line.strip()) for line in listed.splitlines() if line.startswith(" /"))
 
 
@@ -231,29 +230,22 @@ def _segments(data: bytes) -> list[int]:
 # ------------------------------------------------------------------------------
 # Python's byte code for a guest that has Python.
 #
-# Debian's packages compile it when they are installed. Left to the guest, ``import numpy`` would
-# compile for most of a minute, emulated; so the guest's own Python does it here, once.
+# Debian's packages compile it when they are installed. In the emulated guest, ``import numpy``
+# would compile for most of a minute. So the guest's own Python compiles here, once.
 
 
 _SKIP = r"/(tests?|lib2to3|idlelib|turtledemo|ensurepip|f2py|distutils|pydoc_data|bad_.*\.py)/"
 
 
-def compiled(root: Path, progress: Callable[..., Any] | None = None) -> Path | None:
-    """Compile the modules below a root file system.
-
-    Parameters
-    ----------
-    root : Path
-        Unpacked packages; it is only read.
-    progress : callable, optional
-        Called with a line of text before the work begins.
+def bytecode(root: Path, progress: Tell | None = None) -> Path | None:
+    """Compile the Python modules of the unpacked packages in `root`, which is only read.
 
     Returns
     -------
     Path or None
-        A folder beside `root` with the compiled files where Python looks for them; None if there
-        is no Python in it. That of a Python that does not run on this machine stays empty: the
-        guest then compiles for itself.
+        A folder beside `root` with the compiled files where Python looks for them; None if `root`
+        has no Python. The folder is empty if its Python does not run on this machine: the guest
+        then compiles for itself.
     """
     pythons = sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
     if not pythons:
@@ -265,20 +257,21 @@ def compiled(root: Path, progress: Callable[..., Any] | None = None) -> Path | N
         progress("compiling the guest's Python modules")
     try:
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
-            _compile(root, pythons[0], Path(scratch) / "cache")
-            _arrange(Path(scratch) / "cache" / root.relative_to("/"), Path(scratch) / "new")
-            (Path(scratch) / "new").replace(folder)
+            _compile_modules(root, pythons[0], Path(scratch) / "cache")
+            compiled, new = Path(scratch) / "cache" / root.relative_to("/"), Path(scratch) / "new"
+            _move_to_pycache(compiled, new)
+            new.replace(folder)
     except OSError as error:
         raise output_error(folder, error) from error
     return folder
 
 
-def _compile(root: Path, python: Path, cache: Path) -> None:
-    """Run the guest's Python by the guest's loader: the machine's libraries do not matter."""
+def _compile_modules(root: Path, python: Path, cache: Path) -> None:
+    """Run the guest's Python with the guest's loader and libraries, not this machine's."""
     libraries = [root / place / "x86_64-linux-gnu" for place in ("lib", "usr/lib")]
-    command = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
+    command: list[PathLike] = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
     command += [":".join(map(str, libraries)), python, "-m", "compileall", "-qq", "-x", _SKIP]
-    # A hash that is never checked: the archive has other times than this machine's files.
+    # unchecked-hash: the archive's times differ from those of this machine's files.
     command += ["--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/"]
     command += [root / "usr" / "lib" / python.name, root / "usr" / "lib" / "python3"]
     environment = {
@@ -287,10 +280,10 @@ def _compile(root: Path, python: Path, cache: Path) -> None:
         "PYTHONPYCACHEPREFIX": str(cache),
         "PYTHONHASHSEED": "0",  # the same bytes each time
     }
-    subprocess.run(command, env=environment, capture_output=True)  # type: ignore[arg-type]
+    subprocess.run(command, env=environment, capture_output=True)
 
 
-def _arrange(cache: Path, target: Path) -> None:
+def _move_to_pycache(cache: Path, target: Path) -> None:
     """Move each compiled file from the parallel tree to a __pycache__ of its module's folder."""
     target.mkdir()
     for path in sorted(cache.rglob("*.pyc")):

@@ -118,8 +118,8 @@ def _run(
 ) -> None:
     qemu_version, plugin = qemu.version(), qemu.build_plugin()
     cmdline = f"{guest.cmdline} rounds={rounds} {options.cmdline}".strip()
-    image = GuestImage(guest.kernel, None, cmdline, guest.versions, None)  # type: ignore[arg-type]
     workload = Workload(name=guest.name, summary=guest.summary, command="")
+    image = GuestImage(guest.kernel, None, cmdline, guest.versions, workload)
     options = replace(options, boot=False)
     header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
     header["period"] = {"ns": None, "insn": None}
