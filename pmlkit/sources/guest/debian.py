@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian packages without installing them: fetched, unpacked into a cache, no root needed.
+"""Fetch Debian packages and unpack them into a cache, without installing them and without root.
 
-apt works here with a state, a cache and an empty package database of its own. It reads the
-system's sources and keys, and changes nothing of the system.
+apt gets its own state, cache and empty package database. It reads the system's sources and keys,
+and changes nothing of the system.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pmlkit.errors import GuestError, MissingTool, PmlkitError, output_error
 from pmlkit.files import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from pmlkit.types import Json, PathLike, Tell
 
 
-FRESH_S = 24 * 3600  # the lists of packages, and what was resolved with them, serve for a day
+FRESH_S = 24 * 3600  # lifetime of the lists of packages, and of what was resolved with them
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_\S+\.deb) ")
 _CONFIG = """\
 Dir::State "{state}";
@@ -58,7 +58,7 @@ Acquire::https::Timeout "30";
 
 
 class PackageError(GuestError):
-    """Debian packages could not be had. Attributes: `packages` (tuple of str), `why`."""
+    """Debian packages cannot be fetched. Attributes: `packages` (tuple of str), `why`."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Packages:
     Attributes
     ----------
     root : Path
-        The folder that holds their files as in ``/``: shared, so read it only.
+        The folder that holds their files as in ``/``. It is shared: only read it.
     versions : dict of str to str
         Version of each package, dependencies included.
     """
@@ -97,11 +97,11 @@ class _Deb:
 
 def fetch(
     packages: Iterable[str],
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
     dependencies: bool = True,
     skip: Iterable[str] = (),
 ) -> Packages:
-    """Fetch and unpack packages with all that they depend on.
+    """Fetch and unpack packages with their dependencies.
 
     Parameters
     ----------
@@ -136,14 +136,15 @@ def fetch(
         if known and time.time() - note.stat().st_mtime < FRESH_S:
             return known
         try:
-            found = _fetch(folder, names, dependencies, skip, progress)
+            fetched = _fetch(folder, names, dependencies, skip, progress)
         except PackageError:
             if not known:
                 raise
-            return known  # older than a day, but what can be had offline
+            return known  # older than a day, but available offline
         note.parent.mkdir(exist_ok=True)
-        note.write_text(json.dumps({"root": found.root.parent.name, "versions": found.versions}))
-        return found
+        content = {"root": fetched.root.parent.name, "versions": fetched.versions}
+        note.write_text(json.dumps(content))
+        return fetched
 
 
 def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
@@ -154,18 +155,18 @@ def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
     """
     with _cache((package,)) as folder:
         _update(folder, progress or (lambda _: None))
-        told = _apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
-    depends = " ".join(line for line in told.splitlines() if line.startswith("Depends:"))
-    found = re.search(rf"(?<![\w.+-]){pattern}(?![\w.+-])", depends)
-    if not found:
-        why = "it is not in the system's sources" if not told else f"it needs no {pattern}"
+        record = _apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
+    depends = " ".join(line for line in record.splitlines() if line.startswith("Depends:"))
+    match = re.search(rf"(?<![\w.+-]){pattern}(?![\w.+-])", depends)
+    if not match:
+        why = "it is not in the system's sources" if not record else f"it needs no {pattern}"
         raise PackageError((package,), why, "add Debian 12's main to /etc/apt/sources.list")
-    return found[0]
+    return match[0]
 
 
 @contextmanager
 def _cache(names: Sequence[str]) -> Iterator[Path]:
-    """Yield the cache's folder, locked: two processes fetch one after the other."""
+    """Yield the cache's folder, locked against other processes."""
     for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if not shutil.which(tool):
             raise MissingTool(tool, package)
@@ -184,13 +185,13 @@ def _cache(names: Sequence[str]) -> Iterator[Path]:
 
 
 def _remembered(folder: Path, note: Path) -> Packages | None:
-    """Return what a note of an earlier call names, if its files are still there."""
+    """Return the packages in an earlier call's note, if their files are still there."""
     try:
-        told = json.loads(note.read_text())
+        content = json.loads(note.read_text())
     except (FileNotFoundError, ValueError):  # ValueError: a write that was cut off
         return None
-    root = folder / "roots" / told["root"] / "root"
-    return Packages(root, told["versions"]) if root.is_dir() else None
+    root = folder / "roots" / content["root"] / "root"
+    return Packages(root, content["versions"]) if root.is_dir() else None
 
 
 def _fetch(
@@ -198,23 +199,23 @@ def _fetch(
     names: Sequence[str],
     dependencies: bool,
     skip: Iterable[str],
-    progress: Callable[..., Any],
+    progress: Tell,
 ) -> Packages:
     try:
-        return _fetch_by_lists(folder, names, dependencies, skip, progress)
+        return _fetch_listed(folder, names, dependencies, skip, progress)
     except PackageError:
-        # Debian may have replaced a package since the lists came: try once with today's.
-        if not _forget_lists(folder):
+        # Debian may have replaced a package since the lists were fetched: try once with new ones.
+        if not _expire_lists(folder):
             raise
-        return _fetch_by_lists(folder, names, dependencies, skip, progress)
+        return _fetch_listed(folder, names, dependencies, skip, progress)
 
 
-def _fetch_by_lists(
+def _fetch_listed(
     folder: Path,
     names: Sequence[str],
     dependencies: bool,
     skip: Iterable[str],
-    progress: Callable[..., Any],
+    progress: Tell,
 ) -> Packages:
     _update(folder, progress)
     debs = [deb for deb in _resolve(folder, names, dependencies) if deb.name not in skip]
@@ -225,8 +226,8 @@ def _fetch_by_lists(
     return Packages(root, {deb.name: deb.version for deb in debs})
 
 
-def _forget_lists(folder: Path) -> bool:
-    """Have the lists fetched again, unless they are new; returns whether."""
+def _expire_lists(folder: Path) -> bool:
+    """Have lists older than ten minutes fetched again; return whether they are."""
     stamp = folder / "state" / "updated"
     old = stamp.exists() and time.time() - stamp.stat().st_mtime > 600
     if old:
@@ -234,14 +235,14 @@ def _forget_lists(folder: Path) -> bool:
     return old
 
 
-def _update(folder: Path, progress: Callable[..., Any]) -> None:
-    """Get the lists of packages; ones that are older than a day serve if there is no network."""
+def _update(folder: Path, progress: Tell) -> None:
+    """Fetch the lists of packages if they are older than a day; offline, keep the old ones."""
     stamp = folder / "state" / "updated"
     if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_S:
         return
     progress("fetching Debian's lists of packages")
     done = _apt(folder, "apt-get", "-qq", "update")
-    # A foreign source that fails is not our business: what counts is that a list came.
+    # A third-party source may fail, as long as there is a list.
     if any((folder / "state" / "lists").glob("*_Packages*")):
         if not done.returncode:
             stamp.touch()
@@ -256,12 +257,12 @@ def _resolve(folder: Path, names: Sequence[str], dependencies: bool) -> list[_De
     if done.returncode:
         hint = "check the packages' names (`apt-cache policy NAME`)"
         raise PackageError(names, _complaint(done, "apt refused"), hint)
-    found = (_URI.match(line) for line in done.stdout.splitlines())
-    return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in found if m]
+    matches = map(_URI.match, done.stdout.splitlines())
+    return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in matches if m]
 
 
-def _download(folder: Path, debs: Iterable[_Deb], progress: Callable[..., Any]) -> None:
-    """Download the files that are not there yet; apt verifies them against the signed lists."""
+def _download(folder: Path, debs: Iterable[_Deb], progress: Tell) -> None:
+    """Download missing files; apt verifies them against the signed lists."""
     missing = [deb for deb in debs if not (folder / "archives" / deb.file).exists()]
     if not missing:
         return
@@ -275,7 +276,7 @@ def _download(folder: Path, debs: Iterable[_Deb], progress: Callable[..., Any]) 
             path.replace(folder / "archives" / path.name)
 
 
-def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Callable[..., Any]) -> None:
+def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Tell) -> None:
     progress(f"unpacking {len(debs)} Debian packages")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / "new" / "root"

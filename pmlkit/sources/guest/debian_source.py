@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's source packages: fetched, verified and unpacked without root.
+"""Fetch, verify and unpack Debian's source packages without root.
 
-As `pmlkit.sources.guest.debian`, with lists of sources of its own, made from the system's.
+As `pmlkit.sources.guest.debian`, with its own lists of sources, made from the system's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pmlkit.sources.guest import debian
 from pmlkit.sources.guest.debian import PackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    import subprocess
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pmlkit.types import PathLike, Tell
 
@@ -31,19 +31,10 @@ _LINE = re.compile(r"^\s*deb(?:-src)?\s+(?:\[[^]]*\]\s*)?(\S+)\s+\S+\s+.*\bmain\
 _APT = Path("/etc/apt")
 
 
-def fetch_source(
-    package: str, version: str, target: Path, progress: Callable[..., Any] | None = None
-) -> None:
-    """Fetch a source package and unpack it: the original, and ``debian/`` over it.
+def fetch_source(package: str, version: str, target: Path, progress: Tell | None = None) -> None:
+    """Fetch a source package and unpack it to an empty folder: the original, ``debian/`` over it.
 
     Debian's patches are not applied.
-
-    Parameters
-    ----------
-    package, version : str
-    target : Path
-        An empty folder.
-    progress : callable, optional
 
     Raises
     ------
@@ -51,28 +42,27 @@ def fetch_source(
     """
     with debian._cache((package,)) as folder:
         _update(folder, progress or (lambda _: None))
-        wanted = _files(folder, package, version)
-        kept = folder / "sources"
-        kept.mkdir(exist_ok=True)
-        if not all((kept / name).exists() for name in wanted):
-            _download(folder, package, version, wanted, kept)
-        _unpack(kept, wanted, target)
+        digests = _digests(folder, package, version)
+        archives = folder / "sources"
+        archives.mkdir(exist_ok=True)
+        if not all((archives / name).exists() for name in digests):
+            _download(folder, package, version, digests, archives)
+        _unpack([archives / name for name in digests], target)
 
 
 def mirrors(etc: Path = _APT) -> list[str]:
-    """Return the addresses that the system's sources have Debian's main from."""
-    found = []
+    """Return the URIs of Debian's main in the system's sources."""
+    uris = []
     for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
         if path.suffix == ".list" and path.is_file():
-            found += _LINE.findall(path.read_text(errors="replace"))
+            uris += _LINE.findall(path.read_text(errors="replace"))
         elif path.suffix == ".sources":
-            found += _from_stanzas(path.read_text(errors="replace"))
-    unique = dict.fromkeys(found)
-    # The archive itself, and not its security updates, nor foreign archives that have a "main".
-    return [u for u in unique if re.search(r"/debian/?$", u)]
+            uris += _uris(path.read_text(errors="replace"))
+    # The archive itself, not its security updates, nor third-party archives with a "main".
+    return [uri for uri in dict.fromkeys(uris) if re.search(r"/debian/?$", uri)]
 
 
-def _from_stanzas(text: str) -> Iterator[str]:
+def _uris(text: str) -> Iterator[str]:
     text = re.sub(r"^#.*\n", "", text, flags=re.M)
     for stanza in re.split(r"\n\s*\n", text):
         fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.M))
@@ -97,24 +87,26 @@ def _update(folder: Path, progress: Tell) -> None:
 
 
 def _sources_list(folder: Path) -> Path:
-    return folder / "source.list"  # not among the lists: apt removes there what it does not know
+    return folder / "source.list"  # outside of source-lists: apt removes unknown files there
 
 
-def _apt(folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None) -> Any:
+def _apt(
+    folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None
+) -> subprocess.CompletedProcess[str]:
     lists = folder / "source-lists"
     options = {
         "Dir::State::lists": f"{lists}/",
         "Dir::Etc::sourcelist": str(_sources_list(folder)),
         "Dir::Etc::sourceparts": "/dev/null",
     }
-    told = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return debian._apt(folder, tool, *told, *arguments, cwd=cwd)
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    return debian._apt(folder, tool, *words, *arguments, cwd=cwd)
 
 
-def _files(folder: Any, package: str, version: str) -> dict[str, str]:
-    """Return the archives of a source package and their SHA-256, as the signed list has them."""
-    told = _apt(folder, "apt-cache", "showsrc", package).stdout
-    for stanza in told.split("\n\n"):
+def _digests(folder: Path, package: str, version: str) -> dict[str, str]:
+    """Return the SHA-256 of a source package's archives by name, from the signed list."""
+    stanzas = _apt(folder, "apt-cache", "showsrc", package).stdout
+    for stanza in stanzas.split("\n\n"):
         if f"\nVersion: {version}\n" in f"\n{stanza}\n":
             sums = stanza.partition("Checksums-Sha256:")[2]
             rows = re.findall(r"^ ([0-9a-f]{64}) \d+ (\S+)$", sums, re.M)
@@ -126,32 +118,29 @@ def _files(folder: Any, package: str, version: str) -> dict[str, str]:
 
 
 def _download(
-    folder: Path, package: str, version: str, wanted: Mapping[str, str], kept: Path
+    folder: Path, package: str, version: str, digests: Mapping[str, str], archives: Path
 ) -> None:
-    """Download; a mirror may lack the .dsc, which is not needed: the list is signed, too."""
+    """Download the archives. A mirror may lack the .dsc: the signed list replaces it."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        asked = ("--download-only", "source", f"{package}={version}")
-        done = _apt(folder, "apt-get", "-qq", *asked, cwd=scratch)
-        for name, digest in wanted.items():
+        arguments = ("--download-only", "source", f"{package}={version}")
+        done = _apt(folder, "apt-get", "-qq", *arguments, cwd=scratch)
+        for name, digest in digests.items():
             path = Path(scratch) / name
             if not path.exists():
                 raise PackageError((name,), debian._complaint(done, "it did not come"), _HINT)
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise PackageError((name,), "it is not what Debian signed", "try again")
-            path.replace(kept / name)
+            path.replace(archives / name)
 
 
-def _unpack(kept: Path, wanted: Mapping[str, str], target: Path) -> None:
-    originals = [name for name in wanted if ".orig.tar." in name]
-    for name in originals:
-        with tarfile.open(kept / name) as tar:
-            _extract(tar, target, strip=True)
-    for name in set(wanted) - set(originals):
-        with tarfile.open(kept / name) as tar:
-            _extract(tar, target, strip=False)
+def _unpack(archives: Iterable[Path], target: Path) -> None:
+    """Unpack the originals first, without their top folder, and ``debian/`` over them."""
+    for path in sorted(archives, key=lambda path: ".orig.tar." not in path.name):
+        with tarfile.open(path) as tar:
+            _extract(tar, target, strip=".orig.tar." in path.name)
 
 
-def _extract(tar: tarfile.TarFile, target: Path, strip: int) -> None:
+def _extract(tar: tarfile.TarFile, target: Path, strip: bool) -> None:
     for member in tar:
         parts = Path(member.name).parts[1:] if strip else Path(member.name).parts
         if not parts or ".." in parts:

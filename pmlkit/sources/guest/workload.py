@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest runs: a workload of the list, or the user's own program, C file or folder."""
+"""Workloads of a guest: shipped ones, and the user's own program, C file or folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pmlkit.sources.guest import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     from pmlkit.types import Json, PathLike
 
 
 FOLDER = recordings.ROOT / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
-MEMORY_MIB = 256  # of a user's own program that asks for nothing
+MEMORY_MIB = 256  # unless the workload states its own
 _DESCRIPTION_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy, 5.6.7
@@ -46,13 +46,13 @@ class Parameter:
         One line.
     """
 
-    default: object
+    default: str | int | float
     help: str = ""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What to boot a guest with.
+    """A workload, and what its guest needs.
 
     Attributes
     ----------
@@ -79,29 +79,25 @@ class Workload:
     name: str
     summary: str
     command: str
-    sources: tuple[Any, ...] = ()
-    packages: tuple[Any, ...] = ()
-    files: tuple[Any, ...] = ()
-    parameters: Json = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    parameters: dict[str, Parameter] = field(default_factory=dict)
     memory_mib: int = MEMORY_MIB
     seconds: float = 0
-    phases: tuple[Any, ...] = ()
-    prune: tuple[Any, ...] = ()
+    phases: tuple[str, ...] = ()
+    prune: tuple[str, ...] = ()
 
     def with_parameters(self, values: Mapping[str, str]) -> Workload:
         """Return the same workload with other parameters.
-
-        Parameters
-        ----------
-        values : dict of str to str
 
         Raises
         ------
         WorkloadError
             If it has no such parameter, or the value is not of the default's type.
         """
-        given = {name: self._parameter(name, text) for name, text in values.items()}
-        return replace(self, parameters={**self.parameters, **given})
+        changed = {name: self._parameter(name, text) for name, text in values.items()}
+        return replace(self, parameters={**self.parameters, **changed})
 
     def _parameter(self, name: str, text: str) -> Parameter:
         if name not in self.parameters:
@@ -117,12 +113,7 @@ class Workload:
 
 
 def list_workloads() -> list[Workload]:
-    """Return the workloads that come with pmlkit, sorted by name.
-
-    Returns
-    -------
-    list of Workload
-    """
+    """Return the workloads that come with pmlkit, sorted by name."""
     return [_from_folder(path.parent) for path in sorted(FOLDER.glob(f"*/{DESCRIPTION}"))]
 
 
@@ -132,17 +123,13 @@ def load(spec: PathLike) -> Workload:
     Parameters
     ----------
     spec : str or path-like
-        A name of the list, or the path of a static executable, of a C file, or of a folder
-        with a ``workload.yaml``.
-
-    Returns
-    -------
-    Workload
+        The name of a shipped workload, or the path of a static executable, of a C file, or of a
+        folder with a ``workload.yaml``.
 
     Raises
     ------
     WorkloadError
-        If there is none, or it cannot be run in a guest: the message says why.
+        If there is none, or it cannot run in a guest.
     MissingTool
         If it has to be compiled and there is no gcc.
     """
@@ -157,7 +144,7 @@ def load(spec: PathLike) -> Workload:
 
 
 def names() -> list[str]:
-    """Name the workloads that come along."""
+    """Return the names of the shipped workloads."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{DESCRIPTION}"))
 
 
@@ -170,7 +157,7 @@ def _suggestion(name: str) -> str:
 
 
 def _from_source(path: Path) -> Workload:
-    programs.compile_static(path)  # an error comes now, before anything else is begun
+    programs.compile_static(path)  # fail early
     path = path.resolve()
     command = shlex.quote(f"./{path.stem}")
     return Workload(path.stem, f"{path.name}, compiled", command, sources=(path,))
@@ -185,32 +172,32 @@ def _from_program(path: Path) -> Workload:
 def _from_folder(folder: Path) -> Workload:
     """Read a folder's workload.yaml."""
     folder = folder.resolve()
-    facts = _Facts(folder.name, _read(folder))
-    parameters = facts.take("parameters", dict, {})
+    fields = _Fields(folder.name, _read(folder))
+    parameters = fields.take("parameters", dict, {})
     workload = Workload(
         name=folder.name,
-        summary=facts.take("summary", str, folder.name),
-        command=facts.take("command", str),
-        sources=facts.paths("sources", folder),
-        packages=facts.packages("packages"),
-        files=facts.paths("files", folder),
-        parameters={name: facts.parameter(name, p) for name, p in parameters.items()},
-        memory_mib=facts.take("memory_mib", int, MEMORY_MIB),
-        seconds=facts.take("seconds", int | float, 0),
-        phases=facts.strings("phases"),
-        prune=facts.strings("prune"),
+        summary=fields.take("summary", str, folder.name),
+        command=fields.take("command", str),
+        sources=fields.paths("sources", folder),
+        packages=fields.packages("packages"),
+        files=fields.paths("files", folder),
+        parameters={name: fields.parameter(name, p) for name, p in parameters.items()},
+        memory_mib=fields.take("memory_mib", int, MEMORY_MIB),
+        seconds=fields.take("seconds", int | float, 0),
+        phases=fields.strings("phases"),
+        prune=fields.strings("prune"),
     )
-    facts.check_all_taken()
+    fields.check_all_taken()
     return workload
 
 
 def _read(folder: Path) -> Json:
-    """Parse the description; a mistake is told with its line."""
+    """Parse the description; a syntax error names its line."""
     import yaml
 
     path = folder / DESCRIPTION
     try:
-        facts = foreign_yaml(read_regular(path, _DESCRIPTION_BYTES).decode())
+        description = foreign_yaml(read_regular(path, _DESCRIPTION_BYTES).decode())
     except FileNotFoundError:
         hint = "write one with summary and command, see experiments/workloads/"
         raise WorkloadError(folder.name, f"the folder has no {DESCRIPTION}", hint) from None
@@ -219,26 +206,27 @@ def _read(folder: Path) -> Json:
         line = f"line {mark.line + 1}: " if mark else ""
         why = getattr(error, "problem", None) or str(error)
         raise WorkloadError(folder.name, f"{path}, {line}{why}", "mend the file") from error
-    if not isinstance(facts, dict):
+    if not isinstance(description, dict):
         raise WorkloadError(folder.name, f"{path} is not `key: value` lines", "mend the file")
-    return facts
+    return description
 
 
-class _Facts:
-    """What a description says, taken item by item and checked."""
+class _Fields:
+    """The fields of a description, taken one by one and checked."""
 
-    def __init__(self, name: str, facts: Json) -> None:
-        self.name, self.facts, self.known = name, dict(facts), []  # type: ignore[var-annotated]
+    def __init__(self, name: str, values: Json) -> None:
+        self.name, self.values = name, dict(values)
+        self.known: list[str] = []
 
     def take(self, key: str, kind: Any, *default: Any) -> Any:
-        """Remove and return a value of the wanted type."""
+        """Remove and return a value of type `kind`."""
         self.known.append(key)
-        if key not in self.facts and default:
+        if key not in self.values and default:
             return default[0]
-        value = self.facts.pop(key, None)
+        value = self.values.pop(key, None)
         if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = getattr(kind, "__name__", "number")
-            self._refuse(f"`{key}` should be a {wanted}" if value is not None else f"no `{key}`")
+            expected = getattr(kind, "__name__", "number")
+            self._refuse(f"`{key}` should be a {expected}" if value is not None else f"no `{key}`")
         return value
 
     def strings(self, key: str) -> tuple[str, ...]:
@@ -256,50 +244,49 @@ class _Facts:
         return names
 
     def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
-        """Read names of files, relative to the folder; a stranger's name only what is in it."""
+        """Read names of files, relative to the folder; a user's folder names only its own."""
         return tuple(self._path(key, folder, name) for name in self.strings(key))
 
     def _path(self, key: str, folder: Path, name: str) -> Path:
-        home = FOLDER if folder.parent == FOLDER else folder  # ours share their sources
+        home = FOLDER if folder.parent == FOLDER else folder  # shipped workloads share sources
         leads_up = ".." in Path(name).parts and home == folder
         if name.startswith(("-", "@", "/")) or leads_up or "\0" in name:
             self._refuse(f"`{key}` names {name!r}: {_NO_NAME}")
         path = folder / name
         if not path.exists():
             self._refuse(f"`{key}` names {path.name}, which is not there")
-        for found in _below(path):
-            if fault := _place_fault(found, home):
-                self._refuse(f"`{key}` names {name}: {os.path.relpath(found, folder)} {fault}")
+        for member in _walk(path):
+            if fault := _fault(member, home):
+                self._refuse(f"`{key}` names {name}: {os.path.relpath(member, folder)} {fault}")
         return path
 
-    def parameter(self, name: str, facts: Mapping[str, int | str]) -> Parameter:
+    def parameter(self, name: object, value: object) -> Parameter:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             self._refuse(f"the parameter {name} is not a lower-case shell variable")
-        if not isinstance(facts, dict):
-            facts = {"default": facts}  # type: ignore[dict-item]
-        default = facts.get("default")
+        description = value if isinstance(value, dict) else {"default": value}
+        default = description.get("default")
         if not isinstance(default, str | int | float) or isinstance(default, bool):
             self._refuse(f"the parameter {name} has no `default`, a number or a word")
-        return Parameter(default, str(facts.get("help", "")))
+        return Parameter(default, str(description.get("help", "")))
 
     def check_all_taken(self) -> None:
-        for key in self.facts:
+        for key in self.values:
             self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
 
-    def _refuse(self, why: str, hint: str = "mend the file") -> None:
+    def _refuse(self, why: str, hint: str = "mend the file") -> NoReturn:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """Iterate over a file or folder, and all that is in it; links are not followed."""
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield a file or folder and all that is in it; links are not followed."""
     yield path
     if path.is_dir() and not path.is_symlink():
         for folder, folders, files in os.walk(path):
             yield from (Path(folder, name) for name in [*folders, *files])
 
 
-def _place_fault(path: Path, home: Path) -> str | None:
-    """Say why a file of a stranger's folder is none to give to a guest."""
+def _fault(path: Path, home: Path) -> str | None:
+    """Return why a file must not go to a guest: it lies elsewhere, or is no plain file."""
     if not path.resolve().is_relative_to(home):
         return f"is a link out of the folder, to {path.resolve()}"
     mode = path.lstat().st_mode
@@ -309,7 +296,7 @@ def _place_fault(path: Path, home: Path) -> str | None:
 
 
 def _among(names: Iterable[str], near: str = "") -> str:
-    """Say which names there are, the one that was meant first."""
+    """Return a hint: the name closest to `near`, or else all."""
     close = difflib.get_close_matches(near, list(names), n=1)
     if close:
         return f"did you mean {close[0]}?"
