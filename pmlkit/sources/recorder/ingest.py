@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recorder's spool becomes an access trace, with the emulated PML's log nested in it."""
+"""Convert a recorder's spool to an access trace, with the emulated PML's log nested in it."""
 
 from __future__ import annotations
 
 import re
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
 _DIGITS = 15
-_HELD_SPANS, _HELD_ENTRIES = 1 << 12, 1 << 16  # that wait for being written at once
-_HELD_PARTS = 1 << 12  # of disk requests, as they came
+_MAX_SPANS, _MAX_ENTRIES = 1 << 12, 1 << 16  # that are buffered for one call of the writer
+_MAX_PARTS = 1 << 12  # arrays of disk requests before they are concatenated
 _ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
 _SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
 NOT_SEEN = (
@@ -64,27 +64,21 @@ WALL_TIME = (
 
 @dataclass
 class Report:
-    """What the guest said on its second serial port, in order."""
+    """What the guest wrote to its second serial port, in order."""
 
-    phases: list[Any] = field(default_factory=list)  # names
-    samples: list[Any] = field(default_factory=list)  # dicts
-    regions: list[Any] = field(default_factory=list)  # (name, gfn, pages)
-    expected: list[Any] = field(default_factory=list)  # (phase, region, kind, pages)
-    memory: list[Any] = field(default_factory=list)  # (start, end, type)
+    phases: list[str] = field(default_factory=list)
+    samples: list[dict[str, int]] = field(default_factory=list)
+    regions: list[tuple[str, int, int]] = field(default_factory=list)  # name, gfn, pages
+    # phase, region, kind, pages
+    expected: list[tuple[str, str, str, int]] = field(default_factory=list)
+    memory: list[tuple[int, int, str]] = field(default_factory=list)  # start, end, type
     status: int | None = None
 
 
 def read_report(text: str) -> Report:
-    """Parse the guest's report; a last line that was cut off is left out.
+    """Parse the guest's report, but for an incomplete last line.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    Report
-        Samples that were taken before the first phase are dropped: they were not recorded.
+    Samples from before the first phase are dropped: they were not recorded.
     """
     report = Report()
     for line in text[: text.rfind("\n") + 1].splitlines():
@@ -97,7 +91,8 @@ def read_report(text: str) -> Report:
         elif word == "region" and len(values) == 3 and all(map(_is_count, values[1:])):
             report.regions.append((values[0], int(values[1]), int(values[2])))
         elif word == "expect" and len(values) == 4 and _is_count(values[3]):
-            report.expected.append((*values[:3], int(values[3])))
+            phase, region, kind, pages = values
+            report.expected.append((phase, region, kind, int(pages)))
         elif word == "exit" and values and _is_count(values[0].removeprefix("-")):
             report.status = int(values[0])
         elif match := re.fullmatch(r"memory ([0-9a-f]+)-([0-9a-f]+) : (.+)", line.strip()):
@@ -106,31 +101,25 @@ def read_report(text: str) -> Report:
 
 
 def read_sample(values: Sequence[str]) -> dict[str, int]:
-    """Read ``name=number`` words of a guest's; what is no such word is left out."""
+    """Parse a guest's ``name=number`` words; others are left out."""
     pairs = [word.partition("=") for word in values]
     return {name: int(value) for name, _, value in pairs if _is_count(value)}
 
 
 def _is_count(text: str) -> bool:
-    """Whether a guest's word is a count that a table can hold."""
+    """Whether a guest's word is a count that fits int64."""
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def ingest(
     spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
 ) -> Trace:
-    """Turn the spool folder of a recording into a trace.
+    """Convert a recording's spool folder to a trace.
 
     Parameters
     ----------
-    spool, out : Path
-    overwrite : bool
     heard : callable, optional
-        Told of the message at which it stopped, if that was not the end.
-
-    Returns
-    -------
-    Trace
+        Called with the message at which conversion stopped, if that is not the end.
     """
     frames = read_spool(spool / FRAMES_FILE)
     try:
@@ -144,22 +133,22 @@ def ingest(
     meta = describe(frames.header, report)
     writer = TraceWriter(out, meta, overwrite=overwrite)
     with writer, writer.pml(meta_of_pml(meta)) as pml:
-        told = _Told(writer, pml)
+        tables = _Tables(writer, pml)
         for kind, message in frames.understand(
             frames, lambda *frame: (frame[0], stream.take(*frame))
         ):
-            told.take(kind, message)
-        if not told.rounds:
+            tables.take(kind, message)
+        if not tables.rounds:
             why = "nothing was recorded before it ended"
             raise NotATrace(spool, f"{why}: {frames.left}" if frames.left else why, "record again")
-        told.finish(frames, report)
+        tables.finish(frames, report)
     if frames.left:
         heard(frames.left)
     return Trace.open(out)
 
 
-class _Told:
-    """What the plugin's messages have told so far."""
+class _Tables:
+    """The contents of the plugin's messages so far."""
 
     def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
         self.access, self.pml = _Log(access, accesses=True), _Log(pml, accesses=False)
@@ -167,8 +156,8 @@ class _Told:
         self.marks: list[Mark] = []
         self.totals: Totals | None = None
         self.cost: Json = {}
-        self.requests: list[Any] = []
-        self._parts = 0  # at the end of `requests`, as they came
+        self.requests: list[np.ndarray] = []
+        self._parts = 0  # arrays at the end of `requests` that are not concatenated yet
 
     def take(self, kind: int, message: Any) -> None:
         if isinstance(message, Span) and kind == Message.ACCESS:
@@ -176,30 +165,27 @@ class _Told:
         elif isinstance(message, Span):
             self.pml.add(message)
         elif isinstance(message, RoundEnd):
-            self._close(message)
+            self.rounds.add(*[getattr(message, name) for name in _ROUND])
         elif isinstance(message, Mark):
             self.marks.append(message)
         elif isinstance(message, Totals):
             self.totals = message
         elif isinstance(message, Requests):
-            self._keep_requests(message)
+            self._add_requests(message)
         elif kind == Message.HOST:
             self.cost = message
 
-    def _close(self, end: RoundEnd) -> None:
-        self.rounds.add(*[getattr(end, name) for name in _ROUND])
-
-    def _keep_requests(self, requests: Requests) -> None:
+    def _add_requests(self, requests: Requests) -> None:
         self.requests.append(requests.parts)
         self._parts += 1
-        if self._parts > _HELD_PARTS:  # an array for each message takes more than what it holds
+        if self._parts > _MAX_PARTS:  # a small array takes more memory than its contents
             self.requests[-self._parts :] = [np.concatenate(self.requests[-self._parts :])]
             self._parts = 0
 
     def finish(self, frames: Spool, report: Report) -> None:
-        """Write the tables, and say what is missing."""
+        """Write the tables, and note what is missing."""
         access, pml = self.access.writer, self.pml.writer
-        # A spool that was cut may hold spans of a round whose end never came: close it there.
+        # A truncated spool may hold spans of a round without its end: close it at the last span.
         self.access.flush()
         self.pml.flush()
         self._close_open_round()
@@ -226,7 +212,7 @@ class _Told:
         if frames.header["ns_per_insn"] is None:
             access.note(WALL_TIME)
             pml.note(WALL_TIME)
-        totals: dict[Any, Any] = vars(self.totals) if self.totals else {}
+        totals = vars(self.totals) if self.totals else {}
         access.replace_meta(overheads={**self.cost, **totals})
 
     def _disk(self) -> pd.DataFrame:
@@ -252,7 +238,7 @@ class _Told:
         first = {"round": 0, "t_ns": 0, "insn": 0}
         if booting or not phases:
             return [{"name": "boot" if booting else "start", **first}, *phases]
-        phases[0] |= first  # what comes before the first mark belongs to it
+        phases[0] |= first  # the part before the first mark belongs to it
         return phases
 
     def _guest(self, report: Report) -> pd.DataFrame:
@@ -262,7 +248,7 @@ class _Told:
 
 
 class _Rows:
-    """Rows of whole numbers: 8 bytes each, as a stream of tiny messages has millions of them."""
+    """Rows of int64, kept compactly: a stream of tiny messages has millions of them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names, self._values = names, array("q")
@@ -274,31 +260,31 @@ class _Rows:
         self._values.extend(row)
 
     def column(self, name: str) -> Ints:
-        """Return a column: int64, of which no other row is to be added while it is held."""
+        """Return a view of a column; no row can be added while it exists."""
         at = self._names.index(name)
         return np.frombuffer(self._values, np.int64)[at :: len(self._names)]
 
 
 class _Log:
-    """One of the two logs: its entries go to the writer in parts, its tables at the end."""
+    """One of the two logs: entries are written in batches of spans, tables at the end."""
 
     def __init__(self, writer: TraceWriter, accesses: bool) -> None:
         self.writer, self._accesses = writer, accesses
         self.batches = _Rows(_SPAN)
-        self._held: list[Span] = []
+        self._spans: list[Span] = []
         self._entries = 0
 
     def add(self, span: Span) -> None:
         times = (span.insn_start, span.t_start_ns, span.insn_end, span.t_end_ns)
         self.batches.add(span.round, *times, REASONS.index(span.reason), len(span.values))
-        self._held.append(span)
+        self._spans.append(span)
         self._entries += len(span.values)
-        if self._entries > _HELD_ENTRIES or len(self._held) > _HELD_SPANS:
+        if self._entries > _MAX_ENTRIES or len(self._spans) > _MAX_SPANS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held: a call of the writer takes longer than the few entries of a span."""
-        spans, self._held, self._entries = self._held, [], 0
+        """Write the buffered spans in one call, which costs more than a span's few entries."""
+        spans, self._spans, self._entries = self._spans, [], 0
         if not spans:
             return
         values = np.concatenate([span.values for span in spans])
@@ -339,7 +325,7 @@ class _Log:
 
 
 def describe(header: Json, report: Report) -> TraceMeta:
-    """Make the trace's description of the spool's header and the guest's report."""
+    """Describe the trace, from the spool's header and the guest's report."""
     icount = header["ns_per_insn"] is not None
     return TraceMeta(
         kind="access",
@@ -374,8 +360,6 @@ def describe(header: Json, report: Report) -> TraceMeta:
 
 def meta_of_pml(meta: TraceMeta) -> TraceMeta:
     """Describe the nested log of the emulated PML."""
-    from dataclasses import replace
-
     return replace(
         meta,
         kind="pml",

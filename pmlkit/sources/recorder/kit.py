@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record a bare-metal guest of the lab's kit: the same program, seen by the recorder.
+"""Record a bare-metal guest of the lab's kit under QEMU.
 
-The lab's dom0 tells such a guest which round to run, and closes one of its own after each. Here
-nobody asks: it runs its rounds one after the other, each a phase. A phase begins a round of the
-recording, so that its round ``n`` is the guest's, and the lab's ``n - 1``.
+In the lab, dom0 starts each of the guest's rounds, and closes a round of its own after each. Here
+the guest runs its rounds one after the other, each a phase. A phase begins a round of the
+recording: round ``n`` of the recording is the guest's, and the lab's ``n - 1``.
 """
 
 from __future__ import annotations
@@ -19,31 +19,29 @@ from pmlkit.sources.guest.image import GuestImage
 from pmlkit.sources.guest.workload import Workload
 from pmlkit.sources.lab import guests as lab_guests
 from pmlkit.sources.recorder import qemu
-from pmlkit.sources.recorder.record import describe, whole
+from pmlkit.sources.recorder.record import describe, unless_ended
 from pmlkit.sources.recorder.recording import Recording, RecordOptions
 from pmlkit.sources.spooling import claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
-
-    from rich.progress import Progress
 
     from pmlkit.signals import Noted
     from pmlkit.sources.lab.guests import LabGuest
+    from pmlkit.sources.recorder.recording import Progress
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
 
 ROUNDS = 8
-_ENDLESS = qemu.Period("insn", 10**15)  # only marks end rounds
+_NO_PERIOD = qemu.Period("insn", 10**15)  # rounds end at the guest's marks only
 
 
 def is_kit_guest(spec: PathLike) -> bool:
     """Whether `spec` (a name or a path) is a guest of the kit rather than a workload."""
     path = Path(spec)
-    own = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
-    return own or str(spec) in lab_guests.shipped()
+    is_source = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
+    return is_source or str(spec) in lab_guests.shipped()
 
 
 def record_kit(
@@ -52,18 +50,18 @@ def record_kit(
     options: RecordOptions | None = None,
     settings: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
-    progress: Callable[..., Any] | None = None,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Trace:
-    """Boot a guest of the kit in QEMU and record it, a round of the trace for each of its own.
+    """Boot a guest of the kit in QEMU and record it: each of its rounds is one of the trace.
 
     Parameters
     ----------
     spec : str or path-like
         A shipped guest's name, or a C file for the kit.
     out : path-like
-        The trace to be, ``NAME.trace``.
+        The trace to write, ``NAME.trace``.
     options : RecordOptions, optional
-        Of these `window` is not used: the rounds are the guest's.
+        `window` is ignored: the rounds are the guest's.
     settings : dict of str to str, optional
         The guest's options.
     rounds : int
@@ -74,7 +72,7 @@ def record_kit(
     Returns
     -------
     Trace
-        Round 0 holds what the guest does before its own first one (and counts as `round001`).
+        Round 0 holds what the guest does before its first round (and counts as `round001`).
 
     Raises
     ------
@@ -94,7 +92,7 @@ def record_kit(
             trace = ingest(spool, out, overwrite=options.overwrite)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
-    return whole(trace, stop)
+    return unless_ended(trace, stop)
 
 
 def _check(guest: LabGuest, rounds: int) -> None:
@@ -121,18 +119,18 @@ def _run(
     workload = Workload(name=guest.name, summary=guest.summary, command="")
     image = GuestImage(guest.kernel, None, cmdline, guest.versions, workload)
     options = replace(options, boot=False)
-    header = describe(workload, options, memory_mib, _ENDLESS, image, qemu_version)
+    header = describe(workload, options, memory_mib, _NO_PERIOD, image, qemu_version)
     header["period"] = {"ns": None, "insn": None}
     with Recording(spool, header, options, progress, stop) as run:
-        run.boot(image, memory_mib, plugin, _ENDLESS)
+        run.boot(image, memory_mib, plugin, _NO_PERIOD)
         run.listen()
         run.judge()
     with open(spool / "report.txt", "a") as report:
-        report.writelines(_known(guest, memory_mib, rounds))
+        report.writelines(_report(guest, memory_mib, rounds))
 
 
-def _known(guest: LabGuest, memory_mib: int, rounds: int) -> Iterator[str]:
-    """Say what a guest would say of itself if it could write more than a phase's name."""
+def _report(guest: LabGuest, memory_mib: int, rounds: int) -> Iterator[str]:
+    """Yield the lines of the report that a Linux guest writes itself; a kit guest cannot."""
     yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
     for region in guest.regions:
         yield f"region {region['name']} {region['gfn']} {region['pages']}\n"

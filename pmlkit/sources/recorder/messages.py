@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages that the recorder's plugin sends: the twin of the structs in recorder_plugin.c."""
+"""Messages of the recorder's plugin; the formats are those of the structs in recorder_plugin.c."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DISK = np.dtype(
 
 
 class Message(IntEnum):
-    """What a message is."""
+    """The type of a message."""
 
     HELLO = 1
     ACCESS = 2
@@ -50,11 +50,11 @@ class Message(IntEnum):
     MARK = 5
     TOTALS = 6
     DISK = 7
-    HOST = 64  # from recorder.py itself: what the recording cost, as JSON
+    HOST = 64  # from `Recording` itself: what the recording cost, as JSON
 
 
 class Marker(IntEnum):
-    """What the guest says by a marker instruction."""
+    """The argument of the guest's marker instruction."""
 
     ARM = 1
     PHASE = 2
@@ -68,12 +68,12 @@ KIND_BITS = 3  # an access is ``gfn << 3 | kind``
 
 @dataclass(frozen=True)
 class Span:
-    """A drained buffer: what was noted between two moments, in the order in which it happened.
+    """A drained buffer: the entries between two moments, in order.
 
     Attributes
     ----------
     values : ndarray of uint32, shape (n,)
-        Frame numbers for the PML's buffer; for accesses `frames` and `kinds` in one.
+        Frame numbers for the PML's buffer; `frames` and `kinds` combined for accesses.
     """
 
     round: int
@@ -91,7 +91,7 @@ class Span:
 
     @property
     def kinds(self) -> np.ndarray:
-        """What each access was (`pmlkit.trace.kinds.Kind`, uint8)."""
+        """The kind of each access (`pmlkit.trace.kinds.Kind`, uint8)."""
         return (self.values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
 
 
@@ -121,12 +121,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole recording, the last message of one that ended in order.
+    """Counts over the whole recording: the last message of one that ended regularly.
 
     Attributes
     ----------
     slow : int
-        Accesses for which QEMU was asked for the frame.
+        Accesses whose frame QEMU had to look up.
     io, outside, unknown : int
         Accesses to devices, to memory that is not the guest's RAM, and those that QEMU could not
         translate.
@@ -135,7 +135,7 @@ class Totals:
     flushes : int
         Instructions that may change the address mapping.
     wrong : int
-        Accesses that the short cut would have missed (counted with check=on only): 0.
+        Accesses that the fast path would have missed (counted with check=on only): 0.
     """
 
     slow: int
@@ -149,7 +149,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Requests:
-    """Parts of disk requests, each in one frame, in the order in which the disk got them.
+    """Parts of disk requests, each in one frame, in the order in which the disk received them.
 
     Attributes
     ----------
@@ -160,18 +160,7 @@ class Requests:
 
 
 def split(buffer: bytearray) -> list[tuple[int, bytes]]:
-    """Cut whole messages off the front of a buffer.
-
-    Parameters
-    ----------
-    buffer : bytearray
-        What came through the pipe; the whole messages are removed from it.
-
-    Returns
-    -------
-    list of (int, bytes)
-        Type and payload of each.
-    """
+    """Remove the complete messages from the front of a buffer; return their (type, payload)."""
     messages, at = [], 0
     while at + HEAD.size <= len(buffer):
         kind, length = HEAD.unpack_from(buffer, at)
@@ -185,12 +174,12 @@ def split(buffer: bytearray) -> list[tuple[int, bytes]]:
 
 
 def decode(kind: int | Message, payload: bytes) -> Any:
-    """Make a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests` or dict (HOST); None of a HELLO.
+    """Decode to a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests`, dict (HOST) or None (HELLO).
 
     Raises
     ------
     NotUnderstood
-        If it is none of them.
+        If the message is malformed.
     """
     try:
         return _decode(kind, payload)
@@ -201,9 +190,9 @@ def decode(kind: int | Message, payload: bytes) -> Any:
 def _decode(kind: int | Message, payload: bytes) -> Any:
     kind = Message(kind)
     if kind in (Message.ACCESS, Message.PML):
-        round_, reason, *times = _SPAN.unpack_from(payload)
+        round_, reason, insn_start, t_start_ns, insn_end, t_end_ns = _SPAN.unpack_from(payload)
         values = np.frombuffer(payload, dtype="<u4", offset=_SPAN.size)
-        return Span(round_, REASONS[reason], *times, values)  # type: ignore[call-arg]
+        return Span(round_, REASONS[reason], insn_start, t_start_ns, insn_end, t_end_ns, values)
     if kind == Message.ROUND_END:
         return RoundEnd(*_ROUND.unpack(payload))
     if kind == Message.MARK:
@@ -219,50 +208,46 @@ def _decode(kind: int | Message, payload: bytes) -> Any:
 
 
 # ------------------------------------------------------------------------------
-# The messages of a recording, in their order, checked: live and when a trace is made of them.
+# Checks over the sequence of messages, both live and at conversion to a trace.
 
 
-_OF_ACCESSES = np.isin(np.arange(256), ACCESS_KINDS)
-_MOST_BYTES = 1 << 41  # frames have 29 bits in a message
+_IS_ACCESS_KIND = np.isin(np.arange(256), ACCESS_KINDS)
+_MAX_MEMORY_BYTES = 1 << 41  # frames have 29 bits in a message
 
 
 class RecorderStream:
-    """Takes the messages of a recording apart, in their order.
-
-    Parameters
-    ----------
-    header : dict
-        Of the spool.
+    """Decode the messages of a recording in order, and check them against one another.
 
     Raises
     ------
     NotUnderstood
-        At once, if the header is not; `take`, if a message is not. None is to be given after that.
+        From the constructor, if the spool's header is malformed. From `take`, if a message is: do
+        not call it after that.
     """
 
     def __init__(self, header: Json) -> None:
-        memory = Fields(header, "its header's ").whole("memory_bytes", PAGE_SIZE, _MOST_BYTES)
+        memory = Fields(header, "its header's ").whole("memory_bytes", PAGE_SIZE, _MAX_MEMORY_BYTES)
         if memory % PAGE_SIZE:
             raise NotUnderstood(f"its header's memory_bytes is {memory}, no whole number of pages")
-        self.rounds, self._end, self._marked_ns = 0, (0, 0), 0
-        self._spans: dict[int, int] = {}  # the round of the last one of each log
+        self.rounds, self._end, self._last_mark_ns = 0, (0, 0), 0
+        self._last_round: dict[int, int] = {}  # of each log's spans, by message type
 
     def take(self, kind: int, payload: bytes) -> Any:
-        """Return what a message says (`pmlkit.sources.recorder.messages.decode`)."""
+        """Return the message, decoded (`pmlkit.sources.recorder.messages.decode`)."""
         message = decode(kind, payload)
         if isinstance(message, Span):
-            self._check_round(message.round, self._spans.get(kind, 0))
-            self._spans[kind] = message.round
+            self._check_round(message.round, self._last_round.get(kind, 0))
+            self._last_round[kind] = message.round
             _check_span(message)
-            if kind == Message.ACCESS and not _OF_ACCESSES.take(message.kinds).all():
+            if kind == Message.ACCESS and not _IS_ACCESS_KIND.take(message.kinds).all():
                 raise NotUnderstood("an access that neither reads, nor writes, nor executes")
         elif isinstance(message, RoundEnd):
             self._close(message)
         elif isinstance(message, Mark):
             self._check_round(message.round, 0)
-            if not self._marked_ns <= message.t_ns <= LATEST_NS or message.insn > LATEST_NS:
-                raise NotUnderstood(f"a mark at {message.t_ns} ns, after {self._marked_ns} ns")
-            self._marked_ns = message.t_ns
+            if not self._last_mark_ns <= message.t_ns <= LATEST_NS or message.insn > LATEST_NS:
+                raise NotUnderstood(f"a mark at {message.t_ns} ns, after {self._last_mark_ns} ns")
+            self._last_mark_ns = message.t_ns
         return message
 
     def _check_round(self, number: int, first: int) -> None:
@@ -290,19 +275,19 @@ def _check_span(span: Span | RoundEnd) -> None:
 
 
 def check_header(header: Json) -> None:
-    """Check what the header says beside the memory, which a trace needs and a watcher does not."""
-    told = Fields(header, "its header's ")
-    if not {"ns_per_insn", "period"} <= told.values.keys():
+    """Check the header's fields that a trace needs; `RecorderStream` checks the memory's size."""
+    fields = Fields(header, "its header's ")
+    if not {"ns_per_insn", "period"} <= fields.values.keys():
         raise NotUnderstood("its header says nothing of the clock, or of the period")
-    told.choice("source", ("recorder",))
+    fields.choice("source", ("recorder",))
     for name in ("created", "workload", "command"):
-        told.text(name, longest=1 << 16)
-    told.text("cmdline", longest=1 << 16)
-    period = told.object("period")
+        fields.text(name, longest=1 << 16)
+    fields.text("cmdline", longest=1 << 16)
+    period = fields.object("period")
     if not {"ns", "insn"} <= period.values.keys():
         raise NotUnderstood("its header's period lacks ns or insn")
     for name in ("ns", "insn"):
         period.whole(name, 1, LATEST_NS, None)
-    told.number("ns_per_insn", 1e-3, 1e9, None)
+    fields.number("ns_per_insn", 1e-3, 1e9, None)
     for name in ("options", "parameters", "versions", "host"):
-        told.object(name)
+        fields.object(name)

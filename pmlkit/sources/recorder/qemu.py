@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU with the recorder's plugin: build the one, start the other.
+"""Build the recorder's plugin, and start QEMU with it.
 
-Debian's stock QEMU translates the guest's code (TCG), so no virtualisation hardware is needed.
+QEMU translates the guest's code (TCG), so no virtualisation hardware is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pmlkit.sources.spooling import with_us
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import SimpleNamespace
-    from typing import Any
 
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.types import PathLike
@@ -56,12 +55,12 @@ class Period:
 
 
 def parse_period(text: str) -> Period:
-    """Read the length of a round: ``"10ms"`` of guest time, ``"10Minsn"`` instructions.
+    """Parse the length of a round: ``"10ms"`` of guest time, ``"10Minsn"`` instructions.
 
     Raises
     ------
     UsageError
-        If it is neither, or shorter than 10 us or 1000 instructions: a round costs some itself.
+        If it is neither, or shorter than 10 us or 1000 instructions.
     """
     from pmlkit.units import parse_duration_ns
 
@@ -95,14 +94,14 @@ def build_plugin() -> Path:
 
 
 def version() -> str:
-    """Return QEMU's version as it prints it, such as ``"7.2.22"``.
+    """Return QEMU's version, such as ``"7.2.22"``.
 
     Raises
     ------
     MissingTool
         If it is not installed.
     PmlkitError
-        If it is one whose plugins the recorder does not fit (before 5, or 9 and later).
+        If the recorder's plugin does not fit it (before 5, or 9 and later).
     """
     if not shutil.which(QEMU):
         raise MissingTool(QEMU, "qemu-system-x86")
@@ -139,15 +138,15 @@ def command_line(
     console, report : Path
         Files for the guest's two serial ports.
     deterministic : bool
-        The virtual clock counts instructions: two runs are the same to the bit.
+        The virtual clock counts instructions: two runs are identical.
     plugin : str, optional
-        The value of ``-plugin``: without it the same machine runs unobserved.
+        The value of ``-plugin``; without it the same machine runs unobserved.
     """
-    command: Any = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
-    command += f" -m {memory_mib} -object memory-backend-memfd,id=ram,size={memory_mib}M,share=off"
-    command += " -nodefaults -display none -monitor none -vga none -nic none -no-reboot"
-    command = command.split()
-    command += ["-serial", f"file:{_comma(console)}", "-serial", f"file:{_comma(report)}"]
+    machine = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
+    machine += f" -m {memory_mib} -object memory-backend-memfd,id=ram,size={memory_mib}M,share=off"
+    machine += " -nodefaults -display none -monitor none -vga none -nic none -no-reboot"
+    command = machine.split()
+    command += ["-serial", f"file:{_escaped(console)}", "-serial", f"file:{_escaped(report)}"]
     command += ["-kernel", str(image.kernel)]
     command += ["-initrd", str(image.initrd)] if image.initrd else []
     command += ["-append", image.cmdline]
@@ -167,8 +166,8 @@ def plugin_argument(
     check: bool = False,
 ) -> str:
     """Return the value of ``-plugin`` for the recorder's plugin, writing to descriptor `fd`."""
-    facts = {
-        "file": _comma(plugin),
+    arguments = {
+        "file": _escaped(plugin),
         "fd": fd,
         "ram": memory_mib << 20,
         "clock": "icount" if deterministic else "host",
@@ -178,25 +177,25 @@ def plugin_argument(
         "boot": "on" if boot else "off",
         "check": "on" if check else "off",
     }
-    return ",".join(f"{name}={value}" for name, value in facts.items())
+    return ",".join(f"{name}={value}" for name, value in arguments.items())
 
 
-def _comma(path: PathLike) -> str:
-    """Write a comma of a path as QEMU's option parser wants it."""
+def _escaped(path: PathLike) -> str:
+    """Escape commas for QEMU's option parser."""
     return str(path).replace(",", ",,")
 
 
 def disk(path: PathLike, size_mib: int) -> list[str]:
-    """Make an empty disk image; return what to add to the command for a virtio disk of it.
+    """Create an empty disk image; return QEMU's options for a virtio disk of it.
 
-    Its file is read and written by threads that use preadv and pwritev, which the plugin watches.
+    QEMU's threads access it by preadv and pwritev, which the plugin intercepts.
     """
     try:
         with open(path, "wb") as image:
             image.truncate(size_mib << 20)
     except OSError as error:
         raise output_error(path, error) from error
-    drive = f"file={_comma(path)},if=none,id=disk,format=raw,cache=unsafe,aio=threads"
+    drive = f"file={_escaped(path)},if=none,id=disk,format=raw,cache=unsafe,aio=threads"
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
 
 
@@ -209,33 +208,32 @@ def check_memory(memory_mib: int) -> None:
 
 def start(
     command: Sequence[str],
-    complaints: Path,
+    stderr: Path,
     keep_fd: int | None = None,
     preload: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start QEMU in a session of its own, so that a Ctrl-C at the terminal does not reach it.
+    """Start QEMU in its own session, so that Ctrl-C at the terminal does not reach it.
 
-    It is killed when we are, even by SIGKILL.
+    It is killed when this process ends, even by SIGKILL.
 
     Parameters
     ----------
     command : list of str
-    complaints : Path
-        File for what QEMU says of itself.
+    stderr : Path
     keep_fd : int, optional
         A descriptor that it inherits.
     preload : Path, optional
-        A library whose functions come before all others'.
+        A library to preload.
     """
-    # The library needs QEMU's symbols: no program on the way to it may load it.
+    # The library needs QEMU's symbols: setpriv must not load it.
     preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
     try:
-        with open(complaints, "wb") as stderr:
+        with open(stderr, "wb") as file:
             return subprocess.Popen(
                 [*with_us(), *preloaded, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=stderr,
+                stderr=file,
                 pass_fds=() if keep_fd is None else (keep_fd,),
                 start_new_session=True,
             )

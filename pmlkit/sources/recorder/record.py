@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record a real Linux guest: every frame that it reads, writes and executes, round by round.
 
-QEMU emulates the guest's processor, and our plugin (recorder_plugin.c) watches it. What the plugin
-says goes frame by frame into a spool, ``NAME.trace.spool/``, and at the end the spool becomes
-``NAME.trace``. A recording that is cut short leaves the spool: `pmlkit ingest` makes a trace of it.
+QEMU emulates the guest's processor, and our plugin (recorder_plugin.c) observes it. The plugin's
+messages are appended to a spool, ``NAME.trace.spool/``, which is converted to ``NAME.trace`` at the
+end. An interrupted recording leaves the spool: `pmlkit ingest` converts it.
 
-What is not seen: the processor's own walks of the guest's page tables, and DMA (the guest has no
-network card, and a disk only to swap to, if it is asked for: its requests are in `Trace.disk`).
-`Trace.pml` holds what an emulated PML of 512 entries logged.
+Not recorded are the processor's walks of the guest's page tables, and DMA. The guest has no network
+card. It has a disk only with ``swap_mib``, whose requests are in `Trace.disk`. `Trace.pml` is the
+log of an emulated PML of 512 entries.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from pmlkit.spool_reader import holds_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pmlkit.signals import Noted
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.sources.guest.workload import Workload
     from pmlkit.sources.recorder.qemu import Period
+    from pmlkit.sources.recorder.recording import Progress
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json, PathLike
 
 
-_IDLE = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})  # of no page
-DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the clock is the instruction count
+_WITHOUT_PAGES = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})
+DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the instruction count is the clock
 
 
 def record(
     workload: Workload | PathLike,
     out: PathLike,
     options: RecordOptions | None = None,
-    progress: Callable[..., Any] | None = None,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Trace:
     """Boot a guest with a workload and record it.
 
@@ -59,7 +59,7 @@ def record(
     workload : Workload or path-like
         A workload, or anything that `pmlkit.sources.guest.workload.load` takes.
     out : path-like
-        The trace to be, ``NAME.trace``.
+        The trace to write, ``NAME.trace``.
     options : RecordOptions, optional
     progress : callable, optional
         Called with a `pmlkit.sources.recorder.recording.Progress` a few times a second.
@@ -67,12 +67,12 @@ def record(
     Returns
     -------
     Trace
-        Shorter than it could be (``meta.complete`` is false) if Ctrl-C interrupted it.
+        Incomplete (``meta.complete`` is false) if Ctrl-C interrupted the recording.
 
     Raises
     ------
     pmlkit.signals.Ended
-        If another signal did, once the trace is written.
+        If another signal interrupted it, after the trace is written.
     MissingTool, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
     from pmlkit.sources.guest.image import build as build_image
@@ -102,11 +102,11 @@ def record(
     except BaseException as error:
         _keep_spool(error, spool, out)
         raise
-    return whole(trace, stop)
+    return unless_ended(trace, stop)
 
 
-def whole(trace: Trace, stop: Noted) -> Trace:
-    """Return a trace that is written, unless a signal other than Ctrl-C ended its recording."""
+def unless_ended(trace: Trace, stop: Noted) -> Trace:
+    """Return the trace; raise `Ended` if a signal other than Ctrl-C ended its recording."""
     if stop.number in (None, signal.SIGINT):
         return trace
     raise signals.Ended(stop.number, f"what came is in {trace.path}")
@@ -120,7 +120,7 @@ def describe(
     image: GuestImage,
     qemu_version: str,
 ) -> Json:
-    """Return the spool's header: all that a reader must know and that no message tells."""
+    """Return the spool's header: everything that the trace states and no message contains."""
     return {
         "source": "recorder",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,11 +138,11 @@ def describe(
 
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
-    """Say where to find what was recorded; remove the spool if that is nothing."""
+    """Add to the error where the spool is; remove the spool if it holds no pages."""
     from pmlkit.sources.ingest import kept_hint
 
     kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
-    if not holds_frames(spool / FRAMES_FILE, _IDLE):
+    if not holds_frames(spool / FRAMES_FILE, _WITHOUT_PAGES):
         shutil.rmtree(spool, ignore_errors=True)
     elif isinstance(error, PmlkitError) and error.hint != kept_hint(spool, out):
         error.args = (f"{error} ({kept})",)

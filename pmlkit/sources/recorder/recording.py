@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording while it runs: QEMU at one end of a pipe, a spool at the other."""
+"""A running recording: QEMU's plugin writes to a pipe, which is copied to a spool."""
 
 from __future__ import annotations
 
@@ -10,28 +10,14 @@ import resource
 import select
 import time
 from dataclasses import InitVar, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import (
-    GuestError,
-    UnknownName,
-    UsageError,
-)
+from pmlkit.errors import GuestError, UnknownName, UsageError
 from pmlkit.signals import Noted
 from pmlkit.sources.recorder import qemu
 from pmlkit.sources.recorder.messages import Mark, Marker, Message, RoundEnd, Span, decode, split
 from pmlkit.sources.spooling import read_text
 from pmlkit.spool import FRAMES_FILE, SpoolWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from pmlkit.signals import Noted
-    from pmlkit.sources.guest.image import GuestImage
-    from pmlkit.sources.recorder.qemu import Period
-    from pmlkit.types import Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,18 +27,16 @@ if TYPE_CHECKING:
 
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.sources.recorder.qemu import Period
-
-    pass
     from pmlkit.types import Json
 
 
-_BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s here; one that has not by now never will
+_BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s
 _GRACE_S = 20  # for QEMU to flush and end after it was asked to
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a recording is: guest time, instructions, entries, seconds on the host, phase."""
+    """Progress of a recording: guest time, instructions, entries, seconds on the host, phase."""
 
     guest_ns: int
     insn: int
@@ -67,22 +51,13 @@ class Progress:
 
 
 class Recording:
-    """A guest that runs, the pipe from its plugin, and the spool that it fills.
+    """A running guest, the pipe from its plugin, and the spool (an existing folder).
 
-    A context manager: whatever happens, QEMU is gone and the spool closed when it ends.
-
-    Parameters
-    ----------
-    spool : Path
-        A folder that exists.
-    header : dict
-    options : RecordOptions
-    progress : callable, optional
-    stop : pmlkit.signals.Noted, optional
-        Whose signal ends the guest in order.
+    As a context manager it ends QEMU and closes the spool in any case. A signal that `stop` notes
+    shuts the guest down.
     """
 
-    # Not there before they are needed.
+    # Set by `boot`.
     process: Any
     pipe: Any
 
@@ -91,23 +66,23 @@ class Recording:
         spool: Path,
         header: Json,
         options: RecordOptions,
-        progress: Callable[..., Any] | None,
+        progress: Callable[[Progress], object] | None,
         stop: Noted | None = None,
     ) -> None:
         self.options, self.stop = options, stop or Noted()
         self.console, self.report = spool / "console.txt", spool / "report.txt"
         self.writer = SpoolWriter(spool / FRAMES_FILE, header)
-        self.complaints, self.disk = spool / "qemu.txt", spool / "disk.raw"
+        self.stderr, self.disk = spool / "qemu.txt", spool / "disk.raw"
         self.progress = progress or (lambda _: None)
         self.process = self.pipe = None
         self.buffer = bytearray()
         self.started = time.monotonic()
         self.recording_since: float | None = None
-        self.shown = 0.0
+        self.progress_at = 0.0  # of the last call of `progress`
         self.entries = 0
-        self.last: Any = None  # the last RoundEnd
-        self.seen: set[Any] = set()  # markers, and Message.TOTALS
-        self.limit: float | None = None  # once it was asked to end
+        self.last_round: RoundEnd | None = None
+        self.seen: set[Marker | Message] = set()  # markers, and Message.TOTALS
+        self.deadline: float | None = None  # once QEMU was asked to end
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +115,12 @@ class Recording:
         try:
             self.cpu_before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
             preload = plugin if o.swap_mib else None
-            self.process = qemu.start(command, self.complaints, child_end, preload)
+            self.process = qemu.start(command, self.stderr, child_end, preload)
         finally:
             os.close(child_end)
 
     def listen(self) -> None:
-        """Take what comes until QEMU has gone; a signal asks it to end in order."""
+        """Copy messages to the spool until QEMU exits; a signal asks it to exit."""
         while self._listen_once():
             self._check_stop()
             self._check_time()
@@ -153,8 +128,8 @@ class Recording:
         self.writer.append(Message.HOST, json.dumps(self._cost()).encode())
 
     def _check_stop(self) -> None:
-        if self.stop.number is not None and self.limit is None:
-            self.limit = time.monotonic() + _GRACE_S
+        if self.stop.number is not None and self.deadline is None:
+            self.deadline = time.monotonic() + _GRACE_S
             self.process.terminate()
 
     def _cost(self) -> dict[str, float]:
@@ -180,8 +155,8 @@ class Recording:
         if isinstance(message, Span) and kind == Message.ACCESS:
             self.entries += len(message.values)
         elif isinstance(message, RoundEnd):
-            self.last = message
-            self._show()
+            self.last_round = message
+            self._report_progress(message)
         elif isinstance(message, Mark):
             self.seen.add(message.marker)
         if kind != Message.HELLO and self.recording_since is None:
@@ -189,20 +164,18 @@ class Recording:
         if kind == Message.TOTALS:
             self.seen.add(Message.TOTALS)
 
-    def _show(self) -> None:
+    def _report_progress(self, end: RoundEnd) -> None:
         now = time.monotonic()
-        if now - self.shown < 0.2:
+        if now - self.progress_at < 0.2:
             return
-        self.shown = now
+        self.progress_at = now
         host_s = now - (self.recording_since or now)
-        self.progress(
-            Progress(self.last.t_end_ns, self.last.insn_end, self.entries, host_s, self.phase())
-        )
+        self.progress(Progress(end.t_end_ns, end.insn_end, self.entries, host_s, self.phase()))
 
     def _check_time(self) -> None:
         elapsed = time.monotonic() - self.started
-        if self.limit is not None:
-            if time.monotonic() > self.limit:
+        if self.deadline is not None:
+            if time.monotonic() > self.deadline:
                 self.process.kill()
         elif elapsed > self.options.time_limit_s:
             raise GuestError(
@@ -214,8 +187,8 @@ class Recording:
             raise GuestError(f"it had not booted after {_BOOT_LIMIT_S} s", self.console_tail())
 
     def judge(self) -> None:
-        """Raise unless the workload ran to its end, or was interrupted."""
-        if self.limit is not None and self.last:
+        """Raise `GuestError` unless the workload ran to its end, or was interrupted."""
+        if self.deadline is not None and self.last_round:
             return
         console = self.console_tail()
         if panic := re.search("Kernel panic.*", read_text(self.console)):
@@ -223,29 +196,29 @@ class Recording:
             raise GuestError(why, hint="give it more memory by --memory, or check its files")
         if Message.TOTALS not in self.seen:
             raise GuestError(self._why_qemu_died(), console)
-        if Marker.END not in self.seen and self.limit is None:
+        if Marker.END not in self.seen and self.deadline is None:
             raise GuestError("it switched itself off before its workload had ended", console)
         status = workload_status(self.report)
         if status not in (0, None):
             raise GuestError(f"its workload ended with status {status}", console)
 
     def _why_qemu_died(self) -> str:
-        if self.limit is not None:
+        if self.deadline is not None:
             return "it was interrupted before its workload began"
-        said = read_text(self.complaints).strip()
-        if self.recording_since is None and not said:
+        messages = read_text(self.stderr).strip()
+        if self.recording_since is None and not messages:
             return "it ended before its workload began"
-        return f"QEMU ended early, status {self.process.returncode}: {said[-300:]}"
+        return f"QEMU ended early, status {self.process.returncode}: {messages[-300:]}"
 
     def phase(self) -> str:
-        """Name the phase that the guest last spoke of."""
+        """Return the name of the guest's current phase."""
         for line in reversed(read_text(self.report).splitlines()):
             if line.startswith("phase "):
                 return line[len("phase ") :].strip()
         return ""
 
     def console_tail(self) -> str:
-        """Return the last of what the guest printed, without what its kernel said."""
+        """Return the last lines of the guest's console, without the kernel's."""
         lines = read_text(self.console)[-4000:].splitlines()
         return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
 
@@ -263,7 +236,7 @@ CLOCKS = ("guest", "host")
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """How to record.
+    """Options of a recording.
 
     Attributes
     ----------
@@ -273,21 +246,21 @@ class RecordOptions:
         Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
         (``"10Minsn"``).
     clock : {"guest", "host"}
-        What the guest's clock, and so a round's length, goes by. ``"guest"``: its instructions,
-        8 ns each; a busy host changes nothing, and two runs are the same to the bit. ``"host"``:
-        wall time; how much a guest does in it depends on the host's load.
+        The guest's clock, and so a round's length. ``"guest"``: its instructions, 8 ns each; the
+        host's load has no effect, and two runs are identical. ``"host"``: wall time; how much a
+        guest does in it depends on the host's load.
     cmdline : str
         Added to the guest kernel's command line.
     boot : bool
-        Record the boot, too; otherwise the recording begins when the workload does.
+        Record the boot, too; otherwise the recording begins with the workload.
     time_limit_s : float
         Seconds on the host after which a guest counts as hung.
     overwrite : bool
-        Replace what has the output's name.
+        Replace an existing output.
     swap_mib : int
         Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
     check : bool
-        Let the plugin verify its short cut at every access (3x slower).
+        Let the plugin verify its fast path at every access (3x slower).
     """
 
     memory_mib: int | None = None
