@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where traces come from. A source knows how to observe, and nothing of working sets.
+"""Sources of traces. A source observes, and does not estimate working sets.
 
 - `pmlkit.sources.recorder`: a real Linux guest under QEMU; every frame that it reads, writes or
   executes, and the log of an emulated PML

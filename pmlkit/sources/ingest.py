@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a spool to a trace, whichever source filled it."""
+"""Convert a spool of any source to a trace."""
 
 from __future__ import annotations
 
@@ -34,47 +34,43 @@ def ingest(
     heard: Tell = lambda line: None,
     source: str | None = None,
 ) -> Trace:
-    """Turn what is in a spool into a trace, and note in the trace what is missing.
+    """Convert a spool to a trace, and note in the trace what is missing.
 
     Parameters
     ----------
     spool : path-like
         The folder ``NAME.trace.spool``.
     out : path-like
-        The trace to be.
+        The trace to write.
     overwrite : bool
-        Replace what has that name.
+        Replace an existing trace.
     heard : callable, optional
-        Called with one line if a frame was damaged or not understood: which, and why. The trace is
-        of what comes before it, and the spool should be kept.
+        Called with one line, which frame and why, if a frame was damaged or not understood. The
+        trace ends before that frame, and the spool should be kept.
     source : str, optional
         Refuse a spool of another source.
-
-    Returns
-    -------
-    Trace
 
     Raises
     ------
     TraceNotFound, NotATrace
-        If the spool does not exist, or is none.
+        If the spool does not exist, or is not a spool.
     OutputExists, OutputError
     """
     spool = Path(spool)
     if not spool.exists():
         raise TraceNotFound(spool)
     frames = spool / FRAMES_FILE
-    if (spool / "out.img").is_file():  # the lab's machine was killed, and so were we
+    if (spool / "out.img").is_file():  # an interrupted run of the lab
         import_module("pmlkit.sources.lab.disks").take_results(spool / "out.img", spool)
     if not frames.is_file():
         raise NotATrace(spool, "no spool either: it holds no frames.spool", _HINT)
     with read_spool(frames) as opened:
-        said = opened.header.get("source")
-    if not isinstance(said, str) or said not in _SOURCES:
-        raise NotATrace(spool, f"a spool of unknown source {reprlib.repr(said)}", _HINT)
-    if source not in (None, said):
-        raise SpoolDamaged(frames, 0, f"it says that it is of the {said}, not of {source}", _KEEP)
-    return import_module(_SOURCES[said]).ingest(spool, Path(out), overwrite, heard)
+        name = opened.header.get("source")
+    if not isinstance(name, str) or name not in _SOURCES:
+        raise NotATrace(spool, f"a spool of unknown source {reprlib.repr(name)}", _HINT)
+    if source not in (None, name):
+        raise SpoolDamaged(frames, 0, f"it says that it is of the {name}, not of {source}", _KEEP)
+    return import_module(_SOURCES[name]).ingest(spool, Path(out), overwrite, heard)
 
 
 def finish(
@@ -84,26 +80,20 @@ def finish(
     keep: bool = False,
     heard: Tell | None = None,
 ) -> Trace:
-    """Turn a spool of our own into its trace, and remove the spool if the trace holds all of it.
+    """Convert a spool with `ingest`, and remove the spool if the trace holds all of it.
 
     Parameters
     ----------
-    spool, out, overwrite
-        As of `ingest`.
     keep : bool
         Keep the spool in any case.
     heard : callable, optional
-        Called as by `ingest`, where it is no error that the last frame is torn.
-
-    Returns
-    -------
-    Trace
+        Called as by `ingest`: an incomplete last frame is then no error.
 
     Raises
     ------
     PmlkitError
-        If a frame was not understood and nobody hears it. The trace holds what comes before it,
-        and the spool is kept, in any case.
+        If a frame was not understood and `heard` is None. The trace ends before that frame, and
+        the spool is kept.
     """
     left: list[str] = []
     trace = ingest(spool, out, overwrite, left.append)
@@ -118,6 +108,6 @@ def finish(
 
 
 def kept_hint(spool: PathLike, out: PathLike) -> str:
-    """Say what to do with a spool that was not understood to its end."""
+    """Return the hint of an error about a spool that was not understood to its end."""
     again = f"`pmlkit ingest {spool} -o {out} --overwrite`"
     return f"the spool is kept: after an update of pmlkit, {again}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recorder and the lab ask of the machine that runs them."""
+"""Helpers of the recorder and the lab: the output's spool, the command line, child processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from pmlkit.spool_reader import make_way
 if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
-if TYPE_CHECKING:
-    from pmlkit.types import PathLike
-
 
 def read_text(path: PathLike) -> str:
-    """Return what a guest or an emulator has written to a file so far; no file: nothing."""
+    """Return the current text of a guest's or emulator's output file; "" if it does not exist."""
     try:
         return Path(path).read_text(errors="replace")
     except FileNotFoundError:
@@ -30,23 +27,18 @@ def read_text(path: PathLike) -> str:
 
 
 def with_us(signal: str = "KILL") -> list[str]:
-    """A prefix by which a program gets a signal when we end, whatever ends us."""
+    """Return a command prefix that sends the program a signal when this process ends."""
     return ["setpriv", "--pdeathsig", signal, "--"] if shutil.which("setpriv") else []
 
 
 def command(function: str) -> str:
-    """Return what was typed at the shell, or `function`, the name of what Python called."""
+    """Return pmlkit's command line, or a call of `function` if Python called it."""
     typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
     return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else f"{function}()"
 
 
 def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
-    """Make the spool's folder beside the output; refuse names that are taken.
-
-    Returns
-    -------
-    out, spool : Path
-    """
+    """Create the spool's folder beside the output, refusing existing ones; return (out, spool)."""
     out = Path(out)
     if out.suffix != ".trace":
         raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")

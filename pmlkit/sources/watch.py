@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be seen of a collection while it goes on: a `Seen` per round, out of its frames."""
+"""Live view of a collection or recording: a `Seen` for each round of its growing spool."""
 
 from __future__ import annotations
 
@@ -19,45 +19,43 @@ from pmlkit.xen.pml import TYPE_LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from pmlkit.spool_reader import Spool
-    from pmlkit.types import Array, Json
+    from pmlkit.types import Array, Bools, Json
 
     class Taker(Protocol):
-        """What turns the frames of a spool into rounds."""
+        """Converts the frames of a spool to rounds."""
 
         def take(self, kind: int, payload: bytes) -> Seen | None: ...
-
-    from numpy.typing import NDArray
 
 
 __all__ = ["Follower", "RecordingWatcher", "Seen", "Watcher"]
 
 
-_MOST_PAGES = 1 << 28  # of a domain whose distinct pages are counted: one byte each
-_CHUNK = 1 << 17  # entries, or bytes of a bitmap, looked at at a time
+_MAX_PAGES = 1 << 28  # of a domain whose distinct pages are counted, at one byte each
+_CHUNK = 1 << 17  # entries, or bytes of a bitmap, that are processed at a time
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A round, as soon as it is closed.
+    """A closed round.
 
     Attributes
     ----------
     round : int
     t_ns, length_ns : int
-        Its end, and how long it effectively was.
+        Its end, and its effective length.
     pages : int
         Its working set: distinct pages written, or touched where accessed flags were harvested.
     distinct : int
         Distinct pages since the collection began.
     entries, lost, exits : int
-        Logged, missed by us, and VM exits because a buffer was full.
+        Entries logged, entries lost, and VM exits on a full buffer.
     fill : float
-        How full the fullest ring was found, 0 to 1.
+        The fill level of the fullest ring, 0 to 1.
     pause_ns, agent_cpu_ns : int
-        What it cost: the guest's pause at the end of the round, our CPU time in dom0.
+        The guest's pause at the end of the round, and the collector's CPU time in dom0.
     """
 
     round: int
@@ -93,36 +91,35 @@ class Follower:
     Parameters
     ----------
     spool : Path
-        The file of frames; it need not be there yet, and may be removed once it was seen.
+        The file of frames. It may not exist yet, and may be removed after it was opened.
     watcher : callable
-        Given the spool's header it returns what takes its frames: `Watcher`, or
-        `pmlkit.sources.watch.RecordingWatcher`.
+        Makes a `Watcher` or `RecordingWatcher` from the spool's header.
 
     Attributes
     ----------
     fault : str or None
-        What was not understood: the header, or the first frame that was not. Nothing comes after.
+        Why the header or a frame was not understood; `poll` yields nothing after that.
     """
 
     def __init__(self, spool: Path, watcher: Callable[[Json], Taker]) -> None:
         self._path, self._make = spool, watcher
         self._reader: Spool | None = None
-        self._watcher: Any = None
+        self._watcher: Taker | None = None
         self.fault: str | None = None
 
     def poll(self) -> Iterator[Seen]:
-        """Yield the rounds that have ended since the last time."""
-        if self.fault or not self._open():
+        """Yield the rounds that have ended since the last call."""
+        reader = self._open()
+        if self.fault or reader is None or self._watcher is None:
             return
-        reader: Any = self._reader
         yield from reader.understand(reader.poll(), self._watcher.take)
         self.fault = reader.fault
 
-    def _open(self) -> bool:
+    def _open(self) -> Spool | None:
         if self._reader is None and self.fault is None:
-            with contextlib.suppress(PmlkitError):  # not yet there, or not yet whole
+            with contextlib.suppress(PmlkitError):  # it does not exist, or is still incomplete
                 self._begin(read_spool(self._path))
-        return self._reader is not None
+        return self._reader
 
     def _begin(self, reader: Spool) -> None:
         try:
@@ -134,8 +131,9 @@ class Follower:
 
     @property
     def header(self) -> Json:
-        """What the spool says of itself, once its first bytes have come; else {}."""
-        return self._reader.header if self._open() else {}  # type: ignore[union-attr]
+        """The spool's header; {} until it is written."""
+        reader = self._open()
+        return reader.header if reader else {}
 
     @property
     def ended(self) -> bool:
@@ -143,20 +141,39 @@ class Follower:
         return self._reader is not None and self._reader.ended
 
     def close(self) -> None:
-        """Let go of the file. Closing twice does no harm."""
+        """Close the file; idempotent."""
         if self._reader is not None:
             self._reader.close()
 
 
+class _Pages:
+    """The pages seen so far, and how many: counting them each round would cost their number."""
+
+    def __init__(self, count: int) -> None:
+        self._seen, self.distinct = np.zeros(count, bool), 0
+
+    def add(self, frames: Array) -> None:
+        frames = frames[frames < len(self._seen)].astype(np.int64)
+        fresh = np.unique(frames[~self._seen[frames]])
+        self._seen[fresh] = True
+        self.distinct += len(fresh)
+
+    def add_bits(self, first: int, bits: Bools) -> None:
+        """Add the frames `first` + i whose bit i is set."""
+        seen = self._seen[first:][: len(bits)]
+        self.distinct += int((bits[: len(seen)] & ~seen).sum())
+        seen |= bits[: len(seen)]
+
+
 class Watcher:
-    """Turns the frames of a Xen collector into rounds.
+    """Convert the frames of a Xen collector to rounds.
 
     Parameters
     ----------
     header : dict
         Of the spool.
     sources : sequence of str, optional
-        Which the header may say that it is of.
+        Accepted sources.
 
     Raises
     ------
@@ -167,91 +184,66 @@ class Watcher:
     def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:
         self._stream = XenStream(header, sources)
         pages = header.get("pages") or 0
-        self._known = np.zeros(pages, bool) if 0 < pages <= _MOST_PAGES else None
-        self._distinct = self._exits = self._end_ns = 0
+        self._pages = _Pages(pages) if 0 < pages <= _MAX_PAGES else None
+        self._exits = self._end_ns = 0
 
     def take(self, kind: int, payload: bytes) -> Seen | None:
-        """Take a frame; returns a `Seen` if it closes a round, else None."""
-        made = self._stream.take(kind, payload)
-        if isinstance(made, Round):
-            return self._close(made)
-        if self._known is not None and isinstance(made, Records):
-            self._records(made)
-        elif self._known is not None and isinstance(made, Bitmap):
-            self._bitmap(made)
+        """Process a frame; return a `Seen` if it closes a round, else None."""
+        message = self._stream.take(kind, payload)
+        if isinstance(message, Round):
+            return self._close(message)
+        if self._pages is not None and isinstance(message, Records):
+            self._add_records(self._pages, message)
+        elif self._pages is not None and isinstance(message, Bitmap):
+            self._add_bitmap(self._pages, message)
         return None
 
-    def _records(self, made: Records) -> None:
-        logs, words = made.heads["type"] == TYPE_LOG, made.words
-        if not logs.all():
-            words = words[np.repeat(logs, made.heads["count"])]
+    def _add_records(self, pages: _Pages, records: Records) -> None:
+        is_log, words = records.heads["type"] == TYPE_LOG, records.words
+        if not is_log.all():
+            words = words[np.repeat(is_log, records.heads["count"])]
         for first in range(0, len(words), _CHUNK):
-            self._add(words[first : first + _CHUNK] >> np.uint64(12))
+            pages.add(words[first : first + _CHUNK] >> np.uint64(12))
 
-    def _add(self, frames: Array) -> None:
-        frames = frames[frames < len(self._known)].astype(np.int64)  # type: ignore[arg-type]
-        fresh = frames[~self._known[frames]]  # type: ignore[index]
-        self._known[fresh] = True  # type: ignore[index]
-        self._distinct += len(np.unique(fresh))
-
-    def _bitmap(self, made: Bitmap) -> None:
-        piece = np.frombuffer(made.piece, np.uint8)
+    def _add_bitmap(self, pages: _Pages, bitmap: Bitmap) -> None:
+        piece = np.frombuffer(bitmap.piece, np.uint8)
         for first in range(0, len(piece), _CHUNK):
             bits = np.unpackbits(piece[first : first + _CHUNK], bitorder="little").view(bool)
-            known = self._known[8 * (made.first + first) :][: len(bits)]  # type: ignore[index]
-            self._distinct += int((bits[: len(known)] & ~known).sum())
-            known |= bits[: len(known)]
+            pages.add_bits(8 * (bitmap.first + first), bits)
 
-    def _close(self, made: Round) -> Seen:
-        start, self._end_ns = self._end_ns, made.end_ns
-        before, self._exits = self._exits, made.counts["exits"]
+    def _close(self, end: Round) -> Seen:
+        start, self._end_ns = self._end_ns, end.end_ns
+        before, self._exits = self._exits, end.counts["exits"]
         return Seen(
-            round=made.number,
-            t_ns=made.end_ns,
-            length_ns=made.end_ns - start,
-            pages=made.pages,
-            distinct=self._distinct,
-            entries=made.entries,
-            lost=made.lost,
+            round=end.number,
+            t_ns=end.end_ns,
+            length_ns=end.end_ns - start,
+            pages=end.pages,
+            distinct=self._pages.distinct if self._pages else 0,
+            entries=end.entries,
+            lost=end.lost,
             exits=self._exits - before,
-            fill=made.fill,
-            pause_ns=made.counts["pause_ns"],
-            agent_cpu_ns=made.counts["agent_cpu_ns"],
+            fill=end.fill,
+            pause_ns=end.counts["pause_ns"],
+            agent_cpu_ns=end.counts["agent_cpu_ns"],
         )
 
 
-# ------------------------------------------------------------------------------
-# What can be seen of a recording while it goes on: a `Seen` per round, out of its messages.
-
-
 class RecordingWatcher:
-    """Turns the messages of a recording into rounds.
-
-    Parameters
-    ----------
-    header : dict
-        Of the spool.
-    """
+    """Convert the messages of a recording, with the header of its spool, to rounds."""
 
     def __init__(self, header: Json) -> None:
         self._stream = RecorderStream(header)
-        self._known = np.zeros(header["memory_bytes"] // PAGE_SIZE, bool)
-        self._entries = self._distinct = 0
+        self._pages = _Pages(header["memory_bytes"] // PAGE_SIZE)
+        self._entries = 0
 
     def take(self, kind: int, payload: bytes) -> Seen | None:
-        """Take a message; returns a `Seen` if it closes a round, else None."""
+        """Process a message; return a `Seen` if it closes a round, else None."""
         message = self._stream.take(kind, payload)
         if isinstance(message, Span) and kind == Message.ACCESS:
             self._entries += len(message.values)
-            self._add(message.frames)
+            self._pages.add(message.frames)
         return self._close(message) if isinstance(message, RoundEnd) else None
-
-    def _add(self, frames: NDArray[np.uint32]) -> None:
-        # Counted as they come: a stream of empty rounds must not cost the memory's size each.
-        frames = frames[frames < len(self._known)]
-        fresh = np.unique(frames[~self._known[frames]])
-        self._known[fresh] = True
-        self._distinct += len(fresh)
 
     def _close(self, end: RoundEnd) -> Seen:
         entries, self._entries = self._entries, 0
@@ -260,7 +252,7 @@ class RecordingWatcher:
             t_ns=end.t_end_ns,
             length_ns=end.t_end_ns - end.t_start_ns,
             pages=end.accessed,
-            distinct=self._distinct,
+            distinct=self._pages.distinct,
             entries=entries,
             exits=end.full_exits,
         )
