@@ -437,7 +437,7 @@ MUTANTS = [
     *mutants(
         "sources/ingest.py",
         "sources/test_hostile_dom0.py sources/test_recorder_ingest.py",
-        ("what is not understood is not told", "    if left:\n", "    if not left:\n"),
+        ("what is not understood is not told", "    if faults:\n", "    if not faults:\n"),
     ),
     *mutants(
         "sources/host/collection.py",

@@ -87,8 +87,10 @@ def record(
     options = RecordOptions(time_limit_s=time_limit / 1e9, **how)
     with console.recording(quiet=as_json) as progress:
         if recorder_kit.is_kit_guest(workload):
-            told = (options, dict(settings), rounds or recorder_kit.ROUNDS, progress)
-            trace = recorder_kit.record_kit(workload, output, *told)
+            rounds = rounds or recorder_kit.ROUNDS
+            trace = recorder_kit.record_kit(
+                workload, output, options, dict(settings), rounds, progress
+            )
         elif rounds:
             raise UsageError(f"--rounds is for the lab's bare-metal guests, and {workload} is none")
         else:
@@ -101,9 +103,9 @@ def _list_workloads(workload: str | None, as_json: bool) -> None:
     from pmlkit.cli import console
     from pmlkit.sources.guest.workload import list_workloads, load
 
-    found = [load(workload)] if workload else list_workloads()
+    workloads = [load(workload)] if workload else list_workloads()
     render = console.parameters if workload else console.workloads
-    show(as_json, [console.workload_dict(w) for w in found], render, found)
+    show(as_json, [console.workload_dict(w) for w in workloads], render, workloads)
 
 
 @click.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))
@@ -137,8 +139,8 @@ def simulate(
 
     model = simulator.PmlModel(buffer, buffers, rearm, rounds)
     with console.busy("simulating", quiet=as_json):
-        made = simulator.simulate(trace, output, model, overwrite, start, end)
-    show_trace(as_json, made)
+        log = simulator.simulate(trace, output, model, overwrite, start, end)
+    show_trace(as_json, log)
 
 
 @click.command(epilog=example("pmlkit ingest x.trace.spool -o x.trace"))
@@ -156,8 +158,8 @@ def ingest(spool: str, output: str, overwrite: bool, as_json: bool) -> None:
     from pmlkit.sources import ingest
 
     with console.busy("reading the spool", quiet=as_json):
-        left: list[str] = []
-        trace = ingest.ingest(spool, output, overwrite, left.append)
-    for line in left:
+        faults: list[str] = []
+        trace = ingest.ingest(spool, output, overwrite, faults.append)
+    for line in faults:
         say(f"{line}: keep {spool}, and ingest it again after an update of pmlkit")
     show_trace(as_json, trace)

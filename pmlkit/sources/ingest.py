@@ -95,13 +95,15 @@ def finish(
         If a frame was not understood and `heard` is None. The trace ends before that frame, and
         the spool is kept.
     """
-    left: list[str] = []
-    trace = ingest(spool, out, overwrite, left.append)
-    if left and heard:
-        heard(left[0])
+    faults: list[str] = []
+    trace = ingest(spool, out, overwrite, faults.append)
+    if faults and heard:
+        heard(faults[0])
         return trace
-    if left:
-        raise PmlkitError(f"what comes before it is in {out}, but {left[0]}", kept_hint(spool, out))
+    if faults:
+        raise PmlkitError(
+            f"what comes before it is in {out}, but {faults[0]}", kept_hint(spool, out)
+        )
     if not keep:
         shutil.rmtree(spool)
     return trace

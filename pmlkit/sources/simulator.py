@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A software PML over a recorded access trace.
 
-It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.kernels.pml`)
-and adds what the exits, drains and re-arms would have cost. With the defaults its log is that of
-the recorder's own emulated PML, entry by entry.
+It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.kernels.pml`), and
+adds the costs of exits, drains and re-arms. With the defaults its log equals that of the recorder's
+emulated PML, entry by entry.
 
-What it cannot know: an access trace has the first write of each window (the trace's round) only.
-A page that is re-armed in the middle of a window and written again in it is not logged again,
-so with ``rearm="flush"`` the counts are a lower bound, tight for windows that are short against
-the time that a buffer takes to fill. The processor's own writes to page tables are in the log only
-if the recorder saw them. No entry depends on the costs: the guest does not run slower here.
-Of a part of the recording it has a PML that is switched on where the part starts, and off where it
-ends; the log's rounds are counted from there, and have the recording's times.
+An access trace has only the first write of each window (the trace's round). A page that is re-armed
+in the middle of a window and written again in it is not logged again. So with ``rearm="flush"`` the
+counts are a lower bound, tight for windows that are short against the time to fill a buffer. The
+processor's own writes to page tables are in the log only if the recorder saw them. Entries do not
+depend on the costs: the guest does not run slower here. For a part of the recording, PML is on from
+the part's start to its end. The log's rounds are counted from there; times stay the recording's.
 """
 
 from __future__ import annotations
@@ -45,27 +44,27 @@ __all__ = ["PmlModel", "simulate"]
 
 @dataclass(frozen=True)
 class PmlModel:
-    """What PML does, and what it costs.
+    """Behaviour and costs of PML.
 
     Parameters
     ----------
     buffer_entries : int
         Entries of a buffer; 512 in hardware (4 KiB of 8 bytes).
     buffers : {1, 2}
-        With two, a full one is changed for the other (two VMWRITEs) and drained while the guest
-        runs on: shorter exits, not fewer. It is assumed that it is drained before the other fills.
+        With two, a full one is exchanged for the other (two VMWRITEs) and drained while the guest
+        runs: exits are shorter, not fewer. Assumption: it is drained before the other fills.
     rearm : {"round", "flush", "never"}
-        When a logged page may be logged again: after the end of the round, or once its buffer has
-        been drained (at the latest then, too), or not at all.
+        When a logged page is re-armed: at the end of the round; when its buffer is drained, which
+        is at the end of the round at the latest; or never.
     rounds_per_round : int
         Rounds of the access trace that make one round of the log: T in units of the resolution.
     exit_ns : int
         A VM exit and entry, with the VMREAD of the index. 940 ns for the VMREAD (OoH, SC'22), and
         1200 ns, an assumption, for leaving the guest and entering it.
     reset_ns : int
-        Setting the index back: a VMWRITE of 800 ns (OoH, SC'22).
+        Resetting the index: a VMWRITE of 800 ns (OoH, SC'22).
     switch_ns : int
-        Changing the buffer instead: two VMWRITEs, address and index (OoH, SC'22).
+        Exchanging the buffer instead: two VMWRITEs, address and index (OoH, SC'22).
     drain_ns_per_entry : int
         Reading an entry and setting its bit: an assumption.
     rearm_ns_per_entry : int
@@ -97,9 +96,8 @@ class PmlModel:
             raise UsageError(f"buffers is {self.buffers!r}: there are 1 or 2")
         if self.rearm not in REARM:
             raise UsageError(f"rearm is {self.rearm!r}: say one of {', '.join(REARM)}")
-        costs = {name: value for name, value in asdict(self).items() if "_ns" in name}
-        for name, value in costs.items():
-            if not isinstance(value, int) or value < 0:
+        for name, value in asdict(self).items():
+            if "_ns" in name and (not isinstance(value, int) or value < 0):
                 raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
 
 
@@ -124,16 +122,16 @@ def simulate(
     overwrite : bool
         Replace `out`.
     start, end : str, int or None
-        Log the rounds between these times only, ``"2s"`` or nanoseconds: PML is off before and
-        after. Of `known` answers stay those of phases that are wholly there.
+        Log only the rounds between these times (``"2s"`` or nanoseconds): PML is off before and
+        after. `known` answers are kept for phases that lie between them completely.
 
     Returns
     -------
     Trace
-        Of kind "pml". Between a batch's ``t_start_ns`` and ``t_end_ns`` lie its entries and the
-        moment of its drain, as closely as the access trace's own batches tell. Its last batch has
-        the reason "stop". ``pause_ns`` of a round is the time for which its guest would have stood
-        still, ``meta.overheads`` what that consists of.
+        Of kind "pml". A batch's entries and its drain lie between its ``t_start_ns`` and
+        ``t_end_ns``, at the resolution of the access trace's batches. The last batch has the
+        reason "stop". ``pause_ns`` of a round is the time for which its guest would have been
+        stopped; ``meta.overheads`` has its parts.
 
     Raises
     ------
@@ -181,11 +179,11 @@ def _between(table: pd.DataFrame, span: tuple[int | None, int | None]) -> pd.Dat
 def _writes(access: Trace, span: tuple[int | None, int | None]) -> list[Array]:
     columns = ["round", "batch", "vcpu", "gfn"]
     table = access.entries(columns, *span, kinds=Kind.WRITE)
-    return [table.column(name).to_numpy() for name in ("round", "batch", "vcpu", "gfn")]
+    return [table.column(name).to_numpy() for name in columns]
 
 
 def _rounds(access: Trace, source: pd.DataFrame, log: PmlLog, model: PmlModel) -> pd.DataFrame:
-    """Make the table of rounds: the access trace's, so many taken together."""
+    """Make the table of rounds: each is `rounds_per_round` of the access trace's."""
     count = model.rounds_per_round
     number = np.arange(len(source)) // count
     grouped = source.groupby(number)
@@ -227,7 +225,7 @@ def _batches(
         batches[name] = end
     last = log.round == len(rounds) - 1
     batches["reason"] = np.where(log.full, "full", np.where(last, "stop", "round"))
-    # What the access trace has lost of a round counts to the round's last batch, or one before.
+    # Losses of the access trace in a round belong to the round's last batch, or an earlier one.
     losing, lost = np.flatnonzero(rounds["lost"]), np.zeros(len(batches), np.int64)
     place = np.maximum(np.searchsorted(log.round, losing, "right") - 1, 0)
     np.add.at(lost, place, rounds["lost"].to_numpy()[losing])
@@ -237,10 +235,10 @@ def _batches(
 
 
 def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[Any]:
-    """Return for how long each round's guest would stand still, ns (int64, shape (rounds,)).
+    """Return the time for which the guest is stopped in each round, ns (int64, shape (rounds,)).
 
-    A full exit drains its buffer, or changes to the other. A round's end forces every vCPU out,
-    drains the rest and re-arms; two buffers change nothing about that.
+    A full exit drains its buffer, or exchanges it. The end of a round forces every vCPU to exit,
+    drains the rest and re-arms, whether there are one or two buffers.
     """
     full, pages = rounds["exits"], rounds["entries"]
     in_full = full * model.buffer_entries
@@ -260,7 +258,7 @@ def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[Any]
 def _overheads(
     rounds: pd.DataFrame, batches: pd.DataFrame, vcpus: int, model: PmlModel
 ) -> dict[str, float]:
-    """Add up what the collection costs, ns, the parts that the guest does not wait for included."""
+    """Sum the costs of collection, ns, including those for which the guest is not stopped."""
     exits, ends = int(rounds["exits"].sum()), len(rounds) * vcpus
     invepts = exits + len(rounds) if model.rearm == "flush" else len(rounds)
     change_ns = model.switch_ns if model.buffers == 2 else model.reset_ns
@@ -279,6 +277,7 @@ def _overheads(
 
 def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
     meta, count = access.meta, model.rounds_per_round
+    recording = {"name": access.path.name, "created": meta.created, "entries": meta.entries}
     notes = [
         "simulated from the first writes of each window: writes repeated within one are not there",
         "costs that nobody has published are assumptions: see pmlkit.sources.simulator.PmlModel",
@@ -292,7 +291,7 @@ def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
         period=period,
         phases=[{**phase, "round": phase["round"] // count} for phase in meta.phases],
         options={**asdict(model), "recorded": meta.options},
-        provenance={**meta.provenance, "simulated_from": _identity(access)},
+        provenance={**meta.provenance, "simulated_from": recording},
         overheads=overheads,
         notes=[*meta.notes, *notes],
         lost=0,
@@ -301,7 +300,7 @@ def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
 
 
 def _of_part(meta: TraceMeta, access: Trace, source: pd.DataFrame, count: int) -> TraceMeta:
-    """Keep what is true of the rounds `source`: their phases, and known answers of whole ones."""
+    """Restrict the phases to the rounds `source`, and the known answers to complete phases."""
     first, stop = int(source.index[0]), int(source.index[-1]) + 1
     edge = {"t_ns": int(source["t_start_ns"].iloc[0]), "insn": int(source["insn_start"].iloc[0])}
     ends = [phase["round"] for phase in access.meta.phases[1:]] + [access.n_rounds]
@@ -318,11 +317,3 @@ def _of_part(meta: TraceMeta, access: Trace, source: pd.DataFrame, count: int) -
     start, end = format_ns(edge["t_ns"], 15), format_ns(int(source["t_end_ns"].iloc[-1]), 15)
     note = f"the part from {start} to {end} of the recording: PML was off before and after"
     return replace(meta, phases=phases, known=known, notes=[*meta.notes, note])
-
-
-def _identity(access: Trace) -> Json:
-    return {
-        "name": access.path.name,
-        "created": access.meta.created,
-        "entries": access.meta.entries,
-    }
