@@ -200,6 +200,7 @@ def _linux(spec: str, settings: Mapping[Any, Any], progress: Tell | None) -> Lab
         raise WorkloadError(spec, f"it is none of {names}, and no workload", _HINT) from error
     memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
     image = build_image(chosen, settings, memory_mib=memory_mib, progress=progress)
+    assert image.initrd is not None  # only a bare-metal guest has none
     cmdline = image.cmdline.replace("console=ttyS0", "console=hvc0")
     return LabGuest(
         chosen.name,

@@ -91,9 +91,11 @@ class LabTrace(XenTrace):
         told = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
         return [{"start": start, "end": end, "type": kind} for start, end, kind in told]
 
-    def known(self) -> list[dict[str, int | str]]:
+    def known(self) -> list[dict[str, object]]:
         names = ("phase", "region", "kind", "pages")
-        known = [dict(zip(names, row, strict=True)) for row in self.report.expected]
+        known: list[dict[str, object]] = [
+            dict(zip(names, row, strict=True)) for row in self.report.expected
+        ]
         for region in self.header["regions"]:
             for kind, pages in known_of(region).items():
                 known.append(dict(zip(names, ("rounds", region["name"], kind, pages), strict=True)))
