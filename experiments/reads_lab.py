@@ -34,7 +34,6 @@ __all__ = ["EXPERIMENTS", "Experiment", "run", "tabulate"]
 TABLES = ("errors", "equality", "costs", "hotness", "sources", "unsure", "rounds")
 BEFORE_WORK = ("", "start")  # phases
 COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
-FLAGS = ("tables", "snapshots", "accessed")  # of `pmlkit.xen.pml.Options`
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,8 @@ def _trace(path: Path, experiment: Experiment) -> Trace:
         rounds=experiment.rounds,
         period_s=experiment.period_s,
         settings=experiment.settings,
-        pml={"flags": (*FLAGS, "clear") if experiment.clear else FLAGS, "slots": 1024},
+        page_tables="clear" if experiment.clear else "snapshot",
+        slots=1024,
         harvest=experiment.harvest,
     )
     return lab.run(experiment.guest, path, options)

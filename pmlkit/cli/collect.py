@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
-from pmlkit.cli.options import DURATION, as_json, example, one_in, option, output, overwrite, say
+from pmlkit.cli.log_options import log_fields, log_options
+from pmlkit.cli.options import DURATION, as_json, example, option, output, overwrite, say
 from pmlkit.cli.show import show
-from pmlkit.sources.host.options import PAGE_TABLES
-from pmlkit.xen.job import HARVESTS
+from pmlkit.xen.job import MODES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,20 +31,10 @@ _EXAMPLES = example(
 @option("--rounds", default=0, type=IntRange(0), help="Rounds to log; 0: until Ctrl-C.")
 @option("--period", default="1s", type=DURATION, help="Length of a round.")
 @option("--free", is_flag=True, help="Never pause the guest: rounds are cut from the log later.")
-@option("--mode", default="auto", type=Choice(["auto", "pml", "stock"]), help="The interface: "
+@option("--mode", default="auto", type=Choice(MODES), help="The interface: "
         "the patched Xen's, or stock log-dirty.")  # fmt: skip
-@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
-        "page is armed again.")  # fmt: skip
-@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
 @option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Buffers that a ring holds.")
-@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
-@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)),
-        help="Page tables; clear: snapshot, and clear the guest's accessed flags.")  # fmt: skip
-@option("--harvest", type=Choice(HARVESTS[1:]), help="Harvest accessed flags: "
-        "a scan of all memory, what the logged page tables lead to, both, what the EPT's upper "
-        "levels say was used, or a sample of that.")  # fmt: skip
-@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
-@one_in
+@log_options
 @option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
 @option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
 @option("--keep", is_flag=True, help="Keep the spool beside the trace.")
@@ -67,11 +57,8 @@ def collect(
     from pmlkit.cli import console, live
     from pmlkit.sources.host.collection import Collection, CollectOptions
 
-    how |= {"period_s": how.pop("period") / 1e9, "harvest": how["harvest"] or ""}
-
-    run = Collection(
-        domain, output, CollectOptions(**how), host, overwrite=overwrite, keep=keep, heard=say
-    )
+    options = CollectOptions(**log_fields(how))
+    run = Collection(domain, output, options, host, overwrite=overwrite, keep=keep, heard=say)
     with live.watching(domain, quiet=as_json) as watch:
         trace = run.run(watch)
     show(as_json, lambda: live.summary(run), console.trace, trace, [])

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from click import Choice, IntRange
+from click import IntRange
 
+from pmlkit.cli.log_options import log_fields, log_options
 from pmlkit.cli.options import (
     DURATION,
     MEMORY,
@@ -15,7 +16,6 @@ from pmlkit.cli.options import (
     as_json,
     example,
     names,
-    one_in,
     option,
     output,
     overwrite,
@@ -23,8 +23,7 @@ from pmlkit.cli.options import (
 )
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
-from pmlkit.sources.host.options import PAGE_TABLES
-from pmlkit.xen.job import HARVESTS
+from pmlkit.xen.job import PAGE_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,21 +99,9 @@ _guest = click.argument(
 @option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
 @option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
-@option("--rearm", default="round", type=Choice(["never", "round", "flush"]), help="When a logged "
-        "page is armed again.")  # fmt: skip
-@option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so many buffers.")
-@option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU.")
 @option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
         "1024]")  # fmt: skip
-@option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
-        "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
-        "and clear the guest's accessed flags in them.")  # fmt: skip
-@option("--harvest", type=Choice(HARVESTS[1:]), help="Read "
-        "and clear accessed flags at each round's end: of all memory, of what the logged page "
-        "tables lead to, both, of all that the EPT's upper levels say was used, or of a sample "
-        "of that.")  # fmt: skip
-@option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds.")
-@one_in
+@log_options
 @option("--accessed", is_flag=True, help="Short for --harvest accessed.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
 @option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
@@ -152,17 +139,19 @@ def shell(guest: str, **how: Any) -> None:
     open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), say)
 
 
-def _options(how: Any) -> LabOptions:
+def _options(values: Json) -> LabOptions:
     from pmlkit.sources.lab.session import LabOptions
 
-    tables = how.pop("page_tables")
-    pml = {name: how.pop(name) for name in ("slots", "rearm", "rearm_every", "buffers")}
-    pml["slots"] = pml["slots"] or (1024 if "snapshots" in PAGE_TABLES[tables] else 64)
-    pml["flags"] = PAGE_TABLES[tables]
-    how["harvest"] = how["harvest"] or ""
-    how |= {"settings": dict(how["settings"]), "lockstep": not how.pop("free_run")}
-    how |= {"period_s": how.pop("period") / 1e9, "time_limit_s": how.pop("time_limit") / 1e9}
-    return LabOptions(pml=pml, **how)
+    fields = log_fields(values)
+    if fields.pop("accessed"):
+        fields["harvest"] = fields["harvest"] or "accessed"
+    snapshots = "snapshots" in PAGE_TABLES[fields["page_tables"]]
+    fields["slots"] = fields["slots"] or (1024 if snapshots else 64)
+    fields["rounds"] = fields["rounds"] or 0
+    fields["settings"] = dict(fields["settings"])
+    fields["lockstep"] = not fields.pop("free_run")
+    fields["time_limit_s"] = fields.pop("time_limit") / 1e9
+    return LabOptions(**fields)
 
 
 def _list_guests(as_json: bool) -> None:

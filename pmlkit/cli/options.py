@@ -170,12 +170,6 @@ def span(command: Callable[..., Any]) -> Callable[..., Any]:
     return option("--start", type=DURATION, help="Leave out what is earlier.")(command)
 
 
-one_in = option(
-    "--one-in",
-    default=16,
-    type=click.IntRange(2, 512),
-    help="sampled: look at one frame of so many.",
-)
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
 trace_argument = click.argument("trace", type=TRACE)

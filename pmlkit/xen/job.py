@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of the agent, as JSON carries it to dom0."""
+"""Options of logging, and the agent's job, which carries them to dom0 as JSON."""
 
 from __future__ import annotations
 
@@ -12,86 +12,77 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-HARVESTS = ("", "accessed", "guided", "both", "pruned", "sampled")
 MODES = ("auto", "pml", "stock")
+REARM = ("never", "round", "flush")
+HARVESTS = ("", "accessed", "guided", "both", "pruned", "sampled")
 SAMPLES = tuple(1 << order for order in range(1, 10))
+# What the patched Xen is asked for (`pmlkit.xen.pml.OPTION_FLAGS`).
+PAGE_TABLES = {
+    "off": (),
+    "mark": ("tables",),
+    "drop": ("tables", "drop"),
+    "snapshot": ("tables", "snapshots"),
+    "clear": ("tables", "snapshots", "clear"),
+}
+_CHOICES = {"mode": MODES, "rearm": REARM, "page_tables": PAGE_TABLES, "harvest": HARVESTS}
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is asked of the agent.
+class LogOptions:
+    """How a domain is logged: checked when it is made, and flat in JSON.
 
     Attributes
     ----------
-    domain : str
-        Name or id.
     mode : {"auto", "pml", "stock"}
-        The patched interface, log-dirty as any Xen has it, or the first that there is.
+        The patched interface, stock log-dirty, or the first that there is.
     rounds : int
-        0: until it is stopped.
+        0: until the collection is stopped.
     period_s : float
         Length of a round, seconds; not used in lock step.
+    lockstep : bool
+        Lab: one of the guest's rounds runs in each of ours.
     free : bool
-        Never close a round, so that the guest is never paused: rounds are cut out of the log
-        afterwards, every `period_s`. Needs the patched interface, re-arming at flushes.
-    pml : dict
-        `pmlkit.xen.pml.Options`.
+        Never pause the guest: rounds of `period_s` are cut out of the log afterwards. Pages are
+        re-armed at flushes. Needs the patched interface.
+    rearm : {"never", "round", "flush"}
+        When a logged page is armed again.
+    rearm_every : int
+        With "flush": after how many drained buffers.
+    slots : int
+        Buffers of 512 entries that a vCPU's ring holds: a power of two, 2 to 4096.
+    buffers : int
+        Hardware buffers per vCPU, 1 to 8.
+    page_tables : {"off", "mark", "drop", "snapshot", "clear"}
+        "clear": snapshots, and the guest's accessed flags are cleared after each: they change.
     harvest : {"", "accessed", "guided", "both", "pruned", "sampled"}
-        Which accessed flags are harvested when a round is closed.
+        Which accessed flags are read and cleared at a round's end: those of all memory, those under
+        the logged page tables, first these and then the rest, those that the upper levels of the
+        EPT do not rule out, or a sample of the last.
     harvest_every : int
-        In every so many rounds; "sampled": in each.
+        Harvest in every so many rounds; "sampled": in each.
     one_in : int
-        "sampled": of so many frames one is looked at; a power of two, 2 to 512.
-    accessed : bool
-        Short for harvest "accessed".
+        "sampled": look at one frame of so many; a power of two, 2 to 512.
     bitmaps : bool
-        Put the log-dirty bitmap into the spool.
-    spool : str
-        File to write; "-" is standard output.
-    state : str
-        Folder with a mark of each collection that runs, so that the next one can switch off what
-        a killed one left on.
-    header : dict
-        Goes into the spool's header.
-    silence_s : float
-        Stop when whoever started us has not been heard of for so long; 0: never.
-    limit_s : float
-        Seconds for any single wait for a guest of the lab.
-    lockstep, mailbox : bool
-        Lab: the guest has a mailbox; one of its rounds runs in each of ours, or freely.
-    wait_for, stop_at : str
-        Lab: begin, end when the guest's console says a line that starts with this.
-    console : str
-        Lab: file with what the guest says; lines are put into the spool.
-    phase_rounds : bool
-        Lab: a line "phase ..." ends the round at once.
+        Keep the log-dirty bitmap of each round in the spool.
     """
 
-    domain: str = ""
     mode: str = "auto"
     rounds: int = 0
     period_s: float = 1.0
+    lockstep: bool = False
     free: bool = False
-    pml: Json = field(default_factory=dict)
+    rearm: str = "round"
+    rearm_every: int = 1
+    slots: int = 64
+    buffers: int = 2
+    page_tables: str = "mark"
     harvest: str = ""
     harvest_every: int = 1
     one_in: int = 16
-    accessed: bool = False
     bitmaps: bool = False
-    spool: str = "-"
-    state: str = "/run/pmlkit"
-    header: Json = field(default_factory=dict)
-    silence_s: float = 0.0
-    limit_s: float = 120
-    lockstep: bool = False
-    mailbox: bool = False
-    wait_for: str = ""
-    stop_at: str = ""
-    console: str = ""
-    phase_rounds: bool = False
 
     def __post_init__(self) -> None:
-        for name, values in (("mode", MODES), ("harvest", HARVESTS)):
+        for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it has to be one "
                                  f"of {', '.join(map(repr, values))}")  # fmt: skip
@@ -99,31 +90,76 @@ class Job:
             raise UsageError(f"a round of {self.period_s} s: give a period above 0")
         if self.rounds < 0 or self.harvest_every < 1:
             raise UsageError("rounds cannot be below 0, nor harvest_every below 1")
+        if self.slots & (self.slots - 1) or not 2 <= self.slots <= 4096:
+            problem = f"a ring of {self.slots} records cannot be had"
+            raise UsageError(problem, "a power of two, 2 to 4096")
         if self.one_in not in SAMPLES:
             raise UsageError(f"a sample of one in {self.one_in}: give a power of two, 2 to 512")
         if self.harvest == "sampled" and self.harvest_every > 1:
             raise UsageError("a sample is taken in every round: leave harvest_every out")
-        if self.free and self.harvesting:
+        if self.free and self.harvest:
             raise UsageError("accessed flags are harvested when a round is closed: not with free")
 
-    @property
-    def harvesting(self) -> str:
-        """Which harvest is asked for; "" for none."""
-        return self.harvest or ("accessed" if self.accessed else "")
+    def log_options(self) -> Json:
+        """Return the fields of `LogOptions`, without those that a subclass adds."""
+        return {f.name: getattr(self, f.name) for f in fields(LogOptions)}
 
-    def options(self) -> Json:
-        """Return the options of the patched interface (a dict), with what a harvest needs."""
-        told = {**self.pml, "flags": tuple(self.pml.get("flags", ("tables",)))}
-        needed = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
-        for flag in needed.get(self.harvesting, ("accessed",)):
-            if flag not in told["flags"]:
-                told["flags"] += (flag,)
-        if self.free:
-            told["rearm"] = "flush"
-        return told
+
+@dataclass(frozen=True)
+class Job(LogOptions):
+    """What the agent is asked for: a domain, how to log it, and where the spool goes.
+
+    Attributes
+    ----------
+    domain : str
+        Name or id.
+    spool : str
+        File to write; "-" is standard output.
+    state : str
+        Folder with a mark of each running collection: the next one switches off what a killed one
+        left on.
+    header : dict
+        Goes into the spool's header.
+    silence_s : float
+        Stop when whoever started the agent has not been heard of for so long; 0: never.
+    limit_s : float
+        Lab: seconds for any single wait for a guest.
+    mailbox : bool
+        Lab: the guest has a mailbox, and runs freely unless `lockstep` is set.
+    wait_for, stop_at : str
+        Lab: begin and end when a line of the guest's console starts with this.
+    console : str
+        Lab: file with the guest's console; its lines are put into the spool.
+    phase_rounds : bool
+        Lab: a line "phase ..." ends the round at once.
+    """
+
+    domain: str = ""
+    spool: str = "-"
+    state: str = "/run/pmlkit"
+    header: Json = field(default_factory=dict)
+    silence_s: float = 0.0
+    limit_s: float = 120
+    mailbox: bool = False
+    wait_for: str = ""
+    stop_at: str = ""
+    console: str = ""
+    phase_rounds: bool = False
 
     @classmethod
-    def of(cls, told: Json) -> Job:
-        """Make a job out of a dict; what is not known is left out."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in told.items() if name in known})
+    def of(cls, values: Json) -> Job:
+        """Make a job out of a dict; unknown names are ignored."""
+        values, known = _flat(values), {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _flat(values: Json) -> Json:
+    """Read a job as pmlkit wrote it at first: with a dict `pml`, flags, and `accessed`."""
+    values = {**values, **values.get("pml", {})}
+    if values.get("accessed"):
+        values["harvest"] = values.get("harvest") or "accessed"
+    if "flags" in values:
+        flags = set(values["flags"]) - {"accessed"}  # which follows from the harvest
+        names = [name for name, needed in PAGE_TABLES.items() if flags == set(needed)]
+        values["page_tables"] = names[0] if names else ", ".join(sorted(flags))
+    return values

@@ -14,7 +14,6 @@ from pmlkit.xen.pml import (
     ROUND_PRUNED,
     ROUND_SAMPLE_SHIFT,
     TYPE_LOG,
-    Options,
     PmlLog,
 )
 
@@ -50,10 +49,10 @@ class Patched:
 
     def __init__(self, job: Job, domid: int) -> None:
         self._job = job
-        self._flags = HARVEST_FLAGS[job.harvesting]
-        if job.harvesting == "sampled":
+        self._flags = HARVEST_FLAGS[job.harvest]
+        if job.harvest == "sampled":
             self._flags |= (job.one_in.bit_length() - 1) << ROUND_SAMPLE_SHIFT
-        self._log = PmlLog(domid, Options(**job.options()))
+        self._log = PmlLog(domid, job)
         self._started = time.monotonic_ns()  # the epoch of the TSC stamps, within a millisecond
         self._slots = self._log.log_info(0)["slots"]
         self._next = 0
@@ -117,7 +116,7 @@ class Patched:
         touched = told.pop("touched")
         if touched is not None:
             _write_touched(writer, told["round"], memoryview(touched))
-        told["harvest"] = self._job.harvesting if due else ""
+        told["harvest"] = self._job.harvest if due else ""
         self._next = told["round"] + 1
         return told
 

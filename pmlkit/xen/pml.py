@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import MissingLibrary, XenError, check, ffi, library
 from pmlkit.xen.frames import RECORDS_HEAD
+from pmlkit.xen.job import PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
     from pmlkit.types import Json
+    from pmlkit.xen.job import LogOptions
 
 
 OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 16}
-REARM = {"never": 0, "round": 1, "flush": 2}
+_HARVEST_FLAGS = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
 REASONS = {1: "full", 2: "round", 3: "stop"}
 ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP, ROUND_GUIDED, ROUND_PRUNED = 1, 2, 4, 8, 16
 ROUND_SAMPLE_SHIFT = 8  # the power of two of a sample
@@ -27,29 +28,6 @@ STATE_LOGGING = 2
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _BATCH = 128  # records read into one frame: 540 KB
 _HINT = "the domain has to be an HVM or PVH guest without assigned devices: see the series' README"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How Xen is to log.
-
-    Attributes
-    ----------
-    slots : int
-        Records of 512 entries that a vCPU's ring holds; a power of two, 2 to 4096.
-    buffers : int
-        Hardware buffers per vCPU, 1 to 8.
-    rearm : {"never", "round", "flush"}
-    rearm_every : int
-        With "flush": after how many drained buffers.
-    flags : tuple of {"tables", "drop", "snapshots", "accessed", "clear"}
-    """
-
-    slots: int = 64
-    buffers: int = 2
-    rearm: str = "round"
-    rearm_every: int = 1
-    flags: tuple[Any, ...] = field(default=("tables",))
 
 
 class Handle:
@@ -119,7 +97,7 @@ class PmlLog(Handle):
         Rings that there are, one per vCPU.
     """
 
-    def __init__(self, domid: int, options: Options) -> None:
+    def __init__(self, domid: int, options: LogOptions) -> None:
         super().__init__(domid)
         self.options, self._logs, self._bits, self.on = options, [], {}, False  # type: ignore[var-annotated]
         try:
@@ -134,12 +112,14 @@ class PmlLog(Handle):
 
     def _enable(self) -> None:
         o, refusal = self.options, self._ffi.new("uint32_t *")
+        flags = {*PAGE_TABLES[o.page_tables], *_HARVEST_FLAGS.get(o.harvest, ("accessed",))}
+        rearm = "flush" if o.free else o.rearm
         wanted = {
-            "flags": sum(OPTION_FLAGS[name] for name in o.flags),
+            "flags": sum(OPTION_FLAGS[name] for name in flags),
             "slots": o.slots,
             "buffers": o.buffers,
-            "rearm": REARM[o.rearm],
-            "rearm_every": o.rearm_every if o.rearm == "flush" else 0,
+            "rearm": REARM.index(rearm),  # XEN_PML_REARM_*
+            "rearm_every": o.rearm_every if rearm == "flush" else 0,
         }
         asked = self._ffi.new("struct xenpml_options *", wanted)
         if self._lib.xenpml_enable(self._h, self.domid, asked, refusal) < 0:

@@ -36,7 +36,7 @@ class Unpatched:
     mode = "stock"
 
     def __init__(self, job: Job, domid: int) -> None:
-        if job.free or job.harvesting:
+        if job.free or job.harvest:
             what = "a log without rounds" if job.free else "a harvest of accessed flags"
             raise UsageError(f"stock log-dirty has not {what}: it needs the patched Xen")
         self._log = LogDirty(domid)

@@ -25,7 +25,7 @@ from tests.bench.timing import peak_mib
 path, turns = sys.argv[1], int(sys.argv[2])
 made = ctypes.CDLL("libxenpml.so.1")
 wall = cpu = 0.0
-with Patched(Job(pml={"slots": 4096}), 5) as source:
+with Patched(Job(slots=4096), 5) as source:
     domain = {"name": "guest", "memory_bytes": 256 << 20, "domid": 5}
     header = {"source": "xen", "job": {"period_s": 1.0}, "domain": domain, **source.facts()}
     with SpoolWriter(path, header) as writer:

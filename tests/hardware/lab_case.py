@@ -41,9 +41,7 @@ def _digest(options):
 
 
 def _thaw(options):
-    return {
-        n: dict(v) if isinstance(v, tuple) and n in ("pml", "settings") else v for n, v in options
-    }
+    return {n: dict(v) if n == "settings" else v for n, v in options}
 
 
 class Lab:

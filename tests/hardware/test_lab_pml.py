@@ -35,7 +35,7 @@ def test_exits_are_what_the_entries_need(lab):
 
 
 def test_a_pages_count_is_the_number_of_its_rewrites(lab):
-    trace = lab.run("rewrites", pml=FLUSH, rounds=3)
+    trace = lab.run("rewrites", rounds=3, **FLUSH)
     for _, entries in rounds(trace):
         counts = data(entries).gfn.value_counts()
         for times, name in enumerate(("once", "twice", "thrice", "four"), start=1):
@@ -78,7 +78,7 @@ def test_page_tables_are_marked_with_their_level(lab, levels):
 
 
 def test_dropped_page_tables_are_not_in_the_log(lab):
-    trace = lab.run("reads", rounds=4, pml={"flags": ("tables", "drop")})
+    trace = lab.run("reads", rounds=4, page_tables="drop")
     for number, entries in rounds(trace):
         if number:
             assert not set(entries.gfn) & frames(trace, "tables")
@@ -87,7 +87,7 @@ def test_dropped_page_tables_are_not_in_the_log(lab):
 @pytest.mark.parametrize("large", ["0", "1"])
 def test_accessed_pages_are_those_touched(lab, large):
     settings = {"levels": "4", "large": large}
-    trace = lab.run("touch", rounds=4, accessed=True, bitmaps=True, settings=settings)
+    trace = lab.run("touch", rounds=4, harvest="accessed", bitmaps=True, settings=settings)
     touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
     found = bitmaps(trace, Frame.ACCESSED)
     for number in range(1, 4):
@@ -95,7 +95,7 @@ def test_accessed_pages_are_those_touched(lab, large):
 
 
 def test_a_small_ring_says_what_it_lost_and_the_bitmap_has_it(lab):
-    trace = lab.run("rewrites", pml={"slots": 2, "buffers": 1}, bitmaps=True, rounds=3)
+    trace = lab.run("rewrites", slots=2, buffers=1, bitmaps=True, rounds=3)
     dirty, per_round = bitmaps(trace), trace.rounds.set_index("round")
     for number, entries in rounds(trace):
         assert len(dirty[number]) == len(entries) + per_round.lost[number]

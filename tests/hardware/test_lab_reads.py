@@ -10,9 +10,9 @@ from pmlkit.reads import guided
 from pmlkit.trace.kinds import TableFlag
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
-PML = {"flags": ("tables", "snapshots", "accessed"), "slots": 512}
-BOTH = {"harvest": "both", "pml": PML}
-CLEAR = {"harvest": "both", "pml": PML | {"flags": (*PML["flags"], "clear")}}
+PML = {"page_tables": "snapshot", "slots": 512}
+BOTH = {"harvest": "both", **PML}
+CLEAR = {**BOTH, "page_tables": "clear"}
 BARE = {
     "reads-2": ("reads", {"levels": "2"}),
     "reads-3": ("reads", {"levels": "3"}),
@@ -67,7 +67,7 @@ def test_it_finds_exactly_the_pages_that_were_touched(lab):
 
 
 def test_the_pruned_scan_finds_them_and_looks_at_less(lab):
-    trace = lab.run("touch", rounds=4, settings={"levels": "4"}, harvest="pruned", pml=PML)
+    trace = lab.run("touch", rounds=4, settings={"levels": "4"}, harvest="pruned", **PML)
     touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
     for _, rows in rounds(trace):
         assert set(data(rows).gfn) == touched
@@ -78,12 +78,12 @@ def test_the_pruned_scan_finds_them_and_looks_at_less(lab):
 
 def test_a_sampled_scan_finds_those_of_the_sample_and_looks_at_no_others(lab):
     settings = {"levels": "4"}
-    trace = lab.run("touch", rounds=4, settings=settings, harvest="sampled", one_in=8, pml=PML)
+    trace = lab.run("touch", rounds=4, settings=settings, harvest="sampled", one_in=8, **PML)
     touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
     sample = {gfn for gfn in touched if in_sample(gfn, 8)}
     for _, rows in rounds(trace.sample):
         assert set(data(rows).gfn) == sample
-    scanned = lab.run("touch", rounds=4, settings=settings, harvest="pruned", pml=PML)
+    scanned = lab.run("touch", rounds=4, settings=settings, harvest="pruned", **PML)
     looked, at_all = (
         [told["scan_frames"] for told in one.meta.overheads["rounds"][1:]]
         for one in (trace, scanned)
@@ -174,7 +174,7 @@ def test_linux_reads_are_there_where_pml_alone_is_blind(lab):
 
 def test_linux_reads_are_there_by_a_sample_of_accessed_flags_alone(lab):
     settings = {"size_mib": "16", "phase_ms": "900"}
-    how = {"harvest": "sampled", "pml": PML | {"flags": ("tables", "accessed")}}
+    how = {"harvest": "sampled", "slots": PML["slots"]}
     trace = lab.run("rrww", memory_mib=96, rounds=8, period_s=0.3, settings=settings, **how)
     found = reads.estimate(trace, "sample")
     reading = found[found["phase"].isin(["read1", "read2"])]

@@ -31,7 +31,7 @@ PROGRAMS = [
 def both(request, lab, tmp_path_factory):
     """The traces of a program by the recorder and by the lab."""
     name, settings = request.param
-    accessed = {"accessed": True} if name == "touch" else {}
+    accessed = {"harvest": "accessed"} if name == "touch" else {}
     out = tmp_path_factory.mktemp("recorder") / f"{name}.trace"
     options = RecordOptions()
     recorded = record_kit(name, out, options, settings, rounds=ROUNDS)

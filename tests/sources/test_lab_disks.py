@@ -154,4 +154,4 @@ def test_the_machine_grows_with_the_guest():
 
 
 def test_rounds_are_the_guests_default_unless_asked_for():
-    assert LabOptions().rounds is None
+    assert LabOptions().rounds == 0

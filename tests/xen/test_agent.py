@@ -108,7 +108,7 @@ def test_rounds_are_collected_and_log_dirty_is_off(xen, tmp_path):
 
 def test_a_producer_faster_than_the_reader_loses_what_is_said_to_the_entry(xen, tmp_path):
     fast = xen.environment(FAKE_PACE_US=0, FAKE_VCPUS=3)
-    assert run_rounds(xen, tmp_path / "s", 4, fast, pml={"slots": 4}, period_s=0.1)[0] == 0
+    assert run_rounds(xen, tmp_path / "s", 4, fast, slots=4, period_s=0.1)[0] == 0
     spool, found = frames_of(tmp_path / "s")
     read, lost = check_entries(spool.header, found)
     assert lost > 0

@@ -17,16 +17,16 @@ import time
 
 from pmlkit.xen.agent import unpause
 from pmlkit.xen.binding import check, ffi, library
-from pmlkit.xen.pml import Options, PmlLog
-from pmlkit.xen.xenctrl import names
+from pmlkit.xen.job import LogOptions
+from pmlkit.xen.pml import PmlLog
 
-OPTIONS = Options(flags=("tables", "accessed"))
+OPTIONS = LogOptions(harvest="accessed")
 SETTLE_S = 0.5  # Xen frees a domain's memory, and scrubs it, in the background
 
 
 def free_bytes():
     """Return the free bytes of Xen's heap."""
-    lib, made = library("xenctrl", names()), ffi()
+    lib, made = library("xenctrl"), ffi()
     handle = check(lib.xc_interface_open(made.NULL, made.NULL, 0), "xc_interface_open")
     told = made.new("uint64_t *")
     check(lib.xc_availheap(handle, 0, 0, -1, told), "xc_availheap")

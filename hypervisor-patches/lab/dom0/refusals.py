@@ -16,7 +16,8 @@ import sys
 import time
 
 from pmlkit.xen.binding import XenError
-from pmlkit.xen.pml import Options, PmlLog
+from pmlkit.xen.job import LogOptions
+from pmlkit.xen.pml import PmlLog
 
 _HVM, _HAP = 1, 2
 _EMULATE_ALL = 0x3FF  # all devices that Xen emulates for an HVM domain
@@ -85,7 +86,7 @@ def say(what, answer):
 def ask(what, domid):
     """Try to log a domain and say what came of it."""
     try:
-        with PmlLog(domid, Options(slots=4, flags=("tables", "accessed"))) as log:
+        with PmlLog(domid, LogOptions(slots=4, harvest="accessed")) as log:
             told = log.close_round()
         say(what, f"logged: {told['dirty_pages']} pages dirty, rc 0")
     except XenError as error:
@@ -112,14 +113,14 @@ def migrating(domid):
     say("stock on", raw.log_dirty(domid, True))
     ask("migrating", domid)
     say("stock off", raw.log_dirty(domid, False))
-    with PmlLog(domid, Options(slots=4)) as log:
+    with PmlLog(domid, LogOptions(slots=4)) as log:
         say("stock while logged", raw.log_dirty(domid, True))
         log.close_round()
     ask("afterwards", domid)
 
 
 def dying(name, domid):
-    with PmlLog(domid, Options(slots=4)) as log:
+    with PmlLog(domid, LogOptions(slots=4)) as log:
         log.close_round()
         done = subprocess.run(["xl", "destroy", name], capture_output=True, text=True)
         say("destroy", done.returncode)

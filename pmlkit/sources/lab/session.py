@@ -214,20 +214,15 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "command": command("pmlkit.sources.lab.session.run"),
     }
     return {
-        "mode": options.mode or ("stock" if options.stock else "pml"),
+        **options.log_options(),
+        "mode": options.interface,
         "rounds": _rounds(options, guest),
-        "period_s": options.period_s,
         "lockstep": lockstep,
         "mailbox": guest.mailbox,
         "wait_for": "phase " if guest.linux and not options.boot else "",
         "stop_at": "exit " if guest.linux else "",
         "console": "/var/log/xen/console/guest-g.log",
-        "pml": options.pml,
         "phase_rounds": guest.linux and options.phase_rounds,
-        "harvest": options.harvest or ("accessed" if options.accessed else ""),
-        "harvest_every": options.harvest_every,
-        "one_in": options.one_in,
-        "bitmaps": options.bitmaps,
         "header": header,
     }
 

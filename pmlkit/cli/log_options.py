@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `collect` and `lab run` that say how a domain is logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from click import Choice, IntRange
+
+from pmlkit.cli.options import option
+from pmlkit.xen.job import HARVESTS, PAGE_TABLES, REARM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmlkit.types import Json
+
+
+_OPTIONS = (
+    option("--rearm", default="round", type=Choice(REARM), help="When a logged page is "
+           "armed again."),
+    option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so "
+           "many buffers."),
+    option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU."),
+    option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
+           "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
+           "and clear the guest's accessed flags in them."),
+    option("--harvest", type=Choice(HARVESTS[1:]), help="Read and clear accessed flags at each "
+           "round's end: of all memory, of what the logged page tables lead to, both, of all that "
+           "the EPT's upper levels say was used, or of a sample of that."),
+    option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds."),
+    option("--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so "
+           "many."),
+)  # fmt: skip
+
+
+def log_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Declare the options that `collect` and `lab run` share."""
+    for declare in reversed(_OPTIONS):
+        command = declare(command)
+    return command
+
+
+def log_fields(values: Json) -> Json:
+    """Return the values of a command line as fields of `pmlkit.xen.job.LogOptions`."""
+    fields = {**values, "harvest": values["harvest"] or "", "period_s": values["period"] / 1e9}
+    del fields["period"]
+    return fields
