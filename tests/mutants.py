@@ -378,8 +378,8 @@ MUTANTS = [
         ),
         (
             "what a killed one left on stays on",
-            "told = list(marks.clean(self.job.state))",
-            "told = []",
+            "cleaned = list(marks.clean(self.job.state))",
+            "cleaned = []",
         ),
     ),
     *mutants(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log a domain and fill a spool: what runs in dom0. Needs Python 3.9 and cffi.
+"""The agent: log a domain into a spool, in dom0. Needs Python 3.9 and cffi.
 
     python3 -m pmlkit.xen.agent                       the job is the first line of standard input
     python3 -m pmlkit.xen.agent JOB.json DOMID SPOOL  the lab: the domain may still be paused
 
-In the first form standard input stays open: a line "stop" ends the collection, other lines say
-that somebody is still there, and so the end of the input ends it as well. What people should hear
-is said on standard error; the spool goes to the file that the job names, or to standard output.
+In the first form standard input stays open: a line "stop" ends the collection, and so does the end
+of the input; other lines show that the other side is alive. Messages go to standard error. The
+spool goes to the file that the job names, or to standard output.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _LONGEST_JOB = 1 << 20
 
 def main(arguments: Sequence[Any] = ()) -> int:
     """Run a job; returns the exit status."""
-    said = "LAB agent" if arguments else "agent: error"
+    prefix = "LAB agent" if arguments else "agent: error"
     try:
         end = _lab(*arguments) if arguments else serve()
     except PmlkitError as error:
-        print(f"{said}: {error}", file=sys.stderr, flush=True)
+        print(f"{prefix}: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
     if arguments:
         print(f"LAB agent: {end['rounds']} rounds: {end['why']}", file=sys.stderr, flush=True)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[Any] = ()) -> int:
 
 
 def serve(orders: int = 0, out: int = 1) -> Json:
-    """Run the job that is told on file descriptor `orders`.
+    """Run the job that is the first line of file descriptor `orders`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def serve(orders: int = 0, out: int = 1) -> Json:
 
 
 def preload() -> None:
-    """Import all that a collection needs: the file that we come from may go away."""
+    """Import all that a collection needs, as the zipapp may be deleted."""
     from pmlkit.xen.binding import ffi
 
     try:
@@ -87,7 +87,7 @@ def _say(text: str) -> None:
 
 
 def _first_line(descriptor: int) -> Json:
-    # Byte by byte: what follows belongs to `Stop`.
+    # Byte by byte: the lines that follow belong to `Stop`.
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST_JOB:
         byte = os.read(descriptor, 1)
@@ -95,19 +95,19 @@ def _first_line(descriptor: int) -> Json:
             break
         line += byte
     try:
-        told = json.loads(line)
+        job = json.loads(line)
     except ValueError as error:
         raise UsageError("the first line of standard input is no job (JSON)") from error
-    if not isinstance(told, dict):
+    if not isinstance(job, dict):
         raise UsageError("the job is no JSON object")
-    return told
+    return job
 
 
 class Pipe(io.RawIOBase):
-    """Standard output, written without waiting for ever: while it is full, orders are heard.
+    """Standard output; while it is full, orders are still read.
 
-    Meanwhile the rings fill and run over, and what they lose is counted: the memory that a
-    collection takes does not grow with the rate.
+    Meanwhile the rings fill and run over, and the lost entries are counted: the memory of a
+    collection does not grow with the rate.
     """
 
     def __init__(self, descriptor: int, stop: Stop) -> None:
@@ -138,8 +138,7 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
     """Start the lab's domain, log it, fill the spool."""
     from pmlkit.xen.lab_pace import LabPeriod, Lockstep
 
-    told = json.loads(Path(job_path).read_text())
-    job = replace(Job.of(told), domain=domid, spool=spool)
+    job = replace(Job.of(json.loads(Path(job_path).read_text())), domain=domid, spool=spool)
     unpause(int(domid))
     domain = _lab_domain(int(domid))
     with contextlib.ExitStack() as stack:
@@ -151,7 +150,8 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
         stop = stack.enter_context(Stop(domain))
         file = Pipe(1, stop) if spool == "-" else None
         end = Collector(job, domain, stop, _say, pace).run(file)
-    _complain(end)
+    if not end["rounds"]:
+        raise GuestError(end["why"] or "it ended before its first round was over")
     return end
 
 
@@ -172,13 +172,8 @@ def _mailbox(stack: ExitStack, job: Job, domid: int) -> Mailbox | None:
     return box
 
 
-def _complain(end: Any) -> None:
-    if not end["rounds"]:
-        raise GuestError(end["why"] or "it ended before its first round was over")
-
-
 def unpause(domid: int) -> None:
-    """Let a domain run that was created paused."""
+    """Start a domain that was created paused."""
     with Control() as control:
         control.unpause(domid)
 

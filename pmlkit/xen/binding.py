@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 DECLARATIONS = ("xenctrl", "xendevicemodel", "xenforeignmemory", "xenpml", "xenstore")
-# Of stable libraries the ABI's version is in the name. libxenctrl's is Xen's own: see `xenctrl`.
+# The names of stable libraries hold the version of the ABI. `xenctrl` handles libxenctrl.
 _LIBRARIES = {
     "xendevicemodel": ("libxendevicemodel.so.1",),
     "xenforeignmemory": ("libxenforeignmemory.so.1",),
@@ -36,7 +36,7 @@ _MEND = {
 
 
 class XenError(PmlkitError):
-    """Xen refused something. Attributes: `call`, `errno`, `domain` (or None), `why`."""
+    """Xen refused a call. Attributes: `call`, `errno`, `domain` (or None), `why`."""
 
     def __init__(
         self, call: str, errno: int, why: str = "", domain: int | None = None, hint: str = ""
@@ -49,7 +49,7 @@ class XenError(PmlkitError):
 
 
 class MissingLibrary(MissingTool):
-    """A library of Xen's is not on this machine. Attributes: `tool`, `package`."""
+    """One of Xen's libraries is not on this machine. Attributes: `tool`, `package`."""
 
     def __init__(self, tool: str, mend: str) -> None:
         self.tool, self.package = tool, "xen-utils"
@@ -58,7 +58,7 @@ class MissingLibrary(MissingTool):
 
 @cache
 def ffi() -> Any:
-    """Return the declarations, ready made (`emit`) or parsed now."""
+    """Return the declarations: as a module (`emit`), or parsed now."""
     try:
         return import_module("pmlkit.xen._declarations").ffi
     except ImportError:
@@ -77,10 +77,10 @@ def _parsed() -> FFI:
 
 
 def emit(path: PathLike) -> None:
-    """Write the declarations as a module that needs cffi's C half only (dom0 starts faster)."""
+    """Write the declarations as a module that needs no C parser (dom0 starts faster)."""
     made = _parsed()
     made.set_source("pmlkit.xen._declarations", None)
-    with contextlib.redirect_stdout(io.StringIO()):  # it says what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         made.emit_python_code(str(path))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect the rounds of a domain into a spool. Nothing pauses the guest but the end of a round.
+"""Collect the rounds of a domain into a spool. Only the end of a round pauses the guest.
 
-The state of a collection is small: which round runs, and why it should end. Whatever happens,
-log-dirty mode is switched off; if this process is killed, the next one does it (`marks`).
+Log-dirty mode is switched off however a collection ends; if this process is killed, the next one
+does it (`marks`).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Collector:
     domain : Domain
     stop : Stop
     say : callable
-        Called with a sentence when something happens that people should hear of.
+        Called with each message for the user.
     pace : object, optional
-        How a round passes (`Period`; the lab has another); default: by the clock.
+        How a round passes; default: by the clock (`Period`).
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Collector:
         XenError, OutputError, UsageError
             Log-dirty mode is off by then.
         """
-        told = list(marks.clean(self.job.state))
-        for text in told:
+        cleaned = list(marks.clean(self.job.state))
+        for text in cleaned:
             self.say(text)
         mode = self._mode()
         source_class = Patched if mode == "pml" else Unpatched
@@ -88,7 +88,7 @@ class Collector:
             with source_class(self.job, self.domain.domid) as source:
                 mark.tell(**source.mark())
                 with SpoolWriter(self.job.spool, self._header(source), file) as writer:
-                    for text in told:
+                    for text in cleaned:
                         writer.append(Frame.EVENT, frames.pack_json(what=text, ns=0))
                     self._rounds(source, writer)
                     return self._finish(source, writer)
@@ -100,11 +100,11 @@ class Collector:
 
     def _header(self, source: Any) -> Json:
         d = self.domain
-        found = {"domid": d.domid, "name": d.name, "memory_bytes": d.memory_bytes}
+        domain = {"domid": d.domid, "name": d.name, "memory_bytes": d.memory_bytes}
         system = os.uname()
         host = {"node": system.nodename, "release": system.release, "machine": system.machine}
         job = {**asdict(self.job), "header": None}
-        facts = {"source": "xen", "job": job, "domain": found, "mode": source.mode, "host": host}
+        facts = {"source": "xen", "job": job, "domain": domain, "mode": source.mode, "host": host}
         return {**facts, **self.job.header, **source.facts()}
 
     def _rounds(self, source: Any, writer: SpoolWriter) -> None:
@@ -114,10 +114,10 @@ class Collector:
         while not self.stop and not (self.job.rounds and self.closed == self.job.rounds):
             with self._alive():
                 self.pace.round(self, source, writer)
-            self.stop.look_for_migration()  # a bitmap that it has is not to be cleared
+            self.stop.look_for_migration()  # its bitmap must not be cleared
             if self.stop.migrating or not self.stop.alive:
                 break
-            # A round that was cut short is closed like any other.
+            # A shortened round is closed like any other.
             now = time.process_time_ns()
             with self._alive():
                 source.close_round(writer, self.closed, agent_cpu_ns=now - spent)
@@ -131,7 +131,7 @@ class Collector:
 
     @contextlib.contextmanager
     def _alive(self) -> Iterator[None]:
-        """Let an error of Xen's pass if it is that the domain has died."""
+        """Suppress Xen's error if the domain has died."""
         try:
             yield
         except XenError as error:
@@ -143,13 +143,13 @@ class Collector:
         whole = done or self.pace.ended or (not self.job.rounds and self.stop.kind != "lost")
         why = "all rounds are done" if done else self.stop.why or ""
         end = {"complete": whole, "why": why, "rounds": self.closed}
-        # The round in which the domain died was never closed; what was logged in it is good.
+        # The round in which the domain died was never closed; its entries are valid.
         end["keep_open"] = not self.stop.alive
         writer.append(Frame.END, frames.pack_json(**{**last, **end}))
         return end
 
     def _last(self, source: Any, writer: SpoolWriter) -> Json:
-        """Switch logging off, and take what is left."""
+        """Switch logging off and drain the rest."""
         if self.stop.alive:
             with self._alive():
                 return source.finish(writer)
@@ -157,7 +157,7 @@ class Collector:
 
 
 class Period:
-    """Rounds by the clock: drain as often as the rings need it until the time is over."""
+    """Rounds by the clock; the rings are drained as often as they need it."""
 
     ended = False
 
@@ -167,9 +167,9 @@ class Period:
         self._due: Any = None
 
     def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
-        """Let a round pass."""
+        """Drain until the round is over."""
         now = time.monotonic()
-        # By the calendar, so that the time that closing takes does not add up.
+        # From due time to due time, so that the time for closing does not add up.
         start = now if self._due is None or now > self._due + self.period_s else self._due
         self._due = start + self.period_s
         while not collector.stop and (left := self._due - time.monotonic()) > 0:
@@ -180,7 +180,7 @@ class Period:
             collector.stop.wait(min(left, self._nap_s))
 
     def _rest(self, fill: float) -> None:
-        """Sleep less the fuller the rings are found, and not at all when they run over."""
+        """Sleep less the fuller the rings are, and not at all when they run over."""
         if fill > 0.5:
             self._nap_s = 0
         elif fill > 0.2:
@@ -189,8 +189,8 @@ class Period:
             self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _POLL_S)
 
     def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
-        """Whether the round should end now; the lab hears its guest here."""
+        """Whether the round should end now; the lab reads its guest's console here."""
         return False
 
     def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
-        """A round has been closed."""
+        """Called after a round has been closed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libxendevicemodel: say that a domain's pages were written, as a device model does."""
+"""libxendevicemodel: mark a domain's pages as written, as a device model does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
 
     Parameters
     ----------
-    domid : int
     spans : iterable of (int, int)
-        The first frame of each, and how many there are; none beyond the domain's last frame.
+        First frame and number of frames of each; none beyond the domain's last frame.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Domains: found by name or id in Xenstore, and what has become of them."""
+"""Find domains by name or id in Xenstore, and tell how they ended."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Xenstore:
         self.close()
 
     def close(self) -> None:
-        """Let go of it. Closing twice does no harm."""
+        """Close the handle; idempotent."""
         handle, self._h = self._h, None
         if handle is not None:
             self._lib.xs_close(handle)
@@ -80,17 +80,17 @@ class Xenstore:
     def names(self, path: str) -> list[str]:
         """Return the names of the nodes below one."""
         count = self._ffi.new("unsigned int *")
-        found = self._lib.xs_directory(self._h, 0, path.encode(), count)
-        if found == self._ffi.NULL:
+        entries = self._lib.xs_directory(self._h, 0, path.encode(), count)
+        if entries == self._ffi.NULL:
             return []
         try:
-            texts = [self._ffi.string(found[i]) for i in range(count[0])]
+            texts = [self._ffi.string(entries[i]) for i in range(count[0])]
         finally:
-            self._lib.free(found)
+            self._lib.free(entries)
         return [text.decode(errors="replace") for text in texts]
 
     def domain(self, domid: int) -> Domain:
-        """Return the `Domain` of an id; what is not known of it is empty."""
+        """Return the `Domain` of an id; unknown fields are empty."""
         base = f"/local/domain/{domid}"
         vm = self.read(f"{base}/vm") or ""
         kib = self.read(f"{base}/memory/static-max") or self.read(f"{base}/memory/target") or "0"
@@ -108,7 +108,7 @@ def find(asked: str | int) -> Domain:
     Parameters
     ----------
     asked : str or int
-        Its name, or its id (a name that is a number is taken for a name first, as by `xl`).
+        Its name or id; a number is first taken for a name, as by `xl`.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def find(asked: str | int) -> Domain:
 
 
 def ended(domain: Domain, state: DomainState | None, name: str | None = None) -> str | None:
-    """Say in words what has become of a domain that should be logged no longer.
+    """Return why a domain should be logged no longer; None if it goes on.
 
     Parameters
     ----------
@@ -146,11 +146,6 @@ def ended(domain: Domain, state: DomainState | None, name: str | None = None) ->
         What Xen says now.
     name : str, optional
         What Xenstore calls it now; None if it is not known.
-
-    Returns
-    -------
-    str or None
-        None if it goes on.
     """
     if name is not None and name.endswith(_AWAY):
         return "the domain was migrated"

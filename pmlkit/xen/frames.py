@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent writes into a spool: kinds of frames, and how they are packed.
+"""The frames of a Xen spool: their kinds, and how they are packed.
 
 All little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
 patched, from dom0's monotonic clock where it is not.
 
 A RECORDS frame holds many records of the rings, as they are: ``count u64``, then the heads of
 ``struct xenpml_record`` (all before its data), then the data of all of them, `count` words each,
-without gaps. How a head is laid out stands in the spool's header (``record``: name, offset, bytes
-of each field; ``head_bytes``), so that readers need no other declaration of it.
+without gaps. The spool's header describes the layout of a head (``record``: name, offset, bytes of
+each field; ``head_bytes``), so that readers need no other declaration of it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Frame(IntEnum):
     RECORDS = 2  # drained buffers, and snapshots of page tables
     DIRTY = 4  # `BITMAP_HEAD`, then a piece of the log-dirty bitmap of a round
     ACCESSED = 5  # `BITMAP_HEAD`, then a piece of the accessed bitmap of a round
-    CONSOLE = 6  # JSON: a line that the guest said, and when it was read
+    CONSOLE = 6  # JSON: a line of the guest's console, and when it was read
     END = 7  # JSON: why it ended; the last status of the domain and its vCPUs
-    EVENT = 8  # JSON: what happened (``what``), and when (``ns``)
+    EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
     TOUCHED = 9  # `TOUCHED_HEAD`, then words (gfn << 12 | kind): a guided harvest, or part of it
 
 
@@ -42,14 +42,14 @@ PIECE_BYTES = 1 << 20
 
 
 def pack_json(**values: Any) -> bytes:
-    """Pack facts as JSON."""
+    """Pack values as JSON."""
     return json.dumps(values).encode()
 
 
 def bitmap_pieces(round_number: int, bits: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the parts of frames for a bitmap: pieces that are all zero are left out.
+    """Yield the parts of frames for a bitmap, without the pieces that are all zero.
 
-    The first piece is never left out, so that a round's bitmap is known to be there.
+    The first piece is always there, and shows that the round has a bitmap.
     """
     view = memoryview(bits)
     for first in range(0, max(len(view), 1), PIECE_BYTES):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How rounds pass in the lab: in step with the guest's own, or as its console says."""
+"""Rounds in the lab: in step with the guest's own, or by marks on its console."""
 
 from __future__ import annotations
 
@@ -26,20 +26,15 @@ _POLL_S = 0.01
 
 
 class LabPeriod(Period):
-    """By the clock, with the guest's console beside it.
-
-    Parameters
-    ----------
-    job : Job
-    """
+    """Rounds by the clock; the guest's console is copied, and its marks may end a round."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.period_s)
         self.job, self.console = job, Console(job.console)
-        self._late = False  # a mark was heard while a round was being closed
+        self._late = False  # a mark was read while a round was being closed
 
     def begin(self) -> None:
-        """Wait until the guest says that it is about to start."""
+        """Wait for the console line with which the work starts."""
         end = time.monotonic() + self.job.limit_s
         while start := self.job.wait_for:
             if any(line.startswith(start) for line in self.console.lines(keep=True)):
@@ -49,7 +44,7 @@ class LabPeriod(Period):
             time.sleep(_POLL_S)
 
     def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
-        """Put what the guest says into the spool; say whether that ends the round."""
+        """Append new console lines to the spool; return whether one ends the round."""
         phase, self._late = self._late, False
         for line in self.console.lines():
             writer.append(Frame.CONSOLE, frames.pack_json(line=line, ns=source.now_ns()))
@@ -59,27 +54,21 @@ class LabPeriod(Period):
         return phase
 
     def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
-        """Listen once more: a mark that comes now ends the round that has just begun."""
+        """Read the console again: a mark now ends the round that has just begun."""
         self._late = self.meanwhile(collector, source, writer)
         if self.ended:
             collector.stop.ask("the guest's work is done")
 
 
 class Lockstep(LabPeriod):
-    """One round of the guest's in each of ours.
-
-    Parameters
-    ----------
-    job : Job
-    box : pmlkit.xen.mailbox.Mailbox
-    """
+    """One of the guest's rounds in each round."""
 
     def __init__(self, job: Job, box: Mailbox) -> None:
         super().__init__(job)
         self.box = box
 
     def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
-        """Run a round of the guest."""
+        """Let the guest run one round."""
 
         def meanwhile() -> None:
             source.drain(writer)
@@ -98,10 +87,11 @@ class Console:
     """A growing file, line by line."""
 
     def __init__(self, path: PathLike) -> None:
-        self._path, self._at, self._kept = path, 0, []  # type: ignore[var-annotated]
+        self._path, self._at = path, 0
+        self._kept: list[str] = []
 
     def lines(self, keep: bool = False) -> list[str]:
-        """Return the lines that are new; `keep`: and return them once more next time."""
+        """Return the new lines; with `keep` the next call returns them again."""
         fresh, self._kept = self._kept, []
         try:
             with open(self._path, "rb") as file:

@@ -23,7 +23,7 @@ _READ_WRITE = 3
 
 
 class Mailbox:
-    """Tells a guest which round to run, and waits until it has. A context manager."""
+    """Starts rounds of a guest and waits for their end. A context manager."""
 
     def __init__(self, domid: int) -> None:
         self._lib, made = library("xenforeignmemory"), ffi()
@@ -45,7 +45,7 @@ class Mailbox:
         return struct.unpack_from("<I", self._view, 4 * index)[0]
 
     def wait_ready(self, limit_s: float) -> None:
-        """Wait until the guest has set itself up.
+        """Wait until the guest is ready.
 
         Raises
         ------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mark for each collection that runs: the next one switches off what a killed one left on.
+"""Marks of running collections: the next one switches off what a killed one left on.
 
-A mark is a file that its collection holds locked. The kernel lets go of the lock however the
-process ends, so a mark that is not locked was left by one that could not clean up.
+A mark is a file that its collection holds locked. The kernel releases the lock however the process
+ends, so an unlocked mark belongs to a process that could not clean up.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Busy(PmlkitError):
 
 
 class Mark:
-    """The mark of a collection of ours. A context manager.
+    """The mark of this process's collection. A context manager.
 
     Parameters
     ----------
     folder : path-like
-        Where marks are; made if need be.
+        Of the marks; created if missing.
     domain : Domain
     """
 
@@ -70,7 +70,7 @@ class Mark:
         self.close()
 
     def tell(self, **facts: Any) -> None:
-        """Write down what is on: before it is switched on, and more once it is known."""
+        """Record what is switched on: before it is, and again when more is known."""
         self._facts.update(facts)
         self._file.seek(0)
         self._file.truncate()
@@ -78,43 +78,33 @@ class Mark:
         self._file.flush()
 
     def close(self) -> None:
-        """Remove the mark: all is off. Closing twice does no harm."""
+        """Remove the mark; idempotent."""
         if not self._file.closed:
             self.path.unlink(missing_ok=True)
             self._file.close()
 
 
 def clean(folder: PathLike) -> Iterator[str]:
-    """Switch off what collections that died have left on.
-
-    Parameters
-    ----------
-    folder : path-like
-
-    Yields
-    ------
-    str
-        A sentence for each of them.
-    """
+    """Switch off what dead collections left on; yields a message for each of them."""
     for path in sorted(Path(folder).glob("*.json")):
         with contextlib.suppress(FileNotFoundError), open(path, "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # it is alive
                 continue
-            said = _undo(_facts(file))
+            message = _undo(_facts(file))
             path.unlink(missing_ok=True)
-            if said:
-                yield said
+            if message:
+                yield message
 
 
 def _facts(file: TextIO) -> Json:
     file.seek(0)
     try:
-        told = json.loads(file.read())
+        facts = json.loads(file.read())
     except ValueError:  # killed while it was writing: it had switched nothing on as yet
         return {}
-    return told if isinstance(told, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _undo(facts: Json) -> str | None:

@@ -65,12 +65,12 @@ class Patched:
         self._log.close()
 
     def facts(self) -> Json:
-        """Return what the spool's header says."""
+        """Return fields of the spool's header."""
         status, info = self._log.status(), self._log.log_info(0)
-        told: Json = {name: info[name] for name in ("tsc_khz", "epoch_tsc", "epoch_ns", "slots")}
-        told |= {"clock": "tsc", "pages": status["max_gfn"] + 1, "vcpus": self._log.vcpus}
-        told["record"], told["head_bytes"] = self._log.record_layout()
-        return told
+        facts: Json = {name: info[name] for name in ("tsc_khz", "epoch_tsc", "epoch_ns", "slots")}
+        facts |= {"clock": "tsc", "pages": status["max_gfn"] + 1, "vcpus": self._log.vcpus}
+        facts["record"], facts["head_bytes"] = self._log.record_layout()
+        return facts
 
     def mark(self) -> Json:
         """Return what tells this logging from another one's of the same domain."""
@@ -80,7 +80,7 @@ class Patched:
         return time.monotonic_ns() - self._started
 
     def drain(self, writer: SpoolWriter) -> float:
-        """Put what is new into the spool; return how full the fullest ring was, 0 to 1 or more."""
+        """Append new records to the spool; return the fill of the fullest ring, 0 to 1 or more."""
         fill = 0.0
 
         def take(records: Any, payload: bytes) -> None:
@@ -93,40 +93,40 @@ class Patched:
         return fill
 
     def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
-        """End a round; in a collection that closes none, put a mark of the time."""
+        """End a round; of a `free` collection: append a mark of the time."""
         if self._job.free:
             self.drain(writer)
-            told: Json = {"round": number, "tick": True, "t_ns": self.now_ns()}
+            closed: Json = {"round": number, "tick": True, "t_ns": self.now_ns()}
         else:
-            told = self._close(writer, number)
-        told["vcpus"] = [self._log.vcpu_status(v) for v in range(self._log.vcpus)]
-        told["seen"] = self._counts.take()
-        writer.append(Frame.ROUND, frames.pack_json(**told, **more))
-        return told
+            closed = self._close(writer, number)
+        closed["vcpus"] = [self._log.vcpu_status(v) for v in range(self._log.vcpus)]
+        closed["seen"] = self._counts.take()
+        writer.append(Frame.ROUND, frames.pack_json(**closed, **more))
+        return closed
 
     def _close(self, writer: SpoolWriter, number: int) -> Json:
         due = self._flags and number % self._job.harvest_every == self._job.harvest_every - 1
-        told = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
-        # The rings first: they fill while we write.
+        closed = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
+        # First the rings, which fill while bitmaps are written.
         self.drain(writer)
         for kind, name in ((Frame.DIRTY, "dirty"), (Frame.ACCESSED, "accessed")):
-            bits = told.pop(name)
-            for parts in () if bits is None else frames.bitmap_pieces(told["round"], bits):
+            bits = closed.pop(name)
+            for parts in () if bits is None else frames.bitmap_pieces(closed["round"], bits):
                 writer.append(kind, *parts)
-        touched = told.pop("touched")
+        touched = closed.pop("touched")
         if touched is not None:
-            _write_touched(writer, told["round"], memoryview(touched))
-        told["harvest"] = self._job.harvest if due else ""
-        self._next = told["round"] + 1
-        return told
+            _write_touched(writer, closed["round"], memoryview(touched))
+        closed["harvest"] = self._job.harvest if due else ""
+        self._next = closed["round"] + 1
+        return closed
 
     def finish(self, writer: SpoolWriter) -> Json:
-        """Switch logging off and take what is left; return the last words of the rings."""
+        """Switch logging off and drain the rest; return the rings' last status."""
         self._log.disable()
         return self.rest(writer)
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """Take what is left of a domain that is gone: its rings stay mapped."""
+        """Drain the rest; the rings of a domain that is gone stay mapped."""
         while self.drain(writer):
             pass
         logs = [self._log.log_info(v) for v in range(self._log.vcpus)]
@@ -141,7 +141,7 @@ def _write_touched(writer: SpoolWriter, number: int, words: Any) -> None:
 
 
 class _Counts:
-    """What was read since the last mark, for whoever watches."""
+    """Counts since the last round, for live views."""
 
     def __init__(self) -> None:
         self.take()
@@ -154,9 +154,9 @@ class _Counts:
         self.records += len(records)
 
     def take(self) -> Json:
-        """Return the counts and begin anew."""
+        """Return the counts and reset them."""
         names = ("entries", "lost", "records", "fill")
-        told = {name: getattr(self, name, 0) for name in names}
+        counts = {name: getattr(self, name, 0) for name in names}
         self.entries = self.lost = self.records = 0
         self.fill = 0.0
-        return told
+        return counts

@@ -11,7 +11,7 @@ from pmlkit.xen.frames import RECORDS_HEAD
 from pmlkit.xen.job import PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Self
 
     from pmlkit.types import Json
@@ -36,7 +36,7 @@ class Handle:
     Raises
     ------
     MissingLibrary, XenError
-        If the library is not there, or dom0 does not let us in.
+        If the library is missing, or the call is not allowed.
     """
 
     def __init__(self, domid: int) -> None:
@@ -52,18 +52,18 @@ class Handle:
 
     def status(self) -> dict[str, int]:
         """Return ``struct xenpml_status`` as a dict."""
-        told = self._ffi.new("struct xenpml_status *")
-        done = self._lib.xenpml_get_status(self._h, self.domid, told)
+        status = self._ffi.new("struct xenpml_status *")
+        done = self._lib.xenpml_get_status(self._h, self.domid, status)
         check(done, "XEN_DOMCTL_pml_status", self.domid)
-        return self._values(told, "struct xenpml_status")
+        return self._values(status, "struct xenpml_status")
 
     def disable(self) -> None:
-        """Stop logging; what was drained last can still be read from mapped rings."""
+        """Stop logging; mapped rings can still be read."""
         done = self._lib.xenpml_disable(self._h, self.domid)
         check(done, "XEN_DOMCTL_pml_disable", self.domid)
 
     def close(self) -> None:
-        """Let go of it. Closing twice does no harm."""
+        """Close the handle; idempotent."""
         handle, self._h = self._h, None
         if handle is not None:
             self._lib.xenpml_close(handle)
@@ -75,7 +75,7 @@ class Handle:
 
 
 def available(domid: int = 0) -> bool:
-    """Say whether this Xen hands out its PML log: asked, not concluded from its version."""
+    """Whether this Xen has the patched interface: by a call, not by its version."""
     try:
         with Handle(domid) as handle:
             handle.status()
@@ -94,12 +94,14 @@ class PmlLog(Handle):
     Attributes
     ----------
     vcpus : int
-        Rings that there are, one per vCPU.
+        Number of rings, one per vCPU.
     """
 
     def __init__(self, domid: int, options: LogOptions) -> None:
         super().__init__(domid)
-        self.options, self._logs, self._bits, self.on = options, [], {}, False  # type: ignore[var-annotated]
+        self.options, self.on = options, False
+        self._logs: list[Any] = []
+        self._bits: dict[str, Any] = {}
         try:
             self._enable()
             self._map()
@@ -136,7 +138,7 @@ class PmlLog(Handle):
             self._logs.append(check(log, "XENMEM_resource_pml_log", self.domid))
 
     def record_layout(self) -> tuple[list[list[Any]], int]:
-        """Return where the fields of a record's head are: [name, offset, bytes] each; the size."""
+        """Return the fields of a record's head, [name, offset, bytes] each, and its size."""
         kind = self._ffi.typeof("struct xenpml_record")
         fields = [
             [name, f.offset, self._ffi.sizeof(f.type)] for name, f in kind.fields if name != "data"
@@ -144,21 +146,15 @@ class PmlLog(Handle):
         return fields, self._ffi.offsetof(kind, "data")
 
     def drain(self, vcpu: int, take: Callable[..., Any], limit: int | None = None) -> int:
-        """Read the records of a vCPU that are new.
+        """Read the new records of a vCPU; returns how many.
 
         Parameters
         ----------
-        vcpu : int
         take : callable
             Called with ``(records, parts)``: a list of records (cffi structs, theirs until it
             returns) and the payload of a RECORDS frame in parts.
         limit : int, optional
-            Read no more than about so many: a vCPU that writes fast must not starve the others.
-
-        Returns
-        -------
-        int
-            How many were read.
+            Read about so many at most: a vCPU that writes fast must not starve the others.
         """
         log, read, total = self._logs[vcpu], self._lib.xenpml_log_read, 0
         limit = limit or self.options.slots
@@ -179,7 +175,7 @@ class PmlLog(Handle):
         return total
 
     def _payload(self, count: int) -> tuple[bytes, bytes]:
-        """Put the heads of records together, and their data (one copy, in C)."""
+        """Join the heads of records, and their data (one copy, in C)."""
         view, size = self._bytes, len(self._bytes) // _BATCH
         head = self._ffi.offsetof("struct xenpml_record", "data")
         heads, data = [RECORDS_HEAD.pack(count)], []
@@ -189,21 +185,20 @@ class PmlLog(Handle):
             data.append(view[start + head : start + head + 8 * self._each[i].count])
         return b"".join(heads), b"".join(data)
 
-    def read(self) -> Any:
-        """Yield the records that are new, vCPU by vCPU: dicts with `data` as bytes."""
-        found = []
+    def read(self) -> Iterator[Json]:
+        """Yield the new records, vCPU by vCPU: dicts with `data` as bytes."""
+        fresh: list[Json] = []
 
         def take(records: Any, _: object) -> None:
             for record in records:
                 values = self._values(record, "struct xenpml_record")
-                found.append(
-                    {**values, "data": bytes(self._ffi.buffer(record.data, 8 * record.count))}
-                )
+                data = bytes(self._ffi.buffer(record.data, 8 * record.count))
+                fresh.append({**values, "data": data})
 
         for vcpu in range(self.vcpus):
             self.drain(vcpu, take)
-            yield from found
-            found.clear()
+            yield from fresh
+            fresh.clear()
 
     def close_round(self, flags: int = 0, dirty: bool = True) -> Json:
         """End a round.
@@ -225,20 +220,16 @@ class PmlLog(Handle):
         size = pages // 8
         wanted = {"dirty": dirty, "accessed": bool(flags & ROUND_ACCESSED)}
         bits = {n: self._buffer(n, size) if w else made.NULL for n, w in wanted.items()}
-        told = made.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
-        done = self._lib.xenpml_close_round(self._h, self.domid, told)
+        closed = made.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
+        done = self._lib.xenpml_close_round(self._h, self.domid, closed)
         check(done, "XEN_DOMCTL_pml_close_round", self.domid)
-        values = self._values(told, "struct xenpml_round")
+        values: Json = {**self._values(closed, "struct xenpml_round")}
         for name in wanted:
-            values[name] = made.buffer(bits[name], size) if wanted[name] else None  # type: ignore[assignment]
-        guided = flags & ROUND_GUIDED
-        values["touched"] = (
-            made.buffer(told.touched, 8 * told.touched_count)  # type: ignore[assignment]
-            if guided and told.touched_count
-            else b""
-            if guided
-            else None
-        )
+            values[name] = made.buffer(bits[name], size) if wanted[name] else None
+        values["touched"] = None
+        if flags & ROUND_GUIDED:
+            count = closed.touched_count
+            values["touched"] = made.buffer(closed.touched, 8 * count) if count else b""
         return values
 
     def _buffer(self, name: str, size: int) -> Any:
@@ -248,25 +239,25 @@ class PmlLog(Handle):
 
     def vcpu_status(self, vcpu: int) -> dict[str, int]:
         """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict."""
-        told = self._ffi.new("struct xenpml_vcpu_status *")
-        done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, told)
+        status = self._ffi.new("struct xenpml_vcpu_status *")
+        done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, status)
         check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
-        return self._values(told, "struct xenpml_vcpu_status")
+        return self._values(status, "struct xenpml_vcpu_status")
 
     def log_info(self, vcpu: int) -> dict[str, int]:
         """Return ``struct xenpml_log_info`` of a vCPU as a dict."""
-        told = self._ffi.new("struct xenpml_log_info *")
-        done = self._lib.xenpml_log_get_info(self._logs[vcpu], told)
+        status = self._ffi.new("struct xenpml_log_info *")
+        done = self._lib.xenpml_log_get_info(self._logs[vcpu], status)
         check(done, "xenpml_log_get_info", self.domid)
-        return self._values(told, "struct xenpml_log_info")
+        return self._values(status, "struct xenpml_log_info")
 
     def disable(self) -> None:
-        """Stop logging; what was drained last can still be read."""
+        """Stop logging; the rings can still be read."""
         self.on = False
         super().disable()
 
     def close(self) -> None:
-        """Stop logging and let go of the rings. Closing twice does no harm."""
+        """Stop logging and unmap the rings; idempotent."""
         if self._h is None:
             return
         if self.on:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What dom0 needs of pmlkit: the agent and what it imports, as files or as one zipapp."""
+"""The agent and its imports for dom0, as files or as one zipapp."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MAIN = b"""import sys
 from pmlkit.xen.agent import main
 sys.exit(main(sys.argv[1:]))
 """
-# Run by dom0's `python3 -c`: takes the zipapp from standard input, ten digits of its length first,
-# leaves no file behind, and lets the agent have the rest of the input.
+# Run by dom0's `python3 -c`. Reads ten digits and a zipapp of that length from standard input. The
+# agent gets the rest of the input; no file stays behind.
 BOOTSTRAP = """import os, sys, tempfile
 def take(n):
     data = b""
@@ -41,7 +41,7 @@ sys.exit(agent.main())
 
 
 def files() -> dict[str, bytes]:
-    """Return the files that dom0 needs, ready to run without a parser of C.
+    """Return the files that dom0 needs; no C parser is needed there.
 
     Returns
     -------
@@ -50,11 +50,11 @@ def files() -> dict[str, bytes]:
     """
     names = ["errors.py", "spool.py"]
     names += sorted(f"xen/{path.name}" for path in (_PACKAGE / "xen").glob("*.py"))
-    found = {f"pmlkit/{name}": (_PACKAGE / name).read_bytes() for name in names}
+    sources = {f"pmlkit/{name}": (_PACKAGE / name).read_bytes() for name in names}
     with tempfile.TemporaryDirectory() as scratch:
         emit(Path(scratch) / "declarations.py")
         declared = (Path(scratch) / "declarations.py").read_bytes()
-    return {"pmlkit/__init__.py": b"", **found, "pmlkit/xen/_declarations.py": declared}
+    return {"pmlkit/__init__.py": b"", **sources, "pmlkit/xen/_declarations.py": declared}
 
 
 def zipapp() -> bytes:

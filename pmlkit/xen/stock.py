@@ -42,7 +42,7 @@ class LogDirty:
     pages : int
         Frames that a bitmap covers.
     taken_over : bool
-        Whether a migration has begun: the bitmap is its own from then on.
+        Whether a migration has begun, which owns the bitmap from then on.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class LogDirty:
 
     def __init__(self, domid: int) -> None:
         self.domid, self._n, self.taken_over = domid, 0, False
-        self._control: Any = Control()  # None once it is let go
+        self._control: Any = Control()  # None once it is closed
         try:
             self.pages = self._control.maximum_gpfn(domid) + 1
             self._n = -(-self.pages // 32768)
@@ -68,7 +68,7 @@ class LogDirty:
         self.close()
 
     def close_round(self) -> Any:
-        """Read and clear the bitmap; see before (`xenctrl.save_helper_of`) that it is still ours.
+        """Read and clear the bitmap. Call it only while no migration has the mode.
 
         Returns
         -------
@@ -85,13 +85,13 @@ class LogDirty:
         bits = memoryview(view)[: -(-self.pages // 8)]
         if save_helper_of(self.domid) is not None:
             self.taken_over = True
-            # Whole bytes of the bitmap: a page that is sent twice does no harm.
-            found = [(8 * piece.start(), 8 * piece.end()) for piece in _WRITTEN.finditer(bits)]
-            mark_dirty(self.domid, [(a, min(b, self.pages) - a) for a, b in found])
+            # Whole bytes of the bitmap: a page may be sent twice.
+            spans = [(8 * piece.start(), 8 * piece.end()) for piece in _WRITTEN.finditer(bits)]
+            mark_dirty(self.domid, [(a, min(b, self.pages) - a) for a, b in spans])
         return bits, faults, dirty, began, ended
 
     def close(self) -> None:
-        """Switch it off, or leave it to the migration that has it. Closing twice does no harm."""
+        """Switch the mode off, unless a migration has taken it over; idempotent."""
         if self._control is None:
             return
         try:
@@ -112,7 +112,7 @@ class LogDirty:
 
 
 def switch_off(control: Control, domid: int) -> bool:
-    """Switch a domain's log-dirty mode off, unless it is a migration's; whether it was done."""
+    """Switch log-dirty mode off, unless a migration has it; returns whether it was done."""
     if save_helper_of(domid) is not None:
         return False
     control.log_dirty(domid, False)

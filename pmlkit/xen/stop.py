@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a collection ends, and why: signals, the domain's fate, whoever started it."""
+"""When a collection ends, and why: signals, the domain's end, orders of its starter."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class Stop:
     Parameters
     ----------
     domain : Domain
-        Whose fate is watched.
+        Watched until its end.
     orders : int, optional
-        File descriptor: a line "stop" on it ends the collection, and so does its end.
+        File descriptor: a line "stop" or the end of the file ends the collection.
     silence_s : float
-        So does the lack of any line for so long; 0: never.
+        End the collection if no line comes for so long; 0: never.
 
     Attributes
     ----------
     why : str or None
         In words, once it should end.
     kind : {None, "asked", "domain", "lost"}
-        Somebody asked for it; the domain does not go on; nobody is there any more.
+        By order or signal; by the domain's end; the starter is gone.
     alive : bool
         Whether the domain can still be asked to close a round.
     shared : bool
-        Set it where a migration could take log-dirty mode over: then one is looked for.
+        Set it where a migration could take over log-dirty mode, to look for one.
     migrating : bool
-        Whether one has.
+        Whether a migration has begun.
     """
 
     def __init__(self, domain: Domain, orders: int | None = None, silence_s: float = 0.0) -> None:
@@ -86,7 +86,7 @@ class Stop:
         self.ask(f"interrupted ({signal.Signals(number).name})")
 
     def ask(self, why: str) -> None:
-        """End the collection as soon as may be: somebody wants it."""
+        """Request the end of the collection."""
         self._end("asked", why)
 
     def _end(self, kind: str, why: str) -> None:
@@ -94,7 +94,7 @@ class Stop:
             self.kind, self.why = kind, why
 
     def __bool__(self) -> bool:
-        """Whether it should end: looks at everything there is to look at, cheaply."""
+        """Whether it should end; asks Xen at most every `_LOOK_S`."""
         self._listen(0)
         if self.why is None and time.monotonic() - self._looked > _LOOK_S:
             self.look()
@@ -102,12 +102,12 @@ class Stop:
 
     @property
     def deserted(self) -> bool:
-        """Whether nobody is there who could read what is written."""
+        """Whether nobody reads the output any more."""
         self._listen(0)
         return self.kind == "lost" or self._orders == _ENDED
 
     def wait(self, seconds: float) -> None:
-        """Sleep, or less if an order comes."""
+        """Sleep until an order comes, at most so long."""
         if seconds > 0 and self._orders in (None, _ENDED):
             time.sleep(seconds)
         elif seconds > 0:
@@ -119,18 +119,18 @@ class Stop:
         ready, _, _ = select.select([self._orders], [], [], seconds)
         now = time.monotonic()
         if ready:
-            said, self._heard = os.read(self._orders, 4096), now
-            if not said:
+            orders, self._heard = os.read(self._orders, 4096), now
+            if not orders:
                 self._orders = _ENDED
                 self._end("lost", _GONE)
-            elif b"stop" in said:
+            elif b"stop" in orders:
                 self.ask("stopped by whoever started it")
         elif self._silence_s and now - self._heard > self._silence_s:
             self._orders = _ENDED
             self._end("lost", f"{_GONE}: not heard of for {self._silence_s:g} s")
 
     def look(self) -> None:
-        """Ask Xen and Xenstore what has become of the domain."""
+        """Ask Xen and Xenstore for the domain's state."""
         self._looked = time.monotonic()
         if self._control is None:
             return
@@ -145,17 +145,17 @@ class Stop:
             self.alive = state is not None and not state.dying
 
     def look_for_migration(self) -> None:
-        """Find out whether a migration has begun that takes log-dirty mode over."""
+        """Look for a migration that takes over log-dirty mode."""
         if self.shared and save_helper_of(self.domain.domid) is not None:
             self.migrated()
 
     def migrated(self) -> None:
-        """Take note that the domain is being migrated."""
+        """Record that the domain is being migrated."""
         self.migrating = True
         self._end("domain", "the domain is being saved or migrated")
 
     def gone(self, error: BaseException) -> None:
-        """Take note of an error of a call on the domain: it may be dead. Else raise it."""
+        """Record the domain's end if that explains the error; else raise it."""
         before, self.why = self.why, None
         self.look()
         ended = self.why is not None

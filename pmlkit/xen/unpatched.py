@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of stock log-dirty, which any Xen has, into a spool: distinct pages, and no more."""
+"""Rounds of stock log-dirty, which any Xen has: the distinct pages of each, into a spool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Unpatched:
     Raises
     ------
     UsageError
-        If the job asks for what an unpatched Xen has not.
+        If the job needs the patched Xen.
     """
 
     mode = "stock"
@@ -51,31 +51,31 @@ class Unpatched:
         self._log.close()
 
     def facts(self) -> Json:
-        """Return what the spool's header says."""
+        """Return fields of the spool's header."""
         return {"clock": "dom0", "pages": self._log.pages, "vcpus": 1}
 
     def mark(self) -> Json:
-        """Return what tells this logging from another one's of the same domain."""
+        """Return the facts by which a later process identifies this logging (`marks`)."""
         return {"on": True}
 
     def now_ns(self) -> int:
         return time.monotonic_ns() - self._started
 
     def drain(self, writer: SpoolWriter) -> float:
-        """There is nothing to drain: the bitmap is all."""
+        """Nothing to drain: the bitmap is read when the round is closed."""
         return 0.0
 
     def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
-        """Take the bitmap."""
+        """Read and clear the bitmap, and append it to the spool."""
         bits, faults, dirty, began, ended = self._log.close_round()
         began, ended = began - self._started, ended - self._started
-        told = {"round": number, "t_start_ns": self._last, "t_end_ns": ended}
-        told |= {"pause_ns": ended - began, "faults": faults, "dirty_pages": dirty}
+        closed = {"round": number, "t_start_ns": self._last, "t_end_ns": ended}
+        closed |= {"pause_ns": ended - began, "faults": faults, "dirty_pages": dirty}
         for parts in frames.bitmap_pieces(number, bits):
             writer.append(Frame.DIRTY, *parts)
-        writer.append(Frame.ROUND, frames.pack_json(**told, **more))
+        writer.append(Frame.ROUND, frames.pack_json(**closed, **more))
         self._last = ended
-        return told
+        return closed
 
     def finish(self, writer: SpoolWriter) -> Json:
         """Switch log-dirty mode off."""
@@ -83,7 +83,7 @@ class Unpatched:
         return {}
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """Nothing is left of a domain that is gone."""
+        """A domain that is gone has no bitmap."""
         return {}
 
     @property

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libxenctrl: the one module that calls it, as its ABI changes with every Xen.
+"""libxenctrl, whose ABI changes with every Xen; no other module calls it.
 
-The library is the one of the Xen that runs, by name; before its first use it is tested: that it
-talks to this Xen (domctl interface versions differ), that a domain's information begins as we
-believe, and that a hypercall buffer is laid out as declared. What differs between versions is
-found by asking for the function, not by comparing numbers.
+The library of the running Xen is chosen by name and tested before its first use: it talks to this
+Xen (domctl interface versions differ), a domain's information begins as expected, and a hypercall
+buffer is laid out as declared. Differences between versions are detected by the presence of a
+function, not by version numbers.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ def running_version() -> str:
 
 
 def names() -> tuple[str, ...]:
-    """Return file names under which libxenctrl may be found, the best first."""
+    """Return possible file names of libxenctrl, the best first."""
     version = running_version()
-    found = [f"libxenctrl.so.{version}"] if version else []
+    files = [f"libxenctrl.so.{version}"] if version else []
     for folder in _FOLDERS:
-        found += sorted(glob(f"{folder.format(v=version or '*')}/libxenctrl.so.*"), reverse=True)
-    return (*found, "libxenctrl.so.4.17", "libxenctrl.so")
+        files += sorted(glob(f"{folder.format(v=version or '*')}/libxenctrl.so.*"), reverse=True)
+    return (*files, "libxenctrl.so.4.17", "libxenctrl.so")
 
 
 @dataclass(frozen=True)
 class DomainState:
-    """What Xen says of a domain.
+    """State of a domain.
 
     Attributes
     ----------
     domid : int
     dying, paused : bool
     shutdown : str or None
-        Why it has shut down (`SHUTDOWNS`).
+        Reason of a shutdown (`SHUTDOWNS`).
     """
 
     domid: int
     dying: bool
     paused: bool
-    shutdown: object = None
+    shutdown: str | None = None
 
 
 class Control:
@@ -74,7 +74,7 @@ class Control:
     Raises
     ------
     MissingLibrary, XenError
-        If there is none, or none that fits the Xen that runs.
+        If there is none that fits the running Xen.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Control:
         self.close()
 
     def close(self) -> None:
-        """Let go of it. Closing twice does no harm."""
+        """Close the handle; idempotent."""
         xch, self._xch = self._xch, None
         if xch is not None:
             self._lib.xc_interface_close(xch)
@@ -128,7 +128,7 @@ class Control:
         return DomainState(domid, bool(flags & _DYING), bool(flags & _PAUSED), why)
 
     def unpause(self, domid: int) -> None:
-        """Let a domain run that is paused."""
+        """Start a domain that is paused."""
         check(self._lib.xc_domain_unpause(self._xch, domid), "xc_domain_unpause", domid)
 
     def maximum_gpfn(self, domid: int) -> int:
@@ -145,7 +145,7 @@ class Control:
         return made, check(got, "xc_hypercall_buffer_alloc_pages")
 
     def free(self, buffer: Any, pages: int) -> None:
-        """Free what `buffer` gave."""
+        """Free a buffer of `buffer`."""
         self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
 
     def log_dirty(self, domid: int, on: bool) -> None:
@@ -192,16 +192,15 @@ def _has_logdirty_control(lib: Any) -> bool:
 def save_helper_of(domid: int) -> int | None:
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
-    While it works, log-dirty mode is its own: a bitmap that we cleared would be missing from it.
-    A process that can no longer become a helper is not looked at again, as this is called in every
-    round.
+    While it runs, it owns log-dirty mode, and must find every bit of the bitmap. Processes that can
+    no longer become a helper are remembered, as this is called in every round.
     """
     there = [name for name in os.listdir("/proc") if name.isdigit()]
     _others.intersection_update(there)
     for name in there:
         if name in _others:
             continue
-        flags, words = _flags(name), _words(name)  # in this order: what has begun does not go back
+        flags, words = _flags(name), _words(name)  # in this order, as an exec is never undone
         # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
         if os.path.basename(words[0]) == b"libxl-save-helper":
             at = words.index(b"--save-domain") if b"--save-domain" in words else len(words)

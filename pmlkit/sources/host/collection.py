@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect from a Xen host, and watch it: the agent logs in dom0, the spool grows here.
+"""Collect from a Xen host: the agent logs in dom0, and the spool grows here.
 
 >>> with Collection("web1", "web1.trace", host="root@dom0") as run:      # doctest: +SKIP
 ...     for seen in run:
@@ -40,7 +40,7 @@ __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 
 _POLL_S = 0.1
 _NOT_WHOLE = "the spool did not arrive whole"
-_END_S = 60.0  # for the last frames; the next collection switches off what a killed one left on
+_END_S = 60.0  # for the last frames
 
 
 class CollectError(PmlkitError):
@@ -53,9 +53,9 @@ class CollectError(PmlkitError):
 
 
 class Collection:
-    """A collection: a context manager that starts it, and an iterator over its rounds as they come.
+    """A collection: a context manager that starts it, and an iterator over its rounds.
 
-    Leaving the ``with`` block ends it and writes the trace. Ctrl-C ends it, too; log-dirty mode is
+    Leaving the ``with`` block ends it and writes the trace, and so does Ctrl-C. Log-dirty mode is
     off afterwards.
 
     Parameters
@@ -70,7 +70,7 @@ class Collection:
     overwrite, keep : bool
         Replace the trace; keep the spool beside it.
     heard : callable, optional
-        Called with each sentence that the agent says.
+        Called with each message of the agent.
 
     Attributes
     ----------
@@ -80,11 +80,8 @@ class Collection:
         Once it has ended.
     """
 
-    # None until it is made.
-    trace: Any
-
-    # Not there before they are needed.
-    _agent: Any
+    trace: Any  # None until it is written
+    _agent: Any  # None until it is started
     _follower: Any
 
     def __init__(
@@ -101,7 +98,8 @@ class Collection:
         self.domain, self.out, self.host = str(domain), out, host
         self.options = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
-        self.seen, self.trace = [], None  # type: ignore[var-annotated]
+        self.seen: list[Seen] = []
+        self.trace = None
         self._agent = self._follower = None
         self._finished = self._stopped = self._warned = False
 
@@ -140,13 +138,13 @@ class Collection:
             self._agent.stop()
 
     def stop(self) -> None:
-        """Ask it to end; iterate on for the last rounds."""
+        """Ask the agent to end; iterate on for the last rounds."""
         self._stopped = True
         if self._agent is not None:
             self._agent.stop()
 
     def __iter__(self) -> Iterator[Seen]:
-        """Yield a `Seen` for each round, as it is closed, until the collection has ended."""
+        """Yield a `Seen` for each closed round, until the collection has ended."""
         while True:
             running = self._agent.running()
             yield from self._poll()
@@ -160,22 +158,22 @@ class Collection:
             yield seen
         if self._follower.fault and not self._warned:
             self._warned = True
-            if not self._follower.header:  # nothing can come of it
+            if not self._follower.header:  # no trace can be made of it
                 self._agent.stop()
             self.heard(f"{self._sent(self._follower.fault)}: no round is shown from here on")
 
     @property
     def header(self) -> Json:
-        """What the spool says of itself, once its first bytes have come; else {}."""
+        """The spool's header; {} until it has arrived."""
         return self._follower.header
 
     def finish(self, quietly: bool = False) -> Trace:
-        """Wait for the end and write the trace. Finishing twice does no harm.
+        """Wait for the end and write the trace; idempotent.
 
         Raises
         ------
         CollectError
-            If it was cut; the trace holds what came. With `quietly` only if nothing came.
+            If it was cut; the trace holds what arrived. With `quietly` only if nothing did.
         OutputError
         """
         if self._finished or self._agent is None:
@@ -191,10 +189,10 @@ class Collection:
     def _write(self, status: int, quietly: bool) -> None:
         from pmlkit.sources.ingest import ingest, kept_hint
 
-        why, left = self._why(status), []  # type: ignore[var-annotated]
+        why = self._why(status)
+        left: list[str] = []  # the first frame that is not understood
         try:
-            how = {"overwrite": self.overwrite, "heard": left.append, "source": "xen"}
-            self.trace = ingest(self.folder, self.out, **how)  # type: ignore[arg-type]
+            self.trace = ingest(self.folder, self.out, self.overwrite, left.append, source="xen")
         except PmlkitError as error:
             self._keep(error, why, quietly)
             return
@@ -208,9 +206,9 @@ class Collection:
             raise CollectError(self.domain, why, str(self.out))
 
     def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
-        """Keep a spool that made no trace, if it holds a frame, and raise what is to be said."""
+        """Keep a spool that made no trace, if it holds a frame, and raise the error."""
         what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
-        if isinstance(error, TraceVersionError):  # of another version: whole, as far as is known
+        if isinstance(error, TraceVersionError):  # of another version, and perhaps complete
             hint = f"what came is kept in {self.folder}: {what}"
             raise CollectError(self.domain, error.problem, hint=hint) from error
         if not isinstance(error, NotATrace | SpoolDamaged):
@@ -232,7 +230,7 @@ class Collection:
         raise CollectError(self.domain, why or "", hint=hint) from error
 
     def _sent(self, fault: str) -> str:
-        """Say of a frame that was not understood whose it is."""
+        """Return the message for a frame that is not understood."""
         where = f" on {self.host}" if self.host else ""
         return f"the collector{where} sent what this pmlkit does not take: {fault}"
 
@@ -242,17 +240,17 @@ class Collection:
         return CollectError(self.domain, why, hint=hint)
 
     def _why(self, status: int) -> str | None:
-        """Say why a collection did not end well; None if it did."""
+        """Return why a collection failed; None if it did not."""
         if status == 0 and self._follower.ended:
             return None
         if status == 0:
             return _NOT_WHOLE
-        told = self._agent.said[-1] if self._agent.said else f"exit status {status}"
+        last = self._agent.said[-1] if self._agent.said else f"exit status {status}"
         if status != 255:
-            return told
+            return last
         if not self._follower.header:
-            return f"no connection to {self.host}: {told}"
-        return f"the connection to {self.host} was lost: {told}"
+            return f"no connection to {self.host}: {last}"
+        return f"the connection to {self.host} was lost: {last}"
 
     def run(self, show: Callable[..., Any] = lambda seen: None) -> Trace:
         """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.
@@ -274,10 +272,10 @@ class Collection:
 
 @contextlib.contextmanager
 def _ending(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the signals that end a program end the collection instead."""
+    """Context in which signals that end a program end the collection instead."""
 
     def stopped(number: int, _: object) -> None:
-        for each in before:  # once more is meant
+        for each in before:  # the next one ends the program
             signal.signal(each, before[each])
         stop()
 
@@ -285,7 +283,7 @@ def _ending(stop: Callable[[], None]) -> Iterator[None]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before[number] = signal.signal(number, stopped)
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # not the main thread, which handles signals
         pass
     try:
         yield

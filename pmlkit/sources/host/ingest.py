@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Xen spool (what `pmlkit.xen` wrote in dom0) becomes a trace, in bounded memory.
+"""Convert a Xen spool (written by `pmlkit.xen` in dom0) to a trace, in bounded memory.
 
-The entries are put in the order of their rounds and, in a round, of the times at which their
-buffers were taken. A round that was running when the collection broke off is kept, as far as it
-came, and a note says so.
+Entries are ordered by round and, in a round, by the time at which their buffer was drained. A round
+that was running when the collection broke off is kept, and a note says so.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pmlkit.sources.host.spool import XenSpool
-    from pmlkit.trace.writer import TraceWriter
     from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike, Tell
 
 __all__ = [
@@ -50,7 +47,7 @@ __all__ = [
 
 
 # ------------------------------------------------------------------------------
-# Harvests of accessed flags become an access trace: the pages touched between two of them.
+# Harvests of accessed flags become an access trace of the pages touched between them.
 
 
 _RECORDS = 2048  # read at a time
@@ -58,8 +55,8 @@ _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
 def harvest_period(made: XenTrace, period: Json) -> Json:
-    """Return the period of the access trace, given the log's: flags pile up between harvests."""
-    every = made.header.get("job", {}).get("harvest_every", 1)
+    """Return the access trace's period, given the log's: flags accumulate between harvests."""
+    every = made.job.get("harvest_every", 1)
     return {**period, "ns": period["ns"] and period["ns"] * every}
 
 
@@ -72,7 +69,8 @@ def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
     writer : TraceWriter
         Of an access trace.
     """
-    batches, first = [], 0  # type: ignore[var-annotated]
+    batches: list[Json] = []
+    first = 0
     for number, last in enumerate(made.harvests):
         for reason, parts in _harvested(made, first, last):
             for frames, kinds in parts:
@@ -90,26 +88,26 @@ def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
 
 
 def _rounds(made: XenTrace) -> pd.DataFrame:
-    """A round of the access trace goes from harvest to harvest."""
+    """Return the rounds of the access trace: from harvest to harvest."""
     table = made.round_table().iloc[made.harvests].reset_index(drop=True)
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
         table[start] = np.concatenate([[0], table[end].to_numpy()[:-1]])
-    every = made.header.get("job", {}).get("harvest_every", 1)
+    every = made.job.get("harvest_every", 1)
     asked = table["asked_ns"].where(table["asked_ns"] < 0, table["asked_ns"] * every)
     return table.assign(round=np.arange(len(table)), asked_ns=asked)
 
 
 def _costs(made: XenTrace, table: pd.DataFrame) -> list[int]:
-    said = {why: made.rounds.column(name, made.count) for why, name in _COSTS.items()}
+    columns = {why: made.rounds.column(name, made.count) for why, name in _COSTS.items()}
     numbers = [made.harvests[number] for number in table["round"]]
-    ticks = [said[why][n] for n, why in zip(numbers, table["reason"], strict=True)]
+    ticks = [columns[why][n] for n, why in zip(numbers, table["reason"], strict=True)]
     return [int(ns_of(t, made.header["tsc_khz"])) for t in ticks]
 
 
 def _harvested(
     made: XenTrace, first: int, last: int
 ) -> Iterator[tuple[str, Iterator[tuple[Gfns, NDArray[np.uint8]]]]]:
-    """Yield the source, and (frames, kinds) in parts, of the harvest that closed round `last`."""
+    """Yield each source of the harvest that closed round `last`, and its (frames, kinds)."""
     spool, taken = made.spool, np.zeros(0, np.uint64)
     if spool.has(Frame.TOUCHED, last):
         words = spool.touched_words(last)
@@ -131,7 +129,7 @@ def _scanned(
 
 
 def _among(frames: Gfns, known: Gfns) -> Bools:
-    """Say which frames are among the known ones; both are sorted."""
+    """Return a mask of the frames that are known; both are sorted."""
     if not len(known):
         return np.zeros(len(frames), bool)
     return known[np.minimum(np.searchsorted(known, frames), len(known) - 1)] == frames
@@ -142,17 +140,17 @@ def _kinds(written: Bools) -> NDArray[np.uint8]:
 
 
 def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
-    """Return the frames in the log of some rounds: ndarray of uint64, ascending."""
-    rounds, found = made.logs["round"], np.zeros(0, np.uint64)
+    """Return the logged frames of the rounds `first` to `last`, ascending."""
+    rounds, frames = made.logs["round"], np.zeros(0, np.uint64)
     start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")
     for at in range(start, stop, _RECORDS):
         words = made.spool.words(made.logs[at : min(at + _RECORDS, stop)])
-        found = np.union1d(found, words >> np.uint64(12))
-    return found
+        frames = np.union1d(frames, words >> np.uint64(12))
+    return frames
 
 
 # ------------------------------------------------------------------------------
-# Which record belongs to which round, and from when to when a round lasts: arrays.
+# The round of each record, and the start and end of each round, as arrays.
 
 
 def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
@@ -179,7 +177,7 @@ def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
     after = logs["round"] >= closed
     entries = int(logs["count"][after].sum())
     inside = order[~after[order]]
-    # What was drained by switching logging off belongs to no round.
+    # Buffers that were drained by switching logging off belong to no round.
     ended = spool.end if spool.missing is None and closed else None
     if ended is not None and not ended.keep_open:
         return logs[inside], closed, entries
@@ -189,18 +187,20 @@ def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
 
 
 def _cut(spool: XenSpool, logs: Array) -> Array:
-    """Number rounds by the marks of the time that a collection without rounds has put."""
+    """Number the rounds of a `free` collection by its marks of the time."""
     marks = spool.rounds.column("end_ns")
     ends = ns(spool, logs["tsc_end"])
     logs = logs.copy()
     logs["round"] = np.searchsorted(marks, ends, side="left")
-    if spool.end is not None and len(marks):  # the last buffers, taken when it was switched off
+    if spool.end is not None and len(
+        marks
+    ):  # the last buffers, drained when logging was switched off
         logs["round"] = np.minimum(logs["round"], len(marks) - 1)
     return logs
 
 
 def ns(spool: XenSpool, tsc: Any) -> Any:
-    """Turn TSC stamps into ns since the start of the log: ndarray of int64."""
+    """Convert TSC stamps to ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
     return ns_of(np.maximum(ticks, 0), spool.header["tsc_khz"])
 
@@ -237,14 +237,14 @@ _UPPER = 0x100  # of a table's word: the upper half of its entries
 def ingest(
     spool: Path, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
 ) -> Trace:
-    """Turn the spool folder of a collection into a trace.
+    """Convert the spool folder of a collection to a trace.
 
     Parameters
     ----------
     spool, out : Path
     overwrite : bool
     heard : callable, optional
-        Told of the frame at which it stopped, if that was not the end.
+        Called with a message if it stopped at a frame before the end.
 
     Returns
     -------
@@ -270,9 +270,13 @@ def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
     if made.one_in:
         notes.append(f"of {made.one_in} frames one was looked at")
         options[SAMPLED] = made.one_in
-    told: Json = {"notes": notes, "options": options, "period": harvest_period(made, meta.period)}
-    touched = dataclasses.replace(meta, kind="access", **told)
-    # A sample is nested in the log, not the log in it: no one shall take it for all accesses.
+    changes: Json = {
+        "notes": notes,
+        "options": options,
+        "period": harvest_period(made, meta.period),
+    }
+    touched = dataclasses.replace(meta, kind="access", **changes)
+    # A sample is nested in the log, not the log in it: nobody shall take it for all accesses.
     with TraceWriter(out, meta if made.one_in else touched, overwrite=overwrite) as writer:
         nested = writer.sample(touched) if made.one_in else writer.pml(meta)
         pml, access = (writer, nested) if made.one_in else (nested, writer)
@@ -282,37 +286,37 @@ def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
 
 
 class XenTrace:
-    """What becomes of a spool. The lab's has more to say (`pmlkit.sources.lab.ingest`).
+    """A trace to be written from a spool; `pmlkit.sources.lab.ingest` extends it.
 
     Parameters
     ----------
     spool : XenSpool
     path : path-like
-        How messages name it.
+        Its name in messages.
     """
 
     ns_per_insn: float | None = None
 
     def __init__(self, spool: XenSpool, path: PathLike) -> None:
         self.spool, self.header = spool, spool.header
+        self.job: Json = spool.header.get("job", {})
         self.rounds = spool.rounds
         self.logs, self.count, self.left_out = split_rounds(spool)
-        spool.logs = self.logs  # 90 bytes a buffer: held once
+        spool.logs = self.logs  # 90 bytes a buffer: keep one copy
         if not self.count:
             why = "no round was closed before it ended, nor anything logged"
             why += f": {spool.fault}" if spool.fault else ""
             raise NotATrace(path, why, "collect again")
         self.starts, self.ends = round_times(spool, self.logs, self.count)
         self.harvests = sorted(n for n in spool.harvests if n < self.count)
-        job = self.header.get("job", {})
-        self.one_in = job["one_in"] if job.get("harvest") == "sampled" else 0  # 0: of all
+        self.one_in = self.job["one_in"] if self.job.get("harvest") == "sampled" else 0  # 0: of all
 
     # The description
 
     def meta(self) -> TraceMeta:
         """Return the description of the PML log."""
         h = self.header
-        period = h.get("job", {}).get("period_s")
+        period = self.job.get("period_s")
         return TraceMeta(
             kind="pml",
             source=h.get("source", "xen"),
@@ -334,13 +338,13 @@ class XenTrace:
 
     @property
     def lockstep(self) -> bool:
-        return bool(self.header.get("job", {}).get("lockstep"))
+        return bool(self.job.get("lockstep"))
 
     def domain(self) -> Json:
-        told = self.header.get("domain", {})
-        memory = told.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
+        domain = self.header.get("domain", {})
+        memory = domain.get("memory_bytes") or self.header["pages"] * PAGE_SIZE
         memory = -(-memory // PAGE_SIZE) * PAGE_SIZE
-        name = told.get("name") or str(told.get("domid", "guest"))
+        name = domain.get("name") or str(domain.get("domid", "guest"))
         return {"name": name, "memory_bytes": memory, "vcpus": self.header.get("vcpus", 1)}
 
     def memory_map(self) -> list[Json]:
@@ -359,19 +363,19 @@ class XenTrace:
         return None
 
     def overheads(self) -> dict[str, int]:
-        """Sum up what the collection has cost, in Xen and in dom0."""
+        """Return the total costs of the collection, in Xen and in dom0."""
         rounds = self.rounds
-        told: Json = {"agent_cpu_ns": _total(rounds.column("agent_cpu_ns"))}
+        costs: Json = {"agent_cpu_ns": _total(rounds.column("agent_cpu_ns"))}
         if self.spool.stock:
-            return told | {"write_faults": _total(rounds.column("faults"))}
-        told |= {"tsc_khz": self.header["tsc_khz"], **rounds.vcpus}
-        told["rearm_tsc"] = _total(rounds.column("rearm_tsc"))
+            return costs | {"write_faults": _total(rounds.column("faults"))}
+        costs |= {"tsc_khz": self.header["tsc_khz"], **rounds.vcpus}
+        costs["rearm_tsc"] = _total(rounds.column("rearm_tsc"))
         if self.harvests:
-            told["rounds"] = self._costs()
-        return told
+            costs["rounds"] = self._costs()
+        return costs
 
     def _costs(self) -> list[dict[str, int]]:
-        """Return what each closed round has cost, as far as it says so."""
+        """Return the known costs of each closed round."""
         columns = {name: self.rounds.column(name, missing=-1).tolist() for name in COSTS}
         rows = [{"round": number} for number in range(len(self.rounds))]
         for name, values in columns.items():
@@ -381,11 +385,11 @@ class XenTrace:
         return rows
 
     def notes(self) -> Iterator[str]:
-        """Say what a reader should know."""
+        """Yield the notes of the trace."""
         spool = self.spool
         if spool.stock:
             yield _BITMAP_ONLY
-        if self.header.get("job", {}).get("free"):
+        if self.job.get("free"):
             yield _FREE
         yield from spool.events
         if spool.more_events:
@@ -419,11 +423,11 @@ class XenTrace:
         self.write_rest(writer, not self.harvests or self.one_in > 0)
 
     def write_rest(self, writer: TraceWriter, guest: bool) -> None:
-        """Write what was said of regions and, if asked for, of the guest's own view."""
+        """Write the regions and, if asked for, the guest's own view."""
         if (regions := self.regions()) is not None:
             writer.set_regions(regions)
-        if guest and (said := self.guest()):
-            writer.set_guest(pd.DataFrame(said))
+        if guest and (samples := self.guest()):
+            writer.set_guest(pd.DataFrame(samples))
 
     def round_table(self) -> pd.DataFrame:
         """Return the rounds and their times: DataFrame."""
@@ -431,7 +435,7 @@ class XenTrace:
         rounds |= {"t_start_ns": self.starts, "t_end_ns": self.ends}
         for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
             rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0  # type: ignore[assignment]
-        asked = self.header.get("job", {}).get("period_s")
+        asked = self.job.get("period_s")
         known = asked and not self.lockstep
         return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
 
@@ -520,9 +524,9 @@ def _total(values: Ints) -> int:
 
 
 def _each_once(tables: NDArray[Any]) -> NDArray[Any]:
-    """Sort snapshots of tables by round, frame and half; of two of the same the first is kept.
+    """Sort snapshots of tables by round, frame and half, and keep the first of equal ones.
 
-    So is the level that the first half of a table says.
+    A second half whose level differs from the first half's is dropped.
     """
     frames, halves = tables["table"] >> np.uint64(12), tables["table"] & np.uint64(_UPPER)
     order = np.lexsort((halves, frames, tables["round"]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting the agent: as a process here, or over SSH in a dom0 that has nothing of pmlkit.
+"""Start the agent: as a process here, or over SSH in a dom0 without pmlkit.
 
-Over SSH the agent comes as a zipapp through the connection's own standard input, and the spool
-goes from the connection's standard output straight into the file: no daemon, no port, no copy.
+Over SSH the agent is sent as a zipapp through the connection's standard input, and the connection's
+standard output is the spool file: no daemon, no port, no copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,30 +36,30 @@ _FEW = 50  # lines at the beginning, and at the end, that are kept and shown
 _LONGEST_LINE = 1 << 12  # bytes
 _AGENT, _ERROR = "agent: ", "error: "
 _SSH = "ssh"
-# A connection that is dead is given up after 15 s; nothing but the spool may be on the output.
+# A dead connection is given up after 15 s; the output may hold nothing but the spool.
 _SSH_OPTIONS = ["-T", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
 _SSH_OPTIONS += ["-o", "LogLevel=ERROR"]
-# Ctrl-C is for us: we tell the agent to stop, and the connection stays until it has.
+# Ctrl-C is for this process, which tells the agent to stop; the connection stays until then.
 _UNINTERRUPTED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
 class Said:
-    """Lines of text as they come, in bounded memory: the first and the last few are kept."""
+    """Lines of a stream; only the first and the last few are kept."""
 
     def __init__(self) -> None:
         self.count = 0
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_FEW)
-        self._rest = b""  # the beginning of a line whose end has not come
+        self._rest = b""  # the beginning of an incomplete line
 
     def take(self, block: bytes) -> list[str]:
-        """Take some bytes; returns the lines that are to be shown: the first ones, not a flood."""
+        """Add bytes; returns the lines to be shown, of a flood the first ones."""
         *whole, rest = (self._rest + block).split(b"\n")
         self._rest = rest[:_LONGEST_LINE]
         return self._add(whole)
 
     def finish(self) -> list[str]:
-        """Take what is left, a line without an end; returns it as `take` does."""
+        """Add the last, incomplete line; returns it as `take` does."""
         rest, self._rest = self._rest, b""
         return self._add([rest]) if rest else []
 
@@ -68,13 +67,13 @@ class Said:
         room = max(_FEW - len(self._first), 0)
         fresh = [line for line in map(_text, lines[:room]) if line]
         self._first += fresh
-        # Of a block of a flood only the end can be of use.
+        # Of a flood only the end of a block can be among the last lines.
         self._last.extend(line for line in map(_text, lines[room:][-_FEW:]) if line)
         self.count += len(lines)
         return fresh
 
     def lines(self) -> list[str]:
-        """Return what was kept, without the words that say whose line it is."""
+        """Return the kept lines without the agent's prefix."""
         left = self.count - len(self._first) - len(self._last)
         gap = [f"... {left:,} more lines ..."] if left > 0 and self._last else []
         kept = [line.removeprefix(_AGENT).removeprefix(_ERROR) for line in self._last]
@@ -97,14 +96,14 @@ class Agent:
     host : str, optional
         As the SSH client takes it: ``root@dom0``. None: this machine.
     heard : callable, optional
-        Called with each sentence that the agent says.
+        Called with each message of the agent.
 
     Attributes
     ----------
     said : list of str
-        The lines so far, the SSH client's and Python's too; of a flood the first and last few.
+        Lines of standard error, also of SSH and Python; of a flood the first and last few.
     spoke : bool
-        Whether any of them was the agent's.
+        Whether one of them was the agent's.
 
     Raises
     ------
@@ -154,7 +153,7 @@ class Agent:
         text = line.removeprefix(_AGENT)
         if text != line:
             self.spoke = True
-            # Why it ended is for the error that the collection raises, and not to be said twice.
+            # The reason of an end is in the error that the collection raises: not twice.
             if not text.startswith(_ERROR):
                 self._heard(text)
 
@@ -167,19 +166,19 @@ class Agent:
             try:
                 self.process.stdin.write(data)  # type: ignore[union-attr]
                 self.process.stdin.flush()  # type: ignore[union-attr]
-            except (OSError, ValueError):  # it has ended; its words say why
+            except (OSError, ValueError):  # it has ended; its last lines say why
                 pass
 
     def stop(self) -> None:
-        """Ask it to end; it closes the round and switches log-dirty mode off."""
+        """Ask the agent to end; it closes the round and switches log-dirty mode off."""
         self._tell(b"stop\n")
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the agent still runs."""
         return self.process.poll() is None
 
     def wait(self, limit_s: float) -> int:
-        """Wait for its end; kill it after `limit_s` seconds. Returns its exit status."""
+        """Wait for the agent's end, kill it after `limit_s` seconds; returns its exit status."""
         try:
             self.process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -210,11 +209,3 @@ def _ssh_command(host: str) -> list[str]:
     )
     remote = f"exec python3 -c {shlex.quote(shipping.BOOTSTRAP)}"
     return [*_UNINTERRUPTED, *client, *options, "--", host, remote]
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float, step_s: float = 0.02) -> bool:
-    """Wait until a condition holds, or `limit_s` seconds; returns whether it does."""
-    end = time.monotonic() + limit_s
-    while not (held := condition()) and time.monotonic() < end:
-        time.sleep(step_s)
-    return held

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Xen spool (what `pmlkit.xen` writes), read once and checked: what is in it, and where.
+"""Read and check a Xen spool (written by `pmlkit.xen`) once, and index its frames.
 
-The heads of the records are held, 90 bytes for each buffer of up to 512 entries; their entries
-stay in the file until they are asked for, so that memory does not grow with them.
+The heads of the records are held in memory, 90 bytes for each buffer of up to 512 entries. The
+entries stay in the file until they are read, so that memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ _HEADS = np.dtype(
         *(("table", "<u8"), ("at", "<i8")),
     ]
 )
-_EVENTS = 100  # that are noted; the others are counted
-_SAID_CHARACTERS = 1 << 26  # of the guest's lines; what comes after them is left out
-_HELD_BYTES = 1 << 18  # of heads that wait for being put in columns at once
-_CHUNK_BYTES = 1 << 17  # of a bitmap, taken apart at a time
+_EVENTS = 100  # are kept; the others are counted
+_LINES_CHARACTERS = 1 << 26  # of the guest's console; later lines are counted
+_HELD_BYTES = 1 << 18  # of heads that wait for their move into columns
+_CHUNK_BYTES = 1 << 17  # of a bitmap, decoded at a time
 
 
-# What taking apart whole frames of nonsense can raise; a spool of our own holds none.
+# Errors of decoding frames that contradict themselves; pmlkit writes none.
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
             struct.error)  # fmt: skip
 
 
 @contextlib.contextmanager
 def understood(path: PathLike) -> Iterator[None]:
-    """Context that turns what a spool of nonsense leads to into `SpoolDamaged`.
+    """Context that turns errors of a spool that contradicts itself into `SpoolDamaged`.
 
-    `XenStream` has refused what it can know of: this is for what it does not.
+    `XenStream` refuses each frame that is invalid by itself; this is for all other contradictions.
     """
     try:
         yield
@@ -84,7 +84,7 @@ class Rounds:
     Attributes
     ----------
     vcpus : dict of str to int
-        What the last of them says of the vCPUs, summed up.
+        Sums of the vCPUs' counts in the last round.
     """
 
     def __init__(self) -> None:
@@ -106,15 +106,14 @@ class Rounds:
         self.vcpus = made.vcpus
 
     def column(self, name: str, count: int | None = None, missing: int = 0) -> Ints:
-        """Return what the rounds say under a name (`Round`).
+        """Return a field of `Round`, or one of its counts, of each round.
 
         Parameters
         ----------
-        name : str
         count : int, optional
             Of how many rounds; default: the closed ones.
         missing : int
-            Of those that do not say it.
+            The value where a round lacks it.
 
         Returns
         -------
@@ -122,13 +121,13 @@ class Rounds:
         """
         made = np.full(self._count if count is None else count, missing, np.int64)
         if name in self._columns:
-            said = np.frombuffer(self._columns[name], np.int64)
-            made[: self._count] = np.where(said < 0, missing, said)
+            values = np.frombuffer(self._columns[name], np.int64)
+            made[: self._count] = np.where(values < 0, missing, values)
         return made
 
 
 class _Pieces:
-    """Where in the file the pieces of each round are: three numbers each, in order of rounds."""
+    """The places of pieces in the file, by round: (first byte, offset, size) each."""
 
     def __init__(self) -> None:
         self._rows = array("q")
@@ -149,29 +148,29 @@ class _Pieces:
 
 
 class XenSpool:
-    """All that a spool says, but for the entries themselves.
+    """The contents of a spool, except the entries.
 
     Parameters
     ----------
     path : Path
         The file of frames.
     sources : sequence of str, optional
-        Which its header may say that it is of.
+        Accepted values of the header's `source`.
 
     Attributes
     ----------
     header : dict
     missing, fault : str or None
-        What could not be read (`pmlkit.spool_reader.Spool.missing`), and what of it is there: the
-        first frame that is damaged or not understood. What comes before it is here.
+        What could not be read (`pmlkit.spool_reader.Spool.missing`); of it, the first frame that is
+        damaged or not understood. The frames before it are read.
     rounds : Rounds
         The closed rounds, in order.
     logs, tables : structured ndarrays
-        The heads of the records, and `at`, where in the file their words begin.
+        The heads of the records, and `at`, the offset of their words in the file.
     lines : list of Line
     events : list of str
     more_events, more_lines : int
-        How many were left out.
+        Numbers of those left out.
     end : End or None
 
     Raises
@@ -190,7 +189,7 @@ class XenSpool:
         self.end: End | None = None
         self._pieces = {kind: _Pieces() for kind in (Frame.DIRTY, Frame.ACCESSED, Frame.TOUCHED)}
         self._heads, self._count = np.empty(1024, _HEADS), 0
-        self._waiting: list[tuple[bytes, int]] = []  # heads of a frame, where its words begin
+        self._waiting: list[tuple[bytes, int]] = []  # heads of a frame, offset of its words
         self._layout, self._waiting_bytes = np.dtype("V1"), 0
         with read_spool(path) as spool:
             self.header = spool.header
@@ -206,7 +205,7 @@ class XenSpool:
         self.stock = stream.stock
         heads, self._heads = self._heads[: self._count], self._heads[:0]
         logs = heads["type"] == TYPE_LOG
-        self.logs = heads if logs.all() else heads[logs]  # most have no tables: held once
+        self.logs = heads if logs.all() else heads[logs]  # most have no tables: no copy
         self.tables = heads[heads["type"] == TYPE_TABLES]
         self._map: mmap.mmap | None = None
 
@@ -232,13 +231,13 @@ class XenSpool:
 
     def _keep_line(self, made: Line) -> None:
         self._characters += len(made.line) + _HEADS.itemsize
-        if self._characters < _SAID_CHARACTERS:
+        if self._characters < _LINES_CHARACTERS:
             self.lines.append(made)
         else:
             self.more_lines += 1
 
     def _keep_records(self, made: Records, at: int) -> None:
-        # As bytes: the frame is let go, and a flood of small ones becomes columns all at once.
+        # As bytes: the frame is freed, and many small ones become columns at once.
         heads, self._layout = made.heads.tobytes(), made.heads.dtype
         self._waiting.append((heads, at + made.start))
         self._waiting_bytes += len(heads) + _HEADS.itemsize
@@ -262,7 +261,7 @@ class XenSpool:
         kept["at"] = np.repeat(begins, lengths) + 8 * before[:-1]
 
     def _next_heads(self, count: int) -> np.ndarray:
-        """Return the next `count` heads, to be filled; room that nobody fills takes no memory."""
+        """Return room for the next `count` heads; pages that are never written take no memory."""
         first, self._count = self._count, self._count + count
         if self._count > len(self._heads):
             grown = np.empty(max(2 * len(self._heads), self._count), _HEADS)
@@ -272,14 +271,14 @@ class XenSpool:
 
     @property
     def harvests(self) -> set[int]:
-        """The rounds that a harvest of accessed flags has closed."""
+        """The rounds that were closed with a harvest of accessed flags."""
         return self._pieces[Frame.ACCESSED].rounds() | self._pieces[Frame.TOUCHED].rounds()
 
     def has(self, kind: Frame, number: int) -> bool:
-        """Whether there is a bitmap, or a guided harvest (`Frame.TOUCHED`), of a round."""
+        """Whether a round has a bitmap or a guided harvest (`Frame.TOUCHED`)."""
         return bool(self._pieces[kind].of(number))
 
-    # What is still in the file
+    # Read from the file when asked for
 
     def words(self, heads: NDArray[Any]) -> NDArray[np.uint64]:
         """Read the words of records, one after the other.
@@ -294,7 +293,7 @@ class XenSpool:
         ndarray of uint64, shape (sum of counts,)
         """
         at, counts = heads["at"].astype(np.int64), heads["count"].astype(np.int64)
-        # Records that follow each other in the file are read at once.
+        # Adjacent records in the file are read at once.
         opens = np.flatnonzero(np.diff(at) != 8 * counts[:-1]) + 1
         starts = np.concatenate([[0], opens]).astype(np.int64)
         lengths = np.add.reduceat(counts, starts) if len(counts) else starts[:0]
@@ -331,13 +330,13 @@ class XenSpool:
         return self._map
 
     def forget(self) -> None:
-        """Give back the memory that what was read so far takes."""
+        """Release the memory of the parts of the file read so far."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _ones(bits: Array) -> Gfns:
-    """Return which bits of some bytes are set."""
+    """Return the numbers of the bits that are set."""
     (places,) = np.nonzero(bits)
     ones = np.unpackbits(bits[places], bitorder="little").reshape(-1, 8)
     rows, columns = np.nonzero(ones)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stream of a Xen collector, frame by frame: taken apart and checked in one place.
+"""Decode and check the frames of a Xen collector.
 
-dom0 is not ours, and a later Xen may say more than is known here. Whoever watches a collection
-(`pmlkit.sources.watch`) and whoever makes a trace of it (`spool`) decode its frames with this
-module, so that both stop at the same frame: the first that is not understood. What comes before
-it is good: nothing that is made of it can fail.
+dom0 is not trusted, and a later Xen may send frames that are unknown here. Live views
+(`pmlkit.sources.watch`) and the conversion to a trace (`spool`) both decode with this module, so
+that both stop at the first frame that is not understood. The frames before it are valid.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ COSTS = ("walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan
 WORDS = 512  # of a record, at most
 _STAMPS = ("tsc_start", "tsc_end", "drain_tsc")
 _CHECKED = ("type", "reason", "count", "vcpu", "round", *_STAMPS)
-# The fields of a record's head that are needed, and the bytes that each may have.
+# The needed fields of a record's head, and the possible sizes of each, bytes.
 _NEEDED = {
     **dict.fromkeys(("seq", *_STAMPS, "lost_entries", "lost_records"), (8,)),
     **dict.fromkeys(("round", "count"), (4,)),
@@ -49,7 +48,7 @@ _NEEDED = {
 }
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _OF_A_LOG = np.isin(np.arange(256), PML_KINDS)
-_LONGEST = 1 << 24  # bytes of a frame; a collector of ours sends 1 MiB at most
+_LONGEST = 1 << 24  # bytes of a frame; pmlkit's collector sends 1 MiB at most
 _LONGEST_HEAD = 4096  # bytes of a record's
 _FEW = 8  # heads of records that Python checks faster than numpy
 _MOST_VCPUS = 1 << 13
@@ -59,11 +58,11 @@ _MOST_LOST = 1 << 53
 _LEVELS, _PRESENT = 5, 1  # of page tables; an entry's flag
 _GROWTH, _WHOLE = 4, 1 << 15  # a domain may get memory while it is logged; Xen rounds bitmaps up
 _FASTEST_NS = 0.2  # per instruction: so many of them up to `LATEST_NS` can be counted
-_LINE = 1 << 16  # characters that a guest says at once
+_LINE = 1 << 16  # characters of a line of the guest's console
 
 
 class Records(NamedTuple):
-    """Drained buffers: their heads, their words one after the other, where those begin."""
+    """Drained buffers: their heads, all their words, and where the words begin in the payload."""
 
     heads: NDArray[Any]
     words: NDArray[np.uint64]
@@ -88,16 +87,16 @@ class Touched(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """A round that was closed.
+    """A closed round.
 
     Attributes
     ----------
     number, end_ns : int
     counts : dict of str to int
-        tick, pause_ns, faults, agent_cpu_ns, rearmed, exits (since the start), and `COSTS` as far
-        as they were said.
+        tick, pause_ns, faults, agent_cpu_ns, rearmed, exits (since the start), and those of `COSTS`
+        that the collector sent.
     vcpus : dict of str to int
-        The counts of all vCPUs, summed up.
+        Sums of the vCPUs' counts.
     entries, lost : int
         As the collector counted them when it read the rings.
     fill : float
@@ -117,25 +116,25 @@ class Round:
         accessed = self.counts.get("accessed_pages", 0)
         if touched := self.counts.get("touched_count", 0):
             return touched + accessed
-        # The last is of a collection that closes no rounds.
+        # A collection that closes no rounds has only entries.
         return accessed or self.counts.get("dirty_pages", self.entries)
 
 
 class Line(NamedTuple):
-    """What a guest said, and when it was read."""
+    """A line of the guest's console, and when it was read."""
 
     line: str
     ns: int
 
 
 class Event(NamedTuple):
-    """What happened."""
+    """A message of the collector."""
 
     what: str
 
 
 class End(NamedTuple):
-    """How it ended: whether all was logged that was asked for; whether a round stays open."""
+    """The end: whether all that was asked for was logged, and whether a round stays open."""
 
     complete: bool
     why: str
@@ -143,40 +142,40 @@ class End(NamedTuple):
 
 
 def ns_of(ticks: Any, tsc_khz: int) -> Any:
-    """Turn ticks of the TSC into ns: ints, or ndarrays of int64, which do not overflow."""
+    """Convert TSC ticks (int, or ndarray of int64) to ns without overflow."""
     return ticks // tsc_khz * 1_000_000 + ticks % tsc_khz * 1_000_000 // tsc_khz
 
 
 class XenStream:
-    """Takes the frames of a stream apart, in their order.
+    """Decodes the frames of a stream, in their order.
 
     Parameters
     ----------
     header : dict
     sources : sequence of str
-        Which the header may say that it is of.
+        Accepted values of the header's `source`.
 
     Raises
     ------
     NotUnderstood
-        At once, if the header is not; `take`, if a frame is not. None is to be given after that.
+        If the header is not; by `take`, if a frame is not. Give it no frame after that.
     """
 
     def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:
         self.header = header
-        told = Fields(header, "its header's ")
-        _check_origin(told, sources)
-        self.stock = told.choice("clock", ("tsc", "dom0")) == "dom0"
-        self._vcpus = _check_domain(told)
-        self._free = _check_job(told.object("job", {})) and not self.stock
+        fields = Fields(header, "its header's ")
+        _check_origin(fields, sources)
+        self.stock = fields.choice("clock", ("tsc", "dom0")) == "dom0"
+        self._vcpus = _check_domain(fields)
+        self._free = _check_job(fields.object("job", {})) and not self.stock
         self._layout: np.dtype[Any] | None = None
         if not self.stock:
-            self._check_clock(told)
+            self._check_clock(fields)
         pages = max(header.get("pages") or 0, _memory_bytes(header) // PAGE_SIZE)
         self._most_bits = _GROWTH * pages + _WHOLE
         self.rounds = self._end_ns = self._exits = self._lost = 0
-        self._reached: dict[Frame, int] = {}  # by the pieces of this round's bitmaps, bytes
-        self._heard_ns = -LATEST_NS  # what a guest says before the first round has a time below 0
+        self._reached: dict[Frame, int] = {}  # bytes of this round's bitmaps so far
+        self._heard_ns = -LATEST_NS  # lines before the first round have times below 0
         self._ended = False
         self._takers = {
             Frame.ROUND: self._round,
@@ -187,16 +186,16 @@ class XenStream:
             Frame.END: self._end,
         }
 
-    def _check_clock(self, told: Fields) -> None:
-        self._khz = told.whole("tsc_khz", 1, _MOST_KHZ)
-        self._epoch = told.whole("epoch_tsc", 0, (1 << 62))
+    def _check_clock(self, fields: Fields) -> None:
+        self._khz = fields.whole("tsc_khz", 1, _MOST_KHZ)
+        self._epoch = fields.whole("epoch_tsc", 0, (1 << 62))
         self._latest = min(self._epoch + LATEST_NS // 1_000_000 * self._khz, (1 << 63) - 1)
-        self._layout = _layout(told)
+        self._layout = _layout(fields)
         places = [(self._layout.names or ()).index(name) for name in _CHECKED]
         self._checked: Any = operator.itemgetter(*places)
 
     def take(self, kind: int, payload: bytes) -> Any:
-        """Return what a frame says: one of this module's tuples, or a `Round`."""
+        """Decode a frame: returns one of this module's tuples, or a `Round`."""
         if self._ended:
             raise NotUnderstood("it comes after the last one of a collection")
         if len(payload) > _LONGEST:
@@ -242,7 +241,7 @@ class XenStream:
             raise NotUnderstood(f"{self._lost} entries were lost")
 
     def _are_good(self, rows: list[tuple[int, ...]]) -> bool:
-        """Say what `_check_each` does, in a tenth of its time: most frames of a flood have one."""
+        """Check as `_check_each` does, in a tenth of its time for few records."""
         for row in rows:
             kind, reason, count, vcpu, number, *stamps = self._checked(row)
             known = kind == TYPE_TABLES or (kind == TYPE_LOG and reason in REASONS)
@@ -299,24 +298,24 @@ class XenStream:
     # Rounds and the end
 
     def _round(self, payload: bytes) -> Round:
-        told = Fields(loads(payload))
-        number = told.whole("round")
+        fields = Fields(loads(payload))
+        number = fields.whole("round")
         if number != self.rounds:
             raise NotUnderstood(f"it closes round {number}, and round {self.rounds} is the next")
-        end_ns = self._time(told)
+        end_ns = self._time(fields)
         if end_ns < self._end_ns:
             raise NotUnderstood(f"round {number} ends at {end_ns} ns, the one before at "
                                 f"{self._end_ns} ns")  # fmt: skip
-        vcpus = self._sums(told)
-        seen = told.object("seen", {})
+        vcpus = self._sums(fields)
+        seen = fields.object("seen", {})
         counts = {
-            "tick": int(told.flag("tick", False)),
-            "pause_ns": self._pause(told),
-            "faults": told.whole("faults") if self.stock else 0,
-            "agent_cpu_ns": told.whole("agent_cpu_ns", default=0),
-            "rearmed": told.whole("rearmed", default=0),
+            "tick": int(fields.flag("tick", False)),
+            "pause_ns": self._pause(fields),
+            "faults": fields.whole("faults") if self.stock else 0,
+            "agent_cpu_ns": fields.whole("agent_cpu_ns", default=0),
+            "rearmed": fields.whole("rearmed", default=0),
             "exits": vcpus.get("exits", 0),
-            **{name: told.whole(name) for name in COSTS if name in told.values},
+            **{name: fields.whole(name) for name in COSTS if name in fields.values},
         }
         if counts["exits"] < self._exits:
             raise NotUnderstood(f"{counts['exits']} exits, and {self._exits} before them")
@@ -326,45 +325,47 @@ class XenStream:
         self._reached = {}
         return Round(number, end_ns, counts, vcpus, entries, lost, float(fill))
 
-    def _time(self, told: Fields) -> int:
-        tick = told.flag("tick", False)
+    def _time(self, fields: Fields) -> int:
+        tick = fields.flag("tick", False)
         if self._free and not tick:
             raise NotUnderstood("it closes a round, and this collection closes none")
-        for name, there in (("t_ns", tick), ("t_end_ns", "t_end_ns" in told or self.stock)):
+        for name, there in (("t_ns", tick), ("t_end_ns", "t_end_ns" in fields or self.stock)):
             if there:
-                return int(told.whole(name, 0, LATEST_NS))
+                return int(fields.whole(name, 0, LATEST_NS))
         return int(
-            ns_of(max(told.whole("tsc_resume", 0, self._latest) - self._epoch, 0), self._khz)
+            ns_of(max(fields.whole("tsc_resume", 0, self._latest) - self._epoch, 0), self._khz)
         )
 
-    def _pause(self, told: Fields) -> int:
-        if "pause_ns" in told or self.stock:
-            return int(told.whole("pause_ns", 0, LATEST_NS, 0))
-        if "tsc_resume" not in told:
+    def _pause(self, fields: Fields) -> int:
+        if "pause_ns" in fields or self.stock:
+            return int(fields.whole("pause_ns", 0, LATEST_NS, 0))
+        if "tsc_resume" not in fields:
             return 0
-        resume = told.whole("tsc_resume", 0, self._latest)
-        return int(ns_of(resume - told.whole("tsc_pause", 0, resume), self._khz))
+        resume = fields.whole("tsc_resume", 0, self._latest)
+        return int(ns_of(resume - fields.whole("tsc_pause", 0, resume), self._khz))
 
-    def _sums(self, told: Fields) -> dict[str, int]:
-        if self.stock and "vcpus" not in told:
+    def _sums(self, fields: Fields) -> dict[str, int]:
+        if self.stock and "vcpus" not in fields:
             return {}
-        each = list(told.objects("vcpus", 1, self._vcpus))
+        each = list(fields.objects("vcpus", 1, self._vcpus))
         names = list(each[0].values)
         if self._layout is not None:
             each[0].whole("exits")
         return {name: sum(vcpu.whole(name) for vcpu in each) for name in names}
 
     def _line(self, payload: bytes) -> Line:
-        told = Fields(loads(payload))
-        self._heard_ns = told.whole("ns", self._heard_ns, LATEST_NS)
-        return Line(told.text("line", longest=_LINE), self._heard_ns)
+        fields = Fields(loads(payload))
+        self._heard_ns = fields.whole("ns", self._heard_ns, LATEST_NS)
+        return Line(fields.text("line", longest=_LINE), self._heard_ns)
 
     def _end(self, payload: bytes) -> End:
-        told = Fields(loads(payload))
-        closed = told.whole("rounds", default=self.rounds)
+        fields = Fields(loads(payload))
+        closed = fields.whole("rounds", default=self.rounds)
         if closed != self.rounds:
             raise NotUnderstood(f"it ends after {closed} rounds, and {self.rounds} were closed")
-        made = End(told.flag("complete", True), told.text("why", ""), told.flag("keep_open", False))
+        made = End(
+            fields.flag("complete", True), fields.text("why", ""), fields.flag("keep_open", False)
+        )
         self._ended = True
         return made
 
@@ -402,34 +403,34 @@ def _event(payload: bytes) -> Event:
 # The header
 
 
-def _check_origin(told: Fields, sources: tuple[str, ...]) -> None:
-    told.choice("source", sources)
-    created = told.text("created", None)
+def _check_origin(fields: Fields, sources: tuple[str, ...]) -> None:
+    fields.choice("source", sources)
+    created = fields.text("created", None)
     try:
         datetime.datetime.fromisoformat(created or "2000-01-01")
     except ValueError as error:
         raise NotUnderstood(f"its header's created is {created!r:.60}, and no time") from error
     for name in ("options", "versions", "host"):
-        told.object(name, {})
-    told.text("command", "", longest=1 << 16)
-    told.text("mode", None)
+        fields.object(name, {})
+    fields.text("command", "", longest=1 << 16)
+    fields.text("mode", None)
 
 
-def _check_domain(told: Fields) -> int:
-    """Check what is said of the domain; returns how many vCPUs are logged."""
-    told.whole("pages", 1, _MOST_PAGES, None)
-    told.whole("memory_bytes", 0, MOST, None)
-    domain = told.object("domain", {})
+def _check_domain(fields: Fields) -> int:
+    """Check the domain; returns the number of logged vCPUs."""
+    fields.whole("pages", 1, _MOST_PAGES, None)
+    fields.whole("memory_bytes", 0, MOST, None)
+    domain = fields.object("domain", {})
     domain.text("name", None)
     domain.whole("domid", 0, 1 << 16, None)
     domain.whole("memory_bytes", 0, MOST, None)
-    vcpus = told.whole("vcpus", 1, _MOST_VCPUS, 1)
-    if told.values["source"] == "lab":
-        told.text("guest")
-        _check_memory(told)
-        return max(told.whole("guest_vcpus", 1, _MOST_VCPUS), vcpus)
-    if not _memory_bytes(told.values):
-        told.whole("pages", 1, _MOST_PAGES)
+    vcpus = fields.whole("vcpus", 1, _MOST_VCPUS, 1)
+    if fields.values["source"] == "lab":
+        fields.text("guest")
+        _check_memory(fields)
+        return max(fields.whole("guest_vcpus", 1, _MOST_VCPUS), vcpus)
+    if not _memory_bytes(fields.values):
+        fields.whole("pages", 1, _MOST_PAGES)
     return int(vcpus)
 
 
@@ -438,12 +439,12 @@ def _memory_bytes(header: Json) -> int:
     return int(domain.get("memory_bytes") or header.get("memory_bytes") or 0)
 
 
-def _check_memory(told: Fields) -> None:
-    """Check what only the lab's header says."""
-    if told.whole("memory_bytes", PAGE_SIZE) % PAGE_SIZE:
+def _check_memory(fields: Fields) -> None:
+    """Check the fields of the lab's header."""
+    if fields.whole("memory_bytes", PAGE_SIZE) % PAGE_SIZE:
         raise NotUnderstood("its header's memory_bytes is no whole number of pages")
-    told.number("ns_per_insn", _FASTEST_NS, 1e9, None)
-    for region in told.objects("regions", 0, 1 << 16):
+    fields.number("ns_per_insn", _FASTEST_NS, 1e9, None)
+    for region in fields.objects("regions", 0, 1 << 16):
         region.text("name")
         last = region.whole("gfn", 0, _MOST_PAGES) + region.whole("pages", 1, _MOST_PAGES)
         if last > _MOST_PAGES:
@@ -455,7 +456,7 @@ def _check_memory(told: Fields) -> None:
 
 
 def _check_job(job: Fields) -> bool:
-    """Check what was asked for; returns whether it closes no rounds."""
+    """Check the job; returns whether it closes no rounds (`free`)."""
     job.flag("phase_rounds", False)
     every = job.whole("harvest_every", 1, 1 << 32, 1)
     least = 0 if job.flag("lockstep", False) else 1e-9
@@ -465,10 +466,10 @@ def _check_job(job: Fields) -> bool:
     return job.flag("free", False)
 
 
-def _layout(told: Fields) -> np.dtype[Any]:
-    """Return how a record's head is laid out, as the header says it."""
-    size = told.whole("head_bytes", 1, _LONGEST_HEAD)
-    rows: Any = told.values.get("record")
+def _layout(fields: Fields) -> np.dtype[Any]:
+    """Return the layout of a record's head that the header describes."""
+    size = fields.whole("head_bytes", 1, _LONGEST_HEAD)
+    rows: Any = fields.values.get("record")
     if not (isinstance(rows, list) and rows and all(map(_is_field, rows))):
         raise NotUnderstood("its header's record is no list of [name, offset, bytes]")
     rows = sorted(rows, key=lambda row: row[1])

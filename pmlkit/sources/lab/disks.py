@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two disks of a lab run: the job that dom0 takes, and the results that it leaves.
+"""The two disks of a lab run: dom0's job and its results.
 
-The second one begins with an archive of small files, written last. The spool lies further back, and
-grows there while the guest is logged: whatever kills the emulator, or us, it is on the disk.
+The results' disk begins with an archive of small files, written last. The spool lies further back,
+and grows there while the guest is logged, so that it survives the end of the emulator.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import tarfile
-import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from pmlkit.sources.lab.boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab.image import LAB
 from pmlkit.spool import END_KIND, FRAME, FRAMES_FILE, HEADER, MAGIC, MARKER, SUM_BYTES, checksum
 from pmlkit.spool_reader import LONGEST_FRAME
+from pmlkit.xen import shipping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,10 +75,9 @@ def write_disks(
     out : Path, optional
         Where the disk for the results is; ``folder / "out.img"`` leads there.
     """
-    head = {"vcpus": job["header"]["guest_vcpus"], "memory": job["header"]["memory_bytes"] >> 20}
-    config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n' + "".join(
-        f"{name}={value}\n" for name, value in head.items()
-    )
+    header = job["header"]
+    config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n'
+    config += f"vcpus={header['guest_vcpus']}\nmemory={header['memory_bytes'] >> 20}\n"
     files = {"kernel": guest.kernel.read_bytes(), "job.json": json.dumps(job).encode()}
     if guest.ramdisk is not None:
         files["ramdisk"] = guest.ramdisk
@@ -87,13 +86,14 @@ def write_disks(
         config += f"extra={json.dumps(guest.cmdline)}\n"
     files["guest.cfg"] = config.encode()
     files["run"] = run.encode()
-    files |= _agent_files()
+    files |= shipping.files()
+    files |= {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}  # for tests
     data = _tar(files)
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
         raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
     try:
-        head = b"%d\n" % -(-len(data) // 4096)  # type: ignore[assignment]
-        (folder / "job.img").write_bytes(head.ljust(4096, b"\0") + data)  # type: ignore[attr-defined]
+        blocks = b"%d\n" % -(-len(data) // 4096)
+        (folder / "job.img").write_bytes(blocks.ljust(4096, b"\0") + data)
         os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
         if out:
             (folder / "out.img").symlink_to(out.absolute())
@@ -101,20 +101,6 @@ def write_disks(
             disk.truncate(OUT_UNITS * DISK_UNIT)
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def _agent_files() -> dict[str, bytes]:
-    """The agent and what it imports, its declarations ready made, and programs for tests."""
-    from pmlkit.xen.binding import emit
-
-    package = Path(__file__).parents[2]
-    names = ["errors.py", "spool.py", *(f"xen/{p.name}" for p in (package / "xen").glob("*.py"))]
-    files = {f"pmlkit/{name}": (package / name).read_bytes() for name in names}
-    with tempfile.TemporaryDirectory() as scratch:
-        emit(Path(scratch) / "d.py")
-        files["pmlkit/xen/_declarations.py"] = (Path(scratch) / "d.py").read_bytes()
-    programs = {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}
-    return files | programs | {"pmlkit/__init__.py": b""}
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
@@ -142,7 +128,7 @@ class Growing:
         self._image, self._path, self._at = image, path, 0
 
     def copy(self) -> None:
-        """Append the frames that are whole and true by now: blocks are written in any order."""
+        """Append the complete frames with valid checksums: blocks are written in any order."""
         try:
             with open(self._image, "rb", buffering=0) as disk:
                 while part := self._part(disk):
@@ -153,19 +139,19 @@ class Growing:
             raise output_error(self._path.parent, error) from error
 
     def _part(self, disk: Any) -> bytes:
-        """Return the next frame (the first time: the header), b"" as long as it is not whole."""
+        """Return the header, then one frame per call; b"" while it is incomplete."""
         start, layout = (MARKER, FRAME) if self._at else (MAGIC, HEADER)
         disk.seek(SPOOL_AT + self._at)
         head: bytes = disk.read(layout.size + SUM_BYTES)
         if not head.startswith(start):
             return b""
-        told, seal = head[: layout.size], head[layout.size :]
-        payload: bytes = disk.read(min(layout.unpack(told)[-1], LONGEST_FRAME))
-        return head + payload if seal == checksum(told, payload) else b""
+        fields, seal = head[: layout.size], head[layout.size :]
+        payload: bytes = disk.read(min(layout.unpack(fields)[-1], LONGEST_FRAME))
+        return head + payload if seal == checksum(fields, payload) else b""
 
 
 def take_results(image: Path, spool: Path) -> None:
-    """Take what dom0 wrote off the disk: as much as there is, if it did not come to its end.
+    """Extract dom0's results from the disk, complete or not.
 
     Parameters
     ----------
@@ -195,7 +181,7 @@ def _take_files(stream: BinaryIO, spool: Path) -> None:
 
 
 def _take_spool(stream: BinaryIO, path: PathLike) -> None:
-    """Copy the spool. Where it ends only its frames tell: behind it the disk is zero."""
+    """Copy the spool. Only its frames show where it ends: the disk behind it is zero."""
     stream.seek(SPOOL_AT)
     head = stream.read(HEADER.size)
     if not head.startswith(MAGIC):
@@ -210,7 +196,7 @@ def _take_spool(stream: BinaryIO, path: PathLike) -> None:
 
 
 def _frames_end(stream: BinaryIO, header_bytes: int) -> int:
-    """Go from frame to frame; return the length of all of them, bytes."""
+    """Return the length of the header and all frames, bytes."""
     at = HEADER.size + SUM_BYTES + header_bytes
     while True:
         stream.seek(SPOOL_AT + at)
