@@ -192,7 +192,9 @@ class Collection:
         why = self._why(status)
         left: list[str] = []  # the first frame that is not understood
         try:
-            self.trace = ingest(self.folder, self.out, self.overwrite, left.append, source="xen")
+            self.trace = ingest(
+                self.folder, self.out, overwrite=self.overwrite, heard=left.append, source="xen"
+            )
         except PmlkitError as error:
             self._keep(error, why, quietly)
             return

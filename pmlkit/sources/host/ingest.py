@@ -436,8 +436,8 @@ class XenTrace:
         for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
             rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0  # type: ignore[assignment]
         asked = self.job.get("period_s")
-        known = asked and not self.lockstep
-        return pd.DataFrame(rounds | {"asked_ns": round(asked * 1e9) if known else -1})
+        asked_ns = round(asked * 1e9) if asked and not self.lockstep else -1
+        return pd.DataFrame(rounds | {"asked_ns": asked_ns})
 
     def _round_counts(self) -> dict[str, Ints]:
         count, rounds = self.count, self.rounds
