@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lab run's spool becomes a PML trace: `xen_ingest`, and what only the lab's guests tell."""
+"""Convert a lab run's spool to a PML trace, with the regions and phases of its guest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 def ingest(
     spool: PathLike, out: Path, overwrite: bool = False, heard: Tell = lambda line: None
 ) -> Trace:
-    """Turn a lab run's spool folder into a trace.
+    """Convert a lab run's spool folder to a trace.
 
     Parameters
     ----------
@@ -71,11 +71,11 @@ class LabTrace(XenTrace):
     def __init__(self, spool: XenSpool, path: Path) -> None:
         super().__init__(spool, path)
         self.ns_per_insn = self.header.get("ns_per_insn")
-        self.report = read_report(self._said(path / "guest.txt"))
+        self.report = read_report(self._console(path / "guest.txt"))
 
-    def _said(self, file: Path) -> str:
-        """Return what the guest said; of a run that was killed, what the agent heard of it."""
-        heard = "".join(told.line + "\n" for told in self.spool.lines)
+    def _console(self, file: Path) -> str:
+        """Return the guest's console; of a killed run, the lines that the agent read."""
+        heard = "".join(line.line + "\n" for line in self.spool.lines)
         return read_text(file).replace("\r", "") or heard
 
     def meta(self) -> TraceMeta:
@@ -88,8 +88,8 @@ class LabTrace(XenTrace):
 
     def memory_map(self) -> list[Any]:
         """Return what the guest calls its memory, and the pages that it shares with Xen."""
-        told = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
-        return [{"start": start, "end": end, "type": kind} for start, end, kind in told]
+        spans = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
+        return [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
 
     def known(self) -> list[dict[str, object]]:
         names = ("phase", "region", "kind", "pages")
@@ -130,8 +130,8 @@ class LabTrace(XenTrace):
 
     def guest(self) -> Any:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
-        said = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
-        rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in said]
+        samples = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
+        rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in samples]
         return [row for row in rows if row]
 
 

@@ -136,7 +136,7 @@ def run(
 
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
-    """Say where to find what was logged; remove the spool if that is nothing."""
+    """Add the place of the logged rounds to the error; remove a spool without frames."""
     if rounds := rounds_of(spool / FRAMES_FILE):
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
         if isinstance(error, PmlkitError):
@@ -239,17 +239,17 @@ def _boot(
     progress: Tell,
     growing: Growing,
 ) -> None:
-    """Start the machine and wait for its end, saying each milestone once and copying what comes."""
+    """Run the machine to its end; report each milestone once, and copy the growing spool."""
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
-    said = set()
+    reported = set()
     with Machine(bochs, folder, _limits(options)) as machine:
 
         def report() -> None:
             text = machine.console()
             for start, words in _MILESTONES:
-                if start in text and words not in said:
-                    said.add(words)
+                if start in text and words not in reported:
+                    reported.add(words)
                     progress(f"{machine.host_s:5.0f} s  {words}")
             check_faults(text)
             growing.copy()
@@ -267,19 +267,19 @@ def _keep(path: Path, where: Path) -> None:
         shutil.copy(path, where)
 
 
-def _judge(said: str, spool: Path, options: LabOptions) -> None:
+def _judge(console: str, spool: Path, options: LabOptions) -> None:
     """Raise unless the job came to its end."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return
-    if not said.strip():
+    if not console.strip():
         raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
-    told = [line for line in said.splitlines() if "LAB agent:" in line]
-    if told:
-        why = told[-1].partition("LAB agent:")[2].strip()
+    reasons = [line for line in console.splitlines() if "LAB agent:" in line]
+    if reasons:
+        why = reasons[-1].partition("LAB agent:")[2].strip()
         raise GuestError(why, hint="look at the lab's console")
     raise GuestError(
-        "dom0 did not finish the job", said[-4000:], "run it again with --keep, see console.txt"
+        "dom0 did not finish the job", console[-4000:], "run it again with --keep, see console.txt"
     )
 
 
