@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers of the package, read from its imports: for `tests/test_layers.py` and for a picture."""
+"""The layers of the package, read from its imports: for a test and for a picture."""
 
 import ast
 from pathlib import Path

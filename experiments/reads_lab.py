@@ -163,7 +163,8 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
         guests only.
         ``equality`` and ``costs``: a row per guest and round (`guided`; ``sampled``: its scan was
         of a sample). ``hotness``: scores, a row per guest, truth, window and ranking. ``sources``:
-        why (c) errs, a row per guest and phase. ``unsure`` and ``rounds``: input of `calibration.calibrate`.
+        why (c) errs, a row per guest and phase. ``unsure`` and ``rounds``: input of
+        `calibration.calibrate`.
     """
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     linux = {

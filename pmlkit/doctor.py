@@ -298,8 +298,8 @@ def xen_interface() -> Check:
 
 def xen_tools() -> Check:
     """Check that libxenctrl has the version of the running Xen and the expected layout."""
-    from pmlkit.xen.binding import MissingLibrary, XenError
-    from pmlkit.xen.xenctrl import Control, running_version
+    from pmlkit.xen.binding import MissingLibrary, XenError, running_version
+    from pmlkit.xen.xenctrl import Control
 
     check = Check("Xen's tools", "stock log-dirty, and what becomes of a domain", OK, "")
     try:

@@ -112,7 +112,7 @@ class Cluster:
     def _submit(self, job: Job, missing: Missing | None = None) -> Future[Any]:
         """Submit a run; if a worker lacks traces, to that worker and with them."""
         wanted = missing.digests if missing else ()
-        packed = {t.digest: _pack(t.path, _file(t)) for t in job.traces if t.digest in wanted}
+        packed = {t.digest: _pack(Path(t.path), _file(t)) for t in job.traces if t.digest in wanted}
         return self.client.submit(
             on_worker,
             job,

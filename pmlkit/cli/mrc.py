@@ -132,4 +132,4 @@ def _over_time(
 
 def _records(table: pd.DataFrame) -> list[Json]:
     """Return the rows of a table, NaN as None."""
-    return json.loads(table.to_json(orient="records"))  # type: ignore[no-any-return]
+    return json.loads(table.to_json(orient="records"))

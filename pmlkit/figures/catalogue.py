@@ -90,4 +90,4 @@ def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -
 
 def _function(name: str) -> Callable[..., Figure]:
     module, _, function = FIGURES[name].partition(":")
-    return getattr(import_module(f"pmlkit.figures.{module}"), function)  # type: ignore[no-any-return]
+    return getattr(import_module(f"pmlkit.figures.{module}"), function)

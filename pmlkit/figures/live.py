@@ -46,7 +46,7 @@ class LiveFigure:
     """
 
     def __init__(self) -> None:
-        self.figure = None
+        self.figure: Figure | None = None
         self._seen: list[Seen] = []
         self._display: Any = None  # IPython's handle of what is displayed
         self._drawn = 0.0

@@ -106,7 +106,7 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
 def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Any) -> None:
     size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
-    if curve.low is not None:
+    if curve.low is not None and curve.high is not None:
         band: Json = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
         axes.fill_between(size, curve.low, curve.high, **band)
 

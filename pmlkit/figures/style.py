@@ -14,7 +14,9 @@ import functools
 import inspect
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import matplotlib
@@ -114,7 +116,7 @@ class Figure(_Figure):
         What the figure shows and how to read it; `save` puts it into the files' metadata.
     """
 
-    data: Mapping[str, pd.DataFrame] | None = None
+    data: Mapping[str, pd.DataFrame] = MappingProxyType({})
     caption = ""
     _saved_png: bytes | None = None
 
@@ -265,7 +267,7 @@ def save(
 def _tables(data: Any) -> dict[str, pd.DataFrame]:
     if data is None:
         return {}
-    return data if isinstance(data, dict) else {"data": data}
+    return dict(data) if isinstance(data, Mapping) else {"data": data}
 
 
 @contextlib.contextmanager

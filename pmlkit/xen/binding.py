@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 from functools import cache
+from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ _LIBRARIES = {
     "xenpml": ("libxenpml.so.1",),
     "xenstore": ("libxenstore.so.4", "libxenstore.so.3.0"),
 }
+_VERSION = "/sys/hypervisor/version"
+_FOLDERS = ("/usr/lib/xen-{v}/lib", "/usr/lib/xen-{v}/lib/*", "/usr/local/lib", "/usr/lib64")
 _MEND = {
     "xenpml": "build and boot the patched Xen of hypervisor-patches/, or use stock log-dirty",
     "xenstore": "this is no dom0 (--host names one), or it lacks it: apt-get install libxenstore4",
@@ -84,22 +87,34 @@ def emit(path: PathLike) -> None:
         made.emit_python_code(str(path))
 
 
-@cache
-def library(name: str, files: tuple[str, ...] = ()) -> Any:
-    """Load a library of Xen's tools.
+def running_version() -> str:
+    """Return the version of the Xen that runs, such as ``"4.17"``; "" if it is not known."""
+    try:
+        parts = [Path(f"{_VERSION}/{name}").read_text().strip() for name in ("major", "minor")]
+    except OSError:
+        return ""
+    return ".".join(parts)
 
-    Parameters
-    ----------
-    name : str
-    files : tuple of str
-        Names to look under, the best first; by default those of the library.
+
+def _xenctrl_files() -> tuple[str, ...]:
+    """Return possible file names of libxenctrl, the best first."""
+    version = running_version()
+    files = [f"libxenctrl.so.{version}"] if version else []
+    for folder in _FOLDERS:
+        files += sorted(glob(f"{folder.format(v=version or '*')}/libxenctrl.so.*"), reverse=True)
+    return (*files, "libxenctrl.so.4.17", "libxenctrl.so")
+
+
+@cache
+def library(name: str) -> Any:
+    """Load a library of Xen's tools.
 
     Raises
     ------
     MissingLibrary
         If it is not on this machine.
     """
-    files = files or _LIBRARIES[name]
+    files = _xenctrl_files() if name == "xenctrl" else _LIBRARIES[name]
     for file in files:
         with contextlib.suppress(OSError):
             return ffi().dlopen(file)

@@ -13,8 +13,6 @@ import errno
 import os
 from dataclasses import dataclass
 from functools import cache
-from glob import glob
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.xen.binding import XenError, check, ffi, library
@@ -23,31 +21,11 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 
-_VERSION = "/sys/hypervisor/version"
-_FOLDERS = ("/usr/lib/xen-{v}/lib", "/usr/lib/xen-{v}/lib/*", "/usr/local/lib", "/usr/lib64")
 _OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN, _OP_PEEK = 0, 2, 11, 12
 _INFO_BYTES = 4096  # much more than any struct xen_domctl_getdomaininfo
 _DYING, _SHUTDOWN, _PAUSED, _REASON = 1 << 0, 1 << 2, 1 << 3, 16
 SHUTDOWNS = {0: "poweroff", 1: "reboot", 2: "suspend", 3: "crash", 4: "watchdog", 5: "soft reset"}
 _OTHER_TOOLS = "install the tools of the Xen that runs (their versions have to agree)"
-
-
-def running_version() -> str:
-    """Return the version of the Xen that runs, such as ``"4.17"``; "" if it is not known."""
-    try:
-        parts = [Path(f"{_VERSION}/{name}").read_text().strip() for name in ("major", "minor")]
-    except OSError:
-        return ""
-    return ".".join(parts)
-
-
-def names() -> tuple[str, ...]:
-    """Return possible file names of libxenctrl, the best first."""
-    version = running_version()
-    files = [f"libxenctrl.so.{version}"] if version else []
-    for folder in _FOLDERS:
-        files += sorted(glob(f"{folder.format(v=version or '*')}/libxenctrl.so.*"), reverse=True)
-    return (*files, "libxenctrl.so.4.17", "libxenctrl.so")
 
 
 @dataclass(frozen=True)
@@ -78,7 +56,7 @@ class Control:
     """
 
     def __init__(self) -> None:
-        self._lib, self._ffi = library("xenctrl", names()), ffi()
+        self._lib, self._ffi = library("xenctrl"), ffi()
         opened = self._lib.xc_interface_open(self._ffi.NULL, self._ffi.NULL, 0)
         self._xch = check(opened, "xc_interface_open")
         try:

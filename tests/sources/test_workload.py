@@ -39,7 +39,9 @@ def folder(tmp_path):
 
 def test_all_that_are_promised_are_there():
     found = {workload.name: workload for workload in list_workloads()}
-    synthetic = {"hotcold", "rrww", "rwrw", "wwrr", "zipf", "sawtooth", "burst", "idle", "semispace"}
+    synthetic = set(
+        ["hotcold", "rrww", "rwrw", "wwrr", "zipf", "sawtooth", "burst", "idle", "semispace"]
+    )
     synthetic |= {"sparse", "largepages", "forks", "remap", "moving"}
     assert synthetic | {"redis", "sqlite", "xz", "numpy", "gcc"} <= set(found)
 
