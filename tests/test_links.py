@@ -41,7 +41,7 @@ def figures():
     spec = importlib.util.spec_from_file_location("docs_figures", ROOT / "docs" / "figures.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    source = (ROOT / "docs" / "figures.py").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "docs").glob("*.py"))
     return {*module.FIGURES, *re.findall(r'"([\w-]+)\.svg"', source)}
 
 
