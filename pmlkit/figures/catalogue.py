@@ -34,6 +34,7 @@ FIGURES = {
     "window": "window:wss_against_window",
     "reuse": "window:reuse_histogram",
     "pml": "time:pml_against_all",
+    "turnover": "time:turnover",
     "mrc": "mrc:miss_ratio",
     "mrc-time": "mrc:miss_ratio_over_time",
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-__all__ = ["pml_against_all", "wss_by_kind", "wss_over_time"]
+__all__ = ["pml_against_all", "turnover", "wss_by_kind", "wss_over_time"]
 
 MIB = 1 << 20
 RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
@@ -66,6 +66,11 @@ LINES = {
 # A harvest of accessed flags does not tell reads from executions.
 NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
 HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
+# Of a change of the working set: its sign, and how it is drawn.
+CHANGES: dict[str, tuple[int, Json]] = {
+    "came": (1, {"color": COLORS["green"], "ls": "-"}),
+    "left": (-1, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}),
+}
 PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
 
@@ -155,6 +160,39 @@ def pml_against_all(
         f"the pages in PML's log against all pages used in the last T = "
         f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written; the "
         "shaded pages were only read or executed, and PML does not see them.",
+    )
+
+
+@paper_figure
+def turnover(
+    trace: Trace,
+    window: str | int | Window | None = None,
+    columns: int = 1,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> Figure:
+    """Draw how the working set changes: the pages that come and leave from window to window."""
+    window = _window(trace, window, start, end)
+    table = workingset.turnover(trace, window, start=start, end=end)
+    figure = new_figure(columns, 1.9, {"turnover": table})
+    axes = figure.subplots()
+    drawn = table[table["full"]]
+    ends = []
+    for name, (sign, style) in CHANGES.items():
+        mib = sign * drawn[name] * trace.meta.domain["page_size"] / MIB
+        mib = mib.where(mib.index > 0).bfill()  # what is drawn begins at the first window's end
+        axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
+        ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
+    axes.axhline(0, color="black", lw=0.6)
+    axes.set_ylabel(f"change of W, T = {_name(window, table)} (MiB)")
+    _time(axes, trace, time_limits(trace, start, end))
+    label_ends(axes, ends)
+    return finish(
+        figure,
+        trace,
+        "the pages that came into the working set, and those that left it, from one window of "
+        f"T = {_name(window, table)} to the next. A large set that is the same all the time shows "
+        "nothing here; a program that goes on to other pages shows as much above as below.",
     )
 
 

@@ -151,6 +151,22 @@ def test_the_numbers_are_those_of_workingset(trace):
     assert pml["logged_pages"].tolist() == wss["written_pages"].tolist()
 
 
+def test_a_change_of_the_working_set_is_what_came_and_what_left(trace):
+    figure = figures.turnover(trace, "50ms")
+    expected = workingset.turnover(trace, "50ms")
+    pd.testing.assert_frame_equal(figure.data["turnover"], expected)
+    whole = expected[expected["full"]]
+    came, left = (line.get_ydata() for line in figure.axes[0].lines[:2])
+    assert len(whole) > 2
+    assert came[1:].tolist() == (whole["came"][1:] / 256).tolist()
+    assert left[1:].tolist() == (-whole["left"][1:] / 256).tolist()
+
+
+def test_one_window_has_no_change(trace):
+    figure = figures.turnover(trace, trace.duration_ns)
+    assert len(figure.data["turnover"]) == 1
+
+
 def test_what_pml_misses_is_shaded_as_the_caption_says(trace):
     figure = figures.pml_against_all(trace, "50ms")
     shaded = [c for c in figure.axes[0].collections if isinstance(c, FillBetweenPolyCollection)]
