@@ -161,7 +161,7 @@ def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
     ]
 
 
-def turnover(trace: Trace, window: str | int = "1s", **selection: Any) -> pd.DataFrame:
+def turnover(trace: Trace, window: str | int | Window = "1s", **selection: Any) -> pd.DataFrame:
     """Return how the working set changes from one window to the next.
 
     Parameters
