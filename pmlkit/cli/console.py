@@ -29,7 +29,7 @@ from rich.text import Text
 from pmlkit.errors import visible
 from pmlkit.figures.tables import cell, is_number
 from pmlkit.timeline import period_text
-from pmlkit.trace.schema import SAMPLED
+from pmlkit.trace import summary
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from pmlkit.sources.recorder.recording import Progress as HowFar
     from pmlkit.trace.known import KnownAnswer
     from pmlkit.trace.reader import Trace
-    from pmlkit.trace.schema import TraceMeta
     from pmlkit.types import Json, Tell
 
 
@@ -69,10 +68,6 @@ __all__ = [
 ]
 
 
-_CLOCKS = {
-    "icount": "guest instructions (icount)",
-    "host": "the host's wall clock: T is wall time",
-}
 EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
 PATIENCE_S = 2.0  # shorter work shows no bar
 GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
@@ -285,7 +280,7 @@ def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
     """Print a trace's facts, its phases, and its known answers."""
     page = console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _facts(trace):
+    for name, value in summary.facts(trace, period_text(trace)):
         table.add_row(Text(name, style="bold"), value)
     page.print(table)
     _print_phases(page, trace)
@@ -299,41 +294,14 @@ def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
         page.print(table)
 
 
-def _clock(meta: TraceMeta) -> str:
-    kind = meta.clock["kind"]
-    if kind == "host" and meta.source.startswith("import:"):
-        return "the imported file's"
-    return _CLOCKS.get(kind, str(kind))
-
-
-def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
-    meta = trace.meta
-    yield "trace", str(trace.path)
-    yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
-    yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
-    yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
-    yield "period", period_text(trace)
-    yield "clock", _clock(meta)
-    base_ns = meta.clock.get("base_ns")
-    if base_ns is not None:
-        yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"
-    yield "entries", f"{meta.entries:,}, {meta.lost_text}"
-    if trace.sample is not None:
-        yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
-    yield "complete", meta.complete_text
-    yield from (("note", text) for text in meta.notes)
-
-
 def _print_phases(page: Console, trace: Trace) -> None:
-    phases = trace.meta.phases
-    if not phases:
+    rows = summary.phases(trace)
+    if not rows:
         return
-    ends = [phase["t_ns"] for phase in phases[1:]] + [trace.duration_ns]
     table = _table("phase", "start", "length", "round", right=(1, 2, 3))
-    for phase, end in zip(phases, ends, strict=True):
-        start = phase["t_ns"]
-        length = format_ns(int(end) - start)
-        table.add_row(phase["name"], f"{start / 1e9:.3f} s", length, f"{phase['round']:,}")
+    for phase in rows:
+        start, length = f"{phase.start_ns / 1e9:.3f} s", format_ns(phase.length_ns)
+        table.add_row(phase.name, start, length, f"{phase.round:,}")
     page.print(table)
 
 

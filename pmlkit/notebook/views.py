@@ -14,7 +14,7 @@ import pandas as pd
 from pmlkit import recordings, workingset
 from pmlkit.recordings import open_trace
 from pmlkit.timeline import default_window, period_text, timeline
-from pmlkit.trace import known
+from pmlkit.trace import known, summary
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "ORIGINS",
     "facts",
     "guest_memory",
     "known_answers",
@@ -88,17 +87,9 @@ class _Whole(pd.DataFrame):
 
 def phases(trace: Trace) -> pd.DataFrame:
     """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
-    table = trace.phases
-    ends = [*table["t_ns"][1:], trace.duration_ns]
-    stops = [*table["round"][1:], trace.n_rounds]
-    return pd.DataFrame(
-        {
-            "phase": table["name"],
-            "start_s": table["t_ns"] / 1e9,
-            "length_s": (pd.Series(ends, dtype="int64") - table["t_ns"]) / 1e9,
-            "rounds": pd.Series(stops, dtype="int64") - table["round"].astype("int64"),
-        }
-    )
+    columns = ["phase", "start_s", "length_s", "rounds"]
+    rows = [(p.name, p.start_ns / 1e9, p.length_ns / 1e9, p.rounds) for p in summary.phases(trace)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def regions(trace: Trace) -> pd.DataFrame:
@@ -237,13 +228,6 @@ def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> Any:
 # Recordings side by side.
 
 
-# What is real about a trace of each `TraceMeta.source`.
-ORIGINS = {
-    "recorder": "real guest, emulated by QEMU",
-    "lab": "real Xen, emulated PML (Bochs)",
-    "xen": "Xen host",
-    "simulator": "simulated PML",
-}
 _MIB = 1 << 20
 
 
@@ -258,8 +242,8 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``recording``; ``origin`` (`ORIGINS`); ``holds``: accesses or a PML log; ``seconds`` of
-        guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not counted);
+        ``recording``; ``origin`` (`summary.ORIGINS`); ``holds``: accesses or a PML log; ``seconds``
+        of guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not counted);
         ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known answers
         that are met, of how many.
     """
@@ -275,7 +259,7 @@ def _row(trace: Trace) -> dict[str, object]:
     met = sum(answer.as_dict()["met"] for answer in answers)
     return {
         "recording": Path(trace.path).name.removesuffix(".trace"),
-        "origin": ORIGINS.get(meta.source, meta.source),
+        "origin": summary.ORIGINS.get(meta.source, meta.source),
         "holds": "accesses" if trace.meta.kind == "access" else "PML log",
         "seconds": round(trace.duration_ns / 1e9, 2),
         "rounds": trace.n_rounds,

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ORIGINS", "Phase", "clock_text", "contents_text", "facts", "phases", "to_html"]
 
+# What is real about a trace of each `TraceMeta.source`.
 ORIGINS = {
     "recorder": "real guest, emulated by QEMU",
     "lab": "real Xen, emulated PML (Bochs)",
     "xen": "Xen host",
     "simulator": "simulated PML",
 }
-_HOLDS = {"access": "access trace", "pml": "PML log"}
 _CLOCKS = {
     "icount": "guest instructions (icount)",
     "host": "the host's wall clock: T is wall time",
@@ -68,9 +68,7 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     """
     meta = trace.meta
     yield "trace", str(trace.path)
-    yield "kind", f"{_HOLDS[meta.kind]}, {ORIGINS.get(meta.source, meta.source)}"
-    yield "contents", contents_text(trace)
-    yield "created", meta.created or ""
+    yield "kind", f"{meta.kind}, by {meta.source}, {meta.created or ''}"
     yield "domain", f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)}"
     yield "length", f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
     yield "period", period or _requested_period(meta)
@@ -82,7 +80,6 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     if trace.sample is not None:
         yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
     yield "complete", meta.complete_text
-    yield "size", _size_text(trace)
     yield from (("note", text) for text in meta.notes)
 
 
@@ -119,7 +116,7 @@ def _requested_period(meta: TraceMeta) -> str:
 def _size_text(trace: Any) -> str:
     nested = trace.pml if trace.pml_is_nested else trace.sample
     size = trace.size_bytes + (nested.size_bytes if nested else 0)
-    return f"{format_bytes(size)}, {trace.bytes_per_entry:.2f} bytes per entry"
+    return format_bytes(size)
 
 
 def to_html(trace: Any) -> str:
@@ -133,7 +130,13 @@ def to_html(trace: Any) -> str:
         )
         for phase in phases(trace)
     ]
-    tables = _table((), facts(trace))
+    meta = trace.meta
+    more = [
+        ("origin", ORIGINS.get(meta.source, meta.source)),
+        ("contents", contents_text(trace)),
+        ("size", _size_text(trace)),
+    ]
+    tables = _table((), [*facts(trace), *more])
     if rows:
         tables += _table(("phase", "start", "length", "rounds"), rows)
     return tables

@@ -39,7 +39,7 @@ def tables_of(trace):
 
 def test_a_recording_shows_its_facts_and_phases():
     tables = tables_of(pmlkit.open("hotcold"))
-    assert ["kind", "access trace, real guest, emulated by QEMU"] in tables.rows
+    assert ["origin", "real guest, emulated by QEMU"] in tables.rows
     assert ["domain", "hotcold, 256 MiB"] in tables.rows
     assert ["length", "6.25628 s in 630 rounds"] in tables.rows
     assert ["period", "10 ms"] in tables.rows
