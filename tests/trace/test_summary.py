@@ -54,7 +54,7 @@ def test_no_entries_are_read(tmp_path, monkeypatch):
     path = make_trace(tmp_path / "x.trace")
     for part in (path / "entries").iterdir():
         part.write_bytes(bytes(part.stat().st_size))
-    assert "access trace" in Trace.open(path)._repr_html_()
+    assert "access, by" in Trace.open(path)._repr_html_()
 
 
 @pytest.mark.parametrize("kind", ["access", "pml"])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit import recordings
-from pmlkit.errors import FileRefused, WorkloadError
+from pmlkit.errors import FileRefused, WorkloadError, closest
 from pmlkit.files import read_regular
 from pmlkit.foreign import foreign_yaml
 from pmlkit.sources.guest import programs
@@ -149,9 +148,8 @@ def names() -> list[str]:
 
 
 def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}? `pmlkit record --list` names them all"
+    if near := closest(name, names()):
+        return f"did you mean {near}? `pmlkit record --list` names them all"
     elsewhere = "" if recordings.PATCHES.is_dir() else f"; for the lab's guests, {recordings.CLONE}"
     return f"`pmlkit record --list` names the workloads{elsewhere}"
 
@@ -297,7 +295,6 @@ def _fault(path: Path, home: Path) -> str | None:
 
 def _among(names: Iterable[str], near: str = "") -> str:
     """Return a hint: the name closest to `near`, or else all."""
-    close = difflib.get_close_matches(near, list(names), n=1)
-    if close:
-        return f"did you mean {close[0]}?"
+    if like := closest(near, names):
+        return f"did you mean {like}?"
     return f"it has {', '.join(names)}" if names else "it takes none"
