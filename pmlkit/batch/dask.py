@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import socket
 import tarfile
 import tempfile
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from distributed import Client, as_completed
 
-from pmlkit import __version__
+from pmlkit import __version__, files
 from pmlkit.batch.expand import digest_of_trace
 from pmlkit.batch.job import (
     Processes,
@@ -231,8 +230,7 @@ def _is(path: Path, digest: str) -> bool:
 
 def cache_folder() -> Path:
     """Return a worker's folder for traces it was sent: ``$PMLKIT_CACHE/traces``."""
-    cache = os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit"
-    return Path(cache) / "traces"
+    return files.cache_folder() / "traces"
 
 
 def _unpack_cached(archive: bytes, home: Path) -> None:

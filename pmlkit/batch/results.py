@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pmlkit.errors import PmlkitError, output_error
+from pmlkit.errors import PmlkitError
+from pmlkit.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -92,12 +93,8 @@ def write(
             frames += [_of_run(job, name, rows) for name, rows in tables(folder / job.id)]
     frames = [frame for frame in frames if len(frame)] or frames
     table = pd.concat(frames, ignore_index=True)
-    partial = path.with_suffix(".partial")
-    try:
+    with whole(path, overwrite=True) as partial:
         table.apply(_one_type).to_parquet(partial, index=False)
-        partial.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:

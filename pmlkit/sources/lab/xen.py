@@ -147,7 +147,7 @@ def _build(folder: Path, series: Sequence[Path], debug: bool, progress: Tell) ->
         jobs = f"-j{os.cpu_count() or 1}"
         run_step(["make", "-C", "xen", jobs], source, environment, "Xen")
         packed = source / "xen" / "xen"
-        _store(packed, folder / ("xen-debug" if debug else "xen"))
+        write(folder / ("xen-debug" if debug else "xen"), packed.read_bytes())
         if not (folder / "tools").exists():
             _build_tools(source, folder, environment, progress)
 
@@ -191,13 +191,3 @@ def _build_tools(
         shutil.move(fresh, folder / "tools")
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def _store(built: Path, where: Path) -> None:
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        partial = where.with_suffix(".partial")
-        shutil.copy(built, partial)
-        partial.replace(where)
-    except OSError as error:
-        raise output_error(where, error) from error
