@@ -29,8 +29,8 @@ exclude_patterns = ["_build", "_figures"]
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = True
-# matplotlib's own text of `set` needs its own roles.
-autodoc_default_options = {"members": True, "exclude-members": "set"}
+# The texts that matplotlib and scikit-learn give these methods need their own roles.
+autodoc_default_options = {"members": True, "exclude-members": "set, set_score_request"}
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 # The docstrings write `name` for a name, whatever it is; a reader sees code.
