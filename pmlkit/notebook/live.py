@@ -78,7 +78,7 @@ def start(
     memory_mib : int, optional
         With "recorder" and "lab": the guest's.
     clock : {"guest", "host"}
-        With "recorder": as in `pmlkit.sources.recorder.RecordOptions`.
+        With "recorder": as in `pmlkit.sources.recorder.recording.RecordOptions`.
 
     Returns
     -------

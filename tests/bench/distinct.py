@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distinct pages per window, and thresholds m: pmlkit against pandas, polars and DuckDB.
+"""Distinct pages per window: pmlkit against pandas, polars and DuckDB.
 
 All have the same columns in memory, in the form that they like best, before the clock starts; all
 have to give the same answer.
@@ -13,7 +13,6 @@ from tests.bench.logs import rounds_of, zipf
 from tests.bench.timing import best, rate_rows
 
 PAGES = 1 << 18  # 1 GiB of guest memory
-MOST = 8  # thresholds m
 WINDOWS = 40
 
 
@@ -41,22 +40,11 @@ def measure(scale):
     }
     seconds, found = best(distinct, scale, once=("pandas",))
     _same(found, ("pmlkit", "polars", "duckdb", "pandas"))
-    counts = {
-        "pmlkit": lambda: by_time.thresholds(rounds, gfns, n, 1, MOST),
-        "polars": lambda: _polars_counts(pl, frame),
-        "duckdb": lambda: _duckdb_counts(duck),
-        "pandas": lambda: _pandas_counts(table),
-    }
-    counted, tables = best(counts, scale, once=("pandas", "duckdb"))
-    _same(tables, counts)
     swept = _sweep(scale, rounds, gfns, n)
     ratios = {f"distinct_vs_{who.replace(' ', '_')}": seconds[who] / seconds["pmlkit"]
               for who in distinct if who != "pmlkit"}  # fmt: skip
-    ratios |= {f"counts_vs_{who}": counted[who] / counted["pmlkit"]
-               for who in counts if who != "pmlkit"}  # fmt: skip
     ratios["all_T_vs_one_T"] = swept["40 windows"] / swept["1 window"]
     rows = rate_rows("distinct pages per window", scale.entries, seconds)
-    rows += rate_rows(f"pages by threshold m, 1 to {MOST}", scale.entries, counted)
     return ratios, rows + rate_rows("W(t, T) at every round", scale.entries, swept)
 
 
@@ -87,26 +75,3 @@ def _polars_distinct(pl, frame):
 def _duckdb_distinct(duck):
     query = "select count(distinct gfn) as n from log group by round order by round"
     return duck.execute(query).fetchnumpy()["n"]
-
-
-def _polars_counts(pl, frame):
-    uses = frame.lazy().group_by("round", "gfn").len()
-    columns = [(pl.col("len") >= m).sum().alias(str(m)) for m in range(1, MOST + 1)]
-    return uses.group_by("round").agg(columns).collect().sort("round").drop("round").to_numpy()
-
-
-def _duckdb_counts(duck):
-    columns = ", ".join(f"count(*) filter (uses >= {m}) as m{m}" for m in range(1, MOST + 1))
-    uses = "select round, gfn, count(*) as uses from log group by round, gfn"
-    found = duck.execute(f"select {columns} from ({uses}) group by round order by round")
-    return np.stack(list(found.fetchnumpy().values()), axis=1)
-
-
-def _pandas_counts(table):
-    uses = table.groupby(["round", "gfn"]).size()
-    by_round = uses.index.get_level_values(0).to_numpy()
-    size = by_round[-1] + 1
-    reached = [
-        np.bincount(by_round[uses.to_numpy() >= m], minlength=size) for m in range(1, MOST + 1)
-    ]
-    return np.stack(reached, axis=1)

@@ -126,7 +126,7 @@ class Collection:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "options": {**asdict(self.options), "collected_over": "ssh" if self.host else "local"},
             "versions": {"python": platform.python_version()},
-            "command": command("pmlkit.xen.collect"),
+            "command": command("pmlkit.collect"),
         }
         try:
             self._agent = Agent(job, file, self.host, self.heard)
