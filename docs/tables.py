@@ -13,6 +13,7 @@ TECHNIQUES = {
     "pml-page-tables": ("PML with page tables", "all accesses"),
     "idle-pages": ("accessed-flag scan", "all accesses"),
     "prl": ("PRL, a log of all references (no processor has it)", "all accesses"),
+    "flag-sample": ("a sample of accessed flags", "one frame in 64"),
     "intermittent": ("SHARDS/AET, intermittent", "2,000 pages, or 1 %"),
     "vtmm": ("vTMM's tracking", "writes; reads now and then"),
     "vmware": ("VMware's sampling", "100 pages a period"),

@@ -10,6 +10,7 @@ from pmlkit.techniques.badis import Badis
 from pmlkit.techniques.damon import Damon
 from pmlkit.techniques.dirty_rate import DirtyBitmap, DirtyRing, DirtySampling
 from pmlkit.techniques.exclusive_cache import ExclusiveCache
+from pmlkit.techniques.flag_sample import FlagSample
 from pmlkit.techniques.geiger import Geiger
 from pmlkit.techniques.idle_pages import IdlePages
 from pmlkit.techniques.intermittent import Intermittent
@@ -42,6 +43,7 @@ TECHNIQUES = {
         Vtmm,
         Vmware,
         IdlePages,
+        FlagSample,
         Damon,
         DirtySampling,
         DirtyBitmap,

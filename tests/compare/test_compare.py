@@ -392,7 +392,7 @@ def test_a_window_between_two_lengths_is_refused(stepping, window):
         compare.compare([stepping.path], compare.plan(window, "pml", seeds=1))
 
 
-SIZED = {"vmware", "idle-pages", "damon", "qemu-sampling", "intermittent", "vtmm"}
+SIZED = {"vmware", "idle-pages", "flag-sample", "damon", "qemu-sampling", "intermittent", "vtmm"}
 
 
 @pytest.mark.parametrize("high", [1 << 35, 1 << 51, (1 << 52) - 1, (1 << 64) - 1])
@@ -420,7 +420,7 @@ def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(mak
     scores = compare.compare([path], compare.plan("50ms", seeds=1)).scores.set_index("technique")
     assert scores.loc["idle-pages", "mape"] == 0
     assert scores.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
-    noted = scores.loc[["vtmm", "intermittent", "qemu-sampling"], "missing"]
+    noted = scores.loc[["vtmm", "intermittent", "qemu-sampling", "flag-sample"], "missing"]
     assert noted.str.contains("memory so small that something can be noted of").all()
 
 

@@ -6,6 +6,7 @@ import pytest
 import synthetic_vm as vm
 
 from pmlkit import techniques
+from pmlkit.errors import UsageError
 from pmlkit.techniques import TECHNIQUES, scores
 from pmlkit.techniques.vmware import Vmware
 
@@ -24,7 +25,7 @@ EXACT = (
     "qemu-ring",
 )
 FORGETS = [name for name in EXACT if "plateau" not in name]
-SAMPLED = ("vmware", "damon", "qemu-sampling", "intermittent")
+SAMPLED = ("vmware", "flag-sample", "damon", "qemu-sampling", "intermittent")
 SEEDS = range(8)
 
 
@@ -141,6 +142,51 @@ def _truth(recorded):
 
 def at(estimates, t_ns):
     return scores.at(estimates, np.array([t_ns]))[0]
+
+
+def test_a_flag_sample_errs_as_its_theory_says():
+    """The draw is the only error: of 200 draws, mean and spread are those of sampling."""
+    recorded = vm.constant(800, rounds=20)
+    runs = [settled(run("flag-sample", recorded, seed)) for seed in range(200)]
+    assert all(len(set(pages)) == 1 for pages in runs)  # the same frames each time
+    estimates = [pages[0] for pages in runs]
+    count = vm.PAGES // 64
+    # Drawn without replacement: a little better, by the share of memory that is not drawn.
+    theory = relative_standard_error(800 / vm.PAGES, count) * np.sqrt(1 - count / vm.PAGES)
+    assert np.mean(estimates) == pytest.approx(800, rel=4 * theory / 14)
+    # 200 runs know a standard deviation to 5 %; four times that.
+    assert np.std(estimates, ddof=1) / 800 == pytest.approx(theory, rel=0.2)
+
+
+@pytest.mark.parametrize("made, before, after", [(vm.step, 300, 900), (vm.step_down, 900, 300)])
+def test_a_flag_sample_of_every_frame_follows_a_step_exactly(made, before, after):
+    estimates = run(techniques.make("flag-sample", one_in=1), made())
+    late = estimates["t_ns"] >= 2 * 10**9 + vm.WINDOW_NS
+    early = estimates["t_ns"] <= 2 * 10**9
+    assert set(estimates["pages"][early]) == {before}
+    assert set(estimates["pages"][late]) == {after}
+
+
+def test_a_flag_sample_counts_what_was_used_in_any_look_of_t():
+    often, once = vm.block(100), vm.block(400, 2048)
+    sets = [np.concatenate((often, once)) if r % 10 == 5 else often for r in range(200)]
+    every = techniques.make("flag-sample", one_in=1, looks=5)
+    assert set(settled(run(every, vm.make(sets)), 0)) == {500}
+
+
+def test_a_flag_sample_is_weighted_by_what_was_drawn_and_costs_only_that():
+    """4096 pages, one in 100: 40 frames, each of them for 102.4 pages, looked at 5 times per T."""
+    odd = techniques.make("flag-sample", one_in=100, looks=5)
+    result = techniques.run(odd, vm.constant(vm.PAGES - vm.FIRST), vm.WINDOW_NS)
+    drawn = result.estimates["pages"] / (vm.PAGES / 40)
+    assert drawn.to_numpy() == pytest.approx(drawn.round())
+    assert result.events == {"flags_read": 40 * (1 + 5 * 30)}  # once to clear them
+
+
+@pytest.mark.parametrize("parameter", ["one_in", "looks"])
+def test_a_flag_sample_of_nothing_is_refused(parameter):
+    with pytest.raises(UsageError, match=f"{parameter} is 0: give a whole number"):
+        techniques.make("flag-sample", **{parameter: 0})
 
 
 def test_dirty_rate_sampling_is_a_binomial_share():

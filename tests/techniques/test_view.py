@@ -114,7 +114,9 @@ def test_the_future_is_not_seen(name, recorded):
     pd.testing.assert_frame_equal(early[columns], cut[columns], check_exact=True)
 
 
-@pytest.mark.parametrize("name", ["vmware", "qemu-sampling", "damon", "intermittent", "badis"])
+@pytest.mark.parametrize(
+    "name", ["vmware", "flag-sample", "qemu-sampling", "damon", "intermittent", "badis"]
+)
 def test_frames_that_were_not_looked_at_are_not_seen(name, recorded, monkeypatch):
     """Of the accessed flags, traps and digests only the frames that were asked about count."""
     asked = np.zeros(vm.PAGES, bool)
