@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "look"]
 
+PARTS_FAR = 0.1  # share of T by which its parts together may differ from it
 MOST_LOOKS = 1_000_000  # of a technique in the gaps of a recording
 
 
@@ -124,21 +125,28 @@ class View:
         return duration_ns
 
     def parts(self, count: int) -> tuple[int, int]:
-        """Divide T into `count` parts.
+        """Divide T into `count` parts of whole rounds.
 
         Returns
         -------
         period_ns : int
             Length of a part: a multiple of the recording's resolution, at least one.
         parts : int
-            How many parts T has: fewer than `count` where the resolution allows no more.
+            How many parts there are: fewer than `count` where rounds do not allow as many. They
+            are as long as T, within `PARTS_FAR` of it unless the notes say so.
         """
-        rounds = max(self.window_ns // count // self._resolution_ns, 1)
-        period_ns = rounds * self._resolution_ns
-        parts = max(round(self.window_ns / period_ns), 1)
+        whole = max(round(self.window_ns / self._resolution_ns), 1)  # rounds of T
+        most = min(count, whole)
+        # Fewer parts may fill T better: of 10 rounds, 3 parts are 9, and 4 are 8 or 12.
+        fits = [(abs(n * max(round(whole / n), 1) - whole), n) for n in range(most, most // 2, -1)]
+        close = [fit for fit in fits if fit[0] <= PARTS_FAR * whole]
+        _, parts = close[0] if close else min(fits, key=lambda fit: fit[0])
+        rounds = max(round(whole / parts), 1)
         if parts < count:
             self._notes["parts"] = f"{parts} parts of T, not {count}: rounds are too long for more"
-        return period_ns, min(parts, count)
+        if not close:
+            self._notes["span"] = f"{parts} parts of {rounds} rounds stand for T of {whole} rounds"
+        return rounds * self._resolution_ns, parts
 
     def every(self, period_ns: int) -> Iterator[int]:
         """Wait for one period after another until the recording ends.

@@ -275,6 +275,19 @@ def test_every_technique_says_what_it_is(name):
         assert f"{parameter}" in technique.__doc__, parameter
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 40])
+def test_the_parts_of_t_are_together_as_long_as_t(recorded, count):
+    for rounds in range(1, 121):
+        view = look(recorded, (), rounds * vm.ROUND_NS)
+        period_ns, parts = view.parts(count)
+        assert period_ns % vm.ROUND_NS == 0 and 1 <= parts <= count
+        off = abs(period_ns * parts // vm.ROUND_NS - rounds)
+        if off > 0.1 * rounds:
+            assert off <= 1 and "stand for T" in str(view.result()[2])
+        if rounds % count == 0:
+            assert (period_ns, parts) == (rounds // count * vm.ROUND_NS, count)
+
+
 def test_t_is_divided_into_as_many_parts_as_rounds_allow(recorded):
     view = look(recorded, (), WINDOW)
     assert view.parts(2) == (WINDOW // 2, 2)
