@@ -373,8 +373,13 @@ MUTANTS = [
         ),
         (
             "one round more",
-            "self.closed == self.job.rounds):",
-            "self.closed > self.job.rounds):",
+            "self.closed == self.job.rounds:",
+            "self.closed > self.job.rounds:",
+        ),
+        (
+            "the spool grows beyond its limit",
+            "writer.bytes >= most:",
+            "writer.bytes >= 2 * most:",
         ),
         (
             "what a killed one left on stays on",

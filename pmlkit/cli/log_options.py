@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from click import Choice, IntRange
 
-from pmlkit.cli.options import option
+from pmlkit.cli.options import SIZE, option
 from pmlkit.xen.job import HARVESTS, PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 _OPTIONS = (
+    option("--most", "most_bytes", default="0", type=SIZE, help="End after the round in which the "
+           "spool has grown to this size, such as 2G; 0: no limit."),
     option("--rearm", default="round", type=Choice(REARM), help="When a logged page is "
            "armed again."),
     option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so "

@@ -59,9 +59,10 @@ class Collector:
         self.job, self.domain, self.stop, self.say = job, domain, stop, say
         self.pace = pace or Period(job.period_s)
         self.closed = 0
+        self._enough = ""  # why no further round is wanted
 
     def run(self, file: Any = None) -> Json:
-        """Collect until the rounds are done or something ends it.
+        """Collect until the rounds are done, the spool is at its limit, or something ends it.
 
         Parameters
         ----------
@@ -111,7 +112,7 @@ class Collector:
         self.stop.shared = source.mode == "stock"
         sync = os.environ.get("PMLKIT_SPOOL_SYNC") == "1"
         spent = time.process_time_ns()
-        while not self.stop and not (self.job.rounds and self.closed == self.job.rounds):
+        while not self.stop and not self._enough:
             with self._alive():
                 self.pace.round(self, source, writer)
             self.stop.look_for_migration()  # its bitmap must not be cleared
@@ -122,12 +123,22 @@ class Collector:
             with self._alive():
                 source.close_round(writer, self.closed, agent_cpu_ns=now - spent)
                 self.closed += 1
+                self._enough = self._all_there(writer)
             if source.taken_over:
                 self.stop.migrated()
             spent = now
             if sync:
                 writer.sync()
             self.pace.closed(self, source, writer)
+
+    def _all_there(self, writer: SpoolWriter) -> str:
+        """Return why the round that was closed is the last one that was asked for, or ""."""
+        if self.closed == self.job.rounds:
+            return "all rounds are done"
+        most = self.job.most_bytes
+        if most and writer.bytes >= most:
+            return f"the spool has {writer.bytes} bytes: its limit of {most} is reached"
+        return ""
 
     @contextlib.contextmanager
     def _alive(self) -> Iterator[None]:
@@ -139,9 +150,9 @@ class Collector:
 
     def _finish(self, source: Any, writer: SpoolWriter) -> Json:
         last = self._last(source, writer)
-        done = bool(self.job.rounds) and self.closed == self.job.rounds
-        whole = done or self.pace.ended or (not self.job.rounds and self.stop.kind != "lost")
-        why = "all rounds are done" if done else self.stop.why or ""
+        asked = bool(self._enough) or self.pace.ended
+        whole = asked or (not self.job.rounds and self.stop.kind != "lost")
+        why = self._enough or self.stop.why or ""
         end = {"complete": whole, "why": why, "rounds": self.closed}
         # The round in which the domain died was never closed; its entries are valid.
         end["keep_open"] = not self.stop.alive

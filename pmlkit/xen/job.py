@@ -37,6 +37,8 @@ class LogOptions:
         The patched interface, stock log-dirty, or the first that there is.
     rounds : int
         0: until the collection is stopped.
+    most_bytes : int
+        End after the round in which the spool has grown to so many bytes; 0: no limit.
     period_s : float
         Length of a round, seconds; not used in lock step.
     lockstep : bool
@@ -68,6 +70,7 @@ class LogOptions:
 
     mode: str = "auto"
     rounds: int = 0
+    most_bytes: int = 0
     period_s: float = 1.0
     lockstep: bool = False
     free: bool = False
@@ -90,6 +93,8 @@ class LogOptions:
             raise UsageError(f"a round of {self.period_s} s: give a period above 0")
         if self.rounds < 0 or self.harvest_every < 1:
             raise UsageError("rounds cannot be below 0, nor harvest_every below 1")
+        if self.most_bytes < 0:
+            raise UsageError(f"a spool of at most {self.most_bytes} bytes: give 0 for no limit")
         if self.slots & (self.slots - 1) or not 2 <= self.slots <= 4096:
             problem = f"a ring of {self.slots} records cannot be had"
             raise UsageError(problem, "a power of two, 2 to 4096")

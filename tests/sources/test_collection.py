@@ -221,6 +221,15 @@ def test_collect_prints_a_line_per_round_and_a_summary(here, tmp_path, capfd):
     assert len(told["working_set"]) == 2
 
 
+def test_a_limit_of_the_spool_ends_the_command_with_a_whole_trace(here, tmp_path, capfd):
+    more = ("--rounds", "10000", "--most", "1K", "--json")
+    code = cli.main(words(here, tmp_path / "x.trace", *more))
+    told = json.loads(capfd.readouterr().out)
+    assert (code, told["rounds"], told["complete"]) == (0, 1, True)
+    assert any("its limit of 1024 is reached" in note for note in told["notes"])
+    assert not any("shorter than asked" in note for note in told["notes"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_the_command_with_a_whole_trace(here, tmp_path, number):
     process = subprocess.Popen(

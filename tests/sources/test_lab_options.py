@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from pmlkit import cli
+from pmlkit.cli import lab as commands
 from pmlkit.errors import UsageError
+from pmlkit.sources import lab
 from pmlkit.sources.lab.options import LabOptions, check
 
 
@@ -36,3 +39,12 @@ def test_what_the_lab_cannot_do_is_refused_at_once(options, memory_mib, words):
 )
 def test_what_it_can_do_is_not(options):
     check(options, 256)
+
+
+@pytest.mark.parametrize(("words", "most_bytes"), [((), 0), (("--most", "2G"), 2 << 30)])
+def test_the_command_gives_the_lab_the_limit_of_its_spool(monkeypatch, tmp_path, words, most_bytes):
+    given = []
+    monkeypatch.setattr(lab, "run", lambda guest, out, options, say: given.append(options))
+    monkeypatch.setattr(commands, "show_trace", lambda as_json, trace: None)
+    assert cli.main(["lab", "run", "known", "-o", str(tmp_path / "x.trace"), *words]) == 0
+    assert [options.most_bytes for options in given] == [most_bytes]

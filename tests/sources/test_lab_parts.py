@@ -104,7 +104,7 @@ def written(tmp_path):
     kernel = tmp_path / "guest.elf"
     kernel.write_bytes(b"\x7fELF")
     guest = LabGuest("g", kernel, cmdline='levels=3 x="y"', vcpus=2, mailbox=True)
-    job = describe(guest, LabOptions(rounds=3), 64, Lab(None, None, 1024, {}))
+    job = describe(guest, LabOptions(rounds=3, most_bytes=4096), 64, Lab(None, None, 1024, {}))
     lab_disks.write_disks(tmp_path, guest, job, "exit 0\n")
     return tmp_path
 
@@ -121,6 +121,7 @@ def test_the_job_s_disk_says_how_long_the_job_is(written):
     assert "vcpus=2\nmemory=64\n" in config
     assert 'extra="levels=3 x=\\"y\\""' in config
     assert (job["mode"], job["rounds"], job["lockstep"]) == ("pml", 3, True)
+    assert job["most_bytes"] == 4096
 
 
 def test_an_empty_disk_gives_no_results(written, tmp_path):

@@ -55,6 +55,15 @@ def a_round_is_there(path):
         return False
 
 
+def ends_of_frames(data):
+    """Yield (kind, end in bytes) of each frame that begins in the bytes of a spool."""
+    at = HEADER.size + SUM_BYTES + HEADER.unpack_from(data)[2]
+    while at + FRAME.size + SUM_BYTES <= len(data):
+        _, kind, _, _, length = FRAME.unpack_from(data, at)
+        at += FRAME.size + SUM_BYTES + length
+        yield kind, at
+
+
 def ended(found):
     return json.loads(next(payload for kind, payload in found if kind is Frame.END))
 
@@ -104,6 +113,38 @@ def test_rounds_are_collected_and_log_dirty_is_off(xen, tmp_path):
     assert read + lost == sum(log["entries"] for log in end["logs"])
     assert not xen.log_dirty()
     assert not list((xen.folder / "run").iterdir())
+
+
+@pytest.mark.parametrize("mode", ["pml", "stock"])
+def test_a_spool_at_its_limit_ends_it_after_that_round_with_all_kept(xen, tmp_path, mode):
+    more = {"mode": mode, "period_s": 0.01, "most_bytes": 30_000}
+    assert run_rounds(xen, tmp_path / "s", 10_000, **more) == (0, "")
+    ends = ends_of_frames((tmp_path / "s").read_bytes())
+    *before, last = [end for kind, end in ends if kind == Frame.ROUND]
+    assert all(end < 30_000 for end in before) and last >= 30_000
+    spool, found = frames_of(tmp_path / "s")
+    end = ended(found)
+    assert spool.missing is None
+    assert end["complete"] and end["rounds"] == len(before) + 1
+    assert end["why"] == f"the spool has {last} bytes: its limit of 30000 is reached"
+    if mode == "pml":
+        assert sum(check_entries(spool.header, found)) == sum(log["entries"] for log in end["logs"])
+    assert not xen.log_dirty()
+    assert not list((xen.folder / "run").iterdir())
+
+
+def test_a_limit_of_0_never_ends_it(xen, tmp_path):
+    process = xen.agent(xen.job(spool=str(tmp_path / "s"), period_s=0.01, most_bytes=0))
+    until(lambda: a_round_is_there(tmp_path / "s"))
+    until(lambda: (tmp_path / "s").stat().st_size > 60_000)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "")
+    assert ended(frames_of(tmp_path / "s")[1])["why"] == "interrupted (SIGINT)"
+
+
+def test_a_limit_that_the_last_round_reaches_does_not_hide_that_all_are_done(xen, tmp_path):
+    assert run_rounds(xen, tmp_path / "s", 1, most_bytes=1) == (0, "")
+    assert ended(frames_of(tmp_path / "s")[1])["why"] == "all rounds are done"
 
 
 def test_a_producer_faster_than_the_reader_loses_what_is_said_to_the_entry(xen, tmp_path):
@@ -270,12 +311,7 @@ for line in sys.stdin:
 
 def whole_frames(data):
     """Count the frames that are complete in the bytes of a spool, without looking into them."""
-    _, _, length = HEADER.unpack_from(data)
-    at, count = HEADER.size + SUM_BYTES + length, 0
-    while at + FRAME.size + SUM_BYTES <= len(data):
-        at += FRAME.size + SUM_BYTES + FRAME.unpack_from(data, at)[4]
-        count += at <= len(data)
-    return count
+    return sum(end <= len(data) for _, end in ends_of_frames(data))
 
 
 def test_sigkill_at_200_random_moments(xen, tmp_path):

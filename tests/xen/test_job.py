@@ -36,6 +36,7 @@ def test_jobs_of_the_first_kind_are_still_read():
         ({"free": True, "harvest": "both"}, "not with free"),
         ({"period_s": float("nan")}, "period above 0"),
         ({"rounds": -1}, "below 0"),
+        ({"most_bytes": -1}, "at most -1 bytes: give 0 for no limit"),
         ({"slots": 8192}, "2 to 4096"),
     ],
 )
