@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traces to and from other tools: libCacheSim, damo, KVM and QEMU, lackey, vscsiStats, CSV.
+"""Traces to and from other tools: libCacheSim, damo, KVM and QEMU, lackey, Pin, vscsiStats, CSV.
 
 Modules
 -------
@@ -15,6 +15,7 @@ rates            dirty rates that QEMU and libvirt report
 damo, damo_json, damo_snapshots, damo_text
                  DAMON's snapshots
 lackey           valgrind's memory trace
+pinatrace        the memory trace of Intel's Pin
 """
 
 from typing import TYPE_CHECKING

@@ -113,6 +113,11 @@ FORMATS = {
         ("load",),
         "valgrind --tool=lackey --trace-mem=yes: a program's pages, its instructions the clock",
     ),
+    "pinatrace": Format(
+        "pinatrace",
+        ("load",),
+        "pinatrace of Intel's Pin: a program's reads and writes, each a tick of the clock",
+    ),
 }
 
 

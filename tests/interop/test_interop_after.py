@@ -76,11 +76,19 @@ def lackey(path):
     path.write_text("".join(f"I  {0x400000 + 900 * t:x},3\n S {t % 3:x}000,8\n" for t in range(50)))
 
 
+def pinatrace(path):
+    lines = [
+        f"0x{0x400000 + 4 * t:x}: {'RW'[t % 2]} {0x7FFD0000 + t % 7 * 4096:#x}" for t in range(50)
+    ]
+    path.write_text("\n".join([*lines, "#eof\n"]))
+
+
 FILES = {
     "oracle-general": (oracle, []), "oracle-general of hashes": (hashed, []), "lcs": (lcs, []),
     "vscsi": (vscsi, []), "csv": (csv, []), "csv of times": (epoch, ["--columns", "time=t,obj=o"]),
     "parquet": (parquet, ["--columns", "time=t,obj=o", "--window", "100ms"]), "damo": (damo, []),
     "kvm-dirty-ring": (ring, []), "lackey": (lackey, ["--instructions", "10"]),
+    "pinatrace": (pinatrace, []),
 }  # fmt: skip
 
 
