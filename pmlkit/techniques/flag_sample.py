@@ -22,10 +22,10 @@ class FlagSample(Technique):
     """Look at the accessed flags of a fixed random sample of frames, `looks` times per T.
 
     The estimate is the share of the sample whose flag was set in any of the last `looks` looks, of
-    all memory. The frames are drawn once, without replacement. Of n frames, and a working set that is the share
-    p of memory, the relative standard error is sqrt((1 - p) / (p n)), less where n is much of the
-    memory. Because the frames stay the same, so does their error: a working set that does not
-    change is estimated the same each time, and an average over time is no better.
+    all memory. The frames are drawn once, without replacement. Of n frames, and a working set that
+    is the share p of memory, the relative standard error is sqrt((1 - p) / (p n)), less where n is
+    much of the memory. Because the frames stay the same, so does their error: a working set that
+    does not change is estimated the same each time, and an average over time is no better.
 
     Attributes
     ----------
