@@ -133,6 +133,7 @@ def test_what_is_not_ours_is_not_cleared(tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     (tmp_path / "a.partial").mkdir()
     (tmp_path / "a.partial" / "thesis.tex").write_text("precious")
+    (tmp_path / "a.partial" / "rounds.parquet").write_text("as a killed writer leaves it")
     (tmp_path / "b.partial").symlink_to(tmp_path / "mine")
     (tmp_path / "c.partial").write_text("precious")
     for name in "abc":
@@ -140,7 +141,7 @@ def test_what_is_not_ours_is_not_cleared(tmp_path):
             TraceWriter(tmp_path / name, make_meta())
         assert str(caught.value).isprintable()
     assert (tmp_path / "mine" / "thesis.tex").exists()
-    assert (tmp_path / "a.partial" / "thesis.tex").exists()
+    assert entries_of(tmp_path / "a.partial") == ["rounds.parquet", "thesis.tex"]
     assert (tmp_path / "c.partial").read_text() == "precious"
 
 
@@ -254,6 +255,7 @@ def test_a_full_disk(tiny_disk):
         (lambda w: w.add_entries([1, 0], 0, 0, [1, 2], 1), "round falls"),
         (lambda w: w.add_entries(0, [1, 0], 0, [1, 2], 1), "batch falls"),
         (lambda w: w.add_entries(0, 0, 0, [1], 3), "kind 3"),
+        (lambda w: w.add_entries(0, 0, 0, [1, 2], [1, 3]), "kind 3"),
         (lambda w: w.add_entries(0, 0, 0, [1], Kind.UNKNOWN), "kind 0"),
         (lambda w: w.add_entries(0, 0, 0, [1], 0x11), "kind 17"),
         (lambda w: w.set_rounds({"round": [0]}), "needs a column 't_start_ns'"),
