@@ -15,11 +15,13 @@ from spool_fuzz import SPOOL_HEADER, good_frames, sealed
 
 from pmlkit import cli
 from pmlkit.cli import console, live
+from pmlkit.errors import PmlkitError
 from pmlkit.sources.host.collection import CollectError, Collection, CollectOptions
 from pmlkit.sources.host.launch import Said
-from pmlkit.sources.ingest import ingest
+from pmlkit.sources.ingest import finish, ingest
 from pmlkit.spool import SpoolWriter
 from pmlkit.spool_reader import holds_frames, make_way
+from pmlkit.trace.reader import Trace
 from pmlkit.xen import frames
 from pmlkit.xen.frames import Frame
 
@@ -293,3 +295,28 @@ def test_a_collection_that_is_killed_leaves_what_came_and_no_agent(here, tmp_pat
 def agents_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(word) for word in file.read().split()]
+
+
+def spooled(tmp_path, frames_of_it):
+    spool = tmp_path / "y.trace.spool"
+    spool.mkdir()
+    (spool / "frames.spool").write_bytes(sealed(SPOOL_HEADER, frames_of_it))
+    return spool
+
+
+def test_a_spool_that_is_whole_goes_when_its_trace_is_there(tmp_path):
+    spool, out = spooled(tmp_path, GOOD), tmp_path / "y.trace"
+    assert finish(spool, out, keep=True).n_rounds == 3 and spool.exists()
+    assert finish(spool, out, overwrite=True).n_rounds == 3 and not spool.exists()
+
+
+def test_a_spool_that_is_not_understood_is_told_of_and_kept(tmp_path):
+    spool, out = spooled(tmp_path, [*GOOD[:-1], (77, b""), GOOD[-1]]), tmp_path / "y.trace"
+    with pytest.raises(
+        PmlkitError, match="what comes before it is in .*, but .*frame .*77"
+    ) as caught:
+        finish(spool, out)
+    assert "the spool is kept" in str(caught.value) and Trace.open(out).n_rounds == 3
+    heard = []
+    assert finish(spool, out, overwrite=True, heard=heard.append).n_rounds == 3
+    assert len(heard) == 1 and "77" in heard[0] and spool.exists()
