@@ -33,7 +33,7 @@ from pmlkit.errors import PmlkitError  # noqa: E402
 from pmlkit.sources.ingest import ingest  # noqa: E402
 from pmlkit.trace.reader import Trace  # noqa: E402
 
-PMLKIT = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
+PMLKIT = [sys.executable, "-c", "import sys; from pmlkit.__main__ import main; sys.exit(main())"]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 LIMIT_S = 300
 # How long what was started may live on: after SIGKILL nobody tells it, and it has to find out.
