@@ -8,8 +8,10 @@ with 128 plus the signal's number.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ENDING", "Ended", "Noted", "caught", "forget", "noted", "raising", "received"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_S = 0.01
 _received: list[int] = []
 
 
@@ -60,10 +63,23 @@ def caught(handler: Callable[[int, Any], None]) -> Iterator[None]:
         for number in ENDING
         if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
     ]
+    hook = sys.unraisablehook
+
+    def raise_again(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised in some callbacks, as those of weak references. From here
+        # it would be dropped, too: a thread raises it when this has returned.
+        if isinstance(dropped.exc_value, Ended):
+            number = signal.Signals(dropped.exc_value.number)
+            threading.Timer(AGAIN_S, _thread.interrupt_main, (number,)).start()
+        else:
+            hook(dropped)
+
     previous = {number: signal.signal(number, handler) for number in handled}
+    sys.unraisablehook = raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, old in previous.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)
 

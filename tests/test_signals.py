@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -196,3 +198,30 @@ def test_how_it_reads():
     assert str(Ended(signal.SIGINT)) == "interrupted"
     signals.forget()
     assert signals.received() is None
+
+
+def test_a_signal_that_comes_in_a_callback_is_not_lost(capfd):
+    """Python drops what a weak reference's callback raises: it is raised again, without a word."""
+
+    class Thing:
+        pass
+
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(signals.Ended) as caught, signals.raising():
+        del thing
+        for _ in range(1000):
+            time.sleep(0.001)
+    assert caught.value.number == signal.SIGTERM and reference() is None
+    assert capfd.readouterr().err == ""
+
+
+def test_other_errors_of_callbacks_are_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with signals.raising():
+        thing = type("Thing", (), {})()
+        reference = weakref.ref(thing, lambda _: 1 / 0)
+        del thing
+    assert reference() is None and shown[0].exc_type is ZeroDivisionError
+    assert sys.unraisablehook == shown.append
