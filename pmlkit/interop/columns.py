@@ -9,6 +9,7 @@ the order is known.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -262,8 +263,7 @@ def load(
     if columns is None:
         raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
     with open_regular(path) as file:
-        _groups(path, file)
-        schema = _opened(file).schema_arrow
+        schema = _opened(path, file)[0].schema_arrow
     names = chosen(path, parse_columns(columns), schema.names)
     wanted = list(dict.fromkeys(names.values()))
     # As dictionaries: a long text may stand for millions of rows, and is then held once.
@@ -271,10 +271,11 @@ def load(
 
     def rows() -> Iterator[pa.RecordBatch]:
         with open_regular(path) as file:
-            groups = _groups(path, file)
-            parquet = _opened(file, texts)
+            parquet, groups = _opened(path, file, texts)
             for number, group in enumerate(groups):
-                _check_pages(path, file, number, group, wanted)
+                chunks = [chunk for chunk in group.chunks if chunk.path[0] in wanted]
+                with _refusing(path):  # one page of each column is held
+                    check_pages(file, number, chunks, LIMIT_GROUP_BYTES, at_once=False)
                 yield from parquet.iter_batches(
                     _BATCH, row_groups=[number], columns=wanted, use_threads=False
                 )
@@ -285,26 +286,22 @@ def load(
     )  # fmt: skip
 
 
-def _opened(file: BinaryIO, texts: Sequence[str] = ()) -> pq.ParquetFile:
-    return pq.ParquetFile(
+def _opened(
+    path: PathLike, file: BinaryIO, texts: Sequence[str] = ()
+) -> tuple[pq.ParquetFile, list[Group]]:
+    """Open a file whose footer was read before Arrow does, which may crash on a damaged one."""
+    with _refusing(path):
+        groups = read_footer(file)
+    parquet = pq.ParquetFile(
         file, pre_buffer=False, buffer_size=_BUFFER, read_dictionary=list(texts), **THRIFT
     )
+    return parquet, groups
 
 
-def _groups(path: PathLike, file: BinaryIO) -> list[Group]:
-    """Read the footer before Arrow does, which may crash on a damaged one."""
+@contextlib.contextmanager
+def _refusing(path: PathLike) -> Iterator[None]:
+    """Context in which what a footer or a page claims wrongly is an error of this file."""
     try:
-        return read_footer(file)
-    except PageFault as fault:
-        raise ForeignFileError(path, "", str(fault)) from fault
-
-
-def _check_pages(
-    path: PathLike, file: BinaryIO, number: int, group: Group, wanted: Sequence[str]
-) -> None:
-    """Refuse a row group whose pages are too large to be held, one of each column."""
-    chunks = [chunk for chunk in group.chunks if chunk.path[0] in wanted]
-    try:
-        check_pages(file, number, chunks, LIMIT_GROUP_BYTES, at_once=False)
+        yield
     except PageFault as fault:
         raise ForeignFileError(path, "", str(fault)) from fault

@@ -533,6 +533,16 @@ def next_accesses(ids: Array, first: int, coming: Array, following: Array) -> No
 
 
 @compiled
+def _inside(a: int, b: int, rounds: Array, first: int, stop: int) -> tuple[int, int]:
+    """Narrow a page's references, from `a` to before `b`, to the rounds from `first` to `stop`."""
+    while a < b and rounds[a] < first:
+        a += 1
+    while a < b and rounds[b - 1] >= stop:
+        b -= 1
+    return a, b
+
+
+@compiled
 def slide_pages(
     starts: Array,
     rounds: Array,
@@ -552,13 +562,9 @@ def slide_pages(
     first, stop = span
     back = min_count - 1
     for page in range(pages[0], pages[1]):
-        a, b = starts[page], starts[page + 1]
         if not chosen[page]:
             continue
-        while a < b and rounds[a] < first:
-            a += 1
-        while a < b and rounds[b - 1] >= stop:
-            b -= 1
+        a, b = _inside(starts[page], starts[page + 1], rounds, first, stop)
         for i in range(a + back, b):
             at = enter[rounds[i] - first]
             until = enter[(rounds[i + 1] if i + 1 < b else stop) - first]
@@ -589,13 +595,9 @@ def sum_pages(
     first, stop = span
     back = min_count - 1
     for page in range(pages[0], pages[1]):
-        a, b = starts[page], starts[page + 1]
         if not chosen[page]:
             continue
-        while a < b and rounds[a] < first:
-            a += 1
-        while a < b and rounds[b - 1] >= stop:
-            b -= 1
+        a, b = _inside(starts[page], starts[page + 1], rounds, first, stop)
         for i in range(a + back, b):
             since, used = at[rounds[i - back] - first], at[rounds[i] - first]
             until = at[(rounds[i + 1] if i + 1 < b else stop) - first]
