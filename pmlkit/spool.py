@@ -30,7 +30,7 @@ from pmlkit.errors import OutputError, OutputExists, UsageError, output_error
 if TYPE_CHECKING:
     import io
     from collections.abc import Iterable, Sequence
-    from typing import BinaryIO, Self
+    from typing import Self
 
     from pmlkit.types import Json, PathLike
 
@@ -89,7 +89,7 @@ class SpoolWriter:
         reader. The spool then ends after its last complete frame.
     """
 
-    def __init__(self, path: PathLike, header: Json, file: BinaryIO | None = None) -> None:
+    def __init__(self, path: PathLike, header: Json, file: io.RawIOBase | None = None) -> None:
         self.path = Path(path)
         self.bytes = self.frames = 0
         self._broken = False
@@ -115,7 +115,7 @@ class SpoolWriter:
         """Whether nothing more can be appended."""
         return self._file.closed
 
-    def append(self, kind: int, *payload: bytes) -> None:
+    def append(self, kind: int, *payload: bytes | memoryview) -> None:
         """Append one frame, completely or not at all.
 
         Parameters
@@ -129,7 +129,7 @@ class SpoolWriter:
             raise UsageError(f"a frame's kind is {kind}: it has to be 0 to {END_KIND - 1}")
         self._append(kind, payload)
 
-    def _append(self, kind: int, parts: Iterable[bytes]) -> None:
+    def _append(self, kind: int, parts: Iterable[bytes | memoryview]) -> None:
         if self.closed or self._broken:
             raise UsageError(f"the spool {self.path} is closed: open another one")
         views = [memoryview(part).cast("B") for part in parts if len(part)]
@@ -196,7 +196,7 @@ def _create(path: PathLike) -> io.FileIO:
         raise OutputError(path, str(error), "give another name") from error
 
 
-def _write_all(file: BinaryIO | io.FileIO, data: memoryview | bytes) -> None:
+def _write_all(file: io.RawIOBase, data: memoryview | bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[file.write(view) :]
+        view = view[file.write(view) or 0 :]

@@ -33,7 +33,8 @@ from pmlkit.xen.xenctrl import Control
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
-    from typing import Any
+
+    from _typeshed import ReadableBuffer
 
     from pmlkit.types import Json
     from pmlkit.xen.domains import Domain
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _LONGEST_JOB = 1 << 20
 
 
-def main(arguments: Sequence[Any] = ()) -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run a job; returns the exit status."""
     prefix = "LAB agent" if arguments else "agent: error"
     try:
@@ -120,7 +121,7 @@ class Pipe(io.RawIOBase):
     def seekable(self) -> bool:
         return False
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: ReadableBuffer) -> int | None:
         """Write some of the data, as soon as there is room; return how many bytes."""
         while True:
             try:
@@ -143,7 +144,7 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
     domain = _lab_domain(int(domid))
     with contextlib.ExitStack() as stack:
         box = _mailbox(stack, job, domain.domid)
-        pace = Lockstep(job, box) if job.lockstep else LabPeriod(job)  # type: ignore[arg-type]
+        pace = Lockstep(job, box) if box and job.lockstep else LabPeriod(job)
         pace.begin()
         if box and not job.lockstep:
             box.free_run()

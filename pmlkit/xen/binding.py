@@ -10,17 +10,23 @@ from functools import cache
 from glob import glob
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pmlkit.errors import MissingTool, PmlkitError
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from cffi import FFI
 
     from pmlkit.types import PathLike
 
+    # cffi's stubs know neither the functions of a library nor the fields of a struct.
+    CData: TypeAlias = Any
+    CLibrary: TypeAlias = Any
+
+
+T = TypeVar("T")
 
 DECLARATIONS = ("xenctrl", "xendevicemodel", "xenforeignmemory", "xenpml", "xenstore")
 # The names of stable libraries hold the version of the ABI. `xenctrl` handles libxenctrl.
@@ -106,7 +112,7 @@ def _xenctrl_files() -> tuple[str, ...]:
 
 
 @cache
-def library(name: str) -> Any:
+def library(name: str) -> CLibrary:
     """Load a library of Xen's tools.
 
     Raises
@@ -121,10 +127,10 @@ def library(name: str) -> Any:
     raise MissingLibrary(files[0], _MEND.get(name, "run it in dom0: apt-get install xen-utils"))
 
 
-def check(result: Any, call: str, domain: int | None = None) -> Any:
+def check(result: T, call: str, domain: int | None = None) -> T:
     """Return a C function's result, or raise `XenError` if it is -1 or NULL."""
     made = ffi()
-    failed = result == made.NULL if isinstance(result, made.CData) else result < 0
+    failed = result < 0 if isinstance(result, int) else result == made.NULL
     if failed:
         raise XenError(call, made.errno, domain=domain)
     return result

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames, marks, pml
@@ -21,8 +21,8 @@ from pmlkit.xen.patched import Patched
 from pmlkit.xen.unpatched import Unpatched
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator
-    from typing import Any
 
     from pmlkit.types import Json, Tell
     from pmlkit.xen.domains import Domain
@@ -32,6 +32,43 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.01
 _SHORTEST_S = 0.0005
+
+
+class Source(Protocol):
+    """Rounds of a domain by one interface: `Patched`, `Unpatched`.
+
+    Attributes
+    ----------
+    mode : {"pml", "stock"}
+    taken_over : bool
+        Whether a migration has log-dirty mode now.
+    """
+
+    mode: str
+
+    @property
+    def taken_over(self) -> bool: ...
+
+    def facts(self) -> Json:
+        """Return fields of the spool's header."""
+
+    def mark(self) -> Json:
+        """Return the facts by which a later process identifies this logging (`marks`)."""
+
+    def now_ns(self) -> int:
+        """Return the time since the start of the collection."""
+
+    def drain(self, writer: SpoolWriter) -> float:
+        """Append new records to the spool; return the fill of the fullest ring, 0 to 1 or more."""
+
+    def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
+        """End a round and append what belongs to it."""
+
+    def finish(self, writer: SpoolWriter) -> Json:
+        """Switch logging off and append the rest; return the last status."""
+
+    def rest(self, writer: SpoolWriter) -> Json:
+        """Append the rest of a domain that is gone; return the last status."""
 
 
 class Collector:
@@ -61,7 +98,7 @@ class Collector:
         self.closed = 0
         self._enough = ""  # why no further round is wanted
 
-    def run(self, file: Any = None) -> Json:
+    def run(self, file: io.RawIOBase | None = None) -> Json:
         """Collect until the rounds are done, the spool is at its limit, or something ends it.
 
         Parameters
@@ -99,7 +136,7 @@ class Collector:
             return self.job.mode
         return "pml" if pml.available(self.domain.domid) else "stock"
 
-    def _header(self, source: Any) -> Json:
+    def _header(self, source: Source) -> Json:
         d = self.domain
         domain = {"domid": d.domid, "name": d.name, "memory_bytes": d.memory_bytes}
         system = os.uname()
@@ -108,7 +145,7 @@ class Collector:
         facts = {"source": "xen", "job": job, "domain": domain, "mode": source.mode, "host": host}
         return {**facts, **self.job.header, **source.facts()}
 
-    def _rounds(self, source: Any, writer: SpoolWriter) -> None:
+    def _rounds(self, source: Source, writer: SpoolWriter) -> None:
         self.stop.shared = source.mode == "stock"
         sync = os.environ.get("PMLKIT_SPOOL_SYNC") == "1"
         spent = time.process_time_ns()
@@ -148,7 +185,7 @@ class Collector:
         except XenError as error:
             self.stop.gone(error)
 
-    def _finish(self, source: Any, writer: SpoolWriter) -> Json:
+    def _finish(self, source: Source, writer: SpoolWriter) -> Json:
         last = self._last(source, writer)
         asked = bool(self._enough) or self.pace.ended
         whole = asked or (not self.job.rounds and self.stop.kind != "lost")
@@ -159,7 +196,7 @@ class Collector:
         writer.append(Frame.END, frames.pack_json(**{**last, **end}))
         return end
 
-    def _last(self, source: Any, writer: SpoolWriter) -> Json:
+    def _last(self, source: Source, writer: SpoolWriter) -> Json:
         """Switch logging off and drain the rest."""
         if self.stop.alive:
             with self._alive():
@@ -175,9 +212,9 @@ class Period:
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s
         self._nap_s = _POLL_S
-        self._due: Any = None
+        self._due: float | None = None
 
-    def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
+    def round(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
         """Drain until the round is over."""
         now = time.monotonic()
         # From due time to due time, so that the time for closing does not add up.
@@ -199,9 +236,9 @@ class Period:
         elif fill < 0.1:
             self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _POLL_S)
 
-    def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
+    def meanwhile(self, collector: Collector, source: Source, writer: SpoolWriter) -> bool:
         """Whether the round should end now; the lab reads its guest's console here."""
         return False
 
-    def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
+    def closed(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
         """Called after a round has been closed."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
 
 class Frame(IntEnum):
@@ -41,12 +40,12 @@ TOUCHED_HEAD = struct.Struct("<I")  # round
 PIECE_BYTES = 1 << 20
 
 
-def pack_json(**values: Any) -> bytes:
+def pack_json(**values: object) -> bytes:
     """Pack values as JSON."""
     return json.dumps(values).encode()
 
 
-def bitmap_pieces(round_number: int, bits: bytes) -> Iterator[tuple[bytes, bytes]]:
+def bitmap_pieces(round_number: int, bits: bytes | memoryview) -> Iterator[tuple[bytes, bytes]]:
     """Yield the parts of frames for a bitmap, without the pieces that are all zero.
 
     The first piece is always there, and shows that the round has a bitmap.

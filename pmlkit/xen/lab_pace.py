@@ -13,11 +13,9 @@ from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import Frame
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.spool import SpoolWriter
     from pmlkit.types import PathLike
-    from pmlkit.xen.collector import Collector
+    from pmlkit.xen.collector import Collector, Source
     from pmlkit.xen.job import Job
     from pmlkit.xen.mailbox import Mailbox
 
@@ -43,7 +41,7 @@ class LabPeriod(Period):
                 raise GuestError(f"it never said {start!r}", hint="see its console")
             time.sleep(_POLL_S)
 
-    def meanwhile(self, collector: Collector, source: Any, writer: SpoolWriter) -> bool:
+    def meanwhile(self, collector: Collector, source: Source, writer: SpoolWriter) -> bool:
         """Append new console lines to the spool; return whether one ends the round."""
         phase, self._late = self._late, False
         for line in self.console.lines():
@@ -53,7 +51,7 @@ class LabPeriod(Period):
                 self.ended = True
         return phase
 
-    def closed(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
+    def closed(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
         """Read the console again: a mark now ends the round that has just begun."""
         self._late = self.meanwhile(collector, source, writer)
         if self.ended:
@@ -67,7 +65,7 @@ class Lockstep(LabPeriod):
         super().__init__(job)
         self.box = box
 
-    def round(self, collector: Collector, source: Any, writer: SpoolWriter) -> None:
+    def round(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
         """Let the guest run one round."""
 
         def meanwhile() -> None:

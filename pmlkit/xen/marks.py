@@ -23,7 +23,7 @@ from pmlkit.xen.xenctrl import Control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Self, TextIO
+    from typing import Self, TextIO
 
     from pmlkit.types import Json, PathLike
     from pmlkit.xen.domains import Domain
@@ -69,7 +69,7 @@ class Mark:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def tell(self, **facts: Any) -> None:
+    def tell(self, **facts: object) -> None:
         """Record what is switched on: before it is, and again when more is known."""
         self._facts.update(facts)
         self._file.seek(0)

@@ -18,10 +18,12 @@ from pmlkit.xen.pml import (
 )
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Sequence
+    from typing import Self
 
     from pmlkit.spool import SpoolWriter
     from pmlkit.types import Json
+    from pmlkit.xen.binding import CData
     from pmlkit.xen.job import Job
 
 
@@ -83,7 +85,7 @@ class Patched:
         """Append new records to the spool; return the fill of the fullest ring, 0 to 1 or more."""
         fill = 0.0
 
-        def take(records: Any, payload: bytes) -> None:
+        def take(records: Sequence[CData], payload: tuple[bytes, bytes]) -> None:
             writer.append(Frame.RECORDS, *payload)
             self._counts.add(records)
 
@@ -92,7 +94,7 @@ class Patched:
         self._counts.fill = max(self._counts.fill, fill)
         return fill
 
-    def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
+    def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
         """End a round; of a `free` collection: append a mark of the time."""
         if self._job.free:
             self.drain(writer)
@@ -133,7 +135,7 @@ class Patched:
         return {"logs": logs, "seen": self._counts.take()}
 
 
-def _write_touched(writer: SpoolWriter, number: int, words: Any) -> None:
+def _write_touched(writer: SpoolWriter, number: int, words: memoryview) -> None:
     words = words.cast("B") if len(words) else words
     for first in range(0, max(len(words), 1), frames.PIECE_BYTES):
         piece = words[first : first + frames.PIECE_BYTES]
@@ -146,7 +148,7 @@ class _Counts:
     def __init__(self) -> None:
         self.take()
 
-    def add(self, records: Any) -> None:
+    def add(self, records: Sequence[CData]) -> None:
         for record in records:
             if record.type == TYPE_LOG:
                 self.entries += record.count

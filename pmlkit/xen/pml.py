@@ -11,11 +11,14 @@ from pmlkit.xen.frames import RECORDS_HEAD
 from pmlkit.xen.job import PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any, Self
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
 
     from pmlkit.types import Json
+    from pmlkit.xen.binding import CData
     from pmlkit.xen.job import LogOptions
+
+    Take = Callable[[Sequence[CData], tuple[bytes, bytes]], object]
 
 
 OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 16}
@@ -68,7 +71,7 @@ class Handle:
         if handle is not None:
             self._lib.xenpml_close(handle)
 
-    def _values(self, struct: Any, kind: str) -> dict[str, int]:
+    def _values(self, struct: CData, kind: str) -> dict[str, int]:
         fields = self._ffi.typeof(kind).fields
         values = {name: getattr(struct, name) for name, _ in fields}
         return {n: v for n, v in values.items() if isinstance(v, int)}
@@ -100,8 +103,8 @@ class PmlLog(Handle):
     def __init__(self, domid: int, options: LogOptions) -> None:
         super().__init__(domid)
         self.options, self.on = options, False
-        self._logs: list[Any] = []
-        self._bits: dict[str, Any] = {}
+        self._logs: list[CData] = []
+        self._bits: dict[str, CData] = {}
         try:
             self._enable()
             self._map()
@@ -137,7 +140,7 @@ class PmlLog(Handle):
             log = self._lib.xenpml_log_map(self._h, self.domid, vcpu)
             self._logs.append(check(log, "XENMEM_resource_pml_log", self.domid))
 
-    def record_layout(self) -> tuple[list[list[Any]], int]:
+    def record_layout(self) -> tuple[list[list[str | int]], int]:
         """Return the fields of a record's head, [name, offset, bytes] each, and its size."""
         kind = self._ffi.typeof("struct xenpml_record")
         fields = [
@@ -145,7 +148,7 @@ class PmlLog(Handle):
         ]
         return fields, self._ffi.offsetof(kind, "data")
 
-    def drain(self, vcpu: int, take: Callable[..., Any], limit: int | None = None) -> int:
+    def drain(self, vcpu: int, take: Take, limit: int | None = None) -> int:
         """Read the new records of a vCPU; returns how many.
 
         Parameters
@@ -178,10 +181,11 @@ class PmlLog(Handle):
         """Join the heads of records, and their data (one copy, in C)."""
         view, size = self._bytes, len(self._bytes) // _BATCH
         head = self._ffi.offsetof("struct xenpml_record", "data")
-        heads, data = [RECORDS_HEAD.pack(count)], []
+        heads: list[bytes | memoryview] = [RECORDS_HEAD.pack(count)]
+        data: list[memoryview] = []
         for i in range(count):
             start = i * size
-            heads.append(view[start : start + head])  # type: ignore[arg-type]
+            heads.append(view[start : start + head])
             data.append(view[start + head : start + head + 8 * self._each[i].count])
         return b"".join(heads), b"".join(data)
 
@@ -189,7 +193,7 @@ class PmlLog(Handle):
         """Yield the new records, vCPU by vCPU: dicts with `data` as bytes."""
         fresh: list[Json] = []
 
-        def take(records: Any, _: object) -> None:
+        def take(records: Sequence[CData], _: object) -> None:
             for record in records:
                 values = self._values(record, "struct xenpml_record")
                 data = bytes(self._ffi.buffer(record.data, 8 * record.count))
@@ -232,7 +236,7 @@ class PmlLog(Handle):
             values["touched"] = made.buffer(closed.touched, 8 * count) if count else b""
         return values
 
-    def _buffer(self, name: str, size: int) -> Any:
+    def _buffer(self, name: str, size: int) -> CData:
         if len(self._bits.get(name, b"")) != size:
             self._bits[name] = self._ffi.new("char[]", size)
         return self._bits[name]

@@ -17,17 +17,30 @@ import contextlib
 import errno
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.xen.binding import XenError, ffi
 from pmlkit.xen.devicemodel import mark_dirty
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
 
 
 _WRITTEN = re.compile(rb"[^\0]+")
+
+
+class Cleaned(NamedTuple):
+    """A round's bitmap (a buffer that the next one overwrites; least significant bit first).
+
+    With the write faults taken, the pages that are dirty, and when the call began and ended.
+    """
+
+    bits: memoryview
+    faults: int
+    dirty_pages: int
+    began_ns: int
+    ended_ns: int
 
 
 class LogDirty:
@@ -51,7 +64,7 @@ class LogDirty:
 
     def __init__(self, domid: int) -> None:
         self.domid, self._n, self.taken_over = domid, 0, False
-        self._control: Any = Control()  # None once it is closed
+        self._control, self._open = Control(), True
         try:
             self.pages = self._control.maximum_gpfn(domid) + 1
             self._n = -(-self.pages // 32768)
@@ -67,16 +80,8 @@ class LogDirty:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close_round(self) -> Any:
-        """Read and clear the bitmap. Call it only while no migration has the mode.
-
-        Returns
-        -------
-        tuple
-            Dirty bitmap (a buffer that the next call overwrites; least significant bit first),
-            write faults taken, pages that are dirty, and the times (ns) at which the call began
-            and ended.
-        """
+    def close_round(self) -> Cleaned:
+        """Read and clear the bitmap. Call it only while no migration has the mode."""
         view = ffi().buffer(self._bits, self._n * 4096)
         ffi().memmove(view, bytes(len(view)), len(view))
         began = time.monotonic_ns()
@@ -88,11 +93,11 @@ class LogDirty:
             # Whole bytes of the bitmap: a page may be sent twice.
             spans = [(8 * piece.start(), 8 * piece.end()) for piece in _WRITTEN.finditer(bits)]
             mark_dirty(self.domid, [(a, min(b, self.pages) - a) for a, b in spans])
-        return bits, faults, dirty, began, ended
+        return Cleaned(bits, faults, dirty, began, ended)
 
     def close(self) -> None:
         """Switch the mode off, unless a migration has taken it over; idempotent."""
-        if self._control is None:
+        if not self._open:
             return
         try:
             if not self.taken_over:
@@ -104,11 +109,11 @@ class LogDirty:
             self._free()
 
     def _free(self) -> None:
-        control, self._control = self._control, None
-        if control is not None:
-            if self._n and hasattr(self, "_buffer"):
-                control.free(self._buffer, self._n)
-            control.close()
+        if self._open:
+            self._open = False
+            if hasattr(self, "_buffer"):
+                self._control.free(self._buffer, self._n)
+            self._control.close()
 
 
 def switch_off(control: Control, domid: int) -> bool:

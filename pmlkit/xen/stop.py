@@ -16,7 +16,7 @@ from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
 
     from pmlkit.xen.domains import Domain
 
@@ -61,26 +61,22 @@ class Stop:
         self.shared = self.migrating = False
         self._orders, self._silence_s = orders, silence_s
         self._heard = self._looked = time.monotonic()
-        self._before: dict[int, Any] = {}
+        self._exits = contextlib.ExitStack()
         self._control: Control | None = None
         self._store: domains.Xenstore | None = None
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._signalled)
+            self._exits.callback(signal.signal, number, signal.signal(number, self._signalled))
         # Without these, the domain's end is noticed when a call fails.
         with contextlib.suppress(MissingLibrary, XenError):
-            self._control = Control()
+            self._control = self._exits.enter_context(Control())
         with contextlib.suppress(MissingLibrary, XenError):
-            self._store = domains.Xenstore()
+            self._store = self._exits.enter_context(domains.Xenstore())
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        for opened in (self._control, self._store):
-            if opened is not None:
-                opened.close()
+        self._exits.close()
 
     def _signalled(self, number: int, _: object) -> None:
         self.ask(f"interrupted ({signal.Signals(number).name})")
@@ -154,13 +150,13 @@ class Stop:
         self.migrating = True
         self._end("domain", "the domain is being saved or migrated")
 
-    def gone(self, error: BaseException) -> None:
+    def gone(self, error: XenError) -> None:
         """Record the domain's end if that explains the error; else raise it."""
         before, self.why = self.why, None
         self.look()
         ended = self.why is not None
         self.why = before or self.why
-        if not ended and error.errno != errno.ESRCH:  # type: ignore[attr-defined]
+        if not ended and error.errno != errno.ESRCH:
             raise error
         self._end("domain", "the domain is gone")
         self.alive = False

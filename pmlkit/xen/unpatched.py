@@ -12,7 +12,7 @@ from pmlkit.xen.frames import Frame
 from pmlkit.xen.stock import LogDirty
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
 
     from pmlkit.spool import SpoolWriter
     from pmlkit.types import Json
@@ -65,16 +65,17 @@ class Unpatched:
         """Nothing to drain: the bitmap is read when the round is closed."""
         return 0.0
 
-    def close_round(self, writer: SpoolWriter, number: int, **more: Any) -> Json:
+    def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
         """Read and clear the bitmap, and append it to the spool."""
-        bits, faults, dirty, began, ended = self._log.close_round()
-        began, ended = began - self._started, ended - self._started
-        closed = {"round": number, "t_start_ns": self._last, "t_end_ns": ended}
-        closed |= {"pause_ns": ended - began, "faults": faults, "dirty_pages": dirty}
-        for parts in frames.bitmap_pieces(number, bits):
+        log = self._log.close_round()
+        end_ns = log.ended_ns - self._started
+        closed = {"round": number, "t_start_ns": self._last, "t_end_ns": end_ns}
+        closed |= {"pause_ns": log.ended_ns - log.began_ns}
+        closed |= {"faults": log.faults, "dirty_pages": log.dirty_pages}
+        for parts in frames.bitmap_pieces(number, log.bits):
             writer.append(Frame.DIRTY, *parts)
         writer.append(Frame.ROUND, frames.pack_json(**closed, **more))
-        self._last = ended
+        self._last = end_ns
         return closed
 
     def finish(self, writer: SpoolWriter) -> Json:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from pmlkit.xen.binding import XenError, check, ffi, library
 
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from typing import Self
+
+    from pmlkit.xen.binding import CData, CLibrary
 
 
 _OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN, _OP_PEEK = 0, 2, 11, 12
@@ -116,13 +118,13 @@ class Control:
         check(done, "xc_domain_maximum_gpfn", domid)
         return last[0]
 
-    def buffer(self, pages: int) -> tuple[Any, Any]:
+    def buffer(self, pages: int) -> tuple[CData, CData]:
         """Allocate a buffer for hypercalls; returns it and the memory, `pages` of 4096 bytes."""
         made = self._ffi.new("xc_hypercall_buffer_t *")
         got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, made, pages)
         return made, check(got, "xc_hypercall_buffer_alloc_pages")
 
-    def free(self, buffer: Any, pages: int) -> None:
+    def free(self, buffer: CData, pages: int) -> None:
         """Free a buffer of `buffer`."""
         self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
 
@@ -131,7 +133,7 @@ class Control:
         operation = _OP_ENABLE_LOGDIRTY if on else _OP_OFF
         check(self._shadow(domid, operation), f"log-dirty {'on' if on else 'off'}", domid)
 
-    def clean(self, domid: int, buffer: Any, pages: int) -> tuple[int, int]:
+    def clean(self, domid: int, buffer: CData, pages: int) -> tuple[int, int]:
         """Read a domain's log-dirty bitmap into a buffer and clear it.
 
         Returns
@@ -150,20 +152,20 @@ class Control:
             return self._lib.xc_shadow_control(self._xch, domid, operation, null, 0)
         return self._old()(self._xch, domid, operation, null, 0, null, 0, null)
 
-    def _log(self, domid: int, operation: int, buffer: Any, pages: int, stats: Any) -> int:
+    def _log(self, domid: int, operation: int, buffer: CData, pages: int, stats: CData) -> int:
         if _has_logdirty_control(self._lib):
             control = self._lib.xc_logdirty_control
             return control(self._xch, domid, operation, buffer, pages, 0, stats)
         null = self._ffi.NULL
         return self._old()(self._xch, domid, operation, buffer, pages, null, 0, stats)
 
-    def _old(self) -> Any:
+    def _old(self) -> CData:
         function = self._ffi.addressof(self._lib, "xc_shadow_control")
         return self._ffi.cast("xc_shadow_control_4_15", function)
 
 
 @cache
-def _has_logdirty_control(lib: Any) -> bool:
+def _has_logdirty_control(lib: CLibrary) -> bool:
     return hasattr(lib, "xc_logdirty_control")
 
 
