@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Self
+    from typing import Self
 
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = [
@@ -106,13 +106,13 @@ class PmlkitError(Exception):
         self.hint = one_line(hint)
         super().__init__(f"{self.problem}: {self.hint}" if self.hint else self.problem)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # By default, unpickling calls the class with the message, but subclasses have other
         # parameters. Process pools (joblib, Dask) pickle exceptions.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(cls: type[PmlkitError], args: tuple[Any, ...], facts: dict[str, Any]) -> PmlkitError:
+def _rebuild(cls: type[PmlkitError], args: tuple[object, ...], facts: Json) -> PmlkitError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)

@@ -16,14 +16,12 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound
 from pmlkit.files import whole
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
@@ -191,7 +189,11 @@ def _sha256(folder: PathLike, name: str) -> str:
 # Finding a trace
 
 
-def bundled(name: str | None = None) -> Any:
+@overload
+def bundled() -> list[str]: ...
+@overload
+def bundled(name: str) -> Path: ...
+def bundled(name: str | None = None) -> Path | list[str]:
     """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
 
     Parameters

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from types import FrameType
 
 
 __all__ = ["ENDING", "Ended", "Noted", "caught", "forget", "noted", "raising", "received"]
@@ -49,7 +49,7 @@ class Ended(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def caught(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def caught(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Context in which `handler` handles the signals; without effect outside the main thread.
 
     Signals that ``nohup`` ignores stay ignored. SIGINT does not: a shell script starts background

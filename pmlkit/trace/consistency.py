@@ -17,9 +17,9 @@ from pmlkit.trace.schema import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pmlkit.trace.entries import RunLengthCounts
+    from pmlkit.trace.schema import Column
     from pmlkit.types import Bools, Json
 
 _GFN_MAX = np.uint64(1 << 52)  # of 64-bit addresses
@@ -120,12 +120,12 @@ def lost_fault(rounds: pa.Table, batches: pa.Table) -> str | None:
     return None
 
 
-def total(column: pa.ChunkedArray[Any]) -> int:
+def total(column: Column) -> int:
     """Sum a column as a Python int."""
     return int(np.sum(column.to_numpy(), dtype=np.uint64))
 
 
-def _numbered(name: str, column: pa.ChunkedArray[Any]) -> str | None:
+def _numbered(name: str, column: Column) -> str | None:
     wrong = column.to_numpy() != np.arange(len(column))
     return _where(name, wrong, "has another number: count from 0 without gaps")
 

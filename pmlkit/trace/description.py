@@ -13,17 +13,16 @@ import math
 import re
 import reprlib
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from pmlkit.trace.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
 
     from pmlkit.types import Json
 
-    Rule = Callable[[Any], "Fault | None"]
+    Rule = Callable[[object], "Fault | None"]
 
 __all__ = ["DESCRIPTION", "FILES", "Fault", "foreign_json"]
 
@@ -42,7 +41,7 @@ class Fault(NamedTuple):
     """A wrong field: its path (``phases[3].round``), its value, what it has to be."""
 
     where: str
-    value: Any
+    value: object
     wanted: str
 
     def __str__(self) -> str:
@@ -52,8 +51,12 @@ class Fault(NamedTuple):
 # Building blocks of rules
 
 
-def _rule(holds: Callable[[Any], bool], wanted: str) -> Rule:
+def _rule(holds: Callable[[object], bool], wanted: str) -> Rule:
     return lambda value: None if holds(value) else Fault("", value, wanted)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return type(value) in (int, float)
 
 
 def whole(low: int = 0, high: int = _INT64) -> Rule:
@@ -64,12 +67,10 @@ def whole(low: int = 0, high: int = _INT64) -> Rule:
 
 def number(low: float = 0) -> Rule:
     """Return the rule of a finite number, `low` or more."""
-    return _rule(
-        lambda v: type(v) in (int, float) and low <= v < math.inf, f"a number, {low} or more"
-    )
+    return _rule(lambda v: _is_number(v) and low <= v < math.inf, f"a number, {low} or more")
 
 
-def one_of(*choices: Any) -> Rule:
+def one_of(*choices: object) -> Rule:
     """Return the rule of a value that is one of some."""
     wanted = " or ".join(map(str, choices))
     return _rule(lambda v: any(type(v) is type(c) and v == c for c in choices), wanted)
@@ -78,7 +79,7 @@ def one_of(*choices: Any) -> Rule:
 def nullable(rule: Rule) -> Rule:
     """Return the rule of a value that may be None."""
 
-    def check(value: Any) -> Fault | None:
+    def check(value: object) -> Fault | None:
         fault = None if value is None else rule(value)
         return fault and fault._replace(wanted=f"{fault.wanted}, or null")
 
@@ -88,7 +89,7 @@ def nullable(rule: Rule) -> Rule:
 def rows(rule: Rule) -> Rule:
     """Return the rule of a list of such values."""
 
-    def check(value: Any) -> Fault | None:
+    def check(value: object) -> Fault | None:
         if not isinstance(value, list):
             return Fault("", value, "a list")
         return _first_inside(rule, ((f"[{n}]", item) for n, item in enumerate(value)))
@@ -99,7 +100,7 @@ def rows(rule: Rule) -> Rule:
 def each(rule: Rule) -> Rule:
     """Return the rule of a mapping from names to such values."""
 
-    def check(value: Any) -> Fault | None:
+    def check(value: object) -> Fault | None:
         if not isinstance(value, dict):
             return Fault("", value, "a mapping")
         return _first_inside(rule, ((f".{name}", item) for name, item in value.items()))
@@ -111,7 +112,7 @@ def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
     """Return the rule of a mapping with these fields, and any others."""
     known = needed | (optional or {})
 
-    def check(value: Any) -> Fault | None:
+    def check(value: object) -> Fault | None:
         if not isinstance(value, dict):
             return Fault("", value, "a mapping")
         for name, rule in known.items():
@@ -127,17 +128,17 @@ def fields(optional: dict[str, Rule] | None = None, /, **needed: Rule) -> Rule:
     return check
 
 
-def _first_inside(rule: Rule, items: Iterable[tuple[str, Any]]) -> Fault | None:
+def _first_inside(rule: Rule, items: Iterable[tuple[str, object]]) -> Fault | None:
     for where, item in items:
         if fault := rule(item):
             return fault._replace(where=where + fault.where)
     return None
 
 
-def _is_iso(value: Any) -> bool:
+def _is_iso(value: object) -> bool:
     try:
-        return bool(datetime.datetime.fromisoformat(value))
-    except (TypeError, ValueError):
+        return isinstance(value, str) and bool(datetime.datetime.fromisoformat(value))
+    except ValueError:
         return False
 
 
@@ -162,7 +163,7 @@ DESCRIPTION = fields(
         ),
         "period": fields(
             {
-                name: nullable(_rule(lambda v: type(v) in (int, float) and v > 0, "positive"))
+                name: nullable(_rule(lambda v: _is_number(v) and v > 0, "positive"))
                 for name in ("ns", "insn")
             }
         ),
@@ -230,7 +231,7 @@ COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # further fields of fi
 # JSON from elsewhere
 
 
-def foreign_json(data: bytes) -> Any:
+def foreign_json(data: bytes) -> object:
     """Parse JSON that may be hostile.
 
     Raises
@@ -242,7 +243,7 @@ def foreign_json(data: bytes) -> Any:
     if values > LIMIT_VALUES:
         raise ValueError(f"holds some {values:,} values, and at most {LIMIT_VALUES:,} are read")
     try:
-        return json.loads(data, object_pairs_hook=_once)
+        return json.loads(data, object_pairs_hook=_with_each_name_once)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON (line {error.lineno}: {error.msg})") from error
     except UnicodeDecodeError as error:
@@ -251,7 +252,7 @@ def foreign_json(data: bytes) -> Any:
         raise ValueError(f"is nested more than {LIMIT_DEPTH} deep") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Json:
+def _with_each_name_once(pairs: list[tuple[str, object]]) -> Json:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -259,9 +260,9 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
     return mapping
 
 
-def values_fault(document: Any) -> Fault | None:
+def values_fault(document: object) -> Fault | None:
     """Find a value that JSON or pmlkit cannot represent."""
-    pending: list[tuple[str, Any, int]] = [("", document, 0)]
+    pending: list[tuple[str, object, int]] = [("", document, 0)]
     while pending:
         where, value, depth = pending.pop()
         if wanted := _unfit(value, depth):
@@ -276,7 +277,7 @@ def values_fault(document: Any) -> Fault | None:
     return None
 
 
-def _unfit(value: Any, depth: int) -> str | None:
+def _unfit(value: object, depth: int) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
     if type(value) is int and abs(value) > _UINT64 + 1:

@@ -18,7 +18,7 @@ from pmlkit.trace.schema import ENTRIES, GROUPS_PER_FILE, ROW_GROUP_ROWS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -170,7 +170,7 @@ def _arrays(columns: dict[str, ArrayLike]) -> tuple[Columns, int]:
     return arrays, common_length("entries", arrays)
 
 
-def checked(what: str, name: str, values: Any, dtype: np.dtype[Any]) -> Array:
+def checked(what: str, name: str, values: ArrayLike, dtype: np.dtype[np.integer]) -> Array:
     """Convert a column to its type; UsageError if it does not fit. `what` is for the message."""
     array = np.asarray(values)
     if array.dtype == dtype:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO
 
-    from pmlkit.trace.schema import Checksum
+    from pmlkit.trace.schema import Checksum, Column, Field
     from pmlkit.types import Json, PathLike
 
 
@@ -260,7 +260,7 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _column(name: str, frame: pd.DataFrame, field: pa.Field[Any]) -> Any:
+def _column(name: str, frame: pd.DataFrame, field: Field) -> Any:
     if field.name not in frame:
         if field.name not in DEFAULTS[name]:
             raise UsageError(f"{name} needs a column {field.name!r}: add it")
@@ -339,28 +339,28 @@ def _read_columns(
     return table
 
 
-def _shared_if_constant(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+def _shared_if_constant(column: Column) -> Column:
     """Share the memory of a column's chunks if it is constant, as most columns of long tables."""
     if len(column) > PART_ROWS and _is_constant(column):
         return constant(column[0], len(column))
     return column
 
 
-def _is_constant(column: pa.ChunkedArray[Any]) -> bool:
+def _is_constant(column: Column) -> bool:
     if not pa.types.is_integer(column.type):
         return False
     ends = pc.min_max(column)
     return bool(ends["min"] == ends["max"])
 
 
-def constant(value: Any, length: int) -> pa.ChunkedArray[Any]:
+def constant(value: Any, length: int) -> Column:
     """Make a column of one value whose chunks share their memory."""
-    part: Any = pa.repeat(value, min(length, PART_ROWS))
+    part: Column = pa.repeat(value, min(length, PART_ROWS))
     whole, rest = divmod(length, max(len(part), 1))
     return pa.chunked_array([part] * whole + [part[:rest]], value.type)
 
 
-def _check_texts(path: PathLike, file: str, name: str, column: pa.ChunkedArray[Any]) -> None:
+def _check_texts(path: PathLike, file: str, name: str, column: Column) -> None:
     chunk: Any
     for chunk in column.chunks:
         longest: int = max(map(len, chunk.dictionary.cast(pa.binary()).to_pylist()), default=0)

@@ -9,13 +9,15 @@ protocol (``parquet.thrift``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, BinaryIO
 
-    Fields = dict[tuple[int, int], Any]
+    Fields = dict[tuple[int, int], Any]  # integers, bytes, lists, and fields of other structs
+
+T = TypeVar("T")
 
 
 __all__ = ["Chunk", "Group", "PageFault", "check_pages", "chunk_pages", "read_footer"]
@@ -97,7 +99,7 @@ def read_footer(stream: BinaryIO) -> list[Group]:
     return [_group(number, fields) for number, fields in enumerate(groups)]
 
 
-def _items(fields: Fields, field: tuple[int, int], kind: type) -> list[Any]:
+def _items(fields: Fields, field: tuple[int, int], kind: type[T]) -> list[T]:
     """Return a list whose items have this type; Arrow would not check their types."""
     values = fields.get(field) or []
     if not all(isinstance(value, kind) for value in values):
@@ -244,7 +246,7 @@ class _Struct:
                 fields[field] = value
         return fields, at + 1
 
-    def _value(self, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    def _value(self, at: int, kind: int, depth: int) -> tuple[object, int]:
         if kind in (_I32, _I64):
             return self._signed(at, 32 if kind == _I32 else 64)
         if kind == _STRUCT:
@@ -264,7 +266,7 @@ class _Struct:
             return None, at + 8
         raise PageFault(f"a field of type {kind}")
 
-    def _list(self, at: int, depth: int) -> tuple[Any, int]:
+    def _list(self, at: int, depth: int) -> tuple[list[object], int]:
         length, kind = self._data[at] >> 4, self._data[at] & 15
         at += 1
         if length == 15:

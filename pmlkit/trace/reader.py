@@ -125,7 +125,7 @@ class Trace:
         """Return the trace's facts and phases as HTML, which notebooks show."""
         return summary.to_html(self)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[PathLike], Trace], tuple[Path]]:
         return Trace.open, (self.path,)
 
     def __fspath__(self) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Json
 
+    Column = pa.ChunkedArray[Any]
+    Field = pa.Field[Any]
+
 
 __all__ = [
     "BATCHES",
@@ -52,7 +55,7 @@ ADDRESSES = ("guest-physical", "virtual", "block")
 LOST_UNKNOWN = "losses not counted"
 
 
-def _schema(**types: Any) -> pa.Schema:
+def _schema(**types: pa.DataType) -> pa.Schema:
     # Columns that are never null need no definition levels.
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 

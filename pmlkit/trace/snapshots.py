@@ -22,7 +22,8 @@ from pmlkit.trace.schema import ROW_GROUP_ROWS, SNAPSHOTS
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
+
+    from numpy.typing import ArrayLike
 
     from pmlkit.trace.schema import Checksum
     from pmlkit.types import Array, Bools
@@ -68,7 +69,7 @@ class SnapshotsWriter:
         self.last: LastRow = (-1, 0, 0, 0)
         self.files: dict[str, Checksum] = {}
 
-    def add(self, **columns: Any) -> None:
+    def add(self, **columns: ArrayLike) -> None:
         """Append rows: an array or scalar for each of `schema.SNAPSHOTS`; UsageError if wrong."""
         arrays = {n: checked("tables", n, columns[n], dtype) for n, dtype in DTYPES.items()}
         length = common_length("tables", arrays)

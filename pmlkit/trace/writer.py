@@ -300,7 +300,7 @@ class TraceWriter:
         self._check_open()
         self._tables.set(name, data)
 
-    def set_phases(self, phases: Iterable[Mapping[str, Any]]) -> None:
+    def set_phases(self, phases: Iterable[Json]) -> None:
         """Set the phases: mappings of name, round, t_ns and, optionally, insn, in order of time."""
         rows = [{"insn": -1, **row} for row in phases]
         for name in ("round", "t_ns"):

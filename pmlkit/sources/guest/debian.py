@@ -27,7 +27,6 @@ from pmlkit.files import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
 
     from pmlkit.types import Json, PathLike, Tell
 
@@ -308,5 +307,5 @@ def _complaint(done: subprocess.CompletedProcess[str], otherwise: str) -> str:
     return lines[0].removeprefix("E:").strip() if lines else otherwise
 
 
-def _digest(*facts: Any) -> str:
+def _digest(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -19,9 +19,11 @@ from pmlkit.sources.guest import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any, NoReturn
+    from typing import NoReturn, TypeVar
 
     from pmlkit.types import Json, PathLike
+
+    T = TypeVar("T")
 
 
 FOLDER = recordings.ROOT / "experiments" / "workloads"
@@ -171,7 +173,7 @@ def _from_folder(folder: Path) -> Workload:
     """Read a folder's workload.yaml."""
     folder = folder.resolve()
     fields = _Fields(folder.name, _read(folder))
-    parameters = fields.take("parameters", dict, {})
+    parameters: Json = fields.take("parameters", dict, {})
     workload = Workload(
         name=folder.name,
         summary=fields.take("summary", str, folder.name),
@@ -181,7 +183,7 @@ def _from_folder(folder: Path) -> Workload:
         files=fields.paths("files", folder),
         parameters={name: fields.parameter(name, p) for name, p in parameters.items()},
         memory_mib=fields.take("memory_mib", int, MEMORY_MIB),
-        seconds=fields.take("seconds", int | float, 0),
+        seconds=fields.take("seconds", (int, float), 0),
         phases=fields.strings("phases"),
         prune=fields.strings("prune"),
     )
@@ -216,16 +218,16 @@ class _Fields:
         self.name, self.values = name, dict(values)
         self.known: list[str] = []
 
-    def take(self, key: str, kind: Any, *default: Any) -> Any:
+    def take(self, key: str, kind: type[T] | tuple[type[T], ...], *default: T) -> T:
         """Remove and return a value of type `kind`."""
         self.known.append(key)
         if key not in self.values and default:
             return default[0]
         value = self.values.pop(key, None)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            expected = getattr(kind, "__name__", "number")
-            self._refuse(f"`{key}` should be a {expected}" if value is not None else f"no `{key}`")
-        return value
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+        expected = getattr(kind, "__name__", "number")
+        self._refuse(f"`{key}` should be a {expected}" if value is not None else f"no `{key}`")
 
     def strings(self, key: str) -> tuple[str, ...]:
         values = self.take(key, list, [])

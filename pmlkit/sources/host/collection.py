@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pmlkit.sources.watch import Seen
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
 
 __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
@@ -46,7 +46,7 @@ _END_S = 60.0  # for the last frames
 class CollectError(PmlkitError):
     """A collection failed, or was cut. Attributes: `domain`, `why`, `trace` (path, or None)."""
 
-    def __init__(self, domain: str, why: str, trace: Any = None, hint: str = "") -> None:
+    def __init__(self, domain: str, why: str, trace: str | None = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
         kept = f"what came is in {trace}" if trace else "nothing came"
         super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
@@ -81,27 +81,26 @@ class Collection:
     """
 
     trace: Any  # None until it is written
-    _agent: Any  # None until it is started
-    _follower: Any
+    _agent: Agent  # from `start` on
+    _follower: Follower
 
     def __init__(
         self,
         domain: str | int,
         out: PathLike,
         options: CollectOptions | None = None,
-        host: Any = None,
+        host: str | None = None,
         *,
         overwrite: bool = False,
         keep: bool = False,
-        heard: Callable[[str], Any] = lambda line: None,
+        heard: Tell = lambda line: None,
     ) -> None:
         self.domain, self.out, self.host = str(domain), out, host
         self.options = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
         self.seen: list[Seen] = []
         self.trace = None
-        self._agent = self._follower = None
-        self._finished = self._stopped = self._warned = False
+        self._started = self._finished = self._stopped = self._warned = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,13 +133,14 @@ class Collection:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         self._follower = Follower(file, lambda header: Watcher(header, ("xen",)))
+        self._started = True
         if self._stopped:  # while it was being started
             self._agent.stop()
 
     def stop(self) -> None:
         """Ask the agent to end; iterate on for the last rounds."""
         self._stopped = True
-        if self._agent is not None:
+        if self._started:
             self._agent.stop()
 
     def __iter__(self) -> Iterator[Seen]:
@@ -176,7 +176,7 @@ class Collection:
             If it was cut; the trace holds what arrived. With `quietly` only if nothing did.
         OutputError
         """
-        if self._finished or self._agent is None:
+        if self._finished or not self._started:
             return self.trace
         self._finished = True
         status = self._agent.wait(_END_S)
@@ -254,7 +254,7 @@ class Collection:
             return f"no connection to {self.host}: {last}"
         return f"the connection to {self.host} was lost: {last}"
 
-    def run(self, show: Callable[..., Any] = lambda seen: None) -> Trace:
+    def run(self, show: Callable[[Seen], object] = lambda seen: None) -> Trace:
         """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.
 
         Parameters

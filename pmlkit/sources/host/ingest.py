@@ -28,10 +28,10 @@ from pmlkit.xen.pml import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from pmlkit.sources.host.stream import Structs
     from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike, Tell
 
 __all__ = [
@@ -153,7 +153,7 @@ def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
 # The round of each record, and the start and end of each round, as arrays.
 
 
-def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
+def split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     """Put the records of a spool in the order of the trace.
 
     Parameters
@@ -186,7 +186,7 @@ def split_rounds(spool: XenSpool) -> tuple[NDArray[Any], int, int]:
     return logs[order], int(logs["round"].max()) + 1, 0
 
 
-def _cut(spool: XenSpool, logs: Array) -> Array:
+def _cut(spool: XenSpool, logs: Structs) -> Structs:
     """Number the rounds of a `free` collection by its marks of the time."""
     marks = spool.rounds.column("end_ns")
     ends = ns(spool, logs["tsc_end"])
@@ -199,13 +199,13 @@ def _cut(spool: XenSpool, logs: Array) -> Array:
     return logs
 
 
-def ns(spool: XenSpool, tsc: Any) -> Any:
+def ns(spool: XenSpool, tsc: ArrayLike) -> Ints:
     """Convert TSC stamps to ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
     return ns_of(np.maximum(ticks, 0), spool.header["tsc_khz"])
 
 
-def round_times(spool: XenSpool, logs: NDArray[Any], count: int) -> tuple[Ints, Ints]:
+def round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
     A round begins where the one before it ends: when Xen let the domain go on.
@@ -356,11 +356,11 @@ class XenTrace:
     def known(self) -> list[Json]:
         return []
 
-    def regions(self) -> Any:
+    def regions(self) -> pd.DataFrame | None:
         return None
 
-    def guest(self) -> Any:
-        return None
+    def guest(self) -> list[Json]:
+        return []
 
     def overheads(self) -> dict[str, int]:
         """Return the total costs of the collection, in Xen and in dom0."""
@@ -431,10 +431,10 @@ class XenTrace:
 
     def round_table(self) -> pd.DataFrame:
         """Return the rounds and their times: DataFrame."""
-        rounds = {"round": np.arange(len(self.ends))}
+        rounds: dict[str, Ints | int] = {"round": np.arange(len(self.ends))}
         rounds |= {"t_start_ns": self.starts, "t_end_ns": self.ends}
         for name, at in (("insn_start", self.starts), ("insn_end", self.ends)):
-            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0  # type: ignore[assignment]
+            rounds[name] = (at / self.ns_per_insn).astype(np.int64) if self.ns_per_insn else 0
         asked = self.job.get("period_s")
         asked_ns = round(asked * 1e9) if asked and not self.lockstep else -1
         return pd.DataFrame(rounds | {"asked_ns": asked_ns})
@@ -523,7 +523,7 @@ def _total(values: Ints) -> int:
     return sum(values.tolist())  # in Python's integers: they do not run over
 
 
-def _each_once(tables: NDArray[Any]) -> NDArray[Any]:
+def _each_once(tables: Structs) -> Structs:
     """Sort snapshots of tables by round, frame and half, and keep the first of equal ones.
 
     A second half whose level differs from the first half's is dropped.

@@ -20,11 +20,11 @@ from pmlkit.errors import MissingTool, visible
 from pmlkit.xen import shipping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import IO
 
-    from pmlkit.types import Json
+    from pmlkit.types import Json, Tell
 
 
 __all__ = ["Agent"]
@@ -116,7 +116,7 @@ class Agent:
         job: Json,
         spool: Path,
         host: str | None = None,
-        heard: Callable[..., Any] = lambda line: None,
+        heard: Tell = lambda line: None,
     ) -> None:
         self._said, self._heard, self._lock = Said(), heard, threading.Lock()
         self.spoke = False
@@ -191,7 +191,7 @@ class Agent:
         return status
 
 
-def _start(command: Sequence[str], out: Any) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], out: IO[bytes] | int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, bufsize=0

@@ -33,10 +33,8 @@ from pmlkit.xen.pml import TYPE_LOG, TYPE_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    from numpy.typing import NDArray
-
+    from pmlkit.sources.host.stream import Decoded, Structs
     from pmlkit.types import Array, Gfns, Ints, PathLike
 
 
@@ -198,7 +196,8 @@ class XenSpool:
             except NotUnderstood as error:
                 hint = "keep it, try a later pmlkit, or collect again"
                 raise SpoolDamaged(path, 0, error.why, hint) from error
-            for made in spool.understand(spool, stream.take):
+            contents: Iterator[Decoded] = spool.understand(spool, stream.take)
+            for made in contents:
                 self._keep(made, spool.payload_at)
             self._put_heads()
             self.missing, self.fault = spool.missing, spool.left
@@ -209,7 +208,7 @@ class XenSpool:
         self.tables = heads[heads["type"] == TYPE_TABLES]
         self._map: mmap.mmap | None = None
 
-    def _keep(self, made: Any, at: int) -> None:
+    def _keep(self, made: Decoded, at: int) -> None:
         if isinstance(made, Records):
             self._keep_records(made, at)
         elif isinstance(made, Round):
@@ -260,7 +259,7 @@ class XenSpool:
         kept["table"] = heads["table"] if "table" in (heads.dtype.names or ()) else 0
         kept["at"] = np.repeat(begins, lengths) + 8 * before[:-1]
 
-    def _next_heads(self, count: int) -> np.ndarray:
+    def _next_heads(self, count: int) -> Structs:
         """Return room for the next `count` heads; pages that are never written take no memory."""
         first, self._count = self._count, self._count + count
         if self._count > len(self._heads):
@@ -280,7 +279,7 @@ class XenSpool:
 
     # Read from the file when asked for
 
-    def words(self, heads: NDArray[Any]) -> NDArray[np.uint64]:
+    def words(self, heads: Structs) -> Gfns:
         """Read the words of records, one after the other.
 
         Parameters

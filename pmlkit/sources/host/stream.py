@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,11 +24,13 @@ from pmlkit.xen.job import HARVESTS, SAMPLES
 from pmlkit.xen.pml import REASONS, TYPE_LOG, TYPE_TABLES
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Json
+    from pmlkit.types import Array, Bools, Gfns, Ints, Json
+
+    Structs = NDArray[np.void]  # a structured array
 
 
 __all__ = ["Bitmap", "End", "Event", "Line", "Records", "Round", "Touched", "XenStream", "ns_of"]
@@ -64,8 +66,8 @@ _LINE = 1 << 16  # characters of a line of the guest's console
 class Records(NamedTuple):
     """Drained buffers: their heads, all their words, and where the words begin in the payload."""
 
-    heads: NDArray[Any]
-    words: NDArray[np.uint64]
+    heads: Structs
+    words: Gfns
     start: int
 
 
@@ -141,7 +143,13 @@ class End(NamedTuple):
     keep_open: bool
 
 
-def ns_of(ticks: Any, tsc_khz: int) -> Any:
+if TYPE_CHECKING:
+    Decoded = Records | Bitmap | Touched | Round | Line | Event | End
+
+Ticks = TypeVar("Ticks", int, "Ints")
+
+
+def ns_of(ticks: Ticks, tsc_khz: int) -> Ticks:
     """Convert TSC ticks (int, or ndarray of int64) to ns without overflow."""
     return ticks // tsc_khz * 1_000_000 + ticks % tsc_khz * 1_000_000 // tsc_khz
 
@@ -168,7 +176,7 @@ class XenStream:
         self.stock = fields.choice("clock", ("tsc", "dom0")) == "dom0"
         self._vcpus = _check_domain(fields)
         self._free = _check_job(fields.object("job", {})) and not self.stock
-        self._layout: np.dtype[Any] | None = None
+        self._layout: np.dtype[np.void] | None = None
         if not self.stock:
             self._check_clock(fields)
         pages = max(header.get("pages") or 0, _memory_bytes(header) // PAGE_SIZE)
@@ -177,7 +185,7 @@ class XenStream:
         self._reached: dict[Frame, int] = {}  # bytes of this round's bitmaps so far
         self._heard_ns = -LATEST_NS  # lines before the first round have times below 0
         self._ended = False
-        self._takers = {
+        self._takers: dict[int, Callable[[bytes], Decoded]] = {
             Frame.ROUND: self._round,
             Frame.RECORDS: self._records,
             Frame.TOUCHED: self._touched,
@@ -192,9 +200,9 @@ class XenStream:
         self._latest = min(self._epoch + LATEST_NS // 1_000_000 * self._khz, (1 << 63) - 1)
         self._layout = _layout(fields)
         places = [(self._layout.names or ()).index(name) for name in _CHECKED]
-        self._checked: Any = operator.itemgetter(*places)
+        self._checked = operator.itemgetter(*places)
 
-    def take(self, kind: int, payload: bytes) -> Any:
+    def take(self, kind: int, payload: bytes) -> Decoded:
         """Decode a frame: returns one of this module's tuples, or a `Round`."""
         if self._ended:
             raise NotUnderstood("it comes after the last one of a collection")
@@ -202,7 +210,7 @@ class XenStream:
             raise NotUnderstood(f"{len(payload)} bytes, and no frame has more than {_LONGEST}")
         if kind in (Frame.DIRTY, Frame.ACCESSED):
             return self._bitmap(Frame(kind), payload)
-        taker: Any = self._takers.get(kind)  # type: ignore[call-overload]
+        taker = self._takers.get(kind)
         if taker is None:
             raise NotUnderstood(f"a frame of kind {kind}")
         return taker(payload)
@@ -220,7 +228,7 @@ class XenStream:
         _check_words(made)
         return made
 
-    def _heads(self, payload: bytes) -> tuple[NDArray[Any], int]:
+    def _heads(self, payload: bytes) -> tuple[Structs, int]:
         if self._layout is None:
             raise NotUnderstood("records, and stock log-dirty has none")
         if len(payload) < RECORDS_HEAD.size:
@@ -231,7 +239,7 @@ class XenStream:
         heads = np.frombuffer(payload, self._layout, count, RECORDS_HEAD.size)
         return heads, RECORDS_HEAD.size + count * self._layout.itemsize
 
-    def _check_heads(self, heads: NDArray[Any]) -> None:
+    def _check_heads(self, heads: Structs) -> None:
         if len(heads) > _FEW or not self._are_good(heads.tolist()):
             self._check_each(heads)
         lost = heads["lost_entries"]
@@ -250,7 +258,7 @@ class XenStream:
                 return False
         return True
 
-    def _check_each(self, heads: NDArray[Any]) -> None:
+    def _check_each(self, heads: Structs) -> None:
         kinds, logs = heads["type"], heads["type"] == TYPE_LOG
         _all(kinds, logs | (kinds == TYPE_TABLES), "a record of type {}")
         reasons = heads["reason"]
@@ -370,7 +378,7 @@ class XenStream:
         return made
 
 
-def _all(values: NDArray[Any], hold: NDArray[Any], what: str) -> None:
+def _all(values: Array, hold: Bools, what: str) -> None:
     """Refuse the first value that does not hold."""
     if not hold.all():
         raise NotUnderstood(what.format(int(values[np.argmin(hold)])))
@@ -386,7 +394,7 @@ def _check_words(records: Records) -> None:
     _all(kinds, _OF_A_LOG.take(kinds), "an entry of kind {:#x} in a log")
 
 
-def _check_tables(heads: NDArray[Any], words: NDArray[np.uint64], tables: NDArray[Any]) -> None:
+def _check_tables(heads: Structs, words: Gfns, tables: Bools) -> None:
     if "table" not in (heads.dtype.names or ()):
         raise NotUnderstood("a snapshot of a page table, of which it does not say which")
     levels = heads["table"][tables] & np.uint64(0xF)
@@ -466,34 +474,38 @@ def _check_job(job: Fields) -> bool:
     return job.flag("free", False)
 
 
-def _layout(fields: Fields) -> np.dtype[Any]:
+def _layout(fields: Fields) -> np.dtype[np.void]:
     """Return the layout of a record's head that the header describes."""
     size = fields.whole("head_bytes", 1, _LONGEST_HEAD)
-    rows: Any = fields.values.get("record")
-    if not (isinstance(rows, list) and rows and all(map(_is_field, rows))):
-        raise NotUnderstood("its header's record is no list of [name, offset, bytes]")
-    rows = sorted(rows, key=lambda row: row[1])
-    ends = [row[1] + row[2] for row in rows]
-    starts = [*(row[1] for row in rows[1:]), size]
-    names = [row[0] for row in rows]
-    if len(set(names)) < len(names) or any(e > s for e, s in zip(ends, starts, strict=True)):
+    rows = fields.values.get("record")
+    if not (isinstance(rows, list) and rows):
+        raise _no_layout()
+    each = sorted(map(_head_field, rows), key=lambda field: field.offset)
+    offsets, names = [field.offset for field in each], [field.name for field in each]
+    ends, next_starts = [field.offset + field.size for field in each], [*offsets[1:], size]
+    if len(set(names)) < len(names) or any(map(operator.gt, ends, next_starts)):
         raise NotUnderstood("its header's record has fields that overlap")
-    sizes = {row[0]: row[2] for row in rows}
+    sizes = {field.name: field.size for field in each}
     for name, possible in {**_NEEDED, "table": (8, None)}.items():
         if sizes.get(name) not in possible:
             raise NotUnderstood(f"its header's record has no field {name} of {possible[0]} bytes")
-    formats = [_UNSIGNED[row[2]] for row in rows]
-    offsets = [row[1] for row in rows]
+    formats = [_UNSIGNED[field.size] for field in each]
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
-def _is_field(row: Any) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == 3
-        and isinstance(row[0], str)
-        and row[0].isidentifier()
-        and all(isinstance(n, int) and not isinstance(n, bool) for n in row[1:])
-        and row[1] >= 0
-        and row[2] in _UNSIGNED
-    )
+class _HeadField(NamedTuple):
+    name: str
+    offset: int
+    size: int
+
+
+def _head_field(row: object) -> _HeadField:
+    match row:
+        case [str(name), int(offset), int(size)] if not {type(offset), type(size)} - {int}:
+            if name.isidentifier() and offset >= 0 and size in _UNSIGNED:
+                return _HeadField(name, offset, size)
+    raise _no_layout()
+
+
+def _no_layout() -> NotUnderstood:
+    return NotUnderstood("its header's record is no list of [name, offset, bytes]")

@@ -128,7 +128,7 @@ class LabTrace(XenTrace):
         rows = [{"name": n, "round": int(r), "t_ns": t, "insn": -1} for (n, _), t, r in named]
         return [row for row in rows if row["round"] < len(ends)]
 
-    def guest(self) -> Any:
+    def guest(self) -> list[Json]:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
         samples = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
         rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in samples]
