@@ -264,8 +264,16 @@ class TraceMeta:
 
     @property
     def complete_text(self) -> str:
-        """Whether the recording is as long as asked for, in words."""
-        return {None: "not known", True: "yes"}.get(self.complete, "NO: it is shorter than asked")
+        """Whether all that was asked for, or all of the imported file, is there: in words."""
+        if self.complete is False:
+            why = "its input ended early" if self.is_import else "it is shorter than asked"
+            return f"NO: {why}"
+        return "yes" if self.complete else "not known"
+
+    @property
+    def is_import(self) -> bool:
+        """Whether it was imported from another tool's file."""
+        return self.source.startswith("import:")
 
     @property
     def memory_bytes(self) -> int:

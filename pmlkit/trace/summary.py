@@ -86,7 +86,7 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
 def contents_text(trace: Any) -> str:
     """Return one line on what the entries of a `Trace` tell: reads or writes, order, times."""
     times = "times per round" if trace.duration_ns else "no times"
-    if trace.meta.source.startswith("import:"):
+    if trace.meta.is_import:
         return f"what the imported file tells; {times}"
     if trace.meta.kind == "pml":
         # Only stock log-dirty counts write faults. It returns a bitmap of each round.
@@ -102,7 +102,7 @@ def contents_text(trace: Any) -> str:
 def clock_text(meta: TraceMeta) -> str:
     """Return the clock of a trace's times, in words."""
     kind = meta.clock["kind"]
-    if kind == "host" and meta.source.startswith("import:"):
+    if kind == "host" and meta.is_import:
         return "the imported file's"
     return _CLOCKS.get(kind, str(kind))
 

@@ -50,6 +50,20 @@ def test_a_recording_shows_its_facts_and_phases():
     assert ["hotcold", "0.114 s", "4.04059 s", "405"] in tables.rows
 
 
+@pytest.mark.parametrize(
+    "source, complete, text",
+    [
+        ("recorder", False, "NO: it is shorter than asked"),
+        ("import:pinatrace", False, "NO: its input ended early"),
+        ("import:pinatrace", True, "yes"),
+        ("import:pinatrace", None, "not known"),
+    ],
+)
+def test_a_trace_says_why_it_is_not_complete(tmp_path, source, complete, text):
+    trace = Trace.open(make_trace(tmp_path / "x.trace", source=source, complete=complete))
+    assert ["complete", text] in tables_of(trace).rows
+
+
 def test_no_entries_are_read(tmp_path, monkeypatch):
     path = make_trace(tmp_path / "x.trace")
     for part in (path / "entries").iterdir():
