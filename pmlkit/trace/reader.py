@@ -14,9 +14,11 @@ True
 
 from __future__ import annotations
 
+import functools
+import inspect
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,7 +46,30 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
+
+
+def _with_parameters_of(
+    select: Callable[Concatenate[Trace, P], tuple[pa.Schema, Iterator[Any]]],
+) -> Callable[[Callable[[Trace, pa.Schema, Iterator[Any]], R]], Callable[Concatenate[Trace, P], R]]:
+    """Return a decorator of methods that are given what `select` returns for its parameters."""
+
+    def decorate(
+        convert: Callable[[Trace, pa.Schema, Iterator[Any]], R],
+    ) -> Callable[Concatenate[Trace, P], R]:
+        @functools.wraps(convert)
+        def read(trace: Trace, /, *args: P.args, **options: P.kwargs) -> R:
+            return convert(trace, *select(trace, *args, **options))
+
+        returned = inspect.signature(convert).return_annotation
+        signature = inspect.signature(select).replace(return_annotation=returned)
+        vars(read)["__signature__"] = signature  # `help` and completion show the parameters
+        return read
+
+    return decorate
 
 
 class Trace:
@@ -378,14 +403,29 @@ class Trace:
 
     # The entries
 
-    def iter_entries(
+    def _select(
         self,
         columns: Sequence[str] | None = None,
         start_ns: int | None = None,
         end_ns: int | None = None,
         kinds: str | int | None = None,
         region: str | None = None,
-    ) -> Iterator[Any]:
+    ) -> tuple[pa.Schema, Iterator[Any]]:
+        """Return the schema of entries and their batches; parameters as in `iter_entries`."""
+        columns = _checked_columns("entries", columns, ENTRIES)
+        filters: dict[str, Filter] = {}
+        if kinds is not None:
+            filters["kind"] = select_kinds(kinds).__getitem__
+        if region is not None:
+            filters["gfn"] = _membership(self.frames(region))
+        first, stop = self.rounds_between(start_ns, end_ns)
+        needed = {"round", *columns, *filters}
+        read = [name for name in ENTRIES.names if name in needed]
+        batches = _filtered(self._reader.batches(read, first, stop), columns, filters)
+        return pa.schema([ENTRIES.field(name) for name in columns]), batches
+
+    @_with_parameters_of(_select)
+    def iter_entries(self, schema: pa.Schema, batches: Iterator[Any]) -> Iterator[Any]:
         """Iterate over the entries in log order, a row group at a time, in bounded memory.
 
         Parameters
@@ -404,40 +444,17 @@ class Trace:
         iterator of pyarrow.RecordBatch
             Batches may be empty.
         """
-        columns = _checked_columns("entries", columns, ENTRIES)
-        filters: dict[str, Filter] = {}
-        if kinds is not None:
-            filters["kind"] = select_kinds(kinds).__getitem__
-        if region is not None:
-            filters["gfn"] = _membership(self.frames(region))
-        first, stop = self.rounds_between(start_ns, end_ns)
-        needed = {"round", *columns, *filters}
-        read = [name for name in ENTRIES.names if name in needed]
-        return _filtered(self._reader.batches(read, first, stop), columns, filters)
+        return batches
 
-    def entries(
-        self,
-        columns: Sequence[str] | None = None,
-        start_ns: int | None = None,
-        end_ns: int | None = None,
-        kinds: str | int | None = None,
-        region: str | None = None,
-    ) -> pa.Table:
+    @_with_parameters_of(_select)
+    def entries(self, schema: pa.Schema, batches: Iterator[Any]) -> pa.Table:
         """Read entries as one `pyarrow.Table`; parameters as in `iter_entries`."""
-        batches = self.iter_entries(columns, start_ns, end_ns, kinds, region)
-        fields = [ENTRIES.field(name) for name in (columns or ENTRIES.names)]
-        return pa.Table.from_batches(batches, schema=pa.schema(fields))
+        return pa.Table.from_batches(batches, schema=schema)
 
-    def to_pandas(
-        self,
-        columns: Sequence[str] | None = None,
-        start_ns: int | None = None,
-        end_ns: int | None = None,
-        kinds: str | int | None = None,
-        region: str | None = None,
-    ) -> pd.DataFrame:
+    @_with_parameters_of(_select)
+    def to_pandas(self, schema: pa.Schema, batches: Iterator[Any]) -> pd.DataFrame:
         """Read entries as a DataFrame; parameters as in `iter_entries`."""
-        return self.entries(columns, start_ns, end_ns, kinds, region).to_pandas()
+        return pa.Table.from_batches(batches, schema=schema).to_pandas()
 
     # The page tables
 
