@@ -22,7 +22,7 @@ from pmlkit.files import read_regular, whole
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pmlkit.sources.host.options import CollectOptions
+    from pmlkit.sources.host.collection import CollectOptions
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
@@ -248,7 +248,7 @@ def _copy_ns(seconds: float) -> float:
 
 def rounds(seconds: float, state: str = "/run/pmlkit") -> CollectOptions:
     """Return options for logging a domain in short rounds, for half of `seconds`."""
-    from pmlkit.sources.host.options import CollectOptions
+    from pmlkit.sources.host.collection import CollectOptions
 
     return CollectOptions(rounds=20, period_s=max(seconds / 40, 0.01), mode="pml", state=state)
 

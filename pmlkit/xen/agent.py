@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Json
     from pmlkit.xen.domains import Domain
-    from pmlkit.xen.mailbox import Mailbox
+    from pmlkit.xen.lab import Mailbox
 
 
 _LONGEST_JOB = 1 << 20
@@ -137,7 +137,7 @@ class Pipe(io.RawIOBase):
 
 def _lab(job_path: str, domid: str, spool: str) -> Json:
     """Start the lab's domain, log it, fill the spool."""
-    from pmlkit.xen.lab_pace import LabPeriod, Lockstep
+    from pmlkit.xen.lab import LabPeriod, Lockstep
 
     job = replace(Job.of(json.loads(Path(job_path).read_text())), domain=domid, spool=spool)
     unpause(int(domid))
@@ -166,7 +166,7 @@ def _lab_domain(domid: int) -> Domain:
 def _mailbox(stack: ExitStack, job: Job, domid: int) -> Mailbox | None:
     if not (job.mailbox or job.lockstep):
         return None
-    from pmlkit.xen.mailbox import Mailbox
+    from pmlkit.xen.lab import Mailbox
 
     box = stack.enter_context(Mailbox(domid))
     box.wait_ready(job.limit_s)

@@ -14,11 +14,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.spool import SpoolWriter
-from pmlkit.xen import frames, marks, pml
+from pmlkit.xen import frames, marks, pml, stock
 from pmlkit.xen.binding import XenError
 from pmlkit.xen.frames import Frame
-from pmlkit.xen.patched import Patched
-from pmlkit.xen.unpatched import Unpatched
 
 if TYPE_CHECKING:
     import io
@@ -35,7 +33,7 @@ _SHORTEST_S = 0.0005
 
 
 class Source(Protocol):
-    """Rounds of a domain by one interface: `Patched`, `Unpatched`.
+    """Rounds of a domain by one interface: `pml.Patched`, `stock.Unpatched`.
 
     Attributes
     ----------
@@ -120,7 +118,7 @@ class Collector:
         for text in cleaned:
             self.say(text)
         mode = self._mode()
-        source_class = Patched if mode == "pml" else Unpatched
+        source_class = pml.Patched if mode == "pml" else stock.Unpatched
         with marks.Mark(self.job.state, self.domain) as mark:
             mark.tell(mode=mode)
             with source_class(self.job, self.domain.domid) as source:

@@ -19,12 +19,19 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pmlkit.xen.binding import XenError, ffi
-from pmlkit.xen.devicemodel import mark_dirty
+from pmlkit.errors import UsageError
+from pmlkit.xen import frames
+from pmlkit.xen.binding import XenError, check, ffi, library
+from pmlkit.xen.frames import Frame
 from pmlkit.xen.xenctrl import Control, save_helper_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
+
+    from pmlkit.spool import SpoolWriter
+    from pmlkit.types import Json
+    from pmlkit.xen.job import Job
 
 
 _WRITTEN = re.compile(rb"[^\0]+")
@@ -127,3 +134,98 @@ def switch_off(control: Control, domid: int) -> bool:
         control.log_dirty(domid, True)
     mark_dirty(domid, [(0, control.maximum_gpfn(domid) + 1)])
     return False
+
+
+def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
+    """Put pages into a domain's log-dirty bitmap.
+
+    Parameters
+    ----------
+    spans : iterable of (int, int)
+        First frame and number of frames of each; none beyond the domain's last frame.
+
+    Raises
+    ------
+    MissingLibrary, XenError
+    """
+    lib = library("xendevicemodel")
+    handle = check(lib.xendevicemodel_open(ffi().NULL, 0), "xendevicemodel_open")
+    try:
+        for first, count in spans:
+            done = lib.xendevicemodel_modified_memory(handle, domid, first, count)
+            check(done, "XEN_DMOP_modified_memory", domid)
+    finally:
+        lib.xendevicemodel_close(handle)
+
+
+# ------------------------------------------------------------------------------
+# Rounds of log-dirty mode: the distinct pages of each, into a spool.
+
+
+class Unpatched:
+    """A `collector.Source` by stock log-dirty. A context manager; the mode is off afterwards.
+
+    Parameters
+    ----------
+    job : Job
+    domid : int
+
+    Raises
+    ------
+    UsageError
+        If the job needs the patched Xen.
+    """
+
+    mode = "stock"
+
+    def __init__(self, job: Job, domid: int) -> None:
+        if job.free or job.harvest:
+            what = "a log without rounds" if job.free else "a harvest of accessed flags"
+            raise UsageError(f"stock log-dirty has not {what}: it needs the patched Xen")
+        self._log = LogDirty(domid)
+        self._log.close_round()  # enabling marks nothing dirty, but let the first round start clean
+        self._started = time.monotonic_ns()
+        self._last = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+
+    def facts(self) -> Json:
+        return {"clock": "dom0", "pages": self._log.pages, "vcpus": 1}
+
+    def mark(self) -> Json:
+        return {"on": True}
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns() - self._started
+
+    def drain(self, writer: SpoolWriter) -> float:
+        """Nothing to drain: the bitmap is read when the round is closed."""
+        return 0.0
+
+    def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
+        log = self._log.close_round()
+        end_ns = log.ended_ns - self._started
+        closed = {"round": number, "t_start_ns": self._last, "t_end_ns": end_ns}
+        closed |= {"pause_ns": log.ended_ns - log.began_ns}
+        closed |= {"faults": log.faults, "dirty_pages": log.dirty_pages}
+        for parts in frames.bitmap_pieces(number, log.bits):
+            writer.append(Frame.DIRTY, *parts)
+        writer.append(Frame.ROUND, frames.pack_json(**closed, **more))
+        self._last = end_ns
+        return closed
+
+    def finish(self, writer: SpoolWriter) -> Json:
+        self._log.close()
+        return {}
+
+    def rest(self, writer: SpoolWriter) -> Json:
+        """A domain that is gone has no bitmap."""
+        return {}
+
+    @property
+    def taken_over(self) -> bool:
+        return self._log.taken_over

@@ -20,7 +20,7 @@ import ctypes, json, sys, time
 from pmlkit.spool import SpoolWriter
 from pmlkit.xen import frames
 from pmlkit.xen.job import Job
-from pmlkit.xen.patched import Patched
+from pmlkit.xen.pml import Patched
 from tests.bench.timing import peak_mib
 path, turns = sys.argv[1], int(sys.argv[2])
 made = ctypes.CDLL("libxenpml.so.1")

@@ -23,7 +23,7 @@ exec 9<>/tmp/orders
 xl sched-credit2 -d Domain-0 -w 65535
 xl unpause g
 python3 -c '
-from pmlkit.xen.mailbox import Mailbox
+from pmlkit.xen.lab import Mailbox
 with Mailbox('$domid') as box:
     box.wait_ready(60)
     box.free_run()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from pmlkit.errors import UsageError
-from pmlkit.sources.host.options import CollectOptions
+from pmlkit.sources.host.collection import CollectOptions
 from pmlkit.xen.job import Job, LogOptions
 
 

@@ -3,8 +3,7 @@
 
 Modules
 -------
-collection  `Collection`: logging of one domain, from the command line or a notebook
-options     `CollectOptions`, checked, and the agent's job
+collection  `Collection`: logging of one domain, from the command line or a notebook; its options
 launch      the agent, started here or by SSH
 stream      the collector's frames, decoded and checked
 spool       a stream appended to a spool

@@ -14,17 +14,17 @@ import platform
 import shutil
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceVersionError
 from pmlkit.sources.host.launch import Agent
-from pmlkit.sources.host.options import CollectOptions
 from pmlkit.sources.spooling import claim, command
 from pmlkit.sources.watch import Follower, Watcher
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames
+from pmlkit.xen.job import Job, LogOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +41,23 @@ __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 _POLL_S = 0.1
 _NOT_WHOLE = "the spool did not arrive whole"
 _END_S = 60.0  # for the last frames
+
+
+@dataclass(frozen=True)
+class CollectOptions(LogOptions):
+    """How to collect: `pmlkit.xen.job.LogOptions`, and where dom0 keeps its marks.
+
+    Attributes
+    ----------
+    state : str
+        Folder in dom0 for the marks of running collections.
+    """
+
+    state: str = "/run/pmlkit"
+
+    def job(self, domain: str) -> Json:
+        """Return the agent's job, as JSON can hold it."""
+        return asdict(Job(**asdict(self), domain=domain))
 
 
 class CollectError(PmlkitError):

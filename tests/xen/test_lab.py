@@ -4,7 +4,7 @@
 from types import SimpleNamespace
 
 from pmlkit.xen.frames import Frame
-from pmlkit.xen.lab_pace import LabPeriod
+from pmlkit.xen.lab import LabPeriod
 
 
 class Writer:
