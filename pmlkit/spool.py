@@ -74,7 +74,6 @@ class SpoolWriter:
 
     Attributes
     ----------
-    path : Path
     bytes : int
         Bytes of complete frames in the file.
     frames : int

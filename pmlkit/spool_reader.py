@@ -74,7 +74,6 @@ class Spool:
 
     Attributes
     ----------
-    path : Path
     header : dict
         The writer's header.
     missing : str or None
@@ -83,7 +82,6 @@ class Spool:
         Which frame was not understood, and why (`understand`); then `missing` is the same.
     offset : int
         Bytes of valid frames so far.
-    frames_read : int
     ended : bool
         Whether the closing frame has been read.
     payload_at : int
@@ -237,10 +235,6 @@ def _has_valid_checksum(head: bytes, payload: bytes, length: int) -> bool:
 
 def read_spool(path: PathLike) -> Spool:
     """Open a spool.
-
-    Parameters
-    ----------
-    path : path-like
 
     Returns
     -------

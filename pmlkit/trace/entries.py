@@ -234,10 +234,6 @@ class RowsReader:
         ----------
         columns : list of str
             Including ``round``.
-
-        Yields
-        ------
-        pyarrow.RecordBatch
         """
         for name, checksum in self._parts.items():
             if _overlaps(checksum["rounds"], first, stop):
@@ -301,7 +297,6 @@ class Part:
         The trace's folder.
     index : int
         Number of the file, from 0.
-    row_group_rows : int
     ahead : bool
         Encode a row group in a thread while the next one fills: twice the memory.
 

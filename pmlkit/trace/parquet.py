@@ -94,7 +94,6 @@ class HashingFile:
     ----------
     bytes : int
         Bytes written so far.
-    closed : bool
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -148,7 +147,6 @@ class ParquetFile:
     ----------
     path : path-like
         The file; it must not exist.
-    schema : pyarrow.Schema
     options : dict
         Encodings, as `pyarrow.parquet.ParquetWriter` takes them.
     """
@@ -182,13 +180,8 @@ def write_table(path: PathLike, table: pa.Table, trace_bytes: int = 0) -> Checks
     ----------
     path : path-like
         The file; it must not exist.
-    table : pyarrow.Table
     trace_bytes : int
         Size of the trace's files that are written already.
-
-    Returns
-    -------
-    Checksum
     """
     options = _encodings(table.schema.names)
     if len(table) * row_bytes(table.schema) > _limit_bytes(trace_bytes):
@@ -241,10 +234,6 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     data : DataFrame, or argument of its constructor
         Columns that have a default (`schema.DEFAULTS`) may be missing.
 
-    Returns
-    -------
-    pyarrow.Table
-
     Raises
     ------
     UsageError
@@ -289,14 +278,8 @@ def read_table(
         The trace.
     file : str
         The file in it.
-    checksum : Checksum
-    schema : pyarrow.Schema
     trace_bytes : int
         Size of all files of the trace, which limits what the table may unpack to.
-
-    Returns
-    -------
-    pyarrow.Table
 
     Raises
     ------
@@ -420,7 +403,6 @@ def open_parquet(
         The file in it.
     source : binary file
         Opened by us, as Arrow refuses a path that is not UTF-8.
-    schema : pyarrow.Schema
 
     Returns
     -------

@@ -136,12 +136,10 @@ def check_pages(
 
     Parameters
     ----------
-    stream : binary file
     number : int
         Of the row group.
     chunks : sequence of Chunk
         The columns that will be read.
-    most : int
     at_once : bool
         Whether all pages of a column are in memory together, or one page of each column.
 

@@ -108,10 +108,6 @@ class Trace:
         path : path-like
             The folder ``NAME.trace``.
 
-        Returns
-        -------
-        Trace
-
         Raises
         ------
         TraceNotFound, NotATrace, TraceVersionError, TraceDamaged

@@ -50,7 +50,6 @@ class SnapshotsWriter:
     ----------
     folder : Path
         The trace's folder.
-    row_group_rows : int
 
     Attributes
     ----------

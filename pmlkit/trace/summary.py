@@ -62,7 +62,6 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
 
     Parameters
     ----------
-    trace : Trace
     period : str, optional
         Text for the length of rounds (`pmlkit.timeline.period_text`); default: the requested one.
     """

@@ -99,7 +99,6 @@ class TablesWriter:
             The entries written.
         last_snapshot : int
             The last round with a snapshot of a page table; -1 if there is none.
-        meta : TraceMeta
         trace_bytes : int
             Size of the files that are written already.
 
@@ -170,8 +169,6 @@ class TraceWriter:
     ----------
     path : Path
         The final folder.
-    meta : TraceMeta
-    closed : bool
     manifest_checksum : Checksum or None
         Of ``trace.json``, once closed.
 

@@ -79,18 +79,18 @@ def _parsed() -> FFI:
         from cffi import FFI
     except ImportError as error:
         raise MissingTool("cffi", "python3-cffi") from error
-    made = FFI()
+    declarations = FFI()
     for name in DECLARATIONS:
-        made.cdef(Path(__file__).with_name(f"{name}.h").read_text())
-    return made
+        declarations.cdef(Path(__file__).with_name(f"{name}.h").read_text())
+    return declarations
 
 
 def emit(path: PathLike) -> None:
     """Write the declarations as a module that needs no C parser (dom0 starts faster)."""
-    made = _parsed()
-    made.set_source("pmlkit.xen._declarations", None)
+    declarations = _parsed()
+    declarations.set_source("pmlkit.xen._declarations", None)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        made.emit_python_code(str(path))
+        declarations.emit_python_code(str(path))
 
 
 def running_version() -> str:
@@ -129,8 +129,7 @@ def library(name: str) -> CLibrary:
 
 def check(result: T, call: str, domain: int | None = None) -> T:
     """Return a C function's result, or raise `XenError` if it is -1 or NULL."""
-    made = ffi()
-    failed = result < 0 if isinstance(result, int) else result == made.NULL
+    failed = result < 0 if isinstance(result, int) else result == ffi().NULL
     if failed:
-        raise XenError(call, made.errno, domain=domain)
+        raise XenError(call, ffi().errno, domain=domain)
     return result

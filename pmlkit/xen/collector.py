@@ -74,9 +74,6 @@ class Collector:
 
     Parameters
     ----------
-    job : Job
-    domain : Domain
-    stop : Stop
     say : callable
         Called with each message for the user.
     pace : object, optional

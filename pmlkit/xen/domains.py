@@ -110,10 +110,6 @@ def find(asked: str | int) -> Domain:
     asked : str or int
         Its name or id; a number is first taken for a name, as by `xl`.
 
-    Returns
-    -------
-    Domain
-
     Raises
     ------
     NoSuchDomain

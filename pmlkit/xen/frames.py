@@ -61,9 +61,3 @@ def unpack_bitmap_piece(payload: bytes) -> tuple[int, int, int, bytes]:
     """Return the round, the bits of the whole bitmap, the first byte of this piece, the piece."""
     number, bits, first = BITMAP_HEAD.unpack_from(payload)
     return number, bits, first, payload[BITMAP_HEAD.size :]
-
-
-def unpack_bitmap(payload: bytes) -> tuple[int, bytes]:
-    """Return the round, and the bytes of a bitmap that is one piece."""
-    number, bits, first, piece = unpack_bitmap_piece(payload)
-    return number, (bytes(first) + piece).ljust(bits // 8, b"\0")

@@ -124,13 +124,13 @@ class Mailbox:
     """Starts rounds of a guest and waits for their end. A context manager."""
 
     def __init__(self, domid: int) -> None:
-        self._lib, made = library("xenforeignmemory"), ffi()
-        opened = self._lib.xenforeignmemory_open(made.NULL, 0)
+        self._lib, cffi = library("xenforeignmemory"), ffi()
+        opened = self._lib.xenforeignmemory_open(cffi.NULL, 0)
         self._handle = check(opened, "xenforeignmemory_open")
-        frames, errors = made.new("unsigned long[1]", [GFN]), made.new("int[1]")
+        frames, errors = cffi.new("unsigned long[1]", [GFN]), cffi.new("int[1]")
         page = self._lib.xenforeignmemory_map(self._handle, domid, _READ_WRITE, 1, frames, errors)
         self._page = check(page, "xenforeignmemory_map")
-        self._view = made.buffer(page, 4096)
+        self._view = cffi.buffer(page, 4096)
 
     def __enter__(self) -> Self:
         return self

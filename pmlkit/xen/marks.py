@@ -44,7 +44,6 @@ class Mark:
     ----------
     folder : path-like
         Of the marks; created if missing.
-    domain : Domain
     """
 
     def __init__(self, folder: PathLike, domain: Domain) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 16}
 _HARVEST_FLAGS = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
 REASONS = {1: "full", 2: "round", 3: "stop"}
-ROUND_REARM, ROUND_ACCESSED, ROUND_KEEP, ROUND_GUIDED, ROUND_PRUNED = 1, 2, 4, 8, 16
+ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED = 2, 8, 16
 ROUND_SAMPLE_SHIFT = 8  # the power of two of a sample
 TYPE_LOG, TYPE_TABLES = 1, 2
 STATE_LOGGING = 2
@@ -223,20 +223,20 @@ class PmlLog(Handle):
             The fields of ``struct xenpml_round``; `dirty`, `accessed` and `touched` (words, 8
             bytes each) as buffers, valid until the next round is closed, or None.
         """
-        made, pages = self._ffi, -(-(self.status()["max_gfn"] + 1) // 32768) * 32768
+        cffi, pages = self._ffi, -(-(self.status()["max_gfn"] + 1) // 32768) * 32768
         size = pages // 8
         wanted = {"dirty": dirty, "accessed": bool(flags & ROUND_ACCESSED)}
-        bits = {n: self._buffer(n, size) if w else made.NULL for n, w in wanted.items()}
-        closed = made.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
+        bits = {n: self._buffer(n, size) if w else cffi.NULL for n, w in wanted.items()}
+        closed = cffi.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
         done = self._lib.xenpml_close_round(self._h, self.domid, closed)
         check(done, "XEN_DOMCTL_pml_close_round", self.domid)
         values: Json = {**self._values(closed, "struct xenpml_round")}
         for name in wanted:
-            values[name] = made.buffer(bits[name], size) if wanted[name] else None
+            values[name] = cffi.buffer(bits[name], size) if wanted[name] else None
         values["touched"] = None
         if flags & ROUND_GUIDED:
             count = closed.touched_count
-            values["touched"] = made.buffer(closed.touched, 8 * count) if count else b""
+            values["touched"] = cffi.buffer(closed.touched, 8 * count) if count else b""
         return values
 
     def _buffer(self, name: str, size: int) -> CData:
@@ -291,13 +291,7 @@ HARVEST_FLAGS = {
 
 
 class Patched:
-    """A `collector.Source` by the patched interface. A context manager; logging is off afterwards.
-
-    Parameters
-    ----------
-    job : Job
-    domid : int
-    """
+    """A `collector.Source` by the patched interface. A context manager; it ends the logging."""
 
     mode = "pml"
     taken_over = False  # Xen refuses to migrate a domain that is logged

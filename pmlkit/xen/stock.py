@@ -53,10 +53,6 @@ class Cleaned(NamedTuple):
 class LogDirty:
     """A domain's log-dirty mode: on from the start until it is closed. A context manager.
 
-    Parameters
-    ----------
-    domid : int
-
     Attributes
     ----------
     pages : int
@@ -163,12 +159,7 @@ def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
 
 
 class Unpatched:
-    """A `collector.Source` by stock log-dirty. A context manager; the mode is off afterwards.
-
-    Parameters
-    ----------
-    job : Job
-    domid : int
+    """A `collector.Source` by stock log-dirty. A context manager; it ends the mode.
 
     Raises
     ------

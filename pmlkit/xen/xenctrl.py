@@ -120,9 +120,9 @@ class Control:
 
     def buffer(self, pages: int) -> tuple[CData, CData]:
         """Allocate a buffer for hypercalls; returns it and the memory, `pages` of 4096 bytes."""
-        made = self._ffi.new("xc_hypercall_buffer_t *")
-        got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, made, pages)
-        return made, check(got, "xc_hypercall_buffer_alloc_pages")
+        buffer = self._ffi.new("xc_hypercall_buffer_t *")
+        got = self._lib.xc__hypercall_buffer_alloc_pages(self._xch, buffer, pages)
+        return buffer, check(got, "xc_hypercall_buffer_alloc_pages")
 
     def free(self, buffer: CData, pages: int) -> None:
         """Free a buffer of `buffer`."""

@@ -12,7 +12,7 @@ from needs import REQUIRED
 from pmlkit.sources import lab
 from pmlkit.sources.lab.session import LabOptions
 from pmlkit.spool_reader import read_spool
-from pmlkit.xen.frames import Frame, unpack_bitmap
+from pmlkit.xen.frames import Frame, unpack_bitmap_piece
 
 needs_lab = pytest.mark.skipif(
     not REQUIRED,
@@ -80,8 +80,9 @@ def own(entries):
 def bitmaps(trace, kind=Frame.DIRTY):
     """Return the bitmaps of a kept spool: round -> set of frames."""
     spool = trace.path.with_name(trace.path.name + ".spool") / "frames.spool"
-    found = dict(unpack_bitmap(payload) for k, payload in read_spool(spool) if k == kind)
-    return {
-        number: set(np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")))
-        for number, bits in found.items()
-    }
+    sets = {}
+    for _, payload in (frame for frame in read_spool(spool) if frame[0] == kind):
+        number, _, first, piece = unpack_bitmap_piece(payload)
+        bits = np.unpackbits(np.frombuffer(piece, np.uint8), bitorder="little")
+        sets.setdefault(number, set()).update(8 * first + np.flatnonzero(bits))
+    return sets

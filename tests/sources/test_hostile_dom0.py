@@ -17,7 +17,7 @@ from pmlkit import cli
 from pmlkit.cli import console, live
 from pmlkit.errors import PmlkitError
 from pmlkit.sources.host.collection import CollectError, Collection, CollectOptions
-from pmlkit.sources.host.launch import Said
+from pmlkit.sources.host.launch import KeptLines
 from pmlkit.sources.ingest import finish, ingest
 from pmlkit.spool import SpoolWriter
 from pmlkit.spool_reader import holds_frames, make_way
@@ -163,17 +163,17 @@ def test_a_trace_of_anybody_is_shown_without_its_control_characters(tmp_path, ca
 
 
 def test_a_flood_of_words_is_counted():
-    said = Said()
+    kept = KeptLines()
     block = b"agent: again\n" * 5000
-    shown = sum((said.take(block) for _ in range(600)), [])  # three millions
-    assert len(shown) == 50 and said.count == 3_000_000
-    assert said.finish() == []
-    said.take(b"agent: error: the last")
-    said.finish()
-    lines = said.lines()
+    fresh = sum((kept.take(block) for _ in range(600)), [])  # three millions
+    assert len(fresh) == 50 and kept.count == 3_000_000
+    assert kept.finish() == []
+    kept.take(b"agent: error: the last")
+    kept.finish()
+    lines = kept.lines()
     assert len(lines) == 101 and lines[-1] == "the last"
     assert lines[50] == "... 2,999,901 more lines ..."
-    endless = Said()
+    endless = KeptLines()
     for _ in range(100):
         endless.take(bytes(1 << 16))
     assert len(endless.finish()[0]) <= 4 * (1 << 12)

@@ -86,7 +86,6 @@ def kernel(progress: Tell | None = None, metapackage: str = PACKAGE) -> Kernel:
     ----------
     progress : callable, optional
         Called with a line of text before each slow step.
-    metapackage : str
 
     Raises
     ------

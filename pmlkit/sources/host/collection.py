@@ -81,7 +81,6 @@ class Collection:
         Name or id.
     out : path-like
         The trace to be, ``NAME.trace``.
-    options : CollectOptions, optional
     host : str, optional
         ``root@dom0``: the agent runs there, by SSH. None: this machine is dom0.
     overwrite, keep : bool
@@ -264,7 +263,7 @@ class Collection:
             return None
         if status == 0:
             return _NOT_WHOLE
-        last = self._agent.said[-1] if self._agent.said else f"exit status {status}"
+        last = self._agent.lines[-1] if self._agent.lines else f"exit status {status}"
         if status != 255:
             return last
         if not self._follower.header:
@@ -278,10 +277,6 @@ class Collection:
         ----------
         show : callable
             Called with each `Seen`.
-
-        Returns
-        -------
-        Trace
         """
         with _ending(self.stop), self:
             for seen in self:

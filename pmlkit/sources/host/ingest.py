@@ -54,61 +54,60 @@ _RECORDS = 2048  # read at a time
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
-def harvest_period(made: XenTrace, period: Json) -> Json:
+def harvest_period(trace: XenTrace, period: Json) -> Json:
     """Return the access trace's period, given the log's: flags accumulate between harvests."""
-    every = made.job.get("harvest_every", 1)
+    every = trace.job.get("harvest_every", 1)
     return {**period, "ns": period["ns"] and period["ns"] * every}
 
 
-def write_harvests(made: XenTrace, writer: TraceWriter) -> None:
+def write_harvests(trace: XenTrace, writer: TraceWriter) -> None:
     """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
 
     Parameters
     ----------
-    made : pmlkit.sources.host.ingest.XenTrace
     writer : TraceWriter
         Of an access trace.
     """
     batches: list[Json] = []
     first = 0
-    for number, last in enumerate(made.harvests):
-        for reason, parts in _harvested(made, first, last):
+    for number, last in enumerate(trace.harvests):
+        for reason, parts in _harvested(trace, first, last):
             for frames, kinds in parts:
                 if len(frames):
                     writer.add_entries(number, len(batches), 0, frames, kinds)
             batches.append({"round": number, "reason": reason})
-        made.spool.forget()
+        trace.spool.forget()
         first = last + 1
-    rounds = _rounds(made)
+    rounds = _rounds(trace)
     writer.set_rounds(rounds)
     spans = ["t_start_ns", "t_end_ns", "insn_start", "insn_end"]
     table = pd.DataFrame(batches).join(rounds[spans], on="round")
-    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(made, table)))
-    made.write_rest(writer, True)
+    writer.set_batches(table.assign(batch=np.arange(len(table)), drain_ns=_costs(trace, table)))
+    trace.write_rest(writer, True)
 
 
-def _rounds(made: XenTrace) -> pd.DataFrame:
+def _rounds(trace: XenTrace) -> pd.DataFrame:
     """Return the rounds of the access trace: from harvest to harvest."""
-    table = made.round_table().iloc[made.harvests].reset_index(drop=True)
+    table = trace.round_table().iloc[trace.harvests].reset_index(drop=True)
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
         table[start] = np.concatenate([[0], table[end].to_numpy()[:-1]])
-    every = made.job.get("harvest_every", 1)
+    every = trace.job.get("harvest_every", 1)
     asked = table["asked_ns"].where(table["asked_ns"] < 0, table["asked_ns"] * every)
     return table.assign(round=np.arange(len(table)), asked_ns=asked)
 
 
-def _costs(made: XenTrace, table: pd.DataFrame) -> list[int]:
-    columns = {why: made.rounds.column(name, made.count) for why, name in _COSTS.items()}
-    numbers = [made.harvests[number] for number in table["round"]]
+def _costs(trace: XenTrace, table: pd.DataFrame) -> list[int]:
+    columns = {why: trace.rounds.column(name, trace.count) for why, name in _COSTS.items()}
+    numbers = [trace.harvests[number] for number in table["round"]]
     ticks = [columns[why][n] for n, why in zip(numbers, table["reason"], strict=True)]
-    return [int(ns_of(t, made.header["tsc_khz"])) for t in ticks]
+    return [int(ns_of(t, trace.header["tsc_khz"])) for t in ticks]
 
 
 def _harvested(
-    made: XenTrace, first: int, last: int
+    trace: XenTrace, first: int, last: int
 ) -> Iterator[tuple[str, Iterator[tuple[Gfns, NDArray[np.uint8]]]]]:
     """Yield each source of the harvest that closed round `last`, and its (frames, kinds)."""
-    spool, taken = made.spool, np.zeros(0, np.uint64)
+    spool, taken = trace.spool, np.zeros(0, np.uint64)
     if spool.has(Frame.TOUCHED, last):
         words = spool.touched_words(last)
         words = words[np.argsort(words >> np.uint64(12), kind="stable")]
@@ -116,14 +115,14 @@ def _harvested(
         # Page tables are written by the walks that read them.
         yield "guided", iter([(taken, _kinds(~read))])
     if spool.has(Frame.ACCESSED, last):
-        yield "scan", _scanned(made, first, last, taken)
+        yield "scan", _scanned(trace, first, last, taken)
 
 
 def _scanned(
-    made: XenTrace, first: int, last: int, taken: Gfns
+    trace: XenTrace, first: int, last: int, taken: Gfns
 ) -> Iterator[tuple[Gfns, NDArray[np.uint8]]]:
-    logged = _logged(made, first, last)
-    for frames in made.spool.frames_of(Frame.ACCESSED, last):
+    logged = _logged(trace, first, last)
+    for frames in trace.spool.frames_of(Frame.ACCESSED, last):
         frames = frames[~_among(frames, taken)]
         yield frames, _kinds(_among(frames, logged))
 
@@ -139,12 +138,12 @@ def _kinds(written: Bools) -> NDArray[np.uint8]:
     return np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
 
 
-def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
+def _logged(trace: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
     """Return the logged frames of the rounds `first` to `last`, ascending."""
-    rounds, frames = made.logs["round"], np.zeros(0, np.uint64)
+    rounds, frames = trace.logs["round"], np.zeros(0, np.uint64)
     start, stop = np.searchsorted(rounds, first), np.searchsorted(rounds, last, "right")
     for at in range(start, stop, _RECORDS):
-        words = made.spool.words(made.logs[at : min(at + _RECORDS, stop)])
+        words = trace.spool.words(trace.logs[at : min(at + _RECORDS, stop)])
         frames = np.union1d(frames, words >> np.uint64(12))
     return frames
 
@@ -155,10 +154,6 @@ def _logged(made: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
 
 def split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     """Put the records of a spool in the order of the trace.
-
-    Parameters
-    ----------
-    spool : XenSpool
 
     Returns
     -------
@@ -241,8 +236,6 @@ def ingest(
 
     Parameters
     ----------
-    spool, out : Path
-    overwrite : bool
     heard : callable, optional
         Called with a message if it stopped at a frame before the end.
 
@@ -259,29 +252,29 @@ def ingest(
     return trace
 
 
-def convert(made: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
+def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
     """Write a `XenTrace`."""
-    meta = made.meta()
-    if not made.harvests:
+    meta = source.meta()
+    if not source.harvests:
         with TraceWriter(out, meta, overwrite=overwrite) as writer:
-            made.write(writer)
+            source.write(writer)
         return Trace.open(out)
     notes, options = [*meta.notes, _HARVEST], dict(meta.options)
-    if made.one_in:
-        notes.append(f"of {made.one_in} frames one was looked at")
-        options[SAMPLED] = made.one_in
+    if source.one_in:
+        notes.append(f"of {source.one_in} frames one was looked at")
+        options[SAMPLED] = source.one_in
     changes: Json = {
         "notes": notes,
         "options": options,
-        "period": harvest_period(made, meta.period),
+        "period": harvest_period(source, meta.period),
     }
     touched = dataclasses.replace(meta, kind="access", **changes)
     # A sample is nested in the log, not the log in it: nobody shall take it for all accesses.
-    with TraceWriter(out, meta if made.one_in else touched, overwrite=overwrite) as writer:
-        nested = writer.sample(touched) if made.one_in else writer.pml(meta)
-        pml, access = (writer, nested) if made.one_in else (nested, writer)
-        made.write(pml)
-        write_harvests(made, access)
+    with TraceWriter(out, meta if source.one_in else touched, overwrite=overwrite) as writer:
+        nested = writer.sample(touched) if source.one_in else writer.pml(meta)
+        pml, access = (writer, nested) if source.one_in else (nested, writer)
+        source.write(pml)
+        write_harvests(source, access)
     return Trace.open(out)
 
 
@@ -290,7 +283,6 @@ class XenTrace:
 
     Parameters
     ----------
-    spool : XenSpool
     path : path-like
         Its name in messages.
     """

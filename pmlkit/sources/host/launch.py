@@ -43,7 +43,7 @@ _SSH_OPTIONS += ["-o", "LogLevel=ERROR"]
 _UNINTERRUPTED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
-class Said:
+class KeptLines:
     """Lines of a stream; only the first and the last few are kept."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Agent:
 
     Attributes
     ----------
-    said : list of str
+    lines : list of str
         Lines of standard error, also of SSH and Python; of a flood the first and last few.
     spoke : bool
         Whether one of them was the agent's.
@@ -118,7 +118,7 @@ class Agent:
         host: str | None = None,
         heard: Tell = lambda line: None,
     ) -> None:
-        self._said, self._heard, self._lock = Said(), heard, threading.Lock()
+        self._lines, self._heard, self._lock = KeptLines(), heard, threading.Lock()
         self.spoke = False
         job = {**job, "spool": "-" if host else str(spool)}
         if host:
@@ -137,16 +137,15 @@ class Agent:
         threading.Thread(target=self._beat, daemon=True).start()
 
     @property
-    def said(self) -> list[str]:
-        """The lines so far."""
-        return self._said.lines()
+    def lines(self) -> list[str]:
+        return self._lines.lines()
 
     def _listen(self) -> None:
         pipe = self.process.stderr.fileno()  # type: ignore[union-attr]
         while block := os.read(pipe, _BLOCK_BYTES):
-            for line in self._said.take(block):
+            for line in self._lines.take(block):
                 self._hear(line)
-        for line in self._said.finish():
+        for line in self._lines.finish():
             self._hear(line)
 
     def _hear(self, line: str) -> None:

@@ -93,15 +93,15 @@ class Rounds:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, made: Round) -> None:
+    def add(self, closed: Round) -> None:
         """Append a round."""
-        values = {"end_ns": made.end_ns, **made.counts}
+        values = {"end_ns": closed.end_ns, **closed.counts}
         for name in values.keys() - self._columns.keys():
             self._columns[name] = array("q", [-1]) * self._count
         for name, column in self._columns.items():
             column.append(values.get(name, -1))
         self._count += 1
-        self.vcpus = made.vcpus
+        self.vcpus = closed.vcpus
 
     def column(self, name: str, count: int | None = None, missing: int = 0) -> Ints:
         """Return a field of `Round`, or one of its counts, of each round.
@@ -117,11 +117,11 @@ class Rounds:
         -------
         ndarray of int64, shape (count,)
         """
-        made = np.full(self._count if count is None else count, missing, np.int64)
+        column = np.full(self._count if count is None else count, missing, np.int64)
         if name in self._columns:
             values = np.frombuffer(self._columns[name], np.int64)
-            made[: self._count] = np.where(values < 0, missing, values)
-        return made
+            column[: self._count] = np.where(values < 0, missing, values)
+        return column
 
 
 class _Pieces:
@@ -157,7 +157,6 @@ class XenSpool:
 
     Attributes
     ----------
-    header : dict
     missing, fault : str or None
         What could not be read (`pmlkit.spool_reader.Spool.missing`); of it, the first frame that is
         damaged or not understood. The frames before it are read.
@@ -165,11 +164,8 @@ class XenSpool:
         The closed rounds, in order.
     logs, tables : structured ndarrays
         The heads of the records, and `at`, the offset of their words in the file.
-    lines : list of Line
-    events : list of str
     more_events, more_lines : int
         Numbers of those left out.
-    end : End or None
 
     Raises
     ------
@@ -197,8 +193,8 @@ class XenSpool:
                 hint = "keep it, try a later pmlkit, or collect again"
                 raise SpoolDamaged(path, 0, error.why, hint) from error
             contents: Iterator[Decoded] = spool.understand(spool, stream.take)
-            for made in contents:
-                self._keep(made, spool.payload_at)
+            for decoded in contents:
+                self._keep(decoded, spool.payload_at)
             self._put_heads()
             self.missing, self.fault = spool.missing, spool.left
         self.stock = stream.stock
@@ -208,37 +204,37 @@ class XenSpool:
         self.tables = heads[heads["type"] == TYPE_TABLES]
         self._map: mmap.mmap | None = None
 
-    def _keep(self, made: Decoded, at: int) -> None:
-        if isinstance(made, Records):
-            self._keep_records(made, at)
-        elif isinstance(made, Round):
-            self.rounds.add(made)
-        elif isinstance(made, Bitmap):
+    def _keep(self, decoded: Decoded, at: int) -> None:
+        if isinstance(decoded, Records):
+            self._keep_records(decoded, at)
+        elif isinstance(decoded, Round):
+            self.rounds.add(decoded)
+        elif isinstance(decoded, Bitmap):
             begins = at + BITMAP_HEAD.size
-            self._pieces[made.kind].add(made.round, made.first, begins, len(made.piece))
-        elif isinstance(made, Touched):
-            self._pieces[Frame.TOUCHED].add(made.round, 0, at + TOUCHED_HEAD.size, made.words)
-        elif isinstance(made, Line):
-            self._keep_line(made)
-        elif isinstance(made, End):
-            self.end = made
-        elif isinstance(made, Event) and made.what:
+            self._pieces[decoded.kind].add(decoded.round, decoded.first, begins, len(decoded.piece))
+        elif isinstance(decoded, Touched):
+            self._pieces[Frame.TOUCHED].add(decoded.round, 0, at + TOUCHED_HEAD.size, decoded.words)
+        elif isinstance(decoded, Line):
+            self._keep_line(decoded)
+        elif isinstance(decoded, End):
+            self.end = decoded
+        elif isinstance(decoded, Event) and decoded.what:
             if len(self.events) < _EVENTS:
-                self.events.append(made.what)
+                self.events.append(decoded.what)
             else:
                 self.more_events += 1
 
-    def _keep_line(self, made: Line) -> None:
-        self._characters += len(made.line) + _HEADS.itemsize
+    def _keep_line(self, line: Line) -> None:
+        self._characters += len(line.line) + _HEADS.itemsize
         if self._characters < _LINES_CHARACTERS:
-            self.lines.append(made)
+            self.lines.append(line)
         else:
             self.more_lines += 1
 
-    def _keep_records(self, made: Records, at: int) -> None:
+    def _keep_records(self, records: Records, at: int) -> None:
         # As bytes: the frame is freed, and many small ones become columns at once.
-        heads, self._layout = made.heads.tobytes(), made.heads.dtype
-        self._waiting.append((heads, at + made.start))
+        heads, self._layout = records.heads.tobytes(), records.heads.dtype
+        self._waiting.append((heads, at + records.start))
         self._waiting_bytes += len(heads) + _HEADS.itemsize
         if self._waiting_bytes > _HELD_BYTES:
             self._put_heads()

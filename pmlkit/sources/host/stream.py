@@ -159,7 +159,6 @@ class XenStream:
 
     Parameters
     ----------
-    header : dict
     sources : sequence of str
         Accepted values of the header's `source`.
 
@@ -224,9 +223,9 @@ class XenStream:
             held = len(payload) - start
             raise NotUnderstood(f"its records have {words} words, and it holds {held} bytes")
         self._check_heads(heads)
-        made = Records(heads, np.frombuffer(payload, "<u8", words, start), start)
-        _check_words(made)
-        return made
+        records = Records(heads, np.frombuffer(payload, "<u8", words, start), start)
+        _check_words(records)
+        return records
 
     def _heads(self, payload: bytes) -> tuple[Structs, int]:
         if self._layout is None:
@@ -371,11 +370,11 @@ class XenStream:
         closed = fields.whole("rounds", default=self.rounds)
         if closed != self.rounds:
             raise NotUnderstood(f"it ends after {closed} rounds, and {self.rounds} were closed")
-        made = End(
+        end = End(
             fields.flag("complete", True), fields.text("why", ""), fields.flag("keep_open", False)
         )
         self._ended = True
-        return made
+        return end
 
 
 def _all(values: Array, hold: Bools, what: str) -> None:
