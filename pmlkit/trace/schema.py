@@ -90,23 +90,13 @@ BATCHES = _schema(
     lost=pa.uint64(),
     drain_ns=pa.int64(),
 )
+_SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab", "allocated")
+_COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 GUEST = _schema(
     t_ns=pa.int64(),
     insn=pa.uint64(),
-    **{
-        f"{name}_bytes": pa.int64()
-        for name in (
-            "total",
-            "free",
-            "available",
-            "cached",
-            "committed",
-            "anon",
-            "slab",
-            "allocated",
-        )
-    },
-    **{name: pa.int64() for name in ("pswpin", "pswpout", "pgmajfault", "pgfault")},
+    **{f"{name}_bytes": pa.int64() for name in _SIZES},
+    **{name: pa.int64() for name in _COUNTERS},
 )
 # The present entries, at the end of a round, of the page tables that were logged in it.
 SNAPSHOTS = _schema(
@@ -132,17 +122,11 @@ TABLES = {"rounds": ROUNDS, "batches": BATCHES, "guest": GUEST, "regions": REGIO
 # Default values of columns. The writer counts `entries` of rounds and batches.
 DEFAULTS = {
     "rounds": {
-        "insn_start": 0,
-        "insn_end": 0,
-        "asked_ns": -1,
-        "asked_insn": -1,
-        "rearmed": 0,
-        "exits": 0,
-        "pause_ns": 0,
-        "lost": 0,
+        **dict.fromkeys(("insn_start", "insn_end", "rearmed", "exits", "pause_ns", "lost"), 0),
+        **dict.fromkeys(("asked_ns", "asked_insn"), -1),
     },
     "batches": {"vcpu": 0, "insn_start": 0, "insn_end": 0, "lost": 0, "drain_ns": 0},
-    "guest": {"insn": 0, "pswpin": 0, "pswpout": 0, "pgmajfault": 0, "pgfault": 0},
+    "guest": dict.fromkeys(("insn", *_COUNTERS), 0),
     "regions": {},
     "disk": {"insn": 0},
 }

@@ -223,69 +223,21 @@ def _remove_old(folder: Path) -> None:
 
 
 # Dependencies that only a package's installation uses: nothing is installed in the guest.
-NOT_INSTALLED = frozenset(
-    [
-        "adduser",
-        "apt",
-        "base-files",
-        "debconf",
-        "debianutils",
-        "dpkg",
-        "gpgv",
-        "init-system-helpers",
-        "install-info",
-        "libaudit-common",
-        "libaudit1",
-        "libcap-ng0",
-        "libdb5.3",
-        "libfile-find-rule-perl",
-        "libgdbm-compat4",
-        "libgdbm6",
-        "libnumber-compare-perl",
-        "libpam-modules",
-        "libpam-modules-bin",
-        "libpam-runtime",
-        "libpam0g",
-        "libperl5.36",
-        "libsemanage-common",
-        "libsemanage2",
-        "libsepol2",
-        "libtext-glob-perl",
-        "lsb-base",
-        "mailcap",
-        "media-types",
-        "netbase",
-        "passwd",
-        "perl",
-        "perl-base",
-        "perl-modules-5.36",
-        "readline-common",
-        "sysvinit-utils",
-        "tar",
-        "tzdata",
-        "usrmerge",
-    ]
-)
+NOT_INSTALLED = frozenset([
+    "adduser", "apt", "base-files", "debconf", "debianutils", "dpkg", "gpgv", "init-system-helpers",
+    "install-info", "libaudit-common", "libaudit1", "libcap-ng0", "libdb5.3",
+    "libfile-find-rule-perl", "libgdbm-compat4", "libgdbm6", "libnumber-compare-perl",
+    "libpam-modules", "libpam-modules-bin", "libpam-runtime", "libpam0g", "libperl5.36",
+    "libsemanage-common", "libsemanage2", "libsepol2", "libtext-glob-perl", "lsb-base", "mailcap",
+    "media-types", "netbase", "passwd", "perl", "perl-base", "perl-modules-5.36", "readline-common",
+    "sysvinit-utils", "tar", "tzdata", "usrmerge",
+])  # fmt: skip
+_SHARED = (
+    "applications", "bash-completion", "bug", "debhelper", "doc", "doc-base", "gdb", "info",
+    "lintian", "locale", "man", "menu", "pixmaps", "zsh",
+)  # fmt: skip
 _PATTERNS = (
-    *(
-        f"usr/share/{name}"
-        for name in (
-            "applications",
-            "bash-completion",
-            "bug",
-            "debhelper",
-            "doc",
-            "doc-base",
-            "gdb",
-            "info",
-            "lintian",
-            "locale",
-            "man",
-            "menu",
-            "pixmaps",
-            "zsh",
-        )
-    ),
+    *(f"usr/share/{name}" for name in _SHARED),
     *(f"usr/lib/{name}" for name in ("init", "systemd", "sysusers.d", "tmpfiles.d")),
     *(f"usr/lib/x86_64-linux-gnu/{name}" for name in ("audit", "gconv")),
     *(f"etc/{name}" for name in ("alternatives", "apt", "cron.*", "init.d", "logrotate.d")),
