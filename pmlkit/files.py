@@ -174,6 +174,7 @@ def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
         raise output_error(output, error) from error
     try:
         yield partial
+        # Or a crash after the renaming could leave an empty file under the final name.
         os.fsync(lock)
         _check_free(final, overwrite)
         partial.replace(final)
@@ -194,6 +195,7 @@ def _check_free(final: Path, overwrite: bool) -> None:
 def _claim(partial: Path, final: Path) -> int:
     """Create the partial file, or take over that of a killed writer; return its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    # Its writer may rename or remove the file between our opening and our locking: try again.
     while True:
         try:
             lock = os.open(partial, flags, 0o666)
@@ -335,8 +337,9 @@ class PartialFolder:
     def commit(self) -> None:
         """Rename the folder to its final name."""
         with self.writing():
+            # All that is in it has to be on the disk before it is named like a complete trace.
             _sync_folder(self.path)
-            self._check_free()
+            self._check_free()  # again, as somebody may have taken the name meanwhile
             with self._old_moved_away():
                 self._rename()
             self.path = self.final

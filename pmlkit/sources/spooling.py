@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers of the recorder and the lab: the output's spool, the command line, child processes."""
+"""What all sources share: the output's spool, the command line, child processes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The full check of a trace: every file's digest, every count, every rule of the format."""
+"""The full check of a trace: every file's digest, every count, every rule of the format.
+
+Only `Trace.check` imports it, when it is called.
+"""
 
 from __future__ import annotations
 

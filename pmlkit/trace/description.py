@@ -262,6 +262,7 @@ def _with_each_name_once(pairs: list[tuple[str, object]]) -> Json:
 
 def values_fault(document: object) -> Fault | None:
     """Find a value that JSON or pmlkit cannot represent."""
+    # A list of what is left to do: hostile nesting would exhaust a recursion.
     pending: list[tuple[str, object, int]] = [("", document, 0)]
     while pending:
         where, value, depth = pending.pop()

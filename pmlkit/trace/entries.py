@@ -364,6 +364,7 @@ class Part:
     def _write_ahead(self, thread: ThreadPoolExecutor) -> None:
         """Let the thread write the full row group once it is done with the one before."""
         self._wait()
+        # The thread reads this buffer until `_wait`: entries go on in the spare one.
         self._writing = thread.submit(self._write, self._buffer)
         self._buffer, self._spare = self._spare or _columns(self._group_rows), self._buffer
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known answers: the pages that a workload declares to touch, compared with its trace."""
+"""Known answers: the pages that a workload declares to touch, compared with its trace.
+
+Apart from `pmlkit.trace.summary`, which reads no entries.
+"""
 
 from __future__ import annotations
 

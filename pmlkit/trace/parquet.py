@@ -168,6 +168,7 @@ class ParquetFile:
 
     def abort(self) -> None:
         """Close the file, in whatever state it is."""
+        # Arrow writes a footer when it is closed, which fails again if the disk is full.
         self._sink.discard()
         self._writer.close()
         self._sink.close()

@@ -167,6 +167,7 @@ def chunk_pages(stream: BinaryIO, chunk: Chunk) -> Iterator[int]:
     """Yield the uncompressed size of each page that Arrow would read, bytes."""
     at, left = chunk.data_at, chunk.values
     if 0 < chunk.dictionary_at < at:
+        # Arrow begins at the dictionary, which comes before the data.
         at = chunk.dictionary_at
     end = at + chunk.packed
     if at < 0 or end < at:
@@ -233,6 +234,7 @@ class _Struct:
             number += kind >> 4
             if not kind >> 4:
                 number, at = self._signed(at, 32)
+            # A field's number has 16 bits with a sign, and wraps around as in Arrow's parser.
             number = (number + 0x8000 & 0xFFFF) - 0x8000
             field = kind & 15, number
             value, at = (

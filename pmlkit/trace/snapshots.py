@@ -136,6 +136,7 @@ def rows_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
 def _order_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
     keys = {}
     for name, before in zip((*_KEYS, "level"), last, strict=True):
+        # As int64, since differences of unsigned numbers would wrap around.
         keys[name] = np.concatenate([[before], columns[name].astype(np.int64)])
     round_, table, index, level = (np.diff(keys[name]) for name in (*_KEYS, "level"))
     same = (round_ == 0) & (table == 0)

@@ -371,6 +371,7 @@ class TraceWriter:
 
     def _finish(self) -> None:
         nested = self._finish_nested()
+        # The entries first: their counts complete the tables. The manifest is last: it lists all.
         self._entries.close()
         self._snapshots.close()
         counts = self._entries.per_round, self._entries.per_batch

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of a Xen spool: their kinds, and how they are packed.
 
-All little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
+The agent writes them and the host reads them, so the format is apart from both. All is
+little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
 patched, from dom0's monotonic clock where it is not.
 
 A RECORDS frame holds many records of the rings, as they are: ``count u64``, then the heads of

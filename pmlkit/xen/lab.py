@@ -101,6 +101,7 @@ class Console:
                 data = file.read()
         except OSError:
             data = b""
+        # The guest may still be writing the last line.
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
         fresh = [*fresh, *(line.strip() for line in whole.decode(errors="replace").splitlines())]

@@ -52,6 +52,7 @@ class Mark:
         self._facts["pid"] = os.getpid()
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not "w", which would empty the mark of a collection that runs.
             self._file = open(self.path, "a+")  # noqa: SIM115 (closed by close)
         except OSError as error:
             raise output_error(self.path, error) from error

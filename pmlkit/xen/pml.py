@@ -172,6 +172,7 @@ class PmlLog(Handle):
                     break
                 count += 1
             if count:
+                # Before an error is raised: the ring holds these records no longer.
                 take(self._each[:count], self._payload(count))
                 total += count
             if got < 0:
@@ -184,6 +185,7 @@ class PmlLog(Handle):
         """Join the heads of records, and their data (one copy, in C)."""
         view, size = self._bytes, len(self._bytes) // _BATCH
         head = self._ffi.offsetof("struct xenpml_record", "data")
+        # Heads and data apart: readers view all heads as one array.
         heads: list[bytes | memoryview] = [RECORDS_HEAD.pack(count)]
         data: list[memoryview] = []
         for i in range(count):
@@ -223,6 +225,7 @@ class PmlLog(Handle):
             The fields of ``struct xenpml_round``; `dirty`, `accessed` and `touched` (words, 8
             bytes each) as buffers, valid until the next round is closed, or None.
         """
+        # Whole pages of a bitmap: each holds the bits of 32768 frames.
         cffi, pages = self._ffi, -(-(self.status()["max_gfn"] + 1) // 32768) * 32768
         size = pages // 8
         wanted = {"dirty": dirty, "accessed": bool(flags & ROUND_ACCESSED)}

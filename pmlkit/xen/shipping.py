@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent and its imports for dom0, as files or as one zipapp."""
+"""The agent and its imports for dom0, as files or as one zipapp.
+
+A module of its own, as two sources ship it: over SSH (`pmlkit.sources.host.launch`), and on the
+disk of the lab's dom0.
+"""
 
 from __future__ import annotations
 

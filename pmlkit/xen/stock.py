@@ -70,6 +70,7 @@ class LogDirty:
         self._control, self._open = Control(), True
         try:
             self.pages = self._control.maximum_gpfn(domid) + 1
+            # Pages of the bitmap: each holds the bits of 32768 frames.
             self._n = -(-self.pages // 32768)
             self._buffer, self._bits = self._control.buffer(self._n)
             self._control.log_dirty(domid, True)

@@ -152,6 +152,7 @@ class Stop:
 
     def gone(self, error: XenError) -> None:
         """Record the domain's end if that explains the error; else raise it."""
+        # An order may have come before: `look` has to find out about the domain alone.
         before, self.why = self.why, None
         self.look()
         ended = self.why is not None

@@ -88,6 +88,7 @@ class Control:
                 raise XenError("libxenctrl", error.errno, why, hint=_OTHER_TOOLS) from error
             raise
         buffer, bits = self.buffer(1)
+        # Memory for hypercalls is whole pages. Another layout would have another value here.
         fits = int(self._ffi.cast("uintptr_t", buffer.hbuf)) % 4096 == 0 and buffer.hbuf == bits
         self.free(buffer, 1)
         if not (known and fits):
@@ -101,6 +102,7 @@ class Control:
             "XEN_SYSCTL_getdomaininfolist",
             domid,
         )
+        # Xen gives the first domain with this id or a higher one.
         if not count or info[0] & 0xFFFF != domid:
             return None
         flags = info[1]

@@ -168,6 +168,7 @@ def split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     logs, closed = spool.logs, len(spool.rounds)
     if spool.header.get("job", {}).get("free") and not spool.stock:
         logs = _cut(spool, logs)
+    # The last key counts most. Buffers of one instant are in order of vCPU, then of filling.
     order = np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))
     after = logs["round"] >= closed
     entries = int(logs["count"][after].sum())
@@ -461,6 +462,7 @@ class XenTrace:
             The number of the entry after each record's last.
         """
         first, last = np.searchsorted(ends, (start, stop - 1), "right")
+        # A copy: its first and last record are shortened to the entries that are wanted.
         part = self.logs[first : last + 1].copy()
         part["count"][-1] -= ends[last] - stop
         skipped = start - (ends[first - 1] if first else 0)

@@ -55,6 +55,7 @@ class KeptLines:
     def take(self, block: bytes) -> list[str]:
         """Add bytes; returns the lines to be shown, of a flood the first ones."""
         *whole, rest = (self._rest + block).split(b"\n")
+        # A line that never ends must not fill the memory.
         self._rest = rest[:_LONGEST_LINE]
         return self._add(whole)
 

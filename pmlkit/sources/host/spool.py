@@ -134,6 +134,7 @@ class _Pieces:
         self._rows.extend((number, first, at, size))
 
     def _table(self) -> Ints:
+        # Without a copy. The array cannot grow while this view of its memory lives.
         return np.frombuffer(self._rows, np.int64).reshape(-1, 4)
 
     def rounds(self) -> set[int]:
@@ -141,6 +142,7 @@ class _Pieces:
 
     def of(self, number: int) -> list[list[int]]:
         table = self._table()
+        # The stream has refused rounds that fall, so the rows are sorted by round.
         start, stop = np.searchsorted(table[:, 0], [number, number + 1])
         return table[start:stop, 1:].tolist()
 

@@ -151,6 +151,7 @@ Ticks = TypeVar("Ticks", int, "Ints")
 
 def ns_of(ticks: Ticks, tsc_khz: int) -> Ticks:
     """Convert TSC ticks (int, or ndarray of int64) to ns without overflow."""
+    # `ticks * 1_000_000` would run over after an hour of a TSC of 2.5 GHz.
     return ticks // tsc_khz * 1_000_000 + ticks % tsc_khz * 1_000_000 // tsc_khz
 
 
@@ -242,6 +243,7 @@ class XenStream:
         if len(heads) > _FEW or not self._are_good(heads.tolist()):
             self._check_each(heads)
         lost = heads["lost_entries"]
+        # A limit for each record, so that their sum in 64 bits cannot run over.
         _all(lost, lost <= _MOST_LOST // max(len(lost), 1), "a record that lost {} entries")
         self._lost += int(lost.sum())
         if self._lost > _MOST_LOST:
