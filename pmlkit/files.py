@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-__all__ = [
-    "PartialFolder",
-    "cache_folder",
-    "make_folder",
-    "open_regular",
-    "read_regular",
-    "refuse_inside_trace",
-    "whole",
-    "write_files",
-]
-
-
 _KINDS = (
     (stat.S_ISDIR, "it is a folder"),
     (stat.S_ISFIFO, "it is a FIFO"),

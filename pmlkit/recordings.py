@@ -25,21 +25,6 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
-__all__ = [
-    "CLONE",
-    "IS_CLONE",
-    "Manifest",
-    "NAME",
-    "PATCHES",
-    "ROOT",
-    "located",
-    "need_clone",
-    "problems",
-    "read",
-    "workplace",
-    "write",
-]
-
 
 _SHARE = Path(__file__).resolve().with_name("share")
 IS_CLONE = not _SHARE.is_dir()

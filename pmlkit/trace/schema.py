@@ -14,7 +14,6 @@ import pyarrow as pa
 from pmlkit.errors import UsageError
 from pmlkit.trace.description import DESCRIPTION, LOSSES, Fault
 from pmlkit.trace.description import PAGE_SIZE as PAGE_SIZE
-from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,19 +23,6 @@ if TYPE_CHECKING:
     Column = pa.ChunkedArray[Any]
     Field = pa.Field[Any]
 
-
-__all__ = [
-    "BATCHES",
-    "DISK",
-    "ENTRIES",
-    "GUEST",
-    "REGIONS",
-    "ROUNDS",
-    "SNAPSHOTS",
-    "Kind",
-    "Checksum",
-    "TraceMeta",
-]
 
 FORMAT = "pmlkit-trace"
 VERSION = 1

@@ -307,7 +307,6 @@ class Patched:
         self._log = PmlLog(domid, job)
         self._started = time.monotonic_ns()  # the epoch of the TSC stamps, within a millisecond
         self._slots = self._log.log_info(0)["slots"]
-        self._next = 0
         self._counts = _Counts()
 
     def __enter__(self) -> Self:
@@ -366,7 +365,6 @@ class Patched:
         if touched is not None:
             _write_touched(writer, closed["round"], memoryview(touched))
         closed["harvest"] = self._job.harvest if due else ""
-        self._next = closed["round"] + 1
         return closed
 
     def finish(self, writer: SpoolWriter) -> Json:

@@ -11,7 +11,7 @@ from pmlkit.sources.ingest import ingest
 from pmlkit.sources.recorder.ingest import read_report
 from pmlkit.sources.recorder.messages import Marker
 from pmlkit.spool import SpoolWriter
-from pmlkit.trace.schema import Kind
+from pmlkit.trace.kinds import Kind
 
 REPORT = """\
 memory 00001000-0009fbff : System RAM

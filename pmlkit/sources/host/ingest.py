@@ -34,16 +34,7 @@ if TYPE_CHECKING:
     from pmlkit.sources.host.stream import Structs
     from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike, Tell
 
-__all__ = [
-    "XenTrace",
-    "convert",
-    "harvest_period",
-    "ingest",
-    "ns",
-    "round_times",
-    "split_rounds",
-    "write_harvests",
-]
+__all__ = ["XenTrace", "convert", "ingest"]
 
 
 # ------------------------------------------------------------------------------
@@ -54,13 +45,7 @@ _RECORDS = 2048  # read at a time
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
-def harvest_period(trace: XenTrace, period: Json) -> Json:
-    """Return the access trace's period, given the log's: flags accumulate between harvests."""
-    every = trace.job.get("harvest_every", 1)
-    return {**period, "ns": period["ns"] and period["ns"] * every}
-
-
-def write_harvests(trace: XenTrace, writer: TraceWriter) -> None:
+def _write_harvests(trace: XenTrace, writer: TraceWriter) -> None:
     """Write the pages touched between harvests: READ, or WRITE if they are in the log too.
 
     Parameters
@@ -152,7 +137,7 @@ def _logged(trace: XenTrace, first: int, last: int) -> NDArray[np.uint64]:
 # The round of each record, and the start and end of each round, as arrays.
 
 
-def split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
+def _split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     """Put the records of a spool in the order of the trace.
 
     Returns
@@ -185,7 +170,7 @@ def split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
 def _cut(spool: XenSpool, logs: Structs) -> Structs:
     """Number the rounds of a `free` collection by its marks of the time."""
     marks = spool.rounds.column("end_ns")
-    ends = ns(spool, logs["tsc_end"])
+    ends = _ns(spool, logs["tsc_end"])
     logs = logs.copy()
     logs["round"] = np.searchsorted(marks, ends, side="left")
     if spool.end is not None and len(
@@ -195,20 +180,20 @@ def _cut(spool: XenSpool, logs: Structs) -> Structs:
     return logs
 
 
-def ns(spool: XenSpool, tsc: ArrayLike) -> Ints:
+def _ns(spool: XenSpool, tsc: ArrayLike) -> Ints:
     """Convert TSC stamps to ns since the start of the log: ndarray of int64."""
     ticks = np.asarray(tsc, dtype=np.int64) - spool.header["epoch_tsc"]
     return ns_of(np.maximum(ticks, 0), spool.header["tsc_khz"])
 
 
-def round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints]:
+def _round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
     A round begins where the one before it ends: when Xen let the domain go on.
     """
     last = np.zeros(count, np.int64)
     if not spool.stock:
-        np.maximum.at(last, logs["round"].astype(np.int64), ns(spool, logs["tsc_end"]))
+        np.maximum.at(last, logs["round"].astype(np.int64), _ns(spool, logs["tsc_end"]))
     closed = spool.rounds.column("end_ns", count, -1)
     # Where Xen has closed no round, the last buffer may be taken after the mark of its end.
     marked = spool.rounds.column("tick", count, 1) == 1
@@ -264,10 +249,12 @@ def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
     if source.one_in:
         notes.append(f"of {source.one_in} frames one was looked at")
         options[SAMPLED] = source.one_in
+    period_ns, every = meta.period["ns"], source.job.get("harvest_every", 1)
     changes: Json = {
         "notes": notes,
         "options": options,
-        "period": harvest_period(source, meta.period),
+        # Flags accumulate between harvests.
+        "period": {**meta.period, "ns": period_ns and period_ns * every},
     }
     touched = dataclasses.replace(meta, kind="access", **changes)
     # A sample is nested in the log, not the log in it: nobody shall take it for all accesses.
@@ -275,7 +262,7 @@ def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         nested = writer.sample(touched) if source.one_in else writer.pml(meta)
         pml, access = (writer, nested) if source.one_in else (nested, writer)
         source.write(pml)
-        write_harvests(source, access)
+        _write_harvests(source, access)
     return Trace.open(out)
 
 
@@ -294,13 +281,13 @@ class XenTrace:
         self.spool, self.header = spool, spool.header
         self.job: Json = spool.header.get("job", {})
         self.rounds = spool.rounds
-        self.logs, self.count, self.left_out = split_rounds(spool)
+        self.logs, self.count, self.left_out = _split_rounds(spool)
         spool.logs = self.logs  # 90 bytes a buffer: keep one copy
         if not self.count:
             why = "no round was closed before it ended, nor anything logged"
             why += f": {spool.fault}" if spool.fault else ""
             raise NotATrace(path, why, "collect again")
-        self.starts, self.ends = round_times(spool, self.logs, self.count)
+        self.starts, self.ends = _round_times(spool, self.logs, self.count)
         self.harvests = sorted(n for n in spool.harvests if n < self.count)
         self.one_in = self.job["one_in"] if self.job.get("harvest") == "sampled" else 0  # 0: of all
 
@@ -476,7 +463,7 @@ class XenTrace:
 
     def _batch_table(self) -> pd.DataFrame:
         logs, h = self.logs, self.header
-        times = {name: ns(self.spool, logs[name]) for name in _STAMPS}
+        times = {name: _ns(self.spool, logs[name]) for name in _STAMPS}
         reasons = np.array([REASONS.get(i, "") for i in range(max(REASONS) + 1)], object)
         columns = {"batch": np.arange(len(logs)), "round": logs["round"], "vcpu": logs["vcpu"]}
         columns |= {"t_start_ns": np.minimum(times["tsc_start"], times["tsc_end"])}

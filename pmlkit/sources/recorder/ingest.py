@@ -28,8 +28,9 @@ from pmlkit.sources.recorder.messages import (
 from pmlkit.sources.spooling import read_text
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
+from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import DISK, Kind, TraceMeta
+from pmlkit.trace.schema import DISK, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
