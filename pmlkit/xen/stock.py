@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stock log-dirty: what live migration uses, on any Xen.
 
-The mode and its bitmap are one for all. Live migration (libxl-save-helper) switches the mode off
-and on, sends all pages, and then those that the bitmap has: a page that we took out of it would
-never be sent again, and the domain would go on with old contents. So the helper is looked for
-before the bitmap is cleared or the mode switched off, and once more afterwards. It starts before it
-touches the mode and lives until the last page is sent; if it has come in between, the pages that we
-took are put back, the mode is put on again, and both are left to it. What remains is a migration
-that begins and reads its last bitmap between these two looks, which are milliseconds apart. Other
-toolstacks than libxl have helpers of other names, which are not found.
+A domain has one log-dirty mode and one bitmap, which everybody shares. Live migration
+(libxl-save-helper) switches the mode off and on, sends all pages, and then those in the bitmap. If
+we took a page out of the bitmap, it would never be sent again: the domain would go on with old
+contents. So we look for the helper before we clear the bitmap or switch the mode off, and once more
+afterwards. The helper starts before it touches the mode, and lives until the last page is sent. If
+it has started in between, we put the pages back and the mode on again, and leave both to it. One
+gap remains: a migration that begins and reads its last bitmap between these two looks, which are
+milliseconds apart. The helpers of other toolstacks than libxl have other names, and are not found.
 """
 
 from __future__ import annotations
