@@ -53,8 +53,8 @@ def test_each_is_of_a_source_that_these_tests_know():
 
 def test_the_manifest_holds():
     ours = {str(path.relative_to(DATA)) for path in tracked() if path.is_relative_to(DATA)}
-    found = [line for line in recordings.problems(DATA) if not is_of_the_user(line, ours)]
-    assert found == []
+    lines = [line for line in recordings.problems(DATA) if not is_of_the_user(line, ours)]
+    assert lines == []
 
 
 def is_of_the_user(problem, ours):

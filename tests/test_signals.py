@@ -206,10 +206,10 @@ def test_a_signal_that_comes_in_a_callback_is_not_lost(capfd):
     class Thing:
         pass
 
-    thing = Thing()
-    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    referent = Thing()
+    reference = weakref.ref(referent, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(signals.Ended) as caught, signals.raising():
-        del thing
+        del referent
         for _ in range(1000):
             time.sleep(0.001)
     assert caught.value.number == signal.SIGTERM and reference() is None
@@ -217,11 +217,11 @@ def test_a_signal_that_comes_in_a_callback_is_not_lost(capfd):
 
 
 def test_other_errors_of_callbacks_are_shown(monkeypatch):
-    shown = []
-    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
     with signals.raising():
-        thing = type("Thing", (), {})()
-        reference = weakref.ref(thing, lambda _: 1 / 0)
-        del thing
-    assert reference() is None and shown[0].exc_type is ZeroDivisionError
-    assert sys.unraisablehook == shown.append
+        referent = type("Thing", (), {})()
+        reference = weakref.ref(referent, lambda _: 1 / 0)
+        del referent
+    assert reference() is None and dropped[0].exc_type is ZeroDivisionError
+    assert sys.unraisablehook == dropped.append

@@ -93,8 +93,8 @@ def test_stock_log_dirty_gives_distinct_pages_and_says_so(here, tmp_path):
 
 
 def test_harvests_every_second_round_make_an_access_trace(here, tmp_path):
-    told = options(here, rounds=6, harvest="accessed", harvest_every=2)
-    trace = Collection("guest", tmp_path / "x.trace", told).run()
+    how = options(here, rounds=6, harvest="accessed", harvest_every=2)
+    trace = Collection("guest", tmp_path / "x.trace", how).run()
     assert (trace.meta.kind, trace.n_rounds, trace.pml.n_rounds) == ("access", 3, 6)
     assert trace.rounds.t_end_ns.tolist() == trace.pml.rounds.t_end_ns.tolist()[1::2]
     assert set(trace.batches.reason) == {"scan"}
@@ -104,8 +104,8 @@ def test_harvests_every_second_round_make_an_access_trace(here, tmp_path):
 
 
 def test_a_guided_harvest_and_the_rest_are_batches_of_their_own(here, tmp_path):
-    told = options(here, rounds=2, harvest="both")
-    trace = Collection("guest", tmp_path / "x.trace", told).run()
+    how = options(here, rounds=2, harvest="both")
+    trace = Collection("guest", tmp_path / "x.trace", how).run()
     assert trace.batches.reason.tolist() == ["guided", "scan"] * 2
     for batch, entries in trace.to_pandas().groupby("batch"):
         if batch % 2:
@@ -113,13 +113,13 @@ def test_a_guided_harvest_and_the_rest_are_batches_of_their_own(here, tmp_path):
         else:
             assert entries.gfn.tolist() == list(range(1000, 1200))
             assert entries.kind.tolist() == [2, 1] * 100  # written, read
-    assert [told["round"] for told in trace.pml.meta.overheads["rounds"]] == [0, 1]
+    assert [costs["round"] for costs in trace.pml.meta.overheads["rounds"]] == [0, 1]
     trace.check()
 
 
 def test_a_sample_of_the_flags_is_nested_in_the_log(here, tmp_path):
-    told = options(here, rounds=3, harvest="sampled", one_in=8)
-    trace = Collection("guest", tmp_path / "x.trace", told).run()
+    how = options(here, rounds=3, harvest="sampled", one_in=8)
+    trace = Collection("guest", tmp_path / "x.trace", how).run()
     assert (trace.meta.kind, trace.sample.n_rounds) == ("pml", 3)
     assert trace.sample.meta.options["sampled_one_in"] == 8
     assert "of 8 frames one was looked at" in trace.sample.meta.notes
@@ -201,8 +201,8 @@ COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; s
 
 
 def words(xen, out, *more):
-    told = ["collect", "guest", "-o", str(out), "--period", "50ms"]
-    return [*told, "--state", str(xen.folder / "run"), *more]
+    command = ["collect", "guest", "-o", str(out), "--period", "50ms"]
+    return [*command, "--state", str(xen.folder / "run"), *more]
 
 
 def test_collect_prints_a_line_per_round_and_a_summary(here, tmp_path, capfd):
@@ -215,19 +215,19 @@ def test_collect_prints_a_line_per_round_and_a_summary(here, tmp_path, capfd):
     assert "complete" in out
     code = cli.main([*call, "--overwrite", "--json"])
     out, err = capfd.readouterr()
-    told = json.loads(out)
+    summary = json.loads(out)
     assert (code, err) == (0, "")
-    assert (told["rounds"], told["mode"], told["complete"]) == (2, "pml", True)
-    assert len(told["working_set"]) == 2
+    assert (summary["rounds"], summary["mode"], summary["complete"]) == (2, "pml", True)
+    assert len(summary["working_set"]) == 2
 
 
 def test_a_limit_of_the_spool_ends_the_command_with_a_whole_trace(here, tmp_path, capfd):
     more = ("--rounds", "10000", "--most", "1K", "--json")
     code = cli.main(words(here, tmp_path / "x.trace", *more))
-    told = json.loads(capfd.readouterr().out)
-    assert (code, told["rounds"], told["complete"]) == (0, 1, True)
-    assert any("its limit of 1024 is reached" in note for note in told["notes"])
-    assert not any("shorter than asked" in note for note in told["notes"])
+    summary = json.loads(capfd.readouterr().out)
+    assert (code, summary["rounds"], summary["complete"]) == (0, 1, True)
+    assert any("its limit of 1024 is reached" in note for note in summary["notes"])
+    assert not any("shorter than asked" in note for note in summary["notes"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -319,15 +319,15 @@ def fails(xen, tmp_path, monkeypatch, capfd):
 
 def test_a_host_without_python(fails, tmp_path):
     # The folder is empty: a shell's own files could put Python's back on the path.
-    told = fails(HOME=str(tmp_path), PATH=str(tmp_path))
-    assert "python3: not found): try `ssh dom0 python3 -V`" in told
+    message = fails(HOME=str(tmp_path), PATH=str(tmp_path))
+    assert "python3: not found): try `ssh dom0 python3 -V`" in message
 
 
 def test_a_host_without_cffi(fails, tmp_path):
     for name in ("cffi", "_cffi_backend"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('no cffi')\n")
-    told = fails(PYTHONPATH=str(tmp_path))
-    assert "(cffi is not installed: apt-get install python3-cffi)" in told
+    message = fails(PYTHONPATH=str(tmp_path))
+    assert "(cffi is not installed: apt-get install python3-cffi)" in message
 
 
 def test_a_host_with_another_key_than_before(fails):
@@ -340,8 +340,8 @@ def test_a_host_with_another_key_than_before(fails):
 
 
 def test_a_host_that_lets_us_in_by_password_only(fails):
-    told = fails(lambda folder: (folder / "user_key.pub").write_text(""))
-    assert "no connection to dom0: " in told and "Permission denied" in told
+    message = fails(lambda folder: (folder / "user_key.pub").write_text(""))
+    assert "no connection to dom0: " in message and "Permission denied" in message
 
 
 def test_a_spool_that_is_kept_can_be_ingested_again(here, tmp_path):

@@ -19,7 +19,7 @@ def written(archive):
 
 def members(data):
     """Read newc by its published layout: thirteen numbers of eight digits after the magic."""
-    found, at = {}, 0
+    files, at = {}, 0
     while True:
         assert data[at : at + 6] == b"070701"
         numbers = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
@@ -27,8 +27,8 @@ def members(data):
         name = data[at + 110 : at + 110 + name_size - 1].decode()
         start = at + (110 + name_size + 3) // 4 * 4
         if name == "TRAILER!!!":
-            return found
-        found[name] = (mode, data[start : start + size])
+            return files
+        files[name] = (mode, data[start : start + size])
         at = start + (size + 3) // 4 * 4
 
 
@@ -37,11 +37,11 @@ def test_files_links_and_folders_come_out_as_they_went_in():
     archive.file("work/a", b"12345", 0o755)
     archive.link("work/b", "a")
     archive.folder("tmp", 0o1777)
-    found = members(written(archive))
-    assert found["work/a"] == (0o100755, b"12345")
-    assert found["work/b"] == (0o120777, b"a")
-    assert found["tmp"] == (0o041777, b"")
-    assert found["work"] == (0o040755, b"")
+    files = members(written(archive))
+    assert files["work/a"] == (0o100755, b"12345")
+    assert files["work/b"] == (0o120777, b"a")
+    assert files["tmp"] == (0o041777, b"")
+    assert files["work"] == (0o040755, b"")
 
 
 def test_a_folder_comes_before_what_it_holds():
@@ -57,12 +57,12 @@ def test_the_top_of_the_tree_is_merged_into_usr(tmp_path):
         (tmp_path / name).write_text(name)
     archive = Archive()
     archive.tree(tmp_path)
-    found = members(written(archive))
-    assert found["bin"] == (0o120777, b"usr/bin")
-    assert found["lib64"] == (0o120777, b"usr/lib64")
-    assert found["usr/bin/ls"][1] == b"bin/ls"
-    assert found["usr/bin/awk"][1] == b"usr/bin/awk"
-    assert found["usr/lib64/ld.so"][1] == b"lib64/ld.so"
+    files = members(written(archive))
+    assert files["bin"] == (0o120777, b"usr/bin")
+    assert files["lib64"] == (0o120777, b"usr/lib64")
+    assert files["usr/bin/ls"][1] == b"bin/ls"
+    assert files["usr/bin/awk"][1] == b"usr/bin/awk"
+    assert files["usr/lib64/ld.so"][1] == b"lib64/ld.so"
 
 
 def test_the_bytes_do_not_depend_on_order_times_or_owners(tmp_path):
@@ -84,9 +84,9 @@ def test_a_later_file_replaces_an_earlier_one_but_a_link_no_folder():
     archive.file("bin/xz", b"the real one", 0o755)
     archive.file("etc/x/file", b"")
     archive.link("etc/x", "elsewhere")
-    found = members(written(archive))
-    assert found["usr/bin/xz"] == (0o100755, b"the real one")
-    assert found["etc/x"][0] == 0o040755
+    files = members(written(archive))
+    assert files["usr/bin/xz"] == (0o100755, b"the real one")
+    assert files["etc/x"][0] == 0o040755
 
 
 def test_a_dropped_folder_goes_with_all_it_holds(tmp_path):

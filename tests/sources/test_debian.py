@@ -73,11 +73,11 @@ def age(folder, pattern, seconds):
 
 
 def test_versions_come_with_their_epoch_and_files_lie_in_one_root(apt):
-    said = []
-    found = debian.fetch(["libc6"], said.append)
-    assert found.versions == {"libc6": "2.36-9+deb12u10", "zlib1g": "1:1.2.13.dfsg-1"}
-    assert len(list((found.root / "usr").iterdir())) == 2
-    assert said == [
+    steps = []
+    fetched = debian.fetch(["libc6"], steps.append)
+    assert fetched.versions == {"libc6": "2.36-9+deb12u10", "zlib1g": "1:1.2.13.dfsg-1"}
+    assert len(list((fetched.root / "usr").iterdir())) == 2
+    assert steps == [
         "fetching Debian's lists of packages",
         "fetching 2 Debian packages",
         "unpacking 2 Debian packages",
@@ -164,9 +164,9 @@ def network():
 @needs_apt
 def test_real_packages_come_with_their_dependencies_and_the_system_is_left_alone(network):
     status = os.stat("/var/lib/dpkg/status").st_mtime_ns
-    found = debian.fetch(["xz-utils"])
-    assert {"xz-utils", "liblzma5", "libc6"} <= set(found.versions)
-    assert (found.root / "usr/bin/xz").is_file()
+    fetched = debian.fetch(["xz-utils"])
+    assert {"xz-utils", "liblzma5", "libc6"} <= set(fetched.versions)
+    assert (fetched.root / "usr/bin/xz").is_file()
     assert os.stat("/var/lib/dpkg/status").st_mtime_ns == status
 
 

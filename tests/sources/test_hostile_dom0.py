@@ -33,9 +33,9 @@ MEMORY_KB = 512 << 10
 def dom0(tmp_path, monkeypatch):
     """A function that makes an SSH client which plays some bytes, says others, and ends."""
 
-    def make(data=b"", said=b"", status=0):
+    def make(data=b"", messages=b"", status=0):
         (tmp_path / "out").write_bytes(data)
-        (tmp_path / "err").write_bytes(said)
+        (tmp_path / "err").write_bytes(messages)
         script = tmp_path / "ssh"
         script.write_text(f"#!/bin/sh\ncat {tmp_path}/err >&2\ncat {tmp_path}/out\nexit {status}\n")
         script.chmod(0o755)
@@ -116,8 +116,8 @@ def is_shown(text):
 
 
 def test_what_the_agent_says_does_not_run_the_terminal(dom0, tmp_path, capfd):
-    said = f"agent: {ESCAPES}\r\nagent: error: \x1b[1mbad\x07\n".encode()
-    dom0(said=said, status=1)
+    messages = f"agent: {ESCAPES}\r\nagent: error: \x1b[1mbad\x07\n".encode()
+    dom0(messages=messages, status=1)
     call = ["collect", "web", "--host", "dom0", "-o", str(tmp_path / "x.trace")]
     assert cli.main(call) == 1
     err = capfd.readouterr().err
@@ -188,9 +188,9 @@ def test_a_frame_of_256_mib_is_refused_in_bounded_memory(dom0, tmp_path, kind):
         writer.append(kind, frames.BITMAP_HEAD.pack(3, 1 << 31, 0) + b"\xff" * (1 << 28))
     (tmp_path / "out.spool").replace(tmp_path / "out")
     call = ["collect", "web", "--host", "dom0", "-o", str(run.out)]
-    code, peak, said = peak_kb(*call)
+    code, peak, messages = peak_kb(*call)
     assert code == 1 and peak < MEMORY_KB
-    assert "none has more than" in said[-1]
+    assert "none has more than" in messages[-1]
     assert ingest(spool_of(tmp_path).parent, tmp_path / "y.trace").n_rounds == 3
 
 

@@ -59,11 +59,11 @@ def test_what_is_no_kernel_is_refused():
 @needs_apt
 def test_debians_kernel_has_an_entry_for_qemu():
     try:
-        found = kernel()
+        fetched = kernel()
     except debian.PackageError as error:
         if REQUIRED:
             raise
         pytest.skip(str(error))
-    assert found.path.name.startswith("vmlinux-")
-    assert found.path.read_bytes()[:4] == b"\x7fELF"
-    assert found.release.endswith("-cloud-amd64")
+    assert fetched.path.name.startswith("vmlinux-")
+    assert fetched.path.read_bytes()[:4] == b"\x7fELF"
+    assert fetched.release.endswith("-cloud-amd64")

@@ -40,10 +40,10 @@ VCPU = {"exits": 0, "drains": 1}
 
 
 def batch(round_number, words, **more):
-    told = dict.fromkeys(FIELDS, 0) | {"round": round_number, "reason": 2, "type": 1}
-    told |= {"count": len(words), **more}
+    fields = dict.fromkeys(FIELDS, 0) | {"round": round_number, "reason": 2, "type": 1}
+    fields |= {"count": len(words), **more}
     data = struct.pack(f"<{len(words)}Q", *words)
-    return Frame.RECORDS, frames.RECORDS_HEAD.pack(1) + HEAD.pack(*told.values()) + data
+    return Frame.RECORDS, frames.RECORDS_HEAD.pack(1) + HEAD.pack(*fields.values()) + data
 
 
 def bitmap(number, bits):
@@ -53,8 +53,8 @@ def bitmap(number, bits):
 
 def closed(number, pause, resume, exits=0):
     vcpus = [VCPU | {"exits": exits}, VCPU]
-    told = {"round": number, "tsc_pause": pause, "tsc_resume": resume, "rearmed": 2}
-    return Frame.ROUND, frames.pack_json(**told, vcpus=vcpus)
+    fields = {"round": number, "tsc_pause": pause, "tsc_resume": resume, "rearmed": 2}
+    return Frame.ROUND, frames.pack_json(**fields, vcpus=vcpus)
 
 
 END = Frame.END, frames.pack_json(complete=True)
@@ -63,11 +63,11 @@ WRITTEN = [(4097 << 12) | 2, (4096 << 12) | 2, (2064 << 12) | 0x11]
 
 @pytest.fixture
 def spooled(tmp_path):
-    def write(header, *told, whole=True):
+    def write(header, *contents, whole=True):
         folder = tmp_path / "x.trace.spool"
         folder.mkdir()
         writer = SpoolWriter(folder / "frames.spool", header)
-        for kind, payload in told:
+        for kind, payload in contents:
             writer.append(kind, payload)
         writer.close(whole=whole)
         return ingest(folder, tmp_path / "x.trace")
@@ -92,14 +92,14 @@ def test_records_become_entries_in_log_order(spooled):
 
 
 def test_batches_of_several_vcpus_are_sorted_by_round_and_time(spooled):
-    told = (
+    contents = (
         batch(0, [(1 << 12) | 2], tsc_end=1300),
         batch(1, [(2 << 12) | 2], tsc_end=2500),
         closed(0, 1900, 2000),
         batch(0, [(3 << 12) | 2], vcpu=1, tsc_end=1200),
         closed(1, 2900, 3000),
     )
-    entries = spooled(HEADER | TSC, *told, END).to_pandas()
+    entries = spooled(HEADER | TSC, *contents, END).to_pandas()
     assert entries.gfn.tolist() == [3, 1, 2]
     assert entries["round"].tolist() == [0, 0, 1]
 
@@ -113,8 +113,12 @@ def test_what_the_reader_missed_is_counted(spooled):
 
 
 def test_a_spool_that_was_cut_says_so_and_keeps_the_open_round(spooled):
-    told = (batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000), batch(1, WRITTEN, tsc_end=2100))
-    trace = spooled(HEADER | TSC, *told, whole=False)
+    contents = (
+        batch(0, WRITTEN, tsc_end=1500),
+        closed(0, 1900, 2000),
+        batch(1, WRITTEN, tsc_end=2100),
+    )
+    trace = spooled(HEADER | TSC, *contents, whole=False)
     assert not trace.meta.complete
     assert len(trace.to_pandas()) == 6
     assert trace.rounds.t_end_ns.tolist() == [10_000, 11_000]
@@ -124,8 +128,12 @@ def test_a_spool_that_was_cut_says_so_and_keeps_the_open_round(spooled):
 
 
 def test_what_switching_off_drained_is_counted_and_left_out(spooled):
-    told = (batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000), batch(1, WRITTEN, tsc_end=2100))
-    trace = spooled(HEADER | TSC, *told, END)
+    contents = (
+        batch(0, WRITTEN, tsc_end=1500),
+        closed(0, 1900, 2000),
+        batch(1, WRITTEN, tsc_end=2100),
+    )
+    trace = spooled(HEADER | TSC, *contents, END)
     assert trace.meta.complete
     assert trace.n_rounds == 1
     assert "3 entries were logged after the last round" in " ".join(trace.meta.notes)
@@ -134,11 +142,11 @@ def test_what_switching_off_drained_is_counted_and_left_out(spooled):
 def test_stock_bitmaps_become_entries_of_unknown_kind(spooled):
     bits = bytearray(1024)
     bits[512] = 0b101
-    told = {"t_start_ns": 0, "t_end_ns": 7000, "pause_ns": 100, "faults": 0, "round": 0}
+    fields = {"t_start_ns": 0, "t_end_ns": 7000, "pause_ns": 100, "faults": 0, "round": 0}
     trace = spooled(
         HEADER | {"clock": "dom0"},
         (Frame.DIRTY, bitmap(0, bits)),
-        (Frame.ROUND, frames.pack_json(**told)),
+        (Frame.ROUND, frames.pack_json(**fields)),
         END,
     )
     assert trace.to_pandas().gfn.tolist() == [4096, 4098]
@@ -152,8 +160,8 @@ def test_no_round_no_trace(spooled):
 
 
 def test_phases_are_where_the_guest_spoke(spooled):
-    said = Frame.CONSOLE, frames.pack_json(line="phase hot", ns=12_000)
-    trace = spooled(HEADER | TSC, closed(0, 1900, 2000), said, closed(1, 2900, 3000), END)
+    mark = Frame.CONSOLE, frames.pack_json(line="phase hot", ns=12_000)
+    trace = spooled(HEADER | TSC, closed(0, 1900, 2000), mark, closed(1, 2900, 3000), END)
     assert [(p["name"], p["round"]) for p in trace.meta.phases] == [("hot", 1)]
 
 
@@ -174,22 +182,22 @@ def test_accessed_flags_become_an_access_trace_around_the_log(spooled):
     trace.check()
 
 
-def said(line, ns):
+def line_of(line, ns):
     return Frame.CONSOLE, frames.pack_json(line=line, ns=ns)
 
 
 def test_a_phase_starts_where_the_round_ended_that_its_mark_was_heard_in(spooled):
     """The guest rests around a mark, and the agent ends the round once it has heard it."""
-    told = [
-        said("phase start", -5),
+    contents = [
+        line_of("phase start", -5),
         closed(0, 1900, 2000),
-        said("phase read", 15_000),
+        line_of("phase read", 15_000),
         closed(1, 2900, 3000),
         closed(2, 3900, 4000),
-        said("phase done", 35_000),
+        line_of("phase done", 35_000),
         closed(3, 4900, 5000),
     ]
-    trace = spooled(HEADER | TSC | {"job": JOB | {"phase_rounds": True}}, *told, END)
+    trace = spooled(HEADER | TSC | {"job": JOB | {"phase_rounds": True}}, *contents, END)
     assert trace.phases[["name", "round", "t_ns"]].to_numpy().tolist() == [
         ["start", 1, 10_000],
         ["read", 2, 20_000],
@@ -197,9 +205,9 @@ def test_a_phase_starts_where_the_round_ended_that_its_mark_was_heard_in(spooled
 
 
 def test_what_a_guest_said_is_known_though_its_console_was_lost(spooled):
-    told = [said("region buffer 4096 2", -5), said("expect read buffer written 2", -5)]
-    told += [said("phase read", 1000), batch(0, WRITTEN), closed(0, 1900, 2000)]
-    trace = spooled(HEADER | TSC, *told, END)
+    contents = [line_of("region buffer 4096 2", -5), line_of("expect read buffer written 2", -5)]
+    contents += [line_of("phase read", 1000), batch(0, WRITTEN), closed(0, 1900, 2000)]
+    trace = spooled(HEADER | TSC, *contents, END)
     assert trace.frames("buffer").tolist() == [4096, 4097]
     assert trace.meta.known[0]["region"] == "buffer"
 
@@ -225,9 +233,9 @@ with SpoolWriter(folder / "frames.spool", HEADER) as writer:
 """
 
 
-def leave(monkeypatch, tmp_path, *told, torn=b""):
+def leave(monkeypatch, tmp_path, *contents, torn=b""):
     run = live.start("lab", "g", tmp_path)
-    plain = [(int(kind), payload) for kind, payload in told]
+    plain = [(int(kind), payload) for kind, payload in contents]
     header = HEADER | TSC | PAGES
     given = f"OUT, HEADER, TOLD, TORN = {str(run.out)!r}, {header!r}, {plain!r}, {torn!r}"
     monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", given + LEAVES])
@@ -249,8 +257,8 @@ def test_a_lab_is_seen_while_it_runs_and_what_came_is_kept(monkeypatch, tmp_path
 
 
 def test_a_frame_that_an_interrupted_lab_tore_costs_nothing_before_it(monkeypatch, tmp_path):
-    told = batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000)
-    run = leave(monkeypatch, tmp_path, *told, torn=b"\xff" * 64)
+    contents = batch(0, WRITTEN, tsc_end=1500), closed(0, 1900, 2000)
+    run = leave(monkeypatch, tmp_path, *contents, torn=b"\xff" * 64)
     lines = []
 
     def interrupt(_):
@@ -264,8 +272,8 @@ def test_a_frame_that_an_interrupted_lab_tore_costs_nothing_before_it(monkeypatc
 
 def test_what_keeps_a_lab_from_running_is_said(monkeypatch, tmp_path):
     run = live.start("lab", "g", tmp_path)
-    told = "import sys; sys.exit('pmlkit: no compiler: install one')"
-    monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", told])
+    script = "import sys; sys.exit('pmlkit: no compiler: install one')"
+    monkeypatch.setattr(run, "_command", lambda: [sys.executable, "-c", script])
     with pytest.raises(PmlkitError, match=r"^no compiler: install one$"):
         run.run(print)
     assert run.trace is None

@@ -38,10 +38,10 @@ def folder(tmp_path):
 
 
 def test_all_that_are_promised_are_there():
-    found = {workload.name: workload for workload in list_workloads()}
+    shipped = {workload.name: workload for workload in list_workloads()}
     synthetic = {"hotcold", "rrww", "rwrw", "wwrr", "zipf", "sawtooth", "burst", "idle"}
     synthetic |= {"sparse", "largepages", "forks", "remap", "moving", "semispace"}
-    assert synthetic | {"redis", "sqlite", "xz", "numpy", "gcc"} <= set(found)
+    assert synthetic | {"redis", "sqlite", "xz", "numpy", "gcc"} <= set(shipped)
 
 
 BUNDLED = [path.parent.name for path in tracked("experiments/workloads/*/workload.yaml")]

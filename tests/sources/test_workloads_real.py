@@ -21,10 +21,10 @@ SHORT = {
 @slow
 @pytest.mark.parametrize("name", SHORT)
 def test_it_runs_through_its_phases(name, tmp_path):
-    values, said = SHORT[name]
+    values, line = SHORT[name]
     image = build(load(name), values, extra_cmdline=DETERMINISTIC_CMDLINE)
     booted = boot(image, tmp_path, deterministic=True)
-    assert said in booted.console
+    assert line in booted.console
     assert booted.of("exit") == ["0"]
     assert booted.of("phase") == ["start", *image.workload.phases]
     assert "rror" not in booted.console

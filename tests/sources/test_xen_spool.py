@@ -39,11 +39,11 @@ def test_a_truncation_at_every_byte(folder):
     seen = set()
     for size in range(len(data)):
         path.write_bytes(data[:size])
-        found = entries(path)
-        if found is not None:
-            assert found[0] == truth[: len(found[0])], size
-            assert found[1], size
-            seen.add(len(found[0]))
+        read = entries(path)
+        if read is not None:
+            assert read[0] == truth[: len(read[0])], size
+            assert read[1], size
+            seen.add(len(read[0]))
     assert seen == {0, 3, 6, 10, 14}  # as many as whole records
     path.write_bytes(data)
     assert entries(path) == (truth, None)
@@ -56,11 +56,11 @@ def test_ten_thousand_random_corruptions(folder):
     for _ in range(10_000):
         broken = change(data, rng)
         path.write_bytes(broken)
-        found = entries(path)
-        refused += found is None
-        if found is not None:
-            assert found[0] == truth[: len(found[0])]
-            assert found[1] or broken == data
+        read = entries(path)
+        refused += read is None
+        if read is not None:
+            assert read[0] == truth[: len(read[0])]
+            assert read[1] or broken == data
     assert 0 < refused < 10_000
 
 
@@ -94,8 +94,8 @@ def test_a_record_of_a_round_that_cannot_be(folder):
     again = [frame for frame in made if frame[0] is Frame.RECORDS]
     cut = sealed(SPOOL_HEADER, again)[: -FRAME.size - SUM_BYTES]
     (folder / "frames.spool").write_bytes(cut)
-    told = []
-    trace = ingest(folder, folder / "x.trace", heard=told.append)
+    faults = []
+    trace = ingest(folder, folder / "x.trace", heard=faults.append)
     assert trace.n_rounds == 2 and not trace.meta.complete
-    assert "a record of round 2, and 0 were closed" in told[0]
-    assert told[0] in trace.meta.notes[-2]
+    assert "a record of round 2, and 0 were closed" in faults[0]
+    assert faults[0] in trace.meta.notes[-2]

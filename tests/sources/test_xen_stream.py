@@ -38,14 +38,14 @@ STOCK = SPOOL_HEADER | {"clock": "dom0"}
 
 
 def record(words=(), **more):
-    told = dict.fromkeys(FIELDS, 0) | {"type": 1, "reason": 2, "count": len(words), **more}
+    fields = dict.fromkeys(FIELDS, 0) | {"type": 1, "reason": 2, "count": len(words), **more}
     data = struct.pack(f"<{len(words)}Q", *words)
-    return Frame.RECORDS, frames.RECORDS_HEAD.pack(1) + HEAD.pack(*told.values()) + data
+    return Frame.RECORDS, frames.RECORDS_HEAD.pack(1) + HEAD.pack(*fields.values()) + data
 
 
 def closed(number=0, **more):
-    told = {"round": number, "tsc_pause": 2000, "tsc_resume": 3000 + 1000 * number}
-    return Frame.ROUND, frames.pack_json(**{**told, "vcpus": [{"exits": 0}], **more})
+    fields = {"round": number, "tsc_pause": 2000, "tsc_resume": 3000 + 1000 * number}
+    return Frame.ROUND, frames.pack_json(**{**fields, "vcpus": [{"exits": 0}], **more})
 
 
 def spool(folder, made, header=SPOOL_HEADER):
@@ -237,15 +237,15 @@ def test_all_rounds_before_it_are_in_the_trace(tmp_path, first, says):
     folder = spool(tmp_path, [*GOOD[:first], WRONG[says], *GOOD[first + 1 :]])
     rounds = sum(kind is Frame.ROUND for kind, _ in GOOD[:first])
     assert len(watched(folder / "frames.spool")) == rounds
-    told = []
+    faults = []
     if not first:
         with pytest.raises(NotATrace, match="frame 0, from byte "):
             ingest(folder, tmp_path / "x.trace")
         return
-    trace = ingest(folder, tmp_path / "x.trace", heard=told.append)
-    assert f"frame {first}, from byte " in told[0]
+    trace = ingest(folder, tmp_path / "x.trace", heard=faults.append)
+    assert f"frame {first}, from byte " in faults[0]
     assert not trace.meta.complete
-    assert any(told[0] in note for note in trace.meta.notes)
+    assert any(faults[0] in note for note in trace.meta.notes)
     mine = trace.to_pandas()
     assert mine[mine["round"] < rounds].equals(whole[whole["round"] < rounds])
     trace.check()
@@ -257,12 +257,12 @@ def test_any_field_of_any_frame_may_be_anything(data):
     """Live and ingest agree; the rounds before the frame are those of the stream as it was."""
     at = data.draw(st.sampled_from([i for i, (_, p) in enumerate(GOOD) if p.startswith(b"{")]))
     kind, payload = GOOD[at]
-    told = json.loads(payload)
-    told[data.draw(st.sampled_from([*told, "new"]))] = data.draw(st.sampled_from(NASTY))
-    made = [*GOOD[:at], (kind, json.dumps(told).encode()), *GOOD[at + 1 :]]
+    fields = json.loads(payload)
+    fields[data.draw(st.sampled_from([*fields, "new"]))] = data.draw(st.sampled_from(NASTY))
+    changed = [*GOOD[:at], (kind, json.dumps(fields).encode()), *GOOD[at + 1 :]]
     before = sum(k is Frame.ROUND for k, _ in GOOD[:at])
     with tempfile.TemporaryDirectory() as name:
-        folder = spool(Path(name), made)
+        folder = spool(Path(name), changed)
         path = folder / "frames.spool"
         seen, size = watched(path), path.stat().st_size
         read = XenSpool(path)
@@ -323,8 +323,8 @@ def test_two_snapshots_of_one_table_in_a_round(tmp_path):
     header = SPOOL_HEADER | {"record": layout, "head_bytes": HEAD.size + 8}
 
     def table(word, words):
-        told = dict.fromkeys(FIELDS, 0) | {"type": 2, "count": len(words)}
-        head = HEAD.pack(*told.values()) + struct.pack("<Q", word)
+        fields = dict.fromkeys(FIELDS, 0) | {"type": 2, "count": len(words)}
+        head = HEAD.pack(*fields.values()) + struct.pack("<Q", word)
         payload = frames.RECORDS_HEAD.pack(1) + head + struct.pack(f"<{len(words)}Q", *words)
         return Frame.RECORDS, payload
 

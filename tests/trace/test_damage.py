@@ -228,8 +228,8 @@ def test_another_version(path, version):
     document = json.loads((path / "trace.json").read_text())
     document["version"] = version
     # Whoever wrote it may seal it in another way.
-    for seal in (document["digest"], "another", None):
-        (path / "trace.json").write_text(json.dumps({**document, "digest": seal}))
+    for stated in (document["digest"], "another", None):
+        (path / "trace.json").write_text(json.dumps({**document, "digest": stated}))
         error = refusal(path, Trace.open, path)
         assert isinstance(error, TraceVersionError)
 

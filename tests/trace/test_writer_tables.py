@@ -43,8 +43,8 @@ def test_entries_are_counted_and_a_round_is_a_batch(tmp_path):
     assert pq.read_table(tmp_path / "batches.parquet")["reason"].to_pylist() == ["round"] * 3
     assert writer.totals == {"entries": 3, "lost": 5}
     assert sorted(writer.files) == ["batches.parquet", "regions.parquet", "rounds.parquet"]
-    for name, seal in writer.files.items():
-        assert seal["bytes"] == (tmp_path / name).stat().st_size
+    for name, checksum in writer.files.items():
+        assert checksum["bytes"] == (tmp_path / name).stat().st_size
 
 
 def test_any_number_comes_back(tmp_path):
@@ -79,8 +79,8 @@ def round_trip(folder, name, table, limit):
     """Write one of a trace's tables and read it back, with room for `limit` bytes unpacked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "LIMIT_TABLE_BYTES", limit)
-        seal = parquet.write_table(folder / f"{name}.parquet", table)
-        return parquet.read_table(folder, f"{name}.parquet", seal, table.schema)
+        checksum = parquet.write_table(folder / f"{name}.parquet", table)
+        return parquet.read_table(folder, f"{name}.parquet", checksum, table.schema)
 
 
 @settings(max_examples=50, deadline=None)

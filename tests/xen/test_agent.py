@@ -36,16 +36,16 @@ def until(condition):
 def finish(process):
     """Wait for an agent's end; returns its exit status and what it said."""
     status = process.wait(LIMIT_S)
-    said = process.stderr.read().decode()
+    messages = process.stderr.read().decode()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
-    return status, said
+    return status, messages
 
 
 def frames_of(path):
     with read_spool(path) as spool:
-        found = [(Frame(kind), payload) for kind, payload in spool]
-        return spool, found
+        contents = [(Frame(kind), payload) for kind, payload in spool]
+        return spool, contents
 
 
 def a_round_is_there(path):
@@ -64,17 +64,17 @@ def ends_of_frames(data):
         yield kind, at
 
 
-def ended(found):
-    return json.loads(next(payload for kind, payload in found if kind is Frame.END))
+def ended(contents):
+    return json.loads(next(payload for kind, payload in contents if kind is Frame.END))
 
 
-def records(header, found):
+def records(header, contents):
     """Yield (head, words) of each record; a head is a structured scalar."""
     names, offsets, sizes = zip(*header["record"], strict=True)
     formats = [f"<u{size}" for size in sizes]
-    told = {"names": names, "offsets": offsets, "formats": formats}
-    head = np.dtype({**told, "itemsize": header["head_bytes"]})
-    for kind, payload in found:
+    layout = {"names": names, "offsets": offsets, "formats": formats}
+    head = np.dtype({**layout, "itemsize": header["head_bytes"]})
+    for kind, payload in contents:
         if kind is Frame.RECORDS:
             (count,) = RECORDS_HEAD.unpack_from(payload)
             heads = np.frombuffer(payload, head, count, RECORDS_HEAD.size)
@@ -82,10 +82,10 @@ def records(header, found):
             yield from zip(heads, np.split(words, np.cumsum(heads["count"])[:-1]), strict=True)
 
 
-def check_entries(header, found):
+def check_entries(header, contents):
     """Every entry is the one that was made, none is missing unnoticed; returns (read, lost)."""
     read, lost, known = 0, 0, {}
-    for head, words in records(header, found):
+    for head, words in records(header, contents):
         vcpu = int(head["vcpu"])
         expected = known.get(vcpu, 0) + int(head["lost_entries"])
         assert int(head["first"]) == expected
@@ -102,13 +102,13 @@ def run_rounds(xen, path, rounds=3, environment=None, **more):
 
 
 def test_rounds_are_collected_and_log_dirty_is_off(xen, tmp_path):
-    status, said = run_rounds(xen, tmp_path / "s")
-    assert (status, said) == (0, "")
-    spool, found = frames_of(tmp_path / "s")
+    status, messages = run_rounds(xen, tmp_path / "s")
+    assert (status, messages) == (0, "")
+    spool, contents = frames_of(tmp_path / "s")
     assert spool.missing is None
-    assert sum(kind is Frame.ROUND for kind, _ in found) == 3
-    read, lost = check_entries(spool.header, found)
-    end = ended(found)
+    assert sum(kind is Frame.ROUND for kind, _ in contents) == 3
+    read, lost = check_entries(spool.header, contents)
+    end = ended(contents)
     assert end["complete"] and end["why"] == "all rounds are done"
     assert read + lost == sum(log["entries"] for log in end["logs"])
     assert not xen.log_dirty()
@@ -122,13 +122,15 @@ def test_a_spool_at_its_limit_ends_it_after_that_round_with_all_kept(xen, tmp_pa
     ends = ends_of_frames((tmp_path / "s").read_bytes())
     *before, last = [end for kind, end in ends if kind == Frame.ROUND]
     assert all(end < 30_000 for end in before) and last >= 30_000
-    spool, found = frames_of(tmp_path / "s")
-    end = ended(found)
+    spool, contents = frames_of(tmp_path / "s")
+    end = ended(contents)
     assert spool.missing is None
     assert end["complete"] and end["rounds"] == len(before) + 1
     assert end["why"] == f"the spool has {last} bytes: its limit of 30000 is reached"
     if mode == "pml":
-        assert sum(check_entries(spool.header, found)) == sum(log["entries"] for log in end["logs"])
+        assert sum(check_entries(spool.header, contents)) == sum(
+            log["entries"] for log in end["logs"]
+        )
     assert not xen.log_dirty()
     assert not list((xen.folder / "run").iterdir())
 
@@ -150,10 +152,10 @@ def test_a_limit_that_the_last_round_reaches_does_not_hide_that_all_are_done(xen
 def test_a_producer_faster_than_the_reader_loses_what_is_said_to_the_entry(xen, tmp_path):
     fast = xen.environment(FAKE_PACE_US=0, FAKE_VCPUS=3)
     assert run_rounds(xen, tmp_path / "s", 4, fast, slots=4, period_s=0.1)[0] == 0
-    spool, found = frames_of(tmp_path / "s")
-    read, lost = check_entries(spool.header, found)
+    spool, contents = frames_of(tmp_path / "s")
+    read, lost = check_entries(spool.header, contents)
     assert lost > 0
-    assert read + lost == sum(log["entries"] for log in ended(found)["logs"])
+    assert read + lost == sum(log["entries"] for log in ended(contents)["logs"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -162,12 +164,12 @@ def test_signals_end_it_cleanly(xen, tmp_path, number):
     until(lambda: (tmp_path / "s").exists() and (tmp_path / "s").stat().st_size > 4000)
     process.send_signal(number)
     assert finish(process)[0] == 0
-    spool, found = frames_of(tmp_path / "s")
+    spool, contents = frames_of(tmp_path / "s")
     assert spool.missing is None
     # The round that was running is closed, early.
-    assert sum(kind is Frame.ROUND for kind, _ in found) == 1
-    assert ended(found)["why"] == f"interrupted ({number.name})"
-    assert ended(found)["complete"]
+    assert sum(kind is Frame.ROUND for kind, _ in contents) == 1
+    assert ended(contents)["why"] == f"interrupted ({number.name})"
+    assert ended(contents)["complete"]
     assert not xen.log_dirty()
 
 
@@ -196,13 +198,13 @@ def test_the_end_of_the_domain_is_recorded(xen, tmp_path, mode, flags, why):
         xen.domains((5, "guest--migratedaway", fake_xen.SUSPENDED))
     else:
         xen.domains((5, "guest", flags))
-    status, said = finish(process)
-    assert (status, said) == (0, "")
-    spool, found = frames_of(tmp_path / "s")
+    status, messages = finish(process)
+    assert (status, messages) == (0, "")
+    spool, contents = frames_of(tmp_path / "s")
     assert spool.missing is None
-    assert ended(found)["why"] == why
+    assert ended(contents)["why"] == why
     if mode == "pml":
-        check_entries(spool.header, found)
+        check_entries(spool.header, contents)
     if flags is not None:
         assert not xen.log_dirty()
 
@@ -249,9 +251,9 @@ def test_a_reader_that_goes_away_ends_it(xen):
     assert process.stdout.read(8) == b"PMLSPOOL"
     process.stdout.close()
     status = process.wait(LIMIT_S)
-    said = process.stderr.read().decode()
+    messages = process.stderr.read().decode()
     assert status == 1
-    assert "Broken pipe" in said and "Traceback" not in said
+    assert "Broken pipe" in messages and "Traceback" not in messages
     assert not xen.log_dirty()
 
 
@@ -274,13 +276,13 @@ def test_a_full_disk_ends_it_with_whole_frames(xen, tmp_path):
 
     job = xen.job(spool=str(tmp_path / "s"), period_s=0.02)
     process = xen.agent(job, xen.environment(FAKE_PACE_US=100), preexec_fn=limited)
-    status, said = finish(process)
+    status, messages = finish(process)
     assert status == 1
-    assert "cannot write" in said and "Traceback" not in said
+    assert "cannot write" in messages and "Traceback" not in messages
     assert not xen.log_dirty()
-    spool, found = frames_of(tmp_path / "s")
+    spool, contents = frames_of(tmp_path / "s")
     assert "stopped after frame" in spool.missing  # every frame that is there is whole
-    assert check_entries(spool.header, found)[0] > 0
+    assert check_entries(spool.header, contents)[0] > 0
 
 
 # Killed
@@ -298,8 +300,8 @@ for line in sys.stdin:
     size, job = json.loads(line)
     child = os.fork()
     if not child:
-        orders, told = os.pipe()
-        os.write(told, json.dumps(job).encode() + b"\\n")
+        orders, writing_end = os.pipe()
+        os.write(writing_end, json.dumps(job).encode() + b"\\n")
         agent.serve(orders)
     while not os.path.exists(job["spool"]) or os.path.getsize(job["spool"]) < size:
         pass
@@ -335,11 +337,11 @@ def test_sigkill_at_200_random_moments(xen, tmp_path):
         data = path.read_bytes()
         if len(data) < HEADER.size or len(data) < HEADER.unpack_from(data)[2]:
             continue
-        spool, found = frames_of(path)
-        assert len(found) == whole_frames(data)
+        spool, contents = frames_of(path)
+        assert len(contents) == whole_frames(data)
         assert spool.missing
-        check_entries(spool.header, found)
-        seen.add(len(found))
+        check_entries(spool.header, contents)
+        seen.add(len(contents))
     killer.stdin.close()
     assert killer.wait(LIMIT_S) == 0
     killer.stdout.close()
@@ -357,11 +359,11 @@ def test_the_next_start_cleans_up_with_a_word(xen, tmp_path):
         process.kill()
         process.wait(LIMIT_S)
         assert xen.log_dirty()
-        status, said = run_rounds(xen, tmp_path / f"{mode}2", mode=mode)
+        status, messages = run_rounds(xen, tmp_path / f"{mode}2", mode=mode)
         assert status == 0
-        assert "domain guest had died and left log-dirty mode on: switched it off" in said
-        _, found = frames_of(tmp_path / f"{mode}2")
-        events = [payload for kind, payload in found if kind is Frame.EVENT]
+        assert "domain guest had died and left log-dirty mode on: switched it off" in messages
+        _, contents = frames_of(tmp_path / f"{mode}2")
+        events = [payload for kind, payload in contents if kind is Frame.EVENT]
         assert b"had died" in events[0]
         assert not xen.log_dirty()
 
@@ -369,9 +371,9 @@ def test_the_next_start_cleans_up_with_a_word(xen, tmp_path):
 def test_only_one_at_a_time(xen, tmp_path):
     first = xen.agent(xen.job(spool=str(tmp_path / "a")))
     until(xen.log_dirty)
-    status, said = run_rounds(xen, tmp_path / "b")
+    status, messages = run_rounds(xen, tmp_path / "b")
     assert status == 1
-    assert f"is being collected by process {first.pid}" in said
+    assert f"is being collected by process {first.pid}" in messages
     assert xen.log_dirty()  # the first one's
     first.send_signal(signal.SIGINT)
     assert finish(first)[0] == 0
@@ -380,25 +382,25 @@ def test_only_one_at_a_time(xen, tmp_path):
 def test_what_xen_refuses_is_one_line(xen, tmp_path):
     xen.set_log_dirty()
     for mode, says in (("pml", "it is being logged already"), ("stock", "Invalid argument")):
-        status, said = run_rounds(xen, tmp_path / mode, mode=mode)
+        status, messages = run_rounds(xen, tmp_path / mode, mode=mode)
         assert status == 1
-        assert says in said and "of domain 5" in said and "Traceback" not in said
-    status, said = run_rounds(xen, tmp_path / "c", domain="nobody")
-    assert (status, said) == (
+        assert says in messages and "of domain 5" in messages and "Traceback" not in messages
+    status, messages = run_rounds(xen, tmp_path / "c", domain="nobody")
+    assert (status, messages) == (
         1,
         "agent: error: there is no domain nobody: `xl list` names the domains\n",
     )
     other = xen.environment(FAKE_OTHER_VERSION=1)
-    status, said = run_rounds(xen, tmp_path / "d", mode="stock", environment=other)
+    status, messages = run_rounds(xen, tmp_path / "d", mode="stock", environment=other)
     assert status == 1
-    assert "libxenctrl is of another version than Xen" in said
+    assert "libxenctrl is of another version than Xen" in messages
 
 
 def test_an_unpatched_xen_is_found_out_by_asking(xen, tmp_path):
     assert run_rounds(xen, tmp_path / "s", environment=xen.environment(FAKE_UNPATCHED=1))[0] == 0
-    spool, found = frames_of(tmp_path / "s")
+    spool, contents = frames_of(tmp_path / "s")
     assert spool.header["mode"] == "stock"
-    assert sum(kind is Frame.DIRTY for kind, _ in found) == 3
+    assert sum(kind is Frame.DIRTY for kind, _ in contents) == 3
 
 
 def test_a_libxenctrl_before_4_16_does_as_well(xen, xen_libraries, tmp_path):

@@ -33,12 +33,12 @@ def ends(monkeypatch):
     source = SimpleNamespace(drain=lambda writer: 0.0)
 
     def make(*closing_s):
-        period, found = Period(1.0), []
+        period, ends_s = Period(1.0), []
         for seconds in closing_s:
             period.round(run, source, None)
-            found.append(round(clock.now_s - 100, 6))
+            ends_s.append(round(clock.now_s - 100, 6))
             clock.work(seconds)
-        return found
+        return ends_s
 
     return make
 

@@ -22,8 +22,8 @@ def test_a_job_has_every_option_of_logging():
 def test_jobs_of_the_first_kind_are_still_read():
     pml = {"slots": 4, "rearm": "never", "flags": ["tables", "snapshots", "accessed"]}
     job = Job.of({"domain": "5", "accessed": True, "pml": pml, "unknown": 1})
-    told = {"slots": 4, "rearm": "never", "page_tables": "snapshot", "harvest": "accessed"}
-    assert job == Job(domain="5", **told)
+    options = {"slots": 4, "rearm": "never", "page_tables": "snapshot", "harvest": "accessed"}
+    assert job == Job(domain="5", **options)
     with pytest.raises(UsageError, match="page_tables is 'clear, nonsense'"):
         Job.of({"pml": {"flags": ["nonsense", "clear"]}})
 
