@@ -2,8 +2,8 @@
 """Reading files from elsewhere safely, and writing files so that they are complete or absent.
 
 `open_regular` opens a file from elsewhere, which may be a FIFO, a device, or larger than memory.
-`whole` writes a file under another name until it is complete, by one process at a time, and never
-into a trace; `PartialFolder` does so for a folder.
+`whole` writes a file under another name until it is complete. Only one process at a time writes it,
+and never into a trace. `PartialFolder` does so for a folder.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class KnownAnswer:
 def measure(trace: Trace) -> list[KnownAnswer]:
     """Measure the known answers of a trace.
 
-    Answers that the trace cannot give are omitted: those about other accesses than writes in a PML
-    log, and those about phases that an incomplete recording did not finish.
+    Answers that the trace cannot give are omitted. A PML log tells only of writes, and an
+    incomplete recording nothing of the phase that it did not finish.
     """
     phases = trace.phase_of_rounds()
     return [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots of page tables at the ends of rounds: ``tables.parquet`` of a trace.
 
-A row is a present entry of a page table that was logged in the round: entry `index` of the table in
+A row is a present entry of a page table that was logged in the round. Entry `index` of the table in
 frame `table` points to frame `target`. Rows increase by round, table and index.
 """
 

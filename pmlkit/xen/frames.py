@@ -5,10 +5,10 @@ The agent writes them and the host reads them, so the format is apart from both.
 little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
 patched, from dom0's monotonic clock where it is not.
 
-A RECORDS frame holds many records of the rings, as they are: ``count u64``, then the heads of
-``struct xenpml_record`` (all before its data), then the data of all of them, `count` words each,
-without gaps. The spool's header describes the layout of a head (``record``: name, offset, bytes of
-each field; ``head_bytes``), so that readers need no other declaration of it.
+A RECORDS frame holds many records of the rings: ``count u64``, then the heads of all records (each
+is ``struct xenpml_record`` up to its data), then the data of all, `count` words each, without gaps.
+The spool's header describes the layout of a head, so that readers need no other declaration:
+``record`` has the name, offset and bytes of each field, ``head_bytes`` is the size.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """libxenctrl, whose ABI changes with every Xen; no other module calls it.
 
-The library of the running Xen is chosen by name and tested before its first use: it talks to this
-Xen (domctl interface versions differ), a domain's information begins as expected, and a hypercall
-buffer is laid out as declared. Differences between versions are detected by the presence of a
-function, not by version numbers.
+The library of the running Xen is chosen by name and tested before its first use. It has to talk to
+this Xen, whose domctl interface has a version. A domain's information has to begin as expected, and
+a hypercall buffer has to be laid out as declared. Differences between versions are detected by the
+presence of a function, not by version numbers.
 """
 
 from __future__ import annotations

@@ -315,6 +315,7 @@ def collect(
 ) -> Collection:
     """Start collecting a domain; returns the `Collection`, to be used in a ``with`` block.
 
-    Parameters as of `Collection`; `collect(...).run()` collects to the end and returns the trace.
+    It takes the parameters of `Collection`. `collect(...).run()` collects to the end and returns the
+    trace.
     """
     return Collection(domain, out, options, host, **more)

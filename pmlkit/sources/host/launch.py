@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the agent: as a process here, or over SSH in a dom0 without pmlkit.
 
-Over SSH the agent is sent as a zipapp through the connection's standard input, and the connection's
+Over SSH the agent is sent as a zipapp through the connection's standard input. The connection's
 standard output is the spool file: no daemon, no port, no copy.
 """
 

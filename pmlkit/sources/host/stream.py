@@ -2,8 +2,8 @@
 """Decode and check the frames of a Xen collector.
 
 dom0 is not trusted, and a later Xen may send frames that are unknown here. Live views
-(`pmlkit.sources.watch`) and the conversion to a trace (`spool`) both decode with this module, so
-that both stop at the first frame that is not understood. The frames before it are valid.
+(`pmlkit.sources.watch`) and the conversion to a trace (`spool`) decode with this module. So both
+stop at the first frame that is not understood. The frames before it are valid.
 """
 
 from __future__ import annotations
