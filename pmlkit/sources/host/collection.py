@@ -315,7 +315,6 @@ def collect(
 ) -> Collection:
     """Start collecting a domain; returns the `Collection`, to be used in a ``with`` block.
 
-    It takes the parameters of `Collection`. `collect(...).run()` collects to the end and returns the
-    trace.
+    It takes the parameters of `Collection`. Call `run` on it to collect to the end.
     """
     return Collection(domain, out, options, host, **more)
