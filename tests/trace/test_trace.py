@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written is what is read: whole, by time, by kind, by region, in pandas and in Arrow."""
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -258,6 +259,13 @@ def test_an_empty_trace(tmp_path):
     assert trace.entries().schema.equals(ENTRIES)
     assert trace.to_pandas(["gfn"], 0, 10, "w").empty
     assert trace.check()["entries"] == 0
+
+
+def test_all_readers_of_entries_show_the_same_parameters():
+    iterate, *others = map(inspect.signature, (Trace.iter_entries, Trace.entries, Trace.to_pandas))
+    assert list(iterate.parameters) == ["self", "columns", "start_ns", "end_ns", "kinds", "region"]
+    assert all(other.parameters == iterate.parameters for other in others)
+    assert [other.return_annotation for other in others] == ["pa.Table", "pd.DataFrame"]
 
 
 def test_tables_can_be_changed_without_changing_the_trace(make_trace):
