@@ -126,11 +126,15 @@ class Agent:
             job["silence_s"] = _SILENCE_S
             with open(spool, "xb") as out:
                 self.process = _start(_ssh_command(host), out)
-            app = shipping.zipapp()
-            self._tell(b"%010d" % len(app) + app)
         else:
             command = [sys.executable, "-m", "pmlkit.xen.agent"]
             self.process = _start(command, subprocess.DEVNULL)
+        assert self.process.stdin is not None
+        assert self.process.stderr is not None
+        self._orders, self._messages = self.process.stdin, self.process.stderr
+        if host:
+            app = shipping.zipapp()
+            self._tell(b"%010d" % len(app) + app)
         self._tell(json.dumps(job).encode() + b"\n")
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -142,7 +146,7 @@ class Agent:
         return self._lines.lines()
 
     def _listen(self) -> None:
-        pipe = self.process.stderr.fileno()  # type: ignore[union-attr]
+        pipe = self._messages.fileno()
         while block := os.read(pipe, _BLOCK_BYTES):
             for line in self._lines.take(block):
                 self._hear(line)
@@ -164,8 +168,8 @@ class Agent:
     def _tell(self, data: bytes) -> None:
         with self._lock:
             try:
-                self.process.stdin.write(data)  # type: ignore[union-attr]
-                self.process.stdin.flush()  # type: ignore[union-attr]
+                self._orders.write(data)
+                self._orders.flush()
             except (OSError, ValueError):  # it has ended; its last lines say why
                 pass
 
@@ -187,7 +191,7 @@ class Agent:
         self._done.set()
         self._listener.join(5)
         with self._lock:
-            self.process.stdin.close()  # type: ignore[union-attr]
+            self._orders.close()
         return status
 
 
