@@ -325,9 +325,10 @@ class PartialFolder:
     def commit(self) -> None:
         """Rename the folder to its final name."""
         with self.writing():
-            # All that is in it has to be on the disk before it is named like a complete trace.
+            # All that is in it has to be on the disk before it is named like a complete trace. The
+            # name is checked again, as somebody may have taken it meanwhile.
             _sync_folder(self.path)
-            self._check_free()  # again, as somebody may have taken the name meanwhile
+            self._check_free()
             with self._old_moved_away():
                 self._rename()
             self.path = self.final
