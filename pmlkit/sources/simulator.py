@@ -30,8 +30,6 @@ from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import check_count, format_ns
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     from pmlkit.kernels.pml import PmlLog
@@ -234,7 +232,7 @@ def _batches(
     return batches
 
 
-def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[Any]:
+def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[int]:
     """Return the time for which the guest is stopped in each round, ns (int64, shape (rounds,)).
 
     A full exit drains its buffer, or exchanges it. The end of a round forces every vCPU to exit,

@@ -25,11 +25,11 @@ PART = struct.Struct("<QqQIHH")  # instructions, ns, sector, frame, sectors, wri
 
 def test_a_message_of_requests_is_read_as_the_plugin_packs_it():
     payload = PART.pack(5, 40, 1 << 33, 77, 8, 1) + PART.pack(6, 48, 9, 78, 3, 0)
-    told = decode(Message.DISK, payload)
-    assert isinstance(told, Requests)
-    assert told.parts["sector"].tolist() == [1 << 33, 9]
-    assert told.parts["gfn"].tolist() == [77, 78] and told.parts["sectors"].tolist() == [8, 3]
-    assert told.parts["write"].tolist() == [1, 0] and told.parts["t_ns"].tolist() == [40, 48]
+    requests = decode(Message.DISK, payload)
+    assert isinstance(requests, Requests)
+    assert requests.parts["sector"].tolist() == [1 << 33, 9]
+    assert requests.parts["gfn"].tolist() == [77, 78] and requests.parts["sectors"].tolist() == [8, 3]
+    assert requests.parts["write"].tolist() == [1, 0] and requests.parts["t_ns"].tolist() == [40, 48]
 
 
 @pytest.mark.parametrize("with_disk", [True, False])
@@ -117,10 +117,10 @@ def test_qemus_own_trace_names_the_same_sectors(swapping, how):
     disk = trace.disk[trace.disk["write"] == (how == "write")]
     mine = np.repeat(disk["sector"].to_numpy(), disk["sectors"])
     mine = np.sort(mine + np.concatenate([np.arange(count) for count in disk["sectors"]]))
-    told = handled(log, how)
+    requests = handled(log, how)
     # The guest's boot comes first in QEMU's log: mkswap, swapon. The rest is the recording.
-    assert 1000 < len(mine) <= len(told) < len(mine) + 200
-    assert np.array_equal(np.sort(told[-len(mine) :]), mine)
+    assert 1000 < len(mine) <= len(requests) < len(mine) + 200
+    assert np.array_equal(np.sort(requests[-len(mine) :]), mine)
 
 
 @needs_qemu

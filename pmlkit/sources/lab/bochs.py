@@ -28,9 +28,9 @@ from pmlkit.sources.spooling import with_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Self
+    from typing import Self
 
-    from pmlkit.types import Json, PathLike, Tell
+    from pmlkit.types import PathLike, Tell
 
 
 INSN_PER_S = 100_000_000
@@ -70,10 +70,10 @@ class Bochs:
         It waits for a command at its start.
     """
 
-    command: tuple[Any, ...]
+    command: tuple[str, ...]
     gui: str
     version: str
-    environment: Json = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     debugger: bool = False
 
 
@@ -169,7 +169,8 @@ class Machine:
                 cwd=self.folder,
             )
         self.started = time.monotonic()
-        self.moved = self.ran = (self.started, 0)  # type: Any
+        self.moved = (self.started, (0.0, 0))  # when, and (dom0's clock, console's length)
+        self.ran = (self.started, 0)  # when, and ticks of processor time
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +193,7 @@ class Machine:
         complete = [line for line in lines if re.fullmatch(r"\d+\.\d\d", line)]
         return float(complete[-1]) if complete else 0.0
 
-    def wait(self, each: Callable[..., Any] | None = None) -> None:
+    def wait(self, each: Callable[[], object] | None = None) -> None:
         """Wait until the machine has switched itself off.
 
         Parameters

@@ -22,11 +22,8 @@ from pmlkit.sources.lab import xen as lab_xen
 from pmlkit.sources.lab.bochs import DISK_UNIT, Limits, Machine, configuration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from pmlkit.sources.lab.bochs import Bochs
-    from pmlkit.types import Json, PathLike, Tell
+    from pmlkit.types import PathLike, Tell
 
 
 DOM0_MIB = 400
@@ -52,7 +49,7 @@ class Lab:
     iso: Path
     bochs: bochs.Bochs
     memory_mib: int
-    versions: Json
+    versions: dict[str, str]
 
     def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
         """Return dom0's state as saved once it is up; made at the first call (Bochs of ours).
@@ -174,7 +171,7 @@ def assemble(
     fast: bool,
     xen_cmdline: str,
     memory_mib: int,
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
 ) -> Lab:
     """Fetch and build the parts, from the cache where they are there.
 

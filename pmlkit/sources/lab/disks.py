@@ -25,7 +25,7 @@ from pmlkit.xen import shipping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from pmlkit.sources.lab.guests import LabGuest
     from pmlkit.types import Json, PathLike
@@ -138,15 +138,15 @@ class Growing:
         except OSError as error:
             raise output_error(self._path.parent, error) from error
 
-    def _part(self, disk: Any) -> bytes:
+    def _part(self, disk: BinaryIO) -> bytes:
         """Return the header, then one frame per call; b"" while it is incomplete."""
         start, layout = (MARKER, FRAME) if self._at else (MAGIC, HEADER)
         disk.seek(SPOOL_AT + self._at)
-        head: bytes = disk.read(layout.size + SUM_BYTES)
+        head = disk.read(layout.size + SUM_BYTES)
         if not head.startswith(start):
             return b""
         fields, seal = head[: layout.size], head[layout.size :]
-        payload: bytes = disk.read(min(layout.unpack(fields)[-1], LONGEST_FRAME))
+        payload = disk.read(min(layout.unpack(fields)[-1], LONGEST_FRAME))
         return head + payload if seal == checksum(fields, payload) else b""
 
 
@@ -176,8 +176,9 @@ def _take_files(stream: BinaryIO, spool: Path) -> None:
     with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             name = Path(member.name).name
-            if member.isfile() and name:
-                (spool / name).write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
+            content = tar.extractfile(member) if member.isfile() else None
+            if content and name:
+                (spool / name).write_bytes(content.read())
 
 
 def _take_spool(stream: BinaryIO, path: PathLike) -> None:

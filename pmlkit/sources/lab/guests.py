@@ -18,8 +18,7 @@ from pmlkit.recordings import PATCHES
 from pmlkit.sources.guest.programs import compile_cached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
     from pmlkit.types import Json, PathLike, Tell
 
@@ -73,8 +72,8 @@ class LabGuest:
     memory_mib: int = MEMORY_MIB
     vcpus: int = 1
     mailbox: bool = False
-    regions: tuple[Any, ...] = ()
-    versions: Json = field(default_factory=dict)
+    regions: tuple[Json, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
     linux: bool = False
 
 
@@ -87,7 +86,7 @@ def shipped() -> dict[str, Json]:
 def load(
     spec: PathLike,
     settings: Mapping[str, str] | None = None,
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
 ) -> LabGuest:
     """Make a guest of a name or a file.
 
@@ -115,8 +114,13 @@ def load(
     if path.suffix == ".c" and path.is_file() and uses_kit(path):
         return _bare(path.stem, path, {"summary": f"the user's {path.name}"}, settings)
     if path.is_file() and path.read_bytes()[:4] == b"\x7fELF" and has_pvh_note(path):
-        facts = {"cmdline": _words(settings), "mailbox": _READY in path.read_bytes()}
-        return LabGuest(path.stem, path, f"the user's {path.name}", **facts)  # type: ignore[arg-type]
+        return LabGuest(
+            path.stem,
+            path,
+            f"the user's {path.name}",
+            cmdline=_words(settings),
+            mailbox=_READY in path.read_bytes(),
+        )
     return _linux(spec, settings, progress)
 
 
@@ -189,7 +193,7 @@ def _without_size(data: bytes) -> bytes:
 _PVH = struct.pack("<II4s", 4, 18, b"Xen\0")
 
 
-def _linux(spec: str, settings: Mapping[Any, Any], progress: Tell | None) -> LabGuest:
+def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None) -> LabGuest:
     from pmlkit.sources.guest import workload
     from pmlkit.sources.guest.image import build as build_image
 

@@ -19,11 +19,11 @@ from pmlkit.sources.guest.cpio import Archive
 from pmlkit.sources.lab.parts import medium_tools, module_closure, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
     from pmlkit.sources.guest.kernel import Kernel
     from pmlkit.sources.lab.parts import Xen
+    from pmlkit.types import Tell
 
 
 LAB = PATCHES / "lab"
@@ -183,7 +183,7 @@ def medium(
     kernel: Kernel,
     xen_cmdline: str,
     dom0_mib: int,
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
 ) -> Path:
     """Make the bootable medium, or take it from the cache.
 

@@ -19,11 +19,9 @@ from pmlkit.sources.spooling import read_text
 from pmlkit.spool import FRAMES_FILE
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.trace.reader import Trace
     from pmlkit.trace.schema import TraceMeta
-    from pmlkit.types import Json, PathLike, Tell
+    from pmlkit.types import PathLike, Tell
 
 
 __all__ = ["LabTrace", "ingest"]
@@ -86,7 +84,7 @@ class LabTrace(XenTrace):
         h = self.header
         return {"name": h["guest"], "memory_bytes": h["memory_bytes"], "vcpus": h["guest_vcpus"]}
 
-    def memory_map(self) -> list[Any]:
+    def memory_map(self) -> list[dict[str, int | str]]:
         """Return what the guest calls its memory, and the pages that it shares with Xen."""
         spans = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
         return [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
@@ -106,7 +104,7 @@ class LabTrace(XenTrace):
         return pd.DataFrame(rows + self.report.regions, columns=["name", "gfn", "pages"])
 
     @cached_property
-    def _spoken(self) -> list[Any]:
+    def _spoken(self) -> list[tuple[str, int]]:
         lines = [t for t in self.spool.lines if t.line.startswith("phase ")]
         return [(t.line[6:].strip(), t.ns) for t in lines]
 
@@ -124,18 +122,20 @@ class LabTrace(XenTrace):
         if self.header["job"].get("phase_rounds"):
             starts = [int(ends[r]) for r in rounds]
             rounds = rounds + 1
-        named = zip(self._spoken, starts, rounds, strict=True)
-        rows = [{"name": n, "round": int(r), "t_ns": t, "insn": -1} for (n, _), t, r in named]
-        return [row for row in rows if row["round"] < len(ends)]
+        return [
+            {"name": name, "round": int(number), "t_ns": start, "insn": -1}
+            for (name, _), start, number in zip(self._spoken, starts, rounds, strict=True)
+            if number < len(ends)
+        ]
 
-    def guest(self) -> list[Json]:
+    def guest(self) -> list[dict[str, int]]:
         """Return what the guest said of its memory, at the times at which dom0 read it."""
         samples = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
         rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in samples]
         return [row for row in rows if row]
 
 
-def _sample(values: dict[str, int], ns: int) -> Json:
+def _sample(values: dict[str, int], ns: int) -> dict[str, int]:
     """Return a row of the guest's table; {} if the line does not say it all."""
     if not {*SIZES, *COUNTERS} <= values.keys():
         return {}

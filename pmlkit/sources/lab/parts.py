@@ -21,9 +21,8 @@ from pmlkit.sources.guest.kernel import kernel as guest_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
-    from pmlkit.types import Json, Tell
+    from pmlkit.types import Tell
 
 
 XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
@@ -84,8 +83,8 @@ class Xen:
     """
 
     binary: Path
-    roots: tuple[Any, ...]
-    versions: Json
+    roots: tuple[Path, ...]
+    versions: dict[str, str]
     name: str
 
 
@@ -107,8 +106,8 @@ def stock_xen(progress: Tell | None = None) -> Xen:
     return Xen(binary, (found.root,), {"xen": XEN_VERSION}, "stock")
 
 
-def userland(progress: Tell | None = None) -> Any:
-    """Fetch what dom0 needs beside Xen; returns the folder and the versions (`Packages`)."""
+def userland(progress: Tell | None = None) -> debian.Packages:
+    """Fetch what dom0 needs beside Xen."""
     return debian.fetch(_DOM0, progress, dependencies=False)
 
 

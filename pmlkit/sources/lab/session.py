@@ -31,9 +31,6 @@ from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames, read_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from pmlkit.sources.lab.boot import Snapshot
     from pmlkit.sources.lab.guests import LabGuest
     from pmlkit.trace.reader import Trace
@@ -69,7 +66,7 @@ def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) 
     )
 
 
-def build(options: LabOptions | None = None, progress: Callable[..., Any] | None = None) -> Lab:
+def build(options: LabOptions | None = None, progress: Tell | None = None) -> Lab:
     """Fetch and build all that a run needs, so that the next one starts at once.
 
     Parameters
@@ -97,7 +94,7 @@ def run(
     guest: LabGuest | PathLike,
     out: PathLike,
     options: LabOptions | None = None,
-    progress: Callable[..., Any] | None = None,
+    progress: Tell | None = None,
 ) -> Trace:
     """Boot the lab with a guest and make a trace of its log.
 
@@ -158,7 +155,7 @@ def rounds_of(spool: Path) -> int:
 
 
 def collect(
-    guest: LabGuest, spool: Path, options: LabOptions, progress: Callable[..., Any] = lambda _: None
+    guest: LabGuest, spool: Path, options: LabOptions, progress: Tell = lambda _: None
 ) -> None:
     """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
 

@@ -21,8 +21,9 @@ from pmlkit.sources.lab.guests import LINUX_MEMORY_MIB, load
 from pmlkit.sources.lab.session import LabOptions, describe, lab_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Iterator
+
+    from pmlkit.types import Tell
 
 
 LEAVE = b"\x1d"  # Ctrl-]
@@ -36,9 +37,9 @@ poweroff -f
 def shell(
     guest: str | None = None,
     options: LabOptions | None = None,
-    progress: Callable[..., Any] | None = None,
-    keys: Any = None,
-    screen: Any = None,
+    progress: Tell | None = None,
+    keys: int | None = None,
+    screen: int | None = None,
 ) -> None:
     """Boot the lab and join the terminal to dom0's console.
 
@@ -97,7 +98,7 @@ def _raw(keys: int) -> Iterator[None]:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
 
-def _join(machine: Machine, console: int, keys: Any, screen: Any) -> None:
+def _join(machine: Machine, console: int, keys: int, screen: int) -> None:
     listened = [console, keys]
     while machine.process.poll() is None:
         ready, _, _ = select.select(listened, [], [], 0.25)

@@ -18,8 +18,7 @@ from pmlkit.sources.lab.bochs import run_step
 from pmlkit.sources.lab.parts import XEN_VERSION, Xen, need, stock_xen, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pmlkit.types import Tell
 
@@ -84,7 +83,7 @@ def patches(series: Path = SERIES) -> list[Path]:
     return found
 
 
-def patched(debug: bool = False, progress: Callable[..., Any] | None = None) -> Xen:
+def patched(debug: bool = False, progress: Tell | None = None) -> Xen:
     """Return our Xen with its tools, built at the first call (about 5 minutes on two cores).
 
     Parameters

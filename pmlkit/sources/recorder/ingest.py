@@ -36,8 +36,8 @@ from pmlkit.trace.writer import TraceWriter
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Any
 
+    from pmlkit.sources.recorder.messages import Decoded
     from pmlkit.spool_reader import Spool
     from pmlkit.types import Ints, Json, Tell
 
@@ -160,7 +160,7 @@ class _Tables:
         self.requests: list[np.ndarray] = []
         self._parts = 0  # arrays at the end of `requests` that are not concatenated yet
 
-    def take(self, kind: int, message: Any) -> None:
+    def take(self, kind: int, message: Decoded) -> None:
         if isinstance(message, Span) and kind == Message.ACCESS:
             self.access.add(message)
         elif isinstance(message, Span):
@@ -173,7 +173,7 @@ class _Tables:
             self.totals = message
         elif isinstance(message, Requests):
             self._add_requests(message)
-        elif kind == Message.HOST:
+        elif isinstance(message, dict):  # of the host
             self.cost = message
 
     def _add_requests(self, requests: Requests) -> None:

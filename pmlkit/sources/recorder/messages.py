@@ -16,8 +16,6 @@ from pmlkit.trace.kinds import ACCESS_KINDS
 from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.types import Json
 
 __all__ = ["RecorderStream", "check_header"]
@@ -159,6 +157,11 @@ class Requests:
     parts: np.ndarray
 
 
+if TYPE_CHECKING:
+    # The last two are of the host and of the greeting.
+    Decoded = Span | RoundEnd | Mark | Totals | Requests | Json | None
+
+
 def split(buffer: bytearray) -> list[tuple[int, bytes]]:
     """Remove the complete messages from the front of a buffer; return their (type, payload)."""
     messages, at = [], 0
@@ -173,7 +176,7 @@ def split(buffer: bytearray) -> list[tuple[int, bytes]]:
     return messages
 
 
-def decode(kind: int | Message, payload: bytes) -> Any:
+def decode(kind: int | Message, payload: bytes) -> Decoded:
     """Decode to a `Span`, `RoundEnd`, `Mark`, `Totals`, `Requests`, dict (HOST) or None (HELLO).
 
     Raises
@@ -187,7 +190,7 @@ def decode(kind: int | Message, payload: bytes) -> Any:
         raise NotUnderstood(f"a message of type {int(kind)}: {error}") from error
 
 
-def _decode(kind: int | Message, payload: bytes) -> Any:
+def _decode(kind: int | Message, payload: bytes) -> Decoded:
     kind = Message(kind)
     if kind in (Message.ACCESS, Message.PML):
         round_, reason, insn_start, t_start_ns, insn_end, t_end_ns = _SPAN.unpack_from(payload)
@@ -232,7 +235,7 @@ class RecorderStream:
         self.rounds, self._end, self._last_mark_ns = 0, (0, 0), 0
         self._last_round: dict[int, int] = {}  # of each log's spans, by message type
 
-    def take(self, kind: int, payload: bytes) -> Any:
+    def take(self, kind: int, payload: bytes) -> Decoded:
         """Return the message, decoded (`pmlkit.sources.recorder.messages.decode`)."""
         message = decode(kind, payload)
         if isinstance(message, Span):

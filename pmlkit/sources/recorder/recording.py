@@ -9,6 +9,7 @@ import re
 import resource
 import select
 import time
+from contextlib import ExitStack
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,11 @@ from pmlkit.sources.spooling import read_text
 from pmlkit.spool import FRAMES_FILE, SpoolWriter
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Self
 
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.sources.recorder.qemu import Period
@@ -58,8 +60,8 @@ class Recording:
     """
 
     # Set by `boot`.
-    process: Any
-    pipe: Any
+    process: subprocess.Popen[bytes]
+    pipe: int
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Recording:
         self.writer = SpoolWriter(spool / FRAMES_FILE, header)
         self.stderr, self.disk = spool / "qemu.txt", spool / "disk.raw"
         self.progress = progress or (lambda _: None)
-        self.process = self.pipe = None
+        self._undo = ExitStack()
         self.buffer = bytearray()
         self.started = time.monotonic()
         self.recording_since: float | None = None
@@ -93,17 +95,14 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.process:
-            self.process.kill()  # a process that has ended is left alone
-            self.process.wait()
-        if self.pipe is not None:
-            os.close(self.pipe)
+        self._undo.close()
         self.writer.close(whole=kind is None)
 
     def boot(self, image: GuestImage, memory_mib: int, plugin: Path, period: Period) -> None:
         """Start QEMU with the plugin at the other end of a pipe."""
         o = self.options
         self.pipe, child_end = os.pipe()
+        self._undo.callback(os.close, self.pipe)
         argument = qemu.plugin_argument(
             plugin, child_end, memory_mib, period, o.icount, o.boot, o.check
         )
@@ -116,6 +115,8 @@ class Recording:
             self.cpu_before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
             preload = plugin if o.swap_mib else None
             self.process = qemu.start(command, self.stderr, child_end, preload)
+            self._undo.callback(self.process.wait)
+            self._undo.callback(self.process.kill)  # a process that has ended is left alone
         finally:
             os.close(child_end)
 
