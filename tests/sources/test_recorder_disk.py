@@ -117,10 +117,10 @@ def test_qemus_own_trace_names_the_same_sectors(swapping, how):
     disk = trace.disk[trace.disk["write"] == (how == "write")]
     mine = np.repeat(disk["sector"].to_numpy(), disk["sectors"])
     mine = np.sort(mine + np.concatenate([np.arange(count) for count in disk["sectors"]]))
-    requests = handled(log, how)
+    sectors = handled(log, how)
     # The guest's boot comes first in QEMU's log: mkswap, swapon. The rest is the recording.
-    assert 1000 < len(mine) <= len(requests) < len(mine) + 200
-    assert np.array_equal(np.sort(requests[-len(mine) :]), mine)
+    assert 1000 < len(mine) <= len(sectors) < len(mine) + 200
+    assert np.array_equal(np.sort(sectors[-len(mine) :]), mine)
 
 
 @needs_qemu
