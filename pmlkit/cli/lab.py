@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pmlkit.sources.lab.options import LabOptions
+    from pmlkit.sources.lab.session import LabOptions
     from pmlkit.types import Json
 
 

@@ -5,7 +5,7 @@ from pmlkit import cli
 from pmlkit.cli import lab as commands
 from pmlkit.errors import UsageError
 from pmlkit.sources import lab
-from pmlkit.sources.lab.options import LabOptions, check
+from pmlkit.sources.lab.session import LabOptions, check
 
 
 @pytest.mark.parametrize(

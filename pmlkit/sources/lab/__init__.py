@@ -3,12 +3,16 @@
 
 Modules
 -------
-session  `run` and `collect`: boot, log a guest, take the spool
-options  `LabOptions`
+session  `LabOptions`, `run` and `collect`: boot, log a guest, take the spool
 guests   bare-metal guests and Linux guests of the lab
-boot, bochs, disks, image, parts, shell, xen
-         the emulated machine and what it is made of
-ingest   a spool of the lab converted to a trace
+boot     a bootable lab of all parts, and saved states of it
+bochs    the emulator
+xen      the patched Xen, built from source
+parts    Debian's packages
+image    dom0's root and the boot medium
+disks    dom0's job and its results
+shell    a terminal in dom0, without a job: of the commands only, as it needs a terminal
+ingest   a spool of the lab converted to a trace (one module for each format of spools)
 """
 
 from typing import TYPE_CHECKING

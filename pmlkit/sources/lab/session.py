@@ -1,34 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab: a real Xen on an emulated processor that has PML, a guest in it, and its log.
+"""Run a guest under a real Xen on an emulated processor that has PML, and log it.
 
-Bochs boots Xen with Debian's kernel as dom0; dom0 takes a job from a disk, starts the guest, logs
-it (`pmlkit.xen.agent`), writes the spool onto another disk, and switches the machine off. The spool
-is copied off that disk while it grows, so that a run can be watched (`sources.watch.Follower`).
+Bochs boots Xen with Debian's kernel as dom0. dom0 takes a job from a disk, starts the guest, and
+logs it (`pmlkit.xen.agent`). It writes the spool to another disk, and switches the machine off. The
+spool is copied from that disk while it grows, so that a run can be watched
+(`sources.watch.Follower`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import shutil
 import signal
 import tempfile
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import GuestError, PmlkitError
+from pmlkit.errors import GuestError, PmlkitError, UsageError
 from pmlkit.recordings import need_clone
 from pmlkit.signals import Ended
 from pmlkit.sources.lab import guests as lab_guests
 from pmlkit.sources.lab.bochs import INSN_PER_S, Limits, Machine
 from pmlkit.sources.lab.boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab.disks import AGENT, RUN, Growing, take_results, write_disks
-from pmlkit.sources.lab.options import LabOptions, check
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames, read_spool
+from pmlkit.xen.frames import Frame
+from pmlkit.xen.job import PAGE_TABLES, LogOptions
 
 if TYPE_CHECKING:
     from pmlkit.sources.lab.boot import Snapshot
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike, Tell
 
 
+MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 4096)  # measured: a larger machine does not boot
 ROUNDS = 8
-_WORK_S = 1800  # of a Linux guest that is logged to its end
-_GUEST_S = 900  # of dom0's clock: more than any job of the tests takes
-_XEN_MIB = 224  # Xen itself, its tables, and what a guest needs beside its memory
+_WORK_S = 1800  # a Linux guest's time limit, if it is logged to its end
+_GUEST_S = 900  # time for the rest of a job, by dom0's clock
+_XEN_MIB = 224  # for Xen, its tables, and what it has of a guest beside the guest's memory
+# What dom0's console prints, and what the progress says of it.
 _MILESTONES = (
     ("Page Modification Logging", "Xen is up, and has Page Modification Logging"),
     ("Linux version", "dom0's kernel starts"),
@@ -53,8 +57,83 @@ _MILESTONES = (
 )
 
 
+@dataclass(frozen=True)
+class LabOptions(LogOptions):
+    """How to run a guest in the lab: `pmlkit.xen.job.LogOptions`, and the machine.
+
+    `mode` "auto" is the patched interface unless `stock`. `rounds` 0 is 8 rounds; of a Linux guest
+    it is all rounds until its work is done. `period_s` is time of the emulated clock. `lockstep`
+    applies to guests that are made with the kit.
+
+    Attributes
+    ----------
+    memory_mib, vcpus : int, optional
+        The guest's; default: what it asks for.
+    phase_rounds : bool
+        Linux: end a round where the workload marks a phase, so that no round is in two phases.
+    stock : bool
+        Debian's unpatched Xen, and stock log-dirty.
+    xen_debug : bool
+        A debug build of the patched Xen.
+    xen_cmdline : str
+        Added to Xen's command line.
+    fast : bool
+        With `stock`: use our build of Bochs, four times faster. The patched Xen always has it.
+    snapshot : bool
+        Start from a saved state of dom0 (needs `fast`).
+    settings : dict
+        Options of the guest.
+    boot : bool
+        Linux: log its boot too.
+    script : str
+        A shell script that dom0 runs in place of the agent (tests).
+    time_limit_s : float
+        Seconds on the host.
+    overwrite, keep : bool
+        Replace the trace; keep the spool beside it.
+    """
+
+    period_s: float = 0.2
+    lockstep: bool = True
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    phase_rounds: bool = True
+    stock: bool = False
+    xen_debug: bool = False
+    xen_cmdline: str = ""
+    fast: bool = False
+    snapshot: bool = True
+    settings: Json = field(default_factory=dict)
+    boot: bool = False
+    script: str = ""
+    time_limit_s: float = 1500
+    overwrite: bool = False
+    keep: bool = False
+
+    @property
+    def interface(self) -> str:
+        """The interface to log by, "pml" or "stock"."""
+        if self.mode != "auto":
+            return self.mode
+        return "stock" if self.stock else "pml"
+
+
+def check(options: LabOptions, memory_mib: int) -> None:
+    """Raise `UsageError` for what the lab cannot do with a guest of `memory_mib`."""
+    low, high = MEMORY_LIMITS_MIB
+    if not low <= memory_mib <= high:
+        raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
+    snapshots = "snapshots" in PAGE_TABLES[options.page_tables]
+    if options.interface == "stock" and (options.harvest or snapshots):
+        what = "a harvest" if options.harvest else "snapshots of page tables"
+        raise UsageError(f"{what} needs the patched Xen's interface", "leave out --stock")
+    if options.harvest in ("guided", "both") and options.page_tables == "off":
+        why = f"harvest {options.harvest} goes by the page tables in the log"
+        raise UsageError(why, "choose --page-tables mark or snapshot")
+
+
 def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) -> Lab:
-    """Put the lab together that `options` ask for, with room for a guest of `memory_mib`."""
+    """Return the lab for these options, with room for a guest of `memory_mib`."""
     need_clone("the lab")
     return assemble(
         stock=options.stock,
@@ -74,10 +153,6 @@ def build(options: LabOptions | None = None, progress: Tell | None = None) -> La
     options : LabOptions, optional
     progress : callable, optional
         Called with a line of text before each slow step.
-
-    Returns
-    -------
-    Lab
 
     Raises
     ------
@@ -103,14 +178,10 @@ def run(
     guest : LabGuest, str or Path
         What `pmlkit.sources.lab.guests.load` takes.
     out : path-like
-        The trace to be, ``NAME.trace``.
+        The trace to write, ``NAME.trace``.
     options : LabOptions, optional
     progress : callable, optional
         Called with a line of text at each milestone.
-
-    Returns
-    -------
-    Trace
 
     Raises
     ------
@@ -133,7 +204,7 @@ def run(
 
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
-    """Add the place of the logged rounds to the error; remove a spool without frames."""
+    """Add to the error where the logged rounds are; remove a spool without frames."""
     if rounds := rounds_of(spool / FRAMES_FILE):
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
         if isinstance(error, PmlkitError):
@@ -146,8 +217,6 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOp
 
 def rounds_of(spool: Path) -> int:
     """Count the rounds that were closed in a spool (0 if there is none)."""
-    from pmlkit.xen.frames import Frame
-
     try:
         return sum(kind == Frame.ROUND for kind, _ in read_spool(spool))
     except PmlkitError:
@@ -157,16 +226,7 @@ def rounds_of(spool: Path) -> int:
 def collect(
     guest: LabGuest, spool: Path, options: LabOptions, progress: Tell = lambda _: None
 ) -> None:
-    """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
-
-    Parameters
-    ----------
-    guest : LabGuest
-    spool : Path
-        An empty folder.
-    options : LabOptions
-    progress : callable
-    """
+    """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json."""
     memory_mib = options.memory_mib or guest.memory_mib
     check(options, memory_mib)
     lab = lab_for(options, memory_mib, progress)
@@ -181,22 +241,25 @@ def collect(
             growing = Growing(spool / "out.img", spool / FRAMES_FILE)
             _boot(lab, folder, snapshot, options, progress, growing)
         finally:
-            _keep(folder / "console.txt", spool / "console.txt")
-            _keep(folder / "bochs.out", spool / "bochs.txt")
+            for name, kept in (("console.txt", "console.txt"), ("bochs.out", "bochs.txt")):
+                if (folder / name).exists():
+                    shutil.copy(folder / name, spool / kept)
             take_results(spool / "out.img", spool)
     _judge(read_text(spool / "console.txt"), spool, options)
 
 
 def machine_mib(guest_mib: int) -> int:
-    """Return the emulated machine's memory, MiB, for a guest's: few sizes, so few snapshots."""
-    needed = DOM0_MIB + _XEN_MIB + guest_mib + guest_mib // 32  # Xen's tables grow with it
+    """Return the memory of a machine for a guest, MiB.
+
+    There are few sizes, as each has a snapshot of its own.
+    """
+    needed = DOM0_MIB + _XEN_MIB + guest_mib + guest_mib // 32  # Xen's tables grow with the guest
     hole = 1024 if needed > 3072 else 0  # the last GiB below 4 GiB belongs to devices
     return max(1024, -(-needed // 512) * 512) + hole
 
 
 def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) -> Json:
     """Return the job for dom0's agent, with the spool's header."""
-    lockstep = guest.mailbox and options.lockstep
     header = {
         "source": "lab",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -206,15 +269,15 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "regions": list(guest.regions),
         "ns_per_insn": 1e9 / INSN_PER_S,
         "versions": {**lab.versions, **guest.versions, "python": platform.python_version()},
-        "options": dataclasses.asdict(options),
+        "options": asdict(options),
         "cmdline": guest.cmdline,
         "command": command("pmlkit.sources.lab.session.run"),
     }
     return {
         **options.log_options(),
         "mode": options.interface,
-        "rounds": _rounds(options, guest),
-        "lockstep": lockstep,
+        "rounds": options.rounds or (0 if guest.linux else ROUNDS),
+        "lockstep": guest.mailbox and options.lockstep,
         "mailbox": guest.mailbox,
         "wait_for": "phase " if guest.linux and not options.boot else "",
         "stop_at": "exit " if guest.linux else "",
@@ -222,10 +285,6 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "phase_rounds": guest.linux and options.phase_rounds,
         "header": header,
     }
-
-
-def _rounds(options: LabOptions, guest: LabGuest) -> int:
-    return options.rounds or (0 if guest.linux else ROUNDS)
 
 
 def _boot(
@@ -236,7 +295,7 @@ def _boot(
     progress: Tell,
     growing: Growing,
 ) -> None:
-    """Run the machine to its end; report each milestone once, and copy the growing spool."""
+    """Run the machine to its end; report its milestones, and copy the spool as it grows."""
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
     reported = set()
@@ -244,10 +303,10 @@ def _boot(
 
         def report() -> None:
             text = machine.console()
-            for start, words in _MILESTONES:
-                if start in text and words not in reported:
-                    reported.add(words)
-                    progress(f"{machine.host_s:5.0f} s  {words}")
+            for sign, milestone in _MILESTONES:
+                if sign in text and milestone not in reported:
+                    reported.add(milestone)
+                    progress(f"{machine.host_s:5.0f} s  {milestone}")
             check_faults(text)
             growing.copy()
 
@@ -259,13 +318,8 @@ def _limits(options: LabOptions) -> Limits:
     return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
-def _keep(path: Path, where: Path) -> None:
-    if path.exists():
-        shutil.copy(path, where)
-
-
 def _judge(console: str, spool: Path, options: LabOptions) -> None:
-    """Raise unless the job came to its end."""
+    """Raise `GuestError` unless the job came to its end."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return
