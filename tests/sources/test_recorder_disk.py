@@ -27,9 +27,10 @@ def test_a_message_of_requests_is_read_as_the_plugin_packs_it():
     payload = PART.pack(5, 40, 1 << 33, 77, 8, 1) + PART.pack(6, 48, 9, 78, 3, 0)
     requests = decode(Message.DISK, payload)
     assert isinstance(requests, Requests)
-    assert requests.parts["sector"].tolist() == [1 << 33, 9]
-    assert requests.parts["gfn"].tolist() == [77, 78] and requests.parts["sectors"].tolist() == [8, 3]
-    assert requests.parts["write"].tolist() == [1, 0] and requests.parts["t_ns"].tolist() == [40, 48]
+    parts = requests.parts
+    assert parts["sector"].tolist() == [1 << 33, 9]
+    assert parts["gfn"].tolist() == [77, 78] and parts["sectors"].tolist() == [8, 3]
+    assert parts["write"].tolist() == [1, 0] and parts["t_ns"].tolist() == [40, 48]
 
 
 @pytest.mark.parametrize("with_disk", [True, False])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bochs: an emulated Intel processor that has VMX, EPT and Page Modification Logging.
 
-Its clock counts instructions: 100 M of them are a second, and the TSC counts them, so a run can be
-repeated exactly and a cost read with ``rdtsc`` is exact.
+Its clock and its TSC count instructions, 100 M of which are a second. So a run can be repeated
+exactly, and a cost read with ``rdtsc`` is exact.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pmlkit.recordings import PATCHES
 from pmlkit.sources.guest import debian
 from pmlkit.sources.guest.debian_source import fetch_source
 from pmlkit.sources.lab.parts import firmware, need, unpacked_environment, write
-from pmlkit.sources.spooling import with_us
+from pmlkit.sources.spooling import read_text, with_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,21 +36,13 @@ if TYPE_CHECKING:
 INSN_PER_S = 100_000_000
 DISK_UNIT = 16 * 63 * 512  # bytes of a cylinder: a disk image is a multiple of it
 _PACKAGES = ("bochs", "bochs-term")
-# What the packages name as dependencies and the emulator without a window does not need.
+# Dependencies of the packages that the emulator needs for a window only.
 _SKIP = (
-    "adwaita-icon-theme",
-    "dbus",
-    "dpkg",
-    "fonts-dejavu-core",
-    "libgtk-3-common",
-    "libperl5.36",
-    "perl",
-    "perl-base",
-    "perl-modules-5.36",
-    "systemd",
-)
-_HOST_MIB = 2048  # more Bochs does not take: what a machine uses beyond it goes to a file
-_STALL_S = 60  # without a single tick of processor time Bochs is deadlocked
+    "adwaita-icon-theme", "dbus", "dpkg", "fonts-dejavu-core", "libgtk-3-common", "libperl5.36",
+    "perl", "perl-base", "perl-modules-5.36", "systemd",
+)  # fmt: skip
+_HOST_MIB = 2048  # Bochs cannot have more of its machine's memory in RAM: the rest is in a file
+_STALL_S = 60  # Bochs is deadlocked if it used no processor time for so long
 _POLL_S = 0.25
 
 
@@ -62,10 +54,8 @@ class Bochs:
     ----------
     command : tuple of str
         Program and first arguments.
-    environment : dict of str to str
     gui : str
         The display line of its configuration.
-    version : str
     debugger : bool
         It waits for a command at its start.
     """
@@ -79,7 +69,7 @@ class Bochs:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run is given up.
+    """Limits at which a run is ended.
 
     Attributes
     ----------
@@ -96,28 +86,28 @@ class Limits:
     quiet_s: float = 240
 
 
-def packaged(progress: Tell | None = None) -> Bochs:
+def packaged_bochs(progress: Tell | None = None) -> Bochs:
     """Return Debian's Bochs, fetched with its libraries; nothing is installed.
 
     Raises
     ------
     MissingTool, PackageError, OutputError
     """
-    found = debian.fetch(_PACKAGES, progress, skip=_SKIP)
-    root, library = found.root, found.root / "usr/lib/x86_64-linux-gnu"
+    packages = debian.fetch(_PACKAGES, progress, skip=_SKIP)
+    root, library = packages.root, packages.root / "usr/lib/x86_64-linux-gnu"
     environment = {
         "LTDL_LIBRARY_PATH": str(library / "bochs" / "plugins"),
         "BXSHARE": str(root / "usr/share/bochs"),
         "HOME": "/nonexistent",
     }
     paths = unpacked_environment(root)["LD_LIBRARY_PATH"]
-    # Its own loader: it may not mix with another release's C library.
+    # Its own loader keeps its libraries apart from this machine's C library.
     loader = str(root / "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     command = (loader, "--library-path", paths, str(root / "usr/bin/bochs-bin"))
-    # With the speaker as it is set up by default, a machine without sound brings it down.
+    # Bochs' default for the speaker makes it crash on a machine without sound.
     silent = "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"
     gui = f'display_library: rfb, options="timeout=0"\n{silent}'
-    return Bochs(command, gui, found.versions["bochs"], environment, debugger=True)
+    return Bochs(command, gui, packages.versions["bochs"], environment, debugger=True)
 
 
 def configuration(
@@ -125,16 +115,8 @@ def configuration(
 ) -> str:
     """Fill in the template of Bochs' configuration.
 
-    Parameters
-    ----------
-    bochs : Bochs
-    template : str
-    folder : Path
-        Where ``lab.iso``, ``job.img`` and ``out.img`` are, and the logs will be.
-    memory_mib : int
-        The machine's memory, MiB.
-    console : str
-        The first serial port's mode and device.
+    `folder` has ``lab.iso``, ``job.img`` and ``out.img``, and will have the logs; `console` is the
+    first serial port's mode and device.
     """
     bios, vga = firmware()
     values = {
@@ -150,7 +132,7 @@ def configuration(
 
 
 class Machine:
-    """A running Bochs, its serial console and its clock. A context manager: it ends with it."""
+    """A running Bochs with its serial console and clock; a context manager that ends it."""
 
     def __init__(self, bochs: Bochs, folder: Path, limits: Limits, nice: int = 0) -> None:
         self.folder, self.limits = Path(folder), limits
@@ -169,8 +151,9 @@ class Machine:
                 cwd=self.folder,
             )
         self.started = time.monotonic()
-        self.moved = (self.started, (0.0, 0))  # when, and (dom0's clock, console's length)
-        self.ran = (self.started, 0)  # when, and ticks of processor time
+        # The last changes: when, and to what.
+        self._output = (self.started, (0.0, 0))  # dom0's clock, length of the console's text
+        self._cpu = (self.started, 0)  # ticks
 
     def __enter__(self) -> Self:
         return self
@@ -184,22 +167,18 @@ class Machine:
         return time.monotonic() - self.started
 
     def console(self) -> str:
-        """Return what the serial console has said so far."""
-        return _read(self.folder / "console.txt")
+        """Return the text of the serial console so far."""
+        return read_text(self.folder / "console.txt")
 
     def guest_s(self) -> float:
         """Return dom0's clock, seconds since its kernel started (0: not yet)."""
-        lines = _read(self.folder / "pulse.txt").split()
+        lines = read_text(self.folder / "pulse.txt").split()
+        # The last line may be incomplete: two decimals show that it is not.
         complete = [line for line in lines if re.fullmatch(r"\d+\.\d\d", line)]
         return float(complete[-1]) if complete else 0.0
 
     def wait(self, each: Callable[[], object] | None = None) -> None:
-        """Wait until the machine has switched itself off.
-
-        Parameters
-        ----------
-        each : callable, optional
-            Called a few times a second.
+        """Wait until the machine has switched itself off; call `each` a few times a second.
 
         Raises
         ------
@@ -219,21 +198,21 @@ class Machine:
 
     def _check(self) -> None:
         now = time.monotonic()
-        clock = (self.guest_s(), len(self.console()))
-        if clock != self.moved[1]:
-            self.moved = (now, clock)
+        output = (self.guest_s(), len(self.console()))
+        if output != self._output[1]:
+            self._output = (now, output)
         cpu = _cpu_ticks(self.process.pid)
-        if cpu != self.ran[1]:
-            self.ran = (now, cpu)
+        if cpu != self._cpu[1]:
+            self._cpu = (now, cpu)
         limits = self.limits
         if now - self.started > limits.host_s:
             self._fail(f"it was not done after {limits.host_s:g} s", "give it longer: --time-limit")
-        if clock[0] > limits.guest_s:
+        if output[0] > limits.guest_s:
             why = f"it was not done after {limits.guest_s:g} s of its own time"
             self._fail(why, "ask for fewer rounds, or give it longer: --time-limit")
-        if now - self.moved[0] > limits.quiet_s:
+        if now - self._output[0] > limits.quiet_s:
             self._fail(f"its clock has stood still for {limits.quiet_s:g} s", "run it again")
-        if now - self.ran[0] > _STALL_S:
+        if now - self._cpu[0] > _STALL_S:
             self._fail("the emulator is deadlocked", "run it again")
 
     def _fail(self, why: str, hint: str) -> None:
@@ -247,14 +226,8 @@ class Machine:
         self.process.wait()
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
 def _cpu_ticks(pid: int) -> int:
+    """Return the processor time of a process, as the fields utime and stime of proc(5)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -263,8 +236,8 @@ def _cpu_ticks(pid: int) -> int:
 
 
 # ------------------------------------------------------------------------------
-# A Bochs of ours, from Debian's source: without its debugger, so about four times faster, and
-# able to save its state when dom0 is up (hypervisor-patches/lab/bochs.patch).
+# Our build of Bochs, from Debian's source. It has no debugger, so it is about four times faster. It
+# can save its state when dom0 is up (hypervisor-patches/lab/bochs.patch).
 
 
 VERSION = "3.0+dfsg-1"
@@ -285,7 +258,7 @@ _CONFIGURE = [
 ]
 
 
-def fast(progress: Tell | None = None) -> Bochs:
+def fast_bochs(progress: Tell | None = None) -> Bochs:
     """Return our Bochs, built at the first call (2 to 5 minutes).
 
     Raises
@@ -323,7 +296,7 @@ def _build(program: Path, progress: Tell) -> None:
 def run_step(
     command: Sequence[PathLike], folder: Path, environment: Mapping[str, str] | None, what: str
 ) -> None:
-    """Run a step of a build; its output goes to build.log beside.
+    """Run a step of a build in `folder`; its output is appended to build.log there.
 
     Raises
     ------

@@ -8,21 +8,25 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, output_error
 from pmlkit.files import cache_folder
-from pmlkit.sources.lab import bochs
-from pmlkit.sources.lab import bochs as bochs_build
-from pmlkit.sources.lab import image as lab_image
-from pmlkit.sources.lab import parts as lab_parts
+from pmlkit.sources.lab import image, parts
 from pmlkit.sources.lab import xen as lab_xen
-from pmlkit.sources.lab.bochs import DISK_UNIT, Limits, Machine, configuration
+from pmlkit.sources.lab.bochs import (
+    DISK_UNIT,
+    Bochs,
+    Limits,
+    Machine,
+    configuration,
+    fast_bochs,
+    packaged_bochs,
+)
 
 if TYPE_CHECKING:
-    from pmlkit.sources.lab.bochs import Bochs
     from pmlkit.types import PathLike, Tell
 
 
@@ -30,34 +34,22 @@ DOM0_MIB = 400
 # The disks have the same sizes in every run: a saved state knows them.
 JOB_UNITS, OUT_UNITS = 320, 2080
 _FAULTS = re.compile(r"Panic on CPU|Xen BUG|Xen WARN|Assertion '.*' failed|Kernel panic|FATAL TRAP")
-_KEPT = 3  # snapshots, the newest ones; each takes about 0.4 GiB
+_KEPT_SNAPSHOTS = 3  # the newest ones; each takes about 0.4 GiB
 
 
 @dataclass(frozen=True)
 class Lab:
-    """What a run needs.
-
-    Attributes
-    ----------
-    iso : Path
-    bochs : Bochs
-    memory_mib : int
-        The emulated machine's memory.
-    versions : dict of str to str
-    """
+    """The boot medium, the emulator and its machine's memory: what a run needs beside a guest."""
 
     iso: Path
-    bochs: bochs.Bochs
+    bochs: Bochs
     memory_mib: int
     versions: dict[str, str]
 
     def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
-        """Return dom0's state as saved once it is up; made at the first call (Bochs of ours).
+        """Return the state of a machine whose dom0 is up; made at the first call.
 
-        Returns
-        -------
-        Snapshot or None
-            None if this Bochs cannot save its state.
+        Returns None if this Bochs cannot save its state: only our build can.
         """
         if self.bochs.debugger:
             return None
@@ -69,7 +61,7 @@ class Lab:
             (progress or (lambda _: None))("booting dom0 once, to save its state (about a minute)")
             self._save(folder)
             _prune(folder.parent)
-        os.utime(folder)
+        os.utime(folder)  # `_prune` keeps those that were used last
         return Snapshot(folder)
 
     def _save(self, where: Path) -> None:
@@ -86,12 +78,12 @@ class Lab:
                 with open(folder / name, "wb") as disk:
                     disk.truncate(units * DISK_UNIT)
             environment = {**self.bochs.environment, "LAB_SNAPSHOT": str(state)}
-            saver = bochs.Bochs(self.bochs.command, self.bochs.gui, "", environment)
+            saver = replace(self.bochs, environment=environment)
             with Machine(saver, folder, Limits()) as machine:
                 machine.wait(lambda: check_faults(machine.console()))
                 if machine.process.returncode or not (state / "memory.ram").exists():
                     raise GuestError("dom0's state was not saved", machine.console()[-4000:])
-            (state / "folder").write_text(str(folder))
+            (state / "folder").write_text(str(folder))  # the state's config has paths below it
             shutil.copy(folder / "console.txt", state / "console.txt")
             _make_sparse(state / "memory.ram")
             try:
@@ -106,7 +98,7 @@ class Lab:
         `console` is the first serial port's mode and device; default: the file console.txt.
         """
         (folder / "lab.iso").symlink_to(self.iso)
-        template = (lab_image.LAB / "bochsrc.in").read_text()
+        template = (image.LAB / "bochsrc.in").read_text()
         console = console or f"mode=file, dev={folder}/console.txt"
         text = configuration(self.bochs, template, folder, self.memory_mib, console)
         (folder / "bochsrc").write_text(text)
@@ -114,7 +106,7 @@ class Lab:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A saved state of the machine, without its disks. Attribute: `folder`."""
+    """A saved state of the machine, without its disks."""
 
     folder: Path
 
@@ -130,7 +122,7 @@ class Snapshot:
             elif path.name not in ("folder", "console.txt"):
                 (state / path.name).symlink_to(path)
         command = (*machine.command, "-r", str(state))
-        return bochs.Bochs(command, machine.gui, machine.version, machine.environment)
+        return replace(machine, command=command)
 
 
 def _with_console(text: str, console: PathLike | None) -> str:
@@ -140,13 +132,13 @@ def _with_console(text: str, console: PathLike | None) -> str:
 
 
 def check_faults(console: str) -> None:
-    """Raise `GuestError` if Xen or dom0's kernel has said that something is wrong."""
+    """Raise `GuestError` if the console has a fault that Xen or dom0's kernel reported."""
     if fault := _FAULTS.search(console):
         raise GuestError(fault[0], hint="run it again with --keep, and read console.txt")
 
 
 def _make_sparse(path: Path) -> None:
-    """Punch holes where there are zeros: most of the machine's memory."""
+    """Replace zeroes by holes: most of the machine's memory was never used."""
     with open(path, "r+b") as file:
         size, at, unit = os.fstat(file.fileno()).st_size, 0, 1 << 20
         with open(path.with_suffix(".sparse"), "wb") as copy:
@@ -160,8 +152,8 @@ def _make_sparse(path: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    kept = sorted(folder.glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for old in kept[_KEPT:]:
+    newest = sorted(folder.glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in newest[_KEPT_SNAPSHOTS:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -173,20 +165,14 @@ def assemble(
     memory_mib: int,
     progress: Tell | None = None,
 ) -> Lab:
-    """Fetch and build the parts, from the cache where they are there.
+    """Fetch and build the parts of a lab that are not in the cache.
 
     Parameters
     ----------
     stock, debug, fast : bool
-        Debian's Xen; a debug build of ours; a Bochs of ours (under our Xen always).
-    xen_cmdline : str
+        Debian's Xen; a debug build of the patched Xen; our build of Bochs even with Debian's Xen.
     memory_mib : int
         The machine's memory.
-    progress : callable, optional
-
-    Returns
-    -------
-    Lab
 
     Raises
     ------
@@ -194,12 +180,11 @@ def assemble(
     """
     if re.search(r"[\n{}]", xen_cmdline):
         raise GuestError("Xen's command line is one line, without braces")
-    xen = lab_parts.stock_xen(progress) if stock else lab_xen.patched(debug, progress)
-    userland, kernel = lab_parts.userland(progress), lab_parts.kernel(progress)
-    iso = lab_image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
-    # Bochs 2.7 leaves the low bits of an address in the buffer, where processors have zeroes and
-    # the patched Xen puts the kind of an entry.
-    ours = fast or not stock
-    emulator = bochs_build.fast(progress) if ours else bochs.packaged(progress)
+    xen = parts.stock_xen(progress) if stock else lab_xen.patched(debug, progress)
+    userland, kernel = parts.userland(progress), parts.kernel(progress)
+    iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
+    # The patched Xen keeps an entry's kind in the low bits of its address, which a processor logs
+    # as zeroes. Debian's Bochs 2.7 does not clear them.
+    emulator = fast_bochs(progress) if fast or not stock else packaged_bochs(progress)
     versions = {**xen.versions, "linux (dom0)": kernel.version, "bochs": emulator.version}
     return Lab(iso, emulator, memory_mib, versions)

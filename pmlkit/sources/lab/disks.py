@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two disks of a lab run: dom0's job and its results.
 
-The results' disk begins with an archive of small files, written last. The spool lies further back,
-and grows there while the guest is logged, so that it survives the end of the emulator.
+The results' disk begins with an archive of small files, which is written last. The spool is at a
+fixed place behind it, and grows while the guest is logged: so it survives the emulator's end.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 
 SPOOL_AT = 16 << 20  # bytes
+# dom0's script. Linux writes changed pages to the disk after 0.2 s, not 30: the spool is to be read
+# while it grows.
 RUN = """\
 mkdir -p /out
 set -o pipefail
@@ -65,15 +67,12 @@ def write_disks(
 
     Parameters
     ----------
-    folder : Path
-        The run's folder.
-    guest : LabGuest
     job : dict
         For the agent; its header describes the guest.
     run : str
         The shell script that dom0 runs in ``/job``.
     out : Path, optional
-        Where the disk for the results is; ``folder / "out.img"`` leads there.
+        The file of the results' disk; ``folder / "out.img"`` is a link to it.
     """
     header = job["header"]
     config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n'
@@ -92,6 +91,7 @@ def write_disks(
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
         raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
     try:
+        # dom0 reads the first block, which says how many blocks the archive has.
         blocks = b"%d\n" % -(-len(data) // 4096)
         (folder / "job.img").write_bytes(blocks.ljust(4096, b"\0") + data)
         os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
@@ -114,21 +114,19 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 class Growing:
-    """The spool on the disk, copied into a file while dom0 fills it.
+    """The spool on the disk `image`, copied to the file `path` while dom0 fills it.
 
-    Parameters
-    ----------
-    image : Path
-        The disk.
-    path : Path
-        The file; not there before the spool's header has come.
+    There is no file before the spool's header is on the disk.
     """
 
     def __init__(self, image: Path, path: Path) -> None:
         self._image, self._path, self._at = image, path, 0
 
     def copy(self) -> None:
-        """Append the complete frames with valid checksums: blocks are written in any order."""
+        """Append the frames that are complete, up to the first one that is not.
+
+        dom0 writes the disk's blocks in any order, so only a frame's checksum says that it is.
+        """
         try:
             with open(self._image, "rb", buffering=0) as disk:
                 while part := self._part(disk):
@@ -145,20 +143,15 @@ class Growing:
         head = disk.read(layout.size + SUM_BYTES)
         if not head.startswith(start):
             return b""
-        fields, seal = head[: layout.size], head[layout.size :]
+        fields, expected = head[: layout.size], head[layout.size :]
         payload = disk.read(min(layout.unpack(fields)[-1], LONGEST_FRAME))
-        return head + payload if seal == checksum(fields, payload) else b""
+        return head + payload if expected == checksum(fields, payload) else b""
 
 
 def take_results(image: Path, spool: Path) -> None:
-    """Extract dom0's results from the disk, complete or not.
+    """Move dom0's results, complete or not, from the disk to the folder `spool`.
 
-    Parameters
-    ----------
-    image : Path
-        The disk; removed at the end.
-    spool : Path
-        The folder for ``frames.spool``, ``status``, ``guest.txt``.
+    They are ``frames.spool``, ``status`` and ``guest.txt``. The disk is removed at the end.
     """
     try:
         with open(image, "rb") as stream:
@@ -182,14 +175,14 @@ def _take_files(stream: BinaryIO, spool: Path) -> None:
 
 
 def _take_spool(stream: BinaryIO, path: PathLike) -> None:
-    """Copy the spool. Only its frames show where it ends: the disk behind it is zero."""
+    """Copy the spool; only its frames show where it ends, as zeroes of the disk follow it."""
     stream.seek(SPOOL_AT)
     head = stream.read(HEADER.size)
     if not head.startswith(MAGIC):
         return
     left = _frames_end(stream, HEADER.unpack(head)[2])
     stream.seek(SPOOL_AT)
-    # Not emptied first: it may be read as it grows (`Growing`), and begins like this.
+    # The file is not emptied first: somebody may read it, and `Growing` wrote the same beginning.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as copy:
         while left and (data := stream.read(min(left, 1 << 20))):
             copy.write(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lab can run as a guest: bare-metal programs with known answers, ELF files, Linux."""
+"""Guests of the lab: bare-metal programs with known answers, ELF files, Linux with a workload."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FLAGS = [
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
 ]
-_READY = b"KIT ready\n"  # what the kit says: a program that has it waits for a mailbox's word
+_READY = b"KIT ready\n"  # printed by programs of the kit, which wait for a word in a mailbox
 _HINT = "`pmlkit lab run --list` names the guests"
 
 
@@ -50,18 +50,12 @@ class LabGuest:
 
     Attributes
     ----------
-    name, summary : str
     kernel : Path
         A PVH ELF file.
-    ramdisk : bytes or None
-    cmdline : str
-    memory_mib, vcpus : int
     mailbox : bool
         It is made with the kit: rounds can go in lock step.
     regions : tuple of dict
-        name, gfn, pages, kind of what it is known to touch.
-    versions : dict
-    linux : bool
+        Memory that it is known to access: ``name``, ``gfn``, ``pages``, ``kind``.
     """
 
     name: str
@@ -78,9 +72,9 @@ class LabGuest:
 
 
 def shipped() -> dict[str, Json]:
-    """Return the bare-metal guests that ship: a dict of name to description (dict)."""
-    found = sorted((FOLDER / "guests").glob("*.yaml"))
-    return {path.stem: yaml.safe_load(path.read_text()) for path in found}
+    """Return the descriptions of the bare-metal guests that ship with pmlkit, by name."""
+    paths = sorted((FOLDER / "guests").glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text()) for path in paths}
 
 
 def load(
@@ -88,7 +82,7 @@ def load(
     settings: Mapping[str, str] | None = None,
     progress: Tell | None = None,
 ) -> LabGuest:
-    """Make a guest of a name or a file.
+    """Return the guest with a name, or of a file.
 
     Parameters
     ----------
@@ -98,18 +92,14 @@ def load(
         Options of the guest or parameters of the workload.
     progress : callable, optional
 
-    Returns
-    -------
-    LabGuest
-
     Raises
     ------
     WorkloadError, UsageError, MissingTool, OutputError
     """
     spec, settings = str(spec), settings or {}
     if spec in shipped():
-        told = {"options": {}, **shipped()[spec]}
-        return _bare(spec, FOLDER / "guests" / f"{spec}.c", told, settings)
+        description = {"options": {}, **shipped()[spec]}
+        return _bare(spec, FOLDER / "guests" / f"{spec}.c", description, settings)
     path = Path(spec)
     if path.suffix == ".c" and path.is_file() and uses_kit(path):
         return _bare(path.stem, path, {"summary": f"the user's {path.name}"}, settings)
@@ -125,7 +115,7 @@ def load(
 
 
 def known_of(region: Json) -> dict[str, int]:
-    """Return what is known of a region of a guest's description: pages by kind of access."""
+    """Return the known numbers of pages of a guest's region, by kind of access."""
     plain = {region.get("kind"): region["pages"]}
     known = region.get("known", plain)
     return {kind: known[kind] for kind in ("read", "written", "touched") if kind in known}
@@ -136,19 +126,19 @@ def uses_kit(path: PathLike) -> bool:
     return '#include "kit.h"' in Path(path).read_text(errors="replace")
 
 
-def _bare(name: str, source: Path, told: Json, settings: Mapping[str, str]) -> LabGuest:
-    unknown = set(settings) - set(told.get("options", settings))
+def _bare(name: str, source: Path, description: Json, settings: Mapping[str, str]) -> LabGuest:
+    unknown = set(settings) - set(description.get("options", settings))
     if unknown:
         raise UsageError(f"the guest {name} has no option {sorted(unknown)[0]}", _HINT)
     return LabGuest(
         name,
         compile_guest(source),
-        told.get("summary", ""),
+        description.get("summary", ""),
         cmdline=_words(settings),
-        memory_mib=told.get("memory_mib", MEMORY_MIB),
-        vcpus=told.get("vcpus", 1),
+        memory_mib=description.get("memory_mib", MEMORY_MIB),
+        vcpus=description.get("vcpus", 1),
         mailbox=True,
-        regions=tuple(told.get("regions", ())),
+        regions=tuple(description.get("regions", ())),
     )
 
 
@@ -157,15 +147,7 @@ def _words(settings: Mapping[str, str]) -> str:
 
 
 def compile_guest(source: Path) -> Path:
-    """Compile a guest's C file with the kit; returns the ELF file in the cache.
-
-    Raises
-    ------
-    MissingTool
-        If there is no gcc.
-    WorkloadError
-        If it does not compile.
-    """
+    """Compile a guest's C file with the kit; return the ELF file in the cache."""
 
     def failure(line: str) -> WorkloadError:
         return WorkloadError(source, line, "correct the C file")
@@ -180,17 +162,9 @@ def compile_guest(source: Path) -> Path:
 
 def has_pvh_note(path: PathLike) -> bool:
     """Whether an ELF file has the note by which Xen starts it in PVH mode."""
-    return struct.pack("<II4s", 4, 18, b"Xen\0") in _without_size(Path(path).read_bytes())
-
-
-def _without_size(data: bytes) -> bytes:
-    # The note's descriptor may have 4 or 8 bytes: compare name size, type and name only.
-    for size in (4, 8):
-        data = data.replace(struct.pack("<III4s", 4, size, 18, b"Xen\0"), _PVH)
-    return data
-
-
-_PVH = struct.pack("<II4s", 4, 18, b"Xen\0")
+    data = Path(path).read_bytes()
+    # An entry address of 4 or 8 bytes follows: XEN_ELFNOTE_PHYS32_ENTRY is 18.
+    return any(struct.pack("<III4s", 4, size, 18, b"Xen\0") in data for size in (4, 8))
 
 
 def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None) -> LabGuest:
@@ -219,15 +193,18 @@ def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None) -> Lab
 
 
 def _packed(archive: bytes) -> bytes:
-    """Compress a large archive: dom0 has it in memory, twice while it builds the guest."""
+    """Compress a large archive: while dom0 builds the guest, it has the archive in memory twice."""
     if len(archive) <= LARGE_ARCHIVE:
         return archive
     smaller = gzip.compress(archive, 1, mtime=0)
-    return smaller + b"\0" * (-len(smaller) % 4)  # the archive after it starts at a word
+    return smaller + b"\0" * (-len(smaller) % 4)  # the next archive has to start at a word
 
 
 def _report_on_console() -> bytes:
-    """A second archive that lies over the first: a PVH guest has no serial port, only hvc0."""
+    """Return an archive that replaces ``/init`` of the first one.
+
+    It reports to hvc0, as a PVH guest has no serial port.
+    """
     from pmlkit.sources.guest.cpio import Archive
     from pmlkit.sources.guest.programs import GUEST_SOURCES
 

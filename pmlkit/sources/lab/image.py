@@ -27,38 +27,20 @@ if TYPE_CHECKING:
 
 
 LAB = PATCHES / "lab"
-# Without apicv: Bochs 3.0 rejects the address of Xen's posted-interrupt descriptor. Without
-# AVX-512: Bochs 2.7 miscomputes something of it, and xenstored dies in the C library.
+# apicv=0: Bochs 3.0 rejects the address of Xen's posted-interrupt descriptor. no-avx512f: Bochs 2.7
+# computes some AVX-512 instructions wrongly, so that xenstored crashes in the C library.
 XEN_CMDLINE = (
     "vga=text-80x25 loglvl=all guest_loglvl=all dom0_mem={dom0}M,max:{dom0}M dom0_max_vcpus=1 "
     "noreboot bootscrub=0 spec-ctrl=no xpti=no tsc=unstable apicv=0 dom0-cpuid=no-avx512f"
 )
 _MODULES = (
-    "xen-privcmd",
-    "xen-evtchn",
-    "xen-gntdev",
-    "xen-gntalloc",
-    "xenfs",
-    "crct10dif_generic",
-    "crc64_rocksoft_generic",
-    "ata_piix",
-    "sd_mod",
-)
-_FOLDERS = [
-    "proc",
-    "sys",
-    "dev",
-    "tmp",
-    "run/xenstored",
-    "run/xen",
-    "var/run/xen",
-    "var/lib/xen",
-    "var/lib/xenstored",
-    "var/lock",
-    "var/log/xen",
-    "etc/xen",
-    "usr/lib/xen-4.17/bin",
-]
+    "xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xenfs", "crct10dif_generic",
+    "crc64_rocksoft_generic", "ata_piix", "sd_mod",
+)  # fmt: skip
+_FOLDERS = (
+    "proc", "sys", "dev", "tmp", "run/xenstored", "run/xen", "var/run/xen", "var/lib/xen",
+    "var/lib/xenstored", "var/lock", "var/log/xen", "etc/xen", "usr/lib/xen-4.17/bin",
+)  # fmt: skip
 _PROGRAMS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "xenstore-exists", "xenstore-ls")
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/local/lib")
 _PROGRAM_FOLDERS = (
@@ -71,46 +53,15 @@ _PROGRAM_FOLDERS = (
 )
 _PYTHON = Path("usr/lib/python3.11")
 _DYNLOAD = ("mmap", "_json", "_ctypes", "_hashlib", "termios")
-_NO_PYTHON = [
-    "test",
-    "distutils",
-    "pydoc_data",
-    "lib2to3",
-    "ensurepip",
-    "idlelib",
-    "tkinter",
-    "unittest",
-    "asyncio",
-    "xml",
-    "email",
-    "http",
-    "sqlite3",
-    "multiprocessing",
-    "curses",
-    "dbm",
-    "wsgiref",
-    "turtledemo",
-    "venv",
-    "xmlrpc",
-    "concurrent",
-    "zoneinfo",
-    "tomllib",
-]
+_NO_PYTHON = (
+    "test", "distutils", "pydoc_data", "lib2to3", "ensurepip", "idlelib", "tkinter", "unittest",
+    "asyncio", "xml", "email", "http", "sqlite3", "multiprocessing", "curses", "dbm", "wsgiref",
+    "turtledemo", "venv", "xmlrpc", "concurrent", "zoneinfo", "tomllib",
+)  # fmt: skip
 
 
 def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
-    """Make dom0's root.
-
-    Parameters
-    ----------
-    xen : Xen
-    userland : Path
-    kernel : Kernel
-
-    Returns
-    -------
-    bytes
-    """
+    """Return dom0's root, an archive (cpio) of Xen's tools, Python and kernel modules."""
     roots = (*xen.roots, userland)
     archive = Archive()
     for name in _FOLDERS:
@@ -121,7 +72,7 @@ def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
         archive.file(f"bin/{name}", _find(roots, _PROGRAM_FOLDERS, name), 0o755)
     helper = _find(roots, _PROGRAM_FOLDERS, "libxl-save-helper")
     archive.file("usr/lib/xen-4.17/bin/libxl-save-helper", helper, 0o755)
-    # Where ours looks for it, which is built without Debian's patch of that folder's name.
+    # Our build of the tools looks here: it lacks Debian's patch that renames this folder.
     archive.link("usr/lib/xen/bin/libxl-save-helper", "/usr/lib/xen-4.17/bin/libxl-save-helper")
     _add_libraries(archive, roots)
     _add_python(archive, userland)
@@ -142,13 +93,13 @@ def _find(roots: Sequence[Path], folders: Iterable[str], name: str) -> Path:
 
 
 def _add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
-    """Add the shared libraries of all roots; of two with the same name the first root's."""
-    seen = set()
+    """Add the shared libraries of all roots; the first root that has a name wins."""
+    names = set()
     for root in roots:
         for folder in _LIBRARY_FOLDERS:
             for path in sorted((root / folder).glob("*.so*")):
-                if path.name not in seen and not path.is_dir():
-                    seen.add(path.name)
+                if path.name not in names and not path.is_dir():
+                    names.add(path.name)
                     archive.copy(path, f"usr/lib/x86_64-linux-gnu/{path.name}")
     loader = _find(roots, _LIBRARY_FOLDERS, "ld-linux-x86-64.so.2")
     archive.file("usr/lib64/ld-linux-x86-64.so.2", loader, 0o755)
@@ -185,22 +136,9 @@ def medium(
     dom0_mib: int,
     progress: Tell | None = None,
 ) -> Path:
-    """Make the bootable medium, or take it from the cache.
+    """Return the path of the bootable medium (ISO), made unless it is in the cache.
 
-    Parameters
-    ----------
-    xen : Xen
-    userland : Path
-    kernel : Kernel
-    xen_cmdline : str
-        Added to the lab's own.
-    dom0_mib : int
-    progress : callable, optional
-
-    Returns
-    -------
-    Path
-        An ISO image.
+    `xen_cmdline` is added to the lab's own command line of Xen.
     """
     cmdline = f"{XEN_CMDLINE.format(dom0=dom0_mib)} {xen_cmdline}".strip()
     menu = (LAB / "grub.cfg.in").read_text().replace("@XEN@", cmdline).replace("@LINUX@", "")

@@ -6,6 +6,7 @@ Everything is fetched and unpacked into pmlkit's cache without root.
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import subprocess
@@ -25,44 +26,20 @@ if TYPE_CHECKING:
     from pmlkit.types import Tell
 
 
-XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the series' base, and the stock lab's Xen
+XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the stock lab's Xen; the series applies to its source
 KERNEL_PACKAGE = "linux-image-amd64"
 _XEN = (
-    "xen-hypervisor-4.17-amd64",
-    "xen-utils-4.17",
-    "libxenmisc4.17",
-    "libxencall1",
-    "libxendevicemodel1",
-    "libxenevtchn1",
-    "libxenforeignmemory1",
-    "libxengnttab1",
-    "libxenhypfs1",
-    "libxenstore4",
-    "libxentoolcore1",
-    "libxentoollog1",
-    "xenstore-utils",
-)
+    "xen-hypervisor-4.17-amd64", "xen-utils-4.17", "libxenmisc4.17", "libxencall1",
+    "libxendevicemodel1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1", "libxenhypfs1",
+    "libxenstore4", "libxentoolcore1", "libxentoollog1", "xenstore-utils",
+)  # fmt: skip
 _DOM0 = (
-    "busybox-static",
-    "libbz2-1.0",
-    "libc6",
-    "libexpat1",
-    "libffi8",
-    "libgcc-s1",
-    "liblzma5",
-    "liblzo2-2",
-    "libnl-3-200",
-    "libnl-route-3-200",
-    "libpython3.11-minimal",
-    "libpython3.11-stdlib",
-    "libuuid1",
-    "libyajl2",
-    "libzstd1",
-    "python3-cffi-backend",
-    "python3.11-minimal",
-    "zlib1g",
-)
-# What makes the boot medium and the machine; taken from the system where it is installed.
+    "busybox-static", "libbz2-1.0", "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5",
+    "liblzo2-2", "libnl-3-200", "libnl-route-3-200", "libpython3.11-minimal",
+    "libpython3.11-stdlib", "libuuid1", "libyajl2", "libzstd1", "python3-cffi-backend",
+    "python3.11-minimal", "zlib1g",
+)  # fmt: skip
+# For making the boot medium, and for the emulated machine.
 _MEDIUM = ("grub-common", "grub-pc-bin", "mtools", "xorriso")
 _FIRMWARE = ("bochsbios", "vgabios")
 
@@ -77,9 +54,7 @@ class Xen:
         The hypervisor, uncompressed.
     roots : tuple of Path
         Folders with the tools and libraries as in ``/``; the first one that has a file wins.
-    versions : dict of str to str
-    name : str
-        ``"stock"``, ``"patched"`` or ``"patched-debug"``.
+    name : {"stock", "patched", "patched-debug"}
     """
 
     binary: Path
@@ -96,14 +71,12 @@ def stock_xen(progress: Tell | None = None) -> Xen:
     MissingTool, PackageError, OutputError
     """
     pinned = [f"{name}={XEN_VERSION}" for name in _XEN]
-    found = debian.fetch(pinned, progress, dependencies=False)
-    packed = found.root / "boot" / "xen-4.17-amd64.gz"
-    binary = cache_folder() / "lab" / f"xen-stock-{found.root.parent.name}"
+    root = debian.fetch(pinned, progress, dependencies=False).root
+    packed = root / "boot" / "xen-4.17-amd64.gz"
+    binary = cache_folder() / "lab" / f"xen-stock-{root.parent.name}"
     if not binary.exists():
-        import gzip
-
         write(binary, gzip.decompress(packed.read_bytes()))
-    return Xen(binary, (found.root,), {"xen": XEN_VERSION}, "stock")
+    return Xen(binary, (root,), {"xen": XEN_VERSION}, "stock")
 
 
 def userland(progress: Tell | None = None) -> debian.Packages:
@@ -112,9 +85,9 @@ def userland(progress: Tell | None = None) -> debian.Packages:
 
 
 def kernel(progress: Tell | None = None) -> Kernel:
-    """Fetch Debian's kernel for dom0 and unpack it to a stripped ELF file.
+    """Fetch Debian's kernel for dom0, and make a stripped ELF file of it.
 
-    Xen would need minutes of emulated time to unpack a bzImage.
+    It is unpacked here: to unpack a bzImage, Xen would need minutes of emulated time.
 
     Raises
     ------
@@ -133,8 +106,9 @@ def kernel(progress: Tell | None = None) -> Kernel:
 
 def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
     """Fetch grub-mkrescue and what it calls; returns (folder, environment for it)."""
-    found = debian.fetch(_MEDIUM, progress, skip=("libc6", "dpkg", "perl-base", "debconf"))
-    return found.root, unpacked_environment(found.root)
+    skip = ("libc6", "dpkg", "perl-base", "debconf")
+    root = debian.fetch(_MEDIUM, progress, skip=skip).root
+    return root, unpacked_environment(root)
 
 
 def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
@@ -144,7 +118,7 @@ def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
 
 
 def unpacked_environment(root: Path) -> dict[str, str]:
-    """Return the variables with which programs of an unpacked package find each other."""
+    """Return the variables by which programs of an unpacked package find each other."""
     folders = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
     programs = ("usr/bin", "bin", "usr/sbin", "sbin")
     return {
@@ -154,7 +128,7 @@ def unpacked_environment(root: Path) -> dict[str, str]:
 
 
 def need(tool: str, package: str) -> str:
-    """Raise `MissingTool` unless a program is installed; return its path."""
+    """Return the path of a program; raise `MissingTool` if it is not installed."""
     path = shutil.which(tool)
     if not path:
         raise MissingTool(tool, package)
@@ -173,17 +147,9 @@ def write(path: Path, data: bytes) -> None:
 
 
 def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
-    """Order kernel modules so that each comes after those that it needs.
+    """Find kernel modules below ``/lib/modules/RELEASE``, with those that they need.
 
-    Parameters
-    ----------
-    modules : Path
-        Folder ``/lib/modules/RELEASE``.
-    names : sequence of str
-
-    Returns
-    -------
-    list of Path
+    Each comes after the modules that it needs, as insmod requires.
     """
     files = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
     ordered = []
@@ -203,5 +169,6 @@ def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
 
 
 def _depends(module: Path) -> list[str]:
-    told = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
-    return [name for name in told[1].decode().split(",") if name] if told else []
+    # An entry of the section .modinfo, which is a list of texts that end with a zero byte.
+    entry = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    return [name for name in entry[1].decode().split(",") if name] if entry else []
