@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LabTrace", "ingest"]
 
-# Where libxl puts a PVH guest's pages for its console and Xenstore; in no map of the guest's.
+# libxl puts a PVH guest's pages for its console and Xenstore here. The guest's map lacks them.
 _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 
 
@@ -37,33 +37,27 @@ def ingest(
 
     Parameters
     ----------
-    spool, out : Path
-    overwrite : bool
     heard : callable, optional
-        Told of the frame at which it stopped, if that was not the end.
+        Called with the frame at which conversion stopped, if that is not the end.
 
     Returns
     -------
     Trace
-        The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
+        The PML log. With a harvest of accessed flags, an access trace with the log nested in it.
     """
     spool = Path(spool)
     with understood(spool):
-        read = XenSpool(spool / FRAMES_FILE, ("lab",))
-        trace = convert(LabTrace(read, spool), out, overwrite)
-    if read.fault:
-        heard(read.fault)
+        frames = XenSpool(spool / FRAMES_FILE, ("lab",))
+        trace = convert(LabTrace(frames, spool), out, overwrite)
+    if frames.fault:
+        heard(frames.fault)
     return trace
 
 
 class LabTrace(XenTrace):
-    """What becomes of a lab run's spool.
+    """A trace to be written from a lab run's spool.
 
-    Parameters
-    ----------
-    spool : XenSpool
-    path : Path
-        The folder, with ``guest.txt``: what the guest said.
+    `path` is the folder, whose ``guest.txt`` is the guest's console.
     """
 
     def __init__(self, spool: XenSpool, path: Path) -> None:
@@ -73,8 +67,8 @@ class LabTrace(XenTrace):
 
     def _console(self, file: Path) -> str:
         """Return the guest's console; of a killed run, the lines that the agent read."""
-        heard = "".join(line.line + "\n" for line in self.spool.lines)
-        return read_text(file).replace("\r", "") or heard
+        lines = "".join(line.line + "\n" for line in self.spool.lines)
+        return read_text(file).replace("\r", "") or lines
 
     def meta(self) -> TraceMeta:
         """Return the description of the PML log."""
@@ -85,7 +79,7 @@ class LabTrace(XenTrace):
         return {"name": h["guest"], "memory_bytes": h["memory_bytes"], "vcpus": h["guest_vcpus"]}
 
     def memory_map(self) -> list[dict[str, int | str]]:
-        """Return what the guest calls its memory, and the pages that it shares with Xen."""
+        """Return the memory that the guest reported, and the pages that it shares with Xen."""
         spans = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
         return [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
 
@@ -104,39 +98,40 @@ class LabTrace(XenTrace):
         return pd.DataFrame(rows + self.report.regions, columns=["name", "gfn", "pages"])
 
     @cached_property
-    def _spoken(self) -> list[tuple[str, int]]:
+    def _marks(self) -> list[tuple[str, int]]:
+        """The names of the guest's phases, and when the agent read them, ns."""
         lines = [t for t in self.spool.lines if t.line.startswith("phase ")]
         return [(t.line[6:].strip(), t.ns) for t in lines]
 
     def phases(self) -> list[dict[str, int | str]]:
-        """Phases as the agent heard of them; a guest with a mailbox is in one all the time.
+        """Return the phases at the times of the agent; a guest with a mailbox has only one.
 
-        Where the agent ends a round at each mark (``phase_rounds``), the phase starts there: the
-        guest rests around its mark, and what the ended round holds is of the phase before.
+        With ``phase_rounds`` the agent ends a round at each mark, and the phase starts at that end.
+        The guest rests around its mark, so the ended round belongs to the phase before.
         """
-        if not self._spoken:
+        if not self._marks:
             return [{"name": "rounds", "round": 0, "t_ns": 0, "insn": -1}]
         ends = self.ends
-        starts = [int(min(max(ns, 0), ends[-1])) for _, ns in self._spoken]
+        starts = [int(min(max(ns, 0), ends[-1])) for _, ns in self._marks]
         rounds = np.minimum(np.searchsorted(ends, starts, side="right"), len(ends) - 1)
         if self.header["job"].get("phase_rounds"):
             starts = [int(ends[r]) for r in rounds]
             rounds = rounds + 1
         return [
             {"name": name, "round": int(number), "t_ns": start, "insn": -1}
-            for (name, _), start, number in zip(self._spoken, starts, rounds, strict=True)
+            for (name, _), start, number in zip(self._marks, starts, rounds, strict=True)
             if number < len(ends)
         ]
 
     def guest(self) -> list[dict[str, int]]:
-        """Return what the guest said of its memory, at the times at which dom0 read it."""
+        """Return the guest's reports of its memory, at the times at which dom0 read them."""
         samples = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
         rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in samples]
         return [row for row in rows if row]
 
 
 def _sample(values: dict[str, int], ns: int) -> dict[str, int]:
-    """Return a row of the guest's table; {} if the line does not say it all."""
+    """Return a row of the guest's table; {} if the line is incomplete."""
     if not {*SIZES, *COUNTERS} <= values.keys():
         return {}
     sizes = {f"{name}_bytes": values[name] for name in SIZES}

@@ -46,7 +46,7 @@ def shell(
     Parameters
     ----------
     guest : str, optional
-        A guest to have at hand in dom0, not started; default: the first one that ships.
+        A guest for dom0 to start at your command; default: "known".
     options : LabOptions, optional
     progress : callable, optional
     keys, screen : int, optional
@@ -86,7 +86,7 @@ def shell(
 
 @contextlib.contextmanager
 def _raw(keys: int) -> Iterator[None]:
-    """Pass every key on while this lasts; the terminal is as before afterwards."""
+    """Context in which the terminal passes every key on, Ctrl-C included."""
     if not os.isatty(keys):
         yield
         return
@@ -99,15 +99,16 @@ def _raw(keys: int) -> Iterator[None]:
 
 
 def _join(machine: Machine, console: int, keys: int, screen: int) -> None:
-    listened = [console, keys]
+    """Copy between the terminal and dom0's console until the machine ends or the user leaves."""
+    open_fds = [console, keys]
     while machine.process.poll() is None:
-        ready, _, _ = select.select(listened, [], [], 0.25)
+        ready, _, _ = select.select(open_fds, [], [], 0.25)
         if console in ready:
             os.write(screen, os.read(console, 4096))
         if keys in ready:
             typed = os.read(keys, 256)
             if LEAVE in typed:
                 return
-            if not typed:
-                listened = [console]
+            if not typed:  # the end of a file, at which select would return at once for ever
+                open_fds = [console]
             os.write(console, typed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The patched Xen: Debian's source and our series, built once for each version of both."""
+"""The patched Xen: Debian's source with our series of patches, built for each version of both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SERIES = PATCHES / "series"
-# Debian deletes the generated configure scripts and makes them anew: we keep upstream's.
+# Debian's patches that delete the configure scripts, which it generates again. We keep upstream's.
 _NOT_APPLIED = ("0001-Delete", "0002-Delete", "0009-autoconf", "prefix-abiname")
 _CONFIGURE = [
     "--disable-docs",
@@ -43,7 +43,7 @@ _CONFIGURE = [
     "--prefix=/usr",
     "--libdir=/usr/lib/x86_64-linux-gnu",
 ]
-_TOOLS = ("include", "libs", "xl")  # xenstored, xenconsoled: Debian's serve
+_TOOLS = ("include", "libs", "xl")  # xenstored and xenconsoled are Debian's
 _NEEDED = (
     ("gcc", "gcc"),
     ("make", "make"),
@@ -76,25 +76,17 @@ def patches(series: Path = SERIES) -> list[Path]:
     if not series.exists():
         raise GuestError("there is no patch series for Xen", hint=CLONE)
     lines = [line.partition("#")[0].strip() for line in series.read_text().splitlines()]
-    found = [series.parent / line.split()[0] for line in lines if line]
-    for path in found:
+    paths = [series.parent / line.split()[0] for line in lines if line]
+    for path in paths:
         if not path.is_file():
             raise GuestError(f"the series names {path.name}, and there is no such file")
-    return found
+    return paths
 
 
 def patched(debug: bool = False, progress: Tell | None = None) -> Xen:
-    """Return our Xen with its tools, built at the first call (about 5 minutes on two cores).
+    """Return the patched Xen with its tools, built at the first call (5 minutes on two cores).
 
-    Parameters
-    ----------
-    debug : bool
-        With Xen's assertions (``debug=y``).
-    progress : callable, optional
-
-    Returns
-    -------
-    Xen
+    A `debug` build has Xen's assertions (``debug=y``).
 
     Raises
     ------
@@ -114,14 +106,14 @@ def patched(debug: bool = False, progress: Tell | None = None) -> Xen:
 
 
 def recipe_digest(series: Iterable[Path]) -> str:
-    """Return what names a build in the cache: a hash of the series and of this recipe."""
+    """Return a hash of the series and of this recipe, which names a build in the cache."""
     parts = [XEN_VERSION, "config", *_CONFIGURE, *_TOOLS, *_NOT_APPLIED]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in series]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def check_tools() -> None:
-    """Raise `MissingTool` naming the first thing that a build needs and this machine lacks."""
+    """Raise `MissingTool` for the first tool or header that a build needs and is not here."""
     for tool, package in _NEEDED:
         need(tool, package)
     places = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu"))
@@ -152,18 +144,18 @@ def _build(folder: Path, series: Sequence[Path], debug: bool, progress: Tell) ->
 
 
 def _environment() -> dict[str, str]:
-    # Reproducible, and without flags of the user's: Xen's makefiles would take them.
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("CFLAGS", "LDFLAGS", "MAKEFLAGS")
-    }
+    """Return an environment in which a build has the same result for every user."""
+    flags = ("CFLAGS", "LDFLAGS", "MAKEFLAGS")  # Xen's makefiles would use the user's
+    environment = {name: value for name, value in os.environ.items() if name not in flags}
     facts = {"XEN_BUILD_DATE": "2025-01-01", "XEN_BUILD_TIME": "00:00:00", "LC_ALL": "C.UTF-8"}
     return environment | facts | {"XEN_WHOAMI": "pmlkit", "XEN_DOMAIN": "lab"}
 
 
 def _debian_patches(source: Path) -> list[Path]:
-    names = (source / "debian" / "patches" / "series").read_text().split("\n")
+    folder = source / "debian" / "patches"
+    names = (folder / "series").read_text().split("\n")
     kept = [n.strip() for n in names if n.strip() and not n.startswith(("#", *_NOT_APPLIED))]
-    return [source / "debian" / "patches" / name for name in kept]
+    return [folder / name for name in kept]
 
 
 def _apply(patch: Path, source: Path, environment: Mapping[str, str]) -> None:
