@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check which capabilities of pmlkit work on this machine, and how to add the others."""
+"""Check which capabilities of pmlkit work on this machine, and how to add the others.
+
+Checks probe what is needed (an import, a file, an option of QEMU), not the name of the system.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["CAPABILITIES", "Capability", "examine"]
 
 
-# Checks probe what is needed (an import, a file, an option of QEMU), not the name of the system.
-
-
 OK, WARNING, MISSING = "ok", "warning", "missing"
 # Import names that differ from the names of the distributions.
 IMPORTS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
@@ -48,11 +48,10 @@ class Check:
 
     Attributes
     ----------
-    name, purpose : str
     state : {"ok", "warning", "missing"}
         With a warning the capability still works.
     found : str
-        What was found.
+        The result of the check, such as a version.
     mend : str
         What to do if the state is not ok; a command if possible.
     root : bool
@@ -61,10 +60,19 @@ class Check:
 
     name: str
     purpose: str
-    state: str
-    found: str
+    state: str = OK
+    found: str = ""
     mend: str = ""
     root: bool = False
+
+    def ok(self, found: str) -> Check:
+        return replace(self, state=OK, found=found)
+
+    def warning(self, found: str, mend: str, root: bool = False) -> Check:
+        return replace(self, state=WARNING, found=found, mend=mend, root=root)
+
+    def missing(self, found: str, mend: str, root: bool = False) -> Check:
+        return replace(self, state=MISSING, found=found, mend=mend, root=root)
 
 
 def python() -> Check:
@@ -89,7 +97,7 @@ def packages() -> Check:
     if names and not broken:
         return check
     why = "; ".join(f"{name}: {why}" for name, why in broken.items()) or "pmlkit is not installed"
-    return replace(check, state=MISSING, found=why, mend=_INSTALL)
+    return check.missing(why, _INSTALL)
 
 
 def _requirements() -> list[str]:
@@ -118,28 +126,26 @@ def _absence(name: str) -> str | None:
 
 def bundled() -> Check:
     """Check that the bundled recordings exist and are unchanged."""
-    folder = _project() / "data"
-    check = Check("recordings", "the demo shows data/", OK, "")
+    folder = recordings.ROOT / "data"
+    check = Check("recordings", "the demo shows data/")
     mend = "git checkout -- data" if recordings.IS_CLONE else _INSTALL
     try:
         problems = recordings.problems(folder)
         commands = recordings.read(folder).commands
     except PmlkitError as error:
-        return replace(check, state=MISSING, found=error.problem, mend=mend)
+        return check.missing(error.problem, mend)
     if problems or not commands:
-        problem = problems[0] if problems else "the MANIFEST names no recording"
-        return replace(check, state=MISSING, found=problem, mend=mend)
-    return replace(check, found=f"{len(commands)} as their MANIFEST says")
+        return check.missing((*problems, "the MANIFEST names no recording")[0], mend)
+    return check.ok(f"{len(commands)} as their MANIFEST says")
 
 
 def notebooks() -> Check:
     """Check that the notebooks exist."""
-    names = sorted(path.stem for path in (_project() / "notebooks").glob("*.ipynb"))
-    check = Check("notebooks", "the demo runs them", OK, ", ".join(names))
+    names = sorted(path.stem for path in (recordings.ROOT / "notebooks").glob("*.ipynb"))
+    check = Check("notebooks", "the demo runs them")
     if names:
-        return check
-    mend = f"{recordings.CLONE}: git checkout -- notebooks"
-    return replace(check, state=MISSING, found="none", mend=mend)
+        return check.ok(", ".join(names))
+    return check.missing("none", f"{recordings.CLONE}: git checkout -- notebooks")
 
 
 def fonts() -> Check:
@@ -151,16 +157,16 @@ def fonts() -> Check:
         findfont("DejaVu Sans", fallback_to_default=False)
     except (ImportError, ValueError) as error:
         mend = "pip install --force-reinstall matplotlib"
-        return replace(check, state=WARNING, found=str(error).splitlines()[0], mend=mend)
+        return check.warning(str(error).splitlines()[0], mend)
     return check
 
 
 def program(name: str, package: str, purpose: str) -> Check:
     """Check that a program is on the path."""
-    path = shutil.which(name)
-    if path:
-        return Check(name, purpose, OK, path)
-    return Check(name, purpose, MISSING, "not found", f"apt-get install {package}", root=True)
+    check = Check(name, purpose)
+    if path := shutil.which(name):
+        return check.ok(path)
+    return check.missing("not found", f"apt-get install {package}", root=True)
 
 
 def optional(name: str, package: str, purpose: str) -> Check:
@@ -171,40 +177,40 @@ def optional(name: str, package: str, purpose: str) -> Check:
 
 def static_libc() -> Check:
     """Check that gcc can link statically, as guest programs need."""
-    check = Check("static libc", "guest programs are linked statically", OK, "")
+    check = Check("static libc", "guest programs are linked statically")
     mend = "apt-get install libc6-dev"
     if not shutil.which("gcc"):
-        return replace(check, state=MISSING, found="no gcc", mend=mend, root=True)
+        return check.missing("no gcc", mend, root=True)
+    # gcc prints the name as it is if there is no such file.
     path = _run("gcc", "-print-file-name=libc.a").strip()
     if os.path.isabs(path):
-        return replace(check, found=os.path.normpath(path))
-    return replace(check, state=MISSING, found="no libc.a", mend=mend, root=True)
+        return check.ok(os.path.normpath(path))
+    return check.missing("no libc.a", mend, root=True)
 
 
 def qemu() -> Check:
     """Check that QEMU is installed and supports plugins."""
     from pmlkit.sources.recorder import qemu
 
-    check = Check("QEMU", "emulates the guest", OK, "")
+    check = Check("QEMU", "emulates the guest")
     mend = "apt-get install qemu-system-x86"
     try:
         version = qemu.version()
     except PmlkitError as error:
-        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
+        return check.missing(error.problem, mend, root=True)
     if "-plugin" not in _run(qemu.QEMU, "-help"):
-        result = f"{version} without TCG plugins"
-        return replace(check, state=MISSING, found=result, mend=f"{mend} (Debian's)", root=True)
-    return replace(check, found=f"{version}, with plugins")
+        return check.missing(f"{version} without TCG plugins", f"{mend} (Debian's)", root=True)
+    return check.ok(f"{version}, with plugins")
 
 
 def workloads() -> Check:
     """Check that the workloads of guests exist."""
-    descriptions = list((_project() / "experiments" / "workloads").glob("*/workload.yaml"))
-    check = Check("workloads", "what guests run", OK, f"{len(descriptions)}")
+    folder = recordings.ROOT / "experiments" / "workloads"
+    descriptions = list(folder.glob("*/workload.yaml"))
+    check = Check("workloads", "what guests run")
     if descriptions:
-        return check
-    mend = f"{recordings.CLONE}: git checkout -- experiments"
-    return replace(check, state=MISSING, found="none", mend=mend)
+        return check.ok(f"{len(descriptions)}")
+    return check.missing("none", f"{recordings.CLONE}: git checkout -- experiments")
 
 
 def cache() -> Check:
@@ -223,15 +229,15 @@ def results() -> Check:
 def _folder(name: str, purpose: str, folder: Path, gib: float, mend: str) -> Check:
     """Check that a folder, or its nearest existing parent, is writable and has `gib` GiB free."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    check = Check(name, purpose, OK, "", f"{mend} with {gib:g} GiB free that you may write to")
+    check = Check(name, purpose)
+    mend = f"{mend} with {gib:g} GiB free that you may write to"
     try:
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free / 2**30
     except OSError as error:
-        return replace(check, state=MISSING, found=f"{folder}: {error.strerror}")
-    if free < gib:
-        return replace(check, state=WARNING, found=f"{folder}: {free:.1f} GiB free")
-    return replace(check, found=f"{folder}: {free:.1f} GiB free", mend="")
+        return check.missing(f"{folder}: {error.strerror}", mend)
+    space = f"{folder}: {free:.1f} GiB free"
+    return check.ok(space) if free >= gib else check.warning(space, mend)
 
 
 def processor() -> Check:
@@ -241,8 +247,7 @@ def processor() -> Check:
     if "pml" in flags:
         return check
     result = "not to be seen: no Intel VT-x here, or hidden by a hypervisor"
-    mend = "use an Intel server CPU of Broadwell or later, on bare metal"
-    return replace(check, state=WARNING, found=result, mend=mend)
+    return check.warning(result, "use an Intel server CPU of Broadwell or later, on bare metal")
 
 
 def dom0() -> Check:
@@ -251,7 +256,7 @@ def dom0() -> Check:
     if "control_d" in _read("/proc/xen/capabilities"):
         return check
     mend = "apt-get install xen-system-amd64, and reboot into Xen"
-    return replace(check, state=MISSING, found="no", mend=mend, root=True)
+    return check.missing("no", mend, root=True)
 
 
 def lab_build() -> Check:
@@ -263,7 +268,7 @@ def lab_build() -> Check:
         lab_xen.check_tools()
     except PmlkitError as error:
         mend = f"apt-get install g++ {' '.join(lab_xen.PACKAGES)}"
-        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
+        return check.missing(error.problem, mend, root=True)
     return check
 
 
@@ -272,12 +277,13 @@ def series() -> Check:
     from pmlkit.sources.lab import xen as lab_xen
     from pmlkit.sources.lab.parts import XEN_VERSION
 
-    check = Check("patch series", "makes Xen hand out its PML log", OK, "")
+    check = Check("patch series", "makes Xen hand out its PML log")
     try:
-        return replace(check, found=f"{len(lab_xen.patches())} patches for {XEN_VERSION}")
+        return check.ok(f"{len(lab_xen.patches())} patches for {XEN_VERSION}")
     except PmlkitError as error:
-        mend = f"{recordings.CLONE}: git checkout -- hypervisor-patches"
-        return replace(check, state=MISSING, found=error.problem, mend=mend)
+        return check.missing(
+            error.problem, f"{recordings.CLONE}: git checkout -- hypervisor-patches"
+        )
 
 
 def xen_interface() -> Check:
@@ -293,7 +299,7 @@ def xen_interface() -> Check:
             return check
     except XenError as error:
         result = f"cannot be asked: {error.why}"
-    return replace(check, state=WARNING, found=result, mend=mend, root=True)
+    return check.warning(result, mend, root=True)
 
 
 def xen_tools() -> Check:
@@ -301,18 +307,13 @@ def xen_tools() -> Check:
     from pmlkit.xen.binding import MissingLibrary, XenError, running_version
     from pmlkit.xen.xenctrl import Control
 
-    check = Check("Xen's tools", "stock log-dirty, and what becomes of a domain", OK, "")
+    check = Check("Xen's tools", "stock log-dirty, and what becomes of a domain")
     try:
         with Control():
-            return replace(check, found=f"libxenctrl of Xen {running_version()}, tested")
+            return check.ok(f"libxenctrl of Xen {running_version()}, tested")
     except (MissingLibrary, XenError) as error:
         mend = "in dom0: apt-get install xen-utils (of the Xen that runs)"
-        return replace(check, state=MISSING, found=error.problem, mend=mend, root=True)
-
-
-def _project() -> Path:
-    """Return the folder of data/, notebooks/ and experiments/."""
-    return recordings.ROOT
+        return check.missing(error.problem, mend, root=True)
 
 
 def _read(path: PathLike) -> str:

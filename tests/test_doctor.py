@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from pmlkit import doctor
-from pmlkit import doctor as checks
+from pmlkit import doctor, recordings
 from pmlkit.errors import UsageError
 
 
@@ -83,12 +82,12 @@ def test_qemu_is_probed_for_version_and_plugins(empty_path, version, help_text, 
 
 
 def test_every_declared_dependency_can_be_imported_by_the_name_that_is_looked_for():
-    assert checks.packages().found == f"all {len(checks._requirements())} import"
+    assert doctor.packages().found == f"all {len(doctor._requirements())} import"
 
 
 def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
-    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy>=2.0", "no-such-package>=1"])
-    check = checks.packages()
+    monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy>=2.0", "no-such-package>=1"])
+    check = doctor.packages()
     assert check.state == "missing"
     assert "no-such-package: ModuleNotFoundError" in check.found
     assert "numpy" not in check.found
@@ -98,18 +97,18 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch):
 def test_a_package_that_breaks_while_it_is_imported_is_named(monkeypatch, tmp_path):
     (tmp_path / "broken_one.py").write_text("raise RuntimeError('wrong ABI\\nsecond line')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(checks, "_requirements", lambda: ["broken_one"])
-    assert checks.packages().found == "broken_one: RuntimeError: wrong ABI"
+    monkeypatch.setattr(doctor, "_requirements", lambda: ["broken_one"])
+    assert doctor.packages().found == "broken_one: RuntimeError: wrong ABI"
     assert "broken_one" not in sys.modules
 
 
 def test_packages_are_only_looked_for_once_importing_has_taken_too_long(monkeypatch):
-    monkeypatch.setattr(checks, "IMPORTS_S", 0)
-    monkeypatch.setattr(checks, "_import_problem", lambda name: pytest.fail("imported"))
-    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy", "scikit-learn"])
-    assert checks.packages().found == "all 2 are there"
-    monkeypatch.setattr(checks, "_requirements", lambda: ["numpy", "no-such-package"])
-    assert checks.packages().found == "no-such-package: not installed"
+    monkeypatch.setattr(doctor, "IMPORTS_S", 0)
+    monkeypatch.setattr(doctor, "_import_problem", lambda name: pytest.fail("imported"))
+    monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy", "scikit-learn"])
+    assert doctor.packages().found == "all 2 are there"
+    monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy", "no-such-package"])
+    assert doctor.packages().found == "no-such-package: not installed"
 
 
 def test_a_qemu_that_does_not_answer_does_not_hold_the_doctor_up(empty_path, monkeypatch):
@@ -122,31 +121,29 @@ def test_a_qemu_that_does_not_answer_does_not_hold_the_doctor_up(empty_path, mon
 
 def test_requirements_are_read_whatever_their_form(monkeypatch):
     seen = []
-    monkeypatch.setattr(checks, "_import_problem", seen.append)
+    monkeypatch.setattr(doctor, "_import_problem", seen.append)
     texts = ["numpy>=2.0", "PyYAML>=6.0.1", "scikit-learn>=1.5", 'tomli; python_version<"3.11"']
-    monkeypatch.setattr(checks, "_requirements", lambda: texts)
-    assert checks.packages().found == "all 4 import"
+    monkeypatch.setattr(doctor, "_requirements", lambda: texts)
+    assert doctor.packages().found == "all 4 import"
     assert seen == ["numpy", "pyyaml", "scikit-learn", "tomli"]
 
 
 def test_a_changed_recording_is_named(monkeypatch, tmp_path):
-    from pmlkit import recordings
-
     trace = tmp_path / "data" / "h.trace"
     trace.mkdir(parents=True)
     meta = {"created": "2026-01-02", "provenance": {"command": "pmlkit record h -o h.trace"}}
     (trace / "trace.json").write_text(json.dumps(meta))
     recordings.write(tmp_path / "data")
-    monkeypatch.setattr(checks, "_project", lambda: tmp_path)
-    assert checks.bundled().state == "ok"
+    monkeypatch.setattr(recordings, "ROOT", tmp_path)
+    assert doctor.bundled().state == "ok"
     (trace / "trace.json").write_text("{}")
-    check = checks.bundled()
+    check = doctor.bundled()
     assert (check.state, check.found) == ("missing", "h.trace/trace.json has changed")
 
 
 def test_outside_of_a_clone_the_demo_says_what_is_not_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(checks, "_project", lambda: tmp_path)
-    for check in (checks.bundled(), checks.notebooks(), checks.workloads()):
+    monkeypatch.setattr(recordings, "ROOT", tmp_path)
+    for check in (doctor.bundled(), doctor.notebooks(), doctor.workloads()):
         assert check.state == "missing"
         assert "git checkout" in check.mend
 
@@ -167,7 +164,7 @@ def test_a_cache_that_does_not_exist_yet_is_fine_and_is_not_made(monkeypatch, tm
 
 def test_a_full_disk_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setenv("PMLKIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(checks, "CACHE_GIB", 10**9)
+    monkeypatch.setattr(doctor, "CACHE_GIB", 10**9)
     assert find("recorder", "cache")[0].state == "warning"
 
 
@@ -175,8 +172,8 @@ def test_a_full_disk_is_a_warning(monkeypatch, tmp_path):
     ("capabilities", "state"), [("control_d\n", "ok"), ("", "missing"), ("not_here", "missing")]
 )
 def test_dom0_is_told_from_a_guest(monkeypatch, capabilities, state):
-    monkeypatch.setattr(checks, "_read", lambda path: capabilities)
-    assert checks.dom0().state == state
+    monkeypatch.setattr(doctor, "_read", lambda path: capabilities)
+    assert doctor.dom0().state == state
 
 
 @pytest.mark.parametrize(
@@ -188,8 +185,8 @@ def test_dom0_is_told_from_a_guest(monkeypatch, capabilities, state):
     ],
 )
 def test_pml_is_read_from_the_vmx_flags(monkeypatch, cpuinfo, state):
-    monkeypatch.setattr(checks, "_read", lambda path: cpuinfo)
-    assert checks.processor().state == state
+    monkeypatch.setattr(doctor, "_read", lambda path: cpuinfo)
+    assert doctor.processor().state == state
 
 
 def test_without_xen_collecting_is_missing_and_says_what_would_do():
