@@ -6,11 +6,12 @@ adds the costs of exits, drains and re-arms. With the defaults its log equals th
 emulated PML, entry by entry.
 
 An access trace has only the first write of each window (the trace's round). A page that is re-armed
-in the middle of a window and written again in it is not logged again. So with ``rearm="flush"`` the
-counts are a lower bound, tight for windows that are short against the time to fill a buffer. The
-processor's own writes to page tables are in the log only if the recorder saw them. Entries do not
-depend on the costs: the guest does not run slower here. For a part of the recording, PML is on from
-the part's start to its end. The log's rounds are counted from there; times stay the recording's.
+in the middle of a window, and written again in it, is not logged again. So with ``rearm="flush"``
+the counts are a lower bound. It is tight if a window is short against the time to fill a buffer.
+
+The processor's own writes to page tables are in the log only if the recorder saw them. Entries do
+not depend on the costs: the guest does not run slower here. For a part of the recording, PML is on
+from the part's start to its end. Rounds are counted from there; times stay the recording's.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class PmlModel:
         Entries of a buffer; 512 in hardware (4 KiB of 8 bytes).
     buffers : {1, 2}
         With two, a full one is exchanged for the other (two VMWRITEs) and drained while the guest
-        runs: exits are shorter, not fewer. Assumption: it is drained before the other fills.
+        runs. Exits are shorter, not fewer. Assumption: it is drained before the other is full.
     rearm : {"round", "flush", "never"}
-        When a logged page is re-armed: at the end of the round; when its buffer is drained, which
-        is at the end of the round at the latest; or never.
+        When a logged page is re-armed: at the end of the round, when its buffer is drained (at
+        the end of the round at the latest), or never.
     rounds_per_round : int
         Rounds of the access trace that make one round of the log: T in units of the resolution.
     exit_ns : int
@@ -233,7 +234,7 @@ def _batches(
 
 
 def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[int]:
-    """Return the time for which the guest is stopped in each round, ns (int64, shape (rounds,)).
+    """Return the time for which the guest is stopped in each round, ns.
 
     A full exit drains its buffer, or exchanges it. The end of a round forces every vCPU to exit,
     drains the rest and re-arms, whether there are one or two buffers.
@@ -249,8 +250,9 @@ def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[int]
     if model.rearm == "never":
         return pause
     pause += model.invept_ns * (1 + (full if model.rearm == "flush" else 0))
-    off_path = in_full if model.rearm == "flush" and model.buffers == 2 else 0
-    return pause + (pages - off_path) * model.rearm_ns_per_entry
+    # A full buffer that is drained while the guest runs is re-armed then, too.
+    beside = in_full if model.rearm == "flush" and model.buffers == 2 else 0
+    return pause + (pages - beside) * model.rearm_ns_per_entry
 
 
 def _overheads(

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
     from pmlkit.sources.recorder.messages import Decoded
     from pmlkit.spool_reader import Spool
-    from pmlkit.types import Ints, Json, Tell
+    from pmlkit.types import Array, Ints, Json, Tell
 
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
-_DIGITS = 15
-_MAX_SPANS, _MAX_ENTRIES = 1 << 12, 1 << 16  # that are buffered for one call of the writer
+_DIGITS = 15  # of a guest's number, so that it fits int64
+_MAX_SPANS, _MAX_ENTRIES = 1 << 12, 1 << 16  # buffered for one call of the writer
 _MAX_PARTS = 1 << 12  # arrays of disk requests before they are concatenated
 _ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
 _SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
@@ -77,9 +77,9 @@ class Report:
 
 
 def read_report(text: str) -> Report:
-    """Parse the guest's report, but for an incomplete last line.
+    """Parse the guest's report without a last line that is incomplete.
 
-    Samples from before the first phase are dropped: they were not recorded.
+    Samples before the first phase are left out: the recording had not begun.
     """
     report = Report()
     for line in text[: text.rfind("\n") + 1].splitlines():
@@ -102,13 +102,12 @@ def read_report(text: str) -> Report:
 
 
 def read_sample(values: Sequence[str]) -> dict[str, int]:
-    """Parse a guest's ``name=number`` words; others are left out."""
+    """Parse a guest's words ``name=number``; leave others out."""
     pairs = [word.partition("=") for word in values]
     return {name: int(value) for name, _, value in pairs if _is_count(value)}
 
 
 def _is_count(text: str) -> bool:
-    """Whether a guest's word is a count that fits int64."""
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
@@ -149,7 +148,7 @@ def ingest(
 
 
 class _Tables:
-    """The contents of the plugin's messages so far."""
+    """The tables of the two traces, made from the plugin's messages."""
 
     def __init__(self, access: TraceWriter, pml: TraceWriter) -> None:
         self.access, self.pml = _Log(access, accesses=True), _Log(pml, accesses=False)
@@ -157,7 +156,7 @@ class _Tables:
         self.marks: list[Mark] = []
         self.totals: Totals | None = None
         self.cost: Json = {}
-        self.requests: list[np.ndarray] = []
+        self.requests: list[Array] = []
         self._parts = 0  # arrays at the end of `requests` that are not concatenated yet
 
     def take(self, kind: int, message: Decoded) -> None:
@@ -186,7 +185,6 @@ class _Tables:
     def finish(self, frames: Spool, report: Report) -> None:
         """Write the tables, and note what is missing."""
         access, pml = self.access.writer, self.pml.writer
-        # A truncated spool may hold spans of a round without its end: close it at the last span.
         self.access.flush()
         self.pml.flush()
         self._close_open_round()
@@ -223,6 +221,7 @@ class _Tables:
         return table.astype({"write": bool})[names]
 
     def _close_open_round(self) -> None:
+        """End a round at its last span, if the spool was cut off before the round's end."""
         batches = self.access.batches
         (spans,) = np.nonzero(batches.column("round") >= len(self.rounds))
         if not len(spans):
@@ -249,7 +248,7 @@ class _Tables:
 
 
 class _Rows:
-    """Rows of int64, kept compactly: a stream of tiny messages has millions of them."""
+    """Rows of int64 in one array: a stream of tiny messages has millions of them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names, self._values = names, array("q")
@@ -261,7 +260,7 @@ class _Rows:
         self._values.extend(row)
 
     def column(self, name: str) -> Ints:
-        """Return a view of a column; no row can be added while it exists."""
+        """Return a view of a column; while it exists, adding a row raises BufferError."""
         at = self._names.index(name)
         return np.frombuffer(self._values, np.int64)[at :: len(self._names)]
 
@@ -284,7 +283,7 @@ class _Log:
             self.flush()
 
     def flush(self) -> None:
-        """Write the buffered spans in one call, which costs more than a span's few entries."""
+        """Write the buffered spans in one call: a call costs more than a span's few entries."""
         spans, self._spans, self._entries = self._spans, [], 0
         if not spans:
             return

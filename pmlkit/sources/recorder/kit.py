@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record a bare-metal guest of the lab's kit under QEMU.
 
-In the lab, dom0 starts each of the guest's rounds, and closes a round of its own after each. Here
-the guest runs its rounds one after the other, each a phase. A phase begins a round of the
-recording: round ``n`` of the recording is the guest's, and the lab's ``n - 1``.
+In the lab, dom0 starts each of the guest's rounds, and closes a round of the log after it. Here the
+guest runs its rounds one after the other. Each is a phase, and a phase begins a round of the
+recording. So the guest's round ``n`` is round ``n`` of the recording, and ``n - 1`` of the lab's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NO_PERIOD = qemu.Period("insn", 10**15)  # rounds end at the guest's marks only
 
 
 def is_kit_guest(spec: PathLike) -> bool:
-    """Whether `spec` (a name or a path) is a guest of the kit rather than a workload."""
+    """Whether a name or path is that of a guest of the kit, not of a workload."""
     path = Path(spec)
     is_source = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
     return is_source or str(spec) in lab_guests.shipped()
@@ -65,7 +65,7 @@ def record_kit(
     settings : dict of str to str, optional
         The guest's options.
     rounds : int
-        How many it runs, up to 999.
+        Number of rounds that it runs, up to 999.
     progress : callable, optional
         As for `pmlkit.sources.recorder.record`.
 
@@ -130,7 +130,7 @@ def _run(
 
 
 def _report(guest: LabGuest, memory_mib: int, rounds: int) -> Iterator[str]:
-    """Yield the lines of the report that a Linux guest writes itself; a kit guest cannot."""
+    """Yield the lines of a report, which a Linux guest writes and a guest of the kit cannot."""
     yield f"memory 00000000-{(memory_mib << 20) - 1:08x} : System RAM\n"
     for region in guest.regions:
         yield f"region {region['name']} {region['gfn']} {region['pages']}\n"

@@ -16,7 +16,9 @@ from pmlkit.trace.kinds import ACCESS_KINDS
 from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from pmlkit.types import Json
+    from numpy.typing import NDArray
+
+    from pmlkit.types import Array, Json
 
 __all__ = ["RecorderStream", "check_header"]
 
@@ -80,15 +82,15 @@ class Span:
     t_start_ns: int
     insn_end: int
     t_end_ns: int
-    values: np.ndarray
+    values: NDArray[np.uint32]
 
     @property
-    def frames(self) -> np.ndarray:
+    def frames(self) -> Array:
         """Frame numbers of accesses."""
         return self.values >> KIND_BITS
 
     @property
-    def kinds(self) -> np.ndarray:
+    def kinds(self) -> NDArray[np.uint8]:
         """The kind of each access (`pmlkit.trace.kinds.Kind`, uint8)."""
         return (self.values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
 
@@ -149,16 +151,14 @@ class Totals:
 class Requests:
     """Parts of disk requests, each in one frame, in the order in which the disk received them.
 
-    Attributes
-    ----------
-    parts : structured ndarray of insn, t_ns, sector, gfn, sectors, write (0 or 1)
+    `parts` is a structured array: insn, t_ns, sector, gfn, sectors, write (0 or 1).
     """
 
-    parts: np.ndarray
+    parts: Array
 
 
 if TYPE_CHECKING:
-    # The last two are of the host and of the greeting.
+    # A dict is HOST's, None is HELLO's.
     Decoded = Span | RoundEnd | Mark | Totals | Requests | Json | None
 
 
@@ -211,10 +211,10 @@ def _decode(kind: int | Message, payload: bytes) -> Decoded:
 
 
 # ------------------------------------------------------------------------------
-# Checks over the sequence of messages, both live and at conversion to a trace.
+# Checks of the messages against one another, both live and at conversion to a trace.
 
 
-_IS_ACCESS_KIND = np.isin(np.arange(256), ACCESS_KINDS)
+_IS_ACCESS_KIND = np.isin(np.arange(256), ACCESS_KINDS)  # looked up by kind for each access
 _MAX_MEMORY_BYTES = 1 << 41  # frames have 29 bits in a message
 
 

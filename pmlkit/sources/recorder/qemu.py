@@ -21,6 +21,7 @@ from pmlkit.sources.spooling import with_us
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import SimpleNamespace
+    from typing import Literal
 
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.types import PathLike
@@ -28,21 +29,15 @@ if TYPE_CHECKING:
 
 QEMU = "qemu-system-x86_64"
 ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
-MEMORY_MIB = (64, 3072)  # above, QEMU's RAM offsets are no longer guest-physical addresses
+MEMORY_MIB = (64, 3072)  # above, QEMU's RAM offsets are no guest-physical addresses
 _SOURCE = Path(__file__).with_name("recorder_plugin.c")
 
 
 @dataclass(frozen=True)
 class Period:
-    """The length of a round, in guest time or in guest instructions.
+    """The length of a round, in guest time or in guest instructions."""
 
-    Attributes
-    ----------
-    unit : {"ns", "insn"}
-    count : int
-    """
-
-    unit: str
+    unit: Literal["ns", "insn"]
     count: int
 
     @property
@@ -76,13 +71,7 @@ def parse_period(text: str) -> Period:
 
 
 def build_plugin() -> Path:
-    """Compile the plugin to a shared object in the cache, once for each version of its source.
-
-    Raises
-    ------
-    MissingTool
-        If there is no gcc.
-    """
+    """Compile the plugin, once for each version of its source; return the shared object."""
 
     def failure(line: str) -> PmlkitError:
         return PmlkitError(f"gcc could not build the recorder's plugin ({line})", "see above")
@@ -214,18 +203,10 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start QEMU in its own session, so that Ctrl-C at the terminal does not reach it.
 
-    It is killed when this process ends, even by SIGKILL.
-
-    Parameters
-    ----------
-    command : list of str
-    stderr : Path
-    keep_fd : int, optional
-        A descriptor that it inherits.
-    preload : Path, optional
-        A library to preload.
+    It is killed when this process ends, even by SIGKILL. It inherits the descriptor `keep_fd`, and
+    loads the library `preload` before its own.
     """
-    # The library needs QEMU's symbols: setpriv must not load it.
+    # The library needs QEMU's symbols, so setpriv must not load it.
     preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
     try:
         with open(stderr, "wb") as file:

@@ -120,7 +120,7 @@ def describe(
     image: GuestImage,
     qemu_version: str,
 ) -> Json:
-    """Return the spool's header: everything that the trace states and no message contains."""
+    """Return the spool's header: what the trace describes and no message contains."""
     return {
         "source": "recorder",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -32,8 +32,64 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
+CLOCKS = ("guest", "host")
 _BOOT_LIMIT_S = 300  # a guest boots in 3 to 15 s
-_GRACE_S = 20  # for QEMU to flush and end after it was asked to
+_GRACE_S = 20  # for QEMU to write its last messages after SIGTERM
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """Options of a recording.
+
+    Attributes
+    ----------
+    memory_mib : int, optional
+        The guest's memory; default: what the workload asks for.
+    window : str
+        Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
+        (``"10Minsn"``).
+    clock : {"guest", "host"}
+        The guest's clock, and so a round's length. ``"guest"``: its instructions, 8 ns each; the
+        host's load has no effect, and two runs are identical. ``"host"``: wall time; how much a
+        guest does in it depends on the host's load.
+    cmdline : str
+        Added to the guest kernel's command line.
+    boot : bool
+        Record the boot, too; otherwise the recording begins with the workload.
+    time_limit_s : float
+        Seconds on the host after which a guest counts as hung.
+    overwrite : bool
+        Replace an existing output.
+    swap_mib : int
+        Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
+    check : bool
+        Let the plugin verify its fast path at every access (3x slower).
+    """
+
+    memory_mib: int | None = None
+    window: str = "10ms"
+    clock: str = "guest"
+    cmdline: str = ""
+    boot: bool = False
+    time_limit_s: float = 1800
+    overwrite: bool = False
+    check: bool = False
+    swap_mib: int = 0
+    deterministic: InitVar[bool | None] = None  # older name: True is the guest's clock
+
+    def __post_init__(self, deterministic: bool | None) -> None:
+        if self.clock not in CLOCKS:
+            raise UnknownName("clock", self.clock, CLOCKS)
+        if deterministic and self.clock != "guest":
+            what = f"--clock {self.clock} and --deterministic contradict each other"
+            raise UsageError(what, "leave one of them out")
+        if deterministic is False:
+            object.__setattr__(self, "clock", "host")
+
+    @property
+    def icount(self) -> bool:
+        """Whether the clock counts instructions."""
+        return self.clock == "guest"
 
 
 @dataclass(frozen=True)
@@ -55,8 +111,8 @@ class Progress:
 class Recording:
     """A running guest, the pipe from its plugin, and the spool (an existing folder).
 
-    As a context manager it ends QEMU and closes the spool in any case. A signal that `stop` notes
-    shuts the guest down.
+    As a context manager it kills QEMU and closes the spool at its end. A signal that `stop` notes
+    ends QEMU.
     """
 
     # Set by `boot`.
@@ -84,7 +140,7 @@ class Recording:
         self.entries = 0
         self.last_round: RoundEnd | None = None
         self.seen: set[Marker | Message] = set()  # markers, and Message.TOTALS
-        self.deadline: float | None = None  # once QEMU was asked to end
+        self.deadline: float | None = None  # for QEMU to end, after SIGTERM
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +158,7 @@ class Recording:
         """Start QEMU with the plugin at the other end of a pipe."""
         o = self.options
         self.pipe, child_end = os.pipe()
+        # QEMU ends first, and then the pipe is closed, as `ExitStack` calls them in reverse.
         self._undo.callback(os.close, self.pipe)
         argument = qemu.plugin_argument(
             plugin, child_end, memory_mib, period, o.icount, o.boot, o.check
@@ -121,7 +178,7 @@ class Recording:
             os.close(child_end)
 
     def listen(self) -> None:
-        """Copy messages to the spool until QEMU exits; a signal asks it to exit."""
+        """Copy messages to the spool until QEMU exits, by itself or after a signal."""
         while self._listen_once():
             self._check_stop()
             self._check_time()
@@ -230,61 +287,3 @@ def workload_status(report: Path) -> int | None:
         if line.startswith("exit "):
             return int(line.split()[1])
     return None
-
-
-CLOCKS = ("guest", "host")
-
-
-@dataclass(frozen=True)
-class RecordOptions:
-    """Options of a recording.
-
-    Attributes
-    ----------
-    memory_mib : int, optional
-        The guest's memory; default: what the workload asks for.
-    window : str
-        Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
-        (``"10Minsn"``).
-    clock : {"guest", "host"}
-        The guest's clock, and so a round's length. ``"guest"``: its instructions, 8 ns each; the
-        host's load has no effect, and two runs are identical. ``"host"``: wall time; how much a
-        guest does in it depends on the host's load.
-    cmdline : str
-        Added to the guest kernel's command line.
-    boot : bool
-        Record the boot, too; otherwise the recording begins with the workload.
-    time_limit_s : float
-        Seconds on the host after which a guest counts as hung.
-    overwrite : bool
-        Replace an existing output.
-    swap_mib : int
-        Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
-    check : bool
-        Let the plugin verify its fast path at every access (3x slower).
-    """
-
-    memory_mib: int | None = None
-    window: str = "10ms"
-    clock: str = "guest"
-    cmdline: str = ""
-    boot: bool = False
-    time_limit_s: float = 1800
-    overwrite: bool = False
-    check: bool = False
-    swap_mib: int = 0
-    deterministic: InitVar[bool | None] = None  # older name: True is the guest's clock
-
-    def __post_init__(self, deterministic: bool | None) -> None:
-        if self.clock not in CLOCKS:
-            raise UnknownName("clock", self.clock, CLOCKS)
-        if deterministic and self.clock != "guest":
-            what = f"--clock {self.clock} and --deterministic contradict each other"
-            raise UsageError(what, "leave one of them out")
-        if deterministic is False:
-            object.__setattr__(self, "clock", "host")
-
-    @property
-    def icount(self) -> bool:
-        """Whether the clock counts instructions."""
-        return self.clock == "guest"
