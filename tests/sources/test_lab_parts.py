@@ -21,8 +21,8 @@ from pmlkit.sources.lab.session import LabOptions, describe, machine_mib
 def test_modules_come_after_those_they_need(tmp_path):
     for name, needs in (("a", "b,c"), ("b", "c"), ("c", ""), ("d-e", "")):
         (tmp_path / f"{name}.ko").write_bytes(b"\0depends=" + needs.encode() + b"\0")
-    found = lab_parts.module_closure(tmp_path, ["a", "d_e"])
-    assert [path.stem for path in found] == ["c", "b", "a", "d-e"]
+    ordered = lab_parts.module_closure(tmp_path, ["a", "d_e"])
+    assert [path.stem for path in ordered] == ["c", "b", "a", "d-e"]
 
 
 def test_a_missing_module_is_named(tmp_path):

@@ -56,9 +56,9 @@ def test_a_missing_compiler_is_named(fake_tools):
         qemu.build_plugin()
 
 
-@pytest.mark.parametrize("said", ["QEMU emulator version 10.0.2 (Debian)", "nonsense"])
-def test_a_qemu_that_does_not_fit_is_refused(fake_tools, said):
-    fake_tools(qemu.QEMU, f"echo '{said}'")
+@pytest.mark.parametrize("output", ["QEMU emulator version 10.0.2 (Debian)", "nonsense"])
+def test_a_qemu_that_does_not_fit_is_refused(fake_tools, output):
+    fake_tools(qemu.QEMU, f"echo '{output}'")
     with pytest.raises(PmlkitError, match="versions 5 to 8"):
         qemu.version()
 

@@ -192,10 +192,10 @@ def test_a_signal_leaves_a_valid_shorter_trace(tmp_path, number, code):
     _wait_for_rounds(tmp_path / "i.trace.spool")
     emulators = _emulators_of(process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
     ended = f"pmlkit: ended by {number.name}: what came is in {out}\n"
-    assert said == (ended if code else "")
+    assert errors == (ended if code else "")
     _wait_for_end(emulators)
     trace = Trace.open(out)
     trace.check()
@@ -216,8 +216,8 @@ def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_
         for child in map(int, children):
             os.kill(child, signal.SIGCONT)
         time.sleep(0.05)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
     trace = Trace.open(out)
     trace.check()
     lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
@@ -233,9 +233,9 @@ def test_a_signal_during_the_boot_leaves_nothing(tmp_path, number):
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, said
-    assert len(said.splitlines()) == 1 and said.startswith("pmlkit: ")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    assert len(errors.splitlines()) == 1 and errors.startswith("pmlkit: ")
     _wait_for_end(emulators)
     assert list(tmp_path.iterdir()) == []
 
@@ -343,8 +343,8 @@ def test_the_issues_own_example(tmp_path):
     """`pmlkit record hotcold --memory 256 -o h.trace && pmlkit wss h.trace --json`."""
     out = tmp_path / "h.trace"
     process = _cli("record", "hotcold", "--memory", "256", "-o", out)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     process = _cli("wss", out, "--json")
     windows = json.loads(process.communicate(timeout=60)[0])
     inside = [w for w in windows if w["phase"] == "hotcold"][1:]

@@ -106,8 +106,8 @@ def swapping(tmp_path_factory):
 
 def handled(log, how):
     """The sectors of QEMU's own trace events, each by itself, in order."""
-    found = re.findall(rf"virtio_blk_handle_{how} .*sector (\d+) nsectors (\d+)", log)
-    parts = [np.arange(int(first), int(first) + int(count)) for first, count in found]
+    extents = re.findall(rf"virtio_blk_handle_{how} .*sector (\d+) nsectors (\d+)", log)
+    parts = [np.arange(int(first), int(first) + int(count)) for first, count in extents]
     return np.concatenate(parts)
 
 

@@ -15,8 +15,8 @@ OPTIONS = RecordOptions(time_limit_s=240)
 
 @pytest.fixture
 def record(tmp_path):
-    def make(spec, **told):
-        return record_kit(spec, tmp_path / "x.trace", OPTIONS, **told)
+    def make(spec, **more):
+        return record_kit(spec, tmp_path / "x.trace", OPTIONS, **more)
 
     return make
 
@@ -32,8 +32,8 @@ def test_each_of_its_rounds_is_one_of_the_trace(record):
     assert len(answers) == 3 and all(answer.met for answer in answers)
     for number in (1, 2, 3):
         log = trace.pml.to_pandas(region="pages")
-        found = log[log["round"] == number]["gfn"].tolist()
-        assert found == [4096 + (i * 769 + number) % 2003 for i in range(2003)]
+        logged = log[log["round"] == number]["gfn"].tolist()
+        assert logged == [4096 + (i * 769 + number) % 2003 for i in range(2003)]
 
 
 @needs_qemu

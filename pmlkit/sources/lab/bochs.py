@@ -243,19 +243,10 @@ def _cpu_ticks(pid: int) -> int:
 VERSION = "3.0+dfsg-1"
 _PATCH = PATCHES / "lab" / "bochs.patch"
 _CONFIGURE = [
-    "--with-nogui",
-    "--enable-all-optimizations",
-    "--enable-cpu-level=6",
-    "--enable-x86-64",
-    "--enable-vmx=2",
-    "--enable-avx",
-    "--enable-evex",
-    "--enable-pci",
-    "--enable-fpu",
-    "--enable-memtype",
-    "--disable-docbook",
-    "--disable-show-ips",
-]
+    "--with-nogui", "--enable-all-optimizations", "--enable-cpu-level=6", "--enable-x86-64",
+    "--enable-vmx=2", "--enable-avx", "--enable-evex", "--enable-pci", "--enable-fpu",
+    "--enable-memtype", "--disable-docbook", "--disable-show-ips",
+]  # fmt: skip
 
 
 def fast_bochs(progress: Tell | None = None) -> Bochs:

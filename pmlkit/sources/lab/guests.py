@@ -28,18 +28,9 @@ MEMORY_MIB = 64
 LINUX_MEMORY_MIB = 256
 LARGE_ARCHIVE = 48 << 20
 _FLAGS = [
-    "-m32",
-    "-march=i686",
-    "-O1",
-    "-ffreestanding",
-    "-fno-pic",
-    "-nostdlib",
-    "-fno-stack-protector",
-    "-static",
-    "-fno-asynchronous-unwind-tables",
-    "-Wl,--build-id=none",
-    "-Wl,-z,noexecstack",
-]
+    "-m32", "-march=i686", "-O1", "-ffreestanding", "-fno-pic", "-nostdlib", "-fno-stack-protector",
+    "-static", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noexecstack",
+]  # fmt: skip
 _READY = b"KIT ready\n"  # printed by programs of the kit, which wait for a word in a mailbox
 _HINT = "`pmlkit lab run --list` names the guests"
 

@@ -44,13 +44,9 @@ _FOLDERS = (
 _PROGRAMS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "xenstore-exists", "xenstore-ls")
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/local/lib")
 _PROGRAM_FOLDERS = (
-    "usr/lib/xen-4.17/bin",
-    "usr/local/lib/xen/bin",
-    "usr/local/sbin",
-    "usr/local/bin",
-    "usr/sbin",
+    "usr/lib/xen-4.17/bin", "usr/local/lib/xen/bin", "usr/local/sbin", "usr/local/bin", "usr/sbin",
     "usr/bin",
-)
+)  # fmt: skip
 _PYTHON = Path("usr/lib/python3.11")
 _DYNLOAD = ("mmap", "_json", "_ctypes", "_hashlib", "termios")
 _NO_PYTHON = (

@@ -27,22 +27,12 @@ SERIES = PATCHES / "series"
 # Debian's patches that delete the configure scripts, which it generates again. We keep upstream's.
 _NOT_APPLIED = ("0001-Delete", "0002-Delete", "0009-autoconf", "prefix-abiname")
 _CONFIGURE = [
-    "--disable-docs",
-    "--disable-stubdom",
-    "--disable-ocamltools",
-    "--disable-golang",
-    "--disable-pygrub",
-    "--disable-qemu-traditional",
-    "--with-system-qemu=/bin/true",
-    "--with-system-seabios=/bin/true",
-    "--with-system-ovmf=/bin/true",
-    "--with-system-ipxe=/bin/true",
-    "--disable-pvshim",
-    "--disable-rombios",
-    "--disable-systemd",
-    "--prefix=/usr",
-    "--libdir=/usr/lib/x86_64-linux-gnu",
-]
+    "--disable-docs", "--disable-stubdom", "--disable-ocamltools", "--disable-golang",
+    "--disable-pygrub", "--disable-qemu-traditional", "--with-system-qemu=/bin/true",
+    "--with-system-seabios=/bin/true", "--with-system-ovmf=/bin/true",
+    "--with-system-ipxe=/bin/true", "--disable-pvshim", "--disable-rombios", "--disable-systemd",
+    "--prefix=/usr", "--libdir=/usr/lib/x86_64-linux-gnu",
+]  # fmt: skip
 _TOOLS = ("include", "libs", "xl")  # xenstored and xenconsoled are Debian's
 _NEEDED = (
     ("gcc", "gcc"),
