@@ -177,7 +177,7 @@ class Machine:
         complete = [line for line in lines if re.fullmatch(r"\d+\.\d\d", line)]
         return float(complete[-1]) if complete else 0.0
 
-    def wait(self, each: Callable[[], object] | None = None) -> None:
+    def wait(self, each: Callable[[], object] = lambda: None) -> None:
         """Wait until the machine has switched itself off; call `each` a few times a second.
 
         Raises
@@ -187,11 +187,9 @@ class Machine:
         """
         while self.process.poll() is None:
             self._check()
-            if each:
-                each()
-            time.sleep(_POLL_S)
-        if each:
             each()
+            time.sleep(_POLL_S)
+        each()
         if self.process.returncode < 0:
             name = signal.Signals(-self.process.returncode).name
             self._fail(f"the emulator was killed ({name})", "run it again")

@@ -283,9 +283,8 @@ def check_header(header: Json) -> None:
     if not {"ns_per_insn", "period"} <= fields.values.keys():
         raise NotUnderstood("its header says nothing of the clock, or of the period")
     fields.choice("source", ("recorder",))
-    for name in ("created", "workload", "command"):
+    for name in ("created", "workload", "command", "cmdline"):
         fields.text(name, longest=1 << 16)
-    fields.text("cmdline", longest=1 << 16)
     period = fields.object("period")
     if not {"ns", "insn"} <= period.values.keys():
         raise NotUnderstood("its header's period lacks ns or insn")
