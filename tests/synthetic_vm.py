@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded VMs made up for tests: known working sets, and views that remember what was asked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -40,6 +42,21 @@ def make(sets, written=None, phases=(), guest=True, disk=False):
         disk=_disk(n) if disk else None,
         phases=tuple(phases),
     )
+
+
+def until(recorded, stop):
+    """Return a VM that was switched off before the round `stop`."""
+    parts = ("accesses", "writes", "log", "mapped", "entries", "leaves")
+    uses = {name: getattr(recorded, name) for name in parts}
+    changes = {
+        name: part and Uses(part.gfn[: part.starts[stop]], part.starts[: stop + 1])
+        for name, part in uses.items()
+    }
+    for name in ("guest", "disk"):
+        if (table := getattr(recorded, name)) is not None:
+            changes[name] = table[table["t_ns"] < recorded.t_ns[stop]]
+    phases = tuple(phase for phase in recorded.phases if phase[1] < stop)
+    return replace(recorded, t_ns=recorded.t_ns[: stop + 1], phases=phases, **changes)
 
 
 def _uses(sets):

@@ -13,14 +13,14 @@ from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+    from pmlkit.figures.style import Style
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Floats, Json
+    from pmlkit.types import Floats
 
 
 __all__ = [
@@ -187,34 +187,35 @@ def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     between = np.diff(centres) / (high - low) * inches
     if np.all(between >= (needed[1:] + needed[:-1]) / 2):
         for name, centre in zip(names, centres, strict=True):
-            _above(axes, centre, name, ha="center")
+            _above(axes, centre, name)
         return
     # A slanted name needs a line's height. If there is no room for all, longer phases win.
     for index in _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches):
-        _above(axes, centres[index], names[index], ha="left", rotation=35, rotation_mode="anchor")
+        _above(axes, centres[index], names[index], slanted=True)
 
 
 def _text_inches(text: str, points: float = 6.5) -> float:
     return (len(text) * 0.56 + 0.8) * points / 72
 
 
-def _above(axes: Axes, x: float, text: str, **kwargs: Any) -> None:
+def _above(axes: Axes, x: float, text: str, slanted: bool = False) -> None:
     axes.text(
         x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
-        va="bottom", clip_on=False, **kwargs,
+        ha="left" if slanted else "center", va="bottom", clip_on=False,
+        rotation=35 if slanted else None, rotation_mode="anchor" if slanted else None,
     )  # fmt: skip
 
 
 def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
     """Choose indices, the widest first, so that no two centres are closer than `distance`."""
-    chosen: list[Any] = []
+    chosen: list[int] = []
     for index in np.argsort(-widths, kind="stable"):
         if widths[index] > 0 and all(abs(centres[index] - centres[k]) >= distance for k in chosen):
             chosen.append(int(index))
     return sorted(chosen)
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Json]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Style]]) -> None:
     """Write each line's name beside its right end, with a sample of the line; none overlap.
 
     Parameters

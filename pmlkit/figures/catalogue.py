@@ -17,7 +17,6 @@ from pmlkit.errors import NeedsError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pmlkit.figures.style import Figure
     from pmlkit.trace.reader import Trace
@@ -60,7 +59,9 @@ def about(name: str) -> str:
     return (inspect.getdoc(_function(name)) or "").partition("\n")[0]
 
 
-def draw(trace: Trace, name: str, window: str | int | None = None, **how: Any) -> Figure:
+def draw(
+    trace: Trace, name: str, window: str | int | None = None, **how: str | int | None
+) -> Figure:
     """Draw a figure by its name.
 
     Parameters

@@ -16,14 +16,12 @@ from pmlkit.techniques.scores import WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     import pandas as pd
     from matplotlib.axes import Axes
 
     from pmlkit.compare.run import Comparison
-    from pmlkit.figures.style import Figure
-    from pmlkit.types import Json
+    from pmlkit.figures.style import Figure, Style
 
 
 __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "step_response"]
@@ -32,8 +30,8 @@ __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "s
 PANELS_ACROSS = 4
 TOP = 2.0  # times the largest truth: estimates above are cut off, with a mark
 MAX_POINTS = 600
-PASSIVE: Json = {"marker": "o", "color": COLORS["blue"]}
-ACTIVE: Json = {"marker": "s", "color": COLORS["vermilion"]}
+PASSIVE: Style = {"marker": "o", "color": COLORS["blue"]}
+ACTIVE: Style = {"marker": "s", "color": COLORS["vermilion"]}
 
 
 def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
@@ -188,13 +186,13 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
 def _responses(
     axes: Axes,
     comparison: Comparison,
-    steps: Any,
+    steps: pd.DataFrame,
     estimates: pd.DataFrame,
     names: Sequence[str],
     which: str,
 ) -> None:
     size = (steps["after"] - steps["before"]).abs()
-    step = steps.loc[size.idxmax()]
+    step = steps.iloc[int(size.to_numpy().argmax())]
     from pmlkit.techniques.scores import at
     from pmlkit.units import parse_duration_ns
 

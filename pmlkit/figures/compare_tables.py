@@ -15,7 +15,6 @@ from pmlkit.techniques.costs import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from pmlkit.compare.run import Comparison
     from pmlkit.types import PathLike
@@ -64,7 +63,7 @@ def sheets(comparison: Comparison) -> dict[str, pd.DataFrame]:
     return tables | {trace: shown(comparison, trace) for trace in comparison.traces}
 
 
-def _column(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
+def _column(rows: pd.DataFrame, name: str) -> pd.Series[float]:
     return pd.to_numeric(rows[name]) if name in rows else pd.Series(float("nan"), rows.index)
 
 

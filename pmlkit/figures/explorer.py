@@ -19,6 +19,9 @@ from pmlkit.figures.style import COLORS, Figure, new_figure, styled
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ipympl.backend_nbagg import Canvas
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
     from pmlkit.trace.reader import Trace
 
@@ -143,7 +146,7 @@ class Lines:
         self._mark.set_data([at], sizes[self._windows == at])
         self._against.set_ylim(0, max(np.nanmax(sizes, initial=0), 1 / 256) * 1.08)
 
-    def _set(self, line: Any, table: pd.DataFrame) -> float:
+    def _set(self, line: Line2D, table: pd.DataFrame) -> float:
         """Set a line's data from a table; return its maximum in MiB."""
         table = table.dropna()
         t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() * self._mib
@@ -159,7 +162,7 @@ class Lines:
 
 
 @styled
-def still(figure: Figure) -> tuple[Figure, Any]:
+def still(figure: Figure) -> tuple[Figure, Axes]:
     """Return a bitmap of a figure with axes over it: a heat map is slow to draw again.
 
     Returns
@@ -222,7 +225,7 @@ class Picture:
             self.widget.value = png.getvalue()
 
 
-def _canvas(figure: Figure) -> Any:
+def _canvas(figure: Figure) -> Canvas:
     """Give the figure an ipympl canvas, without pyplot and its global list of figures."""
     from ipympl.backend_nbagg import Canvas, FigureManager
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Style
     from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.forecaster import Forecaster, Sample
-    from pmlkit.types import Floats, Ints, Json
+    from pmlkit.types import Floats, Ints
 
 __all__ = ["calibration", "forecast", "limits", "trade_off"]
 
-MODEL_STYLES: dict[str, Json] = {
+MODEL_STYLES: dict[str, Style] = {
     "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
     "pooled by price": {"color": COLORS["black"], "ls": (0, (3, 1)), "lw": 1.4},
     "boosted": {"color": COLORS["vermilion"], "ls": "-", "lw": 1.4},
@@ -46,8 +46,8 @@ FAMILIES = {
 DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
 
 
-def _styles(models: Iterable[str]) -> Json:
-    styles: Json = {}
+def _styles(models: Iterable[str]) -> dict[str, Style]:
+    styles: dict[str, Style] = {}
     drawn: Counter[str] = Counter()  # rules of each family
     for name in models:
         if name in MODEL_STYLES:
@@ -105,7 +105,7 @@ def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
     return figure
 
 
-def _draw_trade_off(axes: Axes, table: pd.DataFrame, styles: Json) -> None:
+def _draw_trade_off(axes: Axes, table: pd.DataFrame, styles: dict[str, Style]) -> None:
     for model, style in styles.items():
         rows = table[table["model"] == model]
         axes.plot(100 * rows["violations"], 100 * rows["slack"], label=model, **style)
@@ -194,9 +194,9 @@ def forecast(
     low, high = (int(np.argmin(np.abs(forecaster.taus_ - q))) for q in (0.5, 0.95))
     upper = quantiles[:, high]
     axes.fill_between(later, quantiles[:, low], upper, color="#F3D3BE", lw=0, step="mid")
-    forecast_style: Json = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
+    forecast_style: Style = {"color": COLORS["vermilion"], "ls": "-", "lw": 0.8}
     axes.step(later, upper, where="mid", **forecast_style)
-    used_style: Json = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
+    used_style: Style = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
     axes.step(t, mib, where="mid", **used_style)
     for change in [] if changes is None else changes:
         axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
@@ -230,7 +230,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     names = ("its own past", "hindsight", "hindsight,\ntold the phase")
     ends = []
     for (column, name), color in zip(zip(DECIDERS, names, strict=True), colors, strict=True):
-        style: Json = {"color": color, "ls": "-", "lw": 1.2}
+        style: Style = {"color": color, "ls": "-", "lw": 1.2}
         axes.plot(table["ahead_s"], 100 * table[column], marker="o", ms=2.5, **style)
         ends.append((100 * table[column].iloc[-1], name, style))
     axes.axhline(100, color="black", lw=0.6)

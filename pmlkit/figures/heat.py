@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from matplotlib.axes import Axes
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pmlkit.figures.style import Figure
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Gfns, Ints
+
+    # Read these columns of the entries that are drawn.
+    Entries = Callable[[list[str]], Iterator[Any]]
 
 
 __all__ = ["Cells", "cells", "heat_map"]
@@ -56,13 +60,13 @@ class Cells:
         The columns' edges.
     """
 
-    pages: np.ndarray
+    pages: Ints
     block_pages: int
-    blocks: np.ndarray
-    t_ns: np.ndarray
+    blocks: Gfns
+    t_ns: Ints
 
     @property
-    def first_frames(self) -> np.ndarray:
+    def first_frames(self) -> Gfns:
         """The first frame of each row: ndarray of uint64, shape (rows,)."""
         return self.blocks << np.uint64(self.block_pages.bit_length() - 1)
 
@@ -108,20 +112,20 @@ def cells(
     """
     start_ns, end_ns = time_limits(trace, start, end)
     first, stop = trace.rounds_between(start_ns, end_ns)
-    wanted = {"start_ns": start_ns, "end_ns": end_ns, "kinds": kinds}
-    used = _used_frames(trace, wanted)
+    entries = partial(trace.iter_entries, start_ns=start_ns, end_ns=end_ns, kinds=kinds)
+    used = _used_frames(entries)
     shift, blocks = _rows(used, max_rows)
     per_column = max(-(-(stop - first) // max_columns), 1)
     edges = np.append(np.arange(first, stop, per_column), stop)
     times = np.append(trace.rounds["t_start_ns"], trace.duration_ns)
     grid = np.zeros((len(blocks), len(edges) - 1), np.int64)
-    _fill(grid, trace, wanted, first, per_column, used, np.searchsorted(blocks, used >> shift))
+    _fill(grid, entries, first, per_column, used, np.searchsorted(blocks, used >> shift))
     return Cells(grid, 1 << int(shift), blocks, times[edges])
 
 
-def _used_frames(trace: Trace, wanted: Any) -> Gfns:
+def _used_frames(entries: Entries) -> Gfns:
     used = np.zeros(0, np.uint64)
-    for batch in trace.iter_entries(columns=["gfn"], **wanted):
+    for batch in entries(["gfn"]):
         used = sorted_distinct(np.concatenate((used, batch.column("gfn").to_numpy())))
     return used
 
@@ -149,8 +153,7 @@ def _rows(frames: Gfns, max_rows: int) -> tuple[np.uint64, Gfns]:
 
 def _fill(
     grid: Array,
-    trace: Trace,
-    wanted: Any,
+    entries: Entries,
     first: int,
     per_column: int,
     used: Gfns,
@@ -159,7 +162,7 @@ def _fill(
     # The column in which a frame was last counted. Entries come in the order of rounds: this
     # suffices to count a frame once per column across record batches.
     counted = np.full(len(used), -1, np.int32)
-    for batch in trace.iter_entries(columns=["round", "gfn"], **wanted):
+    for batch in entries(["round", "gfn"]):
         column = (batch.column("round").to_numpy().astype(np.int64) - first) // per_column
         frame = np.searchsorted(used, batch.column("gfn").to_numpy())
         column, frame = np.divmod(sorted_distinct(column * len(used) + frame), max(len(used), 1))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Style
     from pmlkit.types import Ints, PathLike
 
 
@@ -95,7 +95,7 @@ class LiveFigure:
         """Write the figure and its data, as `pmlkit.figures.save`."""
         return save(self.figure or _drawn(self.table()), stem)
 
-    def _show(self, what: Any, **how: Any) -> None:
+    def _show(self, what: Figure | dict[str, str], raw: bool = False) -> None:
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -104,9 +104,9 @@ class LiveFigure:
         if get_ipython() is None:
             return
         if self._display is None:
-            self._display = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
+            self._display = display(what, display_id=True, raw=raw)  # type: ignore[no-untyped-call]
         else:
-            self._display.update(what, **how)
+            self._display.update(what, raw=raw)
 
 
 @styled
@@ -115,7 +115,7 @@ def _drawn(table: pd.DataFrame) -> Figure:
     figure.caption = _CAPTION
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9
     sizes = table["pages"] * 4096 / _MIB
-    ink: dict[str, Any] = {"color": COLORS["black"]}
+    ink: Style = {"color": COLORS["black"]}
     if len(table) == 1:  # a line of one point is invisible
         ink["marker"] = "o"
     axes.plot(seconds, sizes, label="working set", **ink)

@@ -14,11 +14,10 @@ from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Style
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_curves", "miss_ratio", "miss_ratio_over_time"]
 
 MIB_PAGES = 256
-STYLES = (
+STYLES: tuple[Style, ...] = (
     {"color": COLORS["black"], "ls": "-"},
     {"color": COLORS["vermilion"], "ls": "-"},
     {"color": COLORS["blue"], "ls": (0, (4, 1.5))},
@@ -103,11 +102,11 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
     )
 
 
-def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Any) -> None:
+def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Style) -> None:
     size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
     if curve.low is not None and curve.high is not None:
-        band: Json = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
+        band: Style = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
         axes.fill_between(size, curve.low, curve.high, **band)
 
 

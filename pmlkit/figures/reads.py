@@ -24,21 +24,19 @@ from pmlkit.reads.judge import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Style
     from pmlkit.reads.hotness import Score
     from pmlkit.reads.mechanism import LeafHistory
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
 
 
 __all__ = ["draw_walk", "harvest_costs", "hotness", "mechanism", "reads_errors", "reads_over_time"]
 
 
-STYLES: dict[str, Json] = {
+STYLES: dict[str, Style] = {
     "truth": {"color": COLORS["black"], "ls": "-", "lw": 1.6},
     "written": {"color": COLORS["vermilion"], "ls": (0, (4, 1))},
     "leaves": {"color": COLORS["purple"], "ls": (0, (1, 1))},
@@ -228,7 +226,7 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     return figure
 
 
-_COSTS: dict[str, Any] = {
+_COSTS: dict[str, tuple[str, Style, str]] = {
     "scan_tsc": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
     "guided_tsc": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
     "sampled_tsc": ("scan of a sample", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
@@ -236,7 +234,9 @@ _COSTS: dict[str, Any] = {
 
 
 @paper_figure
-def hotness(ranking: pd.DataFrame, truth: pd.Series[Any], score: Score, columns: int = 1) -> Figure:
+def hotness(
+    ranking: pd.DataFrame, truth: pd.Series[float], score: Score, columns: int = 1
+) -> Figure:
     """Draw the place of a table's first log against the pages touched under it.
 
     Parameters
@@ -295,6 +295,6 @@ def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x + width / 2, y + 0.1, text, ha="center", va="center", fontsize=6.5, color=color)
 
 
-def _arrow(axes: Axes, start: Any, end: Any) -> None:
-    style: Json = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style: Style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": "black"}
     axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **style))

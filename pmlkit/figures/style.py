@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,18 +28,18 @@ from pmlkit.errors import UsageError, encodable
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
 
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import PathLike
 
 
 __all__ = [
     "COLORS",
     "Figure",
+    "Style",
     "finish",
     "new_figure",
     "pad",
@@ -51,6 +51,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# How something is drawn, as matplotlib's keyword arguments.
+Style = dict[str, Any]
 
 COLUMN_INCHES = {1: 3.33, 2: 7.0}
 KINDS = ("pdf", "svg", "png")
@@ -120,7 +122,7 @@ class Figure(_Figure):
     caption = ""
     _saved_png: bytes | None = None
 
-    def _repr_png_(self) -> tuple[bytes, Json]:
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         if self._saved_png is None or self.stale:
             png = styled(_render)(self, "png", SCREEN_DPI)
         else:
@@ -212,11 +214,16 @@ def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) ->
     return figure
 
 
-def pad(figure: Figure, **padding: Any) -> None:
+def pad(
+    figure: Figure,
+    w_pad: float | None = None,
+    h_pad: float | None = None,
+    hspace: float | None = None,
+) -> None:
     """Set padding of the figure's layout, as `ConstrainedLayoutEngine.set` takes it."""
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(**padding)
+    engine.set(w_pad=w_pad, h_pad=h_pad, hspace=hspace)
 
 
 def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
@@ -264,7 +271,7 @@ def save(
     return write_files(stem.parent, files)
 
 
-def _tables(data: Any) -> dict[str, pd.DataFrame]:
+def _tables(data: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -> dict[str, pd.DataFrame]:
     if data is None:
         return {}
     return dict(data) if isinstance(data, Mapping) else {"data": data}

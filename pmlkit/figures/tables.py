@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from pandas.api.extensions import ExtensionDtype
+
     from pmlkit.types import PathLike
 
 
@@ -184,7 +186,7 @@ def column(values: pd.Series[Any]) -> list[str]:
     return [cell(v) if pd.isna(v) else f"{v:,.{decimals}f}" for v in values]
 
 
-def is_number(dtype: Any) -> bool:
+def is_number(dtype: np.dtype | ExtensionDtype) -> bool:
     """Return whether a column holds numbers (booleans are none)."""
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
@@ -194,7 +196,7 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(char, char) for char in str(text))
 
 
-def _row(cells: Iterable[Any]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 

@@ -15,21 +15,19 @@ from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Style
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
 
 
 __all__ = ["pml_against_all", "turnover", "wss_by_kind", "wss_over_time"]
 
 MIB = 1 << 20
-RAM: Json = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
-ALLOCATED: Json = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
+RAM: Style = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
+ALLOCATED: Style = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
 MAX_POINTS = 1500  # more than a paper's column resolves; keeps the PDF small
 USUAL_NS = 100_000_000  # default T
 FAR = 0.1  # share of T by which the effective T may differ unmentioned
@@ -51,7 +49,7 @@ class Line:
         return f"{self.name.replace(' ', '_')}_pages"
 
     @property
-    def style(self) -> Json:
+    def style(self) -> Style:
         """As matplotlib takes it."""
         return {"color": self.color, "ls": self.dashes}
 
@@ -67,7 +65,7 @@ LINES = {
 NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
 HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
 # Of a change of the working set: its sign, and how it is drawn.
-CHANGES: dict[str, tuple[int, Json]] = {
+CHANGES: dict[str, tuple[int, Style]] = {
     "came": (1, {"color": COLORS["green"], "ls": "-"}),
     "left": (-1, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}),
 }
@@ -254,23 +252,20 @@ def _name(window: Window, wss: pd.DataFrame) -> str:
 
 def _sizes(
     trace: Trace,
-    lines: Iterable[Line],
+    lines: Sequence[Line],
     window: Window,
     start: str | int | None,
     end: str | int | None,
-) -> Any:
+) -> pd.DataFrame:
     """Return the table behind the lines: time, effective window, phase, and pages of each line."""
     first, stop = trace.rounds_between(*time_limits(trace, start, end))
     rounds = max(-(-(stop - first) // MAX_POINTS), 1)
-    table = None
-    for line in lines:
-        sizes = workingset.estimate(
-            trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end
-        )
-        if table is None:
-            table = sizes[["t_ns", "effective_ns", "full", "phase"]].copy()
-        table[line.column] = sizes["pages"].to_numpy()
-    return table
+    tables = [
+        workingset.estimate(trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end)
+        for line in lines
+    ]
+    pages = {line.column: sizes["pages"] for line, sizes in zip(lines, tables, strict=True)}
+    return tables[0][["t_ns", "effective_ns", "full", "phase"]].assign(**pages)
 
 
 def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.DataFrame | None:
@@ -281,7 +276,7 @@ def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.D
     return trace.guest.loc[inside, ["t_ns", "allocated_bytes", "total_bytes"]]
 
 
-def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[Any]:
+def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[float]:
     # Windows that the start cuts short are not drawn: they are smaller.
     return (wss[line.column] / 256).where(wss["full"])
 
@@ -296,14 +291,12 @@ def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:
         axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
 
 
-def _ends(
-    lines: Iterable[Line], wss: pd.DataFrame
-) -> list[tuple[float, str, dict[str, str | tuple[()]]]]:
+def _ends(lines: Iterable[Line], wss: pd.DataFrame) -> list[tuple[float, str, Style]]:
     drawn = ((line, _mib(wss, line).dropna()) for line in lines)
     return [(sizes.iloc[-1], line.name, line.style) for line, sizes in drawn if len(sizes)]
 
 
-def _time(axes: Axes, trace: Trace, limits: Any, labels_on: Axes | None = None) -> None:
+def _time(axes: Axes, trace: Trace, limits: tuple[int, int], labels_on: Axes | None = None) -> None:
     seconds_axis(axes, limits[0], limits[1], trace)
     mark_phases(axes, trace, shade=True, labels=labels_on is None)
     if labels_on is not None:
@@ -318,7 +311,7 @@ def _draw_with_memory(
     wss: pd.DataFrame,
     guest: pd.DataFrame | None,
     window: Window,
-    limits: Sequence[float],
+    limits: tuple[int, int],
 ) -> None:
     """Draw lines and memory; large memory gets a second scale above the lines' peak."""
     peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
@@ -344,7 +337,7 @@ def _draw_with_memory(
     label_ends(lower, ends + [end for end in memory if end not in above])
 
 
-def _plot_memory(axes: Axes, guest: Any, ram: float) -> None:
+def _plot_memory(axes: Axes, guest: pd.DataFrame | None, ram: float) -> None:
     axes.axhline(ram, **RAM)
     if guest is not None and len(guest):
         axes.plot(guest["t_ns"] / 1e9, guest["allocated_bytes"] / MIB, **ALLOCATED)

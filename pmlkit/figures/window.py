@@ -15,10 +15,11 @@ from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.path import Path
 
     from pmlkit.figures.style import Figure
     from pmlkit.timeline import Timeline
@@ -96,7 +97,9 @@ def _stacked(columns: int) -> tuple[int, int]:
     return (2, 1) if columns == 1 else (1, 2)
 
 
-def _slope_panel(axes: Axes, t_ms: pd.Series[Any], curve: pd.DataFrame, per_second: float) -> None:
+def _slope_panel(
+    axes: Axes, t_ms: pd.Series[float], curve: pd.DataFrame, per_second: float
+) -> None:
     axes.set_xlabel("window T (ms)")
     axes.set_ylabel("MiB/s")
     axes.set_xscale("log")
@@ -138,7 +141,7 @@ def reuse_histogram(
     )
 
 
-def _gap_panel(axes: Axes, gaps: Any, round_ms: float) -> None:
+def _gap_panel(axes: Axes, gaps: pd.DataFrame, round_ms: float) -> None:
     """Draw shares of re-uses in logarithmic bins, whose edges lie between rounds."""
     axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
     if gaps.empty:
@@ -174,13 +177,18 @@ def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
     if not values.count():
         axes.set(xlabel="window T (ms)", ylabel="threshold m (rounds)")
         return say_empty(axes, "less than a page")
-    norm = LogNorm(max(values.min(), values.max() / 1000), values.max())
+    low, high = max(values.min(), values.max() / 1000), values.max()
     mesh = axes.pcolormesh(
-        _edges(t_ms), _edges(counts), values, cmap="viridis", norm=norm, rasterized=True
+        _edges(t_ms),
+        _edges(counts),
+        values,
+        cmap="viridis",
+        norm=LogNorm(low, high),
+        rasterized=True,
     )
     axes.set(xscale="log", yscale="log", xlabel="window T (ms)", ylabel="threshold m (rounds)")
     if min(values.shape) > 1:
-        _contours(axes, t_ms, counts, values, norm)
+        _contours(axes, t_ms, counts, values, low, high)
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
     bar.set_label("mean working set (MiB)")
     bar.outline.set_linewidth(0.4)
@@ -188,19 +196,19 @@ def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
         plain_log(axis)
 
 
-def _contours(axes: Axes, t_ms: Floats, counts: Ints, values: Floats, norm: Any) -> None:
+def _contours(
+    axes: Axes, t_ms: Floats, counts: Ints, values: Floats, low: float, high: float
+) -> None:
     """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway."""
     levels = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
-    levels = [level for level in levels if norm.vmin < level < norm.vmax]
+    levels = [level for level in levels if low < level < high]
     if not levels:
         return
     outlined = [withStroke(linewidth=1.6, foreground="#303030")]
     lines = axes.contour(
         t_ms, counts, values, levels, colors="white", linewidths=0.7, path_effects=outlined
     )
-    places = _label_places(
-        axes, [path.to_polygons(closed_only=False) for path in lines.get_paths()]
-    )
+    places = _label_places(axes, lines.get_paths())
     texts = axes.clabel(
         lines, fmt=lambda v: f"{v:g} MiB", fontsize=6, inline_spacing=2, manual=places
     )
@@ -208,7 +216,7 @@ def _contours(axes: Axes, t_ms: Floats, counts: Ints, values: Floats, norm: Any)
         text.set_path_effects(outlined)  # type: ignore[arg-type]
 
 
-def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
+def _label_places(axes: Axes, contours: Iterable[Path]) -> list[tuple[float, float]]:
     """Choose places for labels: near a contour's middle, off the edges, apart from others.
 
     A contour without such a place has no label: the colour bar shows its value.
@@ -216,7 +224,10 @@ def _label_places(axes: Axes, contours: Any) -> list[tuple[float, float]]:
     inches = root_figure(axes).get_size_inches() * (0.64, 0.78)  # about those of the axes
     to_axes = axes.transData + axes.transAxes.inverted()
     places, taken = [], np.zeros((0, 2))
-    for pieces in filter(None, contours):
+    for contour in contours:
+        pieces = [np.asarray(piece) for piece in contour.to_polygons(closed_only=False)]
+        if not pieces:
+            continue
         vertices = max(pieces, key=len)
         at = to_axes.transform(vertices) * inches
         middle = np.argsort(np.abs(np.arange(len(at)) - len(at) / 2), kind="stable")

@@ -8,7 +8,7 @@ It is fitted on some programs and forecasts others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Self
 
+    from pmlkit.forecast.models import Quantiles
     from pmlkit.types import Array, Bools, Floats, Ints, Json
 
 __all__ = [
@@ -163,12 +164,12 @@ class Forecaster(Calibrated):
         (none if there is only one program). Not saved.
     """
 
-    model: Any
+    model: Quantiles
     horizon: int = 4
     target: str = "at"
     online: bool = True
     eta: float = ETA
-    model_: Any = field(default=None, repr=False)
+    model_: Quantiles = field(init=False, repr=False)
     taus_: Floats = field(default_factory=unfitted, repr=False)
     shift_: Floats = field(default_factory=unfitted, repr=False)
     spread_: float = field(default=0.0, repr=False)
@@ -198,7 +199,7 @@ class Forecaster(Calibrated):
         return _raw(self.model_, sample)
 
 
-def _raw(model: BoostedQuantiles | LinearQuantiles, sample: Sample) -> Floats:
+def _raw(model: Quantiles, sample: Sample) -> Floats:
     base = base_level(sample.table).to_numpy()
     return model.predict_quantiles(design_matrix(sample.table)) + base[:, None]
 

@@ -23,9 +23,10 @@ from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Self
+    from typing import Self
 
     import pandas as pd
+    from sklearn.utils import Tags
 
     from pmlkit.types import Floats, Ints
 
@@ -34,8 +35,8 @@ __all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles"]
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-class _Quantiles(RegressorMixin, BaseEstimator):
-    """One regressor per quantile; their predictions are sorted."""
+class Quantiles(RegressorMixin, BaseEstimator):
+    """One regressor per quantile; their predictions are sorted. Subclasses have `_model`."""
 
     def _rows(self, n: int) -> slice | Ints:
         return slice(None)
@@ -67,13 +68,13 @@ class _Quantiles(RegressorMixin, BaseEstimator):
         """Predict the median; shapes as in `predict_quantiles`."""
         return self.predict_quantiles(X)[:, np.searchsorted(self.quantiles_, 0.5)]
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
 
 
-class BoostedQuantiles(_Quantiles):
+class BoostedQuantiles(Quantiles):
     """Quantiles by histogram gradient boosting.
 
     Parameters
@@ -127,7 +128,7 @@ class BoostedQuantiles(_Quantiles):
         )
 
 
-class LinearQuantiles(_Quantiles):
+class LinearQuantiles(Quantiles):
     """Quantiles by linear programming, on the features that correlate most with the target.
 
     Koenker and Bassett (1978), "Regression quantiles", Econometrica 46; with an L1 penalty.

@@ -22,7 +22,6 @@ from pmlkit.techniques.vmware import Vmware
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pandas.io.formats.style import Styler
 
@@ -159,8 +158,8 @@ def _vmware(technique: Technique, vm: Recorded, period_ns: int, seeds: int) -> t
 
 def deviations() -> Styler:
     """Return why ours differ from the published numbers: a table of sentences for a notebook."""
-    style: dict[str, Any] = {"text-align": "left"}
-    return pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index").set_properties(**style)
+    table = pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index")
+    return table.set_properties(subset=None, **{"text-align": "left"})
 
 
 def _four_phases(recorded: Recorded) -> tuple[Recorded, Ints, int]:

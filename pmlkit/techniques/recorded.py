@@ -6,7 +6,7 @@ Techniques do not get a `Recorded`, only a `View` of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,8 +21,6 @@ from pmlkit.timeline import timeline
 from pmlkit.trace.kinds import Kind, is_page_table
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     from pmlkit.kernels.by_page import References
@@ -86,11 +84,6 @@ class Uses:
         """Return the round of each of those uses."""
         counts = np.diff(self.starts[first : stop + 1])
         return np.repeat(np.arange(first, stop), counts)
-
-    def only(self, mask: Bools) -> Uses:
-        """Return the uses where `mask` (bool, shape (uses,)) is true."""
-        kept = np.concatenate(([0], np.cumsum(mask)))
-        return Uses(self.gfn[mask], kept[self.starts])
 
 
 class Places:
@@ -246,20 +239,6 @@ class Recorded:
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
             idle=~time.used,
         )
-
-    def until(self, stop: int) -> Recorded:
-        """Return the recording without the rounds from `stop` on."""
-        changes: dict[str, Any] = {
-            name: Uses(uses.gfn[: uses.starts[stop]], uses.starts[: stop + 1])
-            for name in ("accesses", "writes", "log", "mapped", "entries", "leaves")
-            if (uses := getattr(self, name)) is not None
-        }
-        for name in ("guest", "disk"):
-            if (table := getattr(self, name)) is not None:
-                changes[name] = table[table["t_ns"] < self.t_ns[stop]]
-        phases = tuple(phase for phase in self.phases if phase[1] < stop)
-        idle = None if self.idle is None else self.idle[:stop]
-        return replace(self, t_ns=self.t_ns[: stop + 1], phases=phases, idle=idle, **changes)
 
 
 def _round_gfn_kind(

@@ -101,15 +101,6 @@ def test_a_pml_log_has_no_truth(make_trace):
         Recorded.of(make_trace(kind="pml"))
 
 
-def test_switching_off_early_leaves_what_was_before():
-    recorded = vm.step(disk=True)
-    cut = recorded.until(250)
-    assert cut.n_rounds == 250 and cut.duration_ns == 250 * vm.ROUND_NS
-    assert cut.accesses.between(249, 250).tolist() == recorded.accesses.between(249, 250).tolist()
-    assert cut.guest["t_ns"].max() < cut.duration_ns and cut.disk["t_ns"].max() < cut.duration_ns
-    assert [name for name, _ in recorded.until(10).phases] == ["low"]
-
-
 def test_errors_are_those_of_the_latest_estimate():
     truth = scores.truth(vm.constant(500, rounds=100), W)
     accuracy = scores.accuracy(estimates((0, 400), (500_000_000, 750)), truth)

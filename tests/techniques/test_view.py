@@ -108,7 +108,7 @@ def test_poison_in_what_is_declared_is_seen(name, recorded):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_future_is_not_seen(name, recorded):
     """A VM that is switched off early was estimated the same until then."""
-    whole, cut = observe(name, recorded)[0], observe(name, recorded.until(83))[0]
+    whole, cut = observe(name, recorded)[0], observe(name, vm.until(recorded, 83))[0]
     early = whole[whole["t_ns"] <= cut["t_ns"].max()].reset_index(drop=True)
     columns = ["t_ns", "pages"]
     pd.testing.assert_frame_equal(early[columns], cut[columns], check_exact=True)
