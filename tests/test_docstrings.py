@@ -27,7 +27,7 @@ SHOWN = [
     "pmlkit.missratio.curves.exact",
     "pmlkit.missratio.curves.of_trace",
     "pmlkit.missratio.sampled.shards",
-    "pmlkit.compare.run.compare",
+    "pmlkit.compare.compare",
     "pmlkit.units.parse_duration_ns",
     "pmlkit.figures.tables.latex",
 ]

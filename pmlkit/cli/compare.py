@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pmlkit.compare.run import Comparison, Plan
+    from pmlkit.compare import Comparison, Plan
     from pmlkit.types import Json
 
 

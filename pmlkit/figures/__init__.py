@@ -8,7 +8,7 @@ Modules
 -------
 catalogue   the table of figures; draws one by name
 style, axes sizes, fonts, colours; axes of time, pages and addresses
-time, window, heat, mrc, reads, period, compare, forecast
+time, window, heat, mrc, reads, compare, forecast
             figures by subject
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures by name: a new one is a function in a module of this folder, and a line here.
 
+The table stands alone: listing the figures must not import matplotlib.
+
 A figure's function takes a `Trace` (or tables) and returns a `Figure`. It computes nothing: the
 numbers come from `pmlkit.workingset` and its like. The figure carries them (`Figure.data`) and a
 sentence on how to read it (`Figure.caption`); `save` writes both. Figures use no pyplot: nothing is
@@ -40,12 +42,12 @@ FIGURES = {
 # Figures of more than a trace.
 _OTHERS = (
     "mrc:compare_curves",
-    "period:period_trade_off",
     "reads:harvest_costs",
     "reads:hotness",
     "reads:mechanism",
     "reads:reads_errors",
     "reads:reads_over_time",
+    "window:period_trade_off",
 )
 # The module of each function, as `pmlkit.lazy` takes them.
 HOMES = {

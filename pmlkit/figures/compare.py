@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 
-from pmlkit.compare.run import pareto
+from pmlkit.compare import pareto
 from pmlkit.figures.axes import name_points, plain_log, say_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from pmlkit.compare.run import Comparison
+    from pmlkit.compare import Comparison
     from pmlkit.figures.style import Figure, Style
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of a comparison as LaTeX, HTML and CSV, and the cost model."""
+"""Tables of a comparison as LaTeX, HTML and CSV, and the cost model.
+
+They stand apart from `figures.compare`, so that printing a table does not import matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pmlkit.compare.run import PARTS
+from pmlkit.compare import PARTS
 from pmlkit.figures.tables import cell, table
 from pmlkit.files import write_files
 from pmlkit.techniques.costs import COSTS
@@ -16,7 +19,7 @@ from pmlkit.techniques.costs import COSTS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pmlkit.compare.run import Comparison
+    from pmlkit.compare import Comparison
     from pmlkit.types import PathLike
 
 

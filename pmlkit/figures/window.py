@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures about the window T and the re-use of pages, for choosing T and the threshold m."""
+"""Figures for choosing T and the threshold m: windows, re-use of pages, costs of a period."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.path import Path
 
     from pmlkit.figures.style import Figure
+    from pmlkit.period.advice import Advice
     from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Floats, Ints
 
 
-__all__ = ["reuse_histogram", "surface", "wss_against_window"]
+__all__ = ["period_trade_off", "reuse_histogram", "surface", "wss_against_window"]
 
 MIB = 1 << 20
 SMALLEST_MIB = 1 / 256  # one page
@@ -167,6 +168,45 @@ def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
     axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         plain_log(axis)
+
+
+@paper_figure
+def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
+    """Draw what a period costs, what it shows, and how much that depends on it."""
+    table = advice.table
+    figure = new_figure(columns, 2.3 if columns == 2 else 5.4, {"periods": table})
+    shape = (1, 3) if columns == 2 else (3, 1)
+    panels = figure.subplots(*shape, sharex=True)
+    t_ms = table["period_ns"] / 1e6
+    cost, size, change = panels
+    cost.plot(t_ms, 100 * table["guest_overhead"], color=COLORS["black"], label="guest")
+    cost.plot(t_ms, 100 * table["host_overhead"], color=COLORS["black"], ls=":", label="host")
+    asked = {"color": COLORS["black"], "lw": 0.5}
+    cost.axhline(100 * advice.target, label="asked, of the guest", **asked)
+    cost.set(yscale="log", ylabel="overhead (%)")
+    plain_log(cost.yaxis)
+    cost.legend()
+    size.plot(t_ms, table["bytes"] / MIB, color=COLORS["black"])
+    size.set(ylabel="mean W(T) (MiB)")
+    size.set_ylim(bottom=0)
+    change.plot(t_ms, 100 * table["sensitivity"], color=COLORS["black"])
+    change.axhline(100 * advice.accuracy, **asked)
+    change.set(ylabel="growth if T doubles (%)")
+    for letter, panel in zip("abc", panels, strict=True):
+        panel.axvline(advice.period_ns / 1e6, color=COLORS["black"], ls="--", lw=0.7)
+        panel.set_xscale("log")
+        plain_log(panel.xaxis)
+        panel_letter(panel, letter)
+    panels[-1 if columns == 1 else 1].set_xlabel("period T (ms)")
+    return finish(
+        figure,
+        trace,
+        "against the period T: (a) what logging costs the guest and the host, (b) the mean "
+        "working set, (c) by how much it grows if T is doubled. Horizontal lines: what was asked "
+        f"of the guest's overhead (the host's has no limit), and of the growth; dashed: the period "
+        f"chosen. Constants: "
+        f"{', '.join(advice.constants.kinds)}.",
+    )
 
 
 def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:

@@ -5,7 +5,9 @@
 >>> recorded = techniques.Recorded.of(pmlkit.open("redis.trace"))      # doctest: +SKIP
 >>> techniques.run("vmware", recorded, window="1s").estimates          # doctest: +SKIP
 
-A new technique is a module here and an entry in ``registry``; nothing else has to change.
+A new technique is a module here and an entry in ``registry``; nothing else has to change. Each has
+a module of its own, shared only by its variants. ``protocol``, ``costs`` and ``registry`` are short
+because they are what the author of a technique reads.
 
 Modules
 -------
@@ -18,8 +20,8 @@ memory      a guest of changing size: a replay of the accesses
 runs        running a technique
 scores      errors against W(t, T), and windows until a step is followed
 published   the rrww/rwrw/wwrr experiment of Bitchebe et al., theirs and ours
-curves      the ghost lists that two techniques share
-registry    the techniques by name; each of the other modules holds one, or a few variants
+ghosts      the lists of evicted pages that two techniques share
+registry    the techniques by name
 """
 
 from pmlkit.techniques.protocol import Technique

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pmlkit.techniques.curves import GhostList
+from pmlkit.techniques.ghosts import GhostList
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 

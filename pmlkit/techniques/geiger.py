@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.techniques.curves import GhostList
+from pmlkit.techniques.ghosts import GhostList
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 

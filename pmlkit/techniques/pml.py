@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PML, plain: the pages logged in a round; and with a threshold m and re-arming in between."""
+"""PML, plain and with a threshold m; and PRL, a log of all references that no processor has."""
 
 from __future__ import annotations
 
@@ -65,3 +65,21 @@ class PmlThreshold(Technique):
             if len(recent) == rounds:
                 _, times = np.unique(np.concatenate(recent), return_counts=True)
                 view.report(np.count_nonzero(times >= self.m))
+
+
+@dataclass(frozen=True)
+class Prl(Technique):
+    """The distinct pages referenced in a round of length T: what a log of reads would add.
+
+    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`. This one forgets. Its only
+    error is that a round lasts T.
+    """
+
+    name = "prl"
+    title = "PRL, all references per round"
+    source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
+    needs = frozenset({Need.REFERENCES})
+
+    def observe(self, view: View) -> None:
+        for _ in view.every(view.window_ns):
+            view.report(len(view.references.drain()))

@@ -17,8 +17,7 @@ from pmlkit.techniques.intermittent import Intermittent
 from pmlkit.techniques.mpa import Mpa
 from pmlkit.techniques.page_tables import PmlEntries, PmlPageTables
 from pmlkit.techniques.plateau import PmlPlateau, PrlPlateau
-from pmlkit.techniques.pml import Pml, PmlThreshold
-from pmlkit.techniques.prl import Prl
+from pmlkit.techniques.pml import Pml, PmlThreshold, Prl
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.self_ballooning import SelfBallooning
 from pmlkit.techniques.vmware import Vmware

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pmlkit import techniques
 from pmlkit.techniques import curves
-from pmlkit.techniques.curves import GhostList
 from pmlkit.techniques.geiger import Inference
+from pmlkit.techniques.ghosts import GhostList
 
 MOVES = st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=200)
 

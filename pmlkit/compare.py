@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run techniques on recorded VMs, score them against W(t, T), and collect the tables."""
+"""Comparison of techniques: run on the same recorded VMs, scored against W(t, T), in tables."""
 
 from __future__ import annotations
 
