@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from pmlkit.selection import time_ns
+from pmlkit.timeline import timeline
 from pmlkit.trace.schema import ADDRESSES
-from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-    from pmlkit.figures.style import Style
+    from pmlkit.figures.style import Style, Time
+    from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Floats
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "address_format",
     "address_name",
+    "color_bar",
     "label_ends",
     "mark_phases",
     "name_points",
@@ -37,6 +42,7 @@ __all__ = [
     "seconds_axis",
     "time_limits",
     "time_name",
+    "timeline_between",
 ]
 
 
@@ -47,17 +53,26 @@ def root_figure(axes: Axes) -> Figure:
     return figure
 
 
-def plain_log(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers (0.1, 1, 10); a short one also with 2 and 5."""
-    low, high = axis.get_view_interval()
-    short = low > 0 and high / low < 200
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    if short:
-        axis.set_minor_locator(NullLocator())
-    # Empty labels take time to lay out; labels that are off do not.
-    axis.set_tick_params(which="minor", label1On=False)
+def plain_log(*logarithmic: Axis) -> None:
+    """Label logarithmic axes with plain numbers (0.1, 1, 10); a short one also with 2 and 5."""
+    for axis in logarithmic:
+        low, high = axis.get_view_interval()
+        short = low > 0 and high / low < 200
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+        if short:
+            axis.set_minor_locator(NullLocator())
+        # Empty labels take time to lay out; labels that are off do not.
+        axis.set_tick_params(which="minor", label1On=False)
+
+
+def color_bar(axes: Axes, mesh: QuadMesh, label: str) -> Colorbar:
+    """Draw a narrow bar of the colours of a mesh beside its axes."""
+    bar = root_figure(axes).colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
+    bar.set_label(label)
+    bar.outline.set_linewidth(0.4)
+    return bar
 
 
 def say_empty(axes: Axes, text: str) -> None:
@@ -131,11 +146,18 @@ def _plain(value: float) -> str:
     return f"{value:g}" if value < 1e6 else f"{value:.0f}"
 
 
-def time_limits(trace: Trace, start: str | int | None, end: int | str | None) -> tuple[int, int]:
+def time_limits(trace: Trace, start: Time, end: Time) -> tuple[int, int]:
     """Return `start` and `end` ("2s", nanoseconds or None) in nanoseconds, within the trace."""
-    start_ns = parse_duration_ns(start) if isinstance(start, str) else start
-    end_ns = parse_duration_ns(end) if isinstance(end, str) else end
-    return start_ns or 0, trace.duration_ns if end_ns is None else min(end_ns, trace.duration_ns)
+    end_ns = time_ns(end)
+    return time_ns(start) or 0, trace.duration_ns if end_ns is None else min(
+        end_ns, trace.duration_ns
+    )
+
+
+def timeline_between(trace: Trace, start: Time, end: Time) -> Timeline:
+    """Return the timeline of the rounds between `start` and `end`."""
+    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    return timeline(trace, first, stop - first)
 
 
 def seconds_axis(axes: Axes, start_ns: int, end_ns: int, trace: Trace | None = None) -> None:

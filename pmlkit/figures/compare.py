@@ -128,8 +128,7 @@ def error_against_overhead(
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
     axes.set_xlabel("overhead (% of guest time)")
     axes.set_ylabel("error, MAPE (%)")
-    plain_log(axes.xaxis)
-    plain_log(axes.yaxis)
+    plain_log(axes.xaxis, axes.yaxis)
     name_points(axes, x.to_numpy(), y.to_numpy(), points["technique"].tolist())
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several

@@ -14,6 +14,7 @@ from matplotlib.colors import PowerNorm
 from pmlkit.figures.axes import (
     address_format,
     address_name,
+    color_bar,
     mark_phases,
     pages_name,
     seconds_axis,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Time
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Gfns, Ints
 
@@ -88,8 +89,8 @@ def cells(
     trace: Trace,
     max_rows: int = MAX_ROWS,
     max_columns: int = 360,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    start: Time = None,
+    end: Time = None,
     kinds: str | int | None = None,
 ) -> Cells:
     """Count the distinct frames touched in each cell of a grid of frames and time.
@@ -152,12 +153,7 @@ def _rows(frames: Gfns, max_rows: int) -> tuple[np.uint64, Gfns]:
 
 
 def _fill(
-    grid: Array,
-    entries: Entries,
-    first: int,
-    per_column: int,
-    used: Gfns,
-    row: Ints,
+    grid: Array, entries: Entries, first: int, per_column: int, used: Gfns, row: Ints
 ) -> None:
     # The column in which a frame was last counted. Entries come in the order of rounds: this
     # suffices to count a frame once per column across record batches.
@@ -177,8 +173,8 @@ def _fill(
 def heat_map(
     trace: Trace,
     columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    start: Time = None,
+    end: Time = None,
     kinds: str | int | None = None,
 ) -> Figure:
     """Draw which guest frames were touched when.
@@ -196,10 +192,8 @@ def heat_map(
     _address_axis(axes, trace, grid, position)
     seconds_axis(axes, grid.t_ns[0], grid.t_ns[-1], trace)
     mark_phases(axes, trace)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
+    bar = color_bar(axes, mesh, "pages touched in the cell (%)")
     bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
-    bar.set_label("pages touched in the cell (%)")
-    bar.outline.set_linewidth(0.4)
     cell = _size(grid.block_pages, trace.meta.domain["page_size"])
     span_ms = np.diff(grid.t_ns).max() / 1e6 if len(grid.t_ns) > 1 else 0
     return finish(

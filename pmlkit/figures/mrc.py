@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import missratio
-from pmlkit.figures.axes import mark_phases, plain_log, say_empty, seconds_axis, time_limits
+from pmlkit.figures.axes import (
+    color_bar,
+    mark_phases,
+    plain_log,
+    say_empty,
+    seconds_axis,
+    time_limits,
+)
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 
 if TYPE_CHECKING:
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure, Style
+    from pmlkit.figures.style import Figure, Style, Time
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
@@ -42,8 +49,8 @@ FEWEST = 100  # sampled pages of SHARDS
 def miss_ratio(
     trace: Trace,
     columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    start: Time = None,
+    end: Time = None,
     kinds: str | int = "rwx",
     rate: float = 0.1,
 ) -> Figure:
@@ -122,8 +129,8 @@ def miss_ratio_over_time(
     trace: Trace,
     window: str | int | None = None,
     columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    start: Time = None,
+    end: Time = None,
     kinds: str | int = "rwx",
 ) -> Figure:
     """Draw the miss ratio over time and cache size.
@@ -145,7 +152,7 @@ def miss_ratio_over_time(
     if grid.empty or not grid.notna().to_numpy().any():
         say_empty(axes, "no page is used")
         return finish(figure, trace, "miss ratio over time: no page is used.")
-    _draw_grid(figure, axes, grid, limits[0] / 1e9)
+    _draw_grid(axes, grid, limits[0] / 1e9)
     mark_phases(axes, trace)
     return finish(
         figure,
@@ -155,7 +162,7 @@ def miss_ratio_over_time(
     )
 
 
-def _draw_grid(figure: Figure, axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
+def _draw_grid(axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
     pages = grid.index.to_numpy()
     edges = np.sqrt(pages[1:] * pages[:-1]) / MIB_PAGES
     edges = np.concatenate(([pages[0] / 1.2 / MIB_PAGES], edges, [pages[-1] * 1.05 / MIB_PAGES]))
@@ -164,6 +171,4 @@ def _draw_grid(figure: Figure, axes: Axes, grid: pd.DataFrame, start_s: float) -
     mesh = axes.pcolormesh(times, edges, values, cmap="viridis_r", vmin=0, vmax=1, rasterized=True)
     axes.set(yscale="log", ylim=(edges[len(edges) // 4], edges[-1]))
     plain_log(axes.yaxis)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
-    bar.set_label("miss ratio")
-    bar.outline.set_linewidth(0.4)
+    color_bar(axes, mesh, "miss ratio")

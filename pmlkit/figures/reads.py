@@ -215,8 +215,7 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
         x, y = measured["memory_bytes"] / 2**30, measured[name] / 1e6
         axes.plot(x, y, marker=mark, ms=3.5, ls="none", color=style["color"], label=text)
         axes.plot(modelled["memory_bytes"] / 2**30, modelled[name] / 1e6, lw=0.9, **style)
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_log(axis)
+    plain_log(axes.xaxis, axes.yaxis)
     axes.grid(True, which="major")
     axes.legend(loc="upper left")
     figure.caption = (

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
+    from pmlkit.units import Window
+
+    # What figures take: a time of the trace, and a window T; None is the default of either.
+    Time = str | int | None
+    Length = str | int | Window | None
 
 
 __all__ = [

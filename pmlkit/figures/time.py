@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pmlkit import workingset
 from pmlkit.errors import UsageError
-from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits
+from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits, timeline_between
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
-from pmlkit.timeline import default_window, timeline
+from pmlkit.timeline import default_window
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure, Style
+    from pmlkit.figures.style import Figure, Length, Style, Time
     from pmlkit.trace.reader import Trace
 
 
@@ -75,11 +75,11 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 @paper_figure
 def wss_over_time(
     trace: Trace,
-    window: str | int | Window | None = None,
+    window: Length = None,
     kinds: Sequence[str] = ("rwx",),
     columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    start: Time = None,
+    end: Time = None,
 ) -> Figure:
     """Draw the working set over time, under the memory that the guest says it has allocated.
 
@@ -109,11 +109,7 @@ def wss_over_time(
 
 @paper_figure
 def wss_by_kind(
-    trace: Trace,
-    window: str | int | Window | None = None,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    trace: Trace, window: Length = None, columns: int = 1, start: Time = None, end: Time = None
 ) -> Figure:
     """Draw the working set over time: all accesses, and reads, writes, executions by themselves."""
     lines = HARVESTED if trace.is_harvest else LINES
@@ -131,11 +127,7 @@ def wss_by_kind(
 
 @paper_figure
 def pml_against_all(
-    trace: Trace,
-    window: str | int | Window | None = None,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    trace: Trace, window: Length = None, columns: int = 1, start: Time = None, end: Time = None
 ) -> Figure:
     """Draw what PML logs against all accesses; the area between is what it misses.
 
@@ -163,11 +155,7 @@ def pml_against_all(
 
 @paper_figure
 def turnover(
-    trace: Trace,
-    window: str | int | Window | None = None,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
+    trace: Trace, window: Length = None, columns: int = 1, start: Time = None, end: Time = None
 ) -> Figure:
     """Draw how the working set changes: the pages that come and leave from window to window."""
     window = _window(trace, window, start, end)
@@ -198,8 +186,8 @@ def _few_lines(
     trace: Trace,
     window: Window,
     columns: int,
-    start: str | int | None,
-    end: str | int | None,
+    start: Time,
+    end: Time,
     sources: Sequence[tuple[Line, Trace]],
 ) -> Figure:
     """Draw lines without the guest's memory; `sources`: each line and the trace it reads."""
@@ -231,13 +219,10 @@ def _line(kinds: str) -> Line:
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 
-def _window(
-    trace: Trace, window: str | int | Window | None, start: str | int | None, end: str | int | None
-) -> Window:
+def _window(trace: Trace, window: Length, start: Time, end: Time) -> Window:
     if window is not None:
         return parse_window(window)
-    first, stop = trace.rounds_between(*time_limits(trace, start, end))
-    return default_window(timeline(trace, first, stop - first), USUAL_NS)
+    return default_window(timeline_between(trace, start, end), USUAL_NS)
 
 
 def _name(window: Window, wss: pd.DataFrame) -> str:
@@ -251,15 +236,10 @@ def _name(window: Window, wss: pd.DataFrame) -> str:
 
 
 def _sizes(
-    trace: Trace,
-    lines: Sequence[Line],
-    window: Window,
-    start: str | int | None,
-    end: str | int | None,
+    trace: Trace, lines: Sequence[Line], window: Window, start: Time, end: Time
 ) -> pd.DataFrame:
     """Return the table behind the lines: time, effective window, phase, and pages of each line."""
-    first, stop = trace.rounds_between(*time_limits(trace, start, end))
-    rounds = max(-(-(stop - first) // MAX_POINTS), 1)
+    rounds = max(-(-timeline_between(trace, start, end).n_rounds // MAX_POINTS), 1)
     tables = [
         workingset.estimate(trace, window, f"{rounds}r", kinds=line.kinds, start=start, end=end)
         for line in lines
@@ -268,7 +248,7 @@ def _sizes(
     return tables[0][["t_ns", "effective_ns", "full", "phase"]].assign(**pages)
 
 
-def _guest(trace: Trace, start: str | int | None, end: str | int | None) -> pd.DataFrame | None:
+def _guest(trace: Trace, start: Time, end: Time) -> pd.DataFrame | None:
     if trace.guest is None or trace.guest.empty:
         return None
     low, high = time_limits(trace, start, end)

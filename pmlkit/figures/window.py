@@ -10,7 +10,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 
 from pmlkit import workingset
-from pmlkit.figures.axes import panel_letter, plain_log, root_figure, say_empty, time_limits
+from pmlkit.figures.axes import (
+    color_bar,
+    panel_letter,
+    plain_log,
+    root_figure,
+    say_empty,
+    timeline_between,
+)
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.timeline import timeline
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.path import Path
 
-    from pmlkit.figures.style import Figure
+    from pmlkit.figures.style import Figure, Time
     from pmlkit.period.advice import Advice
     from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
@@ -36,14 +43,10 @@ SMALLEST_MIB = 1 / 256  # one page
 
 @paper_figure
 def surface(
-    trace: Trace,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    kinds: str | int = "rwx",
+    trace: Trace, columns: int = 1, start: Time = None, end: Time = None, kinds: str | int = "rwx"
 ) -> Figure:
     """Draw the mean working set over the window T and the threshold m."""
-    part = _part(trace, start, end)
+    part = timeline_between(trace, start, end)
     longest = int(part.grid()[0][-1])
     windows = _spaced(max(longest // 2, 1), 40)
     counts = _spaced(min(max(longest // 4, 1), 64), 18)
@@ -63,11 +66,7 @@ def surface(
 
 @paper_figure
 def wss_against_window(
-    trace: Trace,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    kinds: str | int = "rwx",
+    trace: Trace, columns: int = 1, start: Time = None, end: Time = None, kinds: str | int = "rwx"
 ) -> Figure:
     """Draw the mean of W(T) against T, and its derivative, which is the miss rate."""
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
@@ -117,11 +116,7 @@ def _slope_panel(
 
 @paper_figure
 def reuse_histogram(
-    trace: Trace,
-    columns: int = 1,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    kinds: str | int = "rwx",
+    trace: Trace, columns: int = 1, start: Time = None, end: Time = None, kinds: str | int = "rwx"
 ) -> Figure:
     """Draw the gaps between two uses of a page, and how often pages are used."""
     chosen = {"start": start, "end": end, "kinds": kinds}
@@ -154,8 +149,7 @@ def _gap_panel(axes: Axes, gaps: pd.DataFrame, round_ms: float) -> None:
     axes.stairs(share, edges * round_ms, fill=True, color=COLORS["sky"])
     axes.stairs(share, edges * round_ms, color=COLORS["blue"], lw=0.7)
     axes.set(xscale="log", yscale="log", ylim=(share[share > 0].min() / 2, None))
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_log(axis)
+    plain_log(axes.xaxis, axes.yaxis)
 
 
 def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
@@ -166,8 +160,7 @@ def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
     share = uses["pages"][::-1].cumsum()[::-1] / uses["pages"].sum() * 100
     axes.step(uses["uses"], share, where="pre", color=COLORS["black"])
     axes.set(xscale="log", yscale="log")
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_log(axis)
+    plain_log(axes.xaxis, axes.yaxis)
 
 
 @paper_figure
@@ -229,11 +222,8 @@ def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
     axes.set(xscale="log", yscale="log", xlabel="window T (ms)", ylabel="threshold m (rounds)")
     if min(values.shape) > 1:
         _contours(axes, t_ms, counts, values, low, high)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
-    bar.set_label("mean working set (MiB)")
-    bar.outline.set_linewidth(0.4)
-    for axis in (axes.xaxis, axes.yaxis, bar.ax.yaxis):
-        plain_log(axis)
+    bar = color_bar(axes, mesh, "mean working set (MiB)")
+    plain_log(axes.xaxis, axes.yaxis, bar.ax.yaxis)
 
 
 def _contours(
@@ -292,11 +282,6 @@ def _edges(values: Floats) -> Floats:
 def _spaced(last: int, count: int) -> list[int]:
     """Return up to `count` integers from 1 to `last`, evenly spaced by their logarithms."""
     return np.unique(np.rint(np.geomspace(1, last, count)).astype(int)).tolist()
-
-
-def _part(trace: Trace, start: str | int | None, end: str | int | None) -> Timeline:
-    first, stop = trace.rounds_between(*time_limits(trace, start, end))
-    return timeline(trace, first, stop - first)
 
 
 def _usual(part: Timeline, k: int) -> str | int:
