@@ -148,10 +148,8 @@ def _plain(value: float) -> str:
 
 def time_limits(trace: Trace, start: Time, end: Time) -> tuple[int, int]:
     """Return `start` and `end` ("2s", nanoseconds or None) in nanoseconds, within the trace."""
-    end_ns = time_ns(end)
-    return time_ns(start) or 0, trace.duration_ns if end_ns is None else min(
-        end_ns, trace.duration_ns
-    )
+    start_ns, end_ns, last = time_ns(start), time_ns(end), trace.duration_ns
+    return start_ns or 0, last if end_ns is None else min(end_ns, last)
 
 
 def timeline_between(trace: Trace, start: Time, end: Time) -> Timeline:

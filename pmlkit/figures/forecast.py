@@ -145,18 +145,18 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     axes = figure.subplots()
     axes.axhspan(-2, 2, color="#EFEFEF", lw=0)
     axes.axhline(0, color="black", lw=0.6)
-    ends = []
+    ends: list[tuple[float, str, Style]] = []
     taus = sorted(coverage["tau"].unique())
     for (model, composed), rows in coverage.groupby(["model", "composed"]):
         style = dict(MODEL_STYLES[str(model)], ls=(0, (3, 1.5)) if composed else "-")
         rows = rows.sort_values("tau")
         axes.plot(range(len(rows)), rows["points"], marker="o", ms=2.5, **style)
-        name = f"{model},\ncomposed" if composed else model
+        name = f"{model},\ncomposed" if composed else str(model)
         ends.append((rows["points"].iloc[-1], name, style))
     reach = max(3.0, 1.1 * coverage["points"].abs().max())
     axes.set(ylim=(-reach, reach), xlabel="quantile", ylabel="coverage less quantile (points)")
     axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
-    label_ends(axes, ends)  # type: ignore[arg-type]
+    label_ends(axes, ends)
     figure.caption = (
         "Held-out programs: the share of windows at or below each calibrated quantile, less what "
         "the quantile says; means over the logs. Grey: within 2 points."

@@ -95,7 +95,7 @@ class LiveFigure:
         """Write the figure and its data, as `pmlkit.figures.save`."""
         return save(self.figure or _drawn(self.table()), stem)
 
-    def _show(self, what: Figure | dict[str, str], raw: bool = False) -> None:
+    def _show(self, what: Figure | dict[str, str], **how: bool) -> None:
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -104,9 +104,9 @@ class LiveFigure:
         if get_ipython() is None:
             return
         if self._display is None:
-            self._display = display(what, display_id=True, raw=raw)  # type: ignore[no-untyped-call]
+            self._display = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
         else:
-            self._display.update(what, raw=raw)
+            self._display.update(what, **how)
 
 
 @styled

@@ -200,14 +200,14 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def cell(value: float | str | bool) -> str:
+def cell(value: object) -> str:
     """Format a value for a table: numbers short, missing values as a dash."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):  # type: ignore[comparison-overlap]
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return "--"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
-        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value:,.1f}" if abs(float(value)) >= 100 else f"{value:.3g}"
     return str(value)

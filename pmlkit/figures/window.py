@@ -80,9 +80,7 @@ def wss_against_window(
     upper.set_ylim(bottom=0)
     upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
     _slope_panel(lower, t_ms, half, 1e9 / round_ns)
-    for axes, letter in ((upper, "a"), (lower, "b")):
-        panel_letter(axes, letter)
-        axes.grid(True, which="major")
+    _letter(upper, lower)
     return finish(
         figure,
         trace,
@@ -95,6 +93,12 @@ def wss_against_window(
 
 def _stacked(columns: int) -> tuple[int, int]:
     return (2, 1) if columns == 1 else (1, 2)
+
+
+def _letter(*panels: Axes) -> None:
+    for axes, letter in zip(panels, "ab", strict=True):
+        panel_letter(axes, letter)
+        axes.grid(True, which="major")
 
 
 def _slope_panel(
@@ -125,9 +129,7 @@ def reuse_histogram(
     first, second = figure.subplots(*_stacked(columns))
     _gap_panel(first, gaps, _round_ns(trace) / 1e6)
     _uses_panel(second, uses)
-    for axes, letter in ((first, "a"), (second, "b")):
-        panel_letter(axes, letter)
-        axes.grid(True, which="major")
+    _letter(first, second)
     return finish(
         figure,
         trace,

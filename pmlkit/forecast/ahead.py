@@ -19,6 +19,8 @@ from pmlkit.forecast.peaks import PeakForecaster
 from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
+    from pmlkit.forecast.analogs import Pooled
+    from pmlkit.forecast.forecaster import Forecaster, Sample
     from pmlkit.forecast.log import Log
     from pmlkit.types import Json, PathLike
 
@@ -78,29 +80,37 @@ def forecast(
     else:
         model = make(learner, horizon, target).fit(samples)
         data = {other.name: other.digest() for other in others}
-    ends = present.table["t_ns"].to_numpy() / 1e9
-    changes = change_points(np.log1p(present.table["pages"]))
-    quantiles = model.predict(present)[-1] / MIB_PAGES
+    end_s = float(present.table["t_ns"].iloc[-1] / 1e9)
     result: Json = {
         "log": log.name,
         "composed": log.composed,
         "window_s": present.window_s,
-        "from_s": float(ends[-1]),
-        "for_s": float(ends[-1] + horizon * present.window_s),
+        "from_s": end_s,
+        "for_s": end_s + horizon * present.window_s,
         "target": target,
         "used_mib": float(present.table["pages"].iloc[-1] / MIB_PAGES),
-        "quantiles_mib": {
-            f"{tau:g}": float(q) for tau, q in zip(model.taus_, quantiles, strict=True)
-        },
+        "quantiles_mib": _last_quantiles(model, present),
         "trained_on": list(data),
         "data": data,
-        "changes_s": [float(ends[change] - present.window_s) for change in changes],
+        "changes_s": _changes(present),
     }
     if allocation_mib is not None:
         allocation = np.full(len(present.table), allocation_mib * MIB_PAGES, float)
         peak = PeakForecaster(horizon).fit(samples).predict(present, allocation)[-1]
         result |= {"allocation_mib": allocation_mib, "exceeds": float(peak)}
     return result
+
+
+def _last_quantiles(model: Forecaster | Pooled, present: Sample) -> dict[str, float]:
+    """Return the quantiles in MiB that a model forecasts from the end of a log."""
+    mib = model.predict(present)[-1] / MIB_PAGES
+    return {f"{tau:g}": float(q) for tau, q in zip(model.taus_, mib, strict=True)}
+
+
+def _changes(present: Sample) -> list[float]:
+    """Return when the segments of a log begin, s."""
+    starts_s = present.table["t_ns"].to_numpy() / 1e9 - present.window_s
+    return [float(starts_s[change]) for change in change_points(np.log1p(present.table["pages"]))]
 
 
 def _others(log: Log) -> list[Log]:

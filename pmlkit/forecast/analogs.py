@@ -204,15 +204,8 @@ class Pooled(Calibrated):
     shift_: Floats = field(default_factory=unfitted, repr=False)
     spread_: float = field(default=0.0, repr=False)
 
-    @property
-    def horizon(self) -> int:  # type: ignore[override]
-        """h of the base, windows."""
-        return self.base.horizon
-
-    @property
-    def target(self) -> str:  # type: ignore[override]
-        """Target of the base."""
-        return self.base.target
+    def __post_init__(self) -> None:
+        self.horizon, self.target = self.base.horizon, self.base.target
 
     def fit(self, samples: list[Sample], folds: int = 3) -> Self:
         """Fit; parameters as in `Forecaster.fit`."""

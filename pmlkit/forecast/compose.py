@@ -128,19 +128,7 @@ def compose(
         raise UsageError(f"there is no pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
     if log.composed:
         raise UsageError(f"{log.name} is composed already: compose from a recording")
-    random = np.random.default_rng(seed)
-    loads = PATTERNS[pattern](hours, random)
-    ranked = _by_load(log)
-    spans, phase = [], []
-    for hour, load in enumerate(loads):
-        left = hour_ns // log.round_ns
-        while left > 0:
-            rank = load * (len(ranked) - 1) + random.normal(0, 0.08 * len(ranked))
-            first, stop = ranked[int(np.clip(round(rank), 0, len(ranked) - 1))]
-            stop = min(stop, first + left)
-            spans.append((first, stop))
-            phase += [f"hour {hour % DAY_HOURS}: {log.phase[first]}"] * (stop - first)
-            left -= stop - first
+    spans, phase = _spans(log, pattern, hours, hour_ns, seed)
     day_ns = DAY_HOURS * hour_ns
     composed = {
         "pattern": pattern,
@@ -159,6 +147,26 @@ def compose(
         day_ns=day_ns if pattern == "daily" else None,
         about={"composed": composed},
     )
+
+
+def _spans(
+    log: Log, pattern: str, hours: int, hour_ns: int, seed: int
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Draw the spans of rounds that follow a pattern; return them and each round's phase."""
+    random = np.random.default_rng(seed)
+    loads = PATTERNS[pattern](hours, random)
+    ranked = _by_load(log)
+    spans, phase = [], []
+    for hour, load in enumerate(loads):
+        left = hour_ns // log.round_ns
+        while left > 0:
+            rank = load * (len(ranked) - 1) + random.normal(0, 0.08 * len(ranked))
+            first, stop = ranked[int(np.clip(round(rank), 0, len(ranked) - 1))]
+            stop = min(stop, first + left)
+            spans.append((first, stop))
+            phase += [f"hour {hour % DAY_HOURS}: {log.phase[first]}"] * (stop - first)
+            left -= stop - first
+    return spans, phase
 
 
 def _by_load(log: Log) -> list[tuple[int, int]]:
