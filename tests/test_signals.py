@@ -183,7 +183,7 @@ def test_a_signal_that_an_import_turns_into_another_error_is_one_all_the_same(tm
 def test_the_workers_of_a_comparison_end_with_it(make_trace, monkeypatch, tmp_path):
     import multiprocessing
 
-    from pmlkit.compare import run as compare
+    from pmlkit import compare
 
     paths = [make_trace(f"{name}.trace", rounds=300).path for name in ("a", "b")]
     monkeypatch.setattr(compare, "as_completed", lambda _: send(signal.SIGTERM))

@@ -50,7 +50,7 @@ class FlagSample(Technique):
     def observe(self, view: View) -> None:
         sample = self._draw(view)
         weight = view.memory_pages / len(sample)
-        view.accessed.harvest(sample)  # the flags are old: once, all are cleared
+        view.accessed.harvest(sample)  # the flags are as old as the VM: clear them first
         last = np.zeros(len(sample), np.int64)  # look that found the flag set; they count from 1
         period, looks = view.parts(self.looks)
         for turn, _ in enumerate(view.every(period), start=1):

@@ -30,14 +30,14 @@ class Geiger(Technique):
     reloads of the last interval. Without evictions there is no estimate: the VM has enough, and
     the excess cannot be seen.
 
-    The published Geiger sat in Xen 2.0.7 under paravirtual guests, where every page fault and every
-    update of a page table passes the hypervisor: by these it also sees frames that are re-used for
-    new anonymous memory, and copies on write. Under nested paging a hypervisor sees neither, and
-    the recorder's guests run so: this one has the disk requests only. Instead, a page that is
-    written to the disk is taken to be gone when written (a guest that swaps writes it before it
-    re-uses the frame): without that most evictions went unseen; with it, in the bundled recording
-    `pressure`, 98 % of what is read from swap had been seen to go. What Geiger does about blocks
-    that files free, and about journals, has no use with a bare swap disk.
+    The published Geiger sat in Xen 2.0.7 under paravirtual guests. There, every page fault and
+    every update of a page table passes the hypervisor. By these it also sees frames that are
+    re-used for new anonymous memory, and copies on write. The recorder's guests run under nested
+    paging, where a hypervisor sees neither: this Geiger has the disk requests only. Instead, a page
+    that is written to the disk is taken to be gone when written, because a guest that swaps writes
+    it before it re-uses the frame. Without that rule most evictions went unseen. With it, in the
+    bundled recording `pressure`, 98 % of what is read from swap had been seen to go. What Geiger
+    does about blocks that files free, and about journals, has no use with a bare swap disk.
 
     Attributes
     ----------

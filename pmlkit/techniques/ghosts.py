@@ -76,7 +76,11 @@ class GhostList:
 
 
 def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, distances: Ints) -> int:
-    """Fill in `distances`; return the positions in use. Plain loops, which numba compiles."""
+    """Fill in `distances`; return the positions in use. Plain loops, which numba compiles.
+
+    In a Fenwick tree, ``j & -j`` is the lowest set bit of j. Node j holds the sum of that many
+    positions up to j: adding it goes to the next node above, subtracting it to the sum before.
+    """
     size = len(tree)
     for i in range(len(pages)):
         page = pages[i]

@@ -25,13 +25,13 @@ class Intermittent(Technique):
     SHARDS (`missratio.sampled`): a frame is followed if its hash is below a threshold, always or
     never. AET (`missratio.eviction`): the memory that a time T fills is the integral up to T of
     P(t), the share of references whose re-use takes longer. With a time of rounds that is
-    Denning's identity, the sum over k < T of the misses per round at k. (A test compares it with
-    the working sets that `pmlkit.kernels.by_page` counts.) `missratio.eviction` does not apply: it
-    takes a whole log, in which a page's first use is a miss; here only the uses of the last T may
-    count. (The mean of W over the last two T was tried: later, and twice as far off.)
-    Zhao and Wang: tracking stops once the estimate has been the same (within `same`) for `settled`
-    windows; a cheap signal starts it again. Theirs is the processor's miss counters, which are not
-    recorded. Ours is, once per window, how many followed frames have their accessed flag set.
+    Denning's identity, the sum over k < T of the misses per round at k. `missratio.eviction` does
+    not apply. It takes a whole log, in which a page's first use is a miss; here only the uses of
+    the last T may count. The mean of W over the last two T was tried: it came later, and was twice
+    as far off.
+    Zhao and Wang: tracking stops when the estimate has been the same (within `same`) for `settled`
+    windows. A cheap signal starts it again. Theirs is the processor's miss counters, which are not
+    recorded. Ours is the number of followed frames whose accessed flag is set, once per window.
 
     Attributes
     ----------

@@ -43,7 +43,7 @@ class PmlPageTables(Technique):
     rounds: int = 4
 
     def observe(self, view: View) -> None:
-        view.accessed.scan()  # the flags are old: once, all are cleared
+        view.accessed.scan()  # the flags are as old as the VM: clear all of them first
         period, rounds = view.parts(self.rounds)
         recent: deque[Ints] = deque(maxlen=rounds)
         for _ in view.every(period):

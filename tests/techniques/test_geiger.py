@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit import techniques
-from pmlkit.techniques import curves
+from pmlkit.techniques import ghosts
 from pmlkit.techniques.geiger import Inference
 from pmlkit.techniques.ghosts import GhostList
 
@@ -48,7 +48,7 @@ def test_the_compiled_loop_is_the_plain_one():
     plain._make_room(len(pages), 50)
     assert len(np.unique(pages)) == 50
     expected = np.full(len(pages), -1)
-    curves._follow(pages, back, plain._at, plain._tree, 0, expected)
+    ghosts._follow(pages, back, plain._at, plain._tree, 0, expected)
     assert np.array_equal(GhostList().follow(pages, back), expected)
 
 
