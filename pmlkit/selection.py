@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -38,16 +38,33 @@ from pmlkit.trace.schema import SAMPLED
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Iterable, Iterator
+    from typing import Unpack
 
-    from numpy.typing import NDArray
-
-    from pmlkit.kernels.pages import PageIndex
+    from pmlkit.kernels.pages import Numbered, PageIndex
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints, Json
+    from pmlkit.types import Gfns, Ints
 
-__all__ = ["Part", "Stream", "region_names", "select", "stream", "time_ns"]
+__all__ = ["Part", "Selection", "Stream", "region_names", "select", "stream", "time_ns"]
+
+
+class Selection(TypedDict, total=False):
+    """The keyword arguments that select a part of a trace."""
+
+    kinds: str | int | None
+    start: str | int | None
+    end: str | int | None
+    region: str | None
+    page_tables: str
+
+
+class Entries(TypedDict):
+    """The arguments of `Trace.iter_entries` that select entries."""
+
+    kinds: int | None
+    region: str | None
+    start_ns: int | None
+    end_ns: int | None
 
 
 @dataclass(frozen=True)
@@ -69,20 +86,18 @@ class Part:
     timeline: Timeline
 
 
-def select(
-    trace: Trace,
-    kinds: str | int = "rwx",
-    start: str | int | None = None,
-    end: str | int | None = None,
-    region: str | None = None,
-    page_tables: str = "drop",
-) -> Part:
+def select(trace: Trace, **selection: Unpack[Selection]) -> Part:
     """Read the selected uses at once; `pmlkit.selection` describes the parameters."""
-    source = stream(trace, kinds, start, end, region, page_tables)
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *source]
-    rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    refs = by_page.references(rounds, gfns, source.n_rounds, distinct=source.once)
+    source = stream(trace, **selection)
+    rounds, gfns = _joined(source)
+    refs = by_page.references(rounds, gfns, source.n_rounds, distinct=source.distinct)
     return Part(refs, source.first, source.timeline)
+
+
+def _joined(batches: Iterable[tuple[Ints, Gfns]]) -> tuple[Ints, Gfns]:
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *batches]
+    rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rounds, gfns
 
 
 def region_names(trace: Trace) -> list[str]:
@@ -105,11 +120,10 @@ class Stream:
     Attributes
     ----------
     trace : Trace
-    which : dict
-        The arguments of `Trace.iter_entries`.
+    which : Entries
     first, n_rounds : int
         The first selected round's number in the trace, and how many there are.
-    once : bool
+    distinct : bool
         Whether a page counts once a round, however often it is named.
     expand : bool
         Whether to replace page tables by the frames that they lead to.
@@ -118,10 +132,10 @@ class Stream:
     """
 
     trace: Trace
-    which: Json
+    which: Entries
     first: int
     n_rounds: int
-    once: bool
+    distinct: bool
     expand: bool = False
     of_frames: tuple[int, int] = (0, 1)
 
@@ -134,7 +148,7 @@ class Stream:
         """Return the uses of one of `parts` interleaved shares of the frames (gfn mod parts)."""
         return replace(self, of_frames=(part, parts))
 
-    def __iter__(self) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
+    def __iter__(self) -> Iterator[tuple[Ints, Gfns]]:
         part, parts = self.of_frames
         for rounds, gfns in self._batches():
             if parts > 1:
@@ -142,33 +156,30 @@ class Stream:
                 rounds, gfns = rounds[mine], gfns[mine]
             yield rounds, gfns
 
-    def _batches(self) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
-        if self.expand:
-            yield self._expanded()
-            return
-        for batch in self.trace.iter_entries(columns=["round", "gfn"], **self.which):
-            rounds, gfns = (column.to_numpy() for column in batch.columns)
-            yield rounds.astype(np.int64) - self.first, gfns
-
-    def _expanded(self) -> tuple[Ints, NDArray[np.uint64]]:
-        """Expand page tables of the whole selection: their snapshots are read at once."""
+    def _batches(self) -> Iterator[tuple[Ints, Gfns]]:
         from pmlkit.pagetables import expand
 
-        batches = self.trace.iter_entries(columns=["round", "gfn"], **self.which)
-        parts = [[np.zeros(0, np.int64), np.zeros(0, np.uint64)]]
-        parts += ([column.to_numpy() for column in batch.columns] for batch in batches)
-        rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
-        where = {name: self.which[name] for name in ("region", "start_ns", "end_ns")}
-        rounds, gfns = expand(self.trace, rounds, gfns, **where)
-        return rounds - self.first, gfns
+        entries = self._entries()
+        if self.expand:  # the snapshots are read at once, and so is what they expand
+            rounds, gfns = _joined(entries)
+            where = self.which["region"], self.which["start_ns"], self.which["end_ns"]
+            entries = iter([expand(self.trace, rounds, gfns, *where)])
+        for rounds, gfns in entries:
+            yield rounds - self.first, gfns
 
-    def numbered(self, index: PageIndex | None = None) -> Iterator[Any]:
-        """Iterate over (rounds, ids, pages) as `pages.numbered`; once a round if `once`."""
+    def _entries(self) -> Iterator[tuple[Ints, Gfns]]:
+        for batch in self.trace.iter_entries(columns=["round", "gfn"], **self.which):
+            rounds, gfns = (column.to_numpy() for column in batch.columns)
+            yield rounds.astype(np.int64), gfns
+
+    def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
+        """Iterate over (rounds, ids, pages) as `pages.numbered`; heeds `distinct`."""
         batches = numbered(self, index)
-        return _once(batches) if self.once else batches
+        return _first_uses(batches) if self.distinct else batches
 
 
-def _once(batches: Iterator[Any]) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
+def _first_uses(batches: Iterator[Numbered]) -> Iterator[Numbered]:
+    """Leave out the uses of a page after its first in each round."""
     from pmlkit.kernels.loops import once_a_round
 
     last = np.empty(0, np.int32)
@@ -198,17 +209,18 @@ def stream(
         hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
         raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
-    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    first, stop = trace.rounds_between(**span)
+    span = time_ns(start), time_ns(end)
+    first, stop = trace.rounds_between(*span)
     if first == stop and trace.n_rounds:
         lasts = format_ns(trace.duration_ns)
         raise UsageError(
             f"{trace.path} lasts {lasts}: give a --start and --end with a round between them"
         )
     expand = page_tables == "expand" and bool((mask or 0) & (Kind.READ | Kind.EXEC))
-    which = {"kinds": mask, "region": region, **span}
-    once = expand or trace.meta.kind == "access"  # its entries are kinds of use, not uses
-    return Stream(trace, which, first, stop - first, once, expand)
+    which = Entries(kinds=mask, region=region, start_ns=span[0], end_ns=span[1])
+    # Entries of an access trace are kinds of use: several may stand for one use.
+    distinct = expand or trace.meta.kind == "access"
+    return Stream(trace, which, first, stop - first, distinct, expand)
 
 
 def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None:

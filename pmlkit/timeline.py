@@ -291,7 +291,7 @@ class Timeline:
         )
 
     def _window_ends(
-        self, window: str | int | Window, step: Any, size: int, tumbling: bool
+        self, window: str | int | Window, step: str | int | Window | None, size: int, tumbling: bool
     ) -> Ints:
         """Return the ends of windows on the axis of `window`."""
         axis = self.axis_of(window)

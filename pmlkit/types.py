@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Bools", "Floats", "Gfns", "Ints", "Json", "PathLike", "Tell"]
+__all__ = ["Array", "Bools", "Floats", "Gfns", "Ids", "Ints", "Json", "PathLike", "Tell"]
 
 PathLike = str | os.PathLike[str]
 # What JSON and YAML files hold: their keys are text, their values anything.
 Json = dict[str, Any]
-# Told in a line of text what is being done.
+# Gets a line of text about the progress.
 Tell = Callable[[str], object]
 
 Gfns = NDArray[np.uint64]
+Ids = NDArray[np.int32]  # numbers that `pmlkit.kernels.pages` gave pages, or rounds
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -12,7 +12,6 @@ from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
 
 __all__ = [
@@ -160,7 +159,7 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
     return value
 
 
-def check_count(name: str, value: Any, of_what: str) -> None:
+def check_count(name: str, value: object, of_what: str) -> None:
     """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")

@@ -29,10 +29,10 @@ from pmlkit.units import check_count, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Unpack
 
     from pmlkit.kernels.by_page import References
-    from pmlkit.selection import Stream
+    from pmlkit.selection import Selection, Stream
     from pmlkit.timeline import Axis
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Floats, Gfns, Ints
@@ -60,7 +60,7 @@ def estimate(
     window: str | int | Window | None = None,
     step: str | int | None = None,
     min_count: int = 1,
-    **selection: Any,
+    **selection: Unpack[Selection],
 ) -> pd.DataFrame:
     """Return the working set over time, one row per window.
 
@@ -114,7 +114,9 @@ def estimate(
     return pd.DataFrame({**table, **dict(regions), "full": windows.full})
 
 
-def sweep(trace: Trace, windows: Iterable[str | int | Window], **selection: Any) -> pd.DataFrame:
+def sweep(
+    trace: Trace, windows: Iterable[str | int | Window], **selection: Unpack[Selection]
+) -> pd.DataFrame:
     """Return the working set whenever a round ends, for several windows T, in one pass.
 
     Returns
@@ -161,7 +163,9 @@ def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
     ]
 
 
-def turnover(trace: Trace, window: str | int | Window = "1s", **selection: Any) -> pd.DataFrame:
+def turnover(
+    trace: Trace, window: str | int | Window = "1s", **selection: Unpack[Selection]
+) -> pd.DataFrame:
     """Return how the working set changes from one window to the next.
 
     Parameters
@@ -185,7 +189,7 @@ def turnover(trace: Trace, window: str | int | Window = "1s", **selection: Any) 
     return pd.DataFrame({"t_ns": windows.t_ns} | columns | spans)
 
 
-def curve(trace: Trace, **selection: Any) -> pd.DataFrame:
+def curve(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     """Return Denning's curve: the mean of W(T) and its derivative at every T that the trace has.
 
     Returns
@@ -253,7 +257,10 @@ def _in_ns(source: Stream, rounds: Ints) -> Ints | int:
 
 
 def surface(
-    trace: Trace, windows: Iterable[str | int | Window], min_counts: Sequence[int], **selection: Any
+    trace: Trace,
+    windows: Iterable[str | int | Window],
+    min_counts: Sequence[int],
+    **selection: Unpack[Selection],
 ) -> pd.DataFrame:
     """Return the mean working set over windows T and thresholds m.
 
@@ -296,7 +303,7 @@ def _mean_sizes(
     }
 
 
-def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
+def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     """Return the re-use histogram: how long after a page's use its next one came.
 
     Returns
@@ -317,7 +324,7 @@ def reuse(trace: Trace, **selection: Any) -> pd.DataFrame:
     return pd.DataFrame({"gap_rounds": gap_rounds, "gap_ns": gap_ns if timed else -1, "uses": uses})
 
 
-def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
+def uses_per_page(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     """Return how many pages were used how often: a DataFrame of ``uses`` and ``pages``."""
     source = stream(trace, **selection)
     uses = Reuse(source.numbered(), source.timeline.axis, np.zeros(1, np.int64)).uses_of_pages
@@ -325,7 +332,7 @@ def uses_per_page(trace: Trace, **selection: Any) -> pd.DataFrame:
     return pd.DataFrame({"uses": times, "pages": pages})
 
 
-def references(trace: Trace, **selection: Any) -> References:
+def references(trace: Trace, **selection: Unpack[Selection]) -> References:
     """Return the selected uses, sorted by page; round 0 is the first one selected."""
     return select(trace, **selection).refs
 
@@ -381,7 +388,7 @@ def means(source: Stream, axis: Axis, sizes: Ints, min_counts: Sequence[int]) ->
         Reuse(source.share(i, shares).numbered(), axis, sizes, min_counts) for i in range(shares)
     ]
     # Each frame is in one share, and all shares span the same time: their means add up.
-    return {m: sum(part.means(m)[1] for part in parts) for m in min_counts}  # type: ignore[misc]
+    return {m: np.sum([part.means(m)[1] for part in parts], axis=0) for m in min_counts}
 
 
 def _pages(source: Stream, few: int) -> int:
@@ -421,13 +428,13 @@ class Plateau:
     series: pd.DataFrame
 
     def __str__(self) -> str:
-        if self.pages is None:
+        if self.t_ns is None:
             return f"no estimate: never {self.stable_rounds} rounds without a new page"
         reached = f"after {self.stable_rounds} rounds without a new page"
-        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"  # type: ignore[arg-type]
+        return f"{self.pages} pages, {reached}, at {format_ns(self.t_ns)}"
 
 
-def plateau(trace: Trace, stable: str = "1s", **selection: Any) -> Plateau:
+def plateau(trace: Trace, stable: str = "1s", **selection: Unpack[Selection]) -> Plateau:
     """Return the published plateau estimate (Bitchebe et al., VEE'21).
 
     It is the number of distinct pages since the start, once unchanged for the stability time.

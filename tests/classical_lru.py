@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from pmlkit.kernels.loops import compiled
+from pmlkit.kernels.jit import compiled
 from pmlkit.kernels.pages import PageIndex
 
 

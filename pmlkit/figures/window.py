@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pmlkit.figures.style import Figure, Time
     from pmlkit.period.advice import Advice
+    from pmlkit.selection import Selection
     from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Floats, Ints
@@ -123,7 +124,7 @@ def reuse_histogram(
     trace: Trace, columns: int = 1, start: Time = None, end: Time = None, kinds: str | int = "rwx"
 ) -> Figure:
     """Draw the gaps between two uses of a page, and how often pages are used."""
-    chosen = {"start": start, "end": end, "kinds": kinds}
+    chosen: Selection = {"start": start, "end": end, "kinds": kinds}
     gaps, uses = workingset.reuse(trace, **chosen), workingset.uses_per_page(trace, **chosen)
     figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"gaps": gaps, "uses": uses})
     first, second = figure.subplots(*_stacked(columns))

@@ -26,8 +26,6 @@ from pmlkit.units import check_count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from pmlkit.types import Bools, Floats, Gfns, Ints
 
 __all__ = ["References", "plateau", "references", "sliding", "stable_order"]
@@ -46,8 +44,8 @@ class References:
         Rounds observed, those without any reference included.
     """
 
-    gfn: np.ndarray
-    round: np.ndarray
+    gfn: Gfns
+    round: Ints
     n_rounds: int
 
     def __len__(self) -> int:
@@ -90,7 +88,7 @@ def references(
     return by_page.select(np.concatenate(([True], ~repeated)))
 
 
-def stable_order(keys: NDArray[np.uint64]) -> Ints:
+def stable_order(keys: Gfns) -> Ints:
     """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can.
 
     Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
@@ -130,12 +128,11 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
         check_count("k", windows, "rounds")
         windows = Windows.of_rounds(refs.n_rounds, windows)
     check_count("min_count", min_count, "uses")
-    pages = len(refs.starts) - 1
+    pages, span = (0, len(refs.starts) - 1), (0, refs.n_rounds)
     steps = np.zeros(len(windows) + 1, np.int32)
-    span = (0, pages), (0, refs.n_rounds)
     how = windows.enter, windows.leave, min_count
-    rounds, chosen = refs.round.astype(np.int32), np.ones(pages, bool)
-    slide_pages(refs.starts, rounds, chosen, *span, *how, steps)
+    rounds, chosen = refs.round.astype(np.int32), np.ones(pages[1], bool)
+    slide_pages(refs.starts, rounds, chosen, pages, span, *how, steps)
     return np.cumsum(steps, dtype=np.int64)[:-1]
 
 

@@ -19,15 +19,15 @@ from pmlkit.units import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
+    from pmlkit.kernels.pages import Numbered
     from pmlkit.timeline import Axis, Windows
-    from pmlkit.types import Array, Floats, Gfns, Ints
+    from pmlkit.types import Array, Floats, Gfns, Ids, Ints
 
-    Kernel = Callable[..., Any]
-    Batches = Iterable[Any]
+    # Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
+    Marks = Callable[[int, int], Gfns]
 
 __all__ = [
     "Reuse",
@@ -72,7 +72,7 @@ class Turnover:
         return np.concatenate(([0], self.pages))[: len(self.pages)] - self.stayed
 
 
-def turnover(batches: Batches, windows: Windows) -> Turnover:
+def turnover(batches: Iterable[tuple[Ints, Gfns]], windows: Windows) -> Turnover:
     """Return the distinct pages and the turnover of windows that tumble, from a stream.
 
     Parameters
@@ -82,7 +82,7 @@ def turnover(batches: Batches, windows: Windows) -> Turnover:
     windows : timeline.Windows
         Consecutive ones.
     """
-    from pmlkit.kernels.loops import window_ends
+    from pmlkit.kernels.frames import window_ends
 
     table, (pages, stayed) = BlockTable(), np.zeros((2, len(windows)), np.int64)
     ends, untils = np.zeros(len(windows), np.int64), windows.until
@@ -107,7 +107,7 @@ def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
     n_rounds, k : int
         If `k` does not divide `n_rounds`, the last window is the shorter rest.
     """
-    from pmlkit.kernels.loops import window_ends
+    from pmlkit.kernels.frames import window_ends
 
     check_count("k", k, "rounds")
     gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
@@ -132,7 +132,7 @@ def _count_distinct(
     table: BlockTable, gfns: Gfns, ends: Ints, pages: Ints, stayed: Ints, first: int = 0
 ) -> None:
     """Count the pages of the windows from `first` on, and grow the table when it is full."""
-    from pmlkit.kernels.loops import distinct
+    from pmlkit.kernels.frames import distinct
 
     done, window = 0, first
     while (done := distinct(gfns, ends, window, done, *table.arguments, pages, stayed)) < len(gfns):
@@ -140,7 +140,7 @@ def _count_distinct(
         window = first + int(np.searchsorted(ends[first:], done, "right"))
 
 
-def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
+def sweep(batches: Iterable[Numbered], at: Ints, sizes: Sequence[int]) -> Ints:
     """Return the working set at the end of every round for several windows, in one pass.
 
     Parameters
@@ -175,9 +175,7 @@ def sweep(batches: Batches, at: Ints, sizes: Sequence[int]) -> Ints:
     return np.array(by_window, np.int64).reshape(len(sizes), n_rounds)[place]
 
 
-def _swept(
-    entered: NDArray[np.int32], left: NDArray[np.int32], at: Ints, window: int, size: int
-) -> Ints:
+def _swept(entered: Ids, left: Ids, at: Ints, window: int, size: int) -> Ints:
     """Return W(t): pages enter at a use after a gap longer than T, and leave T after a use."""
     came, went = (
         np.cumsum(a[:, window + 1 :].sum(axis=1, dtype=np.int64)) for a in (entered, left)
@@ -187,7 +185,7 @@ def _swept(
 
 
 def by_round(
-    batches: Batches, n_rounds: int, marks: Kernel | None = None, n_marks: int = 0
+    batches: Iterable[Numbered], n_rounds: int, marks: Marks | None = None, n_marks: int = 0
 ) -> Ints:
     """Return the distinct pages of every round: what `sliding` gives for a window of one round.
 
@@ -207,10 +205,10 @@ def by_round(
 
 
 def sliding(
-    batches: Batches,
+    batches: Iterable[Numbered],
     windows: Windows,
     min_count: int = 1,
-    marks: Kernel | None = None,
+    marks: Marks | None = None,
     n_marks: int = 0,
 ) -> Ints:
     """Return the working set of each window: the pages referenced `min_count` times in it.
@@ -245,9 +243,9 @@ def sliding(
             marked[pages:known] = marks(pages, known)
         pages = known
         slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
-    n_rounds = len(windows.enter) - 1
-    at_the_end = np.arange(pages, dtype=np.int32), np.full(pages, n_rounds, np.int32)
-    slide(*at_the_end, *how, rings.ring, rings.uses, marked, steps)
+    # Each page is used once more after the last round, which closes the use before.
+    ids, rounds = np.arange(pages, dtype=np.int32), np.full(pages, len(windows.enter) - 1, np.int32)
+    slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
     return np.cumsum(steps, axis=1)[:, :-1]
 
 
@@ -271,7 +269,7 @@ class Rings:
     def grow(self, pages: int) -> None:
         self.ring, self.uses = grown(self.ring, pages, 0), grown(self.uses, pages, 0)
 
-    def last(self) -> NDArray[np.int32]:
+    def last(self) -> Ids:
         """Return the round of the last use of each page that has one."""
         used = np.flatnonzero(self.uses)
         return self.ring[used, (self.uses[used] - 1) % self.ring.shape[1]]
@@ -322,7 +320,7 @@ class Reuse:
     """
 
     def __init__(
-        self, batches: Batches, axis: Axis, sizes: Ints, min_counts: Sequence[int] = (1,)
+        self, batches: Iterable[Numbered], axis: Axis, sizes: Ints, min_counts: Sequence[int] = (1,)
     ) -> None:
         from pmlkit.kernels.loops import reuse, reuse_ends
 

@@ -12,110 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numba
-from llvmlite import ir
-from numba import types, uint32, uint64
-from numba.core import cgutils
-from numba.extending import intrinsic
+from pmlkit.kernels.jit import AHEAD, ONES, compiled, fetch, uint32, uint64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from pmlkit.types import Array
-
-
-GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio, odd: Knuth, TAOCP 3, 6.4
-ONES = 0xFFFFFFFF  # (x + ONES) >> 32 is 0 for a 32-bit x of 0, else 1: no branch to guess wrong
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, outside of the GIL, and keep the result on the disk if we may."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # there is no folder that numba could write to
-        return numba.njit(nogil=True)(function)
-
-
-@compiled
-def number_pages(
-    gfns: Array,
-    done: int,
-    ids: Array,
-    frames: Array,
-    keys: Array,
-    slots: Array,
-    cells: Array,
-    shift: int,
-    state: Array,
-) -> int:
-    """Number pages from `done` on, until the end or until a table is full; return how far it got.
-
-    Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks,
-    `slots` says which piece of `cells` each has; there, a frame has its number + 1, 0 for none.
-    `state` counts the pages and the blocks.
-
-    The way to a cell is written out in three loops: as a function it would cost more than it does,
-    since numba counts references to the arrays of every call.
-    """
-    bits = 0
-    while 1 << bits < len(keys):
-        bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
-    pages = state[0]
-    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
-    for i in range(done, len(gfns)):
-        gfn = uint64(gfns[i])
-        block = (gfn >> shift) + uint64(1)
-        at = (block * uint64(GOLDEN)) >> drop
-        key = keys[at]
-        while key != block and key != uint64(0):
-            at = (at + uint64(1)) & mask
-            key = keys[at]
-        if key != block:
-            if state[1] == room:
-                state[0] = pages
-                return i
-            keys[at] = block
-            slots[at] = state[1]
-            state[1] += 1
-        cell = (uint64(slots[at]) << shift) | (gfn & low)
-        number = cells[cell]
-        if number == 0:
-            if pages == len(frames):
-                state[0] = pages
-                return i
-            frames[pages] = gfn
-            pages += 1
-            number = pages
-            cells[cell] = number
-        ids[i] = number - 1
-    state[0] = pages
-    return len(gfns)
-
-
-@compiled
-def put_cells(
-    frames: Array, values: Array, keys: Array, slots: Array, cells: Array, shift: int, state: Array
-) -> None:
-    """Write a value into the cell of each frame; there has to be room."""
-    bits = 0
-    while 1 << bits < len(keys):
-        bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
-    low = (uint64(1) << shift) - uint64(1)
-    for i in range(len(frames)):
-        gfn = frames[i]
-        block = (gfn >> shift) + uint64(1)
-        at = (block * uint64(GOLDEN)) >> drop
-        while keys[at] != block and keys[at] != uint64(0):
-            at = (at + uint64(1)) & mask
-        if keys[at] == uint64(0):
-            keys[at] = block
-            slots[at] = state[1]
-            state[1] += 1
-        cell = (uint64(slots[at]) << shift) | (gfn & low)
-        cells[cell] = values[i]
 
 
 @compiled
@@ -131,7 +31,7 @@ def once_a_round(
         kept_ids[kept] = ids[i]
         kept_rounds[kept] = now
         kept += again >> uint64(32)
-    return kept  # type: ignore[return-value]
+    return kept
 
 
 @compiled
@@ -232,7 +132,7 @@ def reuse(
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
         ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
-        fetch(uses, ahead)  # type: ignore[call-arg]
+        fetch(uses, ahead)
         fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
@@ -309,7 +209,7 @@ def slide(
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
         ahead = uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))])
-        fetch(uses, ahead)  # type: ignore[call-arg]
+        fetch(uses, ahead)
         fetch(ring, ahead * uint64(mask + 1))
         page, now = uint64(ids[i]), rounds[i]
         had = uses[page]
@@ -328,125 +228,6 @@ def slide(
                 row += 1
         ring[page, had & mask] = now
         uses[page] = had + 1
-
-
-# ------------------------------------------------------------------------------
-# Compiled loops over the frames of consecutive windows: distinct pages, and how often.
-#
-# They have no branch that depends on whether a page is new: about every third use of a busy
-# guest's window is of a new page, so the processor would guess wrong that often, at 20 cycles
-# each (measured: 13 ns a use with a branch, 3 without). What is equal and what is not becomes 0
-# or 1 by arithmetic (`kernels.ONES`).
-#
-# `keys`, `slots`, `cells`, `shift` and `state` are those of `kernels.number_pages`. A table that is
-# full makes a loop stop; it returns how far it got, to be called again.
-
-
-@compiled
-def window_ends(rounds: Array, untils: Array, ends: Array) -> None:
-    """Find where each window ends, doubling the step from where the last one did.
-
-    `untils` are the first rounds that are later than each window.
-    """
-    at = 0
-    for window in range(len(ends)):
-        until, step = untils[window], 1
-        while at + step <= len(rounds) and rounds[at + step - 1] < until:
-            at += step
-            step *= 2
-        while step:
-            if at + step <= len(rounds) and rounds[at + step - 1] < until:
-                at += step
-            step >>= 1
-        ends[window] = at
-
-
-@compiled
-def distinct(
-    gfns: Array,
-    ends: Array,
-    first: int,
-    done: int,
-    keys: Array,
-    slots: Array,
-    cells: Array,
-    shift: int,
-    state: Array,
-    pages: Array,
-    stayed: Array,
-) -> int:
-    """Count the pages of each window from `first` on, and those that the one before had, too.
-
-    Goes on at use `done`, which is in that window. `cells` hold the last window that used a frame,
-    plus 2.
-    """
-    bits = 0
-    while 1 << bits < len(keys):
-        bits += 1
-    drop, mask, shift = uint64(64 - bits), uint64(len(keys) - 1), uint64(shift)  # type: ignore[assignment]
-    low, room = (uint64(1) << shift) - uint64(1), len(cells) >> shift
-    for window in range(first, len(ends)):
-        now = uint64(window + 2)
-        new, again, begin = uint64(0), uint64(0), done
-        for done in range(begin, ends[window]):
-            gfn = uint64(gfns[done])
-            block = (gfn >> shift) + uint64(1)
-            at = (block * uint64(GOLDEN)) >> drop
-            key = keys[at]
-            while key != block and key != uint64(0):
-                at = (at + uint64(1)) & mask
-                key = keys[at]
-            if key != block:
-                if state[1] == room:
-                    pages[window] += new
-                    stayed[window] += again
-                    return done
-                keys[at] = block
-                slots[at] = state[1]
-                state[1] += 1
-            cell = (uint64(slots[at]) << shift) | (gfn & low)
-            before = uint64(cells[cell])
-            new += ((before ^ now) + uint64(ONES)) >> uint64(32)
-            again += uint64(1) - (((before ^ (now - uint64(1))) + uint64(ONES)) >> uint64(32))
-            cells[cell] = now
-        done = max(begin, ends[window])
-        pages[window] += new
-        stayed[window] += again
-    return done
-
-
-# ------------------------------------------------------------------------------
-# Instructions of the processor that numba has no word for.
-
-
-AHEAD = 16  # uses between asking for what is kept of a page and needing it: what a cache miss takes
-
-
-@intrinsic
-def popcount(typing: Any, word: Any) -> tuple[Any, Callable[..., Any]]:
-    """Count the bits of a word: one instruction."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@intrinsic
-def fetch(typing: Any, array: Any, at: Any) -> tuple[Any, Callable[..., Any]]:
-    """Ask for an element (by its place in memory) that will be needed: it waits for nothing."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(array)(context, builder, arguments[0])
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        element = builder.bitcast(builder.gep(made.data, [arguments[1]]), byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
-        # to be written, kept in all caches, data
-        builder.call(prefetch, [element, number(1), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64), generate
 
 
 # ------------------------------------------------------------------------------

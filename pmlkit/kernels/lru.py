@@ -1,59 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LRU stack as a bit per use: compiled loops behind `pmlkit.missratio.distances`.
+"""Compiled loops of miss-ratio curves: the LRU stack as a bit per use, samples, times between uses.
 
-Each use takes the next position, each page keeps the bit of its last one. The stack distance of a
-use is the number of bits after the page's own. To count those before it, words of 64 positions
-have 16-bit counts of the bits before them in their node (32 words), nodes those before them in
-their segment (32 nodes), segments 32-bit counts of those before them in their part (16 segments, a
-million positions), and parts count all bits before them. A bit that goes takes 1 from the counts
-after it, a row of 64 bytes at a time; a bit that comes is always the last, and is set with its
-whole word: nobody counts beyond the last use. Nothing of this depends on a guess of the processor.
-Positions that run out are given anew, in order. So the structure takes about 2 bits a position, a
-few positions a page: a million pages fit into the second-level cache, where the classical tree
-over the uses (Bennett and Kruskal 1975, Olken 1981) misses it in every step.
+Each use takes the next position, and each page keeps the bit of its last one. The stack distance of
+a use is the number of bits after the page's own. To count the bits before it, there are sums:
+
+- words of 64 positions have 16-bit counts of the bits before them in their node (32 words);
+- nodes have 16-bit counts of those before them in their segment (32 nodes);
+- segments have 32-bit counts of those before them in their part (16 segments, a million positions);
+- parts count all bits before them.
+
+A bit that goes takes 1 from the counts after it, a row of 64 bytes at a time. A bit that comes is
+always the last, and is set with its whole word: nobody counts beyond the last use. No branch
+depends on the data, so the processor guesses nothing. Positions that run out are given anew, in
+order.
+
+So the structure takes about 2 bits a position, a few positions a page. A million pages fit into the
+second-level cache, where the classical tree over the uses (Bennett and Kruskal 1975, Olken 1981)
+misses it in every step.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-from numba import int64, types, uint64
-from numba.extending import intrinsic
-
-from pmlkit.kernels.loops import AHEAD, compiled, fetch, popcount
+from pmlkit.kernels.jit import AHEAD, compiled, fetch, int64, popcount, subtract, uint64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    import numpy as np
 
     from pmlkit.types import Array
 
 
 WORD, NODE, SEGMENT, PART = 6, 11, 16, 20  # positions of each, as powers of two
-
-
-@intrinsic
-def take(typing: Any, counts: Any, at: Any, masks: Any, row: Any) -> tuple[Any, Callable[..., Any]]:
-    """Subtract 8 words of `masks` from 8 of `counts`: 32 lanes of 16 bits, or 16 of 32.
-
-    A lane that is taken from has that bit in it, so no lane borrows from the next.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(64), 8)
-
-        def place(array: int, index: int) -> Any:
-            made = context.make_array(signature.args[array])(context, builder, arguments[array])
-            pointer = builder.gep(made.data, [arguments[index]])
-            return builder.bitcast(pointer, lanes.as_pointer())
-
-        target, mask = place(0, 1), place(2, 3)
-        less = builder.sub(builder.load(target, align=8), builder.load(mask, align=8))
-        builder.store(less, target, align=8)
-        return context.get_dummy_value()
-
-    return types.void(counts, types.uint64, masks, types.uint64), generate
 
 
 @compiled
@@ -103,7 +81,7 @@ def advance(
     for i in range(done, len(ids)):
         if top == len(page_at):
             break
-        fetch(last, uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))]))  # type: ignore[call-arg]
+        fetch(last, uint64(ids[uint64(min(i + AHEAD, len(ids) - 1))]))
         if top & 63 == 0:
             _begin(top, live, bits, words, nodes, segments, parts)
         page = uint64(ids[i])
@@ -116,14 +94,14 @@ def advance(
             word, node = place >> uint64(WORD), place >> uint64(NODE)
             segment, part = place >> uint64(SEGMENT), place >> uint64(PART)
             bit = uint64(1) << (place & uint64(63))
-            found = bits[word]
-            earlier = int64(popcount(found & (bit - uint64(1))))
+            marks = bits[word]
+            earlier = int64(popcount(marks & (bit - uint64(1))))
             earlier += int64(words[word]) + int64(nodes[node]) + int64(segments[segment])
             out[i] = live - earlier - parts[part] - 1
-            bits[word] = found ^ bit
-            take(of_words, node << uint64(3), narrow, (word & uint64(31)) << uint64(3))
-            take(of_nodes, segment << uint64(3), narrow, (node & uint64(31)) << uint64(3))
-            take(of_segments, part << uint64(3), wide, (segment & uint64(15)) << uint64(3))
+            bits[word] = marks ^ bit
+            subtract(of_words, node << uint64(3), narrow, (word & uint64(31)) << uint64(3))
+            subtract(of_nodes, segment << uint64(3), narrow, (node & uint64(31)) << uint64(3))
+            subtract(of_segments, part << uint64(3), wide, (segment & uint64(15)) << uint64(3))
             for later in range(part + uint64(1), (uint64(top) >> uint64(PART)) + uint64(1)):
                 parts[later] -= 1
         page_at[uint64(top)] = ids[i]
@@ -145,7 +123,7 @@ def order(bits: Array, page_at: Array, top: int, pages: Array) -> int:
             rest &= (uint64(1) << uint64(top & 63)) - uint64(1)
         while rest:
             lowest = rest & (~rest + uint64(1))
-            pages[count] = page_at[(word << 6) + int64(popcount(lowest - uint64(1)))]  # type: ignore[call-arg, operator]
+            pages[count] = page_at[(word << 6) + int64(popcount(lowest - uint64(1)))]
             rest ^= lowest
             count += 1
     return count
@@ -178,3 +156,57 @@ def histogram(distances: Array, counts: Array) -> None:
     for i in range(len(distances)):
         if distances[i] >= 0:
             counts[uint64(distances[i])] += 1
+
+
+# ------------------------------------------------------------------------------
+# The loops of the curves that estimate: samples of pages, and times between uses.
+
+
+@compiled
+def sample(
+    gfns: Array, multiplier: np.uint64, offset: np.uint64, limit: np.uint64, chosen: Array
+) -> int:
+    """Say which uses are of pages whose hash, a fraction of 2**32, is below `limit`.
+
+    Writes their places to `chosen`, and returns how many there are. 64 uses at a time become 64
+    bits, by vector instructions, of which few are 1.
+    """
+    low, kept, words = uint64(0xFFFFFFFF), 0, len(gfns) // 64
+    whole = gfns[: words * 64].reshape((words, 64))
+    for word in range(words):
+        bits = uint64(0)
+        for j in range(64):
+            gfn = whole[word, j]
+            mixed = (((gfn ^ (gfn >> uint64(32))) & low) * multiplier + offset) & low
+            bits |= ((mixed - limit) >> uint64(63)) << uint64(j)
+        while bits:
+            lowest = bits & (~bits + uint64(1))
+            chosen[kept] = word * 64 + int64(popcount(lowest - uint64(1)))
+            kept += 1
+            bits ^= lowest
+    for i in range(words * 64, len(gfns)):
+        gfn = gfns[i]
+        if (((gfn ^ (gfn >> uint64(32))) & low) * multiplier + offset) & low < limit:
+            chosen[kept] = i
+            kept += 1
+    return kept
+
+
+@compiled
+def reuse_times(ids: Array, last: Array, now: int, fine: int, counts: Array) -> None:
+    """Add the uses between two uses of a page to a histogram of half-open bins.
+
+    Times below ``2**fine`` have bins of their own; above, each power of two has ``2**(fine - 1)``.
+    `now` is the number of the first use; `last`: -1 is never.
+    """
+    half = 1 << (fine - 1)
+    for i in range(len(ids)):
+        page = uint64(ids[i])
+        before = last[page]
+        last[page] = now + i
+        if before >= 0:
+            time = now + i - before
+            power = 0
+            while (time >> power) >= 2 * half:
+                power += 1
+            counts[(time >> power) + power * half] += 1

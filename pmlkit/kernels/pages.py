@@ -10,19 +10,22 @@ import queue
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
-    from typing import Any
 
     from numpy.typing import NDArray
 
-    from pmlkit.types import Array, Gfns
+    from pmlkit.types import Array, Gfns, Ids, Ints
 
+    # Rounds, the numbers of their pages, and how many pages have a number so far.
+    Numbered = tuple[Ids, Ids, int]
+    # Pages in order of use, as one array or as several.
+    Uses = Gfns | Ints | Sequence[int] | Iterable[Gfns]
 
 __all__ = [
     "BlockTable",
@@ -39,6 +42,8 @@ __all__ = [
 
 
 BATCH = 1 << 18  # uses handed on at once: their arrays stay in the cache
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class PageIndex:
@@ -61,18 +66,9 @@ class PageIndex:
     def frames(self) -> Gfns:
         return self._frames[: len(self)]
 
-    def ids(self, gfns: Gfns) -> NDArray[np.int32]:
-        """Number the pages of some uses.
-
-        Parameters
-        ----------
-        gfns : array of uint64, shape (uses,)
-
-        Returns
-        -------
-        ndarray of int32, shape (uses,)
-        """
-        from pmlkit.kernels.loops import number_pages
+    def ids(self, gfns: Gfns) -> Ids:
+        """Number the pages of some uses: int32, shape (uses,)."""
+        from pmlkit.kernels.frames import number_pages
 
         gfns = np.ascontiguousarray(gfns, np.uint64)
         ids, done = np.empty(len(gfns), np.int32), 0
@@ -91,7 +87,9 @@ def in_batches(*columns: Array) -> Iterator[tuple[Array, ...]]:
         yield tuple(column[start : start + BATCH] for column in columns)
 
 
-def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator[Any]:
+def numbered(
+    batches: Iterable[tuple[Array, Gfns]], index: PageIndex | None = None
+) -> Iterator[Numbered]:
     """Number the pages of a stream, in a thread ahead of the consumer.
 
     Parameters
@@ -109,7 +107,7 @@ def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator
     """
     index = PageIndex() if index is None else index
 
-    def number() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
+    def number() -> Iterator[Numbered]:
         for rounds, gfns in batches:
             for part, some in in_batches(rounds, gfns):
                 ids = index.ids(some)
@@ -118,11 +116,11 @@ def numbered(batches: Iterable[Any], index: PageIndex | None = None) -> Iterator
     return ahead(number())
 
 
-def numbered_pages(gfns: Gfns) -> Iterator[Any]:
+def numbered_pages(gfns: Uses) -> Iterator[tuple[Ids, int]]:
     """Number the pages of one array or of a stream of arrays; yields (ids, pages) as `numbered`."""
     index = PageIndex()
 
-    def number() -> Iterator[tuple[NDArray[np.int32], int]]:
+    def number() -> Iterator[tuple[Ids, int]]:
         for array in arrays(gfns):
             for (part,) in in_batches(array):
                 yield index.ids(part), len(index)
@@ -138,56 +136,58 @@ def sorted_distinct(pages: Gfns) -> Gfns:
     return pages[first]
 
 
-def arrays(gfns: Any) -> Iterable[Gfns]:
+def arrays(gfns: Uses) -> Iterable[Gfns]:
     """Return pages in order of use as an iterable of arrays, whether they are one or several."""
-    one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not _nested(gfns))
+    nested = isinstance(gfns, list) and bool(gfns) and isinstance(gfns[0], np.ndarray | list)
+    one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not nested)
     return [np.asarray(gfns, np.uint64)] if one else (np.asarray(g, np.uint64) for g in gfns)
 
 
-def _nested(gfns: list[Any]) -> bool:
-    return bool(gfns) and isinstance(gfns[0], np.ndarray | list)
-
-
-def ahead(items: Iterable[Any], depth: int = 4) -> Iterator[Any]:
+def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
     """Iterate over `items`, which a thread of its own produces up to `depth` ahead.
 
     What it raises is raised here. If the consumer stops early, so does the thread.
     """
-    queued, stopped = queue.Queue(depth), threading.Event()  # type: ignore[var-annotated]
+    # An item, or at the end None, or what was raised.
+    queued: queue.Queue[tuple[_Item] | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
 
-    def put(item: tuple[bool, Any]) -> None:
+    def put(message: tuple[_Item] | BaseException | None) -> None:
+        # With a timeout: a consumer that has stopped takes nothing more out of a full queue.
         while not stopped.is_set():
             try:
-                return queued.put(item, timeout=0.1)
+                return queued.put(message, timeout=0.1)
             except queue.Full:
                 continue
 
     def produce() -> None:
         try:
             for item in items:
-                put((True, item))
+                put((item,))
                 if stopped.is_set():
                     return
-            put((False, None))
+            put(None)
         except BaseException as error:
-            put((False, error))
+            put(error)
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
-        while (got := queued.get())[0]:
-            yield got[1]
-        if got[1] is not None:
-            raise got[1]
+        while isinstance(message := queued.get(), tuple):
+            yield message[0]
+        if message is not None:
+            raise message
     finally:
         stopped.set()
         thread.join()
 
 
-def mapped(work: Callable[[Any], Any], items: Iterable[Any], workers: int = 2) -> Iterator[Any]:
+def mapped(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 2
+) -> Iterator[_Result]:
     """Iterate over ``work(item)`` in the order of `items`, done by threads a little ahead."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[Future[_Result]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * workers:
@@ -223,7 +223,7 @@ class BlockTable:
         self._clear(CLOSE, 64)
 
     @property
-    def arguments(self) -> tuple[Array | int, ...]:
+    def arguments(self) -> tuple[Gfns, Ids, NDArray[np.uint32], int, Ints]:
         return self._keys, self._slots, self.cells, self._shift, self._state
 
     @property
@@ -246,7 +246,7 @@ class BlockTable:
 
     def grow(self) -> None:
         """Make room for as many blocks again."""
-        from pmlkit.kernels.loops import put_cells
+        from pmlkit.kernels.frames import put_cells
 
         frames, values = self._items()
         blocks = int(self._state[1])
@@ -263,9 +263,8 @@ class BlockTable:
         blocks[self._slots[used]] = self._keys[used] - np.uint64(1)
         filled = np.flatnonzero(self.cells)
         offset = (filled & ((1 << self._shift) - 1)).astype(np.uint64)
-        return (blocks[filled >> self._shift] << np.uint64(self._shift)) | offset, self.cells[
-            filled
-        ]
+        frames = (blocks[filled >> self._shift] << np.uint64(self._shift)) | offset
+        return frames, self.cells[filled]
 
 
 def grown(array: Array, size: int, fill: int) -> Array:

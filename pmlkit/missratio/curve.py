@@ -11,9 +11,10 @@ import numpy as np
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
 
     import pandas as pd
+    from numpy.typing import ArrayLike
 
     from pmlkit.types import Floats, Ints
 
@@ -37,20 +38,20 @@ class MissRatioCurve:
         ``"exact"``, ``"shards"`` or ``"aet"``.
     low, high : ndarray of float, shape (sizes,), or None
         A band that holds the true ratio at a size in 95 of 100 samples, for sampled curves.
-    sampled_uses, sampled_pages : int or None
+    sampled_uses, sampled_pages : float or None, int or None
         Numbers of uses and pages in the sample.
     rate : float
         The share of the pages that were looked at.
     """
 
-    sizes_pages: np.ndarray
-    miss_ratio: np.ndarray
+    sizes_pages: Ints
+    miss_ratio: Floats
     uses: int
     pages: int
     method: str
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-    sampled_uses: int | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    sampled_uses: float | None = None
     sampled_pages: int | None = None
     rate: float = 1.0
 
@@ -59,18 +60,18 @@ class MissRatioCurve:
         """The share of the uses that are first uses of their page, which no size avoids."""
         return float(self.miss_ratio[-1])
 
-    def at(self, sizes: Any) -> Floats | float:
+    def at(self, sizes: ArrayLike) -> Floats:
         """Return the miss ratio at some sizes (pages, any shape)."""
         return self.miss_ratio[self._places(sizes)]
 
     def band(self, sizes: Ints) -> tuple[Floats, Floats] | None:
         """Return the lower and the upper end of the band at some sizes; None without one."""
-        if self.low is None:
+        if self.low is None or self.high is None:
             return None
         places = self._places(sizes)
-        return self.low[places], self.high[places]  # type: ignore[index]
+        return self.low[places], self.high[places]
 
-    def _places(self, sizes: Any) -> Ints | int:
+    def _places(self, sizes: ArrayLike) -> Ints:
         return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
 
     def pages_for(self, target: float) -> int | None:
@@ -110,11 +111,15 @@ class MissRatioCurve:
         """Return the curve of the uses that are not the first of their page."""
         warm = 1 - self.cold
 
-        def scaled(ratio: Floats | None) -> Floats | None:
-            return None if ratio is None else np.clip((ratio - self.cold) / (warm or 1), 0, 1)
+        def scaled(ratio: Floats) -> Floats:
+            return np.clip((ratio - self.cold) / (warm or 1), 0, 1)
 
-        parts = {name: scaled(getattr(self, name)) for name in ("miss_ratio", "low", "high")}
-        return replace(self, **parts, uses=round(self.uses * warm))  # type: ignore[arg-type]
+        return replace(self._of_ratios(scaled), uses=round(self.uses * warm))
+
+    def _of_ratios(self, change: Callable[[Floats], Floats]) -> MissRatioCurve:
+        """Return the curve with its ratios and its band changed."""
+        low, high = (None if ratio is None else change(ratio) for ratio in (self.low, self.high))
+        return replace(self, miss_ratio=change(self.miss_ratio), low=low, high=high)
 
     def thinned(self, points: int = 512) -> MissRatioCurve:
         """Return the curve at up to about `points` sizes: small ones all, large ones by factors.
@@ -124,9 +129,8 @@ class MissRatioCurve:
         last = int(self.sizes_pages[-1])
         wanted = np.append(0, np.unique(np.rint(np.geomspace(1, max(last, 1), points))))
         places = np.unique(self._places(np.minimum(wanted, last)))
-        names = ("sizes_pages", "miss_ratio", "low", "high")
-        parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{n: None if a is None else a[places] for n, a in parts.items()})  # type: ignore[arg-type]
+        thinned = self._of_ratios(lambda ratio: ratio[places])
+        return replace(thinned, sizes_pages=self.sizes_pages[places])
 
     def to_frame(self) -> pd.DataFrame:
         """Return the curve as a DataFrame of ``pages``, ``miss_ratio``, ``low`` and ``high``."""

@@ -26,15 +26,16 @@ from pmlkit.selection import stream
 from pmlkit.timeline import MOST, default_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Iterator, Sequence
+    from typing import Any, Unpack
 
     import pandas as pd
 
-    from pmlkit.selection import Stream
+    from pmlkit.kernels.pages import Uses
+    from pmlkit.selection import Selection, Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints
+    from pmlkit.types import Ids, Ints
     from pmlkit.units import Window
 
 
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 
-def exact(gfns: Any) -> MissRatioCurve:
+def exact(gfns: Uses) -> MissRatioCurve:
     """Return the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -82,7 +83,7 @@ def exact(gfns: Any) -> MissRatioCurve:
     return _exact(numbered_pages(gfns))
 
 
-def _exact(numbered: Iterator[Any]) -> MissRatioCurve:
+def _exact(numbered: Iterator[tuple[Ids, int]]) -> MissRatioCurve:
     from pmlkit.kernels.lru import histogram
 
     stack, counts, uses = LruStack(), np.zeros(1 << 12, np.int64), 0
@@ -143,7 +144,10 @@ def of_trace(
 
 
 def over_time(
-    trace: Trace, window: str | int | Window | None = None, sizes: Any = None, **selection: Any
+    trace: Trace,
+    window: str | int | Window | None = None,
+    sizes: Sequence[int] | Ints | None = None,
+    **selection: Unpack[Selection],
 ) -> pd.DataFrame:
     """Return the miss ratio of each window of time, at some sizes.
 
@@ -172,7 +176,7 @@ def over_time(
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window)
     default = sizes is None
-    sizes = _default_sizes(trace) if default else np.unique(np.asarray(sizes, np.int64))
+    sizes = _default_sizes(trace) if sizes is None else np.unique(np.asarray(sizes, np.int64))
     if len(windows) * len(sizes) > MOST:
         what = f"{len(windows):,} windows of {len(sizes):,} sizes are more than a table can hold"
         raise UsageError(f"{what}: give a longer --window, or a --start and --end")
@@ -202,7 +206,7 @@ def _default_sizes(trace: Trace) -> Ints:
     return np.unique(np.rint(np.geomspace(1, last, 4 * last.bit_length()))).astype(np.int64)
 
 
-def _by_window(source: Stream, windows: Windows, sizes: Any) -> tuple[Ints, Ints, int]:
+def _by_window(source: Stream, windows: Windows, sizes: Ints) -> tuple[Ints, Ints, int]:
     """Count the hits of each window at each size, and its uses; and all pages."""
     stack, bins, pages = LruStack(), len(sizes) + 2, 0
     counts = np.zeros((len(windows), bins), np.int64)

@@ -14,11 +14,9 @@ import numpy as np
 from pmlkit.kernels.pages import PageIndex, grown, in_batches
 
 if TYPE_CHECKING:
-    from typing import Any
+    from numpy.typing import DTypeLike
 
-    from numpy.typing import NDArray
-
-    from pmlkit.types import Array, Gfns, Ints
+    from pmlkit.types import Array, Gfns, Ids, Ints
 
 
 __all__ = ["LruStack", "stack_distances"]
@@ -41,7 +39,7 @@ class LruStack:
     def __len__(self) -> int:
         return int(self._state[1])
 
-    def use(self, ids: NDArray[np.int32], pages: int) -> NDArray[np.int32]:
+    def use(self, ids: Ids, pages: int) -> Ids:
         """Use pages, one after the other.
 
         Parameters
@@ -67,7 +65,7 @@ class LruStack:
                 return out
             self._place(self.order())
 
-    def order(self) -> NDArray[np.int32]:
+    def order(self) -> Ids:
         """Return the pages, int32, the most recently used one at the end."""
         from pmlkit.kernels.lru import order
 
@@ -75,12 +73,12 @@ class LruStack:
         order(self._counts[0], self._page_at, int(self._state[0]), pages)
         return pages
 
-    def reset(self, pages: NDArray[np.int32]) -> None:
+    def reset(self, pages: Ids) -> None:
         """Let the stack be `pages` (int32, distinct, the most recently used one at the end)."""
         self._last = np.full(int(max(pages, default=-1)) + 1, -1, np.int32)
         self._place(pages)
 
-    def _place(self, pages: NDArray[np.int32]) -> None:
+    def _place(self, pages: Ids) -> None:
         from pmlkit.kernels.lru import place
 
         size = len(self._page_at)
@@ -101,7 +99,7 @@ class LruStack:
         self._state = np.zeros(2, np.int64)
 
 
-def _zeros(size: int, dtype: type[Any]) -> Array:
+def _zeros(size: int, dtype: DTypeLike) -> Array:
     """Return zeros that begin with a cache line."""
     wanted = size * np.dtype(dtype).itemsize
     array = np.empty(wanted + ROW, np.uint8)
@@ -110,7 +108,7 @@ def _zeros(size: int, dtype: type[Any]) -> Array:
     return array[offset : offset + wanted].view(dtype)
 
 
-def _masks(dtype: Any) -> NDArray[np.uint64]:
+def _masks(dtype: DTypeLike) -> Gfns:
     """Return for each lane of a row a row with 1 in the lanes after it, as 64-bit words."""
     lanes = ROW // np.dtype(dtype).itemsize
     masks = _zeros(lanes * lanes, dtype)
@@ -132,7 +130,6 @@ def stack_distances(gfns: Gfns) -> Ints:
         The number of other pages used since the page's last use; -1 for its first.
     """
     index, stack = PageIndex(), LruStack()
-    parts = [np.zeros(0, np.int64)]
-    for (part,) in in_batches(np.asarray(gfns, np.uint64)):
-        parts.append(stack.use(index.ids(part), len(index)))  # type: ignore[arg-type]
-    return np.concatenate(parts)
+    batches = in_batches(np.asarray(gfns, np.uint64))
+    parts = [stack.use(index.ids(part), len(index)) for (part,) in batches]
+    return np.concatenate([np.zeros(0, np.int64), *parts])

@@ -19,9 +19,9 @@ from pmlkit.missratio.curve import MissRatioCurve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    from pmlkit.types import Floats, Gfns, Ints
+    from pmlkit.kernels.pages import Uses
+    from pmlkit.types import Floats, Ids, Ints
 
 
 __all__ = ["aet", "aet_of"]
@@ -29,7 +29,7 @@ __all__ = ["aet", "aet_of"]
 FINE = 13  # times below 2**13 uses have bins of their own; each power of two above, 2**12
 
 
-def aet(gfns: Gfns) -> MissRatioCurve:
+def aet(gfns: Uses) -> MissRatioCurve:
     """Estimate the miss ratio of an LRU cache at every size.
 
     Parameters
@@ -47,9 +47,9 @@ def aet(gfns: Gfns) -> MissRatioCurve:
     return aet_of(numbered_pages(gfns))
 
 
-def aet_of(numbered: Iterator[Any]) -> MissRatioCurve:
+def aet_of(numbered: Iterator[tuple[Ids, int]]) -> MissRatioCurve:
     """Return `aet` of an iterable of (ids, pages): see `pmlkit.kernels.pages.numbered`."""
-    from pmlkit.kernels.sample import reuse_times
+    from pmlkit.kernels.lru import reuse_times
 
     counts = np.zeros((66 - FINE) << (FINE - 1), np.int64)
     last, uses, pages = np.empty(0, np.int64), 0, 0
@@ -83,7 +83,7 @@ def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
 
 
 def _edges(bins: int) -> Floats:
-    """Return the times between the bins of `pmlkit.kernels.sample.reuse_times`, without time 0's.
+    """Return the times between the bins of `pmlkit.kernels.lru.reuse_times`, without time 0's.
 
     Edge e is the longest time that lies in no later bin.
     """

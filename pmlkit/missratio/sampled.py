@@ -24,15 +24,14 @@ from pmlkit.errors import UsageError
 from pmlkit.kernels.pages import PageIndex, arrays, grown, mapped
 from pmlkit.missratio.curve import MissRatioCurve
 from pmlkit.missratio.distances import LruStack
+from pmlkit.selection import Stream
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Any
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
+    from pmlkit.kernels.pages import Uses
+    from pmlkit.types import Bools, Floats, Gfns, Ids, Ints
 
 
 __all__ = ["sampled", "shards"]
@@ -44,7 +43,7 @@ ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): tells the groups apart, as evenly
 
 
 def shards(
-    gfns: Any,
+    gfns: Uses | Stream,
     rate: float = 0.01,
     max_pages: int | None = None,
     adjust: bool = True,
@@ -100,28 +99,24 @@ def shards(
     if groups == 1 or groups < 0:
         raise UsageError(f"{groups} groups give no error band: give 2 or more, or 0 for no band")
     sample = _Sample(rate, max_pages, groups, seed, min_pages)
-    for chosen in _chosen(sample, _batches(gfns)):
-        sample.use(chosen)  # type: ignore[arg-type]
+    batches = _batches(gfns)
+    for uses, chosen in mapped(lambda gfns: (len(gfns), sample.of_pages(gfns)), batches):
+        sample.all_uses += uses
+        sample.use(chosen)
     return sample.curve(adjust)
 
 
-def _batches(gfns: Any) -> Iterator[Gfns]:
+def _batches(gfns: Uses | Stream) -> Iterator[Gfns]:
     """Yield the frames used, each use once where a use is several entries: all have to be known."""
-    if getattr(gfns, "once", False):
+    if isinstance(gfns, Stream):
         index = PageIndex()
-        yield from (index.frames[ids] for _, ids, _ in gfns.numbered(index))
-    elif hasattr(gfns, "numbered"):
-        yield from (some for _, some in gfns)
+        if gfns.distinct:
+            yield from (index.frames[ids] for _, ids, _ in gfns.numbered(index))
+        else:
+            yield from (some for _, some in gfns)
     else:
         for array in arrays(gfns):
             yield from (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
-
-
-def _chosen(sample: _Sample, batches: Iterable[Array]) -> Iterator[tuple[None, NDArray[np.uint64]]]:
-    """Yield the frames used of the sampled pages, in order."""
-    for uses, gfns in mapped(lambda gfns: (len(gfns), sample.of_pages(gfns)), batches):
-        sample.all_uses += uses
-        yield gfns
 
 
 class _Sample:
@@ -140,7 +135,7 @@ class _Sample:
 
     def of_pages(self, gfns: Gfns) -> Gfns:
         """Return the uses of the sampled pages (or of more of them, where R has fallen since)."""
-        from pmlkit.kernels.sample import sample
+        from pmlkit.kernels.lru import sample
 
         hashing = np.uint64(GOLDEN_32), np.uint64(self.offset), np.uint64(self.limit)
         at = np.empty(len(gfns), np.int32)
@@ -174,7 +169,7 @@ class _Sample:
             for group, part in enumerate(self._parts[1:]):
                 part.use(ids[of_use == group], pages)
 
-    def _hash(self, gfns: Gfns) -> NDArray[np.uint64]:
+    def _hash(self, gfns: Gfns) -> Gfns:
         return _mixed(gfns, GOLDEN_32, self.offset)
 
     def _shrink(self, limit: int) -> None:
@@ -205,7 +200,7 @@ class _Sample:
         pages = round(len(self._index) / rate)
         return MissRatioCurve(sizes, ratio, self.all_uses, pages, "shards", low, high, *looked_at)
 
-    def _band(self, ratio: Any, sizes: Any, rate: float, uses: float) -> tuple[Floats, Floats]:
+    def _band(self, ratio: Floats, sizes: Ints, rate: float, uses: float) -> tuple[Floats, Floats]:
         from scipy.special import stdtrit
 
         each = rate / self._groups, uses / self._groups
@@ -221,22 +216,22 @@ class _Part:
     def __init__(self) -> None:
         self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
         # (counts, how often the rate of now goes into theirs), the first first
-        self._before: list[tuple[NDArray[np.int64], float]] = []
-        self.uses = 0
+        self._before: list[tuple[Ints, float]] = []
+        self.uses: float = 0  # how many there would have been at the rate of now
 
-    def use(self, ids: NDArray[np.int32], pages: int) -> None:
+    def use(self, ids: Ids, pages: int) -> None:
         from pmlkit.kernels.lru import histogram
 
         self._counts = grown(self._counts, pages, 0)
         histogram(self._stack.use(ids, pages), self._counts)
         self.uses += len(ids)
 
-    def shrink(self, renumbered: Array, by: float) -> None:
+    def shrink(self, renumbered: Ids, by: float) -> None:
         kept = renumbered[self._stack.order()]
         self._stack.reset(kept[kept >= 0])
         self._before = [(c, times / by) for c, times in (*self._before, (self._counts, 1.0))]
         self._counts = np.zeros_like(self._counts)
-        self.uses *= by  # type: ignore[assignment]
+        self.uses *= by
 
     def largest(self) -> int:
         """Return one more than the largest distance, as the sample of now would have it."""
@@ -256,8 +251,8 @@ class _Part:
         return np.clip(1 - hits / uses, 0, 1) if uses else np.zeros(len(sizes))
 
 
-def _mixed(gfns: Gfns, multiplier: int, offset: int) -> NDArray[np.uint64]:
-    """Return the hash of frames, as `pmlkit.kernels.sample.sample` computes it."""
+def _mixed(gfns: Gfns, multiplier: int, offset: int) -> Gfns:
+    """Return the hash of frames, as `pmlkit.kernels.lru.sample` computes it."""
     folded = gfns ^ (gfns >> np.uint64(32))
     return (folded * np.uint64(multiplier) + np.uint64(offset)) & np.uint64(WHOLE - 1)
 

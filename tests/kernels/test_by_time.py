@@ -59,7 +59,7 @@ def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
 
 @given(logs(), windows)
 def test_windows_end_where_they_should(log, k):
-    from pmlkit.kernels.loops import window_ends
+    from pmlkit.kernels.frames import window_ends
 
     rounds, _, n = arrays(log)
     ends = np.empty(-(-n // k), np.int64)
