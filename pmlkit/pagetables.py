@@ -33,12 +33,11 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NeedsError, PmlkitError, UsageError
+from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.trace.kinds import TableFlag, is_page_table, page_table_level
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Bools, Gfns, Ints
@@ -170,7 +169,7 @@ def _without_pae(rows: pd.DataFrame) -> bool:
 
 def covered(
     rows: pd.DataFrame, accessed: bool = True, whose: str = "user", large: bool = True
-) -> tuple[Ints, NDArray[np.uint64]]:
+) -> tuple[Ints, Gfns]:
     """Expand snapshots into the frames which their entries map.
 
     Parameters
@@ -215,7 +214,7 @@ def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bool
     return keep
 
 
-def pack(rounds: Any, gfns: Any) -> NDArray[np.uint64]:
+def pack(rounds: ArrayLike, gfns: ArrayLike) -> Gfns:
     """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order.
 
     Raises
@@ -230,23 +229,18 @@ def pack(rounds: Any, gfns: Any) -> NDArray[np.uint64]:
     return (rounds << np.uint64(40)) | gfns
 
 
-def unpack(pairs: NDArray[np.uint64]) -> tuple[Ints, NDArray[np.uint64]]:
+def unpack(pairs: Gfns) -> tuple[Ints, Gfns]:
     """Return rounds and frames of what `pack` has made."""
     rounds = (pairs >> np.uint64(40)).astype(np.int64)
     return rounds, pairs & np.uint64((1 << 40) - 1)
 
 
-def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, NDArray[np.uint64]]:
+def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, Gfns]:
     """Return each pair of round and frame once, sorted by round and frame."""
-    packed = np.sort(pack(rounds, gfns))  # np.unique hashes integers, and is ten times slower
-    first = np.ones(len(packed), bool)
-    np.not_equal(packed[1:], packed[:-1], out=first[1:])
-    return unpack(packed[first])
+    return unpack(sorted_distinct(pack(rounds, gfns)))
 
 
-def without(
-    rounds: Ints, gfns: Gfns, other_rounds: Ints, other_gfns: Gfns
-) -> tuple[Ints, NDArray[np.uint64]]:
+def without(rounds: Ints, gfns: Gfns, other_rounds: Ints, other_gfns: Gfns) -> tuple[Ints, Gfns]:
     """Leave out the pairs of round and frame that are among others (arrays of equal length)."""
     keep = ~np.isin(pack(rounds, gfns), pack(other_rounds, other_gfns))
     return rounds[keep], gfns[keep]
@@ -259,7 +253,7 @@ def expand(
     region: str | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
-) -> tuple[Ints, NDArray[np.uint64]]:
+) -> tuple[Ints, Gfns]:
     """Put what the logged tables lead to in the tables' place: `page_tables` = "expand".
 
     Parameters

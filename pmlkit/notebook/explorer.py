@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets
 import numpy as np
@@ -30,16 +29,16 @@ from pmlkit import figures
 from pmlkit.errors import PmlkitError
 from pmlkit.figures.explorer import Lines, Picture, still
 from pmlkit.selection import region_names, select
-from pmlkit.timeline import Axis, Windows
 from pmlkit.units import Window, format_ns
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
 
     from pmlkit.figures.style import Figure
-    from pmlkit.timeline import Timeline, Windows
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.timeline import Axis, Timeline, Windows
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints
+    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
 
 __all__ = ["Explorer", "UsesByPage", "explore", "windows"]
 
@@ -100,9 +99,9 @@ class Explorer:
         log = trace.pml if trace.meta.kind == "access" and trace.pml_is_nested else None
         self._log = UsesByPage(log, start, end) if log and log.n_rounds == trace.n_rounds else None
         self._estimates: dict[tuple[str, int], pd.DataFrame | str] = {}
-        self._means: tuple[Any, np.ndarray] = (None, np.zeros(0))
+        self._means: tuple[tuple[object, ...], Floats] = ((), np.zeros(0))
         self._worker = ThreadPoolExecutor(1)
-        self._recorded: Any = None
+        self._recorded: Recorded | None = None
         self._make_widgets()
         timed = self._unit_ns is not None
         sizes = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
@@ -167,7 +166,7 @@ class Explorer:
 
     # The figure
 
-    def update(self, change: Any = None) -> None:
+    def update(self, change: object = None) -> None:
         """Compute for the widgets' values, and redraw the figure."""
         k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
         frames = None if region is None else self.trace.frames(region)
@@ -202,7 +201,7 @@ class Explorer:
         over: Windows | None,
         m: int,
         span: tuple[int, int],
-        chosen: np.ndarray,
+        chosen: Bools,
     ) -> pd.DataFrame:
         if over is None:
             return pd.DataFrame({name: np.zeros(0, np.int64) for name in ("t_ns", "pages", "full")})
@@ -210,7 +209,7 @@ class Explorer:
         return pd.DataFrame({"t_ns": over.t_ns, "pages": pages, "full": over.full})
 
     def _mean(
-        self, m: int, span: tuple[int, int], region: str | None, chosen: np.ndarray
+        self, m: int, span: tuple[int, int], region: str | None, chosen: Bools
     ) -> pd.DataFrame:
         """Return the right half's table; reused as long as only T changes."""
         if self._means[0] != (m, span, region):
@@ -245,7 +244,7 @@ class Explorer:
         over: Windows | None,
         m: int,
         span: tuple[int, int],
-        frames: np.ndarray | None,
+        frames: Gfns | None,
     ) -> tuple[str, pd.DataFrame] | None:
         name = self.technique.value
         if name == NONE:
@@ -276,7 +275,8 @@ class Explorer:
 
         try:
             self._recorded = self._recorded or techniques.Recorded.of(self.trace)
-            result = techniques.run(name, self._recorded, window=k * self._unit_ns)  # type: ignore[operator]
+            # Techniques can be chosen of traces with times only.
+            result = techniques.run(name, self._recorded, window=k * (self._unit_ns or 1))
         except PmlkitError as error:
             return str(error)
         return result.estimates[["t_ns", "pages"]]
@@ -325,9 +325,8 @@ class Explorer:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(  # type: ignore[no-untyped-call]
-            self.show() if is_interactive() else self.figure
-        )
+        show: Callable[[object], object] = display
+        show(self.show() if is_interactive() else self.figure)
 
 
 def is_interactive() -> bool:
@@ -381,7 +380,7 @@ class UsesByPage:
     def __len__(self) -> int:
         return len(self._rounds)
 
-    def chosen(self, frames: np.ndarray | None = None) -> np.ndarray:
+    def chosen(self, frames: Gfns | None = None) -> Bools:
         """Return for each page whether it is one of `frames`; None: every page is."""
         if frames is None:
             return np.ones(len(self.frames), bool)
@@ -393,15 +392,13 @@ class UsesByPage:
         t_ns, used = self.timeline.t_ns[first : stop + 1], self.timeline.used[first:stop]
         return replace(self.timeline, t_ns=t_ns, used=used)
 
-    def sizes(
-        self, k: int | Windows, min_count: int, span: tuple[int, int], chosen: np.ndarray
-    ) -> np.ndarray:
+    def sizes(self, over: Windows, min_count: int, span: tuple[int, int], chosen: Bools) -> Ints:
         """Return the working set of each window.
 
         Parameters
         ----------
-        k : int or timeline.Windows
-            A window in rounds, which ends with every round; or windows over `span`.
+        over : timeline.Windows
+            Windows over the rounds of `span`.
         min_count : int
             The threshold m.
         span : (int, int)
@@ -416,7 +413,6 @@ class UsesByPage:
         """
         from pmlkit.kernels.loops import slide_pages
 
-        over = k if isinstance(k, Windows) else Windows.of_rounds(span[1] - span[0], k)
         how = over.enter, over.leave, min_count
         steps = self._sum(slide_pages, chosen, span, how, np.zeros(len(over) + 1, np.int32))
         return np.cumsum(steps, dtype=np.int64)[:-1]
@@ -425,20 +421,20 @@ class UsesByPage:
         self,
         min_count: int,
         span: tuple[int, int],
-        chosen: np.ndarray,
-        axis: Axis | None = None,
-        sizes: Ints | None = None,
-    ) -> np.ndarray:
+        chosen: Bools,
+        axis: Axis,
+        sizes: Ints,
+    ) -> Floats:
         """Return the mean of W(t, T) over the time of full windows, for several T at once.
 
         Parameters
         ----------
         min_count, span, chosen
             As of `sizes`.
-        axis : timeline.Axis, optional
-            Where the rounds of `span` end; by default rounds are counted.
-        sizes : array of int64, optional
-            The T, on that axis, ascending; by default 0, 1, 2, ... up to all rounds.
+        axis : timeline.Axis
+            Where the rounds of `span` end.
+        sizes : array of int64
+            The T, on that axis, ascending.
 
         Returns
         -------
@@ -447,8 +443,6 @@ class UsesByPage:
         """
         from pmlkit.kernels.loops import sum_pages
 
-        axis = Axis.of_rounds(span[1] - span[0]) if axis is None else axis
-        sizes = np.arange(len(axis) + 1) if sizes is None else np.asarray(sizes, np.int64)
         how = np.append(axis.at, axis.end), sizes, min_count
         total = self._sum(sum_pages, chosen, span, how, np.zeros(len(sizes)))
         begin = np.maximum(sizes, axis.at[0] if len(axis) else 0)
@@ -458,14 +452,14 @@ class UsesByPage:
     def _sum(
         self,
         kernel: Callable[..., None],
-        chosen: np.ndarray,
+        chosen: Bools,
         span: tuple[int, int],
-        how: tuple[Any, ...],
-        zeros: np.ndarray,
-    ) -> np.ndarray:
+        how: tuple[Array, Array, int],
+        zeros: Array,
+    ) -> Array:
         """Run the kernel on each worker's share of the pages, and add up the results."""
 
-        def part(pages: tuple[int, int]) -> np.ndarray:
+        def part(pages: tuple[int, int]) -> Array:
             total = zeros.copy()
             kernel(self._starts, self._rounds, chosen, pages, span, *how, total)
             return total

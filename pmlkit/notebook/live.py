@@ -31,11 +31,10 @@ from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from typing import Any, Self
+    from typing import IO, Self
 
     from pmlkit.sources.host.collection import Collection
-    from pmlkit.sources.watch import Seen
+    from pmlkit.sources.watch import Taker
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Bools, Gfns, Json, Tell
 
@@ -50,7 +49,7 @@ _LATEST = 1 << 28  # frames beyond it are not counted as distinct
 
 def start(
     source: str,
-    trace: Any,
+    trace: str,
     out: str,
     host: str | None = None,
     rounds: int = 60,
@@ -128,11 +127,9 @@ class Replay:
     trace : Trace or None
     """
 
-    # None until it is made.
-    trace: Any
-
-    def __init__(self, make: Callable[..., Trace]) -> None:
-        self._make, self.trace = make, None
+    def __init__(self, make: Callable[[], Trace]) -> None:
+        self._make = make
+        self.trace: Trace | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -142,13 +139,13 @@ class Replay:
 
     def __iter__(self) -> Iterator[Seen]:
         """Yield up to a hundred `Seen`, each of as many rounds."""
-        self.trace = self.trace or self._make()
-        rounds, known = self.trace.rounds, np.zeros(0, bool)
+        trace = self._opened()
+        rounds, known = trace.rounds, np.zeros(0, bool)
         step = -(-max(len(rounds), 1) // _STEPS)
         for first in range(0, len(rounds), step):
             part = rounds.iloc[first : first + step]
             start, end = int(part.t_start_ns.iloc[0]), int(part.t_end_ns.iloc[-1])
-            frames = self._frames(first, first + len(part), start, end)
+            frames = _frames(trace, first, first + len(part), start, end)
             known = _with(known, frames)
             yield Seen(
                 round=first,
@@ -172,15 +169,21 @@ class Replay:
         """
         for seen in self:
             show(seen)
+        return self._opened()
+
+    def _opened(self) -> Trace:
+        self.trace = self.trace or self._make()
         return self.trace
 
-    def _frames(self, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
-        parts = [np.zeros(0, np.uint64)]
-        for batch in self.trace.iter_entries(["round", "gfn"], start_ns, end_ns):
-            rounds = batch["round"].to_numpy()
-            mine = (rounds >= first) & (rounds < stop)
-            parts.append(np.unique(batch["gfn"].to_numpy()[mine]))
-        return np.unique(np.concatenate(parts))
+
+def _frames(trace: Trace, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
+    """Return the frames of the rounds from `first` to before `stop`, which are those times."""
+    parts = [np.zeros(0, np.uint64)]
+    for batch in trace.iter_entries(["round", "gfn"], start_ns, end_ns):
+        rounds = batch["round"].to_numpy()
+        mine = (rounds >= first) & (rounds < stop)
+        parts.append(np.unique(batch["gfn"].to_numpy()[mine]))
+    return np.unique(np.concatenate(parts))
 
 
 def _with(known: Bools, frames: Gfns) -> Bools:
@@ -210,19 +213,18 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
     from pmlkit.figures.live import LiveFigure
 
     live = LiveFigure()
+    trace: Trace | None
     try:
-        if isinstance(run, Running):
-            run.run(live.add, live.say)
-        else:
-            run.run(live.add)
+        trace = run.run(live.add, live.say) if isinstance(run, Running) else run.run(live.add)
     except KeyboardInterrupt:
-        if run.trace is None:
+        trace = run.trace
+        if trace is None:
             raise
     finally:
         live.draw()
     if out is not None:
         live.save(views.output_folder(out) / name)
-    return run.trace
+    return trace
 
 
 # ------------------------------------------------------------------------------
@@ -253,13 +255,11 @@ class Running:
     trace : Trace or None
     """
 
-    # None until it is made.
-    trace: Any
-
     def __init__(
-        self, words: list[str], out: Path, watcher: Callable[[Json], Any], first: str = ""
+        self, words: list[str], out: Path, watcher: Callable[[Json], Taker], first: str = ""
     ) -> None:
-        self.words, self.out, self.trace = words, out, None
+        self.words, self.out = words, out
+        self.trace: Trace | None = None
         self._watcher, self._doing = watcher, first
 
     def run(self, show: Callable[[Seen], None], tell: Tell = lambda line: None) -> Trace:
@@ -314,7 +314,7 @@ class Running:
         return [sys.executable, "-m", "pmlkit", *self.words, *out]
 
     @staticmethod
-    def _follow(process: subprocess.Popen[Any], poll: Callable[[], None]) -> bool:
+    def _follow(process: subprocess.Popen[bytes], poll: Callable[[], None]) -> bool:
         """Poll a process until it has ended; return whether it was interrupted."""
         try:
             while process.poll() is None:
@@ -341,7 +341,7 @@ class Running:
         return True
 
 
-def _last_line(file: Any) -> str:
+def _last_line(file: IO[bytes]) -> str:
     """Return the last complete line of a file that another process writes."""
     length = os.fstat(file.fileno()).st_size
     end = os.pread(file.fileno(), _LONGEST_LINE, max(length - _LONGEST_LINE, 0))

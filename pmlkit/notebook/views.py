@@ -20,7 +20,6 @@ from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
@@ -155,8 +154,8 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
         columns = {"r": "not written", "w": "written"}
     window = _window(trace, window)
     used = _mib(trace, window, "rwx")
-    parts = {"mean": used.mean(), "peak": used.max()}
-    parts |= {name: _mib(trace, window, kinds).mean() for kinds, name in columns.items()}
+    parts = {"mean": used["mean"], "peak": used["max"]}
+    parts |= {name: _mib(trace, window, kinds)["mean"] for kinds, name in columns.items()}
     return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
 
 
@@ -182,7 +181,7 @@ def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.Da
         If the trace has no PML log.
     """
     log, window = trace.pml, _window(trace, window)
-    used, logged = _mib(trace, window, "rwx").mean(), _mib(log, window, "rwx").mean()
+    used, logged = (_mib(source, window, "rwx")["mean"] for source in (trace, log))
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
     return table.rename_axis("phase").reset_index().round(DECIMALS)
@@ -219,9 +218,10 @@ def _window(trace: Trace, window: str | int | Window | None) -> str | int | Wind
     return default_window(timeline(trace), USUAL_NS) if window is None else window
 
 
-def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> Any:
+def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> pd.DataFrame:
+    """Return the ``mean`` and the ``max`` of the working set of each phase, in MiB."""
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
-    return (table["pages"] / 256).groupby(table["phase"], sort=False)
+    return (table["pages"] / 256).groupby(table["phase"], sort=False).agg(["mean", "max"])
 
 
 # ------------------------------------------------------------------------------

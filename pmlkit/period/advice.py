@@ -30,16 +30,14 @@ import pandas as pd
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
-from pmlkit.period import costs as calibrate
+from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
 from pmlkit.selection import stream, time_ns
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
-    from pmlkit.period.costs import Constants
     from pmlkit.selection import Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
 
-BUFFER_ENTRIES = 512
-ENTRY_BYTES = 8
 STALL_NS = 100_000_000  # an assumption, and so an option: longer than a slice of dom0's scheduler
 _MOST_PERIODS = 24
 _TOGETHER = 8  # periods that are counted in one pass, with 4 bytes of memory a page each
@@ -123,7 +119,7 @@ class Advice:
     accuracy: float
     met: bool
     table: pd.DataFrame
-    constants: calibrate.Constants
+    constants: Constants
     words: tuple[str, ...]
 
     def as_dict(self) -> Json:
@@ -169,7 +165,7 @@ def advise(
     if stop - first < 4:
         what = "4 rounds or more between start and end"
         raise NeedsError(trace, what, "choose a longer part, or collect for longer")
-    constants = constants or calibrate.from_trace(trace)
+    constants = constants or from_trace(trace)
     table = _costs(
         _sizes(trace, stream(log, start=start, end=end, page_tables="keep")), log, constants
     )
@@ -189,7 +185,9 @@ def advise(
     return replace(advice, words=tuple(_explain(advice, row, trace, bool(len(fits)), stall_ns)))
 
 
-def _choose(table: pd.DataFrame, fits: pd.DataFrame, accuracy: float) -> tuple[Any, bool]:
+def _choose(
+    table: pd.DataFrame, fits: pd.DataFrame, accuracy: float
+) -> tuple[pd.Series[float], bool]:
     """Return the row to take, and whether it keeps both the target and the accuracy."""
     stable = fits[fits.sensitivity <= accuracy]
     if len(stable):
@@ -268,46 +266,16 @@ def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
 
 
 def _explain(
-    advice: Advice, row: pd.Series[Any], trace: Trace, fits: bool, stall_ns: float
+    advice: Advice, row: pd.Series[float], trace: Trace, fits: bool, stall_ns: float
 ) -> Iterator[str]:
-    c = advice.constants
-    memory = trace.meta.known_memory_pages
-    bitmap = ""
-    if memory is not None:
-        size = format_bytes(bitmap_bytes(memory * PAGE_SIZE))
-        bitmap = f" The bitmap of its {memory:,} pages has {size} (a bit each)."
-    host = (
-        "what the host spends is not known, as the memory's size is not (pmlkit import --memory)"
-        if memory is None
-        else f"the host spends {row.host_overhead:.3%} of one processor"
-    )
     period = format_ns(int(row.period_ns), 3)
     yield (
         f"Take T = {period}, a ring of {advice.slots} buffers per vCPU, and re-arm at every "
         f"{advice.rearm}."
     )
-    yield (
-        f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
-        f"({format_bytes(int(row.bytes))}): a log of {row.pages:,.0f} x 8 bytes = "
-        f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
-        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}."
-        f"{bitmap}"
-    )
-    yield (
-        f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
-        f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); {host}."
-    )
-    if not fits:
-        yield "No T up to half of the recording is so cheap: this is the longest one."
-    elif not advice.met:
-        yield (
-            f"At no T that is cheap enough does the answer settle: doubling T makes W grow by "
-            f"{row.sensitivity:.1%}, more than {advice.accuracy:.1%}. Look at W against T, and "
-            "say T with every number."
-        )
-    else:
-        yield f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
+    yield _log_text(row, period, trace.meta.known_memory_pages)
+    yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
+    yield _choice_text(advice, row, fits)
     yield (
         f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)}: for "
         "so long dom0 may not come (an assumption: --stall)."
@@ -317,18 +285,63 @@ def _explain(
             "Re-arming at flushes is within the target, too, and counts how often a page is used "
             "(for a threshold m > 1); with one buffer exactly."
         )
-    if "assumed" in c.kinds:
-        guesses = [
-            f"{name} ({constant.source})"
-            for name, constant in c.by_name().items()
-            if constant.kind == "assumed"
-        ]
+    yield from _sources_text(advice.constants)
+
+
+def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> str:
+    bitmap = ""
+    if memory_pages is not None:
+        size = format_bytes(bitmap_bytes(memory_pages * PAGE_SIZE))
+        bitmap = f" The bitmap of its {memory_pages:,} pages has {size} (a bit each)."
+    return (
+        f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
+        f"({format_bytes(int(row.bytes))}): a log of {row.pages:,.0f} x 8 bytes = "
+        f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
+        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}."
+        f"{bitmap}"
+    )
+
+
+def _cost_text(advice: Advice, row: pd.Series[float], period: str, memory_pages: int | None) -> str:
+    c = advice.constants
+    host = (
+        "what the host spends is not known, as the memory's size is not (pmlkit import --memory)"
+        if memory_pages is None
+        else f"the host spends {row.host_overhead:.3%} of one processor"
+    )
+    return (
+        f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
+        f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
+        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); {host}."
+    )
+
+
+def _choice_text(advice: Advice, row: pd.Series[float], fits: bool) -> str:
+    if not fits:
+        return "No T up to half of the recording is so cheap: this is the longest one."
+    if not advice.met:
+        return (
+            f"At no T that is cheap enough does the answer settle: doubling T makes W grow by "
+            f"{row.sensitivity:.1%}, more than {advice.accuracy:.1%}. Look at W against T, and "
+            "say T with every number."
+        )
+    return f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
+
+
+def _sources_text(constants: Constants) -> Iterator[str]:
+    """Say what was assumed, and of which kinds the constants are."""
+    guesses = [
+        f"{name} ({constant.source})"
+        for name, constant in constants.by_name().items()
+        if constant.kind == "assumed"
+    ]
+    if guesses:
         yield (
             f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures; "
             "--ns-per-insn and --transition change what is counted in instructions."
         )
-    yield f"The constants are of these kinds: {', '.join(c.kinds)}." + (
+    yield f"The constants are of these kinds: {', '.join(constants.kinds)}." + (
         " They are not all of one machine: take the costs for orders of magnitude."
-        if c.kinds != ["host"]
+        if constants.kinds != ["host"]
         else ""
     )

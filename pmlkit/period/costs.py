@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
 
-BUFFER = 512
+BUFFER_ENTRIES = 512
+ENTRY_BYTES = 8
 _LIMIT_BYTES = 1 << 20
 # Instructions, which the lab counts. A log-full exit whose buffer waits for another processor to
 # drain it, and a drained entry: hypervisor-patches/README.md. A round closed and a page re-armed:
@@ -149,46 +150,76 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
         If the trace counts exits or entries, but lacks their cost.
     """
     base = base or assumed()
-    pml = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
-    costs = pml.meta.overheads
-    constants: dict[str, Constant] = {}
-    if not costs.get("tsc_khz"):
+    log = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
+    if not log.meta.overheads.get("tsc_khz"):
         return base
-    lab = pml.meta.source == "lab"
-    kind, name = ("emulated" if lab else "host"), Path(trace.path).name
-    ns = 1e6 / costs["tsc_khz"]
+    kind, name = ("emulated" if log.meta.source == "lab" else "host"), Path(trace.path).name
+    return replace(
+        base,
+        **{
+            constant: Constant(float(ns), kind, f"{name}: {how}")
+            for constant, ns, how in (
+                *_of_exits(log),
+                *_of_entries(log),
+                *_of_polling(log, base.copy.ns),
+                *_of_pauses(log),
+            )
+        },
+    )
 
-    def add(constant: str, value: float, how: str) -> None:
-        constants[constant] = Constant(float(value), kind, f"{name}: {how}")
 
-    def mean(cost: str, events: str) -> float:
-        if costs.get(cost) is None:
-            what = f"{cost} beside its {costs[events]:,} {events}"
-            raise NeedsError(pml, what, "use one that says what they cost")
-        return float(costs[cost] * ns / costs[events])
+# A constant's name, its ns, and how they were measured.
+Measured = tuple[str, float, str]
 
+
+def _tick_ns(log: Trace) -> float:
+    return 1e6 / log.meta.overheads["tsc_khz"]
+
+
+def _mean_ns(log: Trace, cost: str, events: str) -> float:
+    costs = log.meta.overheads
+    if costs.get(cost) is None:
+        what = f"{cost} beside its {costs[events]:,} {events}"
+        raise NeedsError(log, what, "use one that says what they cost")
+    return costs[cost] * _tick_ns(log) / costs[events]
+
+
+def _of_exits(log: Trace) -> Iterator[Measured]:
+    costs = log.meta.overheads
     if costs.get("exits"):
         how = f"mean of {costs['exits']:,} exits"
         if costs.get("waited"):
             how += f", {costs['waited']:,} of which waited until a buffer was drained"
-        add("exit", mean("exit_tsc", "exits"), how)
-    if costs.get("entries"):
-        add("entry", mean("drain_tsc", "entries"), f"mean of {costs['entries']:,} entries")
-    if costs.get("agent_cpu_ns") and pml.duration_ns:
+        yield "exit", _mean_ns(log, "exit_tsc", "exits"), how
+
+
+def _of_entries(log: Trace) -> Iterator[Measured]:
+    entries = log.meta.overheads.get("entries")
+    if entries:
+        yield "entry", _mean_ns(log, "drain_tsc", "entries"), f"mean of {entries:,} entries"
+
+
+def _of_polling(log: Trace, copy_ns: float) -> Iterator[Measured]:
+    costs = log.meta.overheads
+    if costs.get("agent_cpu_ns") and log.duration_ns:
         # Only the sum is known: the time beyond that of the entries is polling.
-        rest = max(costs["agent_cpu_ns"] - costs.get("entries", 0) * base.copy.ns, 0)
-        add("poll", rest * 1e9 / pml.duration_ns, "the agent's CPU time, but for the entries'")
-    paused = pml.rounds[pml.rounds["pause_ns"] > 0]
-    if len(paused):
-        # A trace with harvests has their cost and that of re-arming by round.
-        by_round, pages = costs.get("rounds", []), int(paused["rearmed"].sum())
-        harvests = sum(one.get(name, 0) for one in by_round for name in _HARVEST_TICKS)
-        rearming = costs.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in by_round))
-        left = max(paused["pause_ns"].sum() - (rearming + harvests) * ns, 0)
-        add("round", left / len(paused), f"mean of {len(paused)} pauses, without harvests")
-        if rearming and pages:
-            add("rearm", rearming * ns / pages, f"mean of {pages:,} pages")
-    return replace(base, **constants)
+        rest = max(costs["agent_cpu_ns"] - costs.get("entries", 0) * copy_ns, 0)
+        yield "poll", rest * 1e9 / log.duration_ns, "the agent's CPU time, but for the entries'"
+
+
+def _of_pauses(log: Trace) -> Iterator[Measured]:
+    paused = log.rounds[log.rounds["pause_ns"] > 0]
+    if not len(paused):
+        return
+    # A trace with harvests has their cost and that of re-arming by round.
+    costs, pages = log.meta.overheads, int(paused["rearmed"].sum())
+    by_round = costs.get("rounds", [])
+    harvests = sum(one.get(name, 0) for one in by_round for name in _HARVEST_TICKS)
+    rearming = costs.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in by_round))
+    left = max(paused["pause_ns"].sum() - (rearming + harvests) * _tick_ns(log), 0)
+    yield "round", left / len(paused), f"mean of {len(paused)} pauses, without harvests"
+    if rearming and pages:
+        yield "rearm", rearming * _tick_ns(log) / pages, f"mean of {pages:,} pages"
 
 
 def measure(seconds: float = 5.0) -> Constants:
@@ -236,14 +267,14 @@ def _scan_ns(seconds: float) -> float:
 def _copy_ns(seconds: float) -> float:
     from pmlkit.spool import SpoolWriter
 
-    payload = np.random.default_rng(1).bytes(128 * BUFFER * 8)
+    payload = np.random.default_rng(1).bytes(128 * BUFFER_ENTRIES * ENTRY_BYTES)
     with tempfile.TemporaryFile(buffering=0) as file, SpoolWriter("spool", {}, file) as writer:
 
         def work() -> None:
             writer.append(2, payload)
             file.seek(0)  # a disk is not what is measured
 
-        return _repeat(work, seconds) / (128 * BUFFER)
+        return _repeat(work, seconds) / (128 * BUFFER_ENTRIES)
 
 
 def rounds(seconds: float, state: str = "/run/pmlkit") -> CollectOptions:

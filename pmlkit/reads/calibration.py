@@ -31,11 +31,8 @@ from pmlkit.recordings import bundled as recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
-    import pandas as pd
-
-    from pmlkit.types import Ints
+    from pmlkit.types import Floats, Ints
 
 
 __all__ = ["COVERAGE", "Calibration", "bundled", "calibrate", "load"]
@@ -75,7 +72,9 @@ class Calibration:
         kernel = np.clip(self.scale * entries**self.slope, entries, 512 * entries)
         return np.rint(kernel + self.fresh * fresh).astype(np.int64)
 
-    def interval(self, method: str, cleared: bool, pages: Any, certain: Any) -> Any:
+    def interval(
+        self, method: str, cleared: bool, pages: Ints, certain: Ints
+    ) -> tuple[Floats, Floats] | None:
         """Return low and high about estimates (arrays, shape (windows,)); None if not known."""
         if (method, cleared) not in self.ratios:
             return None

@@ -44,7 +44,6 @@ from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
@@ -118,7 +117,7 @@ def _is_recorded(trace: Trace) -> bool:
     return trace.meta.kind == "access" and not trace.is_harvest and not trace.has_tables
 
 
-def _region(gfns: pd.Series[Any]) -> pd.Series[Any]:
+def _region(gfns: pd.Series[int]) -> pd.Series[int]:
     return gfns - gfns % pagetables.PAGES_OF_A_TABLE
 
 

@@ -19,12 +19,11 @@ from pmlkit.reads.page_sets import joined, of_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
 
     from pmlkit.kernels.by_page import References
     from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Gfns, Ints
 
 __all__ = [
     "NAMES",
@@ -93,16 +92,20 @@ def compare(
     for method in methods:
         if method in ("density", "sample"):
             tables = method == "density"
-            how: Json = {"one_in": one_in, "touched": touched, "tables": tables}
-            how["frames"] = frames if tables else of_log(trace)
-            estimates = [sampled.estimate(trace, draw=draw, **how) for draw in draws]
+            known = frames if tables else of_log(trace)
+            estimates = [
+                sampled.estimate(
+                    trace, one_in=one_in, draw=draw, frames=known, touched=touched, tables=tables
+                )
+                for draw in draws
+            ]
         else:
             estimates = [estimate(trace, method, calibration=calibration, frames=frames)]
         parts += [judged(part.assign(method=method), truth) for part in estimates]
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(estimates: pd.DataFrame, truth: Any) -> pd.DataFrame:
+def judged(estimates: pd.DataFrame, truth: Ints) -> pd.DataFrame:
     """Put the truth (array, shape (rounds,)) beside estimates of every round."""
     rows = estimates.assign(round=np.arange(len(estimates)), truth=truth)
     rows = rows[rows["truth"] > 0]
@@ -156,7 +159,7 @@ def published() -> pd.DataFrame:
 def beside_published(
     compared: pd.DataFrame,
     buffer_pages: int,
-    reading: tuple[str, str] = ("read1", "read2"),
+    reading: Sequence[str] = ("read1", "read2"),
     writing: Sequence[str] = ("write1",),
 ) -> pd.DataFrame:
     """Put the shares of the buffer that each method finds beside the published ones.
@@ -190,10 +193,16 @@ def _named(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     truth = compared.drop_duplicates("round").assign(pages=lambda rows: rows["truth"])
     yield "harvest (truth)", truth
     for method, rows in compared.groupby("method", sort=False):
-        yield NAMES.get(method, method), rows  # type: ignore[arg-type]
+        yield NAMES.get(str(method), str(method)), rows
 
 
-def _lab_row(rows: pd.DataFrame, name: str, buffer_pages: int, reading: Any, writing: Any) -> Json:
+def _lab_row(
+    rows: pd.DataFrame,
+    name: str,
+    buffer_pages: int,
+    reading: Sequence[str],
+    writing: Sequence[str],
+) -> dict[str, str | float]:
     share = {
         kind: rows.loc[rows["phase"].isin(phases), "pages"].mean() / buffer_pages * 100
         for kind, phases in (("lab_read", reading), ("lab_write", writing))
@@ -201,7 +210,7 @@ def _lab_row(rows: pd.DataFrame, name: str, buffer_pages: int, reading: Any, wri
     return {"technique": name, **{kind: round(value, 1) for kind, value in share.items()}}
 
 
-def _published_row(technique: str, how: str, *mb: float) -> Json:
+def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | float]:
     low_high = zip(mb[::2], mb[1::2], strict=True)
     read, write = (
         f"{low / 4:.0f}" if low == high else f"{low / 4:.0f}-{high / 4:.0f}"
@@ -290,10 +299,10 @@ def unsure(trace: Trace) -> pd.DataFrame:
     return table[table["entries"] > 0]
 
 
-def _packed(refs: References) -> np.ndarray:
+def _packed(refs: References) -> Gfns:
     return np.unique(pagetables.pack(refs.round, refs.gfn))
 
 
-def _per_round(pairs: np.ndarray, n_rounds: int) -> np.ndarray:
+def _per_round(pairs: Gfns, n_rounds: int) -> Ints:
     # A log that was cut off may have snapshots of a round that never ended.
     return np.bincount(pagetables.unpack(pairs)[0], minlength=n_rounds)[:n_rounds]

@@ -78,6 +78,7 @@ def _busiest(rows: pd.DataFrame, frames: pd.DataFrame) -> int:
     mapped = rows.drop_duplicates(["table", "target"], keep="last")
     both = frames.merge(mapped[["table", "target"]], left_on="gfn", right_on="target")
     counts = both.groupby(["table", "kind"]).size().unstack(fill_value=0)
-    read = counts.get(int(Kind.READ), 0)
-    written = counts.get(int(Kind.WRITE), 0)
-    return int((np.minimum(read, written) + (read + written) / 1e6).idxmax())  # type: ignore[union-attr]
+    counts = counts.reindex(columns=[int(Kind.READ), int(Kind.WRITE)], fill_value=0)
+    # Of tables that are alike in that, the one with most of either: the sum breaks the tie.
+    rank = counts.min(axis=1) + counts.sum(axis=1) / 1e6
+    return int(counts.index[int(rank.argmax())])

@@ -41,6 +41,7 @@ Page tables themselves are no part of these numbers: they stand for what they ma
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,7 @@ import pandas as pd
 from pmlkit.errors import UsageError
 from pmlkit.pagetables import PAGES_OF_A_TABLE
 from pmlkit.reads.page_sets import (
+    Columns,
     Sets,
     frame,
     joined,
@@ -66,7 +68,6 @@ if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
     from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -145,7 +146,7 @@ def estimate(
 
 def _of_snapshots(
     trace: Trace, method: str, frames: Sets, windows: Windows, calibration: Calibration | None
-) -> Json:
+) -> Columns:
     """Count the entries of snapshots: (b) and (c)."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
     sizes = {name: window_sizes(getattr(frames, name), windows) for name in names}
@@ -156,52 +157,47 @@ def _of_snapshots(
         both = window_sizes(joined(frames.certain, frames.accessed), windows)
         fresh = both - sizes["certain"]
         pages = sizes["certain"] + calibration.others(sizes["kernel"], fresh)
-    return {
-        "pages": pages,
-        "low": sizes["certain"],
-        "high": np.maximum(high, pages),
-        "written": sizes["written"],
-        "tables": sizes["leaves"],
-        "unresolved": unresolved,
-        "why": np.where(unresolved > 0, _KERNEL, ""),
-    }
+    return Columns(
+        pages=pages,
+        low=sizes["certain"],
+        high=np.maximum(high, pages),
+        written=sizes["written"],
+        tables=sizes["leaves"],
+        unresolved=unresolved,
+        why=np.where(unresolved > 0, _KERNEL, ""),
+    )
 
 
-def _narrowed(columns: Json, method: str, cleared: bool, calibration: Calibration) -> Json:
+def _narrowed(columns: Columns, method: str, cleared: bool, calibration: Calibration) -> Columns:
     """Replace bounds by the calibrated interval where that is narrower."""
-    interval = calibration.interval(method, cleared, columns["pages"], columns["low"])
+    interval = calibration.interval(method, cleared, columns.pages, columns.low)
     if interval is None:
         return columns
-    low = np.clip(interval[0], columns["low"], columns["pages"]).astype(np.int64)
-    high = np.clip(interval[1], columns["pages"], columns["high"]).astype(np.int64)
-    return columns | {"low": low, "high": high, "why": _CALIBRATED}
+    low = np.clip(interval[0], columns.low, columns.pages).astype(np.int64)
+    high = np.clip(interval[1], columns.pages, columns.high).astype(np.int64)
+    return replace(columns, low=low, high=high, why=_CALIBRATED)
 
 
-def _exact(refs: References, windows: Windows) -> Json:
+def _exact(refs: References, windows: Windows) -> Columns:
     pages = window_sizes(refs, windows)
-    exact = dict.fromkeys(("pages", "low", "high"), pages)
-    return {**exact, "written": -1, "tables": -1, "unresolved": 0, "why": ""}
+    return Columns(pages, pages, pages, written=-1, tables=-1, unresolved=0, why="")
 
 
 def _of_marks(
     trace: Trace, method: str, windows: Windows, start: str | int | None, end: str | int | None
-) -> Json:
+) -> Columns:
     """Count written pages and leaf tables: (a), or PML alone."""
     logged, first, stop = log(trace, start, end)
-    size = {
-        level: window_sizes(
-            references(*pairs(logged[logged["level"] == level]), first, stop), windows
-        )
-        for level in (0, 1)
-    }
-    written, leaves = size[0], size[1]
+    parts = (logged[logged["level"] == level] for level in (0, 1))
+    written, leaves = (
+        window_sizes(references(*pairs(part), first, stop), windows) for part in parts
+    )
     memory = trace.memory_pages
     if method == "written":
-        bounds = {"pages": written, "low": written, "high": np.full_like(written, memory)}
-        why = _BLIND
+        pages, low, high, why = written, written, np.full_like(written, memory), _BLIND
     else:
         pages = np.minimum(np.maximum(PAGES_OF_A_TABLE * leaves, written), memory)
+        low = np.maximum(written, leaves)
         high = np.minimum(PAGES_OF_A_TABLE * leaves + written, memory)
-        bounds = {"pages": pages, "low": np.maximum(written, leaves), "high": high}
         why = _NO_LARGE
-    return {**bounds, "written": written, "tables": leaves, "unresolved": 0, "why": why}
+    return Columns(pages, low, high, written, leaves, unresolved=0, why=why)

@@ -17,16 +17,13 @@ from pmlkit.selection import time_ns
 from pmlkit.timeline import Windows, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Bools, Gfns, Ints
+    from pmlkit.types import Array, Bools, Gfns, Ints
     from pmlkit.units import Window
 
 
-__all__ = ["Sets", "joined", "log", "references", "of_log", "pairs", "sets"]
+__all__ = ["Columns", "Sets", "joined", "log", "references", "of_log", "pairs", "sets"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,19 @@ class Sets:
     cleared: bool
     n_rounds: int
     first: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What `estimate` says of each window, in the order of its table; see there."""
+
+    pages: Ints
+    low: Ints
+    high: Ints
+    written: Ints | int
+    tables: Ints | int
+    unresolved: Ints | int
+    why: Array | str
 
 
 def sets(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
@@ -100,30 +110,34 @@ def of_log(trace: Trace, start: str | int | None = None, end: str | int | None =
     leaves = references(*pairs(logged[logged["level"] == 1]), first, stop)
     none = references(*pairs(logged.head(0)), first, stop)
     names = ("written", "certain", "accessed", "present", "reachable")
-    known: Any = dict.fromkeys(names, written)
     return Sets(
-        **known, kernel=none, leaves=leaves, cleared=False, n_rounds=stop - first, first=first
+        **dict.fromkeys(names, written),
+        kernel=none,
+        leaves=leaves,
+        cleared=False,
+        n_rounds=stop - first,
+        first=first,
     )
 
 
 def _unmarked(
     trace: Trace, start: str | int | None, end: str | int | None
 ) -> tuple[pd.DataFrame, int, int]:
-    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    entries = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
-    return entries.assign(level=0), *trace.rounds_between(**span)
+    span = time_ns(start), time_ns(end)
+    entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
+    return entries.assign(level=0), *trace.rounds_between(*span)
 
 
 def log(
     trace: Trace, start: str | int | None, end: str | int | None
 ) -> tuple[pd.DataFrame, int, int]:
     """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
-    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    entries = trace.pml.to_pandas(["round", "gfn"], **span).drop_duplicates()  # type: ignore[arg-type]
-    tables = pagetables.logged(trace, **span)
+    span = time_ns(start), time_ns(end)
+    entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
+    tables = pagetables.logged(trace, *span)
     keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
     entries = entries.merge(keys, how="left", on=["round", "gfn"])
-    return entries.fillna({"level": 0}), *trace.rounds_between(**span)
+    return entries.fillna({"level": 0}), *trace.rounds_between(*span)
 
 
 def pairs(table: pd.DataFrame) -> tuple[Ints, Gfns]:
@@ -150,8 +164,9 @@ def _union(
     first: int,
     stop: int,
 ) -> References:
-    both: Any = (np.concatenate(parts) for parts in zip(written, more, strict=True))
-    return references(*pagetables.without(*both, *tables), first, stop)  # type: ignore[call-arg]
+    rounds, gfns = (np.concatenate(parts) for parts in zip(written, more, strict=True))
+    rounds, gfns = pagetables.without(rounds, gfns, *tables)
+    return references(rounds, gfns, first, stop)
 
 
 def _before(rows: pd.DataFrame) -> pd.DataFrame:
@@ -204,16 +219,14 @@ def windows_of(
 
 def frame(
     trace: Trace,
-    columns: Mapping[str, Any],
+    columns: Columns,
     windows: Windows,
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> pd.DataFrame:
-    """Make the table that `estimate` returns of its columns (arrays, one value per window)."""
+    """Make the table that `estimate` returns."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
-    table = pd.DataFrame({"t_ns": windows.t_ns})
-    for name, values in columns.items():
-        table[name] = values
+    table = pd.DataFrame({"t_ns": windows.t_ns} | vars(columns))
     table.insert(4, "bytes", table["pages"] * trace.meta.domain["page_size"])
     table["asked_ns"] = windows.asked_ns
     table["phase"] = np.asarray(trace.phase_of_rounds(), object)[first:stop][windows.round]
@@ -253,13 +266,14 @@ def harvested(
     trace : Trace
         The trace whose log marks the page tables.
     """
-    span = {"start_ns": time_ns(start), "end_ns": time_ns(end)}
-    first, stop = trace.rounds_between(**span)
-    touched = pairs(home.to_pandas(["round", "gfn"], **span))  # type: ignore[arg-type]
+    span = time_ns(start), time_ns(end)
+    first, stop = trace.rounds_between(*span)
+    rounds, gfns = pairs(home.to_pandas(["round", "gfn"], *span))
     if not tables:
-        rows = pagetables.entries(trace, **span) if trace.has_tables else None
-        touched = pagetables.without(*touched, *pagetables.table_frames(trace, rows, **span))
-    return references(*touched, first, stop)
+        rows = pagetables.entries(trace, *span) if trace.has_tables else None
+        table_rounds, table_gfns = pagetables.table_frames(trace, rows, *span)
+        rounds, gfns = pagetables.without(rounds, gfns, table_rounds, table_gfns)
+    return references(rounds, gfns, first, stop)
 
 
 def window_sizes(refs: References, windows: Windows | None = None) -> Ints:

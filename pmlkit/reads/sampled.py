@@ -40,7 +40,7 @@ from pmlkit.selection import time_ns
 from pmlkit.trace.schema import SAMPLED
 
 if TYPE_CHECKING:
-    from typing import Any
+    import pandas as pd
 
     from pmlkit.kernels.by_page import References
     from pmlkit.timeline import Windows
@@ -89,7 +89,7 @@ def estimate(
     frames: Sets | None = None,
     touched: References | None = None,
     tables: bool = True,
-) -> Any:
+) -> pd.DataFrame:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
     Parameters
@@ -121,19 +121,19 @@ def estimate(
     windows = page_sets.windows_of(trace, window, step, start, end)
     sizes = {
         name: page_sets.window_sizes(getattr(frames, name), windows)
-        for name in ("written", "certain", "present", "reachable", "leaves")
+        for name in ("written", "present", "reachable", "leaves")
     }
     counts = _strata(frames, touched, windows, (one_in, draw))
     pages, low, high = _estimated(*counts, one_in)
-    columns = {
-        "pages": np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
-        "low": np.floor(low).astype(np.int64),
-        "high": np.minimum(np.ceil(high), trace.memory_pages).astype(np.int64),
-        "written": sizes["written"],
-        "tables": sizes["leaves"],
-        "unresolved": np.maximum(sizes["reachable"] - sizes["present"], 0),
-        "why": "",
-    }
+    columns = page_sets.Columns(
+        pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
+        low=np.floor(low).astype(np.int64),
+        high=np.minimum(np.ceil(high), trace.memory_pages).astype(np.int64),
+        written=sizes["written"],
+        tables=sizes["leaves"],
+        unresolved=np.maximum(sizes["reachable"] - sizes["present"], 0),
+        why="",
+    )
     return page_sets.frame(trace, columns, windows, start, end)
 
 
@@ -144,15 +144,21 @@ def _until(sample: Trace, end: str | int | None) -> int:
 
 
 def _looked_at(
-    trace: Trace, start: Any, end: Any, one_in: int | None, draw: int, touched: References | None
+    trace: Trace,
+    start: str | int | None,
+    end: str | int | None,
+    one_in: int | None,
+    draw: int,
+    touched: References | None,
 ) -> tuple[References, int]:
     """Return what was touched of the sample, and one frame of how many it is."""
     if trace.sample is not None:
-        there: int = trace.sample.meta.options[SAMPLED]
-        if one_in not in (None, there) or draw:
-            raise UsageError(f"{trace.path} has draw 0 of one frame in {there}: there is no other")
+        harvested: int = trace.sample.meta.options[SAMPLED]
+        if one_in not in (None, harvested) or draw:
+            which = f"draw 0 of one frame in {harvested}"
+            raise UsageError(f"{trace.path} has {which}: there is no other")
         unmarked = not pagetables.is_marked(trace)
-        return page_sets.harvested(trace.sample, trace, start, end, unmarked), there
+        return page_sets.harvested(trace.sample, trace, start, end, unmarked), harvested
     if trace.meta.kind == "pml":
         raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
     one_in = one_in or ONE_IN
@@ -161,7 +167,7 @@ def _looked_at(
 
 
 def _strata(
-    frames: Sets, touched: References, windows: Windows, sample: Any
+    frames: Sets, touched: References, windows: Windows, sample: tuple[int, int]
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Count, per window: certain, candidates; of the sample's: candidates, their hits, others'.
 
@@ -190,8 +196,8 @@ def _estimated(
     """Return estimate, low and high (float arrays, shape (windows,))."""
     tails = (1 - CONFIDENCE) / 2 + np.array([[0.0], [CONFIDENCE]])
     share = np.where(looked_at > 0, hits / np.maximum(looked_at, 1), 0.5)
-    shares: Any = stats.beta.ppf(tails, hits + 0.5, looked_at - hits + 0.5)
-    counts: Any = stats.gamma.ppf(tails, others + 0.5)
+    shares = np.asarray(stats.beta.ppf(tails, hits + 0.5, looked_at - hits + 0.5))
+    counts = np.asarray(stats.gamma.ppf(tails, others + 0.5))
     # Where all are hit, or none, Jeffreys' interval leaves out the estimate itself: take it in.
     below, above = (
         np.hypot(

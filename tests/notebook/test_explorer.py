@@ -13,7 +13,7 @@ from pmlkit import explore, workingset
 from pmlkit.figures.explorer import thin
 from pmlkit.notebook import explorer
 from pmlkit.notebook.explorer import UsesByPage
-from pmlkit.timeline import Windows
+from pmlkit.timeline import Axis, Windows
 
 ROUND_S = 0.01
 live = pytest.mark.parametrize("live", [True, False], ids=["ipympl", "pictures"])
@@ -253,11 +253,11 @@ def test_uses_agree_with_the_kernels_that_they_repeat(make_trace):
     from pmlkit.kernels import by_page
 
     for m in (1, 3):
-        means = uses.means(m, (0, 60), uses.chosen(frames))
+        means = uses.means(m, (0, 60), uses.chosen(frames), Axis.of_rounds(60), np.arange(61))
         expected = [by_page.sliding(refs, k, m)[k - 1 :].mean() for k in range(1, 61)]
         assert np.allclose(means[1:], expected)
         for k in (1, 7, 100):
-            sizes = uses.sizes(k, m, (0, 60), uses.chosen(frames))
+            sizes = uses.sizes(Windows.of_rounds(60, k), m, (0, 60), uses.chosen(frames))
             assert (sizes == by_page.sliding(refs, k, m)).all()
 
 
