@@ -76,7 +76,6 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
     ----------
     trace : Trace
         A PML log with marks, or an access trace that has one nested in it.
-    start_ns, end_ns : int, optional
 
     Returns
     -------
@@ -106,11 +105,6 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
 
 def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None) -> pd.DataFrame:
     """Read the snapshots.
-
-    Parameters
-    ----------
-    trace : Trace
-    start_ns, end_ns : int, optional
 
     Returns
     -------

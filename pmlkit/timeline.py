@@ -14,7 +14,7 @@ round, those up to its start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,6 @@ from pmlkit.errors import PmlkitError, ResolutionError, UsageError
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Ints
 
@@ -79,6 +77,11 @@ class Axis:
         return np.flatnonzero(np.append(np.diff(self.at) != 0, [True] * bool(len(self))))
 
 
+def _unknown() -> Array:
+    """Return what `Windows` has for each window if only rounds are counted."""
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows over the rounds of a part of a trace, ordered by their ends.
@@ -109,20 +112,20 @@ class Windows:
     enter: Array
     leave: Array
     tumbling: bool = False
-    t_ns: Ints = None  # type: ignore[assignment]
-    effective_ns: Ints = None  # type: ignore[assignment]
-    full: Bools = None  # type: ignore[assignment]
-    round: Ints = None  # type: ignore[assignment]
+    t_ns: Ints = field(default_factory=_unknown)
+    effective_ns: Ints = field(default_factory=_unknown)
+    full: Bools = field(default_factory=_unknown)
+    round: Ints = field(default_factory=_unknown)
     asked_ns: int = -1
     rounds: int = -1
 
     @classmethod
-    def on(cls, at: Ints, size: int, ends: Ints, tumbling: bool = False, **more: Any) -> Windows:
+    def on(cls, at: Ints, size: int, ends: Ints, tumbling: bool = False) -> Windows:
         """Return the windows of a `size` with ends at positions `ends`; rounds end `at`."""
         enter = np.searchsorted(ends, at)
         leave = enter + 1 if tumbling else np.searchsorted(ends, at + min(size, 1 << 62))
         first, beyond = (np.append(side, len(ends)).astype(np.int32) for side in (enter, leave))
-        return cls(first, beyond, tumbling, **more)
+        return cls(first, beyond, tumbling)
 
     @classmethod
     def of_rounds(cls, n_rounds: int, k: int, step: int = 1) -> Windows:
@@ -277,11 +280,8 @@ class Timeline:
         starts = np.arange(len(ends)) * size if tumbling else np.maximum(ends - size, 0)
         by_number = _in_rounds(window) or self.resolution_ns is None
         t_ns, effective_ns, last = (self._numbers if by_number else self._times)(starts, ends)
-        return Windows.on(
-            axis.at,
-            size,
-            ends,
-            tumbling,
+        return replace(
+            Windows.on(axis.at, size, ends, tumbling),
             t_ns=t_ns,
             effective_ns=effective_ns,
             full=ends - starts == size,

@@ -68,17 +68,12 @@ class Window:
 
 
 def parse_duration_ns(text: str) -> int:
-    """Read a duration.
+    """Read a duration, in nanoseconds.
 
     Parameters
     ----------
     text : str
         A number and a unit (ns, us, ms, s, min, h): ``"250ms"``, ``"1.5 s"``.
-
-    Returns
-    -------
-    int
-        Nanoseconds.
 
     Raises
     ------
@@ -106,10 +101,6 @@ def parse_window(text: object) -> Window:
         ``"1s"``, ``"10ms"``; ``"5r"`` is five rounds; an int is nanoseconds; a `Window` is
         returned as it is.
 
-    Returns
-    -------
-    Window
-
     Raises
     ------
     UsageError
@@ -129,7 +120,7 @@ def parse_window(text: object) -> Window:
 
 
 def parse_size_bytes(text: str, bare: str = "B") -> int:
-    """Read a size. K, M, G, T, P are powers of 1024, whether written M, MB or MiB.
+    """Read a size, in bytes. K, M, G, T, P are powers of 1024, whether written M, MB or MiB.
 
     QEMU and Xen read ``256M`` in this way, and memory consists of whole pages.
 
@@ -139,11 +130,6 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
         ``"256M"``, ``"400MB"``, ``"1.5GiB"``.
     bare : str
         Unit of a number without one: ``"B"``, ``"M"``...
-
-    Returns
-    -------
-    int
-        Bytes.
 
     Raises
     ------

@@ -66,7 +66,6 @@ def estimate(
 
     Parameters
     ----------
-    trace : Trace
     window : str, int or Window, optional
         T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds; by default a second, or the nearest T that
         the part of the trace has (`timeline.default_window`).
@@ -170,7 +169,6 @@ def turnover(
 
     Parameters
     ----------
-    trace : Trace
     window : str, int or Window
         T; windows are consecutive.
 
@@ -442,7 +440,6 @@ def plateau(trace: Trace, stable: str = "1s", **selection: Unpack[Selection]) ->
 
     Parameters
     ----------
-    trace : Trace
     stable : str, int or Window
         The stability time w.
     """

@@ -110,7 +110,6 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
 
     Parameters
     ----------
-    refs : References
     windows : timeline.Windows or int
         The windows; or k, for windows of k rounds that end with every round. The first ``k - 1``
         of these are shorter: they reach back to round 0.

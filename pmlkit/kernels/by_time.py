@@ -18,7 +18,7 @@ from pmlkit.kernels.pages import BlockTable, ahead, grown
 from pmlkit.units import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -193,15 +193,23 @@ def by_round(
     """
     from pmlkit.kernels.loops import by_round as compiled
 
-    counts = np.zeros((n_marks + 1, n_rounds), np.int64)
-    stamps, marked, known = np.empty(0, np.uint32), np.empty(0, np.uint64), 0
-    for rounds, ids, pages in batches:
-        stamps, marked = grown(stamps, pages, 0), grown(marked, pages, 0)
+    counts, stamps = np.zeros((n_marks + 1, n_rounds), np.int64), np.empty(0, np.uint32)
+    for (rounds, ids, pages), marked in _marked(batches, marks):
+        stamps = grown(stamps, pages, 0)
+        compiled(ids, rounds, stamps, marked, counts)
+    return counts
+
+
+def _marked(batches: Iterable[Numbered], marks: Marks | None) -> Iterator[tuple[Numbered, Gfns]]:
+    """Yield each batch with the marks of all pages so far."""
+    marked, known = np.empty(0, np.uint64), 0
+    for batch in batches:
+        pages = batch[2]
+        marked = grown(marked, pages, 0)
         if marks is not None and pages > known:
             marked[known:pages] = marks(known, pages)
         known = pages
-        compiled(ids, rounds, stamps, marked, counts)
-    return counts
+        yield batch, marked
 
 
 def sliding(
@@ -217,7 +225,6 @@ def sliding(
     ----------
     batches : iterable of (rounds, ids, pages)
         From `pages.numbered` or `Stream.numbered`.
-    windows : timeline.Windows
     min_count : int
         The threshold m.
     marks : callable, optional
@@ -236,12 +243,8 @@ def sliding(
     steps = np.zeros((n_marks + 1, len(windows) + 1), np.int64)
     rings, marked, pages = Rings(min_count), np.empty(0, np.uint64), 0
     how = windows.enter, windows.leave, min_count
-    for rounds, ids, known in batches:
-        rings.grow(known)
-        marked = grown(marked, known, 0)
-        if marks is not None and known > pages:
-            marked[pages:known] = marks(pages, known)
-        pages = known
+    for (rounds, ids, pages), marked in _marked(batches, marks):
+        rings.grow(pages)
         slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
     # Each page is used once more after the last round, which closes the use before.
     ids, rounds = np.arange(pages, dtype=np.int32), np.full(pages, len(windows.enter) - 1, np.int32)

@@ -141,7 +141,7 @@ def distinct(
     """Count the pages of each window from `first` on, and those that the one before had, too.
 
     Goes on at use `done`, which is in that window. `cells` hold the last window that used a frame,
-    plus 2.
+    plus 2: so an empty cell, 0, is never the window before the first.
     """
     bits = 0
     while 1 << bits < len(keys):
@@ -168,6 +168,7 @@ def distinct(
                 slots[at] = state[1]
                 state[1] += 1
             cell = (uint64(slots[at]) << shift) | (gfn & low)
+            # A page is new if its last window is not this one; it stayed if it is the one before.
             before = uint64(cells[cell])
             new += ((before ^ now) + uint64(ONES)) >> uint64(32)
             again += uint64(1) - (((before ^ (now - uint64(1))) + uint64(ONES)) >> uint64(32))

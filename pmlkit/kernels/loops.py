@@ -25,6 +25,7 @@ def once_a_round(
     """Copy the first use of a page in each round; `last` is the round of each page's last use."""
     kept = uint64(0)
     for i in range(len(ids)):
+        # A repeated use is written, too, and the next one overwrites it: there is no branch.
         page, now = uint64(ids[i]), rounds[i]
         again = uint64(uint32(last[page]) ^ uint32(now)) + uint64(ONES)
         last[page] = now
@@ -45,7 +46,7 @@ def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, counts: Arr
         new = (uint64(stamps[page] ^ uint32(now + 1)) + uint64(ONES)) >> uint64(32)
         stamps[page] = now + 1
         counts[0, now] += new
-        bits = marks[page] & (uint64(0) - new)
+        bits = marks[page] & (uint64(0) - new)  # all of them, or none if the page is not new
         row = 1
         while bits:
             counts[row, now] += bits & uint64(1)
@@ -88,9 +89,8 @@ def sweep(
     """Note for each use which of several windows its page had left since its last use.
 
     `at` says where rounds end. `entered` and `left`, shape (rounds, windows + 1), count the uses
-    by how many of the `sizes` of windows are less than the time since the use before, at the round
-    of the use and at that of the use before; `left` has a last row for pages never used before,
-    whose `last` is -1.
+    by how many of the `sizes` of windows are less than the time since the use before. `entered` has
+    them at the round of the use, `left` at that of the use before.
     """
     none = len(sizes)
     for i in range(len(ids)):
@@ -99,7 +99,7 @@ def sweep(
         last[page] = now
         out = shorter(at[now] - at[before], sizes, table, shift) if before >= 0 else none
         entered[now, out] += 1
-        left[before, out] += 1
+        left[before, out] += 1  # for pages never used before, row -1, which is the last
 
 
 @compiled
@@ -122,12 +122,13 @@ def reuse(
 ) -> None:
     """Add the uses to the histograms of `pmlkit.kernels.by_time.Reuse`.
 
-    `at` says where rounds end. `ring`, shape (pages, a power of two): the rounds of each page's
-    last uses; `uses`: how many it had. Of use i of a page only the page's next use says how long
-    it counted (`hold`), so each use closes the one before. For each threshold m of `counts`, the
-    mean working set grows with the window T from ``span`` (where the m-th last use lies) to ``span
-    + hold`` (`occurrences`); for m = 1 the gaps say it all. Each bin, one for each of the `sizes`
-    of windows (`shorter`), has how many there are and their sum.
+    `at` says where rounds end. `ring`, shape (pages, a power of two), has the rounds of each page's
+    last uses, and `uses` how many it had. The page's next use says how long a use counted
+    (``hold``), so each use closes the one before.
+
+    For each threshold m of `counts`, the mean working set grows with the window T from ``span``
+    (where the m-th last use lies) to ``span + hold``; for m = 1 the gaps are enough. Each bin, one
+    for each of the `sizes` of windows (`shorter`), has how many there are and their sum.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
@@ -274,6 +275,7 @@ def cut_rounds(
             state[ROUND] += 1
             state[START], state[END] = starts[i], ends[i]
         elif (
+            # The page is in this round already: it is a new use.
             how != KEEP
             and last_round[page] == state[ROUND]
             and (how == SPLIT_ANY or last_kinds[page] & kind)

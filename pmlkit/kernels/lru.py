@@ -171,16 +171,17 @@ def sample(
     Writes their places to `chosen`, and returns how many there are. 64 uses at a time become 64
     bits, by vector instructions, of which few are 1.
     """
-    low, kept, words = uint64(0xFFFFFFFF), 0, len(gfns) // 64
+    low, kept, words = uint64(0xFFFFFFFF), 0, len(gfns) // 64  # arithmetic is modulo 2**32
     whole = gfns[: words * 64].reshape((words, 64))
     for word in range(words):
         bits = uint64(0)
         for j in range(64):
             gfn = whole[word, j]
             mixed = (((gfn ^ (gfn >> uint64(32))) & low) * multiplier + offset) & low
+            # The difference of 64-bit words is negative, and has its highest bit, if it is below.
             bits |= ((mixed - limit) >> uint64(63)) << uint64(j)
         while bits:
-            lowest = bits & (~bits + uint64(1))
+            lowest = bits & (~bits + uint64(1))  # -bits; the ones below it count its place
             chosen[kept] = word * 64 + int64(popcount(lowest - uint64(1)))
             kept += 1
             bits ^= lowest

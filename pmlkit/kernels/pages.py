@@ -96,7 +96,6 @@ def numbered(
     ----------
     batches : iterable of (ndarray of int, ndarray of uint64)
         Rounds and frames.
-    index : PageIndex, optional
 
     Yields
     ------
@@ -200,9 +199,9 @@ def mapped(
 # A number for each frame of a sparse address space: frames in blocks, blocks in a hash table.
 #
 # A guest of a terabyte with holes has frame numbers that no array could be indexed by. Frames that
-# are used come in runs, so a block holds the numbers of 512 of them, what one page table maps: the
-# hash table stays small, and neighbours stay together. If the runs turn out to be short, blocks of
-# 16 frames take their place.
+# are used come in runs. So a block holds the numbers of 512 frames, which is what one page table
+# maps: the hash table stays small, and neighbours stay together. If the runs turn out to be short,
+# blocks of 16 frames take their place.
 
 
 CLOSE, FAR = 9, 4  # frames of a block, as powers of two: an EPT table's, and a cache line's
@@ -238,7 +237,7 @@ class BlockTable:
 
     def _clear(self, shift: int, blocks: int) -> None:
         self._shift = shift
-        self._keys = np.zeros(2 * blocks, np.uint64)
+        self._keys = np.zeros(2 * blocks, np.uint64)  # at most half full, so that chains are short
         self._slots = np.empty(2 * blocks, np.int32)
         self.cells = np.empty(blocks << shift, np.uint32)  # numpy asks for large pages with empty
         self.cells[:] = 0

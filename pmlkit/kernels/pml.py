@@ -68,15 +68,9 @@ def pml_log(
     window : array of int, shape (writes,)
         The window of each write, never decreasing. A page is written once per window at most.
     gfn, vcpu : arrays of int, shape (writes,)
-    buffer_entries : int
     rearm : {"round", "flush", "never"}
         When the dirty flag of a logged page is cleared: at the end of the round; when its buffer
         is drained; never.
-    windows_per_round : int
-
-    Returns
-    -------
-    PmlLog
     """
     round_ = np.asarray(window, np.int64) // windows_per_round
     gfn, vcpu = np.asarray(gfn, np.uint64), np.asarray(vcpu, np.int64)
@@ -125,11 +119,16 @@ def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
 
 def _logged_by_any(round_: Array, gfn: Array, vcpu: Array, capacity: int) -> Ints:
     """Say the same for several vCPUs, write by write: a drain re-arms its own buffer's pages."""
-    logged, dirty, buffers, now = [], set(), {}, -1  # type: ignore[var-annotated]
+    logged: list[int] = []
+    dirty: set[int] = set()
+    buffers: dict[int, list[int]] = {}
+    now = -1
     for i, write in enumerate(zip(round_.tolist(), gfn.tolist(), vcpu.tolist(), strict=True)):
         number, page, cpu = write
         if number != now:
-            now, dirty, buffers = number, set(), {}
+            now = number
+            dirty.clear()
+            buffers.clear()
         if page in dirty:
             continue
         buffer = buffers.setdefault(cpu, [])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miss-ratio curves: exact LRU, SHARDS (a sample of the pages), AET (re-use times).
 
+Each method that estimates has a module of its own, however short.
+
 Modules
 -------
 curves     a function per method, of a trace; curves over time

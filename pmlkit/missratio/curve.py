@@ -75,17 +75,10 @@ class MissRatioCurve:
         return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
 
     def pages_for(self, target: float) -> int | None:
-        """Return the working set for a target miss ratio.
+        """Return the working set for a target miss ratio (0 to 1), in pages.
 
-        Parameters
-        ----------
-        target : float
-            From 0 to 1, cold misses included; `without_cold` leaves them out.
-
-        Returns
-        -------
-        int or None
-            The smallest size, in pages, whose ratio is not above it; None if none is.
+        It is the smallest size whose ratio, cold misses included, is not above the target; None if
+        there is none. `without_cold` leaves cold misses out.
         """
         if not 0 <= target <= 1:
             raise UsageError(f"a miss ratio of {target} cannot be: give 0 to 1")

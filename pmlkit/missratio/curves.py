@@ -111,16 +111,11 @@ def of_trace(
 
     Parameters
     ----------
-    trace : Trace
     method : {"exact", "shards", "aet"}
     start, end, kinds, region, page_tables
         What of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
     **options
         Of the method: `rate`, `max_pages`, `groups`... of `shards`.
-
-    Returns
-    -------
-    MissRatioCurve
 
     Examples
     --------
@@ -155,7 +150,6 @@ def over_time(
 
     Parameters
     ----------
-    trace : Trace
     window : str, int or Window, optional
         By default a second, or the nearest T that the part of the trace has.
     sizes : sequence of int, optional

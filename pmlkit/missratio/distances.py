@@ -40,18 +40,9 @@ class LruStack:
         return int(self._state[1])
 
     def use(self, ids: Ids, pages: int) -> Ids:
-        """Use pages, one after the other.
+        """Use pages, one after the other; return the distance of each use, -1 for a first one.
 
-        Parameters
-        ----------
-        ids : ndarray of int32, shape (uses,)
-        pages : int
-            More than the largest of all ids so far.
-
-        Returns
-        -------
-        ndarray of int32, shape (uses,)
-            The distance of each use; -1 for the first use of a page.
+        `pages` is more than the largest of all `ids` so far.
         """
         from pmlkit.kernels.lru import advance
 
@@ -117,17 +108,9 @@ def _masks(dtype: DTypeLike) -> Gfns:
 
 
 def stack_distances(gfns: Gfns) -> Ints:
-    """Return the stack distance of every use.
+    """Return the stack distance of every use (int64); `gfns` are pages in order of use.
 
-    Parameters
-    ----------
-    gfns : array of int, shape (uses,)
-        Pages in order of use.
-
-    Returns
-    -------
-    ndarray of int64, shape (uses,)
-        The number of other pages used since the page's last use; -1 for its first.
+    It is the number of other pages used since the page's last use; -1 for its first.
     """
     index, stack = PageIndex(), LruStack()
     batches = in_batches(np.asarray(gfns, np.uint64))

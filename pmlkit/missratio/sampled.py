@@ -74,10 +74,6 @@ def shards(
         Begin with all pages, and let R fall by halves to `rate` only while this many are left:
         1 % of a small guest is too few pages to say anything.
 
-    Returns
-    -------
-    MissRatioCurve
-
     Raises
     ------
     UsageError
@@ -258,11 +254,6 @@ def _mixed(gfns: Gfns, multiplier: int, offset: int) -> Gfns:
 
 
 def sampled(gfns: Gfns, rate: float, seed: int = 0) -> Bools:
-    """Mask the pages that `shards` looks at at this rate.
-
-    Returns
-    -------
-    ndarray of bool, shape (pages,)
-    """
+    """Mask the pages that `shards` looks at at this rate."""
     offset = (seed + 1) * ROOT_32 % WHOLE
     return _mixed(np.asarray(gfns, np.uint64), GOLDEN_32, offset) < max(round(rate * WHOLE), 1)

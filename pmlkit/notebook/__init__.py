@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions for the notebooks: tables about a trace, live collection, the explorer.
 
+The tables of one notebook alone have a module of their own, so that others do not import it.
+
 Modules
 -------
 views     tables about one trace, and where its results go

@@ -53,7 +53,6 @@ def explore(trace: Trace, start: str | int | None = None, end: str | int | None 
 
     Parameters
     ----------
-    trace : Trace
     start, end : str, int or None
         Read only this part. An explorer keeps 4 bytes per use, and needs about 60 while it
         reads: 6 GB for 10^8 entries.
@@ -71,7 +70,6 @@ class Explorer:
 
     Parameters
     ----------
-    trace : Trace
     start, end : as in `explore`
 
     Attributes
@@ -345,11 +343,10 @@ WORKERS = 2
 
 
 class UsesByPage:
-    """The uses of a trace's pages, 4 bytes each; built once, queried often.
+    """The uses of a trace's pages, 4 bytes each: sorted at first, then queried often.
 
     Parameters
     ----------
-    trace : Trace
     start, end : str, int or None
         Read these rounds only.
 
@@ -393,7 +390,7 @@ class UsesByPage:
         return replace(self.timeline, t_ns=t_ns, used=used)
 
     def sizes(self, over: Windows, min_count: int, span: tuple[int, int], chosen: Bools) -> Ints:
-        """Return the working set of each window.
+        """Return the working set of each window in pages, as `workingset.estimate` has them.
 
         Parameters
         ----------
@@ -405,11 +402,6 @@ class UsesByPage:
             The first round looked at, and the one after the last; windows stay within.
         chosen : ndarray of bool, shape (pages,)
             As `UsesByPage.chosen` returns.
-
-        Returns
-        -------
-        ndarray of int64, shape (windows,)
-            Pages, as `workingset.estimate` with ``step="sliding"`` has them.
         """
         from pmlkit.kernels.loops import slide_pages
 
@@ -427,19 +419,14 @@ class UsesByPage:
     ) -> Floats:
         """Return the mean of W(t, T) over the time of full windows, for several T at once.
 
+        It is as ``workingset.surface`` has it; NaN at 0, and where no window is full.
+
         Parameters
         ----------
-        min_count, span, chosen
-            As of `sizes`.
         axis : timeline.Axis
             Where the rounds of `span` end.
         sizes : array of int64
             The T, on that axis, ascending.
-
-        Returns
-        -------
-        ndarray of float, shape (sizes,)
-            As ``workingset.surface`` has it; NaN at 0, and where no window is full.
         """
         from pmlkit.kernels.loops import sum_pages
 

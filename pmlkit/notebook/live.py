@@ -79,10 +79,6 @@ def start(
     clock : {"guest", "host"}
         With "recorder": as in `pmlkit.sources.recorder.recording.RecordOptions`.
 
-    Returns
-    -------
-    Replay, Running or pmlkit.sources.host.collection.Collection
-
     Raises
     ------
     UsageError
@@ -160,13 +156,7 @@ class Replay:
             )
 
     def run(self, show: Callable[[Seen], None]) -> Trace:
-        """Play the trace to its end, and return it.
-
-        Parameters
-        ----------
-        show : callable
-            Called with each `Seen`.
-        """
+        """Play the trace to its end, and return it; `show` gets each `Seen`."""
         for seen in self:
             show(seen)
         return self._opened()
@@ -200,15 +190,10 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
 
     Parameters
     ----------
-    run : Replay, Running or pmlkit.sources.host.collection.Collection
     out : str, optional
         Folder for the figure and its data, as in `pmlkit.notebook.views.output_folder`.
     name : str
         Of the figure.
-
-    Returns
-    -------
-    Trace
     """
     from pmlkit.figures.live import LiveFigure
 
@@ -265,12 +250,7 @@ class Running:
     def run(self, show: Callable[[Seen], None], tell: Tell = lambda line: None) -> Trace:
         """Run to the end, and return the trace; Ctrl-C ends it early with a shorter trace.
 
-        Parameters
-        ----------
-        show : callable
-            Called with each `Seen`.
-        tell : callable, optional
-            Called with each new line of the command's progress.
+        `show` gets each `Seen`, `tell` each new line of the command's progress.
         """
         from pmlkit.trace.reader import Trace
 

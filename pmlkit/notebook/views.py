@@ -94,7 +94,8 @@ def phases(trace: Trace) -> pd.DataFrame:
 def regions(trace: Trace) -> pd.DataFrame:
     """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
-    return pd.DataFrame({"region": sums.index, "pages": sums.array, "MiB": sums.array / 256})  # type: ignore[operator]
+    pages = sums.to_numpy()
+    return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / 256})
 
 
 def guest_memory(trace: Trace) -> pd.DataFrame:
@@ -115,8 +116,8 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
     grouped = samples.groupby("phase", sort=False)
     table = grouped[[f"{name}_bytes" for name in names]].mean() / (1 << 20)
     table.columns = names
-    counters = grouped[["pswpin", "pgmajfault"]].agg(lambda counter: counter.max() - counter.min())  # type: ignore[misc]
-    table[["swap_ins", "major_faults"]] = counters
+    counters = grouped[["pswpin", "pgmajfault"]]
+    table[["swap_ins", "major_faults"]] = counters.max() - counters.min()
     return table.reset_index().round(DECIMALS)
 
 
@@ -138,7 +139,6 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
 
     Parameters
     ----------
-    trace : Trace
     window : str or Window, optional
         The window T; by default 100 ms, or the nearest T that the trace has.
 

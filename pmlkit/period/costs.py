@@ -214,8 +214,8 @@ def _of_pauses(log: Trace) -> Iterator[Measured]:
     # A trace with harvests has their cost and that of re-arming by round.
     costs, pages = log.meta.overheads, int(paused["rearmed"].sum())
     by_round = costs.get("rounds", [])
-    harvests = sum(one.get(name, 0) for one in by_round for name in _HARVEST_TICKS)
-    rearming = costs.get("rearm_tsc", sum(one.get("rearm_tsc", 0) for one in by_round))
+    harvests = sum(ticks.get(name, 0) for ticks in by_round for name in _HARVEST_TICKS)
+    rearming = costs.get("rearm_tsc", sum(ticks.get("rearm_tsc", 0) for ticks in by_round))
     left = max(paused["pause_ns"].sum() - (rearming + harvests) * _tick_ns(log), 0)
     yield "round", left / len(paused), f"mean of {len(paused)} pauses, without harvests"
     if rearming and pages:

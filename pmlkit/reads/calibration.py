@@ -4,8 +4,8 @@
 *Cleared flags.* Where the hypervisor clears the guest's accessed flags, an entry that was there
 before and is accessed now was used in the round. Two things stay uncertain:
 
-- Fresh entries. Linux makes some with the flag set, for pages around a fault. The part of them that
-  is used is calibrated as a median.
+- Fresh entries. Linux makes some with the flag set, for pages around a fault. The part that is used
+  is calibrated as a median.
 - The kernel's own reads. They are under entries of large pages, one flag for 512 frames. The number
   of frames is calibrated as a power of the number of these entries (least squares between
   logarithms): the more of its memory the kernel visits, the more it does in each place.
@@ -62,12 +62,10 @@ class Calibration:
     ratios: Mapping[tuple[str, bool], tuple[float, float]]
 
     def others(self, entries: Ints, fresh: Ints) -> Ints:
-        """Return the frames expected beside the certain ones (int64, shape (windows,)).
+        """Return the frames expected beside the certain ones, for each window.
 
-        Parameters
-        ----------
-        entries, fresh : ndarrays of int64, shape (windows,)
-            The kernel's large pages that were accessed; frames of fresh entries.
+        `entries` are the kernel's large pages that were accessed, `fresh` the frames of fresh
+        entries.
         """
         kernel = np.clip(self.scale * entries**self.slope, entries, 512 * entries)
         return np.rint(kernel + self.fresh * fresh).astype(np.int64)

@@ -196,7 +196,6 @@ def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataF
     measured : DataFrame
         ``memory_bytes``, ``scan_tsc``, ``sampled_tsc``, ``guided_tsc``: of the same working set in
         several sizes.
-    memory_bytes : array of int
 
     Returns
     -------

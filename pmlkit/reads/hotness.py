@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hot and cold regions, by when their leaf table is logged again after a re-arm.
 
-After a re-arm every leaf table waits for the first access under it: one that is used a thousand
-times a second is logged within a millisecond, one that is used once a second in the middle of it,
-one that is not used not at all. For accesses at random times with rate r the first comes after
-1/r on average (exponential waiting), so the time of the first log orders regions by their rate
-even when all are logged in every round, and the share of rounds in which they are logged no longer
-tells them apart. What is ranked are leaf tables (2 MiB of addresses each), not pages.
+After a re-arm every leaf table waits for the first access under it. A table that is used a thousand
+times a second is logged within a millisecond, and one that is not used is not logged. For accesses
+at random times with rate r the first comes after 1/r on average (exponential waiting). So the time
+of the first log orders regions by their rate, even when all are logged in every round. The share of
+rounds in which they are logged no longer tells them apart then. Leaf tables are ranked (2 MiB of
+addresses each), not pages.
 
-What it tells is how *often* a region is used, not how *much* of it (`touches` with
-``what="pages"``): three pages of a library that every loop runs through are hot, and a buffer of
-512 pages that is read once a second is not.
+The ranking says how *often* a region is used, not how *much* of it (`touches` with
+``what="pages"``). Three pages of a library that every loop runs through are hot. A buffer of 512
+pages that is read once a second is not.
 
 Measured (`hotness_table`: the window chosen on ten guests, these numbers from the others; medians
 of Spearman's correlation, and of the precision at 10, against how often a region is used):
@@ -219,20 +219,7 @@ def _harvested(trace: Trace) -> pd.DataFrame:
 
 
 def score(ranking: pd.DataFrame, truth: pd.Series, k: int = 10) -> Score:
-    """Score a ranking against the truth.
-
-    Parameters
-    ----------
-    ranking : DataFrame
-        ``table`` and ``heat``.
-    truth : Series
-        Larger is hotter, by table; a table that it lacks has 0.
-    k : int
-
-    Returns
-    -------
-    Score
-    """
+    """Score a ranking (``table`` and ``heat``) against the truth, which has 0 for other tables."""
     heat = ranking.set_index("table")["heat"]
     truth = truth.reindex(heat.index).fillna(0)
     k = min(k, len(heat))
@@ -277,17 +264,11 @@ def scores(trace: Trace, windows: Sequence[str] = LAB_WINDOWS) -> pd.DataFrame:
     The truth looks at every round. So in windows of several rounds it knows more than the ranking,
     which sees one log of a table in each, as if it had been re-armed but once.
 
-    Parameters
-    ----------
-    trace : Trace
-        As for `hotness.touches`.
-    windows : sequence of str
-
     Returns
     -------
     DataFrame
         A row per ``truth`` ("rounds", "pages"), ``window`` and ``by`` (way of ranking), with the
-        fields of `hotness.Score`.
+        fields of `Score`.
     """
     rows = []
     for what in ("rounds", "pages"):
@@ -306,7 +287,6 @@ def choose(table: pd.DataFrame, by: str = "place", truth: str = "rounds") -> str
     ----------
     table : DataFrame
         From `scores`, with a column ``guest``.
-    by, truth : str
     """
     rows = table[table["guest"].isin(CHOSEN_ON) & (table["by"] == by) & (table["truth"] == truth)]
     if rows.empty:

@@ -168,7 +168,6 @@ def beside_published(
     ----------
     compared : DataFrame
         From `compare`, of a trace of rrww.
-    buffer_pages : int
     reading, writing : sequences of str
         The phases that only read, and that write.
 

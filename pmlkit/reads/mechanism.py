@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One leaf table over time: what was done with each page under it, and when it was in the log."""
+"""One leaf table over time: what was done with each page under it, and when it was in the log.
+
+It stands alone because it estimates nothing: it shows why the log of writes knows of reads.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,6 @@ def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
         An access trace of harvests, with marks and snapshots in its log.
     table : int, optional
         Its frame; default: the one under which most pages were touched in all.
-
-    Returns
-    -------
-    LeafHistory
     """
     rows = pagetables.entries(trace)
     rows = rows[(rows["level"] == 1) & ((rows["flags"] & pagetables.LEAF) != 0)]

@@ -104,8 +104,7 @@ def of_log(trace: Trace, start: str | int | None = None, end: str | int | None =
     The log has only `written` and `leaves`; the certain and the possible sets equal `written`.
     Without marks, page tables count as pages like any other.
     """
-    marked = pagetables.is_marked(trace)
-    logged, first, stop = log(trace, start, end) if marked else _unmarked(trace, start, end)
+    logged, first, stop = log(trace, start, end, pagetables.is_marked(trace))
     written = references(*pairs(logged[logged["level"] == 0]), first, stop)
     leaves = references(*pairs(logged[logged["level"] == 1]), first, stop)
     none = references(*pairs(logged.head(0)), first, stop)
@@ -120,20 +119,17 @@ def of_log(trace: Trace, start: str | int | None = None, end: str | int | None =
     )
 
 
-def _unmarked(
-    trace: Trace, start: str | int | None, end: str | int | None
-) -> tuple[pd.DataFrame, int, int]:
-    span = time_ns(start), time_ns(end)
-    entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
-    return entries.assign(level=0), *trace.rounds_between(*span)
-
-
 def log(
-    trace: Trace, start: str | int | None, end: str | int | None
+    trace: Trace, start: str | int | None, end: str | int | None, marked: bool = True
 ) -> tuple[pd.DataFrame, int, int]:
-    """Return the log (round, gfn, level: 0 for data), the first round and the one after."""
+    """Return the log (round, gfn, level: 0 for data), the first round and the one after.
+
+    Unless it is `marked`, all is data.
+    """
     span = time_ns(start), time_ns(end)
     entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
+    if not marked:
+        return entries.assign(level=0), *trace.rounds_between(*span)
     tables = pagetables.logged(trace, *span)
     keys = tables.rename(columns={"table": "gfn"})[["round", "gfn", "level"]]
     entries = entries.merge(keys, how="left", on=["round", "gfn"])
@@ -153,7 +149,8 @@ def references(rounds: Ints, gfns: Gfns, first: int, stop: int) -> References:
 
 def joined(*parts: References) -> References:
     """Return the union of sets of frames per round."""
-    rounds, gfns = (np.concatenate([getattr(o, name) for o in parts]) for name in ("round", "gfn"))
+    rounds = np.concatenate([refs.round for refs in parts])
+    gfns = np.concatenate([refs.gfn for refs in parts])
     return references(rounds, gfns, 0, parts[0].n_rounds)
 
 

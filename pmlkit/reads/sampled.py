@@ -7,16 +7,17 @@ sampled frames that was touched, is taken in two strata, because they differ so 
 
 - frames under a program's accessed entries in logged tables (stale flags; large pages): their
   number is known, the part in use is the sample's;
-- all other frames: what the kernel reads, and what was unmapped within the round. Few of many,
-  so each that the sample finds stands for `one_in`.
+- all other frames: what the kernel reads, and what was unmapped within the round. They are few of
+  many, so each that the sample finds stands for `one_in`.
 
-The sample is one frame of each group of `one_in`, and which one is taken from a hash of the
-group's number (``XEN_PML_SAMPLE`` in the patches' ``public/pml.h``); it is the same in every round.
-So a window of several rounds is sampled, too, and a round needs no harvest before it. (To harvest
-*all* frames in one round of `one_in` costs the same, and tells of that round only, and not even of
-it: the flags of the extended page tables are sticky, too, and say what was touched since the
-harvest before.) The patched Xen can harvest just the sample (``--harvest sampled``); of a harvest
-of all frames the rest is left aside.
+The sample is one frame of each group of `one_in`. A hash of the group's number chooses it
+(``XEN_PML_SAMPLE`` in the patches' ``public/pml.h``), so it is the same in every round. A window of
+several rounds is sampled, too, and a round needs no harvest before it. The patched Xen can harvest
+just the sample (``--harvest sampled``); the rest of a harvest of all frames is left aside.
+
+To harvest *all* frames in one round of `one_in` would cost the same, and would not even tell of
+that round. The flags of the extended page tables are sticky, too: they say what was touched since
+the harvest before.
 
 Assumption: the hash has nothing to do with what the guest uses. Nothing is carried over from other
 rounds or guests, so nothing has to be alike. The interval is the sampling error: Jeffreys'
@@ -101,9 +102,7 @@ def estimate(
         As in `pmlkit.reads.estimate`.
     one_in : int, optional
         As in `sampled`. Default: what was harvested, or `ONE_IN`.
-    draw : int
-    frames : pmlkit.reads.page_sets.Sets, optional
-    touched : pmlkit.kernels.by_page.References, optional
+    frames, touched : optional
         What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
     tables : bool
         Whether snapshots of page tables are used. If not, what is known for certain is what was
@@ -174,7 +173,7 @@ def _strata(
     The sizes of unions of sets give those of the differences.
     """
     accessed = joined(frames.certain, frames.accessed)
-    chosen, maybe = (o.select(sampled(o.gfn, *sample)) for o in (frames.certain, accessed))
+    chosen, maybe = (refs.select(sampled(refs.gfn, *sample)) for refs in (frames.certain, accessed))
     unions = (
         frames.certain,
         accessed,
@@ -184,7 +183,7 @@ def _strata(
         joined(maybe, touched),
     )
     sure, all_, sure_here, all_here, sure_hit, all_hit = (
-        page_sets.window_sizes(o, windows) for o in unions
+        page_sets.window_sizes(refs, windows) for refs in unions
     )
     others = all_hit - all_here
     return sure, all_ - sure, all_here - sure_here, sure_hit - sure_here - others, others
