@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,11 +187,11 @@ def _list(as_json: bool) -> None:
             "title": technique.title,
             "source": technique.source,
             "needs": sorted(need.value for need in technique.needs),
-            "parameters": technique.parameters(),
+            "parameters": asdict(technique()),
         }
         for name, technique in TECHNIQUES.items()
     }
-    show(as_json, facts, _print_techniques, facts, default=str)
+    show(as_json, facts, _print_techniques, facts)
 
 
 def _print_techniques(facts: Json) -> None:

@@ -33,24 +33,21 @@ def show(
     render: Callable[..., Any],
     *arguments: Any,
     indent: int | None = 2,
-    default: Callable[[Any], Any] | None = None,
 ) -> None:
     """Print a result, as JSON or as people read it.
 
     Parameters
     ----------
     value
-        What JSON holds, or a function that returns it.
+        What JSON holds (numpy's scalars become numbers), or a function that returns it.
     render, *arguments
         Called without ``--json``.
     indent
         As in `json.dumps`; None: one line.
-    default
-        Converts what JSON cannot hold; default: numpy's scalars to Python's numbers.
     """
     if as_json:
         value = value() if callable(value) else value
-        click.echo(json.dumps(value, indent=indent, default=default or _number))
+        click.echo(json.dumps(value, indent=indent, default=_number))
     else:
         render(*arguments)
 

@@ -222,6 +222,8 @@ def test_the_command_lists_the_techniques(run):
         techniques["vmware"]["needs"] == ["traps"]
         and techniques["vmware"]["parameters"]["pages"] == 100
     )
+    assert techniques["badis"]["parameters"]["shrink"] == techniques["vmware"]["parameters"]
+    assert "MISSING" not in out
 
 
 def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
