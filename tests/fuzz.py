@@ -31,7 +31,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from fuzz_targets import TARGETS  # noqa: E402
+from fuzz_inputs import TARGETS  # noqa: E402
 
 from pmlkit import cli  # noqa: E402
 

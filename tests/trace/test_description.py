@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from factories import make_meta, make_trace, reseal
-from fuzz_targets_foreign import target_parquet, target_trace_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resealed_traces import tables, use_with_description, use_with_table
 
 from pmlkit import cli
 from pmlkit.errors import NotATrace, PmlkitError, TraceDamaged, TraceVersionError, UsageError
@@ -374,7 +374,7 @@ def test_a_mutated_description_is_taken_or_refused(data, tmp_path_factory):
         key = data.draw(st.sampled_from(names))
     place[key] = data.draw(JSON)
     try:
-        target_trace_json(json.dumps(document).encode(), folder)
+        use_with_description(json.dumps(document).encode(), folder)
     except PmlkitError as error:
         assert "\n" not in str(error)  # noqa: PT017
 
@@ -384,15 +384,13 @@ def test_a_mutated_description_is_taken_or_refused(data, tmp_path_factory):
 )
 @settings(max_examples=40)
 def test_a_mutated_table_is_taken_or_refused(number, place, bit, cut, tmp_path_factory):
-    from fuzz_targets_foreign import seed_parquet
-
     folder = tmp_path_factory.mktemp("fuzz")
-    data = bytearray(seed_parquet(folder)[number])
+    data = bytearray(tables(folder)[number])
     place = 1 + place % (len(data) - 1)
     data[place] ^= 1 << bit
     del data[place + 1 : place + 1 + max(cut - 20, 0)]
     try:
-        target_parquet(bytes(data), folder)
+        use_with_table(bytes(data), folder)
     except PmlkitError as error:
         assert "\n" not in str(error)  # noqa: PT017
 

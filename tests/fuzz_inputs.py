@@ -589,4 +589,4 @@ TARGETS = {
 }
 _WITHOUT = {n for n, f in interop.FORMATS.items() if "load" in f.ways} - {i.format for i in IMPORTS}
 if _WITHOUT:
-    raise SystemExit(f"fuzz_targets.py has no good input of {', '.join(sorted(_WITHOUT))}")
+    raise SystemExit(f"fuzz_inputs.py has no good input of {', '.join(sorted(_WITHOUT))}")
