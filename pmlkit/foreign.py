@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import reprlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
@@ -14,7 +15,6 @@ from pmlkit.errors import NotUnderstood
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from pmlkit.types import Json
 
@@ -31,7 +31,7 @@ LIMIT_VALUES = 100_000
 LIMIT_DEPTH = 50
 
 
-def foreign_yaml(text: str) -> Any:
+def foreign_yaml(text: str) -> object:
     """Parse one document; return None if there is none.
 
     Raises
@@ -101,7 +101,15 @@ MOST = 1 << 56  # of any count
 LATEST_NS = 1 << 60  # 36 years after the start
 _LONGEST_TEXT = 4096  # characters
 _DIGITS = 20  # of a number of 64 bits
-_MISSING: Any = object()
+
+
+class _Required(enum.Enum):
+    REQUIRED = enum.auto()
+
+
+_REQUIRED = _Required.REQUIRED
+_Value = object  # one that is not checked yet; within `Fields`, `object` is a method
+_Default = TypeVar("_Default")
 
 
 def loads(data: bytes) -> Json:
@@ -161,10 +169,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
-    def _get(self, name: str, default: Any) -> Any:
+    def _get(self, name: str, default: _Value) -> _Value:
         if name in self.values:
             return self.values[name]
-        if default is _MISSING:
+        if default is _Required.REQUIRED:
             raise NotUnderstood(f"{self._where}{name} is missing")
         return default
 
@@ -172,61 +180,68 @@ class Fields:
         value = reprlib.repr(self.values.get(name))
         return NotUnderstood(f"{self._where}{name} is {value}, and has to be {wanted}")
 
-    def whole(self, name: str, low: int = 0, high: int = MOST, default: Any = _MISSING) -> Any:
+    def whole(
+        self, name: str, low: int = 0, high: int = MOST, default: _Default | _Required = _REQUIRED
+    ) -> int | _Default:
         """Return an integer, `low` to `high`."""
         value = self._get(name, default)
-        if value is default:
-            return value
+        if value is default and not isinstance(default, _Required):
+            return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._refuse(name, f"a whole number, {low} to {high}")
         return value
 
-    def number(self, name: str, low: float, high: float, default: Any = _MISSING) -> Any:
+    def number(
+        self, name: str, low: float, high: float, default: _Default | _Required = _REQUIRED
+    ) -> float | _Default:
         """Return a number, `low` to `high`."""
         value = self._get(name, default)
-        if value is default:
-            return value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
+        if value is default and not isinstance(default, _Required):
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._refuse(name, f"a number, {low:g} to {high:g}")
+        if not low <= value <= high:
             raise self._refuse(name, f"a number, {low:g} to {high:g}")
         return value
 
-    def flag(self, name: str, default: Any = _MISSING) -> bool:
+    def flag(self, name: str, default: bool | _Required = _REQUIRED) -> bool:
         """Return true or false."""
         value = self._get(name, default)
         if not isinstance(value, bool):
             raise self._refuse(name, "true or false")
         return value
 
-    def text(self, name: str, default: Any = _MISSING, longest: int = _LONGEST_TEXT) -> Any:
+    def text(
+        self,
+        name: str,
+        default: _Default | _Required = _REQUIRED,
+        longest: int = _LONGEST_TEXT,
+    ) -> str | _Default:
         """Return a text of at most `longest` characters."""
         value = self._get(name, default)
-        if value is default:
-            return value
+        if value is default and not isinstance(default, _Required):
+            return default
         if not isinstance(value, str) or len(value) > longest:
             raise self._refuse(name, f"a text of at most {longest} characters")
         return value
 
-    def choice(self, name: str, known: Sequence[str], default: Any = _MISSING) -> Any:
+    def choice(self, name: str, known: Sequence[str], default: str | _Required = _REQUIRED) -> str:
         """Return one of the `known` texts."""
         value = self._get(name, default)
         if not isinstance(value, str) or value not in known:
             raise self._refuse(name, " or ".join(repr(word) for word in known))
         return value
 
-    def object(self, name: str, default: Any = _MISSING) -> Fields:
+    def object(self, name: str, default: Json | _Required = _REQUIRED) -> Fields:
         """Return the fields of a nested object."""
         value = self._get(name, default)
         if not isinstance(value, dict):
             raise self._refuse(name, "an object")
         return Fields(value, f"{self._where}{name}.")
 
-    def objects(self, name: str, low: int, high: int, default: Any = _MISSING) -> Iterator[Fields]:
+    def objects(self, name: str, low: int, high: int) -> Iterator[Fields]:
         """Yield the fields of each object in a list of `low` to `high` objects."""
-        value = self._get(name, default)
+        value = self._get(name, _REQUIRED)
         if not isinstance(value, list) or not low <= len(value) <= high:
             raise self._refuse(name, f"a list of {low} to {high} objects")
         for number, item in enumerate(value):

@@ -29,8 +29,6 @@ from pmlkit.trace import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
-
     from nbformat import NotebookNode
 
     from pmlkit.batch.schema import Entry, Experiment, Place
@@ -162,8 +160,8 @@ def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], l
         If a notebook, a trace or a notebook's parameter does not exist; names the line.
     """
     runs = _jobs(experiment, experiment.runs)
-    extra = {"results": str(results), "needs": [job.id for job in runs]}
-    return runs, _jobs(experiment, experiment.summary, **extra)
+    needs = [job.id for job in runs]
+    return runs, _jobs(experiment, experiment.summary, needs, str(results))
 
 
 def jobs_of(experiment: Experiment, entry: Entry) -> list[Job]:
@@ -193,7 +191,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> list[Job]:
+def _jobs(
+    experiment: Experiment, entries: Iterable[Entry], needs: Sequence[str] = (), results: str = ""
+) -> list[Job]:
     jobs: dict[str, Job] = {}
     for entry in entries:
         notebook, groups = _notebook(experiment, entry), _groups(experiment, entry)
@@ -204,7 +204,7 @@ def _jobs(experiment: Experiment, entries: Iterable[Entry], **extra: Any) -> lis
             raise experiment.error(entry.where, why, hint)
         for traces in groups:
             for parameters in entry.points:
-                job = _job(experiment, notebook, entry, traces, parameters, **extra)
+                job = _job(experiment, notebook, entry, traces, parameters, needs, results)
                 jobs.setdefault(job.id, job)
     return list(jobs.values())
 
@@ -215,8 +215,8 @@ def _job(
     entry: Entry,
     traces: Sequence[TraceRef],
     parameters: Json,
-    needs: Sequence[Any] = (),
-    results: str = "",
+    needs: Sequence[str],
+    results: str,
 ) -> Job:
     path, document = notebook
     cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
@@ -235,7 +235,7 @@ def _job(
     )
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 

@@ -17,8 +17,6 @@ from pmlkit.batch import expand
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import pandas as pd
 
     from pmlkit.batch.schema import Entry, Experiment, Place
@@ -67,7 +65,7 @@ class Piece:
     file: str
     caption: str
     columns: dict[str, str]
-    rows: dict[str, list[Any]]
+    rows: dict[str, list[object]]
     wide: bool
     where: Place
 

@@ -36,7 +36,6 @@ from pmlkit.files import read_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from subprocess import Popen
-    from typing import Any
 
     from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
@@ -212,7 +211,7 @@ def _error(executed: Path, job: Job, returncode: int) -> Json | None:
     return {"cell": error.cell, "message": message, "file": Path(error.executed).name}
 
 
-def _record(job: Job, started: str, seconds: float, error: Any) -> Json:
+def _record(job: Job, started: str, seconds: float, error: Json | None) -> Json:
     given = {"parameters": job.parameters, "together": job.together}
     traces = [{"name": t.name, "path": t.path, "digest": t.digest} for t in job.traces]
     return FORMAT | {

@@ -22,8 +22,6 @@ from pmlkit.files import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
-
     from pmlkit.batch.expand import Job
     from pmlkit.batch.plan import Plan
     from pmlkit.types import Json, PathLike
@@ -115,7 +113,7 @@ def _title(job: Job) -> str:
     return "".join(next(texts, "")).partition("\n")[0].lstrip("# ")
 
 
-def _render(template: str, **values: Any) -> bytes:
+def _render(template: str, **values: object) -> bytes:
     """Fill one of the package's templates; return the bytes of the page."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)

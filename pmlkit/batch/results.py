@@ -19,8 +19,6 @@ from pmlkit.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
-
     from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 
@@ -109,7 +107,7 @@ def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.rename(columns={c: f"table:{c}" for c in OF_THE_RUN if c in rows})
-    facts = {
+    facts: Json = {
         "run": job.id,
         "notebook": job.notebook,
         "trace": ",".join(trace.name for trace in job.traces),
@@ -120,11 +118,11 @@ def _of_run(job: Job, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([run, rows], axis="columns")
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _one_type(column: pd.Series[Any]) -> pd.Series[Any]:
+def _one_type(column: pd.Series) -> pd.Series:
     """Convert a column of several types to text: a Parquet column has one type."""
     if column.dtype != object:
         return column

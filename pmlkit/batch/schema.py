@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jsonschema
 import yaml
@@ -27,6 +27,8 @@ from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
+
+    from jsonschema.exceptions import ValidationError
 
     from pmlkit.types import Json, PathLike
 
@@ -58,6 +60,14 @@ class ExperimentError(PmlkitError):
         super().__init__(f"{where}: {why}", hint)
 
 
+class NamedTrace(NamedTuple):
+    """A trace's name, the command that makes it (or ``""``), and its place in the file."""
+
+    name: str
+    made_by: str = ""
+    where: Place = ()
+
+
 @dataclass(frozen=True)
 class Entry:
     """A notebook, its traces and parameters.
@@ -66,8 +76,7 @@ class Entry:
     ----------
     notebook : str
         A name in ``notebooks/``, or a path.
-    traces : list of (str, str, tuple)
-        A trace's name, the command that makes it (or ``""``), and its place in the file.
+    traces : list of NamedTrace
     together : bool
         One run has all traces.
     points : list of dict
@@ -79,15 +88,15 @@ class Entry:
     """
 
     notebook: str
-    traces: list[Any]
+    traces: list[NamedTrace]
     together: bool
-    points: list[Any]
+    points: list[Json]
     where: Place
-    gather: Json = field(default_factory=dict)
+    gather: dict[str, Json] = field(default_factory=dict)
 
     def on(self, traces: Sequence[str]) -> Entry:
         """Return the entry with these traces instead of its own; they have no place in the file."""
-        return replace(self, traces=[(trace, "", ()) for trace in traces])
+        return replace(self, traces=[NamedTrace(trace) for trace in traces])
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,7 @@ def load(path: PathLike) -> Experiment:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
         hint = "use letters, digits, dots, dashes and underscores"
         raise ExperimentError(path, None, "its name becomes a folder's", hint)
-    document, lines = _parse(path, _read(path))
-    _validate(path, document, lines)
+    document, lines = _validated(path, *_parse(path, _read(path)))
     _check_points(path, document, lines)
     shared = _traces(document.get("traces", []), ("traces",))
     return Experiment(
@@ -153,7 +161,7 @@ def load(path: PathLike) -> Experiment:
     )
 
 
-def _entries(document: Json, part: str, shared: list[Any]) -> list[Entry]:
+def _entries(document: Json, part: str, shared: list[NamedTrace]) -> list[Entry]:
     return [
         Entry(
             notebook=entry["notebook"],
@@ -167,9 +175,9 @@ def _entries(document: Json, part: str, shared: list[Any]) -> list[Entry]:
     ]
 
 
-def _traces(listed: Any, where: Place) -> list[Any]:
+def _traces(listed: Sequence[str | Json], where: Place) -> list[NamedTrace]:
     items = [item if isinstance(item, dict) else {"trace": item} for item in listed]
-    return [(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
+    return [NamedTrace(i["trace"], i.get("made_by", ""), (*where, n)) for n, i in enumerate(items)]
 
 
 def _check_points(path: PathLike, document: Json, lines: Lines) -> None:
@@ -185,7 +193,7 @@ def _check_points(path: PathLike, document: Json, lines: Lines) -> None:
                 raise ExperimentError(path, line, why, "take values out, or make two experiments")
 
 
-def _points(entry: Any) -> list[dict[str, int]]:
+def _points(entry: Json) -> list[Json]:
     """Return the parameters of each run: the shared ones, and a combination of the grid's."""
     grids = entry.get("grid", {})
     points = []
@@ -211,7 +219,7 @@ def _read(path: Path) -> str:
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
 
 
-def _parse(path: PathLike, text: str) -> tuple[Any, Lines]:
+def _parse(path: PathLike, text: str) -> tuple[object, Lines]:
     """Return the document, and the line of every place in it."""
     loader = None
     try:
@@ -236,7 +244,7 @@ def _parse(path: PathLike, text: str) -> tuple[Any, Lines]:
     return document, lines
 
 
-def _walk(path: PathLike, node: Any, where: Place) -> Iterator[tuple[Place, int]]:
+def _walk(path: PathLike, node: yaml.Node | None, where: Place) -> Iterator[tuple[Place, int]]:
     if node is None:
         return
     yield where, node.start_mark.line + 1
@@ -271,7 +279,8 @@ def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
 
 
-def _validate(path: PathLike, document: Any, lines: Lines) -> None:
+def _validated(path: PathLike, document: object, lines: Lines) -> tuple[Json, Lines]:
+    """Return the document if it keeps the rules."""
     try:
         # A misspelt key comes before the key that is missing for it.
         errors = sorted(
@@ -284,54 +293,61 @@ def _validate(path: PathLike, document: Any, lines: Lines) -> None:
         first = _deepest(errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ExperimentError(path, _at(first, lines), _describe(first) + more)
+    assert isinstance(document, dict)  # as the schema says
+    return document, lines
 
 
-def _deepest(error: Any) -> Any:
+def _deepest(error: ValidationError) -> ValidationError:
     """Return the innermost reason why a value fits no alternative."""
     while error.context:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     return error
 
 
-def _at(error: Any, lines: Lines) -> int:
-    where = tuple(error.absolute_path)
+def _at(error: ValidationError, lines: Lines) -> int:
+    where: Place = tuple(error.absolute_path)
     if strays := _strays(error):
         where = (*where, strays[0])
     return _line(lines, where)
 
 
-def _strays(error: Any) -> list[str]:
+def _strays(error: ValidationError) -> list[str]:
     """Return the unknown keys of a mapping."""
+    value: Any = error.instance
     if error.validator == "additionalProperties" and error.validator_value is False:
-        return [key for key in error.instance if key not in error.schema["properties"]]
+        return [key for key in value if key not in _known_keys(error)]
     # The name of a parameter: the error is about the name, its path the mapping's.
-    return [error.instance] if "propertyNames" in error.absolute_schema_path else []
+    return [value] if "propertyNames" in error.absolute_schema_path else []
 
 
-def _describe(error: Any) -> str:
+def _known_keys(error: ValidationError) -> list[str]:
+    return list(error.schema["properties"]) if isinstance(error.schema, dict) else []
+
+
+def _describe(error: ValidationError) -> str:
     """Describe in plain words the broken rule and its place."""
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     place = place.lstrip(".") or "the file"
+    value: Any = error.instance
+    limit: Any = error.validator_value
     if "propertyNames" in error.absolute_schema_path:
-        taken = error.instance in RESERVED
-        why = "is set by pmlkit itself" if taken else "is no name that Python can use"
-        return f"{place}: {error.instance!r} {why}"
+        why = "is set by pmlkit itself" if value in RESERVED else "is no name that Python can use"
+        return f"{place}: {value!r} {why}"
     if strays := _strays(error):
-        known = list(error.schema["properties"])
+        known = _known_keys(error)
         near = closest(str(strays[0]), known)
         meant = f"do you mean {near!r}?" if near else f"it may have {', '.join(known)}"
         return f"{place} has {strays[0]!r}, which is unknown; {meant}"
     if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
+        missing = [name for name in limit if name not in value]
         return f"{place} has no {missing[0]!r}"
     if error.validator == "type":
-        wanted = _KINDS.get(str(error.validator_value), "a text in quotes, or a number")
-        return f"{place} has to be {wanted}, and is {_short(error.instance)}"
+        wanted = _KINDS.get(str(limit), "a text in quotes, or a number")
+        return f"{place} has to be {wanted}, and is {_short(value)}"
     if error.validator in ("minItems", "minLength"):
         return f"{place} is empty"
     if error.validator == "maxLength":
-        most = f"and at most {error.validator_value:,} are taken"
-        return f"{place} has {len(error.instance):,} characters, {most}"
+        return f"{place} has {len(value):,} characters, and at most {limit:,} are taken"
     return f"{place}: {error.message[:_SHOWN]}"
 
 
