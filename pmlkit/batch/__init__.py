@@ -5,14 +5,13 @@
 >>> report = runner.run("experiments/windows.yaml", jobs=2)               # doctest: +SKIP
 >>> report.page, len(report.failed)                                       # doctest: +SKIP
 
-runner      `plan`, `run`: run what is not done yet, keep the results
+runner      `plan`, `run`: run what is not done yet, keep the results; this machine as backend
 schema      read and check the YAML file; errors name the line
 expand      an experiment's runs, each a `Job` with its id
 job         one run: the notebook in a process of its own, and its folder
 notebook    start papermill; find why a notebook failed
 plan        an experiment, its runs, and their folder
-local       a backend: this machine
-dask        a backend: a Dask cluster
+dask        the backend of a Dask cluster
 snakemake   the experiment as a Snakefile
 results     the tables of all runs as one
 gather      the figures and tables for an article

@@ -15,7 +15,7 @@ import socket
 import tarfile
 import tempfile
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,15 @@ from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
-    from typing import Any, Self
+    from typing import Self, TypeAlias
 
     from distributed import Future
 
     from pmlkit.batch.expand import Job, TraceRef
     from pmlkit.types import Json
+
+    # A run's record and its folder as a tar file, which is empty if the run never was on a worker.
+    Answer: TypeAlias = "tuple[Json, bytes] | Missing"
 
 
 __all__ = ["Cluster"]
@@ -51,7 +54,7 @@ _AT_WORK: dict[str, Processes] = {}  # on a worker: the processes of each sessio
 
 
 class Cluster:
-    """A backend (see `pmlkit.batch.local.Local`), and a context manager.
+    """A backend (see `pmlkit.batch.runner.Backend`), and a context manager.
 
     Dask repeats a run whose worker is lost on another worker. After four lost workers the run has
     failed: it may be what kills them.
@@ -88,7 +91,7 @@ class Cluster:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and yield each when it ends; as `pmlkit.batch.local.Local.run`."""
+        """Do runs, and yield each when it ends; as `pmlkit.batch.runner.Backend.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
         pending = as_completed(list(waiting), loop=self.client.loop)  # type: ignore[no-untyped-call]
         try:
@@ -97,18 +100,18 @@ class Cluster:
                 answer = self._answer(future, job)
                 if isinstance(answer, Missing) and (job.id, answer.worker) in sent:
                     message = f"the worker {answer.worker} cannot keep the traces that it was sent"
-                    yield job, _keep(job, failed_record(job, message), folder / job.id)
+                    yield job, _keep(job, failed_record(job, message), b"", folder / job.id)
                 elif isinstance(answer, Missing):
                     sent.add((job.id, answer.worker))
                     again = self._submit(job, answer)
                     waiting[again] = job
                     pending.add(again)  # type: ignore[no-untyped-call]
                 else:
-                    yield job, _keep(job, answer, folder / job.id)
+                    yield job, _keep(job, *answer, folder / job.id)
         finally:
             self._stop(list(waiting))
 
-    def _submit(self, job: Job, missing: Missing | None = None) -> Future[Any]:
+    def _submit(self, job: Job, missing: Missing | None = None) -> Future[Answer]:
         """Submit a run; if a worker lacks traces, to that worker and with them."""
         wanted = missing.digests if missing else ()
         packed = {t.digest: _pack(Path(t.path), _file(t)) for t in job.traces if t.digest in wanted}
@@ -124,15 +127,15 @@ class Cluster:
             pure=False,
         )
 
-    def _answer(self, future: Future[Any], job: Job) -> Any:
+    def _answer(self, future: Future[Answer], job: Job) -> Answer:
         try:
             return future.result()
         except Exception as error:  # whatever a worker or Dask itself raises
             if self.client.status != "running":
                 raise PmlkitError(f"the cluster is gone ({error})", "start it again") from error
-            return failed_record(job, f"{type(error).__name__}: {error}")
+            return failed_record(job, f"{type(error).__name__}: {error}"), b""
 
-    def _stop(self, futures: Iterable[Future[Any]]) -> None:
+    def _stop(self, futures: Iterable[Future[Answer]]) -> None:
         """Stop unfinished runs on every worker."""
         if futures:
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing to stop
@@ -140,16 +143,16 @@ class Cluster:
                 self.client.run(stop_on_worker, self.session)
 
 
+@dataclass(frozen=True)
 class Missing:
-    """A worker's answer: it lacks traces. Attributes: `worker` (address), `digests`."""
+    """The answer of a worker (its address) that lacks the traces with these digests."""
 
-    def __init__(self, worker: str, digests: Sequence[str]) -> None:
-        self.worker, self.digests = worker, digests
+    worker: str
+    digests: Sequence[str]
 
 
-def _keep(job: Job, answer: Any, final: Path) -> Json:
+def _keep(job: Job, record: Json, archive: bytes, final: Path) -> Json:
     """Write a worker's answer as the run's folder; return its record."""
-    record, archive = (answer, None) if isinstance(answer, dict) else answer
     with attempt(final) as folder:
         if archive:
             _unpack(archive, folder)
@@ -162,9 +165,7 @@ def _keep(job: Job, answer: Any, final: Path) -> Json:
 # On the worker
 
 
-def on_worker(
-    job: Job, packed: dict[str, bytes], session: str, version: str
-) -> tuple[Json, bytes] | Missing:
+def on_worker(job: Job, packed: dict[str, bytes], session: str, version: str) -> Answer:
     """Do a run on this worker, in a temporary folder.
 
     Parameters

@@ -29,6 +29,7 @@ from pmlkit.trace import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
     from nbformat import NotebookNode
 
     from pmlkit.batch.schema import Entry, Experiment, Place

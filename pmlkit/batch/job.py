@@ -188,7 +188,8 @@ class Processes:
             yield
         finally:
             self.active.discard(process)
-            process.stdin.close()  # type: ignore[union-attr]  # the process ends now, if it has not
+            if process.stdin:
+                process.stdin.close()  # the process ends now, if it has not
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
         if self.stopped:

@@ -22,6 +22,7 @@ from pmlkit.files import write_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from pmlkit.batch.expand import Job
     from pmlkit.batch.plan import Plan
     from pmlkit.types import Json, PathLike

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of an experiment: its runs, in order, and where their results go."""
+"""The plan of an experiment: its runs, in order, and where their results go.
+
+Apart from `runner`, as what `runner` calls, the page, takes a plan too.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from pmlkit.files import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
     from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 

@@ -13,27 +13,26 @@ import fcntl
 import os
 import shutil
 import socket
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pmlkit import signals
 from pmlkit.batch import expand, gather
-from pmlkit.batch.job import ATTEMPTS, source_digest
-from pmlkit.batch.local import Local
+from pmlkit.batch.job import ATTEMPTS, Processes, Stopped, execute_into, source_digest
 from pmlkit.batch.plan import RESULTS, Plan, plan
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.files import refuse_inside_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from pmlkit.batch.expand import Job
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Plan", "Report", "plan", "run"]
+__all__ = ["Backend", "Local", "Plan", "Report", "Watcher", "plan", "run"]
 
 PAGE = "index.html"
 
@@ -85,10 +84,70 @@ class Watcher:
         """A run has ended."""
 
 
+class Backend(Protocol):
+    """What does the runs: `Local`, or `pmlkit.batch.dask.Cluster`."""
+
+    def run(
+        self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = ..., /
+    ) -> Generator[tuple[Job, Json], None, None]:
+        """Do runs, and yield each when it ends.
+
+        Parameters
+        ----------
+        jobs : list of pmlkit.batch.expand.Job
+        folder : Path
+            The experiment's: a run's folder in it is named after the run's id.
+        started : callable, optional
+            Called with each job when it starts.
+
+        Yields
+        ------
+        (Job, dict)
+            The job and its record, in the order in which they end. Closing the generator (or an
+            exception in the caller) stops all runs, and leaves no folder half written.
+        """
+        ...
+
+
+class Local:
+    """The backend of this machine: runs are processes of its own.
+
+    Parameters
+    ----------
+    jobs : int
+        Runs at the same time.
+    """
+
+    def __init__(self, jobs: int = 2) -> None:
+        self.jobs = jobs
+
+    def run(
+        self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
+    ) -> Generator[tuple[Job, Json], None, None]:
+        """Do runs, and yield each when it ends."""
+        processes = Processes()
+
+        def do(job: Job) -> Json:
+            if processes.stopped:
+                raise Stopped
+            started(job)
+            return execute_into(job, folder / job.id, processes)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            waiting = {pool.submit(do, job): job for job in jobs}
+            try:
+                while waiting:
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        yield waiting.pop(future), future.result()
+            finally:
+                processes.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run(
     experiment: PathLike | Plan,
     out: PathLike = "results",
-    backend: Any = None,
+    backend: Backend | None = None,
     *,
     jobs: int = 2,
     only: Sequence[str] = (),
@@ -102,8 +161,8 @@ def run(
     experiment : path-like or Plan
     out : path-like
         Folder of the results of all experiments.
-    backend : object, optional
-        Does the runs, as `pmlkit.batch.local.Local`; default: this machine.
+    backend : Backend, optional
+        Does the runs; default: this machine.
     jobs : int
         Runs at the same time, on this machine.
     only : sequence of str
@@ -150,7 +209,7 @@ def run(
     return report
 
 
-def _stage(report: Report, jobs: Sequence[Job], backend: Any, watcher: Watcher) -> None:
+def _stage(report: Report, jobs: Sequence[Job], backend: Backend, watcher: Watcher) -> None:
     """Do those of the jobs that are left."""
     waiting = [job for job in report.left if job in jobs]
     if not waiting:

@@ -15,9 +15,9 @@ from pmlkit.errors import PmlkitError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
-    from typing import Any
 
     from pmlkit.batch.plan import Plan
+    from pmlkit.batch.runner import Backend
     from pmlkit.types import PathLike
 
 
@@ -107,10 +107,10 @@ def _snakefile(plan: Plan, experiment: str, path: PathLike, as_json: bool) -> No
     show(as_json, {"snakefile": str(written)}, click.echo, line, indent=None)
 
 
-def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Any]:
+def _backend(cluster: str | None, jobs: int) -> AbstractContextManager[Backend]:
     from contextlib import nullcontext
 
-    from pmlkit.batch.local import Local
+    from pmlkit.batch.runner import Local
 
     if not cluster:
         return nullcontext(Local(jobs or 2))

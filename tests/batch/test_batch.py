@@ -370,7 +370,7 @@ def test_dry_run_lists_what_is_to_do_and_touches_nothing(case, tmp_path, capsys)
 
 def test_the_command_says_what_failed_and_is_quiet_otherwise(case, tmp_path, capsys, monkeypatch):
     pretend = Pretend(fails=lambda job: job.label == "n one m=2")
-    monkeypatch.setattr("pmlkit.batch.local.Local", lambda jobs: pretend)
+    monkeypatch.setattr("pmlkit.batch.runner.Local", lambda jobs: pretend)
     assert cli.main(["run", str(case), "-o", str(tmp_path / "r")]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "3 done, 0 were done before, 1 failed"
