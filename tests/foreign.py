@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pmlkit.interop import formats as interop
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 MOST_ROWS = 1 << 22
 

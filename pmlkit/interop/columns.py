@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from pmlkit.errors import UsageError
 from pmlkit.files import open_regular
-from pmlkit.interop.formats import ForeignFileError
-from pmlkit.interop.requests import Clock, Requests, imported
+from pmlkit.interop.reading import ForeignFileError
+from pmlkit.interop.requests import Clock, Learned, Requests, imported
 from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.parquet import LIMIT_GROUP_BYTES, THRIFT
@@ -28,11 +28,13 @@ from pmlkit.trace.parquet_pages import PageFault, check_pages, read_footer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any, BinaryIO
+    from typing import Any, BinaryIO, TypeAlias
 
     from pmlkit.interop.rounds import Column
     from pmlkit.trace.parquet_pages import Group
     from pmlkit.types import Array, Ints, PathLike
+
+    Values: TypeAlias = pa.Array[Any]
 
 ROLES = ("time", "obj", "size", "op", "vcpu")
 UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -137,7 +139,7 @@ class Converter:
         if clock.zero is not None and self.base_ns is None and "time" in self._columns:
             self.base_ns = clock.zero * self._tick_ns
 
-    def _batch(self, first: int, columns: dict[str, pa.Array[Any]], clock: Clock) -> Requests:
+    def _batch(self, first: int, columns: dict[str, Values], clock: Clock) -> Requests:
         obj = self._objects(first, columns["obj"])
         size = self._whole("size", first, columns["size"]) if "size" in columns else 1
         kind = self._kinds(first, columns["op"]) if "op" in columns else _READ
@@ -149,7 +151,7 @@ class Converter:
             start, end = clock.times(first, times_ns // self._tick_ns)
         return Requests(first, start, end, obj, size, kind, vcpu)
 
-    def _objects(self, first: int, column: pa.Array[Any]) -> Array:
+    def _objects(self, first: int, column: Values) -> Array:
         if pa.types.is_integer(column.type):
             numbers = column.to_numpy(zero_copy_only=False)
             if numbers.dtype.kind == "i" and (numbers < 0).any():
@@ -160,7 +162,7 @@ class Converter:
         ids = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
         return np.array(ids, np.uint64)[index]
 
-    def _whole(self, role: str, first: int, column: pa.Array[Any]) -> Ints:
+    def _whole(self, role: str, first: int, column: Values) -> Ints:
         if not pa.types.is_integer(column.type):
             raise ForeignFileError(self._path, "", f"has a {role} of {column.type}: whole numbers")
         values = column.to_numpy(zero_copy_only=False)
@@ -192,7 +194,7 @@ class Converter:
         self._refuse(first, wrong, "has a time that is negative, or has more than 64 bits in ns")
         return values.astype(np.int64) * unit_ns
 
-    def _kinds(self, first: int, column: pa.Array[Any]) -> Array:
+    def _kinds(self, first: int, column: Values) -> Array:
         values, index = _distinct(column)
         ops = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
         kind_of_op = np.array([_OPS.get(op.strip().lower(), 0) for op in ops], np.uint8)
@@ -237,17 +239,17 @@ def of_rows(
     converter = Converter(path, columns, unit_ns, window or unit_ns, where)
     notes = () if "time" in columns else ("times are not known, only the order",)
 
-    def learned() -> dict[str, Any]:
+    def learned() -> Learned:
         if not converter.named:
-            return {"base_ns": converter.base_ns}
+            return Learned(converter.base_ns, notes)
         if unit is not None:
             raise UsageError("objects have names here, which count nothing: leave out --unit")
         more = (*notes, "objects are numbered in order of their first use")
-        return {"base_ns": converter.base_ns, "notes": more, "of_blocks": True}
+        return Learned(converter.base_ns, more, of_blocks=True)
 
     return imported(
         path, lambda: converter.requests(rows()), page_size=page_size, unit=unit, where=where,
-        kinds_known="op" in columns, notes=notes, learned=learned,
+        kinds_known="op" in columns, learned=learned,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import io
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +23,14 @@ from pyarrow import csv
 
 from pmlkit.errors import UsageError
 from pmlkit.interop.columns import UNITS_NS, chosen, of_rows, parse_columns
-from pmlkit.interop.formats import ForeignFileError, selected
-from pmlkit.interop.requests import open_compressed, read_exactly
+from pmlkit.interop.formats import selected
+from pmlkit.interop.reading import ForeignFileError, open_compressed, read_exactly
 from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any
+    from typing import BinaryIO
 
     from pmlkit.interop.rounds import Chunk, Column
     from pmlkit.trace.reader import Trace
@@ -54,7 +54,14 @@ _DECIMALS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
 _ACCESS = [int(Kind.READ), int(Kind.WRITE), int(Kind.EXEC)]
 
 
-def export(trace: Trace, path: PathLike, window: str | int | None = None, **which: Any) -> int:
+def export(
+    trace: Trace,
+    path: PathLike,
+    window: int | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    kinds: str | int | None = None,
+) -> int:
     """Write a trace's entries, with the times of the clock that it was imported with."""
     rounds, count, base = trace.rounds, 0, trace.meta.clock.get("base_ns") or 0
     if base + trace.duration_ns >= 1 << 63:
@@ -64,11 +71,12 @@ def export(trace: Trace, path: PathLike, window: str | int | None = None, **whic
     schema = pa.schema(list(COLUMNS.items()))
     # By a handle: a name need not be UTF-8, and a full disk is reported as such.
     with open(path, "wb") as file, csv.CSVWriter(file, schema) as writer:
-        for part in selected(trace, ["round", "vcpu", "gfn", "kind"], **which):
+        entries = selected(trace, ["round", "vcpu", "gfn", "kind"], start_ns, end_ns, kinds)
+        for part in entries:
             number = part["round"]
-            kinds = pa.DictionaryArray.from_arrays(part["kind"], letters).dictionary_decode()
-            columns: list[Any] = [starts[number], ends[number], part["vcpu"], part["gfn"], kinds]
-            writer.write(pa.record_batch(dict(zip(COLUMNS, columns, strict=True)), schema=schema))
+            kind = pa.DictionaryArray.from_arrays(part["kind"], letters).dictionary_decode()
+            numbers = (starts[number], ends[number], part["vcpu"], part["gfn"])
+            writer.write(pa.record_batch([*map(pa.array, numbers), kind], schema=schema))
             count += len(number)
     return count
 
@@ -213,10 +221,11 @@ class _Table:
         parse = csv.ParseOptions(delimiter=self.head.separator)
         if not self._has_rows():  # an empty stream is an error to Arrow
             return
-        with open_compressed(self.path) as file:
-            source: Any = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
-            with csv.open_csv(source, read, parse, convert) as reader:
-                yield from reader
+        with (
+            open_compressed(self.path) as file,
+            csv.open_csv(cast("BinaryIO", file), read, parse, convert) as reader,
+        ):
+            yield from reader
 
     def _has_rows(self) -> bool:
         with _lines(self.path) as lines:
@@ -317,9 +326,9 @@ def _numbered(
         first += batch.num_rows
 
 
-def _kinds(table: _Table, first: int, column: Any) -> Array:
+def _kinds(table: _Table, first: int, column: pa.Array[pa.StringScalar]) -> Array:
     encoded = column.dictionary_encode()
-    letters = [letter.strip() for letter in encoded.dictionary.to_pylist()]
+    letters = [str(letter).strip() for letter in encoded.dictionary.to_pylist()]
     known = np.array([NUMBERS.get(letter, 255) for letter in letters], np.uint8)
     kinds = known[encoded.indices.to_numpy()] if len(letters) else np.empty(0, np.uint8)
     if (kinds == 255).any():

@@ -16,7 +16,9 @@ import numpy as np
 
 from pmlkit.files import open_regular
 from pmlkit.interop import damo_json, damo_text
-from pmlkit.interop.formats import ForeignFileError, Imported, selected
+from pmlkit.interop.formats import selected
+from pmlkit.interop.reading import ForeignFileError
+from pmlkit.interop.rounds import Imported
 from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.timeline import timeline
 from pmlkit.trace.schema import PAGE_SIZE

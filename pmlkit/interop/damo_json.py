@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.files import open_regular
 from pmlkit.interop.damo_snapshots import Snapshots
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,7 +233,7 @@ def _accesses(accesses: Json) -> float:
     raise ValueError("nr_accesses has neither samples nor percent")
 
 
-def _bytes(value: Any) -> int:
+def _bytes(value: object) -> int:
     if value == "max":
         return _MAX
     number = _number(value)
@@ -242,7 +242,7 @@ def _bytes(value: Any) -> int:
     return int(number)
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """Parse a number; damo writes some as text, with commas."""
     if isinstance(value, str):
         text = value.replace(",", "").strip()
@@ -252,7 +252,7 @@ def _number(value: Any) -> float:
     return value
 
 
-def _time_ns(value: Any) -> int:
+def _time_ns(value: object) -> int:
     """Parse a time: nanoseconds, or text such as "1 m 2.5 s"."""
     if isinstance(value, str) and (parts := _TIME.findall(value)):
         text = "".join(number + unit for number, unit in parts)

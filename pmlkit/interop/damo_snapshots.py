@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.interop.formats import ForeignFileError, Imported
+from pmlkit.interop.reading import ForeignFileError
+from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from pmlkit.interop.rounds import Chunk
     from pmlkit.types import Array, Ints, PathLike
@@ -75,7 +76,7 @@ class Snapshots:
     def _refuse(self, where: str, why: str, hint: str = "check the file") -> NoReturn:
         raise ForeignFileError(self.path, where, why, hint)
 
-    def imported(self, notes: Sequence[str] = (), **facts: Any) -> Imported:
+    def imported(self, notes: Sequence[str] = ()) -> Imported:
         """Convert the snapshots to rounds.
 
         Raises
@@ -106,7 +107,6 @@ class Snapshots:
             base_ns=zero if zero >= EPOCH_NS else None,
             address="virtual" if highest > _VIRTUAL else "guest-physical",
             complete=None,
-            **facts,
         )
 
     def _refuse_many(self, pages: Array) -> None:

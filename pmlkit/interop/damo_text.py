@@ -8,14 +8,14 @@ the first one is taken to last as long as the others on average, as damo does.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.interop.damo_snapshots import Snapshots
-from pmlkit.interop.formats import ForeignFileError
-from pmlkit.interop.kvm_text import lines, lost_of
+from pmlkit.interop.reading import ForeignFileError, lines, lost_of
 
 if TYPE_CHECKING:
-    from pmlkit.interop.formats import Imported
+    from pmlkit.interop.rounds import Imported
     from pmlkit.types import PathLike
 
 
@@ -111,8 +111,8 @@ class _Reader:
                 snapshots.add(regions[0].where, before, end)
             before = end
         counted = self._counts_losses and not self._not_counted
-        return snapshots.imported(
-            notes,
+        return replace(
+            snapshots.imported(notes),
             losses="counted" if counted else "not counted",
             lost=self._lost if counted else 0,
             counts={"snapshots that are not whole were left out": self._cut},

@@ -13,14 +13,9 @@ says what. The notes of an imported trace say where it is from, and what is not 
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import inspect
-import os
 import shlex
 import shutil
-import struct
-import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +25,7 @@ import pyarrow as pa
 
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, refuse_inside_trace, whole
+from pmlkit.interop.reading import ForeignFileError, foreign
 from pmlkit.interop.rounds import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import MEMORY_GUESSED, PAGE_SIZE, TraceMeta
@@ -45,22 +41,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints, Json, PathLike
 
 
-__all__ = ["FORMATS", "ForeignFileError", "Format", "Imported", "export", "foreign", "load"]
-
-
-class ForeignFileError(PmlkitError):
-    """A file is not of the format named. Attributes: `path`, `where`, `why`."""
-
-    def __init__(
-        self,
-        path: PathLike,
-        where: str,
-        why: str,
-        hint: str = "check the format's name, and the file",
-    ) -> None:
-        self.path, self.where, self.why = os.fspath(path), where, why
-        place = f"{where} of {self.path}" if where else self.path
-        super().__init__(f"{place} {why}", hint)
+__all__ = ["FORMATS", "Format", "export", "load", "selected"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +103,7 @@ FORMATS = {
 
 
 def export(
-    trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: Any
+    trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: object
 ) -> int:
     """Write a trace in another program's format.
 
@@ -161,7 +142,7 @@ def load(
     overwrite: bool = False,
     memory_bytes: int | None = None,
     progress: Callable[[int], None] | None = None,
-    **options: Any,
+    **options: object,
 ) -> Trace | pd.DataFrame:
     """Make a trace of another program's file (of query-dirty-rate a table).
 
@@ -206,7 +187,7 @@ def load(
     return _write_table(made, name, output, overwrite)
 
 
-def _known_options(name: str, read: Callable[..., Any], options: Json) -> Json:
+def _known_options(name: str, read: Callable[..., object], options: Json) -> Json:
     """Return the options that are not None; UsageError for one that the format does not have."""
     given = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(read).parameters
@@ -234,42 +215,6 @@ def _function(name: str, way: str) -> Callable[..., Any]:
     if way not in FORMATS[name].ways:
         raise UsageError(f"{name} can only be imported: nothing reads it back")
     return getattr(import_module(f"pmlkit.interop.{FORMATS[name].module}"), way)
-
-
-@contextlib.contextmanager
-def foreign(path: PathLike, name: str) -> Iterator[None]:
-    """Context for reading a foreign file.
-
-    Raises
-    ------
-    ForeignFileError
-        For any error that the file's content can cause; a `PmlkitError` passes as it is.
-    """
-    try:
-        yield
-    except PmlkitError:
-        raise
-    except (*_FOREIGN, OSError) as error:
-        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of a damaged file
-            why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
-            raise ForeignFileError(path, "", why) from error
-        why = f"cannot be read ({error.strerror or error})"
-        raise ForeignFileError(path, "", why, "check its permissions, and the disk") from error
-
-
-_FOREIGN = (
-    ValueError,  # and pyarrow.ArrowInvalid, UnicodeError, json.JSONDecodeError
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-    MemoryError,
-    EOFError,
-    pa.ArrowException,
-    zlib.error,
-    struct.error,
-    csv.Error,
-)
 
 
 def _write(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
-from pmlkit.interop.formats import ForeignFileError, Imported
+from pmlkit.interop.reading import ForeignFileError
+from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:

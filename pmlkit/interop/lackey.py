@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.files import open_regular
-from pmlkit.interop.formats import ForeignFileError, Imported
-from pmlkit.interop.kvm_text import lines
+from pmlkit.interop.reading import ForeignFileError, lines
+from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:

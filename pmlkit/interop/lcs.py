@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.interop.formats import ForeignFileError
 from pmlkit.interop.oracle import REQUEST, of_records
-from pmlkit.interop.requests import open_compressed, read_exactly, records
+from pmlkit.interop.reading import ForeignFileError, open_compressed, read_exactly, records
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from pmlkit.interop.rounds import Imported
     from pmlkit.types import PathLike
@@ -47,7 +45,7 @@ def load(
     return of_records(records(path, dtype, size), window, page_size, unit)
 
 
-def _header(path: PathLike) -> tuple[int, np.dtype[Any]]:
+def _header(path: PathLike) -> tuple[int, np.dtype[np.void]]:
     """Return the size of the header, and the type of the requests."""
     with open_compressed(path) as file:
         head = read_exactly(path, file, max(HEADERS))

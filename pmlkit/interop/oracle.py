@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
-from pmlkit.interop.requests import records, ticked
+from pmlkit.interop.reading import records
+from pmlkit.interop.requests import ticked
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.selection import stream
 from pmlkit.units import format_ns

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.interop.formats import ForeignFileError, Imported
-from pmlkit.interop.kvm_text import lines
+from pmlkit.interop.reading import ForeignFileError, lines
+from pmlkit.interop.rounds import Imported
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from pmlkit.interop.rounds import Chunk
+    from pmlkit.interop.rounds import Chunk, Late
     from pmlkit.types import PathLike
 
 
@@ -66,7 +66,7 @@ class _File:
     def __init__(self, path: PathLike) -> None:
         self._path, self._ended, self._cut = path, False, 0
 
-    def late(self) -> dict[str, Any]:
+    def late(self) -> Late:
         """Return the attributes of `Imported` that the end of the file tells."""
         if self._ended:
             return {"complete": True}

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.files import read_regular
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any
 
     from pmlkit.types import Json, PathLike
 
@@ -158,14 +157,14 @@ def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
-def _json(path: PathLike, text: str, at: int) -> tuple[Any, int]:
+def _json(path: PathLike, text: str, at: int) -> tuple[object, int]:
     try:
         return json.JSONDecoder().raw_decode(text, at)
     except (ValueError, RecursionError) as error:
         raise ForeignFileError(path, f"line {_line(text, at)}", "is no JSON") from error
 
 
-def _of_qmp(path: PathLike, value: Any) -> Iterator[Json]:
+def _of_qmp(path: PathLike, value: object) -> Iterator[Json]:
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
             continue

@@ -13,17 +13,12 @@ An object is a number and a size. There are two kinds of numbers:
 
 from __future__ import annotations
 
-import contextlib
-import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from pmlkit.errors import UsageError
-from pmlkit.files import open_regular
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 from pmlkit.interop.rounds import Imported
 from pmlkit.kernels.pages import PageIndex, grown
 from pmlkit.trace.description import PAGE_SIZE, PAGE_SIZES
@@ -32,24 +27,19 @@ from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, BinaryIO
 
-    from pmlkit.interop.rounds import Chunk, Column
+    from pmlkit.interop.reading import records
+    from pmlkit.interop.rounds import Chunk, Column, Late
     from pmlkit.types import Array, Ints, PathLike
 
 
-__all__ = ["Clock", "Requests", "imported", "open_compressed", "read_exactly", "records", "ticked"]
+__all__ = ["Clock", "Learned", "Requests", "imported", "ticked"]
 
-CHUNK = 1 << 17  # requests that are read at a time
 PIECE = 1 << 18  # pages that are made of them at a time
 # Pages that a file may claim: in all, and in addition for each request. A line of text that says
 # 10^12 bytes is refused, not unpacked.
 CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
 FRAME_BITS = 52  # a frame number with more is no address of 64 bits
-_MAGIC: dict[bytes, Literal["zstd", "gzip"]] = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x1f\x8b\x08": "gzip",
-}
 
 
 class Requests(NamedTuple):
@@ -77,6 +67,23 @@ class Requests(NamedTuple):
     vcpu: Column = 0
 
 
+class Learned(NamedTuple):
+    """What is known of a file after the first pass.
+
+    Attributes
+    ----------
+    base_ns : int, optional
+        As of `Imported`.
+    notes : tuple of str
+    of_blocks : bool
+        Whether numbers are places on a disk, not frames.
+    """
+
+    base_ns: int | None = None
+    notes: tuple[str, ...] = ()
+    of_blocks: bool = False
+
+
 def _page_bytes(size: int | None) -> int:
     """Return the size of a page, bytes (0: an object is a page); UsageError if it is none."""
     size = PAGE_SIZE if size is None else size
@@ -93,10 +100,7 @@ def imported(
     unit: int | None = None,
     where: Callable[[int], str] = "request {}".format,
     kinds_known: bool = False,
-    of_blocks: bool = False,
-    notes: tuple[str, ...] = (),
-    learned: Callable[[], dict[str, Any]] = dict,
-    **facts: Any,
+    learned: Callable[[], Learned] = Learned,
 ) -> Imported:
     """Convert requests to uses of pages.
 
@@ -114,12 +118,8 @@ def imported(
         Names the request of a number, for messages.
     kinds_known : bool
         Whether the file says which requests write.
-    of_blocks : bool
-        Whether numbers are places on a disk, not frames.
     learned : callable
-        Called after the first pass; returns more of `of_blocks`, `notes` and `facts`.
-    facts
-        Further attributes of `Imported`.
+        Called after the first pass.
 
     Raises
     ------
@@ -128,11 +128,10 @@ def imported(
     pages = _Pages(path, _page_bytes(page_size), unit, where)
     for batch in read():
         pages.survey(batch)
-    facts |= learned()
-    of_blocks, notes = facts.pop("of_blocks", of_blocks), facts.pop("notes", notes)
+    base_ns, notes, of_blocks = learned()
     pages.settle(read)
 
-    def late() -> dict[str, Any]:
+    def late() -> Late:
         unknown = () if kinds_known else ("kinds are not known: every request counts as a read",)
         return {"notes": (*notes, *unknown, *pages.notes()), "counts": pages.counts()}
 
@@ -143,7 +142,7 @@ def imported(
         late=late,
         page_size=pages.page or PAGE_SIZE,
         address="guest-physical" if pages.named_frames and not of_blocks else "block",
-        **facts,
+        base_ns=base_ns,
     )
 
 
@@ -151,8 +150,12 @@ def ticked(
     file: records,
     tick_ns: int,
     ticks: Callable[[int, Array], Ints],
-    columns: Callable[[Array], tuple[Any, ...]],
-    **how: Any,
+    columns: Callable[[Array], tuple[Array, ...]],
+    *,
+    page_size: int | None = None,
+    unit: int | None = None,
+    kinds_known: bool = False,
+    of_blocks: bool = False,
 ) -> Imported:
     """Convert records with times in ticks of a clock, whose zero is the first record.
 
@@ -163,8 +166,10 @@ def ticked(
         (int64).
     columns : callable
         Called with a batch of records; returns the fields of `Requests` after the times.
-    how
-        Parameters of `imported`.
+    page_size, unit, kinds_known
+        As of `imported`.
+    of_blocks
+        As of `Learned`.
     """
     where = f"{file.what} {{}}".format
     zero = next((int(ticks(first, batch[:1])[0]) for first, batch in file), 0)
@@ -175,7 +180,15 @@ def ticked(
             times = clock.times(first, ticks(first, batch))
             yield Requests(first, *times, *columns(batch))
 
-    return imported(file.path, read, where=where, base_ns=zero * tick_ns, **how)
+    return imported(
+        file.path,
+        read,
+        page_size=page_size,
+        unit=unit,
+        where=where,
+        kinds_known=kinds_known,
+        learned=lambda: Learned(zero * tick_ns, of_blocks=of_blocks),
+    )
 
 
 class _Pages:
@@ -363,65 +376,3 @@ class Clock:
             raise ForeignFileError(self.path, where, why, "give a shorter --window")
         start = (clock - self.zero) * self.tick_ns
         return start, start + self.tick_ns
-
-
-@dataclass(frozen=True)
-class records:
-    """The records of a binary file, compressed or not, a batch at a time.
-
-    Parameters
-    ----------
-    skip : int
-        Bytes before the first record.
-    what : str
-        What messages call a record.
-    """
-
-    path: PathLike
-    dtype: np.dtype[Any]
-    skip: int = 0
-    what: str = "request"
-
-    def __iter__(self) -> Iterator[tuple[int, Array]]:
-        """Yield the number of the first record of a batch, and the batch."""
-        size, number = self.dtype.itemsize, 0
-        with open_compressed(self.path) as file:
-            read_exactly(self.path, file, self.skip)
-            while data := read_exactly(self.path, file, size * CHUNK):
-                whole = len(data) // size
-                if whole * size != len(data):
-                    byte = self.skip + (number + whole) * size
-                    why = f"is cut in the middle of a {self.what} ({size} bytes each)"
-                    raise ForeignFileError(self.path, f"byte {byte}", why)
-                yield number, np.frombuffer(data, self.dtype)
-                number += whole
-
-
-def read_exactly(path: PathLike, file: BinaryIO, size: int) -> bytes:
-    """Read `size` bytes, or what is left of the file."""
-    parts, left = [], size
-    try:
-        while left and (part := file.read(left)):
-            parts.append(part)
-            left -= len(part)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        why = f"cannot be unpacked: it is cut off or damaged ({error})"
-        raise ForeignFileError(path, "", why) from error
-    return b"".join(parts)
-
-
-@contextlib.contextmanager
-def open_compressed(path: PathLike) -> Iterator[Any]:
-    """Context with the file, unpacked if it is of Zstandard or gzip."""
-    with open_regular(path) as file:
-        head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
-        name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-        # The times of a binary trace may look like gzip's three bytes, so the name decides, too.
-        if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
-            yield file
-            return
-        packed: Any = pa.PythonFile(cast("Any", file), "r")
-        with pa.CompressedInputStream(packed, name) as unpacked:
-            yield unpacked

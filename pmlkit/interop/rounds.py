@@ -7,7 +7,7 @@ The cost is by rows and pages. It does not grow with rounds, ticks, or the highe
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ from pmlkit.trace.schema import DEFAULTS, PAGE_SIZE, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
 
     from pmlkit.trace.writer import TraceWriter
     from pmlkit.types import Array, Ints, Json
@@ -28,11 +27,19 @@ if TYPE_CHECKING:
     Chunk = tuple[Column, Column, Column, Array, Column]  # start, end, vcpu, gfn, kind
 
 
-__all__ = ["Imported", "OutOfOrder", "Rows", "columns", "from_zero", "regular_ns", "tables"]
+__all__ = ["Imported", "Late", "OutOfOrder", "Rows", "columns", "from_zero", "regular_ns", "tables"]
 
 REGULAR_SHARE = 0.9  # of the rounds, that have the length which is called the period
 _CHUNK = 1 << 18
 _EXEC = int(Kind.EXEC)
+
+
+class Late(TypedDict, total=False):
+    """Attributes of `Imported` that are known only after the last row."""
+
+    complete: bool | None
+    notes: tuple[str, ...]
+    counts: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Imported:
     counts : dict of str to int
         Further counts for the notes.
     late : callable, optional
-        Called after the last row; returns attributes that are known only then.
+        Called after the last row.
     """
 
     rounds: Iterable[Chunk]
@@ -98,7 +105,7 @@ class Imported:
     page_size: int = PAGE_SIZE
     complete: bool | None = True
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    late: Callable[[], Mapping[str, Any]] | None = None
+    late: Callable[[], Late] | None = None
 
     def finished(self) -> Imported:
         """Return a copy with the attributes of `late`."""
@@ -368,7 +375,7 @@ def columns(start: Column, end: Column, vcpu: Column, gfn: Array, kind: Column) 
     )
 
 
-def _whole_numbers(name: str, values: Column, dtype: type[np.integer[Any]]) -> Array:
+def _whole_numbers(name: str, values: Column, dtype: type[np.integer]) -> Array:
     """Convert to a type of a trace; ValueError if a value does not fit."""
     array, limits = np.asarray(values), np.iinfo(dtype)
     if array.dtype == dtype:

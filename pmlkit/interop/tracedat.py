@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pmlkit.files import open_regular
-from pmlkit.interop.formats import ForeignFileError
 from pmlkit.interop.kvm_log import DirtyLog, frame
+from pmlkit.interop.reading import ForeignFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.interop.formats import ForeignFileError
-from pmlkit.interop.requests import open_compressed, read_exactly, records, ticked
+from pmlkit.interop.reading import ForeignFileError, open_compressed, read_exactly, records
+from pmlkit.interop.requests import ticked
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:

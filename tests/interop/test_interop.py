@@ -16,7 +16,7 @@ from needs import REQUIRED, needs_valgrind
 
 from pmlkit import cli, interop, workingset
 from pmlkit.errors import OutputExists, UsageError
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 from pmlkit.kernels.loops import next_accesses
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.trace.kinds import Kind

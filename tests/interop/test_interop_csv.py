@@ -16,7 +16,7 @@ from test_interop_requests import gfns, lru_of_libcachesim, whole_misses
 import pmlkit
 from pmlkit import cli, interop, missratio, workingset
 from pmlkit.errors import UsageError
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 HEAD = "t_start_ns,t_end_ns,gfn"
 COLUMNS = "time=time,obj=obj,size=size"

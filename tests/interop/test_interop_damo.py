@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from needs import REQUIRED
 
 from pmlkit import interop, workingset
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 PAGE = 4096
 MS = 10**6

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pmlkit import cli, interop, workingset
 from pmlkit.errors import UsageError
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 SECOND = 10**9
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit import interop
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 MIB = 1 << 20
 MEASURED = {"status": "measured", "start-time": 100, "calc-time": 1, "mode": "page-sampling"}

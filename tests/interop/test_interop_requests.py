@@ -16,8 +16,8 @@ import pmlkit
 from pmlkit import interop, missratio
 from pmlkit.errors import UsageError
 from pmlkit.interop import lcs
-from pmlkit.interop.formats import ForeignFileError
 from pmlkit.interop.oracle import REQUEST
+from pmlkit.interop.reading import ForeignFileError
 from pmlkit.interop.vscsi import VERSIONS
 
 SECOND = 10**9

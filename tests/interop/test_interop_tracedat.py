@@ -14,7 +14,7 @@ from needs import REQUIRED
 from tracedat import page, push, reset
 
 from pmlkit import interop
-from pmlkit.interop.formats import ForeignFileError
+from pmlkit.interop.reading import ForeignFileError
 
 T = 100 * 10**9
 THREADS = {11: "CPU 0/KVM", 12: "CPU 1/KVM", 20: "qemu"}
