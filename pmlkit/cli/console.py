@@ -257,7 +257,7 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def trace_dict(trace: Trace, answers: Sequence[Any]) -> Json:
+def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:
     """Return a trace's description as JSON."""
     meta = trace.meta.to_json()
     phases = meta.pop("phases")
@@ -313,7 +313,7 @@ def named(header: str, lines: Mapping[str, str]) -> None:
     console().print(table)
 
 
-def _table(*headers: str, right: Sequence[Any] = ()) -> Table:
+def _table(*headers: str, right: Sequence[int] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, header in enumerate(headers):
         table.add_column(header, justify="right" if index in right else "left", no_wrap=False)

@@ -79,7 +79,7 @@ def forecast(traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if options["model"] and (asked or any(options[n] for n in ("window", "horizon", "target"))):
         raise UsageError("--model brings its window, horizon and target: give it alone")
     action = actions[asked[0]] if asked else _ahead
-    value, lines = action(traces, as_json, **options)
+    value, lines = action(traces, as_json, options)
     show(as_json, value, echo, "\n".join(lines))
 
 
@@ -98,7 +98,7 @@ def _logs(traces: Sequence[str], options: Json) -> list[Log]:
     return [log.read(Trace.open(t), start=options["start"], end=options["end"]) for t in traces]
 
 
-def _train(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
     """Train on the traces, and write the model."""
     from pmlkit.cli import console
     from pmlkit.forecast import store
@@ -116,7 +116,7 @@ def _train(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, li
     return {"model": path, "data": data}, [f"{path}: trained on {', '.join(data)}"]
 
 
-def _ahead(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[list[Json], list[str]]:
+def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json], list[str]]:
     """Forecast each trace from its end."""
     from pmlkit.cli import console
     from pmlkit.forecast import ahead
@@ -130,7 +130,7 @@ def _ahead(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[list[Jso
     return results, [line for result in results for line in ahead.lines(result)]
 
 
-def _backtest(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
     """Back-test on the traces; write tables and figures to the output folder, if one is given."""
     from pmlkit import figures
     from pmlkit.cli import console
@@ -151,7 +151,7 @@ def _backtest(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json,
     return {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, lines
 
 
-def _compose(traces: Sequence[str], quiet: bool, **options: Any) -> tuple[Json, list[str]]:
+def _compose(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
     """Write a log that is composed of the trace's phases."""
     from pmlkit.cli import console
     from pmlkit.forecast import compose

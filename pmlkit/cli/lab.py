@@ -26,9 +26,9 @@ from pmlkit.errors import UsageError
 from pmlkit.xen.job import PAGE_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    from pmlkit.cli.options import Command
     from pmlkit.sources.lab.session import LabOptions
     from pmlkit.types import Json
 
@@ -50,7 +50,7 @@ def lab() -> None:
     """
 
 
-def _machine(command: Callable[..., Any]) -> Callable[..., Any]:
+def _machine(command: Command) -> Command:
     """Declare the options that all of the lab's commands have."""
     for declared in reversed(
         [

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show a running collection: a table on a terminal, one line per round elsewhere."""
+"""Show a running collection: a table on a terminal, one line per round elsewhere.
+
+Apart from `collect`, which imports it late, as rich takes long.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,7 @@ from pmlkit.cli import console
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator, Sequence
 
     from pmlkit.sources.host.collection import Collection
     from pmlkit.sources.watch import Seen
@@ -49,7 +51,7 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
     elif not page.is_terminal:
         yield lambda seen: page.print(line(seen))
     else:
-        rows: list[Any] = []
+        rows: list[Seen] = []
         with Live(_view(name, rows), console=page, auto_refresh=False, transient=True) as live:
 
             def show(seen: Seen) -> None:
@@ -60,7 +62,7 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
             yield show
 
 
-def line(seen: Any) -> str:
+def line(seen: Seen) -> str:
     """Format a round as one line of a log."""
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
@@ -72,7 +74,7 @@ def line(seen: Any) -> str:
     )
 
 
-def _view(name: str, rows: Any) -> Table:
+def _view(name: str, rows: Sequence[Seen]) -> Table:
     table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
     for header in ("round", "time", "length", "working set", "since the start", "entries/s",
                    "exits/s", "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip

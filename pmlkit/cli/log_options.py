@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `collect` and `lab run` that say how a domain is logged."""
+"""The options of `collect` and `lab run` that say how a domain is logged.
+
+Apart from `options`, as each is a field of `pmlkit.xen.job.LogOptions`.
+"""
 
 from __future__ import annotations
 

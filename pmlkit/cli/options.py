@@ -15,7 +15,10 @@ from pmlkit.errors import UsageError, closest, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    Command: TypeAlias = Callable[..., object]
+    Declaration: TypeAlias = Callable[[Command], Command]
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]
@@ -24,7 +27,9 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]
     def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
         if not isinstance(value, str):
             return value
         from pmlkit import units
@@ -143,13 +148,13 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def option(*names: str, **facts: Any) -> Callable[..., Any]:
+def option(*names: str, **facts: Any) -> Declaration:
     """Declare an option; its help shows its default, if it has one."""
     has_default = facts.get("default") is not None and not facts.get("is_flag")
     return click.option(*names, **{"show_default": has_default, **facts})
 
 
-def output(metavar: str, what: str, **more: Any) -> Callable[..., Any]:
+def output(metavar: str, what: str, **more: object) -> Declaration:
     """Declare ``-o``."""
     return option("-o", "--output", type=PATH, metavar=metavar, help=what, **more)
 
@@ -164,7 +169,7 @@ def echo(text: str, err: bool = False) -> None:
     click.echo(visible(text), err=err)
 
 
-def span(command: Callable[..., Any]) -> Callable[..., Any]:
+def span(command: Command) -> Command:
     """Declare ``--start`` and ``--end``."""
     command = option("--end", type=DURATION, help="Leave out what is later.")(command)
     return option("--start", type=DURATION, help="Leave out what is earlier.")(command)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the result of a command: as JSON with ``--json``, else as people read it."""
+"""Print the result of a command: as JSON with ``--json``, else as people read it.
+
+Apart from `console`, whose imports take a second: every command imports this one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+
+    import numpy as np
 
     from pmlkit.trace.reader import Trace
 
@@ -29,9 +33,9 @@ def show_trace(as_json: bool, trace: Trace) -> bool:
 
 def show(
     as_json: bool,
-    value: Any,
-    render: Callable[..., Any],
-    *arguments: Any,
+    value: object,
+    render: Callable[..., object],
+    *arguments: object,
     indent: int | None = 2,
 ) -> None:
     """Print a result, as JSON or as people read it.
@@ -52,5 +56,5 @@ def show(
         render(*arguments)
 
 
-def _number(scalar: Any) -> Any:
+def _number(scalar: np.generic) -> object:
     return scalar.item()

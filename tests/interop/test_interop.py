@@ -371,3 +371,14 @@ def test_the_formats_are_listed(capsys):
     assert cli.main(["export", "--list"]) == 0
     assert "lackey" not in capsys.readouterr().out
     assert cli.main(["export"]) == 2
+
+
+def test_lines_are_numbered_and_no_line_is_longer_than_a_tracer_writes(tmp_path):
+    from pmlkit.interop import reading
+
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"one\n\nthree")
+    assert list(reading.lines(path)) == [(1, b"one\n"), (2, b"\n"), (3, b"three")]
+    path.write_bytes(b"one\n" + b"x" * reading.LINE_LIMIT)
+    with pytest.raises(ForeignFileError, match="line 2 of .* is longer than 65,536 bytes"):
+        list(reading.lines(path))
