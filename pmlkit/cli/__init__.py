@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``pmlkit``. Each module adds commands; `console` prints.
+"""The command ``pmlkit``. Each module adds a command or more, however small; `console` prints.
 
 Modules
 -------

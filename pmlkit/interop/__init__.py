@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Traces to and from other tools: libCacheSim, damo, KVM and QEMU, lackey, Pin, vscsiStats, CSV.
 
+A format has a module of its own, however small.
+
 Modules
 -------
 formats          the table of formats; `load` and `export`
