@@ -279,7 +279,7 @@ def series() -> Check:
 
     check = Check("patch series", "makes Xen hand out its PML log")
     try:
-        return check.ok(f"{len(lab_xen.patches())} patches for {XEN_VERSION}")
+        return check.ok(f"{len(lab_xen.hooks())} patches for {XEN_VERSION}")
     except PmlkitError as error:
         return check.missing(
             error.problem, f"{recordings.CLONE}: git checkout -- hypervisor-patches"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Xen for tests: real code reads and writes the rings, a folder stands for the hypervisor.
 
-The library's reader and Xen's writer are taken out of the patch series and compiled; what would
+The library's reader and Xen's writer are those of the series, compiled; what would
 make hypercalls is `tests/xen/fake`.
 """
 
@@ -15,9 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "tests" / "xen" / "fake"
-SERIES = ROOT / "hypervisor-patches" / "series"
-TAKEN = ("xen/arch/x86/mm/pml/*", "xen/include/public/pml.h", "tools/include/xenpml.h")
-TAKEN += ("tools/libs/pml/*", "tools/tests/pml/*")
+COMMON = ROOT / "hypervisor-patches" / "common"
 RUNNING, PAUSED, SHUTDOWN, DYING = 0x22, 0x2A, 0x06, 0x03
 CRASHED, SUSPENDED = SHUTDOWN | 3 << 16, SHUTDOWN | 2 << 16
 UUID = "0f0e0d0c-0000-4000-8000-000000000001"
@@ -28,18 +26,19 @@ def build(folder, old=False):
     folder.mkdir(parents=True)
     work = folder / "work"
     work.mkdir()
-    _run("git", "init", "-q", ".", cwd=work)
-    lines = [line.partition("#")[0].strip() for line in SERIES.read_text().splitlines()]
-    include = [f"--include={pattern}" for pattern in TAKEN]
-    for name in filter(None, lines):
-        _run("git", "apply", *include, str(SERIES.parent / name.split()[0]), cwd=work)
     (work / "include" / "xen").mkdir(parents=True)
-    public = (work / "xen/include/public/pml.h").read_text()
+    public = (COMMON / "xen/include/public/pml.h").read_text()
     (work / "include/xen/pml.h").write_text(public)
     flags = ["-O2", "-shared", "-fPIC", "-std=gnu11", "-pthread", f"-I{SOURCES}"]
-    ring, reader = work / "xen/arch/x86/mm/pml/ring.c", work / "tools/libs/pml/log.c"
-    parts = ["-include", str(work / "tools/tests/pml/harness.h"), f"-I{work}/include"]
-    parts += ["-iquote", str(reader.parent), "-iquote", str(ring.parent), f"-I{work}/tools/include"]
+    ring, reader = COMMON / "xen/arch/x86/mm/pml/ring.c", COMMON / "tools/libs/pml/log.c"
+    parts = ["-include", str(COMMON / "tools/tests/pml/harness.h"), f"-I{work}/include"]
+    parts += [
+        "-iquote",
+        str(reader.parent),
+        "-iquote",
+        str(ring.parent),
+        f"-I{COMMON}/tools/include",
+    ]
     sources = [str(SOURCES / "xenpml.c"), str(ring), str(reader)]
     _run("gcc", *flags, *parts, "-o", str(folder / "libxenpml.so.1"), *sources)
     told = ["-DOLD"] if old else []

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from tree import ROOT, tracked
 
@@ -141,3 +142,10 @@ def test_each_of_the_lab_holds_snapshots_of_tables_that_lead_to_what_was_touched
 def test_reads_and_writes_are_known_beforehand_somewhere():
     answers = [a for name in OF_SOURCE["recorder"] for a in known.measure(TRACES[name])]
     assert {answer.kind for answer in answers if answer.expected} >= {"read", "written"}
+
+
+def test_the_costs_in_the_series_readme_are_those_that_were_measured():
+    measured = pd.read_csv(DATA / "exit-costs" / "exits.csv")
+    text = (DATA.parent / "hypervisor-patches" / "README.md").read_text()
+    for row in measured.itertuples(index=False):
+        assert f"| {row[0]} | " + " | ".join(f"{n:,}" for n in row[1:]) + " |" in text

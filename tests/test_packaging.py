@@ -178,9 +178,16 @@ def test_every_source_file_says_its_licence():
     sources = [path for path in tracked() if is_source(path)]
     assert len(sources) > 300
     for path in sources:
+        head = path.read_text()[:600]
+        if path.is_relative_to(ROOT / "hypervisor-patches" / "common"):
+            # As in Xen: its libraries are LGPL-2.1, its public headers MIT, all else GPL-2.0,
+            # and its makefiles say nothing.
+            licences = r"Identifier: (GPL-2\.0-only|MIT)|GNU Lesser General"
+            assert re.search(licences, head) or path.name.startswith("Makefile"), path
+            continue
         patches = path.is_relative_to(ROOT / "hypervisor-patches")
         wanted = "GPL-2.0" if patches else "Apache-2.0"
-        assert f"SPDX-License-Identifier: {wanted}" in path.read_text()[:300], path
+        assert f"SPDX-License-Identifier: {wanted}" in head[:300], path
 
 
 def test_the_licences_are_whole_and_each_says_where_it_holds():

@@ -13,6 +13,7 @@ from pmlkit.cli.options import (
     DURATION,
     MEMORY,
     SETTING,
+    TRACE,
     as_json,
     example,
     names,
@@ -55,7 +56,17 @@ def _machine(command: Command) -> Command:
     for declared in reversed(
         [
             option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
-            option("--xen-debug", is_flag=True, help="A debug build: any ASSERT or WARN fails."),
+            option(
+                "--xen-debug",
+                is_flag=True,
+                help="A debug build: any ASSERT, WARN or undefined behaviour fails.",
+            ),
+            option(
+                "--xen-source",
+                type=click.Path(exists=True, file_okay=False),
+                help="Build this source tree of Xen, "
+                "with the series or not, in place of Debian's 4.17.",
+            ),
             option("--xen-cmdline", default="", help="Add to Xen's command line: ept=no-pml."),
             option(
                 "--fast",
@@ -95,6 +106,7 @@ _guest = click.argument(
 @option("--list", "list_them", is_flag=True, help="List the guests.")
 @_machine
 @option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
+@option("--hvm", is_flag=True, help="Kit guests: an HVM domain, whose device model has no devices.")
 @option("--rounds", type=IntRange(1), help="Rounds to log. [8; Linux: until its work is done]")
 @option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
 @option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
@@ -137,6 +149,39 @@ def shell(guest: str, **how: Any) -> None:
     from pmlkit.sources.lab.shell import shell as open_shell
 
     open_shell(guest, lab_source.LabOptions(**how, time_limit_s=86400), say)
+
+
+@lab.command(epilog=example("pmlkit lab guest known -o selftest", "xl create selftest/known.cfg"))
+@click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
+@output("FOLDER", "Where the guest and its configuration go.", default="selftest")
+def guest(guest: str, output: str) -> None:
+    """Write GUEST as files for `xl create`: to test a real host whose Xen has the patches.
+
+    `pmlkit collect` logs it there as any other domain, and `pmlkit lab check` judges the trace.
+    """
+    from pmlkit.sources.lab.selftest import write
+
+    config = write(guest, output)
+    say(f"xl create {config}")
+    say(f"pmlkit collect {guest} --rounds 8 -o {guest}.trace")
+    say(f"pmlkit lab check {guest}.trace {guest}")
+
+
+@lab.command(epilog=example("pmlkit lab check known.trace known"))
+@click.argument("trace", type=TRACE)
+@click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
+@as_json
+def check(trace: str, guest: str, as_json: bool) -> None:
+    """Say whether each round of TRACE has the pages that GUEST writes, and no others."""
+    import dataclasses
+
+    from pmlkit.sources.lab import selftest
+    from pmlkit.trace.reader import Trace
+
+    result = selftest.check(Trace.open(trace), guest)
+    show(as_json, dataclasses.asdict(result), click.echo, str(result))
+    if not result.met:
+        raise click.exceptions.Exit(1)
 
 
 def _options(values: Json) -> LabOptions:

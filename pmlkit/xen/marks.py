@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.xen import domains
 from pmlkit.xen.binding import XenError
-from pmlkit.xen.pml import STATE_LOGGING, Handle
+from pmlkit.xen.pml import STATE_BROKEN, STATE_LOGGING, Handle
 from pmlkit.xen.stock import switch_off
 from pmlkit.xen.xenctrl import Control
 
@@ -128,7 +128,7 @@ def _undo_pml(domid: int, facts: Json) -> bool:
     with Handle(domid) as handle:
         status = handle.status()
         ours = facts.get("generation") in (None, status["generation"])
-        if status["state"] != STATE_LOGGING or not ours:
+        if status["state"] not in (STATE_LOGGING, STATE_BROKEN) or not ours:
             return False
         handle.disable()
     return True

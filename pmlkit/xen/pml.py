@@ -28,9 +28,10 @@ OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 
 _HARVEST_FLAGS = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
 REASONS = {1: "full", 2: "round", 3: "stop"}
 ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED = 2, 8, 16
+ROUND_REDRAW = 32  # another sample in each round
 ROUND_SAMPLE_SHIFT = 8  # the power of two of a sample
 TYPE_LOG, TYPE_TABLES = 1, 2
-STATE_LOGGING = 2
+STATE_LOGGING, STATE_BROKEN = 2, 3  # broken off: it can only be disabled
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _BATCH = 128  # records read into one frame: 540 KB
 _HINT = "the domain has to be an HVM or PVH guest without assigned devices: see the series' README"
@@ -225,8 +226,7 @@ class PmlLog(Handle):
             The fields of ``struct xenpml_round``; `dirty`, `accessed` and `touched` (words, 8
             bytes each) as buffers, valid until the next round is closed, or None.
         """
-        # Whole pages of a bitmap: each holds the bits of 32768 frames.
-        cffi, pages = self._ffi, -(-(self.status()["max_gfn"] + 1) // 32768) * 32768
+        cffi, pages = self._ffi, self.status()["bitmap_pages"]
         size = pages // 8
         wanted = {"dirty": dirty, "accessed": bool(flags & ROUND_ACCESSED)}
         bits = {n: self._buffer(n, size) if w else cffi.NULL for n, w in wanted.items()}

@@ -40,6 +40,7 @@ struct xenpml_options {
 #define XENPML_STATE_OFF       0
 #define XENPML_STATE_STARTING  1
 #define XENPML_STATE_LOGGING   2
+#define XENPML_STATE_BROKEN    3
 
 struct xenpml_status {
     uint32_t state;
@@ -56,6 +57,7 @@ struct xenpml_status {
     uint64_t tables;
     uint64_t bitmap_failed;
     uint64_t superpages;
+    uint64_t bitmap_pages;
 };
 
 struct xenpml_vcpu_status {
@@ -78,6 +80,8 @@ struct xenpml_vcpu_status {
 #define XENPML_ROUND_GUIDED    8
 
 #define XENPML_ROUND_PRUNED   16
+
+#define XENPML_ROUND_REDRAW   32
 
 struct xenpml_round {
     uint32_t flags;
@@ -111,6 +115,11 @@ struct xenpml_round {
     uint64_t guided_frames;
     uint64_t scan_frames;
     uint64_t cleared;
+
+    uint64_t roots_dropped;
+    uint64_t roots_stale;
+    uint64_t tables_dropped;
+    uint64_t memory;
 };
 
 xenpml_handle *xenpml_open(void *logger,

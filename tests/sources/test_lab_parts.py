@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -35,29 +36,59 @@ def test_a_missing_tool_names_its_package():
         lab_parts.need("no-such-tool", "frobnicator")
 
 
-def test_the_series_is_read_in_order(tmp_path):
-    for name in ("0001-a.patch", "0002-b.patch"):
-        (tmp_path / name).write_text(name)
-    series = tmp_path / "series"
-    series.write_text("# base: somewhere\n0001-a.patch\n\n0002-b.patch  # last\n")
-    assert [path.name for path in lab_xen.patches(series)] == ["0001-a.patch", "0002-b.patch"]
-    (tmp_path / "0002-b.patch").unlink()
-    with pytest.raises(GuestError, match="0002-b.patch"):
-        lab_xen.patches(series)
+def test_hooks_come_in_order_and_by_version():
+    names = [path.name for path in lab_xen.hooks("4.17.7")]
+    assert names[0].startswith("0001-public") and names == sorted(names)
+    with pytest.raises(GuestError, match="no hooks for Xen 4.3.1"):
+        lab_xen.hooks("4.3.1")
 
 
-def test_without_a_series_a_clone_is_asked_for(tmp_path):
+def test_without_a_series_a_clone_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(lab_xen, "APPLY", tmp_path / "apply")
     with pytest.raises(GuestError, match="from a clone"):
-        lab_xen.patches(tmp_path / "series")
+        lab_xen.hooks()
 
 
-def test_a_build_is_named_by_what_is_in_the_patches(tmp_path):
-    patch = tmp_path / "a.patch"
-    patch.write_text("one")
-    first = lab_xen.recipe_digest([patch])
-    assert lab_xen.recipe_digest([patch]) == first
-    patch.write_text("two")
-    assert lab_xen.recipe_digest([patch]) != first
+def _tree(folder, subversion=17, extra=".7", more=""):
+    """Make a tree as small as possible that states a version."""
+    (folder / "xen").mkdir(parents=True)
+    text = f"export XEN_VERSION = 4\nexport XEN_SUBVERSION    = {subversion}\n"
+    text += f"export XEN_EXTRAVERSION ?= {extra}$(XEN_VENDORVERSION)\n{more}"
+    (folder / "xen" / "Makefile").write_text(text)
+    return folder
+
+
+def test_a_tree_says_its_version_and_is_named_by_its_files(tmp_path):
+    tree = lab_xen.Tree(_tree(tmp_path / "xen"))
+    assert (tree.version, tree.has_series) == ("4.17.7", False)
+    first = lab_xen.recipe_digest(tree.identity())
+    assert lab_xen.recipe_digest(tree.identity()) == first
+    (tmp_path / "xen" / "xen" / "built.o").touch()  # what was built is not of the source
+    assert lab_xen.recipe_digest(tree.identity()) == first
+    (tmp_path / "xen" / "xen" / "new.c").touch()
+    assert lab_xen.recipe_digest(tree.identity()) != first
+
+
+def test_a_folder_that_is_no_tree_is_refused(tmp_path):
+    with pytest.raises(GuestError, match="no source tree of Xen"):
+        lab_xen.Tree(tmp_path)
+
+
+def test_a_tree_without_hooks_is_refused_before_it_is_built(tmp_path):
+    with pytest.raises(GuestError, match=r"no hooks for Xen 4.9.1") as caught:
+        lab_xen.Tree(_tree(tmp_path / "xen", subversion=9, extra=".1")).identity()
+    assert "4.17" in caught.value.hint
+
+
+def test_a_checkout_is_copied_without_what_git_ignores(tmp_path):
+    folder = _tree(tmp_path / "xen")
+    (folder / "xen" / "arch" / "x86" / "mm" / "pml").mkdir(parents=True)
+    (folder / ".gitignore").write_text("*.log\n")
+    (folder / "xen" / "noise.log").write_text("x")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    lab_xen.Tree(folder).unpack(tmp_path / "copy", lambda _: None)
+    copied = sorted(str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*"))
+    assert "xen/Makefile" in copied and "xen/noise.log" not in copied and ".git" not in copied
 
 
 @pytest.mark.parametrize(("guest", "machine"), [(64, 1024), (256, 1024), (512, 1536), (4096, 6144)])

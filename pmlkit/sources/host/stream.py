@@ -38,7 +38,8 @@ __all__ = ["Bitmap", "End", "Event", "Line", "Records", "Round", "Touched", "Xen
 SOURCES = ("xen", "lab")
 COSTS = ("walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan_tsc",
          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "cleared", "snapshots",
-         "tables", "dirty_pages", "accessed_pages", "touched_count")  # fmt: skip
+         "tables", "dirty_pages", "accessed_pages", "touched_count", "roots_dropped",
+         "roots_stale", "tables_dropped", "memory")  # fmt: skip
 WORDS = 512  # of a record, at most
 _STAMPS = ("tsc_start", "tsc_end", "drain_tsc")
 _CHECKED = ("type", "reason", "count", "vcpu", "round", *_STAMPS)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 DOM0_MIB = 400
 # The disks have the same sizes in every run: a saved state knows them.
 JOB_UNITS, OUT_UNITS = 320, 2080
-_FAULTS = re.compile(r"Panic on CPU|Xen BUG|Xen WARN|Assertion '.*' failed|Kernel panic|FATAL TRAP")
+_FAULTS = re.compile(
+    r"Panic on CPU|Xen BUG|Xen WARN|UBSAN:|Assertion '.*' failed|Kernel panic|FATAL TRAP"
+)
 _KEPT_SNAPSHOTS = 3  # the newest ones; each takes about 0.4 GiB
 
 
@@ -161,6 +163,7 @@ def assemble(
     stock: bool,
     debug: bool,
     fast: bool,
+    xen_source: str | None,
     xen_cmdline: str,
     memory_mib: int,
     progress: Tell | None = None,
@@ -171,6 +174,8 @@ def assemble(
     ----------
     stock, debug, fast : bool
         Debian's Xen; a debug build of the patched Xen; our build of Bochs even with Debian's Xen.
+    xen_source : str, optional
+        A source tree of Xen; default: Debian's.
     memory_mib : int
         The machine's memory.
 
@@ -180,7 +185,8 @@ def assemble(
     """
     if re.search(r"[\n{}]", xen_cmdline):
         raise GuestError("Xen's command line is one line, without braces")
-    xen = parts.stock_xen(progress) if stock else lab_xen.patched(debug, progress)
+    source = Path(xen_source).absolute() if xen_source else None
+    xen = parts.stock_xen(progress) if stock else lab_xen.patched(debug, source, progress)
     userland, kernel = parts.userland(progress), parts.kernel(progress)
     iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
     # The patched Xen keeps an entry's kind in the low bits of its address, which a processor logs

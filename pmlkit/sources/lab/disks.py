@@ -54,6 +54,15 @@ echo $status >/out/status
 tar -c -C /out . | dd of=/dev/sdb bs=64k 2>/dev/null
 exit $status
 """
+_PVH = 'type="pvh"\nkernel="/job/kernel"\n'
+# An HVM domain needs a device model. This one has no devices; libxl asks its kind ("traditional")
+# for no more than the word that it runs.
+_HVM = """type="hvm"
+firmware_override="/job/kernel"
+device_model_version="qemu-xen-traditional"
+device_model_override="/job/device_model"
+vga="none"
+"""
 AGENT = (
     "python3 -m pmlkit.xen.agent job.json $domid - | "
     f"dd of=/dev/sdb bs=64k seek={SPOOL_AT >> 16} 2>/dev/null"
@@ -75,7 +84,7 @@ def write_disks(
         The file of the results' disk; ``folder / "out.img"`` is a link to it.
     """
     header = job["header"]
-    config = 'name="g"\ntype="pvh"\nkernel="/job/kernel"\non_crash="preserve"\n'
+    config = 'name="g"\non_crash="preserve"\n' + (_HVM if job["hvm"] else _PVH)
     config += f"vcpus={header['guest_vcpus']}\nmemory={header['memory_bytes'] >> 20}\n"
     files = {"kernel": guest.kernel.read_bytes(), "job.json": json.dumps(job).encode()}
     if guest.ramdisk is not None:
@@ -87,6 +96,7 @@ def write_disks(
     files["run"] = run.encode()
     files |= shipping.files()
     files |= {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}  # for tests
+    files["device_model"] = (LAB / "dom0" / "device_model").read_bytes()
     data = _tar(files)
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
         raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
@@ -108,7 +118,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data in sorted(files.items()):
             member = tarfile.TarInfo(name)
-            member.size = len(data)
+            member.size, member.mode = len(data), 0o755
             tar.addfile(member, BytesIO(data))
     return stream.getvalue()
 

@@ -41,10 +41,14 @@ _FOLDERS = (
     "proc", "sys", "dev", "tmp", "run/xenstored", "run/xen", "var/run/xen", "var/lib/xen",
     "var/lib/xenstored", "var/lock", "var/log/xen", "etc/xen", "usr/lib/xen-4.17/bin",
 )  # fmt: skip
-_PROGRAMS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "xenstore-exists", "xenstore-ls")
+_PROGRAMS = (
+    "xl", "xenstored", "xenconsoled", "xen-init-dom0", "xenstore-exists", "xenstore-ls",
+    "xenstore-write",
+)  # fmt: skip
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/local/lib")
 _PROGRAM_FOLDERS = (
-    "usr/lib/xen-4.17/bin", "usr/local/lib/xen/bin", "usr/local/sbin", "usr/local/bin", "usr/sbin",
+    "usr/lib/xen/bin", "usr/lib/xen-4.17/bin", "usr/local/lib/xen/bin", "usr/local/sbin",
+    "usr/local/bin", "usr/sbin",
     "usr/bin",
 )  # fmt: skip
 _PYTHON = Path("usr/lib/python3.11")

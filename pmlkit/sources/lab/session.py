@@ -69,12 +69,16 @@ class LabOptions(LogOptions):
     ----------
     memory_mib, vcpus : int, optional
         The guest's; default: what it asks for.
+    hvm : bool
+        Start the guest as an HVM domain, with a device model that has no devices. Default: PVH.
     phase_rounds : bool
         Linux: end a round where the workload marks a phase, so that no round is in two phases.
     stock : bool
         Debian's unpatched Xen, and stock log-dirty.
     xen_debug : bool
-        A debug build of the patched Xen.
+        A debug build of the patched Xen, which also finds undefined behaviour.
+    xen_source : str, optional
+        A source tree of Xen to build, with the series or to be given it; default: Debian's source.
     xen_cmdline : str
         Added to Xen's command line.
     fast : bool
@@ -97,9 +101,11 @@ class LabOptions(LogOptions):
     lockstep: bool = True
     memory_mib: int | None = None
     vcpus: int | None = None
+    hvm: bool = False
     phase_rounds: bool = True
     stock: bool = False
     xen_debug: bool = False
+    xen_source: str | None = None
     xen_cmdline: str = ""
     fast: bool = False
     snapshot: bool = True
@@ -120,6 +126,8 @@ class LabOptions(LogOptions):
 
 def check(options: LabOptions, memory_mib: int) -> None:
     """Raise `UsageError` for what the lab cannot do with a guest of `memory_mib`."""
+    if options.stock and options.xen_source:
+        raise UsageError("--stock is Debian's Xen", "leave out --stock or --xen-source")
     low, high = MEMORY_LIMITS_MIB
     if not low <= memory_mib <= high:
         raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
@@ -138,6 +146,7 @@ def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) 
     return assemble(
         stock=options.stock,
         debug=options.xen_debug,
+        xen_source=options.xen_source,
         fast=options.fast,
         xen_cmdline=options.xen_cmdline,
         memory_mib=machine_mib(memory_mib),
@@ -260,6 +269,9 @@ def machine_mib(guest_mib: int) -> int:
 
 def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) -> Json:
     """Return the job for dom0's agent, with the spool's header."""
+    if options.hvm and guest.linux:
+        problem = f"{guest.name} is a Linux guest: HVM domains of the lab have no devices"
+        raise UsageError(problem, "leave out --hvm, or run a guest made with the kit")
     header = {
         "source": "lab",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -278,6 +290,7 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "mode": options.interface,
         "rounds": options.rounds or (0 if guest.linux else ROUNDS),
         "lockstep": guest.mailbox and options.lockstep,
+        "hvm": options.hvm,
         "mailbox": guest.mailbox,
         "wait_for": "phase " if guest.linux and not options.boot else "",
         "stop_at": "exit " if guest.linux else "",

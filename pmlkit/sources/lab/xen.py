@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +20,13 @@ from pmlkit.sources.lab.bochs import run_step
 from pmlkit.sources.lab.parts import XEN_VERSION, Xen, need, stock_xen, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from pmlkit.types import Tell
 
 
-SERIES = PATCHES / "series"
+APPLY = PATCHES / "apply"
+COMMON = PATCHES / "common"
 # Debian's patches that delete the configure scripts, which it generates again. We keep upstream's.
 _NOT_APPLIED = ("0001-Delete", "0002-Delete", "0009-autoconf", "prefix-abiname")
 _CONFIGURE = [
@@ -34,6 +37,13 @@ _CONFIGURE = [
     "--prefix=/usr", "--libdir=/usr/lib/x86_64-linux-gnu",
 ]  # fmt: skip
 _TOOLS = ("include", "libs", "xl")  # xenstored and xenconsoled are Debian's
+# Of another version's tools those that speak its own interfaces; their folders' names changed.
+_MORE_TOOLS = ("xenstored", "xenstore", "xs-clients", "console", "helpers")
+_CONFIG = {
+    "xen": "CONFIG_DEBUG=n\n",
+    "xen-debug": "CONFIG_DEBUG=y\nCONFIG_UBSAN=y\n",
+}
+_BUILT = ("*.o", "*.a", "*.so", "*.so.*", ".*.d", ".git", ".config*")
 _NEEDED = (
     ("gcc", "gcc"),
     ("make", "make"),
@@ -55,51 +65,157 @@ _HEADERS = (
 PACKAGES = tuple(package for _, package in (*_NEEDED, *_HEADERS))
 
 
-def patches(series: Path = SERIES) -> list[Path]:
-    """Return the series' patches in order.
+def hooks(version: str = XEN_VERSION) -> list[Path]:
+    """Return the patches of existing files of a version of Xen, in order.
+
+    Parameters
+    ----------
+    version : str
+        Such as ``"4.17.5"``; its first two numbers count.
 
     Raises
     ------
     GuestError
-        If there is no series, or one of its files is missing.
+        If there are none.
     """
-    if not series.exists():
+    if not APPLY.exists():
         raise GuestError("there is no patch series for Xen", hint=CLONE)
-    lines = [line.partition("#")[0].strip() for line in series.read_text().splitlines()]
-    paths = [series.parent / line.split()[0] for line in lines if line]
-    for path in paths:
-        if not path.is_file():
-            raise GuestError(f"the series names {path.name}, and there is no such file")
-    return paths
+    series = {path.parent.name for path in PATCHES.glob("*/0001-*.patch")}
+    name = ".".join(version.split(".")[:2]).removesuffix("-unstable")
+    if name not in series and version.endswith("-unstable"):
+        name = "staging"
+    if name not in series:
+        have = ", ".join(sorted(series)) or "none"
+        raise GuestError(
+            f"the series has no hooks for Xen {version}", hint=f"there are for: {have}"
+        )
+    return sorted((PATCHES / name).glob("*.patch"))
 
 
-def patched(debug: bool = False, progress: Tell | None = None) -> Xen:
+def patched(debug: bool = False, source: Path | None = None, progress: Tell | None = None) -> Xen:
     """Return the patched Xen with its tools, built at the first call (5 minutes on two cores).
 
-    A `debug` build has Xen's assertions (``debug=y``).
+    Parameters
+    ----------
+    debug : bool
+        With Xen's assertions (``debug=y``) and its sanitizer of undefined behaviour.
+    source : Path, optional
+        A source tree of Xen: it is copied, and gets the series unless it has it. Default:
+        Debian's source of `XEN_VERSION`.
+    progress : callable, optional
 
     Raises
     ------
     MissingTool, PackageError, GuestError, OutputError
     """
     progress = progress or (lambda _: None)
-    series = patches()
-    digest = recipe_digest(series)
+    tree = Debian() if source is None else Tree(source)
+    digest = recipe_digest(tree.identity())
     folder = cache_folder() / "lab" / f"xen-{digest}"
     name = "xen-debug" if debug else "xen"
     if not (folder / name).exists():
-        _build(folder, series, debug, progress)
+        _build(folder, name, tree, progress)
     stock = stock_xen(progress)
-    versions = {"xen": XEN_VERSION, "series": digest}
+    versions = {"xen": tree.version, "series": digest}
     tools = folder / "tools"
     return Xen(folder / name, (tools, *stock.roots), versions, f"patched{'-debug' * debug}")
 
 
-def recipe_digest(series: Iterable[Path]) -> str:
-    """Return a hash of the series and of this recipe, which names a build in the cache."""
-    parts = [XEN_VERSION, "config", *_CONFIGURE, *_TOOLS, *_NOT_APPLIED]
-    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in series]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+class Debian:
+    """Debian's source of Xen, with Debian's patches: what CI builds."""
+
+    version = XEN_VERSION
+    tools = _TOOLS
+
+    def identity(self) -> list[str]:
+        """Return what this source differs by from others."""
+        return [XEN_VERSION, *_NOT_APPLIED, *_digests(COMMON, *hooks(), APPLY)]
+
+    def unpack(self, where: Path, progress: Tell) -> None:
+        """Fetch the source and apply Debian's patches and the series."""
+        fetch_source("xen", XEN_VERSION, where, progress)
+        for patch in _debian_patches(where):
+            command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch)]
+            run_step(command, where, _environment(), patch.name)
+        _apply(where)
+
+
+class Tree:
+    """A user's source tree of Xen, which is not changed.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    GuestError
+        If it is none.
+    """
+
+    tools = (*_TOOLS, *_MORE_TOOLS)
+
+    def __init__(self, folder: Path) -> None:
+        makefile = folder / "xen" / "Makefile"
+        if not makefile.is_file():
+            raise GuestError(f"{folder} is no source tree of Xen: it has no xen/Makefile")
+        self.folder = folder
+        self.has_series = (folder / "xen/arch/x86/mm/pml").is_dir()
+        self.version = _version(makefile.read_text())
+
+    def identity(self) -> list[str]:
+        """Return what this tree differs by from others: the digest of all its files."""
+        files = [self.folder / name for name in self._files()]
+        parts = _digests(*(path for path in files if path.is_file()))
+        if not self.has_series:
+            parts += _digests(COMMON, *hooks(self.version), APPLY)
+        return [self.version, *parts]
+
+    def unpack(self, where: Path, progress: Tell) -> None:
+        """Copy the tree without what was built in it, and apply the series if it lacks it."""
+        progress(f"copying Xen {self.version}")
+        for name in self._files():
+            if (self.folder / name).is_symlink() or (self.folder / name).is_file():
+                (where / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.folder / name, where / name, follow_symlinks=False)
+        if not self.has_series:
+            _apply(where)
+
+    def _files(self) -> list[str]:
+        """List the files: a checkout's by git, so that nothing built is among them."""
+        if (self.folder / ".git").exists():
+            command = ["git", "-C", str(self.folder), "ls-files", "-z", "-co", "--exclude-standard"]
+            listed = subprocess.run(command, capture_output=True, text=True)
+            if listed.returncode == 0:
+                return sorted({name for name in listed.stdout.split("\0") if name})
+        names = (path.relative_to(self.folder) for path in self.folder.rglob("*"))
+        return sorted(str(n) for n in names if not any(n.match(built) for built in _BUILT))
+
+
+def _version(makefile: str) -> str:
+    """Return the version that xen/Makefile states, such as ``"4.20.4"``."""
+    stated = {}
+    for name in ("XEN_VERSION", "XEN_SUBVERSION", "XEN_EXTRAVERSION"):
+        match = re.search(rf"^(?:export )?{name}\s*[?:]?=\s*([^\s$]*)", makefile, re.M)
+        stated[name] = match[1] if match else ""
+    version, subversion, extra = stated.values()
+    return f"{version}.{subversion}{extra}"
+
+
+def recipe_digest(parts: Iterable[str]) -> str:
+    """Return what names a build in the cache: a hash of the source and of this recipe."""
+    recipe = ["config", *_CONFIG.values(), *_CONFIGURE, *_TOOLS, *_MORE_TOOLS, *parts]
+    return hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:16]
+
+
+def _digests(*paths: Path) -> list[str]:
+    """Hash files, and all files of folders, each with its name."""
+    digests = []
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digests.append(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    return digests
 
 
 def check_tools() -> None:
@@ -112,25 +228,29 @@ def check_tools() -> None:
             raise MissingTool(header, package)
 
 
-def _build(folder: Path, series: Sequence[Path], debug: bool, progress: Tell) -> None:
+def _build(folder: Path, name: str, tree: Debian | Tree, progress: Tell) -> None:
     check_tools()
     with tempfile.TemporaryDirectory(prefix="pmlkit-xen-") as scratch:
         source = Path(scratch) / "xen"
         source.mkdir()
-        fetch_source("xen", XEN_VERSION, source, progress)
         environment = _environment()
-        for patch in [*_debian_patches(source), *series]:
-            _apply(patch, source, environment)
-        progress("building Xen (about 3 minutes)")
-        # Xen 4.17 takes debug=y from its configuration only, not from make's command line.
-        write(source / "xen" / ".config", f"CONFIG_DEBUG={'y' if debug else 'n'}\n".encode())
+        tree.unpack(source, progress)
+        progress(f"building Xen {tree.version} (about 3 minutes)")
+        # Xen takes debug=y from its configuration only, not from make's command line.
+        write(source / "xen" / ".config", _CONFIG[name].encode())
         run_step(["make", "-C", "xen", "olddefconfig"], source, environment, "Xen")
         jobs = f"-j{os.cpu_count() or 1}"
         run_step(["make", "-C", "xen", jobs], source, environment, "Xen")
         packed = source / "xen" / "xen"
-        write(folder / ("xen-debug" if debug else "xen"), packed.read_bytes())
+        write(folder / name, packed.read_bytes())
         if not (folder / "tools").exists():
-            _build_tools(source, folder, environment, progress)
+            _build_tools(source, folder, tree.tools, progress)
+
+
+def _apply(tree: Path) -> None:
+    done = subprocess.run([APPLY, tree], env=_environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise GuestError(done.stderr.strip().splitlines()[-1].removeprefix("apply: "))
 
 
 def _environment() -> dict[str, str]:
@@ -148,21 +268,14 @@ def _debian_patches(source: Path) -> list[Path]:
     return [folder / name for name in kept]
 
 
-def _apply(patch: Path, source: Path, environment: Mapping[str, str]) -> None:
-    command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch)]
-    try:
-        run_step(command, source, environment, patch.name)
-    except GuestError as error:
-        raise GuestError(f"{patch.name} does not apply to Xen {XEN_VERSION}") from error
-
-
-def _build_tools(
-    source: Path, folder: Path, environment: Mapping[str, str], progress: Tell
-) -> None:
+def _build_tools(source: Path, folder: Path, tools: Iterable[str], progress: Tell) -> None:
     progress("building Xen's tools (about 2 minutes)")
     fresh = source / "installed"
+    environment = _environment()
     run_step(["./configure", *_CONFIGURE], source, environment, "Xen's tools")
-    for part in _TOOLS:
+    for part in tools:
+        if not (source / "tools" / part).is_dir():
+            continue
         command = ["make", "-C", f"tools/{part}", f"-j{os.cpu_count() or 1}"]
         command += ["install", f"DESTDIR={fresh}"]
         run_step(command, source, environment, f"Xen's tools/{part}")

@@ -256,7 +256,7 @@ int xenpml_get_status(xenpml_handle *h, uint32_t domid, struct xenpml_status *st
     *status = (struct xenpml_status){
         .state = fake_logdirty(domid) ? XENPML_STATE_LOGGING : XENPML_STATE_OFF,
         .options = options, .round = number, .vcpus = nr_vcpus, .tsc_khz = 1000000,
-        .max_gfn = 65535, .generation = fake_logdirty(domid) ? 4711 : 0,
+        .max_gfn = 65535, .bitmap_pages = 65536, .generation = fake_logdirty(domid) ? 4711 : 0,
     };
     return 0;
 }

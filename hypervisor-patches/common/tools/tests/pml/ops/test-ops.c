@@ -1,0 +1,1072 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Operations on a domain's log, as dom0 calls them: preempted anywhere, by two
+ * callers at once, by callers that are gone.  The domain is never left paused,
+ * nobody gets what another one asked for, and all memory comes back.
+ */
+#include <xsm/xsm.h>
+
+#include "private.h"
+
+#define LEAVES 4U
+#define VCPUS 3U
+#define FRAMES 5000U           /* that a guided round touches */
+#define GUIDED (XEN_PML_OPT_TABLES | XEN_PML_OPT_ACCESSED)
+
+static struct domain dom0 = { .domain_id = 0 }, other = { .domain_id = 1 };
+static struct current here = { &dom0 };
+struct current *current = &here;
+
+static unsigned int taken_at_once;
+
+static bool never(void)
+{
+    taken_at_once = 0;
+
+    return false;
+}
+
+/* Preempted at each chance. */
+static bool always(void)
+{
+    taken_at_once = 0;
+
+    return true;
+}
+
+bool (*mock_preempt)(void) = never;
+
+/****************** What operations find below them ******************/
+
+static unsigned long bitmap[LEAVES * PAGE_SIZE / sizeof(long)];
+static bool freed_some;        /* switching log-dirty mode off was preempted */
+static unsigned int noted, known;
+static unsigned int frames = FRAMES;
+
+int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
+{
+    /* Not mapped by anybody: what begin_logs() writes to is all it needs. */
+    pv->map = pv->ring.log = mock_alloc(PAGE_SIZE);
+
+    return pv->map ? 0 : -ENOMEM;
+}
+
+void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv)
+{
+    mock_free(pv->map);
+}
+
+bool pml_ring_valid_slots(uint32_t slots)
+{
+    return true;
+}
+
+unsigned int pml_ring_frames(uint32_t slots)
+{
+    return slots;
+}
+
+void pml_take(struct vcpu *v)
+{
+    CHECK(v->domain->paused, "taken from a domain that runs");
+    CHECK(v->domain->log_dirty, "no buffers");
+    v->domain->taken++;
+    CHECK(!taken_at_once++, "not preemptible");
+}
+
+void pml_drain_taken(struct vcpu *v, unsigned int reason)
+{
+}
+
+void pml_drain_tasklet(void *data)
+{
+}
+
+int pml_alloc_tables(struct domain *d, struct pml_domain *pml)
+{
+    known = 3;
+    if ( pml->options.flags & XEN_PML_OPT_TABLES )
+        pml->tables = mock_alloc(8);
+
+    return !(pml->options.flags & XEN_PML_OPT_TABLES) || pml->tables ? 0
+                                                                     : -ENOMEM;
+}
+
+/* As many pieces as there is known of frames. */
+bool pml_free_tables(struct pml_domain *pml, unsigned int budget)
+{
+    const struct domain *d = pml->domain;
+    unsigned int i;
+
+    CHECK(budget, "goes on for ever");
+    for ( i = 0; i < d->max_vcpus; i++ )
+        CHECK(!d->vcpu[i]->arch.hvm.vmx.pml_logged, "in use");
+    if ( known )
+    {
+        known--;
+        return false;
+    }
+    XFREE(pml->tables);
+
+    return true;
+}
+
+uint64_t pml_tables_memory(const struct pml_domain *pml)
+{
+    return 0;
+}
+
+unsigned int pml_nr_tables(const struct pml_domain *pml)
+{
+    return 0;
+}
+
+/* Ten pieces. */
+int pml_walk_tables(struct domain *d, struct pml_domain *pml)
+{
+    if ( noted++ < 10 && mock_preempt() )
+        return -ERESTART;
+    noted = 0;
+
+    return 0;
+}
+
+int pml_snapshots(struct domain *d, struct pml_domain *pml)
+{
+    return 0;
+}
+
+/* Three pieces. */
+int pml_tables_round(struct pml_domain *pml, bool armed)
+{
+    CHECK(pml->domain->paused, "runs");
+    if ( ++pml->at < 3 && mock_preempt() )
+        return -ERESTART;
+    pml->at = 0;
+
+    return 0;
+}
+
+void pml_watch_cr3(struct domain *d, struct pml_domain *pml, bool watch)
+{
+}
+
+/* As in harvest.c, but for what is accessed. */
+unsigned long pml_leaves_end(const struct xen_domctl_pml_round *op,
+                             bool accessed)
+{
+    return op && op->dirty.p ? op->pages : ~0UL;
+}
+
+void pml_copy_leaf(struct pml_domain *pml,
+                   const struct xen_domctl_pml_round *op, bool accessed,
+                   unsigned long pfn)
+{
+    CHECK(!accessed && !(pfn % PAGES_PER_LEAF), "%lx", pfn);
+    if ( op && op->dirty.p && pfn < op->pages )
+        pml->fault |= copy_to_guest_offset(op->dirty, pfn / 8,
+                                           (uint8_t *)pml->leaf, PAGE_SIZE);
+}
+
+int pml_check_scan(const struct pml_domain *pml,
+                   const struct xen_domctl_pml_round *op)
+{
+    return 0;
+}
+
+int pml_close_accessed(struct domain *d, struct pml_domain *pml,
+                       const struct xen_domctl_pml_round *op)
+{
+    return 0;
+}
+
+int pml_alloc_touched(const struct domain *d, struct pml_domain *pml)
+{
+    if ( (pml->options.flags & XEN_PML_OPT_ACCESSED) && pml->tables )
+    {
+        pml->touched.words = xmalloc_array(uint64_t, TOUCHED_WORDS);
+        return pml->touched.words ? 0 : -ENOMEM;
+    }
+
+    return 0;
+}
+
+void pml_free_touched(struct pml_domain *pml)
+{
+    XFREE(pml->touched.words);
+}
+
+int pml_touched_flush(struct pml_domain *pml,
+                      const struct xen_domctl_pml_round *op)
+{
+    pml_spool_put(&pml->spool, pml->touched.words, pml->touched.nr);
+    pml->touched.nr = 0;
+
+    return 0;
+}
+
+int pml_touched_room(struct pml_domain *pml,
+                     const struct xen_domctl_pml_round *op)
+{
+    return pml->touched.nr + 512 <= TOUCHED_WORDS ? 0
+                                                  : pml_touched_flush(pml, op);
+}
+
+void pml_touched_logged(struct domain *d, struct pml_domain *pml,
+                        uint64_t *entries, unsigned int nr)
+{
+}
+
+int pml_close_guide(struct domain *d, struct pml_domain *pml)
+{
+    return 0;
+}
+
+/* Frames 7, 8, 9 and so on. */
+int pml_close_guided(struct domain *d, struct pml_domain *pml,
+                     const struct xen_domctl_pml_round *op)
+{
+    while ( pml->at < frames )
+    {
+        unsigned int i, nr = min(512UL, frames - pml->at);
+        int rc = pml_touched_room(pml, op);
+
+        if ( rc )
+            return rc;
+        for ( i = 0; i < nr; i++ )
+            pml->touched.words[pml->touched.nr++] =
+                ((7 + pml->at + i) << 12) | XEN_PML_KIND_ACCESSED;
+        pml->at += nr;
+        if ( mock_preempt() )
+            return -ERESTART;
+    }
+    pml->at = 0;
+
+    return 0;
+}
+
+int pml_close_unpaged(struct domain *d, struct pml_domain *pml,
+                      const struct xen_domctl_pml_round *op)
+{
+    return pml_touched_flush(pml, op);
+}
+
+unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
+                           unsigned int nr)
+{
+    return nr;
+}
+
+unsigned long ept_pml_next(struct p2m_domain *p2m, unsigned long gfn)
+{
+    return gfn;
+}
+
+static int start_rc;
+
+int paging_log_dirty_start(struct domain *d)
+{
+    CHECK(d->p2m.pml_logged && d->paused, "not yet");
+    if ( start_rc )
+        return start_rc;
+    d->log_dirty = true;
+
+    return 0;
+}
+
+/* Two pieces. */
+int paging_log_dirty_stop(struct domain *d, bool resuming)
+{
+    CHECK(resuming == freed_some, "resuming %d", resuming);
+    CHECK(d->log_dirty != resuming, "switched off twice");
+    d->log_dirty = false;
+    freed_some = !resuming && mock_preempt();
+
+    return freed_some ? -ERESTART : 0;
+}
+
+void paging_log_dirty_adopt(struct domain *d)
+{
+    freed_some = false;
+}
+
+unsigned int pml_swap_buffer(struct vcpu *v, struct page_info *pg)
+{
+    return 0;
+}
+
+bool pml_in_cpu(void)
+{
+    return true;
+}
+
+bool pml_dirty_leaf(struct domain *d, unsigned long *pfn, unsigned long max_pfn,
+                    unsigned long *buf, unsigned int *nr, bool clear)
+{
+    unsigned long i = DIV_ROUND_UP(*pfn, PAGES_PER_LEAF), k;
+    unsigned long *leaf = bitmap + i * (PAGE_SIZE / sizeof(long));
+
+    if ( i >= LEAVES )
+        return false;
+
+    *pfn = i * PAGES_PER_LEAF;
+    memcpy(buf, leaf, PAGE_SIZE);
+    for ( *nr = k = 0; k < PAGE_SIZE / sizeof(long); k++ )
+        *nr += __builtin_popcountl(leaf[k]);
+    if ( clear )
+        memset(leaf, 0, PAGE_SIZE);
+
+    return true;
+}
+
+unsigned int pml_dirty_failed(struct domain *d, bool reset)
+{
+    return 0;
+}
+
+static int recalc_rc;
+
+static int recalc(struct p2m_domain *p2m, unsigned long gfn)
+{
+    return gfn ? recalc_rc : 0;
+}
+
+static mfn_t get_entry(struct p2m_domain *p2m, gfn_t gfn, p2m_type_t *t,
+                       p2m_access_t *a, unsigned int q, unsigned int *order,
+                       bool *sve)
+{
+    *t = p2m_ram_logdirty;
+    *a = 0;
+    *order = 9;
+
+    return gfn;
+}
+
+/****************** A domain, and calls ******************/
+
+static long pool, pool_left = -1;
+
+static struct page_info *pool_alloc(struct domain *d)
+{
+    if ( !pool_left )
+        return NULL;
+    if ( pool_left > 0 )
+        pool_left--;
+    pool++;
+
+    return calloc(1, sizeof(struct page_info));
+}
+
+static void pool_free(struct domain *d, struct page_info *pg)
+{
+    pool--;
+    free(pg);
+}
+
+static struct domain *make(void)
+{
+    struct domain *d = calloc(1, sizeof(*d));
+    unsigned int i;
+
+    d->domain_id = 5;
+    d->max_vcpus = VCPUS;
+    d->tot_pages = d->max_pages = 8000;
+    d->vcpu = calloc(VCPUS, sizeof(*d->vcpu));
+    for ( i = 0; i < VCPUS; i++ )
+    {
+        d->vcpu[i] = calloc(1, sizeof(*d->vcpu[i]));
+        d->vcpu[i]->domain = d;
+        d->vcpu[i]->vcpu_id = i;
+    }
+    d->p2m.domain = d;
+    d->p2m.max_mapped_pfn = LEAVES * PAGES_PER_LEAF - 1;
+    d->p2m.recalc = recalc;
+    d->p2m.get_entry = get_entry;
+    d->arch.paging.alloc_page = pool_alloc;
+    d->arch.paging.free_page = pool_free;
+
+    return d;
+}
+
+/* Everything is as it was before logging. */
+static void untouched(struct domain *d)
+{
+    unsigned int i;
+
+    CHECK(!d->paused, "left paused");
+    CHECK(!d->arch.hvm.pml && !d->arch.hvm.pml_frames, "left");
+    CHECK(!d->p2m.pml_logged && !d->p2m.pml_harvested, "the p2m");
+    CHECK(!d->log_dirty && !freed_some, "log-dirty mode");
+    CHECK(!mock_allocated, "%ld allocations left", mock_allocated);
+    CHECK(!pool, "%ld pages left", pool);
+    for ( i = 0; i < VCPUS; i++ )
+        CHECK(!d->vcpu[i]->arch.hvm.vmx.pml_logged, "a vCPU still thinks so");
+}
+
+static void unmake(struct domain *d)
+{
+    unsigned int i;
+
+    untouched(d);
+    for ( i = 0; i < VCPUS; i++ )
+        free(d->vcpu[i]);
+    free(d->vcpu);
+    free(d);
+}
+
+/* Somebody in a domain, and memory that his call is read from. */
+struct caller {
+    struct domain *domain, *from;
+    struct xen_domctl call;
+};
+
+static struct caller caller(struct domain *d, struct domain *from, uint32_t cmd)
+{
+    struct caller c = { .domain = d, .from = from };
+
+    c.call.u.pml_op.cmd = cmd;
+    c.call.u.pml_op.u.enable.rearm =
+        cmd == XEN_DOMCTL_pml_enable ? XEN_PML_REARM_ROUND : 0;
+
+    return c;
+}
+
+/* One entry to Xen: -ERESTART if there has to be another one. */
+static int enter(struct caller *c)
+{
+    struct xen_domctl domctl = c->call;
+    XEN_GUEST_HANDLE(xen_domctl_t) h = { .p = &c->call };
+    int rc;
+
+    here.domain = c->from;
+    rc = pml_domctl(c->domain, &domctl, h);
+    here.domain = &dom0;
+    CHECK(!mock_locked, "locked");
+
+    if ( rc != -ERESTART )
+    {
+        c->call = domctl;
+        /* There may be others at it, but they are in continuations. */
+        if ( !c->domain->arch.hvm.pml || !c->domain->arch.hvm.pml->op.cmd )
+            CHECK(!c->domain->paused, "back in user space with it paused: %d",
+                  rc);
+    }
+
+    return rc;
+}
+
+static int finish(struct caller *c)
+{
+    int rc;
+
+    while ( (rc = enter(c)) == -ERESTART )
+        continue;
+
+    return rc;
+}
+
+static int call(struct domain *d, uint32_t cmd)
+{
+    struct caller c = caller(d, &dom0, cmd);
+
+    return finish(&c);
+}
+
+static struct caller enabling(struct domain *d, unsigned int flags)
+{
+    struct caller c = caller(d, &dom0, XEN_DOMCTL_pml_enable);
+
+    c.call.u.pml_op.u.enable.flags = flags;
+
+    return c;
+}
+
+static struct domain *logged(unsigned int flags)
+{
+    struct domain *d = make();
+    struct caller c = enabling(d, flags);
+    int rc = finish(&c);
+
+    CHECK(!rc, "%d", rc);
+    CHECK(d->p2m.pml_logged, "the p2m does not know");
+    CHECK(d->p2m.pml_harvested == !!(flags & XEN_PML_OPT_ACCESSED), "harvest");
+    CHECK(c.call.u.pml_op.u.enable.buffers == 2, "defaults are not told");
+
+    return d;
+}
+
+static uint32_t state(struct domain *d)
+{
+    struct caller c = caller(d, &dom0, XEN_DOMCTL_pml_status);
+
+    CHECK(!finish(&c), "status");
+
+    return c.call.u.pml_op.u.status.state;
+}
+
+static void off(struct domain *d)
+{
+    int rc = call(d, XEN_DOMCTL_pml_disable);
+
+    CHECK(!rc, "%d", rc);
+    unmake(d);
+}
+
+static struct caller closing(struct domain *d, struct domain *from,
+                             uint8_t *dirty, unsigned int flags)
+{
+    struct caller c = caller(d, from, XEN_DOMCTL_pml_close_round);
+    struct xen_domctl_pml_round *r = &c.call.u.pml_op.u.round;
+
+    r->flags = flags;
+    r->dirty.p = dirty;
+    r->pages = dirty ? LEAVES * PAGES_PER_LEAF : 0;
+
+    return c;
+}
+
+/* So many pages are dirty in each leaf. */
+static void dirty_pages(unsigned int nr)
+{
+    unsigned int i, k;
+
+    for ( i = 0; i < LEAVES; i++ )
+        for ( k = 0; k < nr; k++ )
+            bitmap[i * (PAGE_SIZE / sizeof(long)) + k] |= 1;
+}
+
+static unsigned int count(const uint8_t *map)
+{
+    unsigned int i, nr = 0;
+
+    for ( i = 0; i < LEAVES * PAGE_SIZE; i++ )
+        nr += __builtin_popcount(map[i]);
+
+    return nr;
+}
+
+/****************** Two callers ******************/
+
+/* At each point at which the first one's call is interrupted. */
+static void test_two_closings(void)
+{
+    struct domain *d = logged(0);
+    unsigned int others = 0;
+    static uint8_t a[LEAVES * PAGE_SIZE], b[LEAVES * PAGE_SIZE];
+    struct caller first = closing(d, &dom0, a, 0);
+    int rc;
+
+    dirty_pages(12);
+    mock_preempt = always;
+    while ( (rc = enter(&first)) == -ERESTART )
+    {
+        struct caller second = closing(d, others % 2 ? &other : &dom0, b, 0);
+
+        rc = enter(&second);
+        CHECK(rc == -EBUSY, "the second one: %d", rc);
+        CHECK(second.call.u.pml_op.refusal == XEN_PML_REFUSED_ACTIVE, "why");
+        others++;
+    }
+    mock_preempt = never;
+
+    CHECK(!rc && others > LEAVES, "%d, %u", rc, others);
+    CHECK(first.call.u.pml_op.u.round.round == 0, "round");
+    CHECK(first.call.u.pml_op.u.round.dirty_pages == 12 * LEAVES, "all of it");
+    CHECK(count(a) == 12 * LEAVES && !count(b), "%u, %u", count(a), count(b));
+
+    off(d);
+}
+
+static void test_two_enablings(void)
+{
+    struct domain *d = make();
+    struct caller first = enabling(d, XEN_PML_OPT_TABLES);
+    struct caller second;
+    int rc;
+
+    mock_preempt = always;
+    while ( (rc = enter(&first)) == -ERESTART )
+    {
+        second = enabling(d, XEN_PML_OPT_ACCESSED);
+        rc = enter(&second);
+        CHECK(rc == -EBUSY, "%d", rc);
+        CHECK(call(d, XEN_DOMCTL_pml_close_round) == -EBUSY, "closed");
+    }
+    mock_preempt = never;
+    CHECK(!rc, "%d", rc);
+    CHECK(first.call.u.pml_op.u.enable.flags == XEN_PML_OPT_TABLES, "whose");
+
+    second = enabling(d, 0);
+    CHECK(enter(&second) == -EBUSY, "logged");
+    off(d);
+}
+
+/* What is asked for first counts, whatever becomes of the caller's memory. */
+static void test_asked_once(void)
+{
+    struct domain *d = logged(0);
+    static uint8_t a[LEAVES * PAGE_SIZE], b[LEAVES * PAGE_SIZE];
+    struct caller c = closing(d, &dom0, a, 0);
+    int rc;
+
+    memset(a, 0, sizeof(a));
+    memset(b, 0, sizeof(b));
+    dirty_pages(3);
+    mock_preempt = always;
+    while ( (rc = enter(&c)) == -ERESTART )
+    {
+        struct xen_domctl_pml_round *r = &c.call.u.pml_op.u.round;
+
+        memset(r, 0xa5, sizeof(*r));
+        r->dirty.p = b;
+    }
+    mock_preempt = never;
+    CHECK(!rc, "%d", rc);
+    CHECK(count(a) == 3 * LEAVES && !count(b), "%u and %u", count(a), count(b));
+    CHECK(c.call.u.pml_op.u.round.dirty.p == a && !c.call.u.pml_op.cookie,
+          "handed back");
+    off(d);
+}
+
+static void test_cookies(void)
+{
+    struct domain *d = logged(0);
+    struct caller c = closing(d, &dom0, NULL, 0), forged;
+
+    mock_preempt = always;
+    CHECK(enter(&c) == -ERESTART && c.call.u.pml_op.cookie, "none");
+
+    forged = c;
+    forged.call.u.pml_op.cookie++;
+    CHECK(enter(&forged) == -EBUSY, "another one's");
+    forged = c;
+    forged.from = &other;
+    CHECK(enter(&forged) == -EBUSY, "from elsewhere");
+    forged = c;
+    forged.call.u.pml_op.cmd = XEN_DOMCTL_pml_disable;
+    CHECK(enter(&forged) == -EBUSY, "of another operation");
+
+    forged = c;
+    CHECK(!finish(&c), "the right one");
+    CHECK(enter(&forged) == -ENOENT, "of one that is over");
+    mock_preempt = never;
+    off(d);
+}
+
+/****************** Callers that are gone ******************/
+
+/* Its domain has died: nothing of it comes any more. */
+static void test_not_continued(void)
+{
+    struct domain *d = logged(0);
+    struct caller c = closing(d, &dom0, NULL, 0), late;
+    int rc;
+
+    mock_preempt = always;
+    CHECK(enter(&c) == -ERESTART && d->paused, "held");
+    mock_pass(SECONDS(9));
+    CHECK(d->paused, "too early");
+    CHECK(enter(&c) == -ERESTART && d->paused, "in time");
+    mock_pass(SECONDS(9));
+    CHECK(d->paused, "each piece has its own time");
+    late = closing(d, &dom0, NULL, 0);
+    CHECK(enter(&late) == -EBUSY, "others do not prolong it");
+    mock_pass(SECONDS(2));
+    CHECK(!d->paused, "left paused");
+    mock_preempt = never;
+
+    CHECK(state(d) == XEN_PML_STATE_BROKEN, "state");
+    CHECK(enter(&c) == -ENOENT, "it comes after all");
+    late = closing(d, &dom0, NULL, 0);
+    CHECK((rc = enter(&late)) == -ETIME, "%d", rc);
+    late = enabling(d, 0);
+    CHECK((rc = enter(&late)) == -EBUSY, "%d", rc);
+    CHECK(!call(d, XEN_DOMCTL_pml_disable), "taken over");
+    untouched(d);
+    late = enabling(d, 0);
+    CHECK(!finish(&late), "as new");
+    off(d);
+}
+
+/* The call cannot be continued as its memory is gone. */
+static void test_no_memory_to_continue(void)
+{
+    struct domain *d = logged(0);
+    struct caller c = closing(d, &dom0, NULL, 0);
+
+    mock_preempt = always;
+    mock_fault = true;
+    CHECK(enter(&c) == -EFAULT && !d->paused, "left paused");
+    mock_fault = false;
+    mock_preempt = never;
+    CHECK(state(d) == XEN_PML_STATE_BROKEN, "state");
+    off(d);
+}
+
+/* XEN_DOMCTL_pml_disable at each point, by somebody else, interrupted too. */
+static void test_disable_breaks_off(uint32_t cmd, unsigned int flags)
+{
+    unsigned int after, left = 1;
+
+    for ( after = 1; left; after++ )
+    {
+        struct domain *d = cmd == XEN_DOMCTL_pml_enable ? make()
+                                                        : logged(flags);
+        struct caller c, killer = caller(d, &other, XEN_DOMCTL_pml_disable);
+        unsigned int i;
+        int rc = -ERESTART;
+
+        c = cmd == XEN_DOMCTL_pml_enable ? enabling(d, flags) :
+            cmd == XEN_DOMCTL_pml_close_round
+            ? closing(d, &dom0, NULL, XEN_PML_ROUND_GUIDED)
+            : caller(d, &dom0, cmd);
+
+        mock_preempt = always;
+        for ( i = 0; rc == -ERESTART && i < after; i++ )
+            rc = enter(&c);
+        left = rc == -ERESTART;
+        if ( left )
+        {
+            do {
+                rc = enter(&killer);
+                /* The first one does not know of it yet. */
+                CHECK(enter(&c) == (rc == -ERESTART ? -EBUSY : -ENOENT),
+                      "%u: %d", after, rc);
+            } while ( rc == -ERESTART );
+            CHECK(!rc, "%u: %d", after, rc);
+        }
+        else if ( cmd != XEN_DOMCTL_pml_disable )
+            CHECK(!call(d, XEN_DOMCTL_pml_disable), "%d", rc);
+        mock_preempt = never;
+        unmake(d);
+    }
+    CHECK(after > 5, "%u", after);
+}
+
+/* The same when enabling has failed, and is being undone. */
+static void test_undoing_broken_off(void)
+{
+    unsigned int after, left = 1;
+
+    recalc_rc = -ENOMEM;
+    for ( after = 1; left; after++ )
+    {
+        struct domain *d = make();
+        struct caller c = enabling(d, GUIDED);
+        struct caller killer = caller(d, &other, XEN_DOMCTL_pml_disable);
+        unsigned int i;
+        int rc = -ERESTART;
+
+        mock_preempt = always;
+        for ( i = 0; rc == -ERESTART && i < after; i++ )
+            rc = enter(&c);
+        left = rc == -ERESTART;
+        if ( left )
+            rc = finish(&killer);
+        CHECK(rc == (left ? 0 : -ENOMEM), "%u: %d", after, rc);
+        CHECK(!left || enter(&c) == -ENOENT, "%u: not over", after);
+        mock_preempt = never;
+        unmake(d);
+    }
+    CHECK(after > 10, "%u", after);
+    recalc_rc = 0;
+}
+
+/* Who disables may be gone, too: the next one goes on where he was. */
+static void test_many_disablers(void)
+{
+    struct domain *d = logged(XEN_PML_OPT_TABLES);
+    unsigned int n = 0;
+    struct caller c;
+    int rc;
+
+    mock_preempt = always;
+    do {
+        c = caller(d, n++ % 2 ? &dom0 : &other, XEN_DOMCTL_pml_disable);
+        rc = enter(&c);
+        mock_pass(SECONDS(11));
+        CHECK(!d->paused, "left paused");
+    } while ( rc == -ERESTART );
+    mock_preempt = never;
+    CHECK(!rc && n > 3, "%d after %u", rc, n);
+    unmake(d);
+}
+
+/* A dying domain: at each point of each operation. */
+static void test_destroyed(uint32_t cmd)
+{
+    unsigned int after, left = 1;
+
+    for ( after = 1; left; after++ )
+    {
+        struct domain *d = cmd == XEN_DOMCTL_pml_enable
+                           ? make() : logged(XEN_PML_OPT_TABLES);
+        struct caller c = cmd == XEN_DOMCTL_pml_enable
+                          ? enabling(d, XEN_PML_OPT_TABLES)
+                          : caller(d, &dom0, cmd);
+        unsigned int i;
+        int rc = -ERESTART;
+
+        mock_preempt = always;
+        for ( i = 0; rc == -ERESTART && i < after; i++ )
+            rc = enter(&c);
+        left = rc == -ERESTART;
+
+        d->is_dying = true;
+        if ( left )
+            CHECK((rc = enter(&c)) == -ESRCH || !rc, "%d", rc);
+        while ( pml_domain_teardown(d) == -ERESTART )
+            continue;
+        mock_preempt = never;
+        d->log_dirty = false;
+        d->paused = 0;
+        unmake(d);
+    }
+}
+
+/****************** Refusals ******************/
+
+static void test_self(void)
+{
+    struct domain *d = logged(0);
+    uint32_t cmd;
+
+    for ( cmd = XEN_DOMCTL_pml_enable; cmd <= XEN_DOMCTL_pml_fetch; cmd++ )
+    {
+        struct caller c = caller(d, d, cmd);
+        int rc;
+
+        rc = enter(&c);
+        CHECK(rc == (cmd == XEN_DOMCTL_pml_status ? 0 : -EINVAL), "%u: %d",
+              cmd, rc);
+        CHECK(c.call.u.pml_op.refusal == XEN_PML_REFUSED_SELF, "%u", cmd);
+
+        mock_denied = -EPERM;
+        CHECK(call(d, cmd) == -EPERM, "%u", cmd);
+        mock_denied = 0;
+    }
+    off(d);
+}
+
+/* Log-dirty mode is being switched off, and not is off yet. */
+static void test_migration_ends(void)
+{
+    struct domain *d = make();
+    struct caller c = enabling(d, 0);
+
+    d->arch.paging.preempt.dom = &dom0;
+    CHECK(enter(&c) == -EBUSY, "enabled");
+    CHECK(c.call.u.pml_op.refusal == XEN_PML_REFUSED_MIGRATING, "why");
+    d->arch.paging.preempt.dom = NULL;
+    unmake(d);
+}
+
+/* Each allocation of enabling fails once. */
+static void test_no_memory(void)
+{
+    const unsigned int flags = XEN_PML_OPT_TABLES | XEN_PML_OPT_ACCESSED;
+    bool enabled = false;
+    unsigned int n;
+
+    mock_preempt = always;
+    for ( n = 0; !enabled; n++ )
+    {
+        struct domain *d = make();
+        struct caller c = enabling(d, flags);
+        int rc;
+
+        mock_alloc_left = n;
+        rc = finish(&c);
+        mock_alloc_left = -1;
+        enabled = !rc;
+        CHECK(enabled || rc == -ENOMEM, "%d", rc);
+        if ( enabled )
+            CHECK(!call(d, XEN_DOMCTL_pml_disable), "off");
+        unmake(d);
+    }
+    CHECK(n > 5, "%u", n);
+
+    for ( n = 0, enabled = false; !enabled; n++ )
+    {
+        struct domain *d = make();
+        struct caller c = enabling(d, flags);
+        int rc;
+
+        pool_left = n;
+        rc = finish(&c);
+        pool_left = -1;
+        enabled = !rc;
+        if ( enabled )
+            CHECK(!call(d, XEN_DOMCTL_pml_disable), "off");
+        unmake(d);
+    }
+    CHECK(n > 5, "%u", n);
+    mock_preempt = never;
+}
+
+/* Log-dirty mode cannot be switched on. */
+static void test_not_started(void)
+{
+    struct domain *d = make();
+    struct caller c = enabling(d, GUIDED);
+
+    start_rc = -ENOMEM;
+    mock_preempt = always;
+    CHECK(finish(&c) == -ENOMEM, "enabled");
+    mock_preempt = never;
+    start_rc = 0;
+    unmake(d);
+}
+
+/****************** Frames that were touched ******************/
+
+static int fetch(struct domain *d, uint32_t round, uint64_t first,
+                 uint64_t *words, uint64_t nr,
+                 struct xen_domctl_pml_fetch *told)
+{
+    struct caller c = caller(d, &dom0, XEN_DOMCTL_pml_fetch);
+    int rc;
+
+    c.call.u.pml_op.u.fetch = (struct xen_domctl_pml_fetch){
+        .round = round, .first = first, .words = { words }, .nr = nr,
+    };
+    rc = finish(&c);
+    CHECK(!d->paused, "paused");
+    *told = c.call.u.pml_op.u.fetch;
+
+    return rc;
+}
+
+static void close_guided(struct domain *d)
+{
+    struct caller c = closing(d, &dom0, NULL, XEN_PML_ROUND_GUIDED);
+    int rc = finish(&c);
+
+    CHECK(!rc && !d->paused, "%d", rc);
+}
+
+/* Kept in Xen, and fetched while the domain runs, in pieces of any size. */
+static void test_fetch(uint64_t piece)
+{
+    struct domain *d = logged(GUIDED);
+    static uint64_t words[FRAMES + 1];
+    struct xen_domctl_pml_fetch told = {};
+    uint64_t n = 0, i;
+
+    mock_preempt = always;
+    close_guided(d);
+
+    memset(words, 0xa5, sizeof(words));
+    do {
+        CHECK(!fetch(d, 0, n, words + n, min(piece, FRAMES - n), &told), "n");
+        CHECK(told.nr && told.nr <= piece && told.total == FRAMES && !told.lost,
+              "%lu", told.nr);
+        n += told.nr;
+    } while ( n < told.total );
+    CHECK(!fetch(d, 0, n, words + n, 1, &told) && !told.nr, "no more");
+    mock_preempt = never;
+
+    for ( i = 0; i < FRAMES; i++ )
+        CHECK(words[i] == (((7 + i) << 12) | XEN_PML_KIND_ACCESSED), "%lu", i);
+    CHECK(words[FRAMES] == 0xa5a5a5a5a5a5a5a5ULL, "beyond");
+    off(d);
+}
+
+static void test_two_fetchers(void)
+{
+    struct domain *d = logged(GUIDED);
+    static uint64_t words[FRAMES];
+    struct xen_domctl_pml_fetch told;
+    int rc;
+
+    rc = fetch(d, 0, 0, words, 100, &told);
+    CHECK(rc == -ENODATA, "before any round: %d", rc);
+    close_guided(d);
+
+    CHECK(!fetch(d, 0, 0, words, 1000, &told), "the first");
+    CHECK(!fetch(d, 0, 0, words, 600, &told), "the second begins");
+    CHECK(fetch(d, 0, 1000, words, 1000, &told) == -EINVAL, "the first knows");
+    CHECK(!fetch(d, 0, 600, words, FRAMES, &told) && told.nr == FRAMES - 600,
+          "the second has all");
+    CHECK(fetch(d, 1, 0, words, 10, &told) == -ENODATA, "not yet");
+    mock_fault = true;
+    CHECK(fetch(d, 0, 0, words, 10, &told) == -EFAULT, "no buffer");
+    mock_fault = false;
+    CHECK(!fetch(d, 0, 0, words, 10, &told) && told.nr == 10, "again");
+
+    /* The collector has been killed; another one closes the next round. */
+    close_guided(d);
+    CHECK(fetch(d, 0, 10, words, 10, &told) == -ENODATA, "of the round before");
+    CHECK(!fetch(d, 1, 0, words, 10, &told) && told.total == FRAMES, "anew");
+    off(d);
+}
+
+/* More frames than there is memory for: told, and nothing else is harmed. */
+static void test_more_than_room(void)
+{
+    struct domain *d = logged(GUIDED);
+    static uint64_t words[12000];
+    struct xen_domctl_pml_fetch told;
+    struct caller c;
+    long pages = pool;
+    int rc;
+
+    frames = 12000;
+    close_guided(d);
+    frames = FRAMES;
+    CHECK(!fetch(d, 0, 0, words, 12000, &told), "fetch");
+    CHECK(told.total + told.lost == 12000 && told.lost, "%lu", told.lost);
+    CHECK(told.total >= d->tot_pages, "%lu", told.total);
+
+    /* The domain grows; there is no memory for it, and then there is. */
+    d->tot_pages = 20000;
+    pool_left = 3;
+    c = closing(d, &dom0, NULL, XEN_PML_ROUND_GUIDED);
+    rc = finish(&c);
+    CHECK(rc == -ENOMEM && state(d) == XEN_PML_STATE_LOGGING, "%d", rc);
+    pool_left = -1;
+    close_guided(d);
+    CHECK(pool > pages, "%ld", pool);
+    CHECK(!fetch(d, 1, 0, words, 10, &told), "nothing was done to the round");
+    off(d);
+}
+
+int main(void)
+{
+    test_two_closings();
+    test_two_enablings();
+    test_asked_once();
+    test_cookies();
+    test_not_continued();
+    test_no_memory_to_continue();
+    test_disable_breaks_off(XEN_DOMCTL_pml_close_round, GUIDED);
+    test_disable_breaks_off(XEN_DOMCTL_pml_enable, GUIDED);
+    test_undoing_broken_off();
+    test_many_disablers();
+    test_destroyed(XEN_DOMCTL_pml_enable);
+    test_destroyed(XEN_DOMCTL_pml_close_round);
+    test_destroyed(XEN_DOMCTL_pml_disable);
+    test_self();
+    test_migration_ends();
+    test_no_memory();
+    test_not_started();
+    test_fetch(1);
+    test_fetch(700);
+    test_fetch(FRAMES);
+    test_two_fetchers();
+    test_more_than_room();
+
+    puts("22 passed");
+
+    return 0;
+}
+
+/*
+ * Local variables:
+ * mode: C
+ * c-file-style: "BSD"
+ * c-basic-offset: 4
+ * tab-width: 4
+ * indent-tabs-mode: nil
+ * End:
+ */

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The memory of a vCPU's log: XENMEM_resource_pml_log.
+ */
+#include <xen/nospec.h>
+#include <xsm/xsm.h>
+
+#include "private.h"
+
+void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv)
+{
+    unsigned int i, nr = pml_ring_frames(pml->options.slots);
+
+    if ( pv->map )
+        vunmap(pv->map);
+    pv->map = NULL;
+
+    for ( i = 0; pv->mfns && i < nr; i++ )
+    {
+        struct page_info *pg;
+
+        if ( mfn_eq(pv->mfns[i], INVALID_MFN) )
+            break;
+
+        pg = mfn_to_page(pv->mfns[i]);
+        put_page_alloc_ref(pg);
+        put_page_and_type(pg);
+    }
+
+    vfree(pv->mfns);
+    pv->mfns = NULL;
+    xfree(pv->ring.counts);
+    pv->ring.counts = NULL;
+}
+
+/*
+ * As vmtrace's buffers, the pages belong to the domain without counting
+ * against its memory, and stay for as long as somebody has them mapped.
+ */
+int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
+{
+    struct domain *d = v->domain;
+    unsigned int i, nr = pml_ring_frames(pml->options.slots);
+    uint16_t *counts = xmalloc_array(uint16_t, pml->options.slots);
+
+    pv->ring.counts = counts;
+    pv->mfns = vmalloc(nr * sizeof(*pv->mfns));
+    if ( !counts || !pv->mfns )
+        return -ENOMEM;
+
+    for ( i = 0; i < nr; i++ )
+        pv->mfns[i] = INVALID_MFN;
+
+    for ( i = 0; i < nr; i++ )
+    {
+        struct page_info *pg = alloc_domheap_page(d, MEMF_no_refcount);
+
+        if ( !pg )
+            return -ENOMEM;
+
+        /*
+         * The domain can't possibly know about this page yet, so failure here
+         * is a clear indication of something fishy going on.  Leak it.
+         */
+        if ( unlikely(!get_page_and_type(pg, d, PGT_writable_page)) )
+            return -ENODATA;
+
+        pv->mfns[i] = page_to_mfn(pg);
+        clear_domain_page(pv->mfns[i]);
+    }
+
+    pv->map = vmap(pv->mfns, nr);
+    if ( !pv->map )
+        return -ENOMEM;
+
+    pml_ring_init(&pv->ring, pv->map, counts, pml->options.slots);
+    pv->ring.log->domid = d->domain_id;
+    pv->ring.log->vcpu = v->vcpu_id;
+    pv->ring.log->generation = pml->generation;
+    pv->ring.log->tsc_khz = cpu_khz;
+
+    return 0;
+}
+
+unsigned int pml_log_frames(const struct domain *d)
+{
+    return is_hvm_domain(d) ? read_atomic(&d->arch.hvm.pml_frames) : 0;
+}
+
+int pml_acquire_log(struct domain *d, unsigned int id, unsigned int frame,
+                    unsigned int nr_frames, xen_pfn_t mfn_list[])
+{
+    const struct pml_domain *pml;
+    int rc;
+
+    if ( !is_hvm_domain(d) || d == current->domain )
+        return -EINVAL;
+
+    /* Being its device model is not enough. */
+    rc = xsm_pml_op(XSM_PRIV, d);
+    if ( rc )
+        return rc;
+
+    rc = -EINVAL;
+    spin_lock(&d->arch.hvm.pml_lock);
+
+    pml = d->arch.hvm.pml;
+    if ( pml && pml->state == XEN_PML_STATE_LOGGING && id < pml->nr_vcpus )
+    {
+        const mfn_t *mfns = pml->vcpu[array_index_nospec(id,
+                                                         pml->nr_vcpus)].mfns;
+        unsigned int nr = pml_ring_frames(pml->options.slots), i;
+
+        if ( nr_frames <= nr && frame <= nr - nr_frames )
+        {
+            for ( i = 0; i < nr_frames; i++ )
+                mfn_list[i] = mfn_x(mfns[array_index_nospec(frame + i, nr)]);
+            rc = nr_frames;
+        }
+    }
+
+    spin_unlock(&d->arch.hvm.pml_lock);
+
+    return rc;
+}
+
+/*
+ * Local variables:
+ * mode: C
+ * c-file-style: "BSD"
+ * c-basic-offset: 4
+ * tab-width: 4
+ * indent-tabs-mode: nil
+ * End:
+ */

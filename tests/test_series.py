@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The patch series as files: each version's hooks bring all of common/, and say the same."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PATCHES = Path(__file__).resolve().parents[1] / "hypervisor-patches"
+COMMON = PATCHES / "common"
+VERSIONS = sorted(path.parent.name for path in PATCHES.glob("*/0001-*.patch"))
+# What a version's hooks say in other words, as the code around them differs.
+OTHER_WORDS = {
+    "4.20": re.compile(
+        r"(vmx|ept)_vcpu_flush_pml_buffer|depends on (HVM|INTEL_VMX)|paging_log_dirty_enable\(d"
+    ),
+}
+
+
+def hooks(version):
+    return sorted((PATCHES / version).glob("*.patch"))
+
+
+def added(version):
+    """Return the lines that a version's hooks add."""
+    lines = "".join(path.read_text() for path in hooks(version)).splitlines()
+    return {line[1:].strip() for line in lines if line.startswith("+") and line[:3] != "+++"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_new_file_comes_with_one_patch(version):
+    brought = []
+    for patch in hooks(version):
+        head = patch.read_text().partition("\n---\n")[0]
+        brought += re.findall(r"^Adds: (.+)$", head, re.M)
+    files = [str(p.relative_to(COMMON)) for p in COMMON.rglob("*") if p.is_file()]
+    assert sorted(brought) == sorted(files)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_hook_changes_a_file_of_ours(version):
+    for patch in hooks(version):
+        changed = re.findall(r"^--- a/(.+)$", patch.read_text(), re.M)
+        assert not [name for name in changed if (COMMON / name).exists()]
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v != "4.17"])
+def test_a_port_hooks_in_the_same(version):
+    allowed = OTHER_WORDS.get(version)
+    differing = added("4.17") ^ added(version)
+    assert [line for line in sorted(differing) if not (allowed and allowed.search(line))] == []
+
+
+def test_a_stranger_s_folder_is_refused_in_one_line(tmp_path):
+    done = subprocess.run([PATCHES / "apply", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"apply: {tmp_path} is no source tree of Xen: it has no xen/Makefile\n"
+
+
+def test_an_unknown_version_is_refused_with_those_that_are_known(tmp_path):
+    (tmp_path / "xen").mkdir()
+    makefile = "export XEN_VERSION = 4\nexport XEN_SUBVERSION = 3\nexport XEN_EXTRAVERSION ?= .1\n"
+    (tmp_path / "xen" / "Makefile").write_text(makefile)
+    done = subprocess.run([PATCHES / "apply", tmp_path], capture_output=True, text=True)
+    assert "no hooks for Xen 4.3.1" in done.stderr and "4.17" in done.stderr
+
+
+@pytest.mark.skipif(not os.environ.get("PMLKIT_XEN_SOURCE"), reason="set PMLKIT_XEN_SOURCE=DIR")
+def test_it_applies_to_the_tree_that_is_named():
+    tree = os.environ["PMLKIT_XEN_SOURCE"]
+    done = subprocess.run([PATCHES / "apply", "--check", tree], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
