@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+import pmlkit
 from pmlkit import compare
+from pmlkit.period.advice import BUFFER_ENTRIES, advise, bitmap_bytes, log_bytes
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_bytes
 
 RECORDINGS = ("hotcold", "redis", "rrww", "sqlite", "pressure", "rrww-lab", "sqlite-lab")
 # Technique: (what the table calls it, what it sees).
@@ -24,8 +28,7 @@ TECHNIQUES = {
     "pml-plateau": ("plateaus of PML", "writes since the start"),
     "prl-plateau": ("plateaus of PRL", "all since the start"),
 }
-
-
+SIZED = ("redis", "gcc-jobs", "sqlite-lab")
 KNOWERS = {
     "own past": "own past",
     "hindsight": "hindsight",
@@ -46,9 +49,33 @@ def make(folder):
     # A figure has its data beside it.
     found = pd.read_csv(Path(folder) / "forecast-limits.csv")
     limits(found).to_csv(Path(folder) / "limits.csv", index=False)
+    sizing().to_csv(Path(folder) / "sizing.csv", index=False)
+    exits = pd.read_csv(Path(pmlkit.bundled("redis")).parent / "exit-costs" / "exits.csv")
+    exits.to_csv(Path(folder) / "exits.csv", index=False)
     if not (Path(folder) / "techniques.csv").exists():
         found = compare.compare(RECORDINGS, compare.plan("1s", ",".join(TECHNIQUES)), jobs=2)
         techniques(found.scores).to_csv(Path(folder) / "techniques.csv", index=False)
+
+
+def sizing():
+    """Return the log of a round against its length T, for recordings with a PML log."""
+    rows = []
+    for name in SIZED:
+        trace = pmlkit.open(pmlkit.bundled(name))
+        table = advise(trace).table
+        for row in table.iloc[[0, len(table) // 2, -1]].itertuples():
+            entries = round(row.pages)
+            rows.append(
+                {
+                    "recording": name,
+                    "T": f"{row.period_ns / 1e9:g} s",
+                    "pages written, N(T)": f"{entries:,}",
+                    "log": format_bytes(log_bytes(entries)),
+                    "exits a round": f"{entries / BUFFER_ENTRIES:.1f}",
+                    "bitmap": format_bytes(bitmap_bytes(trace.memory_pages * PAGE_SIZE)),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def techniques(scores):
