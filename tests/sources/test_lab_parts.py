@@ -66,7 +66,10 @@ def test_a_tree_says_its_version_and_is_named_by_its_files(tmp_path):
     (tmp_path / "xen" / "xen" / "built.o").touch()  # what was built is not of the source
     assert lab_xen.recipe_digest(tree.identity()) == first
     (tmp_path / "xen" / "xen" / "new.c").touch()
-    assert lab_xen.recipe_digest(tree.identity()) != first
+    second = lab_xen.recipe_digest(tree.identity())
+    assert second != first
+    (tmp_path / "xen" / "xen" / "new.c").rename(tmp_path / "xen" / "new.c")
+    assert lab_xen.recipe_digest(tree.identity()) != second
 
 
 def test_a_folder_that_is_no_tree_is_refused(tmp_path):

@@ -165,8 +165,9 @@ class Tree:
 
     def identity(self) -> list[str]:
         """Return what this tree differs by from others: the digest of all its files."""
-        files = [self.folder / name for name in self._files()]
-        parts = _digests(*(path for path in files if path.is_file()))
+        # By their places: many files of a tree have the same name.
+        files = {name: self.folder / name for name in self._files()}
+        parts = [f"{name} {_digest(path)}" for name, path in files.items() if path.is_file()]
         if not self.has_series:
             parts += _digests(COMMON, *hooks(self.version), APPLY)
         return [self.version, *parts]
@@ -214,8 +215,12 @@ def _digests(*paths: Path) -> list[str]:
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                digests.append(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+                digests.append(f"{file.name} {_digest(file)}")
     return digests
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_tools() -> None:
