@@ -2,7 +2,9 @@
 import io
 import json
 import subprocess
+import sys
 import tarfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,30 @@ def test_the_job_s_disk_says_how_long_the_job_is(written):
     assert 'extra="levels=3 x=\\"y\\""' in config
     assert (job["mode"], job["rounds"], job["lockstep"]) == ("pml", 3, True)
     assert job["most_bytes"] == 4096
+
+
+def _said(folder):
+    command = [sys.executable, "-v", "-c", "import agent"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout, f"# code object from {folder}/agent.py\n" in done.stderr
+
+
+def test_a_python_like_dom0_s_compiles_no_module_of_the_job(tmp_path):
+    for name, data in lab_disks.with_caches({"agent.py": b"print('first')"}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert _said(tmp_path) == ("first\n", False)
+    # What was compiled of another source is never run.
+    (tmp_path / "agent.py").write_bytes(b"print('other')")
+    assert _said(tmp_path) == ("other\n", True)
+
+
+def test_each_module_of_the_job_is_there_compiled(written):
+    with tarfile.open(fileobj=io.BytesIO((written / "job.img").read_bytes()[4096:])) as tar:
+        names = set(tar.getnames())
+    modules = {name for name in names if name.startswith("pmlkit/") and name.endswith(".py")}
+    assert "pmlkit/xen/agent.py" in modules
+    assert {cache_from_source(name) for name in modules} <= names
 
 
 def test_an_empty_disk_gives_no_results(written, tmp_path):

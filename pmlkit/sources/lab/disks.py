@@ -10,7 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import py_compile
+import sys
 import tarfile
+import tempfile
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +98,7 @@ def write_disks(
         config += f"extra={json.dumps(guest.cmdline)}\n"
     files["guest.cfg"] = config.encode()
     files["run"] = run.encode()
-    files |= shipping.files()
+    files |= with_caches(shipping.files())
     files |= {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}  # for tests
     files["device_model"] = (LAB / "dom0" / "device_model").read_bytes()
     data = _tar(files)
@@ -111,6 +115,29 @@ def write_disks(
             disk.truncate(OUT_UNITS * DISK_UNIT)
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def with_caches(modules: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Add to modules of Python (source, by path) what this Python keeps of them, compiled.
+
+    The emulator takes seconds to compile them. Python compares the source's hash, which is in what
+    is kept. Another version of Python, which its name has too, compiles the source.
+    """
+    return {**modules, **dict(_compiled(name, source) for name, source in modules.items())}
+
+
+@cache
+def _compiled(name: str, source: bytes) -> tuple[str, bytes]:
+    """Return the path and the content of a module's cache."""
+    kept = (
+        Path(name).parent / "__pycache__" / f"{Path(name).stem}.{sys.implementation.cache_tag}.pyc"
+    )
+    hashed = py_compile.PycInvalidationMode.CHECKED_HASH
+    with tempfile.TemporaryDirectory() as scratch:
+        path, out = Path(scratch) / "source", Path(scratch) / "compiled"
+        path.write_bytes(source)
+        py_compile.compile(str(path), str(out), f"/job/{name}", True, 0, hashed)
+        return str(kept), out.read_bytes()
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
