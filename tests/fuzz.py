@@ -66,7 +66,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], metavar="TARGET")
     parser.add_argument("--list", action="store_true", help="name the targets")
-    parser.add_argument("--seconds", type=float, default=60, help="of each target")
+    parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each target")
     parser.add_argument("--cases", type=int, default=sys.maxsize, help="of each target, at most")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
@@ -200,13 +200,16 @@ class Worker:
             [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self.base, self.number = None, first - 1
-        self.began = self.ready = time.monotonic()
-        self.began_cpu_s = 0.0
+        self.began = time.monotonic()
+        self.cpu_s = self.began_cpu_s = self.ready_cpu_s = 0.0
         self._left = b""
 
     def events(self, seconds):
-        """Yield (case, why) of each find, for some seconds of cases, or until the process ends."""
-        while self.base is None or time.monotonic() - self.ready < seconds:
+        """Yield (case, why) of each find, until the cases used so many seconds of the processor.
+
+        Ends earlier if the process does.
+        """
+        while self.base is None or self.worked_s() < seconds:
             ready, _, _ = select.select([self.process.stdout], [], [], 0.1)
             if ready:
                 data = os.read(self.process.stdout.fileno(), 1 << 16)
@@ -223,7 +226,7 @@ class Worker:
         what, number, *why = line.decode().split(" ", 2)
         self.began, self.began_cpu_s = time.monotonic(), self._cpu_s()
         if what == "ready":
-            self.base, self.ready = int(number), self.began
+            self.base, self.ready_cpu_s = int(number), self.began_cpu_s
         elif what == "find":
             return int(number), why[0]
         else:
@@ -233,8 +236,12 @@ class Worker:
     def _cpu_s(self):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
+            self.cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return self.cpu_s
+
+    def worked_s(self):
+        """Return the seconds of the processor that its cases have taken; no load changes them."""
+        return self._cpu_s() - self.ready_cpu_s
 
     def _ended(self):
         status = self.process.wait()
@@ -276,7 +283,7 @@ def supervise(name, told):
         finally:
             worker.end()
         done = worker.number + 1
-        left_s -= time.monotonic() - worker.ready
+        left_s -= worker.worked_s()
     print(f"{name}: {done} cases, {sum(found.values())} finds of {len(found)} kinds", flush=True)
     return bool(found)
 
