@@ -2,7 +2,6 @@
 """Real guests on real QEMU: what is recorded equals what the guest is known to have done."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -11,11 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 from needs import needs_qemu
 
-from pmlkit import workingset
 from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
 from pmlkit.sources.ingest import ingest
 from pmlkit.sources.recorder.ingest import WALL_TIME
@@ -141,15 +138,6 @@ def test_the_simulator_gives_the_recorders_own_log(known, tmp_path):
         np.testing.assert_array_equal(ours[column], theirs[column])
     columns = ["round", "reason", "entries"]
     assert simulated.batches[columns].equals(trace.pml.batches[columns])
-
-
-def test_two_runs_are_the_same_to_the_bit(tmp_path):
-    first = record("hotcold", tmp_path / "first.trace", SMALL)
-    again = record("hotcold", tmp_path / "again.trace", SMALL)
-    files = sorted(p.relative_to(first.path) for p in first.path.rglob("*.parquet"))
-    assert len(files) > 5
-    for name in files:
-        assert (first.path / name).read_bytes() == (again.path / name).read_bytes(), name
 
 
 def _cli(*words, **more):
@@ -326,27 +314,13 @@ def busy_machine():
             burner.wait()
 
 
-def test_a_busy_machine_records_the_same_working_sets_as_an_idle_one(tmp_path):
+def test_a_busy_machine_records_the_same_to_the_bit_as_an_idle_one(tmp_path):
     idle = record("zipf", tmp_path / "idle.trace", RecordOptions(memory_mib=128))
     with busy_machine():
         busy = record("zipf", tmp_path / "busy.trace", RecordOptions(memory_mib=128))
     assert idle.meta.clock["kind"] == busy.meta.clock["kind"] == "icount"
     assert WALL_TIME not in idle.meta.notes
-    for window in ("100ms", "1s"):
-        one, other = (workingset.estimate(trace, window) for trace in (idle, busy))
-        pandas.testing.assert_frame_equal(one, other)
-    pandas.testing.assert_frame_equal(idle.to_pandas(), busy.to_pandas())
-    pandas.testing.assert_frame_equal(idle.pml.to_pandas(), busy.pml.to_pandas())
-
-
-def test_the_issues_own_example(tmp_path):
-    """`pmlkit record hotcold --memory 256 -o h.trace && pmlkit wss h.trace --json`."""
-    out = tmp_path / "h.trace"
-    process = _cli("record", "hotcold", "--memory", "256", "-o", out)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    process = _cli("wss", out, "--json")
-    windows = json.loads(process.communicate(timeout=60)[0])
-    inside = [w for w in windows if w["phase"] == "hotcold"][1:]
-    assert len(inside) >= 3
-    assert {w["region:hot"] + w["region:cold"] for w in inside} == {1800}
+    files = sorted(p.relative_to(idle.path) for p in idle.path.rglob("*.parquet"))
+    assert len(files) > 5
+    for name in files:
+        assert (idle.path / name).read_bytes() == (busy.path / name).read_bytes(), name
