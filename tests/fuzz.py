@@ -66,7 +66,9 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], metavar="TARGET")
     parser.add_argument("--list", action="store_true", help="name the targets")
-    parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each target")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of the processor, for each target"
+    )
     parser.add_argument("--cases", type=int, default=sys.maxsize, help="of each target, at most")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")

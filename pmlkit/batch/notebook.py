@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
-# jsonschema checks IRIs if rfc3987_syntax is installed, whose import builds a grammar for longer
-# than papermill needs for all the rest. Notebooks have no IRIs.
+# What papermill would import, and no notebook needs, takes longer than all the rest of it. jsonschema
+# checks IRIs if rfc3987_syntax is installed, whose import builds a grammar. Papermill reads notebooks
+# from S3 and HDFS if boto3 and pyarrow are.
 # The caller holds the other end of stdin and never writes: end of file means that it has died.
 _PAPERMILL = """
 import os, sys, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(70)), daemon=True).start()
-sys.modules["rfc3987_syntax"] = None
+for name in "rfc3987_syntax", "boto3", "pyarrow":
+    sys.modules[name] = None
 from papermill.__main__ import papermill
 papermill()
 """

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the lab's tests share: a guest is booted once for each set of options."""
 
-import hashlib
-from functools import cache
-from pathlib import Path
+from dataclasses import asdict
+from itertools import count
 
 import numpy as np
 import pytest
@@ -29,31 +28,24 @@ DIRECTORIES = {2: {2050}, 3: {2050}, 4: {2048, 2049, 2050}}
 MAILBOX, STACKS = 512, range(256, 260)  # frames of the kit's own that a round may write
 
 
-@cache
-def boot(where, guest, options):
-    """Run a guest; returns the trace (its spool is beside it)."""
-    told = LabOptions(fast=True, keep=True, **_thaw(options))
-    return lab.run(guest, Path(where) / f"{guest}-{_digest(options)}.trace", told)
-
-
-def _digest(options):
-    return hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
-
-
-def _thaw(options):
-    return {n: dict(v) if n == "settings" else v for n, v in options}
-
-
 class Lab:
     """Boots guests into a folder of the session."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self._traces, self._numbers = folder, {}, count()
 
     def run(self, guest, **options):
-        """Return a guest's trace, from an earlier call with the same options if there was one."""
-        frozen = {n: tuple(v.items()) if isinstance(v, dict) else v for n, v in options.items()}
-        return boot(self.folder, guest, tuple(sorted(frozen.items())))
+        """Return a guest's trace (its spool is beside it).
+
+        It is from an earlier call if that one had the same options; what is not said and what is
+        said to be the default are the same.
+        """
+        told = LabOptions(fast=True, keep=True, **options)
+        key = guest, repr(asdict(told))
+        if key not in self._traces:
+            out = self.folder / f"{guest}-{next(self._numbers)}.trace"
+            self._traces[key] = lab.run(guest, out, told)
+        return self._traces[key]
 
 
 def rounds(trace):

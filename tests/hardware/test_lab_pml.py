@@ -12,7 +12,7 @@ FLUSH = {"rearm": "flush", "slots": 256}
 
 
 def test_known_set_is_exact_in_every_round(lab):
-    trace = lab.run("known", bitmaps=True)
+    trace = lab.run("known", rounds=4, bitmaps=True)
     for _, entries in rounds(trace):
         assert set(data(entries).gfn) == frames(trace, "hot") | frames(trace, "cold")
         assert len(data(entries)) == 1800  # once each
@@ -20,14 +20,14 @@ def test_known_set_is_exact_in_every_round(lab):
 
 
 def test_the_bitmap_agrees_with_the_log(lab):
-    trace = lab.run("known", bitmaps=True)
+    trace = lab.run("known", rounds=4, bitmaps=True)
     dirty = bitmaps(trace)
     for number, entries in rounds(trace):
         assert dirty[number] == set(entries.gfn)
 
 
 def test_exits_are_what_the_entries_need(lab):
-    trace = lab.run("known", bitmaps=True)
+    trace = lab.run("known", rounds=4, bitmaps=True)
     per_round = trace.rounds.set_index("round")
     full = trace.batches[trace.batches.reason == "full"].groupby("round").size()
     assert (full == 3).all()  # 1802 entries: three buffers of 512, and the rest
@@ -43,14 +43,14 @@ def test_a_pages_count_is_the_number_of_its_rewrites(lab):
 
 
 def test_rearm_per_round_logs_each_page_once(lab):
-    trace = lab.run("rewrites", rounds=3)
+    trace = lab.run("rewrites", rounds=4)
     for _, entries in rounds(trace):
         counts = data(entries).gfn.value_counts()
         assert len(counts) == 4800 and (counts == 1).all()
 
 
 def test_the_order_is_the_guests(lab):
-    trace = lab.run("ordered", rounds=3)
+    trace = lab.run("ordered", rounds=4)
     for number, entries in rounds(trace):
         n = number + 1
         expected = 4096 + (np.arange(2003) * 769 + n) % 2003

@@ -160,10 +160,10 @@ def test_cleared_flags_under_linux_tell_frames_that_were_touched(lab):
 
 
 def test_its_cost_does_not_grow_with_memory(lab):
-    costs = {}
-    for memory_mib in (64, 256):
-        options = {"settings": {"levels": "4"}, "memory_mib": memory_mib, **BOTH}
-        costs[memory_mib] = guided.costs(lab.run("reads", rounds=4, **options)).iloc[1:]
+    options = {"rounds": 4, "settings": {"levels": "4"}, **BOTH}
+    traces = {64: lab.run("reads", **options), 256: lab.run("reads", memory_mib=256, **options)}
+    assert all(t.meta.domain["memory_bytes"] == mib << 20 for mib, t in traces.items())
+    costs = {mib: guided.costs(trace).iloc[1:] for mib, trace in traces.items()}
     # Emulated time is instructions, the same on every machine.
     small, large = (costs[m]["guided_tsc"].mean() for m in (64, 256))
     assert large < 1.2 * small
