@@ -39,6 +39,7 @@ HANG_S = 10  # of its own processor time: a machine may be busy
 WAIT_S = 60  # of any time: what waits for ever uses no processor
 MOST_BYTES = 512 << 20
 KEPT = Path("fuzz-finds")
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _KIB = 1024
 
 
@@ -194,12 +195,15 @@ def peak_bytes():
 class Worker:
     """A process that works; ended when it hangs or grows."""
 
-    def __init__(self, name, told, first):
+    def __init__(self, name, told, first, folder):
         cases = told.cases - first
         command = [sys.executable, __file__, name, "--worker", first, "--cases", cases]
         command += ["--seed", told.seed]
         self.process = subprocess.Popen(
-            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [str(word) for word in command],
+            env={**os.environ, "TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.base, self.number = None, first - 1
         self.began = time.monotonic()
@@ -274,16 +278,17 @@ def supervise(name, told):
     """Run a target's cases; returns whether there was a find."""
     left_s, done, found = told.seconds, 0, Counter()
     while left_s > 0 and done < told.cases:
-        worker = Worker(name, told, done)
-        try:
-            for number, why in worker.events(left_s):
-                kind = re.sub(r"\d+", "N", why)
-                found[kind] += 1
-                if found[kind] == 1:
-                    again = f"python tests/fuzz.py {name} --seed {told.seed} --case {number}"
-                    print(f"{name}: {why}\n    {again}", flush=True)
-        finally:
-            worker.end()
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            worker = Worker(name, told, done, folder)
+            try:
+                for number, why in worker.events(left_s):
+                    kind = re.sub(r"\d+", "N", why)
+                    found[kind] += 1
+                    if found[kind] == 1:
+                        again = f"python tests/fuzz.py {name} --seed {told.seed} --case {number}"
+                        print(f"{name}: {why}\n    {again}", flush=True)
+            finally:
+                worker.end()
         done = worker.number + 1
         left_s -= worker.worked_s()
     print(f"{name}: {done} cases, {sum(found.values())} finds of {len(found)} kinds", flush=True)
