@@ -32,9 +32,9 @@ typedef struct xenpml_log xenpml_log;
  */
 
 /* Option flags of xenpml_enable(). */
-#define XENPML_OPT_TABLES     1u  /* tell the guest's page tables apart: kinds */
+#define XENPML_OPT_TABLES     1u  /* tell the guest's page tables apart */
 #define XENPML_OPT_DROP       2u  /* ... and leave them out of the log */
-#define XENPML_OPT_SNAPSHOTS  4u  /* a snapshot of each table logged in a round */
+#define XENPML_OPT_SNAPSHOTS  4u  /* snapshots of tables logged in a round */
 #define XENPML_OPT_ACCESSED   8u  /* rounds can harvest EPT accessed flags */
 /*
  * After each snapshot clear the accessed flags of its entries that map pages,
@@ -46,7 +46,7 @@ typedef struct xenpml_log xenpml_log;
 /* When is a logged page armed again, so that its next write is logged? */
 #define XENPML_REARM_NEVER    0u  /* only when the round says so itself */
 #define XENPML_REARM_ROUND    1u  /* when a round is closed */
-#define XENPML_REARM_FLUSH    2u  /* at every `rearm_every` drained buffers too */
+#define XENPML_REARM_FLUSH    2u  /* and after `rearm_every` drained buffers */
 
 struct xenpml_options {
     uint32_t flags;         /* XENPML_OPT_* */
@@ -57,7 +57,7 @@ struct xenpml_options {
     uint32_t reserved;      /* 0 */
 };
 
-/* Why logging cannot be enabled now.  xenpml_refusal_text() says it in words. */
+/* Why logging cannot be enabled now; xenpml_refusal_text() has the words. */
 #define XENPML_REFUSED_NOT           0u
 #define XENPML_REFUSED_PV            1u
 #define XENPML_REFUSED_SHADOW        2u
@@ -72,6 +72,8 @@ struct xenpml_options {
 #define XENPML_REFUSED_SELF         11u
 #define XENPML_REFUSED_NO_VCPUS     12u
 #define XENPML_REFUSED_ACTIVE       13u  /* it is being logged already */
+#define XENPML_REFUSED_MEMORY       14u  /* Xen has no memory for the log... */
+#define XENPML_REFUSED_POOL         15u  /* ... its paging pool has none */
 
 #define XENPML_STATE_OFF       0u
 #define XENPML_STATE_STARTING  1u
@@ -95,6 +97,8 @@ struct xenpml_status {
     uint64_t superpages;    /* split in order to log */
     uint64_t bitmap_pages;  /* for bitmaps with room for all of its memory,
                                wherever it has mapped something */
+    uint64_t memory;        /* that Xen holds for the log now, in bytes; not
+                               counted: what log-dirty mode as such takes */
 };
 
 struct xenpml_vcpu_status {
@@ -186,13 +190,13 @@ struct xenpml_round {
     uint64_t guided_entries;/* entries of them that map pages */
     uint64_t guided_frames; /* accessed flags looked at because of them */
     uint64_t scan_frames;   /* accessed flags looked at by the scan */
-    uint64_t cleared;       /* XENPML_OPT_CLEAR: accessed flags of the guest's */
+    uint64_t cleared;       /* XENPML_OPT_CLEAR: the guest's accessed flags */
     /* out: tables that were not followed; GUIDED then looks at all in use */
     uint64_t roots_dropped; /* address spaces: too many on a vCPU in a round */
     uint64_t roots_stale;   /* those whose root is no page table any more (no
                                harm: what was below is gone) */
     uint64_t tables_dropped;/* no memory to note them */
-    uint64_t memory;        /* that Xen holds for this, in bytes, now */
+    uint64_t memory;        /* that Xen holds for the log, as in the status */
 };
 
 xenpml_handle *xenpml_open(struct xentoollog_logger *logger,
@@ -243,7 +247,7 @@ struct xenpml_record {
     uint64_t first;         /* LOG entries of this vCPU before this record */
     uint64_t tsc_start;
     uint64_t tsc_end;
-    uint64_t drain_tsc;     /* LOG: ticks from taking the buffer to the record */
+    uint64_t drain_tsc;     /* LOG: ticks from taking the buffer until then */
     uint64_t table;         /* TABLES: (gfn << 12) | XENPML_KIND_TABLE | level,
                                | XENPML_TABLE_UPPER */
     uint64_t lost_entries;  /* missed by the reader just before this record */
@@ -268,7 +272,7 @@ struct xenpml_record {
 
 #define XENPML_ENTRY_PRESENT  0x01u
 #define XENPML_ENTRY_ACCESSED 0x02u
-#define XENPML_ENTRY_LEAF     0x04u  /* maps a page (at level > 1 a large one) */
+#define XENPML_ENTRY_LEAF     0x04u  /* maps a page (level > 1: a large one) */
 #define XENPML_ENTRY_DIRTY    0x08u
 #define XENPML_ENTRY_WRITABLE 0x10u
 #define XENPML_ENTRY_USER     0x20u

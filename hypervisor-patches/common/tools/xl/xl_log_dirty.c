@@ -169,6 +169,7 @@ int main_log_dirty_status(int argc, char **argv)
     printf("%-15s: %"PRIu64"\n", "tables known", status.tables);
     printf("%-15s: %"PRIu64"\n", "superpages", status.superpages);
     printf("%-15s: %"PRIu64"\n", "bitmap failed", status.bitmap_failed);
+    printf("%-15s: %"PRIu64" KiB\n", "memory", (status.memory + 1023) / 1024);
 
 out:
     libxl_log_dirty_status_dispose(&status);

@@ -116,6 +116,8 @@ int libxl_domain_log_dirty_enable(libxl_ctx *ctx, uint32_t domid,
         LOGD(ERROR, domid, "cannot be logged: %s",
              xenpml_refusal_text(refusal));
         rc = refusal == XENPML_REFUSED_DYING ? ERROR_DOMAIN_NOTFOUND :
+             refusal == XENPML_REFUSED_MEMORY ||
+             refusal == XENPML_REFUSED_POOL ? ERROR_NOMEM :
              unsupported ? ERROR_NI : ERROR_INVAL;
     } else if (rc)
         rc = log_dirty_error(gc, domid, errno, "enabling log-dirty mode");
@@ -186,6 +188,7 @@ int libxl_domain_log_dirty_status(libxl_ctx *ctx, uint32_t domid,
     status->tables = s.tables;
     status->superpages = s.superpages;
     status->bitmap_failed = s.bitmap_failed;
+    status->memory = s.memory;
 
 close:
     xenpml_close(h);

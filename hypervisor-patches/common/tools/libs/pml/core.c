@@ -369,6 +369,7 @@ int xenpml_get_status(xenpml_handle *h, uint32_t domid,
         .bitmap_failed = s->bitmap_failed,
         .superpages = s->superpages,
         .bitmap_pages = s->bitmap_pages,
+        .memory = s->memory,
     };
 
     return 0;
@@ -423,6 +424,11 @@ const char *xenpml_refusal_text(uint32_t refusal)
         [XENPML_REFUSED_SELF] = "a domain cannot log itself",
         [XENPML_REFUSED_NO_VCPUS] = "it has no vCPUs yet",
         [XENPML_REFUSED_ACTIVE] = "it is being logged already",
+        [XENPML_REFUSED_MEMORY] = "Xen has too little free memory for the log: "
+            "ask for a smaller ring, or free some (xl mem-set)",
+        [XENPML_REFUSED_POOL] = "its memory for paging is too small for the "
+            "log: set shadow_memory higher in its configuration, and start it "
+            "again",
     };
 
     return refusal < sizeof(texts) / sizeof(texts[0]) ? texts[refusal]

@@ -246,9 +246,9 @@ static void fuzz_walk(struct script *s)
 
 /*
  * A guided harvest against an oracle.  The guest's memory is of FRAMES pages,
- * all of which may be page tables; it uses some addresses, as a CPU would, which
- * tells what the hardware logs (page tables on the way) and which frames it
- * touches.  Below what was logged, all those have to be found.
+ * all of which may be page tables; it uses some addresses, as a CPU would,
+ * which tells what the hardware logs (page tables on the way) and which frames
+ * it touches.  Below what was logged, all those have to be found.
  */
 struct touch {
     bool accessed[1 << 12];       /* frames, of which memory has the first */

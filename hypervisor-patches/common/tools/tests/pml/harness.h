@@ -20,7 +20,8 @@ int xenpml_log_unmap(struct xenpml_log *log);
 #define xfree(p) free(p)
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
 #define smp_wmb() __atomic_thread_fence(__ATOMIC_RELEASE)
-#define clear_bit(nr, p) ((void)__atomic_fetch_and(p, ~(1ULL << (nr)), __ATOMIC_SEQ_CST))
+#define clear_bit(nr, p) \
+    ((void)__atomic_fetch_and(p, ~(1ULL << (nr)), __ATOMIC_SEQ_CST))
 #define write_atomic(p, x) __atomic_store_n(p, x, __ATOMIC_RELAXED)
 
 #define CHECK(cond, fmt, args...)                                       \

@@ -540,7 +540,7 @@ static void test_regions(void)
     CHECK(pml_region(&r, 0) == pml_region(&r, 511), "one region");
     CHECK(!pml_region(&r, 1024) && !pml_region(&r, 1UL << 39) &&
           !pml_region(&r, ~0UL) && !pml_region_make(&r, 1UL << 39), "beyond");
-    /* Far apart or not, what there is makes the difference, and there is a bound. */
+    /* Far apart or not, what there is makes the difference; and the bound. */
     CHECK(r.bytes < 40000, "%lu", (long)r.bytes);
     for ( i = 0; pml_frame_make(&r, (uint64_t)i << 18); i++ )
         CHECK(r.bytes <= PML_REGIONS_BYTES(0), "bound");
@@ -671,9 +671,10 @@ static void test_plausible(void)
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            g->page[10][k] = i % 4 == 0 ? (x & 0x5f5f5f5f5f5f5f5f) + 0x2020202020202020
-                           : i % 4 == 1 ? x & 0x3fff
-                           : i % 4 == 2 ? 0xffff888000000000 | (x & 0x7ffffff) : x;
+            g->page[10][k] =
+                i % 4 == 0 ? (x & 0x5f5f5f5f5f5f5f5f) + 0x2020202020202020
+                : i % 4 == 1 ? x & 0x3fff
+                : i % 4 == 2 ? 0xffff888000000000 | (x & 0x7ffffff) : x;
         }
         for ( k = 2; k < 5; k++ )
             found[k] += plausible(g, k, 0xa000);
@@ -762,7 +763,8 @@ static void test_draw(void)
                 beside += k == XEN_PML_DRAW(g + 1, order, draw);
             }
         for ( k = 0; k < nr; k++ )
-            CHECK(abs((int)of[k] - 100000 / (int)nr) < 1500, "%u: %u", k, of[k]);
+            CHECK(abs((int)of[k] - 100000 / (int)nr) < 1500, "%u: %u", k,
+                  of[k]);
         CHECK(abs((int)again - 100000 / (int)nr) < 1500, "again: %u", again);
         CHECK(abs((int)beside - 100000 / (int)nr) < 1500, "beside: %u", beside);
         /* One and the same page: in every so many draws. */

@@ -58,7 +58,7 @@ struct xen_pml_log {
     uint32_t magic;           /*  0: XEN_PML_LOG_MAGIC */
     uint32_t version;         /*  4: XEN_PML_LOG_VERSION */
     uint32_t nr_slots;        /*  8: a power of two */
-    uint32_t nr_frames;       /* 12: pages of the whole log, this one included */
+    uint32_t nr_frames;       /* 12: pages of the whole log, with this one */
     uint32_t desc_offset;     /* 16: in bytes from the start of the log */
     uint32_t data_offset;     /* 20: in bytes from the start of the log */
     uint32_t domid;           /* 24 */
@@ -85,7 +85,7 @@ struct xen_pml_desc {
     uint16_t type;            /* 48: XEN_PML_TYPE_* */
     uint16_t reason;          /* 50: XEN_PML_REASON_* */
     uint32_t flags;           /* 52: XEN_PML_DESC_* */
-    uint32_t dropped;         /* 56: page-table entries left out (drop option) */
+    uint32_t dropped;         /* 56: page-table entries left out (OPT_DROP) */
     uint32_t vcpu;            /* 60 */
 };
 
@@ -105,9 +105,9 @@ struct xen_pml_desc {
 #define XEN_PML_REASON_ROUND  2U
 #define XEN_PML_REASON_STOP   3U
 
-#define XEN_PML_DESC_DEFERRED (1U << 0) /* drained after the guest had resumed */
+#define XEN_PML_DESC_DEFERRED (1U << 0) /* drained while the guest ran on */
 #define XEN_PML_DESC_WAITED   (1U << 1) /* the guest waited: all buffers full */
-#define XEN_PML_DESC_REARMED  (1U << 2) /* its pages were re-armed on draining */
+#define XEN_PML_DESC_REARMED  (1U << 2) /* its pages were re-armed in that */
 
 /*
  * An entry is (gfn << 12) | kind; kind is in the bits that the hardware keeps
@@ -181,6 +181,8 @@ struct xen_pml_desc {
 #define XEN_PML_REFUSED_SELF         11U
 #define XEN_PML_REFUSED_NO_VCPUS     12U
 #define XEN_PML_REFUSED_ACTIVE       13U /* Being logged already. */
+#define XEN_PML_REFUSED_MEMORY       14U /* Xen has none left for the log... */
+#define XEN_PML_REFUSED_POOL         15U /* ... the paging pool has none. */
 
 #endif /* __XEN_PUBLIC_PML_H__ */
 

@@ -101,9 +101,10 @@ struct xen_domctl_pml_round {
 /*
  * The frames that were touched in a round that was closed with
  * XEN_PML_ROUND_GUIDED, (gfn << 12) | XEN_PML_KIND_*.  Xen keeps them while the
- * domain runs on, until the next round is closed (-ENODATA from then on) or
- * logging is disabled.  They are fetched from the first to the last one, in as
- * many calls as it takes.
+ * domain runs on, until the next round is closed (-ENODATA from then on, and
+ * for rounds without GUIDED) or logging is disabled.  They are fetched from the
+ * first to the last one, in as many calls as it takes.  A call that fails has
+ * fetched nothing: after -EFAULT, the same one can be made again.
  */
 struct xen_domctl_pml_fetch {
     uint32_t round;           /* IN: the round, as XEN_DOMCTL_pml_close_round */
@@ -142,7 +143,7 @@ struct xen_domctl_pml_costs {
     uint32_t roots_stale;
     uint32_t tables_dropped;
     uint32_t pad;
-    uint64_aligned_t memory;         /* OUT: held for this now, in bytes */
+    uint64_aligned_t memory;         /* OUT: as in xen_domctl_pml_status */
 };
 
 struct xen_domctl_pml_status {
@@ -165,6 +166,7 @@ struct xen_domctl_pml_status {
     uint64_aligned_t bitmap_failed;  /* OUT */
     uint64_aligned_t superpages;     /* OUT: split in order to log */
     uint64_aligned_t bitmap_pages;   /* OUT: room for those of all its memory */
+    uint64_aligned_t memory;         /* OUT: held for the log now, in bytes */
 };
 
 struct xen_domctl_pml_vcpu {
@@ -200,8 +202,8 @@ struct xen_domctl_pml_op {
     /*
      * IN: 0.  Xen has the operation that it continues in here, of which all
      * other fields are those of its first call.  One caller at a time: another
-     * one's call meanwhile fails with -EBUSY, except that pml_disable breaks off
-     * any other operation.  That one's caller gets -ENOENT.
+     * one's call meanwhile fails with -EBUSY, except that pml_disable breaks
+     * off any other operation.  That one's caller gets -ENOENT.
      */
     uint32_t cookie;
     union {

@@ -2,41 +2,17 @@
 /* See mock.h. */
 #include "private.h"
 
-#ifndef MOCK_TABLES
-#define MOCK_TABLES(pml) (pml)
-#endif
-
-long mock_alloc_left = -1, mock_allocated, mock_pool;
 int mock_refs, mock_mapped;
-bool mock_preempt, mock_fault;
-unsigned long mock_checks, mock_longest, mock_bytes;
+bool mock_preempt;
+unsigned long mock_checks, mock_longest;
 uint64_t mock_log[MOCK_LOG], mock_taken[MOCK_LOG];
-unsigned int mock_logged, mock_nr_taken, mock_locked;
+unsigned int mock_logged, mock_nr_taken;
 
 static unsigned long since_check;
 
 static uint8_t *machine;
 static unsigned long used;
 static struct page_info pages[MOCK_PAGES];
-
-void *mock_alloc(size_t size)
-{
-    if ( !mock_alloc_left )
-        return NULL;
-    if ( mock_alloc_left > 0 )
-        mock_alloc_left--;
-    mock_allocated++;
-    mock_bytes += size;
-
-    return calloc(1, size);
-}
-
-void mock_free(void *p)
-{
-    if ( p )
-        mock_allocated--;
-    free(p);
-}
 
 void *map_domain_page(mfn_t mfn)
 {
@@ -88,13 +64,14 @@ static unsigned long new_page(void)
     return used++;
 }
 
-/* The domain's pool.  What it has not cleared is not zero. */
+/* The domain's pool, never empty.  What it has not cleared is not zero. */
 static struct page_info *pool_alloc(struct domain *d)
 {
     struct page_info *pg = mock_page(new_page());
 
     memset(machine + pg->mfn * PAGE_SIZE, 0xa5, PAGE_SIZE);
     mock_pool++;
+    mock_held += PAGE_SIZE;
 
     return pg;
 }
@@ -102,30 +79,7 @@ static struct page_info *pool_alloc(struct domain *d)
 static void pool_free(struct domain *d, struct page_info *pg)
 {
     mock_pool--;
-}
-
-void page_list_add_tail(struct page_info *pg, struct page_list_head *h)
-{
-    pg->next = NULL;
-    if ( h->last )
-        h->last->next = pg;
-    else
-        h->first = pg;
-    h->last = pg;
-}
-
-struct page_info *page_list_remove_head(struct page_list_head *h)
-{
-    struct page_info *pg = h->first;
-
-    if ( pg )
-    {
-        h->first = pg->next;
-        if ( !h->first )
-            h->last = NULL;
-    }
-
-    return pg;
+    mock_held -= PAGE_SIZE;
 }
 
 static ept_entry_t *at(mfn_t mfn, unsigned long gfn, unsigned int level)
@@ -314,7 +268,7 @@ void paging_mark_pfn_dirty(struct domain *d, pfn_t pfn)
     __set_bit(pfn, d->dirty);
 }
 
-/****************** The parts of mm/pml that are not built here ******************/
+/****************** Parts of mm/pml that are not built ******************/
 
 bool pml_dirty_leaf(struct domain *d, unsigned long *pfn,
                     unsigned long max_pfn, unsigned long *buf,
@@ -378,7 +332,7 @@ void pml_take(struct vcpu *v)
     mock_nr_taken = mock_logged;
     mock_logged = 0;
     if ( pml->tables )
-        pml_tables_logged(MOCK_TABLES(pml), mock_taken, mock_nr_taken);
+        pml_tables_logged(pml, mock_taken, mock_nr_taken);
 }
 
 void pml_drain_taken(struct vcpu *v, unsigned int reason)

@@ -9,50 +9,14 @@
 #ifndef PML_MOCK_H
 #define PML_MOCK_H
 
-#include <errno.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../mocks.h"
 
-#define __XEN_TOOLS__ 1
-#define _MM_LOCKS_H            /* the hypervisor's own is not for us */
-#include <public/xen.h>
-#include <public/domctl.h>
-#include <public/pml.h>
-
-#ifndef ERESTART
-#define ERESTART 85
-#endif
-
-#define cf_check
-#define always_inline inline __attribute__((always_inline))
-#define likely(x) (x)
-#define unlikely(x) (x)
-#define ASSERT(x) CHECK(x, "assertion")
-#define ASSERT_UNREACHABLE() CHECK(false, "unreachable")
-#define ACCESS_ONCE(x) (*(volatile typeof(x) *)&(x))
-#define MASK_EXTR(v, m) (((v) & (m)) / ((m) & -(m)))
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define min(a, b) ((a) < (b) ? (a) : (b))
-#define max(a, b) ((a) > (b) ? (a) : (b))
-#define ROUNDUP(x, n) (((x) + (n) - 1) & ~((n) - 1))
-
-#define PAGE_SHIFT 12
-#define PAGE_SIZE (1UL << PAGE_SHIFT)
-#define PAGE_MASK (~(PAGE_SIZE - 1))
-#define BITS_PER_LONG 64
-#define BITS_TO_LONGS(n) DIV_ROUND_UP(n, 64UL)
-
-#define find_first_set_bit(x) ((unsigned int)__builtin_ctzl(x))
 #define __set_bit(n, p) \
     ((void)(((unsigned long *)(p))[(n) / 64] |= 1UL << ((n) % 64)))
 #define set_bit(n, p) \
     ((void)__atomic_fetch_or(p, 1UL << (n), __ATOMIC_SEQ_CST))
 #define test_and_clear_bit(n, p) \
     (!!(__atomic_fetch_and(p, ~(1UL << (n)), __ATOMIC_SEQ_CST) & (1UL << (n))))
-#define clear_page(p) memset(p, 0, PAGE_SIZE)
 
 static inline unsigned int bitmap_weight(const unsigned long *p,
                                          unsigned int bits)
@@ -67,48 +31,12 @@ static inline unsigned int bitmap_weight(const unsigned long *p,
 
 /****************** Memory ******************/
 
-/* Of Xen's: an allocation fails if mock_alloc_left is 0; below 0, none does. */
-extern long mock_alloc_left, mock_allocated;
-extern unsigned long mock_bytes;   /* asked for since the domain began */
-void *mock_alloc(size_t size);
-void mock_free(void *p);
-/* Of the domain's pool: pages that it has given. */
-extern long mock_pool;
-
-#undef xzalloc_bytes
-#undef xfree
-#define xzalloc(t) ((t *)mock_alloc(sizeof(t)))
-#define xzalloc_bytes(n) mock_alloc(n)
-#define xmalloc_array(t, n) ((t *)mock_alloc(sizeof(t) * (n)))
-#define xzalloc_array(t, n) ((t *)mock_alloc(sizeof(t) * (n)))
-#define xfree(p) mock_free(p)
-#define XFREE(p) do { mock_free(p); (p) = NULL; } while ( 0 )
-#define vmalloc(n) mock_alloc(n)
-#define vzalloc(n) mock_alloc(n)
-#define vfree(p) mock_free(p)
-#define alloc_xenheap_page() mock_alloc(PAGE_SIZE)
-#define free_xenheap_page(p) mock_free(p)
-
 /* The machine's. */
 typedef unsigned long mfn_t, gfn_t, pfn_t;
 #define _mfn(x) (x)
 #define mfn_x(x) (x)
 #define _gfn(x) (x)
 #define _pfn(x) (x)
-
-struct page_info {
-    unsigned long mfn;
-    struct page_info *next;            /* in a list */
-};
-
-struct page_list_head {
-    struct page_info *first, *last;
-};
-#define INIT_PAGE_LIST_HEAD(h) ((void)((h)->first = (h)->last = NULL))
-#define page_list_first(h) ((h)->first)
-#define page_list_next(pg, h) ((pg) == (h)->last ? NULL : (pg)->next)
-void page_list_add_tail(struct page_info *pg, struct page_list_head *h);
-struct page_info *page_list_remove_head(struct page_list_head *h);
 
 void *map_domain_page(mfn_t mfn);
 void unmap_domain_page(const void *p);
@@ -119,52 +47,29 @@ struct page_info *mock_page(unsigned long mfn);
 #define put_page(pg) ((void)(pg), (void)mock_refs--)
 extern int mock_refs, mock_mapped;
 
-/****************** Locks, time, the caller ******************/
+/* There are no rings. */
+#define MEMF_no_refcount 1U
+#define PGT_writable_page 1U
+#define page_to_mfn(pg) ((pg)->mfn)
+#define clear_domain_page(m) ((void)(m))
+#define alloc_domheap_page(d, flags) ((struct page_info *)NULL)
+#define get_page_and_type(pg, d, type) ((void)(pg), false)
+#define put_page_alloc_ref(pg) ((void)(pg))
+#define put_page_and_type(pg) ((void)(pg))
 
-typedef struct {
-    bool held;
-} spinlock_t;
+/****************** Time ******************/
 
-static inline void spin_lock_init(spinlock_t *l)
-{
-    l->held = false;
-}
-
-static inline void spin_lock(spinlock_t *l)
-{
-    CHECK(!l->held, "deadlock");
-    l->held = true;
-}
-
-static inline void spin_unlock(spinlock_t *l)
-{
-    CHECK(l->held, "not held");
-    l->held = false;
-}
-
-#define spin_is_locked(l) ((l)->held)
-
-typedef int64_t s_time_t;
 struct timer {
     int unused;
 };
 
-uint64_t rdtsc(void);
 /*
  * Preempted at each chance with mock_preempt.  mock_longest: the most pages
  * that were mapped between two chances, a measure of the time that passes.
  */
-extern bool mock_preempt, mock_fault;
-extern unsigned int mock_locked;   /* the p2m's, while it must not copy */
+extern bool mock_preempt;
 extern unsigned long mock_checks, mock_longest;
 bool hypercall_preempt_check(void);
-
-#define guest_handle_is_null(h) (!(h).p)
-#define copy_to_guest_offset(h, off, from, nr)                          \
-    ({                                                                  \
-        CHECK(!mock_locked, "copied under the p2m lock");               \
-        mock_fault || !memcpy((h).p + (off), from, (nr) * sizeof(*(h).p)); \
-    })
 
 /****************** The domain ******************/
 
@@ -195,10 +100,7 @@ struct p2m_domain {
     unsigned long syncs;
 };
 
-#define p2m_lock(p) (spin_lock(&(p)->lock), (void)mock_locked++)
-#define p2m_unlock(p) (spin_unlock(&(p)->lock), (void)mock_locked--)
 #define p2m_locked_by_me(p) spin_is_locked(&(p)->lock)
-#define p2m_get_hostp2m(d) (&(d)->p2m)
 #define p2m_get_pagetable(p) ((p)->ept.mfn)
 #define pagetable_get_mfn(t) (t)
 #define ept_sync_domain(p) ((void)(p)->syncs++)
@@ -243,11 +145,6 @@ struct domain {
     unsigned long *dirty;
     unsigned int dirty_failed;
 };
-
-#define domain_tot_pages(d) ((d)->tot_pages)
-#define domain_pause(d) ((void)(d)->paused++)
-#define domain_unpause(d) \
-    do { CHECK((d)->paused > 0, "runs"); (d)->paused--; } while ( 0 )
 
 struct tasklet {
     int unused;

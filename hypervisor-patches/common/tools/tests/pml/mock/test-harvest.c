@@ -26,7 +26,8 @@ static unsigned long any(unsigned long n)
 static struct domain *start(unsigned int vcpus, unsigned int options)
 {
     struct domain *d = mock_domain(vcpus);
-    struct pml_domain *pml = calloc(1, sizeof(*pml) + vcpus * sizeof(pml->vcpu[0]));
+    struct pml_domain *pml =
+        calloc(1, sizeof(*pml) + vcpus * sizeof(pml->vcpu[0]));
     unsigned int i;
 
     pml->options.flags = options;
@@ -350,10 +351,11 @@ static void test_no_room(void)
             CHECK(!accessed || (in_bits(used.bits, low) == first &&
                                 (!round || in_bits(used.bits, high) == second)),
                   "accessed in round %u", round);
-            CHECK(pml->result.dirty_pages == (bitmap ? first + second : 2 * first),
+            CHECK(pml->result.dirty_pages ==
+                  (bitmap ? first + second : 2 * first),
                   "%lu dirty", (long)pml->result.dirty_pages);
-            CHECK(pml->result.rearmed == pml->result.dirty_pages, "%lu re-armed",
-                  (long)pml->result.rearmed);
+            CHECK(pml->result.rearmed == pml->result.dirty_pages,
+                  "%lu re-armed", (long)pml->result.rearmed);
             CHECK(!accessed || pml->result.accessed_pages == first + second,
                   "%lu accessed", (long)pml->result.accessed_pages);
             free(dirty.bits);
@@ -434,7 +436,7 @@ static void test_pruned_looks(void)
     free(m);
 }
 
-/* After the guest has run with too little memory for the bitmap: all re-armed. */
+/* The guest has run with too little memory for the bitmap: all re-armed. */
 static void test_rescue(void)
 {
     struct model *m = calloc(1, sizeof(*m));

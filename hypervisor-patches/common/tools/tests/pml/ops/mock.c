@@ -3,9 +3,6 @@
 #include "mock.h"
 
 s_time_t mock_now = 1000;
-long mock_alloc_left = -1, mock_allocated;
-unsigned long mock_locked;
-bool mock_fault;
 int mock_denied;
 
 static struct timer *timer;
@@ -46,44 +43,47 @@ void mock_pass(s_time_t time)
     }
 }
 
-void *mock_alloc(size_t size)
+/* Two references: the allocation's, and ours. */
+struct page_info *alloc_domheap_page(struct domain *d, unsigned int flags)
 {
-    if ( !mock_alloc_left )
+    struct page_info *pg;
+
+    if ( !mock_may(MOCK_XEN) )
         return NULL;
-    if ( mock_alloc_left > 0 )
-        mock_alloc_left--;
+
+    pg = calloc(1, sizeof(*pg) + PAGE_SIZE);
+    pg->words = memset(pg + 1, 0xa5, PAGE_SIZE);
     mock_allocated++;
-
-    return calloc(1, size);
-}
-
-void mock_free(void *p)
-{
-    if ( p )
-        mock_allocated--;
-    free(p);
-}
-
-void page_list_add_tail(struct page_info *pg, struct page_list_head *h)
-{
-    pg->next = NULL;
-    if ( h->last )
-        h->last->next = pg;
-    else
-        h->first = pg;
-    h->last = pg;
-}
-
-struct page_info *page_list_remove_head(struct page_list_head *h)
-{
-    struct page_info *pg = h->first;
-
-    if ( pg )
-    {
-        h->first = pg->next;
-        if ( !h->first )
-            h->last = NULL;
-    }
+    mock_held += PAGE_SIZE;
 
     return pg;
+}
+
+void put_page_and_type(struct page_info *pg)
+{
+    if ( --pg->mfn )
+        return;
+
+    mock_allocated--;
+    mock_held -= PAGE_SIZE;
+    free(pg);
+}
+
+/* Addresses are not memory. */
+void *vmap(const mfn_t *mfns, unsigned int nr)
+{
+    void *p = mock_alloc(nr * PAGE_SIZE);
+
+    if ( p )
+        mock_held -= nr * PAGE_SIZE;
+
+    return p;
+}
+
+void vunmap(void *p)
+{
+    long held = mock_held;
+
+    mock_free(p);
+    mock_held = held;
 }

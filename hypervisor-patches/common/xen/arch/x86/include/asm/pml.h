@@ -9,6 +9,13 @@
 #include <xen/sched.h>
 #include <public/domctl.h>
 
+/*
+ * Is a piece of a preemptible operation to end here?  If forced, it does so
+ * wherever it can.  Each piece gets on by some work before it asks.
+ */
+#define pml_preempt_check() \
+    (hypercall_preempt_check() || IS_ENABLED(CONFIG_DEBUG_PML_PREEMPT))
+
 #ifdef CONFIG_PML
 
 /* Is the domain being logged (or being prepared for it)? */

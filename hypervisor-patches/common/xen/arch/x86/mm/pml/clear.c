@@ -3,11 +3,11 @@
  * Clearing the guest's accessed flags: what a snapshot says of a round is of
  * that round only.
  *
- * A table must be one beyond doubt before it is written to.  Below a CR3 that was
- * seen some time in the round there may be other things by now.  So these tables
- * are cleared: when a round is closed, those in use by vCPUs (FRAME_LIVE); and the
- * rest (FRAME_STALE) once a vCPU loads the root that they are below.  Those loads
- * leave the guest for as long as that can be afforded.
+ * A table must be one beyond doubt before it is written to.  Below a CR3 that
+ * was seen some time in the round there may be other things by now.  So these
+ * tables are cleared: when a round is closed, those in use by vCPUs
+ * (FRAME_LIVE); and the rest (FRAME_STALE) once a vCPU loads the root that they
+ * are below.  Those loads leave the guest for as long as that can be afforded.
  */
 #include "private.h"
 #include "tables.h"
@@ -22,8 +22,8 @@
 
 /*
  * From now on they tell of the next round: the processors' caches have been, or
- * are to be, invalidated before a vCPU uses the table, so the first access by an
- * entry finds the flag clear and sets it.
+ * are to be, invalidated before a vCPU uses the table, so the first access by
+ * an entry finds the flag clear and sets it.
  */
 static bool clear_table(struct domain *d, struct pml_tables *t,
                         unsigned long gfn, unsigned int level)
@@ -40,7 +40,7 @@ static bool clear_table(struct domain *d, struct pml_tables *t,
 
         unmap_domain_page(table);
         t->cleared += nr;
-        /* If the bitmap is taken to copy memory by, this is a change as well. */
+        /* If the bitmap is taken to copy memory by, this is a change, too. */
         if ( nr )
             paging_mark_pfn_dirty(d, _pfn(gfn));
     }

@@ -8,6 +8,17 @@
 
 #include "private.h"
 
+/* Of one with so many vCPUs. */
+static size_t domain_size(unsigned int nr_vcpus)
+{
+    return sizeof(struct pml_domain) + nr_vcpus * sizeof(struct pml_vcpu);
+}
+
+static size_t pending_size(const struct pml_domain *pml)
+{
+    return (pml->options.rearm_every - 1) * PAGE_SIZE;
+}
+
 static int alloc_vcpu(struct vcpu *v, struct pml_domain *pml)
 {
     struct pml_vcpu *pv = &pml->vcpu[v->vcpu_id];
@@ -15,14 +26,14 @@ static int alloc_vcpu(struct vcpu *v, struct pml_domain *pml)
     if ( pml->options.rearm == XEN_PML_REARM_FLUSH &&
          pml->options.rearm_every > 1 )
     {
-        pv->pending = vmalloc((pml->options.rearm_every - 1) * PAGE_SIZE);
+        pv->pending = pml_get(&pml->held, pending_size(pml));
         if ( !pv->pending )
             return -ENOMEM;
     }
 
     while ( pv->nr_spare < pml->options.buffers - 1 )
     {
-        struct page_info *pg = v->domain->arch.paging.alloc_page(v->domain);
+        struct page_info *pg = pml_get_page(v->domain, pml);
 
         if ( !pg )
             return -ENOMEM;
@@ -59,13 +70,23 @@ static void free_vcpu(struct domain *d, struct pml_domain *pml, unsigned int i)
 
     tasklet_kill(&pv->tasklet);
     pml_free_log(pml, pv);
-    vfree(pv->pending);
+    pml_put(&pml->held, pv->pending, pending_size(pml));
     while ( pv->nr_spare )
-        d->arch.paging.free_page(d, pv->spare[--pv->nr_spare]);
+        pml_put_page(d, pml, pv->spare[--pv->nr_spare]);
     while ( pv->nr_full )
-        d->arch.paging.free_page(d, pv->full[--pv->nr_full].pg);
+        pml_put_page(d, pml, pv->full[--pv->nr_full].pg);
     if ( d->vcpu[i] )
         d->vcpu[i]->arch.hvm.vmx.pml_pending = false;
+}
+
+/* What everything else is kept in goes last: nothing is left of it then. */
+static void free_domain(struct pml_domain *pml)
+{
+    uint64_t held = pml->held;
+
+    pml_put(&held, pml->leaf, PAGE_SIZE);
+    pml_put(&held, pml, domain_size(pml->nr_vcpus));
+    ASSERT(!held);
 }
 
 /* Free so much of what is known of frames between two checks. */
@@ -77,15 +98,15 @@ static int free_all(struct domain *d, struct pml_domain *pml)
     while ( pml->at < pml->nr_vcpus )
     {
         free_vcpu(d, pml, pml->at);
-        if ( ++pml->at < pml->nr_vcpus && hypercall_preempt_check() )
+        if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }
 
     while ( !pml_free_tables(pml, FREE_AT_ONCE) )
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
 
-    if ( pml_spool_free(d, &pml->spool) )
+    if ( pml_spool_free(d, pml) )
         return -ERESTART;
 
     spin_lock(&d->arch.hvm.pml_lock);
@@ -95,8 +116,7 @@ static int free_all(struct domain *d, struct pml_domain *pml)
 
     pml_op_kill(pml);
     pml_free_touched(pml);
-    free_xenheap_page(pml->leaf);
-    xfree(pml);
+    free_domain(pml);
 
     return 0;
 }
@@ -130,6 +150,10 @@ static int refusal(const struct domain *d, uint16_t *told)
 
 static int check_options(struct xen_domctl_pml_enable *op)
 {
+    const uint32_t known =
+        XEN_PML_OPT_TABLES | XEN_PML_OPT_DROP | XEN_PML_OPT_SNAPSHOTS |
+        XEN_PML_OPT_ACCESSED | XEN_PML_OPT_CLEAR;
+
     if ( op->pad )
         return -EINVAL;
     if ( !op->slots )
@@ -139,14 +163,11 @@ static int check_options(struct xen_domctl_pml_enable *op)
     if ( !op->rearm_every )
         op->rearm_every = 1;
 
-    if ( !pml_ring_valid_slots(op->slots) || op->buffers > XEN_PML_MAX_BUFFERS ||
-         op->rearm > XEN_PML_REARM_FLUSH ||
+    if ( !pml_ring_valid_slots(op->slots) ||
+         op->buffers > XEN_PML_MAX_BUFFERS || op->rearm > XEN_PML_REARM_FLUSH ||
          op->rearm_every > XEN_PML_MAX_REARM_EVERY )
         return -EINVAL;
-    if ( op->flags & ~(XEN_PML_OPT_TABLES | XEN_PML_OPT_DROP |
-                       XEN_PML_OPT_SNAPSHOTS
-                       | XEN_PML_OPT_ACCESSED | XEN_PML_OPT_CLEAR
-                       ) )
+    if ( op->flags & ~known )
         return -EOPNOTSUPP;
     if ( (op->flags & (XEN_PML_OPT_DROP | XEN_PML_OPT_SNAPSHOTS)) &&
          !(op->flags & XEN_PML_OPT_TABLES) )
@@ -172,7 +193,7 @@ static int drain_all(struct domain *d, struct pml_domain *pml)
             pml_take(v);
             pml_drain_taken(v, XEN_PML_REASON_STOP);
         }
-        if ( ++pml->at < pml->nr_vcpus && hypercall_preempt_check() )
+        if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -234,23 +255,25 @@ static int begin_enable(struct domain *d,
 {
     static uint64_t generation;
     struct pml_domain *pml;
+    uint64_t held = 0;
     unsigned int i;
     int rc = 0;
 
-    pml = xzalloc_flex_struct(struct pml_domain, vcpu, d->max_vcpus);
+    pml = pml_get(&held, domain_size(d->max_vcpus));
     if ( !pml )
         return -ENOMEM;
 
+    pml->held = held;
     pml->options = *op;
     pml->state = XEN_PML_STATE_STARTING;
     pml->nr_vcpus = d->max_vcpus;
     pml->generation = ++generation;
     pml->phase = PHASE_ALLOC;
     INIT_PAGE_LIST_HEAD(&pml->spool.pages);
-    pml->leaf = alloc_xenheap_page();
+    pml->leaf = pml_get(&pml->held, PAGE_SIZE);
     if ( !pml->leaf )
     {
-        xfree(pml);
+        free_domain(pml);
         return -ENOMEM;
     }
 
@@ -276,8 +299,7 @@ static int begin_enable(struct domain *d,
     if ( rc )
     {
         pml_op_kill(pml);
-        free_xenheap_page(pml->leaf);
-        xfree(pml);
+        free_domain(pml);
     }
 
     return rc;
@@ -318,10 +340,14 @@ static int prepare(struct domain *d, struct pml_domain *pml)
         p2m_unlock(p2m);
 
         if ( rc )
+        {
+            /* Page tables of the EPT are of the pool. */
+            pml->pool_short |= rc == -ENOMEM;
             return rc;
+        }
 
         pml->at = gfn;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -351,9 +377,12 @@ static int start_logging(struct domain *d, struct pml_domain *pml)
         return rc;
 
     pml->started = true;
-    /* Without memory for buffers, log-dirty write-protects. */
+    /* Without memory for buffers, of the pool, log-dirty write-protects. */
     if ( !vmx_domain_pml_enabled(d) )
+    {
+        pml->pool_short = true;
         return -ENOMEM;
+    }
 
     return 0;
 }
@@ -367,7 +396,7 @@ static int alloc_vcpus(struct domain *d, struct pml_domain *pml)
 
         if ( rc )
             return rc;
-        if ( ++pml->at < pml->nr_vcpus && hypercall_preempt_check() )
+        if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -424,7 +453,7 @@ static int do_enable(struct domain *d, struct pml_domain *pml)
     }
 }
 
-static int pml_enable(struct domain *d, struct pml_domain *pml)
+static int pml_enable(struct domain *d, struct pml_domain *pml, uint16_t *why)
 {
     int rc = pml->phase < PHASE_QUIET ? do_enable(d, pml) : pml->error;
 
@@ -435,6 +464,8 @@ static int pml_enable(struct domain *d, struct pml_domain *pml)
     {
         /* What has to be undone can be preempted, but not be forgotten. */
         pml->error = rc;
+        *why = rc != -ENOMEM ? XEN_PML_REFUSED_NOT :
+               pml->pool_short ? XEN_PML_REFUSED_POOL : XEN_PML_REFUSED_MEMORY;
         return undo(d, pml) ? -ERESTART : rc;
     }
 
@@ -456,7 +487,11 @@ static int new_enable(struct domain *d, struct xen_domctl_pml_enable *op,
     if ( !rc )
         rc = check_options(op);
     if ( !rc )
+    {
         rc = begin_enable(d, op);
+        if ( rc == -ENOMEM )
+            *why = XEN_PML_REFUSED_MEMORY;
+    }
     if ( !rc )
         pml_op_begin(d->arch.hvm.pml, XEN_DOMCTL_pml_enable);
 
@@ -512,6 +547,7 @@ static uint64_t bitmap_pages(const struct domain *d, uint64_t max_gfn)
 static void get_status(struct domain *d, struct xen_domctl_pml_status *op)
 {
     const struct pml_domain *pml = pml_active(d) ? d->arch.hvm.pml : NULL;
+    unsigned int i;
 
     memset(op, 0, sizeof(*op));
     op->vcpus = d->max_vcpus;
@@ -529,17 +565,14 @@ static void get_status(struct domain *d, struct xen_domctl_pml_status *op)
     op->superpages = pml->superpages;
     op->bitmap_failed = pml->bitmap_failed + pml_dirty_failed(d, false);
     op->entries = pml_total_entries(pml);
+    op->rearmed = pml->rearmed;
+    for ( i = 0; i < pml->nr_vcpus; i++ )
     {
-        unsigned int i;
-
-        for ( i = 0; i < pml->nr_vcpus; i++ )
-        {
-            op->overwritten += pml->vcpu[i].ring.overwritten;
-            op->rearmed += pml->vcpu[i].rearmed;
-        }
-        op->rearmed += pml->rearmed;
+        op->overwritten += pml->vcpu[i].ring.overwritten;
+        op->rearmed += pml->vcpu[i].rearmed;
     }
     op->tables = pml_nr_tables(pml);
+    op->memory = pml_memory(pml);
 }
 
 static int get_vcpu_status(struct domain *d, struct xen_domctl_pml_vcpu *op)
@@ -586,7 +619,7 @@ static int get_costs(const struct pml_domain *pml,
     op->rearm_tsc = SPENT(BITMAP) + SPENT(RESCUE);
     op->guided_tsc = SPENT(GUIDE) + SPENT(GUIDED) + SPENT(UNPAGED);
     op->scan_tsc = SPENT(ACCESSED);
-    op->memory = pml_tables_memory(pml);
+    op->memory = pml_memory(pml);
 #undef SPENT
 
     return 0;
@@ -616,7 +649,7 @@ static int operate(struct domain *d, struct pml_domain *pml,
     switch ( op->cmd )
     {
     case XEN_DOMCTL_pml_enable:
-        rc = pml_enable(d, pml);
+        rc = pml_enable(d, pml, &op->refusal);
         /* Those that are in force. */
         if ( !rc )
             op->u.enable = pml->options;
@@ -643,6 +676,7 @@ int pml_domctl(struct domain *d, struct xen_domctl *domctl,
     if ( rc )
         return rc;
 
+    op->refusal = XEN_PML_REFUSED_NOT;
     if ( op->cmd == XEN_DOMCTL_pml_status )
     {
         refusal(d, &op->refusal);

@@ -25,7 +25,7 @@
 struct pml_guide {
     struct pml_regions *regions;
     struct pml_region *first, **last; /* the regions that are noted */
-    struct pml_region *recent;     /* neighbours lead to neighbours, most often */
+    struct pml_region *recent;     /* neighbours lead to neighbours */
     /*
      * This GFN if the domain may have memory in its region; else another one,
      * the first of a region, before which there is none.

@@ -154,7 +154,7 @@ int pml_close_accessed(struct domain *d, struct pml_domain *pml,
         if ( nr )
             pml_copy_leaf(pml, op, true, first);
 
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -174,30 +174,27 @@ int pml_alloc_touched(const struct domain *d, struct pml_domain *pml)
          (XEN_PML_OPT_ACCESSED | XEN_PML_OPT_TABLES) )
         return 0;
 
-    pml->touched.words = xmalloc_array(uint64_t, TOUCHED_WORDS);
+    pml->touched.words = pml_get(&pml->held, TOUCHED_BYTES);
 
     return pml->touched.words ? 0 : -ENOMEM;
 }
 
 void pml_free_touched(struct pml_domain *pml)
 {
-    XFREE(pml->touched.words);
+    pml_put(&pml->held, pml->touched.words, TOUCHED_BYTES);
+    pml->touched.words = NULL;
 }
 
-int pml_touched_flush(struct pml_domain *pml,
-                      const struct xen_domctl_pml_round *op)
+void pml_touched_flush(struct pml_domain *pml)
 {
     pml_spool_put(&pml->spool, pml->touched.words, pml->touched.nr);
     pml->touched.nr = 0;
-
-    return 0;
 }
 
-int pml_touched_room(struct pml_domain *pml,
-                     const struct xen_domctl_pml_round *op)
+void pml_touched_room(struct pml_domain *pml)
 {
-    return pml->touched.nr + PML_REGION <= TOUCHED_WORDS
-           ? 0 : pml_touched_flush(pml, op);
+    if ( pml->touched.nr + PML_REGION > TOUCHED_WORDS )
+        pml_touched_flush(pml);
 }
 
 void pml_touched_logged(struct domain *d, struct pml_domain *pml,
@@ -252,17 +249,13 @@ static bool unguided(const struct pml_domain *pml)
 }
 
 /* If so, look at all regions whose EPT has been used. */
-static int close_unguided(struct domain *d, struct pml_domain *pml,
-                          const struct xen_domctl_pml_round *op)
+static int close_unguided(struct domain *d, struct pml_domain *pml)
 {
     while ( pml->at <= p2m_get_hostp2m(d)->max_mapped_pfn )
     {
-        int rc = pml_touched_room(pml, op);
-
-        if ( rc )
-            return rc;
+        pml_touched_room(pml);
         pml->at += take_region(d, pml, pml->at, HARVEST_PRUNED, NULL);
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -274,7 +267,7 @@ static int close_unguided(struct domain *d, struct pml_domain *pml,
 int pml_close_guide(struct domain *d, struct pml_domain *pml)
 {
     while ( pml_note_logged(d, pml, &pml->at) )
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
 
     pml->at = 0;
@@ -282,8 +275,7 @@ int pml_close_guide(struct domain *d, struct pml_domain *pml)
     return 0;
 }
 
-int pml_close_guided(struct domain *d, struct pml_domain *pml,
-                     const struct xen_domctl_pml_round *op)
+int pml_close_guided(struct domain *d, struct pml_domain *pml)
 {
     struct pml_guide *g = &pml->guide;
     const bool all = unguided(pml);
@@ -291,33 +283,29 @@ int pml_close_guided(struct domain *d, struct pml_domain *pml,
 
     while ( (region = pml_guide_first(g)) != NULL )
     {
-        int rc = pml_touched_room(pml, op);
-
-        if ( rc )
-            return rc;
+        pml_touched_room(pml);
 
         /* Once a region has been taken, its upper flag tells no more. */
         take_region(d, pml, region->number << PML_REGION_SHIFT, HARVEST_REGION,
                     all ? NULL : pml_guide_wanted(region));
         pml_guide_forget_first(g);
 
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
     return 0;
 }
 
-int pml_close_unpaged(struct domain *d, struct pml_domain *pml,
-                      const struct xen_domctl_pml_round *op)
+int pml_close_unpaged(struct domain *d, struct pml_domain *pml)
 {
     unsigned int i;
-    int rc = unguided(pml) ? close_unguided(d, pml, op) : 0;
+    int rc = unguided(pml) ? close_unguided(d, pml) : 0;
 
-    if ( !rc )
-        rc = pml_touched_flush(pml, op);
     if ( rc )
         return rc;
+
+    pml_touched_flush(pml);
 
     for ( i = 0; i < pml->nr_vcpus; i++ )
         pml->vcpu[i].unpaged = false;

@@ -17,34 +17,28 @@ void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv)
 
     for ( i = 0; pv->mfns && i < nr; i++ )
     {
-        struct page_info *pg;
-
         if ( mfn_eq(pv->mfns[i], INVALID_MFN) )
             break;
 
-        pg = mfn_to_page(pv->mfns[i]);
-        put_page_alloc_ref(pg);
-        put_page_and_type(pg);
+        pml_put_shared(pml, mfn_to_page(pv->mfns[i]));
     }
 
-    vfree(pv->mfns);
+    pml_put(&pml->held, pv->mfns, nr * sizeof(*pv->mfns));
     pv->mfns = NULL;
-    xfree(pv->ring.counts);
+    pml_put(&pml->held, pv->ring.counts,
+            pml->options.slots * sizeof(*pv->ring.counts));
     pv->ring.counts = NULL;
 }
 
-/*
- * As vmtrace's buffers, the pages belong to the domain without counting
- * against its memory, and stay for as long as somebody has them mapped.
- */
 int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
 {
     struct domain *d = v->domain;
     unsigned int i, nr = pml_ring_frames(pml->options.slots);
-    uint16_t *counts = xmalloc_array(uint16_t, pml->options.slots);
+    uint16_t *counts = pml_get(&pml->held,
+                               pml->options.slots * sizeof(*counts));
 
     pv->ring.counts = counts;
-    pv->mfns = vmalloc(nr * sizeof(*pv->mfns));
+    pv->mfns = pml_get(&pml->held, nr * sizeof(*pv->mfns));
     if ( !counts || !pv->mfns )
         return -ENOMEM;
 
@@ -53,20 +47,12 @@ int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
 
     for ( i = 0; i < nr; i++ )
     {
-        struct page_info *pg = alloc_domheap_page(d, MEMF_no_refcount);
+        struct page_info *pg = pml_get_shared(d, pml);
 
         if ( !pg )
             return -ENOMEM;
 
-        /*
-         * The domain can't possibly know about this page yet, so failure here
-         * is a clear indication of something fishy going on.  Leak it.
-         */
-        if ( unlikely(!get_page_and_type(pg, d, PGT_writable_page)) )
-            return -ENODATA;
-
         pv->mfns[i] = page_to_mfn(pg);
-        clear_domain_page(pv->mfns[i]);
     }
 
     pv->map = vmap(pv->mfns, nr);

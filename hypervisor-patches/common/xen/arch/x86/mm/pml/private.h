@@ -26,6 +26,7 @@
  *   guide.c    which frames a page table leads to
  *   spool.c    frames that were touched, until they are fetched
  *   regions.c  what is known of frames, by regions of 2 MiB
+ *   memory.c   all memory that is held for a log
  *
  * Locking: the domctl lock serialises all calls, op.c operations that consist
  * of several.  A vCPU's buffers are drained under its own lock, which nests
@@ -152,7 +153,8 @@ struct pml_touched {
     uint64_t *words;          /* room for TOUCHED_WORDS */
     unsigned int nr;
 };
-#define TOUCHED_WORDS (2 * PAGE_SIZE / sizeof(uint64_t))
+#define TOUCHED_BYTES (2 * PAGE_SIZE)
+#define TOUCHED_WORDS (TOUCHED_BYTES / sizeof(uint64_t))
 
 /* And in there. */
 struct pml_spool {
@@ -181,6 +183,8 @@ struct pml_domain {
     bool started;             /* log-dirty mode has been switched on */
     bool fault;               /* a buffer could not be written */
     int error;                /* why enabling is being undone */
+    bool pool_short;          /* the pool for paging had no page left */
+    uint64_t held;            /* memory, see memory.c */
     struct xen_domctl_pml_round asked, result;
     uint64_t phase_tsc[PHASE_CLOSED - PHASE_TAKE];
     struct xen_domctl_pml_costs costs;
@@ -205,6 +209,24 @@ static inline bool pml_logging(const struct pml_domain *pml)
 {
     return pml->state == XEN_PML_STATE_LOGGING;
 }
+
+/* memory.c */
+
+/* Zeroed memory, counted in *held; NULL if there is none. */
+void *pml_get(uint64_t *held, size_t size);
+void pml_put(uint64_t *held, void *p, size_t size);
+
+/* A page of the domain's pool for paging.  It is not zeroed. */
+struct page_info *pml_get_page(struct domain *d, struct pml_domain *pml);
+void pml_put_page(struct domain *d, struct pml_domain *pml,
+                  struct page_info *pg);
+
+/* A zeroed page that the control domain can map. */
+struct page_info *pml_get_shared(struct domain *d, struct pml_domain *pml);
+void pml_put_shared(struct pml_domain *pml, struct page_info *pg);
+
+/* All that is held for the log now, in bytes. */
+uint64_t pml_memory(const struct pml_domain *pml);
 
 /* op.c */
 
@@ -234,7 +256,7 @@ void pml_break_off(struct domain *d, struct pml_domain *pml);
 
 /* Get memory for what a round can have touched.  Preemptible. */
 int pml_spool_room(struct domain *d, struct pml_domain *pml);
-int pml_spool_free(struct domain *d, struct pml_spool *s);
+int pml_spool_free(struct domain *d, struct pml_domain *pml);
 
 void pml_spool_begin(struct pml_spool *s);
 void pml_spool_put(struct pml_spool *s, const uint64_t *words, unsigned int nr);
@@ -294,12 +316,10 @@ void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv);
 int pml_alloc_tables(struct domain *d, struct pml_domain *pml);
 /*
  * Free what is known of frames and tables, up to so much of it.  Returns
- * whether all is gone.  Nobody uses it any more: the domain is paused.
+ * whether all is gone.  The domain may run: its vCPUs are not logged any more.
  */
 bool pml_free_tables(struct pml_domain *pml, unsigned int budget);
 unsigned int pml_nr_tables(const struct pml_domain *pml);
-/* In bytes. */
-uint64_t pml_tables_memory(const struct pml_domain *pml);
 /* Write XEN_PML_KIND_* into the low bits of entries that were logged. */
 void pml_add_kinds(const struct pml_domain *pml, uint64_t *entries,
                    unsigned int nr);
@@ -318,15 +338,15 @@ int pml_walk_tables(struct domain *d, struct pml_domain *pml);
 int pml_snapshots(struct domain *d, struct pml_domain *pml);
 
 /*
- * The next round is to begin: forget those tables which were logged, but are not
- * found in any tree any more.
+ * The next round is to begin: forget those tables which were logged, but are
+ * not found in any tree any more.
  */
 int pml_tables_round(struct pml_domain *pml, bool armed);
 
 /* A vCPU's CR3, as it is at a VM exit. */
 void pml_note_cr3(struct vcpu *v);
 
-/* clear.c: the domain is paused; watch loads of CR3 in the next round, or not. */
+/* clear.c: watch loads of CR3 in the next round?  The domain is paused. */
 void pml_watch_cr3(struct domain *d, struct pml_domain *pml, bool watch);
 
 /*
@@ -361,11 +381,9 @@ int pml_alloc_touched(const struct domain *d, struct pml_domain *pml);
 void pml_free_touched(struct pml_domain *pml);
 
 /* Make room for 512 more frames. */
-int pml_touched_room(struct pml_domain *pml,
-                     const struct xen_domctl_pml_round *op);
+void pml_touched_room(struct pml_domain *pml);
 /* What there is goes to the spool. */
-int pml_touched_flush(struct pml_domain *pml,
-                      const struct xen_domctl_pml_round *op);
+void pml_touched_flush(struct pml_domain *pml);
 
 /* Take these logged pages: re-arm them, and hand out what kind they are. */
 void pml_touched_logged(struct domain *d, struct pml_domain *pml,
@@ -374,11 +392,9 @@ void pml_touched_logged(struct domain *d, struct pml_domain *pml,
 /* Note which frames the page tables logged in the round lead to... */
 int pml_close_guide(struct domain *d, struct pml_domain *pml);
 /* ... and collect and clear the accessed flags of those. */
-int pml_close_guided(struct domain *d, struct pml_domain *pml,
-                     const struct xen_domctl_pml_round *op);
+int pml_close_guided(struct domain *d, struct pml_domain *pml);
 /* And all else, if not all that was touched can be below those. */
-int pml_close_unpaged(struct domain *d, struct pml_domain *pml,
-                      const struct xen_domctl_pml_round *op);
+int pml_close_unpaged(struct domain *d, struct pml_domain *pml);
 
 #endif /* X86_MM_PML_PRIVATE_H */
 

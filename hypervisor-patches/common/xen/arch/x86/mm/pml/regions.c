@@ -45,6 +45,13 @@ static void *get_memory(struct pml_regions *r, size_t size)
     return p;
 }
 
+static void free_memory(struct pml_regions *r, void *p, size_t size)
+{
+    if ( p )
+        r->bytes -= size;
+    xfree(p);
+}
+
 static struct pml_node *make_node(struct pml_regions *r)
 {
     struct pml_node *node = get_memory(r, sizeof(*node));
@@ -116,8 +123,8 @@ bool pml_regions_free(struct pml_regions *r, unsigned int budget)
         struct pml_region *region = r->all;
 
         r->all = region->next;
-        xfree(region->frames);
-        xfree(region);
+        free_memory(r, region->frames, PML_REGION * sizeof(*region->frames));
+        free_memory(r, region, sizeof(*region));
     }
 
     for ( ; r->nodes && budget; budget-- )
@@ -125,14 +132,10 @@ bool pml_regions_free(struct pml_regions *r, unsigned int budget)
         struct pml_node *node = r->nodes;
 
         r->nodes = node->next;
-        xfree(node);
+        free_memory(r, node, sizeof(*node));
     }
 
-    if ( r->all || r->nodes )
-        return false;
-    r->bytes = 0;
-
-    return true;
+    return !r->all && !r->nodes;
 }
 
 /*

@@ -25,7 +25,7 @@ static unsigned int add_word(uint64_t *entries, unsigned int nr,
     return nr;
 }
 
-/* Re-arm these pages; in a guided harvest, take their accessed flags as well. */
+/* Re-arm these pages; if guided, take their accessed flags as well. */
 static void rearm_batch(struct domain *d, struct pml_domain *pml,
                         const struct xen_domctl_pml_round *op,
                         uint64_t *entries, unsigned int nr)
@@ -55,7 +55,7 @@ static void rearm_leaf(struct domain *d, struct pml_domain *pml,
 
         /* Room for 512 is room for a batch. */
         if ( guided && !nr )
-            pml_touched_room(pml, op);
+            pml_touched_room(pml);
 
         nr = add_word(entries, nr, pfn + i * BITS_PER_LONG, word);
         if ( nr > BATCH - BITS_PER_LONG )
@@ -93,7 +93,7 @@ static int close_bitmap(struct domain *d, struct pml_domain *pml,
             rearm_leaf(d, pml, op, pml->at);
 
         pml->at += PAGES_PER_LEAF;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -121,7 +121,7 @@ static int rearm_all(struct domain *d, struct pml_domain *pml,
         memset(pml->leaf, 0xff, PAGE_SIZE);
         rearm_leaf(d, pml, op, pml->at);
         pml->at += PAGES_PER_LEAF;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -161,7 +161,7 @@ static int close_take(struct domain *d, struct pml_domain *pml)
     {
         if ( d->vcpu[pml->at] )
             pml_take(d->vcpu[pml->at]);
-        if ( ++pml->at < pml->nr_vcpus && hypercall_preempt_check() )
+        if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -176,7 +176,7 @@ static int close_drain(struct domain *d, struct pml_domain *pml)
     {
         if ( d->vcpu[pml->at] )
             pml_drain_taken(d->vcpu[pml->at], XEN_PML_REASON_ROUND);
-        if ( ++pml->at < pml->nr_vcpus && hypercall_preempt_check() )
+        if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -230,10 +230,10 @@ static int close_phase(struct domain *d, struct pml_domain *pml,
         return guided ? pml_close_guide(d, pml) : 0;
 
     case PHASE_GUIDED:
-        return guided ? pml_close_guided(d, pml, op) : 0;
+        return guided ? pml_close_guided(d, pml) : 0;
 
     case PHASE_UNPAGED:
-        return guided ? pml_close_unpaged(d, pml, op) : 0;
+        return guided ? pml_close_unpaged(d, pml) : 0;
 
     case PHASE_ACCESSED:
         return pml_close_accessed(d, pml, op);
@@ -281,12 +281,11 @@ void pml_open_round(struct domain *d, struct pml_domain *pml)
 static int check_round(const struct pml_domain *pml,
                        const struct xen_domctl_pml_round *op)
 {
-    uint32_t known = XEN_PML_ROUND_KEEP;
+    const uint32_t known =
+        XEN_PML_ROUND_REARM | XEN_PML_ROUND_ACCESSED | XEN_PML_ROUND_KEEP |
+        XEN_PML_ROUND_GUIDED | XEN_PML_ROUND_PRUNED | XEN_PML_ROUND_REDRAW |
+        XEN_PML_ROUND_SAMPLE;
 
-    known |= XEN_PML_ROUND_REARM;
-    known |= XEN_PML_ROUND_ACCESSED | XEN_PML_ROUND_PRUNED;
-    known |= XEN_PML_ROUND_SAMPLE | XEN_PML_ROUND_REDRAW;
-    known |= XEN_PML_ROUND_GUIDED;
     if ( op->flags & ~known )
         return -EOPNOTSUPP;
     if ( op->pages % PAGES_PER_LEAF )
@@ -362,7 +361,8 @@ int pml_close_round(struct domain *d, struct pml_domain *pml,
         return rc;
     }
 
-    pml_spool_end(&pml->spool, pml->round);
+    if ( pml->asked.flags & XEN_PML_ROUND_GUIDED )
+        pml_spool_end(&pml->spool, pml->round);
     pml->result.flags = pml->asked.flags;
     pml->result.dirty = pml->asked.dirty;
     pml->result.accessed = pml->asked.accessed;

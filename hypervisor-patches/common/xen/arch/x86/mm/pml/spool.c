@@ -13,6 +13,9 @@
 /* Pages that are mapped without being counted as the domain's (grants, ...). */
 #define UNCOUNTED 1024
 
+/* Get or free so many pages between two checks. */
+#define PAGES_AT_ONCE 64
+
 int pml_spool_room(struct domain *d, struct pml_domain *pml)
 {
     struct pml_spool *s = &pml->spool;
@@ -21,14 +24,14 @@ int pml_spool_room(struct domain *d, struct pml_domain *pml)
 
     while ( s->nr_pages < wanted )
     {
-        struct page_info *pg = d->arch.paging.alloc_page(d);
+        struct page_info *pg = pml_get_page(d, pml);
 
         if ( !pg )
             return -ENOMEM;
 
         page_list_add_tail(pg, &s->pages);
         s->nr_pages++;
-        if ( !(s->nr_pages & 0x3f) && hypercall_preempt_check() )
+        if ( !(s->nr_pages % PAGES_AT_ONCE) && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -73,57 +76,67 @@ void pml_spool_end(struct pml_spool *s, uint32_t round)
 /* Some words, at least one page of them; the caller comes back for the rest. */
 int pml_spool_fetch(struct pml_spool *s, struct xen_domctl_pml_fetch *op)
 {
-    uint64_t room = op->nr;
+    struct page_info *get = s->get;
+    uint64_t room = op->nr, got = s->got;
 
     op->nr = 0;
     if ( op->pad )
         return -EINVAL;
     if ( !s->whole || s->round != op->round )
         return -ENODATA;
-    if ( op->first && op->first != s->got )
+    if ( op->first && op->first != got )
         return -EINVAL;
 
     if ( !op->first )
     {
-        s->got = 0;
-        s->get = page_list_first(&s->pages);
+        got = 0;
+        get = page_list_first(&s->pages);
     }
 
     op->total = s->nr;
     op->lost = s->lost;
 
-    while ( op->nr < room && s->got < s->nr )
+    while ( op->nr < room && got < s->nr )
     {
-        unsigned int at = s->got % WORDS_PER_PAGE;
-        unsigned int some = min(min(room - op->nr, s->nr - s->got),
+        unsigned int at = got % WORDS_PER_PAGE;
+        unsigned int some = min(min(room - op->nr, s->nr - got),
                                 (uint64_t)WORDS_PER_PAGE - at);
-        uint64_t *from = __map_domain_page(s->get);
+        uint64_t *from = __map_domain_page(get);
         bool fault = copy_to_guest_offset(op->words, op->nr, from + at, some);
 
         unmap_domain_page(from);
         if ( fault )
+        {
+            /* Where the next call goes on is as it was before this one. */
+            op->nr = 0;
             return -EFAULT;
+        }
 
         op->nr += some;
-        s->got += some;
+        got += some;
         if ( at + some == WORDS_PER_PAGE )
-            s->get = page_list_next(s->get, &s->pages);
-        if ( hypercall_preempt_check() )
+            get = page_list_next(get, &s->pages);
+        if ( pml_preempt_check() )
             break;
     }
+
+    s->got = got;
+    s->get = get;
 
     return 0;
 }
 
-int pml_spool_free(struct domain *d, struct pml_spool *s)
+int pml_spool_free(struct domain *d, struct pml_domain *pml)
 {
+    struct pml_spool *s = &pml->spool;
     struct page_info *pg;
 
     s->whole = false;
     while ( (pg = page_list_remove_head(&s->pages)) != NULL )
     {
-        d->arch.paging.free_page(d, pg);
-        if ( !(--s->nr_pages & 0x3f) && hypercall_preempt_check() )
+        pml_put_page(d, pml, pg);
+        if ( !(--s->nr_pages % PAGES_AT_ONCE) && s->nr_pages &&
+             pml_preempt_check() )
             return -ERESTART;
     }
 

@@ -30,13 +30,15 @@ bool pml_free_tables(struct pml_domain *pml, unsigned int budget)
         return true;
 
     for ( ; t->logged.nr_blocks && budget; budget-- )
-        free_xenheap_page(t->logged.blocks[--t->logged.nr_blocks]);
+        pml_put(&pml->held, t->logged.blocks[--t->logged.nr_blocks],
+                PAGE_SIZE);
     if ( t->logged.nr_blocks )
         return false;
 
     pml->tables = NULL;
-    vfree(t->logged.blocks);
-    xfree(t);
+    pml_put(&pml->held, t->logged.blocks,
+            t->logged.max_blocks * sizeof(*t->logged.blocks));
+    pml_put(&pml->held, t, sizeof(*t));
 
     return true;
 }
@@ -57,7 +59,7 @@ int pml_alloc_tables(struct domain *d, struct pml_domain *pml)
     if ( !tables )
         return 0;
 
-    t = xzalloc(struct pml_tables);
+    t = pml_get(&pml->held, sizeof(*t));
     if ( !t )
         return -ENOMEM;
 
@@ -70,11 +72,11 @@ int pml_alloc_tables(struct domain *d, struct pml_domain *pml)
      */
     t->max = pages / 64 + 4096;
     t->logged.max_blocks = DIV_ROUND_UP(t->max, GFNS_PER_BLOCK);
-    t->logged.blocks = vzalloc(t->logged.max_blocks *
-                               sizeof(*t->logged.blocks));
+    t->logged.blocks = pml_get(&pml->held, t->logged.max_blocks *
+                                           sizeof(*t->logged.blocks));
     if ( !t->logged.blocks )
     {
-        xfree(t);
+        pml_put(&pml->held, t, sizeof(*t));
         return -ENOMEM;
     }
 
@@ -86,16 +88,6 @@ int pml_alloc_tables(struct domain *d, struct pml_domain *pml)
 unsigned int pml_nr_tables(const struct pml_domain *pml)
 {
     return pml->tables ? pml->tables->nr : 0;
-}
-
-uint64_t pml_tables_memory(const struct pml_domain *pml)
-{
-    uint64_t bytes = pml->regions.bytes;
-
-    if ( pml->tables )
-        bytes += pml->tables->logged.nr_blocks * PAGE_SIZE;
-
-    return bytes;
 }
 
 /****************** What vCPUs use ******************/
@@ -197,8 +189,9 @@ static uint16_t *find_frame(struct finder *f, uint64_t gfn)
 }
 
 /* Make room for one table more: all of them can be logged in a round. */
-static bool room_for_table(struct pml_tables *t)
+static bool room_for_table(struct pml_domain *pml)
 {
+    struct pml_tables *t = pml->tables;
     struct pml_gfns *l = &t->logged;
 
     if ( t->nr == t->max )
@@ -206,7 +199,7 @@ static bool room_for_table(struct pml_tables *t)
 
     if ( t->nr == l->nr_blocks * GFNS_PER_BLOCK )
     {
-        l->blocks[l->nr_blocks] = alloc_xenheap_page();
+        l->blocks[l->nr_blocks] = pml_get(&pml->held, PAGE_SIZE);
         if ( !l->blocks[l->nr_blocks] )
             return false;
         l->nr_blocks++;
@@ -241,7 +234,7 @@ void pml_add_kinds(const struct pml_domain *pml, uint64_t *entries,
         entries[i] |= kind_of(find_frame(&finder, entries[i] >> PAGE_SHIFT));
 }
 
-/* An entry has been logged: is it of a table, for the first time in the round? */
+/* An entry has been logged: if it is of a table, note it once a round. */
 static uint16_t *note_logged(struct pml_tables *t, struct finder *finder,
                              uint64_t entry)
 {
@@ -321,7 +314,7 @@ static uint16_t *meet(struct domain *d, struct pml_domain *pml, uint64_t gfn,
 
     if ( !f )
         f = pml_frame_make(&pml->regions, gfn);
-    if ( !f || (!FRAME_LEVEL(*f) && !room_for_table(t)) )
+    if ( !f || (!FRAME_LEVEL(*f) && !room_for_table(pml)) )
     {
         /* What is below is not found this way: see close_unguided(). */
         pml->costs.tables_dropped++;
@@ -395,7 +388,7 @@ static int walk_root(struct domain *d, struct pml_domain *pml,
     /* A table of 512 entries, each of which may need a look into the EPT. */
     t->walking = true;
     while ( !pml_walk_run(&t->walk, 1) )
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     t->walking = false;
 
@@ -461,7 +454,7 @@ static int walk_old_roots(struct domain *d, struct pml_domain *pml)
         }
 
         t->old_root++;
-        if ( (candidate || !(t->old_root & 0xff)) && hypercall_preempt_check() )
+        if ( (candidate || !(t->old_root & 0xff)) && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -485,7 +478,7 @@ static int walk_live(struct domain *d, struct pml_domain *pml)
         /* Of a vCPU that is down CR3 is what it was. */
         if ( v && is_vcpu_online(v) )
             root = pml_current_root(v);
-        /* The pointers of PAE paging may have changed since they were loaded. */
+        /* PAE paging's pointers may have changed since they were loaded. */
         if ( root.levels == 4 )
         {
             int rc = walk_root(d, pml, &root);
@@ -495,7 +488,7 @@ static int walk_live(struct domain *d, struct pml_domain *pml)
         }
 
         t->vcpu++;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -546,7 +539,7 @@ static int walk_vcpu(struct domain *d, struct pml_domain *pml,
             pml->costs.roots_stale++;
 
         t->root++;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -652,7 +645,7 @@ int pml_snapshots(struct domain *d, struct pml_domain *pml)
                 pml_clear_accessed(d, t, gfn, f);
         }
 
-        if ( !(pml->at & 7) && hypercall_preempt_check() )
+        if ( !(pml->at & 7) && pml_preempt_check() )
         {
             rc = -ERESTART;
             break;
@@ -692,7 +685,7 @@ int pml_tables_round(struct pml_domain *pml, bool armed)
     {
         reset_frame(t, pml_frame(&pml->regions,
                                  pml_logged_gfn(t, pml->at++)));
-        if ( !(pml->at & 0xff) && hypercall_preempt_check() )
+        if ( !(pml->at & 0xff) && pml_preempt_check() )
             return -ERESTART;
     }
 
@@ -704,7 +697,7 @@ int pml_tables_round(struct pml_domain *pml, bool armed)
         for ( i = 0; t->cursor->frames && i < PML_REGION; i++ )
             t->cursor->frames[i] &= ~(FRAME_LIVE | FRAME_VISITED_ANY);
         t->cursor = t->cursor->next;
-        if ( hypercall_preempt_check() )
+        if ( pml_preempt_check() )
             return -ERESTART;
     }
 

@@ -21,9 +21,9 @@
 #define FRAME_LEVEL_MASK     0x0700U
 #define FRAME_LEVEL(f)       (((f) & FRAME_LEVEL_MASK) >> FRAME_LEVEL_SHIFT)
 #define FRAME_ROOT           0x1000U         /* CR3 has pointed to it */
-#define FRAME_LIVE           0x2000U         /* found below a CR3 as it is now */
+#define FRAME_LIVE           0x2000U         /* found below a CR3 as of now */
 #define FRAME_CLEARED        0x4000U         /* flags were clear as it began */
-#define FRAME_STALE          0x8000U         /* ... are to be, when it is used */
+#define FRAME_STALE          0x8000U         /* ... are to be, on its use */
 
 /* A list of GFNs, in blocks that are allocated as it grows. */
 #define GFNS_PER_BLOCK (PAGE_SIZE / sizeof(uint64_t))
@@ -55,7 +55,8 @@ struct pml_tables {
     uint64_t cleared;         /* in this round or at its end */
 };
 
-static inline uint64_t pml_logged_gfn(const struct pml_tables *t, unsigned int i)
+static inline uint64_t pml_logged_gfn(const struct pml_tables *t,
+                                      unsigned int i)
 {
     return t->logged.blocks[i / GFNS_PER_BLOCK][i % GFNS_PER_BLOCK];
 }
@@ -70,7 +71,7 @@ void pml_note_root(struct pml_domain *pml, struct pml_vcpu *pv,
 const void *cf_check pml_map_table(void *ctx, uint64_t gfn);
 void cf_check pml_unmap_table(void *ctx, const void *map);
 
-/* A snapshot has been taken: clear the table's flags, now or once it is used. */
+/* A snapshot has been taken: clear the flags, now or once it is used. */
 void pml_clear_accessed(struct domain *d, struct pml_tables *t,
                         unsigned long gfn, uint16_t *frame);
 

@@ -27,7 +27,7 @@
 /* What is beyond an EPT of four levels cannot be used. */
 #define PTE_BEYOND   0x000f000000000000ULL
 
-/* Most entries are empty: has none of the group from this one on any of this? */
+/* Most entries are empty: has none of the 8 from this one on any of this? */
 #define PML_WALK_GROUP 8U
 static inline bool pml_walk_skip(const volatile uint64_t *e, uint64_t any)
 {
