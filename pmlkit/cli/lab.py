@@ -62,6 +62,11 @@ def _machine(command: Command) -> Command:
                 help="A debug build: any ASSERT, WARN or undefined behaviour fails.",
             ),
             option(
+                "--xen-preempt",
+                is_flag=True,
+                help="A debug build that interrupts its operations on the log wherever it can.",
+            ),
+            option(
                 "--xen-source",
                 type=click.Path(exists=True, file_okay=False),
                 help="Build this source tree of Xen, "

@@ -35,6 +35,10 @@ STATE_LOGGING, STATE_BROKEN = 2, 3  # broken off: it can only be disabled
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _BATCH = 128  # records read into one frame: 540 KB
 _HINT = "the domain has to be an HVM or PVH guest without assigned devices: see the series' README"
+# Of XENPML_REFUSED_MEMORY and _POOL: the reason says what to do.
+_HINTS = dict.fromkeys(
+    (14, 15), "`xl info` has Xen's free memory, `xl log-dirty-status` what logs hold"
+)
 
 
 class Handle:
@@ -135,7 +139,8 @@ class PmlLog(Handle):
             number = self._ffi.errno
             text = self._lib.xenpml_refusal_text(refusal[0]) if refusal[0] else None
             why = self._ffi.string(text).decode() if text else ""
-            raise XenError("the PML log", number, why, self.domid, _HINT if why else "")
+            hint = _HINTS.get(refusal[0], _HINT) if why else ""
+            raise XenError("the PML log", number, why, self.domid, hint)
         self.on = True
 
     def _map(self) -> None:

@@ -36,6 +36,8 @@ struct xenpml_options {
 #define XENPML_REFUSED_SELF         11
 #define XENPML_REFUSED_NO_VCPUS     12
 #define XENPML_REFUSED_ACTIVE       13
+#define XENPML_REFUSED_MEMORY       14
+#define XENPML_REFUSED_POOL         15
 
 #define XENPML_STATE_OFF       0
 #define XENPML_STATE_STARTING  1
@@ -58,6 +60,7 @@ struct xenpml_status {
     uint64_t bitmap_failed;
     uint64_t superpages;
     uint64_t bitmap_pages;
+    uint64_t memory;
 };
 
 struct xenpml_vcpu_status {

@@ -17,6 +17,7 @@ from pmlkit.sources.lab.session import LabOptions, check
         ({"slots": 1}, 64, "a ring of 1 records"),
         ({"stock": True, "harvest": "guided"}, 64, "a harvest needs the patched"),
         ({"stock": True, "harvest": "accessed"}, 64, "leave out --stock"),
+        ({"stock": True, "xen_preempt": True}, 64, "leave out --stock"),
         ({"mode": "stock", "page_tables": "snapshot"}, 64, "snapshots of page tables"),
         ({"harvest": "both", "page_tables": "off"}, 64, "choose --page-tables mark"),
         ({"harvest": "sampled", "one_in": 12}, 64, "a power of two"),

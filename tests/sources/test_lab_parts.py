@@ -14,6 +14,7 @@ from pmlkit.sources.lab import boot as lab_boot
 from pmlkit.sources.lab import disks as lab_disks
 from pmlkit.sources.lab import image as lab_image
 from pmlkit.sources.lab import parts as lab_parts
+from pmlkit.sources.lab import session
 from pmlkit.sources.lab import xen as lab_xen
 from pmlkit.sources.lab.bochs import DISK_UNIT
 from pmlkit.sources.lab.boot import JOB_UNITS, Lab
@@ -41,8 +42,19 @@ def test_a_missing_tool_names_its_package():
 def test_hooks_come_in_order_and_by_version():
     names = [path.name for path in lab_xen.hooks("4.17.7")]
     assert names[0].startswith("0001-public") and names == sorted(names)
-    with pytest.raises(GuestError, match="no hooks for Xen 4.3.1"):
+    with pytest.raises(GuestError, match=r"no hooks for Xen 4.3.1"):
         lab_xen.hooks("4.3.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "build"),
+    [({}, "release"), ({"xen_debug": True}, "debug"), ({"xen_preempt": True}, "preempt")],
+)
+def test_a_lab_boots_the_build_that_is_asked_for(options, build, monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "assemble", lambda **how: asked.append(how["build"]))
+    session.lab_for(session.LabOptions(**options), 64)
+    assert asked == [build]
 
 
 def test_without_a_series_a_clone_is_asked_for(tmp_path, monkeypatch):

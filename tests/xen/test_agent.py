@@ -396,6 +396,16 @@ def test_what_xen_refuses_is_one_line(xen, tmp_path):
     assert "libxenctrl is of another version than Xen" in messages
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"), [(14, "too little free memory for the log"), (15, "set shadow_memory")]
+)
+def test_a_want_of_memory_is_told_with_what_to_do(xen, tmp_path, reason, says):
+    short = xen.environment(FAKE_SHORT=reason)
+    status, messages = run_rounds(xen, tmp_path / "a", mode="pml", environment=short)
+    assert status == 1
+    assert says in messages and "`xl info`" in messages and "HVM or PVH" not in messages
+
+
 def test_an_unpatched_xen_is_found_out_by_asking(xen, tmp_path):
     assert run_rounds(xen, tmp_path / "s", environment=xen.environment(FAKE_UNPATCHED=1))[0] == 0
     spool, contents = frames_of(tmp_path / "s")

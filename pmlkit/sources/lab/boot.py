@@ -161,7 +161,7 @@ def _prune(folder: Path) -> None:
 
 def assemble(
     stock: bool,
-    debug: bool,
+    build: str,
     fast: bool,
     xen_source: str | None,
     xen_cmdline: str,
@@ -172,8 +172,10 @@ def assemble(
 
     Parameters
     ----------
-    stock, debug, fast : bool
-        Debian's Xen; a debug build of the patched Xen; our build of Bochs even with Debian's Xen.
+    stock, fast : bool
+        Debian's Xen; our build of Bochs even with Debian's Xen.
+    build : {"release", "debug", "preempt"}
+        Of the patched Xen: see `pmlkit.sources.lab.xen.patched`.
     xen_source : str, optional
         A source tree of Xen; default: Debian's.
     memory_mib : int
@@ -186,7 +188,7 @@ def assemble(
     if re.search(r"[\n{}]", xen_cmdline):
         raise GuestError("Xen's command line is one line, without braces")
     source = Path(xen_source).absolute() if xen_source else None
-    xen = parts.stock_xen(progress) if stock else lab_xen.patched(debug, source, progress)
+    xen = parts.stock_xen(progress) if stock else lab_xen.patched(build, source, progress)
     userland, kernel = parts.userland(progress), parts.kernel(progress)
     iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
     # The patched Xen keeps an entry's kind in the low bits of its address, which a processor logs

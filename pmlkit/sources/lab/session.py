@@ -77,6 +77,8 @@ class LabOptions(LogOptions):
         Debian's unpatched Xen, and stock log-dirty.
     xen_debug : bool
         A debug build of the patched Xen, which also finds undefined behaviour.
+    xen_preempt : bool
+        The same, and operations on the log are interrupted wherever they can be.
     xen_source : str, optional
         A source tree of Xen to build, with the series or to be given it; default: Debian's source.
     xen_cmdline : str
@@ -105,6 +107,7 @@ class LabOptions(LogOptions):
     phase_rounds: bool = True
     stock: bool = False
     xen_debug: bool = False
+    xen_preempt: bool = False
     xen_source: str | None = None
     xen_cmdline: str = ""
     fast: bool = False
@@ -115,6 +118,11 @@ class LabOptions(LogOptions):
     time_limit_s: float = 1500
     overwrite: bool = False
     keep: bool = False
+
+    @property
+    def xen_build(self) -> str:
+        """Which build of the patched Xen to boot, as `pmlkit.sources.lab.xen.patched` names it."""
+        return "preempt" if self.xen_preempt else "debug" if self.xen_debug else "release"
 
     @property
     def interface(self) -> str:
@@ -128,6 +136,10 @@ def check(options: LabOptions, memory_mib: int) -> None:
     """Raise `UsageError` for what the lab cannot do with a guest of `memory_mib`."""
     if options.stock and options.xen_source:
         raise UsageError("--stock is Debian's Xen", "leave out --stock or --xen-source")
+    if options.stock and options.xen_build != "release":
+        raise UsageError(
+            "--stock is Debian's build of Xen", "leave out --stock, or --xen-debug and -preempt"
+        )
     low, high = MEMORY_LIMITS_MIB
     if not low <= memory_mib <= high:
         raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
@@ -145,7 +157,7 @@ def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) 
     need_clone("the lab")
     return assemble(
         stock=options.stock,
-        debug=options.xen_debug,
+        build=options.xen_build,
         xen_source=options.xen_source,
         fast=options.fast,
         xen_cmdline=options.xen_cmdline,

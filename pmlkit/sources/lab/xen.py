@@ -39,9 +39,13 @@ _CONFIGURE = [
 _TOOLS = ("include", "libs", "xl")  # xenstored and xenconsoled are Debian's
 # Of another version's tools those that speak its own interfaces; their folders' names changed.
 _MORE_TOOLS = ("xenstored", "xenstore", "xs-clients", "console", "helpers")
+_DEBUG = "CONFIG_DEBUG=y\nCONFIG_UBSAN=y\n"
+# Builds that differ by Xen's configuration. "preempt": operations of the series are interrupted
+# wherever they can be.
 _CONFIG = {
     "xen": "CONFIG_DEBUG=n\n",
-    "xen-debug": "CONFIG_DEBUG=y\nCONFIG_UBSAN=y\n",
+    "xen-debug": _DEBUG,
+    "xen-preempt": f"{_DEBUG}CONFIG_DEBUG_PML_PREEMPT=y\n",
 }
 _BUILT = ("*.o", "*.a", "*.so", "*.so.*", ".*.d", ".git", ".config*")
 _NEEDED = (
@@ -71,7 +75,7 @@ def hooks(version: str = XEN_VERSION) -> list[Path]:
     Parameters
     ----------
     version : str
-        Such as ``"4.17.5"``; its first two numbers count.
+        Such as ``"4.17.5"``.
 
     Raises
     ------
@@ -80,25 +84,22 @@ def hooks(version: str = XEN_VERSION) -> list[Path]:
     """
     if not APPLY.exists():
         raise GuestError("there is no patch series for Xen", hint=CLONE)
-    series = {path.parent.name for path in PATCHES.glob("*/0001-*.patch")}
-    name = ".".join(version.split(".")[:2]).removesuffix("-unstable")
-    if name not in series and version.endswith("-unstable"):
-        name = "staging"
-    if name not in series:
-        have = ", ".join(sorted(series)) or "none"
-        raise GuestError(
-            f"the series has no hooks for Xen {version}", hint=f"there are for: {have}"
-        )
-    return sorted((PATCHES / name).glob("*.patch"))
+    done = subprocess.run([APPLY, "--hooks", version], capture_output=True, text=True)
+    if done.returncode:
+        raise _refused(done.stderr)
+    return sorted(Path(done.stdout.strip()).glob("*.patch"))
 
 
-def patched(debug: bool = False, source: Path | None = None, progress: Tell | None = None) -> Xen:
+def patched(
+    build: str = "release", source: Path | None = None, progress: Tell | None = None
+) -> Xen:
     """Return the patched Xen with its tools, built at the first call (5 minutes on two cores).
 
     Parameters
     ----------
-    debug : bool
-        With Xen's assertions (``debug=y``) and its sanitizer of undefined behaviour.
+    build : {"release", "debug", "preempt"}
+        "debug": with Xen's assertions (``debug=y``) and its sanitizer of undefined behaviour;
+        "preempt": the same, and operations of the series are interrupted wherever they can be.
     source : Path, optional
         A source tree of Xen: it is copied, and gets the series unless it has it. Default:
         Debian's source of `XEN_VERSION`.
@@ -112,13 +113,14 @@ def patched(debug: bool = False, source: Path | None = None, progress: Tell | No
     tree = Debian() if source is None else Tree(source)
     digest = recipe_digest(tree.identity())
     folder = cache_folder() / "lab" / f"xen-{digest}"
-    name = "xen-debug" if debug else "xen"
+    name = "xen" if build == "release" else f"xen-{build}"
     if not (folder / name).exists():
         _build(folder, name, tree, progress)
     stock = stock_xen(progress)
     versions = {"xen": tree.version, "series": digest}
     tools = folder / "tools"
-    return Xen(folder / name, (tools, *stock.roots), versions, f"patched{'-debug' * debug}")
+    kind = "patched" if build == "release" else f"patched-{build}"
+    return Xen(folder / name, (tools, *stock.roots), versions, kind)
 
 
 class Debian:
@@ -255,7 +257,14 @@ def _build(folder: Path, name: str, tree: Debian | Tree, progress: Tell) -> None
 def _apply(tree: Path) -> None:
     done = subprocess.run([APPLY, tree], env=_environment(), capture_output=True, text=True)
     if done.returncode:
-        raise GuestError(done.stderr.strip().splitlines()[-1].removeprefix("apply: "))
+        raise _refused(done.stderr)
+
+
+def _refused(said: str) -> GuestError:
+    """Return the error that `apply` told in its last line: what, and perhaps what there is."""
+    told = said.strip().splitlines()[-1].removeprefix("apply: ")
+    problem, _, hint = told.partition("; ")
+    return GuestError(problem, hint=hint) if hint else GuestError(problem)
 
 
 def _environment() -> dict[str, str]:

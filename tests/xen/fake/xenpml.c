@@ -168,6 +168,11 @@ int xenpml_enable(xenpml_handle *h, uint32_t domid, const struct xenpml_options 
         *refusal = XENPML_REFUSED_ACTIVE;
         return refuse(EBUSY);
     }
+    if ( fake_number("FAKE_SHORT", 0) )
+    {
+        *refusal = fake_number("FAKE_SHORT", 0);
+        return refuse(ENOMEM);
+    }
     options = *asked;
     if ( !options.slots )
         options.slots = XEN_PML_DEFAULT_SLOTS;
@@ -275,7 +280,9 @@ int xenpml_get_vcpu_status(xenpml_handle *h, uint32_t domid, uint32_t vcpu,
 
 const char *xenpml_refusal_text(uint32_t refusal)
 {
-    return refusal == XENPML_REFUSED_ACTIVE ? "it is being logged already" : "it is not";
+    return refusal == XENPML_REFUSED_ACTIVE ? "it is being logged already" :
+           refusal == XENPML_REFUSED_MEMORY ? "Xen has too little free memory for the log" :
+           refusal == XENPML_REFUSED_POOL ? "set shadow_memory higher" : "it is not";
 }
 
 xenpml_log *xenpml_log_map(xenpml_handle *h, uint32_t domid, uint32_t vcpu)
