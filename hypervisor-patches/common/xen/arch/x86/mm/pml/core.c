@@ -24,7 +24,7 @@ static int alloc_vcpu(struct vcpu *v, struct pml_domain *pml)
     struct pml_vcpu *pv = &pml->vcpu[v->vcpu_id];
 
     if ( pml->options.rearm == XEN_PML_REARM_FLUSH &&
-         pml->options.rearm_every > 1 )
+         pml->options.rearm_every > 1 && !pv->pending )
     {
         pv->pending = pml_get(&pml->held, pending_size(pml));
         if ( !pv->pending )
@@ -64,19 +64,24 @@ static void no_more_logs(struct domain *d, struct pml_domain *pml)
     spin_unlock(&d->arch.hvm.pml_lock);
 }
 
-static void free_vcpu(struct domain *d, struct pml_domain *pml, unsigned int i)
+static int free_vcpu(struct domain *d, struct pml_domain *pml, unsigned int i)
 {
     struct pml_vcpu *pv = &pml->vcpu[i];
 
     tasklet_kill(&pv->tasklet);
-    pml_free_log(pml, pv);
+    if ( pml_free_log(pml, pv) )
+        return -ERESTART;
+
     pml_put(&pml->held, pv->pending, pending_size(pml));
+    pv->pending = NULL;
     while ( pv->nr_spare )
         pml_put_page(d, pml, pv->spare[--pv->nr_spare]);
     while ( pv->nr_full )
         pml_put_page(d, pml, pv->full[--pv->nr_full].pg);
     if ( d->vcpu[i] )
         d->vcpu[i]->arch.hvm.vmx.pml_pending = false;
+
+    return 0;
 }
 
 /* What everything else is kept in goes last: nothing is left of it then. */
@@ -97,7 +102,8 @@ static int free_all(struct domain *d, struct pml_domain *pml)
 {
     while ( pml->at < pml->nr_vcpus )
     {
-        free_vcpu(d, pml, pml->at);
+        if ( free_vcpu(d, pml, pml->at) )
+            return -ERESTART;
         if ( ++pml->at < pml->nr_vcpus && pml_preempt_check() )
             return -ERESTART;
     }

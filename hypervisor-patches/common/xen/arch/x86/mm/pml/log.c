@@ -7,53 +7,70 @@
 
 #include "private.h"
 
-void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv)
-{
-    unsigned int i, nr = pml_ring_frames(pml->options.slots);
+/* Get or free so many frames between two checks. */
+#define FRAMES_AT_ONCE 64
 
+int pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv)
+{
     if ( pv->map )
         vunmap(pv->map);
     pv->map = NULL;
 
-    for ( i = 0; pv->mfns && i < nr; i++ )
+    while ( pv->nr_mfns )
     {
-        if ( mfn_eq(pv->mfns[i], INVALID_MFN) )
-            break;
-
-        pml_put_shared(pml, mfn_to_page(pv->mfns[i]));
+        pml_put_shared(pml, mfn_to_page(pv->mfns[--pv->nr_mfns]));
+        if ( pv->nr_mfns && !(pv->nr_mfns % FRAMES_AT_ONCE) &&
+             pml_preempt_check() )
+            return -ERESTART;
     }
 
-    pml_put(&pml->held, pv->mfns, nr * sizeof(*pv->mfns));
+    pml_put(&pml->held, pv->mfns,
+            pml_ring_frames(pml->options.slots) * sizeof(*pv->mfns));
     pv->mfns = NULL;
     pml_put(&pml->held, pv->ring.counts,
             pml->options.slots * sizeof(*pv->ring.counts));
     pv->ring.counts = NULL;
+
+    return 0;
 }
 
-int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
+static int alloc_frames(struct domain *d, struct pml_domain *pml,
+                        struct pml_vcpu *pv, unsigned int nr)
 {
-    struct domain *d = v->domain;
-    unsigned int i, nr = pml_ring_frames(pml->options.slots);
-    uint16_t *counts = pml_get(&pml->held,
-                               pml->options.slots * sizeof(*counts));
-
-    pv->ring.counts = counts;
-    pv->mfns = pml_get(&pml->held, nr * sizeof(*pv->mfns));
-    if ( !counts || !pv->mfns )
+    if ( !pv->mfns )
+        pv->mfns = pml_get(&pml->held, nr * sizeof(*pv->mfns));
+    if ( !pv->mfns )
         return -ENOMEM;
 
-    for ( i = 0; i < nr; i++ )
-        pv->mfns[i] = INVALID_MFN;
-
-    for ( i = 0; i < nr; i++ )
+    while ( pv->nr_mfns < nr )
     {
         struct page_info *pg = pml_get_shared(d, pml);
 
         if ( !pg )
             return -ENOMEM;
 
-        pv->mfns[i] = page_to_mfn(pg);
+        pv->mfns[pv->nr_mfns++] = page_to_mfn(pg);
+        if ( !(pv->nr_mfns % FRAMES_AT_ONCE) && pml_preempt_check() )
+            return -ERESTART;
     }
+
+    return 0;
+}
+
+int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv)
+{
+    struct domain *d = v->domain;
+    unsigned int nr = pml_ring_frames(pml->options.slots);
+    uint16_t *counts;
+    int rc = alloc_frames(d, pml, pv, nr);
+
+    if ( rc )
+        return rc;
+
+    counts = pml_get(&pml->held, pml->options.slots * sizeof(*counts));
+    pv->ring.counts = counts;
+    if ( !counts )
+        return -ENOMEM;
 
     pv->map = vmap(pv->mfns, nr);
     if ( !pv->map )

@@ -76,7 +76,8 @@ struct pml_vcpu {
     unsigned int taken;       /* entries in it, while a round is being closed */
 
     struct pml_ring ring;
-    mfn_t *mfns;              /* the frames of the ring */
+    mfn_t *mfns;              /* the frames of the ring... */
+    unsigned int nr_mfns;     /* ... so many, while they are got or freed */
     void *map;
 
     /* Pages logged since the last re-arm (REARM_FLUSH, every > 1). */
@@ -308,8 +309,9 @@ void pml_open_round(struct domain *d, struct pml_domain *pml);
 
 /* log.c */
 
+/* Both are preemptible. */
 int pml_alloc_log(struct vcpu *v, struct pml_domain *pml, struct pml_vcpu *pv);
-void pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv);
+int pml_free_log(struct pml_domain *pml, struct pml_vcpu *pv);
 
 /* tables.c */
 
