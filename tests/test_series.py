@@ -53,6 +53,27 @@ def test_a_port_hooks_in_the_same(version):
     assert [line for line in sorted(differing) if not (allowed and allowed.search(line))] == []
 
 
+def _constants():
+    """Return the constants that the code defines as one number."""
+    text = "".join(path.read_text() for path in COMMON.rglob("*.[ch]"))
+    found = re.findall(r"^#define (\w+)\s+(\d+)U?\s", text, re.M)
+    found += [("PAGES_PER_LEAF", str(4096 * 8))] * ("PAGES_PER_LEAF (PAGE_SIZE * 8)" in text)
+    return {name: int(value) for name, value in found}
+
+
+def test_the_bounds_of_loops_are_those_of_the_code():
+    text = (PATCHES / "README.md").read_text().partition("## It cannot be made to wait")[2]
+    rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\| `(\w+)` \|$", text, re.M)
+    rows += re.findall(r"([\d,]+ (?:tables|loads)(?: at most)?)\s\(`(MAX_\w+)`\)", text)
+    assert len(rows) == 11
+    constants = _constants()
+    for most, name in rows:
+        if name != "BITS_OF_TABLE":
+            assert f"{constants[name]:,} " in f"{most} ", name
+    entries = 512 // constants["BITS_OF_TABLE"]
+    assert f"1 GiB, {entries}: {entries * 512:,} regions" in text
+
+
 def test_a_stranger_s_folder_is_refused_in_one_line(tmp_path):
     done = subprocess.run([PATCHES / "apply", tmp_path], capture_output=True, text=True)
     assert done.returncode == 1
