@@ -778,30 +778,33 @@ static void test_draw(void)
     CHECK(XEN_PML_DRAW(7, 4, 0) == XEN_PML_SAMPLE(7, 4), "not drawn anew");
 }
 
+static unsigned int passed;
+#define RUN(test) do { test; passed++; } while ( 0 )
+
 int main(void)
 {
-    test_sizes();
-    test_order();
-    test_read();
-    test_lapped();
-    test_tables_record();
-    test_unfinished();
-    test_refused();
-    test_walk_4();
-    test_walk_pae();
-    test_walk_2();
-    test_walk_loops();
-    test_walk_none();
-    test_snapshot();
-    test_clear();
-    test_regions();
-    test_guide();
-    test_plausible();
-    test_draw();
-    test_sample();
-    test_refusals();
-    test_race();
-    printf("21 passed, 0 failed\n");
+    RUN(test_sizes());
+    RUN(test_order());
+    RUN(test_read());
+    RUN(test_lapped());
+    RUN(test_tables_record());
+    RUN(test_unfinished());
+    RUN(test_refused());
+    RUN(test_walk_4());
+    RUN(test_walk_pae());
+    RUN(test_walk_2());
+    RUN(test_walk_loops());
+    RUN(test_walk_none());
+    RUN(test_snapshot());
+    RUN(test_clear());
+    RUN(test_regions());
+    RUN(test_guide());
+    RUN(test_plausible());
+    RUN(test_draw());
+    RUN(test_sample());
+    RUN(test_refusals());
+    RUN(test_race());
+    printf("%u passed\n", passed);
 
     return 0;
 }

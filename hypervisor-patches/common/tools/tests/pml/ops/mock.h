@@ -9,6 +9,7 @@
 #include "../mocks.h"
 
 #define PAGE_ORDER_4K 0
+#define PAGE_ORDER_2M 9
 #define INVALID_GFN (~0UL)
 #define smp_processor_id() 0U
 
@@ -103,9 +104,10 @@ struct p2m_domain {
     mfn_t (*get_entry)(struct p2m_domain *p2m, gfn_t gfn, p2m_type_t *t,
                        p2m_access_t *a, unsigned int q, unsigned int *order,
                        bool *sve);
+    int (*set_entry)(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                     unsigned int order, p2m_type_t t, p2m_access_t a, int sve);
 };
-#define p2m_set_entry(p, g, m, o, t, a) ((void)(m), (void)(a), mock_split())
-int mock_split(void);                  /* takes a page of the pool */
+#define p2m_set_entry(p, g, m, o, t, a) (p)->set_entry(p, g, m, o, t, a, -1)
 #define domain_get_maximum_gpfn(d) ((d)->p2m.max_mapped_pfn)
 #define ept_sync_domain(p) ((void)(p)->domain->syncs++)
 

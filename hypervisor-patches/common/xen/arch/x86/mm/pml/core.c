@@ -312,6 +312,19 @@ static int begin_enable(struct domain *d,
 }
 
 /*
+ * Split a superpage by one level: one of 1 GiB into 512 of 2 MiB, which are
+ * next.  At once, it would be 262,144 entries.
+ */
+static int split(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                 unsigned int order, p2m_type_t t, p2m_access_t a)
+{
+    return order > PAGE_ORDER_2M
+           /* p2m_set_entry() takes no superpages of domains that are logged. */
+           ? p2m->set_entry(p2m, gfn, mfn, PAGE_ORDER_2M, t, a, -1)
+           : p2m_set_entry(p2m, gfn, mfn, PAGE_ORDER_4K, t, a);
+}
+
+/*
  * Split the superpages of the domain, and carry out the type change that
  * log-dirty mode has left to EPT misconfigurations.  The domain runs: what
  * takes place behind our back is right from the start, see ept_set_entry().
@@ -337,11 +350,12 @@ static int prepare(struct domain *d, struct pml_domain *pml)
             mfn = p2m->get_entry(p2m, _gfn(gfn), &t, &a, 0, &order, NULL);
             if ( order && t == p2m_ram_logdirty )
             {
-                rc = p2m_set_entry(p2m, _gfn(gfn), mfn, PAGE_ORDER_4K, t, a);
+                rc = split(p2m, _gfn(gfn), mfn, order, t, a);
                 pml->superpages++;
-                order = 0;
             }
-            gfn = (gfn | ((1UL << max(order, 9U)) - 1)) + 1;
+            /* What is of 2 MiB now is split next. */
+            if ( order <= PAGE_ORDER_2M || t != p2m_ram_logdirty )
+                gfn = (gfn | ((1UL << max(order, 9U)) - 1)) + 1;
         }
         p2m_unlock(p2m);
 

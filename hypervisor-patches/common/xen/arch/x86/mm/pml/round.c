@@ -310,8 +310,6 @@ static int begin_round(struct pml_domain *pml,
 {
     int rc;
 
-    if ( pml->state == XEN_PML_STATE_BROKEN )
-        return -ETIME;
     if ( pml->state != XEN_PML_STATE_LOGGING )
         return -ENOENT;
 
@@ -329,6 +327,10 @@ int pml_close_round(struct domain *d, struct pml_domain *pml,
                     struct xen_domctl_pml_round *op)
 {
     int rc;
+
+    /* What was broken off may be half undone, and has no rounds any more. */
+    if ( pml->state == XEN_PML_STATE_BROKEN )
+        return -ETIME;
 
     if ( pml->phase == PHASE_IDLE )
     {

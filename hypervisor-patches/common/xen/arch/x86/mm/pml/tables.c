@@ -713,7 +713,7 @@ int pml_tables_round(struct pml_domain *pml, bool armed)
  * A large page of 1 GiB leads to 512 regions: tables of those are noted bit by
  * bit.  *at is the number of a table logged in the round, and of such a bit.
  */
-#define BITS_OF_TABLE 32
+#define BITS_OF_TABLE 128
 
 bool pml_note_logged(struct domain *d, struct pml_domain *pml,
                      unsigned long *at)
