@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
-# What papermill would import, and no notebook needs, takes longer than all the rest of it. jsonschema
-# checks IRIs if rfc3987_syntax is installed, whose import builds a grammar. Papermill reads notebooks
-# from S3 and HDFS if boto3 and pyarrow are.
+# What papermill imports and no notebook needs takes longer than all the rest. jsonschema checks
+# IRIs if rfc3987_syntax is installed, whose import builds a grammar; papermill reads notebooks from
+# S3 and HDFS if boto3 and pyarrow are.
 # The caller holds the other end of stdin and never writes: end of file means that it has died.
 _PAPERMILL = """
 import os, sys, threading

@@ -4,6 +4,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -160,6 +162,15 @@ def trace_with_tables(tmp_path):
 
 # Notebooks that need more of a trace than any recording has.
 FITTING = {"06_reads_through_page_tables": trace_with_tables}
+
+
+def test_papermill_starts_without_what_no_notebook_needs():
+    heavy = {"boto3", "pyarrow", "rfc3987_syntax"}
+    ask = f"\nprint({heavy} & {{name for name, module in sys.modules.items() if module}})\n"
+    script = notebooks._PAPERMILL.replace("\npapermill()\n", ask)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read().decode().strip() == "set()"
 
 
 def test_if_papermill_itself_fails_its_last_words_count(tmp_path):
