@@ -17,6 +17,9 @@ OTHER_WORDS = {
         r"(vmx|ept)_vcpu_flush_pml_buffer|depends on (HVM|INTEL_VMX)|paging_log_dirty_enable\(d"
     ),
 }
+# Hunks that stand below another function or entry in a version than in 4.17.
+OTHER_PLACES = {"4.20": {"config HVM": "config INTEL_VMX"}}
+NAMES = re.compile(r"\b(?:xen)?pml_\w+|\bXENPML_\w+|\bXEN_DOMCTL_pml\w*")
 
 
 def hooks(version):
@@ -27,6 +30,59 @@ def added(version):
     """Return the lines that a version's hooks add."""
     lines = "".join(path.read_text() for path in hooks(version)).splitlines()
     return {line[1:].strip() for line in lines if line.startswith("+") and line[:3] != "+++"}
+
+
+def places(version):
+    """Return (patch, file, function or entry) of each hunk."""
+    found, other = set(), {new: old for old, new in OTHER_PLACES.get(version, {}).items()}
+    for path in hooks(version):
+        file = None
+        for line in path.read_text().splitlines():
+            if line.startswith("--- a/"):
+                file = line[6:]
+            elif match := re.match(r"@@ -\S+ \+\S+ @@ ?(.*)", line):
+                function = re.search(r"(\w+)\(", match[1])
+                place = function[1] if function else match[1]
+                found.add((path.name[:4], file, other.get(place, place)))
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_patch_parses(version):
+    for patch in hooks(version):
+        if "\n--- a/" in patch.read_text():
+            command = ["git", "apply", "--numstat", patch]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, f"{version}/{patch.name}: {done.stderr}"
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v != "4.17"])
+def test_a_port_hooks_in_at_the_same_places(version):
+    assert [p.name for p in hooks(version)] == [p.name for p in hooks("4.17")]
+    assert sorted(places(version) ^ places("4.17")) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_hooks_name_is_there(version):
+    text = "".join(p.read_text(errors="replace") for p in COMMON.rglob("*") if p.is_file())
+    lines = [line for path in hooks(version) for line in path.read_text().splitlines()]
+    lines = [line[1:] for line in lines if line.startswith("+") and line[:3] != "+++"]
+    named = set(NAMES.findall("\n".join(lines)))
+    defined = set(NAMES.findall(text))
+    # Fields and functions of existing files: a declaration and a use are two lines at least.
+    twice = {name for name in named if sum(bool(re.search(rf"\b{name}\b", x)) for x in lines) > 1}
+    assert sorted(named - defined - twice) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_entry_point_has_a_caller(version):
+    header = (COMMON / "xen/arch/x86/include/asm/pml.h").read_text()
+    entries = set(re.findall(r"^[a-z].*\b(pml_\w+)\(", header, re.M))
+    hooked = set(NAMES.findall("\n".join(added(version))))
+    inside = (COMMON / "xen/arch/x86").rglob("*.c")
+    own = "".join(path.read_text() for path in inside)
+    called = {name for name in entries if len(re.findall(rf"\b{name}\(", own)) > 1}
+    assert entries and sorted(entries - hooked - called) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -78,6 +134,19 @@ def test_a_stranger_s_folder_is_refused_in_one_line(tmp_path):
     done = subprocess.run([PATCHES / "apply", tmp_path], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"apply: {tmp_path} is no source tree of Xen: it has no xen/Makefile\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["."], "builds: . is no source tree of Xen: it has no xen/Makefile"),
+        ([".", "no-hvn"], "builds: no such configuration: no-hvn; try --help"),
+    ],
+)
+def test_builds_refuses_in_one_line(tmp_path, words, why):
+    command = [PATCHES / "tests" / "builds", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and done.stderr == why + "\n"
 
 
 def test_an_unknown_version_is_refused_with_those_that_are_known(tmp_path):
