@@ -57,6 +57,12 @@ def _machine(command: Command) -> Command:
         [
             option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
             option(
+                "--xen",
+                type=click.Choice(["4.17", "4.20"]),
+                default="4.17",
+                help="With --stock: Debian 12's Xen, or Debian 13's.",
+            ),
+            option(
                 "--xen-debug",
                 is_flag=True,
                 help="A debug build: any ASSERT, WARN or undefined behaviour fails.",

@@ -7,9 +7,11 @@ from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 
 
-def test_known_set_is_exact_in_every_round(lab):
-    trace = lab.run("known", stock=True)
+@pytest.mark.parametrize("version", ["4.17", "4.20"])
+def test_known_set_is_exact_in_every_round(lab, version):
+    trace = lab.run("known", stock=True, xen=version)
     assert trace.n_rounds == 8
+    assert trace.meta.provenance["versions"]["xen"].startswith(version)
     for _, entries in rounds(trace):
         assert set(data(entries).gfn) == frames(trace, "hot") | frames(trace, "cold")
         assert own(entries)

@@ -32,7 +32,8 @@ class FakeApt:
             open(os.path.join(folder, os.path.basename(command[2])), "w").close()
             return self.done()
         if "update" in command and not self.down:
-            (self.folder / "debian/state/lists/d_Packages").touch()
+            state = os.path.dirname(command[command.index("-c") + 1])  # beside apt.conf
+            open(os.path.join(state, "state/lists/d_Packages"), "w").close()
         if self.down:
             return self.done(100, "W: a warning\nE: Could not connect to d\n")
         if "download" in command and "--print-uris" not in command:
@@ -125,6 +126,18 @@ def test_a_damaged_note_is_made_anew(apt, tmp_path):
 
 def test_what_is_skipped_is_not_fetched(apt):
     assert set(debian.fetch(["libc6"], skip={"zlib1g"}).versions) == {"libc6"}
+
+
+def test_another_release_has_lists_and_a_cache_of_its_own(apt, tmp_path, monkeypatch):
+    monkeypatch.setattr(debian, "mirrors", lambda: ["http://d/debian"])
+    fetched = debian.fetch(["libc6"], release="trixie")
+    assert tmp_path / "debian-trixie" in fetched.root.parents
+    assert not (tmp_path / "debian").exists()
+    sources = (tmp_path / "debian-trixie/release.list").read_text()
+    assert sources.startswith("deb ") and sources.endswith("http://d/debian trixie main\n")
+    config = (tmp_path / "debian-trixie/apt.conf").read_text()
+    assert f'Dir::Etc::sourcelist "{tmp_path}/debian-trixie/release.list";' in config
+    assert 'Dir::Etc::sourceparts "/dev/null";' in config
 
 
 def test_without_network_and_cache_it_says_so(apt):

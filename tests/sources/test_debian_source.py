@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from pmlkit.sources.guest.debian_source import mirrors
+from pmlkit.sources.guest.debian import mirrors
 
 DEB822 = """\
 Types: deb

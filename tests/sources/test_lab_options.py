@@ -18,6 +18,8 @@ from pmlkit.sources.lab.session import LabOptions, check
         ({"stock": True, "harvest": "guided"}, 64, "a harvest needs the patched"),
         ({"stock": True, "harvest": "accessed"}, 64, "leave out --stock"),
         ({"stock": True, "xen_preempt": True}, 64, "leave out --stock"),
+        ({"xen": "4.20"}, 64, "--xen 4.20 is Debian's binary.*add --stock"),
+        ({"stock": True, "xen": "4.3"}, 64, "Debian's Xen 4.3 is not known.*4.17 or 4.20"),
         ({"mode": "stock", "page_tables": "snapshot"}, 64, "snapshots of page tables"),
         ({"harvest": "both", "page_tables": "off"}, 64, "choose --page-tables mark"),
         ({"harvest": "sampled", "one_in": 12}, 64, "a power of two"),
@@ -34,6 +36,7 @@ def test_what_the_lab_cannot_do_is_refused_at_once(options, memory_mib, words):
     [
         LabOptions(),
         LabOptions(stock=True),
+        LabOptions(stock=True, xen="4.20"),
         LabOptions(harvest="both", slots=1024, page_tables="snapshot"),
         LabOptions(stock=True, mode="pml"),
     ],

@@ -2,7 +2,8 @@
 """Fetch Debian packages and unpack them into a cache, without installing them and without root.
 
 apt gets its own state, cache and empty package database. It reads the system's sources and keys,
-and changes nothing of the system.
+and changes nothing of the system. Packages of another release than the system's come from the same
+mirrors, into a cache of their own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 
 FRESH_S = 24 * 3600  # lifetime of the lists of packages, and of what was resolved with them
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_APT = Path("/etc/apt")
+_LINE = re.compile(r"^\s*deb(?:-src)?\s+(?:\[[^]]*\]\s*)?(\S+)\s+\S+\s+.*\bmain\b", re.M)
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>(?P<name>[^_ ]+)_(?P<version>[^_ ]+)_\S+\.deb) ")
 _CONFIG = """\
 Dir::State "{state}";
@@ -53,6 +57,10 @@ Acquire::https::Timeout "30";
 #clear DPkg::Pre-Invoke;
 #clear DPkg::Post-Invoke;
 #clear DPkg::Pre-Install-Pkgs;
+"""
+_OF_RELEASE = """\
+Dir::Etc::sourcelist "{folder}/release.list";
+Dir::Etc::sourceparts "/dev/null";
 """
 
 
@@ -99,6 +107,7 @@ def fetch(
     progress: Tell | None = None,
     dependencies: bool = True,
     skip: Iterable[str] = (),
+    release: str = "",
 ) -> Packages:
     """Fetch and unpack packages with their dependencies.
 
@@ -112,6 +121,8 @@ def fetch(
         False: these packages alone.
     skip : collection of str
         Dependencies to leave out.
+    release : str
+        Debian's release, such as ``"trixie"``; default: what the system has in its sources.
 
     Returns
     -------
@@ -129,7 +140,7 @@ def fetch(
     """
     names = tuple(sorted(set(packages)))
     progress = progress or (lambda _: None)
-    with _cache(names) as folder:
+    with _cache(names, release) as folder:
         note = folder / "resolved" / f"{_digest(names, dependencies, sorted(skip))}.json"
         known = _remembered(folder, note)
         if known and time.time() - note.stat().st_mtime < FRESH_S:
@@ -164,23 +175,58 @@ def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
 
 
 @contextmanager
-def _cache(names: Sequence[str]) -> Iterator[Path]:
-    """Yield the cache's folder, locked against other processes."""
+def _cache(names: Sequence[str], release: str = "") -> Iterator[Path]:
+    """Yield the folder of a release's cache, locked against other processes."""
     for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if not shutil.which(tool):
             raise MissingTool(tool, package)
-    folder = cache_folder() / "debian"
+    folder = cache_folder() / (f"debian-{release}" if release else "debian")
     try:
         for part in ("state/lists/partial", "cache/archives/partial", "archives", "roots"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "state" / "status").touch()
         config = _CONFIG.format(state=folder / "state", cache=folder / "cache")
+        if release:
+            (folder / "release.list").write_text(sources_list("deb", [release]))
+            config += _OF_RELEASE.format(folder=folder)
         (folder / "apt.conf").write_text(config)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def mirrors(etc: Path = _APT) -> list[str]:
+    """Return the URIs of Debian's main in the system's sources."""
+    uris = []
+    for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
+        if path.suffix == ".list" and path.is_file():
+            uris += _LINE.findall(path.read_text(errors="replace"))
+        elif path.suffix == ".sources":
+            uris += _uris(path.read_text(errors="replace"))
+    # The archive itself, not its security updates, nor third-party archives with a "main".
+    return [uri for uri in dict.fromkeys(uris) if re.search(r"/debian/?$", uri)]
+
+
+def _uris(text: str) -> Iterator[str]:
+    text = re.sub(r"^#.*\n", "", text, flags=re.M)
+    for stanza in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.M))
+        if "main" in fields.get("Components", "").split():
+            yield from fields.get("URIs", "").split()
+
+
+def sources_list(kind: str, releases: Iterable[str]) -> str:
+    """Return a list of sources: Debian's main from the system's mirrors.
+
+    Parameters
+    ----------
+    kind : {"deb", "deb-src"}
+    """
+    signed = f"[signed-by={_KEYRING}] " if Path(_KEYRING).exists() else ""
+    lines = [f"{kind} {signed}{uri} {name} main" for uri in mirrors() for name in releases]
+    return "\n".join(lines) + "\n"
 
 
 def _remembered(folder: Path, note: Path) -> Packages | None:

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.sources.guest import debian
-from pmlkit.sources.guest.debian import PackageError
+from pmlkit.sources.guest.debian import PackageError, sources_list
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from pmlkit.types import PathLike, Tell
 
 
 _HINT = "check the network, and that /etc/apt names a mirror of Debian"
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _SUITES = ("bookworm", "trixie")
-_LINE = re.compile(r"^\s*deb(?:-src)?\s+(?:\[[^]]*\]\s*)?(\S+)\s+\S+\s+.*\bmain\b", re.M)
-_APT = Path("/etc/apt")
 
 
 def fetch_source(package: str, version: str, target: Path, progress: Tell | None = None) -> None:
@@ -50,26 +47,6 @@ def fetch_source(package: str, version: str, target: Path, progress: Tell | None
         _unpack([archives / name for name in digests], target)
 
 
-def mirrors(etc: Path = _APT) -> list[str]:
-    """Return the URIs of Debian's main in the system's sources."""
-    uris = []
-    for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
-        if path.suffix == ".list" and path.is_file():
-            uris += _LINE.findall(path.read_text(errors="replace"))
-        elif path.suffix == ".sources":
-            uris += _uris(path.read_text(errors="replace"))
-    # The archive itself, not its security updates, nor third-party archives with a "main".
-    return [uri for uri in dict.fromkeys(uris) if re.search(r"/debian/?$", uri)]
-
-
-def _uris(text: str) -> Iterator[str]:
-    text = re.sub(r"^#.*\n", "", text, flags=re.M)
-    for stanza in re.split(r"\n\s*\n", text):
-        fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.M))
-        if "main" in fields.get("Components", "").split():
-            yield from fields.get("URIs", "").split()
-
-
 def _update(folder: Path, progress: Tell) -> None:
     lists = folder / "source-lists"
     stamp = folder / "source-lists.updated"
@@ -77,9 +54,7 @@ def _update(folder: Path, progress: Tell) -> None:
         return
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     progress("fetching Debian's lists of sources")
-    signed = f"[signed-by={_KEYRING}] " if Path(_KEYRING).exists() else ""
-    lines = [f"deb-src {signed}{uri} {suite} main" for uri in mirrors() for suite in _SUITES]
-    _sources_list(folder).write_text("\n".join(lines) + "\n")
+    _sources_list(folder).write_text(sources_list("deb-src", _SUITES))
     done = _apt(folder, "apt-get", "-qq", "update")
     if not any(lists.glob("*_Sources*")):
         raise PackageError((), debian._complaint(done, "no list of sources came"), _HINT)

@@ -160,7 +160,7 @@ def _prune(folder: Path) -> None:
 
 
 def assemble(
-    stock: bool,
+    stock: str,
     build: str,
     fast: bool,
     xen_source: str | None,
@@ -172,10 +172,12 @@ def assemble(
 
     Parameters
     ----------
-    stock, fast : bool
-        Debian's Xen; our build of Bochs even with Debian's Xen.
+    stock : {"", "4.17", "4.20"}
+        Debian's Xen of this version; default: the patched Xen.
     build : {"release", "debug", "preempt"}
         Of the patched Xen: see `pmlkit.sources.lab.xen.patched`.
+    fast : bool
+        Our build of Bochs even with Debian's Xen.
     xen_source : str, optional
         A source tree of Xen; default: Debian's.
     memory_mib : int
@@ -188,7 +190,7 @@ def assemble(
     if re.search(r"[\n{}]", xen_cmdline):
         raise GuestError("Xen's command line is one line, without braces")
     source = Path(xen_source).absolute() if xen_source else None
-    xen = parts.stock_xen(progress) if stock else lab_xen.patched(build, source, progress)
+    xen = parts.stock_xen(progress, stock) if stock else lab_xen.patched(build, source, progress)
     userland, kernel = parts.userland(progress), parts.kernel(progress)
     iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
     # The patched Xen keeps an entry's kind in the low bits of its address, which a processor logs

@@ -47,9 +47,8 @@ _PROGRAMS = (
 )  # fmt: skip
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/local/lib")
 _PROGRAM_FOLDERS = (
-    "usr/lib/xen/bin", "usr/lib/xen-4.17/bin", "usr/local/lib/xen/bin", "usr/local/sbin",
-    "usr/local/bin", "usr/sbin",
-    "usr/bin",
+    "usr/lib/xen/bin", "usr/lib/xen-4.17/bin", "usr/lib/xen-4.20/bin", "usr/local/lib/xen/bin",
+    "usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin",
 )  # fmt: skip
 _PYTHON = Path("usr/lib/python3.11")
 _DYNLOAD = ("mmap", "_json", "_ctypes", "_hashlib", "termios")
@@ -74,6 +73,9 @@ def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
     archive.file("usr/lib/xen-4.17/bin/libxl-save-helper", helper, 0o755)
     # Our build of the tools looks here: it lacks Debian's patch that renames this folder.
     archive.link("usr/lib/xen/bin/libxl-save-helper", "/usr/lib/xen-4.17/bin/libxl-save-helper")
+    if xen.packaged != "4.17":
+        folder = f"usr/lib/xen-{xen.packaged}/bin"
+        archive.link(f"{folder}/libxl-save-helper", "/usr/lib/xen/bin/libxl-save-helper")
     _add_libraries(archive, roots)
     _add_python(archive, userland)
     _add_modules(archive, kernel)

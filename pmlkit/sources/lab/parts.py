@@ -28,11 +28,16 @@ if TYPE_CHECKING:
 
 XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the stock lab's Xen; the series applies to its source
 KERNEL_PACKAGE = "linux-image-amd64"
+# What `stock_xen` can fetch, with the release of Debian it comes from: 4.20's newest is taken, as
+# Debian's archive keeps no older ones.
+STOCK = {"4.17": "", "4.20": "trixie"}
 _XEN = (
-    "xen-hypervisor-4.17-amd64", "xen-utils-4.17", "libxenmisc4.17", "libxencall1",
+    "xen-hypervisor-{0}-amd64", "xen-utils-{0}", "libxenmisc{0}", "libxencall1",
     "libxendevicemodel1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1", "libxenhypfs1",
     "libxenstore4", "libxentoolcore1", "libxentoollog1", "xenstore-utils",
 )  # fmt: skip
+# What the tools of another release need of it: dom0's own C library is older.
+_BENEATH = ("libbz2-1.0", "libc6", "liblzma5", "libuuid1", "libyajl2", "libzstd1", "zlib1g")
 _DOM0 = (
     "busybox-static", "libbz2-1.0", "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5",
     "liblzo2-2", "libnl-3-200", "libnl-route-3-200", "libpython3.11-minimal",
@@ -55,28 +60,41 @@ class Xen:
     roots : tuple of Path
         Folders with the tools and libraries as in ``/``; the first one that has a file wins.
     name : {"stock", "patched", "patched-debug"}
+    packaged : str
+        The version in the names of the folders of Debian's tools.
     """
 
     binary: Path
     roots: tuple[Path, ...]
     versions: dict[str, str]
     name: str
+    packaged: str = "4.17"
 
 
-def stock_xen(progress: Tell | None = None) -> Xen:
+def stock_xen(progress: Tell | None = None, version: str = "4.17") -> Xen:
     """Fetch Debian's own Xen.
+
+    Parameters
+    ----------
+    version : {"4.17", "4.20"}
+        Debian 12's, or Debian 13's with the C library that its tools need.
 
     Raises
     ------
     MissingTool, PackageError, OutputError
     """
-    pinned = [f"{name}={XEN_VERSION}" for name in _XEN]
-    root = debian.fetch(pinned, progress, dependencies=False).root
-    packed = root / "boot" / "xen-4.17-amd64.gz"
-    binary = cache_folder() / "lab" / f"xen-stock-{root.parent.name}"
+    names, release = [name.format(version) for name in _XEN], STOCK[version]
+    if release:
+        names += _BENEATH
+    else:
+        names = [f"{name}={XEN_VERSION}" for name in names]
+    fetched = debian.fetch(names, progress, dependencies=False, release=release)
+    packed = fetched.root / "boot" / f"xen-{version}-amd64.gz"
+    binary = cache_folder() / "lab" / f"xen-stock-{fetched.root.parent.name}"
     if not binary.exists():
         write(binary, gzip.decompress(packed.read_bytes()))
-    return Xen(binary, (root,), {"xen": XEN_VERSION}, "stock")
+    versions = {"xen": fetched.versions[f"xen-hypervisor-{version}-amd64"]}
+    return Xen(binary, (fetched.root,), versions, "stock", version)
 
 
 def userland(progress: Tell | None = None) -> debian.Packages:

@@ -26,6 +26,7 @@ from pmlkit.sources.lab import guests as lab_guests
 from pmlkit.sources.lab.bochs import INSN_PER_S, Limits, Machine
 from pmlkit.sources.lab.boot import DOM0_MIB, Lab, assemble, check_faults
 from pmlkit.sources.lab.disks import AGENT, RUN, Growing, take_results, write_disks
+from pmlkit.sources.lab.parts import STOCK
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames, read_spool
@@ -75,6 +76,8 @@ class LabOptions(LogOptions):
         Linux: end a round where the workload marks a phase, so that no round is in two phases.
     stock : bool
         Debian's unpatched Xen, and stock log-dirty.
+    xen : {"4.17", "4.20"}
+        With `stock`: Debian 12's Xen, or Debian 13's.
     xen_debug : bool
         A debug build of the patched Xen, which also finds undefined behaviour.
     xen_preempt : bool
@@ -106,6 +109,7 @@ class LabOptions(LogOptions):
     hvm: bool = False
     phase_rounds: bool = True
     stock: bool = False
+    xen: str = "4.17"
     xen_debug: bool = False
     xen_preempt: bool = False
     xen_source: str | None = None
@@ -140,6 +144,12 @@ def check(options: LabOptions, memory_mib: int) -> None:
         raise UsageError(
             "--stock is Debian's build of Xen", "leave out --stock, or --xen-debug and -preempt"
         )
+    if options.xen not in STOCK:
+        raise UsageError(f"Debian's Xen {options.xen} is not known", f"choose {' or '.join(STOCK)}")
+    if options.xen != "4.17" and not options.stock:
+        raise UsageError(
+            f"--xen {options.xen} is Debian's binary", "add --stock, or name a tree by --xen-source"
+        )
     low, high = MEMORY_LIMITS_MIB
     if not low <= memory_mib <= high:
         raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
@@ -156,7 +166,7 @@ def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) 
     """Return the lab for these options, with room for a guest of `memory_mib`."""
     need_clone("the lab")
     return assemble(
-        stock=options.stock,
+        stock=options.xen if options.stock else "",
         build=options.xen_build,
         xen_source=options.xen_source,
         fast=options.fast,
