@@ -68,6 +68,13 @@ class Handle:
         check(done, "XEN_DOMCTL_pml_status", self.domid)
         return self._values(status, "struct xenpml_status")
 
+    def vcpu_status(self, vcpu: int) -> dict[str, int]:
+        """Return ``struct xenpml_vcpu_status`` of a vCPU, logged by us or not, as a dict."""
+        status = self._ffi.new("struct xenpml_vcpu_status *")
+        done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, status)
+        check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
+        return self._values(status, "struct xenpml_vcpu_status")
+
     def disable(self) -> None:
         """Stop logging; mapped rings can still be read."""
         done = self._lib.xenpml_disable(self._h, self.domid)
@@ -251,13 +258,6 @@ class PmlLog(Handle):
         if len(self._bits.get(name, b"")) != size:
             self._bits[name] = self._ffi.new("char[]", size)
         return self._bits[name]
-
-    def vcpu_status(self, vcpu: int) -> dict[str, int]:
-        """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict."""
-        status = self._ffi.new("struct xenpml_vcpu_status *")
-        done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, status)
-        check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
-        return self._values(status, "struct xenpml_vcpu_status")
 
     def log_info(self, vcpu: int) -> dict[str, int]:
         """Return ``struct xenpml_log_info`` of a vCPU as a dict."""

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tracks dirty video memory of an HVM guest as a device model does, while it is logged.
+
+    python3 vram.py DOMID    the guest is `known`; some of what it writes stands for video memory
+
+Prints a JSON line for each step: what was done, and what the log and the tracking have of a round.
+"""
+
+import ctypes
+import json
+import os
+import struct
+import sys
+
+from pmlkit.xen.agent import unpause
+from pmlkit.xen.job import LogOptions
+from pmlkit.xen.lab import Mailbox
+from pmlkit.xen.pml import TYPE_LOG, PmlLog
+
+DATA = 4096  # the kit's own frames lie before
+VIDEO, OTHER = (4096, 512), (5096, 256)  # first frame, frames: `known` writes 300 of the former
+LIMIT_S = 60
+
+
+class Tracking:
+    """XEN_DMOP_track_dirty_vram of a domain."""
+
+    def __init__(self, domid):
+        self._lib = ctypes.CDLL("libxendevicemodel.so.1", use_errno=True)
+        self._lib.xendevicemodel_open.restype = ctypes.c_void_p
+        self._handle = ctypes.c_void_p(self._lib.xendevicemodel_open(None, 0))
+        self._domid = ctypes.c_uint16(domid)
+
+    def dirty(self, first, frames):
+        """Return the frames that were written since the last call; 0 frames end the tracking."""
+        bits = (ctypes.c_ulong * (-(-frames // 64) or 1))()
+        done = self._lib.xendevicemodel_track_dirty_vram(
+            self._handle, self._domid, ctypes.c_uint64(first), ctypes.c_uint32(frames), bits
+        )
+        if done:
+            why = os.strerror(ctypes.get_errno())
+            raise SystemExit(f"LAB agent: XEN_DMOP_track_dirty_vram: {why}")
+        return {first + i for i in range(frames) if bits[i // 64] >> i % 64 & 1}
+
+
+def say(what, **answer):
+    print("VRAM", json.dumps([what, answer]), flush=True)
+
+
+class Rounds:
+    """The guest's rounds, one after the other."""
+
+    def __init__(self, box):
+        self._box, self._number = box, 0
+
+    def run(self, meanwhile=lambda: None):
+        self._number += 1
+        self._box.run(self._number, LIMIT_S, meanwhile)
+
+    def logged(self, log, what, meanwhile=lambda: None, video=VIDEO, track=None):
+        """Run one and close it; say what the log, the bitmap and the tracking have of it."""
+        self.run(meanwhile)
+        seen = len(track.dirty(*video)) if track else None
+        dirty = log.close_round()["dirty"]
+        records = [record["data"] for record in log.read() if record["type"] == TYPE_LOG]
+        frames = [w >> 12 for data in records for (w,) in struct.iter_unpack("<Q", data)]
+        frames = [frame for frame in frames if frame >= DATA]
+        bitmap = {
+            8 * i + b for i, byte in enumerate(bytes(dirty)) for b in range(8) if byte >> b & 1
+        }
+        marked = {frame for frame in bitmap if frame >= DATA}
+        say(what, entries=len(frames), log=spans(frames), bitmap=spans(marked), tracked=seen)
+
+
+def spans(frames):
+    """Return frames as [first, count] of each run of them."""
+    found = []
+    for frame in sorted(set(frames)):
+        if found and frame == sum(found[-1]):
+            found[-1][1] += 1
+        else:
+            found.append([frame, 1])
+    return found
+
+
+def main(domid):
+    domid = int(domid)
+    track = Tracking(domid)
+    unpause(domid)
+    with Mailbox(domid) as box:
+        box.wait_ready(LIMIT_S)
+        rounds = Rounds(box)
+        track.dirty(*VIDEO)
+        rounds.run()
+        say("tracked before", tracked=spans(track.dirty(*VIDEO)))
+        with PmlLog(domid, LogOptions(slots=64)) as log:
+            log.close_round()
+            for _ in range(2):
+                rounds.logged(log, "logged while tracked", track=track)
+            rounds.logged(log, "asked all the time", lambda: track.dirty(*VIDEO), track=track)
+            rounds.logged(log, "another range", video=OTHER, track=track)
+            track.dirty(0, 0)
+            rounds.logged(log, "tracking has ended")
+            rounds.logged(log, "begins again", track=track)
+        track.dirty(*VIDEO)
+        rounds.run()
+        say("tracked after", tracked=spans(track.dirty(*VIDEO)))
+        track.dirty(0, 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
