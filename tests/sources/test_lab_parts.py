@@ -227,3 +227,12 @@ def test_the_first_root_that_has_a_program_wins(tmp_path):
 def test_all_of_the_lab_s_files_are_there():
     for name in ("bochsrc.in", "grub.cfg.in", "bochs.patch", "dom0/init", "kit/kit.h"):
         assert (Path(lab_image.LAB) / name).is_file()
+
+
+def test_a_tree_without_configure_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("PMLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lab_xen, "check_tools", lambda: None)
+    tree = _tree(tmp_path / "tree")
+    (tree / "xen/arch/x86/mm/pml").mkdir(parents=True)
+    with pytest.raises(GuestError, match="no configure.*autogen"):
+        lab_xen.patched(source=tree)

@@ -242,6 +242,8 @@ def _build(folder: Path, name: str, tree: Debian | Tree, progress: Tell) -> None
         source.mkdir()
         environment = _environment()
         tree.unpack(source, progress)
+        if not (source / "configure").exists():
+            raise GuestError("the source of Xen has no configure", hint="run ./autogen.sh in it")
         progress(f"building Xen {tree.version} (about 3 minutes)")
         # Xen takes debug=y from its configuration only, not from make's command line.
         write(source / "xen" / ".config", _CONFIG[name].encode())
