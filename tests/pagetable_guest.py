@@ -11,11 +11,12 @@ import pandas as pd
 
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import SAMPLED, TraceMeta
+from pmlkit.trace.schema import DRAWN, SAMPLED, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 
 PRESENT, ACCESSED, LEAF, DIRTY, WRITABLE, USER, CLEARED = 1, 2, 4, 8, 16, 32, 64
 MS = 1_000_000
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Guest:
@@ -129,6 +130,7 @@ def write_trace(
     phases=(),
     left=None,
     one_in=None,
+    anew=False,
     memory_bytes=16 << 30,
     **meta,
 ):
@@ -147,6 +149,8 @@ def write_trace(
         The harvest was guided, and a scan found these frames by round (beside what was touched).
     one_in : int, optional
         Only so large a sample was harvested: it is nested in the log, and ends with `harvests`.
+    anew : bool
+        It was drawn anew in each round.
     """
     n = len(guest.rounds)
     meta |= {"domain": {"memory_bytes": memory_bytes}, "period": {"ns": 10 * MS}}
@@ -155,6 +159,8 @@ def write_trace(
     starts = [{"name": p, "round": r, "t_ns": r * 10 * MS, "insn": -1} for p, r in phases]
     log = TraceMeta("pml", "synthetic", **meta)
     options = {SAMPLED: one_in} if one_in else {}
+    options |= {DRAWN: "round"} if anew else {}
+    found = hypervisor_finds(guest, one_in) if anew else None
     harvest = TraceMeta("access", "synthetic", options=options, **meta)
     with TraceWriter(path, log if one_in else harvest) as outer:
         inner = outer.sample(harvest) if one_in else outer.pml(log)
@@ -169,7 +175,10 @@ def write_trace(
         for number, (log, _, touched) in enumerate(guest.rounds):
             if harvests is None or number in harvests:
                 extra = (left or {}).get(number, set())
-                touched = {gfn for gfn in touched if not one_in or in_sample(gfn, one_in)}
+                if found:
+                    touched = found[number]
+                else:
+                    touched = {gfn for gfn in touched if not one_in or in_sample(gfn, one_in)}
                 _add_harvest(writer, number, sources * number, touched - extra, log)
                 _add_harvest(writer, number, 2 * number + 1, extra, log)
         if left is not None:
@@ -180,10 +189,35 @@ def write_trace(
     return Trace.open(path)
 
 
-def in_sample(gfn, one_in):
-    """Whether a frame is in the sample, as the patches define it (``XEN_PML_SAMPLE``)."""
-    mixed = gfn // one_in * 0x9E3779B97F4A7C15 % 2**64 >> 40
-    return mixed % one_in == gfn % one_in
+def in_sample(gfn, one_in, draw=0):
+    """Whether a frame is in the sample, as the patches define it (``XEN_PML_DRAW``)."""
+    group = gfn // one_in
+    if draw:
+        group = (group + (draw << 40)) * GOLDEN % 2**64
+        group ^= group >> 32
+    return (group * GOLDEN % 2**64 >> 40) % one_in == gfn % one_in
+
+
+def hypervisor_finds(guest, one_in):
+    """Return what a sample drawn anew finds in each round, by the flags as the patches keep them.
+
+    As `scan_region` of their harvest.c: a region that was not used is not looked at. Of one that
+    was, the flags of this draw are read and cleared, and those of the next round's are cleared.
+    """
+    flags, draws, found = set(), {}, []
+    for number, (_, _, touched) in enumerate(guest.rounds):
+        flags |= touched
+        used = {gfn >> 9 for gfn in touched}
+        mine = {g for g in flags if g >> 9 in used and in_sample(g, one_in, _draw(draws, g, number))}
+        found.append(mine)
+        flags -= mine
+        flags -= {g for g in flags if g >> 9 in used and in_sample(g, one_in, number + 2)}
+        draws |= dict.fromkeys(used, number + 2)
+    return found
+
+
+def _draw(draws, gfn, number):
+    return draws.get(gfn >> 9, number + 1)
 
 
 def _add_harvest(writer, number, batch, touched, log):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = example(
     "pmlkit collect web1 -o web1.trace --rounds 60",
-    "pmlkit collect web1 -o web1.trace --host root@dom0 --period 500ms --harvest guided",
+    "pmlkit collect web1 -o web1.trace --host root@dom0 --period 500ms --harvest",
     "pmlkit collect 7 -o free.trace --free --period 1s --ring 1024",
 )
 

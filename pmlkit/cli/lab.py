@@ -24,7 +24,7 @@ from pmlkit.cli.options import (
 )
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
-from pmlkit.xen.job import PAGE_TABLES
+from pmlkit.xen.job import BEST_HARVEST, PAGE_TABLES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -125,7 +125,7 @@ _guest = click.argument(
 @option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
         "1024]")  # fmt: skip
 @log_options
-@option("--accessed", is_flag=True, help="Short for --harvest accessed.")
+@option("--accessed", is_flag=True, help="Short for --harvest.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
 @option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
 @option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
@@ -200,7 +200,7 @@ def _options(values: Json) -> LabOptions:
 
     fields = log_fields(values)
     if fields.pop("accessed"):
-        fields["harvest"] = fields["harvest"] or "accessed"
+        fields["harvest"] = fields["harvest"] or BEST_HARVEST
     snapshots = "snapshots" in PAGE_TABLES[fields["page_tables"]]
     fields["slots"] = fields["slots"] or (1024 if snapshots else 64)
     fields["rounds"] = fields["rounds"] or 0

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
 from click import Choice, IntRange
 
 from pmlkit.cli.options import SIZE, option
-from pmlkit.xen.job import HARVESTS, PAGE_TABLES, REARM
+from pmlkit.xen.job import BEST_HARVEST, DRAWS, HARVESTS, PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from pmlkit.types import Json
+
+
+class _Harvest(Choice):  # type: ignore[type-arg]
+    """A kind of harvest. What follows an option without its value is taken for the value."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            known = ", ".join(map(str, self.choices))
+            self.fail(f"{value!r} is no harvest: put one of {known} after --harvest, or nothing, "
+                      "at the end of the line", param, ctx)  # fmt: skip
+        return value
 
 
 _OPTIONS = (
@@ -30,12 +43,15 @@ _OPTIONS = (
     option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
            "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
            "and clear the guest's accessed flags in them."),
-    option("--harvest", type=Choice(HARVESTS[1:]), help="Read and clear accessed flags at each "
-           "round's end: of all memory, of what the logged page tables lead to, both, of all that "
-           "the EPT's upper levels say was used, or of a sample of that."),
+    option("--harvest", is_flag=False, flag_value=BEST_HARVEST, type=_Harvest(HARVESTS[1:]),
+           help="Read and clear accessed flags at each round's end. Without a value, pruned: of all "
+           "that the EPT's upper levels say was used. accessed: of all memory; guided: of what the "
+           "logged page tables lead to; both; sampled: of a sample of the pruned."),
     option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds."),
     option("--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so "
            "many."),
+    option("--draw", default=DRAWS[0], type=Choice(DRAWS), help="sampled: draw other frames in "
+           "each round; or fixed, for windows of several rounds."),
 )  # fmt: skip
 
 

@@ -243,7 +243,7 @@ def truth(
         Page tables too, which the processor walks.
     """
     if trace.meta.kind != "access":
-        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest accessed")
+        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest")
     return harvested(trace, trace, start, end, tables)
 
 

@@ -10,20 +10,27 @@ sampled frames that was touched, is taken in two strata, because they differ so 
 - all other frames: what the kernel reads, and what was unmapped within the round. They are few of
   many, so each that the sample finds stands for `one_in`.
 
-The sample is one frame of each group of `one_in`. A hash of the group's number chooses it
-(``XEN_PML_SAMPLE`` in the patches' ``public/pml.h``), so it is the same in every round. A window of
-several rounds is sampled, too, and a round needs no harvest before it. The patched Xen can harvest
-just the sample (``--harvest sampled``); the rest of a harvest of all frames is left aside.
+The sample is one frame of each group of `one_in`, which a hash chooses (`pmlkit.reads.draws`). The
+patched Xen harvests just the sample (``--harvest sampled``). Of a harvest of all frames the rest is
+left aside. There are two ways to draw:
+
+- **anew in each round** (``--draw round``, the default of a collection): the rounds err
+  independently, and their mean errs less than each (`average`). A window of several rounds is
+  bounded rather than counted (`pmlkit.reads.redrawn` has the estimator, and why). The tables'
+  strata are not used: which draw a region had is not known of all regions, so each frame found
+  stands for `one_in`.
+- **fixed** (``--draw fixed``): the same frames in every round. A window of several rounds is
+  sampled, too. But its error is much the same in all rounds, and no mean averages it out.
 
 To harvest *all* frames in one round of `one_in` would cost the same, and would not even tell of
 that round. The flags of the extended page tables are sticky, too: they say what was touched since
 the harvest before.
 
 Assumption: the hash has nothing to do with what the guest uses. Nothing is carried over from other
-rounds or guests, so nothing has to be alike. The interval is the sampling error: Jeffreys'
-intervals for the part (binomial) and for the count (Poisson), with the correction for a finite
-population, joined by the square root of the sum of squares (Zou and Donner, 2008). They are those
-of frames chosen one by one: as neighbours are often used alike, one of each group errs less.
+rounds or guests, so nothing has to be alike. The interval of a round is the sampling error:
+Jeffreys' intervals for the part (binomial) and for the count (Poisson), with the correction for a
+finite population, joined by the square root of the sum of squares (Zou and Donner, 2008). They are
+those of frames chosen one by one: as neighbours are often used alike, one of each group errs less.
 """
 
 from __future__ import annotations
@@ -35,10 +42,10 @@ from scipy import stats
 
 from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.reads import page_sets
+from pmlkit.reads import draws, page_sets, redrawn
 from pmlkit.reads.page_sets import Sets, joined, of_log, sets
 from pmlkit.selection import time_ns
-from pmlkit.trace.schema import SAMPLED
+from pmlkit.trace.schema import DRAWN, SAMPLED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,15 +56,15 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Floats, Gfns, Ints
 
 
-__all__ = ["CONFIDENCE", "ONE_IN", "estimate", "sampled"]
+__all__ = ["CONFIDENCE", "ONE_IN", "average", "estimate", "sampled"]
 
 CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
 ONE_IN = 16
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: Knuth's multiplicative hash
+_BOUNDED = "drawn anew in each round: distinct pages of several rounds are bounded, not counted"
 
 
 def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
-    """Say which frames are in the sample.
+    """Say which frames are in the fixed sample.
 
     Parameters
     ----------
@@ -75,8 +82,7 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     if one_in < 1 or one_in & (one_in - 1) or not 0 <= draw < one_in:
         raise UsageError(f"cannot take sample {draw} of one in {one_in}: say a power of two")
     gfns, size = np.asarray(gfns, np.uint64), np.uint64(one_in)
-    first = (gfns // size * _GOLDEN) >> np.uint64(40)
-    return (gfns - first) % size == np.uint64(draw)
+    return (gfns - draws.places(gfns // size, one_in)) % size == np.uint64(draw)
 
 
 def estimate(
@@ -90,6 +96,7 @@ def estimate(
     frames: Sets | None = None,
     touched: References | None = None,
     tables: bool = True,
+    anew: bool | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
@@ -102,11 +109,17 @@ def estimate(
         As in `pmlkit.reads.estimate`.
     one_in : int, optional
         As in `sampled`. Default: what was harvested, or `ONE_IN`.
+    draw : int
+        As in `sampled`; with `anew`: how many rounds were closed before the first one, so that
+        another number is another sample.
     frames, touched : optional
         What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
     tables : bool
         Whether snapshots of page tables are used. If not, what is known for certain is what was
         written, and all other frames are one stratum: the method ``sample`` of `pmlkit.reads`.
+    anew : bool, optional
+        Of an access trace: whether the sample is drawn anew in each round. Default: as it was
+        harvested, or not.
 
     Returns
     -------
@@ -115,15 +128,17 @@ def estimate(
     """
     if trace.sample is not None:
         end = _until(trace.sample, end)
-    touched, one_in = _looked_at(trace, start, end, one_in, draw, touched)
+    touched, one_in, anew = _looked_at(trace, start, end, one_in, (draw, anew), touched)
     frames = frames or (sets if tables else of_log)(trace, start, end)
     windows = page_sets.windows_of(trace, window, step, start, end)
     sizes = {
         name: page_sets.window_sizes(getattr(frames, name), windows)
         for name in ("written", "present", "reachable", "leaves")
     }
-    counts = _strata(frames, touched, windows, (one_in, draw))
-    pages, low, high = _estimated(*counts, one_in)
+    if anew:
+        pages, low, high = _estimated_anew(frames.certain, touched, windows, one_in)
+    else:
+        pages, low, high = _estimated(*_strata(frames, touched, windows, (one_in, draw)), one_in)
     columns = page_sets.Columns(
         pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         low=np.floor(low).astype(np.int64),
@@ -131,7 +146,7 @@ def estimate(
         written=sizes["written"],
         tables=sizes["leaves"],
         unresolved=np.maximum(sizes["reachable"] - sizes["present"], 0),
-        why="",
+        why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if anew else "",
     )
     return page_sets.frame(trace, columns, windows, start, end)
 
@@ -147,22 +162,28 @@ def _looked_at(
     start: str | int | None,
     end: str | int | None,
     one_in: int | None,
-    draw: int,
+    draw: tuple[int, bool | None],
     touched: References | None,
-) -> tuple[References, int]:
-    """Return what was touched of the sample, and one frame of how many it is."""
+) -> tuple[References, int, bool]:
+    """Return what was touched of the sample, one frame of how many it is, and whether anew."""
+    which, anew = draw
     if trace.sample is not None:
         harvested: int = trace.sample.meta.options[SAMPLED]
-        if one_in not in (None, harvested) or draw:
-            which = f"draw 0 of one frame in {harvested}"
-            raise UsageError(f"{trace.path} has {which}: there is no other")
+        there = trace.sample.meta.options.get(DRAWN) == "round"
+        if one_in not in (None, harvested) or which or anew not in (None, there):
+            told = f"draw 0 of one frame in {harvested}" + " in each round" * there
+            raise UsageError(f"{trace.path} has {told}: there is no other")
         unmarked = not pagetables.is_marked(trace)
-        return page_sets.harvested(trace.sample, trace, start, end, unmarked), harvested
+        found = page_sets.harvested(trace.sample, trace, start, end, unmarked)
+        return found, harvested, there
     if trace.meta.kind == "pml":
         raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
     one_in = one_in or ONE_IN
     touched = page_sets.truth(trace, start, end) if touched is None else touched
-    return touched.select(sampled(touched.gfn, one_in, draw)), one_in
+    if anew:
+        hits = draws.found_anew(touched.round, touched.gfn, one_in, which)
+        return touched.select(hits), one_in, True
+    return touched.select(sampled(touched.gfn, one_in, which)), one_in, False
 
 
 def _strata(
@@ -208,3 +229,78 @@ def _estimated(
     rest = np.sqrt(1 - 1 / one_in)  # of the frames, this part was not looked at
     pages = (sure + candidates * share + one_in * others).astype(float)
     return pages, np.maximum(pages - rest * below, sure + hits + others), pages + rest * above
+
+
+# ------------------------------------------------------------------------------
+# A sample that is drawn anew in each round.
+
+
+def _lengths(windows: Windows) -> tuple[Ints, Ints]:
+    """Return the first round of each window, and how many rounds it has."""
+    each = np.arange(len(windows))
+    first = np.searchsorted(windows.leave[:-1], each, side="right")
+    return first, np.maximum(windows.until - first, 0)
+
+
+def _estimated_anew(
+    certain: References, touched: References, windows: Windows, one_in: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return estimate, low and high: what is certain, and the union of what is not."""
+    sure = page_sets.window_sizes(certain, windows).astype(float)
+    others = page_sets.window_sizes(joined(certain, touched), windows) - sure
+    zeros = np.zeros(len(windows), np.int64)
+    pages, low, high = _estimated(sure, zeros, zeros, zeros, others, one_in)
+    first, lengths = _lengths(windows)
+    for window in np.flatnonzero(lengths > 1):
+        span = int(first[window]), int(first[window] + lengths[window])
+        times = _times(certain, touched, span)
+        found = redrawn.union(times, int(lengths[window]), one_in, CONFIDENCE)
+        pages[window], low[window], high[window] = np.add(sure[window], found)
+    return pages, low, high
+
+
+def _times(certain: References, touched: References, span: tuple[int, int]) -> Ints:
+    """Return in how many rounds of a span each frame was found that is not certain in it."""
+    first, stop = span
+    sure, hits = (
+        refs.gfn[(refs.round >= first) & (refs.round < stop)] for refs in (certain, touched)
+    )
+    return np.unique(hits[~np.isin(hits, sure)], return_counts=True)[1]
+
+
+def average(
+    trace: Trace,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    one_in: int | None = None,
+    draw: int = 0,
+    anew: bool | None = None,
+    touched: References | None = None,
+) -> tuple[float, float, float]:
+    """Estimate how many pages a round touches, as a mean over the rounds.
+
+    What was written is counted; each other frame that the sample finds stands for `one_in`. Drawn
+    anew, the rounds' counts are independent, and their sum has Poisson's limits. Of a fixed draw
+    the rounds tell of the same frames: the limits are those of one round's count, however many
+    rounds there are.
+
+    Parameters
+    ----------
+    trace, start, end, one_in, draw, anew, touched
+        As in `estimate`.
+
+    Returns
+    -------
+    (float, float, float)
+        Mean, low and high, pages.
+    """
+    if trace.sample is not None:
+        end = _until(trace.sample, end)
+    found, one_in, anew = _looked_at(trace, start, end, one_in, (draw, anew), touched)
+    written = of_log(trace, start, end).written
+    n_rounds = max(written.n_rounds, 1)
+    others = (len(joined(written, found)) - len(written)) / n_rounds
+    whole = n_rounds if anew else 1
+    low, high = (float(side) / whole for side in redrawn.limits(others * whole, CONFIDENCE))
+    sure = len(written) / n_rounds
+    return sure + one_in * others, sure + one_in * low, sure + one_in * high

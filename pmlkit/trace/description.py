@@ -181,6 +181,7 @@ DESCRIPTION = fields(
         "options": fields(
             {
                 "sampled_one_in": whole(1, _UINT32),
+                "sampled_draw": one_of("fixed", "round"),
                 "mode": nullable(_TEXT),
                 "composed": nullable(_COMPOSED),
             }

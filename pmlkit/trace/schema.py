@@ -34,6 +34,8 @@ HARVESTS = ("guided", "scan")
 REASONS = ("full", "round", "stop", *HARVESTS)  # why a buffer was drained
 # Option of an access trace that has only one frame of this many.
 SAMPLED = "sampled_one_in"
+# Option of such a trace: "fixed" (also if it is not there), or "round": other frames in each.
+DRAWN = "sampled_draw"
 # Option of an import: true if its memory size is not known but ends at the highest page.
 MEMORY_GUESSED = "memory_ends_at_highest_page"
 # Values of `domain.address`, the address space of the frames; the first is the default.

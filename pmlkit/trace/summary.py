@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pmlkit.errors import visible
-from pmlkit.trace.schema import SAMPLED
+from pmlkit.trace.schema import DRAWN, SAMPLED
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
         yield "begins at", str(np.datetime64(int(base_ns), "ns")) + "Z"
     yield "entries", f"{meta.entries:,}, {meta.lost_text}"
     if trace.sample is not None:
-        yield "sample", f"accessed flags of one frame in {trace.sample.meta.options[SAMPLED]}"
+        options = trace.sample.meta.options
+        again = ", drawn anew in each round" if options.get(DRAWN) == "round" else ""
+        yield "sample", f"accessed flags of one frame in {options[SAMPLED]}{again}"
     yield "complete", meta.complete_text
     yield from (("note", text) for text in meta.notes)
 

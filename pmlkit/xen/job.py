@@ -16,6 +16,8 @@ MODES = ("auto", "pml", "stock")
 REARM = ("never", "round", "flush")
 HARVESTS = ("", "accessed", "guided", "both", "pruned", "sampled")
 SAMPLES = tuple(1 << order for order in range(1, 10))
+DRAWS = ("round", "fixed")
+BEST_HARVEST = "pruned"  # where accessed flags are wanted, and nothing else is said
 # What the patched Xen is asked for (`pmlkit.xen.pml.OPTION_FLAGS`).
 PAGE_TABLES = {
     "off": (),
@@ -24,7 +26,8 @@ PAGE_TABLES = {
     "snapshot": ("tables", "snapshots"),
     "clear": ("tables", "snapshots", "clear"),
 }
-_CHOICES = {"mode": MODES, "rearm": REARM, "page_tables": PAGE_TABLES, "harvest": HARVESTS}
+_CHOICES = {"mode": MODES, "rearm": REARM, "page_tables": PAGE_TABLES, "harvest": HARVESTS,
+            "draw": DRAWS}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class LogOptions:
         Harvest in every so many rounds; "sampled": in each.
     one_in : int
         "sampled": look at one frame of so many; a power of two, 2 to 512.
+    draw : {"round", "fixed"}
+        "sampled": draw the frames anew in each round, so that the error of the sample averages out
+        over rounds; or look at the same ones always, so that windows of several rounds count each
+        of them once.
     bitmaps : bool
         Keep the log-dirty bitmap of each round in the spool.
     """
@@ -82,6 +89,7 @@ class LogOptions:
     harvest: str = ""
     harvest_every: int = 1
     one_in: int = 16
+    draw: str = "round"
     bitmaps: bool = False
 
     def __post_init__(self) -> None:

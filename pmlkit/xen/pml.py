@@ -309,6 +309,7 @@ class Patched:
         self._flags = HARVEST_FLAGS[job.harvest]
         if job.harvest == "sampled":
             self._flags |= (job.one_in.bit_length() - 1) << ROUND_SAMPLE_SHIFT
+            self._flags |= ROUND_REDRAW if job.draw == "round" else 0
         self._log = PmlLog(domid, job)
         self._started = time.monotonic_ns()  # the epoch of the TSC stamps, within a millisecond
         self._slots = self._log.log_info(0)["slots"]

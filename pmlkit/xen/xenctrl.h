@@ -16,6 +16,7 @@ typedef struct xc_shadow_op_stats {
 xc_interface *xc_interface_open(void *logger, void *dombuild_logger, unsigned open_flags);
 int xc_interface_close(xc_interface *xch);
 int xc_version(xc_interface *xch, int cmd, void *arg);
+int xc_domain_pause(xc_interface *xch, uint32_t domid);
 int xc_domain_unpause(xc_interface *xch, uint32_t domid);
 int xc_domain_getinfolist(xc_interface *xch, uint32_t first_domain, unsigned int max_domains,
                           void *info);

@@ -126,7 +126,8 @@ static void build_tables(u32 levels, u32 mib, u32 large)
         set(levels, table(2), n, (u32)table(16 + n) | PRESENT_WRITE);
     }
     /* With PAE the four pointers have no write flag: it is reserved there. */
-    set(levels, table(1), 0, (u32)table(2) | (levels == 3 ? 1 : PRESENT_WRITE));
+    for (u32 n = 0; n * 512 < leaves; n++) /* a directory for each GiB */
+        set(levels, table(1), n, (u32)table(2 + n) | (levels == 3 ? 1 : PRESENT_WRITE));
     set(levels, table(0), 0, (u32)table(1) | PRESENT_WRITE);
 }
 

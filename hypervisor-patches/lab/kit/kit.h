@@ -56,7 +56,7 @@ void kit_say(const char *text);
 /* Switch paging on, on this vCPU: an identity map of the first MIB of memory.
  * LEVELS 2 (32-bit), 3 (PAE) or 4 (long mode, this code in compatibility mode);
  * LARGE: by pages of 4 MiB (2 levels) or 2 MiB. Tables: frame 2048 root, 2049 pointers,
- * 2050 directory, 2064.. leaves (only those levels that there are). */
+ * 2050.. directories, one for each GiB, 2064.. leaves (only those levels that there are). */
 void kit_paging(u32 levels, u32 mib, u32 large);
 
 /* Start vCPU 1, which then takes part in the rounds (vcpus=2 in the guest's description). */

@@ -21,7 +21,7 @@ from pmlkit.sources.host.stream import COSTS, ns_of
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import PAGE_SIZE, SAMPLED, TraceMeta
+from pmlkit.trace.schema import DRAWN, PAGE_SIZE, SAMPLED, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 from pmlkit.xen.frames import Frame
 from pmlkit.xen.pml import REASONS
@@ -247,8 +247,9 @@ def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         return Trace.open(out)
     notes, options = [*meta.notes, _HARVEST], dict(meta.options)
     if source.one_in:
-        notes.append(f"of {source.one_in} frames one was looked at")
-        options[SAMPLED] = source.one_in
+        which = "another in each round" if source.draw == "round" else "the same in all rounds"
+        notes.append(f"of {source.one_in} frames one was looked at, {which}")
+        options |= {SAMPLED: source.one_in, DRAWN: source.draw}
     period_ns, every = meta.period["ns"], source.job.get("harvest_every", 1)
     changes: Json = {
         "notes": notes,
@@ -290,6 +291,7 @@ class XenTrace:
         self.starts, self.ends = _round_times(spool, self.logs, self.count)
         self.harvests = sorted(n for n in spool.harvests if n < self.count)
         self.one_in = self.job["one_in"] if self.job.get("harvest") == "sampled" else 0  # 0: of all
+        self.draw = self.job.get("draw", "fixed")  # older collectors do not say
 
     # The description
 

@@ -20,7 +20,7 @@ from pmlkit.foreign import LATEST_NS, MOST, Fields, loads
 from pmlkit.trace.kinds import PML_KINDS
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.xen.frames import BITMAP_HEAD, RECORDS_HEAD, TOUCHED_HEAD, Frame, unpack_bitmap_piece
-from pmlkit.xen.job import HARVESTS, SAMPLES
+from pmlkit.xen.job import DRAWS, HARVESTS, SAMPLES
 from pmlkit.xen.pml import REASONS, TYPE_LOG, TYPE_TABLES
 
 if TYPE_CHECKING:
@@ -473,6 +473,7 @@ def _check_job(job: Fields) -> bool:
     job.number("period_s", least, LATEST_NS / 1e9 / every, None)
     if job.choice("harvest", HARVESTS, "") == "sampled" and job.whole("one_in") not in SAMPLES:
         raise NotUnderstood(f"a sample of one in {job.whole('one_in')}")
+    job.choice("draw", DRAWS, "fixed")
     return job.flag("free", False)
 
 

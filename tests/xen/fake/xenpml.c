@@ -232,8 +232,14 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
     for ( gfn = 0; round->accessed && gfn < 100; gfn++ )
     {
         uint64_t order = round->flags >> 8 & 15, rest = (1 << order) - 1;
+        uint64_t draw = round->flags & 32 ? 1 + round->round : 0, group = gfn >> order;
 
-        if ( ((gfn >> order) * 0x9e3779b97f4a7c15 >> 40 & rest) != (gfn & rest) )
+        if ( draw )
+        {
+            group = (group + (draw << 40)) * 0x9e3779b97f4a7c15;
+            group ^= group >> 32;
+        }
+        if ( (group * 0x9e3779b97f4a7c15 >> 40 & rest) != (gfn & rest) )
             continue;
         ((uint8_t *)round->accessed)[gfn / 8] |= 1 << gfn % 8;
         round->accessed_pages++;

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages of a window by a sample that is drawn anew in each round.
+
+In each round a frame is looked at with probability p = 1 / `one_in`, whatever was drawn before. In
+a window of R rounds let N_k be the number of frames that were touched in exactly k of them. The
+working set of the window is U = N_1 + ... + N_R. A frame of N_k is found in j rounds, j binomial
+with k and p. What is known are the numbers F_j of frames that were found in exactly j rounds.
+
+**One round.** U = N_1, and F_1 / p is unbiased. The errors of rounds are independent: that of a
+mean over R rounds falls as the square root of R. (A fixed draw has the same frames in all rounds,
+and so much the same error: no mean averages it out.)
+
+**Several rounds.** A fixed draw counts distinct frames of its sample. Here that is not possible: a
+frame that was found once may have been touched once or in every round. Two sums are unbiased for
+something that bounds U. The frames found in any round, D = sum F_j, have the mean
+sum N_k (1 - (1-p)^k). It is at most U (1 - (1-p)^R), as if each frame were touched in all rounds.
+All that was found, S = sum j F_j, has the mean p sum k N_k. It is at least p U, as if no frame were
+touched twice. Hence
+
+    E D / (1 - (1-p)^R)  <=  U  <=  E S / p,
+
+and the interval is between the lower limit of the one (Poisson, Garwood's exact limit) and the
+upper limit of the other. Both are counts of independent rare events, of which Poisson's limits are
+wide enough.
+
+The one unbiased estimate of U itself, sum F_j (1 - (-(1-p)/p)^j), has weights that grow like
+`one_in` to the j: of two rounds it is of little use already. The estimate here is the maximum of
+the likelihood of F_1, F_2, ... over all N_k >= 0, found by expectation and maximisation. It is
+biased: of 20 rounds in which half of the frames are used always and half once, it is a third too
+low (a test has it). The interval does not depend on it. To have W(T) by a sample, take rounds as long as T,
+or a fixed draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    from pmlkit.types import Floats, Ints
+
+
+__all__ = ["limits", "union"]
+
+_STEPS = 300  # of the maximisation
+_TIMES = 24  # values of k, of windows of more rounds
+
+
+def limits(count: Ints | int, confidence: float) -> tuple[Floats, Floats]:
+    """Return Garwood's limits of the mean of a Poisson count; 0 is the lower one of 0."""
+    tail, count = (1 - confidence) / 2, np.asarray(count)
+    low = np.where(count > 0, stats.gamma.ppf(tail, np.maximum(count, 1)), 0.0)
+    return low, np.asarray(stats.gamma.ppf(1 - tail, count + 1))
+
+
+def union(
+    times: Ints, n_rounds: int, one_in: int, confidence: float
+) -> tuple[float, float, float]:
+    """Estimate how many frames were touched in a window.
+
+    Parameters
+    ----------
+    times : ndarray of int64, shape (frames found,)
+        In how many rounds of the window each of the frames was found: 1 or more.
+    n_rounds : int
+    one_in : int
+    confidence : float
+
+    Returns
+    -------
+    (float, float, float)
+        Estimate, low and high, frames.
+    """
+    p, found = 1 / one_in, int(times.sum())
+    low = limits(len(times), confidence)[0] / (1 - (1 - p) ** n_rounds)
+    high = limits(found, confidence)[1] / p
+    pages = found / p if n_rounds == 1 else _most_likely(times, n_rounds, p)
+    low = float(max(low, len(times)))  # those that were found are there
+    return float(np.clip(pages, low, max(high, low))), low, float(max(high, low))
+
+
+def _most_likely(times: Ints, n_rounds: int, p: float) -> float:
+    if not len(times):
+        return 0.0
+    counts = np.bincount(times)[1:].astype(float)
+    touched = np.unique(np.geomspace(1, n_rounds, min(n_rounds, _TIMES)).round())
+    found = np.arange(1, len(counts) + 1)
+    chance = stats.binom.pmf(found[:, None], touched, p)  # of being found so often
+    seen = 1 - (1 - p) ** touched
+    sizes = counts.sum() / seen / len(touched)
+    for _ in range(_STEPS):
+        expected = np.maximum(chance @ sizes, 1e-300)
+        sizes = sizes * (chance.T @ (counts / expected)) / seen
+    return float(sizes.sum())
