@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Floats, Gfns, Ints
 
 
-__all__ = ["CONFIDENCE", "ONE_IN", "average", "estimate", "sampled"]
+__all__ = ["CONFIDENCE", "ONE_IN", "average", "estimate", "find", "of_sets", "sampled"]
 
 CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
 ONE_IN = 16
@@ -135,10 +135,7 @@ def estimate(
         name: page_sets.window_sizes(getattr(frames, name), windows)
         for name in ("written", "present", "reachable", "leaves")
     }
-    if anew:
-        pages, low, high = _estimated_anew(frames.certain, touched, windows, one_in)
-    else:
-        pages, low, high = _estimated(*_strata(frames, touched, windows, (one_in, draw)), one_in)
+    pages, low, high = of_sets(frames, touched, windows, (one_in, draw), anew)
     columns = page_sets.Columns(
         pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         low=np.floor(low).astype(np.int64),
@@ -149,6 +146,27 @@ def estimate(
         why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if anew else "",
     )
     return page_sets.frame(trace, columns, windows, start, end)
+
+
+def of_sets(
+    frames: Sets, found: References, windows: Windows, sample: tuple[int, int], anew: bool
+) -> tuple[Floats, Floats, Floats]:
+    """Return estimate, low and high of each window.
+
+    Parameters
+    ----------
+    frames : pmlkit.reads.page_sets.Sets
+        What is certain, and the candidates: `accessed`.
+    found : References
+        What was found of the sample.
+    windows : Windows
+    sample : (int, int)
+        One frame of how many it is, and its draw, as in `estimate`.
+    anew : bool
+    """
+    if anew:
+        return _estimated_anew(frames.certain, found, windows, sample[0])
+    return _estimated(*_strata(frames, found, windows, sample), sample[0])
 
 
 def _until(sample: Trace, end: str | int | None) -> int:
@@ -180,10 +198,15 @@ def _looked_at(
         raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
     one_in = one_in or ONE_IN
     touched = page_sets.truth(trace, start, end) if touched is None else touched
+    return find(touched, (one_in, which), bool(anew)), one_in, bool(anew)
+
+
+def find(touched: References, sample: tuple[int, int], anew: bool) -> References:
+    """Return what a sample finds of the frames that were touched; parameters as in `of_sets`."""
+    one_in, draw = sample
     if anew:
-        hits = draws.found_anew(touched.round, touched.gfn, one_in, which)
-        return touched.select(hits), one_in, True
-    return touched.select(sampled(touched.gfn, one_in, which)), one_in, False
+        return touched.select(draws.found_anew(touched.round, touched.gfn, one_in, draw))
+    return touched.select(sampled(touched.gfn, one_in, draw))
 
 
 def _strata(

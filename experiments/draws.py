@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a sample of accessed flags errs, draw by draw: the same frames always, or drawn anew.
+
+Of the bundled recordings, of which every access of every round is known, each draw is taken as the
+hypervisor would. A fixed sample of one frame in 16 has 16 draws. One that is drawn anew has as many
+as there are numbers of the first round; so many of them are taken. Recordings with short rounds are
+read in rounds of half a second.
+
+    python -m experiments.draws data/reads-draws
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import pmlkit
+from pmlkit.reads import page_sets, sampled
+from pmlkit.timeline import Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pmlkit.kernels.by_page import References
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+__all__ = ["RECORDINGS", "main", "rows", "worst"]
+
+RECORDINGS = ("rrww-lab", "sqlite-lab", "redis", "sqlite", "hotcold", "pressure", "rrww")
+ONE_IN = (16, 32, 64)
+DRAWS = 16
+ROUND_NS = 500_000_000
+KINDS = {"fixed": False, "anew": True}
+_APART = 1 << 16  # rounds between the first ones of two samples that are drawn anew
+
+
+def _sets(trace: Trace) -> tuple[page_sets.Sets, References]:
+    """Return what is certain and what was touched, in rounds of `ROUND_NS`."""
+    lab = trace.meta.source == "lab"
+    touched = page_sets.truth(trace, tables=not lab)
+    frames = page_sets.of_log(trace)
+    merged = max(1, ROUND_NS // int(trace.meta.period["ns"]))
+    if merged == 1:
+        return frames, touched
+    n_rounds = touched.n_rounds // merged  # the last one is cut off
+
+    def coarse(refs: References) -> References:
+        kept = refs.round < n_rounds * merged
+        return page_sets.references(refs.round[kept] // merged, refs.gfn[kept], 0, n_rounds)
+
+    written = coarse(frames.written)
+    return replace(frames, certain=written, accessed=written, n_rounds=n_rounds), coarse(touched)
+
+
+def rows(name: str) -> Iterator[Json]:
+    """Yield a row for each draw of a recording: see `main`."""
+    frames, touched = _sets(pmlkit.open(pmlkit.bundled(name)))
+    windows = Windows.of_rounds(touched.n_rounds, 1)
+    truth = page_sets.window_sizes(touched, windows)
+    seen = truth > 0
+    for one_in in ONE_IN:
+        for kind, anew in KINDS.items():
+            for draw in range(DRAWS):
+                which = (one_in, draw * _APART if anew else draw)
+                found = sampled.find(touched, which, anew)
+                parts = sampled.of_sets(frames, found, windows, which, anew)
+                pages, low, high = (part[seen] for part in parts)
+                errors = pages / truth[seen] - 1
+                yield {
+                    "recording": name,
+                    "one_in": one_in,
+                    "drawn": kind,
+                    "draw": draw,
+                    "rounds": int(seen.sum()),
+                    "pages": round(float(truth[seen].mean()), 1),
+                    "error": round(float(np.abs(errors).mean() * 100), 3),
+                    "of_mean": round(float((pages.mean() / truth[seen].mean() - 1) * 100), 3),
+                    "inside": round(float(((low <= truth[seen]) & (truth[seen] <= high)).mean()
+                                          * 100), 2),
+                }  # fmt: skip
+
+
+def worst(table: pd.DataFrame, one_in: int = sampled.ONE_IN) -> pd.DataFrame:
+    """Return, for each recording, the worst draw of either kind, for a page of the docs.
+
+    Columns: mean over the draws of a round's mean absolute error; of the worst draw: that error,
+    the error of the mean over all rounds, and the share of rounds whose truth is in the interval,
+    all in percent.
+    """
+    made = []
+    chosen = table[table["one_in"] == one_in]
+    for name, part in chosen.groupby("recording", sort=False):
+        row: Json = {"recording": name, "rounds": int(part["rounds"].iloc[0])}
+        for kind, draws in part.groupby("drawn", sort=False):
+            row[f"{kind}: error"] = f"{draws['error'].mean():.1f}"
+            row[f"{kind}: worst error"] = f"{draws['error'].max():.1f}"
+            row[f"{kind}: worst of the mean"] = f"{draws['of_mean'].abs().max():.1f}"
+            row[f"{kind}: worst coverage"] = f"{draws['inside'].min():.0f}"
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def main(out: str) -> None:
+    """Write the rows, and what they were made with.
+
+    Columns: ``recording``, ``one_in``, ``drawn`` (``fixed``, ``anew``), ``draw``, ``rounds``,
+    ``pages`` (mean truth); in percent ``error`` (mean absolute error of a round), ``of_mean``
+    (error of the mean over all rounds) and ``inside`` (rounds whose truth is in the interval).
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame([row for name in RECORDINGS for row in rows(name)])
+    table.to_csv(folder / "draws.csv", index=False)
+    made = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": {
+            "command": f"python -m experiments.draws {out}",
+            "versions": {"pmlkit": pmlkit.__version__},
+        },
+    }
+    (folder / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
