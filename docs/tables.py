@@ -50,11 +50,25 @@ def make(folder):
     found = pd.read_csv(Path(folder) / "forecast-limits.csv")
     limits(found).to_csv(Path(folder) / "limits.csv", index=False)
     sizing().to_csv(Path(folder) / "sizing.csv", index=False)
-    exits = pd.read_csv(Path(pmlkit.bundled("redis")).parent / "exit-costs" / "exits.csv")
-    exits.to_csv(Path(folder) / "exits.csv", index=False)
+    data = Path(pmlkit.bundled("redis")).parent
+    for name in ("exit-costs/exits.csv", "reads-draws/worst.csv"):
+        pd.read_csv(data / name).to_csv(Path(folder) / Path(name).name, index=False)
+    harvests(pd.read_csv(data / "harvests" / "guests.csv")).to_csv(
+        Path(folder) / "harvests.csv", index=False
+    )
     if not (Path(folder) / "techniques.csv").exists():
         found = compare.compare(RECORDINGS, compare.plan("1s", ",".join(TECHNIQUES)), jobs=2)
         techniques(found.scores).to_csv(Path(folder) / "techniques.csv", index=False)
+
+
+def harvests(guests):
+    """Return thousands of instructions a round of each harvest, and the frames that were left."""
+    made = guests[["guest", "memory_mib", "touched"]].rename(columns={"memory_mib": "MiB"})
+    for name in ("pruned", "guided", "scan", "sampled"):
+        made[name] = [f"{insn / 1e3:,.0f}" if insn == insn else "" for insn in guests[name]]
+    for name in ("left by pruned", "left by guided"):
+        made[name] = [f"{left:,.0f}" if left == left else "" for left in guests[name]]
+    return made.assign(touched=[f"{pages:,}" for pages in made["touched"]])
 
 
 def sizing():

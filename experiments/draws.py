@@ -114,11 +114,13 @@ def main(out: str) -> None:
     Columns: ``recording``, ``one_in``, ``drawn`` (``fixed``, ``anew``), ``draw``, ``rounds``,
     ``pages`` (mean truth); in percent ``error`` (mean absolute error of a round), ``of_mean``
     (error of the mean over all rounds) and ``inside`` (rounds whose truth is in the interval).
+    ``worst.csv`` is `worst` of them.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([row for name in RECORDINGS for row in rows(name)])
     table.to_csv(folder / "draws.csv", index=False)
+    worst(table).to_csv(folder / "worst.csv", index=False)
     made = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": {

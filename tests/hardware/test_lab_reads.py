@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads through page tables under the patched Xen: the guided harvest equals the full scan."""
 
+from types import SimpleNamespace
+
 import pytest
 from lab_case import MAILBOX, data, frames, needs_lab, rounds
-from pagetable_guest import in_sample
+from pagetable_guest import hypervisor_finds, in_sample
 
 from pmlkit import pagetables, reads
-from pmlkit.reads import guided
+from pmlkit.reads import guided, sampled
 from pmlkit.trace.kinds import TableFlag
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
@@ -92,8 +94,8 @@ def test_a_page_mapped_far_away_changes_nothing(lab, harvest):
 
 
 def test_a_sampled_scan_finds_those_of_the_sample_and_looks_at_no_others(lab):
-    settings = {"levels": "4"}
-    trace = lab.run("touch", rounds=4, settings=settings, harvest="sampled", one_in=8, **PML)
+    settings, how = {"levels": "4"}, {"harvest": "sampled", "one_in": 8, "draw": "fixed", **PML}
+    trace = lab.run("touch", rounds=4, settings=settings, **how)
     touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
     sample = {gfn for gfn in touched if in_sample(gfn, 8)}
     for _, rows in rounds(trace.sample):
@@ -107,6 +109,28 @@ def test_a_sampled_scan_finds_those_of_the_sample_and_looks_at_no_others(lab):
     found = reads.estimate(trace, "density")
     size = len(touched)
     assert (found["low"].iloc[1:] <= size).all() and (size <= found["high"].iloc[1:]).all()
+
+
+def test_a_sample_drawn_anew_finds_those_of_each_rounds_draw(lab):
+    settings, how = {"levels": "4"}, {"harvest": "sampled", "one_in": 8, **PML}
+    trace = lab.run("touch", rounds=6, settings=settings, **how)
+    assert trace.sample.meta.options["sampled_draw"] == "round"
+    touched = {4096 + i for i in range(6000) if i % 3 == 0 or i % 7 == 0}
+    found = {number: set(data(rows).gfn) for number, rows in rounds(trace.sample)}
+    assert found == {n: {g for g in touched if in_sample(g, 8, n + 1)} for n in range(6)}
+    assert len({len(sample) for sample in found.values()}) > 1
+    sizes = reads.estimate(trace, "sample")
+    inside = (sizes["low"] <= len(touched) + 1) & (len(touched) <= sizes["high"])
+    assert inside.all(), sizes
+    _, low, high = sampled.average(trace)
+    assert low <= len(touched) <= high < 1.2 * len(touched)
+
+
+def test_a_region_that_was_idle_keeps_the_draw_that_followed_its_last_use(lab):
+    trace = lab.run("steps", rounds=9, harvest="sampled", one_in=4, page_tables="off")
+    known = SimpleNamespace(rounds=[(None, None, step(number)) for number in range(9)])
+    found = [set(data(rows).gfn) for _, rows in rounds(trace.sample)]
+    assert found == hypervisor_finds(known, 4)
 
 
 def test_snapshots_lead_to_all_pages_that_are_read(lab):

@@ -117,14 +117,18 @@ def test_a_guided_harvest_and_the_rest_are_batches_of_their_own(here, tmp_path):
     trace.check()
 
 
-def test_a_sample_of_the_flags_is_nested_in_the_log(here, tmp_path):
-    how = options(here, rounds=3, harvest="sampled", one_in=8)
+@pytest.mark.parametrize("draw", ["round", "fixed"])
+def test_a_sample_of_the_flags_is_nested_in_the_log(here, tmp_path, draw):
+    how = options(here, rounds=3, harvest="sampled", one_in=8, draw=draw)
     trace = Collection("guest", tmp_path / "x.trace", how).run()
     assert (trace.meta.kind, trace.sample.n_rounds) == ("pml", 3)
     assert trace.sample.meta.options["sampled_one_in"] == 8
-    assert "of 8 frames one was looked at" in trace.sample.meta.notes
-    for _, entries in trace.sample.to_pandas().groupby("round"):
-        assert entries.gfn.tolist() == [gfn for gfn in range(100) if in_sample(gfn, 8)]
+    assert trace.sample.meta.options["sampled_draw"] == draw
+    which = {"round": "another in each round", "fixed": "the same in all rounds"}[draw]
+    assert f"of 8 frames one was looked at, {which}" in trace.sample.meta.notes
+    for number, entries in trace.sample.to_pandas().groupby("round"):
+        drawn = number + 1 if draw == "round" else 0
+        assert entries.gfn.tolist() == [gfn for gfn in range(100) if in_sample(gfn, 8, drawn)]
     assert trace.check()["sample"]["rounds"] == 3
     check_entries(trace)
 

@@ -43,7 +43,8 @@ SESSIONS = (
     ("sampled, fixed", "off"),
     ("sampled", "off"),
 )
-COSTS = ("walk_tsc", "rearm_tsc", "guided_tsc", "scan_tsc", "guided_frames", "scan_frames")
+COSTS = ("walk_tsc", "rearm_tsc", "guided_tsc", "scan_tsc", "guided_frames", "scan_frames",
+         "guided_tables", "entries", "roots_dropped", "roots_stale", "tables_dropped")  # fmt: skip
 CONSOLE = "/var/log/xen/console/guest-g.log"
 SHOWN = 16  # frames that were left
 
@@ -128,7 +129,7 @@ def main(domid, path):
         out = stack.enter_context(open("/out/harvests.jsonl", "w"))
         work = Work(domid, job, stack)
         work.begin()
-        for harvest, tables in SESSIONS:
+        for harvest, tables in job.get("sessions", SESSIONS):
             if work.ended:
                 break
             options = LogOptions(harvest="accessed", page_tables=tables)

@@ -229,6 +229,8 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
     round->tsc_resume = now();
     pthread_mutex_unlock(&lock);
     round->accessed_pages = 0;
+    if ( round->accessed )
+        memset(round->accessed, 0, round->pages / 8);
     for ( gfn = 0; round->accessed && gfn < 100; gfn++ )
     {
         uint64_t order = round->flags >> 8 & 15, rest = (1 << order) - 1;
