@@ -186,7 +186,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     guided = steady["harvest"] == "guided"
     steady = steady.assign(insn=steady["harvest_insn"] + steady["walk"].where(guided, 0))
     order = ["group", "guest", "memory_mib"]
-    table = steady.pivot_table("insn", order, "harvest", "median", sort=False).round().astype("Int64")
+    table = (
+        steady.pivot_table("insn", order, "harvest", "median", sort=False).round().astype("Int64")
+    )
     found = steady[steady["harvest"] == "pruned"].groupby(order, sort=False)["found"].median()
     table.insert(0, "touched", found.round().astype("Int64"))
     for harvest in ("pruned", "guided"):

@@ -208,7 +208,9 @@ def hypervisor_finds(guest, one_in):
     for number, (_, _, touched) in enumerate(guest.rounds):
         flags |= touched
         used = {gfn >> 9 for gfn in touched}
-        mine = {g for g in flags if g >> 9 in used and in_sample(g, one_in, _draw(draws, g, number))}
+        mine = {
+            g for g in flags if g >> 9 in used and in_sample(g, one_in, _draw(draws, g, number))
+        }
         found.append(mine)
         flags -= mine
         flags -= {g for g in flags if g >> 9 in used and in_sample(g, one_in, number + 2)}

@@ -44,9 +44,9 @@ _OPTIONS = (
            "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
            "and clear the guest's accessed flags in them."),
     option("--harvest", is_flag=False, flag_value=BEST_HARVEST, type=_Harvest(HARVESTS[1:]),
-           help="Read and clear accessed flags at each round's end. Without a value, pruned: of all "
-           "that the EPT's upper levels say was used. accessed: of all memory; guided: of what the "
-           "logged page tables lead to; both; sampled: of a sample of the pruned."),
+           help="Read and clear accessed flags at each round's end. Without a value, pruned: of "
+           "all that the EPT's upper levels say was used. accessed: of all memory; guided: of what "
+           "the logged page tables lead to; both; sampled: of a sample of the pruned."),
     option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds."),
     option("--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so "
            "many."),

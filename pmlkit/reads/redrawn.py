@@ -27,8 +27,8 @@ The one unbiased estimate of U itself, sum F_j (1 - (-(1-p)/p)^j), has weights t
 `one_in` to the j: of two rounds it is of little use already. The estimate here is the maximum of
 the likelihood of F_1, F_2, ... over all N_k >= 0, found by expectation and maximisation. It is
 biased: of 20 rounds in which half of the frames are used always and half once, it is a third too
-low (a test has it). The interval does not depend on it. To have W(T) by a sample, take rounds as long as T,
-or a fixed draw.
+low (a test has it). The interval does not depend on it. To have W(T) by a sample, take rounds as
+long as T, or a fixed draw.
 """
 
 from __future__ import annotations
@@ -48,16 +48,14 @@ _STEPS = 300  # of the maximisation
 _TIMES = 24  # values of k, of windows of more rounds
 
 
-def limits(count: Ints | int, confidence: float) -> tuple[Floats, Floats]:
+def limits(count: Ints | float, confidence: float) -> tuple[Floats, Floats]:
     """Return Garwood's limits of the mean of a Poisson count; 0 is the lower one of 0."""
     tail, count = (1 - confidence) / 2, np.asarray(count)
     low = np.where(count > 0, stats.gamma.ppf(tail, np.maximum(count, 1)), 0.0)
     return low, np.asarray(stats.gamma.ppf(1 - tail, count + 1))
 
 
-def union(
-    times: Ints, n_rounds: int, one_in: int, confidence: float
-) -> tuple[float, float, float]:
+def union(times: Ints, n_rounds: int, one_in: int, confidence: float) -> tuple[float, float, float]:
     """Estimate how many frames were touched in a window.
 
     Parameters
@@ -74,11 +72,11 @@ def union(
         Estimate, low and high, frames.
     """
     p, found = 1 / one_in, int(times.sum())
-    low = limits(len(times), confidence)[0] / (1 - (1 - p) ** n_rounds)
-    high = limits(found, confidence)[1] / p
+    least = float(limits(len(times), confidence)[0]) / (1 - (1 - p) ** n_rounds)
+    low = max(least, float(len(times)))  # those that were found are there
+    high = max(float(limits(found, confidence)[1]) / p, low)
     pages = found / p if n_rounds == 1 else _most_likely(times, n_rounds, p)
-    low = float(max(low, len(times)))  # those that were found are there
-    return float(np.clip(pages, low, max(high, low))), low, float(max(high, low))
+    return min(max(pages, low), high), low, high
 
 
 def _most_likely(times: Ints, n_rounds: int, p: float) -> float:
@@ -87,7 +85,7 @@ def _most_likely(times: Ints, n_rounds: int, p: float) -> float:
     counts = np.bincount(times)[1:].astype(float)
     touched = np.unique(np.geomspace(1, n_rounds, min(n_rounds, _TIMES)).round())
     found = np.arange(1, len(counts) + 1)
-    chance = stats.binom.pmf(found[:, None], touched, p)  # of being found so often
+    chance: Floats = np.asarray(stats.binom.pmf(found[:, None], touched, p))  # of so many finds
     seen = 1 - (1 - p) ** touched
     sizes = counts.sum() / seen / len(touched)
     for _ in range(_STEPS):

@@ -36,9 +36,9 @@ FLAGS = {
     "sampled": SAMPLE | ROUND_REDRAW,
 }
 SESSIONS = (
+    ("guided", "mark"),
     ("pruned", "mark"),
     ("pruned", "off"),
-    ("guided", "mark"),
     ("scan", "off"),
     ("sampled, fixed", "off"),
     ("sampled", "off"),
