@@ -132,6 +132,7 @@ def main(domid, path):
         for harvest, tables in job.get("sessions", SESSIONS):
             if work.ended:
                 break
+            work.round()  # not logged: what was written last is armed by its next use
             options = LogOptions(harvest="accessed", page_tables=tables)
             with PmlLog(domid, options) as log:
                 for number in range(job["rounds"]):
