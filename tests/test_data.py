@@ -150,3 +150,33 @@ def test_the_costs_in_the_series_readme_are_those_that_were_measured():
         for row in pd.read_csv(DATA / "exit-costs" / name).itertuples(index=False):
             what = row[0].partition("+")[0]  # Debian's version begins with Xen's
             assert f"| {what} | " + " | ".join(f"{n:,}" for n in row[1:]) + " |" in text
+
+
+def test_the_worst_draws_of_the_docs_are_those_of_the_rows():
+    from experiments import draws
+
+    folder = DATA / "reads-draws"
+    worst = draws.worst(pd.read_csv(folder / "draws.csv"))
+    shown = pd.read_csv(folder / "worst.csv", dtype=str)
+    assert worst.astype(str).equals(shown)
+    table = shown.set_index("recording")
+    fixed, anew = (table.filter(like=f"{kind}: worst").astype(float) for kind in ("fixed", "anew"))
+    of_mean, coverage = "worst of the mean", "worst coverage"
+    assert (fixed[f"fixed: {of_mean}"] >= anew[f"anew: {of_mean}"]).all()
+    text = (DATA.parent / "docs" / "concepts" / "reads.md").read_text()
+    for kind, rows in (("fixed", fixed), ("anew", anew)):
+        assert f"{rows[f'{kind}: {of_mean}'].max():g} percent" in text
+        assert f"{rows.loc['sqlite-lab', f'{kind}: {coverage}']:g}" in text
+    assert f"coverage of a sample that is drawn anew is {anew[f'anew: {coverage}'].min():g}" in text
+
+
+def test_the_pruned_harvest_leaves_nothing_to_a_scan():
+    from experiments import harvests
+
+    rows = pd.read_csv(DATA / "harvests" / "rounds.csv", keep_default_na=False)
+    pruned = rows[rows["harvest"] == "pruned"]
+    assert set(pruned["tables"]) == {"mark", "off"}
+    assert len(pruned["guest"].unique()) > 10 and not pruned["left"].any()
+    shown = pd.read_csv(DATA / "harvests" / "guests.csv")
+    made = harvests.summary(rows)
+    pd.testing.assert_frame_equal(made, shown, check_dtype=False)

@@ -6,6 +6,8 @@ Modules
 methods      `estimate`: one working set per method
 page_sets    the sets of pages that the methods combine
 sampled      density of use in a sample of frames
+draws        which frames of a sample are looked at in which round
+redrawn      windows by a sample that is drawn anew in each round
 calibration  the kernel's part and intervals, fitted to other guests
 guided       a harvest guided by the log
 judge        errors of the methods against a full harvest
