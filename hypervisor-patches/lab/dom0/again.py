@@ -11,6 +11,7 @@ import json
 import sys
 
 from harvests import Pause
+
 from pmlkit.xen.agent import unpause
 from pmlkit.xen.job import LogOptions
 from pmlkit.xen.lab import Mailbox

@@ -132,7 +132,9 @@ def main(domid, path):
         for harvest, tables in job.get("sessions", SESSIONS):
             if work.ended:
                 break
-            work.round()  # not logged: what was written last is armed by its next use
+            # Not logged: what was written last is armed by its next use alone (tests/hardware,
+            # test_lab_again).
+            work.round()
             options = LogOptions(harvest="accessed", page_tables=tables)
             with PmlLog(domid, options) as log:
                 for number in range(job["rounds"]):
