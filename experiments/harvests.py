@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPERIMENTS", "Experiment", "run", "summary", "tabulate"]
 
 _SCRIPT = "python3 harvests.py $domid harvests.json"
+_DONE = "done"  # the phase after the work of a Linux guest
 _LARGEST_SAVED_MIB = 320  # with more memory, the machine is another one, and is used once
 
 
@@ -179,10 +180,10 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, Json]:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return instructions a round of each harvest, and frames that were left, a row for each guest.
 
-    The first round of each is left out: it follows the enabling. ``guided`` includes finding the
-    page tables, which it needs.
+    The first round of each is left out, as it follows the enabling, and those after the guest's
+    work. ``guided`` includes finding the page tables, which it needs.
     """
-    steady = rows[rows["round"] > 0]
+    steady = rows[(rows["round"] > 0) & (rows["phase"] != _DONE)]
     guided = steady["harvest"] == "guided"
     steady = steady.assign(insn=steady["harvest_insn"] + steady["walk"].where(guided, 0))
     order = ["group", "guest", "memory_mib"]
