@@ -193,5 +193,8 @@ def test_the_costs_of_harvests_in_the_texts_are_those_that_were_measured():
         for name, columns in names.items():
             for cost in guests.loc[name, columns]:
                 assert f"{cost:,.0f}" in text, (path, name)
+    ratio = (guests["sampled"] / guests["sampled, fixed"]).dropna()
+    text = (DATA.parent / "docs" / "concepts" / "reads.md").read_text()
+    assert f"{ratio.min():.1f} to {ratio.max():.1f} times" in text
     both = guests.dropna(subset=["guided"])
     assert (both["pruned"] < both["guided"]).all()  # it wins nowhere, as the texts say
