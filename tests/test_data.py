@@ -184,7 +184,11 @@ def test_the_pruned_harvest_leaves_nothing_to_a_scan():
 def test_the_costs_of_harvests_in_the_texts_are_those_that_were_measured():
     guests = pd.read_csv(DATA / "harvests" / "guests.csv").set_index("guest")
     kinds = ["pruned", "guided", "scan", "sampled", "sampled, fixed"]
-    told = {"memory-512": kinds, "half-4096": kinds[:3], "redis": ["pruned", "sampled", "sampled, fixed"]}
+    told = {
+        "memory-512": kinds,
+        "half-4096": kinds[:3],
+        "redis": ["pruned", "sampled", "sampled, fixed"],
+    }
     for path, names in {
         "docs/concepts/reads.md": told,
         "hypervisor-patches/README.md": {"memory-512": kinds},

@@ -462,6 +462,29 @@ static void test_rescue(void)
     free(m);
 }
 
+/* A region is armed, all of it, and nothing else. */
+static void test_region_armed(void)
+{
+    struct model *m = calloc(1, sizeof(*m));
+    struct domain *d = start(1, 0);
+    unsigned int i;
+
+    populate(d, m, 512, 1536);
+    mock_populate(d, 600, p2m_mmio_direct, false);
+    for ( i = 0; i < m->nr; i++ )
+        mock_touch(d, m->gfn[i], true);
+    mock_entry(d, 600)->d = 1;
+    p2m_lock(&d->p2m);
+    ept_pml_rearm_region(&d->p2m, 700);
+    ept_pml_rearm_region(&d->p2m, 1UL << 30);
+    p2m_unlock(&d->p2m);
+    for ( i = 512; i < 2048; i++ )
+        CHECK(mock_entry(d, i)->d == (i == 600 || i >= 1024), "gfn %x", i);
+    CHECK(mock_entry(d, 513)->a, "accessed flags are others'");
+    stop(d);
+    free(m);
+}
+
 /* The mean of what samples say is what there is. */
 static void test_mean(void)
 {
@@ -499,6 +522,7 @@ int main(int argc, char **argv)
     test_refused_scans();
     test_pruned_looks();
     test_rescue();
+    test_region_armed();
     test_mean();
     printf("%u scans, no finding\n", scans);
 

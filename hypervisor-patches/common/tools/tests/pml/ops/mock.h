@@ -171,5 +171,6 @@ void paging_log_dirty_adopt(struct domain *d);
 /* The EPT's. */
 unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
                            unsigned int nr);
+void ept_pml_rearm_region(struct p2m_domain *p2m, unsigned long gfn);
 
 #endif /* PML_OPS_MOCK_H */

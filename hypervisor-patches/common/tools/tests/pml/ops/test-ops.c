@@ -226,6 +226,22 @@ unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
     return nr;
 }
 
+/* As the domain's memory is mapped now, by regions of 2 MiB. */
+#define REGIONS (LEAVES * PAGES_PER_LEAF >> PAGE_ORDER_2M)
+static uint8_t mapped[REGIONS];
+static bool huge;                     /* all is of 1 GiB to begin with */
+static unsigned int most_at_once;     /* entries written by one split */
+
+/* Which regions have been armed since the domain was made. */
+static bool armed[REGIONS];
+
+void ept_pml_rearm_region(struct p2m_domain *p2m, unsigned long gfn)
+{
+    CHECK(spin_is_locked(&p2m->lock), "the p2m is not locked");
+    CHECK(!mapped[gfn >> PAGE_ORDER_2M], "%lx is not split", gfn);
+    armed[gfn >> PAGE_ORDER_2M] = true;
+}
+
 unsigned long ept_pml_next(struct p2m_domain *p2m, unsigned long gfn)
 {
     return gfn;
@@ -301,12 +317,6 @@ static int recalc(struct p2m_domain *p2m, unsigned long gfn)
 {
     return gfn ? recalc_rc : 0;
 }
-
-/* As the domain's memory is mapped now, by regions of 2 MiB. */
-#define REGIONS (LEAVES * PAGES_PER_LEAF >> PAGE_ORDER_2M)
-static uint8_t mapped[REGIONS];
-static bool huge;                     /* all is of 1 GiB to begin with */
-static unsigned int most_at_once;     /* entries written by one split */
 
 static mfn_t get_entry(struct p2m_domain *p2m, gfn_t gfn, p2m_type_t *t,
                        p2m_access_t *a, unsigned int q, unsigned int *order,
@@ -391,6 +401,7 @@ static struct domain *make(void)
     d->p2m.get_entry = get_entry;
     d->p2m.set_entry = set_entry;
     memset(mapped, huge ? 18 : PAGE_ORDER_2M, sizeof(mapped));
+    memset(armed, 0, sizeof(armed));
     d->arch.paging.alloc_page = pool_alloc;
     d->arch.paging.free_page = pool_free;
 
@@ -509,6 +520,7 @@ static struct domain *logged(unsigned int flags)
 
     CHECK(!rc, "%d", rc);
     CHECK(d->p2m.pml_logged, "the p2m does not know");
+    CHECK(!memchr(armed, 0, sizeof(armed)), "not all is armed");
     CHECK(d->p2m.pml_harvested == !!(flags & XEN_PML_OPT_ACCESSED), "harvest");
     CHECK(c.call.u.pml_op.u.enable.buffers == 2, "defaults are not told");
 

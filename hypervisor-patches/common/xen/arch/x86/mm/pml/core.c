@@ -328,6 +328,10 @@ static int split(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
  * Split the superpages of the domain, and carry out the type change that
  * log-dirty mode has left to EPT misconfigurations.  The domain runs: what
  * takes place behind our back is right from the start, see ept_set_entry().
+ *
+ * If log-dirty mode has been on shortly before, its end may not have been
+ * carried out everywhere.  Such pages do not change their type, and keep the
+ * dirty flags of then: they have to be armed.
  */
 static int prepare(struct domain *d, struct pml_domain *pml)
 {
@@ -353,6 +357,8 @@ static int prepare(struct domain *d, struct pml_domain *pml)
                 rc = split(p2m, _gfn(gfn), mfn, order, t, a);
                 pml->superpages++;
             }
+            if ( !rc && order <= PAGE_ORDER_2M )
+                ept_pml_rearm_region(p2m, gfn);
             /* What is of 2 MiB now is split next. */
             if ( order <= PAGE_ORDER_2M || t != p2m_ram_logdirty )
                 gfn = (gfn | ((1UL << max(order, 9U)) - 1)) + 1;

@@ -161,6 +161,24 @@ unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
     return cleared;
 }
 
+void ept_pml_rearm_region(struct p2m_domain *p2m, unsigned long gfn)
+{
+    const uint64_t mask = (ept_entry_t){ .d = 1, .sa_p2mt = ~0 }.epte;
+    const uint64_t logged =
+        (ept_entry_t){ .d = 1, .sa_p2mt = p2m_ram_logdirty }.epte;
+    ept_entry_t *table = ept_map_l1(p2m, gfn);
+    unsigned int i;
+
+    if ( !table )
+        return;
+
+    for ( i = 0; i < EPT_PAGETABLE_ENTRIES; i++ )
+        if ( (table[i].epte & mask) == logged )
+            clear_bit(EPTE_DIRTY_BIT, &table[i].epte);
+
+    unmap_domain_page(table);
+}
+
 bool ept_pml_is_ram(struct p2m_domain *p2m, unsigned long gfn)
 {
     const ept_entry_t *table;

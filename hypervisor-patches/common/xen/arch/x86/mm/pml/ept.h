@@ -17,6 +17,12 @@ struct p2m_domain;
 unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
                            unsigned int nr);
 
+/*
+ * Re-arm all pages of the region of 2 MiB that a GFN is in.  The p2m is locked;
+ * the caller invalidates.
+ */
+void ept_pml_rearm_region(struct p2m_domain *p2m, unsigned long gfn);
+
 /* Is there RAM?  Locks the p2m. */
 bool ept_pml_is_ram(struct p2m_domain *p2m, unsigned long gfn);
 
