@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 from pmlkit import recordings
 from pmlkit.errors import PmlkitError, UnknownName
 from pmlkit.files import cache_folder
+from pmlkit.kvm import find
+from pmlkit.kvm.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -316,6 +318,84 @@ def xen_tools() -> Check:
         return check.missing(error.problem, mend, root=True)
 
 
+# ------------------------------------------------------------------------------
+# A KVM host
+
+
+HOST = Host()  # tests have another
+
+
+def kvm() -> Check:
+    """Check that KVM is loaded, and which order its log has."""
+    check = Check("KVM", "has the log of written pages", OK)
+    if not (HOST.root / "dev/kvm").exists():
+        return check.missing("no /dev/kvm", "modprobe kvm_intel (or kvm_amd)", root=True)
+    modules = [name for name in HOST.parameters() if name != "kvm"]
+    order = "newest first" if HOST.version < (6, 14) else "oldest first"
+    return check.ok(f"Linux {HOST.release}, {', '.join(modules) or 'kvm'}; drains are {order}")
+
+
+def kvm_pml() -> Check:
+    """Check that KVM uses PML; without, it logs by write faults."""
+    check = Check("KVM's PML", "logs 512 pages an exit, not one")
+    values = HOST.parameters().get("kvm_intel", {})
+    found = ", ".join(
+        f"{name}={values[name]}" for name in ("pml", "ept", "eptad") if name in values
+    )
+    if HOST.pml():
+        return check.ok(found)
+    if not values:
+        return check.warning("no kvm_intel", "an Intel server CPU; AMD logs by write faults")
+    mend = (
+        "modprobe -r kvm_intel && modprobe kvm_intel pml=1 ept=1 eptad=1; is the CPU's PML hidden?"
+    )
+    return check.warning(found or "off", mend, root=True)
+
+
+def kvm_tracing() -> Check:
+    """Check that the kernel traces by kprobes, and lets us."""
+    check = Check("kprobe events", "capture the log in instances of tracefs")
+    lockdown = HOST.lockdown()
+    if lockdown not in ("", "none"):
+        return check.missing(f"the kernel is in lockdown ({lockdown})", "boot without Secure Boot")
+    if not os.access(HOST.tracing, os.R_OK | os.X_OK) and HOST.tracing.exists():
+        return check.missing("tracefs may not be read", "run it as root", root=True)
+    if not (HOST.tracing / "instances").exists():
+        mend = "mount -t tracefs nodev /sys/kernel/tracing"
+        return check.missing("tracefs is not mounted", mend, root=True)
+    if not (HOST.tracing / "kprobe_events").exists():
+        mend = "a kernel with CONFIG_KPROBE_EVENTS, or `pmlkit collect --mode soft-dirty`"
+        return check.missing("this kernel has none", mend)
+    if HOST.has_symbol("mark_page_dirty_in_slot") is False:
+        return check.missing("no mark_page_dirty_in_slot", "modprobe kvm_intel (or kvm_amd)", True)
+    return check.ok(f"at {HOST.tracing}")
+
+
+def kvm_rights() -> Check:
+    """Check for the capabilities that a collection needs."""
+    check = Check("rights", "see the VMM, and trace", OK, "all that are needed")
+    if missing := HOST.missing_capabilities():
+        return check.missing(f"without {', '.join(missing)}", "run it as root", root=True)
+    return check
+
+
+def kvm_vms() -> Check:
+    """Report the VMs that run."""
+    check = Check("VMs", "are there to be logged")
+    vms = [f"{vm.name} ({vm.pid})" for vm in find.running(HOST)] if HOST.proc.exists() else []
+    if not vms:
+        return check.warning("none is seen", "start one, or run it as root")
+    return check.ok(", ".join(vms[:8]))
+
+
+def kvm_btf() -> Check:
+    """Check for the kernel's types, which a capture by BPF would need."""
+    check = Check("BTF", "is for a capture by BPF, which is not there as yet", OK, "yes")
+    if (HOST.root / "sys/kernel/btf/vmlinux").exists():
+        return check
+    return check.warning("no", "nothing: kprobes need none")
+
+
 def _read(path: PathLike) -> str:
     try:
         return Path(path).read_text(errors="replace")
@@ -402,6 +482,21 @@ CAPABILITIES: dict[str, tuple[str, tuple[Callable[[], Check], ...]]] = {
             xen_interface,
             processor,
             partial(optional, "ssh", "openssh-client", "collects from another dom0"),
+        ),
+    ),
+    "kvm": (
+        "collect on a KVM host",
+        (
+            kvm,
+            kvm_pml,
+            kvm_tracing,
+            kvm_rights,
+            kvm_btf,
+            kvm_vms,
+            partial(
+                optional, "virsh", "libvirt-clients", "switches the logging of libvirt's VMs on"
+            ),
+            partial(optional, "ssh", "openssh-client", "collects from another host"),
         ),
     ),
 }

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import fake_kvm
 import pytest
 
 from pmlkit import doctor, recordings
@@ -33,12 +34,12 @@ def put(folder, name, script):
 
 
 def test_all_capabilities_are_examined_unless_some_are_named():
-    assert [c.name for c in doctor.examine()] == ["demo", "recorder", "lab", "xen"]
+    assert [c.name for c in doctor.examine()] == ["demo", "recorder", "lab", "xen", "kvm"]
     assert [c.name for c in doctor.examine(["lab", "demo", "lab"])] == ["lab", "demo"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="no capability 'xenn'.*demo, recorder, lab, xen"):
+    with pytest.raises(UsageError, match="no capability 'xenn'.*demo, recorder, lab, xen, kvm"):
         doctor.examine(["demo", "xenn"])
 
 
@@ -211,3 +212,59 @@ def test_json_holds_all_that_the_table_shows():
     assert document["name"] == "xen"
     assert document["ready"] is False
     assert document["checks"][0].keys() == {"name", "purpose", "state", "found", "mend", "root"}
+
+
+# A KVM host
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    kvm = fake_kvm.FakeKvm(tmp_path / "host")
+    (kvm.root / "dev").mkdir()
+    (kvm.root / "dev/kvm").touch()
+    monkeypatch.setattr(doctor, "HOST", kvm.host)
+    return kvm
+
+
+def test_a_kvm_host_that_has_all_is_ready(host):
+    found = {name: find("kvm", name)[0] for name in ("KVM", "KVM's PML", "kprobe events", "VMs")}
+    assert [check.state for check in found.values()] == ["ok"] * 4
+    assert found["KVM"].found == "Linux 6.1.0-18-amd64, kvm_intel; drains are newest first"
+    assert found["KVM's PML"].found == "pml=Y, ept=Y, eptad=Y"
+    assert found["VMs"].found == "web1 (4711)"
+    assert find("kvm", "KVM")[1].ready
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "text", "state", "why"),
+    [
+        ("KVM", "dev/kvm", None, "missing", "modprobe kvm_intel"),
+        ("KVM's PML", "sys/module/kvm_intel/parameters/pml", "N", "warning", "pml=1 ept=1 eptad=1"),
+        (
+            "kprobe events",
+            "sys/kernel/tracing/kprobe_events",
+            None,
+            "missing",
+            "CONFIG_KPROBE_EVENTS",
+        ),
+        ("kprobe events", "proc/kallsyms", "", "missing", "modprobe kvm_intel"),
+        ("kprobe events", "sys/kernel/security/lockdown", "[integrity]", "missing", "Secure Boot"),
+        ("rights", "proc/self/status", "CapEff:\t0000000000000000", "missing", "run it as root"),
+        ("BTF", "sys/kernel/btf/vmlinux", None, "warning", "kprobes need none"),
+    ],
+)
+def test_what_a_kvm_host_lacks_is_named_with_its_mend(host, what, path, text, state, why):
+    path = host.root / path
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    check, _ = find("kvm", what)
+    assert check.state == state
+    assert why in check.mend
+
+
+def test_tracefs_that_is_not_mounted_is_named(host):
+    (host.tracing / "instances").rmdir()
+    assert find("kvm", "kprobe events")[0].mend == "mount -t tracefs nodev /sys/kernel/tracing"
