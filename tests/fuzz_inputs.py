@@ -322,13 +322,18 @@ def rewrite(file, rng):
 class Spool(Target):
     """A spool, made a trace."""
 
+    header = spool_fuzz.SPOOL_HEADER
+    objects = (Frame.ROUND, Frame.EVENT, Frame.END)  # frames that are JSON
+
     def __init__(self, name, good=None):
-        made, _ = spool_fuzz.good_frames()
-        super().__init__(name, good or [spool_fuzz.sealed(spool_fuzz.SPOOL_HEADER, made)])
+        super().__init__(name, good or [spool_fuzz.sealed(self.header, self.frames(3))])
+
+    def frames(self, rounds):
+        return spool_fuzz.good_frames(rounds)[0]
 
     def make(self, rng, folder):
-        made, _ = spool_fuzz.good_frames(rng.choice((1, 3)))
-        data = spool_fuzz.nonsense(spool_fuzz.SPOOL_HEADER, self._hostile(made, rng), rng)
+        made = self.frames(rng.choice((1, 3)))
+        data = spool_fuzz.nonsense(self.header, self._hostile(made, rng), rng)
         if rng.random() < 0.3:
             data = spool_fuzz.change(rng.choice(self.good), rng)
         self.write(data, folder)
@@ -337,7 +342,7 @@ class Spool(Target):
         """Change the JSON of some frames."""
         made = list(made)
         for at, (kind, payload) in enumerate(made):
-            if kind in (Frame.ROUND, Frame.EVENT, Frame.END) and rng.random() < 0.2:
+            if kind in self.objects and rng.random() < 0.2:
                 made[at] = kind, changed(payload, rng, change_json)
         return made
 
@@ -380,6 +385,37 @@ class Live(Spool):
 
     def commands(self, rng, folder):
         yield "collect", "web", "--host", "dom0", "-o", folder / "out.trace"
+        yield "info", folder / "out.trace"
+
+
+class KvmSpool(Spool):
+    """A spool of a KVM host's agent."""
+
+    header, objects = spool_fuzz.KVM_HEADER, spool_fuzz.KVM_OBJECTS
+
+    def frames(self, rounds):
+        return spool_fuzz.kvm_frames(rounds)
+
+
+class KvmSets(KvmSpool):
+    """One of soft-dirty bits."""
+
+    header = spool_fuzz.KVM_HEADER | {"mode": "soft-dirty", "pages": 8192}
+
+    def frames(self, rounds):
+        return spool_fuzz.kvm_sets(rounds)
+
+
+class KvmLive(Live):
+    """The stream of a KVM host's agent, as it comes."""
+
+    header, objects = spool_fuzz.KVM_HEADER, spool_fuzz.KVM_OBJECTS
+
+    def frames(self, rounds):
+        return spool_fuzz.kvm_frames(rounds)
+
+    def commands(self, rng, folder):
+        yield "collect", "--kvm", "web", "--host", "kvm", "-o", folder / "out.trace"
         yield "info", folder / "out.trace"
 
 
@@ -582,6 +618,9 @@ TARGETS = {
         TraceTable(),
         Spool("spool_ingest"),
         Live("spool_live"),
+        KvmSpool("kvm_ingest"),
+        KvmSets("kvm_soft_dirty"),
+        KvmLive("kvm_live"),
         Experiment("experiment", [EXPERIMENT], change_text),
         WorkloadFile("workload", [WORKLOAD], change_text),
         *IMPORTS,

@@ -20,11 +20,19 @@ import time
 from itertools import accumulate
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 0)]
 
+import fake_kvm  # noqa: E402
+import tracedat  # noqa: E402
+from tracedat import HEADER_PAGE  # noqa: E402
+
+from pmlkit import ftrace  # noqa: E402
 from pmlkit import spool as spool_format  # noqa: E402
 from pmlkit.errors import PmlkitError  # noqa: E402
+from pmlkit.kvm.frames import LOG, MARKS, PAGES_HEAD, SET_HEAD  # noqa: E402
+from pmlkit.kvm.frames import Frame as KvmFrame  # noqa: E402
 from pmlkit.sources.ingest import ingest  # noqa: E402
+from pmlkit.sources.kvm.watch import KvmWatcher  # noqa: E402
 from pmlkit.sources.recorder.messages import Marker, Message  # noqa: E402
 from pmlkit.sources.watch import (  # noqa: E402
     Follower,
@@ -128,10 +136,71 @@ def recorded_frames(rounds=3):
     ]
 
 
+KVM_OBJECTS = (KvmFrame.TICK, KvmFrame.ROUND, KvmFrame.EVENT, KvmFrame.END)
+KVM_HEADER = {
+    "source": "kvm",
+    "mode": "log",
+    "epoch_ns": 5,
+    "created": "2026-01-01T00:00:00+00:00",
+    "job": {"period_s": 0.001, "rounds": 3},
+    "domain": {"name": "g", "vcpus": 2, "pid": 7},
+    "vmm": {"command": ["qemu"], "version": None},
+    "vcpus": {"11": 0, "12": 1},
+    "switch": "listen",
+    "host": {"release": "6.1.0", "pml": True},
+    "capture": {
+        "clock": "mono",
+        "header_page": HEADER_PAGE.decode(),
+        "formats": {
+            "dirty": fake_kvm.event_format("dirty", fake_kvm.DIRTY, (("ip", 8), ("gfn", 8))),
+            "kvm_entry": fake_kvm.KVM_ENTRY,
+        },
+    },
+}
+
+
+def kvm_frames(rounds=3):
+    """Return the frames of a small spool of a KVM host's agent."""
+    made = []
+    for number in range(rounds):
+        at = 1000 * number
+        for cpu in (0, 1):
+            log = [fake_kvm.dirty(at + 10 + n, 11 + cpu, 5 + n) for n in range(3)]
+            marks = [fake_kvm.entry(at + 1, 11 + cpu, cpu)]
+            for stream, events in ((LOG, log), (MARKS, marks)):
+                page = ftrace.trimmed(tracedat.page(events, number or None), ftrace.Layout())
+                made.append((KvmFrame.PAGES, PAGES_HEAD.pack(stream, 0, 0, cpu) + page))
+        one = {"round": number, "start_ns": at, "end_ns": at + 1000, "agent_cpu_ns": 5}
+        made.append((KvmFrame.ROUND, frames.pack_json(**one)))
+        made.append((KvmFrame.TICK, frames.pack_json(ns=at + 1000)))
+    made.append((KvmFrame.EVENT, frames.pack_json(what="nothing", ns=5)))
+    return [*made, _kvm_end(rounds)]
+
+
+def _kvm_end(rounds):
+    slots = {"0": {"gfn": 0, "pages": 4096, "address": 1 << 40, "flags": 1}}
+    counts = {"log": {"overrun": 20, "dropped": 1}}
+    last = {"complete": True, "why": "done", "rounds": rounds, "open_ns": None}
+    return KvmFrame.END, frames.pack_json(**last, counts=counts, slots=slots)
+
+
+def kvm_sets(rounds=3):
+    """Return the frames of a small spool of soft-dirty bits."""
+    made = []
+    for number in range(rounds):
+        pages = SET_HEAD.pack(number, 0) + struct.pack("<3Q", 1, 5 + number, 8191)
+        made.append((KvmFrame.PAGE_SET, pages))
+        one = {"start_ns": 1000 * number, "end_ns": 1000 * number + 1000, "pages": 3}
+        made.append((KvmFrame.ROUND, frames.pack_json(round=number, **one)))
+    return [*made, _kvm_end(rounds)]
+
+
 def watched(path):
     """Return the rounds that are seen of a spool, as `pmlkit collect` shows them."""
 
     def make(header):
+        if header.get("source") == "kvm":
+            return KvmWatcher(header)
         recorded = header.get("source") == "recorder"
         return RecordingWatcher(header) if recorded else Watcher(header)
 
