@@ -30,7 +30,7 @@ reads             estimates of the reads, which PML does not log
 period            which T, and what a period of collection costs
 forecast          quantiles, peaks and pages of W ahead
 compare           every technique on the same recorded VMs
-collect           log a domain of a Xen host
+collect           log a domain of a Xen host, or a VM of a KVM host
 record            boot a workload and record every access
 explore           widgets over a trace
 figures, save     functions that return a Figure; write it with its data
@@ -44,15 +44,15 @@ Each folder explains itself, and imports only from the lines above its own:
 
 errors, types, lazy, files, signals, units, foreign
                   ground: exceptions, files written whole, other people's files, text to numbers
-spool, spool_reader, xen
-                  what a collector appends to; Xen's interfaces and what runs in dom0
+spool, spool_reader, ftrace, xen, kvm
+                  what a collector appends to; what runs in dom0, and on a KVM host
 trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
                   windows by time; compiled loops; which part of a trace
 workingset, missratio, reads
                   measures of a trace
-forecast, sources, interop
-                  measures ahead; where traces come from; other tools' formats
+forecast, interop, sources
+                  measures ahead; other tools' formats; where traces come from
 techniques, period, compare
                   all ways to estimate a working set, and their comparison
 figures           figures and tables

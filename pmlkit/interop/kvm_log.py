@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Ints, PathLike
 
 
-__all__ = ["DirtyLog", "frame", "imported"]
+__all__ = ["MARK", "OLDEST_FIRST", "PAGE", "DirtyLog", "drains", "frame", "imported", "turned"]
 
 HINT = "check the format's name, and the file"
 SLOT_SHIFT = 32
@@ -43,7 +43,7 @@ _VCPU_LIMIT = 1 << 16
 _GROUP_NS = 10_000_000  # longest time between the resets of two rings in one call
 _DRAIN_ENTRIES = 512  # of PML's buffer
 _DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain follow at once
-_OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
+OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
 PAGE, RESET, MARK, LOSS = range(4)
 _UNKNOWN = (1 << 64) - 1
@@ -218,7 +218,7 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
     timed = events["kind"] != LOSS
     first_ns = int(events["time"][timed][0])
     time = events["time"] - first_ns
-    if version is not None and version < _OLDEST_FIRST:
+    if version is not None and version < OLDEST_FIRST:
         events["value"] = _oldest_first(events, time)
     resets = _ends_of_rounds(events, time) if window is None else np.empty(0, np.int64)
     length = window or WINDOW_NS
@@ -300,6 +300,28 @@ def _columns(events: dict[str, Array], rows: Ints) -> tuple[Array, Array, int]:
 
 def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
     """Return the values, reversed within each drain of a buffer."""
+    rows, begins = drains(events, time)
+    values = events["value"].copy()
+    values[rows] = values[rows[turned(begins, len(rows))]]
+    return values
+
+
+def drains(events: dict[str, Array], time: Ints) -> tuple[Ints, Ints]:
+    """Tell the drains of PML's buffer apart: by marks of their thread, or else by gaps in time.
+
+    Parameters
+    ----------
+    events : dict of str to ndarray
+        kind, thread and vcpu (where the thread is 0), in order of time.
+    time : ndarray of int64
+
+    Returns
+    -------
+    rows : ndarray of int64
+        The rows of the pages, by thread and then by time.
+    begins : ndarray of int64
+        Where in `rows` each drain begins.
+    """
     thread = events["thread"].astype(np.int64)
     thread = np.where(thread > 0, thread, -1 - events["vcpu"].astype(np.int64))
     order = np.argsort(thread, kind="stable")  # a thread's events, in time
@@ -307,12 +329,14 @@ def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
     marks, marked = np.cumsum(kind == MARK), np.isin(thread, thread[kind == MARK])
     rows = np.flatnonzero(kind == PAGE)
     begins = _drain_begins(thread[rows], marks[rows], marked[rows], time[order[rows]])
-    stops = np.append(begins[1:], len(rows))
+    return order[rows], begins
+
+
+def turned(begins: Ints, count: int) -> Ints:
+    """Return indices that turn each of the drains of `count` pages round."""
+    stops = np.append(begins[1:], count)
     number = np.repeat(np.arange(len(begins)), stops - begins)
-    reversed_ = begins[number] + stops[number] - 1 - np.arange(len(rows))
-    values = events["value"].copy()
-    values[order[rows]] = values[order[rows[reversed_]]]
-    return values
+    return begins[number] + stops[number] - 1 - np.arange(count)
 
 
 def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
@@ -346,7 +370,7 @@ def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
             "order within a drain of PML's buffer is not known: before Linux 6.14 the newest comes "
             "first (--kernel says which it was)"
         )
-    if version >= _OLDEST_FIRST:
+    if version >= OLDEST_FIRST:
         return "order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
     how = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
     return f"order within a drain is turned round (before Linux 6.14); drains are told apart {how}"

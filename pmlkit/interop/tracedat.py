@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pmlkit import ftrace
 from pmlkit.files import open_regular
+from pmlkit.ftrace import Layout, format_of, layout_of
 from pmlkit.interop.kvm_log import DirtyLog, frame
 from pmlkit.interop.reading import ForeignFileError
 
@@ -38,10 +40,6 @@ _PAGE_LIMIT = 1 << 20
 _COUNT_LIMIT = 1 << 16  # of systems, events of one, sections, CPUs
 _DATE, _CPUSTAT, _BUFFER, _CLOCK, _UNAME, _OFFSET, _TSC = 1, 2, 3, 4, 5, 7, 14
 _HEADERS, _FORMATS, _THREADS = 16, 18, 21
-_MISSED, _MISSED_STORED, _LENGTH = 1 << 31, 1 << 30, (1 << 27) - 1
-_FIELD = re.compile(r"field:[^;]*?(\w+)(?:\[[^\]]*\])?;\s*offset:(\d{1,5});\s*size:(\d{1,5});")
-_ID = re.compile(r"^ID: (\d{1,5})$", re.MULTILINE)
-_NAME = re.compile(r"^name: (\S{1,80})$", re.MULTILINE)
 _VCPU = re.compile(r"^CPU (\d{1,5})/KVM")
 _OVERRUN = re.compile(rb"^(?:overrun|commit overrun|dropped events): (\d{1,18})", re.MULTILINE)
 _TIMED_CLOCKS = ("local", "global", "perf", "mono", "mono_raw", "boot", "tai", "uptime")
@@ -87,8 +85,7 @@ class _Trace:
         self.log.counts_losses = True  # the kernel marks every loss
         self.events: dict[int, Callable[[str, int, int, bytes], None]] = {}
         self.threads: dict[int, str] = {}
-        self.order, self.page_bytes, self.sub_page_bytes = "<", 4096, 4096
-        self.data_at, self.commit_bytes = 16, 8
+        self.order, self.page_bytes, self.layout = "<", 4096, Layout()
         self.date_ns, self.tsc = 0, (0, 0)
         self.compression, self.left = b"none", _DATA_LIMIT
         self.overrun, self.lost = 0, 0
@@ -281,12 +278,10 @@ class _Trace:
         if self.take(12) != b"header_page\0":
             self.refuse("has no header_page where one is wanted")
         text = self.take(self.number(8)).decode("ascii", "replace")
-        fields = {m[1]: (int(m[2]), int(m[3])) for m in _FIELD.finditer(text)}
-        self.data_at, data_bytes = fields.get("data", (16, 4080))
-        self.commit_bytes = fields.get("commit", (8, 8))[1]
-        self.sub_page_bytes = self.data_at + data_bytes
-        if self.commit_bytes not in (4, 8) or not 12 <= self.data_at <= 64:
+        layout = layout_of(text, self.order)
+        if layout is None:
             self.refuse("has an unknown header_page")
+        self.layout = layout
         if self.take(13) != b"header_event\0":
             self.refuse("has no header_event where one is wanted")
         self.take(self.number(8))
@@ -333,18 +328,18 @@ class _Trace:
             self.refuse(f"counts time by the clock {name[:40]!r}, not in ns", hint)
 
     def add_format(self, system: str, text: str) -> None:
-        number, name = _ID.search(text), _NAME.search(text)
-        fields = {m[1]: (int(m[2]), int(m[3])) for m in _FIELD.finditer(text)}
-        if number is None or name is None:
+        event = format_of(text)
+        if event is None:
             return
-        if name[1] == "kvm_dirty_ring_push" and {"index", "slot", "offset"} <= fields.keys():
-            self.events[int(number[1])] = self.push(fields)
-        elif name[1] == "kvm_dirty_ring_reset" and "index" in fields:
-            self.events[int(number[1])] = self.reset(fields)
-        elif name[1] in _MARKS:
-            self.events[int(number[1])] = self.mark
-        elif system != "kvm" and "gfn" in fields and "dirty" in name[1]:
-            self.events[int(number[1])] = self.probe(fields)
+        name, number, fields = event.name, event.number, event.fields
+        if name == "kvm_dirty_ring_push" and {"index", "slot", "offset"} <= fields.keys():
+            self.events[number] = self.push(fields)
+        elif name == "kvm_dirty_ring_reset" and "index" in fields:
+            self.events[number] = self.reset(fields)
+        elif name in _MARKS:
+            self.events[number] = self.mark
+        elif system != "kvm" and "gfn" in fields and "dirty" in name:
+            self.events[number] = self.probe(fields)
 
     # Events
 
@@ -389,8 +384,8 @@ class _Trace:
     # Ring buffers
 
     def read_buffer(self, buffer: _Buffer) -> None:
-        page_bytes = max(buffer.page_bytes, self.sub_page_bytes)
-        if not self.data_at < page_bytes <= _PAGE_LIMIT:
+        page_bytes = max(buffer.page_bytes, self.layout.page_bytes)
+        if not self.layout.data_at < page_bytes <= _PAGE_LIMIT:
             self.refuse(f"has pages of {page_bytes} bytes")
         for number, page in enumerate(self.pages(buffer, page_bytes)):
             self.read_page(f"page {number} of CPU {buffer.cpu}", page)
@@ -414,39 +409,15 @@ class _Trace:
                 yield data[at : at + page_bytes]
 
     def read_page(self, where: str, page: bytes) -> None:
-        time, commit = self.of(page[:8]), self.of(page[8 : 8 + self.commit_bytes])
-        stop = self.data_at + (commit & _LENGTH)
-        if stop > len(page):
-            raise IndexError(f"{where} has more data than there is")
-        if commit & _MISSED:
-            self.add_missed(where, page, stop, bool(commit & _MISSED_STORED))
-        at, word = self.data_at, struct.Struct(f"{self.order}I")
-        while at < stop:
-            (head,) = word.unpack_from(page, at)
-            kind, delta = (
-                (head & 31, head >> 5) if self.order == "<" else (head >> 27, head & _LENGTH)
-            )
-            if kind == 29 and not delta:
-                break  # the rest of the page is empty
-            if kind in (0, 29, 30, 31):
-                (more,) = word.unpack_from(page, at + 4)
-            if kind == 30:
-                time, at = time + (more << 27) + delta, at + 8
-            elif kind == 31:
-                time, at = (time & (31 << 59)) | ((more << 27) + delta), at + 8
-            else:
-                time += delta
-                begin = at + (8 if kind in (0, 29) else 4)
-                at += 4 + (more if kind in (0, 29) else 4 * kind)
-                if at < begin or at > stop:
-                    raise IndexError(f"{where} has an event without an end")
-                if kind != 29:
-                    self.read_event(where, time, page[begin:at])
-
-    def add_missed(self, where: str, page: bytes, stop: int, stored: bool) -> None:
-        count = self.of(page[stop : stop + self.commit_bytes]) if stored else None
-        self.lost += count or 0
-        self.log.add_loss(where, count)
+        try:
+            count = ftrace.lost(page, self.layout)
+            if count != 0:
+                self.lost += count or 0
+                self.log.add_loss(where, count)
+            for time, data in ftrace.events(page, self.layout):
+                self.read_event(where, time, data)
+        except ftrace.PageDamaged as error:
+            raise IndexError(f"{where} {error}") from error
 
     def read_event(self, where: str, time: int, data: bytes) -> None:
         add = self.events.get(self.of(data[:2]))

@@ -10,6 +10,7 @@ by_page  W(t, T) and re-use of entries sorted by page
 by_time  W(t, T) and re-use of entries in the order of the log, in bounded memory
 pages    numbers for sparse page addresses
 pml      the log that a PML buffer would hold of a sequence of accesses
+ringpages  the compiled loop over pages of an ftrace ring buffer
 frames   compiled loops over frames: numbers in order of first use, distinct frames of windows
 loops    compiled loops over numbered pages, in log order or sorted by page
 lru      compiled loops of miss-ratio curves: LRU stack, samples, times between uses

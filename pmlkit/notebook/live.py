@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way to a trace for notebooks, whichever its source, with a figure that grows meanwhile.
 
-A collection from a Xen host is seen as it goes on, and so is a guest that is recorded or that runs
-in the lab. A trace that came with pmlkit is played back.
+A collection from a Xen or KVM host is seen as it goes on, and so is a guest that is recorded or
+that runs in the lab. A trace that came with pmlkit is played back.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Replay", "Running", "SOURCES", "start", "watch"]
 
 
-SOURCES = ("bundled", "recorder", "lab", "xen")
-_PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s"}
+SOURCES = ("bundled", "recorder", "lab", "xen", "kvm")
+_PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s", "kvm": "1s"}
 _STEPS = 100  # that a trace is played back in
 _LATEST = 1 << 28  # frames beyond it are not counted as distinct
 
@@ -61,17 +61,18 @@ def start(
 
     Parameters
     ----------
-    source : {"bundled", "recorder", "lab", "xen"}
+    source : {"bundled", "recorder", "lab", "xen", "kvm"}
         An existing trace; or, recorded now: a Linux guest under QEMU, a guest under the patched
-        Xen on an emulated processor, a domain of a Xen host.
+        Xen on an emulated processor, a domain of a Xen host, a VM of a KVM host.
     trace : str
-        A name or path; a workload; a guest of the lab; a domain's name or id.
+        A name or path; a workload; a guest of the lab; a domain's name or id; a VM's name, QMP
+        socket or process.
     out : str
         Folder for a new trace, as in `views.output_folder`; a trace of the same name is replaced.
     host : str, optional
-        With "xen": ``root@dom0``; None: this machine.
+        With "xen" and "kvm": ``root@dom0``; None: this machine.
     rounds : int
-        With "lab" and "xen".
+        With "lab", "xen" and "kvm".
     period : str, optional
         Length of a round; default: 10 ms of a recorded guest, 200 ms in the lab, 1 s of a host.
     memory_mib : int, optional
@@ -90,8 +91,8 @@ def start(
         return Replay(lambda: open_trace(trace))
     period = period or _PERIODS[source]
     folder = make_folder(views.output_folder(out))
-    if source == "xen":
-        return _on_host(trace, folder, host, rounds, period)
+    if source in ("xen", "kvm"):
+        return _on_host(source, trace, folder, host, rounds, period)
     path = folder / f"{Path(trace).stem}.trace"
     if source == "lab":
         memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
@@ -103,11 +104,16 @@ def start(
     return Running(words, path, RecordingWatcher, first)
 
 
-def _on_host(domain: str, folder: Path, host: str | None, rounds: int, period: str) -> Collection:
+def _on_host(
+    source: str, domain: str, folder: Path, host: str | None, rounds: int, period: str
+) -> Collection:
     from pmlkit.sources.host.collection import Collection, CollectOptions
+    from pmlkit.sources.kvm.collection import KvmCollectOptions
 
-    options = CollectOptions(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)
-    return Collection(domain, folder / f"{domain}.trace", options, host, overwrite=True)
+    how = KvmCollectOptions if source == "kvm" else CollectOptions
+    options = how(rounds=rounds, period_s=parse_duration_ns(period) / 1e9)
+    out = folder / f"{Path(domain).name}.trace"  # a VM may be named by its socket
+    return Collection(domain, out, options, host, overwrite=True)
 
 
 class Replay:

@@ -22,6 +22,7 @@ _SOURCES = {
     "recorder": "pmlkit.sources.recorder.ingest",
     "lab": "pmlkit.sources.lab.ingest",
     "xen": "pmlkit.sources.host.ingest",
+    "kvm": "pmlkit.sources.kvm.ingest",
 }
 _KEEP = "it is kept; collect again"
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"

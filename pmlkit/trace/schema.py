@@ -160,7 +160,7 @@ class TraceMeta:
     kind : {"access", "pml"}
         First accesses per round, or a PML log.
     source : str
-        recorder, simulator, lab, xen or synthetic.
+        recorder, simulator, lab, xen, kvm or synthetic.
     domain : dict
         name, memory_bytes (needed), vcpus, page_size (bytes; 4096).
     memory_map : list of dict

@@ -51,7 +51,7 @@ def test_watching_ends_with_the_trace_and_a_figure_with_its_data(make_trace, tmp
 
 
 def test_an_unknown_source():
-    with pytest.raises(UsageError, match="bundled, recorder, lab, xen"):
+    with pytest.raises(UsageError, match="bundled, recorder, lab, xen, kvm"):
         collecting.start("guess", "x", "nowhere")
 
 

@@ -16,7 +16,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceVersionError
 from pmlkit.sources.host.launch import Agent
@@ -28,10 +28,11 @@ from pmlkit.xen.job import Job, LogOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
 
-    from pmlkit.sources.watch import Seen
+    from pmlkit.sources.watch import Seen, Taker
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json, PathLike, Tell
 
@@ -53,11 +54,35 @@ class CollectOptions(LogOptions):
         Folder in dom0 for the marks of running collections.
     """
 
+    source: ClassVar[str] = "xen"
     state: str = "/run/pmlkit"
+
+    def watcher(self, header: Json) -> Watcher:
+        """Return what makes rounds of the agent's frames."""
+        return Watcher(header, (self.source,))
 
     def job(self, domain: str) -> Json:
         """Return the agent's job, as JSON can hold it."""
         return asdict(Job(**asdict(self), domain=domain))
+
+
+class HowToCollect(Protocol):
+    """Options of collecting from any source: `CollectOptions`, `KvmCollectOptions`.
+
+    Attributes
+    ----------
+    source : str
+        The value of `source` in the spool's header, and the package of the agent.
+    """
+
+    source: ClassVar[str]
+    __dataclass_fields__: ClassVar[Json]
+
+    def job(self, domain: str) -> Json:
+        """Return the agent's job, as JSON can hold it."""
+
+    def watcher(self, header: Json) -> Taker:
+        """Return what makes rounds of the agent's frames."""
 
 
 class CollectError(PmlkitError):
@@ -104,7 +129,7 @@ class Collection:
         self,
         domain: str | int,
         out: PathLike,
-        options: CollectOptions | None = None,
+        options: HowToCollect | None = None,
         host: str | None = None,
         *,
         overwrite: bool = False,
@@ -112,7 +137,7 @@ class Collection:
         heard: Tell = lambda line: None,
     ) -> None:
         self.domain, self.out, self.host = str(domain), out, host
-        self.options = options or CollectOptions()
+        self.options: HowToCollect = options or CollectOptions()
         self.overwrite, self.keep, self.heard = overwrite, keep, heard
         self.seen: list[Seen] = []
         self.trace = None
@@ -134,24 +159,28 @@ class Collection:
     def start(self) -> None:
         """Start the agent."""
         job = self.options.job(self.domain)
-        self.out, self.folder = claim(self.out, self.overwrite)
+        self.out, self.folder = self._claimed()
         file = self.folder / FRAMES_FILE
         job["header"] = {
-            "source": "xen",
+            "source": self.options.source,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "options": {**asdict(self.options), "collected_over": "ssh" if self.host else "local"},
             "versions": {"python": platform.python_version()},
             "command": command("pmlkit.collect"),
         }
         try:
-            self._agent = Agent(job, file, self.host, self.heard)
+            self._agent = Agent(job, file, self.host, self.heard, self.options.source)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self._follower = Follower(file, lambda header: Watcher(header, ("xen",)))
+        self._follower = Follower(file, self.options.watcher)
         self._started = True
         if self._stopped:  # while it was being started
             self._agent.stop()
+
+    def _claimed(self) -> tuple[Path, Path]:
+        """Return the output, and the folder that was made for the spool."""
+        return claim(self.out, self.overwrite)
 
     def stop(self) -> None:
         """Ask the agent to end; iterate on for the last rounds."""
@@ -209,8 +238,9 @@ class Collection:
         left: list[str] = []  # the first frame that is not understood
         try:
             self.trace = ingest(
-                self.folder, self.out, overwrite=self.overwrite, heard=left.append, source="xen"
-            )
+                self.folder, self.out, overwrite=self.overwrite, heard=left.append,
+                source=self.options.source,
+            )  # fmt: skip
         except PmlkitError as error:
             self._keep(error, why, quietly)
             return
@@ -309,7 +339,7 @@ def _ending(stop: Callable[[], None]) -> Iterator[None]:
 def collect(
     domain: str,
     out: PathLike,
-    options: CollectOptions | None = None,
+    options: HowToCollect | None = None,
     host: str | None = None,
     **more: Any,
 ) -> Collection:

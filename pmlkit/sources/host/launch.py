@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the agent: as a process here, or over SSH in a dom0 without pmlkit.
+"""Start the agent: as a process here, or over SSH on a host without pmlkit.
 
 Over SSH the agent is sent as a zipapp through the connection's standard input. The connection's
 standard output is the spool file: no daemon, no port, no copy.
@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, visible
+from pmlkit.kvm import shipping as kvm_shipping
 from pmlkit.xen import shipping
 
 if TYPE_CHECKING:
@@ -91,13 +92,15 @@ class Agent:
     Parameters
     ----------
     job : dict
-        `pmlkit.xen.job.Job`, without `spool`.
+        `pmlkit.xen.job.Job` or `pmlkit.kvm.job.Job`, without `spool`.
     spool : Path
         The file to be.
     host : str, optional
         As the SSH client takes it: ``root@dom0``. None: this machine.
     heard : callable, optional
         Called with each message of the agent.
+    package : {"xen", "kvm"}
+        Whose agent it is.
 
     Attributes
     ----------
@@ -118,6 +121,7 @@ class Agent:
         spool: Path,
         host: str | None = None,
         heard: Tell = lambda line: None,
+        package: str = "xen",
     ) -> None:
         self._lines, self._heard, self._lock = KeptLines(), heard, threading.Lock()
         self.spoke = False
@@ -125,15 +129,15 @@ class Agent:
         if host:
             job["silence_s"] = _SILENCE_S
             with open(spool, "xb") as out:
-                self.process = _start(_ssh_command(host), out)
+                self.process = _start(_ssh_command(host, package), out)
         else:
-            command = [sys.executable, "-m", "pmlkit.xen.agent"]
+            command = [sys.executable, "-m", f"pmlkit.{package}.agent"]
             self.process = _start(command, subprocess.DEVNULL)
         assert self.process.stdin is not None
         assert self.process.stderr is not None
         self._orders, self._messages = self.process.stdin, self.process.stderr
         if host:
-            app = shipping.zipapp()
+            app = (kvm_shipping if package == "kvm" else shipping).zipapp()
             self._tell(b"%010d" % len(app) + app)
         self._tell(json.dumps(job).encode() + b"\n")
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -204,12 +208,13 @@ def _start(command: Sequence[str], out: IO[bytes] | int) -> subprocess.Popen[byt
         raise MissingTool(command[0], "openssh-client") from error
 
 
-def _ssh_command(host: str) -> list[str]:
+def _ssh_command(host: str, package: str) -> list[str]:
     """Return the SSH client's command line; ``PMLKIT_SSH`` replaces ``ssh`` (``ssh -F FILE``)."""
     client = shlex.split(os.environ.get("PMLKIT_SSH", _SSH))
     # Without a terminal nobody can answer a question.
     options = (
         _SSH_OPTIONS if sys.stdin and sys.stdin.isatty() else [*_SSH_OPTIONS, "-oBatchMode=yes"]
     )
-    remote = f"exec python3 -c {shlex.quote(shipping.BOOTSTRAP)}"
+    bootstrap = shipping.BOOTSTRAP.replace("pmlkit.xen", f"pmlkit.{package}")
+    remote = f"exec python3 -c {shlex.quote(bootstrap)}"
     return [*_UNINTERRUPTED, *client, *options, "--", host, remote]

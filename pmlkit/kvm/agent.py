@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent: log a VM into a spool, on its host. Needs Python 3.9 and the rights of root.
+
+    python3 -m pmlkit.kvm.agent                    the job is the first line of standard input
+    python3 -m pmlkit.kvm.agent JOB.json VM SPOOL  the job is a file
+
+In the first form standard input stays open: a line "stop" ends the collection, and so does the end
+of the input; other lines show that the other side is alive. Messages go to standard error. The
+spool goes to the file that the job names, or to standard output ("-").
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import select
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError, UsageError, read_error
+from pmlkit.kvm import find, memory, switch
+from pmlkit.kvm.capture import Ftrace
+from pmlkit.kvm.collector import Collector
+from pmlkit.kvm.host import Host
+from pmlkit.kvm.job import Job
+from pmlkit.kvm.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import ReadableBuffer
+
+    from pmlkit.types import Json
+
+
+_LONGEST_JOB = 1 << 20
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run a job; returns the exit status."""
+    try:
+        if not arguments:
+            collect(Job.of(_first_line(0)), orders=0)
+        elif len(arguments) == 3:
+            collect(_from_file(*arguments))
+        else:
+            raise UsageError("give JOB.json VM SPOOL, or nothing and the job by standard input")
+    except PmlkitError as error:
+        print(f"agent: error: {error}", file=sys.stderr, flush=True)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def collect(job: Job, orders: int | None = None, out: int = 1, host: Host | None = None) -> Json:
+    """Run a job.
+
+    Parameters
+    ----------
+    orders : int, optional
+        File descriptor from which orders come.
+    out : int
+        The file descriptor that the spool goes to if the job says ``"-"``.
+    """
+    host = host or Host()
+    vm = find.find(host, job.vm)
+    with Stop(host, vm, orders, job.silence_s, job.seconds) as stop:
+        file = Pipe(out, stop) if job.spool == "-" else None
+        if job.mode != "log":
+            return memory.collect(job, host, vm, stop, _say, file)
+        way = switch.of(vm, job)
+        try:
+            return Collector(job, host, vm, stop, lambda: Ftrace(host, job), way, _say).run(file)
+        finally:
+            way.close()
+
+
+def preload() -> None:
+    """Do nothing: all that a collection needs is imported by now."""
+
+
+def _say(text: str) -> None:
+    print(f"agent: {text}", file=sys.stderr, flush=True)
+
+
+def _from_file(path: str, vm: str, spool: str) -> Job:
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise read_error(path, "", error) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no job (JSON)") from error
+    return replace(_job(values), vm=vm, spool=spool)
+
+
+def _job(values: object) -> Job:
+    if not isinstance(values, dict):
+        raise UsageError("the job is no JSON object")
+    return Job.of(values)
+
+
+def _first_line(descriptor: int) -> Json:
+    # Byte by byte: the lines that follow belong to `Stop`.
+    line = b""
+    while not line.endswith(b"\n") and len(line) < _LONGEST_JOB:
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
+    try:
+        job = json.loads(line)
+    except ValueError as error:
+        raise UsageError("the first line of standard input is no job (JSON)") from error
+    if not isinstance(job, dict):
+        raise UsageError("the job is no JSON object")
+    return job
+
+
+class Pipe(io.RawIOBase):
+    """Standard output; while it is full, orders are still read.
+
+    Meanwhile the ring buffers fill and run over, and the kernel counts what is lost: the memory of
+    a collection does not grow with the rate.
+    """
+
+    def __init__(self, descriptor: int, stop: Stop) -> None:
+        self._out, self._stop = descriptor, stop
+        os.set_blocking(descriptor, False)
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def write(self, data: ReadableBuffer) -> int | None:
+        """Write some of the data, as soon as there is room; return how many bytes."""
+        while True:
+            try:
+                return os.write(self._out, data)
+            except BlockingIOError:
+                select.select([], [self._out], [], 0.2)
+                if self._stop.deserted:
+                    raise BrokenPipeError(errno.EPIPE, "nobody reads it any more") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collect the log of a VM into a spool. Nothing pauses the guest.
+
+What is captured is written as it comes: pages of ring buffers, parsed where the trace is made.
+Only the VMM's calls are parsed here, as they end rounds. Before each pass over the buffers the
+time is taken: all events before that time are in the spool when the pass is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import output_error
+from pmlkit.ftrace import layout_of
+from pmlkit.kvm import find, frames
+from pmlkit.kvm.frames import CALLS, PAGES_HEAD, Frame
+from pmlkit.kvm.qmp import QmpError
+from pmlkit.kvm.rounds import Calls, Rounds
+from pmlkit.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterable
+
+    from pmlkit.kvm.capture import Capture
+    from pmlkit.kvm.find import Vm
+    from pmlkit.kvm.host import Host
+    from pmlkit.kvm.job import Job
+    from pmlkit.kvm.rounds import Round
+    from pmlkit.kvm.stop import Stop
+    from pmlkit.kvm.switch import Switch
+    from pmlkit.types import Json, Tell
+
+
+__all__ = ["Collector", "header"]
+
+_NAP_S, _SHORTEST_S = 0.01, 0.0005
+_FRAME_BYTES = 1 << 20
+_TICK_NS = 100_000_000
+_LAST_PASSES = 64  # over buffers that nothing fills any more
+
+
+def now_ns() -> int:
+    """Return the time of the clock that the events have."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> Json:
+    """Return the spool's header, without what a way of collecting adds."""
+    vcpus = find.vcpus_of(threads)
+    for cpu in vmm.get("cpus", ()):
+        with contextlib.suppress(KeyError, TypeError):
+            vcpus[int(cpu["thread-id"])] = int(cpu["cpu-index"])
+    memory = vmm.get("memory")
+    sizes = memory.values() if isinstance(memory, dict) else ()
+    domain: Json = vm.facts()
+    if total := sum(size for size in sizes if isinstance(size, int)):
+        domain["memory_bytes"] = total
+    return {
+        "source": "kvm",
+        "mode": job.mode,
+        "job": {**asdict(job), "header": None},
+        "domain": domain,
+        "vmm": {"command": vm.command[:1], "version": vmm.get("version")},
+        "threads": {str(thread): name for thread, name in threads.items()},
+        "vcpus": {str(thread): vcpu for thread, vcpu in vcpus.items()},
+        "host": host.facts(),
+        "epoch_ns": now_ns(),
+        **job.header,
+    }
+
+
+class Collector:
+    """Collects the log of one VM.
+
+    Parameters
+    ----------
+    say : callable
+        Called with each message for the user.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        host: Host,
+        vm: Vm,
+        stop: Stop,
+        capture: Callable[[], Capture],
+        switch: Switch,
+        say: Tell = lambda text: None,
+    ) -> None:
+        self.job, self.host, self.vm, self.stop = job, host, vm, stop
+        self.switch, self.say = switch, say
+        self._capture_of = capture
+        self.rounds, self.closed = Rounds(), 0
+        self._nap_s, self._tick_ns = _NAP_S, 0
+        self._spent = time.process_time_ns()
+        self._enough = ""
+
+    def run(self, file: io.RawIOBase | None = None) -> Json:
+        """Collect until the rounds are done, a limit is reached, or something ends it.
+
+        Parameters
+        ----------
+        file : raw binary file, optional
+            Where the spool goes, if not to ``job.spool``.
+
+        Returns
+        -------
+        dict
+            What the spool's END frame says: why, complete, rounds.
+        """
+        vmm = self.switch.facts()
+        threads = find.threads_of(self.host, self.vm.pid)
+        with self._capture_of() as capture:
+            facts = capture.facts()
+            layout = layout_of(facts["header_page"])
+            assert layout is not None
+            self._calls = Calls(facts["formats"], layout)
+            head = header(self.job, self.host, self.vm, vmm, threads)
+            head.update(capture=facts, switch=self.switch.how)
+            with SpoolWriter(self.job.spool, head, file) as writer:
+                for text in (*capture.cleaned, *_warnings(self.vm, vmm)):
+                    self._tell(writer, text)
+                capture.start(sorted(find.threads_of(self.host, self.vm.pid)))
+                self._ready()
+                try:
+                    self.switch.start()
+                    self._collect(capture, writer)
+                finally:
+                    self.switch.close()
+                return self._finish(capture, writer)
+
+    def _ready(self) -> None:
+        self.say("capture is on")
+        if self.job.ready:
+            try:
+                Path(self.job.ready).touch()
+            except OSError as error:
+                raise output_error(self.job.ready, error) from error
+
+    def _tell(self, writer: SpoolWriter, text: str) -> None:
+        self.say(text)
+        writer.append(Frame.EVENT, frames.pack_json(what=text, ns=now_ns()))
+
+    def _collect(self, capture: Capture, writer: SpoolWriter) -> None:
+        while not self.stop and not self._enough:
+            got = self._pass(capture, writer)
+            self._rest(got)
+            try:
+                self.switch.poll()
+            except QmpError as error:
+                if not find.alive(self.host, self.vm):
+                    self.stop.end("vm", "the VM has ended")
+                else:
+                    self.stop.end("asked", str(error))
+            if self.job.most_bytes and writer.bytes >= self.job.most_bytes:
+                self._enough = (f"the spool has {writer.bytes} bytes: its limit of "
+                                f"{self.job.most_bytes} is reached")  # fmt: skip
+            if not self._enough:
+                self.stop.wait(self._nap_s)
+
+    def _rest(self, got: int) -> None:
+        """Sleep less the more there was, and not at all when the buffers are filling up."""
+        buffer = self.job.buffer_kib << 10
+        if got > buffer // 2:
+            self._nap_s = 0
+        elif got > buffer // 8:
+            self._nap_s /= 2
+        else:
+            self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _NAP_S)
+
+    def _pass(self, capture: Capture, writer: SpoolWriter) -> int:
+        """Write what the buffers have, and the rounds that ended; return the bytes."""
+        horizon, got = now_ns(), 0
+        parts: dict[tuple[int, int], list[bytes]] = {}
+        held = 0
+        for stream, cpu, page in capture.drain():
+            if stream == CALLS:
+                self._calls.add(page)
+                continue
+            parts.setdefault((stream, cpu), []).append(page)
+            got, held = got + len(page), held + len(page)
+            if held > _FRAME_BYTES:
+                _write_pages(writer, parts)
+                held = 0
+        _write_pages(writer, parts)
+        ended = self.rounds.add(self._calls.until(horizon), horizon)
+        self._close_rounds(writer, ended)
+        if got or horizon - self._tick_ns > _TICK_NS:
+            self._tick_ns = horizon
+            writer.append(Frame.TICK, frames.pack_json(ns=horizon))
+        return got
+
+    def _close_rounds(self, writer: SpoolWriter, ended: Iterable[Round]) -> None:
+        for one in ended:
+            if self.closed == self.job.rounds and self.job.rounds:
+                break
+            now = time.process_time_ns()
+            writer.append(Frame.ROUND, frames.pack_json(
+                round=self.closed, start_ns=one.start_ns, end_ns=one.end_ns,
+                agent_cpu_ns=now - self._spent))  # fmt: skip
+            self._spent = now
+            self.closed += 1
+        if self.closed == self.job.rounds and self.job.rounds:
+            self._enough = "all rounds are done"
+        while self.rounds.messages:
+            self._tell(writer, self.rounds.messages.pop(0))
+
+    def _finish(self, capture: Capture, writer: SpoolWriter) -> Json:
+        capture.stop()
+        for _ in range(_LAST_PASSES):
+            if not self._pass(capture, writer):
+                break
+        self._close_rounds(writer, self.rounds.finish())
+        writer.append(Frame.TICK, frames.pack_json(ns=now_ns(), last=True))
+        asked = bool(self._enough) or self.stop.kind == "time"
+        whole = asked or (not self.job.rounds and self.stop.kind in ("vm", "asked"))
+        why = self._enough or self.stop.why or ""
+        end = {"complete": whole, "why": why, "rounds": self.closed}
+        open_ns = self.rounds.armed_ns if self.stop.kind == "vm" else None
+        if not self.closed:
+            self._tell(writer, self._nothing())
+        slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
+        writer.append(Frame.END, frames.pack_json(
+            **end, open_ns=open_ns, counts=capture.counts(), slots=slots,
+            rearms=self.rounds.rearms, rings=self.rounds.rings))  # fmt: skip
+        return end
+
+    def _nothing(self) -> str:
+        """Return why there was no round."""
+        if self.rounds.rearms == 1:
+            return "the VMM re-armed once, and a round lies between two re-arms: wait longer"
+        if self.rounds.logging is False:
+            return "the VMM switched logging off before it re-armed"
+        return "the VMM re-armed nothing: does it log? give its QMP socket or libvirt's name"
+
+
+def _warnings(vm: Vm, vmm: Json) -> list[str]:
+    found = []
+    if vm.vms > 1:
+        found.append(f"the process holds {vm.vms} VMs: their pages are not told apart")
+    status = vmm.get("status")
+    if isinstance(status, dict) and status.get("running") is False:
+        found.append(f"the VM is {status.get('status', 'paused')}: nothing is logged until it runs")
+    return found
+
+
+def _write_pages(writer: SpoolWriter, parts: dict[tuple[int, int], list[bytes]]) -> None:
+    while parts:
+        (stream, cpu), pages = parts.popitem()
+        writer.append(Frame.PAGES, PAGES_HEAD.pack(stream, 0, 0, cpu), *pages)

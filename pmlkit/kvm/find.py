@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find a VM: whatever process holds one of KVM's, by its id, its QMP socket, or its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pmlkit.kvm.host import Host
+    from pmlkit.types import Json
+
+
+__all__ = ["NoRight", "NoSuchVm", "Vm", "alive", "find", "running", "threads_of", "vcpus_of"]
+
+_VM, _VCPU = "anon_inode:kvm-vm", "anon_inode:kvm-vcpu"
+# QEMU's, Firecracker's, cloud-hypervisor's and crosvm's names of the threads that run vCPUs.
+_THREAD = re.compile(r"^(?:CPU (\d{1,5})/KVM|fc_vcpu (\d{1,5})|(?:crosvm_)?vcpu[ _]?(\d{1,5}))")
+_GUEST = re.compile(r"(?:^|,)guest=([^,]*)")
+_FEW = 8  # VMs that a message names
+
+
+class NoSuchVm(PmlkitError):
+    """There is no such VM. Attribute: `name`."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name = name
+        super().__init__(f"there is no VM {name}", hint)
+
+
+class NoRight(PmlkitError):
+    """The kernel refuses what a collection needs. Attribute: `capability`."""
+
+    def __init__(self, what: str, capability: str) -> None:
+        self.capability = capability
+        super().__init__(f"{what} needs {capability}", "run it as root")
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM, and the process that runs it.
+
+    Attributes
+    ----------
+    pid : int
+        Of the VMM.
+    start : int
+        When the process was started, in clock ticks since the boot: ids are used again.
+    name : str
+        The guest's name if QEMU's command line has it, else the process's.
+    command : list of str
+    vms, vcpus : int
+        How many VMs and vCPUs of KVM it holds.
+    socket : str
+        The QMP socket by which it was named, or "".
+    """
+
+    pid: int
+    start: int
+    name: str
+    command: list[str] = field(default_factory=list)
+    vms: int = 1
+    vcpus: int = 1
+    socket: str = ""
+
+    def facts(self) -> Json:
+        """Return fields of the spool's header."""
+        return {"pid": self.pid, "name": self.name, "vcpus": self.vcpus}
+
+
+def start_of(host: Host, pid: int) -> int | None:
+    """Return when a process was started, clock ticks; None if it has ended."""
+    try:
+        text = (host.proc / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    after = text.rpartition(")")[2].split()  # the name before may hold anything
+    return None if len(after) < 20 or after[0] in ("Z", "X") else int(after[19])
+
+
+def _links(host: Host, pid: int) -> Iterator[str]:
+    """Yield what each descriptor of a process is of."""
+    with os.scandir(host.proc / str(pid) / "fd") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield os.readlink(entry.path)
+
+
+def alive(host: Host, vm: Vm) -> bool:
+    """Whether the VM still is there."""
+    try:
+        return start_of(host, vm.pid) == vm.start and _VM in _links(host, vm.pid)
+    except OSError:
+        return False
+
+
+def threads_of(host: Host, pid: int) -> dict[int, str]:
+    """Return the names of a process's threads by their ids."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for task in (host.proc / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError):
+                found[int(task.name)] = (task / "comm").read_text(errors="replace").strip()
+    return found
+
+
+def vcpus_of(threads: dict[int, str]) -> dict[int, int]:
+    """Return the vCPU that each thread runs, as far as their names say it."""
+    matches = ((thread, _THREAD.match(name)) for thread, name in threads.items())
+    return {t: int(next(g for g in m.groups() if g is not None)) for t, m in matches if m}
+
+
+def running(host: Host) -> list[Vm]:
+    """Return the VMs that run, as far as we may see them."""
+    pids = sorted(int(path.name) for path in host.proc.iterdir() if path.name.isdigit())
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError, NoSuchVm):
+            found.append(_of_process(host, pid))
+    return found
+
+
+def find(host: Host, asked: str) -> Vm:
+    """Find a VM.
+
+    Parameters
+    ----------
+    asked : str
+        The VMM's process id, the path of a QMP socket, or the name of a guest.
+
+    Raises
+    ------
+    NoSuchVm
+        The message names the VMs that run.
+    NoRight
+        If the process's descriptors cannot be seen.
+    """
+    if asked.isdigit():
+        try:
+            return _of_process(host, int(asked))
+        except PermissionError as error:
+            raise NoRight(f"to look at process {asked}", "CAP_SYS_PTRACE") from error
+        except OSError as error:
+            raise NoSuchVm(asked, _those(host)) from error
+    vms = running(host)
+    if "/" in asked:
+        return _of_socket(host, asked, vms)
+    named = [vm for vm in vms if vm.name == asked]
+    if len(named) > 1:
+        pids = ", ".join(str(vm.pid) for vm in named)
+        raise PmlkitError(f"{len(named)} VMs are called {asked}", f"give a process id: {pids}")
+    if not named:
+        raise NoSuchVm(asked, _those(host))
+    return named[0]
+
+
+def _those(host: Host) -> str:
+    vms = running(host)
+    if not vms:
+        missing = host.missing_capabilities()
+        if "CAP_SYS_PTRACE" in missing:
+            return "none can be seen without CAP_SYS_PTRACE; run it as root"
+        return "none runs here (no process holds a VM of /dev/kvm)"
+    some = ", ".join(f"{vm.name} ({vm.pid})" for vm in vms[:_FEW])
+    return f"those that run are {some}" + (", ..." if len(vms) > _FEW else "")
+
+
+def _of_process(host: Host, pid: int) -> Vm:
+    links = list(_links(host, pid))
+    vms = links.count(_VM)
+    if not vms:
+        raise NoSuchVm(str(pid), f"process {pid} holds none of KVM's; {_others(host, pid)}")
+    start = start_of(host, pid)
+    if start is None:
+        raise NoSuchVm(str(pid), "it has ended")
+    command = (host.proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    command = command[:-1] if command[-1] == "" else command
+    vcpus = sum(link.startswith(_VCPU) for link in links)
+    comm = (host.proc / str(pid) / "comm").read_text(errors="replace").strip()
+    return Vm(pid, start, _guest(command) or comm, command, vms, max(vcpus, 1))
+
+
+def _others(host: Host, pid: int) -> str:
+    near = threads_of(host, pid)
+    if pid not in near and near:
+        return f"{pid} is a thread: give its process"
+    return "give the VMM's process"
+
+
+def _guest(command: list[str]) -> str:
+    """Return the guest's name of QEMU's command line, or ""."""
+    for number, option in enumerate(command[:-1]):
+        value = command[number + 1]
+        if option in ("-name", "--name"):
+            match = _GUEST.search(value)
+            return match[1] if match else value.partition(",")[0]
+        if option == "--id":  # Firecracker's
+            return value
+    return ""
+
+
+def _of_socket(host: Host, path: str, vms: list[Vm]) -> Vm:
+    inode = _inode(host.proc / "net/unix", path)
+    if inode is None:
+        raise NoSuchVm(path, "no program listens at this socket; QEMU does with "
+                       "-qmp unix:PATH,server=on,wait=off")  # fmt: skip
+    for vm in vms:
+        with contextlib.suppress(OSError):
+            if f"socket:[{inode}]" in _links(host, vm.pid):
+                return Vm(vm.pid, vm.start, vm.name, vm.command, vm.vms, vm.vcpus, path)
+    raise NoSuchVm(path, f"what listens at this socket runs no VM; {_those(host)}")
+
+
+def _inode(table: Path, path: str) -> str | None:
+    """Return the number of the socket that listens at a path."""
+    real = os.path.realpath(path)
+    with contextlib.suppress(OSError):
+        for line in table.read_text(errors="replace").splitlines()[1:]:
+            words = line.split(None, 7)
+            if len(words) == 8 and words[7] in (path, real) and int(words[3], 16) & 0x10000:
+                return words[6]
+    return None

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of a KVM spool: their kinds, and how they are packed.
+
+The agent writes them and `pmlkit.sources.kvm` reads them. Times are nanoseconds of the host's
+monotonic clock, which is the clock of the traced events, too.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import IntEnum
+
+
+class Frame(IntEnum):
+    """Kinds of frames."""
+
+    PAGES = 1  # `PAGES_HEAD`, then pages of a ring buffer, each cut after its events
+    TICK = 2  # JSON: all buffers were read at a time, ``ns``, and what the kernel counted
+    ROUND = 3  # JSON: a round has ended: ``round``, ``start_ns``, ``end_ns``, ``agent_cpu_ns``
+    PAGE_SET = 4  # `SET_HEAD`, then frames (u64): the pages of a round, without order or time
+    END = 7  # JSON: why it ended, and the last counts
+    EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
+
+
+# What a frame of pages is of.
+LOG, MARKS, CALLS = range(3)
+STREAMS = ("log", "marks", "calls")
+PAGES_HEAD = struct.Struct("<BBHI")  # stream, 0, 0, CPU
+SET_HEAD = struct.Struct("<II")  # round, 0
+
+
+def pack_json(**values: object) -> bytes:
+    """Pack values as JSON."""
+    return json.dumps(values).encode()

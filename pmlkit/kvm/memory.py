@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Without tracing: what a VM writes, by soft-dirty bits; how much it touches, by MGLRU.
+
+- Soft-dirty (``clear_refs`` 4, bit 55 of ``pagemap``): the pages written in each round, by the
+  guest or the VMM. A page that is written between the look and the clearing of its bit is missed.
+- The aging of MGLRU (``lru_gen`` in debugfs) counts the pages that were touched since the aging
+  before, reads included. It tells no frames. It sees a guest from Linux 6.12 on.
+
+Both are rounds by the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import time
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pmlkit.errors import PmlkitError
+from pmlkit.kvm import find, frames
+from pmlkit.kvm.collector import header, now_ns
+from pmlkit.kvm.frames import SET_HEAD, Frame
+from pmlkit.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator
+
+    from pmlkit.kvm.find import Vm
+    from pmlkit.kvm.host import Host
+    from pmlkit.kvm.job import Job
+    from pmlkit.kvm.stop import Stop
+    from pmlkit.types import Json, Tell
+
+
+__all__ = ["LruGen", "SoftDirty", "collect"]
+
+_PAGE = 4096
+_DIRTY_BIT = 55
+_CHUNK_PAGES = 1 << 16
+_LEAST_SHARE = 8  # a mapping belongs to the guest if it has this part of the largest one
+_NAP_S = 0.05
+_AGING_SEES = (6, 12)
+_MAPPING = re.compile(r"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) rw")
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    start: int  # address
+    pages: int
+    first: int  # frame number of its first page in the trace
+
+
+class Looker(Protocol):
+    """A way to look at memory."""
+
+    def facts(self) -> Json:
+        """Return fields of the spool's header."""
+
+    def begin(self) -> None:
+        """Begin the first round."""
+
+    def end_round(self, number: int, writer: SpoolWriter) -> int:
+        """Append what was touched in the round, and begin the next; return how many pages."""
+
+
+class SoftDirty:
+    """The soft-dirty bits of the VMM's memory."""
+
+    def __init__(self, host: Host, vm: Vm) -> None:
+        self.folder = host.proc / str(vm.pid)
+        self._mappings = list(self._find())
+        if not self._mappings:
+            raise PmlkitError(f"process {vm.pid} has no memory that could be the guest's",
+                              "is it the VMM?")  # fmt: skip
+        if host.proc == type(host)().proc and not _has_soft_dirty():
+            raise PmlkitError("this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)",
+                              "use --mode log")  # fmt: skip
+
+    def _find(self) -> Iterator[_Mapping]:
+        found = []
+        try:
+            text = (self.folder / "maps").read_text(errors="replace")
+        except OSError as error:
+            raise find.NoRight(f"to read {self.folder / 'maps'}", "CAP_SYS_PTRACE") from error
+        for line in text.splitlines():
+            if match := _MAPPING.match(line):
+                start, end = int(match[1], 16), int(match[2], 16)
+                found.append((start, (end - start) // _PAGE))
+        largest, first = max((pages for _, pages in found), default=0), 0
+        for start, pages in found:
+            if pages and pages * _LEAST_SHARE >= largest:
+                yield _Mapping(start, pages, first)
+                first += pages
+
+    def facts(self) -> Json:
+        """Return fields of the spool's header."""
+        rows = [{"address": m.start, "pages": m.pages, "frame": m.first} for m in self._mappings]
+        return {"mappings": rows, "pages": sum(m.pages for m in self._mappings)}
+
+    def begin(self) -> None:
+        """Clear the bits."""
+        try:
+            (self.folder / "clear_refs").write_text("4")
+        except PermissionError as error:
+            raise find.NoRight("to clear soft-dirty bits", "CAP_SYS_PTRACE") from error
+        except OSError as error:
+            raise PmlkitError(f"the kernel refuses clear_refs ({error.strerror})",
+                              "has the VM ended?") from error  # fmt: skip
+
+    def end_round(self, number: int, writer: SpoolWriter) -> int:
+        """Append the pages whose bits are set, and clear the bits; return how many they are."""
+        parts = list(self._dirty())
+        self.begin()
+        for part in parts:
+            writer.append(Frame.PAGE_SET, SET_HEAD.pack(number, 0), memoryview(part))
+        return sum(map(len, parts))
+
+    def _dirty(self) -> Iterator[array[int]]:
+        with open(self.folder / "pagemap", "rb", buffering=0) as pagemap:
+            for mapping in self._mappings:
+                for first in range(0, mapping.pages, _CHUNK_PAGES):
+                    count = min(_CHUNK_PAGES, mapping.pages - first)
+                    at = (mapping.start // _PAGE + first) * 8
+                    words = array("Q", os.pread(pagemap.fileno(), 8 * count, at)[: 8 * count])
+                    base = mapping.first + first
+                    dirty = [base + i for i, w in enumerate(words) if w >> _DIRTY_BIT & 1]
+                    if dirty:
+                        yield array("Q", dirty)
+
+
+def _has_soft_dirty() -> bool:
+    """Whether a page of our own that was just written has its bit set."""
+    import ctypes
+
+    with mmap.mmap(-1, _PAGE) as page, contextlib.suppress(OSError):
+        page[0] = 1
+        view = ctypes.c_char.from_buffer(page)
+        address = ctypes.addressof(view)
+        del view
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            word = os.pread(pagemap.fileno(), 8, address // _PAGE * 8)
+        return bool(int.from_bytes(word, "little") >> _DIRTY_BIT & 1)
+    return False
+
+
+class LruGen:
+    """The aging of MGLRU for the VMM's control group."""
+
+    def __init__(self, host: Host, vm: Vm) -> None:
+        if host.version < _AGING_SEES:
+            release = ".".join(map(str, _AGING_SEES))
+            what = f"the aging of Linux {host.release} does not see what a guest touches"
+            raise PmlkitError(what, f"it does from {release} on; use --mode log")
+        self._file = host.debug / "lru_gen"
+        self._group = _group(host, vm.pid)
+        self._members = _members(host, self._group)
+        self._table()
+
+    def facts(self) -> Json:
+        """Return fields of the spool's header."""
+        return {"cgroup": self._group, "processes": self._members}
+
+    def _table(self) -> tuple[int, dict[int, dict[int, int]]]:
+        """Return the group's number, and for each node the pages of each generation."""
+        try:
+            text = self._file.read_text()
+        except OSError as error:
+            if error.errno == 2:
+                hint = "mount -t debugfs nodev /sys/kernel/debug"
+                what = "this kernel has no lru_gen in debugfs (CONFIG_LRU_GEN)"
+                raise PmlkitError(what, hint) from error
+            raise find.NoRight(f"to read {self._file}", "CAP_DAC_READ_SEARCH") from error
+        number, mine, node = -1, False, -1
+        nodes: dict[int, dict[int, int]] = {}
+        for line in text.splitlines():
+            words = line.split()
+            if words[:1] == ["memcg"]:
+                mine = len(words) > 1 and (words[2] if len(words) > 2 else "/") == self._group
+                number = int(words[1]) if mine else number
+            elif mine and words[:1] == ["node"]:
+                node = int(words[1])
+                nodes[node] = {}
+            elif mine and len(words) == 4 and words[0].isdigit():
+                nodes[node][int(words[0])] = max(int(words[2]), 0) + max(int(words[3]), 0)
+        if number < 0 or not nodes:
+            hint = "echo y > /sys/kernel/mm/lru_gen/enabled; the VM needs a group of its own"
+            raise PmlkitError(f"MGLRU knows no control group {self._group}", hint)
+        return number, nodes
+
+    def begin(self) -> None:
+        """Age once, so that what was touched before counts no longer."""
+        self._age()
+
+    def _age(self) -> int:
+        number, nodes = self._table()
+        for node, generations in nodes.items():
+            try:
+                self._file.write_text(f"+ {number} {node} {max(generations)} 1 1\n")
+            except OSError as error:
+                what = f"the kernel refuses to age {self._group} ({error.strerror})"
+                raise PmlkitError(what, "echo y > /sys/kernel/mm/lru_gen/enabled") from error
+        _, after = self._table()
+        # What was touched is of the generation before the newest, which has only what came since.
+        return sum(g.get(max(g) - 1, 0) for g in after.values() if g)
+
+    def end_round(self, number: int, writer: SpoolWriter) -> int:
+        """Age; return how many pages were touched since the aging before."""
+        return self._age()
+
+
+def _group(host: Host, pid: int) -> str:
+    with contextlib.suppress(OSError):
+        for line in (host.proc / str(pid) / "cgroup").read_text().splitlines():
+            hierarchy, _, rest = line.partition(":")
+            if hierarchy == "0":
+                return rest.partition(":")[2]
+    raise PmlkitError(f"process {pid} is in no control group of version 2", "use --mode log")
+
+
+def _members(host: Host, group: str) -> int:
+    path = host.root / "sys/fs/cgroup" / group.lstrip("/") / "cgroup.procs"
+    with contextlib.suppress(OSError):
+        return len(path.read_text().split())
+    return 0
+
+
+def collect(
+    job: Job,
+    host: Host,
+    vm: Vm,
+    stop: Stop,
+    say: Tell = lambda text: None,
+    file: io.RawIOBase | None = None,
+) -> Json:
+    """Collect by looking at memory, as `pmlkit.kvm.collector.Collector.run` does by the log."""
+    looker: Looker = SoftDirty(host, vm) if job.mode == "soft-dirty" else LruGen(host, vm)
+    head = header(job, host, vm, {}, find.threads_of(host, vm.pid))
+    closed, enough = 0, ""
+    with SpoolWriter(job.spool, {**head, **looker.facts()}, file) as writer:
+        looker.begin()
+        say("capture is on")
+        start, spent = now_ns(), time.process_time_ns()
+        while not enough and _slept(job, stop, start):
+            try:
+                pages = looker.end_round(closed, writer)
+            except (OSError, PmlkitError):
+                if find.alive(host, vm):
+                    raise
+                stop.end("vm", "the VM has ended")
+                break
+            end, used = now_ns(), time.process_time_ns()
+            facts = {"start_ns": start, "end_ns": end, "pages": pages, "agent_cpu_ns": used - spent}
+            writer.append(Frame.ROUND, frames.pack_json(round=closed, **facts))
+            start, spent, closed = end, used, closed + 1
+            if closed == job.rounds:
+                enough = "all rounds are done"
+            elif job.most_bytes and writer.bytes >= job.most_bytes:
+                enough = f"the spool has {writer.bytes} bytes: its limit is reached"
+        whole = bool(enough) or stop.kind == "time" or not job.rounds
+        last = {"complete": whole and stop.kind != "lost", "why": enough or stop.why or ""}
+        writer.append(Frame.END, frames.pack_json(**last, rounds=closed))
+    return {**last, "rounds": closed}
+
+
+def _slept(job: Job, stop: Stop, start_ns: int) -> bool:
+    """Wait for the end of a round; whether it came before the collection was to end."""
+    while (left := job.period_s - (now_ns() - start_ns) / 1e9) > 0:
+        if stop:
+            return False
+        stop.wait(min(left, _NAP_S))
+    return not stop

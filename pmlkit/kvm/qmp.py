@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's monitor (QMP), by its socket or through libvirt's virsh."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from pmlkit.errors import MissingTool, PmlkitError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pmlkit.types import Json
+
+
+__all__ = ["Monitor", "QmpError", "Refused", "Socket", "Virsh"]
+
+_LIMIT_S = 5.0
+_LONGEST = 1 << 22  # bytes of an answer
+
+
+class QmpError(PmlkitError):
+    """The monitor cannot be used."""
+
+
+class Refused(QmpError):
+    """QEMU refuses a command. Attributes: `command`, `why`."""
+
+    def __init__(self, command: str, why: str) -> None:
+        self.command, self.why = command, why
+        super().__init__(f"QEMU refuses {command}: {why}")
+
+
+class Monitor(Protocol):
+    """A way to QEMU's monitor."""
+
+    def ask(self, command: str, **arguments: object) -> object:
+        """Run a command and return its answer."""
+
+    def close(self) -> None:
+        """Close it; idempotent."""
+
+
+class Socket:
+    """A QMP socket. A context manager.
+
+    Raises
+    ------
+    QmpError
+        If nobody answers: QEMU serves one client of a socket at a time.
+    """
+
+    def __init__(self, path: str, limit_s: float = _LIMIT_S) -> None:
+        self.path = path
+        self._rest = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(limit_s)
+        try:
+            self._socket.connect(path)
+            greeting = self._line()
+        except socket.timeout as error:  # noqa: UP041 (two classes before Python 3.10)
+            self.close()
+            hint = "another client has it: end that one, or give QEMU a second -qmp"
+            raise QmpError(f"QEMU does not answer at {path}", hint) from error
+        except OSError as error:
+            self.close()
+            hint = "check the path, and that QEMU has -qmp unix:PATH,server=on,wait=off"
+            raise QmpError(f"no connection to {path} ({error.strerror})", hint) from error
+        except BaseException:
+            self.close()
+            raise
+        if "QMP" not in greeting:
+            self.close()
+            raise QmpError(f"what listens at {path} is no QMP", "give QEMU's -qmp socket")
+        self.ask("qmp_capabilities")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+    def ask(self, command: str, **arguments: object) -> object:
+        """Run a command and return its answer.
+
+        Raises
+        ------
+        Refused
+            If QEMU answers with an error.
+        QmpError
+            If the connection is cut.
+        """
+        order: Json = {"execute": command}
+        if arguments:
+            order["arguments"] = arguments
+        try:
+            self._socket.sendall(json.dumps(order).encode() + b"\n")
+            while True:
+                answer = self._line()
+                if "error" in answer:
+                    raise Refused(command, _why(answer["error"]))
+                if "return" in answer:
+                    return answer["return"]
+        except OSError as error:
+            why = error.strerror or "no answer"
+            raise QmpError(f"QEMU's monitor at {self.path} was lost ({why})") from error
+
+    def _line(self) -> Json:
+        end = time.monotonic() + 10 * _LIMIT_S
+        while b"\n" not in self._rest:
+            more = self._socket.recv(1 << 16)
+            if not more:
+                raise QmpError(f"QEMU closed its monitor at {self.path}", "is the VM still there?")
+            self._rest += more
+            if len(self._rest) > _LONGEST or time.monotonic() > end:
+                raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
+        return answer
+
+
+def _why(error: object) -> str:
+    return str(error.get("desc", error)) if isinstance(error, dict) else str(error)
+
+
+class Virsh:
+    """The monitor of a domain of libvirt, through ``virsh qemu-monitor-command``."""
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+
+    def ask(self, command: str, **arguments: object) -> object:
+        """Run a command and return its answer, as `Socket.ask`."""
+        order: Json = {"execute": command}
+        if arguments:
+            order["arguments"] = arguments
+        call = ["virsh", "-c", "qemu:///system", "qemu-monitor-command", "--", self.domain]
+        try:
+            done = subprocess.run([*call, json.dumps(order)], capture_output=True, text=True,
+                                  timeout=10 * _LIMIT_S, check=False)  # fmt: skip
+        except FileNotFoundError as error:
+            raise MissingTool("virsh", "libvirt-clients") from error
+        except subprocess.TimeoutExpired as error:
+            raise QmpError(f"libvirt does not answer for {self.domain}", "is it busy?") from error
+        if done.returncode:
+            raise QmpError(f"libvirt refuses {command} for {self.domain}: {done.stderr.strip()}")
+        answer: object = None
+        with contextlib.suppress(ValueError):
+            answer = json.loads(done.stdout)
+        if not isinstance(answer, dict) or not {"return", "error"} & answer.keys():
+            raise QmpError(f"libvirt's answer for {self.domain} is no QMP: {done.stdout[:80]}")
+        if "error" in answer:
+            raise Refused(command, _why(answer["error"]))
+        return answer["return"]
+
+    def close(self) -> None:
+        """Do nothing: each command is a connection of its own."""

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VMM's requests to KVM: its memory slots, and the re-arms that end rounds.
+
+A logged page is logged again only after it was re-armed. The VMM re-arms by
+
+- ``KVM_RESET_DIRTY_RINGS``, all pages that it has taken out of the rings;
+- ``KVM_CLEAR_DIRTY_LOG``, a range of a slot's bitmap;
+- ``KVM_GET_DIRTY_LOG``, a slot, unless it clears by ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
+
+The calls for all slots in a row are one re-arm. It ends a round when the last of them returns. The
+time from switching logging on to the first re-arm is no round: there, a first *read* of a page that
+KVM maps writable counts, too.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pmlkit.ftrace import events, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pmlkit.ftrace import Layout
+    from pmlkit.types import Json
+
+
+__all__ = ["ARGUMENTS", "CALLS_OF_INTEREST", "Call", "Calls", "Round", "Rounds", "Slot"]
+
+GET, CLEAR, RESET = 0x4010AE42, 0xC018AEC0, 0xAEC7
+REGION, REGION_2 = 0x4020AE46, 0x40A0AE49
+CALLS_OF_INTEREST = (GET, CLEAR, RESET, REGION, REGION_2)
+# What is fetched from the call's structure: names, offsets, sizes.
+ARGUMENTS = (("a", 0, 4), ("b", 4, 4), ("c", 8, 8), ("d", 16, 8), ("e", 24, 8))
+LOGGED, READONLY = 1, 2  # flags of a slot
+_GAP_NS = 50_000_000  # longest time between two calls of one re-arm
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of KVM's ioctl that returned.
+
+    Attributes
+    ----------
+    start_ns, end_ns : int
+    number : int
+        The request.
+    values : tuple of int
+        The first fields of its structure, as `ARGUMENTS` has them.
+    """
+
+    start_ns: int
+    end_ns: int
+    number: int
+    values: tuple[int, ...] = (0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A piece of the guest's memory: first frame, pages, the VMM's address, flags."""
+
+    gfn: int
+    pages: int
+    address: int
+    flags: int
+
+    def as_dict(self) -> Json:
+        """Return the fields, for JSON."""
+        return {"gfn": self.gfn, "pages": self.pages, "address": self.address, "flags": self.flags}
+
+
+class Calls:
+    """Pairs the calls and their returns, which come from several CPUs' buffers.
+
+    Parameters
+    ----------
+    formats : dict of str to str
+        The formats of the events "call" and "done".
+    """
+
+    def __init__(self, formats: dict[str, str], layout: Layout) -> None:
+        call, done = format_of(formats["call"]), format_of(formats["done"])
+        if call is None or done is None:
+            raise ValueError("the formats of the kprobe events cannot be parsed")
+        self._call, self._done, self._layout = call, done, layout
+        self._events: list[tuple[int, int, tuple[int, ...] | None]] = []
+        self._open: dict[int, tuple[int, tuple[int, ...]]] = {}
+
+    def add(self, page: bytes) -> None:
+        """Add a page of the calls' buffer."""
+        number = struct.Struct(f"{self._layout.order}HBBi")
+        for time_ns, data in events(page, self._layout):
+            kind, _, _, thread = number.unpack_from(data)
+            if kind == self._call.number:
+                self._events.append((time_ns, thread, self._values(data)))
+            elif kind == self._done.number:
+                self._events.append((time_ns, thread, None))
+
+    def _values(self, data: bytes) -> tuple[int, ...]:
+        names = ("nr", *(name for name, _, _ in ARGUMENTS))
+        places = [self._call.fields.get(name, (0, 0)) for name in names]
+        return tuple(self._layout.number(data[at : at + size]) for at, size in places)
+
+    def until(self, horizon_ns: int) -> Iterator[Call]:
+        """Yield the calls that had returned by a time; all events before it were added."""
+        self._events.sort(key=lambda event: event[0])
+        ready = 0
+        while ready < len(self._events) and self._events[ready][0] < horizon_ns:
+            ready += 1
+        now, self._events = self._events[:ready], self._events[ready:]
+        for time_ns, thread, values in now:
+            if values is not None:
+                self._open[thread] = time_ns, values
+            elif thread in self._open:
+                start_ns, (number, *rest) = self._open.pop(thread)
+                yield Call(start_ns, time_ns, number, tuple(rest))
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round: from one re-arm to the next, or to the end of logging."""
+
+    start_ns: int
+    end_ns: int
+
+
+@dataclass
+class _Group:
+    """Calls that are one re-arm."""
+
+    start_ns: int
+    end_ns: int
+    gets: set[int] = field(default_factory=set)
+    clears: set[tuple[int, int]] = field(default_factory=set)
+    resets: int = 0
+
+
+class Rounds:
+    """Cuts rounds out of the VMM's calls.
+
+    Attributes
+    ----------
+    slots : dict of int to Slot
+        As far as the VMM has set them meanwhile.
+    armed_ns : int or None
+        When the round that runs began; None before the first re-arm.
+    logging : bool or None
+        Whether slots are logged; None as long as it is not known.
+    by_hand, rings : bool
+        Whether the VMM re-arms by KVM_CLEAR_DIRTY_LOG; by KVM_RESET_DIRTY_RINGS.
+    messages : list of str
+        What changed; the caller takes them out.
+    """
+
+    def __init__(self) -> None:
+        self.slots: dict[int, Slot] = {}
+        self.armed_ns: int | None = None
+        self.logging: bool | None = None
+        self.by_hand = self.rings = False
+        self.rearms = 0
+        self.messages: list[str] = []
+        self._group: _Group | None = None
+        self._synced_ns: int | None = None  # a bitmap was taken since, and nothing re-armed
+
+    def add(self, calls: Iterable[Call], horizon_ns: int) -> Iterator[Round]:
+        """Yield the rounds that calls end; `horizon_ns` is the time until which all are known."""
+        for call in calls:
+            if call.number in (REGION, REGION_2):
+                yield from self._region(call)
+            elif call.number in (GET, CLEAR, RESET):
+                yield from self._rearm(call)
+        if self._group is not None and horizon_ns - self._group.end_ns > _GAP_NS:
+            yield from self._close()
+
+    def finish(self) -> Iterator[Round]:
+        """Yield the round that the last calls end."""
+        yield from self._close()
+
+    def _rearm(self, call: Call) -> Iterator[Round]:
+        group, slot = self._group, call.values[0]
+        place = (slot, call.values[2])
+        if group is not None and (
+            group.resets
+            or call.number == RESET
+            or call.start_ns - group.end_ns > _GAP_NS
+            or (call.number == GET and (slot in group.gets or group.clears))
+            or (call.number == CLEAR and place in group.clears)
+        ):
+            yield from self._close()
+            group = None
+        if group is None:
+            group = self._group = _Group(call.start_ns, call.end_ns)
+        group.end_ns = call.end_ns
+        if call.number == RESET:
+            group.resets += 1
+            self.rings = True
+            yield from self._close()
+        elif call.number == GET:
+            group.gets.add(slot)
+        else:
+            group.clears.add(place)
+            self.by_hand = True
+
+    def _close(self) -> Iterator[Round]:
+        group, self._group = self._group, None
+        if group is None:
+            return
+        if self.by_hand and not group.resets and not group.clears:
+            self._synced_ns = group.end_ns
+            return
+        self.rearms += 1
+        if self.armed_ns is not None:
+            yield Round(self.armed_ns, group.end_ns)
+        self.armed_ns, self._synced_ns = group.end_ns, None
+
+    def _region(self, call: Call) -> Iterator[Round]:
+        self._set(call)
+        logging = any(slot.flags & LOGGED for slot in self.slots.values())
+        if logging and not self.logging:
+            self._group = self.armed_ns = self._synced_ns = None  # the first re-arm is to come
+        elif not logging and self.logging is not False:
+            yield from self._close()
+            # What was logged after the last re-arm is a round if a bitmap was taken at its end.
+            if self.armed_ns is not None and self._synced_ns is not None:
+                yield Round(self.armed_ns, self._synced_ns)
+            self.armed_ns = self._synced_ns = None
+        self.logging = logging
+
+    def _set(self, call: Call) -> None:
+        number, flags, address, size, there = call.values
+        known = number in self.slots
+        if size:
+            self.slots[number] = Slot(address // _PAGE, size // _PAGE, there, flags)
+        else:
+            self.slots.pop(number, None)
+        if self.armed_ns is None:  # it is being switched on, slot by slot
+            return
+        if size and not known:
+            self.messages.append(f"memory was added: slot {number}, {size >> 10} KiB")
+        elif not size and known:
+            self.messages.append(f"memory was removed: slot {number}")

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's tracefs: instances of its ring buffer and kprobe events of our own.
+
+All names hold the process and the time of its start, so that what a dead process left can be told
+from what a running one uses: the next collection removes it (`clean`). Usually the `Guardian` has
+done so at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError
+from pmlkit.ftrace import Layout, PageDamaged, trimmed
+from pmlkit.kvm.find import NoRight, start_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from typing import Self
+
+    from pmlkit.kvm.host import Host
+
+
+__all__ = ["Guardian", "Instance", "Probes", "TracingRefused", "clean", "owner_name", "refused"]
+
+_OWNER = re.compile(r"^pmlkit[-_](\d{1,10})[-_](\d{1,20})(?:-\w+)?$")
+_PROBE = re.compile(r"^[pr]\w*:(pmlkit_\d{1,10}_\d{1,20})/(\w+)\s", re.MULTILINE)
+_STATS = {"overrun": "overrun", "commit overrun": "overrun", "dropped events": "dropped",
+          "read events": "read", "entries": "entries"}  # fmt: skip
+_BUSY_S = 5.0  # for the kernel to let go of an instance
+_PIDS = 500  # that are written at once
+
+
+class TracingRefused(PmlkitError):
+    """The kernel does not trace as it is asked to. Attribute: `path`."""
+
+    def __init__(self, path: Path, what: str, hint: str) -> None:
+        self.path = str(path)
+        super().__init__(what, hint)
+
+
+def refused(host: Host, path: Path, error: OSError) -> PmlkitError:
+    """Return the error for a file of tracefs that cannot be used."""
+    tracing, lockdown = host.tracing, host.lockdown()
+    mounted, closed = (tracing / "instances").exists(), not os.access(tracing, os.R_OK | os.X_OK)
+    if error.errno == errno.ENOENT and not mounted and not (tracing.exists() and closed):
+        hint = "mount -t tracefs nodev /sys/kernel/tracing"
+        return TracingRefused(path, "tracefs is not mounted", hint)
+    if error.errno == errno.ENOENT and path.name == "kprobe_events":
+        what = "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)"
+        return TracingRefused(path, what, "use --mode soft-dirty, or another kernel")
+    if error.errno in (errno.EPERM, errno.EACCES) and lockdown not in ("", "none"):
+        what = f"the kernel is in lockdown ({lockdown}), and does not trace"
+        return TracingRefused(path, what, "boot without Secure Boot, or use --mode soft-dirty")
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return NoRight(f"to trace ({path})", "CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN")
+    hint = "the file error_log beside it may say more" if error.errno == errno.EINVAL else ""
+    return TracingRefused(path, f"the kernel refuses {path} ({error.strerror})", hint)
+
+
+def owner_name(host: Host) -> str:
+    """Return the beginning of the names that belong to this process."""
+    pid = os.getpid()
+    return f"pmlkit-{pid}-{start_of(host, pid) or 0}"
+
+
+def write(host: Host, path: Path, text: str, append: bool = False) -> None:
+    """Write a file of tracefs; it is not created."""
+    flags = os.O_WRONLY | (os.O_APPEND if append else os.O_TRUNC)
+    try:
+        file = os.open(path, flags)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise refused(host, path, error) from error
+
+
+def read(host: Host, path: Path) -> str:
+    """Read a file of tracefs."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise refused(host, path, error) from error
+
+
+class Probes:
+    """Kprobe events of this process. A context manager."""
+
+    def __init__(self, host: Host, owner: str) -> None:
+        self.host, self.group = host, owner.replace("-", "_")
+        self._file = host.tracing / "kprobe_events"
+        self._names: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, kind: str, name: str, where: str) -> str:
+        """Make an event; returns its place below ``events``.
+
+        Parameters
+        ----------
+        kind : {"p", "r"}
+            At a function's entry, or return.
+        where : str
+            The function, and what is fetched.
+
+        Raises
+        ------
+        TracingRefused, NoRight
+        """
+        try:
+            write(self.host, self._file, f"{kind}:{self.group}/{name} {where}\n", append=True)
+        except TracingRefused as error:
+            symbol = where.split()[0]
+            if self._file.exists() and self.host.has_symbol(symbol) is False:
+                hint = "modprobe kvm_intel (or kvm_amd); is it a kernel with KVM?"
+                raise TracingRefused(self._file, f"the kernel has no {symbol}", hint) from error
+            raise
+        self._names.append(name)
+        return f"{self.group}/{name}"
+
+    def close(self) -> None:
+        """Remove the events; idempotent."""
+        while self._names:
+            _remove_probe(self.host, f"{self.group}/{self._names.pop()}")
+
+
+def _remove_probe(host: Host, event: str) -> None:
+    """Remove a kprobe event, as soon as no instance uses it."""
+    end = time.monotonic() + _BUSY_S
+    while True:
+        with contextlib.suppress(PmlkitError):
+            write(host, host.tracing / "kprobe_events", f"-:{event}\n", append=True)
+            return
+        if time.monotonic() > end:
+            return
+        time.sleep(0.05)
+
+
+def make_instance(path: Path) -> None:
+    """Make an instance: the kernel fills the new folder."""
+    path.mkdir()
+
+
+def remove_instance(path: Path) -> None:
+    """Remove an instance with all that is in it."""
+    path.rmdir()
+
+
+class Instance:
+    """An instance of the ring buffer. A context manager.
+
+    Parameters
+    ----------
+    name : str
+    kib : int
+        Size of each CPU's buffer.
+    layout : Layout
+        Of its pages.
+    """
+
+    def __init__(self, host: Host, name: str, kib: int, layout: Layout) -> None:
+        self.host, self.path, self.layout = host, host.tracing / "instances" / name, layout
+        self.bytes = kib << 10
+        self._readers: dict[int, int] = {}
+        try:
+            make_instance(self.path)
+        except OSError as error:
+            raise refused(host, self.path, error) from error
+        try:
+            self.write("tracing_on", "0")
+            self.write("trace_clock", "mono")
+            self.write("buffer_size_kb", str(kib))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, name: str, text: str, append: bool = False) -> None:
+        """Write one of the instance's files."""
+        write(self.host, self.path / name, text, append)
+
+    def follow(self, threads: Iterable[int]) -> None:
+        """Record only these threads, and those that they make."""
+        pids = [str(thread) for thread in threads]
+        with contextlib.suppress(TracingRefused):  # Linux before 4.16
+            self.write("options/event-fork", "1")
+        for first in range(0, len(pids), _PIDS):
+            self.write("set_event_pid", " ".join(pids[first : first + _PIDS]) + "\n", bool(first))
+
+    def enable(self, event: str, only: str = "") -> None:
+        """Record an event ("group/name"), and of these only those that a filter lets through."""
+        if only:
+            self.write(f"events/{event}/filter", only)
+        self.write(f"events/{event}/enable", "1")
+
+    def start(self) -> None:
+        """Open the buffers, and begin to record."""
+        try:
+            for folder in sorted((self.path / "per_cpu").iterdir()):
+                path = folder / "trace_pipe_raw"
+                self._readers[int(folder.name[3:])] = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise refused(self.host, path, error) from error
+        self.write("tracing_on", "1")
+
+    def stop(self) -> None:
+        """Record no more; what was recorded can be read."""
+        self.write("tracing_on", "0")
+
+    def drain(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the CPU of each page that has been filled, and the page without its empty end."""
+        for cpu, reader in self._readers.items():
+            # A bounded pass: a CPU that logs faster than we read must not keep the others waiting.
+            for _ in range(2 * self.bytes // self.layout.page_bytes):
+                page = self._page(reader)
+                if not page:
+                    break
+                if page := self._trimmed(page):
+                    yield cpu, page
+
+    def _page(self, reader: int) -> bytes:
+        try:
+            return os.read(reader, self.layout.page_bytes)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise refused(self.host, self.path, error) from error
+
+    def _trimmed(self, page: bytes) -> bytes:
+        try:
+            return trimmed(page, self.layout)
+        except PageDamaged as error:
+            hint = "is its size what events/header_page says?"
+            raise TracingRefused(self.path, f"a page of {self.path} {error}", hint) from error
+
+    def counts(self) -> dict[str, int]:
+        """Return the sums over all CPUs of what the kernel counts: overrun, dropped, read."""
+        sums = dict.fromkeys(_STATS.values(), 0)
+        for cpu in self._readers:
+            text = read(self.host, self.path / f"per_cpu/cpu{cpu}/stats")
+            for line in text.splitlines():
+                name, _, value = line.partition(":")
+                if name in _STATS and value.strip().isdigit():
+                    sums[_STATS[name]] += int(value)
+        return sums
+
+    def close(self) -> None:
+        """Remove the instance; idempotent."""
+        while self._readers:
+            os.close(self._readers.popitem()[1])
+        _remove(self.host, self.path)
+
+
+def _remove(host: Host, path: Path) -> None:
+    end = time.monotonic() + _BUSY_S
+    for name in ("tracing_on", "events/enable"):
+        with contextlib.suppress(PmlkitError):
+            write(host, path / name, "0")
+    while path.exists():
+        try:
+            remove_instance(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                return
+            time.sleep(0.05)
+
+
+def _remove_all(host: Host, owner: str) -> int:
+    """Remove what has an owner's name; returns how much there was."""
+    group, done = owner.replace("-", "_"), 0
+    with contextlib.suppress(OSError):
+        for path in sorted((host.tracing / "instances").glob(f"{owner}*")):
+            _remove(host, path)
+            done += 1
+    with contextlib.suppress(PmlkitError):
+        for of, name in _PROBE.findall(read(host, host.tracing / "kprobe_events")):
+            if of == group:
+                _remove_probe(host, f"{group}/{name}")
+                done += 1
+    return done
+
+
+def clean(host: Host) -> Iterator[str]:
+    """Remove what dead collections left in tracefs; yields a message for each of them."""
+    owners = set()
+    with contextlib.suppress(OSError):
+        owners |= {path.name for path in (host.tracing / "instances").iterdir()}
+    with contextlib.suppress(PmlkitError):
+        text = read(host, host.tracing / "kprobe_events")
+        owners |= {group for group, _ in _PROBE.findall(text)}
+    dead = {f"pmlkit-{m[1]}-{m[2]}" for name in owners if (m := _OWNER.match(name))
+            and start_of(host, int(m[1])) != int(m[2])}  # fmt: skip
+    for owner in sorted(dead):
+        if _remove_all(host, owner):
+            pid = owner.split("-")[1]
+            yield f"a collection (process {pid}) had died and left tracing on: switched it off"
+
+
+class Guardian:
+    """A child that waits for our death, and then removes what we have in tracefs.
+
+    A context manager. It holds nothing open but a pipe, whose other end closes with us.
+    """
+
+    def __init__(self, host: Host, owner: str) -> None:
+        ours, self._pipe = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            try:
+                _guard(host, owner, ours)
+            finally:
+                os._exit(0)
+        os.close(ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it without its doing anything; idempotent."""
+        if self._child:
+            with contextlib.suppress(OSError):
+                os.write(self._pipe, b"x")
+            os.close(self._pipe)
+            with contextlib.suppress(OSError):
+                os.waitpid(self._child, 0)
+            self._child = 0
+
+
+def _guard(host: Host, owner: str, pipe: int) -> None:
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.closerange(0, pipe)  # also what SSH waits for
+    os.closerange(pipe + 1, 1 << 16)
+    if not os.read(pipe, 1):
+        _remove_all(host, owner)

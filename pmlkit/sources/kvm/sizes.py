@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collect sizes without frames: by the aging of MGLRU, into a table.
+
+No trace can hold them, as a trace consists of frames; so they have a module of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from pmlkit.errors import OutputExists, UsageError, output_error
+from pmlkit.files import refuse_inside_trace, whole
+from pmlkit.sources.host.collection import CollectError, Collection
+from pmlkit.spool import folder_of
+from pmlkit.spool_reader import make_way
+from pmlkit.trace.schema import PAGE_SIZE
+
+__all__ = ["Sizes"]
+
+
+class Sizes(Collection):
+    """A collection whose result is a table, ``NAME.csv``; see `Collection`.
+
+    Attributes
+    ----------
+    table : DataFrame or None
+        A row per round, once it has ended: t_ns (of its end, since the first one's start),
+        length_ns, pages and bytes touched in it, agent_cpu_ns.
+    """
+
+    table: pd.DataFrame | None = None
+
+    def _claimed(self) -> tuple[Path, Path]:
+        out = Path(self.out)
+        if out.suffix != ".csv":
+            raise UsageError(f"sizes become a table: name the output NAME.csv, not {out}")
+        refuse_inside_trace(out)
+        if out.exists() and not self.overwrite:
+            raise OutputExists(out)
+        spool = folder_of(out)
+        try:
+            make_way(spool)
+            spool.mkdir(parents=True)
+        except OSError as error:
+            raise output_error(out, error) from error
+        return out, spool
+
+    def _write(self, status: int, quietly: bool) -> None:
+        why = self._why(status) or self._follower.fault
+        if self.seen:
+            rows = [
+                {"t_ns": s.t_ns, "length_ns": s.length_ns, "pages": s.pages,
+                 "bytes": s.pages * PAGE_SIZE, "agent_cpu_ns": s.agent_cpu_ns}
+                for s in self.seen
+            ]  # fmt: skip
+            self.table = pd.DataFrame(rows)
+            with whole(self.out, self.overwrite) as partial, open(partial, "wb") as file:
+                self.table.to_csv(file, index=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if quietly:
+            return
+        if why or not self.seen:
+            kept = str(self.out) if self.seen else None
+            raise CollectError(self.domain, why or "no round was over", kept)

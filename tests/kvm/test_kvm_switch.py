@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logging is switched on by QEMU's monitor, or by libvirt; both are stood for by programs."""
+
+import json
+import os
+import socket
+import threading
+import time
+
+import fake_kvm
+import pytest
+from fake_kvm import CALLS, CLEAR, GET, LOG, REGION, RESET, call, dirty, done
+
+from pmlkit.errors import MissingTool, PmlkitError, UsageError
+from pmlkit.kvm import agent, collector, find, qmp, switch
+from pmlkit.kvm.job import Job, KvmOptions
+from pmlkit.sources.ingest import ingest
+from pmlkit.spool import FRAMES_FILE
+
+MS = 1_000_000
+
+
+class Qemu:
+    """QEMU's monitor at a socket: it measures, and a function says what else happens then.
+
+    Parameters
+    ----------
+    ring : bool
+        Whether the VM was started with dirty-ring-size.
+    units : bool
+        Whether it knows calc-time-unit (from QEMU 8.2 on).
+    """
+
+    def __init__(self, path, ring=False, units=True, busy=False, measure=lambda: None):
+        self.ring, self.units, self.busy, self.measure = ring, units, busy, measure
+        self.asked, self._until = [], 0.0
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(path)
+        self.server.listen(2)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            client, _ = self.server.accept()
+            with client, client.makefile("rwb", buffering=0) as file:
+                file.write(b'{"QMP": {"version": {}}}\n')
+                for line in file:
+                    answer = self._answer(json.loads(line))
+                    file.write(b'{"timestamp": {}, "event": "X"}\r\n')
+                    file.write(json.dumps(answer).encode() + b"\r\n")
+
+    def _answer(self, order):
+        self.asked.append(order)
+        name, given = order["execute"], order.get("arguments", {})
+        if name == "calc-dirty-rate":
+            return self._calculate(given)
+        answers = {
+            "qmp_capabilities": {},
+            "query-dirty-rate": {"status": self.status()},
+            "query-version": {"qemu": {"major": 7, "minor": 2}},
+            "query-status": {"status": "paused", "running": False},
+            "query-memory-size-summary": {"base-memory": 96 << 20, "plugged-memory": 0},
+            "query-cpus-fast": [{"thread-id": 4712, "cpu-index": 6}],
+        }
+        if name in answers:
+            return {"return": answers[name]}
+        return {"error": {"class": "CommandNotFound", "desc": f"{name} has not been found"}}
+
+    def status(self):
+        return "measuring" if time.monotonic() < self._until or self.busy else "measured"
+
+    def _calculate(self, given):
+        if self.busy:
+            return {"error": {"desc": "the dirty rate is already being measured."}}
+        if given["mode"] != ("dirty-ring" if self.ring else "dirty-bitmap"):
+            desc = f"mode {given['mode']} is not enabled, use other method instead."
+            return {"error": {"desc": desc}}
+        if "calc-time-unit" in given and not self.units:
+            return {"error": {"desc": "Parameter 'calc-time-unit' is unexpected"}}
+        unit = 0.001 if "calc-time-unit" in given else 1
+        self._until = time.monotonic() + given["calc-time"] * unit
+        self.measure()
+        return {"return": {}}
+
+
+@pytest.fixture
+def kvm(tmp_path, monkeypatch):
+    kvm = fake_kvm.FakeKvm(tmp_path / "host")
+    kvm.install(monkeypatch.setattr)
+    return kvm
+
+
+@pytest.fixture
+def path(tmp_path, kvm):
+    path = str(tmp_path / "qmp")
+    kvm.listen(path)
+    return path
+
+
+def measured(kvm):
+    """Feed what a measurement with bitmaps makes: switched on, cleared, taken, switched off."""
+    now, page, slot = collector.now_ns(), 100, (0, 1, 0, 16 << 20, 1 << 40)
+    calls = [(REGION, slot), (GET, (0,)), (CLEAR, (0,)), (GET, (0,)), (REGION, (0, 0, *slot[2:]))]
+    at = [now, now + 1000, now + 2000, now + 9000, now + 11000]
+    for start, (number, values) in zip(at, calls, strict=True):
+        kvm.feed(CALLS, 0, [call(start, 4711, number, values), done(start + 500, 4711)])
+    kvm.feed(LOG, 0, [dirty(now + 5000 + n, 4712, page + n) for n in range(3)])
+
+
+def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
+    qemu = Qemu(path, measure=lambda: measured(kvm))
+    folder = tmp_path / "x.trace.spool"
+    folder.mkdir()
+    job = Job(vm=path, spool=str(folder / FRAMES_FILE), rounds=3, period_s=0.02)
+    end = agent.collect(job, host=kvm.host)
+    assert end == {"complete": True, "why": "all rounds are done", "rounds": 3}
+    orders = [a["arguments"] for a in qemu.asked if a["execute"] == "calc-dirty-rate"]
+    assert orders[:3] == [{"mode": "dirty-bitmap", "calc-time": 20,
+                           "calc-time-unit": "millisecond"}] * 3  # fmt: skip
+    trace = ingest(folder, tmp_path / "x.trace")
+    assert trace.to_pandas().groupby("round").gfn.apply(sorted).tolist() == [[100, 101, 102]] * 3
+    assert trace.meta.domain["memory_bytes"] == 96 << 20
+    assert trace.meta.period["ns"] == 20 * MS
+    assert trace.to_pandas().vcpu.unique().tolist() == [6]  # as QEMU says, not the thread's name
+    assert "the VM is paused: nothing is logged until it runs" in trace.meta.notes
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_the_mode_that_the_vm_was_started_for_is_taken(kvm, path, ring):
+    """Also if the command line does not say it: the other mode is tried when one is refused."""
+    qemu = Qemu(path, ring=ring)
+    vm = find.find(kvm.host, path)
+    way = switch.of(vm, KvmOptions(period_s=1))
+    way.start()
+    way.close()
+    modes = [a["arguments"]["mode"] for a in qemu.asked if a["execute"] == "calc-dirty-rate"]
+    assert modes == (["dirty-bitmap", "dirty-ring"] if ring else ["dirty-bitmap"])
+    assert way.mode == modes[-1]
+
+
+def test_the_command_line_says_that_there_is_a_ring(kvm, path):
+    vm = find.find(kvm.host, path)
+    ring = find.Vm(vm.pid, vm.start, vm.name, ["qemu", "-accel", "kvm,dirty-ring-size=4096"])
+    none = find.Vm(vm.pid, vm.start, vm.name, ["qemu", "-accel", "kvm,dirty-ring-size=0"])
+    assert switch.DirtyRate(None, "qmp", ring, 1.0).mode == "dirty-ring"
+    assert switch.DirtyRate(None, "qmp", none, 1.0).mode == "dirty-bitmap"
+
+
+@pytest.mark.parametrize(
+    ("qemu", "job", "why"),
+    [
+        ({"busy": True}, {}, "QEMU is measuring the VM's dirty rate for somebody else: wait"),
+        ({"units": False}, {"period_s": 0.5}, "cannot measure 0.5 s: before QEMU 8.2"),
+    ],
+)
+def test_what_qemu_refuses_is_one_line_that_says_what_to_do(kvm, path, qemu, job, why):
+    Qemu(path, **qemu)
+    with pytest.raises(PmlkitError, match=why):
+        agent.collect(Job(vm=path, spool=str(kvm.root / "s"), **job), host=kvm.host)
+    assert kvm.instances() == {}
+
+
+def test_a_monitor_that_another_client_has_is_an_error(kvm, path, monkeypatch):
+    monkeypatch.setattr(qmp, "_LIMIT_S", 0.2)
+    server = socket.socket(socket.AF_UNIX)  # accepts, and never greets
+    server.bind(path)
+    server.listen(1)
+    with pytest.raises(qmp.QmpError, match="another client has it: end that one"):
+        qmp.Socket(path, 0.2)
+
+
+def test_a_socket_of_something_else_is_an_error(path):
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(1)
+
+    def greet():
+        client, _ = server.accept()
+        client.sendall(b"220 mail\n")
+        client.close()
+
+    threading.Thread(target=greet, daemon=True).start()
+    with pytest.raises(qmp.QmpError, match="is no QMP: give QEMU's -qmp socket"):
+        qmp.Socket(path)
+    with pytest.raises(qmp.QmpError, match="no connection to /nowhere"):
+        qmp.Socket("/nowhere/qmp")
+
+
+def test_a_vm_named_by_its_process_is_listened_to(kvm):
+    vm = find.find(kvm.host, str(kvm.pid))
+    assert switch.of(vm, KvmOptions()).how == "listen"
+    with pytest.raises(UsageError, match="name the VM by its socket's path"):
+        switch.of(vm, KvmOptions(switch="qmp"))
+
+
+def test_a_vm_of_libvirt_is_switched_by_libvirt(kvm, tmp_path, monkeypatch):
+    """A program in the place of virsh answers, and writes down what it was asked."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin/virsh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>{asked}\necho \'{{"return": {{"x": 1}}}}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    vm = find.Vm(1, 1, "web1", ["qemu", "-chardev", "socket,path=/var/lib/libvirt/qemu/x"])
+    way = switch.of(vm, KvmOptions())
+    assert way.how == "libvirt"
+    way.start()
+    call = "-c qemu:///system qemu-monitor-command -- web1 "
+    order = {"execute": "calc-dirty-rate", "arguments": {"mode": "dirty-bitmap", "calc-time": 1}}
+    assert asked.read_text() == f"{call}{json.dumps(order)}\n"
+    program.write_text("#!/bin/sh\necho error: no domain >&2\nexit 1\n")
+    with pytest.raises(qmp.QmpError, match="libvirt refuses calc-dirty-rate for web1: error: no"):
+        way.start()
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(MissingTool, match="libvirt-clients"):
+        way.start()
+
+
+def test_with_rings_a_round_is_as_long_as_qemus_reaper_makes_it(kvm, path, tmp_path):
+    """So no length was asked for, and none is said."""
+
+    def measured_by_rings():
+        now = collector.now_ns()
+        for n in range(3):
+            at = now + 10_000 * n
+            kvm.feed(LOG, 0, [dirty(at + 5000, 4712, n)])
+            kvm.feed(CALLS, 0, [call(at + 8000, 4711, RESET), done(at + 9000, 4711)])
+
+    Qemu(path, ring=True, measure=measured_by_rings)
+    folder = tmp_path / "x.trace.spool"
+    folder.mkdir()
+    job = Job(vm=path, spool=str(folder / FRAMES_FILE), rounds=2, period_s=5)
+    assert agent.collect(job, host=kvm.host)["rounds"] == 2
+    trace = ingest(folder, tmp_path / "x.trace")
+    assert trace.to_pandas().gfn.tolist() == [1, 2]
+    assert trace.meta.period["ns"] is None
+    assert trace.rounds.asked_ns.tolist() == [-1, -1]
