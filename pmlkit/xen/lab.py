@@ -119,6 +119,7 @@ MAGIC = 0x4B4C4D50
 FREE_RUN = 0xFFFFFFFF
 _MAILBOX_POLL_S = 0.001
 _READ_WRITE = 3
+_TOLD = 3 + 16  # the word of kit_mailbox's `told`
 
 
 class Mailbox:
@@ -165,6 +166,10 @@ class Mailbox:
             return all(self._word(3 + vcpu) == round_number for vcpu in range(vcpus))
 
         self._wait(done, limit_s, f"did not finish round {round_number}")
+
+    def told(self, count: int) -> list[int]:
+        """Return the first numbers that the guest has measured in its last round."""
+        return [self._word(_TOLD + i) for i in range(count)]
 
     def free_run(self) -> None:
         """Let the guest run round after round."""

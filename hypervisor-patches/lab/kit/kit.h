@@ -36,6 +36,7 @@ struct kit_mailbox {
     u32 vcpus;   /* guest: that many run rounds */
     u32 command; /* dom0: the round to run */
     u32 done[16]; /* guest: each vCPU's last round */
+    u32 told[16]; /* guest: what it has measured, if it does */
 };
 
 void guest_setup(void);
@@ -49,6 +50,9 @@ static inline volatile u8 *kit_page(unsigned i)
 
 /* A number from the guest's command line (`name=5`), else the one given here. */
 u32 kit_option(const char *name, u32 otherwise);
+
+/* Tell dom0 a number that was measured, before the round is over. */
+void kit_tell(u32 i, u32 value);
 
 /* Print to Xen's console (`xl dmesg`). */
 void kit_say(const char *text);

@@ -27,6 +27,7 @@ from pmlkit.sources.lab.bochs import (
 )
 
 if TYPE_CHECKING:
+    from pmlkit.sources.lab.parts import Xen
     from pmlkit.types import PathLike, Tell
 
 
@@ -191,10 +192,26 @@ def assemble(
         raise GuestError("Xen's command line is one line, without braces")
     source = Path(xen_source).absolute() if xen_source else None
     xen = parts.stock_xen(progress, stock) if stock else lab_xen.patched(build, source, progress)
-    userland, kernel = parts.userland(progress), parts.kernel(progress)
-    iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
     # The patched Xen keeps an entry's kind in the low bits of its address, which a processor logs
     # as zeroes. Debian's Bochs 2.7 does not clear them.
     emulator = fast_bochs(progress) if fast or not stock else packaged_bochs(progress)
+    return equip(xen, emulator, memory_mib, xen_cmdline, progress)
+
+
+def equip(
+    xen: Xen,
+    emulator: Bochs,
+    memory_mib: int,
+    xen_cmdline: str = "",
+    progress: Tell | None = None,
+) -> Lab:
+    """Return the lab of any Xen, with dom0.
+
+    Raises
+    ------
+    MissingTool, PackageError, GuestError, OutputError
+    """
+    userland, kernel = parts.userland(progress), parts.kernel(progress)
+    iso = image.medium(xen, userland.root, kernel, xen_cmdline, DOM0_MIB, progress)
     versions = {**xen.versions, "linux (dom0)": kernel.version, "bochs": emulator.version}
     return Lab(iso, emulator, memory_mib, versions)

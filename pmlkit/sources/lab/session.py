@@ -255,12 +255,19 @@ def rounds_of(spool: Path) -> int:
 
 
 def collect(
-    guest: LabGuest, spool: Path, options: LabOptions, progress: Tell = lambda _: None
+    guest: LabGuest,
+    spool: Path,
+    options: LabOptions,
+    progress: Tell = lambda _: None,
+    lab: Lab | None = None,
 ) -> None:
-    """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json."""
+    """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
+
+    `lab` takes the place of the one that the options ask for.
+    """
     memory_mib = options.memory_mib or guest.memory_mib
     check(options, memory_mib)
-    lab = lab_for(options, memory_mib, progress)
+    lab = lab or lab_for(options, memory_mib, progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(guest, options, memory_mib, lab)
     (spool / "job.json").write_text(json.dumps(job, indent=1))

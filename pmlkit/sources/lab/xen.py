@@ -20,7 +20,7 @@ from pmlkit.sources.lab.bochs import run_step
 from pmlkit.sources.lab.parts import XEN_VERSION, Xen, need, stock_xen, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pmlkit.types import Tell
 
@@ -109,8 +109,17 @@ def patched(
     ------
     MissingTool, PackageError, GuestError, OutputError
     """
+    return built(Debian() if source is None else Tree(source), debug, progress)
+
+
+def built(tree: Debian | Tree, debug: bool = False, progress: Tell | None = None) -> Xen:
+    """Return the Xen of a source tree with its tools, as `patched` does.
+
+    Raises
+    ------
+    MissingTool, PackageError, GuestError, OutputError
+    """
     progress = progress or (lambda _: None)
-    tree = Debian() if source is None else Tree(source)
     digest = recipe_digest(tree.identity())
     folder = cache_folder() / "lab" / f"xen-{digest}"
     name = "xen" if build == "release" else f"xen-{build}"
@@ -124,22 +133,41 @@ def patched(
 
 
 class Debian:
-    """Debian's source of Xen, with Debian's patches: what CI builds."""
+    """Debian's source of Xen, with Debian's patches: what CI builds.
+
+    Parameters
+    ----------
+    series : bool
+        With the series. Without it, and with one of the others, it is for measuring.
+    config : str
+        Lines that are added to Xen's configuration.
+    patches : sequence of Path
+        Applied after the series.
+    """
 
     version = XEN_VERSION
     tools = _TOOLS
 
+    def __init__(
+        self, series: bool = True, config: str = "", patches: Sequence[Path] = ()
+    ) -> None:
+        self.series, self.config, self.patches = series, config, tuple(patches)
+
     def identity(self) -> list[str]:
         """Return what this source differs by from others."""
-        return [XEN_VERSION, *_NOT_APPLIED, *_digests(COMMON, *hooks(), APPLY)]
+        series = _digests(COMMON, *hooks(), APPLY) if self.series else ["no series"]
+        more = [*([self.config] if self.config else []), *_digests(*self.patches)]
+        return [XEN_VERSION, *_NOT_APPLIED, *series, *more]
 
     def unpack(self, where: Path, progress: Tell) -> None:
         """Fetch the source and apply Debian's patches and the series."""
         fetch_source("xen", XEN_VERSION, where, progress)
         for patch in _debian_patches(where):
-            command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch)]
-            run_step(command, where, _environment(), patch.name)
-        _apply(where)
+            _patch(where, patch)
+        if self.series:
+            _apply(where)
+        for patch in self.patches:
+            _patch(where, patch)
 
 
 class Tree:
@@ -156,6 +184,7 @@ class Tree:
     """
 
     tools = (*_TOOLS, *_MORE_TOOLS)
+    config = ""
 
     def __init__(self, folder: Path) -> None:
         makefile = folder / "xen" / "Makefile"
@@ -246,7 +275,7 @@ def _build(folder: Path, name: str, tree: Debian | Tree, progress: Tell) -> None
             raise GuestError("the source of Xen has no configure", hint="run ./autogen.sh in it")
         progress(f"building Xen {tree.version} (about 3 minutes)")
         # Xen takes debug=y from its configuration only, not from make's command line.
-        write(source / "xen" / ".config", _CONFIG[name].encode())
+        write(source / "xen" / ".config", (_CONFIG[name] + tree.config).encode())
         run_step(["make", "-C", "xen", "olddefconfig"], source, environment, "Xen")
         jobs = f"-j{os.cpu_count() or 1}"
         run_step(["make", "-C", "xen", jobs], source, environment, "Xen")
@@ -267,6 +296,11 @@ def _refused(said: str) -> GuestError:
     told = said.strip().splitlines()[-1].removeprefix("apply: ")
     problem, _, hint = told.partition("; ")
     return GuestError(problem, hint=hint) if hint else GuestError(problem)
+
+
+def _patch(where: Path, patch: Path) -> None:
+    command = ["patch", "-s", "-p1", "--no-backup-if-mismatch", "-i", str(patch.absolute())]
+    run_step(command, where, _environment(), patch.name)
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What closing a round costs in the lab, before the series was laid out anew and now.
+
+Emulated time counts instructions. "Before" is what `data/reads-lab` has of the same guests, with the
+series of 23 November 2026.
+
+    python -m experiments.closing_costs TRACES data/closing-costs
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+import pmlkit
+from experiments.reads_lab import EXPERIMENTS, Experiment, run
+from pmlkit.reads import guided
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+
+# In `EXPERIMENTS`; redis and sqlite do little there, but what a round costs shows.
+NAMES = (
+    "touch", "memory-64", "memory-512", "memory-2048", "memory-4096", "rrww", "redis", "sqlite",
+)  # fmt: skip
+PARTS = ("walk_tsc", "tables_tsc", "drain_tsc", "rearm_tsc")
+COUNTS = ("snapshots", "logged", "logged_tables")
+BEFORE = Path(pmlkit.bundled("redis")).parent / "reads-lab" / "costs.csv"
+
+
+def medians(rounds: pd.DataFrame) -> dict[str, int]:
+    """Return medians over the rounds but the first, which knows no page tables yet."""
+    later = rounds[rounds["round"] > 0]
+    names = [name for name in (*PARTS, *COUNTS, "pause_tsc") if name in later]
+    return {name: round(later[name].median()) for name in names}
+
+
+def now(trace: Trace) -> dict[str, int]:
+    """Return what a trace's rounds cost."""
+    pml = trace.pml
+    costs = guided.costs(trace).merge(pml.rounds[["round", "pause_ns"]], on="round")
+    costs["pause_tsc"] = costs["pause_ns"] * pml.meta.overheads["tsc_khz"] / 1e6
+    return medians(costs)
+
+
+def before(name: str) -> dict[str, int] | None:
+    """Return what the rounds of the same guest cost in November; None if that is not known."""
+    costs = pd.read_csv(BEFORE)
+    sampled = costs["sampled"].astype(bool) | costs["cleared"].astype(bool)
+    rounds = costs[(costs["guest"] == name) & ~sampled]
+    return medians(rounds) if len(rounds) else None
+
+
+def rows(name: str, trace: Trace) -> list[dict[str, str | int]]:
+    """Return a guest's costs, in instructions, by series."""
+    experiment: Experiment = EXPERIMENTS[name]
+    label: dict[str, str | int] = {"guest": experiment.guest, "MiB": experiment.memory_mib}
+    old = before(name)
+    found = [{**label, "series": "now", **now(trace)}]
+    return [{**label, "series": "before", **old}, *found] if old else found
+
+
+def main(folder: str, out: str) -> None:
+    """Write the table, and what it was made with."""
+    traces = run(folder, NAMES)
+    table = [row for name in NAMES if name in traces for row in rows(name, traces[name])]
+    Path(out).mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(table).astype({"pause_tsc": "Int64"}).to_csv(Path(out) / "closing.csv", index=False)
+    last = list(traces.values())[-1].pml.meta
+    made = {
+        "created": last.created,
+        "provenance": {
+            "command": f"python -m experiments.closing_costs TRACES {out}",
+            "versions": last.provenance["versions"],
+        },
+    }
+    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
