@@ -69,7 +69,9 @@ def main(folder: str, out: str) -> None:
     traces = run(folder, NAMES)
     table = [row for name in NAMES if name in traces for row in rows(name, traces[name])]
     Path(out).mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table).astype({"pause_tsc": "Int64"}).to_csv(Path(out) / "closing.csv", index=False)
+    pd.DataFrame(table).astype({"pause_tsc": "Int64"}).to_csv(
+        Path(out) / "closing.csv", index=False
+    )
     last = list(traces.values())[-1].pml.meta
     made = {
         "created": last.created,

@@ -24,6 +24,22 @@ from pmlkit.sources.lab.bochs import fast_bochs
 
 SCRIPT = "python3 pieces.py $domid >/out/pieces.json"
 COLUMNS = ["stage", "operation", "began", "ended", "pieces", "instructions", "longest"]
+TIB_MIB = 1 << 20
+FREE_BITMAP = "paging_free_log_dirty_bitmap"
+PAGE_INSTRUCTIONS = 4096  # to allocate, map and clear a page: more than a page of a ring takes
+OPERATIONS = ("enable", "disable", "close_round", "fetch")
+NAMES = {
+    "enable": "enable",
+    "plain": "close, no harvest",
+    "scan": "close, scan",
+    "pruned": "close, pruned",
+    "guided": "close, guided",
+    "sample": "close, sample of one in 16",
+    "fetch": "fetch what was touched",
+    "disable": "disable",
+    "enable, largest rings": "enable, 4,096 records a ring",
+    "disable, largest rings": "disable, the same",
+}
 _PATCH = PATCHES / "lab" / "pieces.patch"
 _MIB_PAGES = 256
 _LEAF_PAGES = 1 << 15  # of the log-dirty bitmap
@@ -79,6 +95,48 @@ def measure(folder: Path, run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
     table.insert(1, "MiB", run.memory_mib)
     versions = json.loads((where / "job.json").read_text())["header"]["versions"]
     return table, versions
+
+
+def longest(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the longest piece by operation (the index), and guest and MiB (the columns).
+
+    Those of 1 TiB are by a model: `at_1_tib`.
+    """
+    table = table[table["operation"].isin(OPERATIONS)]
+    what = table["stage"].mask(table["operation"] == "fetch", "fetch").map(NAMES)
+    known = table.assign(what=what)[what.notna()]
+    largest = known[known["MiB"] == known["MiB"].max()]
+    modelled = [at_1_tib(rows) for _, rows in largest.groupby(["guest", "what"])]
+    every = pd.concat([known, *modelled])
+    found = every.pivot_table("longest", "what", ["guest", "MiB"], aggfunc="max")
+    return found.reindex([name for name in NAMES.values() if name in found.index])
+
+
+def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return pieces as they would be with 1 TiB, the guest being as it is.
+
+    What a piece does at most is set by the code, not by the memory: a page of the bitmap, a page
+    table, 64 regions. Two grow up to 1 TiB. Freeing a node of the log-dirty bitmap, which is
+    Xen's own, takes a page for each 128 MiB. Enabling allocates a list with 8 bytes for each 512
+    page tables that may be known.
+    """
+    mib = int(rows["MiB"].iloc[0])
+    leaves = rows["ended"] == FREE_BITMAP
+    factor = _leaves_of_node(TIB_MIB) / _leaves_of_node(mib)
+    grown = rows["longest"].where(~leaves, rows["longest"] * factor)
+    begins = (rows["operation"] == "enable") & (rows["began"] == "call")
+    more = (_pages_of_list(TIB_MIB) - _pages_of_list(mib)) * PAGE_INSTRUCTIONS
+    grown = grown.where(~begins, grown + more)
+    return rows.assign(MiB=TIB_MIB, longest=grown.round().astype("int64"))
+
+
+def _leaves_of_node(mib: int) -> int:
+    return min(-(-mib * _MIB_PAGES // _LEAF_PAGES), _NODE_LEAVES)
+
+
+def _pages_of_list(mib: int) -> int:
+    tables = mib * _MIB_PAGES // 64 + 4096  # t->max in pml_alloc_tables()
+    return -(-(-(-tables // _NODE_LEAVES) * 8) // 4096)
 
 
 def main(folder: str, out: str) -> None:

@@ -63,6 +63,18 @@ def test_without_a_series_a_clone_is_asked_for(tmp_path, monkeypatch):
         lab_xen.hooks()
 
 
+def test_builds_of_one_source_have_names_of_their_own(tmp_path):
+    (tmp_path / "more.patch").write_text("a patch\n")
+    builds = (
+        lab_xen.Debian(),
+        lab_xen.Debian(series=False),
+        lab_xen.Debian(config="CONFIG_PML=n\n"),
+        lab_xen.Debian(patches=[tmp_path / "more.patch"]),
+    )
+    digests = [lab_xen.recipe_digest(build.identity()) for build in builds]
+    assert len(set(digests)) == len(builds)
+
+
 def _tree(folder, subversion=17, extra=".7", more=""):
     """Make a tree as small as possible that states a version."""
     (folder / "xen").mkdir(parents=True)

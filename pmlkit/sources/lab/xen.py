@@ -148,9 +148,7 @@ class Debian:
     version = XEN_VERSION
     tools = _TOOLS
 
-    def __init__(
-        self, series: bool = True, config: str = "", patches: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, series: bool = True, config: str = "", patches: Sequence[Path] = ()) -> None:
         self.series, self.config, self.patches = series, config, tuple(patches)
 
     def identity(self) -> list[str]:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of costs in `hypervisor-patches/README.md`, from the tables in `data`.
+
+A table stands between two comments there. This writes them anew:
+
+    python -m experiments.cost_tables
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from experiments import pieces
+from pmlkit.recordings import PATCHES, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+README = PATCHES / "README.md"
+_BETWEEN = re.compile(r"(<!-- costs: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def exits() -> pd.DataFrame:
+    """Return what a log-full exit costs, by design of the log."""
+    return pd.read_csv(ROOT / "data" / "exit-costs" / "exits.csv")
+
+
+def exits_off() -> pd.DataFrame:
+    """Return what the exits of a domain cost that is not logged."""
+    table = pd.read_csv(ROOT / "data" / "exit-off" / "exits.csv")
+    return table.rename(columns={"cpuid": "CPUID", "hypercall": "a hypercall"})
+
+
+def longest_pieces() -> pd.DataFrame:
+    """Return the longest piece of each operation, by guest and memory."""
+    found = pieces.longest(pd.read_csv(ROOT / "data" / "pieces" / "pieces.csv"))
+    names = {64: "64 MiB", 512: "512 MiB", 4096: "4 GiB", pieces.TIB_MIB: "1 TiB (model)"}
+    found.columns = pd.Index([f"{guest}, {names[mib]}" for guest, mib in found.columns])
+    return found.reset_index().rename(columns={"what": "operation"})
+
+
+def closing() -> pd.DataFrame:
+    """Return what closing a round costs: before, and now."""
+    table = pd.read_csv(ROOT / "data" / "closing-costs" / "closing.csv")
+    series = table["series"].map({"before": "of 23 November", "now": "now"})
+    return pd.DataFrame(
+        {
+            "guest": table["guest"],
+            "memory": [f"{mib} MiB" for mib in table["MiB"]],
+            "series": series,
+            "walk": table["walk_tsc"],
+            "snapshots": _of(table["tables_tsc"], table["snapshots"]),
+            "drain": table["drain_tsc"],
+            "bitmap, re-arm": _of(table["rearm_tsc"], table["logged"]),
+            "paused": table["pause_tsc"],
+        }
+    )
+
+
+def _of(costs: pd.Series, counts: pd.Series) -> list[str]:
+    return [f"{cost:,} ({count:,})" for cost, count in zip(costs, counts, strict=True)]
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "exits": exits,
+    "exits-off": exits_off,
+    "pieces": longest_pieces,
+    "closing": closing,
+}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table in Markdown, numbers with separators of thousands."""
+    lines = [list(table.columns), ["---"] * len(table.columns)]
+    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    number = float(str(value))
+    if number != number:
+        return ""
+    return f"{number:,.0f}" if number == round(number) else f"{number:,.1f}"
+
+
+def filled(text: str) -> str:
+    """Return the text with its tables written anew."""
+    return _BETWEEN.sub(lambda m: m[1] + markdown(TABLES[m["name"]]()) + m[3], text)
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of costs: from what was measured in the lab, and in the series' README."""
+
+import pandas as pd
+
+from experiments import closing_costs, cost_tables, exit_off, pieces
+
+PIECE = dict(zip(pieces.COLUMNS, ("disable", "disable", "call", "x", 3, 900, 500), strict=True))
+
+
+def test_the_readme_has_the_tables_that_were_measured():
+    text = cost_tables.README.read_text()
+    assert cost_tables.filled(text) == text
+    assert all(f"<!-- costs: {name} -->" in text for name in cost_tables.TABLES)
+
+
+def test_a_table_has_separators_and_no_more_digits_than_it_needs():
+    table = pd.DataFrame({"a": ["x"], "n": [12345], "m": [1.25], "none": [float("nan")]})
+    assert cost_tables.markdown(table).splitlines()[2] == "| x | 12,345 | 1.2 |  |"
+
+
+def test_the_cost_of_an_exit_is_without_the_guests_loop():
+    told = {"off": {"nothing": 2000, "cpuid": 84000, "hypercall": 82500}}
+    (row,) = exit_off.rows("with it", told)
+    assert (row["cpuid"], row["hypercall"]) == (820, 805)
+    assert row["logged"] == "no domain is logged"
+
+
+def test_the_first_round_is_left_out_of_closings():
+    rounds = pd.DataFrame({"round": [0, 1, 2, 3], "walk_tsc": [900, 1, 2, 9], "logged": [5] * 4})
+    assert closing_costs.medians(rounds) == {"walk_tsc": 2, "logged": 5}
+
+
+def _longest(**more):
+    rows = [{"guest": "half", "MiB": mib, **PIECE, **more} for mib in (64, 4096)]
+    found = pieces.longest(pd.DataFrame(rows))
+    return found["half"].iloc[0].to_dict()
+
+
+def test_a_piece_with_a_bound_of_its_own_does_not_grow_with_memory():
+    assert _longest() == {64: 500, 4096: 500, 1 << 20: 500}
+
+
+def test_freeing_the_bitmap_grows_to_a_whole_node_of_it():
+    # 4 GiB have 32 pages of the bitmap, and a node has 512.
+    assert _longest(ended=pieces.FREE_BITMAP)[1 << 20] == 16 * 500
+
+
+def test_enabling_grows_by_the_list_of_page_tables():
+    # Of 4,198,400 tables, 512 of which take 8 bytes: 17 pages, and at 4 GiB one.
+    found = _longest(stage="enable", operation="enable")
+    assert found[1 << 20] == 500 + 16 * pieces.PAGE_INSTRUCTIONS
+
+
+def test_the_longest_is_of_all_places_of_an_operation():
+    rows = [{"guest": "half", "MiB": 64, **PIECE, "longest": n} for n in (3, 700, 20)]
+    rows.append({"guest": "half", "MiB": 64, **PIECE, "operation": "costs", "longest": 9999})
+    assert pieces.longest(pd.DataFrame(rows))["half"][64].tolist() == [700]
