@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What closing a round costs in the lab, before the series was laid out anew and now.
 
-Emulated time counts instructions. "Before" is what `data/reads-lab` has of the same guests, with the
-series of 23 November 2026.
+Emulated time counts instructions. "Before" is what `data/reads-lab` has of the same guests, with
+the series of 23 November 2026.
 
     python -m experiments.closing_costs TRACES data/closing-costs
 """

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "kit.h"
 
-#define MIB 256u
+#define MIB 256u /* pages */
 
 static u32 mib;
 

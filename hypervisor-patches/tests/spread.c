@@ -6,12 +6,12 @@
 
 static u32 tables, frames;
 
-static u64 *page(u32 i)
+static volatile u64 *page(u32 i)
 {
-    return (u64 *)kit_page(i);
+    return (volatile u64 *)kit_page(i);
 }
 
-static u64 entry(u64 *to)
+static u64 entry(volatile u64 *to)
 {
     return (u32)to | 3u;
 }
@@ -28,7 +28,7 @@ static void build(void)
     }
     for (u32 i = 0; i < directories; i++)
         page(tables + directories)[i] = entry(page(tables + i));
-    ((u64 *)KIT_TABLES)[SECOND] = entry(page(tables + directories));
+    ((volatile u64 *)KIT_TABLES)[SECOND] = entry(page(tables + directories));
 }
 
 void guest_setup(void)
@@ -37,7 +37,7 @@ void guest_setup(void)
 
     tables = kit_option("tables", 70000);
     frames = mib * 256;
-    kit_paging(4, mib / 2 > 1024 ? 1024 : mib, 0);
+    kit_paging(4, mib < 512 ? mib : 512, 0);
     build();
 }
 

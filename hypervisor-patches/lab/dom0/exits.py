@@ -3,7 +3,8 @@
 
     python3 exits.py DOMID CONFIG STAGE...   stages: off, other (another domain is logged), logged
 
-Prints JSON: stage -> what the guest tells (kit.h's `told`) of 100 times nothing, CPUID, a hypercall.
+Prints JSON: stage -> what the guest tells (kit.h's `told`) of 100 times nothing, of CPUID, of a
+hypercall.
 """
 
 import contextlib

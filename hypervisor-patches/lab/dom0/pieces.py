@@ -3,8 +3,8 @@
 
     python3 pieces.py DOMID          needs a Xen with pieces.patch, and a guest made with the kit
 
-Prints JSON rows: stage, operation, where its longest piece began and ended, number of pieces, sum of
-their TSC ticks, ticks of the longest.
+Prints JSON rows: stage, operation, where its longest piece began and ended, number of pieces, the
+sum of their TSC ticks, ticks of the longest.
 """
 
 import json
