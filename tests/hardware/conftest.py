@@ -22,7 +22,10 @@ def debug_xen():
 
             @wraps(assemble)
             def debugging(**options):
-                return assemble(**options | {"debug": not options["stock"]})
+                build = options["build"]
+                if not options["stock"] and build == "release":
+                    build = "debug"
+                return assemble(**options | {"build": build})
 
             patch.setattr(session, "assemble", debugging)
         yield

@@ -109,10 +109,10 @@ def patched(
     ------
     MissingTool, PackageError, GuestError, OutputError
     """
-    return built(Debian() if source is None else Tree(source), debug, progress)
+    return built(Debian() if source is None else Tree(source), build, progress)
 
 
-def built(tree: Debian | Tree, debug: bool = False, progress: Tell | None = None) -> Xen:
+def built(tree: Debian | Tree, build: str = "release", progress: Tell | None = None) -> Xen:
     """Return the Xen of a source tree with its tools, as `patched` does.
 
     Raises
