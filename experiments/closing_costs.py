@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # In `EXPERIMENTS`; redis and sqlite do little there, but what a round costs shows.
 NAMES = (
-    "touch", "memory-64", "memory-512", "memory-2048", "memory-4096", "rrww", "redis", "sqlite",
+    "touch", "memory-64", "memory-512", "memory-4096", "rrww", "redis", "sqlite",
 )  # fmt: skip
 PARTS = ("walk_tsc", "tables_tsc", "drain_tsc", "rearm_tsc")
 COUNTS = ("snapshots", "logged", "logged_tables")

@@ -67,9 +67,9 @@ class Run:
 
 
 RUNS = (
-    Run("half", 64),
-    Run("half", 512),
-    Run("half", 4096),
+    Run("fill", 64),
+    Run("fill", 512),
+    Run("fill", 4096),
     Run("spread", 64, 4000),
     Run("spread", 512, 70000),
     Run("spread", 4096, 70000),

@@ -32,9 +32,9 @@ def test_the_first_round_is_left_out_of_closings():
 
 
 def _longest(**more):
-    rows = [{"guest": "half", "MiB": mib, **PIECE, **more} for mib in (64, 4096)]
+    rows = [{"guest": "fill", "MiB": mib, **PIECE, **more} for mib in (64, 4096)]
     found = pieces.longest(pd.DataFrame(rows))
-    return found["half"].iloc[0].to_dict()
+    return found["fill"].iloc[0].to_dict()
 
 
 def test_a_piece_with_a_bound_of_its_own_does_not_grow_with_memory():
@@ -53,6 +53,6 @@ def test_enabling_grows_by_the_list_of_page_tables():
 
 
 def test_the_longest_is_of_all_places_of_an_operation():
-    rows = [{"guest": "half", "MiB": 64, **PIECE, "longest": n} for n in (3, 700, 20)]
-    rows.append({"guest": "half", "MiB": 64, **PIECE, "operation": "costs", "longest": 9999})
-    assert pieces.longest(pd.DataFrame(rows))["half"][64].tolist() == [700]
+    rows = [{"guest": "fill", "MiB": 64, **PIECE, "longest": n} for n in (3, 700, 20)]
+    rows.append({"guest": "fill", "MiB": 64, **PIECE, "operation": "costs", "longest": 9999})
+    assert pieces.longest(pd.DataFrame(rows))["fill"][64].tolist() == [700]
