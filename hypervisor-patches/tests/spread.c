@@ -3,8 +3,9 @@
 
 #define ENTRIES 512u
 #define SECOND 8u /* of the root's entries: far from what the guest itself uses */
+#define LARGE 0x80u
 
-static u32 tables, frames;
+static u32 tables, directories, frames, gibs;
 
 static volatile u64 *page(u32 i)
 {
@@ -16,19 +17,20 @@ static u64 entry(volatile u64 *to)
     return (u32)to | 3u;
 }
 
-/* Page tables in plenty. Each entry leads to another region of 2 MiB than its neighbours. */
+/* Page tables in plenty. Each entry leads to another region of 2 MiB than its neighbours. What is left
+ * of the pointers leads to pages of 1 GiB. */
 static void build(void)
 {
-    u32 directories = (tables + ENTRIES - 1) / ENTRIES;
+    volatile u64 *pointers = page(tables + directories);
 
     for (u32 i = 0; i < tables; i++) {
         for (u32 k = 0; k < ENTRIES; k++)
             page(i)[k] = (u64)((k * ENTRIES + i) % frames) * KIT_PAGE | 3;
         page(tables + i / ENTRIES)[i % ENTRIES] = entry(page(i));
     }
-    for (u32 i = 0; i < directories; i++)
-        page(tables + directories)[i] = entry(page(tables + i));
-    ((volatile u64 *)KIT_TABLES)[SECOND] = entry(page(tables + directories));
+    for (u32 i = 0; i < ENTRIES; i++)
+        pointers[i] = i < directories ? entry(page(tables + i)) : (u64)(i % gibs) << 30 | LARGE | 3;
+    ((volatile u64 *)KIT_TABLES)[SECOND] = entry(pointers);
 }
 
 void guest_setup(void)
@@ -36,7 +38,9 @@ void guest_setup(void)
     u32 mib = kit_option("mib", 512);
 
     tables = kit_option("tables", 70000);
+    directories = (tables + ENTRIES - 1) / ENTRIES;
     frames = mib * 256;
+    gibs = mib > 1024 ? mib / 1024 - 1 : 1; /* all of it is below the hole for devices */
     kit_paging(4, mib < 512 ? mib : 512, 0);
     build();
 }
@@ -44,7 +48,9 @@ void guest_setup(void)
 /* All of them are logged. */
 void guest_round(unsigned n, unsigned vcpu)
 {
-    for (u32 i = 0; i < tables; i++)
+    volatile u64 *root = (volatile u64 *)KIT_TABLES;
+
+    for (u32 i = 0; i <= tables + directories; i++)
         page(i)[0] = page(i)[0];
-    ((volatile u64 *)KIT_TABLES)[SECOND] = entry(page(tables + (tables + ENTRIES - 1) / ENTRIES));
+    root[SECOND] = root[SECOND];
 }
