@@ -105,38 +105,49 @@ def longest(table: pd.DataFrame) -> pd.DataFrame:
     table = table[table["operation"].isin(OPERATIONS)]
     what = table["stage"].mask(table["operation"] == "fetch", "fetch").map(NAMES)
     known = table.assign(what=what)[what.notna()]
-    largest = known[known["MiB"] == known["MiB"].max()]
-    modelled = [at_1_tib(rows) for _, rows in largest.groupby(["guest", "what"])]
+    modelled = [at_1_tib(rows) for _, rows in known.groupby("guest")]
     every = pd.concat([known, *modelled])
     found = every.pivot_table("longest", "what", ["guest", "MiB"], aggfunc="max")
     return found.reindex([name for name in NAMES.values() if name in found.index])
 
 
 def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return pieces as they would be with 1 TiB, the guest being as it is.
+    """Return a guest's pieces as they would be with 1 TiB, from those with least and most memory.
 
-    What a piece does at most is set by the code, not by the memory: a page of the bitmap, a page
-    table, 64 regions. Two grow up to 1 TiB. Freeing a node of the log-dirty bitmap, which is
-    Xen's own, takes a page for each 128 MiB. Enabling allocates a list with 8 bytes for each 512
-    page tables that may be known.
+    What a piece does at most is set by the code, not by the memory, and most pieces reach it with
+    4 GiB: a page of the bitmap, a page table, 64 regions. Three grow up to 1 TiB. Xen's own code
+    frees a node of the log-dirty bitmap, which has a page for each 128 MiB, up to 512. Enabling
+    allocates a list with 8 bytes for each 512 page tables that may be known. And of the pages of
+    1 GiB that a piece notes, all regions may be new.
     """
-    mib = int(rows["MiB"].iloc[0])
-    leaves = rows["ended"] == FREE_BITMAP
-    factor = _leaves_of_node(TIB_MIB) / _leaves_of_node(mib)
-    grown = rows["longest"].where(~leaves, rows["longest"] * factor)
-    begins = (rows["operation"] == "enable") & (rows["began"] == "call")
-    more = (_pages_of_list(TIB_MIB) - _pages_of_list(mib)) * PAGE_INSTRUCTIONS
-    grown = grown.where(~begins, grown + more)
-    return rows.assign(MiB=TIB_MIB, longest=grown.round().astype("int64"))
+    least, most = (rows[rows["MiB"] == size(rows["MiB"])] for size in (min, max))
+    mib = int(most["MiB"].iloc[0])
+    more = pd.Series(0.0, most.index)
+    leaf = _leaf_instructions(least, most)
+    more[most["ended"] == FREE_BITMAP] = leaf * (_NODE_LEAVES - _leaves(mib))
+    first = (most["operation"] == "enable") & (most["began"] == "call")
+    more[first] = (_pages_of_list(TIB_MIB) - _pages_of_list(mib)) * PAGE_INSTRUCTIONS
+    return most.assign(MiB=TIB_MIB, longest=(most["longest"] + more).round().astype("int64"))
 
 
-def _leaves_of_node(mib: int) -> int:
-    return min(-(-mib * _MIB_PAGES // _LEAF_PAGES), _NODE_LEAVES)
+def _leaf_instructions(least: pd.DataFrame, most: pd.DataFrame) -> float:
+    """Return what it takes to free a page of the bitmap: half of the memory has some."""
+    took, leaves = [], []
+    for rows in (least, most):
+        took.append(rows.loc[rows["ended"] == FREE_BITMAP, "longest"].max())
+        leaves.append(_leaves(int(rows["MiB"].iloc[0])))
+    if leaves[0] == leaves[1] or pd.isna(took[0]):
+        return 0.0
+    return float(took[1] - took[0]) / (leaves[1] - leaves[0])
+
+
+def _leaves(mib: int) -> int:
+    return max(1, mib // 2 * _MIB_PAGES // _LEAF_PAGES)
 
 
 def _pages_of_list(mib: int) -> int:
     tables = mib * _MIB_PAGES // 64 + 4096  # t->max in pml_alloc_tables()
-    return -(-(-(-tables // _NODE_LEAVES) * 8) // 4096)
+    return -(-(-(-tables // 512) * 8) // 4096)
 
 
 def main(folder: str, out: str) -> None:

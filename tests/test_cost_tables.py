@@ -42,8 +42,13 @@ def test_a_piece_with_a_bound_of_its_own_does_not_grow_with_memory():
 
 
 def test_freeing_the_bitmap_grows_to_a_whole_node_of_it():
-    # 4 GiB have 32 pages of the bitmap, and a node has 512.
-    assert _longest(ended=pieces.FREE_BITMAP)[1 << 20] == 16 * 500
+    rows = [
+        {"guest": "fill", "MiB": mib, **PIECE, "ended": pieces.FREE_BITMAP, "longest": took}
+        for mib, took in ((64, 100), (4096, 400))
+    ]
+    # 4 GiB, half of which is written to, have 16 pages of the bitmap, 64 MiB one: 20 for each.
+    found = pieces.longest(pd.DataFrame(rows))["fill"].iloc[0]
+    assert found[1 << 20] == 400 + (512 - 16) * 20
 
 
 def test_enabling_grows_by_the_list_of_page_tables():
