@@ -26,6 +26,7 @@ SCRIPT = "python3 pieces.py $domid >/out/pieces.json"
 COLUMNS = ["stage", "operation", "began", "ended", "pieces", "instructions", "longest"]
 TIB_MIB = 1 << 20
 FREE_BITMAP = "paging_free_log_dirty_bitmap"
+GUIDE = "pml_close_guide"
 PAGE_INSTRUCTIONS = 4096  # to allocate, map and clear a page: more than a page of a ring takes
 OPERATIONS = ("enable", "disable", "close_round", "fetch")
 NAMES = {
@@ -44,6 +45,7 @@ _PATCH = PATCHES / "lab" / "pieces.patch"
 _MIB_PAGES = 256
 _LEAF_PAGES = 1 << 15  # of the log-dirty bitmap
 _NODE_LEAVES = 512
+_REGIONS_AT_ONCE = 16 * 512  # entries of BITS_OF_TABLE, each of 1 GiB
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
     What a piece does at most is set by the code, not by the memory, and most pieces reach it with
     4 GiB: a page of the bitmap, a page table, 64 regions. Three grow up to 1 TiB. Xen's own code
     frees a node of the log-dirty bitmap, which has a page for each 128 MiB, up to 512. Enabling
-    allocates a list with 8 bytes for each 512 page tables that may be known. And of the pages of
-    1 GiB that a piece notes, all regions may be new.
+    allocates a list with 8 bytes for each 512 page tables that may be known. And the 16 pages of
+    1 GiB that a piece notes can be 8,192 new regions; with 4 GiB they are those of 3 GiB.
     """
     least, most = (rows[rows["MiB"] == size(rows["MiB"])] for size in (min, max))
     mib = int(most["MiB"].iloc[0])
@@ -127,6 +129,8 @@ def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
     more[most["ended"] == FREE_BITMAP] = leaf * (_NODE_LEAVES - _leaves(mib))
     first = (most["operation"] == "enable") & (most["began"] == "call")
     more[first] = (_pages_of_list(TIB_MIB) - _pages_of_list(mib)) * PAGE_INSTRUCTIONS
+    large = (most["ended"] == GUIDE) & (most["guest"] == "spread")
+    more[large] = most["longest"] * (_REGIONS_AT_ONCE / _regions(mib) - 1)
     return most.assign(MiB=TIB_MIB, longest=(most["longest"] + more).round().astype("int64"))
 
 
@@ -143,6 +147,10 @@ def _leaf_instructions(least: pd.DataFrame, most: pd.DataFrame) -> float:
 
 def _leaves(mib: int) -> int:
     return max(1, mib // 2 * _MIB_PAGES // _LEAF_PAGES)
+
+
+def _regions(mib: int) -> int:
+    return (mib // 1024 - 1) * 512 if mib > 1024 else mib // 2  # as spread.c maps it
 
 
 def _pages_of_list(mib: int) -> int:

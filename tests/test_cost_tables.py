@@ -51,6 +51,12 @@ def test_freeing_the_bitmap_grows_to_a_whole_node_of_it():
     assert found[1 << 20] == 400 + (512 - 16) * 20
 
 
+def test_pages_of_1_gib_lead_to_16_times_512_new_regions():
+    row = {"guest": "spread", "MiB": 4096, **PIECE, "ended": pieces.GUIDE, "longest": 1536}
+    found = pieces.longest(pd.DataFrame([row, {**row, "MiB": 64, "longest": 9}]))["spread"].iloc[0]
+    assert found[1 << 20] == 8192
+
+
 def test_enabling_grows_by_the_list_of_page_tables():
     # Of 4,198,400 tables, 512 of which take 8 bytes: 17 pages, and at 4 GiB one.
     found = _longest(stage="enable", operation="enable")
