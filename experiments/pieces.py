@@ -27,6 +27,7 @@ COLUMNS = ["stage", "operation", "began", "ended", "pieces", "instructions", "lo
 TIB_MIB = 1 << 20
 FREE_BITMAP = "paging_free_log_dirty_bitmap"
 GUIDE = "pml_close_guide"
+FIRST = "alloc_frames"  # where the first piece of enabling ends
 PAGE_INSTRUCTIONS = 4096  # to allocate, map and clear a page: more than a page of a ring takes
 OPERATIONS = ("enable", "disable", "close_round", "fetch")
 NAMES = {
@@ -127,7 +128,7 @@ def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
     more = pd.Series(0.0, most.index)
     leaf = _leaf_instructions(least, most)
     more[most["ended"] == FREE_BITMAP] = leaf * (_NODE_LEAVES - _leaves(mib))
-    first = (most["operation"] == "enable") & (most["began"] == "call")
+    first = (most["began"] == "call") & (most["ended"] == FIRST)
     more[first] = (_pages_of_list(TIB_MIB) - _pages_of_list(mib)) * PAGE_INSTRUCTIONS
     large = (most["ended"] == GUIDE) & (most["guest"] == "spread")
     more[large] = most["longest"] * (_REGIONS_AT_ONCE / _regions(mib) - 1)
