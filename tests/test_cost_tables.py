@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of costs: from what was measured in the lab, and in the series' README."""
 
+import re
+import shutil
+import subprocess
+
 import pandas as pd
 
 from experiments import closing_costs, cost_tables, exit_off, pieces
+from pmlkit.recordings import PATCHES
 
 PIECE = dict(zip(pieces.COLUMNS, ("disable", "disable", "call", "x", 3, 900, 500), strict=True))
 
@@ -67,3 +72,15 @@ def test_the_longest_is_of_all_places_of_an_operation():
     rows = [{"guest": "fill", "MiB": 64, **PIECE, "longest": n} for n in (3, 700, 20)]
     rows.append({"guest": "fill", "MiB": 64, **PIECE, "operation": "costs", "longest": 9999})
     assert pieces.longest(pd.DataFrame(rows))["fill"][64].tolist() == [700]
+
+
+def test_the_patch_for_measuring_applies_to_the_series_files(tmp_path):
+    common = PATCHES / "common"
+    shutil.copytree(common / "xen", tmp_path / "xen")
+    text = (PATCHES / "lab" / "pieces.patch").read_text()
+    parts = [part for part in re.split(r"(?m)^(?=--- (?:a|/dev)/)", text)[1:]]
+    ours = [p for p in parts if (common / re.search(r"^\+\+\+ b/(\S+)", p, re.M)[1]).exists()]
+    assert len(parts) == 5 and len(ours) == 2
+    for part in ours:
+        command = ["patch", "-p1", "--fuzz=0", "--dry-run"]
+        subprocess.run(command, cwd=tmp_path, input=part, text=True, check=True)
