@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
 
 # In `EXPERIMENTS`; redis and sqlite do little there, but what a round costs shows.
-NAMES = (
-    "touch", "memory-64", "memory-512", "memory-4096", "rrww", "redis", "sqlite",
-)  # fmt: skip
+NAMES = ("touch", "memory-64", "rrww", "redis", "sqlite")
 PARTS = ("walk_tsc", "tables_tsc", "drain_tsc", "rearm_tsc")
 COUNTS = ("snapshots", "logged", "logged_tables")
 BEFORE = Path(pmlkit.bundled("redis")).parent / "reads-lab" / "costs.csv"

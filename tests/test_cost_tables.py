@@ -78,7 +78,7 @@ def test_the_patch_for_measuring_applies_to_the_series_files(tmp_path):
     common = PATCHES / "common"
     shutil.copytree(common / "xen", tmp_path / "xen")
     text = (PATCHES / "lab" / "pieces.patch").read_text()
-    parts = [part for part in re.split(r"(?m)^(?=--- (?:a|/dev)/)", text)[1:]]
+    parts = re.split(r"(?m)^(?=--- (?:a|/dev)/)", text)[1:]
     ours = [p for p in parts if (common / re.search(r"^\+\+\+ b/(\S+)", p, re.M)[1]).exists()]
     assert len(parts) == 5 and len(ours) == 2
     for part in ours:
