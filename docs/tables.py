@@ -51,7 +51,7 @@ def make(folder):
     limits(found).to_csv(Path(folder) / "limits.csv", index=False)
     sizing().to_csv(Path(folder) / "sizing.csv", index=False)
     data = Path(pmlkit.bundled("redis")).parent
-    for name in ("exit-costs/exits.csv", "reads-draws/worst.csv"):
+    for name in ("exit-costs/exits.csv", "exit-off/exits-off.csv", "reads-draws/worst.csv"):
         pd.read_csv(data / name).to_csv(Path(folder) / Path(name).name, index=False)
     harvests(pd.read_csv(data / "harvests" / "guests.csv")).to_csv(
         Path(folder) / "harvests.csv", index=False

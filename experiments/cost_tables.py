@@ -30,7 +30,7 @@ def exits() -> pd.DataFrame:
 
 def exits_off() -> pd.DataFrame:
     """Return what the exits of a domain cost that is not logged."""
-    table = pd.read_csv(ROOT / "data" / "exit-off" / "exits.csv")
+    table = pd.read_csv(ROOT / "data" / "exit-off" / "exits-off.csv")
     without = table.loc[table["Xen"] == "without the series", "cpuid"].item()
     table["more"] = table["cpuid"] - without
     return table.rename(columns={"cpuid": "CPUID", "hypercall": "a hypercall"})
@@ -57,7 +57,7 @@ def closing() -> pd.DataFrame:
             "snapshots": _of(table["tables_tsc"], table["snapshots"]),
             "drain": table["drain_tsc"],
             "bitmap, re-arm": _of(table["rearm_tsc"], table["logged"]),
-            "paused": table["pause_tsc"],
+            "paused, two harvests included": table["pause_tsc"],
         }
     )
 
@@ -66,11 +66,18 @@ def _of(costs: pd.Series, counts: pd.Series) -> list[str]:
     return [f"{cost:,} ({count:,})" for cost, count in zip(costs, counts, strict=True)]
 
 
+def harvests() -> pd.DataFrame:
+    """Return what a round of each harvest costs, and the frames that a scan after it found."""
+    table = pd.read_csv(ROOT / "data" / "harvests" / "guests.csv").drop(columns="group")
+    return table.rename(columns={"memory_mib": "MiB"})
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "exits": exits,
     "exits-off": exits_off,
     "pieces": longest_pieces,
     "closing": closing,
+    "harvests": harvests,
 }
 
 

@@ -107,7 +107,7 @@ def main(folder: str, out: str) -> None:
         costs, versions = measure(Path(folder), name)
         table += rows(name, costs)
     Path(out).mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table).to_csv(Path(out) / "exits.csv", index=False)
+    pd.DataFrame(table).to_csv(Path(out) / "exits-off.csv", index=False)
     command = f"python -m experiments.exit_off FOLDER {out}"
     made = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
