@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What others do to a domain between two continuations of an operation on its log.
+
+    python3 between.py SEED [WHAT ...]      which: see MAIN
+
+An operation is broken off at a random moment (`raw`), somebody else does something, and the
+operation is continued. Then the guest has to run its rounds, a log of it has to be right, and the
+log has to be off. Prints JSON lines.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+
+from cycles import free_bytes
+from hostile import DATA, PAGES, Domain
+from raw import BROKEN_OFF, DISABLE, PAGING_CONTINUATION, Control, Domctl
+
+OPERATIONS = ("enable", "close", "disable")
+TRIES = 8
+LIMIT_S = 5.0
+SPARE = list(range(7000, 7064))  # pages that nobody uses
+RWX, RX2RW = 7, 8
+SHADOW_OFF, SHADOW_LOG_DIRTY = 0, 2
+PATIENCE_S = 10.5  # Xen waits 10 s for a continuation
+MEMORY_PAGES = 16384
+_EXPECTED = ((1 << PAGES) - 1) << DATA
+
+
+def say(what, **answer):
+    print("BETWEEN", json.dumps([what, answer]), flush=True)
+
+
+def named(number):
+    return errno.errorcode.get(number, str(number)) if number else "0"
+
+
+class Subject:
+    """The guest, and what is asked of Xen for it."""
+
+    def __init__(self, guest, control, caller, other, seed):
+        self.guest, self.control, self.caller, self.other = guest, control, caller, other
+        self.domid, self.random = guest.domid, random.Random(seed)
+        self.lasts = {}
+
+    def prepare(self, operation):
+        """Bring the log to where an operation can begin."""
+        if operation == "enable":
+            return
+        if self.caller.enable(self.domid):
+            raise SystemExit(f"LAB agent: cannot enable the log before {operation}")
+        self.guest.run(LIMIT_S)
+
+    def measure(self):
+        """Find how long each operation lasts."""
+        for operation in OPERATIONS * 2:
+            self.prepare(operation)
+            start = time.monotonic()
+            getattr(self.caller, operation)(self.domid)
+            self.lasts[operation] = time.monotonic() - start
+            self.off()
+
+    def delay_s(self, operation):
+        return self.random.uniform(0, self.lasts[operation])
+
+    def off(self):
+        """Switch the log off if it is on; returns the state it was in."""
+        state = self.caller.state(self.domid)
+        if state:
+            self.caller.disable(self.domid)
+        return state
+
+    def logged(self):
+        """Let the guest run a round that is logged; returns what is wrong with it."""
+        running = self.guest.run(LIMIT_S)
+        closed = self.caller.close(self.domid)
+        found = int.from_bytes(self.caller.dirty[: MEMORY_PAGES // 8], "little")
+        found = found >> DATA << DATA
+        return {
+            "stopped": int(not running),
+            "failed": int(closed != 0),
+            "missing": (_EXPECTED & ~found).bit_count(),
+            "added": (found & ~_EXPECTED).bit_count(),
+        }
+
+    def afterwards(self, operation):
+        """Log a round, by the log that there is or by a new one, and switch it off."""
+        state = self.caller.state(self.domid)
+        if operation == "disable" or state != 2:
+            wrong = self.off() if state else 0
+            refused = self.caller.enable(self.domid)
+            wrong = self.logged() | {"refused": int(refused != 0)}
+        else:
+            wrong = self.logged() | {"refused": 0}
+        self.caller.disable(self.domid)
+        return wrong | {"on": int(self.caller.state(self.domid) != 0)}
+
+
+class Meanwhile:
+    """What somebody else does: `do`; and `undo`, before or after a round has been logged."""
+
+    def __init__(self, name, do, undo=lambda answer: None, early=True):
+        self.name, self.do, self.undo, self.early = name, do, undo, early
+
+
+def meanwhiles(s):
+    """Return what others do to the domain."""
+    domid, control, other = s.domid, s.control, s.other
+
+    def undo_shadow(answer):
+        if not answer:
+            control.shadow(domid, SHADOW_OFF)
+
+    return [
+        Meanwhile("pause", lambda: control.pause(domid), lambda _: control.unpause(domid)),
+        Meanwhile("access", lambda: control.access(domid, RX2RW, DATA, PAGES),
+                  lambda _: control.access(domid, RWX, DATA, PAGES), early=False),
+        Meanwhile("altp2m", lambda: control.altp2m(domid, True),
+                  lambda answer: answer or control.altp2m(domid, False)),
+        Meanwhile("migrate", lambda: control.shadow(domid, SHADOW_LOG_DIRTY), undo_shadow),
+        Meanwhile("shadow off", lambda: control.shadow(domid, SHADOW_OFF)),
+        Meanwhile("balloon", lambda: control.take(domid, SPARE),
+                  lambda _: control.give(domid, SPARE), early=False),
+        Meanwhile("enable", lambda: other.enable(domid)),
+        Meanwhile("close", lambda: other.close(domid)),
+        Meanwhile("disable", lambda: other.disable(domid)),
+    ]  # fmt: skip
+
+
+def attempt(s, operation, meanwhile):
+    """Break an operation off, do something else, go on; returns (what came of it, what is wrong)."""
+    s.prepare(operation)
+    first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
+    between = first in BROKEN_OFF
+    answer = meanwhile.do()
+    last = s.caller.go_on() if between else first
+    if meanwhile.early:
+        meanwhile.undo(answer)
+    wrong = s.afterwards(operation)
+    if not meanwhile.early:
+        meanwhile.undo(answer)
+    told = f"{'between' if between else 'after'} {named(answer)} {named(last)}"
+    return told, wrong
+
+
+def pairs(s, names):
+    for meanwhile in meanwhiles(s):
+        if names and meanwhile.name not in names:
+            continue
+        for operation in OPERATIONS:
+            before, told, wrong = free_bytes(), Counter(), Counter()
+            for _ in range(TRIES):
+                came, was = attempt(s, operation, meanwhile)
+                told[came] += 1
+                wrong.update(was)
+            lost = before - free_bytes()
+            say("pair", operation=operation, other=meanwhile.name, told=told, wrong=wrong,
+                lost_bytes=lost)  # fmt: skip
+
+
+def deserted(s):
+    """Operations that are never continued: the guest runs on after 10 s, and the log can go off."""
+    for operation in OPERATIONS:
+        held = None
+        for _ in range(200):
+            s.prepare(operation)
+            first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
+            if first in BROKEN_OFF:
+                held = not s.guest.run(0.3)
+                if held:
+                    break
+            s.off()
+        started = time.monotonic()
+        waited = s.guest.box is not None and wait_for_round(s.guest)
+        took_s = time.monotonic() - started
+        state, closed = s.caller.state(s.domid), s.other.close(s.domid)
+        continued = s.caller.go_on()
+        off = s.caller.disable(s.domid)
+        wrong = s.afterwards("disable")
+        say("deserted", operation=operation, held=held, runs=waited, took_s=took_s, state=state,
+            closed=named(closed), off=named(off), wrong=wrong)  # fmt: skip
+
+
+def wait_for_round(guest):
+    """Does the guest finish the round that it was told to run, within Xen's patience?"""
+    end = time.monotonic() + PATIENCE_S + 2
+    while guest.box._word(3) != guest.n and time.monotonic() < end:
+        time.sleep(0.05)
+    return guest.box._word(3) == guest.n
+
+
+def switching_off(s):
+    """Stock log-dirty mode is being switched off when the log is asked for (XSA-397)."""
+    told, wrong = Counter(), Counter()
+    before = free_bytes()
+    for i in range(400):
+        if s.control.shadow(s.domid, SHADOW_LOG_DIRTY):
+            raise SystemExit("LAB agent: stock log-dirty mode cannot be switched on")
+        s.guest.run(LIMIT_S)
+        first = s.caller.shadow_off(s.domid, 2e-6 * (i % 100))
+        if first not in BROKEN_OFF:
+            if first:
+                told[f"failed {named(first)}"] += 1
+            continue
+        answer, why = s.other.enable(s.domid), s.other.refusal
+        last = s.caller.go_on(PAGING_CONTINUATION)
+        running = s.guest.run(1.0)
+        told[f"{named(answer)} {why} {named(last)} {'runs' if running else 'stopped'}"] += 1
+        if not running:
+            break
+        wrong.update(s.afterwards("disable"))
+        if sum(told.values()) == 5:
+            break
+    say("switching off", told=told, wrong=wrong, lost_bytes=before - free_bytes())
+
+
+def destroyed(control, caller, rng, lasts):
+    """Domains that are destroyed between two continuations."""
+    for operation in OPERATIONS:
+        told, free = Counter(), []
+        for _ in range(2 * TRIES):
+            domid = control.create(3, 0x3FF)
+            control.populate(domid)
+            if operation != "enable":
+                told[f"enable {named(caller.enable(domid))}"] += 1
+            first = getattr(caller, operation)(domid, rng.uniform(0, lasts[operation]))
+            between = first in BROKEN_OFF
+            answer = control.destroy(domid)
+            last = caller.go_on() if between else first
+            told[f"{'between' if between else 'after'} {named(answer)} {named(last)}"] += 1
+            time.sleep(0.02)
+            free.append(free_bytes())
+        time.sleep(0.5)
+        say("destroyed", operation=operation, told=told, lost_bytes=free[0] - free_bytes())
+
+
+def duration_of(control, caller):
+    """Find how long the operations last on such a domain."""
+    domid, lasts = control.create(3, 0x3FF), {}
+    control.populate(domid)
+    for operation in OPERATIONS:
+        start = time.monotonic()
+        getattr(caller, operation)(domid)
+        lasts[operation] = time.monotonic() - start
+    control.destroy(domid)
+    return lasts
+
+
+def main(seed, *names):
+    control = Control()
+    with Domctl() as caller, Domctl() as other:
+        with Domain(config=["altp2m='external'"]) as guest:
+            port = ctypes.c_uint32(0)
+            ring = control.monitor(guest.domid, port)
+            say("monitor", ring=bool(ring))
+            s = Subject(guest, control, caller, other, int(seed))
+            guest.run()
+            s.measure()
+            say("lasts", **s.lasts)
+            if not names or "switching off" in names:
+                switching_off(s)
+            pairs(s, names)
+            if not names or "deserted" in names:
+                deserted(s)
+            control.ask("monitor_disable", guest.domid)
+        if not names or "destroyed" in names:
+            destroyed(control, caller, random.Random(int(seed)), duration_of(control, caller))
+    say("end", ended=True)
+
+
+if __name__ == "__main__":
+    os.chdir("/job")
+    main(*sys.argv[1:])

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Collectors that stop, are killed, or run out of memory, in each phase of a collection.
+
+    python3 collectors.py    the guest is `hostile`, with more pages than libxenpml fetches at once
+
+Each time the guest has to run on, and the next collection has to be whole. Prints JSON lines.
+"""
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import threading
+import time
+from collections import Counter
+
+from callers import _GETREGS, _IOCTL, _LIBC, _ORIG_RAX, _REGISTERS, _SYSCALL, _TRACEME, fork, runs
+from cycles import free_bytes
+from hostile import DATA, Domain
+
+from pmlkit.xen.binding import XenError
+from pmlkit.xen.job import LogOptions
+from pmlkit.xen.pml import ROUND_GUIDED, Handle, PmlLog
+
+OPTIONS = LogOptions(slots=256, page_tables="mark", harvest="guided")
+PAGES = 12000
+STOPPED_S = 11.0  # longer than Xen waits for a continuation
+STOPS_AT = (0.15, 0.35, 0.55, 0.75, 0.95)  # of all calls of a collection
+ROOM_KIB = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+PHASES = ("enabling", "logging", "closing", "disabling")
+_DETACH = 17
+
+
+def say(what, **answer):
+    print("COLLECTORS", json.dumps([what, answer]), flush=True)
+
+
+def collect(domid, at=lambda phase: None):
+    """Log a domain for a round; returns the frames of data touched. Says which phase begins."""
+    at("enabling")
+    log = PmlLog(domid, OPTIONS)
+    try:
+        at("logging")
+        time.sleep(0.05)
+        at("closing")
+        words = memoryview(log.close_round(ROUND_GUIDED)["touched"]).cast("Q")
+        for _ in log.read():
+            pass
+        at("disabling")
+    finally:
+        log.close()
+    return sum(DATA <= word >> 12 < DATA + PAGES for word in words)
+
+
+def afterwards(domain):
+    """Is the guest running, and is the next collection whole?"""
+    running = runs(domain.box)
+    with Handle(domain.domid) as handle:
+        state = handle.status()["state"]
+        if state:
+            handle.disable()
+    with PmlLog(domain.domid, OPTIONS) as log:
+        log.close_round(ROUND_GUIDED)
+        runs(domain.box, 2)
+        words = memoryview(log.close_round(ROUND_GUIDED)["touched"]).cast("Q")
+        whole = sum(DATA <= word >> 12 < DATA + PAGES for word in words) == PAGES
+    return {"running": running, "whole": whole, "state": state}
+
+
+def traced(domid):
+    """Start a collection that stops before its first call; returns the process."""
+
+    def work():
+        _LIBC.ptrace(_TRACEME, 0, None, None)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        collect(domid)
+
+    pid = fork(work)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def run_to(pid, stop=None):
+    """Let it run to its call number `stop`, or to its end; returns how many it came to.
+
+    Each call counts twice, as it begins and as it is over.
+    """
+    registers, seen = (ctypes.c_ulong * _REGISTERS)(), 0
+    while seen != stop:
+        _LIBC.ptrace(_SYSCALL, pid, None, None)
+        if not os.WIFSTOPPED(os.waitpid(pid, 0)[1]):
+            return seen
+        _LIBC.ptrace(_GETREGS, pid, None, ctypes.addressof(registers))
+        seen += registers[_ORIG_RAX] == _IOCTL
+    return seen
+
+
+def killed(domain):
+    """Kill a collection at each of its calls; returns how many there were."""
+    told, stop = Counter(), 0
+    while True:
+        stop += 1
+        pid = traced(domain.domid)
+        if run_to(pid, stop) != stop:
+            break
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        told.update(judge(domain, stop % 4 == 0))
+    say("killed", stops=stop - 1, told=told)
+    return stop - 1
+
+
+def judge(domain, whole=True):
+    """Return what is to be counted of `afterwards`; without `whole`, only whether it runs."""
+    if not whole:
+        running = runs(domain.box)
+        with Handle(domain.domid) as handle:
+            if handle.status()["state"]:
+                handle.disable()
+        return {"runs" if running else "stands": 1}
+    answer = afterwards(domain)
+    names = ["runs" if answer["running"] else "stands", "whole" if answer["whole"] else "cut"]
+    return dict.fromkeys(names, 1)
+
+
+def stopped(domains, calls):
+    """Stop a collection of each domain at another of its calls, all for 11 s."""
+    pids = []
+    for domain, where in zip(domains, STOPS_AT, strict=True):
+        pid = traced(domain.domid)
+        run_to(pid, max(1, int(where * calls)))
+        pids.append(pid)
+    time.sleep(STOPPED_S)
+    running = [runs(domain.box) for domain in domains]
+    ends = []
+    for pid in pids:
+        _LIBC.ptrace(_DETACH, pid, None, None)
+        ends.append(os.waitpid(pid, 0)[1])
+    whole = [afterwards(domain) for domain in domains]
+    say("stopped", running=running, ends=ends, afterwards=whole)
+
+
+def limited(domain):
+    """Give a collection ever more memory, from none to enough."""
+    told, ends = Counter(), []
+    for room in ROOM_KIB:
+        page = mmap.mmap(-1, 64)
+
+        def work(page=page, room=room):
+            size = int(open("/proc/self/statm").read().split()[0]) * 4096 + (room << 10)
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+            try:
+                page[:1] = b"d" if collect(domain.domid) else b"0"
+            except MemoryError:
+                page[:1] = b"m"
+            except XenError as error:
+                page[:1] = b"x" if error.errno == 12 else b"e"
+
+        os.waitpid(fork(work), 0)
+        ends.append(page[:1].decode())
+        told.update(judge(domain))
+    say("limited", ends=ends, told=told)
+
+
+def exhausted(domain):
+    """Have a collection killed by the kernel for want of memory, in each phase."""
+    os.makedirs("/tmp/cgroup", exist_ok=True)
+    os.system("mount -t cgroup2 none /tmp/cgroup")
+    with open("/tmp/cgroup/cgroup.subtree_control", "w") as file:
+        file.write("+memory")
+    os.makedirs("/tmp/cgroup/collector", exist_ok=True)
+    told, ends = Counter(), []
+    for phase in PHASES:
+
+        def work(phase=phase):
+            def eat(now):
+                if now == phase:
+                    threading.Thread(target=waste, daemon=True).start()
+
+            with open("/tmp/cgroup/collector/memory.max", "w") as file:
+                file.write(str(24 << 20))
+            with open("/tmp/cgroup/collector/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+            with contextlib.suppress(XenError):
+                while True:
+                    collect(domain.domid, eat)
+
+        ends.append(os.waitpid(fork(work), 0)[1])
+        told.update(judge(domain))
+    kills = dict(line.split() for line in open("/tmp/cgroup/collector/memory.events"))
+    say("exhausted", ends=ends, kills=int(kills["oom_kill"]), told=told)
+
+
+def waste():
+    """Take memory until there is none."""
+    kept = []
+    while True:
+        kept.append(bytearray(os.urandom(1) * (1 << 18)))
+        time.sleep(0.0002)
+
+
+def main():
+    with contextlib.ExitStack() as stack:
+        domains = [stack.enter_context(Domain(f"c{i}", pages=PAGES)) for i in range(len(STOPS_AT))]
+        first = domains[0]
+        first.box.free_run()
+        afterwards(first)
+        before = free_bytes()
+        calls = killed(first)
+        limited(first)
+        exhausted(first)
+        say("memory", lost_bytes=before - free_bytes())
+        for domain in domains[1:]:
+            domain.box.free_run()
+        stopped(domains, calls)
+    say("end", ended=True)
+
+
+if __name__ == "__main__":
+    os.chdir("/job")
+    main()

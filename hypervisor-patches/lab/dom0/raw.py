@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hypercalls made by hand, for the lab's tests: they can be broken off between two continuations.
+
+Xen reads the caller's structure anew in each continuation. A process that runs before all others
+changes the interface's version in it at a chosen moment. The continuation fails then, and the
+operation stays where it is, until the same call is made again with the version put right.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import time
+
+from refusals import Raw
+
+DOMCTL, PAGING_CONTINUATION = 36, 48
+SHADOW_OP, PML_OP = 10, 1100
+ENABLE, DISABLE, CLOSE, STATUS = 1, 2, 3, 4
+TABLES, ACCESSED = 1, 8  # options of enabling
+SCAN, GUIDED = 2, 8  # of closing
+BROKEN_OFF = (errno.EACCES, errno.EOPNOTSUPP)  # what a wrong version comes to
+_VERSION, _HYPERCALL = 0x15, 0x305000
+_HEAD, _PML = struct.Struct("<IIH6x"), struct.Struct("<HHI")
+PAGES = 1 << 20  # of the bitmaps: up to 4 GiB, where Xen has its own pages of a guest
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def memory(size):
+    """Return (memory that Xen can read and write, its address)."""
+    made = mmap.mmap(-1, size)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(made))
+    made[:] = bytes(size)
+    if _LIBC.mlock(ctypes.c_void_p(at), ctypes.c_size_t(size)):
+        raise SystemExit("LAB agent: mlock failed")
+    return made, at
+
+
+class Breaker:
+    """A process that makes the call of a `Domctl` impossible to continue, after a delay."""
+
+    def __init__(self, page):
+        orders, self._orders = os.pipe()
+        self._done, done = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(orders), os.close(done)
+            return
+        os.close(self._orders)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+        with contextlib.suppress(OSError):
+            while order := os.read(orders, 8):
+                time.sleep(struct.unpack("<d", order)[0])
+                struct.pack_into("<I", page, 4, 0)
+                os.write(done, b"x")
+        os._exit(0)
+
+    def begin(self, delay_s):
+        os.write(self._orders, struct.pack("<d", delay_s))
+
+    def end(self):
+        os.read(self._done, 1)
+
+    def close(self):
+        os.close(self._orders), os.close(self._done)
+        os.waitpid(self.pid, 0)
+
+
+class Domctl:
+    """A caller of domctls. A context manager."""
+
+    def __init__(self):
+        self._privcmd = os.open("/dev/xen/privcmd", os.O_RDWR | os.O_CLOEXEC)
+        self._page, self._at = memory(4096)
+        self.dirty, self._dirty_at = memory(PAGES // 8)
+        self.accessed, self._accessed_at = memory(PAGES // 8)
+        self._breaker = Breaker(self._page)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._breaker.close()
+        os.close(self._privcmd)
+
+    def call(self, domid, command, payload, delay_s=None):
+        """Make a call, which is broken off after a delay; returns 0 or an errno."""
+        self._page[:256] = bytes(256)
+        _HEAD.pack_into(self._page, 0, command, _VERSION, domid)
+        self._page[16 : 16 + len(payload)] = payload
+        if delay_s is None:
+            return self._make(DOMCTL)
+        self._breaker.begin(delay_s)
+        result = self._make(DOMCTL)
+        self._breaker.end()
+        return result
+
+    def go_on(self, number=DOMCTL):
+        """Continue the call that was broken off."""
+        struct.pack_into("<I", self._page, 4, _VERSION)
+        return self._make(number)
+
+    def _make(self, number):
+        try:
+            fcntl.ioctl(self._privcmd, _HYPERCALL, struct.pack("<6Q", number, self._at, 0, 0, 0, 0))
+        except OSError as error:
+            return error.errno
+        return 0
+
+    @property
+    def refusal(self):
+        return struct.unpack_from("<H", self._page, 18)[0]
+
+    def shadow_off(self, domid, delay_s=None):
+        return self.call(domid, SHADOW_OP, struct.pack("<II", 0, 0), delay_s)
+
+    def enable(self, domid, delay_s=None):
+        options = struct.pack("<6I", TABLES | ACCESSED, 64, 2, 1, 0, 0)
+        return self.call(domid, PML_OP, _PML.pack(ENABLE, 0, 0) + options, delay_s)
+
+    def disable(self, domid, delay_s=None):
+        return self.call(domid, PML_OP, _PML.pack(DISABLE, 0, 0), delay_s)
+
+    def close(self, domid, delay_s=None):
+        """Close a round with all that there is to do; fills the bitmaps."""
+        self.dirty[:], self.accessed[:] = bytes(PAGES // 8), bytes(PAGES // 8)
+        asked = struct.pack("<IIQQQ", SCAN | GUIDED, 0, self._dirty_at, self._accessed_at, PAGES)
+        return self.call(domid, PML_OP, _PML.pack(CLOSE, 0, 0) + asked, delay_s)
+
+    def state(self, domid):
+        """Return the state of the log: 0 off, 1 starting, 2 logging, 3 broken off."""
+        if self.call(domid, PML_OP, _PML.pack(STATUS, 0, 0)):
+            return None
+        return struct.unpack_from("<I", self._page, 24)[0]
+
+
+class Control(Raw):
+    """libxenctrl's calls that others make of a domain that is logged; each returns 0 or an errno."""
+
+    def ask(self, name, *words):
+        function = getattr(self._lib, f"xc_{name}")
+        return ctypes.get_errno() if function(self._xch, *words) < 0 else 0
+
+    def pause(self, domid):
+        return self.ask("domain_pause", domid)
+
+    def unpause(self, domid):
+        return self.ask("domain_unpause", domid)
+
+    def destroy(self, domid):
+        return self.ask("domain_destroy", domid)
+
+    def altp2m(self, domid, on):
+        return self.ask("altp2m_set_domain_state", domid, ctypes.c_bool(on))
+
+    def access(self, domid, kind, first, pages):
+        return self.ask("set_mem_access", domid, kind, ctypes.c_uint64(first), pages)
+
+    def shadow(self, domid, operation):
+        return self.ask("shadow_control", domid, operation, None, 0)
+
+    def monitor(self, domid, port):
+        """Begin to watch the domain; returns the ring that has to be unmapped by its end."""
+        self._lib.xc_monitor_enable.restype = ctypes.c_void_p
+        return self._lib.xc_monitor_enable(self._xch, domid, ctypes.byref(port))
+
+    def take(self, domid, frames):
+        """Take pages of the domain away; returns 0 or an errno."""
+        names = (ctypes.c_ulong * len(frames))(*frames)
+        extents = ctypes.c_ulong(len(frames))
+        return self.ask("domain_decrease_reservation_exact", domid, extents, 0, names)
+
+    def give(self, domid, frames):
+        names = (ctypes.c_ulong * len(frames))(*frames)
+        extents = ctypes.c_ulong(len(frames))
+        return self.ask("domain_populate_physmap_exact", domid, extents, 0, 0, names)
