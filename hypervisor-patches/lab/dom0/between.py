@@ -8,7 +8,6 @@ operation is continued. Then the guest has to run its rounds, a log of it has to
 log has to be off. Prints JSON lines.
 """
 
-import contextlib
 import ctypes
 import errno
 import json
@@ -20,7 +19,7 @@ from collections import Counter
 
 from cycles import free_bytes
 from hostile import DATA, PAGES, Domain
-from raw import BROKEN_OFF, DISABLE, PAGING_CONTINUATION, Control, Domctl
+from raw import PAGING_CONTINUATION, Control, Domctl
 
 OPERATIONS = ("enable", "close", "disable")
 TRIES = 8
@@ -91,9 +90,8 @@ class Subject:
 
     def afterwards(self, operation):
         """Log a round, by the log that there is or by a new one, and switch it off."""
-        state = self.caller.state(self.domid)
-        if operation == "disable" or state != 2:
-            wrong = self.off() if state else 0
+        if operation == "disable" or self.caller.state(self.domid) != 2:
+            self.off()
             refused = self.caller.enable(self.domid)
             wrong = self.logged() | {"refused": int(refused != 0)}
         else:
@@ -134,19 +132,18 @@ def meanwhiles(s):
 
 
 def attempt(s, operation, meanwhile):
-    """Break an operation off, do something else, go on; returns (what came of it, what is wrong)."""
+    """Break an operation off, do something else, go on; returns what came of it, what is wrong."""
     s.prepare(operation)
     first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
-    between = first in BROKEN_OFF
+    came = s.caller.came(first)
     answer = meanwhile.do()
-    last = s.caller.go_on() if between else first
+    last = first if came == "after" else s.caller.go_on()
     if meanwhile.early:
         meanwhile.undo(answer)
     wrong = s.afterwards(operation)
     if not meanwhile.early:
         meanwhile.undo(answer)
-    told = f"{'between' if between else 'after'} {named(answer)} {named(last)}"
-    return told, wrong
+    return f"{came} {named(answer)} {named(last)}", wrong
 
 
 def pairs(s, names):
@@ -171,20 +168,20 @@ def deserted(s):
         for _ in range(200):
             s.prepare(operation)
             first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
-            if first in BROKEN_OFF:
+            if s.caller.came(first) == "between":
                 held = not s.guest.run(0.3)
                 if held:
                     break
             s.off()
         started = time.monotonic()
-        waited = s.guest.box is not None and wait_for_round(s.guest)
+        waited = wait_for_round(s.guest)
         took_s = time.monotonic() - started
-        state, closed = s.caller.state(s.domid), s.other.close(s.domid)
-        continued = s.caller.go_on()
-        off = s.caller.disable(s.domid)
+        state, closed = s.other.state(s.domid), s.other.close(s.domid)
+        continued, off = s.caller.go_on(), s.other.disable(s.domid)
         wrong = s.afterwards("disable")
+        names = {"closed": named(closed), "continued": named(continued), "off": named(off)}
         say("deserted", operation=operation, held=held, runs=waited, took_s=took_s, state=state,
-            closed=named(closed), off=named(off), wrong=wrong)  # fmt: skip
+            wrong=wrong, **names)  # fmt: skip
 
 
 def wait_for_round(guest):
@@ -204,7 +201,10 @@ def switching_off(s):
             raise SystemExit("LAB agent: stock log-dirty mode cannot be switched on")
         s.guest.run(LIMIT_S)
         first = s.caller.shadow_off(s.domid, 2e-6 * (i % 100))
-        if first not in BROKEN_OFF:
+        came = s.caller.came(first)
+        if came == "before":
+            first = s.caller.go_on()
+        if came != "between":
             if first:
                 told[f"failed {named(first)}"] += 1
             continue
@@ -230,10 +230,10 @@ def destroyed(control, caller, rng, lasts):
             if operation != "enable":
                 told[f"enable {named(caller.enable(domid))}"] += 1
             first = getattr(caller, operation)(domid, rng.uniform(0, lasts[operation]))
-            between = first in BROKEN_OFF
+            came = caller.came(first)
             answer = control.destroy(domid)
-            last = caller.go_on() if between else first
-            told[f"{'between' if between else 'after'} {named(answer)} {named(last)}"] += 1
+            last = first if came == "after" else caller.go_on()
+            told[f"{came} {named(answer)} {named(last)}"] += 1
             time.sleep(0.02)
             free.append(free_bytes())
         time.sleep(0.5)

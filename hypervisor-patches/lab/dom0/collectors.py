@@ -11,11 +11,12 @@ import ctypes
 import json
 import mmap
 import os
-import resource
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 from callers import _GETREGS, _IOCTL, _LIBC, _ORIG_RAX, _REGISTERS, _SYSCALL, _TRACEME, fork, runs
 from cycles import free_bytes
@@ -30,8 +31,9 @@ PAGES = 12000
 STOPPED_S = 11.0  # longer than Xen waits for a continuation
 STOPS_AT = (0.15, 0.35, 0.55, 0.75, 0.95)  # of all calls of a collection
 ROOM_KIB = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+GROUP, GROUP_BYTES = Path("/tmp/cgroup/collector"), 24 << 20
 PHASES = ("enabling", "logging", "closing", "disabling")
-_DETACH = 17
+_DETACH, _ADDRESS_SPACE = 17, 9
 
 
 def say(what, **answer):
@@ -150,8 +152,8 @@ def limited(domain):
         page = mmap.mmap(-1, 64)
 
         def work(page=page, room=room):
-            size = int(open("/proc/self/statm").read().split()[0]) * 4096 + (room << 10)
-            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + (room << 10)
+            _LIBC.setrlimit(_ADDRESS_SPACE, ctypes.byref((ctypes.c_ulong * 2)(size, size)))
             try:
                 page[:1] = b"d" if collect(domain.domid) else b"0"
             except MemoryError:
@@ -167,11 +169,11 @@ def limited(domain):
 
 def exhausted(domain):
     """Have a collection killed by the kernel for want of memory, in each phase."""
-    os.makedirs("/tmp/cgroup", exist_ok=True)
-    os.system("mount -t cgroup2 none /tmp/cgroup")
-    with open("/tmp/cgroup/cgroup.subtree_control", "w") as file:
-        file.write("+memory")
-    os.makedirs("/tmp/cgroup/collector", exist_ok=True)
+    GROUP.parent.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "none", str(GROUP.parent)], check=True)
+    (GROUP.parent / "cgroup.subtree_control").write_text("+memory")
+    GROUP.mkdir()
+    (GROUP / "memory.max").write_text(str(GROUP_BYTES))
     told, ends = Counter(), []
     for phase in PHASES:
 
@@ -180,17 +182,14 @@ def exhausted(domain):
                 if now == phase:
                     threading.Thread(target=waste, daemon=True).start()
 
-            with open("/tmp/cgroup/collector/memory.max", "w") as file:
-                file.write(str(24 << 20))
-            with open("/tmp/cgroup/collector/cgroup.procs", "w") as file:
-                file.write(str(os.getpid()))
+            (GROUP / "cgroup.procs").write_text(str(os.getpid()))
             with contextlib.suppress(XenError):
                 while True:
                     collect(domain.domid, eat)
 
         ends.append(os.waitpid(fork(work), 0)[1])
         told.update(judge(domain))
-    kills = dict(line.split() for line in open("/tmp/cgroup/collector/memory.events"))
+    kills = dict(line.split() for line in (GROUP / "memory.events").read_text().splitlines())
     say("exhausted", ends=ends, kills=int(kills["oom_kill"]), told=told)
 
 

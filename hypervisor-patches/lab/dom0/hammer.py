@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Switches a domain's log on, closes rounds, and switches it off, until the domain is gone or SIGTERM.
+"""Switches a domain's log on and off, with rounds, until the domain is gone or SIGTERM comes.
 
     python3 hammer.py DOMID
 
 Prints a JSON line at the end: how often each came to what, an errno's name or "0".
 """
 
+import contextlib
 import errno
 import json
 import random
@@ -54,10 +55,8 @@ def hammer(domid, counts):
 def main(domid):
     counts = Counter()
     signal.signal(signal.SIGTERM, told_to)
-    try:
+    with contextlib.suppress(Told):
         hammer(int(domid), counts)
-    except Told:
-        pass
     print("HAMMER", json.dumps(counts), flush=True)
 
 

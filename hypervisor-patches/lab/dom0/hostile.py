@@ -3,9 +3,9 @@
 
     python3 hostile.py     each part with a domain of its own: see PARTS
 
-Each line has the part's name and its rounds: what Xen said of them, and how many frames were logged,
-or reported as touched, that should not have been, and the other way round. The last line of a part
-says by how many bytes Xen's free memory has changed, with the log off before and after.
+Each line has the part's name and its rounds: what Xen said of them, how many frames are missing in
+the log or are too many in it, and the same of what is reported as touched. It also says by how many
+bytes Xen's free memory has become less, with the log off before and after.
 """
 
 import contextlib
@@ -29,6 +29,8 @@ OPTIONS = LogOptions(slots=512, page_tables="mark", harvest="guided")
 DATA, PAGES = 4096, 300
 PRIVATE_DATA, PRIVATE_TABLES, BALLOON, POINTERS, MANY, REUSED = 4608, 5120, 6144, 7168, 8192, 500
 TABLES, ROOTS, BALLOONED = 70000, 200, 1000
+BASE = frozenset(range(DATA, DATA + PAGES))
+MEMORY = 384 * 256  # Xen's own pages of a guest are above its memory
 LIMIT_S = 60.0
 REPORTED = ("tables", "tables_dropped", "roots_dropped", "roots_stale", "dirty_pages", "memory")
 
@@ -50,7 +52,7 @@ def name_of(error):
 
 
 class Domain:
-    """A domain with the job's guest, running and set up. A context manager: destroyed at the end."""
+    """A domain with the job's guest, set up. A context manager: it is destroyed at the end."""
 
     def __init__(self, name="h", memory=64, config=(), **settings):
         self.name = name
@@ -98,23 +100,19 @@ def logged(log):
     for record in log.read():
         if record["type"] == 1:
             frames |= {word >> 12 for word in memoryview(record["data"]).cast("Q")}
-    return {gfn for gfn in frames if gfn >= DATA}
+    return {gfn for gfn in frames if DATA <= gfn < MEMORY}
 
 
 def close(log, written, touched=frozenset()):
     """Close a round and compare it to what it has to contain."""
     closed = log.close_round(ROUND_GUIDED)
     seen = {word >> 12 for word in memoryview(closed["touched"]).cast("Q")}
-    seen = {gfn for gfn in seen if gfn >= DATA and gfn < KERNEL_PAGES}
+    seen = {gfn for gfn in seen if DATA <= gfn < MEMORY}
     told = {name: closed[name] for name in REPORTED}
     entries = logged(log)
     told |= {"missing": len(written - entries), "added": len(entries - written)}
     wanted = written | touched
     return told | {"unseen": len(wanted - seen), "more": len(seen - wanted)}
-
-
-KERNEL_PAGES = 1 << 20  # Xen's own pages of a PVH guest are above the memory, just below 4 GiB
-BASE = frozenset(range(DATA, DATA + PAGES))
 
 
 def rounds(domain, expect, options=OPTIONS):
@@ -209,6 +207,8 @@ PARTS = {
 
 
 def main(*names):
+    with Domain() as domain:  # what Xen needs once and keeps
+        rounds(domain, [(set(), set())])
     for name in names or PARTS:
         steps = PARTS[name]()
         next(steps)

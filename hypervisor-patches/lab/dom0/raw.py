@@ -3,7 +3,8 @@
 
 Xen reads the caller's structure anew in each continuation. A process that runs before all others
 changes the interface's version in it at a chosen moment. The continuation fails then, and the
-operation stays where it is, until the same call is made again with the version put right.
+operation stays where it is, until the same call is made again with the version put right. If the
+version was wrong from the start, nothing has been begun, and the same call does all of it.
 """
 
 import contextlib
@@ -22,7 +23,6 @@ SHADOW_OP, PML_OP = 10, 1100
 ENABLE, DISABLE, CLOSE, STATUS = 1, 2, 3, 4
 TABLES, ACCESSED = 1, 8  # options of enabling
 SCAN, GUIDED = 2, 8  # of closing
-BROKEN_OFF = (errno.EACCES, errno.EOPNOTSUPP)  # what a wrong version comes to
 _VERSION, _HYPERCALL = 0x15, 0x305000
 _HEAD, _PML = struct.Struct("<IIH6x"), struct.Struct("<HHI")
 PAGES = 1 << 20  # of the bitmaps: up to 4 GiB, where Xen has its own pages of a guest
@@ -110,6 +110,14 @@ class Domctl:
             return error.errno
         return 0
 
+    def came(self, result):
+        """Return when the version was changed: "before" the call, "between" pieces, or "after"."""
+        if result == errno.EOPNOTSUPP:  # a continuation of log-dirty mode's
+            return "between"
+        if result == errno.EACCES:
+            return "between" if struct.unpack_from("<I", self._page, 20)[0] else "before"
+        return "after"
+
     @property
     def refusal(self):
         return struct.unpack_from("<H", self._page, 18)[0]
@@ -138,7 +146,7 @@ class Domctl:
 
 
 class Control(Raw):
-    """libxenctrl's calls that others make of a domain that is logged; each returns 0 or an errno."""
+    """libxenctrl's calls that others make of a domain; each returns 0 or an errno."""
 
     def ask(self, name, *words):
         function = getattr(self._lib, f"xc_{name}")

@@ -35,12 +35,11 @@ static u64 entry(u32 gfn)
     return (u64)gfn * KIT_PAGE | PRESENT_WRITE;
 }
 
+/* A debug build of Xen changes the registers of the arguments. */
 static u32 call(u32 number, u32 command, const void *argument)
 {
-    u32 result = number;
-
-    __asm__ volatile("vmcall" : "+a"(result), "+b"(command) : "c"(argument) : "memory");
-    return result;
+    __asm__ volatile("vmcall" : "+a"(number), "+b"(command), "+c"(argument) : : "memory");
+    return number;
 }
 
 static void load(u32 root)
