@@ -16,9 +16,7 @@ from pmlkit.sources.lab.session import LabOptions, collect
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 SCRIPT = """\
 xl destroy g
-python3 hostile.py
-python3 between.py 17
-python3 collectors.py
+for part in hostile between collectors; do python3 $part.py | tee /out/$part.jsonl; done
 true
 """
 MEMORY_PAGES = 384 * 256
@@ -31,11 +29,12 @@ def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     options = LabOptions(fast=True, script=SCRIPT, xen_preempt=True, xen_cmdline="altp2m=1")
     collect(lab_guests.load("hostile"), folder, options)
-    return (folder / "console.txt").read_text(errors="replace")
+    return folder
 
 
-def answers(said, what):
-    return [json.loads(row) for row in re.findall(rf"^{what} (\[.*\])\s*$", said, re.M)]
+def answers(said, part):
+    rows = (said / f"{part}.jsonl").read_text().splitlines()
+    return [json.loads(row.partition(" ")[2]) for row in rows]
 
 
 # ------------------------------------------------------------------------------
@@ -44,7 +43,7 @@ def answers(said, what):
 
 @pytest.fixture(scope="module")
 def guests(said):
-    return dict(answers(said, "HOSTILE"))
+    return dict(answers(said, "hostile"))
 
 
 @pytest.mark.parametrize("part", ["tables", "roots", "balloon", "reboot", "triple", "crash"])
@@ -91,7 +90,7 @@ def test_a_guest_that_reboots_is_logged_anew_in_its_new_domain(guests, part):
 
 @pytest.fixture(scope="module")
 def between(said):
-    return answers(said, "BETWEEN")
+    return answers(said, "between")
 
 
 # What may come of the other call and of the operation, if the call comes in between.
@@ -157,7 +156,7 @@ def test_a_domain_can_be_destroyed_between_continuations(between, operation):
 
 @pytest.fixture(scope="module")
 def collectors(said):
-    return dict(answers(said, "COLLECTORS"))
+    return dict(answers(said, "collectors"))
 
 
 def test_guest_runs_on_wherever_its_collector_is_killed(collectors):
@@ -196,7 +195,7 @@ TOOLS = """\
 xl unpause g
 control=/local/domain/$domid/control
 for try in $(seq 120); do xenstore-ls $control | grep -q feature-suspend && break; sleep 0.5; done
-python3 hammer.py $domid & hammer=$!
+python3 hammer.py $domid >/out/hammer.jsonl & hammer=$!
 sleep 2
 xl mem-set g 96; echo "TOOLS less $?"; sleep 2; xl mem-set g 128; echo "TOOLS more $?"; sleep 1
 for i in $(seq 5); do xl pause g; usleep 20000; xl unpause g; done; echo "TOOLS pause $?"
@@ -220,27 +219,29 @@ def tools(tmp_path_factory):
         fast=True, script=TOOLS, xen_preempt=True, xen_cmdline="altp2m=1", memory_mib=128
     )
     collect(lab_guests.load("idle", {"phase_ms": "600000"}), folder, options)
-    return (folder / "console.txt").read_text(errors="replace")
+    text = (folder / "console.txt").read_text(errors="replace")
+    return {"text": text, "hammer": json.loads((folder / "hammer.jsonl").read_text())}
 
 
 def test_tools_do_their_work_or_say_why_not(tools):
-    told = dict(re.findall(r"TOOLS (\w+) (\d+)\s*$", tools, re.M))
+    told = dict(re.findall(r"TOOLS (\w+) (\d+)\s*$", tools["text"], re.M))
     for name in ("less", "more", "pause", "save"):
-        assert told[name] == "0", tools
+        assert told[name] == "0", tools["text"]
 
 
 def test_a_migration_succeeds_or_is_refused_in_words(tools):
-    statuses = re.findall(r"TOOLS migrate \d (\d+)", tools)
-    refusals = tools.count("it is being logged, and cannot be migrated live")
-    assert statuses and len(statuses) - statuses.count("0") <= refusals + tools.count("EBUSY")
+    text = tools["text"]
+    statuses = re.findall(r"TOOLS migrate \d (\d+)", text)
+    refusals = text.count("it is being logged, and cannot be migrated live")
+    assert statuses and len(statuses) - statuses.count("0") <= refusals + text.count("EBUSY")
 
 
 def test_logs_end_with_clear_errors_meanwhile(tools):
-    (counts,) = [json.loads(row) for row in re.findall(r"^HAMMER (\{.*\})\s*$", tools, re.M)]
+    counts = tools["hammer"]
     assert counts["close 0"] > 20
     assert {name.split()[1] for name in counts} <= {"0", "EBUSY", "ESRCH"}
 
 
 def test_the_guest_is_alive_and_can_be_logged_after_the_tools(tools):
-    told = dict(re.findall(r"TOOLS (\w+) (\d+)\s*$", tools, re.M))
+    told = dict(re.findall(r"TOOLS (\w+) (\d+)\s*$", tools["text"], re.M))
     assert told["log"] == "0" and told["last"] == "0"

@@ -7,25 +7,21 @@
 The guest is one of the kit's that writes more than a buffer of libxenpml holds. Prints JSON lines.
 """
 
-import ctypes
 import errno
 import json
 import os
-import signal
 import sys
 import time
+
+import traced
 
 from pmlkit.xen.binding import XenError, check
 from pmlkit.xen.job import LogOptions
 from pmlkit.xen.lab import Mailbox
 from pmlkit.xen.pml import ROUND_GUIDED, Handle, PmlLog
 
-_TRACEME, _GETREGS, _SYSCALL = 0, 12, 24
-_REGISTERS, _ORIG_RAX, _IOCTL = 27, 15, 16
 _DATA = 4096
 _TWO_ROUNDS = 12
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 
 
 def say(what, **answer):
@@ -41,41 +37,18 @@ def close(handle):
     return closed.round, {word >> 12 for word in words}
 
 
-def fork(work):
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    finally:
-        os._exit(0)
-
-
 def kill_at(domid, stop):
-    """Close a round in a process that is killed at its ioctl number `stop`; did it get there?
-
-    Each ioctl counts twice, as it begins and as it is over.
-    """
+    """Close a round in a process that is killed at its ioctl number `stop`; did it get there?"""
 
     def collect():
-        _LIBC.ptrace(_TRACEME, 0, None, None)
         with Handle(domid) as handle:
-            os.kill(os.getpid(), signal.SIGSTOP)
             close(handle)
 
-    pid, seen = fork(collect), 0
-    registers = (ctypes.c_ulong * _REGISTERS)()
-    os.waitpid(pid, 0)
-    while True:
-        _LIBC.ptrace(_SYSCALL, pid, None, None)
-        if not os.WIFSTOPPED(os.waitpid(pid, 0)[1]):
-            return False
-        _LIBC.ptrace(_GETREGS, pid, None, ctypes.addressof(registers))
-        seen += registers[_ORIG_RAX] == _IOCTL
-        if seen == stop:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return True
+    pid = traced.start(collect)
+    if traced.run_to(pid, stop) < stop:
+        return False
+    traced.kill(pid)
+    return True
 
 
 def runs(box, rounds=1, limit_s=20.0):
@@ -122,7 +95,7 @@ def two(domid, box):
                         failed[name] = failed.get(name, 0) + 1
             say("collector", closed=closed, failed=failed)
 
-        for pid in [fork(collect), fork(collect)]:
+        for pid in [traced.fork(collect), traced.fork(collect)]:
             os.waitpid(pid, 0)
         say("both", first=first, rounds=log.status()["round"], running=runs(box))
 

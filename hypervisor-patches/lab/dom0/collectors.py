@@ -11,14 +11,14 @@ import ctypes
 import json
 import mmap
 import os
-import signal
 import subprocess
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from callers import _GETREGS, _IOCTL, _LIBC, _ORIG_RAX, _REGISTERS, _SYSCALL, _TRACEME, fork, runs
+import traced
+from callers import runs
 from cycles import free_bytes
 from hostile import DATA, Domain
 
@@ -33,7 +33,7 @@ STOPS_AT = (0.15, 0.35, 0.55, 0.75, 0.95)  # of all calls of a collection
 ROOM_KIB = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 GROUP, GROUP_BYTES = Path("/tmp/cgroup/collector"), 24 << 20
 PHASES = ("enabling", "logging", "closing", "disabling")
-_DETACH, _ADDRESS_SPACE = 17, 9
+_ADDRESS_SPACE = 9  # RLIMIT_AS
 
 
 def say(what, **answer):
@@ -72,44 +72,15 @@ def afterwards(domain):
     return {"running": running, "whole": whole, "state": state}
 
 
-def traced(domid):
-    """Start a collection that stops before its first call; returns the process."""
-
-    def work():
-        _LIBC.ptrace(_TRACEME, 0, None, None)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        collect(domid)
-
-    pid = fork(work)
-    os.waitpid(pid, 0)
-    return pid
-
-
-def run_to(pid, stop=None):
-    """Let it run to its call number `stop`, or to its end; returns how many it came to.
-
-    Each call counts twice, as it begins and as it is over.
-    """
-    registers, seen = (ctypes.c_ulong * _REGISTERS)(), 0
-    while seen != stop:
-        _LIBC.ptrace(_SYSCALL, pid, None, None)
-        if not os.WIFSTOPPED(os.waitpid(pid, 0)[1]):
-            return seen
-        _LIBC.ptrace(_GETREGS, pid, None, ctypes.addressof(registers))
-        seen += registers[_ORIG_RAX] == _IOCTL
-    return seen
-
-
 def killed(domain):
     """Kill a collection at each of its calls; returns how many there were."""
     told, stop = Counter(), 0
     while True:
         stop += 1
-        pid = traced(domain.domid)
-        if run_to(pid, stop) != stop:
+        pid = traced.start(lambda: collect(domain.domid))
+        if traced.run_to(pid, stop) < stop:
             break
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        traced.kill(pid)
         told.update(judge(domain, stop % 4 == 0))
     say("killed", stops=stop - 1, told=told)
     return stop - 1
@@ -132,15 +103,12 @@ def stopped(domains, calls):
     """Stop a collection of each domain at another of its calls, all for 11 s."""
     pids = []
     for domain, where in zip(domains, STOPS_AT, strict=True):
-        pid = traced(domain.domid)
-        run_to(pid, max(1, int(where * calls)))
+        pid = traced.start(lambda domain=domain: collect(domain.domid))
+        traced.run_to(pid, max(1, int(where * calls)))
         pids.append(pid)
     time.sleep(STOPPED_S)
     running = [runs(domain.box) for domain in domains]
-    ends = []
-    for pid in pids:
-        _LIBC.ptrace(_DETACH, pid, None, None)
-        ends.append(os.waitpid(pid, 0)[1])
+    ends = [traced.let_go(pid) for pid in pids]
     whole = [afterwards(domain) for domain in domains]
     say("stopped", running=running, ends=ends, afterwards=whole)
 
@@ -153,7 +121,7 @@ def limited(domain):
 
         def work(page=page, room=room):
             size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + (room << 10)
-            _LIBC.setrlimit(_ADDRESS_SPACE, ctypes.byref((ctypes.c_ulong * 2)(size, size)))
+            traced.LIBC.setrlimit(_ADDRESS_SPACE, ctypes.byref((ctypes.c_ulong * 2)(size, size)))
             try:
                 page[:1] = b"d" if collect(domain.domid) else b"0"
             except MemoryError:
@@ -161,7 +129,7 @@ def limited(domain):
             except XenError as error:
                 page[:1] = b"x" if error.errno == 12 else b"e"
 
-        os.waitpid(fork(work), 0)
+        os.waitpid(traced.fork(work), 0)
         ends.append(page[:1].decode())
         told.update(judge(domain))
     say("limited", ends=ends, told=told)
@@ -187,7 +155,7 @@ def exhausted(domain):
                 while True:
                     collect(domain.domid, eat)
 
-        ends.append(os.waitpid(fork(work), 0)[1])
+        ends.append(os.waitpid(traced.fork(work), 0)[1])
         told.update(judge(domain))
     kills = dict(line.split() for line in (GROUP / "memory.events").read_text().splitlines())
     say("exhausted", ends=ends, kills=int(kills["oom_kill"]), told=told)
