@@ -16,7 +16,7 @@ from pmlkit.sources.lab.session import LabOptions, collect
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 SCRIPT = """\
 xl destroy g
-for part in hostile between collectors; do python3 $part.py | tee /out/$part.jsonl; done
+for part in hostile collectors between; do python3 $part.py | tee /out/$part.jsonl; done
 true
 """
 MEMORY_PAGES = 384 * 256

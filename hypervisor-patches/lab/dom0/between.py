@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What others do to a domain between two continuations of an operation on its log.
 
-    python3 between.py SEED [WHAT ...]      which: see MAIN
+    python3 between.py [WHAT ...]    "switching off", "deserted", "destroyed", or what others do
 
 An operation is broken off at a random moment (`raw`), somebody else does something, and the
 operation is continued. Then the guest has to run its rounds, a log of it has to be right, and the
@@ -22,7 +22,7 @@ from hostile import DATA, PAGES, Domain
 from raw import PAGING_CONTINUATION, Control, Domctl
 
 OPERATIONS = ("enable", "close", "disable")
-TRIES = 8
+SEED, TRIES = 17, 6
 LIMIT_S = 5.0
 SPARE = list(range(7000, 7064))  # pages that nobody uses
 RWX, RX2RW = 7, 8
@@ -43,9 +43,9 @@ def named(number):
 class Subject:
     """The guest, and what is asked of Xen for it."""
 
-    def __init__(self, guest, control, caller, other, seed):
+    def __init__(self, guest, control, caller, other, rng):
         self.guest, self.control, self.caller, self.other = guest, control, caller, other
-        self.domid, self.random = guest.domid, random.Random(seed)
+        self.domid, self.random = guest.domid, rng
         self.lasts = {}
 
     def prepare(self, operation):
@@ -252,25 +252,24 @@ def duration_of(control, caller):
     return lasts
 
 
-def main(seed, *names):
-    control = Control()
-    with Domctl() as caller, Domctl() as other:
-        with Domain(config=["altp2m='external'"]) as guest:
-            port = ctypes.c_uint32(0)
-            ring = control.monitor(guest.domid, port)
-            say("monitor", ring=bool(ring))
-            s = Subject(guest, control, caller, other, int(seed))
-            guest.run()
-            s.measure()
-            say("lasts", **s.lasts)
-            if not names or "switching off" in names:
-                switching_off(s)
-            pairs(s, names)
-            if not names or "deserted" in names:
-                deserted(s)
-            control.ask("monitor_disable", guest.domid)
+def main(*names):
+    control, rng = Control(), random.Random(SEED)
+    with Domctl() as caller, Domctl() as other, Domain(config=["altp2m='external'"]) as guest:
+        port = ctypes.c_uint32(0)
+        ring = control.monitor(guest.domid, port)
+        say("monitor", ring=bool(ring))
+        s = Subject(guest, control, caller, other, rng)
+        guest.run()
+        s.measure()
+        say("lasts", **s.lasts)
+        if not names or "switching off" in names:
+            switching_off(s)
+        pairs(s, names)
         if not names or "destroyed" in names:
-            destroyed(control, caller, random.Random(int(seed)), duration_of(control, caller))
+            destroyed(control, caller, rng, duration_of(control, caller))
+        if not names or "deserted" in names:
+            deserted(s)
+        control.ask("monitor_disable", guest.domid)
     say("end", ended=True)
 
 
