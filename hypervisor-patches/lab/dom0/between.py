@@ -19,7 +19,7 @@ from collections import Counter
 
 from cycles import free_bytes
 from hostile import DATA, PAGES, Domain
-from raw import PAGING_CONTINUATION, Control, Domctl
+from raw import PAGING_CONTINUATION, Control, Domctl, interruptible
 
 OPERATIONS = ("enable", "close", "disable")
 SEED, TRIES = 17, 6
@@ -253,6 +253,7 @@ def duration_of(control, caller):
 
 
 def main(*names):
+    interruptible()
     control, rng = Control(), random.Random(SEED)
     with Domctl() as caller, Domctl() as other, Domain(config=["altp2m='external'"]) as guest:
         port = ctypes.c_uint32(0)

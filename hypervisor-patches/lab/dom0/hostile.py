@@ -156,6 +156,16 @@ def balloon():
         yield
 
 
+def again():
+    """Log a domain that has not run since a log of it ended without its round being closed."""
+    with Domain() as domain:
+        yield
+        with PmlLog(domain.domid, OPTIONS):
+            domain.run()
+        yield rounds(domain, [(set(), set())] * 2)
+        yield
+
+
 def restarted(end):
     """Log a domain that reboots in its second round; then the one that takes its place."""
     with Domain(end=end, at=2) as domain:
@@ -200,6 +210,7 @@ PARTS = {
     "tables": tables,
     "roots": roots,
     "balloon": balloon,
+    "again": again,
     "reboot": lambda: restarted(1),
     "triple": lambda: restarted(3),
     "crash": crashed,
