@@ -14,8 +14,8 @@ pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 WRITTEN = 1800  # by the guest `known`, in each of its rounds
 
 
-# Log-dirty mode ends and begins by a type change that is carried out lazily. What is still log-dirty
-# when the second log begins has its dirty flag: it has to be armed all the same.
+# Log-dirty mode ends and begins by a type change that is carried out lazily. What is still
+# log-dirty then has its dirty flag when the second log begins: it has to be armed all the same.
 def test_a_second_log_has_all_that_is_written(tmp_path):
     script = "python3 again.py $domid; true\n"
     collect(lab_guests.load("known"), tmp_path, LabOptions(fast=True, script=script))
