@@ -42,7 +42,9 @@ def places(version):
                 file = line[6:]
             elif match := re.match(r"@@ -\S+ \+\S+ @@ ?(.*)", line):
                 function = re.search(r"(\w+)\(", match[1])
-                place = function[1] if function else match[1]
+                # In a list of files or of changes there is no such place.
+                listed = file in ("MAINTAINERS", "CHANGELOG.md")
+                place = "" if listed else function[1] if function else match[1]
                 found.add((path.name[:4], file, other.get(place, place)))
     return found
 
