@@ -157,13 +157,13 @@ def fetch(
         return fetched
 
 
-def dependency(package: str, pattern: str, progress: Tell | None = None) -> str:
+def dependency(package: str, pattern: str, progress: Tell | None = None, release: str = "") -> str:
     """Return the first dependency of a package whose name matches a regular expression.
 
     Debian's ``linux-image-cloud-amd64`` is empty and depends on the current kernel; the
     parameters and errors are those of `fetch`.
     """
-    with _cache((package,)) as folder:
+    with _cache((package,), release) as folder:
         _update(folder, progress or (lambda _: None))
         record = _apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
     depends = " ".join(line for line in record.splitlines() if line.startswith("Depends:"))

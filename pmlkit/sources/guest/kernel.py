@@ -13,7 +13,7 @@ import gzip
 import lzma
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
@@ -91,27 +91,38 @@ def kernel(progress: Tell | None = None, metapackage: str = PACKAGE) -> Kernel:
     ------
     MissingTool, GuestError, OutputError
     """
-    package = _current_package(metapackage, progress)
-    fetched = debian.fetch((package,), progress, dependencies=False)
-    release, version = package.removeprefix("linux-image-"), fetched.versions[package]
-    bzimage = fetched.root / "boot" / f"vmlinuz-{release}"
-    modules = fetched.root / "lib" / "modules" / release
-    vmlinux = cache_folder() / "kernel" / f"vmlinux-{release}-{fetched.root.parent.name}"
+    packed = packed_kernel(progress, metapackage)
+    fetched = packed.modules.parents[2]
+    vmlinux = cache_folder() / "kernel" / f"vmlinux-{packed.release}-{fetched.parent.name}"
     if not vmlinux.exists():
-        image = unpack(bzimage.read_bytes())
+        image = unpack(packed.path.read_bytes())
         if _PVH_NOTE not in image:
-            return Kernel(bzimage, version, release, modules)
+            return packed
         write_files(vmlinux.parent, {vmlinux.name: image})
-    return Kernel(vmlinux, version, release, modules)
+    return replace(packed, path=vmlinux)
 
 
-def _current_package(metapackage: str, progress: Tell | None) -> str:
+def packed_kernel(
+    progress: Tell | None = None, metapackage: str = PACKAGE, release: str = ""
+) -> Kernel:
+    """Fetch a kernel as `kernel`, but its path is the bzImage that Debian ships.
+
+    `release` is Debian's, such as "bookworm-backports"; default: the system's sources.
+    """
+    package = _current_package(metapackage, progress, release)
+    fetched = debian.fetch((package,), progress, dependencies=False, release=release)
+    name, version = package.removeprefix("linux-image-"), fetched.versions[package]
+    bzimage = fetched.root / "boot" / f"vmlinuz-{name}"
+    return Kernel(bzimage, version, name, fetched.root / "lib" / "modules" / name)
+
+
+def _current_package(metapackage: str, progress: Tell | None, release: str) -> str:
     """Name the package of the current kernel; offline, the last one known."""
-    note = cache_folder() / "kernel" / metapackage
+    note = cache_folder() / "kernel" / (f"{metapackage}-{release}" if release else metapackage)
     if note.exists() and time.time() - note.stat().st_mtime < debian.FRESH_S:
         return note.read_text()
     try:
-        package = debian.dependency(metapackage, _RELEASE, progress)
+        package = debian.dependency(metapackage, _RELEASE, progress, release)
     except debian.PackageError:
         if not note.exists():
             raise
