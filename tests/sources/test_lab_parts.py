@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
 import json
+import lzma
 import subprocess
 import sys
 import tarfile
@@ -27,6 +28,14 @@ def test_modules_come_after_those_they_need(tmp_path):
         (tmp_path / f"{name}.ko").write_bytes(b"\0depends=" + needs.encode() + b"\0")
     ordered = lab_parts.module_closure(tmp_path, ["a", "d_e"])
     assert [path.stem for path in ordered] == ["c", "b", "a", "d-e"]
+
+
+def test_compressed_modules_are_found_and_read(tmp_path):
+    (tmp_path / "a.ko.xz").write_bytes(lzma.compress(b"\0depends=b\0"))
+    (tmp_path / "b.ko.xz").write_bytes(lzma.compress(b"\0depends=\0"))
+    ordered = lab_parts.module_closure(tmp_path, ["a"])
+    assert [path.name for path in ordered] == ["b.ko.xz", "a.ko.xz"]
+    assert lab_parts.module_bytes(ordered[0]) == b"\0depends=\0"
 
 
 def test_a_missing_module_is_named(tmp_path):
@@ -141,7 +150,7 @@ def test_only_the_newest_states_are_kept(tmp_path):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     lab_boot._prune(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "e", "f"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c", "d", "e", "f"]
 
 
 def test_another_console_replaces_the_first_port_only():

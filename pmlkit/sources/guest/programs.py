@@ -20,7 +20,7 @@ from pmlkit.files import cache_folder, open_regular
 from pmlkit.recordings import CLONE, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pmlkit.types import PathLike, Tell
 
@@ -267,20 +267,45 @@ def bytecode(root: Path, progress: Tell | None = None) -> Path | None:
 
 
 def _compile_modules(root: Path, python: Path, cache: Path) -> None:
+    libraries = [root / "usr" / "lib" / python.name, root / "usr" / "lib" / "python3"]
+    _compile_all(root, python, [*("-x", _SKIP, "-s", root, "-p", "/"), *libraries], cache)
+
+
+def _compile_all(
+    root: Path, python: Path, arguments: Sequence[PathLike], cache: Path | None = None
+) -> None:
     """Run the guest's Python with the guest's loader and libraries, not this machine's."""
     libraries = [root / place / "x86_64-linux-gnu" for place in ("lib", "usr/lib")]
     command: list[PathLike] = [libraries[0] / "ld-linux-x86-64.so.2", "--library-path"]
-    command += [":".join(map(str, libraries)), python, "-m", "compileall", "-qq", "-x", _SKIP]
+    command += [":".join(map(str, libraries)), python, "-m", "compileall", "-qq"]
     # unchecked-hash: the archive's times differ from those of this machine's files.
-    command += ["--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/"]
-    command += [root / "usr" / "lib" / python.name, root / "usr" / "lib" / "python3"]
+    command += ["--invalidation-mode", "unchecked-hash", *arguments]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
         "PYTHONHOME": str(root / "usr"),
-        "PYTHONPYCACHEPREFIX": str(cache),
         "PYTHONHASHSEED": "0",  # the same bytes each time
     }
+    if cache:
+        environment["PYTHONPYCACHEPREFIX"] = str(cache)
     subprocess.run(command, env=environment, capture_output=True)
+
+
+def with_bytecode(files: Mapping[str, bytes], root: Path) -> dict[str, bytes]:
+    """Return Python modules by their path, and what the Python in `root` compiles them to.
+
+    Its Python may not run on this machine: there is then nothing but the modules.
+    """
+    python = next(iter(sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        _compile_all(root, python, [*("-s", folder, "-p", "/"), folder])
+        compiled = {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.pyc")
+        }
+    return {**files, **compiled}
 
 
 def _move_to_pycache(cache: Path, target: Path) -> None:

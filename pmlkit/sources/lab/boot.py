@@ -37,7 +37,7 @@ JOB_UNITS, OUT_UNITS = 320, 2080
 _FAULTS = re.compile(
     r"Panic on CPU|Xen BUG|Xen WARN|UBSAN:|Assertion '.*' failed|Kernel panic|FATAL TRAP"
 )
-_KEPT_SNAPSHOTS = 3  # the newest ones; each takes about 0.4 GiB
+_KEPT_SNAPSHOTS = 5  # the newest ones; each takes about 0.4 GiB
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Lab:
     versions: dict[str, str]
 
     def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
-        """Return the state of a machine whose dom0 is up; made at the first call.
+        """Return the state of a machine that has booted; made at the first call.
 
         Returns None if this Bochs cannot save its state: only our build can.
         """
@@ -61,7 +61,7 @@ class Lab:
         key = hashlib.sha256(facts.encode()).hexdigest()[:16]
         folder = cache_folder() / "lab" / "snapshots" / key
         if not folder.exists():
-            (progress or (lambda _: None))("booting dom0 once, to save its state (about a minute)")
+            (progress or (lambda _: None))("booting once, to save the state (about a minute)")
             self._save(folder)
             _prune(folder.parent)
         os.utime(folder)  # `_prune` keeps those that were used last
@@ -85,7 +85,7 @@ class Lab:
             with Machine(saver, folder, Limits()) as machine:
                 machine.wait(lambda: check_faults(machine.console()))
                 if machine.process.returncode or not (state / "memory.ram").exists():
-                    raise GuestError("dom0's state was not saved", machine.console()[-4000:])
+                    raise GuestError("the machine's state was not saved", machine.console()[-4000:])
             (state / "folder").write_text(str(folder))  # the state's config has paths below it
             shutil.copy(folder / "console.txt", state / "console.txt")
             _make_sparse(state / "memory.ram")

@@ -101,9 +101,21 @@ def write_disks(
     files |= with_caches(shipping.files())
     files |= {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}  # for tests
     files["device_model"] = (LAB / "dom0" / "device_model").read_bytes()
+    write_job(folder, guest.name, files, out)
+
+
+def write_job(
+    folder: Path, guest_name: str, files: Mapping[str, bytes], out: Path | None = None
+) -> None:
+    """Write the job's disk with files for ``/job``, and an empty one for the results.
+
+    Raises
+    ------
+    UsageError, OutputError
+    """
     data = _tar(files)
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
-        raise UsageError(f"the guest {guest.name} is too large for the lab's disk")
+        raise UsageError(f"the guest {guest_name} is too large for the lab's disk")
     try:
         # dom0 reads the first block, which says how many blocks the archive has.
         blocks = b"%d\n" % -(-len(data) // 4096)

@@ -72,6 +72,7 @@ def load(
     spec: PathLike,
     settings: Mapping[str, str] | None = None,
     progress: Tell | None = None,
+    serial: bool = False,
 ) -> LabGuest:
     """Return the guest with a name, or of a file.
 
@@ -82,6 +83,8 @@ def load(
     settings : dict of str to str, optional
         Options of the guest or parameters of the workload.
     progress : callable, optional
+    serial : bool
+        A Linux guest has serial ports, as in the KVM lab. Xen's PVH guests have none.
 
     Raises
     ------
@@ -102,7 +105,7 @@ def load(
             cmdline=_words(settings),
             mailbox=_READY in path.read_bytes(),
         )
-    return _linux(spec, settings, progress)
+    return _linux(spec, settings, progress, serial)
 
 
 def known_of(region: Json) -> dict[str, int]:
@@ -158,7 +161,7 @@ def has_pvh_note(path: PathLike) -> bool:
     return any(struct.pack("<III4s", 4, size, 18, b"Xen\0") in data for size in (4, 8))
 
 
-def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None) -> LabGuest:
+def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None, serial: bool) -> LabGuest:
     from pmlkit.sources.guest import workload
     from pmlkit.sources.guest.image import build as build_image
 
@@ -170,13 +173,13 @@ def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None) -> Lab
     memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
     image = build_image(chosen, settings, memory_mib=memory_mib, progress=progress)
     assert image.initrd is not None  # only a bare-metal guest has none
-    cmdline = image.cmdline.replace("console=ttyS0", "console=hvc0")
+    ramdisk = _packed(image.initrd.read_bytes())
     return LabGuest(
         chosen.name,
         image.kernel,
         chosen.summary,
-        ramdisk=_packed(image.initrd.read_bytes()) + _report_on_console(),
-        cmdline=cmdline,
+        ramdisk=ramdisk if serial else ramdisk + _report_on_console(),
+        cmdline=image.cmdline if serial else image.cmdline.replace("ttyS0", "hvc0"),
         memory_mib=memory_mib,
         versions=image.versions,
         linux=True,

@@ -19,7 +19,7 @@ from pmlkit.sources.guest.cpio import Archive
 from pmlkit.sources.lab.parts import medium_tools, module_closure, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pmlkit.sources.guest.kernel import Kernel
     from pmlkit.sources.lab.parts import Xen
@@ -76,8 +76,8 @@ def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
     if xen.packaged != "4.17":
         folder = f"usr/lib/xen-{xen.packaged}/bin"
         archive.link(f"{folder}/libxl-save-helper", "/usr/lib/xen/bin/libxl-save-helper")
-    _add_libraries(archive, roots)
-    _add_python(archive, userland)
+    add_libraries(archive, roots)
+    add_python(archive, userland)
     _add_modules(archive, kernel)
     archive.file("etc/xen/xl.conf", b"")
     archive.file("init", LAB / "dom0" / "init", 0o755)
@@ -94,7 +94,7 @@ def _find(roots: Sequence[Path], folders: Iterable[str], name: str) -> Path:
     raise GuestError(f"the lab's packages hold no {name}", hint="remove pmlkit's cache, try again")
 
 
-def _add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
+def add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
     """Add the shared libraries of all roots; the first root that has a name wins."""
     names = set()
     for root in roots:
@@ -107,11 +107,19 @@ def _add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
     archive.file("usr/lib64/ld-linux-x86-64.so.2", loader, 0o755)
 
 
-def _add_python(archive: Archive, userland: Path) -> None:
+def add_python(archive: Archive, userland: Path, compiled: Path | None = None) -> None:
+    """Add Python, with those modules of its library that an agent needs.
+
+    `compiled` is a folder with their byte code (`programs.bytecode`).
+    """
     archive.file("bin/python3", userland / "usr" / "bin" / "python3.11", 0o755)
     for path in sorted((userland / _PYTHON).rglob("*")):
         inside = path.relative_to(userland / _PYTHON)
         if path.is_file() and inside.parts[0] not in _NO_PYTHON and _wanted(path):
+            archive.file(str(_PYTHON / inside), path)
+    for path in sorted((compiled / _PYTHON).rglob("*.pyc")) if compiled else ():
+        inside = path.relative_to(compiled / _PYTHON) if compiled else path
+        if inside.parts[0] not in _NO_PYTHON:
             archive.file(str(_PYTHON / inside), path)
     for path in (userland / "usr/lib/python3/dist-packages").glob("_cffi_backend*.so"):
         archive.file(str(_PYTHON / path.name), path)
@@ -151,23 +159,42 @@ def medium(
     iso = cache_folder() / "lab" / f"lab-{digest}.iso"
     if not iso.exists():
         (progress or (lambda _: None))("making the boot medium")
-        write(iso, _rescue(xen.binary, kernel.path, root, menu))
+        files: dict[str, Path | bytes] = {
+            "xen": xen.binary,
+            "vmlinux": kernel.path,
+            "dom0.cpio": root,
+        }
+        write(iso, rescue(files, menu, "multiboot"))
     return iso
 
 
-def _rescue(xen: Path, vmlinux: Path, root: bytes, menu: str) -> bytes:
+def rescue(files: Mapping[str, Path | bytes], menu: str, loader: str) -> bytes:
+    """Return a bootable medium (ISO) with these files in ``/boot``.
+
+    Parameters
+    ----------
+    menu : str
+        GRUB's configuration.
+    loader : str
+        GRUB's module that boots the menu's entry.
+
+    Raises
+    ------
+    GuestError
+    """
     tools, environment = medium_tools()
     with tempfile.TemporaryDirectory() as scratch:
         boot = Path(scratch) / "iso" / "boot"
         (boot / "grub").mkdir(parents=True)
-        shutil.copy(xen, boot / "xen")
-        shutil.copy(vmlinux, boot / "vmlinux")
-        (boot / "dom0.cpio").write_bytes(root)
-        (boot / "grub" / "grub.cfg").write_text(menu)
+        for name, content in {**files, "grub/grub.cfg": menu.encode()}.items():
+            if isinstance(content, bytes):
+                (boot / name).write_bytes(content)
+            else:
+                shutil.copy(content, boot / name)
         iso = Path(scratch) / "lab.iso"
         command = [
             *("grub-mkrescue", f"--directory={tools}/usr/lib/grub/i386-pc"),
-            *("--fonts=", "--themes=", "--locales=", "--install-modules=multiboot iso9660 normal"),
+            *("--fonts=", "--themes=", "--locales=", f"--install-modules={loader} iso9660 normal"),
             *("-o", str(iso), str(Path(scratch) / "iso")),
         ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

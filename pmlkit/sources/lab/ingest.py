@@ -14,14 +14,16 @@ import pandas as pd
 from pmlkit.sources.host.ingest import XenTrace, convert
 from pmlkit.sources.host.spool import XenSpool, understood
 from pmlkit.sources.lab.guests import known_of
-from pmlkit.sources.recorder.ingest import COUNTERS, SIZES, read_report, read_sample
+from pmlkit.sources.recorder.ingest import COUNTERS, SIZES, Report, read_report, read_sample
 from pmlkit.sources.spooling import read_text
 from pmlkit.spool import FRAMES_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pmlkit.trace.reader import Trace
     from pmlkit.trace.schema import TraceMeta
-    from pmlkit.types import PathLike, Tell
+    from pmlkit.types import Json, PathLike, Tell
 
 
 __all__ = ["LabTrace", "ingest"]
@@ -83,19 +85,11 @@ class LabTrace(XenTrace):
         spans = [*self.report.memory, *([_SPECIAL] if self.report.memory else [])]
         return [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
 
-    def known(self) -> list[dict[str, object]]:
-        names = ("phase", "region", "kind", "pages")
-        known: list[dict[str, object]] = [
-            dict(zip(names, row, strict=True)) for row in self.report.expected
-        ]
-        for region in self.header["regions"]:
-            for kind, pages in known_of(region).items():
-                known.append(dict(zip(names, ("rounds", region["name"], kind, pages), strict=True)))
-        return known
+    def known(self) -> list[Json]:
+        return known_answers(self.header["regions"], self.report)
 
     def regions(self) -> pd.DataFrame:
-        rows = [(r["name"], r["gfn"], r["pages"]) for r in self.header["regions"]]
-        return pd.DataFrame(rows + self.report.regions, columns=["name", "gfn", "pages"])
+        return region_table(self.header["regions"], self.report)
 
     @cached_property
     def _marks(self) -> list[tuple[str, int]]:
@@ -126,8 +120,29 @@ class LabTrace(XenTrace):
     def guest(self) -> list[dict[str, int]]:
         """Return the guest's reports of its memory, at the times at which dom0 read them."""
         samples = [t for t in self.spool.lines if t.line.startswith("sample ") and t.ns >= 0]
-        rows = [_sample(read_sample(t.line.split()[1:]), t.ns) for t in samples]
-        return [row for row in rows if row]
+        return guest_rows((t.ns, t.line) for t in samples)
+
+
+def known_answers(regions: Iterable[Json], report: Report) -> list[Json]:
+    """Return what a guest is known to touch, by its description and by its own report."""
+    names = ("phase", "region", "kind", "pages")
+    known = [dict(zip(names, row, strict=True)) for row in report.expected]
+    for region in regions:
+        for kind, pages in known_of(region).items():
+            known.append(dict(zip(names, ("rounds", region["name"], kind, pages), strict=True)))
+    return known
+
+
+def region_table(regions: Iterable[Json], report: Report) -> pd.DataFrame:
+    """Return the regions of a guest's description and of its report."""
+    rows = [(r["name"], r["gfn"], r["pages"]) for r in regions]
+    return pd.DataFrame(rows + report.regions, columns=["name", "gfn", "pages"])
+
+
+def guest_rows(samples: Iterable[tuple[int, str]]) -> list[dict[str, int]]:
+    """Return the guest's reports of its memory; each is a time (ns) and a line."""
+    rows = (_sample(read_sample(line.split()[1:]), ns) for ns, line in samples)
+    return [row for row in rows if row]
 
 
 def _sample(values: dict[str, int], ns: int) -> dict[str, int]:

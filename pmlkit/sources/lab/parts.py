@@ -7,6 +7,7 @@ Everything is fetched and unpacked into pmlkit's cache without root.
 from __future__ import annotations
 
 import gzip
+import lzma
 import re
 import shutil
 import subprocess
@@ -169,7 +170,7 @@ def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
 
     Each comes after the modules that it needs, as insmod requires.
     """
-    files = {p.stem.replace("-", "_"): p for p in modules.rglob("*.ko")}
+    files = {p.name.split(".")[0].replace("-", "_"): p for p in modules.rglob("*.ko*")}
     ordered = []
 
     def visit(name: str) -> None:
@@ -186,7 +187,13 @@ def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
     return ordered
 
 
+def module_bytes(module: Path) -> bytes:
+    """Return a kernel module, unpacked: Linux 6.12's packages have them compressed."""
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data
+
+
 def _depends(module: Path) -> list[str]:
     # An entry of the section .modinfo, which is a list of texts that end with a zero byte.
-    entry = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    entry = re.search(rb"\0depends=([^\0]*)\0", module_bytes(module))
     return [name for name in entry[1].decode().split(",") if name] if entry else []

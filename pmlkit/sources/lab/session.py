@@ -34,6 +34,8 @@ from pmlkit.xen.frames import Frame
 from pmlkit.xen.job import PAGE_TABLES, LogOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pmlkit.sources.lab.boot import Snapshot
     from pmlkit.sources.lab.guests import LabGuest
     from pmlkit.trace.reader import Trace
@@ -229,27 +231,32 @@ def run(
     try:
         collect(guest, spool, options, progress)
     except BaseException as error:
-        _keep_spool(error, spool, out, options)
+        keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE), options.keep)
         raise
     return finish(spool, out, options.overwrite, options.keep)
 
 
-def _keep_spool(error: BaseException, spool: Path, out: PathLike, options: LabOptions) -> None:
+def keep_spool(
+    error: BaseException, spool: Path, out: PathLike, rounds: int, keep: bool = False
+) -> None:
     """Add to the error where the logged rounds are; remove a spool without frames."""
-    if rounds := rounds_of(spool / FRAMES_FILE):
+    if rounds:
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
         if isinstance(error, PmlkitError):
             error.args = (f"{error} ({kept})",)
         elif isinstance(error, KeyboardInterrupt):
             raise Ended(getattr(error, "number", signal.SIGINT), kept) from error
-    elif not options.keep and not holds_frames(spool / FRAMES_FILE):
+    elif not keep and not holds_frames(spool / FRAMES_FILE):
         shutil.rmtree(spool, ignore_errors=True)
 
 
-def rounds_of(spool: Path) -> int:
-    """Count the rounds that were closed in a spool (0 if there is none)."""
+def rounds_of(spool: Path, closed: int = Frame.ROUND) -> int:
+    """Count the rounds that were closed in a spool (0 if there is none).
+
+    `closed` is the kind of frame that says so.
+    """
     try:
-        return sum(kind == Frame.ROUND for kind, _ in read_spool(spool))
+        return sum(kind == closed for kind, _ in read_spool(spool))
     except PmlkitError:
         return 0
 
@@ -277,11 +284,9 @@ def collect(
         write_disks(folder, guest, job, run, out=spool / "out.img")
         try:
             growing = Growing(spool / "out.img", spool / FRAMES_FILE)
-            _boot(lab, folder, snapshot, options, progress, growing)
+            boot(lab, folder, snapshot, _limits(options), _MILESTONES, progress, growing)
         finally:
-            for name, kept in (("console.txt", "console.txt"), ("bochs.out", "bochs.txt")):
-                if (folder / name).exists():
-                    shutil.copy(folder / name, spool / kept)
+            keep_texts(folder, spool)
             take_results(spool / "out.img", spool)
     _judge(read_text(spool / "console.txt"), spool, options)
 
@@ -329,11 +334,12 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
     }
 
 
-def _boot(
+def boot(
     lab: Lab,
     folder: Path,
     snapshot: Snapshot | None,
-    options: LabOptions,
+    limits: Limits,
+    milestones: Iterable[tuple[str, str]],
     progress: Tell,
     growing: Growing,
 ) -> None:
@@ -341,11 +347,11 @@ def _boot(
     lab.prepare(folder)
     bochs = snapshot.restored(lab.bochs, folder) if snapshot else lab.bochs
     reported = set()
-    with Machine(bochs, folder, _limits(options)) as machine:
+    with Machine(bochs, folder, limits) as machine:
 
         def report() -> None:
             text = machine.console()
-            for sign, milestone in _MILESTONES:
+            for sign, milestone in milestones:
                 if sign in text and milestone not in reported:
                     reported.add(milestone)
                     progress(f"{machine.host_s:5.0f} s  {milestone}")
@@ -353,6 +359,13 @@ def _boot(
             growing.copy()
 
         machine.wait(report)
+
+
+def keep_texts(folder: Path, spool: Path) -> None:
+    """Copy the console and the emulator's output from a run's folder to its spool."""
+    for name, kept in (("console.txt", "console.txt"), ("bochs.out", "bochs.txt")):
+        if (folder / name).exists():
+            shutil.copy(folder / name, spool / kept)
 
 
 def _limits(options: LabOptions) -> Limits:
