@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.cli.options import Command
+    from pmlkit.sources.lab.kvm.session import KvmLabOptions
     from pmlkit.sources.lab.session import LabOptions
     from pmlkit.types import Json
 
@@ -38,8 +39,16 @@ _EXAMPLES = example(
     "pmlkit lab build --fast",
     "pmlkit lab run known --fast -o known.trace",
     "pmlkit lab run hotcold --fast --stock -o linux.trace",
+    "pmlkit lab run known --kvm --kernel 6.12 -o kvm.trace",
     "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
 )
+
+# `lab run`: options that Xen and KVM share, and the flags of KVM's own.
+_SHARED = frozenset([
+    "fast", "memory_mib", "vcpus", "rounds", "period", "free_run", "settings", "boot",
+    "time_limit", "keep", "overwrite",
+])  # fmt: skip
+_FLAGS = {"kernel": "kernel", "log": "kvm-log", "no_pml": "no-pml", "huge": "transparent-hugepages"}
 
 
 @click.group(epilog=_EXAMPLES)
@@ -124,6 +133,12 @@ _guest = click.argument(
 @option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
 @option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
         "1024]")  # fmt: skip
+@option("--kvm", is_flag=True, help="Under Debian's own KVM, with no patch, in place of Xen.")
+@option("--kernel", type=click.Choice(["6.1", "6.12"]), help="KVM: the host's Linux. [6.1]")
+@option("--kvm-log", "log", type=click.Choice(["ring", "bitmap"]),
+        help="KVM: a ring for each vCPU, or a bitmap. [ring]")  # fmt: skip
+@option("--no-pml", is_flag=True, help="KVM: kvm_intel with pml=0.")
+@option("--transparent-hugepages", "huge", is_flag=True, help="KVM: under the guest.")
 @log_options
 @option("--accessed", is_flag=True, help="Short for --harvest.")
 @option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
@@ -142,10 +157,21 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
     if guest is None or output is None:
         raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
 
+    heard = _quiet if as_json else say
+    of_kvm = {name: how.pop(name) for name in ("kernel", "log", "no_pml", "huge")}
+    if how.pop("kvm"):
+        from pmlkit.sources.lab.kvm import session
+
+        options = _kvm_options(how, of_kvm)
+        show_trace(as_json, session.run(guest, output, options, heard))
+        return
+    for name, value in of_kvm.items():
+        if value:
+            raise UsageError(f"--{_FLAGS[name]} is of KVM", "add --kvm")
+
     from pmlkit.sources import lab as lab_source
 
-    trace = lab_source.run(guest, output, _options(how), _quiet if as_json else say)
-    show_trace(as_json, trace)
+    show_trace(as_json, lab_source.run(guest, output, _options(how), heard))
 
 
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
@@ -208,6 +234,38 @@ def _options(values: Json) -> LabOptions:
     fields["lockstep"] = not fields.pop("free_run")
     fields["time_limit_s"] = fields.pop("time_limit") / 1e9
     return LabOptions(**fields)
+
+
+def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
+    """Return the KVM lab's options; refuse those of Xen that were given."""
+    from pmlkit.sources.lab.kvm.session import KvmLabOptions
+
+    context = click.get_current_context()
+    given = [
+        name
+        for name in values
+        if name not in _SHARED
+        and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if given:
+        option = next(p for p in context.command.params if p.name == given[0])
+        raise UsageError(f"{option.opts[0]} is of Xen", "leave it or --kvm out")
+    return KvmLabOptions(
+        kernel=of_kvm["kernel"] or "6.1",
+        log=of_kvm["log"] or "ring",
+        pml=not of_kvm["no_pml"],
+        huge=of_kvm["huge"],
+        rounds=values["rounds"] or 0,
+        period_s=values["period"] / 1e9,
+        lockstep=not values["free_run"],
+        memory_mib=values["memory_mib"],
+        vcpus=values["vcpus"],
+        settings=dict(values["settings"]),
+        boot=values["boot"],
+        time_limit_s=values["time_limit"] / 1e9,
+        overwrite=values["overwrite"],
+        keep=values["keep"],
+    )
 
 
 def _list_guests(as_json: bool) -> None:

@@ -23,6 +23,7 @@ _SOURCES = {
     "lab": "pmlkit.sources.lab.ingest",
     "xen": "pmlkit.sources.host.ingest",
     "kvm": "pmlkit.sources.kvm.ingest",
+    "lab-kvm": "pmlkit.sources.lab.kvm.ingest",
 }
 _KEEP = "it is kept; collect again"
 _HINT = "give the folder NAME.trace.spool that an interrupted collection leaves"

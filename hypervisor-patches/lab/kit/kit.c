@@ -34,7 +34,12 @@ struct context { /* vcpu_hvm_context with vcpu_hvm_x86_32, see public/hvm/hvm_vc
 #define KEYBOARD 0x64u
 #define RESET 0xfeu
 
+/* Ports of the KVM lab's monitor (pmlkit/sources/lab/kvm/vmm/vmm.c). */
+#define VMM_YIELD 0x4b0u
+#define VMM_START 0x4b4u
+
 static const char *cmdline;
+static u32 vmm; /* under the KVM lab's monitor: MiB of memory */
 static struct context second;
 static struct { u32 levels, mib, large; } paging;
 extern void second_start(void);
@@ -53,6 +58,26 @@ static int hypercall(u32 number, u32 a, u32 b, const void *c)
 static void out(u32 port, u8 value)
 {
     __asm__ volatile("outb %0,%1" : : "a"(value), "Nd"((u16)port));
+}
+
+static void out_word(u32 port, u32 value)
+{
+    __asm__ volatile("outl %0,%1" : : "a"(value), "Nd"((u16)port) : "memory");
+}
+
+static void yield(void)
+{
+    if (vmm)
+        out_word(VMM_YIELD, 0);
+    else
+        hypercall(SCHED_OP, SCHEDOP_YIELD, 0, 0);
+}
+
+/* KVM maps memory when it is first accessed, and a first read then counts as dirty. */
+static void touch_all(u32 mib)
+{
+    for (u32 page = 0; page < mib * 256; page++)
+        (void)*(volatile u8 *)(page * KIT_PAGE);
 }
 
 void kit_say(const char *text)
@@ -159,7 +184,7 @@ void kit_paging(u32 levels, u32 mib, u32 large)
     paging_on();
 }
 
-void kit_start_second(void)
+static int start_second_by_xen(void)
 {
     second.eip = (u32)second_start;
     second.eflags = 2;
@@ -170,10 +195,18 @@ void kit_start_second(void)
     second.ar[0] = 0xc9b;
     second.ar[1] = second.ar[2] = second.ar[3] = 0xc93;
     second.ar[4] = 0x8b;
-    if (hypercall(VCPU_OP, VCPUOP_INITIALISE, 1, &second) || hypercall(VCPU_OP, VCPUOP_UP, 1, 0))
+    return hypercall(VCPU_OP, VCPUOP_INITIALISE, 1, &second) || hypercall(VCPU_OP, VCPUOP_UP, 1, 0);
+}
+
+void kit_start_second(void)
+{
+    if (vmm)
+        out_word(VMM_START, (u32)second_start);
+    else if (start_second_by_xen()) {
         kit_say("KIT: vCPU 1 does not start\n");
-    else
-        box->vcpus = 2;
+        return;
+    }
+    box->vcpus = 2;
 }
 
 static void rounds(u32 vcpu)
@@ -182,14 +215,15 @@ static void rounds(u32 vcpu)
 
     for (;;) {
         while ((command = box->command) == n || !command)
-            hypercall(SCHED_OP, SCHEDOP_YIELD, 0, 0);
+            yield();
         n = command == KIT_FREE_RUN ? n + 1 : command;
         guest_round(n, vcpu);
         box->done[vcpu] = n;
     }
 }
 
-/* Without Xen there is nobody to ask: ROUNDS rounds, each a phase of the recording, and the end. */
+/* Without a lab's hypervisor there is nobody to ask: ROUNDS rounds, each a phase of the recording,
+ * and the end. */
 static void rounds_alone(u32 n_rounds)
 {
     char name[] = "phase round000\n";
@@ -233,14 +267,16 @@ void kit_second(void)
 void kit_main(const struct start_info *info)
 {
     cmdline = (const char *)(u32)info->cmdline;
+    vmm = kit_option("vmm", 0);
     interrupts();
+    touch_all(vmm);
     box->vcpus = 1;
     guest_setup();
     kit_say("KIT ready\n");
     box->magic = KIT_MAGIC;
     if (kit_option("free", 0)) /* nobody writes to the mailbox: a self-test on a real host */
         box->command = KIT_FREE_RUN;
-    if (on_xen())
+    if (vmm || on_xen())
         rounds(0);
     else
         rounds_alone(kit_option("rounds", 8));

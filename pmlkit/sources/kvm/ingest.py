@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pmlkit.sources.kvm.events import Log, Losses
-    from pmlkit.types import Gfns, Ints, PathLike, Tell
+    from pmlkit.types import Gfns, Ints, Json, PathLike, Tell
 
 
 __all__ = ["KvmTrace", "ingest"]
@@ -175,14 +175,11 @@ class KvmTrace:
             created=h.get("created"),
             domain={"name": domain["name"], "memory_bytes": -(-memory // PAGE_SIZE) * PAGE_SIZE,
                     "vcpus": max(domain["vcpus"], vcpus)},
-            memory_map=h.get("memory_map") or [
-                {"start": gfn * PAGE_SIZE, "end": (gfn + pages) * PAGE_SIZE, "type": "usable"}
-                for gfn, pages in slots
-            ],
-            clock={"unit": "ns", "kind": "host", "ns_per_insn": None},
+            memory_map=self.memory_map(),
+            clock={"unit": "ns", "kind": "host", "ns_per_insn": h.get("ns_per_insn")},
             period={"ns": period_ns},
-            phases=h.get("phases", []),
-            known=h.get("known", []),
+            phases=self.phases(),
+            known=self.known(),
             options=options,
             overheads={"agent_cpu_ns": spent},
             host=h.get("host", {}),
@@ -190,6 +187,24 @@ class KvmTrace:
             notes=notes,
             complete=bool(self.end and self.end.complete and not self.fault),
         )  # fmt: skip
+
+    def memory_map(self) -> list[Json]:
+        """Return the guest's memory by its slots."""
+        return self.header.get("memory_map") or [
+            {"start": gfn * PAGE_SIZE, "end": (gfn + pages) * PAGE_SIZE, "type": "usable"}
+            for gfn, pages in self.slots()
+        ]
+
+    def phases(self) -> list[Json]:
+        """Return the phases of the guest's work, if they are known."""
+        return self.header.get("phases", [])
+
+    def known(self) -> list[Json]:
+        """Return what the guest is known to touch."""
+        return self.header.get("known", [])
+
+    def add_more(self, writer: TraceWriter) -> None:
+        """Add tables of a special source: none."""
 
     def notes(self) -> Iterator[str]:
         """Yield the notes that every trace of this source has."""
@@ -228,6 +243,7 @@ class KvmTrace:
                 writer.add_entries(number[order], batch_of, vcpu, gfn, int(Kind.UNKNOWN))
             writer.set_batches(batches)
             writer.set_rounds(self._round_table(lost))
+            self.add_more(writer)
         return Trace.open(out)
 
     def _placed(self, log: Log) -> tuple[Ints, list[str]]:

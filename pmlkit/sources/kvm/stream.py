@@ -134,7 +134,7 @@ class KvmStream:
     def __init__(self, header: Json) -> None:
         self.header = header
         fields = Fields(header, "its header's ")
-        fields.choice("source", ("kvm",))
+        fields.choice("source", ("kvm", "lab-kvm"))
         self.mode = fields.choice("mode", MODES)
         self.epoch_ns = fields.whole("epoch_ns", 0, LATEST_NS)
         _check_header(fields)

@@ -12,6 +12,7 @@ parts    Debian's packages
 image    dom0's root and the boot medium
 disks    dom0's job and its results
 shell    a terminal in dom0, without a job: of the commands only, as it needs a terminal
+kvm      the same machine with Debian's own KVM in place of Xen
 ingest   a spool of the lab converted to a trace (one module for each format of spools)
 """
 

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's own KVM on an emulated CPU with PML (Bochs), with no patch.
+
+Modules
+-------
+session  `KvmLabOptions`, `run` and `collect`: boot the host, log a guest, take the spool
+image    the host's root and the boot medium
+ingest   a spool of it converted to a trace
+
+``vmm`` is the monitor that runs the guest and has its pages logged, in C; ``init`` and ``run.sh``
+run on the host.
+"""

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a guest under Debian's own KVM on an emulated processor that has PML, and log it.
+
+Bochs boots Debian's kernel, untouched. On it runs a small monitor of ours, which logs its guest's
+dirty pages as any VMM does, and beside it the agent of `pmlkit.kvm`, as on any host.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import GuestError, UsageError
+from pmlkit.files import cache_folder
+from pmlkit.kvm import shipping
+from pmlkit.kvm.frames import Frame
+from pmlkit.recordings import need_clone
+from pmlkit.sources.guest.programs import compile_cached, with_bytecode
+from pmlkit.sources.lab import guests as lab_guests
+from pmlkit.sources.lab.bochs import INSN_PER_S, Limits
+from pmlkit.sources.lab.disks import SPOOL_AT, Growing, take_results, write_job
+from pmlkit.sources.lab.kvm.image import HERE, KERNELS, assemble
+from pmlkit.sources.lab.parts import userland
+from pmlkit.sources.lab.session import boot, keep_spool, keep_texts, rounds_of
+from pmlkit.sources.spooling import command, read_text
+from pmlkit.spool import FRAMES_FILE
+
+if TYPE_CHECKING:
+    from pmlkit.sources.lab.guests import LabGuest
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json, PathLike, Tell
+
+
+__all__ = ["KvmLabOptions", "collect", "run"]
+
+LOGS = ("ring", "bitmap")
+ROUNDS = 8
+VCPUS = 4  # the most: Linux; a guest of the kit has at most 2
+MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
+_HOST_MIB = 448  # for the host beside its guest: its root and the job are in memory
+_RING = 65536  # entries: the most that KVM has
+_GUEST_S = 900
+_WORK_S = 1800
+_MILESTONES = (
+    ("the host is up", "the host is up"),
+    ("job starts", "the host has the job"),
+    ("guest waits", "the guest is set up"),
+    ("guest ended", "the guest has been logged"),
+    ("job ended", "the host has written the results"),
+)
+
+
+@dataclass(frozen=True)
+class KvmLabOptions:
+    """How to run a guest in the KVM lab.
+
+    Attributes
+    ----------
+    kernel : {"6.1", "6.12"}
+        The host's Linux.
+    log : {"ring", "bitmap"}
+        Which log of KVM the monitor asks for.
+    pml : bool
+        False: kvm_intel's parameter ``pml=0``, which logs by write faults.
+    huge : bool
+        Transparent huge pages under the guest.
+    rounds : int
+        0: 8; of a Linux guest, all until its work is done.
+    period_s : float
+        Length of a round, emulated seconds; not used in lock step.
+    lockstep : bool
+        A guest of the kit: one of its rounds in each of the log's.
+    memory_mib, vcpus : int, optional
+        The guest's; default: what it asks for.
+    settings : dict
+        Options of the guest.
+    boot : bool
+        Linux: log its boot, too.
+    snapshot : bool
+        Start from a saved state of the host.
+    script : str
+        A shell script that the host runs in place of its own (tests).
+    time_limit_s : float
+        Seconds on this machine.
+    overwrite, keep : bool
+        Replace the trace; keep the spool beside it.
+    """
+
+    kernel: str = "6.1"
+    log: str = "ring"
+    pml: bool = True
+    huge: bool = False
+    rounds: int = 0
+    period_s: float = 0.2
+    lockstep: bool = True
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    settings: Json = field(default_factory=dict)
+    boot: bool = False
+    snapshot: bool = True
+    script: str = ""
+    time_limit_s: float = 1500
+    overwrite: bool = False
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS)):
+            if getattr(self, name) not in values:
+                raise UsageError(
+                    f"the KVM lab has no {name} {getattr(self, name)!r}",
+                    f"it has {' and '.join(values)}",
+                )
+
+
+def run(
+    guest: LabGuest | PathLike,
+    out: PathLike,
+    options: KvmLabOptions | None = None,
+    progress: Tell | None = None,
+) -> Trace:
+    """Boot the KVM lab with a guest and make a trace of its log.
+
+    Parameters
+    ----------
+    guest : LabGuest, str or Path
+        What `pmlkit.sources.lab.guests.load` takes.
+    out : path-like
+        The trace to write, ``NAME.trace``.
+    options : KvmLabOptions, optional
+    progress : callable, optional
+        Called with a line of text at each milestone.
+
+    Raises
+    ------
+    MissingTool, PackageError, WorkloadError, GuestError, OutputExists, OutputError, UsageError
+    """
+    from pmlkit.sources.ingest import finish
+    from pmlkit.sources.spooling import claim
+
+    options, progress = options or KvmLabOptions(), progress or (lambda _: None)
+    need_clone("the lab")
+    if not isinstance(guest, lab_guests.LabGuest):
+        guest = lab_guests.load(guest, options.settings, progress, serial=True)
+    out, spool = claim(out, options.overwrite)
+    try:
+        collect(guest, spool, options, progress)
+    except BaseException as error:
+        keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE, Frame.ROUND), options.keep)
+        raise
+    return finish(spool, out, options.overwrite, options.keep)
+
+
+def collect(
+    guest: LabGuest, spool: Path, options: KvmLabOptions, progress: Tell = lambda _: None
+) -> None:
+    """Run a guest and fill a spool folder."""
+    memory_mib, vcpus = options.memory_mib or guest.memory_mib, options.vcpus or guest.vcpus
+    _check(guest, memory_mib, vcpus)
+    lab = assemble(options.kernel, machine_mib(memory_mib), progress)
+    snapshot = lab.snapshot(progress) if options.snapshot else None
+    job = describe(guest, options, memory_mib, vcpus, lab.versions)
+    (spool / "job.json").write_text(json.dumps(job, indent=1))
+    files = {
+        **with_bytecode(shipping.files(), userland(progress).root),
+        "vmm": monitor().read_bytes(),
+        "kernel": guest.kernel.read_bytes(),
+        "ramdisk": guest.ramdisk or b"",
+        "job.json": json.dumps(job).encode(),
+        "run": _script(guest, options, memory_mib, vcpus).encode(),
+    }
+    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+        folder = Path(scratch)
+        write_job(folder, guest.name, files, out=spool / "out.img")
+        try:
+            growing = Growing(spool / "out.img", spool / FRAMES_FILE)
+            boot(lab, folder, snapshot, _limits(options), _MILESTONES, progress, growing)
+        finally:
+            keep_texts(folder, spool)
+            take_results(spool / "out.img", spool)
+    _judge(spool, options)
+
+
+def monitor() -> Path:
+    """Return the monitor, a static program, compiled at the first call."""
+    folder = HERE / "vmm"
+    sources = sorted(folder.glob("*.c"))
+    arguments = ["-O2", "-static", "-pthread", *map(str, sources)]
+    inputs = [*sources, folder / "vmm.h"]
+
+    def failure(line: str) -> GuestError:
+        return GuestError(f"the KVM lab's monitor does not compile: {line}", hint="report it")
+
+    return compile_cached(cache_folder() / "lab" / "kvm" / "vmm", arguments, inputs, failure)
+
+
+def machine_mib(guest_mib: int) -> int:
+    """Return the memory of a machine for a guest, MiB: few sizes, each has a saved state."""
+    return max(768, -(-(_HOST_MIB + guest_mib) // 256) * 256)
+
+
+def _check(guest: LabGuest, memory_mib: int, vcpus: int) -> None:
+    low, high = MEMORY_LIMITS_MIB
+    if not low <= memory_mib <= high:
+        problem = f"the KVM lab has no room for a guest of {memory_mib} MiB"
+        raise UsageError(problem, f"{low} to {high}")
+    most = VCPUS if guest.linux else 2
+    if vcpus > most:
+        raise UsageError(f"{guest.name} cannot have {vcpus} vCPUs", f"1 to {most} in the KVM lab")
+
+
+def describe(
+    guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int, versions: Json
+) -> Json:
+    """Return the agent's job, with what goes into the spool's header."""
+    header = {
+        "source": "lab-kvm",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "domain": {"name": guest.name, "memory_bytes": memory_mib << 20, "vcpus": vcpus},
+        "regions": list(guest.regions),
+        "ns_per_insn": 1e9 / INSN_PER_S,
+        "versions": {**versions, **guest.versions, "python": platform.python_version()},
+        "options": asdict(options),
+        "command": command("pmlkit.sources.lab.kvm.session.run"),
+    }
+    return {"switch": "listen", "ready": "/job/go", "header": header}
+
+
+def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
+    arguments = ["--memory", memory_mib, "--vcpus", vcpus, "--go", "/job/go"]
+    if rounds := options.rounds or (0 if guest.linux else ROUNDS):
+        arguments += ["--rounds", rounds]
+    if options.log == "ring":
+        arguments += ["--ring", _RING]
+    if options.huge:
+        arguments.append("--huge")
+    cmdline = guest.cmdline
+    if guest.mailbox:
+        arguments.append("--kit")
+        cmdline = f"vmm={memory_mib} {cmdline}"
+    if guest.ramdisk is not None:
+        arguments += ["--ramdisk", "/job/ramdisk"]
+    if guest.linux and not options.boot:
+        arguments += ["--wait-for", "phase "]
+    if not (guest.mailbox and options.lockstep):
+        arguments += ["--period-us", round(options.period_s * 1e6)]
+    arguments += ["--cmdline", cmdline, "/job/kernel"]
+    # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
+    parameters = f"enable_apicv=0 pml={int(options.pml)}"
+    values = {
+        "KVM_INTEL": parameters,
+        "VMM": shlex.join(map(str, arguments)),
+        "SPOOL_BLOCK": str(SPOOL_AT >> 16),
+    }
+    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([*lines, options.script or (HERE / "run.sh").read_text()])
+
+
+def _limits(options: KvmLabOptions) -> Limits:
+    expected_s = options.rounds * options.period_s if options.rounds else _WORK_S
+    return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
+
+
+def _judge(spool: Path, options: KvmLabOptions) -> None:
+    """Raise `GuestError` unless the job came to its end."""
+    status = read_text(spool / "status").strip()
+    if status == "0" or (status and options.script):
+        return
+    for name, sign in (("vmm.txt", "vmm: "), ("agent.txt", "agent: error: ")):
+        reasons = [line for line in read_text(spool / name).splitlines() if sign in line]
+        if reasons:
+            raise GuestError(reasons[-1].partition(sign)[2].strip(), hint="see its console")
+    console = read_text(spool / "console.txt")
+    if not console.strip():
+        raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
+    raise GuestError("the host did not finish the job", console[-4000:], "run it again with --keep")

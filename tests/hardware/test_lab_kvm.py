@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's own KVM in the lab: its log against guests whose answers are known."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
+
+from pmlkit.sources.lab import selftest
+from pmlkit.sources.lab.kvm import session
+from pmlkit.trace.known import measure
+
+pytestmark = [needs_lab, pytest.mark.timeout(1800)]
+
+
+@cache
+def boot(where, guest, options):
+    told = session.KvmLabOptions(keep=True, **dict(options))
+    name = hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
+    return session.run(guest, Path(where) / f"{guest}-{name}.trace", told)
+
+
+@pytest.fixture(scope="session")
+def kvm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kvm")
+    return lambda guest, **options: boot(folder, guest, tuple(sorted(options.items())))
+
+
+def monitors_counts(trace):
+    """Return how many pages KVM gave the monitor in each round."""
+    text = (trace.path.with_name(trace.path.name + ".spool") / "rounds.txt").read_text()
+    return [int(line.split()[3]) for line in text.splitlines()]
+
+
+def test_known_set_is_exact_in_every_round(kvm):
+    trace = kvm("known", rounds=4)
+    assert trace.n_rounds == 4 and trace.meta.complete and trace.meta.host["pml"]
+    for _, entries in rounds(trace):
+        assert set(data(entries).gfn) == frames(trace, "hot") | frames(trace, "cold")
+        assert len(data(entries)) == 1800  # once each
+        assert own(entries)
+    assert [(k.expected, k.met) for k in measure(trace)] == [(300, True), (1500, True)]
+    assert selftest.check(trace, "known").met
+    assert not trace.rounds.lost.any()
+
+
+def test_the_log_has_what_kvm_gave_the_monitor(kvm):
+    trace = kvm("known", rounds=4)
+    assert [len(entries) for _, entries in rounds(trace)] == monitors_counts(trace)
+
+
+def test_buffers_of_512_are_told_apart(kvm):
+    trace = kvm("known", rounds=4)
+    full = trace.batches[trace.batches.reason == "full"].groupby("round").size()
+    assert (full == 3).all()  # 1802 entries: three buffers of 512, and the rest
+
+
+@pytest.mark.parametrize("log, kernel", [("ring", "6.1"), ("bitmap", "6.12")])
+def test_the_order_is_the_guests(kvm, log, kernel):
+    trace = kvm("ordered", rounds=3, log=log, kernel=kernel)
+    for number, entries in rounds(trace):
+        expected = 4096 + (np.arange(2003) * 769 + number + 1) % 2003
+        assert data(entries).gfn.tolist() == expected.tolist()
+
+
+def test_each_vcpu_has_a_log_of_its_own(kvm):
+    trace = kvm("vcpus", rounds=4, log="bitmap")
+    for _, entries in rounds(trace):
+        mine = data(entries)
+        assert set(mine[mine.vcpu == 0].gfn) == frames(trace, "first")
+        assert set(mine[mine.vcpu == 1].gfn) == frames(trace, "second")
+
+
+def test_pages_only_read_show_as_their_page_tables(kvm):
+    trace = kvm("reads", rounds=4)
+    for number, entries in rounds(trace):
+        assert data(entries).empty
+        tables = set(entries.gfn) & frames(trace, "tables")
+        if number:  # the first walk of the tables is at the end of round 0
+            assert tables == LEAVES[3] | DIRECTORIES[3]
+
+
+def test_without_pml_and_with_huge_pages_each_page_is_logged_once(kvm):
+    trace = kvm("rewrites", rounds=3, pml=False, huge=True)
+    assert trace.meta.host["pml"] is False
+    for _, entries in rounds(trace):
+        counts = data(entries).gfn.value_counts()
+        assert len(counts) == 4800 and (counts == 1).all()
