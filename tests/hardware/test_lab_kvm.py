@@ -89,3 +89,14 @@ def test_without_pml_and_with_huge_pages_each_page_is_logged_once(kvm):
     for _, entries in rounds(trace):
         counts = data(entries).gfn.value_counts()
         assert len(counts) == 4800 and (counts == 1).all()
+
+
+def test_a_linux_guest_meets_its_known_answers(kvm):
+    trace = kvm("hotcold")
+    answers = {(k.phase, k.region): (k.expected, k.measured) for k in measure(trace)}
+    assert answers == {
+        ("hotcold", "hot"): (300, 300),
+        ("hotcold", "cold"): (1500, 1500),
+        ("hot", "hot"): (300, 300),
+    }
+    assert not trace.rounds.lost.any()
