@@ -200,7 +200,7 @@ def switching_off(s):
         if s.control.shadow(s.domid, SHADOW_LOG_DIRTY):
             raise SystemExit("LAB agent: stock log-dirty mode cannot be switched on")
         s.guest.run(LIMIT_S)
-        first = s.caller.shadow_off(s.domid, 2e-6 * (i % 100))
+        first = s.caller.shadow_off(s.domid, 5e-6 * i)
         came = s.caller.came(first)
         if came == "before":
             first = s.caller.go_on()
