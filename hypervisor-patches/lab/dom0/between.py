@@ -22,7 +22,7 @@ from hostile import DATA, PAGES, Domain
 from raw import PAGING_CONTINUATION, Control, Domctl, interruptible
 
 OPERATIONS = ("enable", "close", "disable")
-SEED, TRIES = 17, 6
+SEED, WANTED, TRIES = 17, 3, 40  # so many calls in between, in so many tries at most
 LIMIT_S = 5.0
 SPARE = list(range(7000, 7064))  # pages that nobody uses
 RWX, RX2RW = 7, 8
@@ -146,13 +146,19 @@ def attempt(s, operation, meanwhile):
     return f"{came} {named(answer)} {named(last)}", wrong
 
 
+def missed(told):
+    """Whether there have been too few calls in between so far."""
+    between = sum(n for came, n in told.items() if came.startswith("between"))
+    return between < WANTED and sum(told.values()) < TRIES
+
+
 def pairs(s, names):
     for meanwhile in meanwhiles(s):
         if names and meanwhile.name not in names:
             continue
         for operation in OPERATIONS:
             before, told, wrong = free_bytes(), Counter(), Counter()
-            for _ in range(TRIES):
+            while missed(told):
                 came, was = attempt(s, operation, meanwhile)
                 told[came] += 1
                 wrong.update(was)
@@ -224,11 +230,11 @@ def destroyed(control, caller, rng, lasts):
     """Domains that are destroyed between two continuations."""
     for operation in OPERATIONS:
         told, free = Counter(), []
-        for _ in range(2 * TRIES):
+        while missed(told):
             domid = control.create(3, 0x3FF)
             control.populate(domid)
             if operation != "enable":
-                told[f"enable {named(caller.enable(domid))}"] += 1
+                caller.enable(domid)
             first = getattr(caller, operation)(domid, rng.uniform(0, lasts[operation]))
             came = caller.came(first)
             answer = control.destroy(domid)
