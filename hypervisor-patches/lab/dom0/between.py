@@ -21,9 +21,12 @@ from cycles import free_bytes
 from hostile import DATA, PAGES, Domain
 from raw import PAGING_CONTINUATION, Control, Domctl, interruptible
 
+# A second vCPU, which does not run: there is a check for preemption after each.
+CONFIG = ["altp2m='external'", "vcpus=2"]
 OPERATIONS = ("enable", "close", "disable")
 SEED, WANTED, TRIES = 17, 3, 40  # so many calls in between, in so many tries at most
 LIMIT_S = 5.0
+STEP_S = 5e-6  # 500 instructions
 SPARE = list(range(7000, 7064))  # pages that nobody uses
 RWX, RX2RW = 7, 8
 SHADOW_OFF, SHADOW_LOG_DIRTY = 0, 2
@@ -167,26 +170,33 @@ def pairs(s, names):
                 lost_bytes=lost)  # fmt: skip
 
 
+def hold(s, operation):
+    """Break an operation off while it has the guest paused; was that possible?
+
+    Switching off has it paused for a moment only, at the beginning: see `STEP_S`.
+    """
+    for i in range(400):
+        s.prepare(operation)
+        delay_s = STEP_S * i if operation == "disable" else s.delay_s(operation)
+        first = getattr(s.caller, operation)(s.domid, delay_s)
+        if s.caller.came(first) == "between" and not s.guest.run(0.3):
+            return True
+        s.off()
+    return False
+
+
 def deserted(s):
     """Operations that are never continued: the guest runs on after 10 s, and the log can go off."""
     for operation in OPERATIONS:
-        held = None
-        for _ in range(200):
-            s.prepare(operation)
-            first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
-            if s.caller.came(first) == "between":
-                held = not s.guest.run(0.3)
-                if held:
-                    break
-            s.off()
+        held = hold(s, operation)
         started = time.monotonic()
-        waited = wait_for_round(s.guest)
+        runs = wait_for_round(s.guest)
         took_s = time.monotonic() - started
         state, closed = s.other.state(s.domid), s.other.close(s.domid)
         continued, off = s.caller.go_on(), s.other.disable(s.domid)
         wrong = s.afterwards("disable")
         names = {"closed": named(closed), "continued": named(continued), "off": named(off)}
-        say("deserted", operation=operation, held=held, runs=waited, took_s=took_s, state=state,
+        say("deserted", operation=operation, held=held, runs=runs, took_s=took_s, state=state,
             wrong=wrong, **names)  # fmt: skip
 
 
@@ -206,7 +216,7 @@ def switching_off(s):
         if s.control.shadow(s.domid, SHADOW_LOG_DIRTY):
             raise SystemExit("LAB agent: stock log-dirty mode cannot be switched on")
         s.guest.run(LIMIT_S)
-        first = s.caller.shadow_off(s.domid, 5e-6 * i)
+        first = s.caller.shadow_off(s.domid, STEP_S * i)
         came = s.caller.came(first)
         if came == "before":
             first = s.caller.go_on()
@@ -261,7 +271,7 @@ def duration_of(control, caller):
 def main(*names):
     interruptible()
     control, rng = Control(), random.Random(SEED)
-    with Domctl() as caller, Domctl() as other, Domain(config=["altp2m='external'"]) as guest:
+    with Domctl() as caller, Domctl() as other, Domain(config=CONFIG) as guest:
         port = ctypes.c_uint32(0)
         ring = control.monitor(guest.domid, port)
         say("monitor", ring=bool(ring))
