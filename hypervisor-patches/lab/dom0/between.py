@@ -216,6 +216,7 @@ def switching_off(s):
         if s.control.shadow(s.domid, SHADOW_LOG_DIRTY):
             raise SystemExit("LAB agent: stock log-dirty mode cannot be switched on")
         s.guest.run(LIMIT_S)
+        s.caller.peek(s.domid)
         first = s.caller.shadow_off(s.domid, STEP_S * i)
         came = s.caller.came(first)
         if came == "before":

@@ -26,6 +26,7 @@ ENABLE, DISABLE, CLOSE, STATUS = 1, 2, 3, 4
 TABLES, ACCESSED = 1, 8  # options of enabling
 SCAN, GUIDED = 2, 8  # of closing
 _VERSION, _HYPERCALL = 0x15, 0x305000
+_PEEK = 12
 _HEAD, _PML = struct.Struct("<IIH6x"), struct.Struct("<HHI")
 PAGES = 1 << 20  # of the bitmaps: up to 4 GiB, where Xen has its own pages of a guest
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -129,6 +130,10 @@ class Domctl:
     @property
     def refusal(self):
         return struct.unpack_from("<H", self._page, 18)[0]
+
+    def peek(self, domid):
+        """Have what stock log-dirty mode has in the processor's buffer marked in its bitmap."""
+        return self.call(domid, SHADOW_OP, struct.pack("<II", _PEEK, 0))
 
     def shadow_off(self, domid, delay_s=None):
         return self.call(domid, SHADOW_OP, struct.pack("<II", 0, 0), delay_s)
