@@ -20,7 +20,7 @@ from pathlib import Path
 
 from refusals import Raw
 
-DOMCTL, PAGING_CONTINUATION = 36, 48
+DOMCTL, PAGING_CONTINUATION = 36, 49
 SHADOW_OP, PML_OP = 10, 1100
 ENABLE, DISABLE, CLOSE, STATUS = 1, 2, 3, 4
 TABLES, ACCESSED = 1, 8  # options of enabling
