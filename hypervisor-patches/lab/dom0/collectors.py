@@ -18,16 +18,16 @@ from collections import Counter
 from pathlib import Path
 
 import traced
-from callers import runs
 from cycles import free_bytes
 from hostile import DATA, Domain
 
 from pmlkit.xen.binding import XenError
 from pmlkit.xen.job import LogOptions
+from pmlkit.xen.lab import Mailbox
 from pmlkit.xen.pml import ROUND_GUIDED, Handle, PmlLog
 
 OPTIONS = LogOptions(slots=256, page_tables="mark", harvest="guided")
-PAGES = 12000
+PAGES, LIMIT_S = 9000, 20.0
 STOPPED_S = 11.0  # longer than Xen waits for a continuation
 STOPS_AT = (0.2, 0.5, 0.7, 0.95)  # of all calls of a collection
 ROOM_KIB = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -40,13 +40,17 @@ def say(what, **answer):
     print("COLLECTORS", json.dumps([what, answer]), flush=True)
 
 
-def collect(domid, at=lambda phase: None):
-    """Log a domain for a round; returns the frames of data touched. Says which phase begins."""
+def collect(domid, n, at=lambda phase: None):
+    """Log the guest's round n; returns how many frames of data were touched.
+
+    `at` is told which phase begins.
+    """
     at("enabling")
     log = PmlLog(domid, OPTIONS)
     try:
         at("logging")
-        time.sleep(0.05)
+        with Mailbox(domid) as box:
+            box.run(n, LIMIT_S)
         at("closing")
         words = memoryview(log.close_round(ROUND_GUIDED)["touched"]).cast("Q")
         for _ in log.read():
@@ -59,17 +63,22 @@ def collect(domid, at=lambda phase: None):
 
 def afterwards(domain):
     """Is the guest running, and is the next collection whole?"""
-    running = runs(domain.box)
+    running = domain.run(LIMIT_S)
     with Handle(domain.domid) as handle:
         state = handle.status()["state"]
         if state:
             handle.disable()
     with PmlLog(domain.domid, OPTIONS) as log:
-        log.close_round(ROUND_GUIDED)
-        runs(domain.box, 2)
+        domain.run(LIMIT_S)
         words = memoryview(log.close_round(ROUND_GUIDED)["touched"]).cast("Q")
         whole = sum(DATA <= word >> 12 < DATA + PAGES for word in words) == PAGES
     return {"running": running, "whole": whole, "state": state}
+
+
+def start(domain):
+    """Start a collection that can be stopped; returns the process."""
+    domain.n += 1
+    return traced.start(lambda: collect(domain.domid, domain.n))
 
 
 def killed(domain):
@@ -77,7 +86,7 @@ def killed(domain):
     told, stop = Counter(), 0
     while True:
         stop += 1
-        pid = traced.start(lambda: collect(domain.domid))
+        pid = start(domain)
         if traced.run_to(pid, stop) < stop:
             break
         traced.kill(pid)
@@ -89,7 +98,7 @@ def killed(domain):
 def judge(domain, whole=True):
     """Return what is to be counted of `afterwards`; without `whole`, only whether it runs."""
     if not whole:
-        running = runs(domain.box)
+        running = domain.run(LIMIT_S)
         with Handle(domain.domid) as handle:
             if handle.status()["state"]:
                 handle.disable()
@@ -103,11 +112,11 @@ def stopped(domains, calls):
     """Stop a collection of each domain at another of its calls, all for 11 s."""
     pids = []
     for domain, where in zip(domains, STOPS_AT, strict=True):
-        pid = traced.start(lambda domain=domain: collect(domain.domid))
+        pid = start(domain)
         traced.run_to(pid, max(1, int(where * calls)))
         pids.append(pid)
     time.sleep(STOPPED_S)
-    running = [runs(domain.box) for domain in domains]
+    running = [domain.run(LIMIT_S) for domain in domains]
     ends = [traced.let_go(pid) for pid in pids]
     whole = [afterwards(domain) for domain in domains]
     say("stopped", running=running, ends=ends, afterwards=whole)
@@ -118,12 +127,13 @@ def limited(domain):
     told, ends = Counter(), []
     for room in ROOM_KIB:
         page = mmap.mmap(-1, 64)
+        domain.n += 1
 
         def work(page=page, room=room):
             size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + (room << 10)
             traced.LIBC.setrlimit(_ADDRESS_SPACE, ctypes.byref((ctypes.c_ulong * 2)(size, size)))
             try:
-                page[:1] = b"d" if collect(domain.domid) else b"0"
+                page[:1] = b"d" if collect(domain.domid, domain.n) else b"0"
             except MemoryError:
                 page[:1] = b"m"
             except XenError as error:
@@ -144,6 +154,7 @@ def exhausted(domain):
     (GROUP / "memory.max").write_text(str(GROUP_BYTES))
     told, ends = Counter(), []
     for phase in PHASES:
+        domain.n += 1
 
         def work(phase=phase):
             def eat(now):
@@ -153,7 +164,7 @@ def exhausted(domain):
             (GROUP / "cgroup.procs").write_text(str(os.getpid()))
             with contextlib.suppress(XenError):
                 while True:
-                    collect(domain.domid, eat)
+                    collect(domain.domid, domain.n, eat)
 
         ends.append(os.waitpid(traced.fork(work), 0)[1])
         told.update(judge(domain))
@@ -171,19 +182,16 @@ def waste():
 
 def main():
     with Domain("c", pages=PAGES) as domain:
-        domain.box.free_run()
         afterwards(domain)
         before = free_bytes()
         calls = killed(domain)
         limited(domain)
         exhausted(domain)
         say("memory", lost_bytes=before - free_bytes())
-    # Each of these takes as much of the processor as it gets, even while it waits.
+    # Each takes what it gets of the processor, even while it waits.
     with contextlib.ExitStack() as stack:
         names = [f"c{i}" for i in range(len(STOPS_AT))]
         domains = [stack.enter_context(Domain(name, pages=PAGES)) for name in names]
-        for domain in domains:
-            domain.box.free_run()
         stopped(domains, calls)
     say("end", ended=True)
 
