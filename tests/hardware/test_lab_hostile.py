@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests, collectors and other callers that do what they can: the host lives, the guest runs on.
 
-All of it takes place in one boot of dom0, in a Xen that interrupts its operations wherever it can.
+Nearly all of it takes place in one boot of dom0, in a debug build of Xen.
 """
 
 import json
@@ -28,7 +28,7 @@ REUSED = 500  # tables that are written again once they are none
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
-    options = LabOptions(fast=True, script=SCRIPT, xen_preempt=True, xen_cmdline="altp2m=1")
+    options = LabOptions(fast=True, script=SCRIPT, xen_debug=True, xen_cmdline="altp2m=1")
     collect(lab_guests.load("hostile"), folder, options)
     return folder
 
@@ -217,7 +217,7 @@ xl save g /dev/null; echo "TOOLS last $?"
 def tools(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tools")
     options = LabOptions(
-        fast=True, script=TOOLS, xen_preempt=True, xen_cmdline="altp2m=1", memory_mib=128
+        fast=True, script=TOOLS, xen_debug=True, xen_cmdline="altp2m=1", memory_mib=128
     )
     collect(lab_guests.load("idle", {"phase_ms": "600000"}), folder, options)
     text = (folder / "console.txt").read_text(errors="replace")
