@@ -43,7 +43,8 @@ def test_accessed_is_short_for_the_harvest_that_is_best():
 
     def options(*words):
         values = parsed(run, "known", "-o", "x.trace", *words)
-        for name in ("guest", "output", "list_them", "as_json"):
+        of_kvm = ("kvm", "kernel", "log", "no_pml", "huge")
+        for name in ("guest", "output", "list_them", "as_json", *of_kvm):
             values.pop(name)
         return _options(values)
 
