@@ -206,7 +206,7 @@ for i in 1 2; do
     xl migrate -s '' g 'xl migrate-receive'; echo "TOOLS migrate $i $?"
     [ "$(xl domid g)" = $domid ] || break
 done
-sleep 1; kill $hammer 2>/dev/null; wait $hammer
+sleep 1; kill $hammer 2>/dev/null; wait $hammer; echo "TOOLS hammer $?"
 """
 
 
