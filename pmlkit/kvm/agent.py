@@ -11,11 +11,7 @@ spool goes to the file that the job names, or to standard output ("-").
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
-import select
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,23 +24,19 @@ from pmlkit.kvm.collector import Collector
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.job import Job
 from pmlkit.kvm.stop import Stop
+from pmlkit.starter import Pipe, first_line, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from _typeshed import ReadableBuffer
-
     from pmlkit.types import Json
-
-
-_LONGEST_JOB = 1 << 20
 
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Run a job; returns the exit status."""
     try:
         if not arguments:
-            collect(Job.of(_first_line(0)), orders=0)
+            collect(Job.of(first_line(0)), orders=0)
         elif len(arguments) == 3:
             collect(_from_file(*arguments))
         else:
@@ -70,20 +62,16 @@ def collect(job: Job, orders: int | None = None, out: int = 1, host: Host | None
     with Stop(host, vm, orders, job.silence_s, job.seconds) as stop:
         file = Pipe(out, stop) if job.spool == "-" else None
         if job.mode != "log":
-            return memory.collect(job, host, vm, stop, _say, file)
+            return memory.collect(job, host, vm, stop, say, file)
         way = switch.of(vm, job)
         try:
-            return Collector(job, host, vm, stop, lambda: Ftrace(host, job), way, _say).run(file)
+            return Collector(job, host, vm, stop, lambda: Ftrace(host, job), way, say).run(file)
         finally:
             way.close()
 
 
 def preload() -> None:
     """Do nothing: all that a collection needs is imported by now."""
-
-
-def _say(text: str) -> None:
-    print(f"agent: {text}", file=sys.stderr, flush=True)
 
 
 def _from_file(path: str, vm: str, spool: str) -> Job:
@@ -100,51 +88,6 @@ def _job(values: object) -> Job:
     if not isinstance(values, dict):
         raise UsageError("the job is no JSON object")
     return Job.of(values)
-
-
-def _first_line(descriptor: int) -> Json:
-    # Byte by byte: the lines that follow belong to `Stop`.
-    line = b""
-    while not line.endswith(b"\n") and len(line) < _LONGEST_JOB:
-        byte = os.read(descriptor, 1)
-        if not byte:
-            break
-        line += byte
-    try:
-        job = json.loads(line)
-    except ValueError as error:
-        raise UsageError("the first line of standard input is no job (JSON)") from error
-    if not isinstance(job, dict):
-        raise UsageError("the job is no JSON object")
-    return job
-
-
-class Pipe(io.RawIOBase):
-    """Standard output; while it is full, orders are still read.
-
-    Meanwhile the ring buffers fill and run over, and the kernel counts what is lost: the memory of
-    a collection does not grow with the rate.
-    """
-
-    def __init__(self, descriptor: int, stop: Stop) -> None:
-        self._out, self._stop = descriptor, stop
-        os.set_blocking(descriptor, False)
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def write(self, data: ReadableBuffer) -> int | None:
-        """Write some of the data, as soon as there is room; return how many bytes."""
-        while True:
-            try:
-                return os.write(self._out, data)
-            except BlockingIOError:
-                select.select([], [self._out], [], 0.2)
-                if self._stop.deserted:
-                    raise BrokenPipeError(errno.EPIPE, "nobody reads it any more") from None
 
 
 if __name__ == "__main__":

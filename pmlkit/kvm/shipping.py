@@ -22,7 +22,7 @@ sys.exit(main(sys.argv[1:]))
 
 def files() -> dict[str, bytes]:
     """Return the files that the host needs; ``pmlkit/`` is the only folder at the top."""
-    names = ["errors.py", "ftrace.py", "spool.py"]
+    names = ["errors.py", "ftrace.py", "spool.py", "starter.py"]
     names += sorted(f"kvm/{path.name}" for path in (_PACKAGE / "kvm").glob("*.py"))
     sources = {f"pmlkit/{name}": (_PACKAGE / name).read_bytes() for name in names}
     return {"pmlkit/__init__.py": b"", **sources}

@@ -12,17 +12,14 @@ spool goes to the file that the job names, or to standard output.
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
-import os
-import select
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError, UsageError
+from pmlkit.starter import Pipe, first_line, say
 from pmlkit.xen import domains
 from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.collector import Collector, Period
@@ -34,14 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
 
-    from _typeshed import ReadableBuffer
-
     from pmlkit.types import Json
     from pmlkit.xen.domains import Domain
     from pmlkit.xen.lab import Mailbox
-
-
-_LONGEST_JOB = 1 << 20
 
 
 def main(arguments: Sequence[str] = ()) -> int:
@@ -65,12 +57,12 @@ def serve(orders: int = 0, out: int = 1) -> Json:
     orders, out : int
         File descriptors; the spool goes to `out` if the job says ``"-"``.
     """
-    job = Job.of(_first_line(orders))
+    job = Job.of(first_line(orders))
     domain = domains.find(job.domain)
     with Stop(domain, orders, job.silence_s) as stop:
         file = Pipe(out, stop) if job.spool == "-" else None
         pace = Period(job.period_s)
-        return Collector(job, domain, stop, _say, pace).run(file)
+        return Collector(job, domain, stop, say, pace).run(file)
 
 
 def preload() -> None:
@@ -81,58 +73,6 @@ def preload() -> None:
         ffi()
     except PmlkitError as error:
         sys.exit(f"agent: error: {error}")
-
-
-def _say(text: str) -> None:
-    print(f"agent: {text}", file=sys.stderr, flush=True)
-
-
-def _first_line(descriptor: int) -> Json:
-    # Byte by byte: the lines that follow belong to `Stop`.
-    line = b""
-    while not line.endswith(b"\n") and len(line) < _LONGEST_JOB:
-        byte = os.read(descriptor, 1)
-        if not byte:
-            break
-        line += byte
-    try:
-        job = json.loads(line)
-    except ValueError as error:
-        raise UsageError("the first line of standard input is no job (JSON)") from error
-    if not isinstance(job, dict):
-        raise UsageError("the job is no JSON object")
-    return job
-
-
-class Pipe(io.RawIOBase):
-    """Standard output; while it is full, orders are still read.
-
-    Meanwhile the rings fill and run over, and the lost entries are counted: the memory of a
-    collection does not grow with the rate.
-    """
-
-    def __init__(self, descriptor: int, stop: Stop) -> None:
-        self._out, self._stop = descriptor, stop
-        os.set_blocking(descriptor, False)
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def write(self, data: ReadableBuffer) -> int | None:
-        """Write some of the data, as soon as there is room; return how many bytes."""
-        while True:
-            try:
-                return os.write(self._out, data)
-            except BlockingIOError:
-                self._wait()
-
-    def _wait(self) -> None:
-        select.select([], [self._out], [], 0.2)
-        if self._stop.deserted:
-            raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
 
 
 def _lab(job_path: str, domid: str, spool: str) -> Json:
@@ -150,7 +90,7 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
             box.free_run()
         stop = stack.enter_context(Stop(domain))
         file = Pipe(1, stop) if spool == "-" else None
-        end = Collector(job, domain, stop, _say, pace).run(file)
+        end = Collector(job, domain, stop, say, pace).run(file)
     if not end["rounds"]:
         raise GuestError(end["why"] or "it ended before its first round was over")
     return end

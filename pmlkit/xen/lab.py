@@ -59,7 +59,7 @@ class LabPeriod(Period):
         """Read the console again: a mark now ends the round that has just begun."""
         self._late = self.meanwhile(collector, source, writer)
         if self.ended:
-            collector.stop.ask("the guest's work is done")
+            collector.stop.end("asked", "the guest's work is done")
 
 
 class Lockstep(LabPeriod):

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import select
-import signal
 import time
 from typing import TYPE_CHECKING
 
+from pmlkit.starter import Ending
 from pmlkit.xen import domains
 from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.xenctrl import Control, save_helper_of
@@ -21,28 +19,21 @@ if TYPE_CHECKING:
     from pmlkit.xen.domains import Domain
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_S = 0.25  # how often Xen is asked about the domain
-_ENDED = -1
-_GONE = "whoever started the collection has gone"
 
 
-class Stop:
-    """Why a collection should end. A context manager: signals are caught while it lasts.
+class Stop(Ending):
+    """Why a collection of a domain should end. A context manager.
 
     Parameters
     ----------
     domain : Domain
         Watched until its end.
-    orders : int, optional
-        File descriptor: a line "stop" or the end of the file ends the collection.
-    silence_s : float
-        End the collection if no line comes for so long; 0: never.
+    orders, silence_s
+        As in `Ending`.
 
     Attributes
     ----------
-    why : str or None
-        In words, once it should end.
     kind : {None, "asked", "domain", "lost"}
         By order or signal; by the domain's end; the starter is gone.
     alive : bool
@@ -54,20 +45,16 @@ class Stop:
     """
 
     def __init__(self, domain: Domain, orders: int | None = None, silence_s: float = 0.0) -> None:
+        super().__init__(orders, silence_s)
         self.domain = domain
-        self.why: str | None = None
-        self.kind: str | None = None
         self.alive = True
         self.shared = self.migrating = False
-        self._orders, self._silence_s = orders, silence_s
-        self._heard = self._looked = time.monotonic()
-        self._exits = contextlib.ExitStack()
+        self._looked = time.monotonic()
         self._control: Control | None = None
         self._store: domains.Xenstore | None = None
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
-            self._exits.callback(signal.signal, number, signal.signal(number, self._signalled))
+        super().__enter__()
         # Without these, the domain's end is noticed when a call fails.
         with contextlib.suppress(MissingLibrary, XenError):
             self._control = self._exits.enter_context(Control())
@@ -75,55 +62,12 @@ class Stop:
             self._store = self._exits.enter_context(domains.Xenstore())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._exits.close()
-
-    def _signalled(self, number: int, _: object) -> None:
-        self.ask(f"interrupted ({signal.Signals(number).name})")
-
-    def ask(self, why: str) -> None:
-        """Request the end of the collection."""
-        self._end("asked", why)
-
-    def _end(self, kind: str, why: str) -> None:
-        if self.why is None:
-            self.kind, self.why = kind, why
-
     def __bool__(self) -> bool:
         """Whether it should end; asks Xen at most every `_LOOK_S`."""
         self._listen(0)
         if self.why is None and time.monotonic() - self._looked > _LOOK_S:
             self.look()
         return self.why is not None
-
-    @property
-    def deserted(self) -> bool:
-        """Whether nobody reads the output any more."""
-        self._listen(0)
-        return self.kind == "lost" or self._orders == _ENDED
-
-    def wait(self, seconds: float) -> None:
-        """Sleep until an order comes, at most so long."""
-        if seconds > 0 and self._orders in (None, _ENDED):
-            time.sleep(seconds)
-        elif seconds > 0:
-            self._listen(seconds)
-
-    def _listen(self, seconds: float) -> None:
-        if self._orders in (None, _ENDED):
-            return
-        ready, _, _ = select.select([self._orders], [], [], seconds)
-        now = time.monotonic()
-        if ready:
-            orders, self._heard = os.read(self._orders, 4096), now
-            if not orders:
-                self._orders = _ENDED
-                self._end("lost", _GONE)
-            elif b"stop" in orders:
-                self.ask("stopped by whoever started it")
-        elif self._silence_s and now - self._heard > self._silence_s:
-            self._orders = _ENDED
-            self._end("lost", f"{_GONE}: not heard of for {self._silence_s:g} s")
 
     def look(self) -> None:
         """Ask Xen and Xenstore for the domain's state."""
@@ -137,7 +81,7 @@ class Stop:
         if why is None:
             self.look_for_migration()
         else:
-            self._end("domain", why)
+            self.end("domain", why)
             self.alive = state is not None and not state.dying
 
     def look_for_migration(self) -> None:
@@ -148,7 +92,7 @@ class Stop:
     def migrated(self) -> None:
         """Record that the domain is being migrated."""
         self.migrating = True
-        self._end("domain", "the domain is being saved or migrated")
+        self.end("domain", "the domain is being saved or migrated")
 
     def gone(self, error: XenError) -> None:
         """Record the domain's end if that explains the error; else raise it."""
@@ -159,5 +103,5 @@ class Stop:
         self.why = before or self.why
         if not ended and error.errno != errno.ESRCH:
             raise error
-        self._end("domain", "the domain is gone")
+        self.end("domain", "the domain is gone")
         self.alive = False
