@@ -16,6 +16,7 @@ import signal
 import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ from pmlkit.xen.frames import Frame
 from pmlkit.xen.job import PAGE_TABLES, LogOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pmlkit.sources.lab.boot import Snapshot
     from pmlkit.sources.lab.guests import LabGuest
@@ -220,20 +221,35 @@ def run(
     ------
     MissingTool, PackageError, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
-    from pmlkit.sources.ingest import finish
-    from pmlkit.sources.spooling import claim
-
     options, progress = options or LabOptions(), progress or (lambda _: None)
     need_clone("the lab")
     if not isinstance(guest, lab_guests.LabGuest):
         guest = lab_guests.load(guest, options.settings, progress)
-    out, spool = claim(out, options.overwrite)
+    fill = partial(collect, guest, options=options, progress=progress)
+    return to_trace(fill, out, options.overwrite, options.keep)
+
+
+def to_trace(
+    fill: Callable[[Path], object],
+    out: PathLike,
+    overwrite: bool,
+    keep: bool,
+    closed: int = Frame.ROUND,
+) -> Trace:
+    """Fill a spool folder and make a trace of it; say where the rounds are if that ends early.
+
+    `closed` is as in `rounds_of`.
+    """
+    from pmlkit.sources.ingest import finish
+    from pmlkit.sources.spooling import claim
+
+    out, spool = claim(out, overwrite)
     try:
-        collect(guest, spool, options, progress)
+        fill(spool)
     except BaseException as error:
-        keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE), options.keep)
+        keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE, closed), keep)
         raise
-    return finish(spool, out, options.overwrite, options.keep)
+    return finish(spool, out, overwrite, keep)
 
 
 def keep_spool(

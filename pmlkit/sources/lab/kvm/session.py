@@ -13,6 +13,7 @@ import shlex
 import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from pmlkit.sources.lab.bochs import INSN_PER_S, Limits
 from pmlkit.sources.lab.disks import SPOOL_AT, Growing, take_results, write_job
 from pmlkit.sources.lab.kvm.image import HERE, KERNELS, assemble
 from pmlkit.sources.lab.parts import userland
-from pmlkit.sources.lab.session import boot, keep_spool, keep_texts, rounds_of
+from pmlkit.sources.lab.session import boot, keep_texts, to_trace
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
 
@@ -140,20 +141,12 @@ def run(
     ------
     MissingTool, PackageError, WorkloadError, GuestError, OutputExists, OutputError, UsageError
     """
-    from pmlkit.sources.ingest import finish
-    from pmlkit.sources.spooling import claim
-
     options, progress = options or KvmLabOptions(), progress or (lambda _: None)
     need_clone("the lab")
     if not isinstance(guest, lab_guests.LabGuest):
         guest = lab_guests.load(guest, options.settings, progress, serial=True)
-    out, spool = claim(out, options.overwrite)
-    try:
-        collect(guest, spool, options, progress)
-    except BaseException as error:
-        keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE, Frame.ROUND), options.keep)
-        raise
-    return finish(spool, out, options.overwrite, options.keep)
+    fill = partial(collect, guest, options=options, progress=progress)
+    return to_trace(fill, out, options.overwrite, options.keep, Frame.ROUND)
 
 
 def collect(
