@@ -63,7 +63,7 @@ class Experiment:
     period_s: float = 0.3
 
 
-_SMALL = {"size_mib": "32", "phase_ms": "2500"}
+_SMALL = {"size_mib": "32", "phase_ms": "6000"}
 _BARE = {
     **{name: (name, {}) for name in ("known", "rewrites", "ordered", "steps", "vcpus", "far")},
     **{f"reads-{levels}": ("reads", {"levels": str(levels)}) for levels in (2, 3, 4)},
@@ -72,7 +72,7 @@ _BARE = {
 }
 _WORK: dict[str, tuple[str, str, Json]] = {
     "rrww": ("rrww", "benchmark", _SMALL),
-    "hotcold": ("hotcold", "benchmark", {"phase_ms": "8000"}),
+    "hotcold": ("hotcold", "benchmark", {"phase_ms": "16000"}),
     "redis": (
         "redis",
         "program",
@@ -87,8 +87,8 @@ _WORK: dict[str, tuple[str, str, Json]] = {
     ),
     "sparse": ("sparse", "adversary", _SMALL),
     "largepages": ("largepages", "adversary", _SMALL),
-    "moving": ("moving", "adversary", {"size_mib": "32", "ticks": "400"}),
-    "forks": ("forks", "adversary", {"processes": "32", "rounds": "60"}),
+    "moving": ("moving", "adversary", {"size_mib": "32", "ticks": "1200"}),
+    "forks": ("forks", "adversary", {"processes": "32", "rounds": "120"}),
     "remap": ("remap", "adversary", {"cycles": "80"}),
 }
 _COME_AND_GO = ("forks", "remap")  # each phase is hard in a way of its own

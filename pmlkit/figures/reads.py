@@ -203,7 +203,7 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes`` and instructions a round: ``guided_tsc``, ``scan_tsc``, ``sampled_tsc``.
+        ``memory_bytes``, and instructions a round: ``scan``, ``guided``, ``pruned``, ``sampled``.
     modelled : DataFrame
         The same for larger memories (`pmlkit.reads.guided.model_costs`).
     """
@@ -226,9 +226,10 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
 
 
 _COSTS: dict[str, tuple[str, Style, str]] = {
-    "scan_tsc": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
-    "guided_tsc": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
-    "sampled_tsc": ("scan of a sample", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
+    "scan": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
+    "guided": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
+    "pruned": ("pruned", {"color": COLORS["vermilion"], "ls": (0, (5, 1, 1, 1))}, "^"),
+    "sampled": ("sample, drawn anew", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
 }
 
 

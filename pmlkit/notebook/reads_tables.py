@@ -76,20 +76,23 @@ def equality() -> pd.DataFrame:
 
 
 def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return measured and modelled costs of the experiments on memory, for `harvest_costs`."""
-    table = calibration.load("costs")
-    table = table[table["group"] == "memory"].astype({"memory_bytes": np.int64})
-    if table.empty:
-        raise NeedsError(
-            "reads-lab", "experiments on memory", "run: python -m experiments.reads_lab"
-        )
-    later = table[table["round"].astype(int) > 0]
-    # Without knowing which frames are tables there is no guided harvest: that is part of its cost.
-    later = later.assign(guided_tsc=later["guided_tsc"] + later["walk_tsc"])
-    sampled = later["sampled"].astype(bool)
-    means = later[~sampled].groupby("memory_bytes")[["guided_tsc", "scan_tsc"]].mean()
-    means["sampled_tsc"] = later[sampled].groupby("memory_bytes")["scan_tsc"].mean()
-    measured = means.reset_index()
+    """Return measured and modelled costs of harvests by memory, for `harvest_costs`.
+
+    Raises
+    ------
+    TraceNotFound
+        If the tables of ``experiments.harvests`` are not there.
+    NeedsError
+        If they lack the guests of several sizes.
+    """
+    table = calibration.load("guests", "harvests")
+    table = table[(table["group"] == "memory") & (table["guest"] != "half-4096")]
+    if (table["memory_mib"] >= 1024).sum() < 2:
+        what = "guests of several sizes, two of 1 GiB or more"
+        raise NeedsError("data/harvests", what, "run: python -m experiments.harvests")
+    measured = table[["pruned", "guided", "scan", "sampled"]].astype(np.int64)
+    measured.insert(0, "memory_bytes", table["memory_mib"].astype(np.int64) * 2**20)
+    measured = measured.sort_values("memory_bytes", ignore_index=True)
     return measured, guided.model_costs(measured, MODELLED_BYTES)
 
 

@@ -128,17 +128,17 @@ def bundled() -> Calibration:
     return calibrate(load("unsure"), load("rounds"))
 
 
-def load(name: str) -> pd.DataFrame:
-    """Read a table of the lab's experiments that comes with pmlkit.
+def load(name: str, experiment: str = "reads-lab") -> pd.DataFrame:
+    """Read a table of an experiment in the lab that comes with pmlkit.
 
     Raises
     ------
     TraceNotFound
         If it is not there.
     """
-    folder = Path(recording("rrww-lab")).parent / "reads-lab"
-    path = folder / f"{name}.csv"
+    path = Path(recording("rrww-lab")).parent / experiment / f"{name}.csv"
     if not path.is_file():
-        raise TraceNotFound(path, "make it: python -m experiments.reads_lab FOLDER")
+        module = experiment.replace("-", "_")
+        raise TraceNotFound(path, f"make it: python -m experiments.{module} FOLDER")
     table = pd.read_csv(path)
     return table.fillna({"phase": ""}) if "phase" in table else table

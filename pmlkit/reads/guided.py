@@ -183,19 +183,23 @@ def _of_the_log(pml: Trace) -> pd.DataFrame:
     return counts.assign(exits=pml.rounds["exits"].to_numpy())
 
 
+_FULL_DIRECTORY_BYTES = 1 << 30  # with less memory, an EPT directory of 512 entries is not full
+
+
 def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataFrame:
     """Extrapolate harvests' costs to other memory sizes, from measured rounds.
 
-    The scan reads a flag per frame of memory, and that of a sample looks for regions in use: a
-    straight line through the measured sizes (least squares). The guided harvest reads the flags
-    under the tables that were logged, whose number is the working set's and not memory's: the mean
-    of what was measured.
+    The scan reads a flag per frame of memory: a straight line through the measured sizes (least
+    squares). The pruned harvest and the sample read the EPT's directories of the regions in use,
+    and one flag per GiB: a straight line through the sizes from 1 GiB on, as below it the directory
+    itself grows. The guided harvest reads the flags under the tables that were logged, whose number
+    is the working set's and not memory's: the mean of what was measured.
 
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes``, ``scan_tsc``, ``sampled_tsc``, ``guided_tsc``: of the same working set in
-        several sizes.
+        ``memory_bytes``; ``scan``, ``pruned``, ``sampled`` and ``guided``, instructions: of the
+        same working set in several sizes, two of 1 GiB or more among them.
 
     Returns
     -------
@@ -204,8 +208,10 @@ def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataF
     """
     pages = np.asarray(memory_bytes, np.int64) // 4096
     modelled = pd.DataFrame({"memory_bytes": np.asarray(memory_bytes, np.int64), "pages": pages})
-    for name in ("scan_tsc", "sampled_tsc"):
-        known = measured["memory_bytes"].to_numpy() / 4096
-        slope, start = np.polyfit(known, measured[name].to_numpy(), 1)
+    full = measured[measured["memory_bytes"] >= _FULL_DIRECTORY_BYTES]
+    for name, rows in (("scan", measured), ("pruned", full), ("sampled", full)):
+        slope, start = np.polyfit(rows["memory_bytes"].to_numpy() / 4096, rows[name].to_numpy(), 1)
         modelled[name] = slope * pages + max(start, 0)
-    return modelled.assign(guided_tsc=measured["guided_tsc"].mean())
+    below = modelled["memory_bytes"] < _FULL_DIRECTORY_BYTES
+    modelled.loc[below, ["pruned", "sampled"]] = np.nan  # measured there, and no line
+    return modelled.assign(guided=measured["guided"].mean())

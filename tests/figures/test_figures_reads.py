@@ -37,8 +37,8 @@ def compared(trace):
 
 def drawn(trace, compared, columns):
     ranking, truth = hotness.rank(trace), hotness.touches(trace)
-    measured = pd.DataFrame({"memory_bytes": [1 << 26, 1 << 28], "scan_tsc": [1e6, 4e6]})
-    measured = measured.assign(guided_tsc=5e5, sampled_tsc=[2e4, 3e4])
+    measured = pd.DataFrame({"memory_bytes": [1 << 30, 1 << 32], "scan": [1e6, 4e6]})
+    measured = measured.assign(guided=5e5, pruned=2e5, sampled=[2e4, 3e4])
     modelled = guided.model_costs(measured, [1 << 26, 1 << 40])
     errors = judge.by_phase(compared).drop_duplicates("method").assign(guest="some")
     return {

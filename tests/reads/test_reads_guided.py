@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guided harvest against the scan, and what its leftovers are put down to."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from pagetable_guest import Guest, write_trace
@@ -101,11 +102,14 @@ def test_costs_are_read_and_modelled(tmp_path):
     trace = write_trace(tmp_path / "g.trace", some_guest()[0], overheads={"rounds": told})
     (row,) = guided.costs(trace).to_dict("records")
     assert row == told[0] | {"logged": 5, "logged_tables": 4, "exits": 0}
-    sizes = [1 << 26, 1 << 27, 1 << 28]
+    sizes = [1 << 28, 1 << 30, 1 << 31, 1 << 32]
     measured = pd.DataFrame(
-        {"memory_bytes": sizes, "scan_tsc": [s // 4096 * 20 + 5000 for s in sizes]}
-    ).assign(guided_tsc=[900, 1000, 1100], sampled_tsc=[s // 4096 + 50 for s in sizes])
+        {"memory_bytes": sizes, "scan": [s // 4096 * 20 + 5000 for s in sizes]}
+    ).assign(guided=[900, 1000, 1100, 1000])
+    measured["pruned"] = [50, *(s >> 30 for s in sizes[1:])]  # the small one is no part of the line
+    measured["sampled"] = 2 * measured["pruned"]
     model = guided.model_costs(measured, [1 << 28, 1 << 40])
-    assert model["scan_tsc"].tolist() == pytest.approx([65536 * 20 + 5000, (1 << 28) * 20 + 5000])
-    assert model["sampled_tsc"].tolist() == pytest.approx([65536 + 50, (1 << 28) + 50])
-    assert model["guided_tsc"].tolist() == [1000, 1000]
+    assert model["scan"].tolist() == pytest.approx([65536 * 20 + 5000, (1 << 28) * 20 + 5000])
+    assert model["pruned"].tolist() == pytest.approx([np.nan, 1024], nan_ok=True)
+    assert model["sampled"].tolist() == pytest.approx([np.nan, 2048], nan_ok=True)
+    assert model["guided"].tolist() == [1000, 1000]
