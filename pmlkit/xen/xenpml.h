@@ -123,6 +123,8 @@ struct xenpml_round {
     uint64_t roots_stale;
     uint64_t tables_dropped;
     uint64_t memory;
+    uint32_t refusal;
+    uint32_t reserved;
 };
 
 xenpml_handle *xenpml_open(void *logger,

@@ -197,6 +197,12 @@ struct xenpml_round {
                                harm: what was below is gone) */
     uint64_t tables_dropped;/* no memory to note them */
     uint64_t memory;        /* that Xen holds for the log, as in the status */
+    /*
+     * out, on failure: if not XENPML_REFUSED_NOT, nothing has been done to the
+     * round, which goes on, and this is why.
+     */
+    uint32_t refusal;
+    uint32_t reserved;      /* out: 0 */
 };
 
 xenpml_handle *xenpml_open(struct xentoollog_logger *logger,
@@ -209,10 +215,11 @@ int xenpml_enable(xenpml_handle *h, uint32_t domid,
 /* Breaks off what others are doing with the log: they get ENOENT. */
 int xenpml_disable(xenpml_handle *h, uint32_t domid);
 /*
- * EBUSY: somebody else is closing a round.  ENODATA: somebody else has closed
- * one before `touched` was fetched; ENOMEM with GUIDED: it had no room.  Both
- * times the round is closed; `round` and all that is out, but `touched`, are of
- * it.  ETIME: an operation was broken off as its caller was gone.
+ * EBUSY: somebody else is closing a round.  ENOMEM with GUIDED: there is no
+ * memory for what was touched; if `refusal` says so, the round goes on.  Else,
+ * and with ENODATA (somebody else has closed one before `touched` was fetched),
+ * the round is closed; `round` and all that is out, but `touched`, are of it.
+ * ETIME: an operation was broken off as its caller was gone.
  */
 int xenpml_close_round(xenpml_handle *h, uint32_t domid,
                        struct xenpml_round *round);

@@ -314,8 +314,13 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid,
 
     round->touched = NULL;
     round->touched_count = 0;
+    round->refusal = XENPML_REFUSED_NOT;
+    round->reserved = 0;
     if ( pml_op(h, domid, &op) )
+    {
+        round->refusal = op.refusal;
         return -1;
+    }
 
     if ( round->dirty )
         memcpy(round->dirty, bounce, bytes);

@@ -194,9 +194,9 @@ struct xen_domctl_pml_op {
 #define XEN_DOMCTL_pml_fetch          7
     uint16_t cmd;         /* IN */
     /*
-     * OUT: why the domain cannot be logged (pml_enable when it fails), or
-     * what pml_enable would say now (pml_status): XEN_PML_REFUSED_*, see
-     * public/pml.h.
+     * OUT: why the domain cannot be logged (pml_enable when it fails), why a
+     * round goes on (pml_close_round, -ENOMEM), or what pml_enable would say
+     * now (pml_status): XEN_PML_REFUSED_*, see public/pml.h.
      */
     uint16_t refusal;
     /*

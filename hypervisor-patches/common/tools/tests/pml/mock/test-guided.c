@@ -116,10 +116,11 @@ static void close_none(struct world *w)
 static void close_by(struct world *w, struct xen_domctl_pml_round *op)
 {
     uint32_t round = w->pml->round;
+    uint16_t why;
     int rc;
 
     begin_pieces();
-    while ( (rc = pml_close_round(w->d, w->pml, op)) )
+    while ( (rc = pml_close_round(w->d, w->pml, op, &why)) )
         CHECK(rc == -ERESTART, "%d", rc);
     end_pieces(w);
     CHECK(op->round == round && w->pml->round == round + 1, "round %u, not %u",

@@ -18,11 +18,11 @@ static struct domain dom0 = { .domain_id = 0 }, other = { .domain_id = 1 };
 static struct current here = { &dom0 };
 struct current *current = &here;
 
-static unsigned int taken_at_once;
+static unsigned int taken_at_once, rearmed_at_once, most_rearmed;
 
 static bool never(void)
 {
-    taken_at_once = 0;
+    taken_at_once = rearmed_at_once = 0;
 
     return false;
 }
@@ -30,7 +30,7 @@ static bool never(void)
 /* Preempted at each chance. */
 static bool always(void)
 {
-    taken_at_once = 0;
+    taken_at_once = rearmed_at_once = 0;
 
     return true;
 }
@@ -220,9 +220,19 @@ int pml_close_unpaged(struct domain *d, struct pml_domain *pml)
     return 0;
 }
 
+/* Which pages have been re-armed, since this was cleared. */
+static uint8_t rearmed[LEAVES * PAGES_PER_LEAF];
+
 unsigned int ept_pml_rearm(struct p2m_domain *p2m, const uint64_t *entries,
                            unsigned int nr)
 {
+    unsigned int i;
+
+    for ( i = 0; i < nr; i++ )
+        rearmed[entries[i] >> PAGE_SHIFT]++;
+    rearmed_at_once += nr;
+    most_rearmed = max(most_rearmed, rearmed_at_once);
+
     return nr;
 }
 
@@ -306,9 +316,11 @@ bool pml_dirty_leaf(struct domain *d, unsigned long *pfn, unsigned long max_pfn,
     return true;
 }
 
+static unsigned int bitmap_failed;
+
 unsigned int pml_dirty_failed(struct domain *d, bool reset)
 {
-    return 0;
+    return bitmap_failed;
 }
 
 static int recalc_rc;
@@ -1005,6 +1017,69 @@ static void test_no_memory(void)
     mock_preempt = never;
 }
 
+/*
+ * All of the bitmap is dirty, or it has found no memory: each page is handed
+ * out and re-armed once, and no piece takes more of them than it may.
+ */
+static void test_rearms_in_pieces(unsigned int flags, bool failed)
+{
+    struct domain *d = logged(GUIDED);
+    static uint8_t map[LEAVES * PAGE_SIZE];
+    const unsigned int all = LEAVES * PAGES_PER_LEAF;
+    struct xen_domctl_pml_round *r;
+    struct caller c;
+    unsigned int i, n = 0;
+    int rc;
+
+    memset(bitmap, failed ? 0 : 0xff, sizeof(bitmap));
+    memset(map, 0, sizeof(map));
+    memset(rearmed, 0, sizeof(rearmed));
+    bitmap_failed = failed;
+    most_rearmed = 0;
+    c = closing(d, &dom0, map, flags);
+    r = &c.call.u.pml_op.u.round;
+    mock_preempt = always;
+    while ( (rc = enter(&c)) == -ERESTART )
+        n++;
+    mock_preempt = never;
+
+    CHECK(!rc, "%d", rc);
+    CHECK(r->bitmap_failed == failed, "%lu", (long)r->bitmap_failed);
+    CHECK(r->dirty_pages == (failed ? 0 : all) && count(map) == r->dirty_pages,
+          "%lu, %u in the bitmap", (long)r->dirty_pages, count(map));
+    CHECK(r->rearmed == all, "%lu re-armed", (long)r->rearmed);
+    for ( i = 0; i < all; i++ )
+        CHECK(rearmed[i] == 1, "page %x re-armed %u times", i, rearmed[i]);
+    CHECK(most_rearmed == 4096, "%u at once", most_rearmed);
+    CHECK(n >= all / 4096, "%u pieces", n);
+    bitmap_failed = 0;
+    off(d);
+}
+
+/* Broken off amid a leaf: the log that follows begins with a whole one. */
+static void test_rearming_broken_off(void)
+{
+    struct domain *d = logged(0);
+    struct caller c = closing(d, &dom0, NULL, 0);
+    unsigned int n = 0;
+
+    memset(bitmap, 0xff, sizeof(bitmap));
+    most_rearmed = rearmed_at_once = 0;
+    mock_preempt = always;
+    while ( !d->arch.hvm.pml->leaf_word )
+    {
+        CHECK(enter(&c) == -ERESTART, "closed");
+        CHECK(n++ < 100, "never amid a leaf");
+    }
+    CHECK(!call(d, XEN_DOMCTL_pml_disable), "off");
+    CHECK(enter(&c) == -ENOENT, "goes on");
+    mock_preempt = never;
+    unmake(d);
+    memset(bitmap, 0, sizeof(bitmap));
+
+    test_rearms_in_pieces(0, false);
+}
+
 /* How many continuations does it take to enable with such rings, and to end? */
 static unsigned int pieces(unsigned int slots)
 {
@@ -1235,6 +1310,8 @@ static void test_more_than_room(void)
     c = closing(d, &dom0, NULL, XEN_PML_ROUND_GUIDED);
     rc = finish(&c);
     CHECK(rc == -ENOMEM && state(d) == XEN_PML_STATE_LOGGING, "%d", rc);
+    CHECK(c.call.u.pml_op.refusal == XEN_PML_REFUSED_POOL, "reason %u",
+          c.call.u.pml_op.refusal);
     mock_alloc_left = -1;
     close_guided(d);
     CHECK(mock_pool > pages, "%ld", mock_pool);
@@ -1268,6 +1345,10 @@ int main(void)
     RUN(test_no_memory());
     RUN(test_memory());
     RUN(test_rings_in_pieces());
+    RUN(test_rearms_in_pieces(0, false));
+    RUN(test_rearms_in_pieces(XEN_PML_ROUND_GUIDED, false));
+    RUN(test_rearms_in_pieces(0, true));
+    RUN(test_rearming_broken_off());
     RUN(test_not_started());
     RUN(test_fetch(1));
     RUN(test_fetch(700));

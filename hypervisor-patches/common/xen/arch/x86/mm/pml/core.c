@@ -685,7 +685,7 @@ static int operate(struct domain *d, struct pml_domain *pml,
         return undo(d, pml);
 
     default:
-        return pml_close_round(d, pml, &op->u.round);
+        return pml_close_round(d, pml, &op->u.round, &op->refusal);
     }
 }
 

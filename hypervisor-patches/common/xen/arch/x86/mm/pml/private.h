@@ -190,7 +190,9 @@ struct pml_domain {
     uint64_t phase_tsc[PHASE_CLOSED - PHASE_TAKE];
     struct xen_domctl_pml_costs costs;
 
-    unsigned long *leaf;      /* a page of the log-dirty bitmap */
+    unsigned long *leaf;      /* a page of the log-dirty bitmap... */
+    unsigned int leaf_word;   /* ... and the word from which on it is to be
+                                 re-armed, 0 if none is begun */
     struct pml_regions regions;
     struct pml_guide guide;
     struct pml_touched touched;
@@ -302,7 +304,7 @@ void pml_begin_close(struct domain *d, struct pml_domain *pml);
 int pml_do_close(struct domain *d, struct pml_domain *pml,
                  const struct xen_domctl_pml_round *op);
 int pml_close_round(struct domain *d, struct pml_domain *pml,
-                    struct xen_domctl_pml_round *op);
+                    struct xen_domctl_pml_round *op, uint16_t *why);
 
 /* The moment from which on a new round is being logged. */
 void pml_open_round(struct domain *d, struct pml_domain *pml);

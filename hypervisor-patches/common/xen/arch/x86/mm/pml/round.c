@@ -15,6 +15,11 @@ static bool rearms(const struct pml_domain *pml,
 
 #define BATCH 128
 
+/* Re-arm so many pages between two checks. */
+#define REARM_AT_ONCE 4096
+#define REARM_WORDS (REARM_AT_ONCE / BITS_PER_LONG)
+#define LEAF_WORDS (PAGES_PER_LEAF / BITS_PER_LONG)
+
 /* Expand a word of the bitmap. */
 static unsigned int add_word(uint64_t *entries, unsigned int nr,
                              unsigned long pfn, unsigned long word)
@@ -35,18 +40,19 @@ static void rearm_batch(struct domain *d, struct pml_domain *pml,
         pml_touched_logged(d, pml, entries, nr);
 }
 
-/* Do so with the pages of the leaf of the log-dirty bitmap in pml->leaf. */
-static void rearm_leaf(struct domain *d, struct pml_domain *pml,
-                       const struct xen_domctl_pml_round *op, unsigned long pfn)
+/* Do so with some pages of the leaf of the log-dirty bitmap in pml->leaf. */
+static void rearm_words(struct domain *d, struct pml_domain *pml,
+                        const struct xen_domctl_pml_round *op,
+                        unsigned long pfn)
 {
     struct p2m_domain *p2m = p2m_get_hostp2m(d);
     bool guided = op && (op->flags & XEN_PML_ROUND_GUIDED);
     uint64_t entries[BATCH];
-    unsigned int i, nr = 0;
+    unsigned int end = pml->leaf_word + REARM_WORDS, i, nr = 0;
 
     p2m_lock(p2m);
 
-    for ( i = 0; i < PAGES_PER_LEAF / BITS_PER_LONG; i++ )
+    for ( i = pml->leaf_word; i < end; i++ )
     {
         unsigned long word = pml->leaf[i];
 
@@ -67,6 +73,31 @@ static void rearm_leaf(struct domain *d, struct pml_domain *pml,
     rearm_batch(d, pml, op, entries, nr);
 
     p2m_unlock(p2m);
+
+    pml->leaf_word = end;
+}
+
+/*
+ * And with all of them.  In pml->leaf, which is nobody else's until then, they
+ * survive continuations: they are in the log-dirty bitmap no more.
+ */
+static int rearm_leaf(struct domain *d, struct pml_domain *pml,
+                      const struct xen_domctl_pml_round *op, unsigned long pfn)
+{
+    BUILD_BUG_ON(LEAF_WORDS % REARM_WORDS);
+
+    for ( ; ; )
+    {
+        rearm_words(d, pml, op, pfn);
+        if ( pml->leaf_word == LEAF_WORDS )
+            break;
+        if ( pml_preempt_check() )
+            return -ERESTART;
+    }
+
+    pml->leaf_word = 0;
+
+    return 0;
 }
 
 /*
@@ -82,15 +113,19 @@ static int close_bitmap(struct domain *d, struct pml_domain *pml,
     bool keep = op && (op->flags & XEN_PML_ROUND_KEEP);
     unsigned int nr;
 
-    while ( pml->at < end &&
-            pml_dirty_leaf(d, &pml->at, end - 1, pml->leaf, &nr, !keep) )
+    while ( pml->leaf_word ||
+            (pml->at < end &&
+             pml_dirty_leaf(d, &pml->at, end - 1, pml->leaf, &nr, !keep)) )
     {
-        pml->result.dirty_pages += nr;
-        if ( nr )
-            pml_copy_leaf(pml, op, false, pml->at);
+        if ( !pml->leaf_word )
+        {
+            pml->result.dirty_pages += nr;
+            if ( nr )
+                pml_copy_leaf(pml, op, false, pml->at);
+        }
 
-        if ( rearms(pml, op) )
-            rearm_leaf(d, pml, op, pml->at);
+        if ( rearms(pml, op) && rearm_leaf(d, pml, op, pml->at) )
+            return -ERESTART;
 
         pml->at += PAGES_PER_LEAF;
         if ( pml_preempt_check() )
@@ -114,12 +149,16 @@ static int rearm_all(struct domain *d, struct pml_domain *pml,
     if ( !pml_dirty_failed(d, false) )
         return 0;
 
-    while ( pml->at <= p2m->max_mapped_pfn )
+    while ( pml->leaf_word || pml->at <= p2m->max_mapped_pfn )
     {
-        /* How far apart the guest has its memory is not to matter. */
-        pml->at = ept_pml_next(p2m, pml->at) & ~(PAGES_PER_LEAF - 1);
-        memset(pml->leaf, 0xff, PAGE_SIZE);
-        rearm_leaf(d, pml, op, pml->at);
+        if ( !pml->leaf_word )
+        {
+            /* How far apart the guest has its memory is not to matter. */
+            pml->at = ept_pml_next(p2m, pml->at) & ~(PAGES_PER_LEAF - 1);
+            memset(pml->leaf, 0xff, PAGE_SIZE);
+        }
+        if ( rearm_leaf(d, pml, op, pml->at) )
+            return -ERESTART;
         pml->at += PAGES_PER_LEAF;
         if ( pml_preempt_check() )
             return -ERESTART;
@@ -150,7 +189,7 @@ void pml_begin_close(struct domain *d, struct pml_domain *pml)
     pml->fault = false;
     pml_spool_begin(&pml->spool);
     pml->result.tsc_pause = rdtsc();
-    pml->at = 0;
+    pml->at = pml->leaf_word = 0;
     pml->phase = PHASE_TAKE;
 }
 
@@ -324,7 +363,7 @@ static int begin_round(struct pml_domain *pml,
 }
 
 int pml_close_round(struct domain *d, struct pml_domain *pml,
-                    struct xen_domctl_pml_round *op)
+                    struct xen_domctl_pml_round *op, uint16_t *why)
 {
     int rc;
 
@@ -347,7 +386,8 @@ int pml_close_round(struct domain *d, struct pml_domain *pml,
             return rc;
         if ( rc )
         {
-            /* Nothing has been done to the round. */
+            /* Nothing has been done to the round.  Its pool had no page. */
+            *why = XEN_PML_REFUSED_POOL;
             pml->phase = PHASE_IDLE;
             return rc;
         }
