@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-__all__ = ["ENDING", "Ended", "Noted", "caught", "forget", "noted", "raising", "received"]
+__all__ = ["ENDING", "Ended", "Noted", "caught", "forget", "held", "noted", "raising", "received"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN_S = 0.01
@@ -113,6 +113,20 @@ def noted() -> Iterator[Noted]:
     note = Noted()
     with caught(note):
         yield note
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Context in which the signals wait for its end, where their handlers then run.
+
+    For a call and the note of what it has done: an exception that a handler raises would come
+    between them. Other threads of the process are not held.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def received() -> int | None:

@@ -7,6 +7,7 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from pmlkit import signals
 from pmlkit.xen import frames
 from pmlkit.xen.binding import MissingLibrary, XenError, check, ffi, library
 from pmlkit.xen.frames import RECORDS_HEAD, TOUCHED_HEAD, Frame
@@ -142,13 +143,18 @@ class PmlLog(Handle):
             "rearm_every": o.rearm_every if rearm == "flush" else 0,
         }
         asked = self._ffi.new("struct xenpml_options *", wanted)
-        if self._lib.xenpml_enable(self._h, self.domid, asked, refusal) < 0:
+        # Ended by a signal in this call, which takes its time, nobody else would switch it off.
+        with signals.held():
+            self.on = self._lib.xenpml_enable(self._h, self.domid, asked, refusal) >= 0
             number = self._ffi.errno
-            text = self._lib.xenpml_refusal_text(refusal[0]) if refusal[0] else None
-            why = self._ffi.string(text).decode() if text else ""
-            hint = _HINTS.get(refusal[0], _HINT) if why else ""
-            raise XenError("the PML log", number, why, self.domid, hint)
-        self.on = True
+        if not self.on:
+            raise self._refused("the PML log", number, refusal[0])
+
+    def _refused(self, call: str, number: int, refusal: int) -> XenError:
+        """Make the error of a call, with Xen's words if there are any (`refusal`, or 0)."""
+        text = self._lib.xenpml_refusal_text(refusal) if refusal else None
+        why = self._ffi.string(text).decode() if text else ""
+        return XenError(call, number, why, self.domid, _HINTS.get(refusal, _HINT) if why else "")
 
     def _map(self) -> None:
         self.vcpus = self.status()["vcpus"]
@@ -243,8 +249,9 @@ class PmlLog(Handle):
         wanted = {"dirty": dirty, "accessed": bool(flags & ROUND_ACCESSED)}
         bits = {n: self._buffer(n, size) if w else cffi.NULL for n, w in wanted.items()}
         closed = cffi.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
-        done = self._lib.xenpml_close_round(self._h, self.domid, closed)
-        check(done, "XEN_DOMCTL_pml_close_round", self.domid)
+        if self._lib.xenpml_close_round(self._h, self.domid, closed) < 0:
+            number = self._ffi.errno
+            raise self._refused("XEN_DOMCTL_pml_close_round", number, closed.refusal)
         values: Json = {**self._values(closed, "struct xenpml_round")}
         for name in wanted:
             values[name] = cffi.buffer(bits[name], size) if wanted[name] else None
@@ -268,16 +275,18 @@ class PmlLog(Handle):
 
     def disable(self) -> None:
         """Stop logging; the rings can still be read."""
-        self.on = False
-        super().disable()
+        with signals.held():
+            self.on = False
+            super().disable()
 
     def close(self) -> None:
         """Stop logging and unmap the rings; idempotent."""
         if self._h is None:
             return
-        if self.on:
-            self.on = False
-            self._lib.xenpml_disable(self._h, self.domid)
+        with signals.held():
+            if self.on:
+                self.on = False
+                self._lib.xenpml_disable(self._h, self.domid)
         logs, self._logs = self._logs, []
         for log in logs:
             self._lib.xenpml_log_unmap(log)

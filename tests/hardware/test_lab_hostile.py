@@ -207,6 +207,15 @@ for i in 1 2; do
     [ "$(xl domid g)" = $domid ] || break
 done
 sleep 1; kill $hammer 2>/dev/null; wait $hammer; echo "TOOLS hammer $?"
+now=$(xl domid g)
+for i in 1 2 3; do
+    python3 hammer.py $now >/dev/null & hammer=$!
+    sleep 2; usleep ${i}7000; kill $hammer; wait $hammer
+    xl log-dirty-status $now
+done
+xl enable-log-dirty $now && xl log-dirty-status $now && xl disable-log-dirty $now
+echo "TOOLS log $?"
+xl save g /dev/null; echo "TOOLS last $?"
 """
 
 
@@ -238,3 +247,13 @@ def test_logs_end_with_clear_errors_meanwhile(tools):
     counts = tools["hammer"]
     assert counts["close 0"] > 20
     assert {name.split()[1] for name in counts} <= {"0", "EBUSY", "ESRCH"}
+
+
+def test_a_hammer_that_is_killed_leaves_no_log_on(tools):
+    states = re.findall(r"^state +(\w+)", tools["text"], re.M)
+    assert states == ["off"] * 3 + ["logging"], tools["text"]
+
+
+def test_the_guest_is_alive_and_can_be_logged_after_the_tools(tools):
+    told = dict(re.findall(r"TOOLS (\w+) (\d+)\s*$", tools["text"], re.M))
+    assert told["log"] == "0" and told["last"] == "0", tools["text"]

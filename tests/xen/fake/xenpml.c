@@ -5,10 +5,13 @@
  *
  * Entry n of a vCPU is (vcpu << 24 | n % 2^24) << 12 | kind, kind 0x11 for every 37th and 2 else,
  * or word n of the file $FAKE_WORDS, over and over. $FAKE_PACE_US: pause between two buffers, or
- * -1: none are made but by fake_produce(). $FAKE_VCPUS: how many vCPUs.
+ * -1: none are made but by fake_produce(). $FAKE_VCPUS: how many vCPUs. $FAKE_SHORT: want of memory
+ * (XENPML_REFUSED_*) when logging is enabled; $FAKE_SHORT_CLOSING: when a guided round is closed.
+ * $FAKE_SIGNAL comes while logging is being enabled.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -159,6 +162,8 @@ int xenpml_enable(xenpml_handle *h, uint32_t domid, const struct xenpml_options 
     unsigned vcpu;
 
     *refusal = XENPML_REFUSED_NOT;
+    if ( fake_number("FAKE_SIGNAL", 0) )
+        raise(fake_number("FAKE_SIGNAL", 0));
     if ( fake_number("FAKE_UNPATCHED", 0) )
         return refuse(ENOSYS);
     if ( !fake_exists(domid) )
@@ -218,6 +223,14 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
         return refuse(ESRCH);
     if ( !running || owner != domid )
         return refuse(ENOENT);
+#ifdef XENPML_ROUND_PRUNED
+    round->refusal = XENPML_REFUSED_NOT;
+    if ( round->flags & XENPML_ROUND_GUIDED && fake_number("FAKE_SHORT_CLOSING", 0) )
+    {
+        round->refusal = fake_number("FAKE_SHORT_CLOSING", 0);
+        return refuse(ENOMEM);
+    }
+#endif
     pthread_mutex_lock(&lock);
     round->tsc_pause = now();
     for ( vcpu = 0; vcpu < nr_vcpus; vcpu++ )
