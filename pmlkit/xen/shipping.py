@@ -52,7 +52,7 @@ def files() -> dict[str, bytes]:
     dict of str to bytes
         By path; ``pmlkit/`` is the only folder at the top.
     """
-    names = ["errors.py", "spool.py", "starter.py"]
+    names = ["errors.py", "signals.py", "spool.py", "starter.py"]
     names += sorted(f"xen/{path.name}" for path in (_PACKAGE / "xen").glob("*.py"))
     sources = {f"pmlkit/{name}": (_PACKAGE / name).read_bytes() for name in names}
     with tempfile.TemporaryDirectory() as scratch:
