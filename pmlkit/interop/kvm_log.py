@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Ints, PathLike
 
 
-__all__ = ["MARK", "OLDEST_FIRST", "PAGE", "DirtyLog", "drains", "frame", "imported", "turned"]
+__all__ = ["DRAIN_ENTRIES", "DRAIN_GAP_NS", "DRAIN_LIMIT_NS", "OLDEST_FIRST", "DirtyLog", "frame",
+           "imported"]  # fmt: skip
 
 HINT = "check the format's name, and the file"
 SLOT_SHIFT = 32
@@ -41,8 +42,9 @@ EPOCH_NS = 10**18  # a clock that is beyond September 2001 does not count from a
 _TIME_LIMIT = 1 << 62
 _VCPU_LIMIT = 1 << 16
 _GROUP_NS = 10_000_000  # longest time between the resets of two rings in one call
-_DRAIN_ENTRIES = 512  # of PML's buffer
-_DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain follow at once
+DRAIN_ENTRIES = 512  # of PML's buffer
+DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain follow at once
+DRAIN_LIMIT_NS = 100_000_000  # between two entries of a drain, also if no exit or entry is seen
 OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
 PAGE, RESET, MARK, LOSS = range(4)
@@ -341,11 +343,12 @@ def turned(begins: Ints, count: int) -> Ints:
 
 def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
     """Return the indices of the pages that are the first of a drain."""
-    gaps = np.diff(time) >= _DRAIN_GAP_NS
+    gaps = np.diff(time) >= DRAIN_GAP_NS
     new = (np.diff(thread) != 0) | (np.diff(marks) != 0) | (gaps & ~marked[1:])
+    new |= np.diff(time) >= DRAIN_LIMIT_NS
     begins = np.flatnonzero(np.append(True, new))
     number = np.repeat(begins, np.diff(np.append(begins, len(time))))
-    return np.flatnonzero((np.arange(len(time)) - number) % _DRAIN_ENTRIES == 0)
+    return np.flatnonzero((np.arange(len(time)) - number) % DRAIN_ENTRIES == 0)
 
 
 def _clock_note(first_ns: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pmlkit.ftrace import LENGTH, MISSED, MISSED_STORED, PADDING, TIME_EXTEND, TIME_STAMP
 from pmlkit.kernels.jit import compiled, int64, uint64
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 EVENTS, LOSSES, DAMAGED = range(3)  # of `counts`
 FEWEST_WORDS = 3  # of an event: its head, its kind, its thread
+_STAMP_TOP = 31  # the bits of a time that an absolute stamp has not, from bit 59 on
 
 
 @compiled
@@ -50,81 +52,111 @@ def extract(
     lost : ndarray of int64, shape (pages, 2)
         Filled: the number of the event before which events were lost, and how many (-1: unknown).
     counts : ndarray of int64
-        Filled: events, losses, and 1 + the word at which a page is damaged, or 0.
+        Filled: events, losses, and 1 + the word at which a page is damaged, or 0. All 0 before.
     """
-    at, found, losses = 0, 0, 0
+    at = 0
     while at < len(words):
-        if at + data_at > len(words):
-            counts[2] = at + 1
+        stop, end = _bounds(words, at, data_at)
+        if end < 0:
             break
-        now = int64(words[at]) | int64(words[at + 1]) << 32
-        commit = int64(words[at + 2])
-        size = commit & 0x7FFFFFF
-        stop = at + data_at + size // 4
-        begin = at
-        missed = -1 if commit & 0x80000000 else 0
-        if size % 4 or stop > len(words):
-            counts[2] = at + 1
-            break
-        end = stop
-        if commit & 0x40000000:
-            end = stop + (2 if data_at == 4 else 1)
-            if end > len(words):
-                counts[2] = at + 1
-                break
-            if missed:
-                missed = int64(words[stop])
-                if data_at == 4:
-                    missed |= int64(words[stop + 1]) << 32
-        if missed != 0:
-            lost[losses, 0], lost[losses, 1] = found, missed
-            losses += 1
-        at += data_at
-        while at < stop:
-            head = int64(words[at])
-            code, delta = head & 31, head >> 5
-            if code == 29 and delta == 0:
-                at = stop
-                break
-            more = int64(0)
-            if code == 0 or code >= 29:
-                if at + 1 >= stop:
-                    counts[2] = begin + 1
-                    break
-                more = int64(words[at + 1])
-            if code == 30:
-                now += (more << 27) + delta
-                at += 2
-                continue
-            if code == 31:
-                now = (now & (int64(31) << 59)) | ((more << 27) + delta)
-                at += 2
-                continue
-            now += delta
-            data = at + (2 if code == 0 or code == 29 else 1)
-            after = at + 1 + ((more + 3) // 4 if code == 0 or code == 29 else code)
-            if after < data or after > stop:
-                counts[2] = begin + 1
-                break
-            row = -1
-            if code != 29 and after - data >= 2:
-                row = kinds[words[data] & 0xFFFF]
-            if row >= 0:
-                if data + fields[row, 0] + fields[row, 1] > after:
-                    counts[2] = begin + 1
-                    break
-                time[found] = now
-                kind[found] = row
-                thread[found] = words[data + 1]
-                word = uint64(0)
-                if fields[row, 1] > 0:
-                    word = uint64(words[data + fields[row, 0]])
-                if fields[row, 1] > 1:
-                    word |= uint64(words[data + fields[row, 0] + 1]) << uint64(32)
-                value[found] = word
-                found += 1
-            at = after
-        if counts[2]:
+        _add_loss(words, at, stop, end, lost, counts)
+        first = at + data_at
+        if not _add_events(
+            words, at, first, stop, kinds, fields, time, kind, thread, value, counts
+        ):
             break
         at = end
-    counts[0], counts[1] = found, losses
+    if at < len(words):
+        counts[2] = at + 1
+
+
+@compiled
+def _bounds(words: Array, at: int, data_at: int) -> tuple[int, int]:
+    """Return where a page's events end, and where the page ends; -1: not within the words."""
+    if at + data_at > len(words):
+        return 0, -1
+    commit = int64(words[at + 2])
+    size = commit & LENGTH
+    stop = at + data_at + size // 4
+    # A count of losses has the size of the field `commit`, which the time and it leave.
+    end = stop + (data_at - 2 if commit & MISSED_STORED else 0)
+    if size % 4 != 0 or end > len(words):
+        return 0, -1
+    return stop, end
+
+
+@compiled
+def _add_loss(words: Array, at: int, stop: int, end: int, lost: Array, counts: Array) -> None:
+    """Note what was lost before a page; between `stop` and `end` is how many, if it is known."""
+    commit = int64(words[at + 2])
+    if commit & MISSED == 0:
+        return
+    missed = int64(-1)
+    if end > stop:
+        missed = _long(words, stop) if end - stop == 2 else int64(words[stop])
+    if missed != 0:
+        lost[counts[1], 0], lost[counts[1], 1] = counts[0], missed
+        counts[1] += 1
+
+
+@compiled
+def _add_events(
+    words: Array,
+    page: int,
+    at: int,
+    stop: int,
+    kinds: Array,
+    fields: Array,
+    time: Array,
+    kind: Array,
+    thread: Array,
+    value: Array,
+    counts: Array,
+) -> bool:
+    """Take the events of one page; return whether each ends within it."""
+    now, found = _long(words, page), counts[0]
+    while at < stop:
+        head = int64(words[at])
+        code, delta = head & 31, head >> 5
+        if code == PADDING and delta == 0:  # the rest of the page is empty
+            break
+        more = int64(0)
+        if code == 0 or code >= PADDING:
+            if at + 1 >= stop:
+                return False
+            more = int64(words[at + 1])
+        if code == TIME_EXTEND or code == TIME_STAMP:  # noqa: PLR1714 (a tuple is slower here)
+            now = _time(now, code, (more << 27) + delta)
+            at += 2
+            continue
+        now += delta
+        sized = code == 0 or code == PADDING  # noqa: PLR1714
+        data, after = at + (2 if sized else 1), at + 1 + ((more + 3) // 4 if sized else code)
+        if after < data or after > stop:
+            return False
+        row = -1 if code == PADDING or after - data < 2 else kinds[words[data] & 0xFFFF]
+        if row >= 0:
+            if data + fields[row, 0] + fields[row, 1] > after:
+                return False
+            time[found], kind[found], thread[found] = now, row, words[data + 1]
+            low = uint64(words[data + fields[row, 0]]) if fields[row, 1] > 0 else uint64(0)
+            high = uint64(words[data + fields[row, 0] + 1]) if fields[row, 1] > 1 else uint64(0)
+            value[found] = low | high << uint64(32)
+            found += 1
+        at = after
+    counts[0] = found
+    return True
+
+
+@compiled
+def _time(now: int, code: int, count: int) -> int:
+    """Return the time after an event that only tells time."""
+    if code == TIME_EXTEND:
+        return now + count
+    return (now & (int64(_STAMP_TOP) << 59)) | count
+
+
+@compiled
+def _long(words: Array, at: int) -> int:
+    """Return a number of two words."""
+    return int64(words[at]) | int64(words[at + 1]) << 32

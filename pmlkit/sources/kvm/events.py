@@ -1,203 +1,283 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of all CPUs in order: whose they are, which drain and round they belong to, what was lost.
+"""Events of all CPUs: whose they are, which drain and round they belong to, what was lost.
 
-All of it is in arrays, and in memory: 60 bytes for each logged page at the most.
+A spool is read twice. A `Census` takes what has to be known before the first entry can be placed.
+Then `Drains` puts the events in order, from tick to tick: memory does not grow with the log.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pmlkit.interop.kvm_log import MARK, OLDEST_FIRST, PAGE, drains, turned
+from pmlkit.interop.kvm_log import DRAIN_ENTRIES, DRAIN_GAP_NS, DRAIN_LIMIT_NS
 from pmlkit.kvm.frames import LOG
 from pmlkit.sources.kvm.stream import ENTRY
 
 if TYPE_CHECKING:
-    from pmlkit.sources.kvm.stream import Pages, Round
-    from pmlkit.types import Array, Gfns, Ints
+    from pmlkit.sources.kvm.stream import Pages
+    from pmlkit.types import Array, Bools, Gfns, Ints
 
 
-__all__ = ["Collected", "Log", "Losses", "of_rounds"]
+__all__ = ["EVER_NS", "UNKNOWN_NS", "Batches", "Census", "Drains"]
 
 UNKNOWN_NS = -1
+EVER_NS = 1 << 61  # a time after all events
+_MOST_VCPUS = 1 << 16
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Where events of the log were lost.
-
-    Attributes
-    ----------
-    after, before : ndarray of int64
-        Times of the last event before and the first one after, on the CPU.
-    count : ndarray of int64
-        How many; -1: not known.
-    """
-
-    after: Ints
-    before: Ints
-    count: Ints
-
-
-@dataclass(frozen=True)
-class Log:
-    """The pages that were logged, by thread and in the guest's order.
+class Census:
+    """What is known of all events. Takes pages of a stream as they come.
 
     Attributes
     ----------
-    time : ndarray of int64
-        When each came out of PML's buffer, or was written first.
-    vcpu : ndarray of uint16
-    gfn : ndarray of uint64
-    drain : ndarray of int64
-        The number of the drain.
-    since : ndarray of int64
-        Of each drain: when its vCPU had been entered; `UNKNOWN_NS` without marks.
-    turned : bool
-        Whether drains were turned round.
-    strange : int
-        Pages by threads that run no vCPU.
+    threads : ndarray of int32
+        Threads that have an event, in order.
+    marked : ndarray of int32
+        Those that have a mark.
     """
-
-    time: Ints
-    vcpu: Array
-    gfn: Gfns
-    drain: Ints
-    since: Ints
-    turned: bool
-    strange: int
-
-
-class Collected:
-    """Takes the pages of a stream as they come."""
 
     def __init__(self) -> None:
-        self._log: list[Pages] = []
-        self._marks: list[Pages] = []
+        self.threads = self.marked = np.empty(0, np.int32)
+        self._entered: dict[int, tuple[int, int]] = {}  # last time and vCPU, by thread
+        self._losses = array("q")  # three each
         self._last: dict[int, int] = {}
-        self._losses: list[tuple[int, int, int]] = []
         self._waiting: dict[int, list[tuple[int, int]]] = {}
 
     def add(self, pages: Pages) -> None:
         """Add the events of some pages."""
-        if pages.stream != LOG:
-            self._marks.append(pages)
+        if pages.stream == LOG:
+            self._add_losses(pages)
+        if not len(pages.time):
             return
-        self._add_losses(pages)
-        if len(pages.time):
-            self._log.append(pages)
+        threads = np.unique(pages.thread[_firsts(pages.thread)])
+        self.threads = _union(self.threads, threads)
+        if pages.stream == LOG:
             self._last[pages.cpu] = int(pages.time[-1])
+        else:
+            self.marked = _union(self.marked, threads)
+            self._add_entries(pages)
+
+    def _add_entries(self, pages: Pages) -> None:
+        entered = np.flatnonzero((pages.kind == ENTRY) & (pages.value < _MOST_VCPUS))
+        thread = pages.thread[entered]
+        last = entered[np.append(_firsts(thread)[1:], len(entered)) - 1] if len(entered) else entered
+        _, each = np.unique(pages.thread[last][::-1], return_index=True)
+        rows = last[::-1][each]
+        for of, time, vcpu in zip(
+            pages.thread[rows].tolist(),
+            pages.time[rows].tolist(),
+            pages.value[rows].tolist(),
+            strict=True,
+        ):
+            if time >= self._entered.get(of, (0, 0))[0]:
+                self._entered[of] = time, vcpu
 
     def _add_losses(self, pages: Pages) -> None:
         waiting = self._waiting.setdefault(pages.cpu, [])
         if waiting and len(pages.time):
             first = int(pages.time[0])
-            self._losses += [(after, first, count) for after, count in waiting]
+            for after, count in waiting:
+                self._losses.extend((after, first, count))
             waiting.clear()
         for place, count in pages.lost.tolist():
             after = int(pages.time[place - 1]) if place else self._last.get(pages.cpu, 0)
             if place < len(pages.time):
-                self._losses.append((after, int(pages.time[place]), count))
+                self._losses.extend((after, int(pages.time[place]), count))
             else:  # what follows comes in a later frame
                 waiting.append((after, count))
 
-    def losses(self) -> Losses:
-        """Return the losses."""
-        rows = list(self._losses)
-        for waiting in self._waiting.values():
-            rows += [(after, 1 << 62, count) for after, count in waiting]
-        table = np.array(rows, np.int64).reshape(-1, 3)
-        return Losses(table[:, 0], table[:, 1], table[:, 2])
+    def losses(self) -> Ints:
+        """Return where events of the log were lost.
 
-    def log(self, vcpus: dict[int, int], release: tuple[int, int], pml: bool) -> Log:
-        """Return the log in order.
+        Returns
+        -------
+        ndarray of int64, shape (losses, 3)
+            Times of the last event before and the first one after, on the CPU, and how many; -1:
+            not known.
+        """
+        rows = array("q", self._losses)
+        for waiting in self._waiting.values():
+            for after, count in waiting:
+                rows.extend((after, EVER_NS, count))
+        return np.array(rows, np.int64).reshape(-1, 3)
+
+    def vcpus(self, known: dict[int, int]) -> tuple[Array, Bools]:
+        """Return the vCPU of each thread, and whether it runs one.
 
         Parameters
         ----------
-        vcpus : dict of int to int
+        known : dict of int to int
             The vCPUs of threads, where entries do not tell them.
-        release : (int, int)
-            The kernel's, which tells the order within a drain.
-        pml : bool
-            Whether KVM uses PML: without, pages come one by one.
         """
-        if not self._log:
-            none = np.empty(0, np.int64)
-            return Log(none, none.astype(np.uint16), none.astype(np.uint64), none, none, False, 0)
-        columns = self._columns()
-        vcpu_of, runs = _vcpus(columns, vcpus)
-        rows, begins = drains(columns | {"vcpu": np.zeros(1, np.uint16)}, columns["time"])
-        drain = np.zeros(len(rows), np.int64)
-        drain[begins[begins > 0]] = 1
-        drain = np.cumsum(drain)
-        turn = pml and (0, 0) < release < OLDEST_FIRST
-        order = rows[turned(begins, len(rows))] if turn else rows
-        return Log(
-            time=columns["time"][rows],
-            vcpu=vcpu_of[rows],
-            gfn=columns["value"][order],
-            drain=drain,
-            since=_since(columns, rows[begins]),
-            turned=turn,
-            strange=int(np.count_nonzero(~runs[rows])),
-        )
-
-    def _columns(self) -> dict[str, Array]:
-        """Return all events by time, as columns; a mark comes before a page of the same time."""
-        parts = [*self._marks, *self._log]
-        types = {"time": np.int64, "thread": np.int32, "kind": np.uint8, "value": np.uint64}
-        columns: dict[str, Array] = {
-            name: np.concatenate([np.empty(0, kind), *(getattr(p, name) for p in parts)])
-            for name, kind in types.items()
-        }
-        order = np.argsort(columns["time"], kind="stable")
-        columns = {name: column[order] for name, column in columns.items()}
-        columns["entry"] = columns["kind"] == ENTRY
-        columns["kind"] = np.where(columns["kind"] == 0, PAGE, MARK).astype(np.uint8)
-        return columns
+        known = {**known, **{thread: vcpu for thread, (_, vcpu) in self._entered.items()}}
+        threads = self.threads.tolist()
+        if not known:  # nobody says which threads run vCPUs: those that log do
+            known = dict(zip(threads, range(_MOST_VCPUS), strict=False))
+        vcpu = np.array([known.get(thread, 0) for thread in threads], np.uint16)
+        return vcpu, np.array([thread in known for thread in threads], bool)
 
 
-def _vcpus(columns: dict[str, Array], known: dict[int, int]) -> tuple[Array, Array]:
-    """Return the vCPU of each event, and whether its thread runs one."""
-    threads, number = np.unique(columns["thread"], return_inverse=True)
-    entered = np.flatnonzero(columns["entry"])
-    told = dict(zip(columns["thread"][entered].tolist(), columns["value"][entered].tolist(),
-                    strict=True))  # fmt: skip
-    known = {**known, **{thread: vcpu for thread, vcpu in told.items() if vcpu < 1 << 16}}
-    if not known:  # nobody says which threads run vCPUs: those that log do
-        known = {thread: n for n, thread in enumerate(threads.tolist())}
-    vcpu = np.array([known.get(t, 0) for t in threads.tolist()], np.uint16)
-    runs = np.array([t in known for t in threads.tolist()], bool)
-    return vcpu[number], runs[number]
+def _firsts(thread: Array) -> Ints:
+    """Return where another thread begins."""
+    return np.flatnonzero(np.append(True, thread[1:] != thread[:-1])[: len(thread)])
 
 
-def _since(columns: dict[str, Array], rows: Ints) -> Ints:
-    """Return when the threads of these rows had last entered their vCPUs."""
-    thread, time = columns["thread"], columns["time"]
-    entered = np.flatnonzero(columns["entry"])
-    if not len(entered):
-        return np.full(len(rows), UNKNOWN_NS, np.int64)
-    order = np.lexsort((time[entered], thread[entered]))
-    entered = entered[order]
-    # One key of thread and place in time; an entry is before its page if its row is.
-    count = np.int64(len(time))
-    keys = thread[entered].astype(np.int64) * count + entered
-    at = np.searchsorted(keys, thread[rows].astype(np.int64) * count + rows) - 1
-    same = (at >= 0) & (thread[entered[np.maximum(at, 0)]] == thread[rows])
-    return np.where(same, time[entered[np.maximum(at, 0)]], UNKNOWN_NS)
+def _union(known: Array, more: Array) -> Array:
+    """Return a union of sorted arrays: mostly the first one."""
+    at = np.minimum(np.searchsorted(known, more), max(len(known) - 1, 0))
+    return known if len(known) and (known[at] == more).all() else np.union1d(known, more)
 
 
-def of_rounds(time: Ints, rounds: list[Round]) -> Ints:
-    """Return the round of each time; -1 outside of all.
+class Batches(NamedTuple):
+    """Batches that are over, in order of their ends, and their entries.
 
-    A time that ends one round and begins another is of the first.
+    Attributes
+    ----------
+    vcpu : ndarray of uint16
+    round : ndarray of int64
+    since : ndarray of int64
+        When the vCPU had been entered; `UNKNOWN_NS` without marks.
+    end : ndarray of int64
+        Time of the last entry.
+    count : ndarray of int64
+    gfn : ndarray of uint64, shape (sum of counts,)
+        In the order of the guest.
     """
-    starts = np.array([one.start_ns for one in rounds], np.int64)
-    ends = np.array([one.end_ns for one in rounds], np.int64)
-    number = np.searchsorted(ends, time, "left")
-    inside = number < len(rounds)
-    inside[inside] &= time[inside] > starts[number[inside]]
-    return np.where(inside, number, -1)
+
+    vcpu: Array
+    round: Ints
+    since: Ints
+    end: Ints
+    count: Ints
+    gfn: Gfns
+
+
+class Drains:
+    """Puts events in order and makes batches of them: the part of a drain that is in one round.
+
+    Parameters
+    ----------
+    vcpus : dict of int to int
+        The vCPUs of threads, where entries do not tell them.
+    rounds : ndarray of int64, shape (rounds, 2)
+        Start and end of each.
+    slots : ndarray of uint64, shape (slots, 2)
+        The guest's memory, from a frame to before another; none: it is not known.
+    turn : bool
+        Whether the newest entry of a drain comes first.
+
+    Attributes
+    ----------
+    waiting : int
+        Events that were added, and are not in order yet.
+    outside, elsewhere : int
+        Entries outside of all rounds, and of the guest's memory.
+    strange : int
+        Entries of threads that run no vCPU.
+    late : int
+        Events that came after their time was over: they count for the time at which it was.
+    """
+
+    def __init__(
+        self, census: Census, vcpus: dict[int, int], rounds: Ints, slots: Gfns, turn: bool
+    ) -> None:
+        from pmlkit.kernels import drains
+
+        self._loops = drains
+        self._threads, (self._vcpu, self._runs) = census.threads, census.vcpus(vcpus)
+        marked = np.isin(self._threads, census.marked)
+        self._gaps = np.where(marked, DRAIN_LIMIT_NS, DRAIN_GAP_NS).astype(np.int64)
+        self._rounds, self._slots, self._turn = rounds, slots, turn
+        self._state = np.full((4, len(self._threads)), -1, np.int64)
+        self._counts = np.zeros(3, np.int64)
+        self._table = np.empty((0, 5), np.int64)
+        self._batch, self._gfn = np.empty(0, np.int32), np.empty(0, np.uint64)
+        self._parts: list[tuple[Array, ...]] = []
+        self._settled_ns = self.waiting = self.strange = self.late = 0
+
+    @property
+    def outside(self) -> int:
+        return int(self._counts[self._loops.OUTSIDE])
+
+    @property
+    def elsewhere(self) -> int:
+        return int(self._counts[self._loops.ELSEWHERE])
+
+    def add(self, pages: Pages) -> None:
+        """Add the events of some pages."""
+        firsts = _firsts(pages.thread)
+        rows = np.searchsorted(self._threads, pages.thread[firsts]).astype(np.int32)
+        thread = np.repeat(rows, np.diff(np.append(firsts, len(pages.thread))))
+        self._parts.append((pages.time, pages.kind, thread, pages.value))
+        self.waiting += len(thread)
+
+    def until(self, horizon_ns: int) -> Batches:
+        """Return the batches that are over; all events before a time were added."""
+        events = self._settled(horizon_ns)
+        self._assign(events)
+        running = self._running(horizon_ns)
+        return self._taken(running)
+
+    def _settled(self, horizon_ns: int) -> tuple[Array, ...]:
+        """Take the events before a time, in order: a mark comes before a page of its time."""
+        if not self._parts:
+            return tuple(np.empty(0, t) for t in (np.int64, np.uint8, np.int32, np.uint64))
+        columns = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
+        keys = 2 * columns[0] + (columns[1] == 0)
+        order = np.argsort(keys, kind="stable")  # which is fast for parts that are in order
+        count = int(np.count_nonzero(columns[0] < horizon_ns))
+        self._parts, self.waiting = [tuple(c[order[count:]] for c in columns)], len(order) - count
+        events = tuple(column[order[:count]] for column in columns)
+        self.late += int(np.searchsorted(events[0], self._settled_ns))
+        np.maximum(events[0], self._settled_ns, out=events[0])
+        self._settled_ns = max(self._settled_ns, horizon_ns)
+        return events
+
+    def _assign(self, events: tuple[Array, ...]) -> None:
+        made, pages = len(self._table), int(np.count_nonzero(events[1] == 0))
+        table = np.empty((made + pages, 5), np.int64)
+        table[:made], self._counts[self._loops.MADE] = self._table, made
+        batch, limits = np.empty(len(events[0]), np.int32), np.array([DRAIN_ENTRIES])
+        self._loops.assign(
+            events, self._rounds, self._slots, limits, self._gaps, self._state, table, batch,
+            self._counts,
+        )  # fmt: skip
+        placed = batch >= 0
+        self._batch = np.concatenate([self._batch, batch[placed]])
+        self._gfn = np.concatenate([self._gfn, events[3][placed]])
+        self._table = table[: self._counts[self._loops.MADE]].copy()
+
+    def _running(self, horizon_ns: int) -> Ints:
+        """Return the batches to which pages may still come; the threads forget the others."""
+        loops, state = self._loops, self._state
+        of = state[loops.BATCH]
+        goes_on = (of >= 0) & (state[loops.RUN] >= 0) & (state[loops.RUN] < DRAIN_ENTRIES)
+        goes_on &= horizon_ns - state[loops.LAST] < self._gaps
+        rounds = self._table[of[goes_on], loops.ROUND]
+        goes_on[goes_on] = self._rounds[rounds, 1] >= horizon_ns
+        state[loops.BATCH] = np.where(goes_on, of, -1)
+        return of[goes_on]
+
+    def _taken(self, running: Ints) -> Batches:
+        """Take the batches out that are over, and end before all that are not."""
+        loops, table = self._loops, self._table
+        over = table[:, loops.END] < table[running, loops.END].min(initial=EVER_NS)
+        over[running] = False
+        done = np.flatnonzero(over)
+        done = done[np.lexsort((table[done, loops.THREAD], table[done, loops.END]))]
+        rows, count = table[done], table[done, loops.COUNT]
+        place = np.full(len(table), -1, np.int64)
+        place[done] = np.cumsum(count) - (1 if self._turn else count)
+        gfn = np.empty(int(count.sum()), np.uint64)
+        left = loops.gather(self._batch, self._gfn, place, -1 if self._turn else 1, gfn)
+        new = np.append(np.cumsum(~over) - 1, -1)  # -1 stays what it is
+        self._table = table[~over]
+        self._batch, self._gfn = new[self._batch[:left]].astype(np.int32), self._gfn[:left].copy()
+        self._state[loops.BATCH] = new[self._state[loops.BATCH]]
+        thread = rows[:, loops.THREAD]
+        self.strange += int(count[~self._runs[thread]].sum())
+        columns = (rows[:, n].copy() for n in (loops.ROUND, loops.ENTERED, loops.END))
+        return Batches(self._vcpu[thread], *columns, count, gfn)

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pmlkit.errors import NotATrace, NotUnderstood, SpoolDamaged
+from pmlkit.interop.kvm_log import DRAIN_ENTRIES, OLDEST_FIRST
+from pmlkit.kvm.frames import SET_HEAD
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.rounds import READONLY
 from pmlkit.sources.host.spool import understood
-from pmlkit.sources.kvm.events import UNKNOWN_NS, Collected, of_rounds
+from pmlkit.sources.kvm.events import EVER_NS, UNKNOWN_NS, Census, Drains
 from pmlkit.sources.kvm.stream import End, Event, KvmStream, Pages, PageSet, Round, Tick
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
@@ -25,13 +29,14 @@ from pmlkit.trace.writer import TraceWriter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pmlkit.sources.kvm.events import Log, Losses
-    from pmlkit.types import Gfns, Ints, Json, PathLike, Tell
+    from pmlkit.sources.kvm.events import Batches
+    from pmlkit.types import Array, Gfns, Ints, Json, PathLike, Tell
 
 
 __all__ = ["KvmTrace", "ingest"]
 
-_BUFFER = 512  # entries of PML's buffer
+_AT_ONCE = 1 << 20  # events that are put in order at a time, or those of one pass of the agent
+_SLACK_NS = 10_000_000
 _EVENTS = 100  # messages that are kept
 _ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
 _UNSEEN = "what the VMM itself writes (virtio, other DMA) is in no log of KVM's"
@@ -72,51 +77,71 @@ def ingest(
 
 
 class KvmTrace:
-    """A trace to be written from a spool."""
+    """A trace to be written from a spool.
+
+    The spool is read twice: for what has to be known first, and for the entries. Of these, what
+    comes between two ticks of the agent is held in memory, and what cannot be placed yet.
+
+    Attributes
+    ----------
+    rounds : list of Round
+    table : DataFrame
+        The batches, once the trace is written; about 50 bytes each stay in memory.
+    """
+
+    end: End | None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rounds: list[Round] = []
-        self.sets: list[PageSet] = []
         self.events: list[str] = []
-        self.collected, self.end = Collected(), None
-        self.last_ns = 0
+        self.more_events, self.said = 0, ""
+        self.census, self.end = Census(), None
+        self.last_ns = self._highest = 0
+        # Where frames are in the file: of events (kind, offset, bytes), and of sets (round, offset,
+        # bytes); and of each tick how many of the first came before it, and its time.
+        self._pieces, self._sets, self._ticks = array("q"), array("q"), array("q")
         self._read()
         if not self.rounds:
             why = "no round was closed before it ended"
-            said = f": {self.events[-1]}" if self.events else ""
+            said = f": {self.said}" if self.said else ""
             raise NotATrace(folder, f"{why}{said}", "collect again")
         if self.mode == "lru-gen":
             what = "no trace: it has sizes by the aging of MGLRU, which tells no frames"
             raise NotATrace(folder, what, "`pmlkit collect --mode lru-gen` makes a table of them")
         self._in_time()
 
-    end: End | None
-
     def _read(self) -> None:
         path = self.folder / FRAMES_FILE
         with read_spool(path) as spool:
             try:
-                stream = KvmStream(spool.header)
+                stream = self._stream = KvmStream(spool.header)
             except NotUnderstood as error:
                 hint = "keep it, try a later pmlkit, or collect again"
                 raise SpoolDamaged(path, 0, error.why, hint) from error
             self.header, self.mode, self.epoch_ns = spool.header, stream.mode, stream.epoch_ns
-            for frame in spool.understand(spool, stream.take):
-                self._take(frame)
+            for kind, frame in spool.understand(spool, lambda kind, p: (kind, stream.take(kind, p))):
+                self._take(kind, frame, spool.payload_at, spool.offset - spool.payload_at)
             self.fault, self.missing = spool.left, spool.missing
 
-    def _take(self, frame: object) -> None:
+    def _take(self, kind: int, frame: object, at: int, size: int) -> None:
         if isinstance(frame, Pages):
-            self.collected.add(frame)
+            self.census.add(frame)
+            self._pieces.extend((kind, at, size))
         elif isinstance(frame, Round):
             self.rounds.append(frame)
         elif isinstance(frame, PageSet):
-            self.sets.append(frame)
+            self._sets.extend((frame.round, at, size))
+            self._highest = max(self._highest, int(frame.frames.max(initial=0)))
         elif isinstance(frame, Tick):
             self.last_ns = frame.ns
+            self._ticks.extend((len(self._pieces) // 3, frame.ns))
         elif isinstance(frame, Event):
-            self.events.append(frame.what)
+            self.said = frame.what
+            if len(self.events) < _EVENTS:
+                self.events.append(frame.what)
+            else:
+                self.more_events += 1
         elif isinstance(frame, End):
             self.end = frame
 
@@ -130,8 +155,8 @@ class KvmTrace:
         if self.unfinished:
             start = max(int(open_ns or 0), last.end_ns)
             self.rounds.append(Round(last.number + 1, start, self.last_ns, 0, None))
-        starts = np.array([one.start_ns for one in self.rounds], np.int64)
-        ends = np.array([one.end_ns for one in self.rounds], np.int64)
+        self.spans = np.array([(one.start_ns, one.end_ns) for one in self.rounds], np.int64)
+        starts, ends = self.spans[:, 0], self.spans[:, 1]
         gaps = np.append(0, np.maximum(starts[1:] - ends[:-1], 0))
         self.gap_ns = int(gaps.sum())
         self.shift = starts[0] + np.cumsum(gaps)
@@ -208,7 +233,9 @@ class KvmTrace:
 
     def notes(self) -> Iterator[str]:
         """Yield the notes that every trace of this source has."""
-        yield from self.events[:_EVENTS]
+        yield from self.events
+        if self.more_events:
+            yield f"{self.more_events} more events were left out of these notes"
         if self.gap_ns:
             yield f"{self.gap_ns / 1e9:.3f} s between measurements are left out of the clock"
         if self.unfinished:
@@ -226,37 +253,59 @@ class KvmTrace:
         """Write the trace."""
         if self.mode == "soft-dirty":
             return self._write_sets(out, overwrite)
-        known = {int(thread): vcpu for thread, vcpu in self.header.get("vcpus", {}).items()}
-        log = self.collected.log(known, self.release, self.pml)
-        number, left_out = self._placed(log)
-        order, batch_of, batches = self._batches(log, number)
-        lost, lost_outside = self._lost(self.collected.losses())
-        batches, renumbered = _with_losses(batches, lost, self.ends)
-        if lost_outside:
-            left_out.append(f"{lost_outside:,} more were lost there")
-        notes = [*self.notes(), *_log_notes(self, log), *left_out, *_NOTES]
-        gfn, vcpu = log.gfn[order], log.vcpu[order]
-        meta = self.meta(int(gfn.max(initial=0)), int(vcpu.max(initial=0)) + 1, notes)
-        with TraceWriter(out, meta, overwrite=overwrite) as writer:
-            if len(order):
-                batch_of = renumbered[batch_of]
-                writer.add_entries(number[order], batch_of, vcpu, gfn, int(Kind.UNKNOWN))
-            writer.set_batches(batches)
+        lost, lost_outside = self._lost(self.census.losses())
+        drains = self._drains()
+        with TraceWriter(out, self.meta(0, 1, []), overwrite=overwrite) as writer:
+            table = self._write_log(writer, drains, lost)
+            writer.set_batches(self._batch_table(table, lost))
             writer.set_rounds(self._round_table(lost))
+            notes = [*self.notes(), *_log_notes(self, table), *_left_out(drains, lost_outside)]
+            meta = self.meta(table.highest, table.vcpus, [*notes, *_NOTES])
+            writer.replace_meta(**{f.name: getattr(meta, f.name) for f in fields(meta)})
             self.add_more(writer)
         return Trace.open(out)
 
-    def _placed(self, log: Log) -> tuple[Ints, list[str]]:
-        """Return the round of each entry (-1: none), and notes on those that have none."""
-        number, notes = of_rounds(log.time, self.rounds), []
-        if outside := int(np.count_nonzero(number < 0)):
-            notes.append(f"{outside:,} entries before the first re-arm, between measurements or "
-                         "after the last round were left out")  # fmt: skip
-        if slots := self.slots():
-            number = np.where(_within(log.gfn, slots), number, -1)
-        if elsewhere := int(np.count_nonzero(number < 0)) - outside:
-            notes.append(f"{elsewhere:,} entries outside of the memory slots were left out")
-        return number, notes
+    def kinds(self, round: Ints, gfn: Gfns) -> Array | int:
+        """Return the kinds of entries."""
+        return int(Kind.UNKNOWN)
+
+    @property
+    def turns(self) -> bool:
+        """Whether KVM hands the newest entry of a drain out first."""
+        return self.pml and (0, 0) < self.release < OLDEST_FIRST
+
+    def _drains(self) -> Drains:
+        known = {int(thread): vcpu for thread, vcpu in self.header.get("vcpus", {}).items()}
+        slots = np.array([(gfn, gfn + pages) for gfn, pages in self.slots()], np.uint64)
+        return Drains(self.census, known, self.spans, slots.reshape(-1, 2), self.turns)
+
+    def _over(self, drains: Drains) -> Iterator[Batches]:
+        """Read the events again; yield batches as they are over."""
+        pieces = np.array(self._pieces, np.int64).reshape(-1, 3)
+        ticks = np.array(self._ticks, np.int64).reshape(-1, 2)
+        first = 0
+        with open(self.folder / FRAMES_FILE, "rb") as file:
+            for stop, ns in [*ticks.tolist(), (len(pieces), EVER_NS)]:
+                for kind, at, size in pieces[first:stop].tolist():
+                    file.seek(at)
+                    drains.add(self._stream.again(kind, file.read(size)))
+                first = stop
+                if drains.waiting >= _AT_ONCE or ns == EVER_NS:
+                    # An event takes a while from its time on until it can be read.
+                    yield drains.until(ns - _SLACK_NS if ns < EVER_NS else ns)
+
+    def _write_log(self, writer: TraceWriter, drains: Drains, lost: Ints) -> _BatchTable:
+        """Write the entries; return their batches."""
+        table = _BatchTable(np.flatnonzero(lost))
+        for over in self._over(drains):
+            numbers = table.add(over)
+            if not len(numbers):
+                continue
+            each = (numbers, over.round, over.vcpu)
+            batch, round, vcpu = (np.repeat(column, over.count) for column in each)
+            writer.add_entries(round, batch, vcpu, over.gfn, self.kinds(round, over.gfn))
+        table.finish()
+        return table
 
     def _round_table(self, lost: Ints) -> pd.DataFrame:
         asked = self.meta(0, 1, []).period["ns"]
@@ -265,106 +314,139 @@ class KvmTrace:
             "t_end_ns": self.ends, "asked_ns": -1 if asked is None else asked, "lost": lost,
         })  # fmt: skip
 
-    def _batches(self, log: Log, number: Ints) -> tuple[Ints, Ints, pd.DataFrame]:
-        """Return the order of the entries, the batch of each, and the table of batches."""
-        ends = np.zeros(len(log.since), np.int64)
-        np.maximum.at(ends, log.drain, log.time)
-        rank = np.empty(len(ends), np.int64)
-        rank[np.argsort(ends, kind="stable")] = np.arange(len(ends))
-        key = np.where(number >= 0, number * max(len(ends), 1) + rank[log.drain], -1)
-        order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
-        key = key[order]
-        new = np.append(True, key[1:] != key[:-1]) if len(key) else np.zeros(0, bool)
-        batch_of, firsts = np.cumsum(new) - 1, np.flatnonzero(new)
-        rounds, drain = number[order[firsts]], log.drain[order[firsts]]
-        shift, start = self.shift[rounds], self.starts[rounds]
-        # The end of the part of a drain that is in the round.
-        last = np.zeros(len(firsts), np.int64)
-        np.maximum.at(last, batch_of, log.time[order])
-        since = np.where(log.since[drain] == UNKNOWN_NS, 0, log.since[drain]) - shift
-        end = np.clip(last - shift, start, self.ends[rounds])
-        sizes = np.diff(np.append(firsts, len(order)))
-        table = pd.DataFrame({
-            "batch": np.arange(len(firsts)), "round": rounds, "vcpu": log.vcpu[order[firsts]],
-            "t_start_ns": np.clip(since, start, end), "t_end_ns": end,
-            "reason": np.where(sizes >= _BUFFER, "full", "round"),
+    def _batch_table(self, table: _BatchTable, lost: Ints) -> pd.DataFrame:
+        """Return the batches; the losses of a round are of its last one."""
+        c = table.columns()
+        rounds = c["round"]
+        shift, start, stop = self.shift[rounds], self.starts[rounds], self.ends[rounds]
+        bare = c["count"] == 0
+        end = np.where(bare, stop, np.clip(c["end"] - shift, start, stop))
+        since = np.where(c["since"] == UNKNOWN_NS, 0, c["since"] - shift)
+        of_batch, losing = np.zeros(len(rounds), np.int64), np.flatnonzero(lost)
+        of_batch[np.searchsorted(rounds, losing, "right") - 1] = lost[losing]
+        reasons = np.array(["round", "full"], object)[(c["count"] >= DRAIN_ENTRIES).astype(int)]
+        return pd.DataFrame({
+            "batch": np.arange(len(rounds)), "round": rounds, "vcpu": c["vcpu"],
+            "t_start_ns": np.where(bare, stop, np.clip(since, start, end)), "t_end_ns": end,
+            "reason": reasons, "lost": of_batch,
         })  # fmt: skip
-        return order, batch_of, table
 
-    def _lost(self, losses: Losses) -> tuple[Ints, int]:
+    def _lost(self, losses: Ints) -> tuple[Ints, int]:
         """Return the losses of each round, and those outside of all.
 
         The kernel does not say how many events some of the gaps have, but how many in all: what is
         left is assigned to the last round.
         """
         lost = np.zeros(len(self.rounds), np.int64)
-        starts, ends = self.starts + self.shift, self.ends + self.shift
-        outside = known = 0
-        for after, before, count in zip(
-            losses.after.tolist(), losses.before.tolist(), losses.count.tolist(), strict=True
-        ):
-            at = int(np.searchsorted(starts, before, "left")) - 1  # the last that begins before
-            known += max(count, 0)
-            if at >= 0 and after < ends[at]:
-                lost[at] += max(count, 0)
-            else:
-                outside += max(count, 0)
+        after, before, count = losses[:, 0], losses[:, 1], np.maximum(losses[:, 2], 0)
+        at = np.searchsorted(self.spans[:, 0], before, "left") - 1  # the last that begins before
+        inside = (at >= 0) & (after < self.spans[at, 1])
+        np.add.at(lost, at[inside], count[inside])
+        known = int(count.sum())
         total = self.end.lost["log"] if self.end else known
         lost[-1] += max(total - known, 0)
-        return lost, outside
+        return lost, int(count[~inside].sum())
 
     def _write_sets(self, out: PathLike, overwrite: bool) -> Trace:
-        highest = max((int(one.frames[-1]) for one in self.sets if len(one.frames)), default=0)
-        notes = [*self.notes(), _SOFT]
-        with TraceWriter(out, self.meta(highest, 1, notes), overwrite=overwrite) as writer:
-            for one in self.sets:
-                if one.round < len(self.rounds):
-                    writer.add_entries(one.round, one.round, 0, one.frames, int(Kind.UNKNOWN))
+        notes, path = [*self.notes(), _SOFT], self.folder / FRAMES_FILE
+        meta = self.meta(self._highest, 1, notes)
+        with TraceWriter(out, meta, overwrite=overwrite) as writer, open(path, "rb") as file:
+            for number, at, size in np.array(self._sets, np.int64).reshape(-1, 3).tolist():
+                if number < len(self.rounds):
+                    file.seek(at + SET_HEAD.size)
+                    frames = np.frombuffer(file.read(size - SET_HEAD.size), "<u8")
+                    writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))
             writer.set_rounds(self._round_table(np.zeros(len(self.rounds), np.int64)))
         return Trace.open(out)
 
 
-def _within(gfns: Gfns, slots: list[tuple[int, int]]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which frames lie in one of the slots."""
-    starts = np.array([gfn for gfn, _ in slots], np.uint64)
-    ends = np.array([gfn + pages for gfn, pages in slots], np.uint64)
-    at = np.searchsorted(starts, gfns, "right").astype(np.int64) - 1
-    return (at >= 0) & (gfns < ends[np.maximum(at, 0)])
+class _BatchTable:
+    """The batches so far, numbered.
 
+    A round of which all entries were lost gets a batch without entries, for its losses.
 
-def _with_losses(batches: pd.DataFrame, lost: Ints, ends: Ints) -> tuple[pd.DataFrame, Ints]:
-    """Assign the losses of each round to its last batch, which is made if it has none.
+    Parameters
+    ----------
+    losing : ndarray of int64
+        Rounds that lost entries, in order.
 
-    Returns
-    -------
-    table : DataFrame
-    number : ndarray of int64
-        The new number of each old batch.
+    Attributes
+    ----------
+    highest, vcpus : int
+        The highest frame, and the number above the highest vCPU.
+    timed : bool
+        Whether a batch has the time of an entry of its vCPU, or there is no batch.
     """
-    rounds = batches["round"].to_numpy()
-    bare = np.setdiff1d(np.flatnonzero(lost), rounds)
-    made = dict.fromkeys(("t_start_ns", "t_end_ns"), ends[bare])
-    more = pd.DataFrame({"batch": -1, "round": bare, "vcpu": 0, **made, "reason": "round"})
-    table = pd.concat([batches, more]) if len(bare) else batches
-    table = table.sort_values("round", kind="stable").reset_index(drop=True)
-    number = np.empty(len(batches), np.int64)
-    old = table["batch"].to_numpy()
-    number[old[old >= 0]] = np.flatnonzero(old >= 0)
-    column, losing = np.zeros(len(table), np.int64), np.flatnonzero(lost)
-    column[np.searchsorted(table["round"].to_numpy(), losing, "right") - 1] = lost[losing]
-    return table.assign(batch=np.arange(len(table)), lost=column), number
+
+    _TYPES: ClassVar = {"round": np.uint32, "vcpu": np.uint16, "since": np.int64, "end": np.int64,
+                        "count": np.uint16}  # fmt: skip
+
+    def __init__(self, losing: Ints) -> None:
+        self._losing, self._parts = losing, [{n: np.empty(0, t) for n, t in self._TYPES.items()}]
+        self._count, self._round = 0, -1
+        self.highest, self.vcpus, self.timed = 0, 1, False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, over: Batches) -> Ints:
+        """Add batches; return their numbers."""
+        if not len(over.round):
+            return over.round
+        self.highest = max(self.highest, int(over.gfn.max(initial=0)))
+        self.vcpus = max(self.vcpus, int(over.vcpu.max()) + 1)
+        self.timed |= bool((over.since != UNKNOWN_NS).any())
+        bare = self._bare(over.round)
+        places = np.searchsorted(over.round, bare)
+        self._append({n: np.insert(getattr(over, n), places, 0) for n in self._TYPES}, bare, places)
+        first = self._count - len(over.round) - len(bare)
+        return first + np.arange(len(over.round)) + np.searchsorted(bare, over.round)
+
+    def finish(self) -> None:
+        """Add what comes after the last batch."""
+        bare = self._losing[self._losing > self._round]
+        self._append({n: np.zeros(len(bare), t) for n, t in self._TYPES.items()}, bare,
+                     np.zeros(len(bare), np.int64))  # fmt: skip
+
+    def _bare(self, rounds: Ints) -> Ints:
+        """Return the rounds before the last of these that have losses and no batch."""
+        losing = self._losing[(self._losing > self._round) & (self._losing <= rounds[-1])]
+        self._round = int(rounds[-1])
+        return np.setdiff1d(losing, rounds)
+
+    def _append(self, columns: dict[str, Array], bare: Ints, places: Ints) -> None:
+        columns["round"][places + np.arange(len(places))] = bare
+        self._parts.append({n: columns[n].astype(t) for n, t in self._TYPES.items()})
+        self._count += len(columns["round"])
+
+    def columns(self) -> dict[str, Array]:
+        """Return the columns of all batches: round, vcpu, since, end (0: no entry) and count."""
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._TYPES}
 
 
-def _log_notes(source: KvmTrace, log: Log) -> Iterator[str]:
+def _left_out(drains: Drains, lost: int) -> Iterator[str]:
+    """Yield notes on the entries that are in no round."""
+    if drains.outside:
+        yield (f"{drains.outside:,} entries before the first re-arm, between measurements or "
+               "after the last round were left out")  # fmt: skip
+    if drains.elsewhere:
+        yield f"{drains.elsewhere:,} entries outside of the memory slots were left out"
+    if lost:
+        yield f"{lost:,} more were lost there"
+    if drains.strange:
+        yield f"{drains.strange:,} entries are of threads that run no vCPU, and count for vCPU 0"
+    if drains.late:
+        yield f"{drains.late:,} events came late: they count for a time after their own"
+
+
+def _log_notes(source: KvmTrace, table: _BatchTable) -> Iterator[str]:
     if not source.pml:
         yield "KVM does not use PML (its parameter pml is off): it logs by write faults"
     elif source.release == (0, 0):
         yield "order within a drain is not known: the kernel's release is not"
-    elif log.turned:
+    elif source.turns:
         yield "order within a drain is turned round: before Linux 6.14 KVM takes the newest first"
     else:
         yield "order within a drain is that of the log (Linux 6.14 and later)"
-    if len(log.since) and (log.since == UNKNOWN_NS).all():
+    if len(table) and not table.timed:
         yield "drains are told apart by gaps of 2 us in time, as entries were not captured"
-    if log.strange:
-        yield f"{log.strange:,} entries are of threads that run no vCPU, and count for vCPU 0"

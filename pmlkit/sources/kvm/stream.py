@@ -138,16 +138,19 @@ class KvmStream:
         self.mode = fields.choice("mode", MODES)
         self.epoch_ns = fields.whole("epoch_ns", 0, LATEST_NS)
         _check_header(fields)
-        self._rounds = self._end_ns = 0
+        self._rounds = self._end_ns = self._tick_ns = self._lost = 0
         self._ended = False
+        self._scratch: tuple[Array, ...] = ()
         self._tables: dict[int, tuple[Ints, Ints]] = {}
         if self.mode == "log":
             self._read_layout(fields.object("capture"))
+        # Of frames that are decoded again, by `again`: the decoders change nothing here.
+        self._decoders: dict[int, Callable[[bytes], Pages]] = {Frame.PAGES: self._pages}
         self._takers: dict[int, Callable[[bytes], Decoded]] = {
-            Frame.PAGES: self._pages,
+            **self._decoders,
             Frame.PAGE_SET: self._page_set,
             Frame.ROUND: self._round,
-            Frame.TICK: lambda payload: Tick(Fields(loads(payload)).whole("ns", 0, LATEST_NS)),
+            Frame.TICK: self._tick,
             Frame.EVENT: lambda payload: Event(_text(Fields(loads(payload)), "what")),
             Frame.END: self._end,
         }
@@ -186,7 +189,16 @@ class KvmStream:
         taker = self._takers.get(kind)
         if taker is None:
             raise NotUnderstood(f"a frame of kind {kind}")
-        return taker(payload)
+        decoded = taker(payload)
+        if isinstance(decoded, Pages):
+            self._lost += int(np.maximum(decoded.lost[:, 1], 0).sum())
+            if self._lost > _MOST_LOST:
+                raise NotUnderstood("a page with which more events were lost than there can be")
+        return decoded
+
+    def again(self, kind: int, payload: bytes) -> Pages:
+        """Decode a frame of events that `take` has decoded; in any order."""
+        return self._decoders[kind](payload)
 
     def _pages(self, payload: bytes) -> Pages:
         if len(payload) < PAGES_HEAD.size:
@@ -209,20 +221,24 @@ class KvmStream:
         from pmlkit.kernels import ringpages
 
         room = len(words) // ringpages.FEWEST_WORDS + 1
-        time, kind = np.empty(room, np.int64), np.empty(room, np.uint8)
-        thread, value = np.empty(room, np.int32), np.empty(room, np.uint64)
-        lost = np.empty((len(words) // self._data_at + 1, 2), np.int64)
+        if not self._scratch or len(self._scratch[0]) < room:
+            # Kept: the kernel needs as long to hand out memory as we to fill it.
+            columns = (np.empty(room, kind) for kind in (np.int64, np.uint8, np.int32, np.uint64))
+            self._scratch = *columns, np.empty((len(words) // self._data_at + 1, 2), np.int64)
         counts = np.zeros(3, np.int64)
-        kinds, fields = self._tables[stream]
-        ringpages.extract(
-            words, self._data_at, kinds, fields, time, kind, thread, value, lost, counts
-        )
+        ringpages.extract(words, self._data_at, *self._tables[stream], *self._scratch, counts)
         if counts[ringpages.DAMAGED]:
             raise NotUnderstood(f"a page, from word {counts[2] - 1} on, that cannot be parsed")
-        found = slice(counts[ringpages.EVENTS])
-        time, kind = time[found].copy(), kind[found].copy()
-        thread, value = thread[found].copy(), value[found].copy()
-        return Pages(stream, cpu, time, kind, thread, value, lost[: counts[1]].copy())
+        found, losses = counts[: ringpages.DAMAGED].tolist()
+        time, kind, thread, value = (column[:found].copy() for column in self._scratch[:4])
+        return Pages(stream, cpu, time, kind, thread, value, self._scratch[4][:losses].copy())
+
+    def _tick(self, payload: bytes) -> Tick:
+        ns = Fields(loads(payload)).whole("ns", 0, LATEST_NS)
+        if ns < self._tick_ns:
+            raise NotUnderstood(f"a tick of {ns} ns, and the one before is of {self._tick_ns} ns")
+        self._tick_ns = ns
+        return Tick(ns)
 
     def _page_set(self, payload: bytes) -> PageSet:
         if self.mode != "soft-dirty" or len(payload) < SET_HEAD.size:

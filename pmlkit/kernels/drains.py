@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled loops over KVM's events in order of time: which drain and round a page belongs to.
+
+`pmlkit.sources.kvm.events` calls them piece by piece; what a thread is in the middle of is kept in
+arrays between the calls. It stands alone as all compiled loops do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pmlkit.kernels.jit import compiled
+
+if TYPE_CHECKING:
+    from pmlkit.types import Array
+
+
+# Rows of the state of threads; a thread each.
+RUN, LAST, SINCE, BATCH = range(4)
+# Columns of the table of batches; a batch each.
+THREAD, ROUND, ENTERED, END, COUNT = range(5)
+# Of `counts`.
+MADE, OUTSIDE, ELSEWHERE = range(3)
+
+
+@compiled
+def assign(
+    events: tuple[Array, Array, Array, Array],
+    rounds: Array,
+    slots: Array,
+    limits: Array,
+    gaps: Array,
+    state: Array,
+    table: Array,
+    batch: Array,
+    counts: Array,
+) -> None:
+    """Tell the batch of each page: the part of a drain that is in one round.
+
+    Parameters
+    ----------
+    events : tuple of ndarray
+        In order of time: time (int64), kind (0: a page, 1: an entry of a vCPU, else another mark),
+        thread (int32, its row in `state`), and value (uint64, a page's frame).
+    rounds : ndarray of int64, shape (rounds, 2)
+        Start and end. A time that ends one round and begins another is of the first.
+    slots : ndarray of uint64, shape (slots, 2)
+        First frame of the guest's memory and the one after the last, in order; none: all counts.
+    limits : ndarray of int64
+        The most pages of a drain.
+    gaps : ndarray of int64, by thread
+        The time between two pages that are of two drains, even if no mark is between them.
+    state : ndarray of int64, shape (4, threads)
+        Pages of the drain that runs (-1: none), the time of its last page, of the last entry, and
+        its batch (-1: none).
+    table : ndarray of int64, shape (batches, 5)
+        Batches; there has to be room for one per page.
+    batch : ndarray of int32
+        Filled: the batch of each event; -1: none.
+    counts : ndarray of int64
+        Batches in the table; pages outside of all rounds, and of all slots.
+    """
+    time, kind, thread, value = events
+    number = 0
+    for at in range(len(time)):
+        now, who = time[at], thread[at]
+        batch[at] = -1
+        if kind[at] != 0:
+            state[RUN, who] = -1
+            if kind[at] == 1:
+                state[SINCE, who] = now
+            continue
+        run = state[RUN, who]
+        if run < 0 or run == limits[0] or now - state[LAST, who] >= gaps[who]:
+            run, state[BATCH, who] = 0, -1
+        state[RUN, who], state[LAST, who] = run + 1, now
+        while number < len(rounds) and rounds[number, 1] < now:
+            number += 1
+        if number == len(rounds) or now <= rounds[number, 0]:
+            counts[OUTSIDE] += 1
+        elif len(slots) > 0 and not _within(value[at], slots):
+            counts[ELSEWHERE] += 1
+        else:
+            batch[at] = _batch(who, now, number, state, table, counts)
+
+
+@compiled
+def _within(gfn: int, slots: Array) -> bool:
+    """Return whether a frame lies in the last slot that begins before it."""
+    low, high = 0, len(slots)
+    while low < high:
+        middle = (low + high) // 2
+        if slots[middle, 0] <= gfn:
+            low = middle + 1
+        else:
+            high = middle
+    return low > 0 and gfn < slots[low - 1, 1]
+
+
+@compiled
+def _batch(who: int, now: int, number: int, state: Array, table: Array, counts: Array) -> int:
+    """Count a page for the batch that it belongs to, which is made if it is its first."""
+    at = state[BATCH, who]
+    if at < 0 or table[at, ROUND] != number:
+        at = counts[MADE]
+        counts[MADE] += 1
+        state[BATCH, who] = at
+        table[at, THREAD], table[at, ROUND], table[at, ENTERED] = who, number, state[SINCE, who]
+        table[at, COUNT] = 0
+    table[at, END] = now
+    table[at, COUNT] += 1
+    return int(at)
+
+
+@compiled
+def gather(batch: Array, gfn: Array, place: Array, step: int, out: Array) -> int:
+    """Take the pages of batches that are over out of those that wait.
+
+    Parameters
+    ----------
+    batch : ndarray of int32
+        The batch of each page that waits. The first ones are replaced by those that still wait.
+    gfn : ndarray of uint64
+        Their frames; as `batch`.
+    place : ndarray of int64
+        Where in `out` a batch's first page goes; -1: its batch is not over. Destroyed.
+    step : int
+        From a page of a batch to its next one: 1, or -1 to turn batches round.
+    out : ndarray of uint64
+        Filled.
+
+    Returns
+    -------
+    int
+        How many pages still wait.
+    """
+    waiting = 0
+    for at in range(len(batch)):
+        number = batch[at]
+        if place[number] >= 0:
+            out[place[number]] = gfn[at]
+            place[number] += step
+        else:
+            batch[waiting], gfn[waiting] = number, gfn[at]
+            waiting += 1
+    return waiting
