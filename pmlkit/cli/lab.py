@@ -46,7 +46,7 @@ _EXAMPLES = example(
 # `lab run`: options that Xen and KVM share, and the flags of KVM's own.
 _SHARED = frozenset([
     "fast", "memory_mib", "vcpus", "rounds", "period", "free_run", "settings", "boot",
-    "time_limit", "keep", "overwrite",
+    "time_limit", "keep", "overwrite", "page_tables",
 ])  # fmt: skip
 _FLAGS = {"kernel": "kernel", "log": "kvm-log", "no_pml": "no-pml", "huge": "transparent-hugepages"}
 
@@ -257,6 +257,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
         huge=of_kvm["huge"],
         rounds=values["rounds"] or 0,
         period_s=values["period"] / 1e9,
+        page_tables=values["page_tables"],
         lockstep=not values["free_run"],
         memory_mib=values["memory_mib"],
         vcpus=values["vcpus"],

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 MODES = ("log", "soft-dirty", "lru-gen")
 SWITCHES = ("auto", "listen", "qmp", "libvirt")
-_CHOICES = {"mode": MODES, "switch": SWITCHES}
+PAGE_TABLES = ("off", "mark", "snapshot")
+_CHOICES = {"mode": MODES, "switch": SWITCHES, "page_tables": PAGE_TABLES}
 _KIB_RANGE = (64, 1 << 20)
 
 
@@ -44,6 +45,9 @@ class KvmOptions:
         time lies between two exits.
     buffer_kib : int
         Size of the ring buffer of each CPU, KiB.
+    page_tables : {"off", "mark", "snapshot"}
+        Read the logged frames out of the VMM's memory after each round, and mark those that are
+        page tables; or keep the entries of these, too.
     """
 
     mode: str = "log"
@@ -54,6 +58,7 @@ class KvmOptions:
     period_s: float = 1.0
     marks: bool = True
     buffer_kib: int = 4096
+    page_tables: str = "mark"
 
     def __post_init__(self) -> None:
         for name, values in _CHOICES.items():

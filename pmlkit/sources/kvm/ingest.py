@@ -18,7 +18,18 @@ from pmlkit.kvm.host import Host
 from pmlkit.kvm.rounds import READONLY
 from pmlkit.sources.host.spool import understood
 from pmlkit.sources.kvm.events import EVER_NS, UNKNOWN_NS, Census, Drains
-from pmlkit.sources.kvm.stream import End, Event, KvmStream, Pages, PageSet, Round, Tick
+from pmlkit.sources.kvm.stream import (
+    End,
+    Event,
+    KvmStream,
+    Look,
+    Looked,
+    Pages,
+    PageSet,
+    Round,
+    Tick,
+)
+from pmlkit.sources.kvm.tables import Tables
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
 from pmlkit.trace.kinds import Kind
@@ -101,7 +112,9 @@ class KvmTrace:
         # Where frames are in the file: of events (kind, offset, bytes), and of sets (round, offset,
         # bytes); and of each tick how many of the first came before it, and its time.
         self._pieces, self._sets, self._ticks = array("q"), array("q"), array("q")
+        self._tables = Tables()
         self._read()
+        self._tables.decide()
         if not self.rounds:
             why = "no round was closed before it ended"
             said = f": {self.said}" if self.said else ""
@@ -136,6 +149,10 @@ class KvmTrace:
         elif isinstance(frame, PageSet):
             self._sets.extend((frame.round, at, size))
             self._highest = max(self._highest, int(frame.frames.max(initial=0)))
+        elif isinstance(frame, Look):
+            self._tables.add(frame, at, size)
+        elif isinstance(frame, Looked):
+            self._tables.close(frame, self.rounds[-1].end_ns)
         elif isinstance(frame, Tick):
             self.last_ns = frame.ns
             self._ticks.extend((len(self._pieces) // 3, frame.ns))
@@ -243,6 +260,7 @@ class KvmTrace:
             yield f"{self.gap_ns / 1e9:.3f} s between measurements are left out of the clock"
         if self.unfinished:
             yield "the last round was not closed: the VM ended in it"
+        yield from self._tables.notes()
         if self.end and self.end.why:
             yield f"it ended because: {self.end.why}"
         if self.missing or not self.end:
@@ -265,12 +283,18 @@ class KvmTrace:
             notes = [*self.notes(), *_log_notes(self, table), *_left_out(drains, lost_outside)]
             meta = self.meta(table.highest, table.vcpus, [*notes, *_NOTES])
             writer.replace_meta(**{f.name: getattr(meta, f.name) for f in fields(meta)})
+            self._write_tables(writer)
             self.add_more(writer)
         return Trace.open(out)
 
     def kinds(self, round: Ints, gfn: Gfns) -> Array | int:
         """Return the kinds of entries."""
-        return int(Kind.UNKNOWN)
+        return self._tables.kinds(round, gfn)
+
+    def _write_tables(self, writer: TraceWriter) -> None:
+        if self._tables.depth and self.header.get("job", {}).get("page_tables") == "snapshot":
+            with open(self.folder / FRAMES_FILE, "rb") as file:
+                self._tables.write(file, writer)
 
     @property
     def turns(self) -> bool:

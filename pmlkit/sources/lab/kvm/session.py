@@ -21,6 +21,7 @@ from pmlkit.errors import GuestError, UsageError
 from pmlkit.files import cache_folder
 from pmlkit.kvm import shipping
 from pmlkit.kvm.frames import Frame
+from pmlkit.kvm.job import PAGE_TABLES
 from pmlkit.recordings import need_clone
 from pmlkit.sources.guest.programs import compile_cached, with_bytecode
 from pmlkit.sources.lab import guests as lab_guests
@@ -83,6 +84,8 @@ class KvmLabOptions:
         Options of the guest.
     boot : bool
         Linux: log its boot, too.
+    page_tables : {"mark", "off", "snapshot"}
+        As in `pmlkit.kvm.job.KvmOptions`.
     snapshot : bool
         Start from a saved state of the host.
     script : str
@@ -104,6 +107,7 @@ class KvmLabOptions:
     vcpus: int | None = None
     settings: Json = field(default_factory=dict)
     boot: bool = False
+    page_tables: str = "mark"
     snapshot: bool = True
     script: str = ""
     time_limit_s: float = 1500
@@ -111,7 +115,8 @@ class KvmLabOptions:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS)):
+        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS),
+                             ("page_tables", PAGE_TABLES)):  # fmt: skip
             if getattr(self, name) not in values:
                 raise UsageError(
                     f"the KVM lab has no {name} {getattr(self, name)!r}",
@@ -221,7 +226,8 @@ def describe(
         "options": asdict(options),
         "command": command("pmlkit.sources.lab.kvm.session.run"),
     }
-    return {"switch": "listen", "ready": "/job/go", "header": header}
+    return {"switch": "listen", "ready": "/job/go", "page_tables": options.page_tables,
+            "header": header}  # fmt: skip
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
