@@ -30,7 +30,7 @@ _EXAMPLES = example(
     "pmlkit collect --kvm web1 -o web1.trace --host root@kvmhost --rounds 60",
 )
 _SHARED = ("domain", "vm", "output", "host", "as_json", "keep", "overwrite", "rounds", "period",
-           "most_bytes", "mode", "page_tables")  # fmt: skip
+           "most_bytes", "mode", "page_tables", "harvest", "one_in", "draw")  # fmt: skip
 _KVM = ("seconds", "switch", "buffer_kib", "marks")
 
 
@@ -126,7 +126,9 @@ def _kvm_options(how: Json) -> HowToCollect:
     if how["page_tables"] not in kvm.PAGE_TABLES:
         raise UsageError(f"--page-tables {how['page_tables']} is of Xen",
                          f"KVM has {', '.join(kvm.PAGE_TABLES)}")  # fmt: skip
-    names = ("rounds", "most_bytes", "page_tables", *_KVM)
-    mine = {name: how[name] for name in names if name != "seconds"}
+    if (harvest := how["harvest"] or "") not in kvm.HARVESTS:
+        raise UsageError(f"--harvest {harvest} is of Xen", "KVM has --harvest sampled")
+    names = ("rounds", "most_bytes", "page_tables", "one_in", "draw", *_KVM)
+    mine = {name: how[name] for name in names if name != "seconds"} | {"harvest": harvest}
     times = {"period_s": how["period"] / 1e9, "seconds": (how["seconds"] or 0) / 1e9}
     return KvmCollectOptions(**mine, **times, mode=mode)

@@ -15,6 +15,7 @@ tracefs    tracefs: instances, kprobe events, pages of the ring buffer; undone a
 rounds     the VMM's requests to KVM: re-arms, memory slots
 tables     what stands in the frames that a round logged: page tables are told apart by it
 guest_memory  the guest's frames, read out of the VMM's memory
+idle       a sample of the frames that are touched, by the idle flags of the host's pages
 switch     who switches logging on: the VMM itself, or we through QMP or libvirt
 find       the VM: by libvirt's name, a QMP socket, or the VMM's process
 qmp        QEMU's monitor

@@ -20,6 +20,7 @@ from pmlkit.ftrace import layout_of
 from pmlkit.kvm import find, frames
 from pmlkit.kvm.frames import CALLS, LOG, PAGES_HEAD, Frame
 from pmlkit.kvm.guest_memory import GuestMemory
+from pmlkit.kvm.idle import IdlePages, Sampler
 from pmlkit.kvm.qmp import QmpError
 from pmlkit.kvm.rounds import Calls, Rounds
 from pmlkit.kvm.tables import Looks
@@ -104,6 +105,7 @@ class Collector:
         self._spent = time.process_time_ns()
         self._enough = ""
         self._looks: Looks | None = None
+        self._sampler: Sampler | None = None
 
     def run(self, file: io.RawIOBase | None = None) -> Json:
         """Collect until the rounds are done, a limit is reached, or something ends it.
@@ -119,6 +121,9 @@ class Collector:
             What the spool's END frame says: why, complete, rounds.
         """
         vmm = self.switch.facts()
+        idle = None
+        if self.job.harvest:  # refused before anything is switched on
+            idle = IdlePages(self.host, self.vm.pid, self.job.one_in, self.job.draw)
         threads = find.threads_of(self.host, self.vm.pid)
         with self._capture_of() as capture:
             facts = capture.facts()
@@ -133,6 +138,8 @@ class Collector:
                 if self.job.page_tables != "off" and self.vm.vms == 1:
                     memory = GuestMemory(self.host, self.vm.pid)
                     self._looks = Looks(memory, now_ns, partial(self._tell, writer))
+                if idle is not None:
+                    self._sampler = Sampler(idle, now_ns, partial(self._tell, writer))
                 capture.start(sorted(find.threads_of(self.host, self.vm.pid)))
                 self._ready()
                 try:
@@ -202,6 +209,8 @@ class Collector:
         _write_pages(writer, parts)
         ended = self.rounds.add(self._calls.until(horizon), horizon)
         self._close_rounds(writer, ended)
+        if self._sampler is not None and self.rounds.armed_ns is not None:
+            self._sampler.armed(self.closed, self.rounds.slots)
         if got or horizon - self._tick_ns > _TICK_NS:
             self._tick_ns = horizon
             writer.append(Frame.TICK, frames.pack_json(ns=horizon))
@@ -216,6 +225,8 @@ class Collector:
                 round=self.closed, start_ns=one.start_ns, end_ns=one.end_ns,
                 agent_cpu_ns=now - self._spent))  # fmt: skip
             self._spent = now
+            if self._sampler is not None:
+                self._sampler.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
             if self._looks is not None:
                 self._looks.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
             self.closed += 1

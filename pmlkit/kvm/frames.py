@@ -29,6 +29,7 @@ class Frame(IntEnum):
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
     LOOK = 9  # `LOOK_HEAD`, frames (u64), the state of each (u8), the pages of candidates
     LOOKED = 10  # JSON: the frames of a round were looked at: ``round``, ``logged``, ``left``...
+    SAMPLE = 11  # `SET_HEAD`, then frames (u64): of the sample of a round, those that were touched
 
 
 # What a frame of pages is of.

@@ -27,8 +27,10 @@ from pmlkit.sources.kvm.stream import (
     Pages,
     PageSet,
     Round,
+    Sample,
     Tick,
 )
+from pmlkit.sources.kvm.sample import Samples
 from pmlkit.sources.kvm.tables import Tables
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
@@ -112,7 +114,7 @@ class KvmTrace:
         # Where frames are in the file: of events (kind, offset, bytes), and of sets (round, offset,
         # bytes); and of each tick how many of the first came before it, and its time.
         self._pieces, self._sets, self._ticks = array("q"), array("q"), array("q")
-        self._tables = Tables()
+        self._tables, self._samples = Tables(), Samples()
         self._read()
         self._tables.decide()
         if not self.rounds:
@@ -151,6 +153,8 @@ class KvmTrace:
             self._highest = max(self._highest, int(frame.frames.max(initial=0)))
         elif isinstance(frame, Look):
             self._tables.add(frame, at, size)
+        elif isinstance(frame, Sample):
+            self._samples.add(frame)
         elif isinstance(frame, Looked):
             self._tables.close(frame, self.rounds[-1].end_ns)
         elif isinstance(frame, Tick):
@@ -264,6 +268,7 @@ class KvmTrace:
         if self.unfinished:
             yield "the last round was not closed: the VM ended in it"
         yield from self._tables.notes()
+        yield from self._samples.notes()
         if self.end and self.end.why:
             yield f"it ended because: {self.end.why}"
         if self.missing or not self.end:
@@ -287,11 +292,13 @@ class KvmTrace:
             meta = self.meta(table.highest, table.vcpus, [*notes, *_NOTES])
             writer.replace_meta(**{f.name: getattr(meta, f.name) for f in fields(meta)})
             self._write_tables(writer)
+            self._samples.write(writer, meta, self._round_table(lost))
             self.add_more(writer)
         return Trace.open(out)
 
     def kinds(self, round: Ints, gfn: Gfns) -> Array | int:
         """Return the kinds of entries."""
+        self._samples.mark(round, gfn)
         return self._tables.kinds(round, gfn)
 
     def _write_tables(self, writer: TraceWriter) -> None:

@@ -28,7 +28,7 @@ from pmlkit.kvm.frames import (
     STREAMS,
     Frame,
 )
-from pmlkit.kvm.job import MODES
+from pmlkit.kvm.job import DRAWS, MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Gfns, Ints, Json
 
 
-__all__ = ["End", "Event", "KvmStream", "Look", "Looked", "Pages", "PageSet", "Round", "Tick",
-           "look_of"]  # fmt: skip
+__all__ = ["End", "Event", "KvmStream", "Look", "Looked", "Pages", "PageSet", "Round",
+           "Sample", "Tick", "look_of"]  # fmt: skip
 
 ENTRY, FAULT = 1, 2  # kinds of marks; 0 is a page of the log
 _EVENTS = {"dirty": (0, "gfn"), "kvm_entry": (ENTRY, "vcpu_id"), "kvm_page_fault": (FAULT, "")}
@@ -144,6 +144,13 @@ class Looked(NamedTuple):
     slots: Array
 
 
+class Sample(NamedTuple):
+    """Frames of the sample of the round that was closed last, which were touched in it."""
+
+    round: int
+    frames: Gfns
+
+
 class Event(NamedTuple):
     """A message of the agent."""
 
@@ -174,7 +181,7 @@ class End:
     slots: list[tuple[int, int, int]]
 
 
-Decoded = Pages | Round | Tick | PageSet | Look | Looked | Event | End
+Decoded = Pages | Round | Tick | PageSet | Look | Looked | Sample | Event | End
 
 
 class KvmStream:
@@ -194,6 +201,7 @@ class KvmStream:
         self.epoch_ns = fields.whole("epoch_ns", 0, LATEST_NS)
         _check_header(fields)
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
+        self._sampled = -1
         self._looked = 0  # frames that were looked at since a round was closed; -1: it is over
         self._ended = False
         self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
@@ -208,6 +216,7 @@ class KvmStream:
             Frame.ROUND: self._round,
             Frame.LOOK: self._look,
             Frame.LOOKED: self._look_over,
+            Frame.SAMPLE: self._sample,
             Frame.TICK: self._tick,
             Frame.EVENT: lambda payload: Event(_text(Fields(loads(payload)), "what")),
             Frame.END: self._end,
@@ -306,13 +315,25 @@ class KvmStream:
     def _page_set(self, payload: bytes) -> PageSet:
         if self.mode != "soft-dirty" or len(payload) < SET_HEAD.size:
             raise NotUnderstood("a set of pages where none can be")
+        return PageSet(*self._set(payload, self._rounds))
+
+    def _sample(self, payload: bytes) -> Sample:
+        if self.mode != "log" or len(payload) < SET_HEAD.size or not self._rounds:
+            raise NotUnderstood("a sample where none can be")
+        number, gfns = self._set(payload, self._rounds - 1)
+        if number <= self._sampled:
+            raise NotUnderstood(f"a second sample of round {number}")
+        self._sampled = number
+        return Sample(number, gfns)
+
+    def _set(self, payload: bytes, wanted: int) -> tuple[int, Gfns]:
         number, _ = SET_HEAD.unpack_from(payload)
-        if number != self._rounds or (len(payload) - SET_HEAD.size) % 8:
+        if number != wanted or (len(payload) - SET_HEAD.size) % 8:
             raise NotUnderstood(f"a set of pages of round {number}: {self._rounds} were closed")
         gfns = np.frombuffer(payload, "<u8", -1, SET_HEAD.size)
         if len(gfns) and (gfns[-1] >= _MOST_FRAME or (gfns[1:] <= gfns[:-1]).any()):
             raise NotUnderstood("a set of pages that is not in order")
-        return PageSet(number, gfns)
+        return number, gfns
 
     def _round(self, payload: bytes) -> Round:
         fields = Fields(loads(payload))
@@ -430,4 +451,7 @@ def _check_header(fields: Fields) -> None:
         vcpus.whole(thread, 0, _MOST_VCPUS - 1)
     host = fields.object("host", {})
     host.text("release", "")
-    fields.object("job", {}).number("period_s", 0, 1e9, 1.0)
+    job = fields.object("job", {})
+    job.number("period_s", 0, 1e9, 1.0)
+    job.whole("one_in", 2, 1 << 30, 16)
+    job.choice("draw", DRAWS, DRAWS[0])
