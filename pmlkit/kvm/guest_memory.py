@@ -104,7 +104,7 @@ class GuestMemory:
             return self._from_file(addresses)
         count = len(addresses)
         buffer = ctypes.create_string_buffer(count * PAGE)
-        there = (_Piece * count)(*((address, PAGE) for address in addresses))
+        there = (_Piece * count)(*(_Piece(address, PAGE) for address in addresses))
         holes = set()
         first = 0
         while first < count:
@@ -126,8 +126,9 @@ class GuestMemory:
         assert self._readv is not None
         here = _Piece(ctypes.addressof(buffer) + first * PAGE, (count - first) * PAGE)
         pieces = ctypes.byref(there, first * ctypes.sizeof(_Piece))  # type: ignore[arg-type]
-        got = int(self._readv(ctypes.c_int(self.pid), ctypes.byref(here), ctypes.c_ulong(1),
-                              pieces, ctypes.c_ulong(count - first), ctypes.c_ulong(0)))  # fmt: skip
+        left, one, flags = ctypes.c_ulong(count - first), ctypes.c_ulong(1), ctypes.c_ulong(0)
+        mine = ctypes.byref(here)
+        got = int(self._readv(ctypes.c_int(self.pid), mine, one, pieces, left, flags))
         if got < 0 and ctypes.get_errno() == errno.ESRCH:
             raise VmmGone(self.pid)
         if got < 0 and ctypes.get_errno() in (errno.EPERM, errno.EACCES):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sample of the frames that a guest touches, by the idle flags of the host's pages.
 
-The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it sees a guest's
-accesses, reads included. One frame of each group is flagged idle when a round begins, and is looked
-at when it ends: by the rule of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`), so that the
-same estimates take it.
+The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it sees a
+guest's accesses, reads included. One frame of each group is flagged idle when a round begins, and
+is looked at when it ends: by the rule of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`),
+so that the same estimates take it.
 
-Two limits. The kernel does not flush translations when it sets a flag, so an access through one that
-was cached before is not seen. And under a huge page of the host there is one flag for 512 frames.
+Two limits. The kernel does not flush translations when it sets a flag, so an access through one
+that was cached before is not seen. And under a huge page of the host there is one flag for 512 frames.
 """
 
 from __future__ import annotations

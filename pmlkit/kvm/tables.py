@@ -6,9 +6,9 @@ spool; `pmlkit.sources.kvm.tables` finds which of them are. No CR3 is needed: th
 of any access are logged, from the root down, since nothing is cached after a re-arm
 (`pmlkit.pagetables`).
 
-A look is bounded: in frames, and by the end of the next round. Known candidates come first, and what
-is left out is counted. The guest goes on meanwhile, so a table may have changed since its round's
-end.
+A look is bounded: in frames, and by the end of the next round. Known candidates come first, and
+what is left out is counted. The guest goes on meanwhile, so a table may have changed since its
+round's end.
 """
 
 from __future__ import annotations

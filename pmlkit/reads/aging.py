@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The aging of MGLRU beside a log: how many pages were touched, and which of them are known.
 
-From Linux 6.12 on the host's aging counts what a VM has touched, reads included, and tells no frame
-(``pmlkit collect --kvm VM --mode lru-gen``). A log of the same VM at the same time tells frames: those
-that were written, and by its page tables those that may have been read. So the aging says how many,
-and the log and its tables say which.
+From Linux 6.12 on the host's aging counts what a VM has touched, reads included, and tells no
+frame (``pmlkit collect --kvm VM --mode lru-gen``). A log of the same VM at the same time tells
+frames: those that were written, and by its page tables those that may have been read. So the aging
+says how many, and the log and its tables say which.
 
 Both have the host's monotonic clock: the table as ``clock_ns``, the trace in its options.
 
-What the count has beside the guest's data: the VMM's own pages, as aging is of a control group, and
-the guest's page tables. Where the host has huge pages under the guest, a count may be of whole ones.
+What the count has beside the guest's data: the VMM's own pages, as aging is of a control group,
+and the guest's page tables. Where the host has huge pages under the guest, a count may be of whole
+ones.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ COLUMNS = ("clock_ns", "length_ns", "pages")
 _MOST = 1 << 62
 _MIXED = "the count has the VMM's own pages and the guest's page tables, too"
 _BELOW = "the aging counted fewer pages than were touched for certain: is it of the same VM?"
-_ABOVE = "the aging counted more pages than the tables lead to: the rest is the VMM's, or not mapped"
+_ABOVE = (
+    "the aging counted more pages than the tables lead to: the rest is the VMM's, or not mapped"
+)
 
 
 def read(path: PathLike) -> pd.DataFrame:

@@ -181,8 +181,10 @@ def test_sizes_become_a_table(kvm, tmp_path, capsys):
     table = run.table
     assert table.pages.tolist() == [1, 1]
     assert table.bytes.tolist() == [4096, 4096]
-    assert (tmp_path / "x.csv").read_text().startswith(
-        "t_ns,length_ns,pages,bytes,agent_cpu_ns,clock_ns\n"
+    assert (
+        (tmp_path / "x.csv")
+        .read_text()
+        .startswith("t_ns,length_ns,pages,bytes,agent_cpu_ns,clock_ns\n")
     )
     assert not (tmp_path / "x.csv.spool").exists()
     with pytest.raises(OutputExists):

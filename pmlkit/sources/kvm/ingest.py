@@ -18,6 +18,7 @@ from pmlkit.kvm.host import Host
 from pmlkit.kvm.rounds import READONLY
 from pmlkit.sources.host.spool import understood
 from pmlkit.sources.kvm.events import EVER_NS, UNKNOWN_NS, Census, Drains
+from pmlkit.sources.kvm.sample import Samples
 from pmlkit.sources.kvm.stream import (
     End,
     Event,
@@ -30,7 +31,6 @@ from pmlkit.sources.kvm.stream import (
     Sample,
     Tick,
 )
-from pmlkit.sources.kvm.sample import Samples
 from pmlkit.sources.kvm.tables import Tables
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool

@@ -3,8 +3,8 @@
 
 The hypervisor's side of Xen walks from each CR3 that it sees. No other process sees CR3 under KVM,
 but the log has what it leads to: a walk reads all tables from the root down, each read counts as a
-write, and after a re-arm nothing is cached. So the roots are among a round's logged frames, and what
-they lead to in the same round is as well. The same criteria as on the side of Xen (``walk.c``: bits
+write, and after a re-arm nothing is cached. So the roots are among a round's logged frames, and
+what they lead to in the same round is as well. The same criteria as on the side of Xen (``walk.c``: bits
 that have to be 0, a path of used entries) tell a root, and two more, as there is no CR3:
 
 - the path has to end in a leaf table, or a large page, whose used entries map the guest's memory;
@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.kvm.frames import CANDIDATE, EMPTY, HOLE
 from pmlkit.pagetables import pack
 from pmlkit.sources.kvm.stream import look_of
@@ -188,7 +187,7 @@ def _below(facts: _Facts, root: int, depth: int) -> Array:
     levels[root] = depth
     rows = facts.row_of[[root]]
     for level in range(depth - 1, 0, -1):
-        places = sorted_distinct(facts.edges.place[np.isin(facts.edges.row, rows)])
+        places = np.unique(facts.edges.place[np.isin(facts.edges.row, rows)])
         row_of = facts.row_of[places]
         can_be = np.where(row_of >= 0, facts.plausible(level)[row_of], False)
         can_be |= facts.states[places] == EMPTY
