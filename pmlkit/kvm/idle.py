@@ -7,7 +7,7 @@ is looked at when it ends: by the rule of the patched Xen (``public/pml.h``, `pm
 so that the same estimates take it.
 
 Two limits. The kernel does not flush translations when it sets a flag, so an access through one
-that was cached before is not seen. And under a huge page of the host there is one flag for 512 frames.
+that was cached before is not seen. And under a huge page of the host, 512 frames have one flag.
 """
 
 from __future__ import annotations

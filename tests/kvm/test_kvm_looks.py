@@ -7,13 +7,19 @@ import threading
 import fake_kvm
 import numpy as np
 import pytest
+import spool_fuzz
 from fake_kvm import CALLS, LOG, REGION, RESET, call, dirty, done
 from test_kvm_collecting import Run, rearm
 from test_kvm_tables import Memory
 
 from pmlkit import pagetables, reads
+from pmlkit.errors import NotUnderstood
 from pmlkit.kvm import tables
+from pmlkit.kvm.frames import LOOK_HEAD, SET_HEAD, Frame, pack_json, words
 from pmlkit.kvm.rounds import LOGGED
+from pmlkit.sources.kvm.stream import KvmStream
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import read_spool
 
 ADDRESS = 1 << 20  # of the guest's memory in the VMM's
 PAGES = 9000
@@ -206,3 +212,77 @@ def test_frames_of_a_page_at_once_are_those_one_by_one():
         assert values == [int.from_bytes(data[16:24], "little") for _, data in events(page, layout)]
         assert len(values) == 50
         assert since <= min(time for time, _ in events(page, layout))
+
+
+ROUND = {"round": 0, "start_ns": 10, "end_ns": 20}
+LOOKED = {"round": 0, "logged": 2, "left": 0, "holes": 0, "ns": 30, "slots": [[0, 100]]}
+PAGE = struct.pack("<512Q", *[1 << 12 | 1] * 512)
+
+
+def look(number=0, frames=(1, 2), states=(2, 0), pages=PAGE, count=None):
+    head = LOOK_HEAD.pack(number, len(frames) if count is None else count)
+    return head + words(frames) + bytes(states) + pages
+
+
+def stream_with(*frames):
+    stream = KvmStream(spool_fuzz.KVM_HEADER)
+    for kind, payload in ((Frame.ROUND, pack_json(**ROUND)), *frames):
+        taken = stream.take(kind, payload)
+    return taken
+
+
+def test_a_look_is_decoded():
+    taken = stream_with((Frame.LOOK, look()))
+    assert (taken.frames.tolist(), taken.states.tolist()) == ([1, 2], [2, 0])
+    assert taken.words.shape == (1, 512)
+    over = stream_with((Frame.LOOK, look()), (Frame.LOOKED, pack_json(**LOOKED)))
+    assert (over.logged, over.slots.tolist()) == (2, [[0, 100]])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [(Frame.LOOK, look(number=1))],
+        [(Frame.LOOK, look()[:5])],
+        [(Frame.LOOK, look(count=1 << 31))],
+        [(Frame.LOOK, look(pages=b""))],
+        [(Frame.LOOK, look(pages=PAGE * 2))],
+        [(Frame.LOOK, look(states=(2, 4)))],
+        [(Frame.LOOK, look(frames=(1 << 40, 2)))],
+        [(Frame.LOOKED, pack_json(**LOOKED)), (Frame.LOOK, look())],
+        [(Frame.LOOKED, pack_json(**LOOKED)), (Frame.LOOKED, pack_json(**LOOKED))],
+        [(Frame.LOOKED, pack_json(**{**LOOKED, "round": 1}))],
+        [(Frame.LOOKED, pack_json(**{**LOOKED, "left": 3}))],
+        [(Frame.LOOKED, pack_json(**{**LOOKED, "ns": 3}))],
+        [(Frame.LOOKED, pack_json(**{**LOOKED, "slots": [[0, -1]]}))],
+        [(Frame.LOOKED, pack_json(**{**LOOKED, "slots": "all"}))],
+        [(Frame.SAMPLE, SET_HEAD.pack(1, 0))],
+        [(Frame.SAMPLE, SET_HEAD.pack(0, 0) + words([2, 1]))],
+        [(Frame.SAMPLE, SET_HEAD.pack(0, 0) + words([1 << 40]))],
+        [(Frame.SAMPLE, SET_HEAD.pack(0, 0)), (Frame.SAMPLE, SET_HEAD.pack(0, 0))],
+    ],
+)
+def test_a_look_or_sample_that_cannot_be_is_not_understood(frames):
+    with pytest.raises(NotUnderstood):
+        stream_with(*frames)
+
+
+def test_a_look_that_is_cut_off_leaves_its_round_unknown(kvm, memory, tmp_path):
+    run = Run(kvm, tmp_path, feeder(kvm, [sorted(memory.pages)] * 2), rounds=2, marks=False)
+    run()
+    path = run.folder / FRAMES_FILE
+    data = path.read_bytes()
+    with read_spool(path) as spool:
+        ends = [spool.offset for kind, _ in spool if kind == Frame.LOOKED]
+    path.write_bytes(data[: ends[1] - 3])
+    trace = run.trace()
+    entries = trace.to_pandas()
+    assert marks(trace) == [memory.levels]
+    assert (entries[entries["round"] == 1].kind == 0).all()
+
+
+def test_a_frame_that_no_table_leads_to_has_no_mark(kvm, memory, tmp_path):
+    frames = [*sorted(memory.pages), 1 << 41]
+    run = Run(kvm, tmp_path, feeder(kvm, [frames], pages=PAGES), rounds=1, marks=False)
+    run()
+    assert marks(run.trace()) == [memory.levels]

@@ -56,7 +56,8 @@ class Samples:
             self._written = np.zeros(len(self._keys), bool)
         if not len(self._keys):
             return
-        keys = pack(rounds, gfns)
+        low = np.flatnonzero(gfns >> np.uint64(40) == 0)
+        keys = pack(rounds[low], gfns[low])
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         self._written[at[self._keys[at] == keys]] = True
 

@@ -50,6 +50,7 @@ _FORMAT_CHARACTERS = 1 << 16
 _MOST_LOOKED = 1 << 18  # frames that are looked at after a round
 _MOST_SLOTS = 1 << 16
 _ENTRIES = 512  # of a page table
+_MOST_READ = 1 << 40  # frame that can be read: 4 PiB
 
 
 class Pages(NamedTuple):
@@ -323,6 +324,8 @@ class KvmStream:
         number, gfns = self._set(payload, self._rounds - 1)
         if number <= self._sampled:
             raise NotUnderstood(f"a second sample of round {number}")
+        if len(gfns) and gfns[-1] >= _MOST_READ:
+            raise NotUnderstood("a sample of frames that cannot be")
         self._sampled = number
         return Sample(number, gfns)
 
@@ -410,7 +413,8 @@ def look_of(payload: bytes) -> Look:
     frames = np.frombuffer(payload, "<u8", count, at)
     states = np.frombuffer(payload, np.uint8, count, at + 8 * count)
     kept = int(np.count_nonzero(states == CANDIDATE))
-    if int(frames.max(initial=0)) >= _MOST_FRAME or int(states.max(initial=0)) > HOLE:
+    highest = int(frames[states != HOLE].max(initial=0))
+    if highest >= _MOST_READ or int(states.max(initial=0)) > HOLE:
         raise NotUnderstood("a look at frames that cannot be")
     at += 9 * count
     if len(payload) != at + 8 * _ENTRIES * kept:

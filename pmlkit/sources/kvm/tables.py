@@ -4,8 +4,8 @@
 The hypervisor's side of Xen walks from each CR3 that it sees. No other process sees CR3 under KVM,
 but the log has what it leads to: a walk reads all tables from the root down, each read counts as a
 write, and after a re-arm nothing is cached. So the roots are among a round's logged frames, and
-what they lead to in the same round is as well. The same criteria as on the side of Xen (``walk.c``: bits
-that have to be 0, a path of used entries) tell a root, and two more, as there is no CR3:
+what they lead to in the same round is as well. The same criteria as on the side of Xen tell a root
+(``walk.c``: bits that have to be 0, a path of used entries), and two more, as there is no CR3:
 
 - the path has to end in a leaf table, or a large page, whose used entries map the guest's memory;
 - what its used entries lead to has to look like tables, and lie in the guest's memory.
@@ -278,10 +278,11 @@ class Tables:
         kinds = np.where(whole, int(Kind.WRITE), int(Kind.UNKNOWN)).astype(np.uint8)
         if not len(self._keys):
             return kinds
-        keys = pack(rounds, gfns)
+        low = np.flatnonzero(gfns >> np.uint64(40) == 0)
+        keys = pack(rounds[low], gfns[low])
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         mine = self._keys[at] == keys
-        kinds[mine] = int(Kind.PAGE_TABLE) | self._levels[at[mine]]
+        kinds[low[mine]] = int(Kind.PAGE_TABLE) | self._levels[at[mine]]
         return kinds
 
     def write(self, file: BinaryIO, writer: TraceWriter) -> None:
