@@ -46,6 +46,7 @@ ROUNDS = 8
 VCPUS = 4  # the most: Linux; a guest of the kit has at most 2
 MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
 _HOST_MIB = 448  # for the host beside its guest: its root and the job are in memory
+_REST_US = 300_000  # of the emulated clock
 _RING = 65536  # entries: the most that KVM has
 _GUEST_S = 900
 _WORK_S = 1800
@@ -84,8 +85,9 @@ class KvmLabOptions:
         Options of the guest.
     boot : bool
         Linux: log its boot, too.
-    page_tables : {"mark", "off", "snapshot"}
-        As in `pmlkit.kvm.job.KvmOptions`.
+    page_tables : {"off", "mark", "snapshot"}
+        As in `pmlkit.kvm.job.KvmOptions`. In lock step the guest then rests after each round, as
+        its rounds would pass faster than the collector looks at its memory.
     snapshot : bool
         Start from a saved state of the host.
     script : str
@@ -107,7 +109,7 @@ class KvmLabOptions:
     vcpus: int | None = None
     settings: Json = field(default_factory=dict)
     boot: bool = False
-    page_tables: str = "mark"
+    page_tables: str = "off"
     snapshot: bool = True
     script: str = ""
     time_limit_s: float = 1500
@@ -248,6 +250,8 @@ def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
         arguments += ["--wait-for", "phase "]
     if not (guest.mailbox and options.lockstep):
         arguments += ["--period-us", round(options.period_s * 1e6)]
+    elif options.page_tables != "off":
+        arguments += ["--rest-us", _REST_US]
     arguments += ["--cmdline", cmdline, "/job/kernel"]
     # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
     parameters = f"enable_apicv=0 pml={int(options.pml)}"
