@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["Format", "Layout", "PageDamaged", "events", "format_of", "layout_of", "lost", "trimmed"]
+__all__ = ["Format", "Layout", "PageDamaged", "events", "format_of", "layout_of", "lost", "numbers",
+           "trimmed"]  # fmt: skip
 
 MISSED, MISSED_STORED, LENGTH = 1 << 31, 1 << 30, (1 << 27) - 1
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
 _STAMP_TOP = 31 << 59  # the bits of a time that an absolute stamp has not
+_KINDS = bytes(byte & 31 for byte in range(256))  # the kind of an event by its first byte
 _FIELD = re.compile(r"field:[^;]*?(\w+)(?:\[[^\]]*\])?;\s*offset:(\d{1,5});\s*size:(\d{1,5});")
 _ID = re.compile(r"^ID: (\d{1,5})$", re.MULTILINE)
 _NAME = re.compile(r"^name: (\S{1,80})$", re.MULTILINE)
@@ -137,7 +140,12 @@ def events(page: bytes, layout: Layout) -> Iterator[tuple[int, bytes]]:
     PageDamaged
         If an event does not end within the page.
     """
-    time, at, stop = layout.number(page[:8]), layout.data_at, _stop(page, layout)
+    return _from(page, layout, layout.data_at, _stop(page, layout))
+
+
+def _from(page: bytes, layout: Layout, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the events from a place on, up to another."""
+    time = layout.number(page[:8])
     word = struct.Struct(f"{layout.order}I")
     while at < stop:
         if at + 4 > stop:
@@ -163,3 +171,46 @@ def events(page: bytes, layout: Layout) -> Iterator[tuple[int, bytes]]:
                 raise PageDamaged("has an event without an end")
             if kind != PADDING:
                 yield time, page[begin:at]
+
+
+def numbers(page: bytes, layout: Layout, at: int, size: int) -> tuple[int, list[int]]:
+    """Return a field of all events of a page, in their order.
+
+    Events of one kind and length are taken at once: a host's own Python has no faster way.
+
+    Parameters
+    ----------
+    at, size : int
+        Where the field is in an event's data, and its bytes (8).
+
+    Returns
+    -------
+    time_ns : int
+        None of the events is earlier.
+    values : list of int
+
+    Raises
+    ------
+    PageDamaged
+    """
+    time, begin, stop = layout.number(page[:8]), layout.data_at, _stop(page, layout)
+    values: list[int] = []
+    if layout.order == "<" and sys.byteorder == "little" and not at % 4 and not begin % 4:
+        words = memoryview(page[: stop - stop % 4]).cast("I")
+        while begin < stop:
+            kind = page[begin] & 31
+            if kind == 0 or kind >= PADDING or 4 * kind < at + size:
+                break
+            step = kind + 1
+            kinds = page[begin : stop - 4 * kind : 4 * step].translate(_KINDS)
+            run = len(kinds) - len(kinds.lstrip(bytes((kind,))))
+            if not run:
+                break
+            low = words[begin // 4 + 1 + at // 4 :: step][:run].tolist()
+            high = words[begin // 4 + 2 + at // 4 :: step][:run].tolist()
+            values += low if not any(high) else [a | b << 32 for a, b in zip(low, high)]  # noqa: B905
+            begin += 4 * step * run
+    if begin < stop:
+        rest = _from(page, layout, begin, stop)
+        values += [layout.number(data[at : at + size]) for _, data in rest]
+    return time, values

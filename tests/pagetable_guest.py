@@ -157,7 +157,7 @@ def write_trace(
     edges = np.arange(n + 1) * 10 * MS
     times = {"round": np.arange(n), "t_start_ns": edges[:-1], "t_end_ns": edges[1:]}
     starts = [{"name": p, "round": r, "t_ns": r * 10 * MS, "insn": -1} for p, r in phases]
-    log = TraceMeta("pml", "synthetic", **meta)
+    log = TraceMeta("pml", "synthetic", options=meta.pop("options", {}), **meta)
     options = {SAMPLED: one_in} if one_in else {}
     options |= {DRAWN: "round"} if anew else {}
     found = hypervisor_finds(guest, one_in) if anew else None

@@ -30,7 +30,7 @@ _EXAMPLES = example(
     "pmlkit collect --kvm web1 -o web1.trace --host root@kvmhost --rounds 60",
 )
 _SHARED = ("domain", "vm", "output", "host", "as_json", "keep", "overwrite", "rounds", "period",
-           "most_bytes", "mode")  # fmt: skip
+           "most_bytes", "mode", "page_tables", "harvest", "one_in", "draw")  # fmt: skip
 _KVM = ("seconds", "switch", "buffer_kib", "marks")
 
 
@@ -123,6 +123,12 @@ def _kvm_options(how: Json) -> HowToCollect:
     mode = "log" if how["mode"] == "auto" else how["mode"]
     if mode not in kvm.MODES:
         raise UsageError(f"--mode {mode} is of Xen", f"KVM has {', '.join(kvm.MODES)}")
-    mine = {name: how[name] for name in ("rounds", "most_bytes", *_KVM) if name != "seconds"}
+    if how["page_tables"] not in kvm.PAGE_TABLES:
+        raise UsageError(f"--page-tables {how['page_tables']} is of Xen",
+                         f"KVM has {', '.join(kvm.PAGE_TABLES)}")  # fmt: skip
+    if (harvest := how["harvest"] or "") not in kvm.HARVESTS:
+        raise UsageError(f"--harvest {harvest} is of Xen", "KVM has --harvest sampled")
+    names = ("rounds", "most_bytes", "page_tables", "one_in", "draw", *_KVM)
+    mine = {name: how[name] for name in names if name != "seconds"} | {"harvest": harvest}
     times = {"period_s": how["period"] / 1e9, "seconds": (how["seconds"] or 0) / 1e9}
     return KvmCollectOptions(**mine, **times, mode=mode)

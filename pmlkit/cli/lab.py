@@ -46,7 +46,7 @@ _EXAMPLES = example(
 # `lab run`: options that Xen and KVM share, and the flags of KVM's own.
 _SHARED = frozenset([
     "fast", "memory_mib", "vcpus", "rounds", "period", "free_run", "settings", "boot",
-    "time_limit", "keep", "overwrite",
+    "time_limit", "keep", "overwrite", "page_tables",
 ])  # fmt: skip
 _FLAGS = {"kernel": "kernel", "log": "kvm-log", "no_pml": "no-pml", "huge": "transparent-hugepages"}
 
@@ -250,6 +250,8 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
     if given:
         option = next(p for p in context.command.params if p.name == given[0])
         raise UsageError(f"{option.opts[0]} is of Xen", "leave it or --kvm out")
+    source = context.get_parameter_source("page_tables")
+    default = source is click.core.ParameterSource.DEFAULT
     return KvmLabOptions(
         kernel=of_kvm["kernel"] or "6.1",
         log=of_kvm["log"] or "ring",
@@ -257,6 +259,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
         huge=of_kvm["huge"],
         rounds=values["rounds"] or 0,
         period_s=values["period"] / 1e9,
+        page_tables="off" if default else values["page_tables"],
         lockstep=not values["free_run"],
         memory_mib=values["memory_mib"],
         vcpus=values["vcpus"],

@@ -30,6 +30,7 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
         "pmlkit reads data/rrww-lab.trace",
         "pmlkit reads x.trace --method density --one-in 32 --json",
         "pmlkit reads x.trace --compare",
+        "pmlkit reads x.trace --aging x.csv",
     )
 )
 @trace_argument
@@ -38,6 +39,8 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
 @option("--one-in", type=click.IntRange(1), help="density, sample: of one frame in N. [what "
         "was harvested, or 16]")  # fmt: skip
 @option("--bounds", is_flag=True, help="Sure bounds, rather than what guests of the lab teach.")
+@option("--aging", type=click.Path(dir_okay=False), help="Count by the table that `collect --mode "
+        "lru-gen` made at the same time; log and page tables set the bounds.")  # fmt: skip
 @option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
 @span
 @as_json
@@ -46,6 +49,7 @@ def reads(
     method: str,
     one_in: int | None,
     bounds: bool,
+    aging: str | None,
     compare: bool,
     as_json: bool,
     **how: Any,
@@ -57,7 +61,8 @@ def reads(
     written: PML alone. leaves: 512 pages for each leaf table in the log. present, accessed: the
     entries of their snapshots. density: the part of those in use, by a sample of the accessed
     flags. sample: that sample, without the tables. harvest: all accessed flags, which are the
-    truth.
+    truth. With --aging the host's own count of touched pages, from Linux 6.12 on: it says how many,
+    and the log and its tables say which.
 
     Each row has an interval, and says what cannot be known.
     """
@@ -70,7 +75,9 @@ def reads(
     with busy("counting pages", quiet=as_json):
         opened = Trace.open(trace)
         calibrated = None if bounds else calibration.bundled()
-        if compare:
+        if aging is not None:
+            table = _aged(opened, aging, how)
+        elif compare:
             table = _compared(opened, one_in, calibrated, how)
         elif method in ("density", "sample"):
             how["tables"] = method == "density"
@@ -78,6 +85,17 @@ def reads(
         else:
             table = estimates.estimate(opened, method, calibration=calibrated, **how)
     show(as_json, lambda: table.to_dict("records"), console.reads, table)
+
+
+def _aged(trace: Trace, table: str, how: Json) -> pd.DataFrame:
+    from pmlkit.reads import aging
+
+    context = click.get_current_context()
+    for name in ("method", "window", "one_in", "bounds", "compare"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--aging has its own intervals and bounds: leave out --{flag}")
+    return aging.estimate(trace, aging.read(table), how["start"], how["end"])
 
 
 def _compared(

@@ -13,6 +13,9 @@ frames     the frames' kinds, and how they are packed
 capture    how entries are captured: by kprobes into instances of tracefs
 tracefs    tracefs: instances, kprobe events, pages of the ring buffer; undone after a death, too
 rounds     the VMM's requests to KVM: re-arms, memory slots
+tables     what stands in the frames that a round logged: page tables are told apart by it
+guest_memory  the guest's frames, read out of the VMM's memory
+idle       a sample of the frames that are touched, by the idle flags of the host's pages
 switch     who switches logging on: the VMM itself, or we through QMP or libvirt
 find       the VM: by libvirt's name, a QMP socket, or the VMM's process
 qmp        QEMU's monitor

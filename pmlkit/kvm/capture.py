@@ -17,7 +17,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.errors import PmlkitError
-from pmlkit.ftrace import Layout, layout_of
+from pmlkit.ftrace import Layout, PageDamaged, format_of, layout_of, numbers
 from pmlkit.kvm import rounds
 from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS
 from pmlkit.kvm.tracefs import (
@@ -67,6 +67,9 @@ class Capture(Protocol):
     def drain(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield the stream, the CPU, and a page of its ring buffer."""
 
+    def logged(self, data: bytes) -> tuple[int, list[int]]:
+        """Return a time before all entries of a part of the log, and their frames."""
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return what the kernel counts, by stream."""
 
@@ -101,6 +104,9 @@ class Ftrace:
             self._check_switch()
             stack.enter_context(Guardian(self.host, owner))
             self._set_up(stack, owner, layout)
+            self.layout = layout
+            form = format_of(self._formats["dirty"])
+            self._frame_at = form.fields["gfn"] if form else (0, 8)
             self._exits = stack.pop_all()
         return self
 
@@ -166,6 +172,13 @@ class Ftrace:
         for stream, instance in self._instances.items():
             for cpu, page in instance.drain():
                 yield stream, cpu, page
+
+    def logged(self, data: bytes) -> tuple[int, list[int]]:
+        """Return a time before all entries of a page of the log, and their frames."""
+        try:
+            return numbers(data, self.layout, *self._frame_at)
+        except PageDamaged:  # who makes a trace of it says so
+            return 0, []
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return what the kernel counts, by stream."""

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import output_error
 from pmlkit.ftrace import layout_of
 from pmlkit.kvm import find, frames
-from pmlkit.kvm.frames import CALLS, PAGES_HEAD, Frame
+from pmlkit.kvm.frames import CALLS, LOG, PAGES_HEAD, Frame
+from pmlkit.kvm.guest_memory import GuestMemory
+from pmlkit.kvm.idle import IdlePages, Sampler
 from pmlkit.kvm.qmp import QmpError
 from pmlkit.kvm.rounds import Calls, Rounds
+from pmlkit.kvm.tables import Looks
 from pmlkit.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -109,6 +113,8 @@ class Collector:
         self._nap_s, self._tick_ns = _NAP_S, 0
         self._spent = time.process_time_ns()
         self._enough = ""
+        self._looks: Looks | None = None
+        self._sampler: Sampler | None = None
 
     def run(self, file: io.RawIOBase | None = None) -> Json:
         """Collect until the rounds are done, a limit is reached, or something ends it.
@@ -124,6 +130,9 @@ class Collector:
             What the spool's END frame says: why, complete, rounds.
         """
         vmm = self.switch.facts()
+        idle = None
+        if self.job.harvest:  # refused before anything is switched on
+            idle = IdlePages(self.host, self.vm.pid, self.job.one_in, self.job.draw)
         threads = find.threads_of(self.host, self.vm.pid)
         with self._capture_of() as capture:
             facts = capture.facts()
@@ -135,6 +144,11 @@ class Collector:
             with SpoolWriter(self.job.spool, head, file) as writer:
                 for text in (*capture.cleaned, *_warnings(self.vm, vmm)):
                     self._tell(writer, text)
+                if self.job.page_tables != "off" and self.vm.vms == 1:
+                    memory = GuestMemory(self.host, self.vm.pid)
+                    self._looks = Looks(memory, now_ns, partial(self._tell, writer))
+                if idle is not None:
+                    self._sampler = Sampler(idle, now_ns, partial(self._tell, writer))
                 capture.start(sorted(find.threads_of(self.host, self.vm.pid)))
                 self._ready()
                 try:
@@ -160,6 +174,8 @@ class Collector:
         while not self.stop and not self._enough:
             got = self._pass(capture, writer)
             self._rest(got)
+            if self._looks is not None and self._looks.step(writer):
+                self._nap_s = 0
             try:
                 self.switch.poll()
             except QmpError as error:
@@ -192,6 +208,8 @@ class Collector:
             if stream == CALLS:
                 self._calls.add(page)
                 continue
+            if stream == LOG and self._looks is not None:
+                self._looks.add(cpu, *capture.logged(page))
             parts.setdefault((stream, cpu), []).append(page)
             got, held = got + len(page), held + len(page)
             if held > _FRAME_BYTES:
@@ -200,6 +218,8 @@ class Collector:
         _write_pages(writer, parts)
         ended = self.rounds.add(self._calls.until(horizon), horizon)
         self._close_rounds(writer, ended)
+        if self._sampler is not None and self.rounds.armed_ns is not None:
+            self._sampler.armed(self.closed, self.rounds.slots)
         if got or horizon - self._tick_ns > _TICK_NS:
             self._tick_ns = horizon
             writer.append(Frame.TICK, frames.pack_json(ns=horizon))
@@ -214,6 +234,10 @@ class Collector:
                 round=self.closed, start_ns=one.start_ns, end_ns=one.end_ns,
                 agent_cpu_ns=now - self._spent))  # fmt: skip
             self._spent = now
+            if self._sampler is not None:
+                self._sampler.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
+            if self._looks is not None:
+                self._looks.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
             self.closed += 1
         if self.closed == self.job.rounds and self.job.rounds:
             self._enough = "all rounds are done"
@@ -226,6 +250,8 @@ class Collector:
             if not self._pass(capture, writer):
                 break
         self._close_rounds(writer, self.rounds.finish())
+        if self._looks is not None:
+            self._looks.finish(writer)
         writer.append(Frame.TICK, frames.pack_json(ns=now_ns(), last=True))
         asked = bool(self._enough) or self.stop.kind == "time"
         whole = asked or (not self.job.rounds and self.stop.kind in ("vm", "asked"))

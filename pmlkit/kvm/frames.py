@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
+from array import array
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Frame(IntEnum):
@@ -21,6 +27,9 @@ class Frame(IntEnum):
     PAGE_SET = 4  # `SET_HEAD`, then frames (u64): the pages of a round, without order or time
     END = 7  # JSON: why it ended, and the last counts
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
+    LOOK = 9  # `LOOK_HEAD`, frames (u64), the state of each (u8), the pages of candidates
+    LOOKED = 10  # JSON: the frames of a round were looked at: ``round``, ``logged``, ``left``...
+    SAMPLE = 11  # `SET_HEAD`, then frames (u64): of the sample of a round, those that were touched
 
 
 # What a frame of pages is of.
@@ -28,8 +37,20 @@ LOG, MARKS, CALLS = range(3)
 STREAMS = ("log", "marks", "calls")
 PAGES_HEAD = struct.Struct("<BBHI")  # stream, 0, 0, CPU
 SET_HEAD = struct.Struct("<II")  # round, 0
+LOOK_HEAD = struct.Struct("<II")  # round, frames
+# What a frame that was looked at is: no page table; without a present entry; one that can be a page
+# table, whose page follows; it could not be read.
+OTHER, EMPTY, CANDIDATE, HOLE = range(4)
 
 
 def pack_json(**values: object) -> bytes:
     """Pack values as JSON."""
     return json.dumps(values).encode()
+
+
+def words(numbers: Iterable[int]) -> bytes:
+    """Pack numbers as u64."""
+    packed = array("Q", numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()

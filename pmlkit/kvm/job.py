@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 MODES = ("log", "soft-dirty", "lru-gen")
 SWITCHES = ("auto", "listen", "qmp", "libvirt")
-_CHOICES = {"mode": MODES, "switch": SWITCHES}
+PAGE_TABLES = ("off", "mark", "snapshot")
+HARVESTS = ("", "sampled")
+DRAWS = ("round", "fixed")
+_CHOICES = {"mode": MODES, "switch": SWITCHES, "page_tables": PAGE_TABLES, "harvest": HARVESTS,
+            "draw": DRAWS}  # fmt: skip
 # Types of options, by their annotations.
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float),
                                        "bool": (bool,), "Json": (dict,)}  # fmt: skip
@@ -48,6 +52,15 @@ class KvmOptions:
         time lies between two exits.
     buffer_kib : int
         Size of the ring buffer of each CPU, KiB.
+    page_tables : {"off", "mark", "snapshot"}
+        Read the logged frames out of the VMM's memory after each round, and mark those that are
+        page tables; or keep the entries of these, too.
+    harvest : {"", "sampled"}
+        Look at the idle flags of a sample of the host's pages in each round.
+    one_in : int
+        Of so many frames one is in the sample: a power of 2.
+    draw : {"round", "fixed"}
+        Other frames in each round, or the same.
     """
 
     mode: str = "log"
@@ -58,6 +71,10 @@ class KvmOptions:
     period_s: float = 1.0
     marks: bool = True
     buffer_kib: int = 4096
+    page_tables: str = "mark"
+    harvest: str = ""
+    one_in: int = 16
+    draw: str = "round"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -69,6 +86,10 @@ class KvmOptions:
             raise UsageError(f"a round of {self.period_s} s: give a period above 0")
         if self.rounds < 0 or self.seconds < 0 or self.most_bytes < 0:
             raise UsageError("rounds, seconds and bytes cannot be below 0: 0 is no limit")
+        if self.one_in < 2 or self.one_in & (self.one_in - 1):
+            raise UsageError(f"one frame in {self.one_in} is no sample: give a power of 2")
+        if self.harvest and self.mode != "log":
+            raise UsageError(f"there is no sample beside --mode {self.mode}: leave --harvest out")
         low, high = _KIB_RANGE
         if not low <= self.buffer_kib <= high:
             problem = f"a buffer of {self.buffer_kib} KiB a CPU cannot be had"

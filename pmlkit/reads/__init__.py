@@ -8,6 +8,7 @@ page_sets    the sets of pages that the methods combine
 sampled      density of use in a sample of frames
 draws        which frames of a sample are looked at in which round
 redrawn      windows by a sample that is drawn anew in each round
+aging        the host's count of touched pages, beside a log that tells which
 calibration  the kernel's part and intervals, fitted to other guests
 guided       a harvest guided by the log
 judge        errors of the methods against a full harvest

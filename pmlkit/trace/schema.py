@@ -39,6 +39,8 @@ SAMPLED = "sampled_one_in"
 DRAWN = "sampled_draw"
 # Option of an import: true if its memory size is not known but ends at the highest page.
 MEMORY_GUESSED = "memory_ends_at_highest_page"
+# Option: pairs of the trace's time and the host's monotonic clock, ns, at the start and after gaps.
+HOST_CLOCK = "host_clock_ns"
 # Values of `domain.address`, the address space of the frames; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
 LOST_UNKNOWN = "losses not counted"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
 
+from pmlkit import pagetables, reads
 from pmlkit.sources.lab import selftest
 from pmlkit.sources.lab.kvm import session
 from pmlkit.trace.known import measure
@@ -74,8 +75,33 @@ def test_each_vcpu_has_a_log_of_its_own(kvm):
         assert set(mine[mine.vcpu == 1].gfn) == frames(trace, "second")
 
 
+def levels(trace, number):
+    """Return the level of each frame that a round marks as a page table."""
+    rows = pagetables.logged(trace)
+    rows = rows[rows["round"] == number]
+    return dict(zip(rows.table.tolist(), rows.level.tolist(), strict=True))
+
+
+def test_page_tables_are_told_apart_with_their_levels(kvm):
+    trace = kvm("reads", rounds=4, page_tables="snapshot")
+    expected = dict.fromkeys(LEAVES[3], 1) | dict.fromkeys(DIRECTORIES[3], 2)
+    for number in range(1, 4):
+        assert levels(trace, number) == expected
+    assert reads.estimate(trace, "leaves").pages[1:].tolist() == [512 * len(LEAVES[3])] * 3
+
+
+def test_snapshots_are_what_the_guest_has_mapped(kvm):
+    trace = kvm("reads", rounds=4, page_tables="snapshot")
+    rows = pagetables.entries(trace)
+    used = rows[(rows["round"] == 3) & ((rows.flags & pagetables.ACCESSED) != 0)]
+    mapped = set(used[used.level == 1].target)
+    assert frames(trace, "read") <= mapped
+    # Its code, its stacks and its tables are all that is used beside it.
+    assert all(gfn < 4096 for gfn in mapped - frames(trace, "read"))
+
+
 def test_pages_only_read_show_as_their_page_tables(kvm):
-    trace = kvm("reads", rounds=4)
+    trace = kvm("reads", rounds=4, page_tables="snapshot")
     for number, entries in rounds(trace):
         assert data(entries).empty
         tables = set(entries.gfn) & frames(trace, "tables")
@@ -91,8 +117,23 @@ def test_without_pml_and_with_huge_pages_each_page_is_logged_once(kvm):
         assert len(counts) == 4800 and (counts == 1).all()
 
 
+def test_a_linux_guests_tables_lead_to_all_that_it_writes(kvm):
+    trace = kvm("hotcold", page_tables="snapshot")
+    rows = pagetables.entries(trace)
+    rounds_, leads = pagetables.covered(rows, accessed=False, whose="all")
+    tables = pagetables.logged(trace)
+    data_ = frames(trace, "hot") | frames(trace, "cold")
+    assert set(tables.level) >= {1, 2, 3, 4}
+    assert not set(tables.table) & data_
+    left = [
+        len((set(entries[entries.kind == 2].gfn) & data_) - set(leads[rounds_ == number].tolist()))
+        for number, entries in rounds(trace)
+    ]
+    assert sum(left) == 0
+
+
 def test_a_linux_guest_meets_its_known_answers(kvm):
-    trace = kvm("hotcold")
+    trace = kvm("hotcold", page_tables="snapshot")
     answers = {(k.phase, k.region): (k.expected, k.measured) for k in measure(trace)}
     assert answers == {
         ("hotcold", "hot"): (300, 300),

@@ -5,6 +5,8 @@ Modules
 -------
 stream  the agent's frames, decoded and checked
 events  events of all CPUs in order: vCPUs, drains, rounds, losses
+tables  which logged frames are page tables, by what stands in them
+sample  the sample of touched frames, nested in the trace
 ingest  a spool converted to a trace
 watch   the rounds of a spool that grows
 collection  options of a collection

@@ -18,12 +18,25 @@ from pmlkit.kvm.host import Host
 from pmlkit.kvm.rounds import READONLY
 from pmlkit.sources.host.spool import understood
 from pmlkit.sources.kvm.events import EVER_NS, UNKNOWN_NS, Census, Drains
-from pmlkit.sources.kvm.stream import End, Event, KvmStream, Pages, PageSet, Round, Tick
+from pmlkit.sources.kvm.sample import Samples
+from pmlkit.sources.kvm.stream import (
+    End,
+    Event,
+    KvmStream,
+    Look,
+    Looked,
+    Pages,
+    PageSet,
+    Round,
+    Sample,
+    Tick,
+)
+from pmlkit.sources.kvm.tables import Tables
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import MEMORY_GUESSED, PAGE_SIZE, TraceMeta
+from pmlkit.trace.schema import HOST_CLOCK, MEMORY_GUESSED, PAGE_SIZE, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -101,7 +114,9 @@ class KvmTrace:
         # Where frames are in the file: of events (kind, offset, bytes), and of sets (round, offset,
         # bytes); and of each tick how many of the first came before it, and its time.
         self._pieces, self._sets, self._ticks = array("q"), array("q"), array("q")
+        self._tables, self._samples = Tables(), Samples()
         self._read()
+        self._tables.decide()
         if not self.rounds:
             why = "no round was closed before it ended"
             said = f": {self.said}" if self.said else ""
@@ -136,6 +151,12 @@ class KvmTrace:
         elif isinstance(frame, PageSet):
             self._sets.extend((frame.round, at, size))
             self._highest = max(self._highest, int(frame.frames.max(initial=0)))
+        elif isinstance(frame, Look):
+            self._tables.add(frame, at, size)
+        elif isinstance(frame, Sample):
+            self._samples.add(frame)
+        elif isinstance(frame, Looked):
+            self._tables.close(frame, self.rounds[-1].end_ns)
         elif isinstance(frame, Tick):
             self.last_ns = frame.ns
             self._ticks.extend((len(self._pieces) // 3, frame.ns))
@@ -191,6 +212,9 @@ class KvmTrace:
         memory = memory or h.get("pages", highest + 1) * PAGE_SIZE
         options = {**h.get("options", {}), "job": job, "pml": h.get("host", {}).get("pml")}
         options |= {name: h.get(name) for name in ("mode", "switch", "vmm")}
+        new = np.diff(self.shift, prepend=-1) != 0
+        starts = np.stack([self.starts, self.starts + self.shift], axis=1)
+        options[HOST_CLOCK] = starts[new].tolist()
         if guessed:
             options[MEMORY_GUESSED] = True
         rings = self.end is not None and self.end.rings
@@ -243,6 +267,8 @@ class KvmTrace:
             yield f"{self.gap_ns / 1e9:.3f} s between measurements are left out of the clock"
         if self.unfinished:
             yield "the last round was not closed: the VM ended in it"
+        yield from self._tables.notes()
+        yield from self._samples.notes()
         if self.end and self.end.why:
             yield f"it ended because: {self.end.why}"
         if self.missing or not self.end:
@@ -265,12 +291,20 @@ class KvmTrace:
             notes = [*self.notes(), *_log_notes(self, table), *_left_out(drains, lost_outside)]
             meta = self.meta(table.highest, table.vcpus, [*notes, *_NOTES])
             writer.replace_meta(**{f.name: getattr(meta, f.name) for f in fields(meta)})
+            self._write_tables(writer)
+            self._samples.write(writer, meta, self._round_table(lost))
             self.add_more(writer)
         return Trace.open(out)
 
     def kinds(self, round: Ints, gfn: Gfns) -> Array | int:
         """Return the kinds of entries."""
-        return int(Kind.UNKNOWN)
+        self._samples.mark(round, gfn)
+        return self._tables.kinds(round, gfn)
+
+    def _write_tables(self, writer: TraceWriter) -> None:
+        if self._tables.depth and self.header.get("job", {}).get("page_tables") == "snapshot":
+            with open(self.folder / FRAMES_FILE, "rb") as file:
+                self._tables.write(file, writer)
 
     @property
     def turns(self) -> bool:

@@ -14,8 +14,9 @@ import pandas as pd
 from pmlkit.errors import OutputExists, UsageError, output_error
 from pmlkit.files import refuse_inside_trace, whole
 from pmlkit.sources.host.collection import CollectError, Collection
-from pmlkit.spool import folder_of
-from pmlkit.spool_reader import make_way
+from pmlkit.sources.kvm.stream import KvmStream, Round
+from pmlkit.spool import FRAMES_FILE, folder_of
+from pmlkit.spool_reader import make_way, read_spool
 from pmlkit.trace.schema import PAGE_SIZE
 
 __all__ = ["Sizes"]
@@ -28,7 +29,8 @@ class Sizes(Collection):
     ----------
     table : DataFrame or None
         A row per round, once it has ended: t_ns (of its end, since the first one's start),
-        length_ns, pages and bytes touched in it, agent_cpu_ns.
+        length_ns, pages and bytes touched in it, agent_cpu_ns, and clock_ns (its end on the host's
+        monotonic clock, which a trace of the same host has, too).
     """
 
     table: pd.DataFrame | None = None
@@ -51,10 +53,11 @@ class Sizes(Collection):
     def _write(self, status: int, quietly: bool) -> None:
         why = self._why(status) or self._follower.fault
         if self.seen:
+            ends = _ends(self.folder / FRAMES_FILE)
             rows = [
                 {"t_ns": s.t_ns, "length_ns": s.length_ns, "pages": s.pages,
-                 "bytes": s.pages * PAGE_SIZE, "agent_cpu_ns": s.agent_cpu_ns}
-                for s in self.seen
+                 "bytes": s.pages * PAGE_SIZE, "agent_cpu_ns": s.agent_cpu_ns, "clock_ns": end}
+                for s, end in zip(self.seen, ends, strict=False)
             ]  # fmt: skip
             self.table = pd.DataFrame(rows)
             with whole(self.out, self.overwrite) as partial, open(partial, "wb") as file:
@@ -65,3 +68,11 @@ class Sizes(Collection):
         if why or not self.seen:
             kept = str(self.out) if self.seen else None
             raise CollectError(self.domain, why or "no round was over", kept)
+
+
+def _ends(path: Path) -> list[int]:
+    """Return the ends of a spool's rounds on the host's clock, ns."""
+    with read_spool(path) as spool:
+        stream = KvmStream(spool.header)
+        return [frame.end_ns for frame in spool.understand(spool, stream.take)
+                if isinstance(frame, Round)]  # fmt: skip

@@ -17,8 +17,18 @@ import numpy as np
 from pmlkit.errors import NotUnderstood
 from pmlkit.foreign import LATEST_NS, MOST, Fields, loads
 from pmlkit.ftrace import format_of, layout_of
-from pmlkit.kvm.frames import LOG, MARKS, PAGES_HEAD, SET_HEAD, STREAMS, Frame
-from pmlkit.kvm.job import MODES
+from pmlkit.kvm.frames import (
+    CANDIDATE,
+    HOLE,
+    LOG,
+    LOOK_HEAD,
+    MARKS,
+    PAGES_HEAD,
+    SET_HEAD,
+    STREAMS,
+    Frame,
+)
+from pmlkit.kvm.job import DRAWS, MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +36,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Gfns, Ints, Json
 
 
-__all__ = ["End", "Event", "KvmStream", "Pages", "PageSet", "Round", "Tick"]
+__all__ = ["End", "Event", "KvmStream", "Look", "Looked", "Pages", "PageSet", "Round",
+           "Sample", "Tick", "look_of"]  # fmt: skip
 
 ENTRY, FAULT = 1, 2  # kinds of marks; 0 is a page of the log
 _EVENTS = {"dirty": (0, "gfn"), "kvm_entry": (ENTRY, "vcpu_id"), "kvm_page_fault": (FAULT, "")}
@@ -36,6 +47,10 @@ _MOST_CPUS, _MOST_THREADS, _MOST_VCPUS = 1 << 16, 1 << 22, 1 << 16
 _MOST_FRAME = 1 << 52
 _MOST_LOST = 1 << 53
 _FORMAT_CHARACTERS = 1 << 16
+_MOST_LOOKED = 1 << 18  # frames that are looked at after a round
+_MOST_SLOTS = 1 << 16
+_ENTRIES = 512  # of a page table
+_MOST_READ = 1 << 40  # frame that can be read: 4 PiB
 
 
 class Pages(NamedTuple):
@@ -89,6 +104,54 @@ class PageSet(NamedTuple):
     frames: Gfns
 
 
+class Look(NamedTuple):
+    """Frames that were looked at after the round that was closed last.
+
+    Attributes
+    ----------
+    round : int
+    frames : ndarray of uint64
+    states : ndarray of uint8
+        What each is: OTHER, EMPTY, CANDIDATE or HOLE of `pmlkit.kvm.frames`.
+    words : ndarray of uint64, shape (candidates, 512)
+        What stands in the candidates.
+    """
+
+    round: int
+    frames: Gfns
+    states: Array
+    words: Array
+
+
+class Looked(NamedTuple):
+    """The look at a round's frames is over.
+
+    Attributes
+    ----------
+    round : int
+    logged, left, holes : int
+        Frames that were logged, of these not looked at, and that could not be read.
+    ns : int
+        When it was over.
+    slots : ndarray of uint64, shape (slots, 2)
+        First frame and pages of the guest's memory slots, by their frames.
+    """
+
+    round: int
+    logged: int
+    left: int
+    holes: int
+    ns: int
+    slots: Array
+
+
+class Sample(NamedTuple):
+    """Frames of the sample of the round that was closed last, which were touched in it."""
+
+    round: int
+    frames: Gfns
+
+
 class Event(NamedTuple):
     """A message of the agent."""
 
@@ -119,7 +182,7 @@ class End:
     slots: list[tuple[int, int, int]]
 
 
-Decoded = Pages | Round | Tick | PageSet | Event | End
+Decoded = Pages | Round | Tick | PageSet | Look | Looked | Sample | Event | End
 
 
 class KvmStream:
@@ -139,6 +202,8 @@ class KvmStream:
         self.epoch_ns = fields.whole("epoch_ns", 0, LATEST_NS)
         _check_header(fields)
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
+        self._sampled = -1
+        self._looked = 0  # frames that were looked at since a round was closed; -1: it is over
         self._ended = False
         self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
         self._tables: dict[int, tuple[Ints, Ints]] = {}
@@ -150,6 +215,9 @@ class KvmStream:
             **self._decoders,
             Frame.PAGE_SET: self._page_set,
             Frame.ROUND: self._round,
+            Frame.LOOK: self._look,
+            Frame.LOOKED: self._look_over,
+            Frame.SAMPLE: self._sample,
             Frame.TICK: self._tick,
             Frame.EVENT: lambda payload: Event(_text(Fields(loads(payload)), "what")),
             Frame.END: self._end,
@@ -248,13 +316,27 @@ class KvmStream:
     def _page_set(self, payload: bytes) -> PageSet:
         if self.mode != "soft-dirty" or len(payload) < SET_HEAD.size:
             raise NotUnderstood("a set of pages where none can be")
+        return PageSet(*self._set(payload, self._rounds))
+
+    def _sample(self, payload: bytes) -> Sample:
+        if self.mode != "log" or len(payload) < SET_HEAD.size or not self._rounds:
+            raise NotUnderstood("a sample where none can be")
+        number, gfns = self._set(payload, self._rounds - 1)
+        if number <= self._sampled:
+            raise NotUnderstood(f"a second sample of round {number}")
+        if len(gfns) and gfns[-1] >= _MOST_READ:
+            raise NotUnderstood("a sample of frames that cannot be")
+        self._sampled = number
+        return Sample(number, gfns)
+
+    def _set(self, payload: bytes, wanted: int) -> tuple[int, Gfns]:
         number, _ = SET_HEAD.unpack_from(payload)
-        if number != self._rounds or (len(payload) - SET_HEAD.size) % 8:
+        if number != wanted or (len(payload) - SET_HEAD.size) % 8:
             raise NotUnderstood(f"a set of pages of round {number}: {self._rounds} were closed")
         gfns = np.frombuffer(payload, "<u8", -1, SET_HEAD.size)
         if len(gfns) and (gfns[-1] >= _MOST_FRAME or (gfns[1:] <= gfns[:-1]).any()):
             raise NotUnderstood("a set of pages that is not in order")
-        return PageSet(number, gfns)
+        return number, gfns
 
     def _round(self, payload: bytes) -> Round:
         fields = Fields(loads(payload))
@@ -265,9 +347,39 @@ class KvmStream:
         if not self._end_ns <= start <= end:
             raise NotUnderstood(f"round {number} is from {start} to {end} ns, and the one before "
                                 f"ends at {self._end_ns} ns")  # fmt: skip
-        self._rounds, self._end_ns = number + 1, end
+        self._rounds, self._end_ns, self._looked = number + 1, end, 0
         cpu, pages = fields.whole("agent_cpu_ns", default=0), fields.whole("pages", default=None)
         return Round(number, start, end, cpu, pages)
+
+    def _look(self, payload: bytes) -> Look:
+        look = look_of(payload)
+        self._check_looked(look.round)
+        self._looked += len(look.frames)
+        if self._looked > _MOST_LOOKED:
+            raise NotUnderstood(f"more than {_MOST_LOOKED} frames of a round that were looked at")
+        return look
+
+    def _look_over(self, payload: bytes) -> Looked:
+        fields = Fields(loads(payload))
+        number = int(fields.whole("round"))
+        self._check_looked(number)
+        counts = (fields.whole(name, 0, _MOST_LOST) for name in ("logged", "left", "holes"))
+        logged, left, holes = map(int, counts)
+        if left > logged or holes > logged:
+            raise NotUnderstood(f"{left} and {holes} of {logged} frames")
+        ns = int(fields.whole("ns", self._end_ns, LATEST_NS))
+        rows = fields.values.get("slots")
+        if not isinstance(rows, list) or len(rows) > _MOST_SLOTS:
+            raise NotUnderstood("a look without memory slots")
+        if not all(_is_span(row) for row in rows):
+            raise NotUnderstood("a look with a memory slot that cannot be")
+        self._looked = -1
+        slots = np.array(rows, np.uint64).reshape(-1, 2)
+        return Looked(number, logged, left, holes, ns, slots[np.argsort(slots[:, 0])])
+
+    def _check_looked(self, number: int) -> None:
+        if number != self._rounds - 1 or self._looked < 0 or self.mode != "log":
+            raise NotUnderstood(f"a look at round {number}, where none can be")
 
     def _end(self, payload: bytes) -> End:
         fields = Fields(loads(payload))
@@ -283,6 +395,38 @@ class KvmStream:
         open_ns = fields.whole("open_ns", 0, LATEST_NS) if known else None
         rings = fields.flag("rings", False)
         return End(fields.flag("complete"), _text(fields, "why"), open_ns, lost, rings, rows)
+
+
+def look_of(payload: bytes) -> Look:
+    """Decode a frame of kind LOOK.
+
+    Raises
+    ------
+    NotUnderstood
+    """
+    if len(payload) < LOOK_HEAD.size:
+        raise NotUnderstood("a look that is shorter than its head")
+    number, count = LOOK_HEAD.unpack_from(payload)
+    at = LOOK_HEAD.size
+    if len(payload) < at + 9 * count:
+        raise NotUnderstood(f"a look at {count} frames, cut off")
+    frames = np.frombuffer(payload, "<u8", count, at)
+    states = np.frombuffer(payload, np.uint8, count, at + 8 * count)
+    kept = int(np.count_nonzero(states == CANDIDATE))
+    highest = int(frames[states != HOLE].max(initial=0))
+    if highest >= _MOST_READ or int(states.max(initial=0)) > HOLE:
+        raise NotUnderstood("a look at frames that cannot be")
+    at += 9 * count
+    if len(payload) != at + 8 * _ENTRIES * kept:
+        raise NotUnderstood(f"a look with {len(payload) - at} bytes of {kept} pages")
+    words = np.frombuffer(payload, "<u8", -1, at) if kept else np.empty(0, np.uint64)
+    return Look(number, frames, states, words.reshape(-1, _ENTRIES))
+
+
+def _is_span(row: object) -> bool:
+    if not isinstance(row, list) or len(row) != 2:
+        return False
+    return all(isinstance(n, int) and 0 <= n < _MOST_FRAME for n in row)
 
 
 def _text(fields: Fields, name: str) -> str:
@@ -311,4 +455,7 @@ def _check_header(fields: Fields) -> None:
         vcpus.whole(thread, 0, _MOST_VCPUS - 1)
     host = fields.object("host", {})
     host.text("release", "")
-    fields.object("job", {}).number("period_s", 0, 1e9, 1.0)
+    job = fields.object("job", {})
+    job.number("period_s", 0, 1e9, 1.0)
+    job.whole("one_in", 2, 1 << 30, 16)
+    job.choice("draw", DRAWS, DRAWS[0])

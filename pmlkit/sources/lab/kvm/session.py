@@ -21,6 +21,7 @@ from pmlkit.errors import GuestError, UsageError
 from pmlkit.files import cache_folder
 from pmlkit.kvm import shipping
 from pmlkit.kvm.frames import Frame
+from pmlkit.kvm.job import PAGE_TABLES
 from pmlkit.recordings import need_clone
 from pmlkit.sources.guest.programs import compile_cached, with_bytecode
 from pmlkit.sources.lab import guests as lab_guests
@@ -45,6 +46,7 @@ ROUNDS = 8
 VCPUS = 4  # the most: Linux; a guest of the kit has at most 2
 MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
 _HOST_MIB = 448  # for the host beside its guest: its root and the job are in memory
+_REST_US = 300_000  # of the emulated clock
 _RING = 65536  # entries: the most that KVM has
 _GUEST_S = 900
 _WORK_S = 1800
@@ -83,6 +85,9 @@ class KvmLabOptions:
         Options of the guest.
     boot : bool
         Linux: log its boot, too.
+    page_tables : {"off", "mark", "snapshot"}
+        As in `pmlkit.kvm.job.KvmOptions`. In lock step the guest then rests after each round, as
+        its rounds would pass faster than the collector looks at its memory.
     snapshot : bool
         Start from a saved state of the host.
     script : str
@@ -104,6 +109,7 @@ class KvmLabOptions:
     vcpus: int | None = None
     settings: Json = field(default_factory=dict)
     boot: bool = False
+    page_tables: str = "off"
     snapshot: bool = True
     script: str = ""
     time_limit_s: float = 1500
@@ -111,7 +117,8 @@ class KvmLabOptions:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS)):
+        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS),
+                             ("page_tables", PAGE_TABLES)):  # fmt: skip
             if getattr(self, name) not in values:
                 raise UsageError(
                     f"the KVM lab has no {name} {getattr(self, name)!r}",
@@ -221,7 +228,8 @@ def describe(
         "options": asdict(options),
         "command": command("pmlkit.sources.lab.kvm.session.run"),
     }
-    return {"switch": "listen", "ready": "/job/go", "header": header}
+    return {"switch": "listen", "ready": "/job/go", "page_tables": options.page_tables,
+            "header": header}  # fmt: skip
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
@@ -242,6 +250,8 @@ def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
         arguments += ["--wait-for", "phase "]
     if not (guest.mailbox and options.lockstep):
         arguments += ["--period-us", round(options.period_s * 1e6)]
+    elif options.page_tables != "off":
+        arguments += ["--rest-us", _REST_US]
     arguments += ["--cmdline", cmdline, "/job/kernel"]
     # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
     parameters = f"enable_apicv=0 pml={int(options.pml)}"

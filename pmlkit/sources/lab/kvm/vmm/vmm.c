@@ -39,11 +39,12 @@ static struct option options[] = {
     {"rounds", required_argument, NULL, 'n'}, {"period-us", required_argument, NULL, 'p'},
     {"ramdisk", required_argument, NULL, 'i'}, {"cmdline", required_argument, NULL, 'c'},
     {"kit", no_argument, NULL, 'k'},          {"wait-for", required_argument, NULL, 'w'},
-    {"go", required_argument, NULL, 'g'},     {0},
+    {"go", required_argument, NULL, 'g'},     {"rest-us", required_argument, NULL, 'R'},
+    {0},
 };
 
 static struct {
-    unsigned memory_mib, rounds, period_us;
+    unsigned memory_mib, rounds, period_us, rest_us;
     bool kit;
     const char *kernel, *ramdisk, *cmdline, *wait_for, *go;
 } told = {.memory_mib = 64, .cmdline = ""};
@@ -354,6 +355,7 @@ static void run_rounds(void)
             await_parked();
         }
         round_end(n, start);
+        usleep(told.rest_us); /* while its vCPUs wait, the collector may look at its memory */
     }
 }
 
@@ -401,6 +403,7 @@ static void parse(int count, char **words)
         case 'p': told.period_us = (unsigned)atoi(optarg); break;
         case 'i': told.ramdisk = optarg; break;
         case 'c': told.cmdline = optarg; break;
+        case 'R': told.rest_us = (unsigned)atoi(optarg); break;
         case 'k': told.kit = true; break;
         case 'w': told.wait_for = optarg; break;
         case 'g': told.go = optarg; break;

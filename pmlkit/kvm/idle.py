@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sample of the frames that a guest touches, by the idle flags of the host's pages.
+
+The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it sees a
+guest's accesses, reads included. One frame of each group is flagged idle when a round begins, and
+is looked at when it ends: by the rule of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`),
+so that the same estimates take it.
+
+Two limits. The kernel does not flush translations when it sets a flag, so an access through one
+that was cached before is not seen. And under a huge page of the host, 512 frames have one flag.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.frames import SET_HEAD, Frame, words
+from pmlkit.kvm.guest_memory import PAGE, VmmGone, memory_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from pmlkit.kvm.host import Host
+    from pmlkit.kvm.rounds import Slot
+    from pmlkit.spool import SpoolWriter
+    from pmlkit.types import Tell
+
+
+__all__ = ["IdlePages", "Sampler", "place"]
+
+_GOLDEN, _WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
+_PRESENT, _PFN = 1 << 63, (1 << 55) - 1  # of a word of pagemap
+_TAIL = 1 << 16  # of a word of kpageflags: a later part of a compound page
+_HUGETLB = 1 << 17
+_HUGE = 512
+_MOST = 1 << 18  # frames of a sample
+_PIECE = 1 << 16  # pages whose words are read at once
+
+
+def place(group: int, one_in: int, draw: int) -> int:
+    """Return which frame of a group is drawn, as `pmlkit.reads.draws.places` does."""
+    mixed = group
+    if draw:
+        mixed = (group + (draw << 40)) * _GOLDEN & _WORD
+        mixed ^= mixed >> 32
+    return (mixed * _GOLDEN & _WORD) >> 40 & (one_in - 1)
+
+
+class IdlePages:
+    """Sets and reads the idle flags of a sample, round by round.
+
+    Parameters
+    ----------
+    pid : int
+        Of the VMM.
+    one_in : int
+        One frame of so many: a power of 2.
+    draw : {"fixed", "round"}
+        The same frames in all rounds, or others in each.
+
+    Attributes
+    ----------
+    huge : int
+        Frames of the last sample that lie under huge pages of the host.
+
+    Raises
+    ------
+    PmlkitError
+        If the kernel has no idle page tracking.
+    """
+
+    def __init__(self, host: Host, pid: int, one_in: int, draw: str) -> None:
+        self._bitmap = host.root / "sys/kernel/mm/page_idle/bitmap"
+        if not self._bitmap.exists():
+            raise PmlkitError("this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)",
+                              "boot one that has it, or leave --harvest out")  # fmt: skip
+        self._pagemap = host.proc / str(pid) / "pagemap"
+        self._flags = host.proc / "kpageflags"
+        self.pid, self._one_in, self._anew = pid, one_in, draw == "round"
+        self.huge = 0
+        self._places: dict[int, tuple[int, int]] = {}  # of a frame: address, the flag's page
+
+    def begin(self, number: int, slots: Iterable[Slot]) -> None:
+        """Flag the sample of a round idle.
+
+        Raises
+        ------
+        NoRight, UsageError, VmmGone
+        """
+        slots = list(slots)
+        if sum(slot.pages for slot in slots) // self._one_in > _MOST:
+            raise UsageError(f"a sample of more than {_MOST} frames", "give a larger --one-in")
+        draw = number + 1 if self._anew else 0
+        self._places = {}
+        for slot in slots:
+            frames = list(_drawn(slot, self._one_in, draw))
+            addresses = [slot.address + (frame - slot.gfn) * PAGE for frame in frames]
+            for frame, address, page in zip(frames, addresses, self._pages(addresses)):  # noqa: B905
+                self._places[frame] = address, page
+        heads = self._heads({page for _, page in self._places.values() if page})
+        self.huge = sum(head != page for page, head in heads.items())
+        self._places = {f: (a, heads.get(page, 0)) for f, (a, page) in self._places.items()}
+        self._set(heads.values())
+
+    def end(self) -> array[int]:
+        """Return the frames of the sample that were touched since `begin`, in order."""
+        idle = self._idle({page for _, page in self._places.values() if page})
+        found = [frame for frame, (_, page) in self._places.items() if page and page not in idle]
+        late = [(frame, at) for frame, (at, page) in self._places.items() if not page]
+        # What was not there when the round began, and is now.
+        there = self._pages([at for _, at in late])
+        found += [frame for (frame, _), page in zip(late, there) if page]  # noqa: B905
+        self._places = {}
+        return array("Q", sorted(found))
+
+    def _pages(self, addresses: list[int]) -> list[int]:
+        """Return the host's page at each address; 0: there is none."""
+        pages: list[int] = []
+        try:
+            file = os.open(self._pagemap, os.O_RDONLY)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise VmmGone(self.pid) from error
+        except OSError as error:
+            raise NoRight(f"to read {self._pagemap}", "CAP_SYS_ADMIN") from error
+        try:
+            first, found = 0, array("Q")
+            for address in addresses:
+                at = address // PAGE
+                if not first <= at < first + len(found):
+                    first, found = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
+                pages.append(self._page(found[at - first]) if found else 0)
+        finally:
+            os.close(file)
+        return pages
+
+    def _page(self, word: int) -> int:
+        if not word & _PRESENT:
+            return 0
+        if not word & _PFN:
+            raise NoRight("to see where the VMM's memory is", "CAP_SYS_ADMIN")
+        return word & _PFN
+
+    def _heads(self, pages: Iterable[int]) -> dict[int, int]:
+        """Return the page that has the flag of each page: the first one of a huge page."""
+        heads = {}
+        try:
+            file = os.open(self._flags, os.O_RDONLY)
+        except OSError as error:
+            raise NoRight(f"to read {self._flags}", "CAP_SYS_ADMIN") from error
+        try:
+            for page in pages:
+                word = int.from_bytes(os.pread(file, 8, 8 * page), "little")
+                if word & _HUGETLB:
+                    what = "the VM's memory is of hugetlbfs, which idle page tracking leaves out"
+                    raise PmlkitError(what, "leave --harvest out")
+                heads[page] = page // _HUGE * _HUGE if word & _TAIL else page
+        finally:
+            os.close(file)
+        return heads
+
+    def _set(self, pages: Iterable[int]) -> None:
+        masks: dict[int, int] = {}
+        for page in pages:
+            masks[page // 64] = masks.get(page // 64, 0) | 1 << page % 64
+        file = _open(self._bitmap, os.O_WRONLY)
+        try:
+            for at, mask in sorted(masks.items()):
+                # A bit that is 0 changes nothing.
+                os.pwrite(file, mask.to_bytes(8, "little"), 8 * at)
+        finally:
+            os.close(file)
+
+    def _idle(self, pages: set[int]) -> set[int]:
+        """Return which of the pages are still idle."""
+        flags: dict[int, int] = {}
+        file = _open(self._bitmap, os.O_RDONLY)
+        try:
+            for at in sorted({page // 64 for page in pages}):
+                flags[at] = int.from_bytes(os.pread(file, 8, 8 * at), "little")
+        finally:
+            os.close(file)
+        return {page for page in pages if flags[page // 64] >> page % 64 & 1}
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        raise NoRight(f"to use {path}", "CAP_SYS_ADMIN") from error
+
+
+def _whole(data: bytes) -> bytes:
+    return data[: len(data) // 8 * 8]
+
+
+def _drawn(slot: Slot, one_in: int, draw: int) -> Iterator[int]:
+    """Yield the frames of a slot that are in a draw."""
+    for group in range(slot.gfn // one_in, -(-(slot.gfn + slot.pages) // one_in)):
+        frame = group * one_in + place(group, one_in, draw)
+        if slot.gfn <= frame < slot.gfn + slot.pages:
+            yield frame
+
+
+class Sampler:
+    """Takes the sample of one round after another.
+
+    Parameters
+    ----------
+    now_ns : callable
+        Returns the time.
+    say : callable
+        Called with a message if no sample can be taken any more.
+    """
+
+    def __init__(self, pages: IdlePages, now_ns: Callable[[], int], say: Tell) -> None:
+        self._idle, self._now_ns, self._say = pages, now_ns, say
+        self._began_ns: int | None = None
+        self._off = False
+
+    def armed(self, number: int, slots: dict[int, Slot]) -> None:
+        """Begin the sample of a round, unless it has begun."""
+        if self._began_ns is None and not self._off:
+            self._try(lambda: self._begin(number, slots))
+
+    def round_closed(
+        self, number: int, end_ns: int, slots: dict[int, Slot], writer: SpoolWriter
+    ) -> None:
+        """Write the sample of a round, and begin that of the next."""
+        began, self._began_ns = self._began_ns, None
+        # What began after the round's end, as rounds pass faster than we look, is no sample of it.
+        if began is not None and began < end_ns and not self._off:
+            self._try(lambda: writer.append(
+                Frame.SAMPLE, SET_HEAD.pack(number, 0), words(self._idle.end())))  # fmt: skip
+        self.armed(number + 1, slots)
+
+    def _begin(self, number: int, slots: dict[int, Slot]) -> None:
+        memory = memory_slots(slots)
+        if not memory:
+            raise PmlkitError("the VMM set its memory up before the collection began",
+                              "switch its logging on after the start")  # fmt: skip
+        self._idle.begin(number, memory)
+        self._began_ns = self._now_ns()
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except VmmGone:
+            self._off = True
+        except PmlkitError as error:
+            self._off = True
+            self._say(f"no sample: {error}")

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in the frames that a round logged, so that page tables can be told apart.
+
+After each round its logged frames are read, and those that can be page tables are written to the
+spool; `pmlkit.sources.kvm.tables` finds which of them are. No CR3 is needed: the tables on the path
+of any access are logged, from the root down, since nothing is cached after a re-arm
+(`pmlkit.pagetables`).
+
+A look is bounded: in frames, and by the end of the next round. Known candidates come first, and
+what is left out is counted. The guest goes on meanwhile, so a table may have changed since its
+round's end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError
+from pmlkit.kvm import frames
+from pmlkit.kvm.frames import CANDIDATE, EMPTY, HOLE, LOOK_HEAD, OTHER, Frame
+from pmlkit.kvm.guest_memory import AT_ONCE, VmmGone, memory_slots
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pmlkit.kvm.guest_memory import GuestMemory
+    from pmlkit.kvm.rounds import Slot
+    from pmlkit.spool import SpoolWriter
+    from pmlkit.types import Tell
+
+
+__all__ = ["MOST_FRAMES", "Looks", "state_of"]
+
+MOST_FRAMES = 1 << 14  # that are looked at after a round
+_MOST_CANDIDATES = 1 << 12  # that are written to the spool after a round
+_MOST_HELD = 1 << 20  # logged frames of a round that are remembered
+_MOST_KNOWN = 1 << 16
+_ONES = int.from_bytes(b"\1" * 512, "little")
+_BLIND = ("page tables are not told apart: the VMM set its memory up before the collection began. "
+          "Switch its logging on after the start")  # fmt: skip
+
+
+def state_of(page: bytes) -> int:
+    """Return whether a page can be a page table of 64-bit entries.
+
+    Bits 48 to 51 of an entry that is present have to be 0, as the hypervisor's side of Xen has it.
+
+    Returns
+    -------
+    {OTHER, EMPTY, CANDIDATE}
+        EMPTY: no entry is present.
+    """
+    # All 512 entries at once, as long integers of one byte for each.
+    present = int.from_bytes(page[::8], "little") & _ONES
+    if not present:
+        return EMPTY
+    beyond = int.from_bytes(page[6::8], "little") & ((present << 4) - present)
+    return OTHER if beyond else CANDIDATE
+
+
+class Looks:
+    """Looks at the frames of one round after another.
+
+    Parameters
+    ----------
+    now_ns : callable
+        Returns the time.
+    say : callable
+        Called with a message if there is nothing that can be looked at.
+    """
+
+    def __init__(self, memory: GuestMemory, now_ns: Callable[[], int], say: Tell) -> None:
+        self._memory, self._now_ns, self._say = memory, now_ns, say
+        self._logged: list[tuple[int, int, Sequence[int]]] = []
+        self._held = self._unheld = 0
+        self._known: dict[int, None] = {}
+        self._look: _Look | None = None
+        self._off = False
+
+    def add(self, cpu: int, since_ns: int, logged: array[int] | Sequence[int]) -> None:
+        """Add logged frames, in their order; none of them was logged before `since_ns`."""
+        if self._off:
+            return
+        if self._held < _MOST_HELD:
+            self._logged.append((cpu, since_ns, logged))
+            self._held += len(logged)
+        else:
+            self._unheld += len(logged)
+
+    def round_closed(
+        self, number: int, end_ns: int, slots: dict[int, Slot], writer: SpoolWriter
+    ) -> None:
+        """Begin to look at the frames of a round, whose ROUND frame was written."""
+        self._end(writer)
+        if self._off:
+            return
+        mine = [part for part in self._logged if part[1] <= end_ns]
+        last = {cpu: (cpu, since, logged) for cpu, since, logged in mine}
+        # A part that begins before the end may go on after it.
+        self._logged = [*last.values(), *(part for part in self._logged if part[1] > end_ns)]
+        self._held = sum(len(part[2]) for part in self._logged)
+        unheld, self._unheld = self._unheld, 0
+        memory = memory_slots(slots)
+        if not memory:
+            self._give_up(_BLIND)
+            return
+        logged = dict.fromkeys(gfn for part in mine for gfn in part[2])
+        first = [gfn for gfn in self._known if gfn in logged]
+        known = self._known.keys()
+        order = first + [gfn for gfn in logged if gfn not in known]
+        self._look = _Look(number, order[:MOST_FRAMES], len(order) + unheld, memory)
+        self.step(writer)
+
+    def step(self, writer: SpoolWriter) -> bool:
+        """Look at the next frames; return whether some are left."""
+        look = self._look
+        if look is None:
+            return False
+        try:
+            states = look.step(self._memory, writer)
+        except VmmGone:
+            self._end(writer)
+            return False
+        except PmlkitError as error:
+            self._end(writer)
+            self._give_up(f"page tables are not told apart: {error}")
+            return False
+        for gfn, state in states:
+            if state == CANDIDATE:
+                self._known[gfn] = None
+            else:
+                self._known.pop(gfn, None)
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        if look.over:
+            self._end(writer)
+        return self._look is not None
+
+    def finish(self, writer: SpoolWriter) -> None:
+        """Look at what is left of the last round."""
+        while self.step(writer):
+            pass
+
+    def _end(self, writer: SpoolWriter) -> None:
+        look, self._look = self._look, None
+        if look is not None:
+            look.close(writer, self._now_ns())
+
+    def _give_up(self, text: str) -> None:
+        self._off = True
+        self._logged.clear()
+        self._say(text)
+
+
+class _Look:
+    """A look at the frames of one round."""
+
+    def __init__(self, number: int, order: list[int], logged: int, slots: list[Slot]) -> None:
+        self.number, self.logged, self.slots = number, logged, slots
+        self._order, self._at = order, 0
+        self._candidates = self._holes = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to look at."""
+        return self._at >= len(self._order) or self._candidates >= _MOST_CANDIDATES
+
+    def step(self, memory: GuestMemory, writer: SpoolWriter) -> Iterable[tuple[int, int]]:
+        """Look at some frames and write what they are; return each frame and its state."""
+        some = self._order[self._at : self._at + AT_ONCE]
+        pages = memory.read(some, self.slots)
+        states = bytes(HOLE if page is None else state_of(page) for page in pages)
+        kept = [page for page, state in zip(pages, states)  # noqa: B905 (Python 3.9)
+                if page is not None and state == CANDIDATE]  # fmt: skip
+        self._at += len(some)
+        self._candidates += len(kept)
+        self._holes += states.count(HOLE)
+        if some:
+            head = LOOK_HEAD.pack(self.number, len(some))
+            writer.append(Frame.LOOK, head, frames.words(some), states, *kept)
+        return list(zip(some, states))  # noqa: B905 (Python 3.9)
+
+    def close(self, writer: SpoolWriter, now_ns: int) -> None:
+        """Write what was looked at."""
+        slots = [[slot.gfn, slot.pages] for slot in self.slots]
+        writer.append(Frame.LOOKED, frames.pack_json(
+            round=self.number, logged=self.logged, left=self.logged - self._at, holes=self._holes,
+            ns=now_ns, slots=slots))  # fmt: skip

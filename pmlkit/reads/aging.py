@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aging of MGLRU beside a log: how many pages were touched, and which of them are known.
+
+From Linux 6.12 on the host's aging counts what a VM has touched, reads included, and tells no
+frame (``pmlkit collect --kvm VM --mode lru-gen``). A log of the same VM at the same time tells
+frames: those that were written, and by its page tables those that may have been read. So the aging
+says how many, and the log and its tables say which.
+
+Both have the host's monotonic clock: the table as ``clock_ns``, the trace in its options.
+
+What the count has beside the guest's data: the VMM's own pages, as aging is of a control group,
+and the guest's page tables. Where the host has huge pages under the guest, a count may be of whole
+ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError, UsageError, read_error
+from pmlkit.pagetables import PAGES_OF_A_TABLE, is_marked
+from pmlkit.reads.page_sets import Sets, of_log, sets, window_sizes
+from pmlkit.selection import time_ns
+from pmlkit.timeline import Windows
+from pmlkit.trace.schema import HOST_CLOCK
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Array, Ints, PathLike
+
+
+__all__ = ["estimate", "read"]
+
+COLUMNS = ("clock_ns", "length_ns", "pages")
+_MOST = 1 << 62
+_MIXED = "the count has the VMM's own pages and the guest's page tables, too"
+_BELOW = "the aging counted fewer pages than were touched for certain: is it of the same VM?"
+_ABOVE = (
+    "the aging counted more pages than the tables lead to: the rest is the VMM's, or not mapped"
+)
+
+
+def read(path: PathLike) -> pd.DataFrame:
+    """Read the table that ``pmlkit collect --mode lru-gen`` writes.
+
+    Returns
+    -------
+    DataFrame
+        ``clock_ns`` (the end of an interval, on the host's clock), ``length_ns``, ``pages``: int64.
+
+    Raises
+    ------
+    UsageError
+        If it is none; `TraceNotFound` and the like if it cannot be read.
+    """
+    try:
+        table = pd.read_csv(Path(path))
+    except OSError as error:
+        raise read_error(Path(path).parent, Path(path).name, error) from error
+    except ValueError as error:  # also pandas' own
+        raise UsageError(f"{path} is no table (CSV)", _hint()) from error
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise UsageError(f"{path} has no column {missing[0]}", _hint())
+    table = table[list(COLUMNS)]
+    numbers = all(kind.kind == "i" for kind in table.dtypes) and len(table) > 0
+    if not numbers or not ((table >= 0) & (table < _MOST)).to_numpy().all():
+        raise UsageError(f"{path} has rows that no aging gives", _hint())
+    if (np.diff(table["clock_ns"]) < table["length_ns"].to_numpy()[1:]).any():
+        raise UsageError(f"{path} has intervals that overlap, or are not in order", _hint())
+    return table.reset_index(drop=True)
+
+
+def _hint() -> str:
+    return "give what `pmlkit collect --kvm VM --mode lru-gen -o X.csv` has written"
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The rounds of each interval: those inside of it, and those that it has a part of."""
+
+    inside: Windows
+    touching: Windows
+
+
+def estimate(
+    trace: Trace,
+    table: pd.DataFrame,
+    start: str | int | None = None,
+    end: str | int | None = None,
+) -> pd.DataFrame:
+    """Estimate the working set of each interval between two agings.
+
+    Parameters
+    ----------
+    trace : Trace
+        The log of a KVM host that was collected at the same time.
+    table : DataFrame
+        From `read`.
+    start, end : str, int or None
+
+    Returns
+    -------
+    DataFrame
+        As `pmlkit.reads.estimate` returns it, and ``read`` (pages beyond those that were written)
+        and ``named`` (pages that the log and its tables name). `pages` is the aging's count, within
+        the bounds that log and tables set. An interval that the trace does not cover is left out.
+
+    Raises
+    ------
+    NeedsError
+        If the trace does not tell the host's clock.
+    UsageError
+        If no interval lies within the trace.
+    """
+    span = time_ns(start), time_ns(end)
+    first, stop = trace.rounds_between(*span)
+    begins, ends = (c[first:stop] for c in _on_host(trace))
+    since = table["clock_ns"] - table["length_ns"]
+    table = table[(since >= begins[0]) & (table["clock_ns"] <= ends[-1])].reset_index(drop=True)
+    if not len(table):
+        hint = "collect both at the same time, on the same host"
+        raise UsageError(f"no interval of the aging lies within {trace.path}", hint)
+    frames = sets(trace, start, end) if trace.pml.has_tables else of_log(trace, start, end)
+    return _table(trace, table, frames, _places(table, begins, ends), (first, stop))
+
+
+def _on_host(trace: Trace) -> tuple[Ints, Ints]:
+    """Return the starts and ends of all rounds on the host's clock, ns."""
+    pairs = trace.pml.meta.options.get(HOST_CLOCK)
+    if not pairs:
+        what = "the host's clock"
+        raise NeedsError(trace, what, "collect it again, by `pmlkit collect --kvm`")
+    at, host = np.array(pairs, np.int64).reshape(-1, 2).T
+    begins = trace.rounds["t_start_ns"].to_numpy(np.int64)
+    ahead = (host - at)[np.searchsorted(at, begins, "right") - 1]
+    return begins + ahead, trace.rounds["t_end_ns"].to_numpy(np.int64) + ahead
+
+
+def _places(table: pd.DataFrame, begins: Ints, ends: Ints) -> _Places:
+    until = table["clock_ns"].to_numpy()
+    since = until - table["length_ns"].to_numpy()
+    # The first interval that ends after a round's begin, and the first that begins after its end.
+    overlapping = np.searchsorted(until, begins, "right"), np.searchsorted(since, ends, "left")
+    whole = np.searchsorted(until, ends, "left"), np.searchsorted(since, begins, "right")
+    inside = _windows(whole[0], np.maximum(whole[0], whole[1]), len(until))
+    return _Places(inside, _windows(*overlapping, len(until)))
+
+
+def _windows(enter: Array, leave: Array, count: int) -> Windows:
+    first, beyond = (np.append(side, count).astype(np.int32) for side in (enter, leave))
+    return Windows(first, beyond)
+
+
+def _table(
+    trace: Trace, table: pd.DataFrame, frames: Sets, places: _Places, span: tuple[int, int]
+) -> pd.DataFrame:
+    """Put the counts and what log and tables know together."""
+    names = ("written", "certain", "accessed", "leaves")
+    inside = {name: window_sizes(getattr(frames, name), places.inside) for name in names}
+    counted, low = table["pages"].to_numpy(np.int64), inside["certain"]
+    high = np.minimum(_most(trace, frames, places.touching), trace.memory_pages)
+    high = np.maximum(high, low)
+    pages = np.clip(counted, low, high)
+    why = np.where(counted > high, _ABOVE, np.where(counted < low, _BELOW, _MIXED))
+    at, host = np.array(trace.pml.meta.options[HOST_CLOCK], np.int64).T
+    clock = table["clock_ns"].to_numpy(np.int64)
+    t_ns = clock - (host - at)[np.searchsorted(host, clock, "right") - 1]
+    last = np.searchsorted(trace.rounds["t_start_ns"].to_numpy()[span[0] : span[1]], t_ns) - 1
+    length = table["length_ns"].to_numpy(np.int64)
+    return pd.DataFrame({
+        "t_ns": t_ns, "pages": pages, "low": low, "high": high,
+        "bytes": pages * trace.meta.domain["page_size"], "written": inside["written"],
+        "read": np.maximum(pages - inside["written"], 0), "named": inside["accessed"],
+        "tables": inside["leaves"], "unresolved": np.maximum(counted - high, 0), "why": why,
+        "asked_ns": length,
+        "phase": np.asarray(trace.phase_of_rounds(), object)[span[0] + last],
+        "effective_ns": length, "full": True,
+    })  # fmt: skip
+
+
+def _most(trace: Trace, frames: Sets, windows: Windows) -> Ints:
+    """Return how many pages can have been touched in each interval, as far as the tables tell."""
+    written = window_sizes(frames.written, windows)
+    if trace.pml.has_tables:
+        return window_sizes(frames.reachable, windows)
+    if not is_marked(trace):
+        return np.full_like(written, trace.memory_pages)
+    return PAGES_OF_A_TABLE * window_sizes(frames.leaves, windows) + written
