@@ -163,6 +163,10 @@ class KvmTrace:
         memory = memory or h.get("pages", highest + 1) * PAGE_SIZE
         options = {**h.get("options", {}), "job": job, "pml": h.get("host", {}).get("pml")}
         options |= {name: h.get(name) for name in ("mode", "switch", "vmm")}
+        capture = h.get("capture", {})
+        options["capture"] = {
+            n: capture[n] for n in ("kind", "place", "buffer_kib") if n in capture
+        }
         if guessed:
             options[MEMORY_GUESSED] = True
         rings = self.end is not None and self.end.rings
