@@ -55,7 +55,7 @@ class BpfRefused(PmlkitError):
 
 
 def _refused(what: str, number: int, said: str = "") -> PmlkitError:
-    if number in (errno.EPERM, errno.EACCES) and not said:
+    if number == errno.EPERM:
         return NoRight(what, CAPABILITIES)
     if number == errno.ENOSYS:
         return BpfRefused("this kernel has no BPF (CONFIG_BPF_SYSCALL)", number)
@@ -207,8 +207,14 @@ class Kernel:
             _PERF_EVENT.size,
         )
         anyone, any_cpu, no_group, close_on_exec = map(ctypes.c_long, (-1, 0, -1, 8))
-        return _call(_PERF_EVENT_OPEN, f"a {place.how} at {place.where}", attributes, anyone,
-                     any_cpu, no_group, close_on_exec)  # fmt: skip
+        what = f"a {place.how} at {place.where}"
+        try:
+            return _call(_PERF_EVENT_OPEN, what, attributes, anyone, any_cpu, no_group,
+                         close_on_exec)  # fmt: skip
+        except BpfRefused as error:
+            if error.errno == errno.EACCES:  # not so for a program: there it is the verifier's
+                raise NoRight(what, CAPABILITIES) from error
+            raise
 
     def missed(self) -> int:
         """Return how often a program did not run, as one ran on that CPU already."""

@@ -239,9 +239,8 @@ class Bpf:
                 if error.errno != errno.E2BIG or self._entries < _FEWEST:
                     raise
                 self._entries //= 2
-        stack.callback(memory.close)
         self._rings = Rings(memory, cpus, self._entries)
-        stack.callback(self._rings.close)
+        stack.callback(self._rings.close)  # which unmaps it
         why: PmlkitError | None = None
         for place in bpf.entry_places(host):
             code = entry_program(place.frame_at, pid, rings, self._entries)
@@ -266,8 +265,8 @@ class Bpf:
 
     def start(self, threads: list[int]) -> None:
         """Begin; record only the VMM."""
-        self._rest.start(threads)
         self._rings.skip()
+        self._rest.start(threads)
 
     def stop(self) -> None:
         """Record no more; what was recorded can be drained."""

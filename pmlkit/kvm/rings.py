@@ -84,8 +84,8 @@ class Rings:
             place = tail % self.entries
             count = min(head - tail, _PIECE, self.entries - place)
             begin = 8 * at + DATA_AT + place * ENTRY_BYTES
-            entries = self._bytes[begin : begin + count * ENTRY_BYTES]
-            block = b"".join((BLOCK_HEAD.pack(before, count), entries))
+            end = begin + count * ENTRY_BYTES
+            block = b"".join((BLOCK_HEAD.pack(before, count), self._bytes[begin:end]))
             tail, before = tail + count, 0
             self._words[at + TAIL_AT // 8] = self._tails[cpu] = tail
             yield cpu, block
