@@ -53,7 +53,7 @@ def measure(kernel: str) -> tuple[pd.DataFrame, dict[str, str]]:
     if bad := [line for line in lines if "error" in line]:
         raise SystemExit("\n".join(" ".join(line) for line in bad))
     table = pd.DataFrame(lines, columns=pd.Index(_COLUMNS))
-    return table.astype({name: "int64" for name in _COLUMNS[2:]}), versions
+    return table.astype(dict.fromkeys(_COLUMNS[2:], "int64")), versions
 
 
 def costs(rounds: pd.DataFrame) -> pd.DataFrame:

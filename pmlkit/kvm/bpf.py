@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import PmlkitError
 from pmlkit.kvm.btf import BtfUnknown, function_of
 from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.program import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pmlkit.kvm.host import Host
 
 
-__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "why_not"]
+__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "probe", "why_not"]
 
 CAPABILITIES = "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
 FUNCTION, MODULE = "mark_page_dirty_in_slot", "kvm"
@@ -172,6 +173,8 @@ class Kernel:
         rights = ctypes.create_string_buffer(b"Apache-2.0")
         log = ctypes.create_string_buffer(_LOG_BYTES)
         traced = place.how == "fentry"
+        if place.btf:
+            self._own(place.btf)
         for level in (0, 1):  # the verifier's words at a second attempt: they cost time
             attributes = _LOAD.pack(
                 _TRACING if traced else _KPROBE, len(code) // 8, _at(text), _at(rights), level,
@@ -285,6 +288,25 @@ def entry_places(host: Host) -> Iterator[Place]:
         yield Place.register("kprobe", FUNCTION, _FRAME, 0, _kprobes(host))
     if not found:
         raise BpfRefused(f"BPF finds no {FUNCTION} here")
+
+
+def probe(host: Host) -> str:
+    """Load a program that takes nothing for the first place that works; return how it runs.
+
+    Raises
+    ------
+    BpfRefused, NoRight
+        If none works.
+    """
+    why: PmlkitError | None = None
+    for place in entry_places(host):
+        try:
+            with Kernel() as kernel:
+                kernel.attach(kernel.load("pmlkit_probe", nothing(), place), place)
+            return place.how
+        except PmlkitError as error:
+            why = error
+    raise why or BpfRefused(f"BPF finds no {FUNCTION} here")
 
 
 def _by_trampoline(host: Host) -> Place | None:

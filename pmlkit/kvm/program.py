@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["Assembler", "entry_program"]
+__all__ = ["Assembler", "entry_program", "nothing"]
 
 R0, R1, R2, R3, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 6, 7, 8, 9, 10
 MAP_LOOKUP_ELEM, KTIME_GET_NS, SMP_PROCESSOR_ID, CURRENT_PID_TGID = 1, 5, 8, 14
@@ -98,6 +98,14 @@ class Assembler:
             if place in self._jumps:
                 at = self._labels[self._jumps[place]] - place - 1
             yield _INSTRUCTION.pack(code, source << 4 | target, at, number)
+
+
+def nothing() -> bytes:
+    """Return a program that does nothing, to try whether one may run."""
+    a = Assembler()
+    a.set("mov", R0, 0)
+    a.leave()
+    return a.code()
 
 
 def entry_program(frame_at: int, process: int, rings: int, entries: int) -> bytes:
