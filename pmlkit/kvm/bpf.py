@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import PmlkitError
 from pmlkit.kvm.btf import BtfUnknown, function_of
 from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.host import Host
 from pmlkit.kvm.program import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
-
-    from pmlkit.kvm.host import Host
 
 
 __all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "probe", "why_not"]
@@ -56,8 +55,10 @@ class BpfRefused(PmlkitError):
 
 
 def _refused(what: str, number: int, said: str = "") -> PmlkitError:
-    if number == errno.EPERM:
+    if number == errno.EPERM and not Host().may_use_bpf():
         return NoRight(what, CAPABILITIES)
+    if number == errno.EPERM:
+        said = "we have the capabilities: does a security module, or lockdown, forbid it?"
     if number == errno.ENOSYS:
         return BpfRefused("this kernel has no BPF (CONFIG_BPF_SYSCALL)", number)
     why = f"{os.strerror(number)}: {said}" if said else os.strerror(number)
