@@ -24,7 +24,7 @@ from pmlkit.sources.lab.kvm.image import KERNELS
 from pmlkit.sources.lab.kvm.session import KvmLabOptions, collect
 
 GUEST = "known"
-_COLUMNS = ["log", "capture", "round", "start", "end", "pages", "rearm", "captured"]
+_COLUMNS = ["log", "capture", "round", "start", "end", "pages", "rearm", "captured", "lost"]
 _SCRIPT = """\
 for m in $(cat /mods/kvm-order); do
     [ $m = kvm-intel ] && parameters="$KVM_INTEL" || parameters=
@@ -36,20 +36,27 @@ PROGRAM
 cd /out
 VMM="--memory {mib} --vcpus 1 --go /job/go --kit --cmdline 'vmm={mib} {cmdline}' /job/kernel"
 export VMM
-PYTHONPATH=/job python3 /tmp/costs.py
+PYTHONPATH=/job python3 /tmp/costs.py {what}
 """
 
 
-def measure(kernel: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the rounds of all cases, and the versions of what ran."""
+def measure(kernel: str, what: str = "costs") -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the rounds of all cases, and the versions of what ran.
+
+    Parameters
+    ----------
+    what : {"costs", "losses"}
+        Every way to capture; or three of them, into buffers that are too small.
+    """
     guest = guests.load(GUEST)
     program = (ROOT / "experiments" / "kvm_costs_host.py").read_text()
-    script = _SCRIPT.format(program=program, mib=guest.memory_mib, cmdline=guest.cmdline)
+    words = {"mib": guest.memory_mib, "cmdline": guest.cmdline, "what": what}
+    script = _SCRIPT.format(program=program, **words)
     with tempfile.TemporaryDirectory() as scratch:
         spool = Path(scratch)
         collect(guest, spool, KvmLabOptions(kernel=kernel, script=script))
         versions = json.loads((spool / "job.json").read_text())["header"]["versions"]
-        lines = [line.split() for line in (spool / "costs.txt").read_text().splitlines()]
+        lines = [line.split() for line in (spool / f"{what}.txt").read_text().splitlines()]
     if bad := [line for line in lines if "error" in line]:
         raise SystemExit("\n".join(" ".join(line) for line in bad))
     table = pd.DataFrame(lines, columns=pd.Index(_COLUMNS))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of `experiments.kvm_costs` that runs on the lab's KVM host, with Python and no more.
 
-For each case it starts the lab's monitor, captures or not, and prints the monitor's rounds: the
-case, when the round began and ended, the pages that KVM logged, and the time of re-arming, ns.
-Nothing else runs meanwhile: this process waits for the monitor's end.
+For each case it starts the monitor, captures or not, and writes down the monitor's rounds: the
+case, when the round began and ended, the pages that KVM logged, the time of re-arming, ns, and how
+many entries were captured and lost. Nothing else runs meanwhile: this process waits for the
+monitor's end, and reads the buffers then. In small ones (`losses`) most entries are lost.
 """
 
 from __future__ import annotations
@@ -14,44 +15,51 @@ import os
 import shlex
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
-from pmlkit.ftrace import layout_of
+from pmlkit.ftrace import events, layout_of
 from pmlkit.kvm import bpf, find, program
 from pmlkit.kvm.capture import Bpf, Ftrace
+from pmlkit.kvm.frames import LOG
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.job import KvmOptions
+from pmlkit.kvm.rings import BLOCK_HEAD
 from pmlkit.kvm.tracefs import Instance, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from pmlkit.ftrace import Layout
 
 ROUNDS = 12
 LOGS = ("ring", "bitmap")
+LOSING = ("ftrace", "kprobe", "fentry")
 CAPTURES = ("off", "none", "tracepoint", "ftrace", "kprobe", "fentry", "ringbuf")
 GO = Path("/job/go")
 _RINGBUF, _RESERVE, _SUBMIT = 27, 131, 132
 
 
-def main() -> None:
-    """Run all cases."""
-    host = Host()
-    with open("/out/costs.txt", "w") as out:
-        for log, capture in itertools.product(LOGS, CAPTURES):
+def main(what: str) -> None:
+    """Run the cases of "costs" or "losses"."""
+    host, losses = Host(), what == "losses"
+    cases = itertools.product(LOGS[:1] if losses else LOGS, LOSING if losses else CAPTURES)
+    with open(f"/out/{what}.txt", "w") as out:
+        for log, capture in cases:
             if capture == "tracepoint" and log == "bitmap":
                 continue  # there is none
             try:
-                lines = _case(host, log, capture)
+                lines = _case(host, log, capture, 64 if losses else 2048)
             except PmlkitError as error:
                 lines = [f"error {error}"]
             out.writelines(f"{log} {capture} {line}\n" for line in lines)
             out.flush()
 
 
-def _case(host: Host, log: str, capture: str) -> list[str]:
+def _case(host: Host, log: str, capture: str, kib: int) -> list[str]:
     GO.unlink(missing_ok=True)
     words = ["/job/vmm", "--rounds", str(ROUNDS)]
     words += ["--ring", "65536"] if log == "ring" else []
@@ -63,49 +71,58 @@ def _case(host: Host, log: str, capture: str) -> list[str]:
         if b"ready" not in vmm.stdout.readline():
             return ["error the monitor did not start"]
         vm = find.find(host, str(vmm.pid))
-        with _captured(host, capture, vm) as counted:
+        with _captured(host, capture, vm, kib) as counted:
             GO.touch()
             vmm.wait()
             time.sleep(0.05)
-            entries = counted()
+            captured, lost = counted()
     finally:
         vmm.kill()
         vmm.wait()
     rounds = Path("/out/rounds.txt").read_text().splitlines()
-    return [f"{line} {entries}" for line in rounds]
+    return [f"{line} {captured} {lost}" for line in rounds]
 
 
 @contextlib.contextmanager
-def _captured(host: Host, how: str, vm: find.Vm) -> Iterator[object]:
-    """Capture in one of the ways; gives what returns how many entries there are."""
-    options = KvmOptions(marks=False, buffer_kib=2048)
+def _captured(
+    host: Host, how: str, vm: find.Vm, kib: int
+) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Capture in one of the ways; gives what returns how many entries were captured, and lost."""
+    options = KvmOptions(marks=False, buffer_kib=kib)
     threads = sorted(find.threads_of(host, vm.pid))
     if how in ("off", "none"):
-        yield lambda: 0
+        yield lambda: (0, 0)
     elif how == "tracepoint":
-        layout = layout_of(read(host, host.tracing / "events/header_page"))
-        assert layout is not None
-        with Instance(host, "costs", 2048, layout) as instance:
+        with Instance(host, "costs", kib, _layout(host)) as instance:
             instance.enable("kvm/kvm_dirty_ring_push")
             instance.follow(threads)
             instance.start()
-            yield lambda: instance.counts()["entries"]
+            yield lambda: (instance.counts()["entries"], instance.counts()["overrun"])
     elif how == "ringbuf":
         with _ringbuf(host, vm):
-            yield lambda: -1
+            yield lambda: (0, 0)
     else:
         with _of(host, options, how, vm) as capture:
             capture.start(threads)
-            yield lambda: _drained(capture)
+            yield lambda: _drained(capture, _layout(host))
 
 
-def _drained(capture: Bpf | Ftrace) -> int:
-    if isinstance(capture, Ftrace):
-        return capture.counts()["log"]["entries"]
+def _layout(host: Host) -> Layout:
+    layout = layout_of(read(host, host.tracing / "events/header_page"))
+    assert layout is not None
+    return layout
+
+
+def _drained(capture: Bpf | Ftrace, layout: Layout) -> tuple[int, int]:
     capture.stop()
-    for _ in capture.drain():
-        pass
-    return capture.counts()["log"]["read"]
+    captured = 0
+    for stream, _, data in capture.drain():
+        if stream == LOG and isinstance(capture, Bpf):
+            captured += BLOCK_HEAD.unpack_from(data)[1]
+        elif stream == LOG:
+            captured += sum(1 for _ in events(data, layout))
+    counts = capture.counts()["log"]
+    return captured, counts["overrun"] + counts["dropped"]
 
 
 def _of(host: Host, options: KvmOptions, how: str, vm: find.Vm) -> Bpf | Ftrace:
@@ -161,4 +178,4 @@ def _ringbuf_program(frame_at: int, process: int, ring: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

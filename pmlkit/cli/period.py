@@ -45,7 +45,7 @@ _CALIBRATE = example(
 @option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
         "working set may grow if T doubles.")  # fmt: skip
 @option("--ns-per-insn", default=0.5, type=FloatRange(0, min_open=True), help="Assumed: how long "
-        "an instruction of Xen's takes, where the lab has only counted them.")  # fmt: skip
+        "an instruction of the hypervisor takes, where the lab has only counted them.")  # fmt: skip
 @option("--transition", default="1us", type=DURATION, help="Assumed: a processor's way out of a "
         "guest and back in.")  # fmt: skip
 @option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
@@ -78,7 +78,9 @@ def period(
 
     opened = Trace.open(trace)
     base = (
-        calibrate.load(calibration) if calibration else calibrate.assumed(ns_per_insn, transition)
+        calibrate.load(calibration)
+        if calibration
+        else calibrate.base_of(opened, ns_per_insn, transition)
     )
     constants = calibrate.from_trace(opened, base)
     with console.busy("measuring W(T)", quiet=as_json):

@@ -136,6 +136,7 @@ class Collector:
                 return self._finish(capture, writer)
 
     def _ready(self) -> None:
+        self._spent = time.process_time_ns()
         self.say("capture is on")
         if self.job.ready:
             try:

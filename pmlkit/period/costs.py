@@ -18,6 +18,7 @@ import numpy as np
 
 from pmlkit.errors import FileRefused, NeedsError, PmlkitError, UsageError
 from pmlkit.files import read_regular, whole
+from pmlkit.period.kvm import costs_for, is_emulated, is_kvms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-__all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
+__all__ = [
+    "Constant", "Constants", "assumed", "base_of", "from_trace", "load", "measure", "rounds",
+    "save",
+]  # fmt: skip
 
 BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
@@ -44,12 +48,12 @@ _POLL_NS = 13e6  # the agent on a 2 GHz EPYC with the tests' Xen, nearly nothing
 _HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with a cost of its own
 _MEANINGS = {
     "exit": "a VM exit because a buffer is full, with the way out and in",
-    "entry": "draining one logged entry in Xen",
+    "entry": "draining one logged entry in the hypervisor",
     "round": "the pause at the end of a round, whatever was logged",
     "rearm": "the same, for each page that is re-armed",
     "scan": "clearing and reading one page's bit of the log-dirty bitmap",
-    "copy": "taking one entry from the ring to the spool, in dom0",
-    "poll": "a second of the agent's looking at rings, whatever is in them, in dom0",
+    "copy": "taking one entry from its buffer to the spool, on the host",
+    "poll": "a second of the agent's looking at buffers, whatever is in them, on the host",
 }
 
 
@@ -127,6 +131,31 @@ def assumed(ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_
                      per_page, copy, poll)  # fmt: skip
 
 
+def base_of(
+    trace: Trace, ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_NS
+) -> Constants:
+    """Return constants without a measurement, for the hypervisor of a trace: Xen's, or KVM's."""
+    if not is_kvms(trace):
+        return assumed(ns_per_insn, transition_ns)
+    costs, which = costs_for(trace)
+    each = costs.log + costs.capture
+    exit_ns = BUFFER_ENTRIES * each * ns_per_insn + transition_ns
+    full = (
+        f"{BUFFER_ENTRIES} pages of {each:,} instructions in the lab ({which}), {ns_per_insn:g} ns "
+        f"each, and {transition_ns / 1000:g} us for the processor"
+    )
+    armed = f"{costs.rearm:,} instructions in the lab ({which}), {ns_per_insn:g} ns each"
+    return Constants(
+        exit=Constant(exit_ns, "assumed", full),
+        entry=Constant(0.0, "assumed", "KVM drains in the exit, which has it"),
+        round=Constant(0.0, "assumed", "KVM pauses no guest for a round"),
+        rearm=Constant(costs.rearm * ns_per_insn, "assumed", armed),
+        scan=Constant(0.0, "assumed", "the collector reads no bitmap"),
+        copy=Constant(15.0, "assumed", "16 bytes copied to the spool at 1 GB/s"),
+        poll=Constant(_POLL_NS, "assumed", "as in a dom0 on a 2 GHz EPYC"),
+    )
+
+
 def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     """Return the constants that a trace has of its own cost, and the rest of `base`.
 
@@ -135,7 +164,7 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     trace : Trace
         Of a Xen host or of the lab.
     base : Constants, optional
-        Default: `assumed`.
+        Default: `base_of` the trace.
 
     Returns
     -------
@@ -149,9 +178,10 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     NeedsError
         If the trace counts exits or entries, but lacks their cost.
     """
-    base = base or assumed()
+    base = base or base_of(trace)
     log = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
-    if not log.meta.overheads.get("tsc_khz"):
+    # What a collector spends on an emulated processor is not to be compared with 0.5 ns.
+    if not log.meta.overheads.get("tsc_khz") and not (is_kvms(log) and not is_emulated(log)):
         return base
     kind, name = ("emulated" if log.meta.source == "lab" else "host"), Path(trace.path).name
     return replace(
@@ -203,7 +233,8 @@ def _of_polling(log: Trace, copy_ns: float) -> Iterator[Measured]:
     costs = log.meta.overheads
     if costs.get("agent_cpu_ns") and log.duration_ns:
         # Only the sum is known: the time beyond that of the entries is polling.
-        rest = max(costs["agent_cpu_ns"] - costs.get("entries", 0) * copy_ns, 0)
+        entries = costs.get("entries", log.meta.entries if is_kvms(log) else 0)
+        rest = max(costs["agent_cpu_ns"] - entries * copy_ns, 0)
         yield "poll", rest * 1e9 / log.duration_ns, "the agent's CPU time, but for the entries'"
 
 
