@@ -152,7 +152,7 @@ def base_of(
         rearm=Constant(costs.rearm * ns_per_insn, "assumed", armed),
         scan=Constant(0.0, "assumed", "the collector reads no bitmap"),
         copy=Constant(15.0, "assumed", "16 bytes copied to the spool at 1 GB/s"),
-        poll=Constant(_POLL_NS, "assumed", "as in a dom0 on a 2 GHz EPYC"),
+        poll=Constant(_POLL_NS, "assumed", "as the collector of Xen on a 2 GHz EPYC"),
     )
 
 
