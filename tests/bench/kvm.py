@@ -79,7 +79,7 @@ def measure(scale):
 
 
 def _rings(scale):
-    """Return what it takes to copy full rings of BPF entries as the agent does, and to decode them."""
+    """Return what it takes to copy full rings of BPF's entries as the agent, and decode them."""
     from pmlkit.kvm.frames import LOG, PAGES_HEAD, Frame
     from pmlkit.kvm.rings import DATA_AT, HEAD_AT, Rings, ring_bytes
     from pmlkit.sources.kvm.stream import KvmStream

@@ -3,7 +3,9 @@
 
 import ctypes
 import os
+import signal
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from pmlkit.kvm import bpf, program
 from pmlkit.kvm.btf import BtfUnknown, function_of
 from pmlkit.kvm.find import NoRight
-from pmlkit.kvm.program import Assembler, entry_program
+from pmlkit.kvm.program import Assembler, entry_program, nothing
 from pmlkit.kvm.rings import BLOCK_HEAD, Rings, ring_bytes
 
 UPROBES = Path("/sys/bus/event_source/devices/uprobe/type")
@@ -221,6 +223,41 @@ def test_nothing_is_recorded_any_more_once_it_is_detached(loaded):
     kernel.detach()
     function(0, 0, 2)
     assert [word >> 22 for _, word in read(reader.drain())[1]] == [1]
+
+
+def is_there(number):
+    """Whether the kernel has a program of this number."""
+    attributes = ctypes.create_string_buffer(struct.pack("<III", number, 0, 0), 12)
+    found = bpf._libc.syscall(321, 13, attributes, ctypes.c_ulong(12))
+    if found >= 0:
+        os.close(found)
+    return found >= 0
+
+
+def test_nothing_is_left_in_the_kernel_after_a_death(loaded):
+    """A process that has loaded and attached one is killed: no guardian has to tidy up."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        path, offset, _ = probed()
+        place = bpf.Place.register("uprobe", path, 2, offset, UPROBES)
+        kernel = bpf.Kernel()
+        program = kernel.load("entry", nothing(), place)
+        kernel.attach(program, place)
+        info = ctypes.create_string_buffer(232)
+        bpf._bpf(15, "info", struct.pack("<IIQ", program, 232, ctypes.addressof(info)))
+        os.write(theirs, struct.pack("<I", struct.unpack_from("<I", info.raw, 4)[0]))
+        signal.pause()
+    (number,) = struct.unpack("<I", os.read(ours, 4))
+    assert is_there(number)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    end = time.monotonic() + 30
+    while is_there(number):  # the kernel frees it a little later
+        assert time.monotonic() < end, "the program is still there"
+        time.sleep(0.01)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_program_that_the_verifier_refuses_is_an_error_with_its_words(loaded):
