@@ -9,7 +9,8 @@ The program runs at the entry of ``mark_page_dirty_in_slot``. It leaves other pr
 the ring of its CPU, and writes the time, the frame and the thread. If the ring is full it counts a
 loss. Rings are values of an array that the collector maps (`pmlkit.kvm.rings`): the kernel's own
 BPF ring buffer costs more, as it takes a lock that all CPUs share, and adds a head to each entry.
-No program preempts another on its CPU: the kernel refuses and counts it (`recursion_misses`).
+No program runs while another is in the middle on its CPU: the kernel skips it and counts that
+(`recursion_misses`; of a kprobe from Linux 6.7 on, but there preemption is off anyway).
 """
 
 from __future__ import annotations
