@@ -279,16 +279,21 @@ def entry_places(host: Host) -> Iterator[Place]:
     BpfRefused, NoRight
         If there is none.
     """
-    found = False
-    with contextlib.suppress(BtfUnknown, OSError):
-        if (place := _by_trampoline(host)) is not None:
-            found = True
-            yield place
+    place: Place | None = None
+    hint = "modprobe kvm_intel (or kvm_amd), or use --capture ftrace"
+    why: PmlkitError = BpfRefused(f"BPF finds no {FUNCTION} here", hint=hint)
+    try:
+        place = _by_trampoline(host)
+    except PmlkitError as error:  # a module's BTF takes more rights than a kprobe
+        why = error
+    except (BtfUnknown, OSError):
+        pass
+    if place is not None:
+        yield place
     if _kprobes(host).exists():
-        found = True
         yield Place.register("kprobe", FUNCTION, _FRAME, 0, _kprobes(host))
-    if not found:
-        raise BpfRefused(f"BPF finds no {FUNCTION} here")
+    elif place is None:
+        raise why
 
 
 def probe(host: Host) -> str:

@@ -13,6 +13,7 @@ import pytest
 from pmlkit.kvm import bpf, program
 from pmlkit.kvm.btf import BtfUnknown, function_of
 from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.host import Host
 from pmlkit.kvm.program import Assembler, entry_program, nothing
 from pmlkit.kvm.rings import BLOCK_HEAD, Rings, ring_bytes
 
@@ -124,6 +125,79 @@ def test_other_btf_is_refused(data, why):
 def test_this_kernels_functions_have_their_parameters():
     found = function_of("do_sys_openat2", VMLINUX.read_bytes())
     assert found.parameters == ["dfd", "filename", "how"]
+
+
+# ------------------------------------------------------------------------------
+# Where the log can be captured
+
+
+KERNEL_BTF = btf_of(types_of_each_kind(), ["kvm", "slot"])
+
+
+def module_btf(*parameters):
+    """BTF of a module with the function, whose parameters have these names."""
+    base = len(b"\0kvm\0slot\0" + b"\0")  # an own text begins with an empty name, too
+    places = [base + sum(len(name) + 1 for name in parameters[:n]) for n in range(len(parameters))]
+    prototype = struct.pack("<III", 0, 13 << 24 | len(parameters), 0)
+    prototype += b"".join(struct.pack("<II", place, 0) for place in places)
+    own = base + sum(len(name) + 1 for name in parameters)
+    function = struct.pack("<III", own, 12 << 24, 20)
+    return btf_of(prototype + function, [*parameters, bpf.FUNCTION])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A host's folder without anything, and what puts files into it."""
+
+    def put(name, data):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    return Host(tmp_path), put
+
+
+def hows(host):
+    return [(place.how, place.frame_at) for place in bpf.entry_places(host)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fentry"),
+    [
+        (("kvm", "memslot", "gfn"), [("fentry", 16)]),
+        (("memslot", "gfn"), [("fentry", 8)]),  # as before Linux 5.11
+        (("kvm", "memslot", "page"), []),
+    ],
+)
+def test_the_frame_is_where_the_kernels_types_say(folder, monkeypatch, parameters, fentry):
+    host, put = folder
+    put("sys/kernel/btf/vmlinux", KERNEL_BTF)
+    put("sys/kernel/btf/kvm", module_btf(*parameters))
+    put("sys/bus/event_source/devices/kprobe/type", b"8\n")
+    monkeypatch.setattr(bpf, "_module_btf", lambda name: 0)
+    assert hows(host) == [*fentry, ("kprobe", 96)]  # rdx, in struct pt_regs
+
+
+def test_a_kprobe_is_left_where_a_modules_types_take_more_rights(folder, monkeypatch):
+    host, put = folder
+    put("sys/kernel/btf/vmlinux", KERNEL_BTF)
+    put("sys/kernel/btf/kvm", module_btf("gfn"))
+
+    def refuse(name):
+        raise NoRight("the BTF of kvm", bpf.CAPABILITIES)
+
+    monkeypatch.setattr(bpf, "_module_btf", refuse)
+    with pytest.raises(NoRight, match="the BTF of kvm needs CAP_BPF"):
+        hows(host)
+    put("sys/bus/event_source/devices/kprobe/type", b"8\n")
+    assert hows(host) == [("kprobe", 96)]
+
+
+def test_a_kernel_without_kvm_has_no_place(folder):
+    host, put = folder
+    put("sys/kernel/btf/vmlinux", KERNEL_BTF)
+    with pytest.raises(bpf.BpfRefused, match="modprobe kvm_intel"):
+        hows(host)
 
 
 # ------------------------------------------------------------------------------
