@@ -299,8 +299,10 @@ class KvmTrace:
         """Return the losses of each round, and those outside of all.
 
         The kernel does not say how many events some of the gaps have, but how many in all: what is
-        left is assigned to the last round.
+        left is assigned to the last round. A gap across a round's end is of the later round with
+        ftrace, which overwrites what is old, and of the earlier with BPF, which loses what is new.
         """
+        by_bpf = self.header.get("capture", {}).get("kind") == "bpf"
         lost = np.zeros(len(self.rounds), np.int64)
         starts, ends = self.starts + self.shift, self.ends + self.shift
         outside = known = 0
@@ -308,6 +310,8 @@ class KvmTrace:
             losses.after.tolist(), losses.before.tolist(), losses.count.tolist(), strict=True
         ):
             at = int(np.searchsorted(starts, before, "left")) - 1  # the last that begins before
+            if by_bpf and (early := int(np.searchsorted(starts, after, "left")) - 1) >= 0:
+                at = early if after < ends[early] else at
             known += max(count, 0)
             if at >= 0 and after < ends[at]:
                 lost[at] += max(count, 0)
