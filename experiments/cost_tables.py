@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of costs in `hypervisor-patches/README.md`, from the tables in `data`.
+"""The tables of costs in `hypervisor-patches/README.md` and in the how-to for a KVM host.
 
-A table stands between two comments there. This writes them anew:
+They are made of the tables in `data`, and stand between two comments there. This writes them anew:
 
     python -m experiments.cost_tables
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 README = PATCHES / "README.md"
+KVM_HOST = ROOT / "docs" / "howto" / "kvm-host.md"
 _BETWEEN = re.compile(r"(<!-- costs: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -79,6 +80,30 @@ def harvests() -> pd.DataFrame:
     return table.rename(columns={"memory_mib": "MiB"})
 
 
+_CAPTURES = {
+    "tracepoint": "the tracepoint kvm_dirty_ring_push and ftrace",
+    "ftrace": "a kprobe and ftrace",
+    "kprobe": "a kprobe and BPF",
+    "fentry": "the function's entry and BPF",
+    "ringbuf": "the same, with the kernel's ring buffer of BPF",
+}
+
+
+def kvm() -> pd.DataFrame:
+    """Return what a page costs under KVM: to log, to capture, to arm again."""
+    table = pd.read_csv(ROOT / "data" / "kvm-costs" / "costs.csv", dtype={"kernel": str})
+    return pd.DataFrame(
+        {
+            "Linux": table["kernel"],
+            "log": table["log"],
+            "captured by": table["capture"].map(_CAPTURES),
+            "to log a page": table["log a page"],
+            "to capture it": table["capture it"],
+            "to arm it again": table["re-arm it"],
+        }
+    )
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "exits": exits,
     "exits-off": exits_off,
@@ -86,7 +111,10 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "plain": plain,
     "closing": closing,
     "harvests": harvests,
+    "kvm": kvm,
 }
+# Where each table stands, if not in the series' README.
+PLACES = {"kvm": KVM_HOST}
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -111,4 +139,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for page in (README, *PLACES.values()):
+        page.write_text(filled(page.read_text()))

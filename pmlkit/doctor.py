@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from pmlkit import recordings
 from pmlkit.errors import PmlkitError, UnknownName
 from pmlkit.files import cache_folder
-from pmlkit.kvm import find
+from pmlkit.kvm import bpf, find
+from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.host import Host
 
 if TYPE_CHECKING:
@@ -388,12 +389,20 @@ def kvm_vms() -> Check:
     return check.ok(", ".join(vms[:8]))
 
 
-def kvm_btf() -> Check:
-    """Check for the kernel's types, which a capture by BPF would need."""
-    check = Check("BTF", "is for a capture by BPF, which is not there as yet", OK, "yes")
-    if (HOST.root / "sys/kernel/btf/vmlinux").exists():
-        return check
-    return check.warning("no", "nothing: kprobes need none")
+def kvm_bpf() -> Check:
+    """Check that the log can be captured by BPF, which costs the guest less than ftrace does."""
+    check = Check("BPF", "captures the log for less", OK)
+    otherwise = "`pmlkit collect` takes ftrace meanwhile"
+    if why := bpf.why_not(HOST):
+        mend = f"a kernel with CONFIG_DEBUG_INFO_BTF_MODULES or CONFIG_KPROBE_EVENTS; {otherwise}"
+        return check.warning(why, mend)
+    try:
+        how = bpf.probe(HOST)
+    except NoRight as error:
+        return check.warning(error.problem, f"run it as root; {otherwise}", root=True)
+    except PmlkitError as error:
+        return check.warning(error.problem, otherwise)
+    return check.ok(f"at the entry of {bpf.FUNCTION} ({how})")
 
 
 def _read(path: PathLike) -> str:
@@ -491,7 +500,7 @@ CAPABILITIES: dict[str, tuple[str, tuple[Callable[[], Check], ...]]] = {
             kvm_pml,
             kvm_tracing,
             kvm_rights,
-            kvm_btf,
+            kvm_bpf,
             kvm_vms,
             partial(
                 optional, "virsh", "libvirt-clients", "switches the logging of libvirt's VMs on"

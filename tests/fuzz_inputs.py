@@ -426,6 +426,15 @@ class KvmSpool(KvmFrames, Spool):
     """A spool of a KVM host's agent."""
 
 
+class KvmByBpf(KvmSpool):
+    """One whose log comes by BPF."""
+
+    header = spool_fuzz.KVM_BPF_HEADER
+
+    def frames(self, rounds):
+        return spool_fuzz.kvm_frames(rounds, by_bpf=True)
+
+
 class KvmSets(KvmSpool):
     """One of soft-dirty bits."""
 
@@ -644,6 +653,7 @@ TARGETS = {
         Live("spool_live"),
         KvmSpool("kvm_ingest"),
         KvmSets("kvm_soft_dirty"),
+        KvmByBpf("kvm_bpf"),
         KvmLive("kvm_live"),
         Experiment("experiment", [EXPERIMENT], change_text),
         WorkloadFile("workload", [WORKLOAD], change_text),

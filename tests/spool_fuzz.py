@@ -31,6 +31,7 @@ from pmlkit import spool as spool_format  # noqa: E402
 from pmlkit.errors import PmlkitError  # noqa: E402
 from pmlkit.kvm.frames import LOG, MARKS, PAGES_HEAD, SET_HEAD  # noqa: E402
 from pmlkit.kvm.frames import Frame as KvmFrame  # noqa: E402
+from pmlkit.kvm.rings import BLOCK_HEAD  # noqa: E402
 from pmlkit.sources.ingest import ingest  # noqa: E402
 from pmlkit.sources.kvm.watch import KvmWatcher  # noqa: E402
 from pmlkit.sources.recorder.messages import Marker, Message  # noqa: E402
@@ -159,7 +160,12 @@ KVM_HEADER = {
 }
 
 
-def kvm_frames(rounds=3):
+KVM_BPF_HEADER = KVM_HEADER | {
+    "capture": KVM_HEADER["capture"] | {"kind": "bpf", "place": "kprobe"}
+}
+
+
+def kvm_frames(rounds=3, by_bpf=False):
     """Return the frames of a small spool of a KVM host's agent."""
     made = []
     for number in range(rounds):
@@ -167,7 +173,13 @@ def kvm_frames(rounds=3):
         for cpu in (0, 1):
             log = [fake_kvm.dirty(at + 10 + n, 11 + cpu, 5 + n) for n in range(3)]
             marks = [fake_kvm.entry(at + 1, 11 + cpu, cpu)]
-            for stream, events in ((LOG, log), (MARKS, marks)):
+            if by_bpf:
+                entries = (
+                    struct.pack("<QQ", at + 10 + n, (5 + n) << 22 | 11 + cpu) for n in range(3)
+                )
+                block = BLOCK_HEAD.pack(number, 3) + b"".join(entries)
+                made.append((KvmFrame.ENTRIES, PAGES_HEAD.pack(LOG, 0, 0, cpu) + 2 * block))
+            for stream, events in ((LOG, log), (MARKS, marks))[by_bpf:]:
                 page = ftrace.trimmed(tracedat.page(events, number or None), ftrace.Layout())
                 made.append((KvmFrame.PAGES, PAGES_HEAD.pack(stream, 0, 0, cpu) + page))
         one = {"round": number, "start_ns": at, "end_ns": at + 1000, "agent_cpu_ns": 5}

@@ -7,16 +7,44 @@ import subprocess
 
 import pandas as pd
 
-from experiments import closing_costs, cost_tables, exit_off, pieces
-from pmlkit.recordings import PATCHES
+from experiments import closing_costs, cost_tables, exit_off, kvm_costs, pieces
+from pmlkit.period.kvm import KVM_INSN
+from pmlkit.recordings import PATCHES, ROOT
 
 PIECE = dict(zip(pieces.COLUMNS, ("disable", "disable", "call", "x", 3, 900, 500), strict=True))
 
 
-def test_the_readme_has_the_tables_that_were_measured():
-    text = cost_tables.README.read_text()
-    assert cost_tables.filled(text) == text
-    assert all(f"<!-- costs: {name} -->" in text for name in cost_tables.TABLES)
+def test_the_texts_have_the_tables_that_were_measured():
+    for name in cost_tables.TABLES:
+        text = cost_tables.PLACES.get(name, cost_tables.README).read_text()
+        assert cost_tables.filled(text) == text
+        assert f"<!-- costs: {name} -->" in text
+
+
+def test_a_page_under_kvm_costs_what_its_cheapest_round_has_more_than_one_without():
+    cases = {
+        ("ring", "off"): (20_000, 0, 0),
+        ("ring", "none"): (30_000, 100, 50_000),
+        ("ring", "fentry"): (45_000, 100, 40_000),
+    }
+    rows = [
+        (log, capture, n, 1000, 1000 + took + 777 * n, pages, rearm + 55 * n, 0, 0)
+        for (log, capture), (took, pages, rearm) in cases.items()
+        for n in range(3)
+    ]
+    table = pd.DataFrame(rows, columns=kvm_costs._COLUMNS)
+    (row,) = kvm_costs.costs(table).to_dict("records")
+    # 100 million instructions a second: 10 ns each.
+    expected = {"log a page": 10, "capture it": 15, "re-arm it": 40}
+    assert row == {"log": "ring", "capture": "fentry", "pages": 100, **expected}
+
+
+def test_kvms_costs_of_a_period_are_those_that_were_measured():
+    table = pd.read_csv(ROOT / "data" / "kvm-costs" / "costs.csv", dtype={"kernel": str})
+    rings = table[table["log"] == "ring"].set_index(["kernel", "capture"])
+    for case, costs in KVM_INSN.items():
+        row = rings.loc[case]
+        assert costs == (row["log a page"], row["capture it"], row["re-arm it"])
 
 
 def test_a_table_has_separators_and_no_more_digits_than_it_needs():

@@ -6,11 +6,14 @@ import stat
 import subprocess
 import sys
 
+import fake_bpf
 import fake_kvm
 import pytest
 
 from pmlkit import doctor, recordings
 from pmlkit.errors import UsageError
+from pmlkit.kvm import bpf
+from pmlkit.kvm.find import NoRight
 
 
 def find(name, what):
@@ -250,7 +253,7 @@ def test_a_kvm_host_that_has_all_is_ready(host):
         ("kprobe events", "proc/kallsyms", "", "missing", "modprobe kvm_intel"),
         ("kprobe events", "sys/kernel/security/lockdown", "[integrity]", "missing", "Secure Boot"),
         ("rights", "proc/self/status", "CapEff:\t0000000000000000", "missing", "run it as root"),
-        ("BTF", "sys/kernel/btf/vmlinux", None, "warning", "kprobes need none"),
+        ("BPF", "sys/kernel/btf/vmlinux", None, "warning", "takes ftrace meanwhile"),
     ],
 )
 def test_what_a_kvm_host_lacks_is_named_with_its_mend(host, what, path, text, state, why):
@@ -263,6 +266,22 @@ def test_what_a_kvm_host_lacks_is_named_with_its_mend(host, what, path, text, st
     check, _ = find("kvm", what)
     assert check.state == state
     assert why in check.mend
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "text"),
+    [
+        (None, "ok", "at the entry of mark_page_dirty_in_slot (fentry)"),
+        (NoRight("to load a BPF program", bpf.CAPABILITIES), "warning", "needs CAP_BPF and CAP"),
+        (bpf.BpfRefused("the kernel refuses the BPF program"), "warning", "the kernel refuses"),
+    ],
+)
+def test_whether_bpf_can_be_used_is_tried(host, monkeypatch, error, state, text):
+    refuse = {} if error is None else dict.fromkeys(("fentry", "kprobe"), error)
+    fake_bpf.install(monkeypatch.setattr, host, refuse=refuse)
+    check, _ = find("kvm", "BPF")
+    assert (check.state, text in check.found) == (state, True)
+    assert state == "ok" or "takes ftrace meanwhile" in check.mend
 
 
 def test_tracefs_that_is_not_mounted_is_named(host):

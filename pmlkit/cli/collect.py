@@ -31,7 +31,7 @@ _EXAMPLES = example(
 )
 _SHARED = ("domain", "vm", "output", "host", "as_json", "keep", "overwrite", "rounds", "period",
            "most_bytes", "mode", "page_tables", "harvest", "one_in", "draw")  # fmt: skip
-_KVM = ("seconds", "switch", "buffer_kib", "marks")
+_KVM = ("seconds", "switch", "capture", "buffer_kib", "marks")
 
 
 @click.command(epilog=_EXAMPLES)
@@ -52,6 +52,8 @@ _KVM = ("seconds", "switch", "buffer_kib", "marks")
 @option("--for", "seconds", type=DURATION, help="KVM: end after so long.")
 @option("--switch", default="auto", type=Choice(kvm.SWITCHES), help="KVM: who switches logging on; "
         "listen: the VMM does it by itself.")  # fmt: skip
+@option("--capture", default="auto", type=Choice(kvm.CAPTURES), help="KVM: how entries are "
+        "captured; auto: by BPF where kernel and rights allow it, else by ftrace.")  # fmt: skip
 @option("--buffer", "buffer_kib", default=4096, type=IntRange(64, 1 << 20), help="KVM: KiB of the "
         "ring buffer of each CPU.")  # fmt: skip
 @option("--marks/--no-marks", default=True, help="KVM: capture VM entries too, which tell drains "

@@ -48,7 +48,8 @@ _SHARED = frozenset([
     "fast", "memory_mib", "vcpus", "rounds", "period", "free_run", "settings", "boot",
     "time_limit", "keep", "overwrite", "page_tables",
 ])  # fmt: skip
-_FLAGS = {"kernel": "kernel", "log": "kvm-log", "no_pml": "no-pml", "huge": "transparent-hugepages"}
+_FLAGS = {"kernel": "kernel", "log": "kvm-log", "capture": "capture", "no_pml": "no-pml",
+          "huge": "transparent-hugepages"}  # fmt: skip
 
 
 @click.group(epilog=_EXAMPLES)
@@ -137,6 +138,8 @@ _guest = click.argument(
 @option("--kernel", type=click.Choice(["6.1", "6.12"]), help="KVM: the host's Linux. [6.1]")
 @option("--kvm-log", "log", type=click.Choice(["ring", "bitmap"]),
         help="KVM: a ring for each vCPU, or a bitmap. [ring]")  # fmt: skip
+@option("--capture", type=click.Choice(["ftrace", "bpf", "auto"]),
+        help="KVM: how entries are captured. [ftrace]")  # fmt: skip
 @option("--no-pml", is_flag=True, help="KVM: kvm_intel with pml=0.")
 @option("--transparent-hugepages", "huge", is_flag=True, help="KVM: under the guest.")
 @log_options
@@ -158,7 +161,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
         raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
 
     heard = _quiet if as_json else say
-    of_kvm = {name: how.pop(name) for name in ("kernel", "log", "no_pml", "huge")}
+    of_kvm = {name: how.pop(name) for name in _FLAGS}
     if how.pop("kvm"):
         from pmlkit.sources.lab.kvm import session
 
@@ -255,6 +258,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
     return KvmLabOptions(
         kernel=of_kvm["kernel"] or "6.1",
         log=of_kvm["log"] or "ring",
+        capture=of_kvm["capture"] or "ftrace",
         pml=not of_kvm["no_pml"],
         huge=of_kvm["huge"],
         rounds=values["rounds"] or 0,

@@ -79,7 +79,7 @@ def period(
     from pmlkit.trace.reader import Trace
 
     opened = Trace.open(trace)
-    base = calibrate.load(calibration) if calibration else calibrate.assumed(transition)
+    base = calibrate.load(calibration) if calibration else calibrate.base_of(opened, transition)
     constants = calibrate.from_trace(opened, base)
     with console.busy("measuring W(T)", quiet=as_json):
         advice = periods.advise(

@@ -10,7 +10,11 @@ agent      the program: runs a job
 job        options of logging, and the job that carries them
 collector  a collection: what is captured becomes frames of a spool
 frames     the frames' kinds, and how they are packed
-capture    how entries are captured: by kprobes into instances of tracefs
+capture    how entries are captured: by kprobes into instances of tracefs, or by BPF
+bpf        the system call bpf(2): maps, programs, places where they run
+program    the BPF program that captures entries, and its assembler
+rings      rings of entries in memory: that program writes them, we read them
+btf        the kernel's description of its functions
 tracefs    tracefs: instances, kprobe events, pages of the ring buffer; undone after a death, too
 rounds     the VMM's requests to KVM: re-arms, memory slots
 tables     what stands in the frames that a round logged: page tables are told apart by it

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError, UsageError, read_error
-from pmlkit.kvm import find, memory, switch
-from pmlkit.kvm.capture import Ftrace
+from pmlkit.kvm import capture, find, memory, switch
 from pmlkit.kvm.collector import Collector
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.job import Job
@@ -69,7 +68,9 @@ def collect(job: Job, orders: int | None = None, out: int = 1, host: Host | None
             return memory.collect(job, host, vm, stop, say, file)
         way = switch.of(vm, job)
         try:
-            return Collector(job, host, vm, stop, lambda: Ftrace(host, job), way, say).run(file)
+            return Collector(job, host, vm, stop, lambda: capture.of(host, job, vm), way, say).run(
+                file
+            )
         finally:
             way.close()
 

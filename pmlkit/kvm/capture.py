@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the entries of a VM are captured.
 
-`Ftrace` is the way that every kernel has: kprobes into ring buffers of their own. A `Capture` by
-BPF would have the same methods.
+`Ftrace` is the way that every kernel has: kprobes into ring buffers of their own. `Bpf` takes the
+entries by a BPF program, for a third of the instructions; the rest, which is rare, by ftrace.
 
 `mark_page_dirty_in_slot` sees each page that KVM logs, with rings and bitmaps, by PML or write
 faults. `kvm_vm_ioctl` sees what the VMM asks of KVM: re-arms and memory slots. The three streams
@@ -13,13 +13,16 @@ a full buffer loses no re-arm.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.errors import PmlkitError
 from pmlkit.ftrace import Layout, PageDamaged, format_of, layout_of, numbers
-from pmlkit.kvm import rounds
-from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS
+from pmlkit.kvm import bpf, rounds
+from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS, Frame
+from pmlkit.kvm.program import entry_program
+from pmlkit.kvm.rings import ENTRY_BYTES, Rings, entries_of, ring_bytes
 from pmlkit.kvm.tracefs import (
     Guardian,
     Instance,
@@ -34,16 +37,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
+    from pmlkit.kvm.bpf import Place
+    from pmlkit.kvm.find import Vm
     from pmlkit.kvm.host import Host
     from pmlkit.kvm.job import KvmOptions
     from pmlkit.types import Json
 
 
-__all__ = ["Capture", "Ftrace"]
+__all__ = ["Bpf", "Capture", "Ftrace", "of"]
 
 # The registers of the second and third argument of a function.
 _REGISTERS = {"x86_64": ("%si", "%dx"), "aarch64": ("%x1", "%x2")}
 _CALLS_KIB = 256
+_FEWEST = 1 << 10  # entries of a ring
 _MARKS = ("kvm/kvm_entry", "kvm/kvm_page_fault")
 
 
@@ -52,11 +58,14 @@ class Capture(Protocol):
 
     Attributes
     ----------
-    cleaned : list of str
-        Messages on what dead collections had left, and is removed now.
+    messages : list of str
+        How it captures, and what dead collections had left, which is removed now.
+    forms : dict of int to Frame
+        The kind of frame that the data of a stream goes into, if not `Frame.PAGES`.
     """
 
-    cleaned: list[str]
+    messages: list[str]
+    forms: dict[int, Frame]
 
     def start(self, threads: list[int]) -> None:
         """Begin; record only these threads and their children."""
@@ -65,7 +74,7 @@ class Capture(Protocol):
         """Record no more; what was recorded can be drained."""
 
     def drain(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the stream, the CPU, and a page of its ring buffer."""
+        """Yield the stream, the CPU, and a page of its ring buffer, or what its form has."""
 
     def logged(self, data: bytes) -> tuple[int, list[int]]:
         """Return a time before all entries of a part of the log, and their frames."""
@@ -81,16 +90,43 @@ class Capture(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class Ftrace:
-    """Capture by kprobes and ftrace."""
+def of(host: Host, options: KvmOptions, vm: Vm) -> Capture:
+    """Return the way to capture that is asked for; "auto": by BPF, if it can be had.
 
-    def __init__(self, host: Host, options: KvmOptions) -> None:
-        self.host, self.marks = host, options.marks
+    Raises
+    ------
+    BpfRefused, NoRight, UsageError
+        If BPF is asked for and cannot be had.
+    """
+    if options.capture == "ftrace":
+        return Ftrace(host, options)
+    try:
+        return Bpf(host, options, vm)
+    except PmlkitError as error:
+        if options.capture == "bpf":
+            raise
+        capture = Ftrace(host, options)
+        capture.messages.append(f"the log is captured by ftrace, not by BPF: {error.problem}")
+        return capture
+
+
+class Ftrace:
+    """Capture by kprobes and ftrace.
+
+    Parameters
+    ----------
+    log : bool
+        False: leave the log to another.
+    """
+
+    def __init__(self, host: Host, options: KvmOptions, log: bool = True) -> None:
+        self.host, self.marks, self._log = host, options.marks, log
+        self.forms: dict[int, Frame] = {}
         self._kib = options.buffer_kib
         self._instances: dict[int, Instance] = {}
         self._formats: dict[str, str] = {}
         self._exits = contextlib.ExitStack()
-        self.cleaned = list(clean(host))
+        self.messages = list(clean(host))
         self._registers()
 
     def __enter__(self) -> Self:
@@ -122,8 +158,9 @@ class Ftrace:
         probes = stack.enter_context(Probes(self.host, owner))
         events: dict[int, list[tuple[str, str]]] = {stream: [] for stream in range(len(STREAMS))}
         second, third = self._registers()
-        where = f"mark_page_dirty_in_slot gfn={third}:u64"
-        events[LOG].append((probes.add("p", "dirty", where), ""))
+        if self._log:
+            where = f"{bpf.FUNCTION} gfn={third}:u64"
+            events[LOG].append((probes.add("p", "dirty", where), ""))
         where = f"kvm_vm_ioctl nr={second}:u32 " + " ".join(
             f"{name}=+u{at}({third}):u{8 * size}" for name, at, size in rounds.ARGUMENTS
         )
@@ -188,3 +225,105 @@ class Ftrace:
         """Return what is needed to read the pages."""
         return {"kind": "ftrace", "clock": "mono", "header_page": self.header_page,
                 "formats": self._formats, "buffer_kib": self._kib}  # fmt: skip
+
+
+class Bpf:
+    """Capture of the log by a BPF program; of the VMM's calls and the marks by ftrace.
+
+    Raises
+    ------
+    BpfRefused, NoRight
+        If the kernel does not take the program.
+    """
+
+    def __init__(self, host: Host, options: KvmOptions, vm: Vm) -> None:
+        if why := bpf.why_not(host):
+            raise bpf.BpfRefused(why)
+        self.forms = {LOG: Frame.ENTRIES}
+        self._entries = 1 << ((options.buffer_kib << 10) // ENTRY_BYTES).bit_length() - 1
+        self._stopped = False
+        self._exits = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._kernel = stack.enter_context(bpf.Kernel())
+            self.place = self._set_up(stack, host, vm.pid)
+            self._rest = Ftrace(host, options, log=False)
+            self._exits = stack.pop_all()
+        self.messages = [*self._rest.messages, f"the log is captured by BPF ({self.place.how})"]
+
+    def _set_up(self, stack: contextlib.ExitStack, host: Host, pid: int) -> Place:
+        cpus = cpu_count(host)
+        while True:
+            try:
+                rings, memory = self._kernel.array("rings", ring_bytes(self._entries), cpus)
+                break
+            except bpf.BpfRefused as error:  # older kernels: no more than 4 MiB
+                if error.errno != errno.E2BIG or self._entries < _FEWEST:
+                    raise
+                self._entries //= 2
+        self._rings = Rings(memory, cpus, self._entries)
+        stack.callback(self._rings.close)  # which unmaps it
+        why: PmlkitError | None = None
+        for place in bpf.entry_places(host):
+            code = entry_program(place.frame_at, pid, rings, self._entries)
+            try:
+                self._kernel.attach(self._kernel.load("pmlkit_entry", code, place), place)
+            except PmlkitError as error:
+                why = error
+            else:
+                return place
+        assert why is not None
+        raise why
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._exits)
+            stack.enter_context(self._rest)
+            self._exits = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def start(self, threads: list[int]) -> None:
+        """Begin; record only the VMM."""
+        self._rings.skip()
+        self._rest.start(threads)
+
+    def stop(self) -> None:
+        """Record no more; what was recorded can be drained."""
+        self._kernel.detach()
+        self._rest.stop()
+        self._stopped = True
+
+    def drain(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield the stream, the CPU, and a page or a block of entries."""
+        for cpu, block in self._rings.drain():
+            yield LOG, cpu, block
+        if self._stopped:
+            for cpu, block in self._rings.owed():
+                yield LOG, cpu, block
+        yield from self._rest.drain()
+
+    def logged(self, data: bytes) -> tuple[int, list[int]]:
+        """Return a time before all entries of a block of the log, and their frames."""
+        return entries_of(data)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return what the program and the kernel count, by stream."""
+        log = {"overrun": self._rings.lost(), "dropped": self._kernel.missed(),
+               "read": self._rings.read()}  # fmt: skip
+        return {STREAMS[LOG]: log, **self._rest.counts()}
+
+    def facts(self) -> Json:
+        """Return what is needed to read the pages."""
+        size = {"buffer_kib": ring_bytes(self._entries) >> 10}
+        return {**self._rest.facts(), "kind": "bpf", "place": self.place.how, **size}
+
+
+def cpu_count(host: Host) -> int:
+    """Return how many CPUs there may ever be."""
+    try:
+        text = (host.root / "sys/devices/system/cpu/possible").read_text()
+        return 1 + int(text.strip().rpartition(",")[2].rpartition("-")[2])
+    except (OSError, ValueError):
+        return os.cpu_count() or 1

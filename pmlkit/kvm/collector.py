@@ -142,7 +142,7 @@ class Collector:
             head = header(self.job, self.host, self.vm, vmm, threads)
             head.update(capture=facts, switch=self.switch.how)
             with SpoolWriter(self.job.spool, head, file) as writer:
-                for text in (*capture.cleaned, *_warnings(self.vm, vmm)):
+                for text in (*capture.messages, *_warnings(self.vm, vmm)):
                     self._tell(writer, text)
                 if self.job.page_tables != "off" and self.vm.vms == 1:
                     memory = GuestMemory(self.host, self.vm.pid)
@@ -159,6 +159,7 @@ class Collector:
                 return self._finish(capture, writer)
 
     def _ready(self) -> None:
+        self._spent = time.process_time_ns()
         self.say("capture is on")
         if self.job.ready:
             try:
@@ -213,9 +214,9 @@ class Collector:
             parts.setdefault((stream, cpu), []).append(page)
             got, held = got + len(page), held + len(page)
             if held > _FRAME_BYTES:
-                _write_pages(writer, parts)
+                _write_pages(writer, capture, parts)
                 held = 0
-        _write_pages(writer, parts)
+        _write_pages(writer, capture, parts)
         ended = self.rounds.add(self._calls.until(horizon), horizon)
         self._close_rounds(writer, ended)
         if self._sampler is not None and self.rounds.armed_ns is not None:
@@ -285,7 +286,10 @@ def _warnings(vm: Vm, vmm: Json) -> list[str]:
     return found
 
 
-def _write_pages(writer: SpoolWriter, parts: dict[tuple[int, int], list[bytes]]) -> None:
+def _write_pages(
+    writer: SpoolWriter, capture: Capture, parts: dict[tuple[int, int], list[bytes]]
+) -> None:
     while parts:
         (stream, cpu), pages = parts.popitem()
-        writer.append(Frame.PAGES, PAGES_HEAD.pack(stream, 0, 0, cpu), *pages)
+        form = capture.forms.get(stream, Frame.PAGES)
+        writer.append(form, PAGES_HEAD.pack(stream, 0, 0, cpu), *pages)

@@ -25,6 +25,7 @@ class Frame(IntEnum):
     TICK = 2  # JSON: all buffers were read at a time, ``ns``, and what the kernel counted
     ROUND = 3  # JSON: a round has ended: ``round``, ``start_ns``, ``end_ns``, ``agent_cpu_ns``
     PAGE_SET = 4  # `SET_HEAD`, then frames (u64): the pages of a round, without order or time
+    ENTRIES = 5  # `PAGES_HEAD`, then blocks of entries as `rings.Rings` yields them
     END = 7  # JSON: why it ended, and the last counts
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
     LOOK = 9  # `LOOK_HEAD`, frames (u64), the state of each (u8), the pages of candidates

@@ -98,10 +98,22 @@ class Host:
 
     def missing_capabilities(self) -> list[str]:
         """Return the names of the capabilities that a collection needs and we have not."""
+        needed, have = (
+            ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"),
+            self.capabilities(),
+        )
+        return [name for name in needed if name not in have]
+
+    def capabilities(self) -> set[str]:
+        """Return the names of those of `CAPABILITIES` that we have."""
         match = re.search(r"^CapEff:\s*([0-9a-fA-F]+)$", _text(self.proc / "self/status"), re.M)
         have = int(match[1], 16) if match else 0
-        needed = ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN")
-        return [name for name in needed if not have >> CAPABILITIES[name] & 1]
+        return {name for name, bit in CAPABILITIES.items() if have >> bit & 1}
+
+    def may_use_bpf(self) -> bool:
+        """Whether we have the capabilities that BPF needs."""
+        have = self.capabilities()
+        return "CAP_SYS_ADMIN" in have or {"CAP_BPF", "CAP_PERFMON"} <= have
 
     def facts(self) -> Json:
         """Return what a trace says of the host."""

@@ -33,6 +33,7 @@ from pmlkit.errors import ClocksDiffer, NeedsError
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
+from pmlkit.period.kvm import is_kvms
 from pmlkit.selection import stream, time_ns
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
 
 STALL_NS = 100_000_000  # an assumption, and so an option: longer than a slice of dom0's scheduler
+_SLOT_KIB, _LEAST_KIB = 16, 64  # of KVM: 512 events of ftrace; the smallest --buffer
 _MOST_PERIODS = 24
 _TOGETHER = 8  # periods that are counted in one pass, with 4 bytes of memory a page each
 _FINEST = 500_000  # of the longest period; a finer one would need as many windows
@@ -190,7 +192,8 @@ def advise(
     advice = Advice(
         period_ns=int(row.period_ns),
         slots=ring_slots(row.peak_pages / (row.period_ns / 1e9), stall_ns),
-        rearm="flush" if row.flush_overhead <= target else "round",
+        # KVM's log has no policy: the VMM re-arms, at the end of a round.
+        rearm="flush" if row.flush_overhead <= target and not is_kvms(trace) else "round",
         target=target,
         accuracy=accuracy,
         met=met,
@@ -313,24 +316,28 @@ def _costs(table: pd.DataFrame, log: Trace, g: _GuestNs, h: _HostNs) -> pd.DataF
 def _explain(
     advice: Advice, row: pd.Series[float], trace: Trace, fits: bool, stall_ns: float
 ) -> Iterator[str]:
-    period = format_ns(int(row.period_ns), 3)
-    yield (
-        f"Take T = {period}{_of_machine(advice.time, row)}, a ring of {advice.slots} buffers per "
-        f"vCPU, and re-arm at every {advice.rearm}."
-    )
+    period, of_kvm = format_ns(int(row.period_ns), 3), is_kvms(trace)
+    take = f"Take T = {period}{_of_machine(advice.time, row)}"
+    if of_kvm:
+        kib = max(advice.slots * _SLOT_KIB, _LEAST_KIB)
+        yield f"{take} and buffers of {kib:,} KiB for each CPU (--buffer {kib})."
+    else:
+        ring = f"a ring of {advice.slots} buffers per vCPU"
+        yield f"{take}, {ring}, and re-arm at every {advice.rearm}."
     yield _log_text(row, period, trace.meta.known_memory_pages)
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
     yield _choice_text(advice, row, fits)
+    what, who = ("A buffer", "the collector") if of_kvm else ("The ring", "dom0")
     yield (
-        f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)} of "
-        "the trace's time: for so long dom0 may not come (an assumption: --stall)."
+        f"{what} takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)} of "
+        f"the trace's time: for so long {who} may not come (an assumption: --stall)."
     )
     if advice.rearm == "flush":
         yield (
             "Re-arming at flushes is within the target, too, and counts how often a page is used "
             "(for a threshold m > 1); with one buffer exactly."
         )
-    yield from _sources_text(advice.constants)
+    yield from _sources_text(advice.constants, of_kvm)
 
 
 def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> str:
@@ -389,7 +396,7 @@ def _choice_text(advice: Advice, row: pd.Series[float], fits: bool) -> str:
     return f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
 
 
-def _sources_text(constants: Constants) -> Iterator[str]:
+def _sources_text(constants: Constants, of_kvm: bool) -> Iterator[str]:
     """Say what was assumed, and of which kinds the constants are."""
     guesses = [
         f"{name} ({constant.source})"
@@ -398,7 +405,8 @@ def _sources_text(constants: Constants) -> Iterator[str]:
     ]
     if guesses:
         yield (
-            f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures on "
-            "a host; --transition changes what a VM exit takes beside its instructions."
+            f"Assumed, not measured: {'; '.join(guesses)}. "
+            + ("" if of_kvm else "`pmlkit calibrate --domain` measures on a host; ")
+            + "--transition changes what a VM exit takes beside its instructions."
         )
     yield f"The constants are of these kinds: {', '.join(constants.kinds)}."

@@ -20,6 +20,7 @@ import numpy as np
 from pmlkit.costs import Clock, Cost, prices
 from pmlkit.errors import ClocksDiffer, FileRefused, NeedsError, PmlkitError, UsageError
 from pmlkit.files import read_regular, whole
+from pmlkit.period.kvm import costs_for, is_kvms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
+__all__ = [
+    "Constant", "Constants", "assumed", "base_of", "from_trace", "load", "measure", "rounds",
+    "save",
+]  # fmt: skip
 
 BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
@@ -170,6 +174,31 @@ def assumed(transition_insn: float | None = None) -> Constants:
     return Constants(**made)
 
 
+def base_of(trace: Trace, transition_insn: float | None = None) -> Constants:
+    """Return constants without a measurement, for the hypervisor of a trace: Xen's, or KVM's.
+
+    Parameters
+    ----------
+    transition_insn : float, optional
+        As of `assumed`.
+    """
+    base = assumed(transition_insn)
+    if not is_kvms(trace):
+        return base
+    costs, which = costs_for(trace)
+    transition = prices()["transition"].insn if transition_insn is None else transition_insn
+    each = costs.log + costs.capture
+    full = f"{BUFFER_ENTRIES} pages of {each:,} ({which}); and {transition:,.0f} for the processor"
+    return replace(
+        base,
+        exit=Constant(Cost(BUFFER_ENTRIES * each + transition), "lab", f"{full} (assumed)"),
+        entry=Constant(Cost(0), "lab", "KVM drains in the exit, which has it"),
+        round=Constant(Cost(0), "lab", "KVM pauses no guest for a round"),
+        rearm=Constant(Cost(costs.rearm), "lab", which),
+        scan=Constant(Cost(0), "lab", "the collector reads no bitmap"),
+    )
+
+
 def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     """Return the constants that a trace has of its own cost, and the rest of `base`.
 
@@ -178,7 +207,7 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     trace : Trace
         Of a Xen host or of the lab.
     base : Constants, optional
-        Default: `assumed`.
+        Default: `base_of` the trace.
 
     Returns
     -------
@@ -193,9 +222,9 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     NeedsError
         If the trace counts exits or entries, but lacks their cost.
     """
-    base = base or assumed()
+    base = base or base_of(trace)
     log = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
-    if not log.meta.overheads.get("tsc_khz"):
+    if not log.meta.overheads.get("tsc_khz") and not is_kvms(log):
         return base
     clock, name = log.meta.time, Path(trace.path).name
     kind = "host" if clock.ns_per_insn is None else "emulated"

@@ -24,6 +24,7 @@ GOALS = {
     "spool_to_parquet_millions": ("million entries a second, spool to Parquet", ">=", 30),
     "collection_MiB": ("peak memory of either, MiB", "<=", 300),
     "collection_bytes_per_entry": ("bytes per entry of what was collected", "<=", 2),
+    "bpf_ring_to_events_millions": ("million entries a second, rings of BPF to arrays", ">=", 10),
     "pages_to_events_millions": ("million events a second, pages of ftrace to arrays", ">=", 10),
     "kvm_spool_to_parquet_millions": ("million entries a second, KVM's spool to Parquet", ">=", 5),
     "kvm_ingest_MiB": ("its peak memory, MiB", "<=", 400),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A KVM host's ring buffers: pages to events, and a spool of them to Parquet.
+"""A KVM host's buffers: rings of BPF and pages of ftrace to events, and a spool to Parquet.
 
 The pages are full ones of synthetic entries on four vCPUs, as the kernel lays them out, in drains
 of PML's full buffer. The conversion runs in a process of its own, so that its memory is its own.
@@ -46,6 +46,7 @@ def measure(scale):
     entries = sum(len(stream.take(Frame.PAGES, payload).time) for payload in payloads)
     wall, cpu = time.perf_counter() - start, time.process_time() - used
     read = {"entries": entries, "wall_s": wall, "cpu_s": cpu}
+    rings = _rings(scale)
     with tempfile.TemporaryDirectory() as scratch:
         spool = Path(scratch) / "x.trace.spool"
         spool.mkdir()
@@ -65,6 +66,7 @@ def measure(scale):
         stored = json.loads(subprocess.run(call, check=True, capture_output=True, cwd=root).stdout)
     clock = f"{scale.clock}_s"
     ratios = {
+        "bpf_ring_to_events_millions": rings["entries"] / rings[clock] / 1e6,
         "pages_to_events_millions": read["entries"] / read[clock] / 1e6,
         "kvm_spool_to_parquet_millions": stored["entries"] / stored[clock] / 1e6,
         "kvm_ingest_MiB": stored["peak_mib"],
@@ -73,9 +75,38 @@ def measure(scale):
         {"step": step, "entries": f"{one['entries']:,}", "seconds": f"{one[clock]:.2f}",
          "entries_per_s": f"{one['entries'] / one[clock]:,.0f}",
          "peak_mib": round(one.get("peak_mib", 0)) or ""}
-        for step, one in (("pages to events", read), ("spool to Parquet", stored))
+        for step, one in (
+            ("rings of BPF to events", rings),
+            ("pages to events", read),
+            ("spool to Parquet", stored),
+        )
     ]  # fmt: skip
     return ratios, rows
+
+
+def _rings(scale):
+    """Return what it takes to copy full rings of BPF's entries as the agent, and decode them."""
+    from pmlkit.kvm.frames import LOG, PAGES_HEAD, Frame
+    from pmlkit.kvm.rings import DATA_AT, HEAD_AT, Rings, ring_bytes
+    from pmlkit.sources.kvm.stream import KvmStream
+
+    entries = 1 << 18
+    memory = bytearray(_CPUS * ring_bytes(entries))
+    words = np.frombuffer(memory, np.uint64).reshape(_CPUS, -1)
+    words[:, DATA_AT // 8 :: 2] = np.arange(entries) * _STEP_NS
+    words[:, DATA_AT // 8 + 1 :: 2] = np.arange(entries, dtype=np.uint64) << np.uint64(22)
+    header = _header()
+    header["capture"]["kind"] = "bpf"
+    rings, stream = Rings(memory, _CPUS, entries), KvmStream(header)
+    read = wall = cpu = 0
+    while read < scale.entries:
+        words[:, HEAD_AT // 8] += entries
+        start, used = time.perf_counter(), time.process_time()
+        for number, block in rings.drain():
+            payload = PAGES_HEAD.pack(LOG, 0, 0, number) + block
+            read += len(stream.take(Frame.ENTRIES, payload).time)
+        wall, cpu = wall + time.perf_counter() - start, cpu + time.process_time() - used
+    return {"entries": read, "wall_s": wall, "cpu_s": cpu}
 
 
 def _header():

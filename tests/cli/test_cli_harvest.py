@@ -39,12 +39,11 @@ def test_a_sample_is_drawn_anew_unless_it_is_to_be_fixed():
 
 
 def test_accessed_is_short_for_the_harvest_that_is_best():
-    from pmlkit.cli.lab import _options
+    from pmlkit.cli.lab import _FLAGS, _options
 
     def options(*words):
         values = parsed(run, "known", "-o", "x.trace", *words)
-        of_kvm = ("kvm", "kernel", "log", "no_pml", "huge")
-        for name in ("guest", "output", "list_them", "as_json", *of_kvm):
+        for name in ("guest", "output", "list_them", "as_json", "kvm", *_FLAGS):
             values.pop(name)
         return _options(values)
 

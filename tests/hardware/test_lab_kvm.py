@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
 
+from experiments import kvm_costs
 from pmlkit import pagetables, reads
 from pmlkit.sources.lab import selftest
 from pmlkit.sources.lab.kvm import session
@@ -59,16 +60,37 @@ def test_buffers_of_512_are_told_apart(kvm):
     assert (full == 3).all()  # 1802 entries: three buffers of 512, and the rest
 
 
-@pytest.mark.parametrize("log, kernel", [("ring", "6.1"), ("bitmap", "6.12")])
-def test_the_order_is_the_guests(kvm, log, kernel):
-    trace = kvm("ordered", rounds=3, log=log, kernel=kernel)
+def test_bpf_captures_what_ftrace_does(kvm):
+    by_ftrace = kvm("known", rounds=4)
+    by_bpf = kvm("known", rounds=4, capture="auto")
+    assert by_bpf.meta.options["capture"]["place"] == "fentry"
+    assert not by_bpf.rounds.lost.any()
+    columns = ["round", "vcpu", "gfn"]
+    assert by_bpf.to_pandas()[columns].equals(by_ftrace.to_pandas()[columns])
+
+
+def test_what_small_buffers_lose_is_what_is_reported():
+    """Nobody reads before the guest has ended: by ftrace, and by BPF at both places."""
+    table, _ = kvm_costs.measure("6.1", "losses")
+    written = table.groupby("capture").pages.sum()
+    counts = table.groupby("capture")[["captured", "lost"]].first()
+    assert sorted(counts.index) == ["fentry", "ftrace", "kprobe"]
+    assert (counts.lost > 10_000).all()
+    assert (counts.captured + counts.lost == written).all()
+
+
+@pytest.mark.parametrize(
+    "log, kernel, capture", [("ring", "6.1", "ftrace"), ("bitmap", "6.12", "bpf")]
+)
+def test_the_order_is_the_guests(kvm, log, kernel, capture):
+    trace = kvm("ordered", rounds=3, log=log, kernel=kernel, capture=capture)
     for number, entries in rounds(trace):
         expected = 4096 + (np.arange(2003) * 769 + number + 1) % 2003
         assert data(entries).gfn.tolist() == expected.tolist()
 
 
 def test_each_vcpu_has_a_log_of_its_own(kvm):
-    trace = kvm("vcpus", rounds=4, log="bitmap")
+    trace = kvm("vcpus", rounds=4, log="bitmap", capture="bpf")
     for _, entries in rounds(trace):
         mine = data(entries)
         assert set(mine[mine.vcpu == 0].gfn) == frames(trace, "first")

@@ -279,7 +279,7 @@ def test_a_full_disk_is_one_line_and_what_came_is_a_trace(kvm, tmp_path, monkeyp
             rearm(kvm, RESET, at + n * 10_000)
             kvm.feed(LOG, 0, [dirty(at + n * 10_000 + 3000, 4712, n)])
         threading.Event().wait(0.3)
-        for n in range(9):
+        for _ in range(9):
             kvm.feed(LOG, 1, [dirty(at + 50_000 + i, 4713, i) for i in range(100)])
 
     feeder = threading.Thread(target=feed)

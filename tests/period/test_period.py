@@ -14,6 +14,7 @@ from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
 from pmlkit.figures import period_trade_off
 from pmlkit.period import costs as calibrate
 from pmlkit.period.costs import Constant, Constants
+from pmlkit.period.kvm import KVM_INSN
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import MEMORY_GUESSED
@@ -50,6 +51,31 @@ def test_the_sizing_of_the_founding_note_done_right():
 )
 def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
     assert period.ring_slots(rate) == slots
+
+
+@pytest.mark.parametrize(
+    ("release", "capture", "case"),
+    [
+        ("6.1.0-18-amd64", {"kind": "ftrace"}, ("6.1", "ftrace")),
+        ("6.1.0-18-amd64", {"kind": "bpf", "place": "fentry"}, ("6.1", "fentry")),
+        ("6.12.9", {"kind": "bpf", "place": "kprobe"}, ("6.12", "kprobe")),
+        ("", {}, ("6.1", "ftrace")),
+    ],
+)
+def test_a_trace_of_kvm_has_kvms_costs(make_trace, release, capture, case):
+    """A full buffer is 512 pages that are logged and captured; there is no pause, and no policy."""
+    events = [[(gfn, Kind.WRITE) for gfn in range(1024)] for _ in range(64)]
+    options, host = {"capture": capture}, {"release": release}
+    trace = make_trace(kind="pml", events=events, source="kvm", options=options, host=host)
+    costs = calibrate.base_of(trace, transition_insn=500.0)
+    log, captured, rearm = KVM_INSN[case]
+    assert costs.exit.cost == Cost(512 * (log + captured) + 500)
+    assert [costs.rearm.cost, costs.round.cost, costs.entry.cost] == [Cost(rearm), Cost(0), Cost(0)]
+    assert f"Linux {case[0]}, captured by {case[1]}" in costs.exit.source
+    advice = period.advise(trace)
+    assert advice.rearm == "round"
+    assert advice.words[0].endswith(f"for each CPU (--buffer {advice.slots * 16}).")
+    assert "dom0" not in " ".join(advice.words)
 
 
 def test_the_costs_are_the_formula(steady):

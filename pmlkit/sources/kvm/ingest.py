@@ -215,6 +215,10 @@ class KvmTrace:
         new = np.diff(self.shift, prepend=-1) != 0
         starts = np.stack([self.starts, self.starts + self.shift], axis=1)
         options[HOST_CLOCK] = starts[new].tolist()
+        capture = h.get("capture", {})
+        options["capture"] = {
+            n: capture[n] for n in ("kind", "place", "buffer_kib") if n in capture
+        }
         if guessed:
             options[MEMORY_GUESSED] = True
         rings = self.end is not None and self.end.rings
@@ -372,11 +376,15 @@ class KvmTrace:
         """Return the losses of each round, and those outside of all.
 
         The kernel does not say how many events some of the gaps have, but how many in all: what is
-        left is assigned to the last round.
+        left is assigned to the last round. A gap across a round's end is of the later round with
+        ftrace, which overwrites what is old, and of the earlier with BPF, which loses what is new.
         """
         lost = np.zeros(len(self.rounds), np.int64)
         after, before, count = losses[:, 0], losses[:, 1], np.maximum(losses[:, 2], 0)
         at = np.searchsorted(self.spans[:, 0], before, "left") - 1  # the last that begins before
+        if self.header.get("capture", {}).get("kind") == "bpf":
+            early = np.searchsorted(self.spans[:, 0], after, "left") - 1
+            at = np.where((early >= 0) & (after < self.spans[early, 1]), early, at)
         inside = (at >= 0) & (after < self.spans[at, 1])
         np.add.at(lost, at[inside], count[inside])
         known = int(count.sum())

@@ -28,7 +28,8 @@ from pmlkit.kvm.frames import (
     STREAMS,
     Frame,
 )
-from pmlkit.kvm.job import DRAWS, MODES
+from pmlkit.kvm.job import CAPTURES, DRAWS, MODES
+from pmlkit.kvm.rings import BLOCK_HEAD, ENTRY_BYTES, THREAD_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,13 +205,16 @@ class KvmStream:
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
         self._sampled = -1
         self._looked = 0  # frames that were looked at since a round was closed; -1: it is over
-        self._ended = False
+        self._ended = self._by_bpf = False
         self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
         self._tables: dict[int, tuple[Ints, Ints]] = {}
         if self.mode == "log":
             self._read_layout(fields.object("capture"))
         # Of frames that are decoded again, by `again`: the decoders change nothing here.
-        self._decoders: dict[int, Callable[[bytes], Pages]] = {Frame.PAGES: self._pages}
+        self._decoders: dict[int, Callable[[bytes], Pages]] = {
+            Frame.PAGES: self._pages,
+            Frame.ENTRIES: self._entries,
+        }
         self._takers: dict[int, Callable[[bytes], Decoded]] = {
             **self._decoders,
             Frame.PAGE_SET: self._page_set,
@@ -236,7 +240,8 @@ class KvmStream:
                 if name in formats:
                     self._add_format(kinds, fields, name, formats)
             self._tables[stream] = kinds, fields
-        if (self._tables[LOG][0] < 0).all():
+        self._by_bpf = capture.choice("kind", CAPTURES, "ftrace") == "bpf"
+        if (self._tables[LOG][0] < 0).all() and not self._by_bpf:
             raise NotUnderstood("its header has no format of the event of a logged page")
 
     def _add_format(self, kinds: Ints, fields: Ints, name: str, formats: Fields) -> None:
@@ -276,14 +281,30 @@ class KvmStream:
             raise NotUnderstood(f"pages of stream {stream} and CPU {cpu}")
         if (len(payload) - PAGES_HEAD.size) % 4:
             raise NotUnderstood("pages that are no whole words")
-        pages = self._extracted(stream, cpu, np.frombuffer(payload, "<u4", -1, PAGES_HEAD.size))
-        if len(pages.time) and not 0 <= pages.time.min() <= pages.time.max() < LATEST_NS:
-            raise NotUnderstood("an event whose time cannot be")
-        if stream == LOG and len(pages.value) and pages.value.max() >= _MOST_FRAME:
-            raise NotUnderstood("an event of a frame that no machine has")
-        if len(pages.lost) and pages.lost[:, 1].max() > _MOST_LOST // len(pages.lost):
-            raise NotUnderstood("a page that lost more events than there can be")
-        return pages
+        return _checked(
+            self._extracted(stream, cpu, np.frombuffer(payload, "<u4", -1, PAGES_HEAD.size))
+        )
+
+    def _entries(self, payload: bytes) -> Pages:
+        """Decode blocks of entries that a BPF program has written."""
+        if not self._by_bpf or len(payload) < PAGES_HEAD.size:
+            raise NotUnderstood("entries of BPF where none can be")
+        stream, _, _, cpu = PAGES_HEAD.unpack_from(payload)
+        if stream != LOG or cpu >= _MOST_CPUS:
+            raise NotUnderstood(f"entries of stream {stream} and CPU {cpu}")
+        at, number, parts, lost = PAGES_HEAD.size, 0, [np.empty((0, 2), np.uint64)], []
+        while at < len(payload):
+            if len(payload) - at < BLOCK_HEAD.size:
+                raise NotUnderstood("entries that are shorter than their head")
+            before, count = BLOCK_HEAD.unpack_from(payload, at)
+            at += BLOCK_HEAD.size
+            if count > (len(payload) - at) // ENTRY_BYTES:
+                raise NotUnderstood(f"{count} entries, and it has no room for them")
+            if before:
+                lost.append((number, min(before, _MOST_LOST + 1)))
+            parts.append(np.frombuffer(payload, "<u8", 2 * count, at).reshape(-1, 2))
+            at, number = at + count * ENTRY_BYTES, number + count
+        return _checked(_of_entries(cpu, np.concatenate(parts), lost))
 
     def _extracted(self, stream: int, cpu: int, words: Array) -> Pages:
         from pmlkit.kernels import ringpages
@@ -427,6 +448,26 @@ def _is_span(row: object) -> bool:
     if not isinstance(row, list) or len(row) != 2:
         return False
     return all(isinstance(n, int) and 0 <= n < _MOST_FRAME for n in row)
+
+
+def _of_entries(cpu: int, entries: Gfns, lost: list[tuple[int, int]]) -> Pages:
+    """Return the columns of entries of BPF: the time, and the frame above the thread."""
+    thread = (entries[:, 1] & np.uint64((1 << THREAD_BITS) - 1)).astype(np.int32)
+    time = np.minimum(entries[:, 0], np.uint64(LATEST_NS)).astype(np.int64)
+    places = np.array(lost, np.int64).reshape(-1, 2)
+    kind = np.zeros(len(time), np.uint8)
+    return Pages(LOG, cpu, time, kind, thread, entries[:, 1] >> np.uint64(THREAD_BITS), places)
+
+
+def _checked(pages: Pages) -> Pages:
+    """Return events of a page that can be."""
+    if len(pages.time) and not 0 <= pages.time.min() <= pages.time.max() < LATEST_NS:
+        raise NotUnderstood("an event whose time cannot be")
+    if pages.stream == LOG and len(pages.value) and pages.value.max() >= _MOST_FRAME:
+        raise NotUnderstood("an event of a frame that no machine has")
+    if len(pages.lost) and pages.lost[:, 1].max() > _MOST_LOST // len(pages.lost):
+        raise NotUnderstood("a page that lost more events than there can be")
+    return pages
 
 
 def _text(fields: Fields, name: str) -> str:

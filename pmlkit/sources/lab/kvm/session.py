@@ -21,7 +21,7 @@ from pmlkit.errors import GuestError, UsageError
 from pmlkit.files import cache_folder
 from pmlkit.kvm import shipping
 from pmlkit.kvm.frames import Frame
-from pmlkit.kvm.job import PAGE_TABLES
+from pmlkit.kvm.job import CAPTURES, PAGE_TABLES
 from pmlkit.recordings import need_clone
 from pmlkit.sources.guest.programs import compile_cached, with_bytecode
 from pmlkit.sources.lab import guests as lab_guests
@@ -69,6 +69,8 @@ class KvmLabOptions:
         The host's Linux.
     log : {"ring", "bitmap"}
         Which log of KVM the monitor asks for.
+    capture : {"ftrace", "bpf", "auto"}
+        How the agent captures entries.
     pml : bool
         False: kvm_intel's parameter ``pml=0``, which logs by write faults.
     huge : bool
@@ -100,6 +102,7 @@ class KvmLabOptions:
 
     kernel: str = "6.1"
     log: str = "ring"
+    capture: str = "ftrace"
     pml: bool = True
     huge: bool = False
     rounds: int = 0
@@ -117,8 +120,12 @@ class KvmLabOptions:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        for name, values in (("kernel", tuple(KERNELS)), ("log", LOGS),
-                             ("page_tables", PAGE_TABLES)):  # fmt: skip
+        for name, values in (
+            ("kernel", tuple(KERNELS)),
+            ("log", LOGS),
+            ("capture", CAPTURES),
+            ("page_tables", PAGE_TABLES),
+        ):
             if getattr(self, name) not in values:
                 raise UsageError(
                     f"the KVM lab has no {name} {getattr(self, name)!r}",
@@ -228,8 +235,8 @@ def describe(
         "options": asdict(options),
         "command": command("pmlkit.sources.lab.kvm.session.run"),
     }
-    return {"switch": "listen", "ready": "/job/go", "page_tables": options.page_tables,
-            "header": header}  # fmt: skip
+    return {"switch": "listen", "capture": options.capture, "ready": "/job/go",
+            "page_tables": options.page_tables, "header": header}  # fmt: skip
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:

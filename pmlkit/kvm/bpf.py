@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system call bpf(2): maps, programs, and where they run.
+
+There is no library on a host, so the calls are made by ctypes. All that they make is held by file
+descriptors alone: the kernel removes it when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError
+from pmlkit.kvm.btf import BtfUnknown, function_of
+from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.host import Host
+from pmlkit.kvm.program import nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+
+__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "probe", "why_not"]
+
+CAPABILITIES = "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
+FUNCTION, MODULE = "mark_page_dirty_in_slot", "kvm"
+_BPF, _PERF_EVENT_OPEN = 321, 298  # of x86_64
+_MAP_CREATE, _PROG_LOAD, _INFO, _RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
+_BTF_FD_BY_ID, _BTF_NEXT_ID = 19, 23
+_ARRAY, _MMAPABLE = 2, 1 << 10
+_KPROBE, _TRACING, _FENTRY = 2, 26, 24
+_LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIII4x")
+_PERF_EVENT = struct.Struct("<IIQQQQQIIQQ")
+_SET_BPF = 0x40042408
+# Places in the kernel's struct pt_regs, of x86_64, of the registers of arguments.
+_REGISTERS = (112, 104, 96, 88, 72, 64)
+_FRAME = 2  # mark_page_dirty_in_slot(kvm, memslot, gfn): from Linux 5.11 on
+_MISSES_AT, _INFO_BYTES = 208, 232
+_LOG_BYTES = 1 << 16
+
+
+class BpfRefused(PmlkitError):
+    """The kernel does not take what is loaded. Attribute: `errno`."""
+
+    def __init__(self, what: str, number: int = 0, hint: str = "use --capture ftrace") -> None:
+        self.errno = number
+        super().__init__(what, hint)
+
+
+def _refused(what: str, number: int, said: str = "") -> PmlkitError:
+    if number == errno.EPERM and not Host().may_use_bpf():
+        return NoRight(what, CAPABILITIES)
+    if number == errno.EPERM:
+        said = "we have the capabilities: does a security module, or lockdown, forbid it?"
+    if number == errno.ENOSYS:
+        return BpfRefused("this kernel has no BPF (CONFIG_BPF_SYSCALL)", number)
+    why = f"{os.strerror(number)}: {said}" if said else os.strerror(number)
+    return BpfRefused(f"the kernel refuses {what} ({why})", number)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(number: int, what: str, *arguments: object) -> int:
+    """Make a system call."""
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        raise _refused(what, ctypes.get_errno())
+    return result
+
+
+def _bpf(command: int, what: str, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    size = len(attributes)
+    data = ctypes.create_string_buffer(attributes, size) if isinstance(attributes, bytes) \
+        else attributes  # fmt: skip
+    return _call(_BPF, what, ctypes.c_long(command), data, ctypes.c_ulong(size))
+
+
+def _at(data: ctypes.Array[ctypes.c_char] | None) -> int:
+    return ctypes.addressof(data) if data is not None else 0
+
+
+class Place:
+    """Where a program runs: at the entry of a function.
+
+    Parameters
+    ----------
+    how : {"fentry", "kprobe", "uprobe"}
+        By the kernel's trampoline, with arguments; by a probe, with registers.
+    where : str
+        The function; of a uprobe, the file.
+    frame_at : int
+        Where the program finds the frame, bytes of its context.
+    btf : int
+        fentry: a descriptor of the module's BTF, which is closed with the program; 0: the kernel.
+    number : int
+        fentry: of the function in it. uprobe: where it is in the file, bytes.
+    probes : Path, optional
+        The kernel's description of its probes.
+    """
+
+    def __init__(
+        self, how: str, where: str, frame_at: int, btf: int = 0, number: int = 0,
+        probes: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.how, self.where, self.frame_at = how, where, frame_at
+        self.btf, self.number, self.probes = btf, number, probes
+
+    @classmethod
+    def register(cls, how: str, where: str, argument: int, number: int, probes: Path) -> Place:
+        """Return a place whose frame is in the register of an argument."""
+        return cls(how, where, _REGISTERS[argument], number=number, probes=probes)
+
+
+class Kernel:
+    """What this process has in the kernel; a context manager, which removes it."""
+
+    def __init__(self) -> None:
+        self._exits, self._attached = contextlib.ExitStack(), contextlib.ExitStack()
+        self._programs: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove all; idempotent."""
+        self.detach()
+        self._exits.close()
+
+    def detach(self) -> None:
+        """Let no program run any more; idempotent."""
+        self._attached.close()
+
+    def _own(self, descriptor: int) -> int:
+        self._exits.callback(os.close, descriptor)
+        return descriptor
+
+    def _attach(self, descriptor: int) -> int:
+        self._attached.callback(os.close, descriptor)
+        return descriptor
+
+    def array(self, name: str, value_bytes: int, count: int) -> tuple[int, mmap.mmap]:
+        """Make an array that can be mapped; return its descriptor and its memory."""
+        _lift_limit()
+        head = struct.pack("<IIIIIII", _ARRAY, 4, value_bytes, count, _MMAPABLE, 0, 0)
+        what = f"an array of {count} times {value_bytes:,} bytes"
+        descriptor = self._own(_bpf(_MAP_CREATE, what, head + _name(name) + bytes(28)))
+        try:
+            memory = mmap.mmap(descriptor, value_bytes * count)
+        except OSError as error:
+            raise _refused(f"to map {what}", error.errno or 0) from error
+        return descriptor, memory
+
+    def load(self, name: str, code: bytes, place: Place) -> int:
+        """Load a program for a place; return its descriptor.
+
+        Raises
+        ------
+        BpfRefused
+            With the last line of what the kernel's verifier says.
+        NoRight
+        """
+        text = ctypes.create_string_buffer(code, len(code))
+        rights = ctypes.create_string_buffer(b"Apache-2.0")
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        traced = place.how == "fentry"
+        if place.btf:
+            self._own(place.btf)
+        for level in (0, 1):  # the verifier's words at a second attempt: they cost time
+            attributes = _LOAD.pack(
+                _TRACING if traced else _KPROBE, len(code) // 8, _at(text), _at(rights), level,
+                _LOG_BYTES * level, _at(log) if level else 0, 0, 0, _name(name), 0,
+                _FENTRY if traced else 0, 0, 0, 0, 0, 0, 0, 0,
+                place.number if traced else 0, place.btf if traced else 0,
+            )  # fmt: skip
+            try:
+                program = self._own(_bpf(_PROG_LOAD, "to load a BPF program", attributes))
+                break
+            except BpfRefused as error:
+                if level:
+                    raise _refused("the BPF program", error.errno, _last(log.value)) from error
+        self._programs.append(program)
+        return program
+
+    def attach(self, program: int, place: Place) -> None:
+        """Let a loaded program run at its place."""
+        if place.how == "fentry":
+            what = f"BPF at the entry of {place.where}"
+            self._attach(_bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0)))
+            return
+        event = self._attach(self._probe(place))
+        if _libc.ioctl(event, ctypes.c_ulong(_SET_BPF), ctypes.c_int(program)) < 0:
+            raise _refused(f"BPF at a {place.how} of {place.where}", ctypes.get_errno())
+
+    def _probe(self, place: Place) -> int:
+        assert place.probes is not None
+        kind = int(place.probes.read_text())
+        name = ctypes.create_string_buffer(place.where.encode())
+        attributes = ctypes.create_string_buffer(
+            _PERF_EVENT.pack(kind, _PERF_EVENT.size, 0, 0, 0, 0, 0, 0, 0, _at(name), place.number),
+            _PERF_EVENT.size,
+        )
+        anyone, any_cpu, no_group, close_on_exec = map(ctypes.c_long, (-1, 0, -1, 8))
+        what = f"a {place.how} at {place.where}"
+        try:
+            return _call(_PERF_EVENT_OPEN, what, attributes, anyone, any_cpu, no_group,
+                         close_on_exec)  # fmt: skip
+        except BpfRefused as error:
+            if error.errno == errno.EACCES:  # not so for a program: there it is the verifier's
+                raise NoRight(what, CAPABILITIES) from error
+            raise
+
+    def missed(self) -> int:
+        """Return how often a program did not run, as one ran on that CPU already."""
+        return sum(_missed(program) for program in self._programs)
+
+
+def _last(log: bytes) -> str:
+    """Return the last of the verifier's words that is no statistic."""
+    lines = log.decode(errors="replace").strip().splitlines()
+    return next((one for one in reversed(lines) if not one.startswith(("processed", "verif"))), "")
+
+
+def _missed(program: int) -> int:
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    what = "what it knows of a program"
+    _bpf(_INFO, what, struct.pack("<IIQ", program, _INFO_BYTES, _at(info)))
+    (count,) = struct.unpack_from("<Q", info.raw, _MISSES_AT)
+    return int(count)
+
+
+def _name(text: str) -> bytes:
+    return text.encode().ljust(16, b"\0")
+
+
+def _lift_limit() -> None:
+    """Before Linux 5.11, maps count as locked memory."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+
+
+# ------------------------------------------------------------------------------
+# Where the log can be captured
+
+
+def why_not(host: Host) -> str:
+    """Return why a capture by BPF cannot be had here, as far as files say it; else ""."""
+    machine = os.uname().machine
+    if machine != "x86_64":
+        return f"a capture by BPF is not known on {machine}"
+    has_types = (host.root / "sys/kernel/btf/vmlinux").exists()
+    if not has_types and not _kprobes(host).exists():
+        return "this kernel has neither BTF nor a PMU of kprobes"
+    return ""
+
+
+def _kprobes(host: Host) -> Path:
+    return host.root / "sys/bus/event_source/devices/kprobe/type"
+
+
+def entry_places(host: Host) -> Iterator[Place]:
+    """Yield the places at which the log may be captured, the cheapest first.
+
+    Raises
+    ------
+    BpfRefused, NoRight
+        If there is none.
+    """
+    place: Place | None = None
+    hint = "modprobe kvm_intel (or kvm_amd), or use --capture ftrace"
+    why: PmlkitError = BpfRefused(f"BPF finds no {FUNCTION} here", hint=hint)
+    try:
+        place = _by_trampoline(host)
+    except PmlkitError as error:  # a module's BTF takes more rights than a kprobe
+        why = error
+    except (BtfUnknown, OSError):
+        pass
+    if place is not None:
+        yield place
+    if _kprobes(host).exists():
+        yield Place.register("kprobe", FUNCTION, _FRAME, 0, _kprobes(host))
+    elif place is None:
+        raise why
+
+
+def probe(host: Host) -> str:
+    """Load a program that takes nothing for the first place that works; return how it runs.
+
+    Raises
+    ------
+    BpfRefused, NoRight
+        If none works.
+    """
+    why: PmlkitError | None = None
+    for place in entry_places(host):
+        try:
+            with Kernel() as kernel:
+                kernel.attach(kernel.load("pmlkit_probe", nothing(), place), place)
+            return place.how
+        except PmlkitError as error:
+            why = error
+    raise why or BpfRefused(f"BPF finds no {FUNCTION} here")
+
+
+def _by_trampoline(host: Host) -> Place | None:
+    folder = host.root / "sys/kernel/btf"
+    own = folder / MODULE
+    module = own.read_bytes() if own.exists() else None
+    function = function_of(FUNCTION, (folder / "vmlinux").read_bytes(), module)
+    if "gfn" not in function.parameters:
+        return None
+    at = 8 * function.parameters.index("gfn")
+    btf = _module_btf(MODULE) if module is not None else 0
+    return Place("fentry", FUNCTION, at, btf, function.number)
+
+
+def _module_btf(name: str) -> int:
+    """Return a descriptor of a module's BTF, as the kernel has loaded it."""
+    number = 0
+    while True:
+        next_id = ctypes.create_string_buffer(struct.pack("<III", number, 0, 0), 12)
+        _bpf(_BTF_NEXT_ID, f"the BTF of {name}", next_id)
+        (number,) = struct.unpack_from("<I", next_id.raw, 4)
+        descriptor = _bpf(_BTF_FD_BY_ID, "BTF by its number", struct.pack("<III", number, 0, 0))
+        if _btf_name(descriptor) == name:
+            return descriptor
+        os.close(descriptor)
+
+
+def _btf_name(descriptor: int) -> str:
+    room = ctypes.create_string_buffer(64)
+    info = ctypes.create_string_buffer(struct.pack("<QIIQII", 0, 0, 0, _at(room), 64, 0), 32)
+    _bpf(_INFO, "what it knows of BTF", struct.pack("<IIQ", descriptor, 32, _at(info)))
+    return room.value.decode(errors="replace")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The BPF program that captures entries, and the assembler that makes it.
+
+It has some forty instructions, so it is assembled here: the host needs no compiler, and no binary
+is shipped. The kernel's ``Documentation/bpf/standardization/instruction-set.rst`` has the encoding.
+What is of the kernel (where the argument is) is looked up on the host, not compiled in.
+
+The program runs at the entry of ``mark_page_dirty_in_slot``. It leaves other processes alone, takes
+the ring of its CPU, and writes the time, the frame and the thread. If the ring is full it counts a
+loss. Rings are values of an array that the collector maps (`pmlkit.kvm.rings`): the kernel's own
+BPF ring buffer costs more, as it takes a lock that all CPUs share, and adds a head to each entry.
+No program runs while another is in the middle on its CPU: the kernel skips it and counts that
+(`recursion_misses`; of a kprobe from Linux 6.7 on, but there preemption is off anyway).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LOST_AT, TAIL_AT, THREAD_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+__all__ = ["Assembler", "entry_program", "nothing"]
+
+R0, R1, R2, R3, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 6, 7, 8, 9, 10
+MAP_LOOKUP_ELEM, KTIME_GET_NS, SMP_PROCESSOR_ID, CURRENT_PID_TGID = 1, 5, 8, 14
+_INSTRUCTION = struct.Struct("<BBhi")
+_OF_MAP = 1  # in the place of a source register: the number is a map's descriptor
+_CALL, _EXIT, _LOAD_64 = 0x85, 0x95, 0x18
+# Operations on 64 bits: with a number; with a register it is 8 more.
+_OPERATIONS = {"mov": 0xB7, "add": 0x07, "sub": 0x17, "or": 0x47, "and": 0x57, "lsh": 0x67,
+               "rsh": 0x77}  # fmt: skip
+_JUMPS = {"always": 0x05, "==": 0x15, ">=": 0x35, "!=": 0x55}
+_LOADS, _STORES = {4: 0x61, 8: 0x79}, {4: 0x63, 8: 0x7B}
+_REGISTER = 0x08
+
+
+class Assembler:
+    """Makes a program of BPF, instruction by instruction; labels are names."""
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, int, int, int]] = []
+        self._jumps: dict[int, str] = {}
+        self._labels: dict[str, int] = {}
+
+    def _put(
+        self, code: int, target: int = 0, source: int = 0, at: int = 0, number: int = 0
+    ) -> None:
+        self._code.append((code, target, source, at, number))
+
+    def set(self, operation: str, target: int, number: int) -> None:
+        """Change a register by a number: ``set("add", R2, -4)``."""
+        self._put(_OPERATIONS[operation], target, number=number)
+
+    def by(self, operation: str, target: int, source: int) -> None:
+        """Change a register by another: ``by("mov", R2, R10)``."""
+        self._put(_OPERATIONS[operation] | _REGISTER, target, source)
+
+    def load(self, target: int, source: int, at: int, size: int = 8) -> None:
+        """Read memory: ``target = *(source + at)``."""
+        self._put(_LOADS[size], target, source, at)
+
+    def store(self, target: int, at: int, source: int, size: int = 8) -> None:
+        """Write memory: ``*(target + at) = source``."""
+        self._put(_STORES[size], target, source, at)
+
+    def take_map(self, target: int, descriptor: int) -> None:
+        """Set a register to a map; it takes two instructions."""
+        self._put(_LOAD_64, target, _OF_MAP, number=descriptor)
+        self._put(0)
+
+    def call(self, helper: int) -> None:
+        """Call a helper of the kernel's; registers 1 to 5 are undefined then."""
+        self._put(_CALL, number=helper)
+
+    def jump(self, condition: str, register: int, number: int, label: str) -> None:
+        """Jump forward to a label if it holds of a register; `condition`: always, ==, !=, >=."""
+        self._jumps[len(self._code)] = label
+        self._put(_JUMPS[condition], register, number=number)
+
+    def label(self, name: str) -> None:
+        """Name the place of the next instruction."""
+        self._labels[name] = len(self._code)
+
+    def leave(self) -> None:
+        """Return from the program."""
+        self._put(_EXIT)
+
+    def code(self) -> bytes:
+        """Return the program, 8 bytes an instruction."""
+        return b"".join(self._encoded())
+
+    def _encoded(self) -> Iterator[bytes]:
+        for place, (code, target, source, at, number) in enumerate(self._code):
+            if place in self._jumps:
+                at = self._labels[self._jumps[place]] - place - 1
+            yield _INSTRUCTION.pack(code, source << 4 | target, at, number)
+
+
+def nothing() -> bytes:
+    """Return a program that does nothing, to try whether one may run."""
+    a = Assembler()
+    a.set("mov", R0, 0)
+    a.leave()
+    return a.code()
+
+
+def entry_program(frame_at: int, process: int, rings: int, entries: int) -> bytes:
+    """Return the program that writes an entry for each logged page.
+
+    Parameters
+    ----------
+    frame_at : int
+        Where the frame is in the program's context, bytes.
+    process : int
+        The VMM's: no other's pages are taken.
+    rings : int
+        Descriptor of the array of rings.
+    entries : int
+        Of a ring; a power of 2.
+    """
+    a = Assembler()
+    a.load(R6, R1, frame_at)
+    a.call(CURRENT_PID_TGID)
+    a.by("mov", R7, R0)
+    a.set("rsh", R0, 32)
+    a.jump("!=", R0, process, "out")
+    a.call(SMP_PROCESSOR_ID)
+    a.store(R10, -4, R0, size=4)
+    a.take_map(R1, rings)
+    a.by("mov", R2, R10)
+    a.set("add", R2, -4)
+    a.call(MAP_LOOKUP_ELEM)
+    a.jump("==", R0, 0, "out")  # never: there is a ring for each CPU that can be
+    a.by("mov", R8, R0)
+    a.load(R9, R8, HEAD_AT)
+    a.load(R2, R8, TAIL_AT)
+    a.by("mov", R3, R9)
+    a.by("sub", R3, R2)
+    a.jump(">=", R3, entries, "full")
+    a.call(KTIME_GET_NS)
+    a.by("mov", R1, R9)
+    a.set("and", R1, entries - 1)
+    a.set("lsh", R1, ENTRY_BYTES.bit_length() - 1)
+    a.by("add", R1, R8)
+    a.store(R1, DATA_AT, R0)
+    a.set("lsh", R6, THREAD_BITS)
+    a.set("and", R7, (1 << THREAD_BITS) - 1)
+    a.by("or", R6, R7)
+    a.store(R1, DATA_AT + 8, R6)
+    a.set("add", R9, 1)
+    a.store(R8, HEAD_AT, R9)  # last: the reader takes what is before the head
+    a.label("out")
+    a.set("mov", R0, 0)
+    a.leave()
+    a.label("full")
+    a.load(R1, R8, LOST_AT)
+    a.set("add", R1, 1)
+    a.store(R8, LOST_AT, R1)
+    a.set("mov", R0, 0)
+    a.leave()
+    return a.code()

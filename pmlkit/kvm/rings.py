@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rings of entries in memory that the kernel's BPF program writes and the collector reads.
+
+Each CPU has one: how many entries were ever written (head), how many were lost since the ring was
+full, how many were read (tail), and entries of 16 bytes: the time, ns, and the frame above the
+thread. Only the program writes head and lost, only the reader writes the tail. So there is no lock,
+and the reader copies whole pieces. Each side has to see the other's writes in their order, which
+x86 grants without barriers; a capture by BPF is offered there alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterator
+
+
+__all__ = ["BLOCK_HEAD", "ENTRY_BYTES", "THREAD_BITS", "Rings", "entries_of", "ring_bytes"]
+
+ENTRY_BYTES = 16
+THREAD_BITS = 22  # the kernel's ids of threads are below 2**22; the frame is above them
+# The reader's and the writer's numbers are in cache lines of their own.
+HEAD_AT, LOST_AT, TAIL_AT, DATA_AT = 0, 8, 64, 128
+# Before the entries in a spool: how many were lost before them; how many there are.
+BLOCK_HEAD = struct.Struct("<QQ")
+_PIECE = 1 << 16  # entries that are copied at once
+
+
+def ring_bytes(entries: int) -> int:
+    """Return the size of a ring."""
+    return DATA_AT + entries * ENTRY_BYTES
+
+
+def entries_of(block: bytes) -> tuple[int, list[int]]:
+    """Return the time of the first entry of a block, 0 without any, and the frames of all."""
+    words = memoryview(block)[BLOCK_HEAD.size :].cast("Q")
+    return words[0] if len(words) else 0, [word >> THREAD_BITS for word in words[1::2]]
+
+
+class Rings:
+    """Reads rings that lie one after another.
+
+    Parameters
+    ----------
+    memory : mmap or bytearray
+        Writable, zero at the start.
+    count : int
+        Rings: one for each CPU.
+    entries : int
+        Of a ring; a power of 2.
+    """
+
+    def __init__(self, memory: mmap.mmap | bytearray, count: int, entries: int) -> None:
+        self.count, self.entries = count, entries
+        self._bytes = memoryview(memory)
+        self._words = self._bytes.cast("Q")
+        self._tails = [0] * count
+        self._lost = [0] * count
+        self._owed = [0] * count  # lost after the last entry that was read
+        self._skipped = 0, 0  # entries; losses
+
+    def skip(self) -> None:
+        """Leave out all that was written, or lost, before now."""
+        for _ in self.drain():
+            pass
+        self._owed = [0] * self.count
+        self._skipped = sum(self._tails), sum(self._lost)
+
+    def drain(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the CPU and a block: `BLOCK_HEAD`, then entries."""
+        for cpu in range(self.count):
+            yield from self._ring(cpu)
+
+    def _ring(self, cpu: int) -> Iterator[tuple[int, bytes]]:
+        at, tail = cpu * ring_bytes(self.entries) // 8, self._tails[cpu]
+        lost = self._words[at + LOST_AT // 8]  # before the head: none of these is after it
+        head = self._words[at + HEAD_AT // 8]
+        before, new = self._owed[cpu], lost - self._lost[cpu]
+        self._lost[cpu] = lost
+        # The program loses entries while the ring is full, which it stays until we move the tail:
+        # they come after all that is in it. If it is not full, that was before our last pass ended.
+        if head - tail == self.entries:
+            self._owed[cpu] = new
+        else:
+            before, self._owed[cpu] = before + new, 0
+        while tail != head:
+            place = tail % self.entries
+            count = min(head - tail, _PIECE, self.entries - place)
+            begin = 8 * at + DATA_AT + place * ENTRY_BYTES
+            end = begin + count * ENTRY_BYTES
+            block = b"".join((BLOCK_HEAD.pack(before, count), self._bytes[begin:end]))
+            tail, before = tail + count, 0
+            self._words[at + TAIL_AT // 8] = self._tails[cpu] = tail
+            yield cpu, block
+        if before:  # lost, and nothing has come since
+            self._owed[cpu] += before
+
+    def owed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield blocks without entries for what was lost after the last entries."""
+        for cpu, lost in enumerate(self._owed):
+            if lost:
+                self._owed[cpu] = 0
+                yield cpu, BLOCK_HEAD.pack(lost, 0)
+
+    def lost(self) -> int:
+        """Return how many entries the program has lost."""
+        step = ring_bytes(self.entries) // 8
+        lost = sum(self._words[cpu * step + LOST_AT // 8] for cpu in range(self.count))
+        return lost - self._skipped[1]
+
+    def read(self) -> int:
+        """Return how many entries were read."""
+        return sum(self._tails) - self._skipped[0]
+
+    def close(self) -> None:
+        """Let go of the memory; idempotent."""
+        self._words.release()
+        self._bytes.release()

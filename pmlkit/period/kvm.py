@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The costs of logging under KVM: of a page that is logged, captured and armed again.
+
+They are KVM's own, of Debian's kernels in the lab, which counts instructions. They stand apart from
+`costs`, as KVM's log works otherwise than ours in Xen: a vCPU's own thread drains its buffer, the
+guest is never paused for a round, and nothing is scanned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pmlkit.kvm.host import Host
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+
+
+__all__ = ["KVM_INSN", "KvmCosts", "costs_for", "is_kvms"]
+
+
+class KvmCosts(NamedTuple):
+    """Instructions for a page: to log it, to capture it, to arm it again."""
+
+    log: int
+    capture: int
+    rearm: int
+
+
+# data/kvm-costs/costs.csv, with rings; a test holds these to it.
+KVM_INSN: dict[tuple[str, str], KvmCosts] = {
+    ("6.1", "ftrace"): KvmCosts(92, 1005, 416),
+    ("6.1", "kprobe"): KvmCosts(92, 457, 416),
+    ("6.1", "fentry"): KvmCosts(92, 241, 412),
+    ("6.12", "ftrace"): KvmCosts(110, 1012, 233),
+    ("6.12", "kprobe"): KvmCosts(110, 468, 233),
+    ("6.12", "fentry"): KvmCosts(110, 245, 232),
+}
+_LATER = (6, 12)
+
+
+def is_kvms(trace: Trace) -> bool:
+    """Whether a trace is of a KVM host."""
+    return trace.meta.source == "kvm"
+
+
+def costs_for(trace: Trace) -> tuple[KvmCosts, str]:
+    """Return the costs of a trace's kernel and capture, and which they are."""
+    release = Host(release=str(trace.meta.host.get("release", ""))).version
+    kernel = "6.12" if release >= _LATER else "6.1"
+    capture = trace.meta.options.get("capture") or {}
+    how = capture.get("place", "ftrace")
+    if (kernel, how) not in KVM_INSN:
+        how = "ftrace"
+    return KVM_INSN[kernel, how], f"Linux {kernel}, captured by {how}"

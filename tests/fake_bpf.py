@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's side of a capture by BPF: rings in memory that a test writes as the program does."""
+
+import mmap
+
+from pmlkit.kvm import bpf
+from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LOST_AT, TAIL_AT, ring_bytes
+
+
+class Writer:
+    """Writes into rings what `pmlkit.kvm.program` would."""
+
+    def __init__(self, memory, entries):
+        self.words, self.entries = memoryview(memory).cast("Q"), entries
+        self.step = ring_bytes(entries) // 8
+
+    def write(self, cpu, time_ns, gfn, thread):
+        """Write an entry; returns whether there was room."""
+        at = cpu * self.step
+        head = self.words[at + HEAD_AT // 8]
+        if head - self.words[at + TAIL_AT // 8] >= self.entries:
+            self.words[at + LOST_AT // 8] += 1
+            return False
+        place = at + DATA_AT // 8 + head % self.entries * ENTRY_BYTES // 8
+        self.words[place], self.words[place + 1] = time_ns, gfn << 22 | thread
+        self.words[at + HEAD_AT // 8] = head + 1
+        return True
+
+
+class FakeKernel:
+    """In place of `pmlkit.kvm.bpf.Kernel`."""
+
+    made = None
+    most_bytes = 1 << 30
+    refuse = None  # the errors of places, by their names
+    misses = 0
+
+    def __init__(self):
+        type(self).made = self
+        self.on, self.places, self.code = False, [], b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.on = False
+
+    def array(self, name, value_bytes, count):
+        if value_bytes > self.most_bytes:
+            raise bpf.BpfRefused("too big", 7)
+        memory = mmap.mmap(-1, value_bytes * count)
+        self.writer = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
+        return 3, memory
+
+    def load(self, name, code, place):
+        self.places.append(place.how)
+        if place.how in (self.refuse or {}):
+            raise self.refuse[place.how]
+        self.code = code
+        return 4
+
+    def attach(self, program, place):
+        self.on = True
+
+    def detach(self):
+        self.on = False
+
+    def missed(self):
+        return self.misses
+
+
+def install(patch, kvm, **attributes):
+    """Let the host of a test have BPF; returns the class, whose `made` is the kernel."""
+    kind = type("Kernel", (FakeKernel,), attributes)
+    for name in ("sys/kernel/btf/vmlinux", "sys/devices/system/cpu/possible"):
+        path = kvm.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0-1\n")
+    places = [bpf.Place("fentry", bpf.FUNCTION, 16), bpf.Place("kprobe", bpf.FUNCTION, 96)]
+    patch(bpf, "Kernel", kind)
+    patch(bpf, "entry_places", lambda host: iter(places))
+    return kind

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A collection whose log comes by BPF: the same trace as by ftrace; refused in words."""
+
+import re
+
+import fake_bpf
+import fake_kvm
+import pytest
+from fake_kvm import LOG, MARKS, RESET, dirty, entry
+from test_kvm_collecting import Run, by_round, rearm, until
+
+from pmlkit.errors import PmlkitError
+from pmlkit.kvm import agent, bpf
+from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.job import Job
+from pmlkit.kvm.rings import ring_bytes
+
+PAGES = [list(range(100, 400)), [7, 3, 9], [], [2**40]]
+
+
+@pytest.fixture
+def kvm(tmp_path, monkeypatch):
+    kvm = fake_kvm.FakeKvm(tmp_path / "host")
+    kvm.install(monkeypatch.setattr)
+    return kvm
+
+
+def feeder(kvm, put):
+    """Return what feeds a round of each of `PAGES`, two vCPUs in turn, each on its CPU."""
+
+    def feed(now):
+        at = now
+        rearm(kvm, RESET, at)
+        for frames in PAGES:
+            at += 2000
+            for cpu, thread in ((0, 4712), (1, 4713)):
+                kvm.feed(MARKS, cpu, [entry(at, thread, cpu)])
+                at += 100
+                put(cpu, thread, at, frames[cpu::2])
+                at += len(frames) + 100
+            at += 2000
+            rearm(kvm, RESET, at)
+            at += 2000
+
+    return feed
+
+
+def by_ftrace(kvm):
+    def put(cpu, thread, at, frames):
+        events = [dirty(at + n, thread, gfn) for n, gfn in enumerate(frames)]
+        for first in range(0, len(events), 100):
+            kvm.feed(LOG, cpu, events[first : first + 100])
+
+    return feeder(kvm, put)
+
+
+def by_bpf(kvm, kernel):
+    def put(cpu, thread, at, frames):
+        for n, gfn in enumerate(frames):
+            kernel.made.writer.write(cpu, at + n, gfn, thread)
+
+    return feeder(kvm, put)
+
+
+def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch):
+    traces = []
+    for how in ("ftrace", "bpf"):
+        kernel = fake_bpf.install(monkeypatch.setattr, kvm)
+        (tmp_path / how).mkdir()
+        feed = by_bpf(kvm, kernel) if how == "bpf" else by_ftrace(kvm)
+        run = Run(kvm, tmp_path / how, feed, rounds=len(PAGES), capture=how)
+        run()
+        traces.append(run.trace())
+    first, second = traces
+    assert [sorted(frames) for frames in by_round(second)] == [sorted(p) for p in PAGES]
+    assert by_round(first) == by_round(second)  # with their order
+    columns = ["round", "vcpu", "reason"]
+    assert first.batches[columns].equals(second.batches[columns])
+    assert first.to_pandas().vcpu.tolist() == second.to_pandas().vcpu.tolist()
+    assert [trace.meta.options["capture"]["kind"] for trace in traces] == ["ftrace", "bpf"]
+
+
+def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm)
+    run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
+    run()
+    trace = run.trace()
+    assert trace.meta.options["capture"] == {"kind": "bpf", "place": "fentry", "buffer_kib": 4096}
+    assert "the log is captured by BPF (fentry)" in trace.meta.notes
+    assert [name.rpartition("/")[2] for name in kvm.probes()] == []
+    assert not kernel.made.on
+
+
+def test_what_a_full_ring_loses_is_in_the_round_that_lost_it(kvm, tmp_path, monkeypatch):
+    """Rings of 4,096 entries: a round of 10,000 pages at once, and one of 5."""
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm)
+
+    def feed(now):
+        rearm(kvm, RESET, now)
+        for n in range(10_000):
+            kernel.made.writer.write(0, now + 2000 + n, n, 4712)
+        rearm(kvm, RESET, now + 20_000)
+        until(lambda: kernel.made.writer.words[8] >= 4096)
+        for n in range(5):
+            kernel.made.writer.write(0, now + 30_000 + n, n, 4712)
+        rearm(kvm, RESET, now + 40_000)
+
+    run = Run(kvm, tmp_path, feed, rounds=2, buffer_kib=64)
+    run()
+    trace = run.trace()
+    written = [len(frames) for frames in by_round(trace)]
+    assert written[1] == 5
+    assert [a + b for a, b in zip(written, trace.rounds.lost, strict=True)] == [10_000, 5]
+    assert trace.meta.lost == 10_000 - written[0] > 0
+
+
+def test_programs_that_did_not_run_are_losses(kvm, tmp_path, monkeypatch):
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm, misses=3)
+    run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
+    run()
+    assert run.trace().meta.lost == 3
+
+
+def test_without_a_trampoline_a_kprobe_is_taken(kvm, tmp_path, monkeypatch):
+    refuse = {"fentry": bpf.BpfRefused("the kernel refuses BPF at the entry", 16)}
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm, refuse=refuse)
+    run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
+    run()
+    assert run.trace().meta.options["capture"]["place"] == "kprobe"
+    assert kernel.made.places == ["fentry", "kprobe"]
+
+
+def test_rings_are_as_large_as_the_kernel_makes_them(kvm, tmp_path, monkeypatch):
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm, most_bytes=4 << 20)
+    run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
+    run()
+    assert run.trace().meta.options["capture"]["buffer_kib"] == ring_bytes(1 << 17) >> 10
+
+
+NO_RIGHT = NoRight("to load a BPF program", bpf.CAPABILITIES)
+
+
+def test_auto_takes_ftrace_where_bpf_is_refused_and_says_why(kvm, tmp_path, monkeypatch):
+    fake_bpf.install(monkeypatch.setattr, kvm, refuse={"fentry": NO_RIGHT, "kprobe": NO_RIGHT})
+    run = Run(kvm, tmp_path, by_ftrace(kvm), rounds=len(PAGES))
+    run()
+    trace = run.trace()
+    why = "by ftrace, not by BPF: to load a BPF program needs CAP_BPF and CAP_PERFMON"
+    assert any(why in note for note in trace.meta.notes)
+    assert [sorted(frames) for frames in by_round(trace)] == [sorted(p) for p in PAGES]
+
+
+@pytest.mark.parametrize(
+    ("refuse", "why"),
+    [
+        ({"fentry": NO_RIGHT, "kprobe": NO_RIGHT}, "needs CAP_BPF and CAP_PERFMON (or CAP_SYS"),
+        (None, "this kernel has neither BTF nor a PMU of kprobes: use --capture ftrace"),
+    ],
+)
+def test_bpf_that_is_asked_for_and_refused_is_an_error(kvm, monkeypatch, refuse, why):
+    if refuse:
+        fake_bpf.install(monkeypatch.setattr, kvm, refuse=refuse)
+    with pytest.raises(PmlkitError, match=re.escape(why)):
+        agent.collect(
+            Job(vm=str(kvm.pid), spool=str(kvm.root / "spool"), capture="bpf"), host=kvm.host
+        )
+    assert kvm.instances() == {}
+    assert kvm.probes() == []
