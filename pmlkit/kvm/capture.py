@@ -141,7 +141,7 @@ class Ftrace:
             stack.enter_context(Guardian(self.host, owner))
             self._set_up(stack, owner, layout)
             self.layout = layout
-            form = format_of(self._formats["dirty"])
+            form = format_of(self._formats.get("dirty", ""))
             self._frame_at = form.fields["gfn"] if form else (0, 8)
             self._exits = stack.pop_all()
         return self
