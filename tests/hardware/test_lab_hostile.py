@@ -250,8 +250,8 @@ def test_logs_end_with_clear_errors_meanwhile(tools):
 
 
 def test_a_hammer_that_is_killed_leaves_no_log_on(tools):
-    states = re.findall(r"^state +(\w+)", tools["text"], re.M)
-    assert states == ["off"] * 3 + ["logging"], tools["text"]
+    states = re.findall(r"^logging +: (\w+)", tools["text"], re.M)
+    assert states == ["off"] * 3 + ["on"], tools["text"]
 
 
 def test_the_guest_is_alive_and_can_be_logged_after_the_tools(tools):
