@@ -46,7 +46,7 @@ _PATCH = PATCHES / "lab" / "pieces.patch"
 _MIB_PAGES = 256
 _LEAF_PAGES = 1 << 15  # of the log-dirty bitmap
 _NODE_LEAVES = 512
-_REGIONS_AT_ONCE = 16 * 512  # entries of BITS_OF_TABLE, each of 1 GiB
+_REGIONS_AT_ONCE = 512 // 128 * 512  # entries for each of BITS_OF_TABLE, of 1 GiB each
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
     What a piece does at most is set by the code, not by the memory, and most pieces reach it with
     4 GiB: a page of the bitmap, a page table, 64 regions. Three grow up to 1 TiB. Xen's own code
     frees a node of the log-dirty bitmap, which has a page for each 128 MiB, up to 512. Enabling
-    allocates a list with 8 bytes for each 512 page tables that may be known. And the 16 pages of
-    1 GiB that a piece notes can be 8,192 new regions; with 4 GiB they are those of 3 GiB.
+    allocates a list with 8 bytes for each 512 page tables that may be known. And the 4 pages of
+    1 GiB that a piece notes can be 2,048 new regions; with 4 GiB they are those of 3 GiB.
     """
     least, most = (rows[rows["MiB"] == size(rows["MiB"])] for size in (min, max))
     mib = int(most["MiB"].iloc[0])

@@ -56,10 +56,16 @@ def test_freeing_the_bitmap_grows_to_a_whole_node_of_it():
     assert found[1 << 20] == 400 + (512 - 16) * 20
 
 
-def test_pages_of_1_gib_lead_to_16_times_512_new_regions():
+def test_pages_of_1_gib_lead_to_4_times_512_new_regions():
     row = {"guest": "spread", "MiB": 4096, **PIECE, "ended": pieces.GUIDE, "longest": 1536}
     found = pieces.longest(pd.DataFrame([row, {**row, "MiB": 64, "longest": 9}]))["spread"].iloc[0]
-    assert found[1 << 20] == 8192
+    assert found[1 << 20] == 2048
+
+
+def test_the_model_has_the_number_of_entries_that_the_series_notes_in_a_piece():
+    text = (PATCHES / "common/xen/arch/x86/mm/pml/tables.c").read_text()
+    bits = int(re.search(r"^#define BITS_OF_TABLE (\d+)$", text, re.M)[1])
+    assert 512 // bits * 512 == pieces._REGIONS_AT_ONCE
 
 
 def test_enabling_grows_by_the_list_of_page_tables():
