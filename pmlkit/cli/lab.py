@@ -128,6 +128,7 @@ _guest = click.argument(
 @_machine
 @option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
 @option("--hvm", is_flag=True, help="Kit guests: an HVM domain, whose device model has no devices.")
+@option("--qemu", is_flag=True, help="With --hvm: its device model is Debian's QEMU, with a VGA.")
 @option("--rounds", type=IntRange(1), help="Rounds to log. [8; Linux: until its work is done]")
 @option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
 @option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HVM domain that runs: its device model has no devices, and its log is exact."""
+"""An HVM domain that runs, without devices or with QEMU's VGA, and its log is exact."""
 
+import re
+
+import numpy as np
 import pytest
 from lab_case import LEAVES, data, frames, needs_lab, own, rounds
 
 from pmlkit.errors import UsageError
+from pmlkit.recordings import PATCHES
 from pmlkit.sources import lab as lab_source
+from pmlkit.sources.lab.disks import AGENT
 from pmlkit.sources.lab.session import LabOptions
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
@@ -26,6 +31,63 @@ def test_reads_are_found_under_the_logged_tables(lab):
         assert LEAVES[4] <= set(entries.gfn)
     touched = {n: set(e.gfn) for n, e in rounds(trace)}
     assert all(frames(trace, "read") <= found for found in list(touched.values())[1:])
+
+
+# ------------------------------------------------------------------------------
+# Debian's QEMU as the device model: it tracks the video memory, and draws it, all the time.
+
+
+VIDEO = set(range(0xF0000, 0xF0000 + 75))
+DRAWN = f"""\
+({AGENT}) & agent=$!
+shots=0
+while kill -0 $agent 2>/dev/null; do
+    xl qemu-monitor-command g "screendump /tmp/shot.ppm" >/dev/null && shots=$((shots + 1))
+    [ -e /out/first.ppm ] || cp /tmp/shot.ppm /out/first.ppm
+done
+wait $agent; status=$?
+xl qemu-monitor-command g "screendump /out/screen.ppm"
+echo "SHOTS $shots"
+(exit $status)
+"""
+
+
+@pytest.fixture(scope="module")
+def drawn(lab):
+    return lab.run(str(PATCHES / "tests" / "vga.c"), hvm=True, qemu=True, rounds=6, script=DRAWN)
+
+
+def test_the_log_is_exact_while_qemu_tracks_the_video_memory(drawn):
+    written = {*range(4096, 4396), *range(5096, 6596)} | VIDEO
+    assert drawn.n_rounds == 6
+    for _, entries in rounds(drawn):
+        assert set(data(entries).gfn) == written
+        assert len(data(entries)) == len(written) == 1875
+        assert own(entries)
+
+
+def _white(path):
+    """Return the numbers of the screen's white dots; all others are black."""
+    head, _, dots = path.read_bytes().partition(b"\n255\n")
+    assert head.split() == [b"P6", b"640", b"480"]
+    dots = np.frombuffer(dots, np.uint8).reshape(-1, 3)
+    assert set(np.unique(dots)) <= {0, 255} and (dots == dots[:, :1]).all()
+    return set(np.flatnonzero(dots[:, 0]).tolist())
+
+
+def test_qemu_has_seen_all_that_was_drawn_meanwhile(drawn):
+    spool = drawn.path.with_name(drawn.path.name + ".spool")
+    text = (spool / "console.txt").read_text(errors="replace")
+    assert int(re.search(r"^SHOTS (\d+)", text, re.M)[1]) >= 3
+    every = {page * 4096 + n for page in range(75) for n in range(1, 7)}
+    # What the first picture lacks, QEMU has drawn because it was told that it is dirty.
+    assert _white(spool / "first.ppm") < every
+    assert _white(spool / "screen.ppm") == every
+
+
+def test_qemu_needs_an_hvm_domain(tmp_path):
+    with pytest.raises(UsageError, match="HVM"):
+        lab_source.run("known", tmp_path / "x.trace", LabOptions(qemu=True))
 
 
 def test_a_linux_guest_is_refused_in_words(tmp_path):

@@ -15,7 +15,7 @@ from pmlkit.sources.lab import boot as lab_boot
 from pmlkit.sources.lab import disks as lab_disks
 from pmlkit.sources.lab import image as lab_image
 from pmlkit.sources.lab import parts as lab_parts
-from pmlkit.sources.lab import session
+from pmlkit.sources.lab import qemu, session
 from pmlkit.sources.lab import xen as lab_xen
 from pmlkit.sources.lab.bochs import DISK_UNIT
 from pmlkit.sources.lab.boot import JOB_UNITS, Lab
@@ -233,6 +233,17 @@ def test_results_stay_in_their_folder(tmp_path):
     (tmp_path / "into").mkdir()
     lab_disks.take_results(tmp_path / "out.img", tmp_path / "into")
     assert [p.name for p in (tmp_path / "into").iterdir()] == ["evil"]
+
+
+def test_qemu_s_libraries_come_by_the_names_that_programs_look_for(tmp_path):
+    folder = tmp_path / "usr/lib/x86_64-linux-gnu"
+    folder.mkdir(parents=True)
+    for name in ("libz.so.1.2.13", "libgcc_s.so.1", "libc.so.6", "libxenctrl.so.4.17.0"):
+        (folder / name).write_text(name)
+    for name in ("libz.so.1", "libxenctrl.so.4.17"):
+        (folder / name).symlink_to(f"{name}{'.2.13' if 'z' in name else '.0'}")
+    found = {path.name: path.read_text() for path in qemu._libraries(tmp_path)}
+    assert found == {"libz.so.1": "libz.so.1.2.13", "libgcc_s.so.1": "libgcc_s.so.1"}
 
 
 def test_the_first_root_that_has_a_program_wins(tmp_path):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError, output_error
+from pmlkit.sources.lab import qemu
 from pmlkit.sources.lab.bochs import DISK_UNIT
 from pmlkit.sources.lab.boot import JOB_UNITS, OUT_UNITS
 from pmlkit.sources.lab.image import LAB
@@ -88,8 +89,10 @@ def write_disks(
         The file of the results' disk; ``folder / "out.img"`` is a link to it.
     """
     header = job["header"]
-    config = 'name="g"\non_crash="preserve"\n' + (_HVM if job["hvm"] else _PVH)
-    config += f"vcpus={header['guest_vcpus']}\nmemory={header['memory_bytes'] >> 20}\n"
+    kind = _PVH if not job["hvm"] else qemu.CONFIG if job["qemu"] else _HVM
+    config = 'name="g"\non_crash="preserve"\n' + kind
+    memory_mib = (header["memory_bytes"] >> 20) + (qemu.VIDEO_MIB if job["qemu"] else 0)
+    config += f"vcpus={header['guest_vcpus']}\nmemory={memory_mib}\n"
     files = {"kernel": guest.kernel.read_bytes(), "job.json": json.dumps(job).encode()}
     if guest.ramdisk is not None:
         files["ramdisk"] = guest.ramdisk
@@ -100,6 +103,7 @@ def write_disks(
     files["run"] = run.encode()
     files |= with_caches(shipping.files())
     files |= {path.name: path.read_bytes() for path in (LAB / "dom0").glob("*.py")}  # for tests
+    files |= qemu.files() if job["qemu"] else {}
     files["device_model"] = (LAB / "dom0" / "device_model").read_bytes()
     write_job(folder, guest.name, files, out)
 

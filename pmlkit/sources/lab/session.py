@@ -75,6 +75,8 @@ class LabOptions(LogOptions):
         The guest's; default: what it asks for.
     hvm : bool
         Start the guest as an HVM domain, with a device model that has no devices. Default: PVH.
+    qemu : bool
+        With `hvm`: the device model is Debian's QEMU, which has a VGA.
     phase_rounds : bool
         Linux: end a round where the workload marks a phase, so that no round is in two phases.
     stock : bool
@@ -110,6 +112,7 @@ class LabOptions(LogOptions):
     memory_mib: int | None = None
     vcpus: int | None = None
     hvm: bool = False
+    qemu: bool = False
     phase_rounds: bool = True
     stock: bool = False
     xen: str = "4.17"
@@ -143,6 +146,8 @@ def check(options: LabOptions, memory_mib: int) -> None:
     """Raise `UsageError` for what the lab cannot do with a guest of `memory_mib`."""
     if options.stock and options.xen_source:
         raise UsageError("--stock is Debian's Xen", "leave out --stock or --xen-source")
+    if options.qemu and not options.hvm:
+        raise UsageError("--qemu is the device model of an HVM domain", "add --hvm")
     if options.stock and options.xen_build != "release":
         raise UsageError(
             "--stock is Debian's build of Xen", "leave out --stock, or --xen-debug and -preempt"
@@ -341,6 +346,7 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
         "rounds": options.rounds or (0 if guest.linux else ROUNDS),
         "lockstep": guest.mailbox and options.lockstep,
         "hvm": options.hvm,
+        "qemu": options.qemu,
         "mailbox": guest.mailbox,
         "wait_for": "phase " if guest.linux and not options.boot else "",
         "stop_at": "exit " if guest.linux else "",
