@@ -177,20 +177,25 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, Json]:
     return pd.concat(parts, ignore_index=True), versions
 
 
+def steady(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rounds but the first of each harvest and those after the guest's work."""
+    return rows[(rows["round"] > 0) & (rows["phase"] != _DONE)]
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return instructions a round of each harvest, and frames that were left, a row for each guest.
 
     The first round of each is left out, as it follows the enabling, and those after the guest's
     work. ``guided`` includes finding the page tables, which it needs.
     """
-    steady = rows[(rows["round"] > 0) & (rows["phase"] != _DONE)]
-    guided = steady["harvest"] == "guided"
-    steady = steady.assign(insn=steady["harvest_insn"] + steady["walk"].where(guided, 0))
+    later = steady(rows)
+    guided = later["harvest"] == "guided"
+    later = later.assign(insn=later["harvest_insn"] + later["walk"].where(guided, 0))
     order = ["group", "guest", "memory_mib"]
     table = (
-        steady.pivot_table("insn", order, "harvest", "median", sort=False).round().astype("Int64")
+        later.pivot_table("insn", order, "harvest", "median", sort=False).round().astype("Int64")
     )
-    found = steady[steady["harvest"] == "pruned"].groupby(order, sort=False)["found"].median()
+    found = later[later["harvest"] == "pruned"].groupby(order, sort=False)["found"].median()
     table.insert(0, "touched", found.round().astype("Int64"))
     for harvest in ("pruned", "guided"):
         left = rows[rows["harvest"] == harvest].groupby(order, sort=False)["left"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "ClocksDiffer",
     "FileRefused",
     "GuestError",
     "MissingTool",
@@ -309,6 +310,21 @@ class NeedsError(PmlkitError):
         self.trace = os.fspath(getattr(trace, "path", trace))
         self.what = what
         super().__init__(f"the trace {self.trace} has no {what}", hint)
+
+
+class ClocksDiffer(PmlkitError):
+    """A cost and a duration are of clocks that nothing is known to relate.
+
+    Attributes: `cost`, `duration`, what the two count, in words.
+    """
+
+    def __init__(self, cost: str, duration: str) -> None:
+        self.cost, self.duration = cost, duration
+        hint = (
+            "give --ns-per-insn, how long an instruction takes there, or for `pmlkit period` a "
+            "--calibration of that host"
+        )
+        super().__init__(f"a cost in {cost} cannot be a share of {duration}", hint)
 
 
 def _ns(value: int | str) -> str:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a round costs in the lab that does nothing but end: no page tables, no harvest.
+
+The domain is paused, its buffers are drained, the bitmap is read, what was logged is armed again,
+and the domain runs on. Emulated time counts instructions.
+
+    python -m experiments.plain_rounds TRACES data/plain-rounds
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+import pmlkit
+from experiments.reads_lab import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+
+# In `EXPERIMENTS`: from a few pages a round to thousands, in 64 to 256 MiB.
+NAMES = ("reads-4", "touch", "rrww", "redis")
+
+
+def run(folder: Path, name: str) -> Trace:
+    """Log the guest, unless its trace is in the folder."""
+    path = folder / f"{name}.trace"
+    if path.exists():
+        return pmlkit.open(path)
+    from pmlkit.sources import lab
+
+    experiment = EXPERIMENTS[name]
+    options = lab.LabOptions(
+        mode="pml",
+        fast=True,
+        memory_mib=experiment.memory_mib,
+        rounds=experiment.rounds,
+        period_s=experiment.period_s,
+        settings=experiment.settings,
+        page_tables="off",
+        slots=1024,
+    )
+    return lab.run(experiment.guest, path, options)
+
+
+def rows(name: str, trace: Trace) -> pd.DataFrame:
+    """Return a guest's rounds: pages armed again, and instructions that the guest was paused for.
+
+    Without the first, which follows the enabling.
+    """
+    pml = trace.pml
+    khz = pml.meta.overheads["tsc_khz"]
+    table = pd.DataFrame(
+        {
+            "guest": name,
+            "MiB": EXPERIMENTS[name].memory_mib,
+            "round": pml.rounds["round"].to_numpy(),
+            "rearmed": pml.rounds["rearmed"].to_numpy(),
+            "pause_tsc": (pml.rounds["pause_ns"].to_numpy() * khz / 1e6).round().astype(int),
+        }
+    )
+    return table[table["round"] > 0]
+
+
+def main(folder: str, out: str) -> None:
+    """Write the table, and what it was made with."""
+    for path in (folder, out):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    traces = {name: run(Path(folder), name) for name in NAMES}
+    table = pd.concat([rows(name, trace) for name, trace in traces.items()])
+    table.to_csv(Path(out) / "rounds.csv", index=False)
+    last = list(traces.values())[-1].pml.meta
+    command = f"python -m experiments.plain_rounds TRACES {out}"
+    made = {
+        "created": last.created,
+        "provenance": {"command": command, "versions": last.provenance["versions"]},
+    }
+    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

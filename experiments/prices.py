@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of prices, ``pmlkit/prices.csv``: of what the lab has counted, and of assumptions.
+
+Emulated time counts instructions, so what the lab measures is in instructions. Other prices are
+published or assumed, in ns of a processor that the row names (`pmlkit.costs.PROCESSORS`).
+
+    python -m experiments.prices
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import pmlkit
+from experiments.harvests import steady
+from pmlkit.costs import INSTRUCTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(pmlkit.bundled("redis")).parent
+TABLE = ROOT / "pmlkit" / "prices.csv"
+COLUMNS = ["event", "price", "unit", "leaves", "what", "kind", "source"]
+_HEAD = "# SPDX-License-Identifier: Apache-2.0\n# Written by `python -m experiments.prices`.\n"
+_TABLE_ENTRIES = 512  # of a page table
+
+
+# ------------------------------------------------------------------------------
+# Measured: each function returns a price in instructions.
+
+
+def full_exit(design: str = "one buffer, re-arm per round") -> float:
+    """Return what an exit for a full buffer takes."""
+    exits = pd.read_csv(DATA / "exit-costs" / "exits.csv").set_index("design")
+    return float(exits.loc[design, "instructions per exit"])
+
+
+def drained_entry() -> float:
+    """Return what draining an entry takes, by a processor that has nothing else to do."""
+    exits = pd.read_csv(DATA / "exit-costs" / "exits.csv").set_index("design")
+    return float(exits.loc["four buffers, re-arm per round", "per entry drained"])
+
+
+def stock_entry() -> float:
+    """Return what a logged page takes in stock log-dirty."""
+    stock = pd.read_csv(DATA / "exit-costs" / "stock.csv")
+    return float(stock.loc[stock["xen"].str.startswith("4.17"), "per entry"].item())
+
+
+def hypercall() -> float:
+    """Return what a hypercall takes that does nothing, of a domain that is not logged."""
+    exits = pd.read_csv(DATA / "exit-off" / "exits-off.csv")
+    rows = (exits["Xen"] == "with it") & (exits["logged"] == "no domain is logged")
+    return float(exits.loc[rows, "hypercall"].item())
+
+
+def plain_round() -> tuple[float, float]:
+    """Return what a round takes, and what each page more that is armed again.
+
+    The slope is common to the guests (least squares), the rest a guest's own, as it grows with the
+    memory: of that, the median over the guests.
+    """
+    rounds = pd.read_csv(DATA / "plain-rounds" / "rounds.csv")
+    guests = rounds.groupby("guest")
+    pages = rounds["rearmed"] - guests["rearmed"].transform("mean")
+    paused = rounds["pause_tsc"] - guests["pause_tsc"].transform("mean")
+    each = float((pages * paused).sum() / (pages**2).sum())
+    rest = rounds["pause_tsc"] - each * rounds["rearmed"]
+    return float(rest.groupby(rounds["guest"]).median().median()), each
+
+
+def _closing() -> pd.DataFrame:
+    closing = pd.read_csv(DATA / "closing-costs" / "closing.csv")
+    return closing[closing["series"] == "now"]
+
+
+def marked_entry() -> float:
+    """Return what arming a page again takes with page tables told apart: the slope over guests."""
+    closing = _closing()
+    return float(np.polyfit(closing["logged"].astype(float), closing["rearm_tsc"], 1)[0])
+
+
+def found_table() -> float:
+    """Return what finding a logged page table takes: the walk, by the tables it finds."""
+    closing = _closing()
+    return float(closing["walk_tsc"].sum() / closing["snapshots"].sum())
+
+
+def read_entry() -> float:
+    """Return what an entry of a page table takes in a snapshot."""
+    closing = _closing()
+    return float(closing["tables_tsc"].sum() / closing["snapshots"].sum() / _TABLE_ENTRIES)
+
+
+def scan() -> tuple[float, float]:
+    """Return what a scan of all flags takes a flag, and more for each that is set.
+
+    Least squares of the relative error.
+    """
+    rows = steady(pd.read_csv(DATA / "harvests" / "rounds.csv"))
+    rows = rows[rows["harvest"] == "scan"]
+    scaled = rows[["looked", "found"]].to_numpy() / rows["harvest_insn"].to_numpy()[:, None]
+    looked, found = np.linalg.lstsq(scaled, np.ones(len(rows)), rcond=None)[0]
+    return float(looked), float(found)
+
+
+def single_flag() -> float:
+    """Return what a flag takes in a sample of them: the median over guests."""
+    rows = steady(pd.read_csv(DATA / "harvests" / "rounds.csv"))
+    rows = rows[rows["harvest"] == "sampled, fixed"]
+    each = rows["harvest_insn"] / rows["looked"]
+    return float(each.groupby(rows["guest"]).median().median())
+
+
+# Event: (its price, digits after the point, whether the guest is left, what, source).
+_Measured = tuple["Callable[[], float]", int, bool, str, str]
+MEASURED: dict[str, _Measured] = {
+    "pml_exits": (full_exit, 0, True, "PML's log-full exit: 512 entries drained, one buffer",
+                  "exit-costs/exits.csv: one buffer, re-arm per round"),
+    "spare_exits": (lambda: full_exit("four buffers, re-arm per round"), 0, True,
+                    "the same with a buffer to spare, which another processor drains",
+                    "exit-costs/exits.csv: four buffers, re-arm per round"),
+    "drained_entries": (drained_entry, 0, False, "draining an entry of such a buffer",
+                        "exit-costs/exits.csv: four buffers, re-arm per round"),
+    "log_entries": (lambda: plain_round()[1], 1, False,
+                    "re-arming a page that was logged, at the end of a round",
+                    "plain-rounds/rounds.csv: slope of the pause over the pages"),
+    "rounds": (lambda: plain_round()[0], 0, False,
+               "pausing the VM to end a round, reading the bitmap, and the INVEPT",
+               "plain-rounds/rounds.csv: the pause without its pages, median of the guests"),
+    "marked_entries": (marked_entry, 1, False,
+                       "re-arming a page that was logged, where page tables are told apart",
+                       "closing-costs/closing.csv: slope over the pages logged"),
+    "tables_found": (found_table, 0, False, "finding a page table that was logged, by walks",
+                     "closing-costs/closing.csv: the walk, by tables"),
+    "entries_read": (read_entry, 1, False, "reading an entry of a logged page table of the guest",
+                     "closing-costs/closing.csv: snapshots, by 512 entries a table"),
+    "pages_scanned": (lambda: scan()[0], 2, False,
+                      "looking at an accessed flag of the EPT, in a scan",
+                      "harvests/rounds.csv: scan, least squares over flags and set flags"),
+    "flags_cleared": (lambda: scan()[1], 1, False, "clearing one that is set, in a scan",
+                      "harvests/rounds.csv: scan, least squares over flags and set flags"),
+    "flags_read": (single_flag, 1, False,
+                   "reading and clearing the flag of a single page, with finding where it is",
+                   "harvests/rounds.csv: a fixed sample, median of the guests"),
+    "write_faults": (stock_entry, 0, False, "a logged page of stock log-dirty, all its work",
+                     "exit-costs/stock.csv: 4.17.5, per entry"),
+    "hypercalls": (hypercall, 0, True, "a message between guest and host",
+                   "exit-off/exits-off.csv: with the series, no domain logged, a hypercall"),
+}  # fmt: skip
+_AT_3, _AT_2 = "ns at 3 GHz", "ns at 2 GHz"
+_NOBODY = "nobody has published it for this use"
+# Event: (price, unit, whether the guest is left, what, kind, source).
+STATED: dict[str, tuple[float, str, bool, str, str, str]] = {
+    "transition": (1000, _AT_3, False, "a processor's way out of a guest and back in",
+                   "assumed", "the emulator's exits take no time beside their instructions"),
+    "faults": (940, _AT_3, True, "an EPT violation to see one access: map the page",
+               "published", "OoH (SC'22): VMREAD, of their processor, taken for one of 3 GHz"),
+    "pages_hashed": (1000, _AT_3, False, "hashing 4 KiB", "assumed", f"4 GB/s; {_NOBODY}"),
+    "disk_requests": (200, _AT_3, False, "looking at a disk request on its way", "assumed",
+                      _NOBODY),
+    "balloon_pages": (500, _AT_3, False, "a page that the balloon gives or takes", "assumed",
+                      _NOBODY),
+    "cache_copies": (500, _AT_3, False, "copying a page into or out of the hypervisor's cache",
+                     "assumed", _NOBODY),
+    "swap_ins": (100_000, _AT_3, False, "a page that has to be read from the disk again",
+                 "assumed", "an SSD's read, in the instructions of that time"),
+    "swap_outs": (2000, _AT_3, False, "a page written to the disk, beside the guest's own work",
+                  "assumed", _NOBODY),
+    "bitmap_pages": (0.02, _AT_3, False, "clearing and reading a page's bit of a bitmap",
+                     "assumed", "6 GB/s"),
+    "copied_entries": (15, _AT_3, False, "taking an entry from the ring to the spool, in dom0",
+                       "assumed", "8 bytes checked and written at 0.5 GB/s"),
+    "polled_seconds": (13e6, _AT_2, False, "a second of the agent's looking at rings, in dom0",
+                       "assumed", "as on a 2 GHz EPYC with the tests' Xen, nearly nothing logged; "
+                       "no data of it is kept"),
+}  # fmt: skip
+
+
+def table() -> pd.DataFrame:
+    """Return the table of prices, those in ``data/`` computed anew."""
+    rows: list[tuple[str, float, str, str, str, str, str]] = []
+    for event, (price, digits, leaves, what, source) in MEASURED.items():
+        rounded = round(price(), digits)
+        left = "yes" if leaves else ""
+        rows.append((event, rounded, INSTRUCTIONS, left, what, "measured", f"data/{source}"))
+    for event, (amount, unit, leaves, what, kind, source) in STATED.items():
+        rows.append((event, amount, unit, "yes" if leaves else "", what, kind, source))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def text() -> str:
+    """Return the content of ``prices.csv``."""
+    prices = table()
+    prices["price"] = [f"{price:.10g}" for price in prices["price"]]
+    return _HEAD + prices.to_csv(index=False)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(text())
