@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit import recordings, techniques
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.costs import prices
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
 from pmlkit.selection import time_ns
 from pmlkit.techniques import scores
-from pmlkit.techniques.costs import COSTS
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.units import format_ns, parse_duration_ns
@@ -47,7 +47,8 @@ class Comparison:
         A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
         ``mae``, ``mape`` and ``mape_ci`` (half of its 95 % interval over seeds), ``p95``, ``says``,
         ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (share never
-        followed), ``overhead`` (share of the time), ``intrusive``, ``active``, ``seeds``,
+        followed), ``overhead`` (share of the time; NaN where the trace does not say how long an
+        instruction takes), ``ns_per_insn`` (of the trace), ``intrusive``, ``active``, ``seeds``,
         ``missing`` (what the trace lacks for it, or empty), ``notes``.
     estimates : DataFrame
         ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
@@ -57,7 +58,8 @@ class Comparison:
     steps : DataFrame
         ``trace``, ``technique``, and `scores.reactivity` of the first seed.
     events : DataFrame
-        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``ns``. Of a part: with
+        ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``insn`` (instructions,
+        by `pmlkit.costs.prices`). Of a part: with
         the estimates in it, as is the ``overhead``: an event has the time of the estimate after it.
     """
 
@@ -79,9 +81,17 @@ class Comparison:
         scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
-            f"Techniques against W(t, T), T = {format_ns(window_ns)}; the intervals of their "
-            f"sources {clock}{self.plan.part_caption}"
+            f"Techniques against W(t, T), T = {format_ns(window_ns)} of {self.machines}; the "
+            f"intervals of their sources {clock}{self.plan.part_caption}"
         )
+
+    @property
+    def machines(self) -> str:
+        """What T is time of, in words: the machines of the traces."""
+        known = self.scores["ns_per_insn"].drop_duplicates()
+        fast = [f"{1e3 / ns:,.4g}" for ns in sorted(known.dropna())]
+        texts = [f"machines of {' or '.join(fast)} M instructions a second"] if fast else []
+        return " or ".join(texts + ["hosts"] * bool(known.isna().any()))
 
 
 PARTS = ("scores", "estimates", "truth", "steps", "events")
@@ -177,6 +187,7 @@ def _compare_on(
     trace = recordings.open_trace(path)
     first, stop = trace.rounds_between(*plan.span)
     recorded = techniques.Recorded.of(trace)
+    recorded = replace(recorded, time=recorded.time.given(plan.ns_per_insn))
     timeline(trace).size(plan.window)  # raises if the trace cannot resolve T
     truth = scores.truth(recorded, parse_duration_ns(plan.window))
     if plan.is_part:
@@ -196,6 +207,7 @@ def _compare_on(
                 parts[part].append(table)
         except NeedsError as error:
             row = {"missing": error.what}
+        row["ns_per_insn"] = recorded.time.ns_per_insn or float("nan")
         parts["scores"].append(pd.DataFrame([_attributes(technique) | row]))
         if progress:
             progress(recorded.name, name)
@@ -245,10 +257,19 @@ def _score(runs: Sequence[Run], truth: Truth) -> Json:
         "up": steps["windows"][up].mean(),
         "down": steps["windows"][~up].mean(),
         "lost_steps": steps["windows"].isna().mean() if len(steps) else float("nan"),
-        "overhead": sum(run.overhead for run in runs) / len(runs),
         "seeds": len(runs),
-        "notes": "; ".join(runs[0].notes),
+        **_overhead(runs),
     }
+
+
+def _overhead(runs: Sequence[Run]) -> Json:
+    """Return the mean overhead and the notes, which say why an overhead is not known."""
+    notes = runs[0].notes
+    try:
+        share = sum(run.overhead for run in runs) / len(runs)
+    except ClocksDiffer as error:
+        share, notes = float("nan"), [*notes, f"no overhead: {error}"]
+    return {"overhead": share, "notes": "; ".join(notes)}
 
 
 def _tables(name: str, runs: Sequence[Run], truth: Truth) -> dict[str, pd.DataFrame]:
@@ -256,11 +277,11 @@ def _tables(name: str, runs: Sequence[Run], truth: Truth) -> dict[str, pd.DataFr
     estimates = [run.estimates[["t_ns", "pages"]].assign(seed=run.seed) for run in runs]
     steps = scores.reactivity(runs[0].estimates, truth)
     steps.insert(0, "technique", name)
-    rows = [(name, event, n, n * COSTS[event].ns) for event, n in runs[0].events.items()]
+    rows = [(name, event, n, n * prices()[event].insn) for event, n in runs[0].events.items()]
     return {
         "estimates": pd.concat(estimates).assign(technique=name)[_ESTIMATES],
         "steps": steps,
-        "events": pd.DataFrame(rows, columns=["technique", "event", "count", "ns"]),
+        "events": pd.DataFrame(rows, columns=["technique", "event", "count", "insn"]),
     }
 
 
@@ -305,6 +326,9 @@ class Plan:
     start, end : str, int or None
         Score only the part between these times, ``"2s"`` or nanoseconds. Techniques still watch
         from the recording's start.
+    ns_per_insn : float, optional
+        How long an instruction takes on the machine of a trace that does not say it, as those of
+        hosts and imports: without, they have no overhead.
     """
 
     window: str = "1s"
@@ -313,8 +337,11 @@ class Plan:
     seeds: int = 5
     start: str | int | None = None
     end: str | int | None = None
+    ns_per_insn: float | None = None
 
     def __post_init__(self) -> None:
+        if self.ns_per_insn is not None and not 0 < self.ns_per_insn < float("inf"):
+            raise UsageError(f"an instruction takes {self.ns_per_insn:g} ns: give more than 0")
         parse_duration_ns(self.window)
         time_ns(self.start), time_ns(self.end)
         for name in self.techniques:
@@ -354,6 +381,7 @@ def plan(
     seeds: int = 5,
     start: str | int | None = None,
     end: str | int | None = None,
+    ns_per_insn: float | None = None,
 ) -> Plan:
     """Make a plan of user input: see `Plan`.
 
@@ -371,4 +399,4 @@ def plan(
             raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
         if not 0 < scale < float("inf"):
             raise UsageError(f"the time scale is {scale:g}: give a number above 0")
-    return Plan(window, tuple(techniques), scale, seeds, start, end)
+    return Plan(window, tuple(techniques), scale, seeds, start, end, ns_per_insn)

@@ -165,6 +165,13 @@ class Price:
         return Cost(self.price, PROCESSORS.get(self.unit))
 
     @property
+    def stated(self) -> str:
+        """The source, with what a converted price was, and the transition that is added."""
+        was = "" if self.unit == INSTRUCTIONS else f"{self.price:,.10g} {self.unit}; "
+        more = "; and a transition" if self.leaves else ""
+        return f"{was}{self.source}{more}"
+
+    @property
     def insn(self) -> float:
         """The price of one event in instructions, with the transition if the guest is left."""
         more = prices()["transition"].cost.insn if self.leaves else 0.0

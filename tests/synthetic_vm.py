@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from pmlkit.costs import Clock
 from pmlkit.techniques import Recorded
 from pmlkit.techniques.recorded import Uses
 
@@ -14,6 +15,7 @@ PAGES = 4096
 PER_WINDOW = 10  # rounds
 WINDOW_NS = PER_WINDOW * ROUND_NS
 FIRST = 1024  # frame of the working set
+TIME = Clock("an emulator", 8.0)
 
 
 def make(sets, written=None, phases=(), guest=True, disk=False):
@@ -41,6 +43,7 @@ def make(sets, written=None, phases=(), guest=True, disk=False):
         guest=_guest(n, len(np.unique(accesses.gfn))) if guest else None,
         disk=_disk(n) if disk else None,
         phases=tuple(phases),
+        time=TIME,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click import IntRange
+from click import FloatRange, IntRange
 
 from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, span
 from pmlkit.cli.show import show
@@ -42,6 +42,8 @@ _EXAMPLES = example(
 @option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
         "[default: 5]")  # fmt: skip
 @span
+@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
+        "instruction takes on the machine of a TRACE that does not say it: needed for overheads.")
 @option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
 @option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
@@ -156,7 +158,7 @@ def _plan(point: Json, given: Json) -> tuple[str, Plan]:
     from pmlkit import compare
 
     parameters = {**point, **given}
-    unknown = set(parameters) - {"window", "techniques", "scale", "seeds", "start", "end"}
+    unknown = set(parameters) - {"window", "techniques", "scale", "seeds", "start", "end", "ns_per_insn"}
     if unknown:
         raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
     return str(parameters.get("window", "1s")), compare.plan(**parameters)

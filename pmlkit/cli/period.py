@@ -44,10 +44,11 @@ _CALIBRATE = example(
         "that the guest may lose.")  # fmt: skip
 @option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
         "working set may grow if T doubles.")  # fmt: skip
-@option("--ns-per-insn", default=0.5, type=FloatRange(0, min_open=True), help="Assumed: how long "
-        "an instruction of Xen's takes, where the lab has only counted them.")  # fmt: skip
-@option("--transition", default="1us", type=DURATION, help="Assumed: a processor's way out of a "
-        "guest and back in.")  # fmt: skip
+@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
+        "instruction takes on the host of TRACE, or of --calibration: relates its times to "
+        "instructions, where the other side counts these.")  # fmt: skip
+@option("--transition", default=3000, type=FloatRange(0), help="Assumed: a processor's way out of "
+        "a guest and back in, as instructions that it could have executed.")  # fmt: skip
 @option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
         "to drain the ring.")  # fmt: skip
 @option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
@@ -58,8 +59,8 @@ def period(
     trace: Trace,
     overhead: float,
     accuracy: float,
-    ns_per_insn: float,
-    transition: int,
+    ns_per_insn: float | None,
+    transition: float,
     stall: int,
     calibration: str | None,
     output: str | None,
@@ -69,7 +70,8 @@ def period(
     """Recommend a period T, a ring and a re-arm policy, given TRACE.
 
     The shortest T at which logging costs no more than --overhead and the working set no longer
-    depends much on T; with the numbers behind it, and the formula.
+    depends much on T; with the numbers behind it, and the formula. T is time of the trace's
+    machine: an emulator executes far fewer instructions in a second than a host.
     """
     from pmlkit import period as periods
     from pmlkit.cli import console
@@ -77,12 +79,12 @@ def period(
     from pmlkit.trace.reader import Trace
 
     opened = Trace.open(trace)
-    base = (
-        calibrate.load(calibration) if calibration else calibrate.assumed(ns_per_insn, transition)
-    )
+    base = calibrate.load(calibration) if calibration else calibrate.assumed(transition)
     constants = calibrate.from_trace(opened, base)
     with console.busy("measuring W(T)", quiet=as_json):
-        advice = periods.advise(opened, overhead / 100, accuracy / 100, constants, stall, **span)
+        advice = periods.advise(
+            opened, overhead / 100, accuracy / 100, constants, stall, **span, ns_per_insn=ns_per_insn
+        )
     if output:
         from pmlkit import figures
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.compare import PARTS
+from pmlkit.costs import prices
 from pmlkit.figures.tables import cell, table
 from pmlkit.files import write_files
-from pmlkit.techniques.costs import COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,9 +107,15 @@ def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
 
 
 def cost_table() -> pd.DataFrame:
-    """Return the cost model: each event, what it is, ns, and where the number comes from."""
-    rows = [(name, cost.what, round(cost.ns, 1), cost.source) for name, cost in COSTS.items()]
-    return pd.DataFrame(rows, columns=["event", "what", "ns", "source"])
+    """Return the prices: each event, what it is, instructions, and where the number comes from.
+
+    Those with a transition include it.
+    """
+    rows = [
+        (name, price.what, round(price.insn, 2), f"{price.kind}: {price.stated}")
+        for name, price in prices().items()
+    ]
+    return pd.DataFrame(rows, columns=["event", "what", "insn", "source"])
 
 
 def html(tables: Mapping[str, pd.DataFrame], caption: str) -> str:

@@ -239,7 +239,7 @@ def _meta(log: Log) -> TraceMeta:
         source="composed",
         domain={"name": log.name, "memory_bytes": size, "vcpus": 1},
         memory_map=[{"start": 0, "end": size, "type": "usable"}],
-        clock={"kind": "icount", "ns_per_insn": None},
+        clock={"kind": "icount", "ns_per_insn": log.ns_per_insn},
         period={"ns": log.round_ns},
         phases=[
             {"name": log.phase[r], "round": int(r), "t_ns": int(r) * log.round_ns, "insn": -1}

@@ -56,6 +56,8 @@ class Log:
         Length of the day of a composed log, which starts at its time 0; None: not known.
     about : dict
         Options of a composed trace: how it was composed, and the source's digest.
+    ns_per_insn : float or None
+        How long the guest took for an instruction; None: not known.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Log:
     memory_pages: int
     day_ns: int | None = None
     about: Json = field(default_factory=dict)
+    ns_per_insn: float | None = None
 
     @property
     def n_rounds(self) -> int:
@@ -145,6 +148,7 @@ def read(
         memory_pages=int(log.memory_pages),
         day_ns=composed["day_ns"] if composed else None,
         about={"composed": composed} if composed else {},
+        ns_per_insn=log.meta.time.ns_per_insn,
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pmlkit.costs import INSTRUCTIONS
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, refuse_inside_trace, whole
 from pmlkit.interop.reading import ForeignFileError, foreign
@@ -230,7 +231,10 @@ def _write(
         kind=imported.kind,
         source=f"import:{name}",
         domain={"name": Path(path).name, "memory_bytes": memory_bytes or PAGE_SIZE},
-        clock={"kind": imported.clock},
+        clock={
+            "kind": imported.clock,
+            "ns_per_insn": 1.0 if imported.clock == INSTRUCTIONS else None,
+        },
         provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
     )
     refuse_inside_trace(output)

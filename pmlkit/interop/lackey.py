@@ -49,13 +49,15 @@ def load(path: PathLike, instructions: int | None = None) -> Imported:
     """Read accesses; a round has `instructions` (a million)."""
     total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
     counted: Sequence[bytes] = _BEGINS[:1]
+    unit = "instructions"
     if not total:
         total, counted = _count(path, *(b"\n" + begin for begin in _BEGINS[1:])), _BEGINS[1:]
+        unit = "accesses"
         clock = "the clock counts accesses, as the file has no instructions: one is a nanosecond"
     return Imported(
         _rounds(path, instructions or INSTRUCTIONS, total, counted),
         notes=("pages are of the program's address space", clock),
-        clock="instructions",
+        clock=unit,
         ordered=False,
         address="virtual",
         complete=None,

@@ -13,6 +13,8 @@ The arithmetic (``N(T)`` is the number of distinct pages that are written in a t
 - **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; divided by T, the guest's
   overhead.
 - **Host's cost**: ``N * (entry + copy) + pages * scan + T * poll``, on other processors.
+- **Clock.** Costs and T are of one clock (`pmlkit.costs`): a cost in instructions is a share of the
+  instructions that the trace's machine executes in T, a time is a share of the time of its machine.
 
 With a longer T, repeated uses of a page cost nothing more (``N`` grows more slowly than T), so the
 cost per second falls; but W(T) grows, and its resolution in time falls. The choice is the shortest
@@ -22,12 +24,12 @@ T that the overhead allows and from which on the answer no longer depends much o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import NeedsError
+from pmlkit.errors import ClocksDiffer, NeedsError
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
@@ -36,6 +38,7 @@ from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
+    from pmlkit.costs import Clock
     from collections.abc import Iterator, Sequence
 
     from pmlkit.selection import Stream
@@ -101,11 +104,14 @@ class Advice:
         The limits given to `advise`.
     met : bool
         Whether a period keeps both.
+    time : pmlkit.costs.Clock
+        What the periods are of.
     table : DataFrame
         One row per period: ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
         ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (a round's),
         ``guest_overhead`` and ``host_overhead`` (shares of one processor's time; the host's is NaN
-        where the memory's size is not known), ``flush_overhead`` (lower bound of the guest's if
+        where the memory's size or the costs in this machine's time are not known),
+        ``flush_overhead`` (lower bound of the guest's if
         pages are re-armed at flushes), and ``sensitivity`` (the share by which W grows if T is
         doubled).
     words : tuple of str
@@ -121,10 +127,12 @@ class Advice:
     table: pd.DataFrame
     constants: Constants
     words: tuple[str, ...]
+    time: Clock
 
     def as_dict(self) -> Json:
         """Return the attributes for JSON: the table as rows, NaN as None."""
         fields = {name: value for name, value in asdict(self).items() if name != "table"}
+        fields["constants"] = self.constants.as_dict()
         table = self.table.astype(object).where(self.table.notna(), None)
         return {**fields, "table": table.to_dict("records")}
 
@@ -137,6 +145,7 @@ def advise(
     stall_ns: float = STALL_NS,
     start: str | int | None = None,
     end: str | int | None = None,
+    ns_per_insn: float | None = None,
 ) -> Advice:
     """Recommend T, the ring's size and the re-arm policy for a VM like the one of a trace.
 
@@ -154,9 +163,15 @@ def advise(
         Longest time without a drain by dom0: an assumption.
     start, end : str or int, optional
         The part of the trace, ``"2s"`` or nanoseconds.
+    ns_per_insn : float, optional
+        How long an instruction takes on the host of the trace, or of the constants, where that is
+        not known: relates times to instructions.
 
     Raises
     ------
+    ClocksDiffer
+        If the guest's cost is neither in instructions, and the trace says how long one takes, nor
+        in the time of the trace's machine.
     NeedsError
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
@@ -165,10 +180,11 @@ def advise(
     if stop - first < 4:
         what = "4 rounds or more between start and end"
         raise NeedsError(trace, what, "choose a longer part, or collect for longer")
-    constants = constants or from_trace(trace)
-    table = _costs(
-        _sizes(trace, stream(log, start=start, end=end, page_tables="keep")), log, constants
-    )
+    constants = (constants or from_trace(trace)).given(ns_per_insn)
+    time = log.meta.time.given(ns_per_insn)
+    guest = _guest_ns(constants, time)  # refuses unlike clocks before the log is read
+    sizes = _sizes(trace, stream(log, start=start, end=end, page_tables="keep"))
+    table = _costs(sizes, log, guest, _host_ns(constants, time))
     fits = table[table.guest_overhead <= target]
     row, met = _choose(table, fits, accuracy)
     advice = Advice(
@@ -181,6 +197,7 @@ def advise(
         table=table,
         constants=constants,
         words=(),
+        time=time,
     )
     return replace(advice, words=tuple(_explain(advice, row, trace, bool(len(fits)), stall_ns)))
 
@@ -242,17 +259,45 @@ def _page_counts(source: Stream, windows: Sequence[Windows]) -> list[Ints]:
     return counts
 
 
-def _costs(table: pd.DataFrame, log: Trace, c: Constants) -> pd.DataFrame:
+class _GuestNs(NamedTuple):
+    """What the guest pays, ns of the trace's clock."""
+
+    exit: float
+    round: float
+    rearm: float
+
+
+class _HostNs(NamedTuple):
+    """What the host pays, ns of the trace's clock; NaN where the clocks differ."""
+
+    entry: float
+    scan: float
+    poll: float
+
+
+def _guest_ns(c: Constants, time: Clock) -> _GuestNs:
+    return _GuestNs(time.ns(c.exit.cost), time.ns(c.round.cost), time.ns(c.rearm.cost))
+
+
+def _host_ns(c: Constants, time: Clock) -> _HostNs:
+    try:
+        entry = time.ns(c.entry.cost) + time.ns(c.copy.cost)
+        return _HostNs(entry, time.ns(c.scan.cost), time.ns(c.poll.cost))
+    except ClocksDiffer:
+        return _HostNs(np.nan, np.nan, np.nan)
+
+
+def _costs(table: pd.DataFrame, log: Trace, g: _GuestNs, h: _HostNs) -> pd.DataFrame:
     """Add the cost of each period."""
     seconds, n = table.period_ns / 1e9, table.pages
     known = log.meta.known_memory_pages
     pages = np.nan if known is None else known
     exits = n / BUFFER_ENTRIES
-    guest = exits * c.exit.ns + c.round.ns + n * c.rearm.ns
-    host = n * (c.entry.ns + c.copy.ns) + pages * c.scan.ns + seconds * c.poll.ns
+    guest = exits * g.exit + g.round + n * g.rearm
+    host = n * h.entry + pages * h.scan + seconds * h.poll
     # At flushes pages are armed again at least as often as at the ends of the trace's own rounds.
     again = table.rounds / table.rounds.iloc[0] * table.pages.iloc[0]
-    flushed = again / BUFFER_ENTRIES * (c.exit.ns + BUFFER_ENTRIES * c.rearm.ns) + c.round.ns
+    flushed = again / BUFFER_ENTRIES * (g.exit + BUFFER_ENTRIES * g.rearm) + g.round
     return table.assign(
         bytes=n * PAGE_SIZE,
         entries_per_s=n / seconds,
@@ -270,8 +315,8 @@ def _explain(
 ) -> Iterator[str]:
     period = format_ns(int(row.period_ns), 3)
     yield (
-        f"Take T = {period}, a ring of {advice.slots} buffers per vCPU, and re-arm at every "
-        f"{advice.rearm}."
+        f"Take T = {period}{_of_machine(advice.time, row)}, a ring of {advice.slots} buffers per "
+        f"vCPU, and re-arm at every {advice.rearm}."
     )
     yield _log_text(row, period, trace.meta.known_memory_pages)
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
@@ -302,18 +347,34 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
     )
 
 
+def _of_machine(time: Clock, row: pd.Series[float]) -> str:
+    """Return what T is of, in words: instructions, if their length is known."""
+    if not time.ns_per_insn:
+        return ""
+    return f" ({row.period_ns / time.ns_per_insn / 1e6:,.3g} M instructions, at {time.text})"
+
+
 def _cost_text(advice: Advice, row: pd.Series[float], period: str, memory_pages: int | None) -> str:
-    c = advice.constants
-    host = (
-        "what the host spends is not known, as the memory's size is not (pmlkit import --memory)"
-        if memory_pages is None
-        else f"the host spends {row.host_overhead:.3%} of one processor"
-    )
+    guest = _guest_ns(advice.constants, advice.time)
+    each = advice.time.ns_per_insn or 1.0
+    unit = "instructions" if advice.time.ns_per_insn else "ns"
+    exits, pause, rearm = (ns / each for ns in guest)
     return (
-        f"The guest loses (exits {row.pages / BUFFER_ENTRIES:,.1f} x {c.exit.ns:,.0f} ns + pause "
-        f"{c.round.ns:,.0f} ns + re-arm {row.pages:,.0f} x {c.rearm.ns:,.1f} ns) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); {host}."
+        f"The guest loses ({row.pages / BUFFER_ENTRIES:,.1f} exits x {exits:,.0f} + pause "
+        f"{pause:,.0f} + re-arm {row.pages:,.0f} x {rearm:,.1f} {unit}) / {period} = "
+        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); "
+        f"{_host_text(row, memory_pages)}."
     )
+
+
+def _host_text(row: pd.Series[float], memory_pages: int | None) -> str:
+    if memory_pages is None:
+        why = "the memory's size is not (pmlkit import --memory)"
+    elif np.isnan(row.host_overhead):
+        why = "its costs are of unlike clocks (run pmlkit calibrate on that host)"
+    else:
+        return f"the host spends {row.host_overhead:.3%} of one processor"
+    return f"what the host spends is not known, as {why}"
 
 
 def _choice_text(advice: Advice, row: pd.Series[float], fits: bool) -> str:
@@ -333,15 +394,11 @@ def _sources_text(constants: Constants) -> Iterator[str]:
     guesses = [
         f"{name} ({constant.source})"
         for name, constant in constants.by_name().items()
-        if constant.kind == "assumed"
+        if constant.kind in ("assumed", "published")
     ]
     if guesses:
         yield (
-            f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures; "
-            "--ns-per-insn and --transition change what is counted in instructions."
+            f"Assumed, not measured: {'; '.join(guesses)}. `pmlkit calibrate --domain` measures on "
+            "a host; --transition changes what a VM exit takes beside its instructions."
         )
-    yield f"The constants are of these kinds: {', '.join(constants.kinds)}." + (
-        " They are not all of one machine: take the costs for orders of magnitude."
-        if constants.kinds != ["host"]
-        else ""
-    )
+    yield f"The constants are of these kinds: {', '.join(constants.kinds)}."

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The costs of collection: constants with their sources, from a trace or measured here.
 
-Constants of an emulated processor (the lab counts instructions), of this machine and of a real Xen
-host are not comparable: each `Constant` has its kind, and `Constants.kinds` lists them all.
+A constant is a number of instructions, as in the table of prices and in what an emulator measures,
+or a time of one machine. Only `pmlkit.costs.Clock` brings the two together.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import FileRefused, NeedsError, PmlkitError, UsageError
+from pmlkit.costs import Clock, Cost, prices
+from pmlkit.errors import ClocksDiffer, FileRefused, NeedsError, PmlkitError, UsageError
 from pmlkit.files import read_regular, whole
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from pmlkit.sources.host.collection import CollectOptions
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", "rounds", "save"]
@@ -32,24 +34,19 @@ __all__ = ["Constant", "Constants", "assumed", "from_trace", "load", "measure", 
 BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
 _LIMIT_BYTES = 1 << 20
-# Instructions, which the lab counts. A log-full exit whose buffer waits for another processor to
-# drain it, and a drained entry: hypervisor-patches/README.md. A round closed and a page re-armed:
-# the walk of the guest's page tables (median), and re-arming with the bitmap (rounds that re-arm
-# 1,000 pages or more), of data/rrww-lab.trace; a test holds these two to it.
-LAB_INSN = {"exit": 782, "entry": 52, "round": 210_000, "rearm": 137}
-# What no emulator can measure: options of `pmlkit period`, stated in its explanation.
-NS_PER_INSN = 0.5
-TRANSITION_NS = 1000.0
-_POLL_NS = 13e6  # the agent on a 2 GHz EPYC with the tests' Xen, nearly nothing logged
 _HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with a cost of its own
+# A constant's meaning, and its event in the table of prices.
 _MEANINGS = {
-    "exit": "a VM exit because a buffer is full, with the way out and in",
-    "entry": "draining one logged entry in Xen",
-    "round": "the pause at the end of a round, whatever was logged",
-    "rearm": "the same, for each page that is re-armed",
-    "scan": "clearing and reading one page's bit of the log-dirty bitmap",
-    "copy": "taking one entry from the ring to the spool, in dom0",
-    "poll": "a second of the agent's looking at rings, whatever is in them, in dom0",
+    "exit": ("a VM exit because a buffer is full, with the way out and in", "spare_exits"),
+    "entry": ("draining one logged entry in Xen", "drained_entries"),
+    "round": ("the pause at the end of a round, whatever was logged", "rounds"),
+    "rearm": ("the same, for each page that is re-armed", "log_entries"),
+    "scan": ("clearing and reading one page's bit of the log-dirty bitmap", "bitmap_pages"),
+    "copy": ("taking one entry from the ring to the spool, in dom0", "copied_entries"),
+    "poll": (
+        "a second of the agent's looking at rings, whatever is in them, in dom0",
+        "polled_seconds",
+    ),
 }
 
 
@@ -59,20 +56,49 @@ class Constant:
 
     Attributes
     ----------
-    ns : float
-    kind : {"host", "emulated", "measured here", "assumed"}
-        Of a real Xen host; of the lab's emulated processor; of this machine, without Xen; a
-        number of instructions of an assumed length.
+    cost : pmlkit.costs.Cost
+    kind : {"host", "emulated", "lab", "measured here", "published", "assumed"}
+        Of a real host; of the emulator that made the trace; of the table of prices, measured in
+        the lab, published or assumed; of this machine, without Xen.
+    source : str
     """
 
-    ns: float
+    cost: Cost
     kind: str
     source: str
+
+    def as_dict(self) -> Json:
+        """Return the constant for JSON: ``amount``, and whose ns it is, or None: instructions."""
+        clock = self.cost.clock
+        return {
+            "amount": self.cost.amount,
+            "machine": clock and clock.machine,
+            "ns_per_insn": clock and clock.ns_per_insn,
+            "kind": self.kind,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_dict(
+        cls,
+        amount: float,
+        machine: str | None,
+        ns_per_insn: float | None,
+        kind: str,
+        source: str,
+    ) -> Constant:
+        """Make a constant of what `as_dict` returned; ValueError if it is something else."""
+        if not 0 <= float(amount) < float("inf"):
+            raise ValueError(f"the amount {amount}")
+        if ns_per_insn is not None and not 0 < float(ns_per_insn) < float("inf"):
+            raise ValueError(f"the length {ns_per_insn}")
+        clock = None if machine is None else Clock(str(machine), ns_per_insn)
+        return cls(Cost(float(amount), clock), str(kind), str(source))
 
 
 @dataclass(frozen=True)
 class Constants:
-    """The constants of `pmlkit.period`, ns; `lines` explains each."""
+    """The constants of `pmlkit.period`; `lines` explains each."""
 
     exit: Constant
     entry: Constant
@@ -90,41 +116,49 @@ class Constants:
     def by_name(self) -> dict[str, Constant]:
         return {name: getattr(self, name) for name in _MEANINGS}
 
-    def as_dict(self) -> dict[str, dict[str, float | str]]:
+    def given(self, ns_per_insn: float | None) -> Constants:
+        """Return the constants with the length of an instruction where times lack it, ns."""
+        return Constants(
+            **{name: _given(each, ns_per_insn) for name, each in self.by_name().items()}
+        )
+
+    def as_dict(self) -> dict[str, Json]:
         """Return the constants for JSON."""
-        return asdict(self)
+        return {name: constant.as_dict() for name, constant in self.by_name().items()}
 
     def lines(self) -> Iterator[str]:
         """Yield a line for each constant: its meaning, value and source."""
         for name, constant in self.by_name().items():
-            yield f"{_MEANINGS[name]}: {_ns(constant.ns)} ({constant.kind}: {constant.source})"
+            what, _ = _MEANINGS[name]
+            yield f"{what}: {constant.cost.text} ({constant.kind}: {constant.source})"
 
 
-def _ns(value: float) -> str:
-    return f"{value:,.0f} ns" if value >= 100 else f"{value:.3g} ns"
+def _given(constant: Constant, ns_per_insn: float | None) -> Constant:
+    cost = constant.cost
+    clock = cost.clock and cost.clock.given(ns_per_insn)
+    return replace(constant, cost=replace(cost, clock=clock))
 
 
-def assumed(ns_per_insn: float = NS_PER_INSN, transition_ns: float = TRANSITION_NS) -> Constants:
-    """Return constants without a measurement: the lab's instructions at an assumed speed.
+def assumed(transition_insn: float | None = None) -> Constants:
+    """Return constants without a measurement of one's own: those of the table of prices.
 
     Parameters
     ----------
-    ns_per_insn : float
-        Time of an instruction of Xen.
-    transition_ns : float
-        Time of an exit and entry of the guest, without any instruction.
+    transition_insn : float, optional
+        The instructions that a processor could execute while it leaves a guest and enters it
+        again; default: the table's.
     """
-
-    def of(name: str, more: float = 0.0, text: str = "") -> Constant:
-        why = f"{LAB_INSN[name]:,} instructions in the lab, {ns_per_insn:g} ns each{text}"
-        return Constant(LAB_INSN[name] * ns_per_insn + more, "assumed", why)
-
-    far = f", and {transition_ns / 1000:g} us for the processor"
-    per_page = Constant(0.02, "assumed", "1 bit of a bitmap read at 6 GB/s")
-    copy = Constant(15.0, "assumed", "8 bytes checked and written at 0.5 GB/s")
-    poll = Constant(_POLL_NS, "assumed", "as on a 2 GHz EPYC")
-    return Constants(of("exit", transition_ns, far), of("entry"), of("round"), of("rearm"),
-                     per_page, copy, poll)  # fmt: skip
+    transition = prices()["transition"].insn if transition_insn is None else transition_insn
+    made = {}
+    for name, (_, event) in _MEANINGS.items():
+        price = prices()[event]
+        insn = price.cost.insn + (transition if price.leaves else 0)
+        source = price.stated
+        if price.leaves:
+            source = f"{price.source}; and {transition:,.0f} for the processor (assumed)"
+        kind = "lab" if price.kind == "measured" else price.kind
+        made[name] = Constant(Cost(insn), kind, source)
+    return Constants(**made)
 
 
 def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
@@ -143,6 +177,7 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
         An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``, re-arming a page
         ``rearm_tsc / pages re-armed``, and a round what is left of its pause (and of harvests).
         An exit that finds all buffers full waits until one is drained: that is in its mean.
+        In instructions where the trace's clock counts them, else in its machine's time.
 
     Raises
     ------
@@ -153,19 +188,26 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     log = trace.pml if trace.meta.kind == "pml" or trace.pml_is_nested else trace
     if not log.meta.overheads.get("tsc_khz"):
         return base
-    kind, name = ("emulated" if log.meta.source == "lab" else "host"), Path(trace.path).name
+    clock, name = log.meta.time, Path(trace.path).name
+    kind = "host" if clock.ns_per_insn is None else "emulated"
     return replace(
         base,
         **{
-            constant: Constant(float(ns), kind, f"{name}: {how}")
+            constant: Constant(_cost(ns, clock), kind, f"{name}: {how}")
             for constant, ns, how in (
                 *_of_exits(log),
                 *_of_entries(log),
-                *_of_polling(log, base.copy.ns),
+                *_of_polling(log, base.copy.cost),
                 *_of_pauses(log),
             )
         },
     )
+
+
+def _cost(ns: float, clock: Clock) -> Cost:
+    """Return a time as a cost: in instructions where the clock counts them."""
+    cost = Cost(float(ns), clock)
+    return Cost(cost.insn) if clock.ns_per_insn else cost
 
 
 # A constant's name, its ns, and how they were measured.
@@ -199,12 +241,17 @@ def _of_entries(log: Trace) -> Iterator[Measured]:
         yield "entry", _mean_ns(log, "drain_tsc", "entries"), f"mean of {entries:,} entries"
 
 
-def _of_polling(log: Trace, copy_ns: float) -> Iterator[Measured]:
+def _of_polling(log: Trace, copy: Cost) -> Iterator[Measured]:
     costs = log.meta.overheads
     if costs.get("agent_cpu_ns") and log.duration_ns:
         # Only the sum is known: the time beyond that of the entries is polling.
-        rest = max(costs["agent_cpu_ns"] - costs.get("entries", 0) * copy_ns, 0)
-        yield "poll", rest * 1e9 / log.duration_ns, "the agent's CPU time, but for the entries'"
+        how = "the agent's CPU time"
+        try:
+            entries_ns, how = costs.get("entries", 0) * log.meta.time.ns(copy), f"{how}, but for"
+        except ClocksDiffer:
+            entries_ns, how = 0.0, f"{how}, with"
+        rest = max(costs["agent_cpu_ns"] - entries_ns, 0)
+        yield "poll", rest * 1e9 / log.duration_ns, f"{how} the entries'"
 
 
 def _of_pauses(log: Trace) -> Iterator[Measured]:
@@ -230,13 +277,13 @@ def measure(seconds: float = 5.0) -> Constants:
     Constants
         `scan` and `copy` are measured, the others as in `assumed`.
     """
-    share = seconds / 2
-    scan, copy = _scan_ns(share), _copy_ns(share)
-    here = "measured here"
+    share, here = seconds / 2, Clock(f"the host {platform.node()}")
+    scan, copy = Cost(_scan_ns(share), here), Cost(_copy_ns(share), here)
+    kind = "measured here"
     return replace(
         assumed(),
-        scan=Constant(scan, here, "a bitmap of 2 GiB of memory, cleared and read"),
-        copy=Constant(copy, here, "buffers of 512 entries, checked and written to a file"),
+        scan=Constant(scan, kind, "a bitmap of 2 GiB of memory, cleared and read"),
+        copy=Constant(copy, kind, "buffers of 512 entries, checked and written to a file"),
     )
 
 
@@ -307,7 +354,7 @@ def load(path: PathLike) -> Constants:
     """
     try:
         values = json.loads(read_regular(path, _LIMIT_BYTES))
-        return Constants(**{name: Constant(**values[name]) for name in _MEANINGS})
+        return Constants(**{name: Constant.from_dict(**values[name]) for name in _MEANINGS})
     except OSError as error:
         raise PmlkitError(f"cannot read {path} ({error.strerror})", "give another file") from error
     except (FileRefused, ValueError, KeyError, TypeError, RecursionError) as error:

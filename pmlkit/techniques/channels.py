@@ -240,6 +240,11 @@ def _tables(setting: Setting) -> TablesChannel:
     recorded, clock, charge, _ = setting
     since_last, size = _since_last(clock), recorded.size
 
+    def logged(first: int, stop: int, tables: int) -> None:
+        """Charge for a log of the pages written and of tables, each once until the next look."""
+        entries = len(np.unique(recorded.log.between(first, stop))) + tables
+        charge(pml_exits=entries // BUFFER, marked_entries=entries, tables_found=tables, rounds=1)
+
     def mapped() -> tuple[Ints, bool]:
         """Return the frames that the page tables logged since the last call map, and arm all again.
 
@@ -259,7 +264,7 @@ def _tables(setting: Setting) -> TablesChannel:
         tables = np.unique(frames // TABLE_FRAMES)
         if real and recorded.leaves is not None:
             tables = np.unique(recorded.leaves.between(first, stop))
-        charge(pml_exits=len(tables) // BUFFER, log_entries=len(tables), rounds=1)
+        logged(first, stop, len(tables))
         if not real:
             frames = (tables[:, None] * TABLE_FRAMES + np.arange(TABLE_FRAMES)).ravel()
         return frames[frames < size], real
@@ -284,9 +289,8 @@ def _tables(setting: Setting) -> TablesChannel:
         first, stop = since_last()
         frames = np.unique(recorded.entries.between(first, stop))
         tables = len(np.unique(recorded.leaves.between(first, stop)))
-        logged = len(recorded.log.between(first, stop)) + tables
-        charge(pml_exits=logged // BUFFER, rounds=1)
-        charge(log_entries=logged, entries_read=TABLE_FRAMES * tables)
+        logged(first, stop, tables)
+        charge(entries_read=TABLE_FRAMES * tables)
         return frames
 
     return TablesChannel(mapped, entries)
@@ -311,8 +315,9 @@ def _accessed(setting: Setting) -> AccessedChannel:
         ndarray of int64
             The frames that were accessed since their flags were last cleared, ascending.
         """
-        charge(pages_scanned=recorded.known_memory_pages)
-        return places.frames[read_and_clear(places.frames)]
+        found = places.frames[read_and_clear(places.frames)]
+        charge(pages_scanned=recorded.known_memory_pages, flags_cleared=len(found))
+        return found
 
     def harvest(frames: Ints | None = None) -> Bools:
         """Read the accessed flags of frames, and clear them.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit.costs import Clock
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.by_page import references
 from pmlkit.kernels.pages import PageIndex
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Need", "Places", "Recorded", "Uses", "known_memory"]
+
+
+UNKNOWN = Clock("a machine that is not known")
 
 
 class Need(Enum):
@@ -138,6 +142,9 @@ class Recorded:
         Names of the phases and their first rounds.
     idle : ndarray of bool, shape (n_rounds,), optional
         Which rounds are gaps: known to be without uses.
+    time : pmlkit.costs.Clock
+        What its times are of: a cost in instructions is a share of them only if it is known how
+        long an instruction takes.
     """
 
     name: str
@@ -154,6 +161,7 @@ class Recorded:
     disk: pd.DataFrame | None = None
     phases: tuple[tuple[str, int], ...] = ()
     idle: Bools | None = None
+    time: Clock = UNKNOWN
 
     @property
     def n_rounds(self) -> int:
@@ -238,6 +246,7 @@ class Recorded:
             disk=trace.disk,
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
             idle=~time.used,
+            time=trace.meta.time,
         )
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.techniques.costs import overhead_ns
+from pmlkit.costs import work
 from pmlkit.techniques.registry import make
 from pmlkit.techniques.view import look
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
+    from pmlkit.costs import Clock, Cost
     from pmlkit.techniques.memory import MemoryModel
     from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Recorded
@@ -37,8 +38,10 @@ class Run:
         ``t_ns``, ``pages`` (NaN: no estimate), and the events since the row before.
     events : dict of str to int
         In all.
-    overhead : float
-        Share of the recording's time that the events cost, by `pmlkit.techniques.costs`.
+    duration_ns : int
+        For how long it watched.
+    time : pmlkit.costs.Clock
+        What that duration is of.
     notes : list of str
         What was changed or assumed.
     """
@@ -47,8 +50,25 @@ class Run:
     seed: int
     estimates: pd.DataFrame
     events: dict[str, int]
-    overhead: float
+    duration_ns: int
+    time: Clock
     notes: list[str]
+
+    @property
+    def cost(self) -> Cost:
+        """What the events cost, by the table of prices."""
+        return work(self.events)
+
+    @property
+    def overhead(self) -> float:
+        """Share of the recording's time that the events cost.
+
+        Raises
+        ------
+        ClocksDiffer
+            If the recording does not say how long an instruction takes.
+        """
+        return self.time.share(self.cost, self.duration_ns)
 
 
 def time_scale(scale: str | float, window_ns: int) -> float:
@@ -93,8 +113,7 @@ def run(
     view = look(recorded, technique.needs, window_ns, scale, seed, memory)
     technique.observe(view)
     estimates, events, notes = view.result()
-    overhead = overhead_ns(events) / max(recorded.duration_ns, 1)
-    return Run(technique, seed, estimates, events, overhead, notes)
+    return Run(technique, seed, estimates, events, recorded.duration_ns, recorded.time, notes)
 
 
 def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Run:
@@ -120,6 +139,5 @@ def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Ru
         timed = name in run.estimates
         after = total - int(run.estimates[name].sum()) if timed else total
         events[name] = (int(table[name].sum()) if timed else 0) + (after if to_the_end else 0)
-    share = overhead_ns(events) / max(end_ns - start_ns, 1)
     estimates = run.estimates[max(first - 1, 0) : stop]
-    return replace(run, estimates=estimates, events=events, overhead=share)
+    return replace(run, estimates=estimates, events=events, duration_ns=end_ns - start_ns)

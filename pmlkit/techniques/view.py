@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit.costs import prices
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
 from pmlkit.techniques.channels import Clock, Setting, notable
-from pmlkit.techniques.costs import COSTS
 from pmlkit.techniques.recorded import known_memory
 from pmlkit.units import format_ns, parse_duration_ns
 
@@ -169,8 +169,8 @@ class View:
     def charge(self, **events: int) -> None:
         """Count events of the technique's own work; channels count theirs."""
         for name, count in events.items():
-            if name not in COSTS:
-                raise UsageError(f"{name!r} is no event with a cost: use {', '.join(COSTS)}")
+            if name not in prices():
+                raise UsageError(f"{name!r} is no event with a price: use {', '.join(prices())}")
             if count:
                 self._events[name] += int(count)
 

@@ -65,6 +65,7 @@ class Vmware(Technique):
                 slow = share if np.isnan(slow) else slow + self.slow * (share - slow)
                 fast = share if np.isnan(fast) else fast + self.fast * (share - fast)
                 sample, ends = self._draw(view), now + period
+                share = fast  # the next period has counted nothing yet
             if not np.isnan(fast):
                 running = fast + self.fast * (share - fast)
                 yield max(slow, fast, running) * view.memory_pages

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 import numpy as np
 import pyarrow as pa
 
+from pmlkit.costs import Clock
 from pmlkit.errors import UsageError
 from pmlkit.trace.description import DESCRIPTION, LOSSES, Fault
 from pmlkit.trace.description import PAGE_SIZE as PAGE_SIZE
@@ -270,6 +271,18 @@ class TraceMeta:
         if ns is None and insn is not None and self.clock["ns_per_insn"]:
             ns = insn * self.clock["ns_per_insn"]
         return None if ns is None else round(ns)
+
+    @property
+    def time(self) -> Clock:
+        """What its times are of: whose time, and how long that machine takes for an instruction.
+
+        An emulator that counts instructions says it. The time of a host, or of an imported file, is
+        of a machine of which that is not known.
+        """
+        ns_per_insn = self.clock["ns_per_insn"]
+        host = self.host.get("node") or self.source
+        machine = f"an emulator ({self.source})" if ns_per_insn else f"the host {host}"
+        return Clock(f"the file ({host})" if self.is_import else machine, ns_per_insn or None)
 
     @property
     def gfn_limit(self) -> int | None:

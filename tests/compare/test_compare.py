@@ -124,8 +124,31 @@ def test_the_front_is_what_no_other_beats():
 
 def test_the_caption_says_what_was_scaled(comparison):
     assert "T = 50 ms" in comparison.caption and "multiplied by 0.00167" in comparison.caption
-    plain = compare.Comparison(compare.plan("30s"), *[None] * 5)
+    assert "T = 50 ms of machines of 1,000 M instructions a second;" in comparison.caption
+    speeds = pd.DataFrame({"ns_per_insn": [10.0, 8.0, 10.0, np.nan]})
+    plain = compare.Comparison(compare.plan("30s"), speeds, *[None] * 4)
     assert plain.caption.endswith("as published")
+    assert "of machines of 125 or 100 M instructions a second or hosts" in plain.caption
+
+
+def test_a_hosts_trace_has_no_overhead_unless_it_is_told(make_trace, capsys):
+    """Prices are in instructions: how many a host executes in a second, its trace does not say."""
+    path = make_trace("host.trace", rounds=30, clock={"kind": "host", "ns_per_insn": None}).path
+    untold = compare.compare([path], compare.plan("50ms", "pml"))
+    assert np.isnan(row(untold, "pml")["overhead"]) and row(untold, "pml")["mape"] >= 0
+    assert "no overhead: a cost in instructions" in row(untold, "pml")["notes"]
+    assert "give --ns-per-insn" in row(untold, "pml")["notes"]
+    insn = untold.events["insn"].sum()
+    told = compare.compare([path], compare.plan("50ms", "pml", ns_per_insn=0.5))
+    length_ns = pmlkit.open(path).duration_ns
+    assert row(told, "pml")["overhead"] == pytest.approx(insn * 0.5 / length_ns)
+    command = ["compare", str(path), "--window", "50ms", "--techniques", "pml", "--json"]
+    assert cli.main([*command, "--ns-per-insn", "0.5"]) == 0
+    report = json.loads(capsys.readouterr().out)["scores"][0]
+    assert report["overhead"] == row(told, "pml")["overhead"]
+    # What a trace says of its own clock stays.
+    with pytest.raises(UsageError, match="more than 0"):
+        compare.plan(ns_per_insn=0)
 
 
 # What is written
@@ -351,7 +374,7 @@ def test_steps_and_events_of_a_part_are_those_within_it(stepping):
     assert part.steps[["t_ns", "up"]].values.tolist() == [[4 * 10**8, True]]
     counts = part.events.set_index("event")["count"]
     assert counts["rounds"] == 10  # one per T
-    assert row(part, "pml")["overhead"] == pytest.approx(part.events["ns"].sum() / 5e8)
+    assert row(part, "pml")["overhead"] == pytest.approx(part.events["insn"].sum() / 5e8)
 
 
 def test_parts_that_meet_have_the_events_of_the_whole(stepping):

@@ -2,13 +2,15 @@
 """Which T: the arithmetic of logs and bitmaps, and advice on VMs whose answer is known."""
 
 import json
+import platform
+from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 import pmlkit
 from pmlkit import cli, period, workingset
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.costs import Clock, Cost, prices
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
 from pmlkit.figures import period_trade_off
 from pmlkit.period import costs as calibrate
 from pmlkit.period.costs import Constant, Constants
@@ -19,8 +21,13 @@ from pmlkit.trace.schema import MEMORY_GUESSED
 NAMES = ("exit", "entry", "round", "rearm", "scan", "copy", "poll")
 
 
-def constants(**ns):
-    return Constants(**{n: Constant(float(ns.get(n, 0)), "host", "given") for n in NAMES})
+HOST = Clock("the host web1")
+
+
+def constants(clock=None, **amounts):
+    """Instructions, or ns of a clock."""
+    costs = {name: Cost(float(amounts.get(name, 0)), clock) for name in NAMES}
+    return Constants(**{name: Constant(cost, "host", "given") for name, cost in costs.items()})
 
 
 @pytest.fixture
@@ -86,11 +93,91 @@ def test_a_working_set_that_grows_with_t_is_said_to(make_trace):
 def test_the_words_hold_the_numbers_and_the_kinds(steady):
     text = " ".join(period.advise(steady).words)
     assert "x 8 bytes" in text and "buffers of 512 entries" in text
-    assert "of these kinds: assumed" in text and "orders of magnitude" in text
-    assert "Assumed, not measured: exit (782 instructions in the lab, 0.5 ns each" in text
+    assert "of these kinds: assumed, lab" in text
+    assert "Assumed, not measured: scan (0.02 ns at 3 GHz; 6 GB/s)" in text
     host = " ".join(period.advise(steady, constants=constants()).words)
     assert "Assumed, not measured" not in host
-    assert "orders of magnitude" not in host
+
+
+# Clocks
+
+
+@pytest.fixture
+def on(make_trace):
+    """Return the steady VM, on a machine with a clock."""
+    events = [[(gfn, Kind.WRITE) for gfn in range(1024)] for _ in range(64)]
+
+    def make(ns_per_insn, **more):
+        clock = {"kind": "icount" if ns_per_insn else "host", "ns_per_insn": ns_per_insn}
+        name = f"on{ns_per_insn}{more.get('host', {}).get('node', '')}.trace"
+        return make_trace(name, kind="pml", events=events, clock=clock, **more)
+
+    return make
+
+
+def guest_overhead(trace, **more):
+    table = period.advise(trace, **more).table.set_index("rounds")
+    return table.loc[1, "guest_overhead"]
+
+
+def test_an_overhead_is_instructions_in_instructions(on):
+    """1,024 pages in a round of 10 ms: 1,250,000 instructions of the recorder's machine."""
+    costs = constants(exit=1000, round=5000, rearm=3)
+    insn = 2 * 1000 + 5000 + 3 * 1024
+    assert guest_overhead(on(8.0), constants=costs) == pytest.approx(insn / 1_250_000)
+    assert guest_overhead(on(10.0), constants=costs) == pytest.approx(insn / 1_000_000)
+
+
+def test_a_hosts_costs_are_of_a_hosts_time(on):
+    costs = constants(HOST, exit=1000, round=5000, rearm=3)
+    trace = on(None, source="xen", host={"node": "web1"})
+    assert guest_overhead(trace, constants=costs) == pytest.approx(10_072 / 10e6)
+    with pytest.raises(ClocksDiffer, match="the time of the host web1 .* the host db1"):
+        guest_overhead(on(None, source="xen", host={"node": "db1"}), constants=costs)
+
+
+def test_unlike_clocks_are_refused_or_related(on, capsys, tmp_path):
+    host = on(None, source="xen", host={"node": "web1"})
+    # The host's trace has no cost of its own, and the table's are in instructions.
+    assert cli.main(["period", str(host.path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a cost in instructions" in line and "give --ns-per-insn" in line
+    insn = 2 * 3802 + prices()["rounds"].insn + 1024 * prices()["log_entries"].insn
+    assert guest_overhead(host, ns_per_insn=0.5) == pytest.approx(insn * 0.5 / 10e6)
+    # A host's calibration, and a recording that counts instructions.
+    calibration = tmp_path / "web1.json"
+    calibrate.save(constants(HOST, exit=1000, round=5000, rearm=3), calibration)
+    words = ["period", str(on(8.0).path), "--calibration", str(calibration)]
+    assert cli.main(words) == 1
+    assert "a cost in the time of the host web1" in capsys.readouterr().err
+    assert cli.main([*words, "--ns-per-insn", "0.5", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["table"]
+    assert rows[0]["guest_overhead"] == pytest.approx(10_072 / 0.5 * 8 / 10e6)
+
+
+def test_t_says_what_machine_it_is_of(on):
+    assert "Take T = 10 ms (1.25 M instructions, at 125 M instructions a second)" in (
+        period.advise(on(8.0), constants=constants()).words[0]
+    )
+    host = on(None, source="xen", host={"node": "web1"})
+    words = period.advise(host, constants=constants(HOST)).words
+    assert words[0].startswith("Take T = 10 ms, a ring")
+    assert "re-arm 1,024 x 0.0 ns" in words[2]
+
+
+def test_what_the_host_spends_is_not_known_in_another_machines_time(on):
+    costs = replace(constants(HOST), scan=Constant(Cost(1.0, Clock("the host desk")), "x", "y"))
+    advice = period.advise(on(None, source="xen", host={"node": "web1"}), constants=costs)
+    assert advice.table["host_overhead"].isna().all()
+    assert "not known, as its costs are of unlike clocks" in advice.words[2]
+
+
+def test_costs_of_an_older_calibration_are_refused(tmp_path):
+    """They were ns of a machine that they did not name."""
+    old = {name: {"ns": 1000.0, "kind": "assumed", "source": "x"} for name in NAMES}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(UsageError, match="make one with `pmlkit calibrate`"):
+        calibrate.load(tmp_path / "old.json")
 
 
 def test_too_short_a_trace(make_trace):
@@ -136,8 +223,7 @@ def growing(make_trace):
     [
         ("--overhead", "0.001"),
         ("--accuracy", "300"),
-        ("--ns-per-insn", "50"),
-        ("--transition", "1ms"),
+        ("--transition", "1e6"),
         ("--stall", "10s"),
         ("--start", "320ms"),
         ("--end", "320ms"),
@@ -163,8 +249,9 @@ def test_every_option_of_the_command_moves_its_answer(growing, tmp_path, capsys,
 
 def test_what_is_measured_here_says_so_and_comes_back(tmp_path, capsys):
     made = calibrate.measure(0.02)
-    assert made.kinds == ["assumed", "measured here"]
-    assert made.scan.ns > 0 and made.copy.ns > 0
+    assert made.kinds == ["assumed", "lab", "measured here"]
+    assert made.scan.cost.amount > 0 and made.copy.cost.amount > 0
+    assert made.scan.cost.clock == Clock(f"the host {platform.node()}")
     calibrate.save(made, tmp_path / "c.json")
     assert calibrate.load(tmp_path / "c.json") == made
     assert cli.main(["calibrate", "--for", "20ms", "-o", str(tmp_path / "d.json")]) == 0
@@ -185,12 +272,13 @@ def test_a_hosts_trace_has_its_own_constants(here, tmp_path):
     trace = Collection("guest", tmp_path / "x.trace", options).run()
     made = calibrate.from_trace(Trace.open(trace.path))
     # The fake host's: a microsecond an exit, two for each drained buffer, 3 ns a re-armed page.
-    assert made.exit.ns == pytest.approx(1000)
-    assert made.rearm.ns == pytest.approx(3)
+    assert made.exit.cost.amount == pytest.approx(1000)
+    assert made.exit.cost.clock == trace.meta.time == Clock(f"the host {platform.node()}")
+    assert made.rearm.cost.amount == pytest.approx(3)
     pauses = trace.rounds.pause_ns.sum() - 3 * trace.rounds.rearmed.sum()
-    assert made.round.ns == pytest.approx(max(pauses, 0) / 4)
+    assert made.round.cost.amount == pytest.approx(max(pauses, 0) / 4)
     entries = trace.meta.overheads["entries"]
-    assert made.entry.ns == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
+    assert made.entry.cost.amount == pytest.approx(2000 * trace.meta.overheads["drains"] / entries)
     assert {made.exit.kind, made.entry.kind, made.round.kind, made.poll.kind} == {"host"}
     assert "assumed" in made.kinds  # what it did not tell
 
@@ -210,32 +298,39 @@ def test_a_count_without_its_cost_is_refused_in_one_line(make_trace, capsys, eve
     assert f"has no {cost} beside its 3 {events}" in line
 
 
-def test_the_labs_counts_are_those_of_a_recording():
+def test_what_an_emulator_measured_is_in_instructions():
     pml = pmlkit.open(pmlkit.bundled("rrww-lab")).pml
-    rounds = pd.DataFrame(pml.meta.overheads["rounds"])
-    assert calibrate.LAB_INSN["round"] == pytest.approx(rounds.walk_tsc.median(), rel=0.2)
-    many = pml.rounds.rearmed.to_numpy() >= 1000
-    each = rounds.rearm_tsc[many] / pml.rounds.rearmed.to_numpy()[many]
-    assert calibrate.LAB_INSN["rearm"] == pytest.approx(each.median(), rel=0.2)
+    made = calibrate.from_trace(pml)
+    # Its time stamp counter counts them.
+    assert made.exit.cost == Cost(pml.meta.overheads["exit_tsc"] / pml.meta.overheads["exits"])
+    assert (made.exit.kind, made.copy.kind) == ("emulated", "assumed")
+
+
+def test_the_table_of_prices_is_what_is_assumed():
+    made = calibrate.assumed()
+    assert made.exit.cost == Cost(802 + 3000) and made.entry.cost == Cost(30)
+    assert made.round.cost == Cost(prices()["rounds"].price)
+    assert made.rearm.cost == Cost(prices()["log_entries"].price)
+    assert {each.kind for each in made.by_name().values()} == {"lab", "assumed"}
 
 
 @pytest.mark.parametrize("name", ["touch-lab", "sqlite-lab", "rrww-lab"])
 def test_what_harvests_take_is_not_the_pause_of_a_round(name):
     trace = pmlkit.open(pmlkit.bundled(name))
     made, pml = calibrate.from_trace(trace), trace.pml
-    ns = 1e6 / pml.meta.overheads["tsc_khz"]
+    insn = pml.meta.time.ns_per_insn
     # Walk, bitmap and re-arming are what is left; the harvests took several times as much.
-    left = sum(r["walk_tsc"] + r["rearm_tsc"] for r in pml.meta.overheads["rounds"]) * ns
+    left = sum(r["walk_tsc"] + r["rearm_tsc"] for r in pml.meta.overheads["rounds"])
     rearmed = int(pml.rounds.rearmed.sum())
-    fitted = made.round.ns * pml.n_rounds + made.rearm.ns * rearmed
+    fitted = made.round.cost.amount * pml.n_rounds + made.rearm.cost.amount * rearmed
     assert left / 1.5 < fitted < 3 * left
-    assert fitted < 0.5 * pml.rounds.pause_ns.sum()
+    assert fitted < 0.5 * pml.rounds.pause_ns.sum() / insn
 
 
 def test_assumptions_are_options_and_move_the_answer(steady):
-    slow = calibrate.assumed(ns_per_insn=5, transition_ns=9000)
-    assert slow.exit.ns == 5 * calibrate.LAB_INSN["exit"] + 9000
-    assert "5 ns each, and 9 us for the processor" in slow.exit.source
+    slow = calibrate.assumed(transition_insn=9000)
+    assert slow.exit.cost == Cost(802 + 9000)
+    assert "and 9,000 for the processor (assumed)" in slow.exit.source
     quick = period.advise(steady, constants=calibrate.assumed(), stall_ns=1e6)
     assert quick.slots < period.advise(steady, constants=slow).slots
 
@@ -250,7 +345,8 @@ def test_calibrating_on_a_host(here, tmp_path, capsys):
         **dict.fromkeys(("exit", "entry", "round", "rearm", "poll"), "host"),
         **dict.fromkeys(("scan", "copy"), "measured here"),
     }
-    assert report["exit"]["ns"] == pytest.approx(1000)
+    assert report["exit"]["amount"] == pytest.approx(1000)
+    assert report["exit"]["machine"] == f"the host {platform.node()}"
     assert calibrate.load(file).exit.kind == "host"
     assert not here.log_dirty()
 

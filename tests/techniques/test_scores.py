@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The yardstick: the truth, errors, steps, intervals, costs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pmlkit
-from pmlkit import techniques, workingset
-from pmlkit.errors import NeedsError
+from pmlkit import costs, techniques, workingset
+from pmlkit.errors import ClocksDiffer, NeedsError
 from pmlkit.techniques import Recorded, scores
 from pmlkit.techniques.channels import Clock
-from pmlkit.techniques.costs import COSTS, NS_PER_INSN, Cost, overhead_ns
 from pmlkit.techniques.runs import time_scale
 from pmlkit.trace.kinds import Kind
 
@@ -180,20 +181,42 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
     assert np.mean(held) == pytest.approx(0.95, abs=0.02)
 
 
-def test_every_cost_says_where_it_comes_from():
-    for name, cost in COSTS.items():
-        assert cost.ns > 0 and cost.what, name
-        assert any(word in cost.source for word in ("lab", "published", "assumption")), name
-    assert COSTS["pml_exits"].ns == pytest.approx(14_480 * NS_PER_INSN)
-
-
-def test_overhead_is_events_times_costs():
-    costs = {"faults": Cost(100, "", ""), "rounds": Cost(7, "", "")}
-    assert overhead_ns({"faults": 3, "rounds": 2}, costs) == 314
-    run = techniques.run("pml", vm.constant(500, rounds=100), window=W)
-    by_hand = sum(COSTS[name].ns * count for name, count in run.events.items())
-    assert run.overhead == pytest.approx(by_hand / 1e9)
+def test_overhead_is_instructions_over_instructions():
+    """A known answer: 10 rounds of 500 pages, in 1 s of a machine that takes 8 ns for each."""
+    recorded = vm.constant(500, rounds=100)
+    run = techniques.run("pml", recorded, window=W)
     assert run.events == {"log_entries": 5000, "rounds": 10}
+    insn = 5000 * 39.2 + 10 * 46_889
+    assert run.cost.insn == insn == 664_890
+    assert run.overhead == pytest.approx(insn / 125e6, rel=1e-12)
+    assert f"{run.overhead:.7%}" == "0.5319120%"
+
+
+@pytest.mark.parametrize("ns_per_insn", [1 / 3, 1.0, 10.0])
+def test_a_slower_machine_pays_the_same_instructions(ns_per_insn):
+    """The same instructions in as many instructions: the share is the same, whatever the clock."""
+    fast = vm.constant(500, rounds=100)
+    slow = replace(
+        fast,
+        t_ns=(fast.t_ns * ns_per_insn * 3).astype(np.int64),
+        resolution_ns=round(fast.resolution_ns * ns_per_insn * 3),
+        time=costs.Clock("another emulator", 8 * ns_per_insn * 3),
+    )
+    runs = [
+        techniques.run("pml", recorded, window=round(W * factor))
+        for recorded, factor in ((fast, 1), (slow, ns_per_insn * 3))
+    ]
+    assert runs[0].cost == runs[1].cost
+    assert runs[0].overhead == pytest.approx(runs[1].overhead)
+
+
+def test_a_hosts_time_is_no_divisor_of_instructions():
+    recorded = replace(vm.constant(500, rounds=100), time=costs.Clock("the host web1"))
+    run = techniques.run("pml", recorded, window=W)
+    with pytest.raises(ClocksDiffer, match="instructions .* the host web1: give --ns-per-insn"):
+        run.overhead  # noqa: B018
+    told = replace(recorded, time=recorded.time.given(0.5))
+    assert techniques.run("pml", told, window=W).overhead == pytest.approx(664_890 / 2e9)
 
 
 def test_log_full_exits_are_those_of_a_buffer_of_512():

@@ -136,6 +136,20 @@ def test_vmware_follows_growth_at_once_and_decline_slowly():
     assert np.mean(just_after) > 600  # its slow average remembers
 
 
+def test_vmwares_finished_period_counts_once():
+    """In the fast average, and in no other: nothing touched for a period, then everything."""
+    period = 10
+    everything = [vm.block(vm.PAGES, first=0)] * period
+    recorded = vm.make([*[[5]] * period, *everything, *everything])
+    watched = Vmware(pages=vm.PAGES, looks=2, period="100ms")
+    estimates = techniques.run(watched, recorded, vm.WINDOW_NS, scale=1).estimates
+    none, every = 1, vm.PAGES  # pages touched in a period
+    fast = [none, (none + every) / 2, (none + 3 * every) / 4]
+    # At the end of each period the fast average; half-way, with the running period's share.
+    half = [(fast[0] + every) / 2, (fast[1] + every) / 2]
+    assert estimates["pages"].tolist() == [fast[0], half[0], fast[1], half[1], fast[2]]
+
+
 def _truth(recorded):
     return scores.truth(recorded, vm.WINDOW_NS)
 
@@ -284,11 +298,30 @@ def test_with_snapshots_of_tables_only_what_they_map_is_looked_at():
     assert set(settled(real.estimates)) == {500}
     assert (real.events["pages_scanned"], real.events["flags_read"]) == (vm.PAGES, 800 * 50)
     assert real.notes == []
+    assert real.events["marked_entries"] == (500 + 500) * 50  # the data pages, and the "leaves"
     stand_in = techniques.run("pml-page-tables", recorded, window_ns)
     assert stand_in.events["flags_read"] == 512 * 50
     assert stand_in.notes == [
         "a stand-in: tables are taken to map 2 MiB of neighbouring frames each"
     ]
+
+
+@pytest.mark.parametrize("name", ["pml-page-tables", "pml-entries"])
+def test_page_tables_are_logged_beside_the_pages_that_are_written(name):
+    """PML logs both, each once a look: 1,500 pages, 300 of them written, below 3 tables."""
+    from dataclasses import replace
+
+    frames, tables = vm.block(1500), np.arange(3)
+    recorded = vm.make([frames] * 100, written=[frames[:300]] * 100)
+    leaves = vm.make([tables] * 100).accesses
+    recorded = replace(recorded, leaves=leaves, mapped=recorded.accesses)
+    events = techniques.run(name, recorded, 8 * vm.ROUND_NS).events  # 50 looks of 2 rounds
+    assert events["marked_entries"] == 50 * (300 + 3)
+    assert events["tables_found"] == 50 * 3
+    assert "pml_exits" not in events  # 303 entries fill no buffer
+    busy = replace(recorded, log=recorded.accesses)
+    events = techniques.run(name, busy, 8 * vm.ROUND_NS).events
+    assert events["pml_exits"] == 50 * 2  # 1,503 entries: two buffers and a part of one
 
 
 def test_a_footprint_is_dennings_mean_working_set():
