@@ -117,9 +117,18 @@ class Constants:
         return {name: getattr(self, name) for name in _MEANINGS}
 
     def given(self, ns_per_insn: float | None) -> Constants:
-        """Return the constants with the length of an instruction where times lack it, ns."""
+        """Return the constants with the length of an instruction where times lack it, ns.
+
+        Where these are times of several machines, it is that of the host.
+        """
+        named = self.by_name()
+        clocks = {each.cost.clock for each in named.values() if each.cost.clock}
+        several = len({clock.machine for clock in clocks if not clock.ns_per_insn}) > 1
         return Constants(
-            **{name: _given(each, ns_per_insn) for name, each in self.by_name().items()}
+            **{
+                name: each if several and each.kind != "host" else _given(each, ns_per_insn)
+                for name, each in named.items()
+            }
         )
 
     def as_dict(self) -> dict[str, Json]:

@@ -172,6 +172,14 @@ def test_what_the_host_spends_is_not_known_in_another_machines_time(on):
     assert "not known, as its costs are of unlike clocks" in advice.words[2]
 
 
+def test_the_length_of_an_instruction_is_the_hosts_not_this_machines():
+    desk = Constant(Cost(1.0, Clock("the host desk")), "measured here", "y")
+    made = replace(constants(HOST), scan=desk).given(0.5)
+    assert (made.exit.cost.clock, made.scan) == (HOST.given(0.5), desk)
+    alone = replace(constants(), scan=desk).given(0.5)
+    assert alone.scan.cost.clock == Clock("the host desk", 0.5)
+
+
 def test_costs_of_an_older_calibration_are_refused(tmp_path):
     """They were ns of a machine that they did not name."""
     old = {name: {"ns": 1000.0, "kind": "assumed", "source": "x"} for name in NAMES}
