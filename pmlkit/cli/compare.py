@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ _EXAMPLES = example(
         "[default: 5]")  # fmt: skip
 @span
 @option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
-        "instruction takes on the machine of a TRACE that does not say it: needed for overheads.")
+        "instruction takes on the machine of a TRACE that does not say it, for its overheads.")  # fmt: skip
 @option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
 @option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
@@ -158,7 +158,7 @@ def _plan(point: Json, given: Json) -> tuple[str, Plan]:
     from pmlkit import compare
 
     parameters = {**point, **given}
-    unknown = set(parameters) - {"window", "techniques", "scale", "seeds", "start", "end", "ns_per_insn"}
+    unknown = set(parameters) - {field.name for field in fields(compare.Plan)}
     if unknown:
         raise UsageError(f"a comparison has no parameter {', '.join(sorted(unknown))}")
     return str(parameters.get("window", "1s")), compare.plan(**parameters)

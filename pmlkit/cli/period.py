@@ -83,7 +83,13 @@ def period(
     constants = calibrate.from_trace(opened, base)
     with console.busy("measuring W(T)", quiet=as_json):
         advice = periods.advise(
-            opened, overhead / 100, accuracy / 100, constants, stall, **span, ns_per_insn=ns_per_insn
+            opened,
+            overhead / 100,
+            accuracy / 100,
+            constants,
+            stall,
+            **span,
+            ns_per_insn=ns_per_insn,
         )
     if output:
         from pmlkit import figures

@@ -38,9 +38,9 @@ from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from pmlkit.costs import Clock
     from collections.abc import Iterator, Sequence
 
+    from pmlkit.costs import Clock
     from pmlkit.selection import Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
