@@ -43,7 +43,8 @@ _EXAMPLES = example(
         "[default: 5]")  # fmt: skip
 @span
 @option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
-        "instruction takes on the machine of a TRACE that does not say it, for its overheads.")  # fmt: skip
+        "instruction takes on the machine of a TRACE that does not say it: for "
+        "overheads.")  # fmt: skip
 @option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
 @option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")

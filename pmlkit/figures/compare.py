@@ -134,8 +134,8 @@ def error_against_overhead(
     of = trace or several
     figure.caption = (
         f"{of}: error against overhead (events times the cost model), T = "
-        f"{comparison.plan.window}. Squares change the VM's memory to find out; the line joins the "
-        "techniques that no other beats in both."
+        f"{comparison.plan.window} of {comparison.machines}. Squares change the VM's memory to "
+        "find out; the line joins the techniques that no other beats in both."
     )
     return figure
 

@@ -200,8 +200,7 @@ def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
         "against the period T: (a) what logging costs the guest and the host, (b) the mean "
         "working set, (c) by how much it grows if T is doubled. Horizontal lines: what was asked "
         f"of the guest's overhead (the host's has no limit), and of the growth; dashed: the period "
-        f"chosen. Constants: "
-        f"{', '.join(advice.constants.kinds)}.",
+        f"chosen. T: {advice.time.text}. Constants: {', '.join(advice.constants.kinds)}.",
     )
 
 

@@ -322,8 +322,8 @@ def _explain(
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
     yield _choice_text(advice, row, fits)
     yield (
-        f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)}: for "
-        "so long dom0 may not come (an assumption: --stall)."
+        f"The ring takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)} of "
+        "the trace's time: for so long dom0 may not come (an assumption: --stall)."
     )
     if advice.rearm == "flush":
         yield (

@@ -239,7 +239,7 @@ def test_costs_are_counted_where_they_arise(recorded):
 
 def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
     view = look(recorded, (), WINDOW)
-    with pytest.raises(UsageError, match="no event with a cost"):
+    with pytest.raises(UsageError, match="no event with a price"):
         view.charge(magic=1)
     with pytest.raises(UsageError, match="give more than 0"):
         next(view.every(0))
