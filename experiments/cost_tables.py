@@ -66,6 +66,13 @@ def _of(costs: pd.Series, counts: pd.Series) -> list[str]:
     return [f"{cost:,} ({count:,})" for cost, count in zip(costs, counts, strict=True)]
 
 
+def plain() -> pd.DataFrame:
+    """Return what a round takes that tells no page tables apart, by guest: medians."""
+    rounds = pd.read_csv(ROOT / "data" / "plain-rounds" / "rounds.csv")
+    table = rounds.groupby(["guest", "MiB"], sort=False)[["rearmed", "pause_tsc"]].median()
+    return table.reset_index().rename(columns={"rearmed": "pages re-armed", "pause_tsc": "paused"})
+
+
 def harvests() -> pd.DataFrame:
     """Return what a round of each harvest costs, and the frames that a scan after it found."""
     table = pd.read_csv(ROOT / "data" / "harvests" / "guests.csv").drop(columns="group")
@@ -76,6 +83,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "exits": exits,
     "exits-off": exits_off,
     "pieces": longest_pieces,
+    "plain": plain,
     "closing": closing,
     "harvests": harvests,
 }

@@ -32,6 +32,13 @@ def test_what_is_measured_is_near_what_was_seen():
     assert (prices["write_faults"].price, prices["hypercalls"].price) == (2733, 817)
 
 
+def test_the_patches_readme_quotes_the_table():
+    prices = costs.prices()
+    text = " ".join((made.ROOT / "hypervisor-patches" / "README.md").read_text().split())
+    assert f"A page more takes {prices['log_entries'].price:.0f} instructions" in text
+    assert f"this one, {prices['marked_entries'].price:.0f}. `pmlkit/prices.csv`" in text
+
+
 def test_every_price_says_where_it_is_from():
     for event, price in costs.prices().items():
         assert price.event == event and price.insn > 0 and price.what
