@@ -46,6 +46,7 @@ def test_rounds_of_instructions_and_what_is_merged(load):
     assert rows(trace) == [[0, 5, 1], [0, 1, 4], [1, 6, 2], [1, 1, 4]]
     assert trace.rounds["t_end_ns"].tolist() == [2, 3]
     assert any("2 were merged" in note for note in trace.meta.notes)
+    assert trace.meta.time.ns_per_insn == 1  # so that a cost in instructions is a share of it
 
 
 def test_a_log_without_instructions_counts_accesses(load):
@@ -53,6 +54,7 @@ def test_a_log_without_instructions_counts_accesses(load):
     assert trace.rounds["t_end_ns"].tolist() == [2, 3]
     assert rows(trace) == [[0, 1, 1], [0, 2, 1], [0, 2, 2], [1, 3, 2]]
     assert any("the clock counts accesses" in note for note in trace.meta.notes)
+    assert trace.meta.clock["kind"] == "accesses" and trace.meta.time.ns_per_insn is None
 
 
 def test_one_space_behind_the_letter(load):
