@@ -105,7 +105,8 @@ def test_composing_what_is_composed_or_by_no_pattern():
 
 
 def test_a_composed_trace_reads_as_the_log_that_was_written(tmp_path):
-    made = compose.compose(make_log("redis-x"), "daily", hours=4, hour_ns=2_000_000_000)
+    of = replace(make_log("redis-x"), ns_per_insn=8.0)
+    made = compose.compose(of, "daily", hours=4, hour_ns=2_000_000_000)
     with pytest.raises(UsageError, match="name that starts so"):
         compose.write(made, tmp_path / "x.trace")
     with pytest.raises(UsageError, match="is not composed"):
@@ -115,6 +116,7 @@ def test_a_composed_trace_reads_as_the_log_that_was_written(tmp_path):
     assert trace.meta.source == "composed" and "no guest ran" in trace.meta.notes[0]
     read = log.read(trace)
     assert read.digest() == made.digest()
+    assert read.ns_per_insn == trace.meta.time.ns_per_insn == 8.0  # its parts' machine
     assert (read.composed, read.program, read.day_ns) == (True, "redis", made.day_ns)
     assert list(read.phase) == list(made.phase)
 
