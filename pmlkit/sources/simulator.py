@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kernels.pml import REARM, pml_log
 from pmlkit.selection import time_ns
@@ -33,6 +34,7 @@ from pmlkit.units import check_count, format_ns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pmlkit.costs import Clock
     from pmlkit.kernels.pml import PmlLog
     from pmlkit.trace.schema import TraceMeta
     from pmlkit.types import Array, Json, PathLike
@@ -41,9 +43,15 @@ if TYPE_CHECKING:
 __all__ = ["PmlModel", "simulate"]
 
 
+OF = PROCESSORS["ns at 3 GHz"]  # whose ns the costs of a model are
+
+
 @dataclass(frozen=True)
 class PmlModel:
     """Behaviour and costs of PML.
+
+    Costs are ns of a processor of 3 GHz that executes an instruction a cycle; the log has them in
+    the time of the access trace's machine, if that says how long an instruction takes (`on`).
 
     Parameters
     ----------
@@ -99,6 +107,12 @@ class PmlModel:
             if "_ns" in name and (not isinstance(value, int) or value < 0):
                 raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
 
+    def on(self, time: Clock) -> PmlModel:
+        """Return the model with its costs in the time of a machine: for as many instructions."""
+        each = time.ns(Cost(1, OF))
+        costs = {name: value for name, value in asdict(self).items() if "_ns" in name}
+        return replace(self, **{name: round(value * each) for name, value in costs.items()})
+
 
 def simulate(
     access: Trace | PathLike,
@@ -152,9 +166,14 @@ def simulate(
     window = window.astype(np.int64) - first
     log = pml_log(window, gfn, vcpu, model.buffer_entries, model.rearm, model.rounds_per_round)
     source = access.rounds.iloc[first:stop]
-    rounds = _rounds(access, source, log, model)
-    batches = _batches(access, log, source_batch, rounds, model)
-    meta = _meta(access, model, _overheads(rounds, batches, access.meta.domain["vcpus"], model))
+    one_clock = access.meta.time.ns_per_insn is not None
+    costs = model.on(access.meta.time) if one_clock else model
+    rounds = _rounds(access, source, log, costs)
+    batches = _batches(access, log, source_batch, rounds, costs)
+    overheads = _overheads(rounds, batches, access.meta.domain["vcpus"], costs)
+    if not one_clock:
+        del overheads["pause_share"]  # time of a processor of 3 GHz, in that of another machine
+    meta = _meta(access, model, overheads)
     if stop - first < access.n_rounds:
         meta = _of_part(meta, access, source, model.rounds_per_round)
     with TraceWriter(out, meta, overwrite=overwrite) as writer:

@@ -48,6 +48,7 @@ def make_access(path, windows, vcpus=1, **meta):
     rounds = {"round": np.arange(len(windows)), "t_start_ns": edges[:-1], "t_end_ns": edges[1:]}
     rounds |= {"insn_start": edges[:-1] * 2, "insn_end": edges[1:] * 2, "asked_ns": MS}
     domain = {"memory_bytes": 1 << 30, "vcpus": vcpus}
+    meta = {"clock": {"kind": "icount", "ns_per_insn": 1 / 3}, **meta}  # the costs' own processor
     meta = TraceMeta("access", "synthetic", domain, period={"ns": MS}, **meta)
     with TraceWriter(path, meta, overwrite=True) as writer:
         if entries:
@@ -220,6 +221,22 @@ def test_what_costs_what(tmp_path):
     assert pauses(invept_ns=1, rearm="flush", buffers=2) == [3, 1, 1]
     assert pauses(invept_ns=1, rearm="never") == [0, 0, 0]
     assert simulate(access, tmp_path / "q.trace").batches["drain_ns"].tolist() == [500, 150]
+
+
+def test_costs_are_of_the_clock_of_the_trace(tmp_path):
+    """The same instructions: a machine that takes 8 ns for each is stopped 24 times as long."""
+
+    def overheads(ns_per_insn):
+        clock = {"kind": "icount" if ns_per_insn else "host", "ns_per_insn": ns_per_insn}
+        windows = written(range(10), [], range(3))
+        access = make_access(tmp_path / "a.trace", windows, clock=clock)
+        return simulate(access, tmp_path / "p.trace", overwrite=True).meta.overheads
+
+    own, recorder, host = overheads(1 / 3), overheads(8.0), overheads(None)
+    assert own["pause_ns"] == 3 * (2140 + 800 + 500) + 13 * (50 + 50)
+    assert recorder["pause_ns"] == 24 * own["pause_ns"] == 24 * host["pause_ns"]
+    assert recorder["pause_share"] == pytest.approx(24 * own["pause_ns"] / (3 * MS))
+    assert "pause_share" not in host  # it is not known how fast the host is
 
 
 def test_two_buffers_shorten_exits_and_change_no_entry(tmp_path):
