@@ -449,6 +449,32 @@ MUTANTS = [
             "kept = False",
         ),
     ),
+    *mutants(
+        "costs.py",
+        "test_costs.py",
+        ("any two clocks divide", "cost.clock.machine == self.machine", "True"),
+        ("a cost is of a faster machine", "cost.insn * self.ns_per_insn", "cost.insn"),
+        ("an exit has no transition", "if self.leaves else 0.0", "if False else 0.0"),
+        (
+            "a trace's own clock is overridden",
+            "self.ns_per_insn or ns_per_insn",
+            "ns_per_insn or self.ns_per_insn",
+        ),
+    ),
+    *mutants(
+        "techniques/channels.py",
+        "techniques/test_technique_answers.py",
+        (
+            "only the tables are logged",
+            "len(np.unique(recorded.log.between(first, stop))) + tables",
+            "tables",
+        ),
+    ),
+    *mutants(
+        "techniques/vmware.py",
+        "techniques/test_technique_answers.py",
+        ("a finished period counts twice", "share = fast  #", "pass  #"),
+    ),
 ]
 
 
