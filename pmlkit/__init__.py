@@ -47,6 +47,7 @@ errors, types, lazy, files, signals, units, foreign
 spool, spool_reader, ftrace, starter, xen, kvm
                   what a collector appends to; what an agent shares with its starter; what runs in
                   dom0, and on a KVM host
+costs             what events cost, and which clock a duration is of
 trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
                   windows by time; compiled loops; which part of a trace

@@ -31,6 +31,10 @@ SAMPLES = [
     ),
     (errors.ResolutionError(5, 10), {"asked": 5, "resolution": 10}),
     (errors.NeedsError("a.trace", "guest's view"), {"trace": "a.trace", "what": "guest's view"}),
+    (
+        errors.ClocksDiffer("instructions", "the time of web1"),
+        {"cost": "instructions", "duration": "the time of web1"},
+    ),
     (errors.UsageError("that is wrong", "do this"), {"hint": "do this"}),
     (
         errors.UnknownName("fruit", "aple", ["apple", "pear"]),
