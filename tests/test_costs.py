@@ -26,6 +26,10 @@ def test_what_is_measured_is_near_what_was_seen():
     # memory-512 and reads-4 find the same pages, and look at 132,096 and 17,408 flags.
     each = (530_774 - 141_521) / (132_096 - 17_408)
     assert prices["pages_scanned"].price == pytest.approx(each, rel=0.2)
+    # rrww's sample looks at 1,344 flags, touch's at 480: 72,193 and 30,256 instructions.
+    each = (72_193 - 30_256) / (1344 - 480)
+    assert prices["flags_read"].price == pytest.approx(each, rel=0.2)
+    assert prices["flag_looks"].price == pytest.approx(30_256 - 480 * each, rel=0.8)
     assert prices["pml_exits"].price == 15_991
     # The parts of a guided round that are nobody's choice: two guests' tables and walks.
     assert 1632 < prices["tables_found"].price < 4018

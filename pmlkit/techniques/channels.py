@@ -319,13 +319,15 @@ def _accessed(setting: Setting) -> AccessedChannel:
         charge(pages_scanned=recorded.known_memory_pages, flags_cleared=len(found))
         return found
 
-    def harvest(frames: Ints | None = None) -> Bools:
+    def harvest(frames: Ints | None = None, alone: bool = False) -> Bools:
         """Read the accessed flags of frames, and clear them.
 
         Parameters
         ----------
         frames : array of int, optional
             All of the VM's memory if left out: `scan` says the same in less room.
+        alone : bool
+            Each is found by itself, as DAMON does: nothing goes through the regions in use.
 
         Returns
         -------
@@ -334,7 +336,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
         """
         if frames is not None:
             frames = np.asarray(frames, np.int64)
-            charge(flags_read=len(frames))
+            charge(flags_read=len(frames), flag_looks=0 if alone else 1)
             return read_and_clear(frames)
         accessed = np.zeros(notable(recorded.name, recorded.size), bool)
         accessed[scan()] = True

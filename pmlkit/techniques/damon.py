@@ -56,7 +56,7 @@ class Damon(Technique):
         counts, before = np.zeros(self.fewest, np.int64), 0
         pages = self._pick(view, edges)
         for turn, _ in enumerate(view.every(sampling), start=1):
-            counts += view.accessed.harvest(pages)
+            counts += view.accessed.harvest(pages, alone=True)
             if turn % per == 0:
                 edges, counts = self._merge(edges, counts)
                 view.report(np.diff(edges)[counts > 0].sum())
@@ -69,7 +69,7 @@ class Damon(Technique):
     def _pick(self, view: View, edges: Ints) -> Ints:
         """Choose a page of each region, and clear its flag."""
         pages = view.random.integers(edges[:-1], edges[1:])
-        view.accessed.harvest(pages)
+        view.accessed.harvest(pages, alone=True)
         return pages
 
     def _merge(self, edges: Ints, counts: Ints) -> tuple[Ints, Ints]:

@@ -232,7 +232,7 @@ def test_costs_are_counted_where_they_arise(recorded):
         view.report(turn)
     table, events, _ = view.result()
     # Every page of the working set faults once; asking again costs nothing.
-    assert events == {"flags_read": 120, "faults": 10}
+    assert events == {"flags_read": 120, "flag_looks": 12, "faults": 10}
     assert list(table["faults"]) == [10] + [0] * 11
     assert list(table["pages"]) == list(range(12))
 
