@@ -9,6 +9,7 @@ Modules
 by_page  W(t, T) and re-use of entries sorted by page
 by_time  W(t, T) and re-use of entries in the order of the log, in bounded memory
 pages    numbers for sparse page addresses
+drains   compiled loops over KVM's events in order of time: drains and rounds
 pml      the log that a PML buffer would hold of a sequence of accesses
 ringpages  the compiled loop over pages of an ftrace ring buffer
 frames   compiled loops over frames: numbers in order of first use, distinct frames of windows

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pmlkit.ftrace import LENGTH, MISSED, MISSED_STORED, PADDING, TIME_EXTEND, TIME_STAMP
+from pmlkit.ftrace import LENGTH, MISSED, MISSED_STORED, PADDING, TIME_EXTEND
 from pmlkit.kernels.jit import compiled, int64, uint64
 
 if TYPE_CHECKING:
@@ -125,12 +125,12 @@ def _add_events(
             if at + 1 >= stop:
                 return False
             more = int64(words[at + 1])
-        if code == TIME_EXTEND or code == TIME_STAMP:  # noqa: PLR1714 (a tuple is slower here)
+        if code > PADDING:  # TIME_EXTEND or TIME_STAMP
             now = _time(now, code, (more << 27) + delta)
             at += 2
             continue
         now += delta
-        sized = code == 0 or code == PADDING  # noqa: PLR1714
+        sized = code == 0 or code == PADDING
         data, after = at + (2 if sized else 1), at + 1 + ((more + 3) // 4 if sized else code)
         if after < data or after > stop:
             return False

@@ -8,7 +8,8 @@ Then `Drains` puts the events in order, from tick to tick: memory does not grow 
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from pmlkit.sources.kvm.stream import Pages
     from pmlkit.types import Array, Bools, Gfns, Ints
 
+    Columns = tuple[Array, Array, Array, Array]  # of events: time, kind, thread's row, value
+
 
 __all__ = ["EVER_NS", "UNKNOWN_NS", "Batches", "Census", "Drains"]
 
 UNKNOWN_NS = -1
 EVER_NS = 1 << 61  # a time after all events
 _MOST_VCPUS = 1 << 16
+_NO_EVENTS = tuple(np.empty(0, t) for t in (np.int64, np.uint8, np.int32, np.uint64))
 
 
 class Census:
@@ -61,17 +65,13 @@ class Census:
             self._add_entries(pages)
 
     def _add_entries(self, pages: Pages) -> None:
-        entered = np.flatnonzero((pages.kind == ENTRY) & (pages.value < _MOST_VCPUS))
-        thread = pages.thread[entered]
-        last = entered[np.append(_firsts(thread)[1:], len(entered)) - 1] if len(entered) else entered
-        _, each = np.unique(pages.thread[last][::-1], return_index=True)
-        rows = last[::-1][each]
-        for of, time, vcpu in zip(
-            pages.thread[rows].tolist(),
-            pages.time[rows].tolist(),
-            pages.value[rows].tolist(),
-            strict=True,
-        ):
+        # From the last to the first: of a thread, the first one in a row says what counts.
+        entered = np.flatnonzero((pages.kind == ENTRY) & (pages.value < _MOST_VCPUS))[::-1]
+        entered = entered[_firsts(pages.thread[entered])]
+        _, each = np.unique(pages.thread[entered], return_index=True)
+        rows = entered[each]
+        columns = (pages.thread[rows], pages.time[rows], pages.value[rows])
+        for of, time, vcpu in zip(*(column.tolist() for column in columns), strict=True):
             if time >= self._entered.get(of, (0, 0))[0]:
                 self._entered[of] = time, vcpu
 
@@ -131,7 +131,8 @@ def _union(known: Array, more: Array) -> Array:
     return known if len(known) and (known[at] == more).all() else np.union1d(known, more)
 
 
-class Batches(NamedTuple):
+@dataclass(frozen=True)
+class Batches:
     """Batches that are over, in order of their ends, and their entries.
 
     Attributes
@@ -195,7 +196,7 @@ class Drains:
         self._counts = np.zeros(3, np.int64)
         self._table = np.empty((0, 5), np.int64)
         self._batch, self._gfn = np.empty(0, np.int32), np.empty(0, np.uint64)
-        self._parts: list[tuple[Array, ...]] = []
+        self._parts: list[Columns] = []
         self._settled_ns = self.waiting = self.strange = self.late = 0
 
     @property
@@ -221,22 +222,24 @@ class Drains:
         running = self._running(horizon_ns)
         return self._taken(running)
 
-    def _settled(self, horizon_ns: int) -> tuple[Array, ...]:
+    def _settled(self, horizon_ns: int) -> Columns:
         """Take the events before a time, in order: a mark comes before a page of its time."""
-        if not self._parts:
-            return tuple(np.empty(0, t) for t in (np.int64, np.uint8, np.int32, np.uint64))
-        columns = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
-        keys = 2 * columns[0] + (columns[1] == 0)
-        order = np.argsort(keys, kind="stable")  # which is fast for parts that are in order
-        count = int(np.count_nonzero(columns[0] < horizon_ns))
-        self._parts, self.waiting = [tuple(c[order[count:]] for c in columns)], len(order) - count
-        events = tuple(column[order[:count]] for column in columns)
-        self.late += int(np.searchsorted(events[0], self._settled_ns))
-        np.maximum(events[0], self._settled_ns, out=events[0])
+        time, kind, thread, value = (
+            np.concatenate(parts) for parts in zip(_NO_EVENTS, *self._parts, strict=True)
+        )
+        # Stable sorting is fast for parts that are in order.
+        order = np.argsort(2 * time + (kind == 0), kind="stable")
+        count = int(np.count_nonzero(time < horizon_ns))
+        now, later = order[:count], order[count:]
+        self._parts = [(time[later], kind[later], thread[later], value[later])]
+        self.waiting = len(later)
+        time, kind, thread, value = time[now], kind[now], thread[now], value[now]
+        self.late += int(np.searchsorted(time, self._settled_ns))
+        np.maximum(time, self._settled_ns, out=time)
         self._settled_ns = max(self._settled_ns, horizon_ns)
-        return events
+        return time, kind, thread, value
 
-    def _assign(self, events: tuple[Array, ...]) -> None:
+    def _assign(self, events: Columns) -> None:
         made, pages = len(self._table), int(np.count_nonzero(events[1] == 0))
         table = np.empty((made + pages, 5), np.int64)
         table[:made], self._counts[self._loops.MADE] = self._table, made
@@ -279,5 +282,5 @@ class Drains:
         self._state[loops.BATCH] = new[self._state[loops.BATCH]]
         thread = rows[:, loops.THREAD]
         self.strange += int(count[~self._runs[thread]].sum())
-        columns = (rows[:, n].copy() for n in (loops.ROUND, loops.ENTERED, loops.END))
-        return Batches(self._vcpu[thread], *columns, count, gfn)
+        number, since, end = (rows[:, n].copy() for n in (loops.ROUND, loops.ENTERED, loops.END))
+        return Batches(self._vcpu[thread], number, since, end, count, gfn)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KvmTrace", "ingest"]
 
-_AT_ONCE = 1 << 20  # events that are put in order at a time, or those of one pass of the agent
+_AT_ONCE = 1 << 19  # events that are put in order at a time, or those of one pass of the agent
 _SLACK_NS = 10_000_000
 _EVENTS = 100  # messages that are kept
 _ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
@@ -120,7 +120,10 @@ class KvmTrace:
                 hint = "keep it, try a later pmlkit, or collect again"
                 raise SpoolDamaged(path, 0, error.why, hint) from error
             self.header, self.mode, self.epoch_ns = spool.header, stream.mode, stream.epoch_ns
-            for kind, frame in spool.understand(spool, lambda kind, p: (kind, stream.take(kind, p))):
+            frames = spool.understand(
+                spool, lambda kind, payload: (kind, stream.take(kind, payload))
+            )
+            for kind, frame in frames:
                 self._take(kind, frame, spool.payload_at, spool.offset - spool.payload_at)
             self.fault, self.missing = spool.left, spool.missing
 

@@ -140,7 +140,7 @@ class KvmStream:
         _check_header(fields)
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
         self._ended = False
-        self._scratch: tuple[Array, ...] = ()
+        self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
         self._tables: dict[int, tuple[Ints, Ints]] = {}
         if self.mode == "log":
             self._read_layout(fields.object("capture"))
@@ -221,17 +221,22 @@ class KvmStream:
         from pmlkit.kernels import ringpages
 
         room = len(words) // ringpages.FEWEST_WORDS + 1
-        if not self._scratch or len(self._scratch[0]) < room:
+        if self._scratch is None or len(self._scratch[0]) < room:
             # Kept: the kernel needs as long to hand out memory as we to fill it.
-            columns = (np.empty(room, kind) for kind in (np.int64, np.uint8, np.int32, np.uint64))
-            self._scratch = *columns, np.empty((len(words) // self._data_at + 1, 2), np.int64)
-        counts = np.zeros(3, np.int64)
-        ringpages.extract(words, self._data_at, *self._tables[stream], *self._scratch, counts)
+            lost = np.empty((len(words) // self._data_at + 1, 2), np.int64)
+            self._scratch = (np.empty(room, np.int64), np.empty(room, np.uint8),
+                             np.empty(room, np.int32), np.empty(room, np.uint64), lost)  # fmt: skip
+        time, kind, thread, value, lost = self._scratch
+        (kinds, fields), counts = self._tables[stream], np.zeros(3, np.int64)
+        ringpages.extract(
+            words, self._data_at, kinds, fields, time, kind, thread, value, lost, counts
+        )
         if counts[ringpages.DAMAGED]:
             raise NotUnderstood(f"a page, from word {counts[2] - 1} on, that cannot be parsed")
         found, losses = counts[: ringpages.DAMAGED].tolist()
-        time, kind, thread, value = (column[:found].copy() for column in self._scratch[:4])
-        return Pages(stream, cpu, time, kind, thread, value, self._scratch[4][:losses].copy())
+        time, kind = time[:found].copy(), kind[:found].copy()
+        thread, value = thread[:found].copy(), value[:found].copy()
+        return Pages(stream, cpu, time, kind, thread, value, lost[:losses].copy())
 
     def _tick(self, payload: bytes) -> Tick:
         ns = Fields(loads(payload)).whole("ns", 0, LATEST_NS)
