@@ -28,6 +28,7 @@ import tracedat
 from batch_case import write_notebook
 
 from pmlkit import interop
+from pmlkit.kvm.frames import Frame as KvmFrame
 from pmlkit.sources.host import collection
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.trace import manifest
@@ -388,31 +389,54 @@ class Live(Spool):
         yield "info", folder / "out.trace"
 
 
-class KvmSpool(Spool):
-    """A spool of a KVM host's agent."""
+class KvmFrames:
+    """What a KVM host's agent sends; also hostile pages of ring buffers and kernel texts."""
 
-    header, objects = spool_fuzz.KVM_HEADER, spool_fuzz.KVM_OBJECTS
+    good_header, objects = spool_fuzz.KVM_HEADER, spool_fuzz.KVM_OBJECTS
+
+    @property
+    def header(self):
+        return self.hostile_header or self.good_header
 
     def frames(self, rounds):
         return spool_fuzz.kvm_frames(rounds)
+
+    def make(self, rng, folder):
+        self.hostile_header = None
+        if rng.random() < 0.2:
+            self.hostile_header = copy.deepcopy(self.good_header)
+            texts = self.hostile_header["capture"]
+            if rng.random() < 0.7:
+                texts = texts["formats"]
+            name = rng.choice([name for name in texts if name != "formats"])
+            texts[name] = change_text(texts[name].encode(), rng).decode(errors="surrogatepass")
+        super().make(rng, folder)
+
+    hostile_header = None
+
+    def _hostile(self, made, rng):
+        made = super()._hostile(made, rng)
+        for at, (kind, payload) in enumerate(made):
+            if kind == KvmFrame.PAGES and rng.random() < 0.1:
+                made[at] = kind, change_binary(payload, rng)
+        return made
+
+
+class KvmSpool(KvmFrames, Spool):
+    """A spool of a KVM host's agent."""
 
 
 class KvmSets(KvmSpool):
     """One of soft-dirty bits."""
 
-    header = spool_fuzz.KVM_HEADER | {"mode": "soft-dirty", "pages": 8192}
+    good_header = spool_fuzz.KVM_HEADER | {"mode": "soft-dirty", "pages": 8192}
 
     def frames(self, rounds):
         return spool_fuzz.kvm_sets(rounds)
 
 
-class KvmLive(Live):
+class KvmLive(KvmFrames, Live):
     """The stream of a KVM host's agent, as it comes."""
-
-    header, objects = spool_fuzz.KVM_HEADER, spool_fuzz.KVM_OBJECTS
-
-    def frames(self, rounds):
-        return spool_fuzz.kvm_frames(rounds)
 
     def commands(self, rng, folder):
         yield "collect", "--kvm", "web", "--host", "kvm", "-o", folder / "out.trace"

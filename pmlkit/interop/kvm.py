@@ -16,7 +16,6 @@ be parsed is refused with its number.
 from __future__ import annotations
 
 import re
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +76,7 @@ def load(path: Path, window: int | None = None, kernel: str | None = None) -> Im
         notes = (SLOTS, "times are not known, nor in which order the guest wrote")
         return Imported(_binary(path), "pml", notes, complete=None)
     log = _read_text(path)
-    if not len(log):
+    if not len(log) and not log.counts_losses:
         why = "holds neither struct kvm_dirty_gfn nor kvm_dirty_ring_push"
         raise ForeignFileError(path, "", why)
     return imported(log, window, kernel)
@@ -115,11 +114,14 @@ _PUSH = re.compile(
     rb"\bslot (\d{1,10}) offset 0x([0-9a-f]{1,16})\b"
 )
 _RESET = re.compile(_TIME + rb"(?:kvm:)?kvm_dirty_ring_reset: +ring (\d{1,9}):")
-_MARK = re.compile(_TIME + rb"(?:kvm:)?kvm_(?:exit|entry|page_fault|pml_full): ")
+_MARK = re.compile(
+    _TIME + rb"(?:kvm:)?kvm_(?:(?:exit|page_fault|pml_full): |entry: (?: *vcpu (\d{1,9})\b)?)"
+)
+_LOST_ON = re.compile(rb"CPU:(\d{1,5}) ")
 _PROBE = re.compile(
     _TIME + rb"(?:\w{1,64}:)?\w{1,64}: .{0,400}?\bgfn=(?:0x([0-9a-f]{1,16})|(\d{1,19}))\b"
 )
-_THREAD = re.compile(rb"[-\s](\d{1,10})(?:/(\d{1,10}))?\s+(?:\([\s\d-]{1,12}\)\s+)?\[\d{1,5}\]")
+_THREAD = re.compile(rb"[-\s](\d{1,10})(?:/(\d{1,10}))?\s+(?:\([\s\d-]{1,12}\)\s+)?\[(\d{1,5})\]")
 _VCPU = re.compile(rb"\bCPU (\d{1,5})/(?:KVM|TCG)\b")
 _RELEASE = re.compile(rb"# os release : (\S{1,99})")
 _CLUES = (b"kvm_", b"mark_page_dirty_in_slot", b"gfn=", b"EVENTS", b"PERF_RECORD_LOST", b"# ")
@@ -133,14 +135,12 @@ def _read_text(path: PathLike) -> DirtyLog:
     ForeignFileError
         Naming the line that cannot be parsed.
     """
-    log, threads = DirtyLog(path), _Threads()
+    log = DirtyLog(path)
     for number, line in lines(path):
         if b"kvm_dirty_ring_push:" in line:
             _add_push(log, f"line {number}", line)
         elif any(clue in line for clue in _CLUES):
-            _add_other(log, threads, f"line {number}", line)
-    if log.absolute:
-        log.renumber(threads.vcpus())
+            _add_other(log, f"line {number}", line)
     return log
 
 
@@ -150,10 +150,12 @@ def _add_push(log: DirtyLog, where: str, line: bytes) -> None:
         _refuse(log, where, "kvm_dirty_ring_push")
         return
     place = frame(int(push[4]), int(push[5], 16))
-    log.add_page(where, _time_ns(push), _thread(line), int(push[3]), place, absolute=False)
+    time_ns = _time_ns(push)
+    thread = _thread(line, log, time_ns)
+    log.add_page(where, time_ns, thread, int(push[3]), place, absolute=False)
 
 
-def _add_other(log: DirtyLog, threads: _Threads, where: str, line: bytes) -> None:
+def _add_other(log: DirtyLog, where: str, line: bytes) -> None:
     if b"kvm_dirty_ring_reset:" in line:
         if reset := _RESET.search(line):
             log.add_reset(where, _time_ns(reset), _thread(line), int(reset[3]))
@@ -162,14 +164,18 @@ def _add_other(log: DirtyLog, threads: _Threads, where: str, line: bytes) -> Non
     elif b"mark_page_dirty_in_slot" in line and not line.startswith(b"#"):
         if probe := _PROBE.search(line):
             gfn = int(probe[3], 16) if probe[3] else int(probe[4])
-            vcpu = threads.index(line)
+            time_ns, vcpu = _time_ns(probe), _VCPU.search(line[:200])
+            thread = _thread(line, log, time_ns)
+            if vcpu:
+                log.set_name(where, thread, int(vcpu[1]))
             place = gfn if gfn < 1 << 52 else None
-            log.add_page(where, _time_ns(probe), _thread(line), vcpu, place, absolute=True)
+            log.add_page(where, time_ns, thread, 0, place, absolute=True)
         else:
             hint = "trace it as 'p:dirty mark_page_dirty_in_slot gfn=%dx' (x86-64)"
             raise ForeignFileError(log.path, where, "has no gfn= of mark_page_dirty_in_slot", hint)
     elif mark := _MARK.search(line):
-        log.add_mark(where, _time_ns(mark), _thread(line))
+        entered = int(mark[3]) if mark[3] else None
+        log.add_mark(where, _time_ns(mark), _thread(line), entered)
     else:
         _add_loss(log, where, line)
 
@@ -177,7 +183,9 @@ def _add_other(log: DirtyLog, threads: _Threads, where: str, line: bytes) -> Non
 def _add_loss(log: DirtyLog, where: str, line: bytes) -> None:
     lost = lost_of(line)
     if lost is not None:
-        log.add_loss(where, lost if lost >= 0 else None)
+        cpu = _LOST_ON.match(line)
+        after_ns = log.last_ns.get(int(cpu[1]), 0) if cpu else 0
+        log.add_loss(where, lost if lost >= 0 else None, after_ns)
     elif release := _RELEASE.match(line):
         log.set_release(release[1].decode("ascii", "replace"))
 
@@ -191,25 +199,12 @@ def _time_ns(match: re.Match[bytes]) -> int:
     return int(match[1]) * 10**9 + int(match[2].ljust(9, b"0"))
 
 
-def _thread(line: bytes) -> int | None:
-    """Return the number of the thread, which stands before the CPU in brackets."""
+def _thread(line: bytes, log: DirtyLog | None = None, time_ns: int = 0) -> int | None:
+    """Return the number of the thread, which stands before the CPU in brackets.
+
+    A `log` is told the time of this page on its CPU.
+    """
     match = _THREAD.search(line[:200])
+    if match and log is not None:
+        log.last_ns[int(match[3])] = time_ns
     return int(match[2] or match[1]) if match else None
-
-
-class _Threads:
-    """Threads of kprobes: those with QEMU's names have a vCPU, others are numbered after these."""
-
-    def __init__(self) -> None:
-        self._order: dict[bytes | int | None, int] = {}
-
-    def index(self, line: bytes) -> int:
-        """Return the thread's place in the order of their first lines."""
-        vcpu = _VCPU.search(line[:200])
-        return self._order.setdefault(vcpu[1] if vcpu else _thread(line), len(self._order))
-
-    def vcpus(self) -> list[int]:
-        """Return the vCPU of each thread, in that order."""
-        named = [int(thread) for thread in self._order if isinstance(thread, bytes)]
-        others = count(max(named, default=-1) + 1)
-        return [int(t) if isinstance(t, bytes) else next(others) for t in self._order]

@@ -47,8 +47,8 @@ DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain
 DRAIN_LIMIT_NS = 100_000_000  # between two entries of a drain, also if no exit or entry is seen
 OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
-PAGE, RESET, MARK, LOSS = range(4)
-_UNKNOWN = (1 << 64) - 1
+PAGE, RESET, MARK = range(3)
+_UNKNOWN = -1
 SLOTS = "a frame is (slot << 32) + offset in the slot: where slots lie is not in the file"
 
 
@@ -70,6 +70,8 @@ class DirtyLog:
         The Linux that was traced, if the file has it.
     counts_losses : bool
         Whether the file counts lost events.
+    last_ns : dict of int to int
+        Time of the last page by CPU, as far as whoever reads the file keeps it.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -77,10 +79,16 @@ class DirtyLog:
         self.absolute: bool | None = None
         self.release: tuple[int, int] | None = None
         self.counts_losses = False
+        self.last_ns: dict[int, int] = {}
         self._time, self._value = array("q"), array("Q")
         self._vcpu, self._thread, self._kind = array("H"), array("L"), array("B")
         self._threads: dict[int | None, int] = {None: 0}
         self._of_vcpu: dict[int, int] = {}  # the thread that runs a vCPU
+        self._named: dict[int, int] = {}  # the vCPU of a thread, by its name, and by its entries
+        self._entered: dict[int, int] = {}
+        self._losses = array(
+            "q"
+        )  # the event before which it was, the time of the one before, count
 
     def add_page(
         self,
@@ -92,6 +100,8 @@ class DirtyLog:
         absolute: bool,
     ) -> None:
         """Add a page that was logged; `where` names the line or event for errors.
+
+        If the frame is `absolute`, its thread tells the vCPU, in the end.
 
         Raises
         ------
@@ -108,7 +118,7 @@ class DirtyLog:
         self.absolute = absolute
         self._add(where, PAGE, time_ns, thread, vcpu, gfn)
         code = self._thread[-1]
-        if code and self._of_vcpu.setdefault(vcpu, code) != code:
+        if code and not absolute and self._of_vcpu.setdefault(vcpu, code) != code:
             why = f"is of a second thread of vCPU {vcpu}: the file holds two machines"
             self._refuse(where, why, "keep the lines of one of them (by the threads' numbers)")
 
@@ -121,17 +131,42 @@ class DirtyLog:
         """Add a reset of a ring, which re-arms its pages."""
         self._add(where, RESET, time_ns, thread, ring, 0)
 
-    def add_mark(self, where: str, time_ns: int, thread: int | None) -> None:
-        """Add an exit, an entry, or a page fault of a thread."""
+    def add_mark(
+        self, where: str, time_ns: int, thread: int | None, vcpu: int | None = None
+    ) -> None:
+        """Add an exit, an entry, or a page fault of a thread; an entry tells its vCPU."""
         self._add(where, MARK, time_ns, thread, 0, 0)
+        if vcpu is not None and vcpu < _VCPU_LIMIT:
+            self._entered[self._thread[-1]] = vcpu
 
-    def add_loss(self, where: str, count: int | None) -> None:
-        """Add that events were lost before the next one; None: an unknown number."""
+    def set_name(self, where: str, thread: int | None, vcpu: int) -> None:
+        """Set the vCPU that a thread runs, by the thread's name; its entries know better."""
+        if vcpu >= _VCPU_LIMIT:
+            self._refuse(where, f"is of vCPU {vcpu}: there are at most {_VCPU_LIMIT}")
+        self._named[self._threads.setdefault(thread, len(self._threads))] = vcpu
+
+    def add_loss(self, where: str, count: int | None, after_ns: int = 0) -> None:
+        """Add that events were lost before the next one; None: an unknown number.
+
+        Parameters
+        ----------
+        after_ns : int
+            Time of the last event before, as far as it is known.
+        """
         if count is not None and count >= _TIME_LIMIT:
             self._refuse(where, "counts more lost events than there can be")
         self.counts_losses |= count is not None
         if count != 0:
-            self._add(where, LOSS, 0, None, 0, _UNKNOWN if count is None else count)
+            self._losses.extend((len(self), after_ns, _UNKNOWN if count is None else count))
+
+    def losses(self) -> tuple[Ints, Ints, Ints]:
+        """Return the times of the event before each loss and after it, and how many were lost.
+
+        The time after a loss without an event is above all times; a count that is not known is -1.
+        """
+        rows = np.array(self._losses, np.int64).reshape(-1, 3)
+        time = np.append(np.frombuffer(self._time, np.int64), 2 * _TIME_LIMIT - 1)
+        return rows[:, 1], time[rows[:, 0]], rows[:, 2]
 
     def _add(
         self, where: str, kind: int, time_ns: int, thread: int | None, vcpu: int, value: int
@@ -152,15 +187,35 @@ class DirtyLog:
     def __len__(self) -> int:
         return len(self._kind)
 
-    def renumber(self, vcpus: Sequence[int]) -> None:
-        """Replace the numbers given as vCPUs: number n by ``vcpus[n]``."""
-        numbers = np.array(vcpus, np.int64)
-        if len(numbers) and numbers.max() >= _VCPU_LIMIT:
-            self._refuse("", f"names vCPU {numbers.max()}: there are at most {_VCPU_LIMIT}")
-        old = np.frombuffer(self._vcpu, np.uint16)
+    def place_threads(self) -> list[int]:
+        """Tell the vCPUs of pages by their threads; return the codes of threads that run one.
+
+        Where nobody says which threads run vCPUs, those that log do.
+        """
+        if not self.absolute:
+            return list(self._threads.values())
         pages = np.frombuffer(self._kind, np.uint8) == PAGE
-        new = np.where(pages, numbers[old * pages], old)
-        self._vcpu = array("H", new.astype("H").tobytes())
+        threads = np.frombuffer(self._thread, array("L").typecode)
+        vcpus = np.frombuffer(self._vcpu, np.uint16).copy()
+        known = {**self._named, **self._entered}
+        logging = np.unique(threads[pages]).tolist()
+        if not known:
+            numbers = {code: thread or 0 for thread, code in self._threads.items()}
+            known = {code: n for n, code in enumerate(sorted(logging, key=numbers.__getitem__))}
+        self._refuse_twice([known[code] for code in logging if code in known])
+        table = np.zeros(len(self._threads), np.uint16)
+        table[list(known)] = list(known.values())
+        vcpus[pages] = table[threads[pages]]
+        self._vcpu = array("H", vcpus.tobytes())
+        return list(known)
+
+    def _refuse_twice(self, vcpus: list[int]) -> None:
+        for vcpu in vcpus:
+            if vcpu >= _VCPU_LIMIT:
+                self._refuse("", f"has more than {_VCPU_LIMIT} threads that log")
+            if vcpus.count(vcpu) > 1:
+                why = f"has two threads of vCPU {vcpu}: it holds two machines"
+                self._refuse("", why, "keep the lines of one of them (by the threads' numbers)")
 
     @property
     def has_marks(self) -> bool:
@@ -177,22 +232,11 @@ class DirtyLog:
         }
         columns = {n: np.frombuffer(getattr(self, f"_{n}"), t) for n, t in names.items()}
         columns["value"] = np.frombuffer(self._value, np.uint64)
-        columns["time"] = _time_of_losses(columns["kind"], columns["time"])
         time = columns["time"]
         if (time[1:] < time[:-1]).any():
             order = np.argsort(time, kind="stable")
             columns = {name: column[order] for name, column in columns.items()}
         return columns
-
-
-def _time_of_losses(kind: Array, time: Ints) -> Ints:
-    """Return the times, for losses that of the event that follows in the file, or of the last."""
-    lost = kind == LOSS
-    events = np.flatnonzero(~lost)
-    if not lost.any() or not len(events):
-        return time
-    following = np.searchsorted(events, np.arange(len(kind)))
-    return time[events[np.minimum(following, len(events) - 1)]]
 
 
 def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
@@ -213,26 +257,28 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
         If `kernel` is no release.
     """
     version = _release(kernel) if kernel is not None else log.release
+    running = log.place_threads()
     events = log.sorted()
-    pages = events["kind"] == PAGE
-    if not pages.any():
+    if not (events["kind"] == PAGE).any():
         raise ForeignFileError(log.path, "", "holds no dirty page")
-    timed = events["kind"] != LOSS
-    first_ns = int(events["time"][timed][0])
-    time = events["time"] - first_ns
-    if version is not None and version < OLDEST_FIRST:
-        events["value"] = _oldest_first(events, time)
-    resets = _ends_of_rounds(events, time) if window is None else np.empty(0, np.int64)
+    resets = _ends_of_rounds(events) if window is None else np.empty(0, np.int64)
+    first_ns = int(events["time"][resets[0] if len(resets) > 1 else 0])
+    events["time"] = time = events["time"] - first_ns
     length = window or WINDOW_NS
+    turn = version is not None and version < OLDEST_FIRST
+    rows, number = _in_order(events, _numbers(time, resets, length), turn)
+    left_out = int(np.count_nonzero(number < 0))
+    rows, number = rows[number >= 0], number[number >= 0]
+    if not len(rows):
+        raise ForeignFileError(log.path, "", "holds no dirty page between two resets of the rings")
     rounds = (
-        _rounds_by_resets(events, time, resets)
+        _rounds_by_resets(events, time, resets, rows, number)
         if len(resets)
-        else _rounds_by_ticks(events, time, length)
+        else _rounds_by_ticks(events, time, length, rows)
     )
-    lost = events["kind"] == LOSS
-    counted = log.counts_losses and not (events["value"][lost] == _UNKNOWN).any()
-    known = lost & (events["value"] != _UNKNOWN)
-    losses = tuple(zip(time[known].tolist(), events["value"][known].tolist(), strict=True))
+    losses, lost_outside, all_known = _losses(log, first_ns, time, resets)
+    counted = log.counts_losses and all_known
+    strange = int(np.count_nonzero(~np.isin(events["thread"][rows], running)))
     return Imported(
         rounds,
         "pml",
@@ -241,6 +287,7 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
             _clock_note(first_ns),
             _rounds_note(len(resets), window, (events["kind"] == RESET).any()),
             _order_note(version, log),
+            *_left_out_notes(left_out, lost_outside, strange),
             *_loss_notes(losses, counted),
         ),
         round_ns=None if len(resets) else length,
@@ -252,6 +299,18 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
     )
 
 
+def _losses(
+    log: DirtyLog, first_ns: int, time: Ints, resets: Ints
+) -> tuple[tuple[tuple[int, int], ...], int, bool]:
+    """Return time and count of each loss in a round, what was lost outside, and if all is known."""
+    after, before, count = log.losses()
+    end = int(time[resets[-1]] if len(resets) > 1 else time[-1])
+    known, after, before = count != _UNKNOWN, after - first_ns, before - first_ns
+    inside = known if len(resets) < 2 else known & (before > 0) & (after < end)
+    losses = zip(np.minimum(before[inside], end).tolist(), count[inside].tolist(), strict=True)
+    return tuple(losses), int(count[known & ~inside].sum()), bool(known.all())
+
+
 def _release(text: str) -> tuple[int, int]:
     match = _RELEASE.match(text)
     if match is None:
@@ -259,8 +318,9 @@ def _release(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _ends_of_rounds(events: dict[str, Array], time: Ints) -> Ints:
+def _ends_of_rounds(events: dict[str, Array]) -> Ints:
     """Return the indices of the resets that end a round: the last one of each call."""
+    time = events["time"]
     at = np.flatnonzero(events["kind"] == RESET)
     ring, thread = events["vcpu"][at].astype(np.int64), events["thread"][at]
     same_call = (ring[1:] > ring[:-1]) & (thread[1:] == thread[:-1])
@@ -268,13 +328,56 @@ def _ends_of_rounds(events: dict[str, Array], time: Ints) -> Ints:
     return at[~np.append(same_call, False)] if len(at) else at
 
 
-def _rounds_by_resets(events: dict[str, Array], time: Ints, resets: Ints) -> Iterator[Chunk]:
-    pages = np.flatnonzero(events["kind"] == PAGE)
-    number = np.searchsorted(resets, pages)
+def _numbers(time: Ints, resets: Ints, length: int) -> Ints:
+    """Return the round of each event: between resets, or by the clock; -1: of none.
+
+    What comes before the first of several resets is no round: where logging has just been switched
+    on, a page counts that is only read. Nor is what comes after the last one.
+    """
+    if not len(resets):
+        return time // length
+    number = np.searchsorted(resets, np.arange(len(time)))
+    return number if len(resets) == 1 else np.where(number < len(resets), number - 1, -1)
+
+
+def _in_order(events: dict[str, Array], numbers: Ints, turn: bool) -> tuple[Ints, Ints]:
+    """Return the rows of the pages in order of round, and of the end of their drain in it.
+
+    Parameters
+    ----------
+    numbers : ndarray of int64
+        The round of each event.
+    turn : bool
+        Whether a drain hands out the newest entry first.
+
+    Returns
+    -------
+    rows, number : ndarray of int64
+        The rows, and the round of each.
+    """
+    rows, begins = drains(events, events["time"])
+    number = numbers[rows]
+    begins = np.union1d(begins, np.flatnonzero(np.diff(number)) + 1)
+    stops = np.append(begins[1:], len(rows))
+    ends, of = events["time"][rows[stops - 1]], number[stops - 1]
+    order = np.lexsort((ends, of))  # of equal ones, the order of the threads
+    begins, counts = begins[order], (stops - begins)[order]
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if turn:
+        within = np.repeat(counts, counts) - 1 - within
+    rows = rows[np.repeat(begins, counts) + within]
+    return rows, numbers[rows]
+
+
+def _rounds_by_resets(
+    events: dict[str, Array], time: Ints, resets: Ints, pages: Ints, number: Ints
+) -> Iterator[Chunk]:
     ends = time[resets]
-    if pages[-1] > resets[-1]:  # the last round has no end in the file
+    if len(resets) == 1 and number[-1] == 1:  # the last round has no end in the file
         ends = np.append(ends, time[-1] + 1)
     starts = np.append(0, ends[:-1])
+    if len(resets) > 1:
+        starts, ends = ends[:-1], ends[1:]
     counts = np.bincount(number, minlength=len(ends))
     before, begin = np.append(0, np.cumsum(counts)), 0
     for empty in np.append(np.flatnonzero(counts == 0), len(ends)).tolist():
@@ -287,8 +390,9 @@ def _rounds_by_resets(events: dict[str, Array], time: Ints, resets: Ints) -> Ite
         begin = stop
 
 
-def _rounds_by_ticks(events: dict[str, Array], time: Ints, length: int) -> Iterator[Chunk]:
-    pages = np.flatnonzero(events["kind"] == PAGE)
+def _rounds_by_ticks(
+    events: dict[str, Array], time: Ints, length: int, pages: Ints
+) -> Iterator[Chunk]:
     starts = time[pages] // length * length
     ends = np.minimum(starts + length, int(time[-1]) + 1)
     yield starts, ends, *_columns(events, pages)
@@ -298,14 +402,6 @@ def _rounds_by_ticks(events: dict[str, Array], time: Ints, length: int) -> Itera
 
 def _columns(events: dict[str, Array], rows: Ints) -> tuple[Array, Array, int]:
     return events["vcpu"][rows], events["value"][rows], int(Kind.UNKNOWN)
-
-
-def _oldest_first(events: dict[str, Array], time: Ints) -> Array:
-    """Return the values, reversed within each drain of a buffer."""
-    rows, begins = drains(events, time)
-    values = events["value"].copy()
-    values[rows] = values[rows[turned(begins, len(rows))]]
-    return values
 
 
 def drains(events: dict[str, Array], time: Ints) -> tuple[Ints, Ints]:
@@ -332,13 +428,6 @@ def drains(events: dict[str, Array], time: Ints) -> tuple[Ints, Ints]:
     rows = np.flatnonzero(kind == PAGE)
     begins = _drain_begins(thread[rows], marks[rows], marked[rows], time[order[rows]])
     return order[rows], begins
-
-
-def turned(begins: Ints, count: int) -> Ints:
-    """Return indices that turn each of the drains of `count` pages round."""
-    stops = np.append(begins[1:], count)
-    number = np.repeat(np.arange(len(begins)), stops - begins)
-    return begins[number] + stops[number] - 1 - np.arange(count)
 
 
 def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
@@ -377,6 +466,18 @@ def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
         return "order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
     how = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
     return f"order within a drain is turned round (before Linux 6.14); drains are told apart {how}"
+
+
+def _left_out_notes(entries: int, lost: int, strange: int) -> Iterator[str]:
+    if entries:
+        yield (
+            f"{entries:,} entries before the first reset, or after the last one, were left out: "
+            "a round lies between two"
+        )
+    if lost:
+        yield f"{lost:,} more were lost there"
+    if strange:
+        yield f"{strange:,} entries are of threads that run no vCPU, and count for vCPU 0"
 
 
 def _loss_notes(losses: Sequence[tuple[int, int]], counted: bool) -> Iterator[str]:

@@ -84,12 +84,10 @@ class _Trace:
         self.log = DirtyLog(path)
         self.log.counts_losses = True  # the kernel marks every loss
         self.events: dict[int, Callable[[str, int, int, bytes], None]] = {}
-        self.threads: dict[int, str] = {}
         self.order, self.page_bytes, self.layout = "<", 4096, Layout()
         self.date_ns, self.tsc = 0, (0, 0)
         self.compression, self.left = b"none", _DATA_LIMIT
-        self.overrun, self.lost = 0, 0
-        self._vcpus: dict[int, int] = {}
+        self.overrun, self.lost, self.cpu = 0, 0, 0
 
     def refuse(
         self, why: str, hint: str = "record it again, or import `trace-cmd report`'s text"
@@ -297,8 +295,9 @@ class _Trace:
     def read_threads(self) -> None:
         for line in self.take(self.number(8)).decode("utf-8", "replace").splitlines():
             number, _, name = line.strip().partition(" ")
-            if number.isdecimal() and len(number) < 11:
-                self.threads[int(number)] = name.strip()
+            vcpu = _VCPU.match(name.strip())
+            if vcpu and number.isdecimal() and len(number) < 11:
+                self.log.set_name("", int(number), int(vcpu[1]))
 
     def read_option(self, option: int, data: bytes) -> None:
         text = data.rstrip(b"\0 \n")
@@ -336,6 +335,8 @@ class _Trace:
             self.events[number] = self.push(fields)
         elif name == "kvm_dirty_ring_reset" and "index" in fields:
             self.events[number] = self.reset(fields)
+        elif name == "kvm_entry" and "vcpu_id" in fields:
+            self.events[number] = self.entry(fields)
         elif name in _MARKS:
             self.events[number] = self.mark
         elif system != "kvm" and "gfn" in fields and "dirty" in name:
@@ -346,6 +347,7 @@ class _Trace:
     def push(self, fields: dict[str, tuple[int, int]]) -> Callable[[str, int, int, bytes], None]:
         def add(where: str, time_ns: int, thread: int, data: bytes) -> None:
             ring, slot, offset = (self.field(data, fields[n]) for n in ("index", "slot", "offset"))
+            self.log.last_ns[self.cpu] = time_ns
             self.log.add_page(where, time_ns, thread, ring, frame(slot, offset), absolute=False)
 
         return add
@@ -360,26 +362,24 @@ class _Trace:
         def add(where: str, time_ns: int, thread: int, data: bytes) -> None:
             gfn = self.field(data, fields["gfn"])
             place = gfn if gfn < 1 << 52 else None
-            self.log.add_page(where, time_ns, thread, self.vcpu(thread), place, absolute=True)
+            self.log.last_ns[self.cpu] = time_ns
+            self.log.add_page(where, time_ns, thread, 0, place, absolute=True)
 
         return add
 
     def mark(self, where: str, time_ns: int, thread: int, data: bytes) -> None:
         self.log.add_mark(where, time_ns, thread)
 
+    def entry(self, fields: dict[str, tuple[int, int]]) -> Callable[[str, int, int, bytes], None]:
+        def add(where: str, time_ns: int, thread: int, data: bytes) -> None:
+            self.log.add_mark(where, time_ns, thread, self.field(data, fields["vcpu_id"]))
+
+        return add
+
     def field(self, data: bytes, place: tuple[int, int]) -> int:
         if sum(place) > len(data):
             raise IndexError("an event is shorter than its fields")
         return self.of(data[place[0] : sum(place)])
-
-    def vcpu(self, thread: int) -> int:
-        """Return the vCPU of a thread: by QEMU's name for it, or else an unused number."""
-        if thread not in self._vcpus:
-            named = {t: int(m[1]) for t, name in self.threads.items() if (m := _VCPU.match(name))}
-            taken = {*named.values(), *self._vcpus.values()}
-            free = next(number for number in range(len(taken) + 1) if number not in taken)
-            self._vcpus[thread] = named.get(thread, free)
-        return self._vcpus[thread]
 
     # Ring buffers
 
@@ -387,6 +387,7 @@ class _Trace:
         page_bytes = max(buffer.page_bytes, self.layout.page_bytes)
         if not self.layout.data_at < page_bytes <= _PAGE_LIMIT:
             self.refuse(f"has pages of {page_bytes} bytes")
+        self.cpu = buffer.cpu
         for number, page in enumerate(self.pages(buffer, page_bytes)):
             self.read_page(f"page {number} of CPU {buffer.cpu}", page)
 
@@ -413,7 +414,7 @@ class _Trace:
             count = ftrace.lost(page, self.layout)
             if count != 0:
                 self.lost += count or 0
-                self.log.add_loss(where, count)
+                self.log.add_loss(where, count, self.log.last_ns.get(self.cpu, 0))
             for time, data in ftrace.events(page, self.layout):
                 self.read_event(where, time, data)
         except ftrace.PageDamaged as error:

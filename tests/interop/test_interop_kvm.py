@@ -72,9 +72,10 @@ def ten_seconds():
 
 def test_a_round_ends_where_the_ring_is_reset(load):
     trace = load(ten_seconds())
-    assert spans(trace)[:2] == [[0, 900_000_000], [900_000_000, 1_900_000_000]]
-    assert trace.n_rounds == 10 and trace.meta.period["ns"] == SECOND
-    assert workingset.estimate(trace, "1s")["pages"].tolist() == [10] * 10
+    assert spans(trace)[:2] == [[0, SECOND], [SECOND, 2 * SECOND]]
+    assert trace.n_rounds == 9 and trace.meta.period["ns"] == SECOND
+    assert workingset.estimate(trace, "1s")["pages"].tolist() == [10] * 9
+    assert any(note.startswith("10 entries before the first reset") for note in trace.meta.notes)
 
 
 def test_rounds_of_a_length_that_is_asked_for(load):
@@ -92,18 +93,53 @@ def test_without_resets_rounds_are_ticks(load):
 
 
 def test_one_call_resets_the_rings_of_all_vcpus(load):
-    text = push(1, 0, 5, thread="a-1") + push(1.1, 1, 6, thread="b-2")
+    text = reset(0.9, 0) + reset(0.900001, 1)
+    text += push(1, 0, 5, thread="a-1") + push(1.1, 1, 6, thread="b-2")
     text += reset(1.2, 0) + push(1.200001, 0, 5, thread="a-1") + reset(1.200002, 1)
     text += push(1.3, 1, 6, thread="b-2") + reset(1.4, 0) + reset(1.400001, 1)
     trace = load(text)
     assert rows(trace) == [[0, 0, 5], [0, 1, 6], [0, 0, 5], [1, 1, 6]]
-    assert spans(trace) == [[0, 200_002_000], [200_002_000, 400_001_000]]
+    assert spans(trace) == [[0, 300_001_000], [300_001_000, 500_000_000]]
 
 
 def test_resets_without_pages_are_rounds_without_entries(load):
     trace = load(reset(1) + push(2, 0, 5) + reset(3) + reset(4) + reset(5) + push(5.5, 0, 5))
-    assert [end for _, end in spans(trace)] == [n * SECOND for n in (2, 3, 4)] + [4_500_000_001]
-    assert trace.rounds["entries"].tolist() == [1, 0, 0, 1]
+    assert [end for _, end in spans(trace)] == [n * SECOND for n in (2, 3, 4)]
+    assert trace.rounds["entries"].tolist() == [1, 0, 0]
+
+
+def test_of_one_reset_both_sides_are_rounds(load):
+    """It is not known which of them is whole."""
+    trace = load(push(1, 0, 5) + push(2, 0, 6) + reset(3) + push(3.5, 0, 5))
+    assert spans(trace) == [[0, 2 * SECOND], [2 * SECOND, 2_500_000_001]]
+    assert trace.rounds["entries"].tolist() == [2, 1]
+
+
+def test_what_is_outside_of_the_resets_is_left_out(load):
+    text = push(1, 0, 1) + reset(2) + push(3, 0, 2) + push(3.5, 0, 3) + reset(4) + push(5, 0, 4)
+    trace = load("CPU:0 [LOST 9 EVENTS]\n" + text)
+    assert rows(trace) == [[0, 0, 2], [0, 0, 3]]
+    assert spans(trace) == [[0, 2 * SECOND]]
+    assert trace.meta.lost == 0
+    notes = "\n".join(trace.meta.notes)
+    assert "2 entries before the first reset, or after the last one, were left out" in notes
+    assert "9 more were lost there" in notes
+    with pytest.raises(ForeignFileError, match="holds no dirty page between two resets"):
+        load(push(1, 0, 1) + reset(2) + reset(3))
+
+
+def test_a_drain_that_a_reset_cuts_is_turned_round_on_each_side(load):
+    """An entry counts for the round in which KVM took it out of the buffer."""
+    text = reset(1) + "".join(push(2 + n * 1e-6, 0, n, thread="a-1") for n in (1, 2))
+    text += reset(2.000002, thread="q-9") + push(2.000003, 0, 3, thread="a-1")
+    trace = load(text + push(2.000004, 0, 4, thread="a-1") + reset(3), kernel="6.1")
+    assert rows(trace) == [[0, 0, 2], [0, 0, 1], [1, 0, 4], [1, 0, 3]]
+
+
+def test_drains_of_vcpus_are_in_the_order_of_their_ends(load):
+    text = push(1, 0, 1, thread="a-1") + push(1, 1, 2, thread="b-2")
+    text += push(1, 1, 3, thread="b-2") + push(1.000001, 0, 4, thread="a-1")
+    assert frames(load(text)) == [2, 3, 1, 4]
 
 
 def test_lines_are_taken_by_time_and_at_one_time_by_place(load):
@@ -112,7 +148,8 @@ def test_lines_are_taken_by_time_and_at_one_time_by_place(load):
 
 
 def test_two_resets_in_one_file_make_two_rounds(load):
-    text = push(0.704035, 0, 1) + push(0.752037, 0, 2) + reset(0.755) + push(0.752038, 0, 3)
+    text = reset(0.7) + push(0.704035, 0, 1) + push(0.752037, 0, 2) + reset(0.755)
+    text += push(0.752038, 0, 3)
     trace = load(text + push(0.759394, 0, 4) + reset(0.759398))
     assert trace.rounds["entries"].tolist() == [3, 1]
 
@@ -157,7 +194,7 @@ def test_losses_are_a_number_or_not_known(load, lines, lost):
 
 def test_a_loss_counts_to_the_round_of_the_next_event(load):
     text = push(1, 0, 1) + reset(2) + "CPU:0 [LOST 3 EVENTS]\n" + push(3, 0, 2) + reset(4)
-    assert load(text + push(5, 0, 2)).rounds["lost"].tolist() == [0, 3, 0]
+    assert load(reset(0.5) + text + push(5, 0, 2)).rounds["lost"].tolist() == [0, 3]
 
 
 def test_info_says_what_was_lost(load, capsys):
@@ -196,8 +233,11 @@ def test_the_kernel_of_perfs_header(load):
 
 def test_exits_tell_drains_apart(load):
     text = push(1, 0, 2) + push(1.000001, 0, 1) + line(1.000001, "kvm_exit: reason EPT_VIOLATION")
-    text += push(1.000002, 0, 4) + push(1.5, 0, 3)
+    text += push(1.000002, 0, 4) + push(1.005, 0, 3)
     assert frames(load(text, kernel="6.1")) == [1, 2, 3, 4]
+    # No drain takes so long, even if no exit was seen.
+    long = text.replace("1.005000", "1.500000")
+    assert frames(load(long, kernel="6.1", window=SECOND)) == [1, 2, 4, 3]
 
 
 def test_a_drain_has_at_most_512_entries_and_one_vcpu(load):
@@ -230,8 +270,19 @@ def test_a_slot_of_another_address_space_is_another(load):
 def test_a_kprobe_names_frames_and_threads(load):
     text = probe(1, 0x11FA, "CPU 1/KVM-12") + probe(1.001, 5, "qemu-system-x86-10")
     trace = load(text + probe(1.002, 6, "CPU 0/KVM-11"))
-    assert rows(trace) == [[0, 1, 0x11FA], [0, 2, 5], [0, 0, 6]]
+    assert rows(trace) == [[0, 1, 0x11FA], [0, 0, 5], [0, 0, 6]]
     assert not any("slot" in note for note in trace.meta.notes)
+    assert any(note.startswith("1 entries are of threads that run no") for note in trace.meta.notes)
+
+
+def test_without_names_the_threads_that_log_run_vcpus(load):
+    trace = load(probe(1, 7, "vmm-12") + probe(1.001, 5, "vmm-10"))
+    assert rows(trace) == [[0, 1, 7], [0, 0, 5]]
+
+
+def test_an_entry_knows_its_vcpu_better_than_a_name(load):
+    text = line(1, "kvm_entry: vcpu 5, rip 0xfff0", thread="CPU 1/KVM-12")
+    assert rows(load(text + probe(1.001, 5, "CPU 1/KVM-12"))) == [[0, 5, 5]]
 
 
 def test_perf_script_and_trace_cmd_print_the_same(load, tmp_path):
@@ -257,6 +308,8 @@ def test_perf_script_and_trace_cmd_print_the_same(load, tmp_path):
         (push(1, 0, 1, thread="a-1") + push(1, 0, 1, thread="b-2"), "line 2 .*two machines"),
         (push(1, 0, 1) + probe(1, 1, "a-1"), "line 2 .*same pages"),
         (probe(1, 1, "a-1").replace("gfn", "arg1"), "line 1 .*has no gfn="),
+        (probe(1, 1, "CPU 0/KVM-1") + probe(1, 1, "CPU 0/KVM-2"), "two threads of vCPU 0"),
+        (probe(1, 1, "CPU 70000/KVM-1"), "line 1 .*vCPU 70000"),
         (push(1, 0, 1) + "x" * 70_000, "line 2 .*longer"),
         (reset(1), "holds no dirty page"),
         ("PERFILE2" + "x" * 100, "perf's own data: import what `perf script"),

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is collected, and what is imported of the same events in trace-cmd's file, are the same."""
+"""One log of a host is one trace: collected, in trace-cmd's file, or as text of ftrace.
 
+trace-cmd itself makes the text, and version 7 of its file.
+"""
+
+import os
 import random
+import shutil
 import struct
+import subprocess
 
 import fake_kvm
 import pytest
@@ -13,11 +19,18 @@ from pmlkit import interop
 
 from test_kvm_collecting import Run, rearm  # isort: skip
 
-DIRTY = fake_kvm.event_format("dirty", fake_kvm.DIRTY, (("__probe_ip", 8), ("gfn", 8)))
+# The probes of `pmlkit collect --kvm`, as trace-cmd finds their formats; it prints what they say.
+PRINTED = 'print fmt: "(%lx) gfn=%Lu", REC->__probe_ip, REC->gfn\n'
+DIRTY = fake_kvm.event_format("mark_page_dirty_in_slot_dirty", fake_kvm.DIRTY,
+                              (("__probe_ip", 8), ("gfn", 8)))  # fmt: skip
+DIRTY = DIRTY.replace('print fmt: ""\n', PRINTED)
+ENTERED = fake_kvm.KVM_ENTRY.replace('fmt: ""', 'fmt: "vcpu %u, rip 0x%lx", REC->vcpu_id, REC->rip')
+FAULTED = fake_kvm.KVM_FAULT.replace('fmt: ""', 'fmt: "vcpu %lu", REC->vcpu_id')
+LOST = (None, 7, 1, None)
 
 
 def formats():
-    kvm = [tracedat.PUSH, tracedat.RESET, fake_kvm.KVM_ENTRY, fake_kvm.KVM_FAULT]
+    kvm = [tracedat.PUSH, tracedat.RESET, ENTERED, FAULTED]
     data = struct.pack("<I", 2)
     for system, texts in ((b"kvm", kvm), (b"kprobes", [DIRTY])):
         data += system + b"\0" + struct.pack("<I", len(texts))
@@ -26,13 +39,17 @@ def formats():
 
 
 def made(rng, now):
-    """Return the events of three rounds on two vCPUs by CPU, the marks by CPU, and the re-arms."""
+    """Return the events of four re-arms on two vCPUs by CPU, the marks by CPU, and the re-arms.
+
+    The first events come before the first re-arm, and the last ones after the last. Threads move
+    from CPU to CPU. The main thread logs a page now and then.
+    """
     log, marks, rearms, at = {0: [], 1: []}, {0: [], 1: []}, [], now
-    for _ in range(4):
+    for number in range(5):
         for _ in range(rng.randrange(1, 12)):
-            cpu = rng.randrange(2)
-            thread = 4712 + cpu
-            marks[cpu].append(entry(at, thread, cpu))
+            cpu, vcpu = rng.randrange(2), rng.randrange(2)
+            thread = 4712 + vcpu
+            marks[cpu].append(entry(at, thread, 1 - vcpu))  # not what the threads' names say
             for _ in range(rng.randrange(1, 9)):
                 at += rng.randrange(50, 400)
                 log[cpu].append(dirty(at, thread, rng.randrange(1 << 20)))
@@ -41,54 +58,109 @@ def made(rng, now):
                 marks[cpu].append(fault(at, thread))
                 log[cpu].append(dirty(at + 100, thread, rng.randrange(1 << 20)))
             at += 5000
-        rearms.append(at)
-        at += 50_000
+            if rng.random() < 0.2:
+                log[cpu].append(dirty(at, 4711, rng.randrange(1 << 20)))
+                at += 5000
+        if number < 4:
+            rearms.append(at)
+            at += 50_000
     return log, marks, rearms
 
 
-def in_pages(events, size=60):
+def in_pages(events, size=20):
     return [events[n : n + size] for n in range(0, len(events), size)]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_collected_and_imported_are_the_same(tmp_path, monkeypatch, seed):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host", "6.1.0")
-    kvm.install(monkeypatch.setattr)
-    kept = []
+def merged(log, marks, rearms):
+    """Return the pages of one ring buffer by CPU, with all events; and what was lost before each.
 
-    def feed(now):
-        log, marks, rearms = made(random.Random(seed), now)
-        kept.extend((log, marks, rearms))
-        for at in rearms:
-            rearm(kvm, RESET, at)
-        for stream, events in ((LOG, log), (MARKS, marks)):
-            for cpu, of_cpu in events.items():
-                for page in in_pages(of_cpu):
-                    kvm.feed(stream, cpu, page)
-
-    run = Run(kvm, tmp_path, feed, rounds=3)
-    run()
-    ours = run.trace()
-
-    log, marks, rearms = kept
+    A page begins where the log's does: there its losses are.
+    """
     cpus = []
     for cpu in (0, 1):
+        begins = [(page[0][0], LOST[n % 4]) for n, page in enumerate(in_pages(log[cpu]))]
         events = sorted(log[cpu] + marks[cpu], key=lambda event: event[0])
         if not cpu:  # the tracepoint is hit when the call is over
             resets = [tracedat.reset(at + 1000, 4711, 0) for at in rearms]
             events = sorted(events + resets, key=lambda event: event[0])
-        cpus.append([tracedat.page(page) for page in in_pages(events)])
-    monkeypatch.setattr(tracedat, "_formats", formats)
-    (tmp_path / "trace.dat").write_bytes(tracedat.version_6(cpus, kvm.threads))
-    theirs = interop.load("kvm-dirty-ring", tmp_path / "trace.dat", tmp_path / "y.trace")
+        begins = [(0, None), *begins]
+        spans = zip(begins, [*begins[1:], (1 << 62, None)], strict=True)
+        pages = []
+        for (start, lost), (stop, _) in spans:
+            of = [event for event in events if start <= event[0] < stop]
+            pages += [tracedat.page(page, None if n else lost)
+                      for n, page in enumerate(in_pages(of, 60))]  # fmt: skip
+        cpus.append(pages)
+    return cpus
 
-    a, b = ours.to_pandas(), theirs.to_pandas()
-    b = b[b["round"] > 0]  # what comes before the first re-arm
-    assert theirs.n_rounds == ours.n_rounds + 1
-    for number in range(ours.n_rounds):
-        for vcpu in (0, 1):
-            mine = a[(a["round"] == number) & (a.vcpu == vcpu)].gfn.tolist()
-            other = b[(b["round"] == number + 1) & (b.vcpu == vcpu)].gfn.tolist()
-            assert mine == other
-    lengths = (ours.rounds.t_end_ns - ours.rounds.t_start_ns).tolist()
-    assert (theirs.rounds.t_end_ns - theirs.rounds.t_start_ns).tolist()[1:] == lengths
+
+@pytest.fixture(params=range(3))
+def collected(request, tmp_path, monkeypatch):
+    """The trace of the live source, and the same events as trace-cmd's file."""
+    release = "6.14.0" if request.param == 2 else "6.1.0-18-amd64"
+    kvm = fake_kvm.FakeKvm(tmp_path / "host", release)
+    kvm.install(monkeypatch.setattr)
+    kept = []
+
+    def feed(now):
+        log, marks, rearms = made(random.Random(request.param), now)
+        kept.extend((log, marks, rearms))
+        for at in rearms:
+            rearm(kvm, RESET, at)
+        for cpu in (0, 1):
+            for n, page in enumerate(in_pages(log[cpu])):
+                kvm.feed(LOG, cpu, page, LOST[n % 4])
+            for page in in_pages(marks[cpu]):
+                kvm.feed(MARKS, cpu, page)
+
+    run = Run(kvm, tmp_path, feed, rounds=3)
+    run()
+    monkeypatch.setattr(tracedat, "_formats", formats)
+    monkeypatch.setattr(tracedat, "UNAME", f"Linux host {release} #1 SMP x86_64\0".encode())
+    path = tmp_path / "trace.dat"
+    path.write_bytes(tracedat.version_6(merged(*kept), kvm.threads))
+    return run.trace(), path, release
+
+
+def trace_cmd(*words):
+    if not shutil.which("trace-cmd"):
+        if os.environ.get("PMLKIT_REQUIRE_TRACE_CMD"):
+            pytest.fail("trace-cmd is missing")
+        pytest.skip("needs trace-cmd: apt-get install trace-cmd")
+    return subprocess.run(["trace-cmd", *map(str, words)], capture_output=True, check=True,
+                          timeout=60).stdout  # fmt: skip
+
+
+def assert_same(ours, theirs):
+    columns = ["round", "vcpu", "gfn"]
+    assert theirs.to_pandas(columns).values.tolist() == ours.to_pandas(columns).values.tolist()
+    times = ["t_start_ns", "t_end_ns", "lost"]
+    assert theirs.rounds[times].values.tolist() == ours.rounds[times].values.tolist()
+    assert theirs.meta.lost == ours.meta.lost
+    strange = "are of threads that run no vCPU, and count for vCPU 0"
+    assert [note for note in theirs.meta.notes if strange in note] == [
+        note for note in ours.meta.notes if strange in note
+    ]
+
+
+def test_collected_and_imported_are_the_same(collected, tmp_path):
+    ours, path, _ = collected
+    assert ours.n_rounds == 3
+    assert ours.meta.entries > 40
+    assert_same(ours, interop.load("kvm-dirty-ring", path, tmp_path / "y.trace"))
+
+
+def test_the_same_by_version_7_of_trace_cmd_itself(collected, tmp_path):
+    ours, path, _ = collected
+    again = tmp_path / "again.dat"
+    trace_cmd("convert", "-i", path, "-o", again, "--file-version", "7", "--compression", "zstd")
+    assert again.read_bytes()[10:11] == b"7"
+    assert_same(ours, interop.load("kvm-dirty-ring", again, tmp_path / "y.trace"))
+
+
+def test_the_same_by_the_text_that_trace_cmd_prints(collected, tmp_path):
+    ours, path, release = collected
+    text = trace_cmd("report", "-N", "-t", "-i", path)
+    (tmp_path / "text").write_bytes(text)
+    theirs = interop.load("kvm-dirty-ring", tmp_path / "text", tmp_path / "y.trace", kernel=release)
+    assert_same(ours, theirs)
