@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] = ()) -> int:
     except PmlkitError as error:
         print(f"agent: error: {error}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"agent: error: {where}{error.strerror or error}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -98,10 +98,18 @@ class Ftrace:
             if layout is None:
                 what = "the kernel's ring buffer has an unknown layout"
                 raise TracingRefused(self.host.tracing, what, "report its events/header_page")
+            self._check_switch()
             stack.enter_context(Guardian(self.host, owner))
             self._set_up(stack, owner, layout)
             self._exits = stack.pop_all()
         return self
+
+    def _check_switch(self) -> None:
+        """Refuse a kernel whose kprobes are switched off: they would be silent."""
+        path = self.host.debug / "kprobes/enabled"
+        with contextlib.suppress(OSError):
+            if path.read_text().strip() == "0":
+                raise TracingRefused(path, "kprobes are switched off", f"echo 1 > {path}")
 
     def _set_up(self, stack: contextlib.ExitStack, owner: str, layout: Layout) -> None:
         # Entered first, so that it is left last: an event that is used cannot be removed.

@@ -8,7 +8,6 @@ time is taken: all events before that time are in the spool when the pass is ove
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +40,7 @@ __all__ = ["Collector", "header"]
 _NAP_S, _SHORTEST_S = 0.01, 0.0005
 _FRAME_BYTES = 1 << 20
 _TICK_NS = 100_000_000
+_MOST_BYTES, _MOST_VCPUS = 1 << 52, 1 << 16  # of a VM
 _LAST_PASSES = 64  # over buffers that nothing fills any more
 
 
@@ -51,14 +51,12 @@ def now_ns() -> int:
 
 def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> Json:
     """Return the spool's header, without what a way of collecting adds."""
-    vcpus = find.vcpus_of(threads)
-    for cpu in vmm.get("cpus", ()):
-        with contextlib.suppress(KeyError, TypeError):
-            vcpus[int(cpu["thread-id"])] = int(cpu["cpu-index"])
+    vcpus = {**find.vcpus_of(threads), **_vcpus_of(vmm.get("cpus"), threads)}
     memory = vmm.get("memory")
     sizes = memory.values() if isinstance(memory, dict) else ()
     domain: Json = vm.facts()
-    if total := sum(size for size in sizes if isinstance(size, int)):
+    total = sum(size for size in sizes if type(size) is int)
+    if 0 < total < _MOST_BYTES:
         domain["memory_bytes"] = total
     return {
         "source": "kvm",
@@ -72,6 +70,17 @@ def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> 
         "epoch_ns": now_ns(),
         **job.header,
     }
+
+
+def _vcpus_of(cpus: object, threads: dict[int, str]) -> dict[int, int]:
+    """Return the vCPUs of threads as QEMU says it, who may say anything."""
+    found = {}
+    for cpu in cpus if isinstance(cpus, list) else ():
+        thread, index = (cpu.get(name) if isinstance(cpu, dict) else None
+                         for name in ("thread-id", "cpu-index"))  # fmt: skip
+        if thread in threads and type(index) is int and 0 <= index < _MOST_VCPUS:
+            found[thread] = index
+    return found
 
 
 class Collector:

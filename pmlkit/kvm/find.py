@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ __all__ = ["NoRight", "NoSuchVm", "Vm", "alive", "find", "running", "threads_of"
 _VM, _VCPU = "anon_inode:kvm-vm", "anon_inode:kvm-vcpu"
 # QEMU's, Firecracker's, cloud-hypervisor's and crosvm's names of the threads that run vCPUs.
 _THREAD = re.compile(r"^(?:CPU (\d{1,5})/KVM|fc_vcpu (\d{1,5})|(?:crosvm_)?vcpu[ _]?(\d{1,5}))")
+_PID = re.compile(r"^[0-9]{1,10}$")
 _GUEST = re.compile(r"(?:^|,)guest=([^,]*)")
 _FEW = 8  # VMs that a message names
 
@@ -143,7 +145,10 @@ def find(host: Host, asked: str) -> Vm:
     NoRight
         If the process's descriptors cannot be seen.
     """
-    if asked.isdigit():
+    if not asked or not asked.isprintable():
+        raise UsageError(f"{asked!r:.80} names no VM",
+                         "give a guest's name, the path of a QMP socket, or a process id")  # fmt: skip
+    if _PID.match(asked):
         try:
             return _of_process(host, int(asked))
         except PermissionError as error:
@@ -209,6 +214,10 @@ def _guest(command: list[str]) -> str:
 
 def _of_socket(host: Host, path: str, vms: list[Vm]) -> Vm:
     inode = _inode(host.proc / "net/unix", path)
+    if inode is None and os.path.exists(path) and not _is_socket(path):
+        raise NoSuchVm(
+            path, "it is no socket; give that of QEMU's -qmp unix:PATH,server=on,wait=off"
+        )
     if inode is None:
         raise NoSuchVm(path, "no program listens at this socket; QEMU does with "
                        "-qmp unix:PATH,server=on,wait=off")  # fmt: skip
@@ -217,6 +226,13 @@ def _of_socket(host: Host, path: str, vms: list[Vm]) -> Vm:
             if f"socket:[{inode}]" in _links(host, vm.pid):
                 return Vm(vm.pid, vm.start, vm.name, vm.command, vm.vms, vm.vcpus, path)
     raise NoSuchVm(path, f"what listens at this socket runs no VM; {_those(host)}")
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _inode(table: Path, path: str) -> str | None:

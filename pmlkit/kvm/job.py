@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 MODES = ("log", "soft-dirty", "lru-gen")
 SWITCHES = ("auto", "listen", "qmp", "libvirt")
 _CHOICES = {"mode": MODES, "switch": SWITCHES}
+# Types of options, by their annotations.
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float),
+                                       "bool": (bool,), "Json": (dict,)}  # fmt: skip
 _KIB_RANGE = (64, 1 << 20)
 
 
@@ -56,6 +60,7 @@ class KvmOptions:
     buffer_kib: int = 4096
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it has to be one "
@@ -68,6 +73,14 @@ class KvmOptions:
         if not low <= self.buffer_kib <= high:
             problem = f"a buffer of {self.buffer_kib} KiB a CPU cannot be had"
             raise UsageError(problem, f"give {low} to {high}")
+
+    def _check_types(self) -> None:
+        for one in fields(self):
+            value, kind = getattr(self, one.name), _KINDS[str(one.type)]
+            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+                raise UsageError(f"the job's {one.name} is {value!r:.60}: it has to be {one.type}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"the job's {one.name} is {value}: give a number")
 
 
 @dataclass(frozen=True)

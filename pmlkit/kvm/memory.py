@@ -120,8 +120,15 @@ class SoftDirty:
             writer.append(Frame.PAGE_SET, SET_HEAD.pack(number, 0), memoryview(part))
         return sum(map(len, parts))
 
+    def _pagemap(self) -> io.FileIO:
+        path = self.folder / "pagemap"
+        try:
+            return open(path, "rb", buffering=0)
+        except PermissionError as error:
+            raise find.NoRight(f"to read {path}", "CAP_SYS_PTRACE") from error
+
     def _dirty(self) -> Iterator[array[int]]:
-        with open(self.folder / "pagemap", "rb", buffering=0) as pagemap:
+        with self._pagemap() as pagemap:
             for mapping in self._mappings:
                 for first in range(0, mapping.pages, _CHUNK_PAGES):
                     count = min(_CHUNK_PAGES, mapping.pages - first)

@@ -22,6 +22,7 @@ __all__ = ["Monitor", "QmpError", "Refused", "Socket", "Virsh"]
 
 _LIMIT_S = 5.0
 _LONGEST = 1 << 22  # bytes of an answer
+_LONGEST_WHY = 300  # characters of a text that somebody else wrote
 
 
 class QmpError(PmlkitError):
@@ -77,7 +78,11 @@ class Socket:
         if "QMP" not in greeting:
             self.close()
             raise QmpError(f"what listens at {path} is no QMP", "give QEMU's -qmp socket")
-        self.ask("qmp_capabilities")
+        try:
+            self.ask("qmp_capabilities")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -102,17 +107,21 @@ class Socket:
         order: Json = {"execute": command}
         if arguments:
             order["arguments"] = arguments
+        end = time.monotonic() + 10 * _LIMIT_S
         try:
             self._socket.sendall(json.dumps(order).encode() + b"\n")
-            while True:
+            while time.monotonic() < end:  # events come between
                 answer = self._line()
                 if "error" in answer:
                     raise Refused(command, _why(answer["error"]))
                 if "return" in answer:
                     return answer["return"]
         except OSError as error:
-            why = error.strerror or "no answer"
-            raise QmpError(f"QEMU's monitor at {self.path} was lost ({why})") from error
+            why = error.strerror or f"no answer to {command}"
+            hint = "does QEMU hang, or has it ended? --switch listen needs no monitor"
+            raise QmpError(f"QEMU's monitor at {self.path} was lost ({why})", hint) from error
+        raise QmpError(f"what listens at {self.path} says much and answers nothing",
+                       "give QEMU's -qmp socket")  # fmt: skip
 
     def _line(self) -> Json:
         end = time.monotonic() + 10 * _LIMIT_S
@@ -124,17 +133,17 @@ class Socket:
             if len(self._rest) > _LONGEST or time.monotonic() > end:
                 raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
         line, _, self._rest = self._rest.partition(b"\n")
-        try:
+        answer: object = None
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line)
-        except ValueError:
-            answer = None
         if not isinstance(answer, dict):
             raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
         return answer
 
 
 def _why(error: object) -> str:
-    return str(error.get("desc", error)) if isinstance(error, dict) else str(error)
+    why = str(error.get("desc", error)) if isinstance(error, dict) else str(error)
+    return why[:_LONGEST_WHY]
 
 
 class Virsh:
@@ -151,15 +160,17 @@ class Virsh:
         call = ["virsh", "-c", "qemu:///system", "qemu-monitor-command", "--", self.domain]
         try:
             done = subprocess.run([*call, json.dumps(order)], capture_output=True, text=True,
-                                  timeout=10 * _LIMIT_S, check=False)  # fmt: skip
+                                  errors="replace", timeout=10 * _LIMIT_S, check=False)  # fmt: skip
         except FileNotFoundError as error:
             raise MissingTool("virsh", "libvirt-clients") from error
         except subprocess.TimeoutExpired as error:
             raise QmpError(f"libvirt does not answer for {self.domain}", "is it busy?") from error
         if done.returncode:
-            raise QmpError(f"libvirt refuses {command} for {self.domain}: {done.stderr.strip()}")
+            why = done.stderr.strip()[-_LONGEST_WHY:]
+            hint = "is it a VM of qemu:///system, and does it run?"
+            raise QmpError(f"libvirt refuses {command} for {self.domain} ({why})", hint)
         answer: object = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(done.stdout)
         if not isinstance(answer, dict) or not {"return", "error"} & answer.keys():
             raise QmpError(f"libvirt's answer for {self.domain} is no QMP: {done.stdout[:80]}")

@@ -18,6 +18,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pmlkit.errors import PmlkitError
 from pmlkit.ftrace import events, format_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Calls:
     def __init__(self, formats: dict[str, str], layout: Layout) -> None:
         call, done = format_of(formats["call"]), format_of(formats["done"])
         if call is None or done is None:
-            raise ValueError("the formats of the kprobe events cannot be parsed")
+            what = "the kernel describes its kprobe events in an unknown way"
+            raise PmlkitError(what, "report the file format of one, and use --mode soft-dirty")
         self._call, self._done, self._layout = call, done, layout
         self._events: list[tuple[int, int, tuple[int, ...] | None]] = []
         self._open: dict[int, tuple[int, tuple[int, ...]]] = {}

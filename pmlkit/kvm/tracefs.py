@@ -34,6 +34,14 @@ _OWNER = re.compile(r"^pmlkit[-_](\d{1,10})[-_](\d{1,20})(?:-\w+)?$")
 _PROBE = re.compile(r"^[pr]\w*:(pmlkit_\d{1,10}_\d{1,20})/(\w+)\s", re.MULTILINE)
 _STATS = {"overrun": "overrun", "commit overrun": "overrun", "dropped events": "dropped",
           "read events": "read", "entries": "entries"}  # fmt: skip
+_HINTS = {
+    errno.EINVAL: "the file error_log beside it may say more",
+    errno.ENOMEM: "give smaller buffers: --buffer 1024",
+    errno.ENOSPC: "give smaller buffers: --buffer 1024",
+    errno.EBUSY: "end the other tracer, and set sysctl kernel.ftrace_enabled=1",
+    errno.EROFS: "run it on the host itself, not in a container",
+    errno.ENOENT: "is it Linux 5.3 or later, with KVM?",
+}
 _BUSY_S = 5.0  # for the kernel to let go of an instance
 _PIDS = 500  # that are written at once
 
@@ -61,7 +69,7 @@ def refused(host: Host, path: Path, error: OSError) -> PmlkitError:
         return TracingRefused(path, what, "boot without Secure Boot, or use --mode soft-dirty")
     if error.errno in (errno.EPERM, errno.EACCES):
         return NoRight(f"to trace ({path})", "CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN")
-    hint = "the file error_log beside it may say more" if error.errno == errno.EINVAL else ""
+    hint = _HINTS.get(error.errno or 0, "look for the reason in dmesg, or use --mode soft-dirty")
     return TracingRefused(path, f"the kernel refuses {path} ({error.strerror})", hint)
 
 

@@ -191,10 +191,10 @@ sys.exit(agent.main(sys.argv[1:]))
 """
 
 
-def started(kvm, tmp_path, *arguments):
+def started(kvm, tmp_path, *arguments, **how):
     code = AGENT.format(paths=[p for p in sys.path if p], root=str(kvm.root))
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)  # fmt: skip
     return process
 
 

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user or a host gets wrong is an error of one line that says what to do."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+
+import fake_kvm
+import pytest
+from fake_kvm import LOG, RESET, dirty
+from test_kvm_collecting import rearm
+from test_kvm_collecting import until as until_on
+from test_kvm_host import refuse, started, until
+from test_kvm_switch import Qemu
+
+from pmlkit.errors import OutputError, PmlkitError, UsageError
+from pmlkit.kvm import agent, collector, find, qmp
+from pmlkit.kvm.job import Job
+from pmlkit.sources.host.collection import CollectError, Collection
+from pmlkit.sources.ingest import ingest
+from pmlkit.sources.kvm.collection import KvmCollectOptions
+from pmlkit.spool import FRAMES_FILE
+
+
+@pytest.fixture
+def kvm(tmp_path, monkeypatch):
+    kvm = fake_kvm.FakeKvm(tmp_path / "host")
+    kvm.install(monkeypatch.setattr)
+    return kvm
+
+
+def message(kvm, vm, **job):
+    with pytest.raises(PmlkitError) as error:
+        agent.collect(Job(vm=vm, spool=str(kvm.root / "spool"), **job), host=kvm.host)
+    assert str(error.value).isprintable()
+    assert error.value.hint, "it does not say what to do"
+    assert kvm.instances() == {}
+    assert kvm.probes() == []
+    return str(error.value)
+
+
+# The VM's name
+
+
+@pytest.mark.parametrize("vm", ["", "a\nb", "/x\0y", "\x1b[2J"])
+def test_a_name_that_can_be_none_is_refused(kvm, vm):
+    assert "names no VM: give a guest's name, the path of a QMP socket" in message(kvm, vm)
+
+
+@pytest.mark.parametrize("vm", ["²", "٣", "9" * 30, "9" * 5000, "-1", "0"])
+def test_a_number_that_is_no_process_is_no_vm(kvm, vm):
+    assert "those that run are web1 (4711)" in message(kvm, vm)
+
+
+def test_a_file_that_is_no_socket_is_named(kvm, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    assert "it is no socket; give that of QEMU's -qmp" in message(kvm, str(path))
+    assert "it is no socket" in message(kvm, str(tmp_path))
+
+
+# Jobs
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"rounds": "3"}, "rounds is '3': it has to be int"),
+        ({"rounds": True}, "rounds is True"),
+        ({"rounds": 1.5}, "rounds is 1.5"),
+        ({"period_s": None}, "period_s is None"),
+        ({"period_s": float("nan")}, "period_s is nan"),
+        ({"seconds": float("inf")}, "seconds is inf"),
+        ({"marks": 1}, "marks is 1: it has to be bool"),
+        ({"mode": []}, r"mode is \[\]"),
+        ({"vm": 5}, "vm is 5: it has to be str"),
+        ({"header": []}, "header is"),
+        ({"buffer_kib": "x" * 5000}, "buffer_kib is 'x{59}: it"),
+    ],
+)
+def test_a_job_of_wrong_types_is_refused(values, why):
+    with pytest.raises(UsageError, match=why):
+        Job.of(values)
+
+
+# What tracing needs
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOMEM, "give smaller buffers: --buffer"),
+        (errno.EBUSY, "end the other tracer"),
+        (errno.EROFS, "not in a container"),
+        (errno.EIO, "look for the reason in dmesg"),
+    ],
+)
+@pytest.mark.parametrize("name", ["log/buffer_size_kb", "enable", "kprobe_events"])
+def test_what_the_kernel_refuses_has_a_hint(kvm, monkeypatch, number, hint, name):
+    refuse(monkeypatch, name, number)
+    assert hint in message(kvm, "web1")
+
+
+def test_kprobes_that_are_switched_off_are_told(kvm):
+    path = kvm.root / "sys/kernel/debug/kprobes/enabled"
+    path.parent.mkdir(parents=True)
+    path.write_text("0\n")
+    assert f"kprobes are switched off: echo 1 > {path}" in message(kvm, "web1")
+
+
+def test_an_event_that_cannot_be_parsed_is_told(kvm, monkeypatch):
+    monkeypatch.setattr(kvm, "_probe", lambda text: kvm._write(
+        f"sys/kernel/tracing/events/{text.split()[0][2:]}/format", "nonsense"))  # fmt: skip
+    assert "describes its kprobe events in an unknown way: report" in message(kvm, "web1")
+
+
+def test_without_the_right_to_read_pagemap_the_capability_is_named(kvm, monkeypatch):
+    folder = kvm.root / f"proc/{kvm.pid}"
+    (folder / "maps").write_text("10000000-10010000 rw-p 0 0 0 x\n")
+    (folder / "clear_refs").write_text("")
+
+    def opened(path, *more, **how):
+        if str(path).endswith("pagemap"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, *more, **how)
+
+    monkeypatch.setattr("pmlkit.kvm.memory.open", opened, raising=False)
+    assert "needs CAP_SYS_PTRACE: run it as root" in message(
+        kvm, "web1", mode="soft-dirty", period_s=0.01)  # fmt: skip
+
+
+# QEMU's monitor
+
+
+class Monitor:
+    """Whatever listens at a socket: greets as QEMU, and then answers each line with some bytes."""
+
+    def __init__(self, path, answers, greeting=b'{"QMP": {}}\n'):
+        self.answers, self.greeting = answers, greeting
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(path)
+        self.server.listen(2)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        client, _ = self.server.accept()
+        with client, client.makefile("rb") as lines:
+            try:
+                self._send(client, self.greeting)
+                for _ in lines:
+                    self._send(client, self.answers)
+            except OSError:
+                return
+
+    def _send(self, client, what):
+        for block in what if callable(getattr(what, "__next__", None)) else [what]:
+            client.sendall(block)
+
+
+def forever(block):
+    while True:
+        yield block
+
+
+EVENT = b'{"event": "X", "timestamp": {}}\n'
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (b"", "no answer to qmp_capabilities"),
+        (b"no\n", "is no QMP: give QEMU's -qmp socket"),
+        (b"[1]\n", "is no QMP"),
+        (b"\xff\xfe\n", "is no QMP"),
+        (b"[" * 200_000 + b"\n", "is no QMP"),
+        (b'{"return": ' + b"9" * 5000 + b"}\n", "is no QMP"),
+        (lambda: forever(b"x" * 65536), "is no QMP"),  # a line without an end
+        (lambda: forever(EVENT * 100), "says much and answers nothing"),
+        (b'{"error": {"desc": "no\\n\\u001b[2J"}}\n', "QEMU refuses qmp_capabilities: no"),
+        (b'{"error": 5}\n', "QEMU refuses qmp_capabilities: 5"),
+        (b'{"error": {"desc": "' + b"x" * 3_000_000 + b'"}}\n', "QEMU refuses qmp_capabilities: x"),
+    ],
+)
+def test_what_a_monitor_may_say_is_one_error(tmp_path, monkeypatch, answers, why):
+    monkeypatch.setattr(qmp, "_LIMIT_S", 0.05)
+    path = str(tmp_path / "qmp")
+    Monitor(path, answers() if callable(answers) else answers)
+    with pytest.raises(qmp.QmpError) as error:
+        qmp.Socket(path, 0.5)
+    assert why in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("greeting", [b"", b"x", b"{}\n", b"5\n", b"[" * 200_000 + b"\n"])
+def test_a_greeting_that_is_none_is_one_error(tmp_path, monkeypatch, greeting):
+    monkeypatch.setattr(qmp, "_LIMIT_S", 0.05)
+    path = str(tmp_path / "qmp")
+    Monitor(path, b"", greeting)
+    with pytest.raises(qmp.QmpError, match="is no QMP|does not answer"):
+        qmp.Socket(path, 0.2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [5, None, "x", [], {}, [5], [{"thread-id": "x", "cpu-index": 1}],
+     [{"thread-id": 4712, "cpu-index": -1}], [{"thread-id": 4712, "cpu-index": 1 << 20}],
+     [{"thread-id": True, "cpu-index": True}], {"base-memory": True, "x": -5},
+     {"base-memory": 1 << 70}, {"status": "x", "running": False}],
+)  # fmt: skip
+def test_facts_of_qemu_that_cannot_be_are_left_out(kvm, tmp_path, answer):
+    vm = find.find(kvm.host, "web1")
+    names = ("version", "status", "memory", "cpus")
+    head = collector.header(Job(), kvm.host, vm, dict.fromkeys(names, answer), vm_threads(kvm))
+    assert head["vcpus"] == {"4712": 0, "4713": 1}
+    assert "memory_bytes" not in head["domain"]
+    json.dumps(head)
+
+
+def vm_threads(kvm):
+    return find.threads_of(kvm.host, kvm.pid)
+
+
+def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkeypatch):
+    path = str(tmp_path / "qmp")
+    kvm.listen(path)
+    monkeypatch.setattr(qmp.Socket.__init__, "__defaults__", (0.3,))
+    qemu = Qemu(path)
+    answer = qemu._answer
+
+    def hang(order):
+        if order["execute"] == "query-dirty-rate":
+            threading.Event().wait(5)
+        return answer(order)
+
+    qemu._answer = hang
+    folder = tmp_path / "x.trace.spool"
+    folder.mkdir()
+    job = Job(vm=path, spool=str(folder / FRAMES_FILE), rounds=3, period_s=0.01)
+    end = agent.collect(job, host=kvm.host)
+    assert not end["complete"]
+    assert "no answer to query-dirty-rate): does QEMU hang" in end["why"]
+
+
+# The spool's disk, the connection
+
+
+class Disk:
+    """A raw file on a disk that takes some bytes."""
+
+    def __init__(self, path, room):
+        self.file, self.room = open(path, "wb", buffering=0), room  # noqa: SIM115
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = self.file.write(data[: self.room])
+        self.room -= count
+        return count
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_is_one_line_and_what_came_is_a_trace(kvm, tmp_path, monkeypatch):
+    folder = tmp_path / "x.trace.spool"
+    folder.mkdir()
+    monkeypatch.setattr(agent, "Pipe", lambda out, stop: Disk(folder / FRAMES_FILE, 9000))
+
+    def feed():
+        until_on(kvm.on)
+        at = collector.now_ns()
+        for n in range(2):
+            rearm(kvm, RESET, at + n * 10_000)
+            kvm.feed(LOG, 0, [dirty(at + n * 10_000 + 3000, 4712, n)])
+        threading.Event().wait(0.3)
+        for n in range(9):
+            kvm.feed(LOG, 1, [dirty(at + 50_000 + i, 4713, i) for i in range(100)])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with pytest.raises(OutputError, match="no space left"):
+        agent.collect(Job(vm="web1", marks=False, header={"created": "2026-01-01"}), host=kvm.host)
+    feeder.join()
+    assert kvm.instances() == {}
+    trace = ingest(folder, tmp_path / "x.trace")
+    assert trace.to_pandas().gfn.tolist() == [0]
+    assert trace.meta.complete is False
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            "ssh: connect to host kvm port 22: No route to host",
+            "no connection to kvm: ssh: connect",
+        ),
+        ("root@kvm: Permission denied (publickey).", "no connection to kvm: root@kvm: Permission"),
+    ],
+)
+def test_a_host_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch, said, why):
+    script = tmp_path / "ssh.py"
+    script.write_text(f"import sys; print({said!r}, file=sys.stderr); sys.exit(255)\n")
+    monkeypatch.setenv("PMLKIT_SSH", f"{sys.executable} {script}")
+    with pytest.raises(CollectError) as error:
+        Collection("web1", tmp_path / "x.trace", KvmCollectOptions(), "kvm").run()
+    assert why in str(error.value)
+    assert "try `ssh kvm python3 -V`" in str(error.value)
+    assert not list(tmp_path.glob("x.trace*"))
+
+
+# After a death
+
+
+def test_the_death_of_the_whole_session_leaves_nothing_on(kvm, tmp_path):
+    """As when a terminal, or SSH's session, goes: each process of the group is killed."""
+    (tmp_path / "job.json").write_text("{}")
+    process = started(kvm, tmp_path, str(tmp_path / "job.json"), "web1", str(tmp_path / "s"),
+                      start_new_session=True)  # fmt: skip
+    until(kvm.on)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    until(lambda: not kvm.instances() and not kvm.probes())
+
+
+def test_the_guardians_death_with_the_agents_is_mended_by_the_next(kvm, tmp_path):
+    (tmp_path / "job.json").write_text("{}")
+    process = started(kvm, tmp_path, str(tmp_path / "job.json"), "web1", str(tmp_path / "s"))
+    until(kvm.on)
+    (guardian,) = (int(name) for name in os.listdir("/proc") if name.isdigit()
+                   and parent_of(name) == process.pid)  # fmt: skip
+    os.kill(guardian, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    assert kvm.instances()
+    assert kvm.probes()
+    shutil.rmtree(kvm.root / f"proc/{process.pid}")
+    job = Job(vm="web1", spool=str(tmp_path / "t"), seconds=0.05)
+    agent.collect(job, host=kvm.host)
+    assert b"had died and left tracing on: switched it off" in (tmp_path / "t").read_bytes()
+    assert kvm.instances() == {}
+    assert kvm.probes() == []
+
+
+def parent_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
