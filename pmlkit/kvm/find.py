@@ -146,8 +146,8 @@ def find(host: Host, asked: str) -> Vm:
         If the process's descriptors cannot be seen.
     """
     if not asked or not asked.isprintable():
-        raise UsageError(f"{asked!r:.80} names no VM",
-                         "give a guest's name, the path of a QMP socket, or a process id")  # fmt: skip
+        hint = "give a guest's name, the path of a QMP socket, or a process id"
+        raise UsageError(f"{asked!r:.80} names no VM", hint)
     if _PID.match(asked):
         try:
             return _of_process(host, int(asked))

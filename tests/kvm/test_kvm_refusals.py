@@ -235,7 +235,8 @@ def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkey
 
     def hang(order):
         if order["execute"] == "query-dirty-rate":
-            threading.Event().wait(5)
+            threading.Event().wait(2)
+            raise SystemExit  # of the thread
         return answer(order)
 
     qemu._answer = hang
@@ -279,7 +280,7 @@ def test_a_full_disk_is_one_line_and_what_came_is_a_trace(kvm, tmp_path, monkeyp
             rearm(kvm, RESET, at + n * 10_000)
             kvm.feed(LOG, 0, [dirty(at + n * 10_000 + 3000, 4712, n)])
         threading.Event().wait(0.3)
-        for n in range(9):
+        for _ in range(9):
             kvm.feed(LOG, 1, [dirty(at + 50_000 + i, 4713, i) for i in range(100)])
 
     feeder = threading.Thread(target=feed)
