@@ -28,6 +28,7 @@ _THREAD = re.compile(r"^(?:CPU (\d{1,5})/KVM|fc_vcpu (\d{1,5})|(?:crosvm_)?vcpu[
 _PID = re.compile(r"^[0-9]{1,10}$")
 _GUEST = re.compile(r"(?:^|,)guest=([^,]*)")
 _FEW = 8  # VMs that a message names
+_LONGEST_NAME = 256  # characters, in a spool
 
 
 class NoSuchVm(PmlkitError):
@@ -75,7 +76,7 @@ class Vm:
 
     def facts(self) -> Json:
         """Return fields of the spool's header."""
-        return {"pid": self.pid, "name": self.name, "vcpus": self.vcpus}
+        return {"pid": self.pid, "name": self.name[:_LONGEST_NAME], "vcpus": self.vcpus}
 
 
 def start_of(host: Host, pid: int) -> int | None:
