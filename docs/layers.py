@@ -11,7 +11,7 @@ LAYERS = (
     ("lazy", "types"),
     ("errors",),
     ("files", "foreign", "signals", "units"),
-    ("costs", "ftrace", "spool", "starter"),
+    ("costs", "ftrace", "shipping", "spool", "starter"),
     ("kvm", "spool_reader", "xen"),
     ("trace",),
     ("recordings", "timeline"),

@@ -44,8 +44,8 @@ Each folder explains itself, and imports only from the lines above its own:
 
 errors, types, lazy, files, signals, units, foreign
                   ground: exceptions, files written whole, other people's files, text to numbers
-spool, spool_reader, ftrace, starter, xen, kvm
-                  what a collector appends to; what an agent shares with its starter; what runs in
+spool, spool_reader, ftrace, starter, shipping, xen, kvm
+                  what a collector appends to; how an agent is started and sent; what runs in
                   dom0, and on a KVM host
 costs             what events cost, and which clock a duration is of
 trace, recordings the store; the recordings that come with pmlkit

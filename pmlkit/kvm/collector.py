@@ -183,7 +183,8 @@ class Collector:
                 if not find.alive(self.host, self.vm):
                     self.stop.end("vm", "the VM has ended")
                 else:
-                    self.stop.end("asked", str(error))
+                    self._tell(writer, str(error))
+                    self.stop.end("failed", str(error))
             if self.job.most_bytes and writer.bytes >= self.job.most_bytes:
                 self._enough = (f"the spool has {writer.bytes} bytes: its limit of "
                                 f"{self.job.most_bytes} is reached")  # fmt: skip

@@ -28,6 +28,7 @@ _THREAD = re.compile(r"^(?:CPU (\d{1,5})/KVM|fc_vcpu (\d{1,5})|(?:crosvm_)?vcpu[
 _PID = re.compile(r"^[0-9]{1,10}$")
 _GUEST = re.compile(r"(?:^|,)guest=([^,]*)")
 _FEW = 8  # VMs that a message names
+_LONGEST_NAME = 256  # characters, in a spool
 
 
 class NoSuchVm(PmlkitError):
@@ -75,7 +76,7 @@ class Vm:
 
     def facts(self) -> Json:
         """Return fields of the spool's header."""
-        return {"pid": self.pid, "name": self.name, "vcpus": self.vcpus}
+        return {"pid": self.pid, "name": self.name[:_LONGEST_NAME], "vcpus": self.vcpus}
 
 
 def start_of(host: Host, pid: int) -> int | None:
@@ -146,8 +147,8 @@ def find(host: Host, asked: str) -> Vm:
         If the process's descriptors cannot be seen.
     """
     if not asked or not asked.isprintable():
-        what_to_give = "give a guest's name, the path of a QMP socket, or a process id"
-        raise UsageError(f"{asked!r:.80} names no VM", what_to_give)
+        hint = "give a guest's name, the path of a QMP socket, or a process id"
+        raise UsageError(f"{asked!r:.80} names no VM", hint)
     if _PID.match(asked):
         try:
             return _of_process(host, int(asked))

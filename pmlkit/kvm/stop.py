@@ -31,8 +31,9 @@ class Stop(Ending):
 
     Attributes
     ----------
-    kind : {None, "asked", "vm", "lost", "time"}
-        By order or signal; by the VM's end; the starter is gone; the time is over.
+    kind : {None, "asked", "vm", "lost", "time", "failed"}
+        By order or signal; by the VM's end; the starter is gone; the time is over; logging cannot
+        be kept on.
     """
 
     def __init__(

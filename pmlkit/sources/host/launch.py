@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, visible
 from pmlkit.kvm import shipping as kvm_shipping
-from pmlkit.xen import shipping
+from pmlkit.shipping import bootstrap
+from pmlkit.xen import shipping as xen_shipping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +138,7 @@ class Agent:
         assert self.process.stderr is not None
         self._orders, self._messages = self.process.stdin, self.process.stderr
         if host:
-            app = (kvm_shipping if package == "kvm" else shipping).zipapp()
+            app = (kvm_shipping if package == "kvm" else xen_shipping).zipapp()
             self._tell(b"%010d" % len(app) + app)
         self._tell(json.dumps(job).encode() + b"\n")
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -215,6 +216,5 @@ def _ssh_command(host: str, package: str) -> list[str]:
     options = (
         _SSH_OPTIONS if sys.stdin and sys.stdin.isatty() else [*_SSH_OPTIONS, "-oBatchMode=yes"]
     )
-    bootstrap = shipping.BOOTSTRAP.replace("pmlkit.xen", f"pmlkit.{package}")
-    remote = f"exec python3 -c {shlex.quote(bootstrap)}"
+    remote = f"exec python3 -c {shlex.quote(bootstrap(package))}"
     return [*_UNINTERRUPTED, *client, *options, "--", host, remote]

@@ -93,13 +93,16 @@ class KvmTrace:
     """A trace to be written from a spool.
 
     The spool is read twice: for what has to be known first, and for the entries. Of these, what
-    comes between two ticks of the agent is held in memory, and what cannot be placed yet.
+    comes between two ticks of the agent is held in memory, and what cannot be placed yet; of each
+    batch 24 bytes stay, and of each round its times.
 
     Attributes
     ----------
     rounds : list of Round
-    table : DataFrame
-        The batches, once the trace is written; about 50 bytes each stay in memory.
+    spans : ndarray of int64, shape (rounds, 2)
+        Their starts and ends, on the host's clock.
+    shift : ndarray of int64
+        What is taken from the host's times in each, for the trace's clock.
     """
 
     end: End | None
