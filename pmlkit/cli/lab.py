@@ -255,7 +255,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
         option = next(p for p in context.command.params if p.name == given[0])
         raise UsageError(f"{option.opts[0]} is of Xen", "leave it or --kvm out")
     source = context.get_parameter_source("page_tables")
-    default = source is click.core.ParameterSource.DEFAULT
+    unasked = source is click.core.ParameterSource.DEFAULT
     return KvmLabOptions(
         kernel=of_kvm["kernel"] or "6.1",
         log=of_kvm["log"] or "ring",
@@ -264,7 +264,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
         huge=of_kvm["huge"],
         rounds=values["rounds"] or 0,
         period_s=values["period"] / 1e9,
-        page_tables="off" if default else values["page_tables"],
+        page_tables="off" if unasked else values["page_tables"],
         lockstep=not values["free_run"],
         memory_mib=values["memory_mib"],
         vcpus=values["vcpus"],
