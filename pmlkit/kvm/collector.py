@@ -231,6 +231,8 @@ class Collector:
         for one in ended:
             if self.closed == self.job.rounds and self.job.rounds:
                 break
+            if self._looks is not None:
+                self._looks.cut(writer)
             now = time.process_time_ns()
             writer.append(Frame.ROUND, frames.pack_json(
                 round=self.closed, start_ns=one.start_ns, end_ns=one.end_ns,
@@ -239,7 +241,7 @@ class Collector:
             if self._sampler is not None:
                 self._sampler.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
             if self._looks is not None:
-                self._looks.round_closed(self.closed, one.end_ns, self.rounds.slots, writer)
+                self._looks.round_closed(self.closed, one.end_ns, self.rounds.slots)
             self.closed += 1
         if self.closed == self.job.rounds and self.job.rounds:
             self._enough = "all rounds are done"

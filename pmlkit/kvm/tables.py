@@ -88,11 +88,17 @@ class Looks:
         else:
             self._unheld += len(logged)
 
-    def round_closed(
-        self, number: int, end_ns: int, slots: dict[int, Slot], writer: SpoolWriter
-    ) -> None:
-        """Begin to look at the frames of a round, whose ROUND frame was written."""
-        self._end(writer)
+    def cut(self, writer: SpoolWriter) -> None:
+        """End the look that goes on; called before the next ROUND frame is written."""
+        look, self._look = self._look, None
+        if look is not None:
+            look.close(writer, self._now_ns())
+
+    def round_closed(self, number: int, end_ns: int, slots: dict[int, Slot]) -> None:
+        """Let the frames of a round be looked at next, by `step`; its ROUND frame was written.
+
+        If several rounds are closed at once, as we fell behind, only the last is looked at.
+        """
         if self._off:
             return
         mine = [part for part in self._logged if part[1] <= end_ns]
@@ -110,7 +116,6 @@ class Looks:
         known = self._known.keys()
         order = first + [gfn for gfn in logged if gfn not in known]
         self._look = _Look(number, order[:MOST_FRAMES], len(order) + unheld, memory)
-        self.step(writer)
 
     def step(self, writer: SpoolWriter) -> bool:
         """Look at the next frames; return whether some are left."""
@@ -120,10 +125,10 @@ class Looks:
         try:
             states = look.step(self._memory, writer)
         except VmmGone:
-            self._end(writer)
+            self.cut(writer)
             return False
         except PmlkitError as error:
-            self._end(writer)
+            self.cut(writer)
             self._give_up(f"page tables are not told apart: {error}")
             return False
         for gfn, state in states:
@@ -134,18 +139,13 @@ class Looks:
         while len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         if look.over:
-            self._end(writer)
+            self.cut(writer)
         return self._look is not None
 
     def finish(self, writer: SpoolWriter) -> None:
         """Look at what is left of the last round."""
         while self.step(writer):
             pass
-
-    def _end(self, writer: SpoolWriter) -> None:
-        look, self._look = self._look, None
-        if look is not None:
-            look.close(writer, self._now_ns())
 
     def _give_up(self, text: str) -> None:
         self._off = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import spool_fuzz
 from fake_kvm import CALLS, LOG, REGION, RESET, call, dirty, done
-from test_kvm_collecting import Run, rearm
+from test_kvm_collecting import Run, rearm, until
 from test_kvm_tables import Memory
 
 from pmlkit import pagetables, reads
@@ -29,6 +29,13 @@ PAGES = 9000
 def kvm(tmp_path, monkeypatch):
     kvm = fake_kvm.FakeKvm(tmp_path / "host")
     kvm.install(monkeypatch.setattr)
+    kvm.looked, close = [], tables._Look.close
+
+    def counted(look, *arguments):
+        close(look, *arguments)
+        kvm.looked.append(look.number)
+
+    monkeypatch.setattr(tables._Look, "close", counted)
     return kvm
 
 
@@ -58,19 +65,24 @@ def region(kvm, at, first=0, pages=PAGES, address=ADDRESS, slot=0):
     kvm.feed(CALLS, 0, [call(at, 4711, REGION, values), done(at + 10, 4711)])
 
 
-def feeder(kvm, rounds, **slot):
-    """Return a feeder: rounds of frames, after the VMM has set its memory."""
+def feeder(kvm, rounds, wait=True, **slot):
+    """Return a feeder: rounds of frames, after the VMM has set its memory.
+
+    With `wait` a round begins when the frames of the one before have been looked at.
+    """
 
     def feed(now):
         region(kvm, now, **slot)
         at = now + 1000
         rearm(kvm, RESET, at)
-        for frames in rounds:
+        for number, frames in enumerate(rounds):
             events = [dirty(at + 2000 + n, 4712, frame) for n, frame in enumerate(frames)]
             for first in range(0, len(events), 100):
                 kvm.feed(LOG, 0, events[first : first + 100])
             at += 2000 + len(frames) + 2000
             rearm(kvm, RESET, at)
+            if wait:
+                until(lambda: number in kvm.looked)  # noqa: B023
 
     return feed
 
@@ -119,8 +131,8 @@ def test_reads_estimates_of_it(kvm, memory, tmp_path):
 
 
 def test_page_tables_may_be_left_alone(kvm, memory, tmp_path):
-    run = Run(kvm, tmp_path, feeder(kvm, [sorted(memory.pages)]), rounds=1, marks=False,
-              page_tables="off")  # fmt: skip
+    run = Run(kvm, tmp_path, feeder(kvm, [sorted(memory.pages)], wait=False), rounds=1,
+              marks=False, page_tables="off")  # fmt: skip
     run()
     trace = run.trace()
     assert not pagetables.is_marked(trace)
@@ -145,6 +157,41 @@ def test_known_candidates_are_looked_at_first(kvm, memory, tmp_path, monkeypatch
     monkeypatch.setattr(tables, "MOST_FRAMES", 4)
     run()
     assert marks(run.trace()) == [memory.levels] * 2
+
+
+def test_a_look_ends_with_the_next_round(kvm, memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "AT_ONCE", 1)
+    step = tables._Look.step
+
+    def slow(look, *arguments):
+        if look.number == 0 and look._at == 2:  # the next round ends in the middle of this look
+            rearm(kvm, RESET, kvm.now + 1_000_000)
+        return step(look, *arguments)
+
+    monkeypatch.setattr(tables._Look, "step", slow)
+    feed = feeder(kvm, [sorted(memory.levels)], wait=False)
+
+    def now(at):
+        kvm.now = at
+        feed(at)
+
+    run = Run(kvm, tmp_path, now, rounds=2, marks=False)
+    run()
+    trace = run.trace()
+    assert trace.n_rounds == 2
+    assert not any("shorter than asked" in note for note in trace.meta.notes)
+    assert any("logged frames of 1 rounds were not looked at" in n for n in trace.meta.notes)
+
+
+def test_if_rounds_pass_at_once_the_last_is_looked_at(kvm, memory, tmp_path):
+    frames = sorted(memory.levels)
+    run = Run(kvm, tmp_path, feeder(kvm, [frames] * 3, wait=False), rounds=3, marks=False)
+    run()
+    trace = run.trace()
+    entries = trace.to_pandas()
+    marked = entries[entries.kind >= 16]["round"].unique().tolist()
+    assert 2 in marked
+    assert sorted(kvm.looked) == [0, 1, 2]
 
 
 def test_frames_beyond_the_slots_could_not_be_read(kvm, memory, tmp_path):
