@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AT_ONCE", "PAGE", "GuestMemory", "VmmGone", "memory_slots"]
 
 PAGE = 4096
-AT_ONCE = 512  # frames that one call reads; the kernel takes 1024 pieces
+AT_ONCE = 64  # frames that one call reads; the kernel takes 1024 pieces
 _ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
 
 
@@ -60,6 +60,7 @@ class GuestMemory:
 
     def __init__(self, host: Host, pid: int) -> None:
         self.host, self.pid = host, pid
+        self._buffer = ctypes.create_string_buffer(AT_ONCE * PAGE)
         self._readv = None
         if host.root == Path("/"):  # a host made of files has no such process
             self._readv = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
@@ -103,12 +104,11 @@ class GuestMemory:
         if self._readv is None:
             return self._from_file(addresses)
         count = len(addresses)
-        buffer = ctypes.create_string_buffer(count * PAGE)
         there = (_Piece * count)(*(_Piece(address, PAGE) for address in addresses))
         holes = set()
         first = 0
         while first < count:
-            got = self._copy(buffer, there, first, count)
+            got = self._copy(there, first, count)
             if got < 0 and ctypes.get_errno() == errno.ENOSYS:
                 self._readv = None
                 return self._from_file(addresses)
@@ -117,14 +117,14 @@ class GuestMemory:
             if first < count:
                 holes.add(first)
                 first += 1
-        data = buffer.raw
-        return [None if n in holes else data[n * PAGE : (n + 1) * PAGE] for n in range(count)]
+        data = memoryview(self._buffer)
+        return [None if n in holes else bytes(data[n * PAGE : (n + 1) * PAGE])
+                for n in range(count)]  # fmt: skip
 
-    def _copy(self, buffer: ctypes.Array[ctypes.c_char], there: object, first: int,
-              count: int) -> int:  # fmt: skip
+    def _copy(self, there: object, first: int, count: int) -> int:
         """Copy the pages from number `first` on; return the bytes, or -1 at a hole."""
         assert self._readv is not None
-        here = _Piece(ctypes.addressof(buffer) + first * PAGE, (count - first) * PAGE)
+        here = _Piece(ctypes.addressof(self._buffer) + first * PAGE, (count - first) * PAGE)
         pieces = ctypes.byref(there, first * ctypes.sizeof(_Piece))  # type: ignore[arg-type]
         left, one, flags = ctypes.c_ulong(count - first), ctypes.c_ulong(1), ctypes.c_ulong(0)
         mine = ctypes.byref(here)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import PmlkitError
 from pmlkit.kvm import frames
 from pmlkit.kvm.frames import CANDIDATE, EMPTY, HOLE, LOOK_HEAD, OTHER, Frame
-from pmlkit.kvm.guest_memory import AT_ONCE, VmmGone, memory_slots
+from pmlkit.kvm.guest_memory import VmmGone, memory_slots
 
 if TYPE_CHECKING:
     from array import array
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["MOST_FRAMES", "Looks", "state_of"]
 
 MOST_FRAMES = 1 << 14  # that are looked at after a round
+AT_ONCE = 512  # frames that are looked at between two passes over the log's buffers
 _MOST_CANDIDATES = 1 << 12  # that are written to the spool after a round
 _MOST_HELD = 1 << 20  # logged frames of a round that are remembered
 _MOST_KNOWN = 1 << 16
+_TOGETHER = 64  # frames that are read before they are looked at: they are in the CPU's cache
 _ONES = int.from_bytes(b"\1" * 512, "little")
 _BLIND = ("page tables are not told apart: the VMM set its memory up before the collection began. "
           "Switch its logging on after the start")  # fmt: skip
@@ -169,10 +171,13 @@ class _Look:
     def step(self, memory: GuestMemory, writer: SpoolWriter) -> Iterable[tuple[int, int]]:
         """Look at some frames and write what they are; return each frame and its state."""
         some = self._order[self._at : self._at + AT_ONCE]
-        pages = memory.read(some, self.slots)
-        states = bytes(HOLE if page is None else state_of(page) for page in pages)
-        kept = [page for page, state in zip(pages, states)  # noqa: B905 (Python 3.9)
-                if page is not None and state == CANDIDATE]  # fmt: skip
+        found, kept = bytearray(), []
+        for first in range(0, len(some), _TOGETHER):
+            for page in memory.read(some[first : first + _TOGETHER], self.slots):
+                found.append(HOLE if page is None else state_of(page))
+                if page is not None and found[-1] == CANDIDATE:
+                    kept.append(page)
+        states = bytes(found)
         self._at += len(some)
         self._candidates += len(kept)
         self._holes += states.count(HOLE)
