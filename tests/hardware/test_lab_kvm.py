@@ -115,7 +115,7 @@ def test_page_tables_are_told_apart_with_their_levels(kvm):
 def test_snapshots_are_what_the_guest_has_mapped(kvm):
     trace = kvm("reads", rounds=4, page_tables="snapshot")
     rows = pagetables.entries(trace)
-    used = rows[(rows["round"] == 3) & ((rows.flags & pagetables.ACCESSED) != 0)]
+    used = rows[(rows["round"] == 3) & ((rows["flags"] & pagetables.ACCESSED) != 0)]
     mapped = set(used[used.level == 1].target)
     assert frames(trace, "read") <= mapped
     # Its code, its stacks and its tables are all that is used beside it.
