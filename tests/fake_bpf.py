@@ -37,7 +37,7 @@ class FakeKernel:
 
     def __init__(self):
         type(self).made = self
-        self.on, self.places, self.code = False, [], b""
+        self.on, self.places, self.writers = False, [], {}
 
     def __enter__(self):
         return self
@@ -49,15 +49,22 @@ class FakeKernel:
         if value_bytes > self.most_bytes:
             raise bpf.BpfRefused("too big", 7)
         memory = mmap.mmap(-1, value_bytes * count)
-        self.writer = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
+        self.writers[name] = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
         return 3, memory
+
+    @property
+    def writer(self):
+        return self.writers["log"]
+
+    def mark(self, cpu, time_ns, kind, vcpu, thread):
+        """Write a mark, if marks are captured by BPF."""
+        self.writers["marks"].write(cpu, time_ns, kind << 20 | vcpu, thread)
 
     def load(self, name, code, place):
         self.places.append(place.how)
         if place.how in (self.refuse or {}):
             raise self.refuse[place.how]
-        self.code = code
-        return 4
+        return 4 + (place.where in bpf.MARKS)
 
     def attach(self, program, place):
         self.on = True
@@ -65,11 +72,11 @@ class FakeKernel:
     def detach(self):
         self.on = False
 
-    def missed(self):
-        return self.misses
+    def missed(self, program):
+        return self.misses if program == 4 else 0
 
 
-def install(patch, kvm, **attributes):
+def install(patch, kvm, marks=False, **attributes):
     """Let the host of a test have BPF; returns the class, whose `made` is the kernel."""
     kind = type("Kernel", (FakeKernel,), attributes)
     for name in ("sys/kernel/btf/vmlinux", "sys/devices/system/cpu/possible"):
@@ -79,4 +86,11 @@ def install(patch, kvm, **attributes):
     places = [bpf.Place("fentry", bpf.FUNCTION, 16), bpf.Place("kprobe", bpf.FUNCTION, 96)]
     patch(bpf, "Kernel", kind)
     patch(bpf, "entry_places", lambda host: iter(places))
+    patch(bpf, "mark_places", lambda host: _mark_places(marks))
     return kind
+
+
+def _mark_places(there):
+    if not there:
+        raise bpf.BpfRefused("no tracepoints")
+    return [bpf.Place("tracepoint", name, 40) for name in bpf.MARKS]

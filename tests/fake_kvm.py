@@ -149,7 +149,7 @@ class FakeKvm:
     def on(self):
         """Whether all buffers record."""
         paths = [path / "tracing_on" for path in self.instances().values()]
-        return len(paths) > 1 and all(p.exists() and p.read_text() == "1" for p in paths)
+        return bool(paths) and all(p.exists() and p.read_text() == "1" for p in paths)
 
     def probes(self):
         """Return the names of the kprobe events."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import mmap
 import os
 import struct
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
-from pmlkit.kvm.btf import BtfUnknown, function_of
+from pmlkit.kvm.btf import BtfUnknown, Types
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.program import nothing
@@ -27,15 +28,18 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "probe", "why_not"]
+__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "mark_places",
+           "probe", "why_not"]  # fmt: skip
 
 CAPABILITIES = "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
 FUNCTION, MODULE = "mark_page_dirty_in_slot", "kvm"
+MARKS = ("kvm_entry", "kvm_page_fault")
 _BPF, _PERF_EVENT_OPEN = 321, 298  # of x86_64
 _MAP_CREATE, _PROG_LOAD, _INFO, _RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
 _BTF_FD_BY_ID, _BTF_NEXT_ID = 19, 23
 _ARRAY, _MMAPABLE = 2, 1 << 10
-_KPROBE, _TRACING, _FENTRY = 2, 26, 24
+_KPROBE, _TRACING = 2, 26
+_TRACED = {"fentry": 24, "tracepoint": 23}
 _LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIII4x")
 _PERF_EVENT = struct.Struct("<IIQQQQQIIQQ")
 _SET_BPF = 0x40042408
@@ -92,16 +96,18 @@ class Place:
 
     Parameters
     ----------
-    how : {"fentry", "kprobe", "uprobe"}
-        By the kernel's trampoline, with arguments; by a probe, with registers.
+    how : {"fentry", "tracepoint", "kprobe", "uprobe"}
+        By the kernel's trampoline, with arguments; at a tracepoint, with its arguments; by a probe,
+        with registers.
     where : str
-        The function; of a uprobe, the file.
+        The function, or tracepoint; of a uprobe, the file.
     frame_at : int
-        Where the program finds the frame, bytes of its context.
+        Where the program finds the frame, bytes of its context; at a tracepoint, where the vCPU's
+        number is in the structure of its first argument.
     btf : int
-        fentry: a descriptor of the module's BTF, which is closed with the program; 0: the kernel.
+        A descriptor of the module's BTF, which is closed with the program; 0: the kernel.
     number : int
-        fentry: of the function in it. uprobe: where it is in the file, bytes.
+        Of the function in BTF, or of the tracepoint's type. uprobe: where it is in the file, bytes.
     probes : Path, optional
         The kernel's description of its probes.
     """
@@ -124,7 +130,6 @@ class Kernel:
 
     def __init__(self) -> None:
         self._exits, self._attached = contextlib.ExitStack(), contextlib.ExitStack()
-        self._programs: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -173,14 +178,14 @@ class Kernel:
         text = ctypes.create_string_buffer(code, len(code))
         rights = ctypes.create_string_buffer(b"Apache-2.0")
         log = ctypes.create_string_buffer(_LOG_BYTES)
-        traced = place.how == "fentry"
+        traced = place.how in _TRACED
         if place.btf:
             self._own(place.btf)
         for level in (0, 1):  # the verifier's words at a second attempt: they cost time
             attributes = _LOAD.pack(
                 _TRACING if traced else _KPROBE, len(code) // 8, _at(text), _at(rights), level,
                 _LOG_BYTES * level, _at(log) if level else 0, 0, 0, _name(name), 0,
-                _FENTRY if traced else 0, 0, 0, 0, 0, 0, 0, 0,
+                _TRACED.get(place.how, 0), 0, 0, 0, 0, 0, 0, 0,
                 place.number if traced else 0, place.btf if traced else 0,
             )  # fmt: skip
             try:
@@ -189,13 +194,12 @@ class Kernel:
             except BpfRefused as error:
                 if level:
                     raise _refused("the BPF program", error.errno, _last(log.value)) from error
-        self._programs.append(program)
         return program
 
     def attach(self, program: int, place: Place) -> None:
         """Let a loaded program run at its place."""
-        if place.how == "fentry":
-            what = f"BPF at the entry of {place.where}"
+        if place.how in _TRACED:
+            what = f"BPF at {place.where}"
             self._attach(_bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0)))
             return
         event = self._attach(self._probe(place))
@@ -220,9 +224,9 @@ class Kernel:
                 raise NoRight(what, CAPABILITIES) from error
             raise
 
-    def missed(self) -> int:
-        """Return how often a program did not run, as one ran on that CPU already."""
-        return sum(_missed(program) for program in self._programs)
+    def missed(self, program: int) -> int:
+        """Return how often a program did not run, as it ran on that CPU already."""
+        return _missed(program)
 
 
 def _last(log: bytes) -> str:
@@ -315,16 +319,46 @@ def probe(host: Host) -> str:
     raise why or BpfRefused(f"BPF finds no {FUNCTION} here")
 
 
-def _by_trampoline(host: Host) -> Place | None:
+@functools.lru_cache(maxsize=1)  # counting the kernel's types takes time
+def _types(host: Host) -> tuple[Types, bool]:
+    """Return the types that KVM has, and whether it is a module."""
     folder = host.root / "sys/kernel/btf"
     own = folder / MODULE
     module = own.read_bytes() if own.exists() else None
-    function = function_of(FUNCTION, (folder / "vmlinux").read_bytes(), module)
+    return Types((folder / "vmlinux").read_bytes(), module), module is not None
+
+
+def _by_trampoline(host: Host) -> Place | None:
+    types, is_module = _types(host)
+    function = types.function(FUNCTION)
     if "gfn" not in function.parameters:
         return None
     at = 8 * function.parameters.index("gfn")
-    btf = _module_btf(MODULE) if module is not None else 0
-    return Place("fentry", FUNCTION, at, btf, function.number)
+    return Place("fentry", FUNCTION, at, _btf_of_kvm(is_module), function.number)
+
+
+def mark_places(host: Host) -> list[Place]:
+    """Return the tracepoints of VM entries and of page faults.
+
+    Raises
+    ------
+    BpfRefused, NoRight
+        If the kernel's types do not tell them.
+    """
+    try:
+        types, is_module = _types(host)
+        vcpu_at = types.member("kvm_vcpu", "vcpu_id")
+        numbers = [(name, types.typedef(f"btf_trace_{name}")) for name in MARKS]
+    except (BtfUnknown, OSError) as error:
+        raise BpfRefused(f"BPF finds no tracepoints of KVM's here ({error})") from error
+    return [
+        Place("tracepoint", name, vcpu_at, _btf_of_kvm(is_module), number)
+        for name, number in numbers
+    ]
+
+
+def _btf_of_kvm(is_module: bool) -> int:
+    return _module_btf(MODULE) if is_module else 0
 
 
 def _module_btf(name: str) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BTF, the kernel's own description of its functions: where an argument is.
+"""BTF, the kernel's own description of its types: where an argument is, or a member.
 
 A module's types are numbered after those of the kernel, so these have to be counted. The format is
 the kernel's (``Documentation/bpf/btf.rst``).
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["BtfUnknown", "Function", "function_of"]
+__all__ = ["BtfUnknown", "Function", "Types"]
 
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _PARAMETER = struct.Struct("<II")
 _MAGIC = 0xEB9F
-_FUNC, _FUNC_PROTO = 12, 13
+_STRUCT, _TYPEDEF, _FUNC, _FUNC_PROTO = 4, 8, 12, 13
+_KINDS = {_STRUCT: "structure", _TYPEDEF: "type", _FUNC: "function"}
 # The bytes after a type's head, by its kind: so many, and so many for each of its members.
 _FIXED = (0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0, 0)
 _EACH = (0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
@@ -92,35 +93,52 @@ class _Btf:
         return [self.name(name) for name, _ in rows]
 
 
-def function_of(name: str, kernel: bytes, module: bytes | None = None) -> Function:
-    """Find a function.
+class Types:
+    """The types of the kernel, and of one of its modules.
 
     Parameters
     ----------
     kernel : bytes
         The kernel's BTF.
     module : bytes, optional
-        The BTF of the module that has the function.
+        The module's. Names are looked up there, and not in the kernel's.
 
     Raises
     ------
     BtfUnknown
+        By all methods, if there is no such thing.
     """
-    base = _Btf(kernel)
-    btf = _Btf(module, base) if module is not None else base
-    prototypes: dict[int, int] = {}
-    refers_to = number = 0
-    for own, (called, kind, refers, at) in enumerate(btf.walk(), btf.first):
-        if kind == _FUNC_PROTO:
-            prototypes[own] = at
-        elif kind == _FUNC and btf.name(called) == name:
-            number, refers_to = own, refers
-    if not number:
-        raise BtfUnknown(f"it has no function {name}")
-    if refers_to in prototypes:
-        return Function(number, btf.parameters(prototypes[refers_to]))
-    if base is not btf:  # of a type that the kernel has, too
-        for own, (_, kind, _, at) in enumerate(base.walk(), 1):
-            if own == refers_to and kind == _FUNC_PROTO:
-                return Function(number, base.parameters(at))
-    raise BtfUnknown(f"the function {name} has no type")
+
+    def __init__(self, kernel: bytes, module: bytes | None = None) -> None:
+        self._base = _Btf(kernel)
+        self._btf = _Btf(module, self._base) if module is not None else self._base
+
+    def _find(self, kind: int, name: str) -> tuple[int, int, int]:
+        """Return a type's number, what it refers to, and where it is."""
+        for own, (called, of, refers, at) in enumerate(self._btf.walk(), self._btf.first):
+            if of == kind and self._btf.name(called) == name:
+                return own, refers, at
+        raise BtfUnknown(f"it has no {_KINDS[kind]} {name}")
+
+    def function(self, name: str) -> Function:
+        """Find a function."""
+        number, refers, _ = self._find(_FUNC, name)
+        for btf in (self._btf, self._base):  # it may be of a type that the kernel has, too
+            for own, (_, kind, _, at) in enumerate(btf.walk(), btf.first):
+                if own == refers and kind == _FUNC_PROTO:
+                    return Function(number, btf.parameters(at))
+        raise BtfUnknown(f"the function {name} has no type")
+
+    def typedef(self, name: str) -> int:
+        """Return the number of a type that has a name of its own."""
+        return self._find(_TYPEDEF, name)[0]
+
+    def member(self, structure: str, name: str) -> int:
+        """Return where a member is in a structure, bytes."""
+        at = self._find(_STRUCT, structure)[2]
+        types, count = self._btf.types, _TYPE.unpack_from(self._btf.types, at)[1] & 0xFFFF
+        for n in range(count):
+            called, _, bits = _TYPE.unpack_from(types, at + 12 + 12 * n)
+            if self._btf.name(called) == name:
+                return (bits & 0xFFFFFF) // 8  # above: the width of a bit field
+        raise BtfUnknown(f"{structure} has no {name}")

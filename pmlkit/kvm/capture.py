@@ -2,7 +2,7 @@
 """How the entries of a VM are captured.
 
 `Ftrace` is the way that every kernel has: kprobes into ring buffers of their own. `Bpf` takes the
-entries by a BPF program, for a third of the instructions; the rest, which is rare, by ftrace.
+entries by a BPF program, for fewer instructions; the VMM's calls, which are rare, by ftrace.
 
 `mark_page_dirty_in_slot` sees each page that KVM logs, with rings and bitmaps, by PML or write
 faults. `kvm_vm_ioctl` sees what the VMM asks of KVM: re-arms and memory slots. The three streams
@@ -21,7 +21,7 @@ from pmlkit.errors import PmlkitError
 from pmlkit.ftrace import Layout, PageDamaged, format_of, layout_of, numbers
 from pmlkit.kvm import bpf, rounds
 from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS, Frame
-from pmlkit.kvm.program import entry_program
+from pmlkit.kvm.program import entry_program, mark_program
 from pmlkit.kvm.rings import ENTRY_BYTES, Rings, entries_of, ring_bytes
 from pmlkit.kvm.tracefs import (
     Guardian,
@@ -117,10 +117,15 @@ class Ftrace:
     ----------
     log : bool
         False: leave the log to another.
+    marks : bool, optional
+        Whether to capture marks; default: as in the options.
     """
 
-    def __init__(self, host: Host, options: KvmOptions, log: bool = True) -> None:
-        self.host, self.marks, self._log = host, options.marks, log
+    def __init__(
+        self, host: Host, options: KvmOptions, log: bool = True, marks: bool | None = None
+    ) -> None:
+        self.host, self._log = host, log
+        self.marks = options.marks if marks is None else marks
         self.forms: dict[int, Frame] = {}
         self._kib = options.buffer_kib
         self._instances: dict[int, Instance] = {}
@@ -228,7 +233,9 @@ class Ftrace:
 
 
 class Bpf:
-    """Capture of the log by a BPF program; of the VMM's calls and the marks by ftrace.
+    """Capture of the log by a BPF program, and of the marks if the kernel's types allow it.
+
+    The VMM's calls, and else the marks, come by ftrace.
 
     Raises
     ------
@@ -239,40 +246,67 @@ class Bpf:
     def __init__(self, host: Host, options: KvmOptions, vm: Vm) -> None:
         if why := bpf.why_not(host):
             raise bpf.BpfRefused(why)
-        self.forms = {LOG: Frame.ENTRIES}
         self._entries = 1 << ((options.buffer_kib << 10) // ENTRY_BYTES).bit_length() - 1
+        self._cpus, self._pid = cpu_count(host), vm.pid
+        self._rings: dict[int, Rings] = {}
+        self._programs: dict[int, list[int]] = {LOG: [], MARKS: []}
         self._stopped = False
         self._exits = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._kernel = stack.enter_context(bpf.Kernel())
-            self.place = self._set_up(stack, host, vm.pid)
-            self._rest = Ftrace(host, options, log=False)
+            self.place = self._take_log(stack, host)
+            if options.marks:
+                self._take_marks(stack, host)
+            marks = options.marks and MARKS not in self._rings
+            self._rest = Ftrace(host, options, log=False, marks=marks)
             self._exits = stack.pop_all()
+        self.forms = dict.fromkeys(self._rings, Frame.ENTRIES)
         self.messages = [*self._rest.messages, f"the log is captured by BPF ({self.place.how})"]
 
-    def _set_up(self, stack: contextlib.ExitStack, host: Host, pid: int) -> Place:
-        cpus = cpu_count(host)
-        while True:
-            try:
-                rings, memory = self._kernel.array("rings", ring_bytes(self._entries), cpus)
-                break
-            except bpf.BpfRefused as error:  # older kernels: no more than 4 MiB
-                if error.errno != errno.E2BIG or self._entries < _FEWEST:
-                    raise
-                self._entries //= 2
-        self._rings = Rings(memory, cpus, self._entries)
-        stack.callback(self._rings.close)  # which unmaps it
+    def _take_log(self, stack: contextlib.ExitStack, host: Host) -> Place:
+        rings = self._make(stack, LOG)
         why: PmlkitError | None = None
         for place in bpf.entry_places(host):
-            code = entry_program(place.frame_at, pid, rings, self._entries)
+            code = entry_program(place.frame_at, self._pid, rings, self._entries)
             try:
-                self._kernel.attach(self._kernel.load("pmlkit_entry", code, place), place)
+                self._run(LOG, code, place)
             except PmlkitError as error:
                 why = error
             else:
                 return place
         assert why is not None
         raise why
+
+    def _take_marks(self, stack: contextlib.ExitStack, host: Host) -> None:
+        with contextlib.ExitStack() as own, contextlib.suppress(PmlkitError):  # then by ftrace
+            places = bpf.mark_places(host)
+            rings = self._make(own, MARKS)
+            for kind, place in enumerate(places, 1):
+                code = mark_program(kind, place.frame_at, self._pid, rings, self._entries)
+                self._run(MARKS, code, place)
+            stack.push(own.pop_all())
+            return
+        self._rings.pop(MARKS, None)
+
+    def _make(self, stack: contextlib.ExitStack, stream: int) -> int:
+        """Make rings for a stream; return their descriptor."""
+        while True:
+            try:
+                size = ring_bytes(self._entries)
+                rings, memory = self._kernel.array(STREAMS[stream], size, self._cpus)
+                break
+            except bpf.BpfRefused as error:  # older kernels: no more than 4 MiB
+                if error.errno != errno.E2BIG or self._entries < _FEWEST:
+                    raise
+                self._entries //= 2
+        self._rings[stream] = Rings(memory, self._cpus, self._entries)
+        stack.callback(self._rings[stream].close)  # which unmaps it
+        return rings
+
+    def _run(self, stream: int, code: bytes, place: Place) -> None:
+        program = self._kernel.load(f"pmlkit_{STREAMS[stream]}", code, place)
+        self._kernel.attach(program, place)
+        self._programs[stream].append(program)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -286,7 +320,8 @@ class Bpf:
 
     def start(self, threads: list[int]) -> None:
         """Begin; record only the VMM."""
-        self._rings.skip()
+        for rings in self._rings.values():
+            rings.skip()
         self._rest.start(threads)
 
     def stop(self) -> None:
@@ -297,11 +332,12 @@ class Bpf:
 
     def drain(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield the stream, the CPU, and a page or a block of entries."""
-        for cpu, block in self._rings.drain():
-            yield LOG, cpu, block
-        if self._stopped:
-            for cpu, block in self._rings.owed():
-                yield LOG, cpu, block
+        for stream, rings in self._rings.items():
+            for cpu, block in rings.drain():
+                yield stream, cpu, block
+            if self._stopped:
+                for cpu, block in rings.owed():
+                    yield stream, cpu, block
         yield from self._rest.drain()
 
     def logged(self, data: bytes) -> tuple[int, list[int]]:
@@ -309,15 +345,18 @@ class Bpf:
         return entries_of(data)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return what the program and the kernel count, by stream."""
-        log = {"overrun": self._rings.lost(), "dropped": self._kernel.missed(),
-               "read": self._rings.read()}  # fmt: skip
-        return {STREAMS[LOG]: log, **self._rest.counts()}
+        """Return what the programs and the kernel count, by stream."""
+        counts = self._rest.counts()
+        for stream, rings in self._rings.items():
+            missed = sum(map(self._kernel.missed, self._programs[stream]))
+            of = {"overrun": rings.lost(), "dropped": missed, "read": rings.read()}
+            counts[STREAMS[stream]] = of
+        return counts
 
     def facts(self) -> Json:
         """Return what is needed to read the pages."""
-        size = {"buffer_kib": ring_bytes(self._entries) >> 10}
-        return {**self._rest.facts(), "kind": "bpf", "place": self.place.how, **size}
+        facts = {**self._rest.facts(), "kind": "bpf", "place": self.place.how}
+        return {**facts, "buffer_kib": ring_bytes(self._entries) >> 10}
 
 
 def cpu_count(host: Host) -> int:

@@ -9,6 +9,7 @@ The program runs at the entry of ``mark_page_dirty_in_slot``. It leaves other pr
 the ring of its CPU, and writes the time, the frame and the thread. If the ring is full it counts a
 loss. Rings are values of an array that the collector maps (`pmlkit.kvm.rings`): the kernel's own
 BPF ring buffer costs more, as it takes a lock that all CPUs share, and adds a head to each entry.
+Two more of its kind write VM entries and page faults, at tracepoints, into other rings.
 No program runs while another is in the middle on its CPU: the kernel skips it and counts that
 (`recursion_misses`; of a kprobe from Linux 6.7 on, but there preemption is off anyway).
 """
@@ -18,13 +19,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LOST_AT, TAIL_AT, THREAD_BITS
+from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LOST_AT, TAIL_AT, THREAD_BITS, VCPU_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["Assembler", "entry_program", "nothing"]
+__all__ = ["Assembler", "entry_program", "mark_program", "nothing"]
 
 R0, R1, R2, R3, R6, R7, R8, R9, R10 = 0, 1, 2, 3, 6, 7, 8, 9, 10
 MAP_LOOKUP_ELEM, KTIME_GET_NS, SMP_PROCESSOR_ID, CURRENT_PID_TGID = 1, 5, 8, 14
@@ -116,6 +117,23 @@ def entry_program(frame_at: int, process: int, rings: int, entries: int) -> byte
     ----------
     frame_at : int
         Where the frame is in the program's context, bytes.
+    process, rings, entries
+        As of `mark_program`.
+    """
+    a = Assembler()
+    a.load(R6, R1, frame_at)
+    return _writing(a, process, rings, entries)
+
+
+def mark_program(kind: int, vcpu_at: int, process: int, rings: int, entries: int) -> bytes:
+    """Return the program that writes an entry for each event of a vCPU.
+
+    Parameters
+    ----------
+    kind : int
+        Of the event; it is above the vCPU in the place of the frame.
+    vcpu_at : int
+        Where the vCPU's number is in the structure that the event has first, bytes.
     process : int
         The VMM's: no other's pages are taken.
     rings : int
@@ -124,7 +142,14 @@ def entry_program(frame_at: int, process: int, rings: int, entries: int) -> byte
         Of a ring; a power of 2.
     """
     a = Assembler()
-    a.load(R6, R1, frame_at)
+    a.load(R6, R1, 0)
+    a.load(R6, R6, vcpu_at, size=4)
+    a.set("or", R6, kind << VCPU_BITS)
+    return _writing(a, process, rings, entries)
+
+
+def _writing(a: Assembler, process: int, rings: int, entries: int) -> bytes:
+    """Return a program that has begun: what is to be above the thread is in register 6."""
     a.call(CURRENT_PID_TGID)
     a.by("mov", R7, R0)
     a.set("rsh", R0, 32)

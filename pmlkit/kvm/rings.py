@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["BLOCK_HEAD", "ENTRY_BYTES", "THREAD_BITS", "Rings", "entries_of", "ring_bytes"]
+__all__ = ["BLOCK_HEAD", "ENTRY_BYTES", "THREAD_BITS", "VCPU_BITS", "Rings", "entries_of",
+           "ring_bytes"]  # fmt: skip
 
 ENTRY_BYTES = 16
 THREAD_BITS = 22  # the kernel's ids of threads are below 2**22; the frame is above them
+VCPU_BITS = 20  # a mark has its kind above the vCPU in the place of a frame
 # The reader's and the writer's numbers are in cache lines of their own.
 HEAD_AT, LOST_AT, TAIL_AT, DATA_AT = 0, 8, 64, 128
 # Before the entries in a spool: how many were lost before them; how many there are.

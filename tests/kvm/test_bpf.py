@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pmlkit.kvm import bpf, program
-from pmlkit.kvm.btf import BtfUnknown, function_of
+from pmlkit.kvm.btf import BtfUnknown, Types
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.program import Assembler, entry_program, nothing
@@ -102,7 +102,7 @@ def test_a_modules_function_is_numbered_after_the_kernels_types():
     prototype += struct.pack("<IIIIII", 1, 0, 5, 0, base + 1, 0)
     function = struct.pack("<III", base + 5, 12 << 24, 20)
     module = btf_of(prototype + function, ["gfn", "mark_page_dirty_in_slot"])
-    found = function_of("mark_page_dirty_in_slot", kernel, module)
+    found = Types(kernel, module).function("mark_page_dirty_in_slot")
     assert found == (21, ["kvm", "slot", "gfn"])
 
 
@@ -118,12 +118,17 @@ def test_a_modules_function_is_numbered_after_the_kernels_types():
 )
 def test_other_btf_is_refused(data, why):
     with pytest.raises(BtfUnknown, match=why):
-        function_of("f", data)
+        Types(data).function("f")
 
 
 @pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
 def test_this_kernels_functions_have_their_parameters():
-    found = function_of("do_sys_openat2", VMLINUX.read_bytes())
+    types = Types(VMLINUX.read_bytes())
+    found = types.function("do_sys_openat2")
+    assert types.member("pt_regs", "dx") == 96  # as `bpf` has it
+    assert types.typedef("u64")
+    with pytest.raises(BtfUnknown, match="pt_regs has no such"):
+        types.member("pt_regs", "such")
     assert found.parameters == ["dfd", "filename", "how"]
 
 
@@ -232,7 +237,8 @@ def loaded():
         try:
             array, memory = kernel.array("rings", ring_bytes(entries), cpus)
             code = entry_program(place.frame_at, os.getpid(), array, entries)
-            kernel.attach(kernel.load("entry", code, place), place)
+            kernel.program = kernel.load("entry", code, place)
+            kernel.attach(kernel.program, place)
         except (bpf.BpfRefused, NoRight) as error:
             pytest.skip(f"this kernel does not take it: {error}")
         reader = Rings(memory, cpus, entries)
@@ -259,7 +265,7 @@ def test_the_kernel_runs_it_and_all_entries_come(loaded):
     got += read(reader.drain())[1]
     assert sorted(word >> 22 for _, word in got) == [1 << 40 | number for number in range(50)]
     assert {word & (1 << 22) - 1 for _, word in got} == {os.getpid()}  # the thread's number
-    assert (reader.lost(), kernel.missed()) == (0, 0)
+    assert (reader.lost(), kernel.missed(kernel.program)) == (0, 0)
     assert os.sched_getaffinity(0) == before
 
 

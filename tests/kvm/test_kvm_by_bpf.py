@@ -25,8 +25,13 @@ def kvm(tmp_path, monkeypatch):
     return kvm
 
 
-def feeder(kvm, put):
+def feeder(kvm, put, mark=None):
     """Return what feeds a round of each of `PAGES`, two vCPUs in turn, each on its CPU."""
+
+    def by_ftrace(cpu, thread, at):
+        kvm.feed(MARKS, cpu, [entry(at, thread, cpu)])
+
+    mark = mark or by_ftrace
 
     def feed(now):
         at = now
@@ -34,7 +39,7 @@ def feeder(kvm, put):
         for frames in PAGES:
             at += 2000
             for cpu, thread in ((0, 4712), (1, 4713)):
-                kvm.feed(MARKS, cpu, [entry(at, thread, cpu)])
+                mark(cpu, thread, at)
                 at += 100
                 put(cpu, thread, at, frames[cpu::2])
                 at += len(frames) + 100
@@ -54,27 +59,33 @@ def by_ftrace(kvm):
     return feeder(kvm, put)
 
 
-def by_bpf(kvm, kernel):
+def by_bpf(kvm, kernel, marks=False):
+    def mark(cpu, thread, at):
+        kernel.made.mark(cpu, at, 1, cpu, thread)
+
     def put(cpu, thread, at, frames):
         for n, gfn in enumerate(frames):
             kernel.made.writer.write(cpu, at + n, gfn, thread)
 
-    return feeder(kvm, put)
+    return feeder(kvm, put, mark if marks else None)
 
 
-def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("marks", [False, True], ids=["marks by ftrace", "marks by BPF"])
+def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch, marks):
+    # Nothing says which thread runs which vCPU but the marks.
+    kvm.process(kvm.pid, {4711: "vmm", 4712: "a", 4713: "b"}, links=())
     traces = []
     for how in ("ftrace", "bpf"):
-        kernel = fake_bpf.install(monkeypatch.setattr, kvm)
+        kernel = fake_bpf.install(monkeypatch.setattr, kvm, marks=marks)
         (tmp_path / how).mkdir()
-        feed = by_bpf(kvm, kernel) if how == "bpf" else by_ftrace(kvm)
+        feed = by_bpf(kvm, kernel, marks) if how == "bpf" else by_ftrace(kvm)
         run = Run(kvm, tmp_path / how, feed, rounds=len(PAGES), capture=how)
         run()
         traces.append(run.trace())
     first, second = traces
     assert [sorted(frames) for frames in by_round(second)] == [sorted(p) for p in PAGES]
     assert by_round(first) == by_round(second)  # with their order
-    columns = ["round", "vcpu", "reason"]
+    columns = ["round", "vcpu", "reason", "t_end_ns"]
     assert first.batches[columns].equals(second.batches[columns])
     assert first.to_pandas().vcpu.tolist() == second.to_pandas().vcpu.tolist()
     assert [trace.meta.options["capture"]["kind"] for trace in traces] == ["ftrace", "bpf"]

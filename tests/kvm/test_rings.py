@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit.errors import NotUnderstood
-from pmlkit.kvm.frames import LOG, PAGES_HEAD, Frame
+from pmlkit.kvm.frames import LOG, MARKS, PAGES_HEAD, Frame
 from pmlkit.kvm.rings import BLOCK_HEAD, Rings, ring_bytes
 from pmlkit.sources.kvm.stream import KvmStream
 
@@ -112,9 +112,15 @@ def test_a_long_ring_comes_in_pieces():
     ("payload", "why"),
     [
         (b"", "where none can be"),
-        (PAGES_HEAD.pack(1, 0, 0, 0), "stream 1"),
+        (PAGES_HEAD.pack(2, 0, 0, 0), "stream 2"),
         (PAGES_HEAD.pack(LOG, 0, 0, 0) + b"123", "shorter than their head"),
         (PAGES_HEAD.pack(LOG, 0, 0, 0) + BLOCK_HEAD.pack(0, 2) + bytes(31), "no room"),
+        (
+            PAGES_HEAD.pack(MARKS, 0, 0, 0)
+            + BLOCK_HEAD.pack(0, 1)
+            + struct.pack("<QQ", 5, 3 << 42),
+            "unknown kind",
+        ),
         (PAGES_HEAD.pack(LOG, 0, 0, 0) + BLOCK_HEAD.pack(1 << 63, 0), "lost more"),
         (
             PAGES_HEAD.pack(LOG, 0, 0, 0) + BLOCK_HEAD.pack(0, 1) + struct.pack("<QQ", 1 << 63, 0),

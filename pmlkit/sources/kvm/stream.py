@@ -29,7 +29,7 @@ from pmlkit.kvm.frames import (
     Frame,
 )
 from pmlkit.kvm.job import CAPTURES, DRAWS, MODES
-from pmlkit.kvm.rings import BLOCK_HEAD, ENTRY_BYTES, THREAD_BITS
+from pmlkit.kvm.rings import BLOCK_HEAD, ENTRY_BYTES, THREAD_BITS, VCPU_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,7 +290,7 @@ class KvmStream:
         if not self._by_bpf or len(payload) < PAGES_HEAD.size:
             raise NotUnderstood("entries of BPF where none can be")
         stream, _, _, cpu = PAGES_HEAD.unpack_from(payload)
-        if stream != LOG or cpu >= _MOST_CPUS:
+        if stream not in (LOG, MARKS) or cpu >= _MOST_CPUS:
             raise NotUnderstood(f"entries of stream {stream} and CPU {cpu}")
         at, number, parts, lost = PAGES_HEAD.size, 0, [np.empty((0, 2), np.uint64)], []
         while at < len(payload):
@@ -304,7 +304,7 @@ class KvmStream:
                 lost.append((number, min(before, _MOST_LOST + 1)))
             parts.append(np.frombuffer(payload, "<u8", 2 * count, at).reshape(-1, 2))
             at, number = at + count * ENTRY_BYTES, number + count
-        return _checked(_of_entries(cpu, np.concatenate(parts), lost))
+        return _checked(_of_entries(stream, cpu, np.concatenate(parts), lost))
 
     def _extracted(self, stream: int, cpu: int, words: Array) -> Pages:
         from pmlkit.kernels import ringpages
@@ -450,13 +450,18 @@ def _is_span(row: object) -> bool:
     return all(isinstance(n, int) and 0 <= n < _MOST_FRAME for n in row)
 
 
-def _of_entries(cpu: int, entries: Gfns, lost: list[tuple[int, int]]) -> Pages:
+def _of_entries(stream: int, cpu: int, entries: Gfns, lost: list[tuple[int, int]]) -> Pages:
     """Return the columns of entries of BPF: the time, and the frame above the thread."""
     thread = (entries[:, 1] & np.uint64((1 << THREAD_BITS) - 1)).astype(np.int32)
     time = np.minimum(entries[:, 0], np.uint64(LATEST_NS)).astype(np.int64)
+    value, kind = entries[:, 1] >> np.uint64(THREAD_BITS), np.zeros(len(time), np.uint8)
+    if stream == MARKS:
+        kinds = value >> np.uint64(VCPU_BITS)
+        if len(kinds) and not ENTRY <= kinds.min() <= kinds.max() <= FAULT:
+            raise NotUnderstood("a mark of an unknown kind")
+        kind, value = kinds.astype(np.uint8), value & np.uint64((1 << VCPU_BITS) - 1)
     places = np.array(lost, np.int64).reshape(-1, 2)
-    kind = np.zeros(len(time), np.uint8)
-    return Pages(LOG, cpu, time, kind, thread, entries[:, 1] >> np.uint64(THREAD_BITS), places)
+    return Pages(stream, cpu, time, kind, thread, value, places)
 
 
 def _checked(pages: Pages) -> Pages:
