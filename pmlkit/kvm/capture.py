@@ -229,7 +229,8 @@ class Ftrace:
     def facts(self) -> Json:
         """Return what is needed to read the pages."""
         return {"kind": "ftrace", "clock": "mono", "header_page": self.header_page,
-                "formats": self._formats, "buffer_kib": self._kib}  # fmt: skip
+                "formats": self._formats, "buffer_kib": self._kib,
+                "marks": "ftrace" if self.marks else "none"}  # fmt: skip
 
 
 class Bpf:
@@ -356,6 +357,8 @@ class Bpf:
     def facts(self) -> Json:
         """Return what is needed to read the pages."""
         facts = {**self._rest.facts(), "kind": "bpf", "place": self.place.how}
+        if MARKS in self._rings:
+            facts["marks"] = "bpf"
         return {**facts, "buffer_kib": ring_bytes(self._entries) >> 10}
 
 

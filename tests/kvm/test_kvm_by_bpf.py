@@ -88,7 +88,9 @@ def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch, marks):
     columns = ["round", "vcpu", "reason", "t_end_ns"]
     assert first.batches[columns].equals(second.batches[columns])
     assert first.to_pandas().vcpu.tolist() == second.to_pandas().vcpu.tolist()
-    assert [trace.meta.options["capture"]["kind"] for trace in traces] == ["ftrace", "bpf"]
+    how = [trace.meta.options["capture"] for trace in traces]
+    assert [each["kind"] for each in how] == ["ftrace", "bpf"]
+    assert [each["marks"] for each in how] == ["ftrace", "bpf" if marks else "ftrace"]
 
 
 def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
@@ -96,7 +98,8 @@ def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
     run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
     run()
     trace = run.trace()
-    assert trace.meta.options["capture"] == {"kind": "bpf", "place": "fentry", "buffer_kib": 4096}
+    how = {"kind": "bpf", "place": "fentry", "marks": "ftrace", "buffer_kib": 4096}
+    assert trace.meta.options["capture"] == how
     assert "the log is captured by BPF (fentry)" in trace.meta.notes
     assert [name.rpartition("/")[2] for name in kvm.probes()] == []
     assert not kernel.made.on
