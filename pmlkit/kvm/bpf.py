@@ -45,7 +45,6 @@ _PERF_EVENT = struct.Struct("<IIQQQQQIIQQ")
 _SET_BPF = 0x40042408
 # Places in the kernel's struct pt_regs, of x86_64, of the registers of arguments.
 _REGISTERS = (112, 104, 96, 88, 72, 64)
-_FRAME = 2  # mark_page_dirty_in_slot(kvm, memslot, gfn): from Linux 5.11 on
 _MISSES_AT, _INFO_BYTES = 208, 232
 _LOG_BYTES = 1 << 16
 
@@ -295,7 +294,7 @@ def entry_places(host: Host) -> Iterator[Place]:
     if place is not None:
         yield place
     if _kprobes(host).exists():
-        yield Place.register("kprobe", FUNCTION, _FRAME, 0, _kprobes(host))
+        yield Place.register("kprobe", FUNCTION, host.frame_argument, 0, _kprobes(host))
     elif place is None:
         raise why
 

@@ -164,7 +164,8 @@ class Ftrace:
         events: dict[int, list[tuple[str, str]]] = {stream: [] for stream in range(len(STREAMS))}
         second, third = self._registers()
         if self._log:
-            where = f"{bpf.FUNCTION} gfn={third}:u64"
+            frame = (second, third)[self.host.frame_argument - 1]
+            where = f"{bpf.FUNCTION} gfn={frame}:u64"
             events[LOG].append((probes.add("p", "dirty", where), ""))
         where = f"kvm_vm_ioctl nr={second}:u32 " + " ".join(
             f"{name}=+u{at}({third}):u{8 * size}" for name, at, size in rounds.ARGUMENTS

@@ -68,6 +68,11 @@ class Host:
         match = _RELEASE.match(self.release)
         return (int(match[1]), int(match[2])) if match else (0, 0)
 
+    @property
+    def frame_argument(self) -> int:
+        """Which argument of ``mark_page_dirty_in_slot`` is the frame: 0 is the VM from 5.11 on."""
+        return 1 if (0, 0) < self.version < (5, 11) else 2
+
     def parameters(self) -> Json:
         """Return the parameters of KVM's modules: {module: {name: value}}."""
         found: Json = {}

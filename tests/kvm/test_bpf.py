@@ -159,7 +159,7 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    return Host(tmp_path), put
+    return Host(tmp_path, "6.1.0"), put
 
 
 def hows(host):
@@ -181,6 +181,15 @@ def test_the_frame_is_where_the_kernels_types_say(folder, monkeypatch, parameter
     put("sys/bus/event_source/devices/kprobe/type", b"8\n")
     monkeypatch.setattr(bpf, "_module_btf", lambda name: 0)
     assert hows(host) == [*fentry, ("kprobe", 96)]  # rdx, in struct pt_regs
+
+
+@pytest.mark.parametrize(
+    ("release", "place"), [("6.1.0", 96), ("5.11.0", 96), ("5.10.0-30-amd64", 104), ("", 96)]
+)
+def test_a_kprobe_takes_the_frame_from_the_register_of_its_kernel(folder, release, place):
+    host, put = folder
+    put("sys/bus/event_source/devices/kprobe/type", b"8\n")
+    assert hows(Host(host.root, release)) == [("kprobe", place)]  # rdx, or rsi
 
 
 def test_a_kprobe_is_left_where_a_modules_types_take_more_rights(folder, monkeypatch):

@@ -98,6 +98,16 @@ def test_without_tracefs_the_error_says_how_to_mount_it(kvm):
         "tracefs is not mounted: mount -t tracefs nodev /sys/kernel/tracing")  # fmt: skip
 
 
+@pytest.mark.parametrize(("release", "register"), [("5.10.0-30", "%si"), ("6.1.0", "%dx")])
+def test_the_frame_is_in_the_register_of_the_kernel(tmp_path, monkeypatch, release, register):
+    """Before Linux 5.11 the function had no VM before the slot and the frame."""
+    kvm = fake_kvm.FakeKvm(tmp_path / "host", release)
+    kvm.install(monkeypatch.setattr)
+    with Ftrace(kvm.host, KvmOptions()):
+        text = (kvm.tracing / "kprobe_events").read_text()
+    assert f"mark_page_dirty_in_slot gfn={register}:u64" in text
+
+
 def test_a_kernel_without_kprobe_events_is_named(kvm):
     (kvm.tracing / "kprobe_events").unlink()
     assert "no kprobe events (CONFIG_KPROBE_EVENTS): use --mode soft-dirty" in message(kvm, "web1")
