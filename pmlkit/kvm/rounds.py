@@ -7,9 +7,14 @@ A logged page is logged again only after it was re-armed. The VMM re-arms by
 - ``KVM_CLEAR_DIRTY_LOG``, a range of a slot's bitmap;
 - ``KVM_GET_DIRTY_LOG``, a slot, unless it clears by ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
 
-The calls for all slots in a row are one re-arm. It ends a round when the last of them returns. The
-time from switching logging on to the first re-arm is no round: there, a first *read* of a page that
-KVM maps writable counts, too.
+The calls for all slots and pieces of slots are one re-arm. A guest that runs meanwhile writes pages
+as soon as they are armed, and the rest of the re-arm may take long: 80 ms were seen with one CPU. So
+a round ends, and the next begins, where the re-arm *starts*: all that is logged from then on is taken
+by the VMM at the next one. ``KVM_GET_DIRTY_LOG`` alone takes what KVM still holds back, and then
+re-arms: there it is the end of the last of these calls.
+
+The time from switching logging on to the first re-arm is no round: there, a first *read* of a page
+that KVM maps writable counts, too.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ CALLS_OF_INTEREST = (GET, CLEAR, RESET, REGION, REGION_2)
 # What is fetched from the call's structure: names, offsets, sizes.
 ARGUMENTS = (("a", 0, 4), ("b", 4, 4), ("c", 8, 8), ("d", 16, 8), ("e", 24, 8))
 LOGGED, READONLY = 1, 2  # flags of a slot
-_GAP_NS = 50_000_000  # longest time between two calls of one re-arm
+_GAP_NS = 50_000_000  # longest time between two bitmaps that are taken at once
 _PAGE = 4096
 
 
@@ -130,14 +135,11 @@ class Round:
 
 
 @dataclass
-class _Group:
-    """Calls that are one re-arm."""
+class _Bitmaps:
+    """Bitmaps that are taken in a row, each of another slot."""
 
-    start_ns: int
     end_ns: int
-    gets: set[int] = field(default_factory=set)
-    clears: set[tuple[int, int]] = field(default_factory=set)
-    resets: int = 0
+    slots: set[int] = field(default_factory=set)
 
 
 class Rounds:
@@ -164,7 +166,8 @@ class Rounds:
         self.by_hand = self.rings = False
         self.rearms = 0
         self.messages: list[str] = []
-        self._group: _Group | None = None
+        self._taken: _Bitmaps | None = None
+        self._cleared: set[tuple[int, int]] = set()  # slots and pages, since a bitmap was taken
         self._synced_ns: int | None = None  # a bitmap was taken since, and nothing re-armed
 
     def add(self, calls: Iterable[Call], horizon_ns: int) -> Iterator[Round]:
@@ -174,7 +177,7 @@ class Rounds:
                 yield from self._region(call)
             elif call.number in (GET, CLEAR, RESET):
                 yield from self._rearm(call)
-        if self._group is not None and horizon_ns - self._group.end_ns > _GAP_NS:
+        if self._taken is not None and horizon_ns - self._taken.end_ns > _GAP_NS:
             yield from self._close()
 
     def finish(self) -> Iterator[Round]:
@@ -182,47 +185,59 @@ class Rounds:
         yield from self._close()
 
     def _rearm(self, call: Call) -> Iterator[Round]:
-        group, slot = self._group, call.values[0]
-        place = (slot, call.values[2])
-        if group is not None and (
-            group.resets
-            or call.number == RESET
-            or call.start_ns - group.end_ns > _GAP_NS
-            or (call.number == GET and (slot in group.gets or group.clears))
-            or (call.number == CLEAR and place in group.clears)
-        ):
-            yield from self._close()
-            group = None
-        if group is None:
-            group = self._group = _Group(call.start_ns, call.end_ns)
-        group.end_ns = call.end_ns
-        if call.number == RESET:
-            group.resets += 1
+        if call.number == GET:
+            yield from self._get(call)
+        elif call.number == CLEAR:
+            yield from self._clear(call)
+        else:
             self.rings = True
             yield from self._close()
-        elif call.number == GET:
-            group.gets.add(slot)
-        else:
-            group.clears.add(place)
-            self.by_hand = True
+            yield from self._cut(call.start_ns)
+
+    def _get(self, call: Call) -> Iterator[Round]:
+        taken, slot = self._taken, call.values[0]
+        if taken and (slot in taken.slots or call.start_ns - taken.end_ns > _GAP_NS):
+            yield from self._close()
+            taken = None
+        if taken is None:
+            taken = self._taken = _Bitmaps(call.end_ns)
+        taken.end_ns = call.end_ns
+        taken.slots.add(slot)
+        self._cleared.clear()
+
+    def _clear(self, call: Call) -> Iterator[Round]:
+        place = call.values[0], call.values[2]
+        if not self.by_hand:
+            self.by_hand, self.armed_ns = True, None  # what was taken before has re-armed nothing
+        yield from self._close()
+        if not self._cleared or place in self._cleared:
+            self._cleared.clear()
+            yield from self._cut(call.start_ns)
+        self._cleared.add(place)
 
     def _close(self) -> Iterator[Round]:
-        group, self._group = self._group, None
-        if group is None:
+        """Know that no other bitmap belongs to those that were taken."""
+        taken, self._taken = self._taken, None
+        if taken is None:
             return
-        if self.by_hand and not group.resets and not group.clears:
-            self._synced_ns = group.end_ns
-            return
+        if self.by_hand:
+            self._synced_ns = taken.end_ns
+        else:
+            yield from self._cut(taken.end_ns)
+
+    def _cut(self, at_ns: int) -> Iterator[Round]:
+        """End the round, and begin the next."""
         self.rearms += 1
         if self.armed_ns is not None:
-            yield Round(self.armed_ns, group.end_ns)
-        self.armed_ns, self._synced_ns = group.end_ns, None
+            yield Round(self.armed_ns, at_ns)
+        self.armed_ns, self._synced_ns = at_ns, None
 
     def _region(self, call: Call) -> Iterator[Round]:
         self._set(call)
         logging = any(slot.flags & LOGGED for slot in self.slots.values())
         if logging and not self.logging:
-            self._group = self.armed_ns = self._synced_ns = None  # the first re-arm is to come
+            self._taken = self.armed_ns = self._synced_ns = None  # the first re-arm is to come
+            self._cleared.clear()
         elif not logging and self.logging is not False:
             yield from self._close()
             # What was logged after the last re-arm is a round if a bitmap was taken at its end.

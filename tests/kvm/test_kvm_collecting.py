@@ -220,9 +220,10 @@ def test_one_measurement_with_bitmaps_is_one_round(kvm, tmp_path):
         for at in (now, now + 90 * MS):
             for events in regions(at, 1):
                 kvm.feed(CALLS, 0, events)
-            kvm.feed(LOG, 0, [dirty(at + 500, 4712, 1)])
+            kvm.feed(LOG, 0, [dirty(at + 150, 4712, 1)])
             for n, (number, slot) in enumerate([(GET, 0), (GET, 1), (CLEAR, 0), (CLEAR, 1)]):
                 rearm(kvm, number, at + 2000 + 100 * n, values=(slot,), length=50)
+            kvm.feed(LOG, 0, [dirty(at + 2270, 4712, 99)])  # slot 1 is still to be cleared
             kvm.feed(LOG, 0, [dirty(at + 9000 + n, 4712, 100 + n) for n in range(3)])
             rearm(kvm, GET, at + 50 * MS, values=(0,))
             kvm.feed(LOG, 0, [dirty(at + 50 * MS + 1100, 4712, 200)])
@@ -233,8 +234,8 @@ def test_one_measurement_with_bitmaps_is_one_round(kvm, tmp_path):
     run = Run(kvm, tmp_path, feed, rounds=2)
     run()
     trace = run.trace()
-    assert [sorted(frames) for frames in by_round(trace)] == [[100, 101, 102, 200]] * 2
-    length = 50 * MS + 3000 - 2350
+    assert [sorted(frames) for frames in by_round(trace)] == [[99, 100, 101, 102, 200]] * 2
+    length = 50 * MS + 3000 - 2200
     assert (trace.rounds.t_end_ns - trace.rounds.t_start_ns).tolist() == [length, length]
     assert any("between measurements are left out of the clock" in n for n in trace.meta.notes)
     # The slots are the guest's memory.

@@ -32,26 +32,34 @@ def rounds_of(*calls):
     [
         ([], []),
         ([(RESET,)], []),
-        ([(RESET,), (RESET,), (RESET,)], [(1100, 2100), (2100, 3100)]),
+        ([(RESET,), (RESET,), (RESET,)], [(1000, 2000), (2000, 3000)]),
         # One slot: each is a re-arm, however soon it follows.
         ([(GET, 0), (GET, 0), (GET, 0)], [(1100, 2100), (2100, 3100)]),
         # Two slots: two calls are one.
         ([(GET, 0), (GET, 1), (GET, 0), (GET, 1)], [(2100, 4100)]),
         # In pieces, and with a slot of each address space.
         ([(GET, 0), (CLEAR, 0, 0, 0), (CLEAR, 0, 0, 64), (CLEAR, 65536, 0, 0), GAP,
-          (GET, 0), (CLEAR, 0, 0, 0)], [(4100, 6100 + GAP)]),
+          (GET, 0), (CLEAR, 0, 0, 0)], [(2000, 6000 + GAP)]),
+        # The guest runs between the pieces of a re-arm, however long that takes.
+        ([(GET, 0), (GET, 1), (CLEAR, 0), GAP, (CLEAR, 1), GAP, (GET, 0), (GET, 1), (CLEAR, 0), GAP,
+          (CLEAR, 1)], [(3000, 7000 + 2 * GAP)]),
+        # The same piece again: another re-arm.
+        ([(GET, 0), (CLEAR, 0), (CLEAR, 0)], [(2000, 3000)]),
+        # The first bitmap is long before it is cleared: it re-armed nothing.
+        ([(GET, 0), GAP, (GET, 0), GAP, (CLEAR, 0), (GET, 0), (CLEAR, 0)],
+         [(3000 + 2 * GAP, 5000 + 2 * GAP)]),
         # A bitmap that is taken re-arms nothing if it is cleared by hand.
         ([(GET, 0), (CLEAR, 0), GAP, (GET, 0), GAP, (GET, 0), (CLEAR, 0)],
-         [(2100, 5100 + 2 * GAP)]),
+         [(2000, 5000 + 2 * GAP)]),
         # Switched off: the round ends where the last bitmap was taken.
         ([(REGION, *ON), (GET, 0), (CLEAR, 0), GAP, (GET, 0), (REGION, *OFF)],
-         [(3100, 4100 + GAP)]),
+         [(3000, 4100 + GAP)]),
         # What was logged after the last re-arm was never taken: no round.
-        ([(REGION, *ON), (RESET,), (RESET,), (REGION, *OFF)], [(2100, 3100)]),
+        ([(REGION, *ON), (RESET,), (RESET,), (REGION, *OFF)], [(2000, 3000)]),
         # Switched on again: the first re-arm only begins.
         ([(REGION, *ON), (RESET,), (RESET,), (REGION, *OFF), (REGION, *ON), (RESET,), (RESET,)],
-         [(2100, 3100), (6100, 7100)]),
-        ([(RESET,), (REGION, *ON), (RESET,), (RESET,)], [(3100, 4100)]),
+         [(2000, 3000), (6000, 7000)]),
+        ([(RESET,), (REGION, *ON), (RESET,), (RESET,)], [(3000, 4000)]),
     ],
 )  # fmt: skip
 def test_rounds(calls, wanted):
