@@ -45,6 +45,7 @@ _NAP_S, _SHORTEST_S = 0.01, 0.0005
 _FRAME_BYTES = 1 << 20
 _TICK_NS = 100_000_000
 _MOST_BYTES, _MOST_VCPUS = 1 << 52, 1 << 16  # of a VM
+_MOST_RATES = 10_000  # of the VMM's own that are kept
 _LAST_PASSES = 64  # over buffers that nothing fills any more
 
 
@@ -177,19 +178,24 @@ class Collector:
             self._rest(got)
             if self._looks is not None and self._looks.step(writer):
                 self._nap_s = 0
-            try:
-                self.switch.poll()
-            except QmpError as error:
-                if not find.alive(self.host, self.vm):
-                    self.stop.end("vm", "the VM has ended")
-                else:
-                    self._tell(writer, str(error))
-                    self.stop.end("failed", str(error))
             if self.job.most_bytes and writer.bytes >= self.job.most_bytes:
                 self._enough = (f"the spool has {writer.bytes} bytes: its limit of "
                                 f"{self.job.most_bytes} is reached")  # fmt: skip
             if not self._enough:
+                self._keep_on(writer)
                 self.stop.wait(self._nap_s)
+        if self._enough:
+            self.switch.last()
+
+    def _keep_on(self, writer: SpoolWriter) -> None:
+        try:
+            self.switch.poll()
+        except QmpError as error:
+            if not find.alive(self.host, self.vm):
+                self.stop.end("vm", "the VM has ended")
+            else:
+                self._tell(writer, str(error))
+                self.stop.end("failed", str(error))
 
     def _rest(self, got: int) -> None:
         """Sleep less the more there was, and not at all when the buffers are filling up."""
@@ -264,10 +270,13 @@ class Collector:
         open_ns = self.rounds.armed_ns if self.stop.kind == "vm" else None
         if not self.closed:
             self._tell(writer, self._nothing())
+        if rates := self.switch.measured:
+            self._tell(writer, f"the VMM itself measured a dirty rate of {min(rates)} to "
+                       f"{max(rates)} MiB/s, {len(rates)} times")  # fmt: skip
         slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
         writer.append(Frame.END, frames.pack_json(
             **end, open_ns=open_ns, counts=capture.counts(), slots=slots,
-            rearms=self.rounds.rearms, rings=self.rounds.rings))  # fmt: skip
+            mib_per_s=self.switch.measured[-_MOST_RATES:], rearms=self.rounds.rearms, rings=self.rounds.rings))  # fmt: skip
         return end
 
     def _nothing(self) -> str:

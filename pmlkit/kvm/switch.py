@@ -30,19 +30,31 @@ _RING = re.compile(r"\bdirty-ring-size=0*[1-9]")
 _LONGEST_S = 60
 _RING_S = 10.0  # length of a measurement with rings
 _ASK_S = 0.05
+_LAST_S = 1.0
 _LATE_S = 30.0  # after the end of a measurement, for QEMU to say that it is over
 
 
 class Switch(Protocol):
-    """A way to switch logging on."""
+    """A way to switch logging on.
+
+    Attributes
+    ----------
+    how : str
+    measured : list of float
+        The VMM's own dirty rates, MiB/s, as far as it tells any: one of each measurement.
+    """
 
     how: str
+    measured: list[float]
 
     def start(self) -> None:
         """Switch it on."""
 
     def poll(self) -> None:
         """Keep it on; called often."""
+
+    def last(self) -> None:
+        """Wait shortly for what the VMM has just measured; called once, before the end."""
 
     def facts(self) -> Json:
         """Return what the VMM says of the VM."""
@@ -65,12 +77,12 @@ def of(vm: Vm, options: KvmOptions) -> Switch:
     if how == "listen":
         return Listen()
     if how == "libvirt":
-        return DirtyRate(Virsh(vm.name), "libvirt", vm, options.period_s)
+        return DirtyRate(Virsh(vm.name), "libvirt", vm, options.period_s, options.rounds)
     if not vm.socket:
         raise UsageError(
             f"process {vm.pid} names no QMP socket", "name the VM by its socket's path"
         )
-    return DirtyRate(Socket(vm.socket), "qmp", vm, options.period_s)
+    return DirtyRate(Socket(vm.socket), "qmp", vm, options.period_s, options.rounds)
 
 
 def is_libvirts(vm: Vm) -> bool:
@@ -83,10 +95,16 @@ class Listen:
 
     how = "listen"
 
+    def __init__(self) -> None:
+        self.measured: list[float] = []
+
     def start(self) -> None:
         """Do nothing."""
 
     def poll(self) -> None:
+        """Do nothing."""
+
+    def last(self) -> None:
         """Do nothing."""
 
     def facts(self) -> Json:
@@ -106,10 +124,14 @@ class DirtyRate:
         By `start`, if QEMU refuses: another measurement runs, or it can measure in neither mode.
     """
 
-    def __init__(self, monitor: Monitor, how: str, vm: Vm, period_s: float) -> None:
+    def __init__(
+        self, monitor: Monitor, how: str, vm: Vm, period_s: float, rounds: int = 0
+    ) -> None:
         self.how, self._monitor = how, monitor
         self._ring = any(_RING.search(word) for word in vm.command)
-        self._period_s = period_s
+        self._period_s, self._rounds = period_s, rounds
+        self.measured: list[float] = []
+        self._running = False
         self._due = self._asked = 0.0
 
     @property
@@ -146,7 +168,7 @@ class DirtyRate:
         if length != times["calc-time"]:
             times = {"calc-time": max(1, round(length * 1000)), "calc-time-unit": "millisecond"}
         self._monitor.ask("calc-dirty-rate", mode=self.mode, **times)
-        self._due = time.monotonic() + length
+        self._due, self._running = time.monotonic() + length, True
 
     def _explained(self, error: Refused) -> PmlkitError:
         why = error.why.lower()
@@ -170,12 +192,36 @@ class DirtyRate:
         if now < self._due or now - self._asked < _ASK_S:
             return
         self._asked = now
-        answer = self._monitor.ask("query-dirty-rate")
-        status = answer.get("status") if isinstance(answer, dict) else None
-        if status != "measuring":
+        if self._over():
+            if self._enough(now):
+                return
             self._measure()
         elif now > self._due + _LATE_S:
             raise QmpError("QEMU does not end its measurement", "is the VM paused, or overloaded?")
+
+    def _enough(self, now: float) -> bool:
+        """Whether each round that was asked for has been measured, and has just to be closed."""
+        asked = self._rounds and not self._ring and len(self.measured) == self._rounds
+        return bool(asked) and now < self._due + _LAST_S
+
+    def _over(self) -> bool:
+        """Whether no measurement of ours runs; what it has measured is kept."""
+        if not self._running:
+            return True
+        answer = self._monitor.ask("query-dirty-rate")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        rate = answer.get("dirty-rate") if isinstance(answer, dict) else None
+        if status == "measured" and isinstance(rate, (int, float)):
+            self.measured.append(rate)
+        self._running = status == "measuring"
+        return not self._running
+
+    def last(self) -> None:
+        """Wait shortly for the answer of the measurement whose round has just ended."""
+        end = time.monotonic() + _LAST_S
+        with contextlib.suppress(QmpError):
+            while not self._ring and time.monotonic() < end and not self._over():
+                time.sleep(_ASK_S)
 
     def close(self) -> None:
         """Close the monitor: a measurement that runs ends by itself."""

@@ -16,6 +16,7 @@ from pmlkit.kvm import agent, collector, find, qmp, switch
 from pmlkit.kvm.job import Job, KvmOptions
 from pmlkit.sources.ingest import ingest
 from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import read_spool
 
 MS = 1_000_000
 
@@ -56,7 +57,7 @@ class Qemu:
             return self._calculate(given)
         answers = {
             "qmp_capabilities": {},
-            "query-dirty-rate": {"status": self.status()},
+            "query-dirty-rate": {"status": self.status(), **self._rate()},
             "query-version": {"qemu": {"major": 7, "minor": 2}},
             "query-status": {"status": "paused", "running": False},
             "query-memory-size-summary": {"base-memory": 96 << 20, "plugged-memory": 0},
@@ -68,6 +69,9 @@ class Qemu:
 
     def status(self):
         return "measuring" if time.monotonic() < self._until or self.busy else "measured"
+
+    def _rate(self):
+        return {"dirty-rate": 7} if self.status() == "measured" else {}
 
     def _calculate(self, given):
         if self.busy:
@@ -107,6 +111,12 @@ def measured(kvm):
     kvm.feed(LOG, 0, [dirty(now + 5000 + n, 4712, page + n) for n in range(3)])
 
 
+def measured_by_qemu(folder):
+    """Return QEMU's own dirty rates: they are in the spool's last frame."""
+    *_, (_, last) = read_spool(folder / FRAMES_FILE)
+    return json.loads(bytes(last))["mib_per_s"]
+
+
 def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
     qemu = Qemu(path, measure=lambda: measured(kvm))
     folder = tmp_path / "x.trace.spool"
@@ -114,6 +124,7 @@ def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
     job = Job(vm=path, spool=str(folder / FRAMES_FILE), rounds=3, period_s=0.02)
     end = agent.collect(job, host=kvm.host)
     assert end == {"complete": True, "why": "all rounds are done", "rounds": 3}
+    assert measured_by_qemu(folder) == [7, 7, 7]
     orders = [a["arguments"] for a in qemu.asked if a["execute"] == "calc-dirty-rate"]
     assert orders[:3] == [{"mode": "dirty-bitmap", "calc-time": 20,
                            "calc-time-unit": "millisecond"}] * 3  # fmt: skip
@@ -122,6 +133,7 @@ def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
     assert trace.meta.domain["memory_bytes"] == 96 << 20
     assert trace.meta.period["ns"] == 20 * MS
     assert trace.to_pandas().vcpu.unique().tolist() == [6]  # as QEMU says, not the thread's name
+    assert "the VMM itself measured a dirty rate of 7 to 7 MiB/s, 3 times" in trace.meta.notes
     assert "the VM is paused: nothing is logged until it runs" in trace.meta.notes
 
 
