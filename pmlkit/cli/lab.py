@@ -40,6 +40,7 @@ _EXAMPLES = example(
     "pmlkit lab run known --fast -o known.trace",
     "pmlkit lab run hotcold --fast --stock -o linux.trace",
     "pmlkit lab run known --kvm --kernel 6.12 -o kvm.trace",
+    "pmlkit lab run known --kvm --vmm qemu --kvm-log bitmap -o qemu.trace",
     "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
 )
 
@@ -48,8 +49,14 @@ _SHARED = frozenset([
     "fast", "memory_mib", "vcpus", "rounds", "period", "free_run", "settings", "boot",
     "time_limit", "keep", "overwrite", "page_tables",
 ])  # fmt: skip
-_FLAGS = {"kernel": "kernel", "log": "kvm-log", "capture": "capture", "no_pml": "no-pml",
-          "huge": "transparent-hugepages"}  # fmt: skip
+_FLAGS = {
+    "kernel": "kernel",
+    "vmm": "vmm",
+    "log": "kvm-log",
+    "capture": "capture",
+    "no_pml": "no-pml",
+    "huge": "transparent-hugepages",
+}
 
 
 @click.group(epilog=_EXAMPLES)
@@ -137,6 +144,8 @@ _guest = click.argument(
         "1024]")  # fmt: skip
 @option("--kvm", is_flag=True, help="Under Debian's own KVM, with no patch, in place of Xen.")
 @option("--kernel", type=click.Choice(["6.1", "6.12"]), help="KVM: the host's Linux. [6.1]")
+@option("--vmm", type=click.Choice(["own", "qemu"]),
+        help="KVM: a small monitor of ours, or Debian's QEMU. [own]")  # fmt: skip
 @option("--kvm-log", "log", type=click.Choice(["ring", "bitmap"]),
         help="KVM: a ring for each vCPU, or a bitmap. [ring]")  # fmt: skip
 @option("--capture", type=click.Choice(["ftrace", "bpf", "auto"]),
@@ -254,17 +263,21 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
     if given:
         option = next(p for p in context.command.params if p.name == given[0])
         raise UsageError(f"{option.opts[0]} is of Xen", "leave it or --kvm out")
-    source = context.get_parameter_source("page_tables")
-    unasked = source is click.core.ParameterSource.DEFAULT
+    vmm = of_kvm["vmm"] or "own"
+    unasked = {
+        name: context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
+        for name in ("page_tables", "period")
+    }
     return KvmLabOptions(
         kernel=of_kvm["kernel"] or "6.1",
+        vmm=vmm,
         log=of_kvm["log"] or "ring",
         capture=of_kvm["capture"] or "ftrace",
         pml=not of_kvm["no_pml"],
         huge=of_kvm["huge"],
         rounds=values["rounds"] or 0,
-        period_s=values["period"] / 1e9,
-        page_tables="off" if unasked else values["page_tables"],
+        period_s=1.0 if vmm == "qemu" and unasked["period"] else values["period"] / 1e9,
+        page_tables="off" if unasked["page_tables"] else values["page_tables"],
         lockstep=not values["free_run"],
         memory_mib=values["memory_mib"],
         vcpus=values["vcpus"],

@@ -5,6 +5,7 @@ Modules
 -------
 session  `KvmLabOptions`, `run` and `collect`: boot the host, log a guest, take the spool
 image    the host's root and the boot medium
+qemu     Debian's QEMU as the VMM
 ingest   a spool of it converted to a trace
 
 ``vmm`` is the monitor that runs the guest and has its pages logged, in C; ``init`` and ``run.sh``

@@ -27,6 +27,7 @@ from pmlkit.sources.guest.programs import compile_cached, with_bytecode
 from pmlkit.sources.lab import guests as lab_guests
 from pmlkit.sources.lab.bochs import INSN_PER_S, Limits
 from pmlkit.sources.lab.disks import SPOOL_AT, Growing, take_results, write_job
+from pmlkit.sources.lab.kvm import qemu
 from pmlkit.sources.lab.kvm.image import HERE, KERNELS, assemble
 from pmlkit.sources.lab.parts import userland
 from pmlkit.sources.lab.session import boot, keep_texts, to_trace
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["KvmLabOptions", "collect", "run"]
 
 LOGS = ("ring", "bitmap")
+VMMS = ("own", "qemu")
 ROUNDS = 8
 VCPUS = 4  # the most: Linux; a guest of the kit has at most 2
 MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
@@ -67,8 +69,11 @@ class KvmLabOptions:
     ----------
     kernel : {"6.1", "6.12"}
         The host's Linux.
+    vmm : {"own", "qemu"}
+        Our small monitor, or Debian's QEMU, which logs for its ``calc-dirty-rate``. QEMU runs
+        guests of the kit with one vCPU, freely.
     log : {"ring", "bitmap"}
-        Which log of KVM the monitor asks for.
+        Which log of KVM the VMM asks for.
     capture : {"ftrace", "bpf", "auto"}
         How the agent captures entries.
     pml : bool
@@ -78,7 +83,7 @@ class KvmLabOptions:
     rounds : int
         0: 8; of a Linux guest, all until its work is done.
     period_s : float
-        Length of a round, emulated seconds; not used in lock step.
+        Length of a round, emulated seconds; not used in lock step. QEMU's is 1 s at least.
     lockstep : bool
         A guest of the kit: one of its rounds in each of the log's.
     memory_mib, vcpus : int, optional
@@ -101,6 +106,7 @@ class KvmLabOptions:
     """
 
     kernel: str = "6.1"
+    vmm: str = "own"
     log: str = "ring"
     capture: str = "ftrace"
     pml: bool = True
@@ -123,6 +129,7 @@ class KvmLabOptions:
         for name, values in (
             ("kernel", tuple(KERNELS)),
             ("log", LOGS),
+            ("vmm", VMMS),
             ("capture", CAPTURES),
             ("page_tables", PAGE_TABLES),
         ):
@@ -169,13 +176,16 @@ def collect(
     """Run a guest and fill a spool folder."""
     memory_mib, vcpus = options.memory_mib or guest.memory_mib, options.vcpus or guest.vcpus
     _check(guest, memory_mib, vcpus)
+    if options.vmm == "qemu":
+        _check_for_qemu(guest, vcpus, options)
     lab = assemble(options.kernel, machine_mib(memory_mib), progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
-    job = describe(guest, options, memory_mib, vcpus, lab.versions)
+    vmm, versions = _vmm(options, progress)
+    job = describe(guest, options, memory_mib, vcpus, {**lab.versions, **versions})
     (spool / "job.json").write_text(json.dumps(job, indent=1))
     files = {
         **with_bytecode(shipping.files(), userland(progress).root),
-        "vmm": monitor().read_bytes(),
+        **vmm,
         "kernel": guest.kernel.read_bytes(),
         "ramdisk": guest.ramdisk or b"",
         "job.json": json.dumps(job).encode(),
@@ -191,6 +201,14 @@ def collect(
             keep_texts(folder, spool)
             take_results(spool / "out.img", spool)
     _judge(spool, options)
+
+
+def _vmm(options: KvmLabOptions, progress: Tell) -> tuple[dict[str, bytes], Json]:
+    """Return the VMM's files for the host, and its version."""
+    if options.vmm == "own":
+        return {"vmm": monitor().read_bytes()}, {}
+    files, version = qemu.files(progress)
+    return files, {"qemu": version}
 
 
 def monitor() -> Path:
@@ -221,6 +239,20 @@ def _check(guest: LabGuest, memory_mib: int, vcpus: int) -> None:
         raise UsageError(f"{guest.name} cannot have {vcpus} vCPUs", f"1 to {most} in the KVM lab")
 
 
+def _check_for_qemu(guest: LabGuest, vcpus: int, options: KvmLabOptions) -> None:
+    problem = ""
+    if not guest.mailbox or vcpus != 1:
+        problem = (
+            f"QEMU does not run {guest.name} in the lab: it runs guests of the kit on one vCPU"
+        )
+    elif options.huge:
+        problem = "QEMU chooses by itself which pages are huge"
+    elif options.period_s != int(options.period_s) or options.period_s < 1:
+        problem = f"QEMU cannot measure {options.period_s:g} s: a period is whole seconds"
+    if problem:
+        raise UsageError(problem, "leave out --vmm qemu, or change that")
+
+
 def describe(
     guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int, versions: Json
 ) -> Json:
@@ -235,11 +267,34 @@ def describe(
         "options": asdict(options),
         "command": command("pmlkit.sources.lab.kvm.session.run"),
     }
-    return {"switch": "listen", "capture": options.capture, "ready": "/job/go",
-            "page_tables": options.page_tables, "header": header}  # fmt: skip
+    job = {"capture": options.capture, "page_tables": options.page_tables, "header": header}
+    if options.vmm == "own":
+        return {"switch": "listen", "ready": "/job/go", **job}
+    rounds = options.rounds or ROUNDS
+    return {"switch": "qmp", "rounds": rounds, "period_s": options.period_s, **job}
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
+    ring = _RING if options.log == "ring" else 0
+    if options.vmm == "own":
+        arguments = _monitors_words(guest, options, memory_mib, vcpus)
+    else:
+        arguments = qemu.arguments(guest.name, memory_mib, guest.cmdline, ring)
+    # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
+    values = {
+        "KVM_INTEL": f"enable_apicv=0 pml={int(options.pml)}",
+        "VMM": shlex.join(arguments),
+        "JOB": options.vmm,
+        "SPOOL_BLOCK": str(SPOOL_AT >> 16),
+    }
+    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([*lines, options.script or (HERE / "run.sh").read_text()])
+
+
+def _monitors_words(
+    guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
+) -> list[str]:
+    """Return the command line of our own monitor."""
     arguments = ["--memory", memory_mib, "--vcpus", vcpus, "--go", "/job/go"]
     if rounds := options.rounds or (0 if guest.linux else ROUNDS):
         arguments += ["--rounds", rounds]
@@ -260,15 +315,7 @@ def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
     elif options.page_tables != "off":
         arguments += ["--rest-us", _REST_US]
     arguments += ["--cmdline", cmdline, "/job/kernel"]
-    # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
-    parameters = f"enable_apicv=0 pml={int(options.pml)}"
-    values = {
-        "KVM_INTEL": parameters,
-        "VMM": shlex.join(map(str, arguments)),
-        "SPOOL_BLOCK": str(SPOOL_AT >> 16),
-    }
-    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    return "\n".join([*lines, options.script or (HERE / "run.sh").read_text()])
+    return [str(word) for word in arguments]
 
 
 def _limits(options: KvmLabOptions) -> Limits:
@@ -281,7 +328,11 @@ def _judge(spool: Path, options: KvmLabOptions) -> None:
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return
-    for name, sign in (("vmm.txt", "vmm: "), ("agent.txt", "agent: error: ")):
+    for name, sign in (
+        ("vmm.txt", "vmm: "),
+        ("vmm.txt", "qemu: "),
+        ("agent.txt", "agent: error: "),
+    ):
         reasons = [line for line in read_text(spool / name).splitlines() if sign in line]
         if reasons:
             raise GuestError(reasons[-1].partition(sign)[2].strip(), hint="see its console")
