@@ -276,7 +276,8 @@ class Collector:
         slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
         writer.append(Frame.END, frames.pack_json(
             **end, open_ns=open_ns, counts=capture.counts(), slots=slots,
-            mib_per_s=self.switch.measured[-_MOST_RATES:], rearms=self.rounds.rearms, rings=self.rounds.rings))  # fmt: skip
+            mib_per_s=self.switch.measured[-_MOST_RATES:], rearms=self.rounds.rearms,
+            rings=self.rounds.rings))  # fmt: skip
         return end
 
     def _nothing(self) -> str:

@@ -8,9 +8,9 @@ A logged page is logged again only after it was re-armed. The VMM re-arms by
 - ``KVM_GET_DIRTY_LOG``, a slot, unless it clears by ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
 
 The calls for all slots and pieces of slots are one re-arm. A guest that runs meanwhile writes pages
-as soon as they are armed, and the rest of the re-arm may take long: 80 ms were seen with one CPU. So
-a round ends, and the next begins, where the re-arm *starts*: all that is logged from then on is taken
-by the VMM at the next one. ``KVM_GET_DIRTY_LOG`` alone takes what KVM still holds back, and then
+as soon as they are armed, and the rest of the re-arm may take long: 80 ms were seen with one CPU.
+So a round ends, and the next begins, where the re-arm *starts*: the VMM takes all that is logged
+from then on at the next one. ``KVM_GET_DIRTY_LOG`` alone takes what KVM still holds back, and then
 re-arms: there it is the end of the last of these calls.
 
 The time from switching logging on to the first re-arm is no round: there, a first *read* of a page
