@@ -191,11 +191,13 @@ class Collector:
         try:
             self.switch.poll()
         except QmpError as error:
-            if not find.alive(self.host, self.vm):
+            if self.switch.ended or not find.alive(self.host, self.vm):
                 self.stop.end("vm", "the VM has ended")
             else:
                 self._tell(writer, str(error))
                 self.stop.end("failed", str(error))
+        while self.switch.messages:
+            self._tell(writer, self.switch.messages.pop(0))
 
     def _rest(self, got: int) -> None:
         """Sleep less the more there was, and not at all when the buffers are filling up."""

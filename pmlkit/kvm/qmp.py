@@ -23,6 +23,7 @@ __all__ = ["Monitor", "QmpError", "Refused", "Socket", "Virsh"]
 _LIMIT_S = 5.0
 _LONGEST = 1 << 22  # bytes of an answer
 _LONGEST_WHY = 300  # characters of a text that somebody else wrote
+_MOST_EVENTS = 1000  # that nobody has taken out
 
 
 class QmpError(PmlkitError):
@@ -38,7 +39,15 @@ class Refused(QmpError):
 
 
 class Monitor(Protocol):
-    """A way to QEMU's monitor."""
+    """A way to QEMU's monitor.
+
+    Attributes
+    ----------
+    events : list of str
+        Names of what QEMU has reported meanwhile, such as "STOP"; the caller takes them out.
+    """
+
+    events: list[str]
 
     def ask(self, command: str, **arguments: object) -> object:
         """Run a command and return its answer."""
@@ -58,6 +67,7 @@ class Socket:
 
     def __init__(self, path: str, limit_s: float = _LIMIT_S) -> None:
         self.path = path
+        self.events: list[str] = []
         self._rest = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(limit_s)
@@ -116,6 +126,8 @@ class Socket:
                     raise Refused(command, _why(answer["error"]))
                 if "return" in answer:
                     return answer["return"]
+                if isinstance(answer.get("event"), str) and len(self.events) < _MOST_EVENTS:
+                    self.events.append(answer["event"])
         except OSError as error:
             why = error.strerror or f"no answer to {command}"
             hint = "does QEMU hang, or has it ended? --switch listen needs no monitor"
@@ -151,6 +163,7 @@ class Virsh:
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
+        self.events: list[str] = []  # none: virsh tells what was asked for, and no more
 
     def ask(self, command: str, **arguments: object) -> object:
         """Run a command and return its answer, as `Socket.ask`."""

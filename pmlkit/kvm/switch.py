@@ -31,6 +31,12 @@ _LONGEST_S = 60
 _RING_S = 10.0  # length of a measurement with rings
 _ASK_S = 0.05
 _LAST_S = 1.0
+# QEMU's events that concern the log.
+_EVENTS = {
+    "STOP": "the VM was paused: nothing is logged until it runs",
+    "RESUME": "the VM runs again",
+    "RESET": "the VM was reset",
+}
 _LATE_S = 30.0  # after the end of a measurement, for QEMU to say that it is over
 
 
@@ -42,10 +48,16 @@ class Switch(Protocol):
     how : str
     measured : list of float
         The VMM's own dirty rates, MiB/s, as far as it tells any: one of each measurement.
+    messages : list of str
+        What has happened to the VM; the caller takes them out.
+    ended : bool
+        Whether the VMM has said that the VM ends.
     """
 
     how: str
     measured: list[float]
+    messages: list[str]
+    ended: bool
 
     def start(self) -> None:
         """Switch it on."""
@@ -94,9 +106,11 @@ class Listen:
     """The VMM logs by itself."""
 
     how = "listen"
+    ended = False
 
     def __init__(self) -> None:
         self.measured: list[float] = []
+        self.messages: list[str] = []
 
     def start(self) -> None:
         """Do nothing."""
@@ -131,7 +145,8 @@ class DirtyRate:
         self._ring = any(_RING.search(word) for word in vm.command)
         self._period_s, self._rounds = period_s, rounds
         self.measured: list[float] = []
-        self._running = False
+        self.messages: list[str] = []
+        self.ended = self._running = False
         self._due = self._asked = 0.0
 
     @property
@@ -208,13 +223,23 @@ class DirtyRate:
         """Whether no measurement of ours runs; what it has measured is kept."""
         if not self._running:
             return True
-        answer = self._monitor.ask("query-dirty-rate")
+        try:
+            answer = self._monitor.ask("query-dirty-rate")
+        finally:
+            self._hear()
         status = answer.get("status") if isinstance(answer, dict) else None
         rate = answer.get("dirty-rate") if isinstance(answer, dict) else None
         if status == "measured" and isinstance(rate, (int, float)):
             self.measured.append(rate)
         self._running = status == "measuring"
         return not self._running
+
+    def _hear(self) -> None:
+        while self._monitor.events:
+            event = self._monitor.events.pop(0)
+            self.ended |= event == "SHUTDOWN"
+            if event in _EVENTS:
+                self.messages.append(_EVENTS[event])
 
     def last(self) -> None:
         """Wait shortly for the answer of the measurement whose round has just ended."""

@@ -143,7 +143,7 @@ def test_without_pml_and_with_huge_pages_each_page_is_logged_once(kvm):
 
 
 def test_a_linux_guests_tables_lead_to_all_that_it_writes(kvm):
-    trace = kvm("hotcold", page_tables="snapshot")
+    trace = kvm("hotcold", vcpus=2, page_tables="snapshot")
     rows = pagetables.entries(trace)
     rounds_, leads = pagetables.covered(rows, accessed=False, whose="all")
     tables = pagetables.logged(trace)
@@ -157,8 +157,10 @@ def test_a_linux_guests_tables_lead_to_all_that_it_writes(kvm):
     assert sum(left) == 0
 
 
-def test_a_linux_guest_meets_its_known_answers(kvm):
-    trace = kvm("hotcold", page_tables="snapshot")
+def test_a_linux_guest_of_two_vcpus_meets_its_known_answers(kvm):
+    trace = kvm("hotcold", vcpus=2, page_tables="snapshot")
+    assert trace.meta.domain["vcpus"] == 2
+    assert (trace.to_pandas().groupby("vcpu").size() > 1000).tolist() == [True, True]
     answers = {(k.phase, k.region): (k.expected, k.measured) for k in measure(trace)}
     assert answers == {
         ("hotcold", "hot"): (300, 300),

@@ -34,7 +34,7 @@ class Qemu:
 
     def __init__(self, path, ring=False, units=True, busy=False, measure=lambda: None):
         self.ring, self.units, self.busy, self.measure = ring, units, busy, measure
-        self.asked, self._until = [], 0.0
+        self.asked, self.events, self._until = [], [], 0.0
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(path)
         self.server.listen(2)
@@ -47,7 +47,11 @@ class Qemu:
                 file.write(b'{"QMP": {"version": {}}}\n')
                 for line in file:
                     answer = self._answer(json.loads(line))
-                    file.write(b'{"timestamp": {}, "event": "X"}\r\n')
+                    for event in ["X", *self.events]:
+                        file.write(json.dumps({"timestamp": {}, "event": event}).encode() + b"\r\n")
+                    self.events.clear()
+                    if answer is None:  # it ends
+                        return
                     file.write(json.dumps(answer).encode() + b"\r\n")
 
     def _answer(self, order):
@@ -170,6 +174,30 @@ def test_what_qemu_refuses_is_one_line_that_says_what_to_do(kvm, path, qemu, job
     with pytest.raises(PmlkitError, match=why):
         agent.collect(Job(vm=path, spool=str(kvm.root / "s"), **job), host=kvm.host)
     assert kvm.instances() == {}
+
+
+def test_what_happens_to_the_vm_is_in_the_trace(kvm, path, tmp_path):
+    """QEMU tells it by events; the last is that the VM ends, and then nobody answers."""
+    qemu = Qemu(path, measure=lambda: measured(kvm))
+    happened = iter([["STOP"], ["RESUME", "RESET"], ["SHUTDOWN"]])
+    answered = qemu._answer
+
+    def answer(order):
+        if order["execute"] != "query-dirty-rate":
+            return answered(order)
+        qemu.events += next(happened)
+        return None if "SHUTDOWN" in qemu.events else answered(order)
+
+    qemu._answer = answer
+    folder = tmp_path / "x.trace.spool"
+    folder.mkdir()
+    job = Job(vm=path, spool=str(folder / FRAMES_FILE), period_s=0.02)
+    assert agent.collect(job, host=kvm.host)["why"] == "the VM has ended"
+    trace = ingest(folder, tmp_path / "x.trace")
+    said = ["the VM was paused: nothing is logged until it runs", "the VM runs again",
+            "the VM was reset", "it ended because: the VM has ended"]  # fmt: skip
+    assert [note for note in trace.meta.notes if note in said] == said
+    assert trace.meta.complete
 
 
 def test_a_monitor_that_another_client_has_is_an_error(kvm, path, monkeypatch):

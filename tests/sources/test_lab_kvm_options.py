@@ -25,6 +25,7 @@ def run(*words):
         (("--kernel", "6.12"), "--kernel is of KVM: add --kvm"),
         (("--kvm-log", "bitmap"), "--kvm-log is of KVM: add --kvm"),
         (("--no-pml",), "--no-pml is of KVM"),
+        (("--vmm", "qemu"), "--vmm is of KVM: add --kvm"),
         (("--transparent-hugepages",), "--transparent-hugepages is of KVM"),
     ],
 )
@@ -47,7 +48,47 @@ def test_options_reach_the_kvm_lab(monkeypatch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [{"kernel": "5.10"}, {"log": "list"}])
+def test_a_round_of_qemu_is_a_second_unless_another_is_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr(session, "run", lambda *arguments: seen.append(arguments[2]))
+    monkeypatch.setattr(commands, "show_trace", lambda *arguments: None)
+    run("known", "--kvm", "--vmm", "qemu")
+    run("known", "--kvm", "--vmm", "qemu", "--period", "3s")
+    run("known", "--kvm")
+    assert [(o.vmm, o.period_s) for o in seen] == [("qemu", 1.0), ("qemu", 3.0), ("own", 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("guest", "options", "why"),
+    [
+        ({"linux": True}, {}, "QEMU does not run g in the lab"),
+        ({"mailbox": True, "vcpus": 2}, {}, "guests of the kit on one vCPU: leave out --vmm qemu"),
+        ({"mailbox": True}, {"huge": True}, "QEMU chooses by itself which pages are huge"),
+        ({"mailbox": True}, {"period_s": 0.2}, "QEMU cannot measure 0.2 s: a period is whole"),
+        ({"mailbox": True}, {"vmm": "own", "boot": True}, "g has no boot that could be logged"),
+    ],
+)
+def test_what_a_vmm_cannot_do_is_refused_in_words(guest, options, why, tmp_path):
+    guest = LabGuest("g", tmp_path / "g.elf", **guest)
+    with pytest.raises(UsageError, match=why):
+        session.collect(
+            guest, tmp_path, KvmLabOptions(**{"vmm": "qemu", "period_s": 1.0, **options})
+        )
+
+
+def test_qemus_job_is_to_measure_and_its_guest_waits_for_nobody(tmp_path):
+    guest = LabGuest("g", tmp_path / "g.elf", cmdline="a=1", mailbox=True)
+    options = KvmLabOptions(vmm="qemu", rounds=5, period_s=2.0)
+    job = session.describe(guest, options, 64, 1, {})
+    assert (job["switch"], job["rounds"], job["period_s"]) == ("qmp", 5, 2.0)
+    for log, accelerator in (("ring", "kvm,dirty-ring-size=65536"), ("bitmap", "kvm")):
+        words = session._vmms_words(guest, KvmLabOptions(vmm="qemu", log=log), 64, 1)
+        assert words[words.index("-accel") + 1] == accelerator
+        assert words[words.index("-append") + 1] == "vmm=64 free=1 a=1"
+        assert words[words.index("-qmp") + 1] == "unix:/job/qmp,server=on,wait=off"
+
+
+@pytest.mark.parametrize("wrong", [{"kernel": "5.10"}, {"log": "list"}, {"vmm": "xen"}])
 def test_unknown_kernels_and_logs_are_refused(wrong):
     with pytest.raises(UsageError, match="the KVM lab has no"):
         KvmLabOptions(**wrong)

@@ -176,6 +176,8 @@ def collect(
     """Run a guest and fill a spool folder."""
     memory_mib, vcpus = options.memory_mib or guest.memory_mib, options.vcpus or guest.vcpus
     _check(guest, memory_mib, vcpus)
+    if options.boot and not guest.linux:
+        raise UsageError(f"{guest.name} has no boot that could be logged", "leave out --boot")
     if options.vmm == "qemu":
         _check_for_qemu(guest, vcpus, options)
     lab = assemble(options.kernel, machine_mib(memory_mib), progress)
@@ -275,15 +277,10 @@ def describe(
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
-    ring = _RING if options.log == "ring" else 0
-    if options.vmm == "own":
-        arguments = _monitors_words(guest, options, memory_mib, vcpus)
-    else:
-        arguments = qemu.arguments(guest.name, memory_mib, guest.cmdline, ring)
     # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
     values = {
         "KVM_INTEL": f"enable_apicv=0 pml={int(options.pml)}",
-        "VMM": shlex.join(arguments),
+        "VMM": shlex.join(_vmms_words(guest, options, memory_mib, vcpus)),
         "JOB": options.vmm,
         "SPOOL_BLOCK": str(SPOOL_AT >> 16),
     }
@@ -291,15 +288,16 @@ def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
     return "\n".join([*lines, options.script or (HERE / "run.sh").read_text()])
 
 
-def _monitors_words(
-    guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
-) -> list[str]:
-    """Return the command line of our own monitor."""
+def _vmms_words(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> list[str]:
+    """Return the VMM's command line."""
+    ring = _RING if options.log == "ring" else 0
+    if options.vmm == "qemu":
+        return qemu.arguments(guest.name, memory_mib, guest.cmdline, ring)
     arguments = ["--memory", memory_mib, "--vcpus", vcpus, "--go", "/job/go"]
     if rounds := options.rounds or (0 if guest.linux else ROUNDS):
         arguments += ["--rounds", rounds]
-    if options.log == "ring":
-        arguments += ["--ring", _RING]
+    if ring:
+        arguments += ["--ring", ring]
     if options.huge:
         arguments.append("--huge")
     cmdline = guest.cmdline

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs on the KVM lab's host beside QEMU: what goes wrong with a VM while it is logged.
+
+Prints a line for each case: its name, and the message. Its monitor is QEMU's second, ``/job/qmp2``.
+"""
+
+import sys
+import threading
+import time
+
+from pmlkit.errors import PmlkitError
+from pmlkit.kvm import agent
+from pmlkit.kvm.job import Job
+from pmlkit.kvm.qmp import Socket
+
+QMP = "/job/qmp"
+
+
+def case(name, spool="/tmp/none.spool", **job):
+    try:
+        end = agent.collect(Job(vm=QMP, spool=spool, **job))
+    except PmlkitError as error:
+        print(name, error, sep=": ", flush=True)
+    else:
+        print(name, end["why"], sep=": ", flush=True)
+
+
+def measured(monitor):
+    """Wait until QEMU measures nothing."""
+    while monitor.ask("query-dirty-rate")["status"] == "measuring":
+        time.sleep(0.02)
+
+
+def life(monitor):
+    """Pause, continue, reset and end the VM, more than a round apart."""
+    for command, after_s in (("stop", 1.6), ("cont", 2.5), ("system_reset", 2.5), ("quit", 3.5)):
+        time.sleep(after_s)
+        monitor.ask(command)
+
+
+def troubles():
+    """With QEMU that logs by bitmaps."""
+    monitor = Socket("/job/qmp2")
+    measured(monitor)
+    with Socket(QMP):
+        case("busy")
+    case("short", period_s=0.5)
+    monitor.ask("calc-dirty-rate", mode="dirty-bitmap", **{"calc-time": 1})
+    case("measuring")
+    measured(monitor)
+    monitor.ask("stop")
+    case("paused", "/out/paused.spool", rounds=1)
+    monitor.ask("cont")
+    threading.Thread(target=life, args=(monitor,)).start()
+    case("life", "/out/life.spool")
+
+
+if sys.argv[1] == "ring":
+    case("ring", "/out/ring.spool", rounds=3)
+else:
+    troubles()
