@@ -273,8 +273,8 @@ class Collector:
         if not self.closed:
             self._tell(writer, self._nothing())
         if rates := self.switch.measured:
-            self._tell(writer, f"the VMM itself measured a dirty rate of {min(rates)} to "
-                       f"{max(rates)} MiB/s, {len(rates)} times")  # fmt: skip
+            self._tell(writer, f"the VMM's own dirty rate is {min(rates)} to {max(rates)} MiB/s "
+                       f"(measurements: {len(rates)})")  # fmt: skip
         slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
         writer.append(Frame.END, frames.pack_json(
             **end, open_ns=open_ns, counts=capture.counts(), slots=slots,

@@ -7,6 +7,7 @@ Prints a line for each case: its name, and the message. Its monitor is QEMU's se
 import sys
 import threading
 import time
+from pathlib import Path
 
 from pmlkit.errors import PmlkitError
 from pmlkit.kvm import agent
@@ -16,9 +17,9 @@ from pmlkit.kvm.qmp import Socket
 QMP = "/job/qmp"
 
 
-def case(name, spool="/tmp/none.spool", **job):
+def case(name, spool="", **job):
     try:
-        end = agent.collect(Job(vm=QMP, spool=spool, **job))
+        end = agent.collect(Job(vm=QMP, spool=spool or f"/tmp/{name}.spool", **job))
     except PmlkitError as error:
         print(name, error, sep=": ", flush=True)
     else:
@@ -31,9 +32,11 @@ def measured(monitor):
         time.sleep(0.02)
 
 
-def life(monitor):
-    """Pause, continue, reset and end the VM, more than a round apart."""
-    for command, after_s in (("stop", 1.6), ("cont", 2.5), ("system_reset", 2.5), ("quit", 3.5)):
+def life(monitor, logged):
+    """Pause, continue, reset and end the VM, more than a round apart, once it is logged."""
+    while not logged.exists():
+        time.sleep(0.02)
+    for command, after_s in (("stop", 1.6), ("cont", 3), ("system_reset", 2.5), ("quit", 3.5)):
         time.sleep(after_s)
         monitor.ask(command)
 
@@ -51,8 +54,9 @@ def troubles():
     monitor.ask("stop")
     case("paused", "/out/paused.spool", rounds=1)
     monitor.ask("cont")
-    threading.Thread(target=life, args=(monitor,)).start()
-    case("life", "/out/life.spool")
+    logged = Path("/tmp/logged")
+    threading.Thread(target=life, args=(monitor, logged)).start()
+    case("life", "/out/life.spool", ready=str(logged))
 
 
 if sys.argv[1] == "ring":

@@ -137,7 +137,7 @@ def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
     assert trace.meta.domain["memory_bytes"] == 96 << 20
     assert trace.meta.period["ns"] == 20 * MS
     assert trace.to_pandas().vcpu.unique().tolist() == [6]  # as QEMU says, not the thread's name
-    assert "the VMM itself measured a dirty rate of 7 to 7 MiB/s, 3 times" in trace.meta.notes
+    assert "the VMM's own dirty rate is 7 to 7 MiB/s (measurements: 3)" in trace.meta.notes
     assert "the VM is paused: nothing is logged until it runs" in trace.meta.notes
 
 

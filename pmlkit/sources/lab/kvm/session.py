@@ -277,10 +277,9 @@ def describe(
 
 
 def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> str:
-    # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
     values = {
-        "KVM_INTEL": f"enable_apicv=0 pml={int(options.pml)}",
-        "VMM": shlex.join(_vmms_words(guest, options, memory_mib, vcpus)),
+        "KVM_INTEL": kvm_parameters(options),
+        "VMM": shlex.join(vmms_words(guest, options, memory_mib, vcpus)),
         "JOB": options.vmm,
         "SPOOL_BLOCK": str(SPOOL_AT >> 16),
     }
@@ -288,7 +287,13 @@ def _script(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int
     return "\n".join([*lines, options.script or (HERE / "run.sh").read_text()])
 
 
-def _vmms_words(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> list[str]:
+def kvm_parameters(options: KvmLabOptions) -> str:
+    """Return the parameters of kvm_intel."""
+    # apicv=0: Bochs rejects the address of the posted-interrupt descriptor.
+    return f"enable_apicv=0 pml={int(options.pml)}"
+
+
+def vmms_words(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int) -> list[str]:
     """Return the VMM's command line."""
     ring = _RING if options.log == "ring" else 0
     if options.vmm == "qemu":
