@@ -242,17 +242,15 @@ def _check(guest: LabGuest, memory_mib: int, vcpus: int) -> None:
 
 
 def _check_for_qemu(guest: LabGuest, vcpus: int, options: KvmLabOptions) -> None:
-    problem = ""
     if not guest.mailbox or vcpus != 1:
-        problem = (
-            f"QEMU does not run {guest.name} in the lab: it runs guests of the kit on one vCPU"
-        )
-    elif options.huge:
-        problem = "QEMU chooses by itself which pages are huge"
-    elif options.period_s != int(options.period_s) or options.period_s < 1:
-        problem = f"QEMU cannot measure {options.period_s:g} s: a period is whole seconds"
-    if problem:
-        raise UsageError(problem, "leave out --vmm qemu, or change that")
+        what = f"QEMU does not run {guest.name} in the lab: it runs guests of the kit on one vCPU"
+        raise UsageError(what, "leave out --vmm qemu")
+    if options.huge:
+        what = "QEMU chooses by itself which pages are huge"
+        raise UsageError(what, "leave out --transparent-hugepages")
+    if options.period_s != int(options.period_s) or options.period_s < 1:
+        what = f"QEMU cannot measure {options.period_s:g} s: a period is whole seconds"
+        raise UsageError(what, "give --period 1s")
 
 
 def describe(
