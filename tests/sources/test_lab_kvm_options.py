@@ -7,7 +7,7 @@ from pmlkit.cli import lab as commands
 from pmlkit.errors import GuestError, UsageError
 from pmlkit.sources.lab import guests
 from pmlkit.sources.lab.guests import LabGuest
-from pmlkit.sources.lab.kvm import session
+from pmlkit.sources.lab.kvm import session, steps
 from pmlkit.sources.lab.kvm.image import HERE
 from pmlkit.sources.lab.kvm.session import KvmLabOptions
 
@@ -148,3 +148,12 @@ def test_a_kit_guest_has_both_back_ends():
     elf = guests.load("known").kernel.read_bytes()
     assert elf.count(b"\x0f\x01\xc1") >= 1  # vmcall, for Xen
     assert b"\x66\xba\xb0\x04\xef" in elf or b"\xba\xb0\x04\x00\x00" in elf  # to the port 0x4b0
+
+
+def test_the_hosts_script_brings_its_files_as_they_are(tmp_path):
+    text = "print('$HOME', \"`x`\", '\\n')\n"
+    script = steps.script({"a.py": text}, "a.py 7")
+    begin, end = script.index("cat >a.py"), script.rindex("cd /out")
+    subprocess.run(["sh", "-c", script[begin:end]], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.py").read_text() == text
+    assert "python3 /job/a.py 7 >said.txt" in script and "insmod /mods/$m.ko" in script

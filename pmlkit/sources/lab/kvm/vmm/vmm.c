@@ -4,6 +4,7 @@
  * A guest of the kit goes in lock step: it yields by a port when it has nothing to do, and runs a
  * round for each command in its mailbox. Another guest is stopped and re-armed once per period, and
  * where it reports a phase. In both cases all vCPUs are out of the guest while pages are re-armed.
+ * With --steps, standard input says what to do next (`run_steps`), and nothing is logged before it.
  */
 #define _GNU_SOURCE
 #include "vmm.h"
@@ -40,13 +41,13 @@ static struct option options[] = {
     {"ramdisk", required_argument, NULL, 'i'}, {"cmdline", required_argument, NULL, 'c'},
     {"kit", no_argument, NULL, 'k'},          {"wait-for", required_argument, NULL, 'w'},
     {"go", required_argument, NULL, 'g'},     {"rest-us", required_argument, NULL, 'R'},
-    {"no-log", no_argument, NULL, 'N'},
+    {"no-log", no_argument, NULL, 'N'},       {"steps", no_argument, NULL, 's'},
     {0},
 };
 
 static struct {
     unsigned memory_mib, rounds, period_us, rest_us;
-    bool kit, no_log;
+    bool kit, no_log, steps;
     const char *kernel, *ramdisk, *cmdline, *wait_for, *go;
 } told = {.memory_mib = 64, .cmdline = ""};
 
@@ -361,6 +362,53 @@ static void run_rounds(void)
     }
 }
 
+/* A memory slot more, above the guest's: it never learns of it. */
+static void plug(unsigned mib)
+{
+    size_t bytes = (size_t)mib << 20;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct kvm_userspace_memory_region region = {
+        .slot = 1, .flags = KVM_MEM_LOG_DIRTY_PAGES, .guest_phys_addr = vm.bytes,
+        .memory_size = bytes, .userspace_addr = (uintptr_t)memory,
+    };
+
+    if (memory == MAP_FAILED)
+        die("%u MiB more: %m", mib);
+    kvm_do(vm.fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/* A step a line: `round N`, in lock step; `free`, to run until `pause`; `log 1`, `log 0`; `take` what
+ * was logged; `plug MIB`. Each is answered by a line with a number. */
+static void run_steps(void)
+{
+    char line[64], step[16];
+
+    printf("memory %llu\n", (unsigned long long)(uintptr_t)vm.memory);
+    for (fflush(stdout); fgets(line, sizeof line, stdin); fflush(stdout)) {
+        unsigned value = 0, answer = 0;
+
+        if (sscanf(line, "%15s %u", step, &value) < 1)
+            continue;
+        if (!strcmp(step, "round")) {
+            release(value);
+            await_parked();
+        } else if (!strcmp(step, "free")) {
+            release(FREE_RUN);
+        } else if (!strcmp(step, "pause")) {
+            pause_all();
+        } else if (!strcmp(step, "log")) {
+            log_set(&vm, value);
+        } else if (!strcmp(step, "take")) {
+            answer = log_take(&vm);
+        } else if (!strcmp(step, "plug")) {
+            plug(value);
+        } else {
+            die("there is no step %s", step);
+        }
+        printf("%s %u\n", step, answer);
+    }
+}
+
 /* ---- the guest's words ---- */
 
 static void console_line(const char *text)
@@ -410,6 +458,7 @@ static void parse(int count, char **words)
         case 'w': told.wait_for = optarg; break;
         case 'g': told.go = optarg; break;
         case 'N': told.no_log = true; break;
+        case 's': told.steps = true; break;
         default: die("see vmm.c for the options");
         }
     }
@@ -418,6 +467,8 @@ static void parse(int count, char **words)
     told.kernel = words[optind];
     if (!vm.vcpus || vm.vcpus > MAX_VCPUS || (told.kit && vm.vcpus > 2))
         die("it cannot have %u vCPUs", vm.vcpus);
+    if (told.steps && !told.kit)
+        die("steps are for a guest of the kit");
     if (told.memory_mib < 16 || told.memory_mib > 2048)
         die("it cannot have %u MiB", told.memory_mib);
 }
@@ -475,6 +526,10 @@ int main(int count, char **words)
     for (unsigned i = 0; i < vm.vcpus; i++)
         add_vcpu(i);
     start(load(&vm, told.kernel, told.ramdisk, told.cmdline));
+    if (told.steps) {
+        run_steps();
+        _exit(0);
+    }
     await_collector();
     if (!told.no_log) {
         log_set(&vm, true);
