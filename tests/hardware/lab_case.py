@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the lab's tests share: a guest is booted once for each set of options."""
 
+import hashlib
 from dataclasses import asdict
+from functools import cache
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 from needs import REQUIRED
 
 from pmlkit.sources import lab
+from pmlkit.sources.lab.kvm import session as kvm_session
 from pmlkit.sources.lab.session import LabOptions
+from pmlkit.sources.recorder.kit import record_kit
 from pmlkit.spool_reader import read_spool
 from pmlkit.xen.frames import Frame, unpack_bitmap_piece
 
@@ -46,6 +51,21 @@ class Lab:
             out = self.folder / f"{guest}-{next(self._numbers)}.trace"
             self._traces[key] = lab.run(guest, out, told)
         return self._traces[key]
+
+
+@cache
+def run_on_kvm(folder, guest, options):
+    """Return a guest's trace of the KVM lab; `options` are sorted pairs, or pairs of pairs."""
+    told = {name: dict(value) if name == "settings" else value for name, value in options}
+    name = hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
+    out = Path(folder) / f"{guest}-{name}.trace"
+    return kvm_session.run(guest, out, kvm_session.KvmLabOptions(keep=True, **told))
+
+
+@cache
+def record(folder, guest, rounds, settings):
+    """Return a recording of a guest of the kit; `settings` are pairs."""
+    return record_kit(guest, Path(folder) / f"{guest}.trace", None, dict(settings), rounds)
 
 
 def rounds(trace):

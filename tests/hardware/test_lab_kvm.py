@@ -4,10 +4,6 @@
 `test_lab_kvm_grid` has the other guests, kernels and kinds of log; `test_lab_kvm_qemu` has QEMU.
 """
 
-import hashlib
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 import pytest
 from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
@@ -15,23 +11,9 @@ from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
 from experiments import kvm_costs
 from pmlkit import pagetables, reads
 from pmlkit.sources.lab import selftest
-from pmlkit.sources.lab.kvm import session
 from pmlkit.trace.known import measure
 
 pytestmark = [needs_lab, pytest.mark.timeout(1800)]
-
-
-@cache
-def boot(where, guest, options):
-    told = session.KvmLabOptions(keep=True, **dict(options))
-    name = hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()
-    return session.run(guest, Path(where) / f"{guest}-{name}.trace", told)
-
-
-@pytest.fixture(scope="session")
-def kvm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kvm")
-    return lambda guest, **options: boot(folder, guest, tuple(sorted(options.items())))
 
 
 def monitors_counts(trace):

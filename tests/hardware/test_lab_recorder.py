@@ -10,8 +10,6 @@ the kit's mailbox, stack and code, which wait for dom0 in the lab.
 import pytest
 from lab_case import MAILBOX, STACKS, data, needs_lab
 
-from pmlkit.sources.recorder.kit import record_kit
-from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.sources.simulator import simulate
 from pmlkit.trace.kinds import Kind, is_page_table
 
@@ -28,13 +26,11 @@ PROGRAMS = [
 
 
 @pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: program[0])
-def both(request, lab, tmp_path_factory):
+def both(request, lab, recorded):
     """The traces of a program by the recorder and by the lab."""
     name, settings, logged = request.param
-    out = tmp_path_factory.mktemp("recorder") / f"{name}.trace"
-    options = RecordOptions()
-    recorded = record_kit(name, out, options, settings, rounds=ROUNDS)
-    return recorded, lab.run(name, rounds=ROUNDS, settings=settings, **logged)
+    in_lab = lab.run(name, rounds=ROUNDS, settings=settings, **logged)
+    return recorded(name, ROUNDS, settings), in_lab
 
 
 def of_round(table, number):

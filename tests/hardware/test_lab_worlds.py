@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same programs in three worlds: QEMU's recorder, and Xen and KVM on a processor with PML.
+
+The recorder sees every access: its writes are the truth. What is compared, round by round:
+
+- of the kit's guests all frames of the data area (4096 and above), in the order of the log, and
+  below it the rest but the kit's own mailbox and stacks and the page tables. The recorder sees no
+  walks of the processor, and the hypervisors write to the mailbox;
+- the leaf tables and directories that the walks write, between the two hypervisors;
+- of a Linux guest the frames of its declared regions, in windows of two sweeps. Where its kernel
+  puts them differs from world to world, so a set is of all frames of a region, or of none.
+"""
+
+import numpy as np
+import pytest
+from lab_case import DIRECTORIES, LEAVES, MAILBOX, STACKS, data, frames, needs_lab
+
+import pmlkit
+
+pytestmark = [needs_lab, pytest.mark.timeout(1800)]
+WORLDS = ("recorder", "xen", "kvm")
+# These guests, with these options, are those of other tests: each is booted once. In the KVM lab
+# `rewrites` is logged by write faults into huge pages, and `ordered` by rings.
+ROUNDS = 4
+PROGRAMS = {
+    "known": ({}, {"bitmaps": True}, {"rounds": 4}),
+    "ordered": ({}, {}, {"rounds": 3, "log": "ring", "kernel": "6.1"}),
+    "rewrites": ({}, {}, {"rounds": 3, "pml": False, "huge": True}),
+    "reads": ({"levels": "3"}, {}, {"rounds": 4}),
+}
+OWN = {MAILBOX, *STACKS}
+TABLES = range(2048, 2112)
+HOTCOLD = {"phase_ms": "1200"}
+SWEEPS_NS = 2 * 200_000_000
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def worlds(request, lab, kvm, recorded):
+    """The traces of a program, by world."""
+    name = request.param
+    settings, xen, linux = PROGRAMS[name]
+    return {
+        "recorder": recorded(name, ROUNDS, settings),
+        "xen": lab.run(name, rounds=ROUNDS, settings=settings, **xen),
+        "kvm": kvm(name, **linux),
+    }
+
+
+def log(trace):
+    """Return the rounds of a log: that of the guest's round 1 first."""
+    entries = trace.pml.to_pandas()
+    first = trace.meta.source == "recorder"  # its round 0 is what comes before
+    number = range(first, trace.n_rounds)
+    return [entries[entries["round"] == n] for n in number]
+
+
+def together(worlds):
+    """Yield (number, {world: its entries}) for the rounds that all have."""
+    logs = {world: log(trace) for world, trace in worlds.items()}
+    count = min(map(len, logs.values()))
+    assert count >= 3
+    for number in range(count):
+        yield number, {world: of[number] for world, of in logs.items()}
+
+
+def test_the_data_is_the_same_in_the_same_order(worlds):
+    for number, of in together(worlds):
+        order = {world: data(entries)["gfn"].tolist() for world, entries in of.items()}
+        assert order["recorder"] == order["xen"] == order["kvm"], number
+
+
+def test_all_else_is_the_kits_own(worlds):
+    for number, of in together(worlds):
+        rest = {w: set(e["gfn"]) - set(data(e)["gfn"]) - set(TABLES) for w, e in of.items()}
+        for world in WORLDS:
+            assert rest[world] <= OWN, (number, world)
+
+
+def test_the_hypervisors_log_the_same_tables(worlds):
+    for number, of in together(worlds):
+        walked = {w: set(of[w]["gfn"]) & set(TABLES) for w in ("xen", "kvm")}
+        if number:  # the first walk of the tables is at the end of round 0
+            assert walked["xen"] == walked["kvm"]
+            reads = worlds["kvm"].meta.domain["name"] == "reads"
+            assert walked["kvm"] == (LEAVES[3] | DIRECTORIES[3] if reads else set())
+
+
+# ---- Linux ----
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def hotcold(request, lab, kvm):
+    if request.param == "recorder":
+        return pmlkit.open(pmlkit.bundled("hotcold"))
+    if request.param == "xen":
+        return lab.run("hotcold", vcpus=2, settings=HOTCOLD)
+    return kvm("hotcold")
+
+
+def windows(trace, phase):
+    """Yield the frames written in each run of rounds of a phase that is two sweeps or longer."""
+    entries = trace.to_pandas(kinds="w") if trace.meta.kind == "access" else trace.to_pandas()
+    start, frames_of, phases = None, set(), trace.phase_of_rounds()
+    ends = trace.rounds["t_end_ns"].to_numpy()
+    by_round = {number: set(of) for number, of in entries.groupby("round")["gfn"]}
+    for number in np.flatnonzero(phases == phase):
+        start = int(ends[number - 1]) if start is None and number else start or 0
+        frames_of |= by_round.get(number, set())
+        if ends[number] - start >= SWEEPS_NS:
+            yield frames_of
+            start, frames_of = int(ends[number]), set()
+
+
+@pytest.mark.parametrize(("phase", "names"), [("hotcold", {"hot", "cold"}), ("hot", {"hot"})])
+def test_a_linux_guests_regions_are_the_same(hotcold, phase, names):
+    regions = {name: frames(hotcold, name) for name in ("hot", "cold")}
+    assert {name: len(of) for name, of in regions.items()} == {"hot": 300, "cold": 1500}
+    declared, expected = regions["hot"] | regions["cold"], set().union(*map(regions.get, names))
+    seen = list(windows(hotcold, phase))
+    assert seen
+    for number, written in enumerate(seen):
+        assert written & declared == expected, number
