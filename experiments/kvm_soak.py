@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A soak of KVM's collector in the lab: minutes of rounds, and no entry lost that is not reported.
+
+The guest `rewrites` writes its pages at full speed after each re-arm. Once a minute the collector
+stands still for some seconds, in which more is logged than its buffers hold. The monitor counts
+what KVM hands out in each round. The trace has to have as many entries, or say that they are lost.
+
+    python -m experiments.kvm_soak [SECONDS [KERNEL]]
+
+SECONDS are of the emulated host's clock (default: 600); on this machine it takes about as long.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit.errors import PmlkitError
+from pmlkit.sources.lab import guests
+from pmlkit.sources.lab.kvm import ingest, session, steps
+
+if TYPE_CHECKING:
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Tell
+
+__all__ = ["judge", "run"]
+
+GUEST = "rewrites"
+SECONDS = 600
+_LIMIT = 20.0  # seconds here for one of the emulated host's, at most
+
+
+def run(folder: Path, seconds: int, kernel: str, progress: Tell = print) -> tuple[Trace, list[int]]:
+    """Boot a kernel and soak; returns the trace, and how many entries each round had."""
+    name = "kvm_soak_job.py"
+    script = steps.script({name: Path(__file__).with_name(name).read_text()}, f"{name} {seconds}")
+    options = session.KvmLabOptions(
+        kernel=kernel, script=script, rounds=1, period_s=seconds,
+        time_limit_s=600 + _LIMIT * seconds,
+    )  # fmt: skip
+    session.collect(guests.load(GUEST), folder, options, progress)
+    said = (folder / "said.txt").read_text()
+    if (folder / "status").read_text().strip() != "0":
+        raise PmlkitError("the job on the host failed", said[-2000:])
+    progress(said.strip())
+    (folder / "report.txt").touch()
+    trace = ingest.ingest(folder, folder / "soak.trace", heard=progress)
+    return trace, [int(line) for line in (folder / "taken.txt").read_text().split()]
+
+
+def judge(trace: Trace, taken: list[int]) -> dict[str, int]:
+    """Return counts of the soak; ``unreported`` and ``wrong`` have to be 0.
+
+    ``wrong`` are rounds that report no loss and have not what KVM handed out. The kernel counts
+    losses by buffer, so a loss may be reported for the round after the one in which it was made:
+    ``unreported`` is of all rounds together.
+    """
+    entries = trace.to_pandas(["round"]).groupby("round").size()
+    lost = trace.rounds.set_index("round")["lost"]
+    wrong = sum(
+        int(entries.get(number, 0)) != count and not lost[number]
+        for number, count in enumerate(taken)
+    )
+    return {
+        "rounds": len(taken), "entries": int(entries.sum()), "lost": int(lost.sum()),
+        "rounds with losses": int((lost > 0).sum()), "wrong": wrong,
+        "unreported": sum(taken) - int(entries.sum()) - int(lost.sum()),
+    }  # fmt: skip
+
+
+def main(seconds: str = str(SECONDS), kernel: str = "6.1") -> int:
+    """Soak; returns 0 if all that was lost was reported."""
+    with tempfile.TemporaryDirectory() as folder:
+        counts = judge(*run(Path(folder), int(seconds), kernel))
+    for name, count in counts.items():
+        print(f"{name:20} {count:>12,}")
+    return int(counts["unreported"] != 0 or counts["wrong"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
