@@ -9,6 +9,7 @@ from pmlkit.figures import compare as figures_compare
 from pmlkit.figures import forecast as forecast_figures
 from pmlkit.figures import reads as figures_reads
 from pmlkit.forecast import study as forecast_study
+from pmlkit.notebook import reads_tables
 
 # Name of the file: (recording, figure of pmlkit.figures, its options).
 FIGURES = {
@@ -32,6 +33,8 @@ def make(folder):
     if not (folder / "reads.svg").exists():
         trace = pmlkit.open(pmlkit.bundled("rrww-lab"))
         _save(figures_reads.mechanism(trace), folder / "reads.svg")
+    if not (folder / "host-sees.svg").exists():
+        _save(figures.host_sees(reads_tables.host_sees()), folder / "host-sees.svg")
     if not (folder / "techniques.svg").exists():
         found = compare.compare(["redis"], compare.plan("1s", TECHNIQUES, seeds=2))
         _save(figures_compare.over_time(found, found.traces[0]), folder / "techniques.svg")

@@ -7,6 +7,7 @@ import pandas as pd
 
 import pmlkit
 from pmlkit import compare
+from pmlkit.notebook import reads_tables
 from pmlkit.period.advice import BUFFER_ENTRIES, advise, bitmap_bytes, log_bytes
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes
@@ -56,9 +57,24 @@ def make(folder):
     harvests(pd.read_csv(data / "harvests" / "guests.csv")).to_csv(
         Path(folder) / "harvests.csv", index=False
     )
+    host_sees(reads_tables.host_sees()).to_csv(Path(folder) / "host-sees-rows.csv", index=False)
     if not (Path(folder) / "techniques.csv").exists():
         found = compare.compare(RECORDINGS, compare.plan("1s", ",".join(TECHNIQUES)), jobs=2)
         techniques(found.scores).to_csv(Path(folder) / "techniques.csv", index=False)
+
+
+def host_sees(ways):
+    """Return pages in a round that each way sees: medians, or from the least to the most."""
+    rows = []
+    for row in ways.itertuples():
+        counts = [row.seen, row.written, row.read, row.tables]
+        told = ["" if pd.isna(count) else f"{count:,}" for count in counts]
+        if pd.isna(row.seen):
+            told[0] = "the kernel does not have it"
+        elif not pd.isna(row.least) and row.least != row.most:
+            told[0] = f"{row.seen:,} ({row.least:,} to {row.most:,})"
+        rows.append((row.name, "" if pd.isna(row.kernel) else row.kernel, *told))
+    return pd.DataFrame(rows, columns=["way", "Linux", "all", "written", "only read", "tables"])
 
 
 def harvests(guests):

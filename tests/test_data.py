@@ -205,3 +205,20 @@ def test_the_costs_of_harvests_in_the_texts_are_those_that_were_measured():
     paged = guests.loc[walks[walks > 1000].index]  # without page tables there is nothing to walk
     assert len(paged) > 15
     assert (paged["pruned"] < paged["guided"]).all()  # it wins nowhere, as the texts say
+
+
+def test_what_a_kvm_host_sees_is_what_its_rounds_say():
+    from experiments import host_sees
+    from pmlkit.sources.lab import guests
+
+    path = DATA / "host-sees"
+    rows = pd.read_csv(path / "rounds.csv", dtype={"kernel": str})
+    rows = rows.astype(dict.fromkeys(rows.columns[2:], "Int64"))
+    truth = host_sees.truth(host_sees.regions_of(guests.shipped()[host_sees.GUEST]))
+    assert host_sees.summary(rows, truth).to_csv(index=False) == (path / "ways.csv").read_text()
+    assert (truth["written"], truth["read"]) == (1792, 2560)
+    steady = rows[rows["way"].isin(["log-ring", "log-bitmap", "reads", "soft-dirty"])]
+    assert set(steady["written"]) == {1792} and set(steady["tables"]) == {truth["tables"]}
+    assert set(rows["way"]) == set(host_sees.WAYS)
+    text = (DATA.parent / "docs" / "concepts" / "visible.md").read_text()
+    assert f"reads {truth['read']:,} pages in each round, and writes {truth['written']:,}" in text

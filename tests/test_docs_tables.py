@@ -36,3 +36,20 @@ def test_the_comparison_is_of_medians_in_percent():
 def test_what_is_saved_is_what_is_left_of_the_best_rules_slack():
     row = {"ahead_s": 0.5, "own past": 0.8, "hindsight": 1.02, "told the phase": 0.5}
     assert tables.limits(pd.DataFrame([row])).values.tolist() == [["0.5 s", "20", "-2", "50"]]
+
+
+def test_what_a_host_sees_has_the_range_of_its_rounds():
+    names = ["name", "kernel", "seen", "least", "most", "written", "read", "tables"]
+    rows = [
+        ("truth", None, 4364, None, None, 1792, 2560, 12),
+        ("rate", "6.1", 2048, 512, 3584, None, None, None),
+        ("log", "6.1", 1806, 1806, 1806, 1792, 0, 12),
+        ("DAMON", "6.1", *[None] * 6),
+    ]
+    ways = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(names[2:], "Int64"))
+    assert tables.host_sees(ways).values.tolist() == [
+        ["truth", "", "4,364", "1,792", "2,560", "12"],
+        ["rate", "6.1", "2,048 (512 to 3,584)", "", "", ""],
+        ["log", "6.1", "1,806", "1,792", "0", "12"],
+        ["DAMON", "6.1", "the kernel does not have it", "", "", ""],
+    ]

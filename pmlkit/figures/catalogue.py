@@ -47,6 +47,7 @@ _OTHERS = (
     "reads:mechanism",
     "reads:reads_errors",
     "reads:reads_over_time",
+    "visible:host_sees",
     "window:period_trade_off",
 )
 # The module of each function, as `pmlkit.lazy` takes them.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit import recordings
 from pmlkit.errors import NeedsError
 from pmlkit.reads import calibration, guided, hotness, judge
 
@@ -22,6 +23,7 @@ __all__ = [
     "costs",
     "equality",
     "errors",
+    "host_sees",
     "hotness_scores",
     "logging_costs",
     "sources",
@@ -119,6 +121,19 @@ def logging_costs() -> pd.DataFrame:
         costs[name] = means[f"{column}_tsc"] / 1e3
     costs["sample"] = samples / 1e3
     return costs.round(1).reset_index()
+
+
+def host_sees() -> pd.DataFrame:
+    """Return what each way sees of a guest from a KVM host, for `figures.host_sees`.
+
+    Returns
+    -------
+    DataFrame
+        As `experiments.host_sees` has made it: first the truth, then a row for each way and kernel.
+    """
+    pages = ("rounds", "seen", "least", "most", "written", "read", "tables", "other", "low", "high")
+    path = recordings.located("host-sees/ways.csv", "data")
+    return pd.read_csv(path, dtype={"kernel": "str", **dict.fromkeys(pages, "Int64")})
 
 
 def hotness_scores() -> pd.DataFrame:
