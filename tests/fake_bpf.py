@@ -26,6 +26,18 @@ class Writer:
         self.words[at + HEAD_AT // 8] = head + 1
         return True
 
+    def burst(self, cpu, time_ns, gfns, thread):
+        """Write entries before anybody reads; returns how many there was no room for."""
+        at = cpu * self.step
+        head, tail = self.words[at + HEAD_AT // 8], self.words[at + TAIL_AT // 8]
+        room = min(self.entries - (head - tail), len(gfns))
+        for n, gfn in enumerate(gfns[:room]):
+            place = at + DATA_AT // 8 + (head + n) % self.entries * ENTRY_BYTES // 8
+            self.words[place], self.words[place + 1] = time_ns + n, gfn << 22 | thread
+        self.words[at + HEAD_AT // 8] = head + room
+        self.words[at + LOST_AT // 8] += len(gfns) - room
+        return len(gfns) - room
+
 
 class FakeKernel:
     """In place of `pmlkit.kvm.bpf.Kernel`."""
