@@ -115,7 +115,7 @@ def test_an_error_of_the_agent_is_the_collections(kvm, tmp_path):
     [
         ([], "say what to log: give a DOMAIN of Xen, or --kvm VM"),
         (["dom", "--kvm", "vm"], "say what to log"),
-        (["--kvm", "vm", "--harvest", "both"], "--harvest both is of Xen: KVM has --harvest sampled"),
+        (["--kvm", "vm", "--harvest", "both"], "--harvest both is of Xen: KVM has"),
         (["dom", "--switch", "qmp"], "--switch is an option for KVM"),
         (["--kvm", "vm", "--mode", "stock"], "--mode stock is of Xen: KVM has log, soft-dirty"),
         (["dom", "--mode", "soft-dirty"], "--mode soft-dirty is of KVM: Xen has auto"),
