@@ -13,6 +13,7 @@
 #define WIDTH 640u
 #define HEIGHT 480u
 #define PAGES (WIDTH * HEIGHT / KIT_PAGE) /* of the screen, a byte for each of its dots */
+#define ATTRIBUTE 0x3c0u
 #define COLOUR 0x3c8u /* its number; its red, green and blue follow on the next port */
 
 static void outl(u32 port, u32 value)
@@ -72,6 +73,7 @@ void guest_setup(void)
     mode(2, HEIGHT);
     mode(3, 8); /* bits of a dot: QEMU draws it, and what has not changed it does not draw again */
     mode(4, 0x41); /* on, and linear */
+    outb(ATTRIBUTE, 0x20); /* no longer blank: else QEMU shows, and tracks, nothing */
     outb(COLOUR, 1); /* 0 is black, 1 white */
     for (u32 i = 0; i < 3; i++)
         outb(COLOUR + 1, 63);

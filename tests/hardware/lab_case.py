@@ -48,7 +48,7 @@ class Lab:
         told = LabOptions(fast=True, keep=True, **options)
         key = guest, repr(asdict(told))
         if key not in self._traces:
-            out = self.folder / f"{guest}-{next(self._numbers)}.trace"
+            out = self.folder / f"{Path(guest).stem}-{next(self._numbers)}.trace"
             self._traces[key] = lab.run(guest, out, told)
         return self._traces[key]
 
