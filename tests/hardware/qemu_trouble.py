@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from pmlkit.errors import PmlkitError
-from pmlkit.kvm import agent
-from pmlkit.kvm.job import Job
+from pmlkit.kvm import agent, find, switch
+from pmlkit.kvm.host import Host
+from pmlkit.kvm.job import Job, KvmOptions
 from pmlkit.kvm.qmp import Socket
 
 QMP = "/job/qmp"
@@ -24,6 +25,17 @@ def case(name, spool="", **job):
         print(name, error, sep=": ", flush=True)
     else:
         print(name, end["why"], sep=": ", flush=True)
+
+
+def refused(name):
+    """Ask QEMU for a measurement, without tracing before: that takes longer than one."""
+    way = switch.of(find.find(Host(), QMP), KvmOptions())
+    try:
+        way.start()
+    except PmlkitError as error:
+        print(name, error, sep=": ", flush=True)
+    finally:
+        way.close()
 
 
 def measured(monitor):
@@ -46,17 +58,17 @@ def troubles():
     monitor = Socket("/job/qmp2")
     measured(monitor)
     with Socket(QMP):
-        case("busy")
-    case("short", period_s=0.5)
+        case("busy", rounds=1)
+    case("short", rounds=1, period_s=0.5)
     monitor.ask("calc-dirty-rate", mode="dirty-bitmap", **{"calc-time": 1})
-    case("measuring")
+    refused("measuring")
     measured(monitor)
     monitor.ask("stop")
     case("paused", "/out/paused.spool", rounds=1)
     monitor.ask("cont")
     logged = Path("/tmp/logged")
     threading.Thread(target=life, args=(monitor, logged)).start()
-    case("life", "/out/life.spool", ready=str(logged))
+    case("life", "/out/life.spool", ready=str(logged), seconds=60)
 
 
 if sys.argv[1] == "ring":
