@@ -80,6 +80,10 @@ def collect(
     DOMAIN is a name or an id. Ctrl-C ends it, and so does the end of the domain; log-dirty mode is
     off afterwards. On an unpatched Xen the trace holds the distinct pages of each round. On a KVM
     host nothing has to be patched: a round ends where the VMM arms the pages again.
+
+    There, page tables are told apart by what stands in the logged frames, which are read out of the
+    VMM's memory: --page-tables mark, snapshot or off. --harvest sampled needs a kernel with idle
+    page tracking.
     """
     from pmlkit.cli import console, live
     from pmlkit.sources.host.collection import Collection
