@@ -157,3 +157,19 @@ def test_the_hosts_script_brings_its_files_as_they_are(tmp_path):
     subprocess.run(["sh", "-c", script[begin:end]], cwd=tmp_path, check=True)
     assert (tmp_path / "a.py").read_text() == text
     assert "python3 /job/a.py 7 >said.txt" in script and "insmod /mods/$m.ko" in script
+
+
+def test_page_tables_are_told_apart_if_asked_for_and_the_guest_rests(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(session, "run", lambda *arguments: seen.append(arguments[2]))
+    monkeypatch.setattr(commands, "show_trace", lambda *arguments: None)
+    run("known", "--kvm")
+    run("known", "--kvm", "--page-tables", "snapshot")
+    assert [options.page_tables for options in seen] == ["off", "snapshot"]
+    guest = LabGuest("g", tmp_path / "g.elf", mailbox=True)
+    scripts = [session._script(guest, options, 64, 1) for options in seen]
+    assert ["--rest-us" in script for script in scripts] == [False, True]
+    jobs = [session.describe(guest, options, 64, 1, {}) for options in seen]
+    assert [job["page_tables"] for job in jobs] == ["off", "snapshot"]
+    with pytest.raises(UsageError, match="has no page_tables 'clear'"):
+        run("known", "--kvm", "--page-tables", "clear")
