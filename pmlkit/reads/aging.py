@@ -24,14 +24,14 @@ import pandas as pd
 
 from pmlkit.errors import NeedsError, UsageError, read_error
 from pmlkit.pagetables import PAGES_OF_A_TABLE, is_marked
-from pmlkit.reads.page_sets import Sets, of_log, sets, window_sizes
+from pmlkit.reads.page_sets import Sets, of_log, sets, unseen, window_sizes
 from pmlkit.selection import time_ns
 from pmlkit.timeline import Windows
 from pmlkit.trace.schema import HOST_CLOCK
 
 if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Array, Ints, PathLike
+    from pmlkit.types import Array, Bools, Ints, PathLike
 
 
 __all__ = ["estimate", "read"]
@@ -127,7 +127,9 @@ def estimate(
         hint = "collect both at the same time, on the same host"
         raise UsageError(f"no interval of the aging lies within {trace.path}", hint)
     frames = sets(trace, start, end) if trace.pml.has_tables else of_log(trace, start, end)
-    return _table(trace, table, frames, _places(table, begins, ends), (first, stop))
+    places = _places(table, begins, ends)
+    missed = unseen(trace, places.touching, start, end)
+    return _table(trace, table, frames, places, (first, stop), missed)
 
 
 def _on_host(trace: Trace) -> tuple[Ints, Ints]:
@@ -158,14 +160,19 @@ def _windows(enter: Array, leave: Array, count: int) -> Windows:
 
 
 def _table(
-    trace: Trace, table: pd.DataFrame, frames: Sets, places: _Places, span: tuple[int, int]
+    trace: Trace,
+    table: pd.DataFrame,
+    frames: Sets,
+    places: _Places,
+    span: tuple[int, int],
+    missed: Bools,
 ) -> pd.DataFrame:
     """Put the counts and what log and tables know together."""
     names = ("written", "certain", "accessed", "leaves")
     inside = {name: window_sizes(getattr(frames, name), places.inside) for name in names}
     counted, low = table["pages"].to_numpy(np.int64), inside["certain"]
     high = np.minimum(_most(trace, frames, places.touching), trace.memory_pages)
-    high = np.maximum(high, low)
+    high = np.where(missed, trace.memory_pages, np.maximum(high, low))
     pages = np.clip(counted, low, high)
     why = np.where(counted > high, _ABOVE, np.where(counted < low, _BELOW, _MIXED))
     at, host = np.array(trace.pml.meta.options[HOST_CLOCK], np.int64).T

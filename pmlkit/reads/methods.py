@@ -59,6 +59,7 @@ from pmlkit.reads.page_sets import (
     references,
     sets,
     truth,
+    unseen,
     window_sizes,
     windows_of,
 )
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
     from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
+    from pmlkit.types import Bools
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -78,6 +80,7 @@ _KERNEL = "pages that only the kernel maps: its tables do not tell which of them
 _CALIBRATED = (
     "the interval is what held in 90 % of the rounds of the lab's guests: as good as they are like"
 )
+_UNSEEN = "not all that was logged was looked at: page tables, and what they map, may be missing"
 _BLIND = "PML alone cannot bound the pages that are only read"
 
 
@@ -141,6 +144,8 @@ def estimate(
         columns = _of_snapshots(trace, method, frames, windows, calibration)
     if calibration is not None:
         columns = _narrowed(columns, method, frames is not None and frames.cleared, calibration)
+    if method in ("leaves", "present", "accessed"):
+        columns = _unbounded(trace, columns, unseen(trace, windows, start, end))
     return frame(trace, columns, windows, start, end)
 
 
@@ -166,6 +171,12 @@ def _of_snapshots(
         unresolved=unresolved,
         why=np.where(unresolved > 0, _KERNEL, ""),
     )
+
+
+def _unbounded(trace: Trace, columns: Columns, mask: Bools) -> Columns:
+    """Let windows have no upper bound where a page table may have been missed."""
+    high = np.where(mask, np.maximum(columns.high, trace.memory_pages), columns.high)
+    return replace(columns, high=high, why=np.where(mask, _UNSEEN, columns.why))
 
 
 def _narrowed(columns: Columns, method: str, cleared: bool, calibration: Calibration) -> Columns:

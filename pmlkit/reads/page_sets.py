@@ -15,6 +15,7 @@ from pmlkit.kernels import by_page
 from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
 from pmlkit.selection import time_ns
 from pmlkit.timeline import Windows, timeline
+from pmlkit.trace.schema import UNSEEN
 
 if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
@@ -212,6 +213,19 @@ def windows_of(
     """Return the windows over the rounds from `start` to `end`."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
     return timeline(trace, first, stop - first).windows(window, step)
+
+
+def unseen(
+    trace: Trace, windows: Windows, start: str | int | None = None, end: str | int | None = None
+) -> Bools:
+    """Mask the windows in which a page table may have been missed, as not all was looked at."""
+    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    rounds = np.array(trace.pml.meta.options.get(UNSEEN, []), np.int64)
+    rounds = rounds[(rounds >= first) & (rounds < stop)] - first
+    mask = np.zeros(len(windows), bool)
+    for enter, leave in zip(windows.enter[rounds], windows.leave[rounds], strict=True):
+        mask[enter:leave] = True
+    return mask
 
 
 def frame(

@@ -41,6 +41,8 @@ DRAWN = "sampled_draw"
 MEMORY_GUESSED = "memory_ends_at_highest_page"
 # Option: pairs of the trace's time and the host's monotonic clock, ns, at the start and after gaps.
 HOST_CLOCK = "host_clock_ns"
+# Option of a log whose page tables were told from outside: rounds in which not all were looked for.
+UNSEEN = "rounds_with_unseen_tables"
 # Values of `domain.address`, the address space of the frames; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
 LOST_UNKNOWN = "losses not counted"

@@ -149,6 +149,9 @@ def test_what_is_not_looked_at_is_counted(kvm, memory, tmp_path, monkeypatch):
     assert "3 logged frames of 1 rounds were not looked at" in trace.meta.notes
     entries = trace.to_pandas()
     assert set(entries[entries.gfn >= 5000].kind) == {0}  # it is not known what these are
+    (row,) = reads.estimate(trace, "leaves").to_dict("records")
+    assert row["high"] == trace.memory_pages
+    assert row["why"].startswith("not all that was logged was looked at")
 
 
 def test_known_candidates_are_looked_at_first(kvm, memory, tmp_path, monkeypatch):

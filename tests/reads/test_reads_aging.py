@@ -10,7 +10,7 @@ from pagetable_guest import MS, Guest, write_trace
 from pmlkit import cli
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads import aging
-from pmlkit.trace.schema import HOST_CLOCK
+from pmlkit.trace.schema import HOST_CLOCK, UNSEEN
 
 BOOT = 5_000_000_000_000  # the host's clock at the start of the trace
 COUNTS = ((30, 5), (20, 0), (10, 10), (40, 1))  # of each round: pages read, and then written
@@ -126,3 +126,17 @@ def test_the_command(trace, tmp_path, capsys):
     assert "30" in capsys.readouterr().out
     assert cli.main(["reads", str(trace.path), "--aging", str(path), "--window", "2r"]) == 2
     assert "leave out --window" in capsys.readouterr().err
+
+
+def test_where_tables_may_be_missing_the_count_is_not_cut(tmp_path):
+    guest = Guest()
+    root = guest.space()
+    for page in range(60):
+        guest.map(root, page, 500 + page)
+    for _ in range(2):
+        guest.read(root, 0)
+        guest.close_round()
+    options = {HOST_CLOCK: [[0, BOOT]], UNSEEN: [1]}
+    trace = write_trace(tmp_path / "u.trace", guest, options=options)
+    rows = aging.estimate(trace, table((10, 10, 99), (20, 10, 99)))
+    assert rows.pages.tolist() == [60, 99]

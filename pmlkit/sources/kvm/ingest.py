@@ -36,7 +36,7 @@ from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import HOST_CLOCK, MEMORY_GUESSED, PAGE_SIZE, TraceMeta
+from pmlkit.trace.schema import HOST_CLOCK, MEMORY_GUESSED, PAGE_SIZE, UNSEEN, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ class KvmTrace:
         memory = memory or h.get("pages", highest + 1) * PAGE_SIZE
         options = {**h.get("options", {}), "job": job, "pml": h.get("host", {}).get("pml")}
         options |= {name: h.get(name) for name in ("mode", "switch", "vmm")}
+        if unseen := self._tables.unseen(len(self.rounds)):
+            options[UNSEEN] = unseen
         new = np.diff(self.shift, prepend=-1) != 0
         starts = np.stack([self.starts, self.starts + self.shift], axis=1)
         options[HOST_CLOCK] = starts[new].tolist()

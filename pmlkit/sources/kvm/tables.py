@@ -285,6 +285,10 @@ class Tables:
         kinds[low[mine]] = int(Kind.PAGE_TABLE) | self._levels[at[mine]]
         return kinds
 
+    def unseen(self, rounds: int) -> list[int]:
+        """Return the rounds, of so many, in which a table may have been missed."""
+        return np.setdiff1d(np.arange(rounds), self._whole).tolist() if self.depth else []
+
     def write(self, file: BinaryIO, writer: TraceWriter) -> None:
         """Write the snapshots, out of the spool's file."""
         for number, found in sorted(self._found[self.depth].items()):
