@@ -322,6 +322,27 @@ def test_a_round_of_which_all_was_lost_has_a_batch_for_its_losses(kvm, tmp_path)
     assert trace.batches.lost.tolist() == [5]
 
 
+@pytest.mark.parametrize("missed", [243, 2])
+def test_no_round_looks_whole_that_a_gap_touches(kvm, tmp_path, missed):
+    """The kernel says how many events a gap has, and not where in it: here it has three rounds."""
+
+    def feed(now):
+        rearm(kvm, RESET, now + 1000)
+        kvm.feed(LOG, 0, [dirty(now + 4000, 4712, 1)])
+        rearm(kvm, RESET, now + 11000)
+        rearm(kvm, RESET, now + 21000)
+        kvm.feed(LOG, 0, [dirty(now + 26000, 4712, 2)], missed=missed)
+        rearm(kvm, RESET, now + 31000)
+        kvm.count(LOG, 0, overrun=missed)
+
+    run = Run(kvm, tmp_path, feed, rounds=3)
+    run()
+    lost = run.trace().rounds.lost
+    assert lost.sum() == missed
+    if missed > 3:
+        assert lost[1] > lost[0] > lost[2] > 0  # the longer in the gap, the more
+
+
 def test_a_mark_that_is_lost_is_no_entry_that_is_lost(kvm, tmp_path):
     def feed(now):
         rearm(kvm, RESET, now)

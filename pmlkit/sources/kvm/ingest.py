@@ -383,15 +383,24 @@ class KvmTrace:
         The kernel does not say how many events some of the gaps have, but how many in all: what is
         left is assigned to the last round. A gap across a round's end is of the later round with
         ftrace, which overwrites what is old, and of the earlier with BPF, which loses what is new.
+        Of more than two rounds each has a part, by its time, so that none looks whole that is not.
         """
         lost = np.zeros(len(self.rounds), np.int64)
         after, before, count = losses[:, 0], losses[:, 1], np.maximum(losses[:, 2], 0)
-        at = np.searchsorted(self.spans[:, 0], before, "left") - 1  # the last that begins before
+        last = np.searchsorted(self.spans[:, 0], before, "left") - 1  # that begins before
+        first = np.searchsorted(self.spans[:, 1], after, "right")  # that ends after
+        at = last
         if self.header.get("capture", {}).get("kind") == "bpf":
             early = np.searchsorted(self.spans[:, 0], after, "left") - 1
             at = np.where((early >= 0) & (after < self.spans[early, 1]), early, at)
         inside = (at >= 0) & (after < self.spans[at, 1])
-        np.add.at(lost, at[inside], count[inside])
+        several = inside & (last - first > 1)
+        np.add.at(lost, at[inside & ~several], count[inside & ~several])
+        for gap in np.flatnonzero(several):
+            touched = slice(first[gap], last[gap] + 1)
+            starts, ends = self.spans[touched].T
+            times = np.minimum(ends, before[gap]) - np.maximum(starts, after[gap])
+            lost[touched] += _shared(int(count[gap]), times)
         known = int(count.sum())
         total = self.end.lost["log"] if self.end else known
         lost[-1] += max(total - known, 0)
@@ -408,6 +417,13 @@ class KvmTrace:
                     writer.add_entries(number, number, 0, frames, int(Kind.UNKNOWN))
             writer.set_rounds(self._round_table(np.zeros(len(self.rounds), np.int64)))
         return Trace.open(out)
+
+
+def _shared(count: int, times: Ints) -> Ints:
+    """Divide a count by times; while there is enough, none has nothing."""
+    least = min(count // len(times), 1)
+    ends = np.floor(np.cumsum(times) / times.sum() * (count - least * len(times)))
+    return np.diff(ends.astype(np.int64), prepend=0) + least
 
 
 class _BatchTable:
