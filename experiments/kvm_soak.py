@@ -53,9 +53,8 @@ def run(folder: Path, seconds: int, kernel: str, progress: Tell = print) -> tupl
 def judge(trace: Trace, taken: list[int]) -> dict[str, int]:
     """Return counts of the soak; ``unreported`` and ``wrong`` have to be 0.
 
-    ``wrong`` are rounds that report no loss and have not what KVM handed out. The kernel counts
-    losses by buffer, so a loss may be reported for the round after the one in which it was made:
-    ``unreported`` is of all rounds together.
+    ``wrong`` are rounds that report no loss and have not what KVM handed out. ``unreported`` is of
+    all rounds together, as the kernel does not say where in a gap the lost ones were.
     """
     entries = trace.to_pandas(["round"]).groupby("round").size()
     lost = trace.rounds.set_index("round")["lost"]
