@@ -13,6 +13,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Monitor:
         words += ["--cmdline", f"vmm={memory_mib}", "/job/kernel"]
         if group:
             words = ["sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh", *words]
-        self.process = subprocess.Popen(words, stdin=-1, stdout=-1, text=True, bufsize=1)
+        self.process = subprocess.Popen(words, stdin=PIPE, stdout=PIPE, text=True, bufsize=1)
         self.pid, self.number = self.process.pid, 0
         self.memory = self._answer("memory")
         self._pages = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY)
@@ -141,7 +142,7 @@ class Agent:
         self._disk: subprocess.Popen[bytes] | None = None
         with open(self.said, "w") as said:
             if to_disk:
-                self._disk = subprocess.Popen(["dd", *disk.split()], stdin=-1, stderr=-3)
+                self._disk = subprocess.Popen(["dd", *disk.split()], stdin=PIPE, stderr=DEVNULL)
             out = self._disk.stdin if self._disk else None
             self.process = subprocess.Popen(words, stdout=out, stderr=said)
             if out:
