@@ -278,7 +278,7 @@ def test_without_two_rearms_the_error_says_what_is_missing(kvm, tmp_path, rearms
         for n in range(rearms):
             rearm(kvm, RESET, now + 10 * n)
 
-    run = Run(kvm, tmp_path, feed, seconds=0.3)
+    run = Run(kvm, tmp_path, feed, seconds=2)
     run()
     why = "re-armed once" if rearms else "does it log"
     with pytest.raises(NotATrace, match=why):
