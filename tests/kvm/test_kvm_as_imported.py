@@ -4,7 +4,6 @@
 trace-cmd itself makes the text, and version 7 of its file.
 """
 
-import os
 import random
 import shutil
 import struct
@@ -14,6 +13,7 @@ import fake_kvm
 import pytest
 import tracedat
 from fake_kvm import LOG, MARKS, RESET, dirty, entry, fault
+from needs import REQUIRED
 
 from pmlkit import interop
 
@@ -123,9 +123,7 @@ def collected(request, tmp_path, monkeypatch):
 
 
 def trace_cmd(*words):
-    if not shutil.which("trace-cmd"):
-        if os.environ.get("PMLKIT_REQUIRE_TRACE_CMD"):
-            pytest.fail("trace-cmd is missing")
+    if not shutil.which("trace-cmd") and not REQUIRED:
         pytest.skip("needs trace-cmd: apt-get install trace-cmd")
     return subprocess.run(["trace-cmd", *map(str, words)], capture_output=True, check=True,
                           timeout=60).stdout  # fmt: skip
