@@ -53,12 +53,12 @@ xl qemu-monitor-command g "screendump /tmp/shot.ppm" && gzip -c /tmp/shot.ppm >/
 
 @pytest.fixture(scope="module")
 def drawn(lab):
-    return lab.run(str(PATCHES / "tests" / "vga.c"), hvm=True, qemu=True, rounds=6, script=DRAWN)
+    return lab.run(str(PATCHES / "tests" / "vga.c"), hvm=True, qemu=True, rounds=20, script=DRAWN)
 
 
 def test_the_log_is_exact_while_qemu_tracks_the_video_memory(drawn):
     written = {*range(4096, 4396), *range(5096, 6596)} | VIDEO
-    assert drawn.n_rounds == 6
+    assert drawn.n_rounds == 20
     for _, entries in rounds(drawn):
         assert set(data(entries).gfn) == written
         assert len(data(entries)) == len(written) == 1875
@@ -76,7 +76,7 @@ def _white(path):
 
 def test_qemu_has_seen_all_that_was_drawn_meanwhile(drawn):
     spool = drawn.path.with_name(drawn.path.name + ".spool")
-    every = {page * 4096 + n for page in range(75) for n in range(1, 7)}
+    every = {page * 4096 + n for page in range(75) for n in range(1, 21)}
     pictures = [_white(path) for path in spool.glob("[0-9]*.ppm.gz")]
     assert len(pictures) >= 3
     # What these lack, QEMU has drawn since because it was told that it is dirty.
