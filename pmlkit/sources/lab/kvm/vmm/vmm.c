@@ -257,6 +257,8 @@ static void *run_vcpu(void *argument)
     mine = vcpu->run;
     if (told.kit && vcpu->number)
         wait_for_start(vcpu);
+    else if (!told.kit && !told.wait_for)
+        park(); /* its boot is logged: it runs from the first round on */
     for (;;) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
             if (errno != EINTR && errno != EAGAIN)
@@ -497,9 +499,9 @@ static void start(uint32_t entry)
     for (unsigned i = 0; i < vm.vcpus; i++)
         if ((errno = pthread_create(&threads[i], NULL, run_vcpu, &vm.vcpu[i])))
             die("a thread: %m");
-    if (!told.kit) {
+    if (!told.kit && told.wait_for) {
         pthread_mutex_lock(&lock);
-        while (told.wait_for && !waited_for && !ended)
+        while (!waited_for && !ended)
             pthread_cond_wait(&changed, &lock);
         reported = false;
         pthread_mutex_unlock(&lock);
