@@ -113,14 +113,16 @@ def test_a_linux_guests_tables_lead_to_all_that_it_writes(kvm):
     rows = pagetables.entries(trace)
     rounds_, leads = pagetables.covered(rows, accessed=False, whose="all")
     tables = pagetables.logged(trace)
-    data_ = frames(trace, "hot") | frames(trace, "cold")
+    data_, by_round = frames(trace, "hot") | frames(trace, "cold"), dict(rounds(trace))
     assert set(tables.level) >= {1, 2, 3, 4}
     assert not set(tables.table) & data_
-    left = [
-        len((set(entries[entries.kind == 2].gfn) & data_) - set(leads[rounds_ == number].tolist()))
-        for number, entries in rounds(trace)
-    ]
-    assert sum(left) == 0
+    seen = 0
+    for number in sorted(set(tables["round"])):
+        entries = by_round[number]
+        written = set(entries[entries.kind < 16].gfn) & data_
+        assert written <= set(leads[rounds_ == number].tolist())
+        seen += len(written)
+    assert seen >= len(data_)  # in some of the rounds in which it was quick enough to look
 
 
 def test_a_linux_guest_of_two_vcpus_meets_its_known_answers(kvm):
