@@ -47,7 +47,12 @@ WRITES = {
     "04_compare": ["pareto", "steps", "time"],
     "04_reproduce_prl": [],
     "06_reads_through_page_tables": [
-        "costs", "errors", "host_sees", "hotness", "mechanism", "over_time",
+        "costs",
+        "errors",
+        "host_sees",
+        "hotness",
+        "mechanism",
+        "over_time",
     ],  # fmt: skip
     "07_miss_ratio": ["curves", "over_time"],
     "05_figures": ["heat", "kinds", "pml", "reuse", "surface", "window", "wss"],
