@@ -15,14 +15,15 @@ ones.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import NeedsError, UsageError, read_error
+from pmlkit.errors import FileRefused, NeedsError, UsageError
+from pmlkit.files import read_regular
 from pmlkit.pagetables import PAGES_OF_A_TABLE, is_marked
 from pmlkit.reads.page_sets import Sets, of_log, sets, unseen, window_sizes
 from pmlkit.selection import time_ns
@@ -38,6 +39,7 @@ __all__ = ["estimate", "read"]
 
 COLUMNS = ("clock_ns", "length_ns", "pages")
 _MOST = 1 << 62
+_LIMIT_BYTES = 1 << 28  # about ten million intervals
 _MIXED = "the count has the VMM's own pages and the guest's page tables, too"
 _BELOW = "the aging counted fewer pages than were touched for certain: is it of the same VM?"
 _ABOVE = (
@@ -56,12 +58,14 @@ def read(path: PathLike) -> pd.DataFrame:
     Raises
     ------
     UsageError
-        If it is none; `TraceNotFound` and the like if it cannot be read.
+        If it is none.
+    FileRefused
+        If it cannot be read.
     """
     try:
-        table = pd.read_csv(Path(path))
+        table = pd.read_csv(io.BytesIO(read_regular(path, _LIMIT_BYTES)))
     except OSError as error:
-        raise read_error(Path(path).parent, Path(path).name, error) from error
+        raise FileRefused(path, error.strerror or "not readable", _hint()) from error
     except ValueError as error:  # also pandas' own
         raise UsageError(f"{path} is no table (CSV)", _hint()) from error
     missing = [name for name in COLUMNS if name not in table]

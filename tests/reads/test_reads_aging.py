@@ -8,7 +8,7 @@ import pytest
 from pagetable_guest import MS, Guest, write_trace
 
 from pmlkit import cli
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import FileRefused, NeedsError, UsageError
 from pmlkit.reads import aging
 from pmlkit.trace.schema import HOST_CLOCK, UNSEEN
 
@@ -140,3 +140,8 @@ def test_where_tables_may_be_missing_the_count_is_not_cut(tmp_path):
     trace = write_trace(tmp_path / "u.trace", guest, options=options)
     rows = aging.estimate(trace, table((10, 10, 99), (20, 10, 99)))
     assert rows.pages.tolist() == [60, 99]
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileRefused, match=r"no\.csv \(No such file"):
+        aging.read(tmp_path / "no.csv")
