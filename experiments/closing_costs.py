@@ -9,7 +9,6 @@ the series of 23 November 2026.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
+from experiments import made
 from experiments.reads_lab import EXPERIMENTS, Experiment, run
 from pmlkit.reads import guided
 
@@ -71,14 +71,8 @@ def main(folder: str, out: str) -> None:
         Path(out) / "closing.csv", index=False
     )
     last = list(traces.values())[-1].pml.meta
-    made = {
-        "created": last.created,
-        "provenance": {
-            "command": f"python -m experiments.closing_costs TRACES {out}",
-            "versions": last.provenance["versions"],
-        },
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    command = f"python -m experiments.closing_costs TRACES {out}"
+    made.note(Path(out) / "made.json", command, last.provenance["versions"], last.created)
 
 
 if __name__ == "__main__":

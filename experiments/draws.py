@@ -11,10 +11,8 @@ read in rounds of half a second.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 import pmlkit
+from experiments import made
 from pmlkit.reads import page_sets, sampled
 from pmlkit.timeline import Windows
 
@@ -121,14 +120,8 @@ def main(out: str) -> None:
     table = pd.DataFrame([row for name in RECORDINGS for row in rows(name)])
     table.to_csv(folder / "draws.csv", index=False)
     worst(table).to_csv(folder / "worst.csv", index=False)
-    made = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {
-            "command": f"python -m experiments.draws {out}",
-            "versions": {"pmlkit": pmlkit.__version__},
-        },
-    }
-    (folder / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    versions = {"pmlkit": pmlkit.__version__}
+    made.note(folder / "made.json", f"python -m experiments.draws {out}", versions)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ counts instructions, so the numbers are instructions.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
+from experiments import made
 
 if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
@@ -94,11 +94,7 @@ def main(folder: str, out: str) -> None:
     pd.DataFrame(rows).to_csv(Path(out) / "exits.csv", index=False)
     last = list(traces.values())[-1].pml.meta
     command = f"python -m experiments.exit_costs TRACES {out}"
-    made = {
-        "created": last.created,
-        "provenance": {"command": command, "versions": last.provenance["versions"]},
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.note(Path(out) / "made.json", command, last.provenance["versions"], last.created)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from experiments import made
 from pmlkit.sources.lab import boot, guests, parts, session, xen
 from pmlkit.sources.lab.bochs import fast_bochs
 
@@ -109,11 +109,7 @@ def main(folder: str, out: str) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     pd.DataFrame(table).to_csv(Path(out) / "exits-off.csv", index=False)
     command = f"python -m experiments.exit_off FOLDER {out}"
-    made = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {"command": command, "versions": versions},
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.note(Path(out) / "made.json", command, versions)
 
 
 if __name__ == "__main__":

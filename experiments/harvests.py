@@ -18,12 +18,12 @@ import json
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from experiments import made
 from pmlkit.errors import PmlkitError
 
 if TYPE_CHECKING:
@@ -211,14 +211,8 @@ def main(folder: str, out: str, *names: str) -> None:
     rows, versions = tabulate(Path(folder))
     rows.to_csv(Path(out) / "rounds.csv", index=False)
     summary(rows).to_csv(Path(out) / "guests.csv", index=False)
-    made = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {
-            "command": f"python -m experiments.harvests RUNS {out}",
-            "versions": versions,
-        },
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    command = f"python -m experiments.harvests RUNS {out}"
+    made.note(Path(out) / "made.json", command, versions)
 
 
 def _run_all(folder: Path, names: Sequence[str]) -> None:

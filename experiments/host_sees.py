@@ -17,13 +17,13 @@ import json
 import sys
 import tempfile
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from experiments import made
 from pmlkit import reads
 from pmlkit.errors import PmlkitError
 from pmlkit.sources.lab import guests as lab_guests
@@ -260,14 +260,8 @@ def main(folder: str, out: str, *names: str) -> None:
     rows.to_csv(Path(out) / "rounds.csv", index=False)
     ways = summary(rows, truth(regions_of(lab_guests.shipped()[GUEST])))
     ways.to_csv(Path(out) / "ways.csv", index=False)
-    made = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {
-            "command": f"python -m experiments.host_sees RUNS {out}",
-            "versions": versions,
-        },
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    command = f"python -m experiments.host_sees RUNS {out}"
+    made.note(Path(out) / "made.json", command, versions)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from experiments import made
 from pmlkit.recordings import ROOT
 from pmlkit.sources.lab import guests
 from pmlkit.sources.lab.bochs import INSN_PER_S
@@ -102,9 +102,7 @@ def main(out: str) -> None:
     table = pd.concat(tables)
     table[["kernel", *table.columns[:-1]]].to_csv(Path(out) / "costs.csv", index=False)
     command = f"python -m experiments.kvm_costs {out}"
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    made = {"created": created, "provenance": {"command": command, "versions": versions}}
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.note(Path(out) / "made.json", command, versions)
 
 
 if __name__ == "__main__":

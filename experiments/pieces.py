@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from experiments import made
 from pmlkit.recordings import PATCHES
 from pmlkit.sources.lab import boot, guests, session, xen
 from pmlkit.sources.lab.bochs import fast_bochs
@@ -167,14 +167,8 @@ def main(folder: str, out: str) -> None:
         tables.append(table)
     Path(out).mkdir(parents=True, exist_ok=True)
     pd.concat(tables).to_csv(Path(out) / "pieces.csv", index=False)
-    made = {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {
-            "command": f"python -m experiments.pieces FOLDER {out}",
-            "versions": versions,
-        },
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    command = f"python -m experiments.pieces FOLDER {out}"
+    made.note(Path(out) / "made.json", command, versions)
 
 
 if __name__ == "__main__":

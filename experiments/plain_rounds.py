@@ -9,7 +9,6 @@ and the domain runs on. Emulated time counts instructions.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
+from experiments import made
 from experiments.reads_lab import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -75,11 +75,7 @@ def main(folder: str, out: str) -> None:
     table.to_csv(Path(out) / "rounds.csv", index=False)
     last = list(traces.values())[-1].pml.meta
     command = f"python -m experiments.plain_rounds TRACES {out}"
-    made = {
-        "created": last.created,
-        "provenance": {"command": command, "versions": last.provenance["versions"]},
-    }
-    (Path(out) / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.note(Path(out) / "made.json", command, last.provenance["versions"], last.created)
 
 
 if __name__ == "__main__":

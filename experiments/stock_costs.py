@@ -15,11 +15,11 @@ import json
 import re
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from experiments import made
 from experiments.exit_costs import GUEST, ROUNDS
 from pmlkit.sources.lab import guests
 from pmlkit.sources.lab.session import LabOptions, collect
@@ -52,9 +52,7 @@ def main(out: str, *trees: str) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(Path(out) / "stock.csv", index=False)
     command = f"python -m experiments.stock_costs {out} TREE"
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    made = {"created": created, "provenance": {"command": command, "versions": versions}}
-    (Path(out) / "stock.json").write_text(json.dumps(made, indent=1) + "\n")
+    made.note(Path(out) / "stock.json", command, versions)
 
 
 if __name__ == "__main__":

@@ -178,10 +178,7 @@ def advise(
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
     log = trace.pml
-    first, stop = log.rounds_between(time_ns(start), time_ns(end))
-    if stop - first < 4:
-        what = "4 rounds or more between start and end"
-        raise NeedsError(trace, what, "choose a longer part, or collect for longer")
+    _check_length(trace, start, end)
     constants = (constants or from_trace(trace)).given(ns_per_insn)
     time = log.meta.time.given(ns_per_insn)
     guest = _guest_ns(constants, time)  # refuses unlike clocks before the log is read
@@ -203,6 +200,13 @@ def advise(
         time=time,
     )
     return replace(advice, words=tuple(_explain(advice, row, trace, bool(len(fits)), stall_ns)))
+
+
+def _check_length(trace: Trace, start: str | int | None, end: str | int | None) -> None:
+    first, stop = trace.pml.rounds_between(time_ns(start), time_ns(end))
+    if stop - first < 4:
+        what = "4 rounds or more between start and end"
+        raise NeedsError(trace, what, "choose a longer part, or collect for longer")
 
 
 def _choose(

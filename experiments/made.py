@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables of an experiment were made with, in a file beside them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+__all__ = ["note"]
+
+
+def note(path: Path, command: str, versions: object, created: str | None = None) -> None:
+    """Write the command and the versions of what ran, as JSON.
+
+    Parameters
+    ----------
+    created : str, optional
+        When it was measured, in ISO 8601; default: now.
+    """
+    made = {
+        "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": {"command": command, "versions": versions},
+    }
+    path.write_text(json.dumps(made, indent=1) + "\n")
