@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A spool gives back whole true frames and says what is missing, whatever happened to the file."""
 
-import errno
-import os
 import random
 import struct
 import subprocess
 import sys
 
 import pytest
+from full_disk import FullDisk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,23 +245,6 @@ def test_places_that_cannot_be_written(tmp_path):
         with pytest.raises(OutputError) as caught:
             SpoolWriter(path, HEADER)
         assert str(caught.value).isprintable()
-
-
-class FullDisk:
-    """A raw file on a disk that takes `room` bytes more."""
-
-    def __init__(self, file, room):
-        self.file, self.room = file, room
-
-    def write(self, data):
-        if not self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        count = self.file.write(data[: self.room])
-        self.room -= count
-        return count
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
 
 
 @pytest.mark.parametrize("room", [0, 1, 23, 24, 30])

@@ -4,7 +4,6 @@
 import re
 
 import fake_bpf
-import fake_kvm
 import pytest
 from fake_kvm import LOG, MARKS, RESET, dirty, entry
 from test_kvm_collecting import Run, by_round, rearm, until
@@ -16,13 +15,6 @@ from pmlkit.kvm.job import Job
 from pmlkit.kvm.rings import ring_bytes
 
 PAGES = [list(range(100, 400)), [7, 3, 9], [], [2**40]]
-
-
-@pytest.fixture
-def kvm(tmp_path, monkeypatch):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host")
-    kvm.install(monkeypatch.setattr)
-    return kvm
 
 
 def feeder(kvm, put, mark=None):

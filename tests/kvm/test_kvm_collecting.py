@@ -20,13 +20,6 @@ LIMIT_S = 60
 MS = 1_000_000
 
 
-@pytest.fixture
-def kvm(tmp_path, monkeypatch):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host")
-    kvm.install(monkeypatch.setattr)
-    return kvm
-
-
 def until(condition):
     end = time.monotonic() + LIMIT_S
     while not condition():

@@ -21,13 +21,6 @@ from pmlkit.kvm.job import Job, KvmOptions
 LIMIT_S = 60
 
 
-@pytest.fixture
-def kvm(tmp_path, monkeypatch):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host")
-    kvm.install(monkeypatch.setattr)
-    return kvm
-
-
 def message(kvm, vm, **job):
     """Return the error of a collection."""
     with pytest.raises(PmlkitError) as error:

@@ -10,9 +10,9 @@ import socket
 import sys
 import threading
 
-import fake_kvm
 import pytest
 from fake_kvm import LOG, RESET, dirty
+from full_disk import FullDisk
 from test_kvm_collecting import rearm
 from test_kvm_collecting import until as until_on
 from test_kvm_host import refuse, started, until
@@ -25,13 +25,6 @@ from pmlkit.sources.host.collection import CollectError, Collection
 from pmlkit.sources.ingest import ingest
 from pmlkit.sources.kvm.collection import KvmCollectOptions
 from pmlkit.spool import FRAMES_FILE
-
-
-@pytest.fixture
-def kvm(tmp_path, monkeypatch):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host")
-    kvm.install(monkeypatch.setattr)
-    return kvm
 
 
 def message(kvm, vm, **job):
@@ -251,27 +244,11 @@ def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkey
 # The spool's disk, the connection
 
 
-class Disk:
-    """A raw file on a disk that takes some bytes."""
-
-    def __init__(self, path, room):
-        self.file, self.room = open(path, "wb", buffering=0), room  # noqa: SIM115
-
-    def write(self, data):
-        if not self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        count = self.file.write(data[: self.room])
-        self.room -= count
-        return count
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-
 def test_a_full_disk_is_one_line_and_what_came_is_a_trace(kvm, tmp_path, monkeypatch):
     folder = tmp_path / "x.trace.spool"
     folder.mkdir()
-    monkeypatch.setattr(agent, "Pipe", lambda out, stop: Disk(folder / FRAMES_FILE, 9000))
+    file = open(folder / FRAMES_FILE, "wb", buffering=0)  # noqa: SIM115
+    monkeypatch.setattr(agent, "Pipe", lambda out, stop: FullDisk(file, 9000))
 
     def feed():
         until_on(kvm.on)

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 
-import fake_kvm
 import pytest
 from fake_kvm import CALLS, CLEAR, GET, LOG, REGION, RESET, call, dirty, done
 
@@ -89,13 +88,6 @@ class Qemu:
         self._until = time.monotonic() + given["calc-time"] * unit
         self.measure()
         return {"return": {}}
-
-
-@pytest.fixture
-def kvm(tmp_path, monkeypatch):
-    kvm = fake_kvm.FakeKvm(tmp_path / "host")
-    kvm.install(monkeypatch.setattr)
-    return kvm
 
 
 @pytest.fixture
