@@ -87,8 +87,9 @@ def test_a_page_mapped_far_away_changes_nothing(lab, harvest):
         # Xen's own page is written when its time is, wherever it is.
         assert touched <= here and there - {0xFFFFFFFE} <= here | {MAILBOX}
         assert here - there <= {MAILBOX}
-    memory = [t.meta.overheads["rounds"][-1].get("memory", 0) for t in (near, far)]
-    assert max(memory) < 100_000
+    # The ring is most of it; a bitmap up to the far page would be 128 KiB and more.
+    memory = [t.meta.overheads["rounds"][-1]["memory"] for t in (near, far)]
+    assert 0 < memory[0] <= memory[1] <= memory[0] + 8192
     costs = [t.meta.overheads["rounds"][-1]["scan_tsc"] for t in (near, far)]
     assert costs[1] < 1.5 * costs[0] + 20_000
 
