@@ -47,6 +47,8 @@ EXAMPLES = example(
 @option("--window", default="10ms", help="Length of a round: guest time, or 10Minsn.")
 @option("--clock", default="guest", type=Choice(["guest", "host"]), help="guest: time counts its "
         "instructions, 8 ns each, and two runs are equal; host: wall time.")  # fmt: skip
+@option("--icount-shift", default=3, type=IntRange(0, 10), help="By the guest's clock an "
+        "instruction lasts 2**N ns: 0 is 1,000 million a second, 3 is 125.")  # fmt: skip
 @option("--deterministic", is_flag=True, default=None, help="The same as --clock guest.")
 @option("--cmdline", default="", help="Add to the guest kernel's command line.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set a workload's parameter.")

@@ -7,6 +7,7 @@ import pytest
 
 from pmlkit.errors import MissingTool, PmlkitError, UsageError
 from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.recording import RecordOptions
 
 
 @pytest.fixture
@@ -89,3 +90,29 @@ def test_the_deterministic_machine_counts_instructions():
     assert counted[: len(plain)] == plain
     assert counted[counted.index("-icount") + 1] == "shift=3,sleep=off"
     assert counted[-2:] == ["-plugin", "file=x"]
+
+
+def test_machine_and_plugin_have_the_same_clock():
+    image = SimpleNamespace(kernel="k", initrd="i", cmdline="quiet")
+    command = qemu.command_line(image, 64, "c", "r", deterministic=True, icount_shift=1)
+    period = qemu.Period("insn", 7000)
+    argument = qemu.plugin_argument("a.so", 5, 64, period, True, True, icount_shift=1)
+    assert command[command.index("-icount") + 1] == "shift=1,sleep=off"
+    assert ",clock=icount,shift=1," in argument
+
+
+def test_an_instruction_lasts_as_long_as_the_shift_says():
+    assert RecordOptions().ns_per_insn == 8
+    assert RecordOptions(icount_shift=0).ns_per_insn == 1
+    assert RecordOptions(clock="host").ns_per_insn is None
+
+
+@pytest.mark.parametrize("how", [{"icount_shift": -1}, {"icount_shift": 11}])
+def test_no_instruction_is_shorter_or_longer_than_qemu_can(how):
+    with pytest.raises(UsageError, match="0 to 10"):
+        RecordOptions(**how)
+
+
+def test_the_clock_of_the_host_has_no_instructions():
+    with pytest.raises(UsageError, match="icount-shift"):
+        RecordOptions(clock="host", icount_shift=1)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 QEMU = "qemu-system-x86_64"
 ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
+ICOUNT_SHIFTS = (0, 10)  # the least and the most that QEMU takes
 MEMORY_MIB = (64, 3072)  # above, QEMU's RAM offsets are no guest-physical addresses
 _SOURCE = Path(__file__).with_name("recorder_plugin.c")
 
@@ -117,6 +118,7 @@ def command_line(
     report: PathLike,
     deterministic: bool = False,
     plugin: str | None = None,
+    icount_shift: int = ICOUNT_SHIFT,
 ) -> list[str]:
     """Return the command that boots a guest image.
 
@@ -130,6 +132,8 @@ def command_line(
         The virtual clock counts instructions: two runs are identical.
     plugin : str, optional
         The value of ``-plugin``; without it the same machine runs unobserved.
+    icount_shift : int
+        Deterministic: an instruction lasts ``2**icount_shift`` ns of the guest's time.
     """
     machine = f"{QEMU} -accel tcg -M pc,memory-backend=ram -cpu qemu64 -smp 1"
     machine += f" -m {memory_mib} -object memory-backend-memfd,id=ram,size={memory_mib}M,share=off"
@@ -140,7 +144,7 @@ def command_line(
     command += ["-initrd", str(image.initrd)] if image.initrd else []
     command += ["-append", image.cmdline]
     if deterministic:
-        command += ["-icount", f"shift={ICOUNT_SHIFT},sleep=off"]
+        command += ["-icount", f"shift={icount_shift},sleep=off"]
         command += ["-rtc", "base=2024-01-01,clock=vm", "-seed", "1"]
     return command + (["-plugin", plugin] if plugin else [])
 
@@ -153,6 +157,7 @@ def plugin_argument(
     deterministic: bool,
     boot: bool,
     check: bool = False,
+    icount_shift: int = ICOUNT_SHIFT,
 ) -> str:
     """Return the value of ``-plugin`` for the recorder's plugin, writing to descriptor `fd`."""
     arguments = {
@@ -160,7 +165,7 @@ def plugin_argument(
         "fd": fd,
         "ram": memory_mib << 20,
         "clock": "icount" if deterministic else "host",
-        "shift": ICOUNT_SHIFT,
+        "shift": icount_shift,
         "period": period.count,
         "unit": period.unit,
         "boot": "on" if boot else "off",

@@ -128,7 +128,7 @@ def describe(
         "parameters": {name: p.default for name, p in workload.parameters.items()},
         "memory_bytes": memory_mib << 20,
         "period": {"ns": period.ns, "insn": period.insn},
-        "ns_per_insn": float(1 << qemu.ICOUNT_SHIFT) if options.icount else None,
+        "ns_per_insn": options.ns_per_insn,
         "options": {**asdict(options), "deterministic": options.icount},
         "cmdline": image.cmdline,
         "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},

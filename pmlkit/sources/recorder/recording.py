@@ -48,9 +48,12 @@ class RecordOptions:
         Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
         (``"10Minsn"``).
     clock : {"guest", "host"}
-        The guest's clock, and so a round's length. ``"guest"``: its instructions, 8 ns each; the
-        host's load has no effect, and two runs are identical. ``"host"``: wall time; how much a
-        guest does in it depends on the host's load.
+        The guest's clock, and so a round's length. ``"guest"``: its instructions; the host's load
+        has no effect, and two runs are identical. ``"host"``: wall time; how much a guest does in
+        it depends on the host's load.
+    icount_shift : int
+        By the guest's clock an instruction lasts ``2**icount_shift`` ns: 3 is 125 million
+        instructions a second, 0 a thousand million.
     cmdline : str
         Added to the guest kernel's command line.
     boot : bool
@@ -68,6 +71,7 @@ class RecordOptions:
     memory_mib: int | None = None
     window: str = "10ms"
     clock: str = "guest"
+    icount_shift: int = qemu.ICOUNT_SHIFT
     cmdline: str = ""
     boot: bool = False
     time_limit_s: float = 1800
@@ -84,6 +88,24 @@ class RecordOptions:
             raise UsageError(what, "leave one of them out")
         if deterministic is False:
             object.__setattr__(self, "clock", "host")
+        self._check_shift()
+
+    def _check_shift(self) -> None:
+        low, high = qemu.ICOUNT_SHIFTS
+        if not low <= self.icount_shift <= high:
+            raise UsageError(
+                f"--icount-shift {self.icount_shift} is none of QEMU's", f"give {low} to {high}"
+            )
+        if self.icount_shift != qemu.ICOUNT_SHIFT and not self.icount:
+            raise UsageError(
+                "--icount-shift is of the guest's clock, and --clock is host",
+                "leave one of them out",
+            )
+
+    @property
+    def ns_per_insn(self) -> float | None:
+        """How long an instruction lasts; None by the host's clock."""
+        return float(1 << self.icount_shift) if self.icount else None
 
     @property
     def icount(self) -> bool:
@@ -155,10 +177,10 @@ class Recording:
         # QEMU ends first, and then the pipe is closed, as `ExitStack` calls them in reverse.
         self._undo.callback(os.close, self.pipe)
         argument = qemu.plugin_argument(
-            plugin, child_end, memory_mib, period, o.icount, o.boot, o.check
+            plugin, child_end, memory_mib, period, o.icount, o.boot, o.check, o.icount_shift
         )
         command = qemu.command_line(
-            image, memory_mib, self.console, self.report, o.icount, argument
+            image, memory_mib, self.console, self.report, o.icount, argument, o.icount_shift
         )
         if o.swap_mib:
             command += qemu.disk(self.disk, o.swap_mib)
