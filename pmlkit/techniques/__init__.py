@@ -20,6 +20,7 @@ memory      a guest of changing size: a replay of the accesses
 runs        running a technique
 scores      errors against W(t, T), and windows until a step is followed
 published   the rrww/rwrw/wwrr experiment of Bitchebe et al., theirs and ours
+recent      the distinct frames of the last few looks
 ghosts      the lists of evicted pages that two techniques share
 registry    the techniques by name
 """

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.techniques.geiger import Geiger, Inference
+from pmlkit.techniques.geiger import Geiger
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.vmware import Vmware
 
@@ -29,8 +29,10 @@ class Badis(Technique):
 
     Attributes
     ----------
-    shrink : Vmware
-    grow : Geiger
+    watched : int
+        Pages that VMware's sampling traps.
+    looks : int, optional
+        Estimates per window T; by default those of VMware's sampling as published.
     """
 
     name = "badis"
@@ -38,11 +40,12 @@ class Badis(Technique):
     source = "Nitu et al., SIGMETRICS'18 (as its abstract and findings tell it)"
     needs = Vmware.needs | Geiger.needs
     random = True
-    shrink: Vmware = field(default_factory=Vmware)
-    grow: Geiger = field(default_factory=Geiger)
+    watched: int = Vmware.watched
+    looks: int | None = None
 
     def observe(self, view: View) -> None:
-        inference = Inference()
-        for sampled in self.shrink.estimates(view):
-            inferred = self.grow.estimate(inference, view)
+        looks = 1 if self.looks is None else view.parts(self.looks)[1]
+        infer = Geiger().following(view, looks)
+        for sampled in Vmware(self.watched, self.looks).estimates(view):
+            inferred = infer()
             view.report(sampled if np.isnan(inferred) else inferred)

@@ -24,7 +24,7 @@ class Damon(Technique):
     neighbours whose counts differ by at most a tenth of the highest count are merged, not beyond
     the size of an even share of `fewest` regions. The size of the regions in use is then reported.
     Regions are cut in two at random while twice as many are allowed; in three if there are less
-    than a third of `most` and their number has not changed. The rules are those of Linux 5.15,
+    than a third of `watched` and their number has not changed. The rules are those of Linux 5.15,
     integers included: a region with less than one access left per page counts as unused.
 
     The sampling interval is as published if the recording's rounds are 5 ms or shorter (``pmlkit
@@ -33,10 +33,15 @@ class Damon(Technique):
 
     Attributes
     ----------
+    looks : int, optional
+        Samplings per window T, which is then the aggregation interval. By default the intervals
+        are as published.
+    watched : int
+        Regions at the most.
     sampling, aggregation : str
         As published; an interval below the recording's resolution becomes that.
-    fewest, most : int
-        Regions.
+    fewest : int
+        Regions at the least.
     """
 
     name = "damon"
@@ -44,14 +49,18 @@ class Damon(Technique):
     source = "Park et al., HPDC'22; Linux 5.15 mm/damon, its defaults"
     needs = frozenset({Need.ACCESSED})
     random = True
+    looks: int | None = None
+    watched: int = 1000
     sampling: str = "5ms"
     aggregation: str = "100ms"
     fewest: int = 10
-    most: int = 1000
 
     def observe(self, view: View) -> None:
-        sampling = view.published(self.sampling, scaled=False)
-        per = max(round(view.published(self.aggregation, scaled=False) / sampling), 1)
+        if self.looks is None:
+            sampling = view.published(self.sampling, scaled=False)
+            per = max(round(view.published(self.aggregation, scaled=False) / sampling), 1)
+        else:
+            sampling, per = view.parts(self.looks)
         edges = np.linspace(0, view.memory_pages, self.fewest + 1).astype(np.int64)
         counts, before = np.zeros(self.fewest, np.int64), 0
         pages = self._pick(view, edges)
@@ -61,7 +70,7 @@ class Damon(Technique):
                 edges, counts = self._merge(edges, counts)
                 view.report(np.diff(edges)[counts > 0].sum())
                 unchanged, before = before == len(counts), len(counts)
-                parts = 3 if unchanged and 3 * before < self.most else 2
+                parts = 3 if unchanged and 3 * before < self.watched else 2
                 edges = self._split(view, edges, parts)
                 counts = np.zeros(len(edges) - 1, np.int64)
             pages = self._pick(view, edges)
@@ -90,7 +99,7 @@ class Damon(Technique):
         return np.array([*starts, edges[-1]]), np.array(merged)
 
     def _split(self, view: View, edges: Ints, parts: int) -> Ints:
-        if 2 * (len(edges) - 1) > self.most:
+        if 2 * (len(edges) - 1) > self.watched:
             return edges
         sizes, cuts = np.diff(edges), [edges]
         for _ in range(parts - 1):

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recent import Recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pmlkit.techniques.view import View
+    from pmlkit.types import Ints
 
 _SOURCE = "QEMU, migration/dirtyrate.c (calc-dirty-rate)"
 
@@ -25,6 +30,10 @@ class DirtySampling(Technique):
 
     Attributes
     ----------
+    looks : int
+        Measurements begun per window T. Each takes T, and has a sample of its own.
+    watched : int, optional
+        Pages of a sample; by default as published, `per_gib` and `least`.
     per_gib : int
         Pages per GiB.
     least : int
@@ -36,34 +45,53 @@ class DirtySampling(Technique):
     source = _SOURCE
     needs = frozenset({Need.CONTENT})
     random = True
+    looks: int = 1
+    watched: int | None = None
     per_gib: int = 512
     least: int = 128
 
     def observe(self, view: View) -> None:
-        gib = view.memory_pages / (1 << 18)
-        wanted = max(round(self.per_gib * gib), self.least)
+        period, looks = view.parts(self.looks)
+        under_way: deque[tuple[Ints, NDArray[np.int32]]] = deque([self._begin(view)])
+        for _ in view.every(period):
+            if len(under_way) == looks:
+                sample, before = under_way.popleft()
+                changed = np.count_nonzero(view.content.digest(sample) != before)
+                view.report(changed / len(sample) * view.memory_pages)
+            under_way.append(self._begin(view))
+
+    def _begin(self, view: View) -> tuple[Ints, NDArray[np.int32]]:
+        """Draw a sample; return it and its hashes."""
+        published = max(round(self.per_gib * view.memory_pages / (1 << 18)), self.least)
+        wanted = published if self.watched is None else self.watched
         count = view.notable(min(wanted, view.memory_pages))
         sample = view.random.integers(0, view.memory_pages, count)
-        before = view.content.digest(sample)
-        for _ in view.every(view.window_ns):
-            changed = np.count_nonzero(view.content.digest(sample) != before)
-            view.report(changed / count * view.memory_pages)
-            sample = view.random.integers(0, view.memory_pages, count)
-            before = view.content.digest(sample)
+        return sample, view.content.digest(sample)
 
 
 @dataclass(frozen=True)
 class DirtyBitmap(Technique):
-    """Mode dirty-bitmap: write-protect all, wait T, count the bits; a write fault per page."""
+    """Mode dirty-bitmap: write-protect all, wait T, count the bits; a write fault per page.
+
+    Attributes
+    ----------
+    looks : int
+        Per window T: all is write-protected again at each, and the pages of the last T counted.
+    """
 
     name = "qemu-bitmap"
     title = "QEMU dirty rate, dirty bitmap"
     source = _SOURCE
     needs = frozenset({Need.DIRTY})
+    looks: int = 1
 
     def observe(self, view: View) -> None:
-        for _ in view.every(view.window_ns):
-            view.report(len(view.dirty.collect()))
+        period, looks = view.parts(self.looks)
+        recent = Recent(looks)
+        for _ in view.every(period):
+            pages = recent.add(view.dirty.collect())
+            if recent.full:
+                view.report(pages)
 
 
 @dataclass(frozen=True)
@@ -74,6 +102,9 @@ class DirtyRing(Technique):
 
     Attributes
     ----------
+    looks : int
+        Reaps per window T, those of a full ring aside. QEMU counts entries, so each of them lets a
+        page be counted once more.
     entries : int
         Size of the ring.
     """
@@ -82,8 +113,13 @@ class DirtyRing(Technique):
     title = "QEMU dirty rate, dirty ring"
     source = _SOURCE + "; KVM's dirty ring"
     needs = frozenset({Need.PML})
+    looks: int = 1
     entries: int = 4096
 
     def observe(self, view: View) -> None:
-        for _ in view.every(view.window_ns):
-            view.report(len(view.pml.drain(rearm="flush", buffer_entries=self.entries)))
+        period, looks = view.parts(self.looks)
+        reaped: deque[int] = deque(maxlen=looks)
+        for _ in view.every(period):
+            reaped.append(len(view.pml.drain(rearm="flush", buffer_entries=self.entries)))
+            if len(reaped) == looks:
+                view.report(sum(reaped))

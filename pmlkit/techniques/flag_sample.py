@@ -10,11 +10,12 @@ import numpy as np
 
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
-from pmlkit.units import check_count
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
+
+ONE_IN = 64  # frames of memory per frame of the sample, by default
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class FlagSample(Technique):
 
     Attributes
     ----------
-    one_in : int
-        Frames of memory per frame of the sample.
     looks : int
         Per window T. An estimate follows each; more of them notice a change sooner, at more cost.
+    watched : int, optional
+        Frames of the sample; by default a 64th of the memory.
     """
 
     name = "flag-sample"
@@ -40,12 +41,8 @@ class FlagSample(Technique):
     source = "this project; after VMware's (Waldspurger, OSDI'02), with flags for traps"
     needs = frozenset({Need.ACCESSED})
     random = True
-    one_in: int = 64
     looks: int = 4
-
-    def __post_init__(self) -> None:
-        check_count("one_in", self.one_in, "frames")
-        check_count("looks", self.looks, "looks")
+    watched: int | None = None
 
     def observe(self, view: View) -> None:
         sample = self._draw(view)
@@ -59,5 +56,7 @@ class FlagSample(Technique):
                 view.report(np.count_nonzero(last > turn - looks) * weight)
 
     def _draw(self, view: View) -> Ints:
-        count = view.notable(max(view.memory_pages // self.one_in, 1))
-        return view.random.choice(view.memory_pages, count, replace=False)
+        memory = view.memory_pages
+        wanted = max(memory // ONE_IN, 1) if self.watched is None else self.watched
+        count = view.notable(min(wanted, memory))
+        return view.random.choice(memory, count, replace=False)

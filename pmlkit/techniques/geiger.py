@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pmlkit.techniques.view import View
     from pmlkit.types import Bools, Ints
 
@@ -41,33 +44,50 @@ class Geiger(Technique):
 
     Attributes
     ----------
+    looks : int, optional
+        Estimates per window T, each of the reloads in the last T. By default as published: an
+        estimate after each `interval`, of the reloads in it.
     interval : str
-        Between estimates.
     tolerated : float
     least : int
-        Reloads per interval below which there is no estimate.
+        Reloads below which there is no estimate.
     """
 
     name = "geiger"
     title = "Geiger"
     source = "Jones et al., ASPLOS'06 (disk requests only)"
     needs = frozenset({Need.DISK})
+    looks: int | None = None
     interval: str = "30s"
     tolerated: float = 0.05
     least: int = 16
 
     def observe(self, view: View) -> None:
-        inference = Inference()
-        for _ in view.every(view.published(self.interval)):
-            view.report(self.estimate(inference, view))
+        if self.looks is None:
+            period, looks = view.published(self.interval), 1
+        else:
+            period, looks = view.parts(self.looks)
+        estimate = self.following(view, looks)
+        for _ in view.every(period):
+            view.report(estimate())
 
-    def estimate(self, inference: Inference, view: View) -> float:
-        """Follow the requests since the last call; return pages, or NaN for no estimate."""
-        distances = np.sort(inference.follow(*view.disk.requests()))
-        if len(distances) < self.least:
-            return np.nan
-        more = distances[int((1 - self.tolerated) * (len(distances) - 1))] + 1
-        return view.memory_pages + float(more)
+    def following(self, view: View, looks: int) -> Callable[[], float]:
+        """Return a function that follows the requests since its last call, and estimates.
+
+        Its estimate, in pages, is of the reloads in the last `looks` calls. NaN: there is none.
+        """
+        inference = Inference()
+        recent: deque[Ints] = deque(maxlen=looks)
+
+        def estimate() -> float:
+            recent.append(inference.follow(*view.disk.requests()))
+            distances = np.sort(np.concatenate(recent))
+            if len(distances) < self.least:
+                return np.nan
+            more = distances[int((1 - self.tolerated) * (len(distances) - 1))] + 1
+            return view.memory_pages + float(more)
+
+        return estimate
 
 
 class Inference:

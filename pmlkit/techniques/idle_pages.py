@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IdlePages(Technique):
-    """Scan all accessed flags `scans` times per T; a page's age is the scans since its last use.
+    """Scan all accessed flags `looks` times per T; a page's age is the scans since its last use.
 
     The working set is the pages younger than T; the histogram of ages gives it for every T at
     once. With one scan per T, as in Google's far memory, the youngest age is the threshold itself.
 
     Attributes
     ----------
-    scans : int
-        Per window T. The published scanner scans once per 120 s, which is also its least T.
+    looks : int
+        Scans per window T. The published scanner scans once per 120 s, which is also its least T.
     oldest : int
         Ages end here (8 bits per page, as published).
     """
@@ -34,17 +34,17 @@ class IdlePages(Technique):
     title = "Accessed-flag scan (kstaled)"
     source = "Lagar-Cavilla et al., ASPLOS'19; Linux idle page tracking"
     needs = frozenset({Need.ACCESSED})
-    scans: int = 2
+    looks: int = 2
     oldest: int = 255
 
     def observe(self, view: View) -> None:
         frames, ages = np.zeros(0, np.int64), np.zeros(0, np.int64)  # scans since the last use
-        period, scans = view.parts(self.scans)
+        period, looks = view.parts(self.looks)
         for turn, _ in enumerate(view.every(period), start=1):
             accessed = view.accessed.scan()
             kept = (ages < self.oldest) & ~np.isin(frames, accessed, assume_unique=True)
             frames = np.concatenate((frames[kept], accessed))
             ages = np.concatenate((ages[kept] + 1, np.zeros(len(accessed), np.int64)))
-            if turn >= scans:
-                young = np.count_nonzero(ages < scans)
-                view.report(young if scans <= self.oldest else view.memory_pages)
+            if turn >= looks:
+                young = np.count_nonzero(ages < looks)
+                view.report(young if looks <= self.oldest else view.memory_pages)

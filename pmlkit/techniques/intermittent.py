@@ -35,12 +35,14 @@ class Intermittent(Technique):
 
     Attributes
     ----------
+    looks : int
+        Rounds per window T, in which a frame is trapped anew.
+    watched : int, optional
+        Frames that are followed, about. By default `rate` and `least` say how many.
     rate : float
         Share of the frames that is followed.
     least : int
         Frames at the least: a small VM needs a higher rate.
-    rounds : int
-        Per window T, in which a frame is trapped anew.
     settled : int
         Windows.
     same : float
@@ -53,20 +55,23 @@ class Intermittent(Technique):
     source = "Zhao et al., USENIX ATC'11; SHARDS, FAST'15; AET, ATC'16 (restart signal ours)"
     needs = frozenset({Need.TRAPS, Need.ACCESSED})
     random = True
+    looks: int = 10
+    watched: int | None = None
     rate: float = 0.01
     least: int = 2000
-    rounds: int = 10
     settled: int = 2
     same: float = 0.05
     rest: int = 8
 
     def observe(self, view: View) -> None:
         share = max(self.rate, min(self.least / view.memory_pages, 1))
+        if self.watched is not None:
+            share = min(self.watched / view.memory_pages, 1)
         frames = np.arange(view.notable(view.memory_pages))
         seed = int(view.random.integers(1 << 30))
         followed = frames[sampled(frames.astype(np.uint64), share, seed)]
         weight = view.memory_pages / max(len(followed), 1)
-        period, rounds = view.parts(self.rounds)
+        period, rounds = view.parts(self.looks)
         misses = _Misses(followed, rounds)
         recent: deque[float] = deque(maxlen=self.settled)  # estimates
         misses.begin(view, 0)

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recent import Recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
-    from pmlkit.types import Ints
 
 
 @dataclass(frozen=True)
@@ -32,27 +29,27 @@ class PmlPageTables(Technique):
 
     Attributes
     ----------
-    rounds : int
-        Per window T: an estimate is at most T / rounds old.
+    looks : int
+        Rounds per window T: an estimate is at most T / looks old.
     """
 
     name = "pml-page-tables"
     title = "PML with page tables"
     source = "this project; close to vTMM (EuroSys'23) and HMM-V (arXiv 2209.13111)"
     needs = frozenset({Need.TABLES, Need.ACCESSED})
-    rounds: int = 4
+    looks: int = 4
 
     def observe(self, view: View) -> None:
         view.accessed.scan()  # the flags are as old as the VM: clear all of them first
-        period, rounds = view.parts(self.rounds)
-        recent: deque[Ints] = deque(maxlen=rounds)
+        period, looks = view.parts(self.looks)
+        recent = Recent(looks)
         for _ in view.every(period):
             frames, real = view.tables.mapped()
-            recent.append(frames[view.accessed.harvest(frames)])
+            pages = recent.add(frames[view.accessed.harvest(frames)])
             if not real:
                 view.note("a stand-in: tables are taken to map 2 MiB of neighbouring frames each")
-            if len(recent) == rounds:
-                view.report(len(np.unique(np.concatenate(recent))))
+            if recent.full:
+                view.report(pages)
 
 
 @dataclass(frozen=True)
@@ -67,20 +64,20 @@ class PmlEntries(Technique):
 
     Attributes
     ----------
-    rounds : int
-        Per window T.
+    looks : int
+        Rounds per window T.
     """
 
     name = "pml-entries"
     title = "PML and tables' entries"
     source = "this project: pmlkit.reads.methods, method accessed (2026)"
     needs = frozenset({Need.TABLES})
-    rounds: int = 4
+    looks: int = 4
 
     def observe(self, view: View) -> None:
-        period, rounds = view.parts(self.rounds)
-        recent: deque[Ints] = deque(maxlen=rounds)
+        period, looks = view.parts(self.looks)
+        recent = Recent(looks)
         for _ in view.every(period):
-            recent.append(view.tables.entries())
-            if len(recent) == rounds:
-                view.report(len(np.unique(np.concatenate(recent))))
+            pages = recent.add(view.tables.entries())
+            if recent.full:
+                view.report(pages)

@@ -22,14 +22,14 @@ class _Plateau:
     """Count the distinct pages since the start; report the count once it stays the same."""
 
     needs: ClassVar[frozenset[Need]]
-    samples: int
+    looks: int
     stable: int
 
     def observe(self, view: View) -> None:
         log: LogChannel = getattr(view, next(iter(self.needs)).value)
         seen: set[int] = set()
         unchanged, estimate = 0, np.nan
-        period, _ = view.parts(self.samples)
+        period, _ = view.parts(self.looks)
         for _ in view.every(period):
             before = len(seen)
             seen.update(log.drain().tolist())
@@ -48,8 +48,8 @@ class PmlPlateau(_Plateau, Technique):
 
     Attributes
     ----------
-    samples : int
-        Per window T (the published experiment samples each 30 s).
+    looks : int
+        Samples per window T (the published experiment samples each 30 s).
     stable : int
         The stability time w, in samples.
     """
@@ -58,7 +58,7 @@ class PmlPlateau(_Plateau, Technique):
     title = "PML, plateau"
     source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
     needs = frozenset({Need.PML})
-    samples: int = 10
+    looks: int = 10
     stable: int = 3
 
 
@@ -68,7 +68,7 @@ class PrlPlateau(_Plateau, Technique):
 
     Attributes
     ----------
-    samples, stable : int
+    looks, stable : int
         As of `PmlPlateau`.
     """
 
@@ -76,5 +76,5 @@ class PrlPlateau(_Plateau, Technique):
     title = "PRL, plateau"
     source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
     needs = frozenset({Need.REFERENCES})
-    samples: int = 10
+    looks: int = 10
     stable: int = 3

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recent import Recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
+    from pmlkit.techniques.channels import LogChannel
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
@@ -21,24 +23,29 @@ _SDM = "Intel SDM 29.3.6"
 
 @dataclass(frozen=True)
 class Pml(Technique):
-    """The distinct pages that PML logs in a round of length T: the pages written (m = 1).
+    """The distinct pages that PML logs within T: the pages written (m = 1).
 
     What is only read or executed is not seen.
+
+    Attributes
+    ----------
+    looks : int
+        Rounds per window T, at the ends of which PML is armed again.
     """
 
     name = "pml"
     title = "PML, m = 1 per round"
     source = f"{_SDM}; Bitchebe et al., VEE'21"
     needs = frozenset({Need.PML})
+    looks: int = 1
 
     def observe(self, view: View) -> None:
-        for _ in view.every(view.window_ns):
-            view.report(len(view.pml.drain()))
+        watch_log(view, view.pml, self.looks)
 
 
 @dataclass(frozen=True)
 class PmlThreshold(Technique):
-    """The pages that were logged `m` times within T, re-armed `rounds` times in it.
+    """The pages that were logged `m` times within T, re-armed `looks` times in it.
 
     PML logs a page once until it is armed again: re-armed often, the log counts uses, to the
     resolution of a round. It finds the pages that are written again and again.
@@ -46,8 +53,8 @@ class PmlThreshold(Technique):
     Attributes
     ----------
     m : int
-    rounds : int
-        Per window T.
+    looks : int
+        Rounds per window T. With fewer than `m` of them nothing is found.
     """
 
     name = "pml-threshold"
@@ -55,31 +62,46 @@ class PmlThreshold(Technique):
     source = f"{_SDM}; the threshold m: this project's founding note"
     needs = frozenset({Need.PML})
     m: int = 2
-    rounds: int = 10
+    looks: int = 10
 
     def observe(self, view: View) -> None:
-        period, rounds = view.parts(self.rounds)
-        recent: deque[Ints] = deque(maxlen=rounds)
+        period, looks = view.parts(self.looks)
+        recent: deque[Ints] = deque(maxlen=looks)
         for _ in view.every(period):
             recent.append(view.pml.drain())
-            if len(recent) == rounds:
+            if len(recent) == looks:
                 _, times = np.unique(np.concatenate(recent), return_counts=True)
                 view.report(np.count_nonzero(times >= self.m))
 
 
 @dataclass(frozen=True)
 class Prl(Technique):
-    """The distinct pages referenced in a round of length T: what a log of reads would add.
+    """The distinct pages referenced within T: what a log of reads would add.
 
     The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`. This one forgets. Its only
-    error is that a round lasts T.
+    error is that an estimate stands until the next round ends.
+
+    Attributes
+    ----------
+    looks : int
+        Rounds per window T.
     """
 
     name = "prl"
     title = "PRL, all references per round"
     source = "Bitchebe et al., arXiv 2001.09991, VEE'21"
     needs = frozenset({Need.REFERENCES})
+    looks: int = 1
 
     def observe(self, view: View) -> None:
-        for _ in view.every(view.window_ns):
-            view.report(len(view.references.drain()))
+        watch_log(view, view.references, self.looks)
+
+
+def watch_log(view: View, log: LogChannel, looks: int) -> None:
+    """Report the distinct pages that a log had in the last `looks` rounds."""
+    period, looks = view.parts(looks)
+    recent = Recent(looks)
+    for _ in view.every(period):
+        pages = recent.add(log.drain())
+        if recent.full:
+            view.report(pages)

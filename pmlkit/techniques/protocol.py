@@ -10,30 +10,51 @@ A technique is a frozen dataclass, its parameters are its fields:
         title = "My technique"
         source = "Author, Venue'26"
         needs = frozenset({Need.ACCESSED})
-        every: str = "1s"  # as published
+        looks: int = 1  # as published
 
         def observe(self, view):
-            for _ in view.every(view.published(self.every)):
-                accessed = view.accessed.harvest()
-                view.report(np.count_nonzero(accessed))
+            period, looks = view.parts(self.looks)
+            recent = Recent(looks)
+            for _ in view.every(period):
+                pages = recent.add(view.accessed.scan())
+                if recent.full:
+                    view.report(pages)
 
 The view has the channels that the technique `needs` and no other, moves forward in time only, and
 counts what each look costs.
+
+Two fields have the same names in all techniques. They are the knobs that `pmlkit.frontier` turns:
+
+looks
+    Looks per window T, an int. With it nothing is scaled: the interval is T / looks.
+watched
+    How many frames or regions are watched, an int; at most all of the memory. A technique that
+    watches all has no such field.
+
+A technique as it is made without parameters is the published one. Where the source gives a time
+for its interval, or another rule for the number of frames, the default is None: *as published*. A
+time that was published goes through `view.published`, which may scale it. A technique that lacks
+both fields, as a control loop does, is one point.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pmlkit.techniques.recorded import Need
+from pmlkit.units import check_count
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pmlkit.techniques.view import View
     from pmlkit.types import Json
 
 
-__all__ = ["Need", "Technique"]
+__all__ = ["KNOBS", "Need", "Technique"]
+
+KNOBS = ("looks", "watched")
 
 
 @dataclass(frozen=True)
@@ -61,6 +82,11 @@ class Technique:
     active: ClassVar[bool] = False
     random: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        for knob in self.knobs():
+            if getattr(self, knob) is not None:
+                check_count(knob, getattr(self, knob), "looks" if knob == "looks" else "frames")
+
     def observe(self, view: View) -> None:
         """Watch the VM until the recording ends; give each estimate to `view.report`."""
         raise NotImplementedError
@@ -69,3 +95,13 @@ class Technique:
     def parameters(cls) -> Json:
         """Return the names of the parameters and their defaults."""
         return {field.name: field.default for field in fields(cls)}
+
+    @classmethod
+    def knobs(cls) -> tuple[str, ...]:
+        """Return those of `KNOBS` that this technique has; none if it cannot be swept."""
+        return tuple(knob for knob in KNOBS if knob in cls.parameters())
+
+    def turned(self, looks: int, watched: int) -> Self:
+        """Return the same technique with the knobs that it has at other values."""
+        values = {"looks": looks, "watched": watched}
+        return replace(self, **{knob: values[knob] for knob in self.knobs()})

@@ -134,11 +134,10 @@ def _measure(name: str, recorded: Recorded, seeds: int) -> dict[tuple[str, str, 
         ours[name, "PML", "second write phase"] = pml.text(phase == 3)
     after = np.arange(len(ends)) >= first * SAMPLES + SAMPLES - 1
     ours[name, "PML", "from the first write on"] = pml.text(after)
-    period = f"{period_ns}ns"
-    single = Vmware(period=period, looks=1, slow=1, fast=1)
+    single = Vmware(looks=1, slow=1, fast=1)
     big = replace(busy, memory_pages=BIG_VM_PAGES)
     for label, vm, technique in (
-        ("", busy, Vmware(period=period, looks=1)),
+        ("", busy, Vmware(looks=1)),
         (", single periods, VM of 3 GiB", big, single),
     ):
         size, error = _vmware(technique, vm, period_ns, seeds)

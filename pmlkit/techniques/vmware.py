@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
+ESTIMATES = 4  # per period; ours
+
 
 @dataclass(frozen=True)
 class Vmware(Technique):
-    """Trap `pages` random pages for a period; the share that is touched, of all memory.
+    """Trap `watched` random pages for a period; the share that is touched, of all memory.
 
     The estimate is the largest of a slow moving average of that share over periods, a fast one,
     and the fast one with the share of the running period so far. So it follows a growing working
@@ -28,14 +30,15 @@ class Vmware(Technique):
 
     Attributes
     ----------
-    pages : int
+    watched : int
         n.
+    looks : int, optional
+        Estimates per window T, which is then the period. By default as published: the period is
+        `period`, with `ESTIMATES` in each.
     period : str
         Of VM time.
     slow, fast : float
         Weight of the newest period in the two averages; 1: no average.
-    looks : int
-        Estimates per period.
     """
 
     name = "vmware"
@@ -43,20 +46,24 @@ class Vmware(Technique):
     source = "Waldspurger, OSDI'02 (weights of the averages ours)"
     needs = frozenset({Need.TRAPS})
     random = True
-    pages: int = 100
+    watched: int = 100
+    looks: int | None = None
     period: str = "30s"
     slow: float = 0.2
     fast: float = 0.5
-    looks: int = 4
 
     def observe(self, view: View) -> None:
         for pages in self.estimates(view):
             view.report(pages)
 
     def estimates(self, view: View) -> Iterator[float]:
-        """Yield the estimate in pages, `looks` times a period."""
-        period = view.published(self.period)
-        look = max(period // self.looks, 1)
+        """Yield the estimate in pages, several times a period."""
+        if self.looks is None:
+            period = view.published(self.period)
+            look = max(period // ESTIMATES, 1)
+        else:
+            look, parts = view.parts(self.looks)
+            period = look * parts
         slow = fast = np.nan
         sample, ends = self._draw(view), period
         for now in view.every(look):
@@ -71,7 +78,7 @@ class Vmware(Technique):
                 yield max(slow, fast, running) * view.memory_pages
 
     def _draw(self, view: View) -> Ints:
-        count = min(self.pages, view.memory_pages)
+        count = min(self.watched, view.memory_pages)
         sample = view.random.choice(view.memory_pages, count, replace=False)
         view.traps.protect(sample)
         return sample

@@ -34,8 +34,8 @@ class Vtmm(Technique):
 
     Attributes
     ----------
-    scans : int
-        Per window T.
+    looks : int
+        Scans per window T.
     levels : int
         Queues.
     write_weight, warm : float
@@ -46,7 +46,7 @@ class Vtmm(Technique):
     title = "vTMM's tracking"
     source = "Sha et al., vTMM, EuroSys'23 (abstract; rules ours)"
     needs = frozenset({Need.PML, Need.ACCESSED})
-    scans: int = 4
+    looks: int = 4
     levels: int = 4
     write_weight: float = 2.0
     warm: float = 0.5
@@ -54,7 +54,7 @@ class Vtmm(Technique):
     def observe(self, view: View) -> None:
         pages = view.notable(view.memory_pages)
         queue, heat = np.zeros(pages, np.int64), np.zeros(pages)
-        period, scans = view.parts(self.scans)
+        period, looks = view.parts(self.looks)
         for turn, _ in enumerate(view.every(period), start=1):
             written = view.pml.drain()
             written = written[written < view.memory_pages]
@@ -66,5 +66,5 @@ class Vtmm(Technique):
             sunk = np.setdiff1d(due, used, assume_unique=True)
             queue[used] = np.minimum(queue[used] + 1, self.levels - 1)
             queue[sunk] = np.maximum(queue[sunk] - 1, 0)
-            if turn >= scans:
+            if turn >= looks:
                 view.report(np.count_nonzero((queue > 0) | (heat > self.warm)))

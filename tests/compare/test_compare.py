@@ -243,9 +243,9 @@ def test_the_command_lists_the_techniques(run):
     assert code == 0 and list(techniques) == list(TECHNIQUES)
     assert (
         techniques["vmware"]["needs"] == ["traps"]
-        and techniques["vmware"]["parameters"]["pages"] == 100
+        and techniques["vmware"]["parameters"]["watched"] == 100
     )
-    assert techniques["badis"]["parameters"]["shrink"] == techniques["vmware"]["parameters"]
+    assert techniques["badis"]["parameters"] == {"watched": 100, "looks": None}
     assert "MISSING" not in out
 
 

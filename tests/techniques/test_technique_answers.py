@@ -116,7 +116,7 @@ def relative_standard_error(share, pages):
 def test_vmware_errs_as_its_theory_says():
     """One period by itself: the share's standard error is sqrt((1 - p) / (p n)), relative."""
     recorded = vm.constant(800, rounds=20)
-    single = Vmware(slow=1, fast=1, looks=1, pages=100)
+    single = Vmware(watched=100, slow=1, fast=1, looks=1)
     estimates = [run(single, recorded, seed)["pages"].iloc[0] for seed in range(200)]
     share = 800 / vm.PAGES
     assert np.mean(estimates) == pytest.approx(
@@ -141,8 +141,8 @@ def test_vmwares_finished_period_counts_once():
     period = 10
     everything = [vm.block(vm.PAGES, first=0)] * period
     recorded = vm.make([*[[5]] * period, *everything, *everything])
-    watched = Vmware(pages=vm.PAGES, looks=2, period="100ms")
-    estimates = techniques.run(watched, recorded, vm.WINDOW_NS, scale=1).estimates
+    every = Vmware(watched=vm.PAGES, looks=2)
+    estimates = techniques.run(every, recorded, vm.WINDOW_NS).estimates
     none, every = 1, vm.PAGES  # pages touched in a period
     fast = [none, (none + every) / 2, (none + 3 * every) / 4]
     # At the end of each period the fast average; half-way, with the running period's share.
@@ -174,7 +174,7 @@ def test_a_flag_sample_errs_as_its_theory_says():
 
 @pytest.mark.parametrize("made, before, after", [(vm.step, 300, 900), (vm.step_down, 900, 300)])
 def test_a_flag_sample_of_every_frame_follows_a_step_exactly(made, before, after):
-    estimates = run(techniques.make("flag-sample", one_in=1), made())
+    estimates = run(techniques.make("flag-sample", watched=vm.PAGES), made())
     late = estimates["t_ns"] >= 2 * 10**9 + vm.WINDOW_NS
     early = estimates["t_ns"] <= 2 * 10**9
     assert set(estimates["pages"][early]) == {before}
@@ -184,13 +184,13 @@ def test_a_flag_sample_of_every_frame_follows_a_step_exactly(made, before, after
 def test_a_flag_sample_counts_what_was_used_in_any_look_of_t():
     often, once = vm.block(100), vm.block(400, 2048)
     sets = [np.concatenate((often, once)) if r % 10 == 5 else often for r in range(200)]
-    every = techniques.make("flag-sample", one_in=1, looks=5)
+    every = techniques.make("flag-sample", watched=vm.PAGES, looks=5)
     assert set(settled(run(every, vm.make(sets)), 0)) == {500}
 
 
 def test_a_flag_sample_is_weighted_by_what_was_drawn_and_costs_only_that():
-    """4096 pages, one in 100: 40 frames, each of them for 102.4 pages, looked at 5 times per T."""
-    odd = techniques.make("flag-sample", one_in=100, looks=5)
+    """40 frames of 4096, each of them for 102.4 pages, looked at 5 times per T."""
+    odd = techniques.make("flag-sample", watched=40, looks=5)
     result = techniques.run(odd, vm.constant(vm.PAGES - vm.FIRST), vm.WINDOW_NS)
     drawn = result.estimates["pages"] / (vm.PAGES / 40)
     assert drawn.to_numpy() == pytest.approx(drawn.round())
@@ -198,10 +198,12 @@ def test_a_flag_sample_is_weighted_by_what_was_drawn_and_costs_only_that():
     assert result.events == {"flags_read": 40 * looks, "flag_looks": looks}
 
 
-@pytest.mark.parametrize("parameter", ["one_in", "looks"])
-def test_a_flag_sample_of_nothing_is_refused(parameter):
-    with pytest.raises(UsageError, match=f"{parameter} is 0: give a whole number"):
-        techniques.make("flag-sample", **{parameter: 0})
+@pytest.mark.parametrize(
+    "name, knob", [(name, knob) for name in TECHNIQUES for knob in TECHNIQUES[name].knobs()]
+)
+def test_to_watch_nothing_or_never_is_refused(name, knob):
+    with pytest.raises(UsageError, match=f"{knob} is 0: give a whole number"):
+        techniques.make(name, **{knob: 0})
 
 
 def test_dirty_rate_sampling_is_a_binomial_share():
@@ -233,7 +235,7 @@ def test_damon_finds_a_hot_block_within_its_regions():
 
 
 def test_damon_keeps_to_its_number_of_regions():
-    few = techniques.make("damon", most=20)
+    few = techniques.make("damon", watched=20)
     events = techniques.run(few, vm.constant(500), vm.WINDOW_NS).events
     assert events["flags_read"] <= 2 * 20 * 301
 

@@ -142,7 +142,7 @@ def test_frames_that_were_not_looked_at_are_not_seen(name, recorded, monkeypatch
 
 def _few(name):
     """Parameters with which a technique does not get round to looking at every frame."""
-    return {"vmware": {"pages": 20}, "intermittent": {"least": 100}}.get(name, {})
+    return {"vmware": {"watched": 20}, "intermittent": {"watched": 100}}.get(name, {})
 
 
 def _scramble(uses, asked):
@@ -248,7 +248,7 @@ def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
 def test_an_unknown_technique_or_parameter_is_named():
     with pytest.raises(UsageError, match="'pmll': do you mean 'pml'.*choose from pml, "):
         make("pmll")
-    with pytest.raises(UsageError, match="vmware has no parameter 'page': it has pages, period"):
+    with pytest.raises(UsageError, match="no parameter 'page': it has watched, looks, period"):
         make("vmware", page=3)
 
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of the last few looks: how many distinct ones they had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.kernels.pages import PageIndex
+
+if TYPE_CHECKING:
+    from pmlkit.types import Ints
+
+
+__all__ = ["Recent"]
+
+
+class Recent:
+    """Counts the distinct frames of the last `looks` looks, in time linear in the newest look.
+
+    Each frame is counted at the last look that had it, so a look changes the counts of its own
+    frames only.
+
+    Parameters
+    ----------
+    looks : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> recent = Recent(2)
+    >>> [recent.add(np.array(frames)) for frames in ([1, 2], [2, 3], [3])]
+    [2, 3, 2]
+    """
+
+    def __init__(self, looks: int) -> None:
+        self.looks, self.turn = looks, 0
+        self._index = PageIndex()
+        self._last = np.zeros(1024, np.int64)  # of each frame: its last look, from 1; 0: none
+        self._counts = np.zeros(looks, np.int64)  # frames by their last look, modulo `looks`
+
+    @property
+    def full(self) -> bool:
+        """Whether there were `looks` looks."""
+        return self.turn >= self.looks
+
+    def add(self, frames: Ints) -> int:
+        """Add a look.
+
+        Parameters
+        ----------
+        frames : ndarray of int64
+            Each once.
+
+        Returns
+        -------
+        int
+            The distinct frames of the last `looks` looks.
+        """
+        ids = self._index.ids(np.asarray(frames, np.int64).view(np.uint64))
+        if len(self._index) > len(self._last):
+            more = np.zeros(len(self._index), np.int64)
+            self._last = np.append(self._last, more)
+        self.turn += 1
+        before = self._last[ids]
+        before = before[before > max(self.turn - self.looks, 0)]
+        self._counts[self.turn % self.looks] = 0  # of the look that is now too long ago
+        self._counts -= np.bincount(before % self.looks, minlength=self.looks)
+        self._counts[self.turn % self.looks] = len(ids)
+        self._last[ids] = self.turn
+        return int(self._counts.sum())
