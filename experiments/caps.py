@@ -12,7 +12,8 @@ The rule, fixed before any guest was capped: **cap = reserve + p95**, rounded up
 - The reserve is what the guest needs whatever its programs use, as its kernel counts it when the
   program starts: the kernel's image, its own allocations and the files of the root, which are
   in memory for good; and the free pages that a kernel keeps (`MemoryModel.slack_pages`).
-- Techniques with the knob ``looks`` look `LOOKS` times in T.
+- Techniques that have a number of looks in T look `LOOKS` times. Those that look at the pace of
+  their source keep it.
 
 The rule counts the used part of the reserve twice, for all techniques alike: how much that is of
 the truth is ``twice_mib`` of ``programs.csv``. Memory saved is against the guest's peak: the least
@@ -34,7 +35,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,14 +139,21 @@ def run(folder: Path, name: str, cap_mib: int, repeat: int) -> Json:
     return json.loads(kept.read_text())
 
 
-def outcome(recorded: Recorded) -> Json:
-    """Return how long the phases of a recording took, and what its kernel counted."""
+def phases(recorded: Recorded) -> dict[str, float]:
+    """Return the seconds of each phase; the last, ``done``, is not work."""
     starts = [(name, int(recorded.t_ns[r])) for name, r in recorded.phases]
     ends = [t for _, t in starts[1:]]
-    phases = {name: (end - t) / 1e9 for (name, t), end in zip(starts, ends, strict=False)}
+    return {name: (end - t) / 1e9 for (name, t), end in zip(starts, ends, strict=False)}
+
+
+def outcome(recorded: Recorded) -> Json:
+    """Return how long the phases of a recording took, and what its kernel counted."""
     last = recorded.guest_samples.iloc[-1]
     names = {"swap_ins": "pswpin", "swap_outs": "pswpout", "major_faults": "pgmajfault"}
-    return {"phases": phases, **{ours: int(last[theirs]) for ours, theirs in names.items()}}
+    return {
+        "phases": phases(recorded),
+        **{ours: int(last[theirs]) for ours, theirs in names.items()},
+    }
 
 
 # ------------------------------------------------------------------------------
@@ -225,8 +233,8 @@ def sizings(recorded: Recorded, names: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def _made(name: str) -> tuple[techniques.Technique, int]:
-    """Return the technique with its looks in T, 0 if it has no such knob."""
-    knob = "looks" in techniques.TECHNIQUES[name].parameters()
+    """Return the technique with its looks in T, 0 if they are not a number."""
+    knob = techniques.TECHNIQUES[name].parameters().get("looks") is not None
     return techniques.make(name, **({"looks": LOOKS} if knob else {})), LOOKS if knob else 0
 
 
@@ -253,7 +261,7 @@ def facts(recorded: Recorded) -> dict[str, float]:
         "peak_mib": peak_pages(recorded) / MIB_PAGES,
         "w_mib": float(truth.pages[truth.scored].mean()) / MIB_PAGES,
         "twice_mib": _twice(recorded) / MIB_PAGES,
-        "seconds": sum(outcome(recorded)["phases"].values()),
+        "seconds": sum(phases(recorded).values()),
     }
 
 
@@ -276,8 +284,12 @@ def _twice(recorded: Recorded) -> float:
 
 
 def programs(roomies: Mapping[str, Recorded]) -> pd.DataFrame:
-    """Return the facts of each program's roomy run."""
-    return pd.DataFrame([{"program": name, **facts(of)} for name, of in roomies.items()])
+    """Return the settings of each program, and the facts of its roomy run."""
+    rows = []
+    for name, of in roomies.items():
+        settings = " ".join(f"{key}={value}" for key, value in PROGRAMS[name].settings)
+        rows.append({"program": name, "settings": settings, **facts(of)})
+    return pd.DataFrame(rows)
 
 
 def to_run(sizes: pd.DataFrame, peak_mib: float) -> list[int]:
@@ -335,7 +347,7 @@ def simulated(recorded: Recorded, sizes: pd.DataFrame) -> pd.DataFrame:
     The model's guest has the room for pages that a real guest of that size has: the kernel's image
     is smaller in it, by the descriptors (64 bytes) of the pages that it lacks.
     """
-    memory, seconds = recorded.known_memory_pages, sum(outcome(recorded)["phases"].values())
+    memory, seconds = recorded.known_memory_pages, sum(phases(recorded).values())
     swap_ins = {}
     for cap in sorted(set(sizes["cap_mib"])):
         guest = Guest(recorded, MemoryModel())
@@ -362,8 +374,8 @@ def rows_of(folder: Path, name: str, caps: Iterable[int]) -> pd.DataFrame:
     for cap in caps:
         for repeat in range(REPEATS):
             result = run(folder, name, cap, repeat)
-            phases = result.pop("phases", {})
-            seconds = sum(phases.values()) if phases else float("nan")
+            lengths = result.pop("phases", {})
+            seconds = sum(lengths.values()) if lengths else float("nan")
             rows.append({"cap_mib": cap, "repeat": repeat, "seconds": seconds, **result})
     return pd.DataFrame(rows)
 
@@ -395,12 +407,7 @@ def main(runs: str, out: str, *names: str) -> None:
         table.insert(0, "program", first)
         table.round(4).to_csv(Path(out) / f"{name}.csv", index=False)
     versions = pmlkit.open(folder / f"{chosen[0]}.trace").meta.provenance["versions"]
-    described_runs = {name: asdict(PROGRAMS[name]) for name in chosen}
-    made.note(
-        Path(out) / "made.json",
-        f"python -m experiments.caps RUNS {out}",
-        {**versions, "programs": described_runs},
-    )
+    made.note(Path(out) / "made.json", f"python -m experiments.caps RUNS {out}", versions)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that are capped at what techniques say: the rule for a size, and what is made of runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_vm as vm
+
+from experiments import caps
+from pmlkit.sources.guest.workload import load
+from pmlkit.techniques import scores
+
+SECOND = 100  # rounds of the synthetic VM in a T of one second
+SIZES = pd.DataFrame({"technique": ["a", "b", "c"], "cap_mib": [80, 100, 256]})
+RESULTS = pd.DataFrame(
+    [(80, 0, 1000, 20.0), (80, 1, 3000, 40.0), (100, 0, 0, 10.0), (100, 1, 0, 10.0)],
+    columns=["cap_mib", "repeat", "swap_ins", "seconds"],
+)
+
+
+def kernel(recorded, **pages):
+    """The VM with a kernel that says the same at every sample, pages."""
+    table = recorded.guest.copy()
+    for name, count in {"cached": 0, "committed": 0, **pages}.items():
+        table[f"{name}_bytes"] = count * 4096
+    return replace(recorded, guest=table)
+
+
+@pytest.mark.parametrize("name", caps.PROGRAMS)
+def test_each_program_is_a_workload_with_these_parameters(name):
+    program = caps.PROGRAMS[name]
+    assert load(program.workload).with_parameters(dict(program.settings))
+
+
+def test_an_estimate_weighs_as_long_as_it_holds():
+    recorded = vm.constant(500, 300)
+    truth = scores.truth(recorded, caps.WINDOW_NS)
+    # Scored from 1 s to 3 s: 100 pages for 1.8 s of it, then 900 pages for 0.2 s.
+    t_ns = [0, 2_800_000_000]
+    estimates = pd.DataFrame({"t_ns": t_ns, "pages": [100.0, 900.0]})
+    assert caps.percentile(estimates, truth, 89) == 100
+    assert caps.percentile(estimates, truth, 91) == 900
+
+
+def test_moments_without_an_estimate_do_not_count():
+    truth = scores.truth(vm.constant(500, 300), caps.WINDOW_NS)
+    estimates = pd.DataFrame({"t_ns": [0, 2_900_000_000], "pages": [np.nan, 70.0]})
+    assert caps.percentile(estimates, truth, 5) == 70
+    assert np.isnan(caps.percentile(estimates.head(1), truth))
+
+
+@pytest.mark.parametrize(
+    ("pages", "cap"), [(0, 4), (768, 4), (769, 8), (10_000, 16)]
+)  # with a reserve of 1 MiB, in a guest of 16 MiB
+def test_a_cap_is_rounded_up_and_no_more_than_the_guest_had(pages, cap):
+    assert caps.cap_mib(pages, reserve=256, memory_mib=16) == cap
+
+
+def test_reserve_and_peak_are_what_the_kernel_counts():
+    recorded = vm.constant(500, 300)
+    pages = {"total": vm.PAGES - 600, "allocated": 900, "anon": 100}
+    quiet = kernel(recorded, **pages)
+    table = quiet.guest.copy()
+    table.loc[table.index[5], "allocated_bytes"] = 1500 * 4096
+    slack = caps.MemoryModel().slack_pages
+    assert caps.reserve_pages(quiet) == 600 + 800 + slack
+    assert caps.peak_pages(replace(quiet, guest=table)) == 600 + 1500 + slack
+
+
+def test_who_sees_all_is_given_the_cap_of_the_truth():
+    recorded = kernel(vm.constant(500, 400), total=vm.PAGES, allocated=600, anon=100)
+    table = caps.sizings(recorded, ("idle-pages", "pml", "mpa")).set_index("technique")
+    assert table["p95_mib"][["truth", "idle-pages", "pml"]].tolist() == [500 / 256] * 3
+    assert table["looks"].to_dict() == {"truth": 0, "idle-pages": 4, "pml": 4} | (
+        {"mpa": 0} if "mpa" in table.index else {}
+    )
+    # 500 pages in all, and 500 + slack of the reserve.
+    assert table["cap_mib"]["truth"] == 8
+    peak = (600 + caps.MemoryModel().slack_pages) / 256
+    assert table["saved_mib"]["truth"] == pytest.approx(peak - 8)
+
+
+def test_pages_that_cannot_be_given_up_are_counted_twice():
+    """50 of 500 pages are only read: files in memory for good."""
+    sets = [vm.block(500)] * 400
+    written = [vm.block(450)] * 400
+    recorded = vm.make(sets, written)
+    table = recorded.guest.assign(t_ns=recorded.guest["t_ns"])
+    table.loc[table.index[0], "t_ns"] = 0
+    assert caps._twice(replace(recorded, guest=table)) == 50
+
+
+def test_guests_with_room_are_run_once():
+    sizes = pd.DataFrame({"cap_mib": [120, 80, 100, 96, 80, 256]})
+    assert caps.to_run(sizes, peak_mib=97) == [80, 96, 100]
+    assert caps.to_run(sizes, peak_mib=1000) == [80, 96, 100, 120, 256]
+
+
+def test_a_technique_has_what_guests_of_its_cap_did():
+    table = caps.joined(SIZES, RESULTS, seconds=10.0).set_index("technique")
+    assert table["ran_mib"].tolist() == [80, 100, 100]  # the largest stands for larger ones
+    assert table["swap_ins"].tolist() == [2000, 0, 0]
+    assert table["swap_ins_per_s"]["a"] == (1000 / 20 + 3000 / 40) / 2
+    assert table["slowdown"].tolist() == [3, 1, 1]
+    # 12.706 of Student's t with one degree of freedom, times 1 / sqrt(2) * sqrt(2).
+    assert table["slowdown_pm"]["a"] == pytest.approx(12.706, abs=1e-3)
+    assert table["slowdown_disk"]["a"] == pytest.approx(1 + 2000 * 1e-4 / 10)
+
+
+def test_guests_that_died_are_counted_and_leave_no_numbers():
+    dead = pd.DataFrame([(60, 0, np.nan, np.nan)], columns=RESULTS.columns)
+    sizes = pd.DataFrame({"technique": ["a"], "cap_mib": [60]})
+    row = caps.joined(sizes, pd.concat([RESULTS, dead]), 10.0).iloc[0]
+    assert (row["ran_mib"], row["repeats"], row["died"]) == (60, 1, 1)
+    assert np.isnan(row["slowdown"]) and np.isnan(row["swap_ins"])
+
+
+def test_the_model_swaps_at_a_cap_below_what_is_swept_and_not_above():
+    sweep = [[vm.FIRST + page % 1000] for page in range(4000)]
+    recorded = kernel(
+        vm.make(sweep, phases=(("start", 0), ("done", 3999))),
+        total=vm.PAGES, allocated=1000, anon=1000,
+    )  # fmt: skip
+    table = caps.simulated(
+        recorded, pd.DataFrame({"technique": ["low", "high"], "cap_mib": [6, 16]})
+    )
+    low, high = table["swap_ins"]
+    # LRU misses each page of a cycle that is longer than the memory.
+    assert low > 2500 and high == 0
+    assert table["swap_ins_per_s"][0] == pytest.approx(low / 39.99)
+
+
+def test_real_and_simulated_swaps_have_a_column_each():
+    model = pd.DataFrame({"program": "p", "cap_mib": [80, 80, 100], "swap_ins": [1800, 1800, 5]})
+    table = caps.beside(RESULTS.assign(program="p"), model)
+    assert table.to_dict("list") == {
+        "program": ["p", "p"],
+        "cap_mib": [80, 100],
+        "real": [2000, 0],
+        "least": [1000, 0],
+        "most": [3000, 0],
+        "model": [1800, 5],
+    }
