@@ -1,32 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of costs in `hypervisor-patches/README.md` and in the how-to for a KVM host.
 
-They are made of the tables in `data`, and stand between two comments there. This writes them anew:
-
-    python -m experiments.cost_tables
+They are made of the tables in `data`; `experiments.quoted` writes them into the texts.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from experiments import pieces
-from pmlkit.recordings import PATCHES, ROOT
+from pmlkit.recordings import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-README = PATCHES / "README.md"
-KVM_HOST = ROOT / "docs" / "howto" / "kvm-host.md"
-_BETWEEN = re.compile(r"(<!-- costs: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
+__all__ = ["TABLES", "markdown"]
 
 
 def exits() -> pd.DataFrame:
     """Return what a log-full exit costs, by design of the log."""
     return pd.read_csv(ROOT / "data" / "exit-costs" / "exits.csv")
+
+
+def stock() -> pd.DataFrame:
+    """Return what a log-full exit costs in stock log-dirty, by version of Xen."""
+    table = pd.read_csv(ROOT / "data" / "exit-costs" / "stock.csv")
+    version = table.pop("xen").str.split("+").str[0]
+    table.insert(0, "Xen", version)
+    return table
 
 
 def exits_off() -> pd.DataFrame:
@@ -106,6 +109,7 @@ def kvm() -> pd.DataFrame:
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "exits": exits,
+    "stock": stock,
     "exits-off": exits_off,
     "pieces": longest_pieces,
     "plain": plain,
@@ -113,8 +117,6 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "harvests": harvests,
     "kvm": kvm,
 }
-# Where each table stands, if not in the series' README.
-PLACES = {"kvm": KVM_HOST}
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -131,13 +133,3 @@ def _cell(value: object) -> str:
     if number != number:
         return ""
     return f"{number:,.0f}" if number == round(number) else f"{number:,.1f}"
-
-
-def filled(text: str) -> str:
-    """Return the text with its tables written anew."""
-    return _BETWEEN.sub(lambda m: m[1] + markdown(TABLES[m["name"]]()) + m[3], text)
-
-
-if __name__ == "__main__":
-    for page in (README, *PLACES.values()):
-        page.write_text(filled(page.read_text()))

@@ -1,0 +1,462 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers and tables that texts quote: each is made of ``data/``, and the text names its key.
+
+A number has its key in a comment after it, which neither a forge nor Sphinx shows; a table stands
+between two comments:
+
+    its mean error is 6.7<!--n:draws.sqlite-lab.16.anew.error--> %
+
+    <!-- table: exits -->
+    ...
+    <!-- end -->
+
+A comment must not begin a line: Markdown would take the line for HTML.
+
+    python -m experiments.quoted            # writes every text anew
+    python -m experiments.quoted --check    # says which are out of date, and changes nothing
+    python -m experiments.quoted --list     # the keys, and what each is now
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+import yaml
+
+from experiments import cost_tables, mrc_errors
+from pmlkit.costs import prices
+from pmlkit.notebook import reads_tables
+from pmlkit.reads import calibration
+from pmlkit.recordings import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    Keyed = Iterator[tuple[str, str]]  # a key within its group, and the number as texts have it
+
+__all__ = ["GROUPS", "TABLES", "Bare", "bare", "filled", "keys", "number", "plain", "texts"]
+
+DATA = ROOT / "data"
+PLAIN = ROOT / "experiments" / "plain_numbers.yaml"
+_NUMBER = re.compile(r"(?P<text>[-+]?\d[\d,]*(?:\.\d+)?)<!--n:(?P<key>[\w.-]+)-->")
+_MARK = re.compile(r"<!--n:[^>]*-->")
+_TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+# ------------------------------------------------------------------------------
+# The numbers: each function yields those of a group.
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _short(value: float) -> str:
+    """Return a percentage with two digits or more."""
+    return f"{value:.1f}" if abs(value) < 9.95 else f"{value:,.0f}"
+
+
+def _range(key: str, values: pd.Series[float], form: Callable[[float], str] = _short) -> Keyed:
+    """Yield the least and the most, and whose they are is for the text to say."""
+    yield f"{key}.least", form(values.min())
+    yield f"{key}.most", form(values.max())
+
+
+def draws() -> Keyed:
+    """Yield errors of a sample of accessed flags, in percent, from each of its draws.
+
+    ``RECORDING.ONE_IN.KIND.``: ``error`` (mean over the draws of a round's absolute error),
+    ``first`` (of the first draw), ``worst`` (of the worst), ``worst-mean`` (of the worst draw's
+    mean over all rounds), ``inside`` and ``worst-inside`` (rounds whose truth is in the interval).
+    ``all.`` in place of a recording: the least and the most over the recordings.
+    """
+    table = pd.read_csv(DATA / "reads-draws" / "draws.csv")
+    rows = {}
+    for (name, one_in, kind), part in table.groupby(["recording", "one_in", "drawn"], sort=False):
+        rows[f"{one_in}.{kind}", name] = {
+            "error": part["error"].mean(),
+            "first": part["error"].iloc[0],
+            "worst": part["error"].max(),
+            "worst-mean": part["of_mean"].abs().max(),
+            "inside": part["inside"].mean(),
+            "worst-inside": part["inside"].min(),
+        }
+        yield f"{name}.rounds", _count(part["rounds"].iloc[0])
+        for what, value in rows[f"{one_in}.{kind}", name].items():
+            yield f"{name}.{one_in}.{kind}.{what}", _short(value)
+    summed = pd.DataFrame(rows).T
+    for sample, part in summed.groupby(level=0):
+        for what in summed:
+            yield from _range(f"all.{sample}.{what}", part[what])
+    yield "draws", _count(table["draw"].nunique())
+    yield "recordings", _count(table["recording"].nunique())
+
+
+def lab() -> Keyed:
+    """Yield errors of the estimates in the lab, in percent.
+
+    ``GUEST.METHOD.``: ``mean``, ``median`` (of a round's absolute error), ``missed`` (by PML
+    alone), ``inside`` and ``width`` (of the interval). ``programs.``, ``benchmarks.``,
+    ``adversaries.`` in place of a guest: the least and the most over those.
+    """
+    table = reads_tables.errors().rename(columns={"mape": "mean"})
+    columns = ["mean", "median", "missed", "inside", "width"]
+    for row in table.to_dict("records"):
+        for column in columns:
+            yield f"{row['guest']}.{row['method']}.{column}", _short(row[column])
+    for (group, method), part in table.groupby(["group", "method"], sort=False):
+        plural = {"adversary": "adversaries"}.get(group, f"{group}s")
+        for column in columns:
+            yield from _range(f"{plural}.{method}.{column}", part[column])
+        yield from _range(f"{plural}.rounds", part["rounds"], _count)
+    sampled = table[table["method"] == "sample"]
+    yield "sample.inside.least", _short(sampled["inside"].min())
+    yield from _taught(table)
+    phases = calibration.load("errors")
+    reads = phases[(phases["phase"] == "read1") & (phases["method"] == "written")]
+    for row in reads[~reads["cleared"]].itertuples():
+        yield f"read-phase.{row.guest}", _short(row.missed)
+    yield from _leftovers()
+    yield from _clearing()
+
+
+def _taught(table: pd.DataFrame) -> Keyed:
+    """Yield how far intervals that other guests teach hold, and their median width in truths."""
+    for name, methods in (("", ("leaves", "present", "accessed")), ("-cleared", ("cleared",))):
+        part = table[table["method"].isin(methods)]
+        held = (part["inside"] * part["rounds"]).sum() / part["rounds"].sum()
+        yield f"taught{name}.inside", _short(held)
+        yield f"taught{name}.width", f"{part['width'].median() / 100:.1f}"
+
+
+def _leftovers() -> Keyed:
+    """Yield what the guided harvest left to a scan: ``left.GUEST`` and its ``share``, ``most``."""
+    rounds = calibration.load("equality")
+    for name, part in rounds.groupby("guest", sort=False):
+        left, guided = part["left"].sum(), part["guided"].sum()
+        yield f"left.{name}", _count(left)
+        yield f"left.{name}.share", _short(left / (left + guided) * 100)
+        yield f"left.{name}.most", _count(part["left"].max())
+
+
+def _clearing() -> Keyed:
+    """Yield thousands of instructions a round: what clearing flags adds, and what a scan takes."""
+    table = calibration.load("costs")
+    table = table[(table["group"] == "program") & ~table["sampled"].astype(bool)]
+    means = table.groupby(["guest", "cleared"])[["tables_tsc", "scan_tsc"]].mean() / 1e3
+    tables = means["tables_tsc"].unstack()
+    yield from _range("clearing", tables[True] - tables[False], _count)
+    yield from _range("scanning", means["scan_tsc"], _count)
+
+
+def kernel() -> Keyed:
+    """Yield the share of what programs' guests touch that cleared flags leave unsure, in percent.
+
+    These pages are under large pages of the kernel alone. ``GUEST`` (a mean), ``guests.`` and
+    ``rounds.`` (the least and the most).
+    """
+    unsure = calibration.load("unsure").merge(_truths(), on=["guest", "round"])
+    unsure = unsure[unsure["group"] == "program"]
+    shares = unsure["pages"] / unsure["truth"] * 100
+    means = shares.groupby(unsure["guest"], sort=False).mean()
+    for name, share in means.items():
+        yield str(name), _short(share)
+    yield from _range("guests", means)
+    yield from _range("rounds", shares)
+
+
+def _truths() -> pd.DataFrame:
+    """Return the truth of the rounds in which guests work, in runs with cleared flags."""
+    rounds = calibration.load("rounds")
+    works = rounds["phase"].notna() & (rounds["phase"] != "start")
+    chosen = works & rounds["cleared"] & (rounds["method"] == "accessed")
+    return rounds.loc[chosen, ["guest", "round", "truth"]]
+
+
+def harvests() -> Keyed:
+    """Yield instructions a round of each harvest: ``GUEST.HARVEST``, and frames ``left``.
+
+    ``redrawn.``: how many times as much a sample that is drawn anew costs as a fixed one.
+    """
+    table = pd.read_csv(DATA / "harvests" / "guests.csv").set_index("guest")
+    names = {"sampled, fixed": "fixed", "sampled": "anew"}
+    for name, row in table[["touched", "guided", "pruned", "scan", *names]].iterrows():
+        for harvest, value in row.dropna().items():
+            yield f"{name}.{names.get(str(harvest), harvest)}", _count(value)
+    yield from _range("redrawn", table["sampled"] / table["sampled, fixed"], _short)
+    for harvest in ("pruned", "guided"):
+        yield f"left.{harvest}", _count(table[f"left by {harvest}"].sum())
+    yield "guests", _count(len(table))
+
+
+def hotness() -> Keyed:
+    """Yield how well regions are ranked: medians over guests that nothing was chosen on.
+
+    ``lab.`` (real page tables) and ``recorder.`` (a stand-in: 2 MiB of guest-physical memory, by
+    its first use): ``correlation``, ``precision``, ``chance``, and ``share-`` of these, which knows
+    no order.
+    """
+    table = reads_tables.hotness_scores()
+    table = table[table["truth"] == "rounds"].rename(columns=lambda name: name.replace("_", "-"))
+    for source, part in table.groupby("source"):
+        yield f"{source}.guests", _count(len(part))
+        for column in (
+            "correlation",
+            "share-correlation",
+            "precision",
+            "share-precision",
+            "chance",
+        ):
+            yield f"{source}.{column}", f"{part[column].median():.2f}"
+        for column in ("precision", "share-precision", "chance"):
+            yield f"{source}.{column}.of-10", f"{part[column].median() * 10:.2g}"
+        better = (part["share-correlation"] > part["correlation"]).sum()
+        yield f"{source}.share-better", _count(better)
+
+
+def pieces() -> Keyed:
+    """Yield the longest pieces, in instructions: ``OPERATION.most``, and ``at.`` where they end.
+
+    These are of the guests that ran, without the model of 1 TiB.
+    """
+    table = cost_tables.longest_pieces().set_index("operation")
+    counted = table[[column for column in table if "model" not in column]]
+    for operation, most in counted.max(axis=1).items():
+        yield f"{re.sub('[^a-z0-9]+', '-', str(operation))}.most", _count(most)
+    rows = pd.read_csv(DATA / "pieces" / "pieces.csv")
+    for place, most in rows.groupby("ended")["longest"].max().items():
+        yield f"at.{place}", _count(most)
+
+
+def mrc() -> Keyed:
+    """Yield errors of miss-ratio curves, in misses per use.
+
+    ``RECORDING.SETTING.``: ``mean`` and ``largest`` over the sizes, ``sampled`` (pages). Settings: ``default`` (SHARDS as `pmlkit mrc` runs it), ``10``, ``1`` (percent of the pages,
+    means over seeds), ``aet``.
+    """
+    table = pd.read_csv(DATA / "mrc-errors" / "errors.csv")
+    short = dict(zip(mrc_errors.SETTINGS, ("default", "10", "1", "aet"), strict=True))
+    means = table.groupby(["recording", "setting"])[["sampled", "mean", "largest"]].mean()
+    for (name, setting), row in means.iterrows():  # type: ignore[misc]
+        yield f"{name}.{short[setting]}.sampled", _count(row["sampled"])
+        yield f"{name}.{short[setting]}.mean", f"{row['mean']:.3f}"
+        yield f"{name}.{short[setting]}.largest", f"{row['largest']:.2f}"
+    default = table[table["setting"] == next(iter(short))]
+    yield "default.mean.most", f"{default['mean'].max():.4f}"
+    yield "default.largest.most", f"{default['largest'].max():.2f}"
+    yield "recordings", _count(len(default))
+    yield "whole", _count(default["looked_at"].eq(1).sum())
+
+
+def price() -> Keyed:
+    """Yield the prices of events, in instructions, with the way out of a guest if it is left."""
+    for event, of in prices().items():
+        yield event, f"{of.insn:,.1f}" if of.insn < 10 else _count(of.insn)
+
+
+def exits() -> Keyed:
+    """Yield what an exit takes more with the series: ``more.off``, ``more.on`` (logged)."""
+    off = cost_tables.exits_off().set_index(["Xen", "logged"])["more"]
+    yield "more.off", _count(off["with it", "no domain is logged"])
+    yield "more.on", _count(off["with it", "this domain is logged"])
+
+
+def bench() -> Keyed:
+    """Yield ratios of speed, of one run of the benchmark."""
+    for row in pd.read_csv(DATA / "bench" / "ratios.csv").itertuples():
+        yield str(row.ratio), f"{row.value:.2g}"
+
+
+GROUPS: dict[str, Callable[[], Keyed]] = {
+    "draws": draws,
+    "lab": lab,
+    "kernel": kernel,
+    "harvests": harvests,
+    "hotness": hotness,
+    "pieces": pieces,
+    "mrc": mrc,
+    "price": price,
+    "exits": exits,
+    "bench": bench,
+}
+
+
+@cache
+def numbers(group: str) -> dict[str, str]:
+    """Return the numbers of a group by key."""
+    return dict(GROUPS[group]())
+
+
+def number(key: str) -> str:
+    """Return a number as texts have it, by its key: the group, a point, and the key in it.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    group, _, rest = key.partition(".")
+    if group not in GROUPS or rest not in numbers(group):
+        raise KeyError(f"no number has the key {key}: python -m experiments.quoted --list")
+    return numbers(group)[rest]
+
+
+def mrc_table() -> pd.DataFrame:
+    """Return how far SHARDS and AET are from the exact curve."""
+    return mrc_errors.summary(pd.read_csv(DATA / "mrc-errors" / "errors.csv"))
+
+
+def swap_table() -> pd.DataFrame:
+    """Return what limited guests swapped, and by how much the model is off."""
+    table = pd.read_csv(DATA / "swap-model" / "swaps.csv")
+    made = {"guest": [f"{row.program}, {row.memory_mib} MiB" for row in table.itertuples()]}
+    for way, title in (("read", "pages read from swap"), ("written", "pages written")):
+        off = table[f"model_{way}"] / table[way] - 1
+        made |= {title: table[way], f"the model, {way}": [f"{share:+.0%}" for share in off]}
+    return pd.DataFrame(made)
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    **cost_tables.TABLES,
+    "mrc-errors": mrc_table,
+    "swap-model": swap_table,
+}
+
+
+# ------------------------------------------------------------------------------
+# The texts.
+
+
+def texts() -> Iterable[Path]:
+    """Return the texts that may quote: Markdown and notebooks."""
+    yield ROOT / "README.md"
+    yield ROOT / "hypervisor-patches" / "README.md"
+    yield from sorted((ROOT / "docs").glob("*/*.md"))
+    yield from sorted((ROOT / "docs").glob("*.md"))
+    yield from sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def filled(text: str) -> str:
+    """Return the text with its numbers and tables written anew."""
+    text = _NUMBER.sub(lambda m: f"{number(m['key'])}<!--n:{m['key']}-->", text)
+    return _TABLE.sub(lambda m: m[1] + cost_tables.markdown(TABLES[m["name"]]()) + m[3], text)
+
+
+def keys(text: str) -> list[str]:
+    """Return the keys of the numbers in a text."""
+    return [match["key"] for match in _NUMBER.finditer(text)]
+
+
+# ------------------------------------------------------------------------------
+# Numbers without a key.
+
+
+class Bare(NamedTuple):
+    """A number that looks measured and names no key: its line (from 1), and what stands there."""
+
+    line: int
+    text: str
+
+
+_UNITS = (
+    r"(?:%|percent|times|instructions?|pages|frames|entries|exits|points|rounds of|"
+    r"(?:thousand|million)\b|[mµn]s\b|s\b|seconds?\b|[KMGT]iB\b|MB\b|GB\b)"
+)
+_DIGITS = r"\d[\d,]*(?:\.\d+)?"
+# With a unit, or of more than three digits, or a fraction.
+_MEASURED = re.compile(
+    rf"(?<![\w.,/^-])(?:{_DIGITS}(?= ?{_UNITS})|\d{{1,3}}(?:,\d{{3}})++|\d+\.\d++(?!\.?\w))"
+    "(?!<!--n:)"
+)
+_HIDDEN = re.compile(r"`[^`\n]*`|\]\([^)]*\)|\$[^$\n]+\$|<!--(?!n:).*?-->")
+_FENCE = re.compile(r" {0,3}(`{3,}|:{3,})")
+
+
+def prose(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of Markdown (from 1) that are neither code nor a table made of data."""
+    fence, made = False, False
+    for place, line in enumerate(text.splitlines(), 1):
+        fence ^= bool(_FENCE.match(line))
+        made = not line.startswith("<!-- end -->") and (made or line.startswith("<!-- table: "))
+        if not (fence or made or line.startswith(("    ", "\t"))):
+            yield place, _HIDDEN.sub(" ", line)
+
+
+def bare(text: str, plain: Sequence[str] = ()) -> list[Bare]:
+    """Return the numbers of a text in Markdown that look measured and name no key.
+
+    Parameters
+    ----------
+    text : str
+    plain : sequence of str
+        What is no measurement, as regular expressions: settings, sizes of structures, versions,
+        numbers whose source stands beside them.
+    """
+    known = re.compile("|".join(f"(?:{one})" for one in plain) or "(?!)")
+    found = []
+    for place, line in prose(text):
+        spans = [match.span() for match in known.finditer(line)]
+        for match in _MEASURED.finditer(line):
+            if not any(start <= match.start() < end for start, end in spans):
+                found.append(Bare(place, line[max(match.start() - 30, 0) : match.end() + 20]))
+    return found
+
+
+def plain(path: Path) -> list[str]:
+    """Return what of a text is no measurement, as `bare` takes it: `PLAIN` says why."""
+    listed: dict[str, dict[str, list[str]]] = yaml.safe_load(PLAIN.read_text())
+    name = path.relative_to(ROOT).as_posix()
+    return [
+        one for of in ("everywhere", name) for ones in listed.get(of, {}).values() for one in ones
+    ]
+
+
+# ------------------------------------------------------------------------------
+# The command.
+
+
+def _write(path: Path) -> None:
+    text = path.read_text()
+    if (made := filled(text)) != text:
+        path.write_text(made)
+        print(f"{path.relative_to(ROOT)}: written anew")
+
+
+def _check() -> int:
+    """Print the texts that are out of date, and numbers without a key; return how many."""
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in texts()
+        if filled(path.read_text()) != path.read_text()
+    ]
+    for name in wrong:
+        print(f"{name}: its numbers are out of date: python -m experiments.quoted")
+    for path in texts():
+        for place, text in bare(path.read_text(), plain(path)) if path.suffix == ".md" else ():
+            wrong.append(f"{path.relative_to(ROOT)}:{place}: no key, nor in {PLAIN.name}: {text}")
+            print(wrong[-1])
+    return len(wrong)
+
+
+def main(option: str = "") -> None:
+    """Write the texts anew; or check them, or list the keys."""
+    if option == "--check":
+        sys.exit(min(_check(), 1))
+    elif option == "--list":
+        for group in GROUPS:
+            for key, value in numbers(group).items():
+                print(f"{group}.{key} {value}")
+    elif option:
+        sys.exit(f"{option}: give --check, --list, or nothing")
+    else:
+        for path in texts():
+            _write(path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

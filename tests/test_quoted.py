@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers that texts quote: each is what the data say, or is known to be no measurement."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from experiments import quoted
+from pmlkit.recordings import ROOT
+
+TEXTS = {path.relative_to(ROOT).as_posix(): path for path in quoted.texts()}
+MARKDOWN = {name: path for name, path in TEXTS.items() if path.suffix == ".md"}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_numbers_of_a_text_are_those_of_the_data(name):
+    text = TEXTS[name].read_text()
+    assert quoted.filled(text) == text, "python -m experiments.quoted"
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_a_number_that_looks_measured_names_its_key(name):
+    path = MARKDOWN[name]
+    assert quoted.bare(path.read_text(), quoted.plain(path)) == []
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_no_line_begins_with_a_comment_that_would_make_it_html(name):
+    assert not re.findall(r"(?m)^ *<!--n:", MARKDOWN[name].read_text())
+
+
+def test_every_table_is_in_a_text():
+    text = "".join(path.read_text() for path in TEXTS.values())
+    assert set(re.findall(r"<!-- table: ([\w-]+) -->", text)) == set(quoted.TABLES)
+
+
+def test_no_exception_is_left_over():
+    listed = yaml.safe_load(quoted.PLAIN.read_text())
+    assert set(listed) - {"everywhere"} <= set(MARKDOWN)
+    for name, reasons in listed.items():
+        paths = MARKDOWN.values() if name == "everywhere" else [MARKDOWN[name]]
+        lines = "\n".join(line for path in paths for _, line in quoted.prose(path.read_text()))
+        for regex in (one for ones in reasons.values() for one in ones):
+            assert re.search(regex, lines, re.M), (name, regex)
+
+
+def test_a_number_without_a_key_is_found_and_where():
+    text = "Its error is 4 to 6 % here,\nand 12,345 instructions.\n"
+    assert [found.line for found in quoted.bare(text)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It costs 3.7<!--n:price.pages_scanned--> instructions.",
+        "These are 15,694,632<!--n:harvests.half-4096.pruned-->, all told.",
+        "Say `pmlkit record --memory 256` for 3 runs.",
+        "    pmlkit wss x.trace --window 10 s, 20 %\n",
+        "```\n95 % of 1,000 pages\n```\n",
+        "<!-- table: exits -->\n| 15,991 | 30 pages |\n<!-- end -->\n",
+        "Section 29.3.5 of 2015, and [a link](x-1,000.md).",
+    ],
+)
+def test_what_is_keyed_or_code_or_a_name_is_no_bare_number(text):
+    assert quoted.bare(text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["off by 6 %", "of 0.86.", "by 12 percent", "takes 1.5 times", "1,234 of", "in 30 ms"]
+)
+def test_what_looks_measured(text):
+    assert len(quoted.bare(text)) == 1
+
+
+def test_an_exception_covers_its_own_numbers_only():
+    text = "512 entries fill it, and 512 entries are 7 % of all."
+    (left,) = quoted.bare(text, ["512 entries"])
+    assert "7 %" in left.text
+
+
+def test_a_text_is_filled_by_its_keys():
+    key = "harvests.memory-512.pruned"
+    text = f"It takes 1<!--n:{key}--> of them."
+    assert quoted.filled(text) == f"It takes {quoted.number(key)}<!--n:{key}--> of them."
+
+
+@pytest.mark.parametrize("key", ["harvests.nobody.pruned", "nothing", "nothing.at.all"])
+def test_a_key_that_is_none_is_refused(key):
+    with pytest.raises(KeyError, match="quoted --list"):
+        quoted.number(key)
+
+
+def test_the_headline_of_the_sample_is_that_of_its_draws():
+    rows = pd.read_csv(ROOT / "data" / "reads-draws" / "draws.csv")
+    rows = rows[(rows["one_in"] == 16) & (rows["drawn"] == "anew")]
+    means = [np.mean(rows.loc[rows["recording"] == n, "error"]) for n in set(rows["recording"])]
+    assert quoted.number("draws.all.16.anew.error.most") == f"{max(means):.1f}"
+    assert quoted.number("draws.all.16.anew.worst.most") == f"{rows['error'].max():.1f}"
+    keys = quoted.keys((ROOT / "README.md").read_text())
+    assert "draws.all.16.anew.error.most" in keys
