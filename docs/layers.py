@@ -23,7 +23,7 @@ LAYERS = (
     ("forecast", "interop"),
     ("sources",),
     ("period", "techniques"),
-    ("compare",),
+    ("compare", "law"),
     ("figures",),
     ("batch", "doctor", "notebook"),
     ("cli",),

@@ -55,8 +55,8 @@ workingset, missratio, reads
                   measures of a trace
 forecast, interop, sources
                   measures ahead; other tools' formats; where traces come from
-techniques, period, compare
-                  all ways to estimate a working set, and their comparison
+techniques, period, compare, law
+                  all ways to estimate a working set, their comparison, and their error's law
 figures           figures and tables
 notebook, batch, doctor
                   what notebooks call; experiments; what this machine can do

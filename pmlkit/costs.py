@@ -197,12 +197,12 @@ def prices() -> Mapping[str, Price]:
         }
 
 
-def work(events: Mapping[str, int], table: Mapping[str, Price] | None = None) -> Cost:
+def work(events: Mapping[str, float], table: Mapping[str, Price] | None = None) -> Cost:
     """Return the cost of events.
 
     Parameters
     ----------
-    events : mapping of str to int
+    events : mapping of str to number
         How often each event happened; all named in the table.
     table : mapping of str to Price, optional
         By default `prices`.

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves of a recording that the law needs: V(t, T) of each channel, its drift, its mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.errors import NeedsError
+from pmlkit.kernels.by_page import References, references, sliding
+from pmlkit.techniques.channels import TABLE_FRAMES
+from pmlkit.techniques.recorded import Uses
+from pmlkit.timeline import Axis, Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.types import Bools, Floats, Ints
+
+__all__ = ["CHANNELS", "Blindness", "Curves", "drift"]
+
+
+def _real(recorded: Recorded, uses: Uses | None) -> Uses:
+    if uses is None:
+        raise NeedsError(recorded.name, "snapshots of page tables", "log it in the lab with them")
+    return uses
+
+
+# What can be seen of a recording, by name.
+CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
+    "accesses": lambda recorded: recorded.accesses,
+    "writes": lambda recorded: recorded.writes,
+    "log": lambda recorded: recorded.log,
+    "entries": lambda recorded: _real(recorded, recorded.entries),
+    "mapped": lambda recorded: _real(recorded, recorded.mapped),
+    "leaves": lambda recorded: _real(recorded, recorded.leaves),
+    "regions": lambda recorded: Uses(
+        recorded.accesses.gfn // TABLE_FRAMES, recorded.accesses.starts
+    ),  # of 2 MiB: stand-ins for tables
+}
+
+
+@dataclass(frozen=True)
+class Blindness:
+    """What a channel's working set has other than the true one, shares of mean W.
+
+    Attributes
+    ----------
+    missed : float
+        Pages of W that the channel does not have.
+    extra : float
+        Pages that it has and W has not.
+    bias : float
+        ``extra - missed``.
+    """
+
+    missed: float
+    extra: float
+
+    @property
+    def bias(self) -> float:
+        return self.extra - self.missed
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The working sets of a recorded VM, by channel and window, each computed once.
+
+    Attributes
+    ----------
+    recorded : Recorded
+    """
+
+    recorded: Recorded
+    _pages: dict[tuple[str, int], Floats] = field(default_factory=dict, repr=False)
+    _refs: dict[str, References] = field(default_factory=dict, repr=False)
+    _gaps: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
+    _blind: dict[tuple[str, int], Blindness] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _axis(self) -> Axis:
+        t_ns = self.recorded.t_ns
+        return Axis(t_ns[1:] - t_ns[0], self.recorded.resolution_ns)
+
+    @cached_property
+    def t_ns(self) -> Ints:
+        """When rounds end, ns since the start, each time once (int64, shape (instants,))."""
+        return self._axis.at[self._axis.last_of_instants]
+
+    @cached_property
+    def weights(self) -> Floats:
+        """How long each of those rounds is, ns (float64, shape (instants,))."""
+        return np.diff(self.t_ns, prepend=0).astype(float)
+
+    def refs(self, channel: str) -> References:
+        """Return the uses of a channel, sorted by page."""
+        if channel not in self._refs:
+            uses = CHANNELS[channel](self.recorded)
+            self._refs[channel] = _by_page(uses, self.recorded.n_rounds)
+        return self._refs[channel]
+
+    def pages(self, channel: str, window_ns: int) -> Floats:
+        """Return V(t, T) of a channel whenever a round ends (float64, shape (instants,))."""
+        key = channel, window_ns
+        if key not in self._pages:
+            self._pages[key] = self._sliding(self.refs(channel), window_ns)
+        return self._pages[key]
+
+    def _sliding(self, refs: References, window_ns: int) -> Floats:
+        windows = Windows.on(self._axis.at, window_ns, self.t_ns)
+        return sliding(refs, windows).astype(float)
+
+    def mean(self, channel: str, window_ns: float) -> float:
+        """Return the mean number of distinct pages in a time, over all times that it can begin.
+
+        A page counts from its use until it is used again, or until `window_ns` later (Denning): the
+        mean is the sum of those times, over the recording's.
+        """
+        if channel not in self._gaps:
+            gaps = np.sort(_gaps(self.refs(channel), self._axis)).astype(float)
+            self._gaps[channel] = gaps, np.append(0.0, np.cumsum(gaps))
+        gaps, sums = self._gaps[channel]
+        shorter = int(np.searchsorted(gaps, window_ns))
+        total = sums[shorter] + window_ns * (len(gaps) - shorter)
+        return float(total / max(self._axis.length, 1))
+
+    def scored(self, window_ns: int) -> Bools:
+        """Return whether the window T that ends with a round is full."""
+        return self.t_ns >= window_ns
+
+    def blindness(self, channel: str, window_ns: int) -> Blindness:
+        """Return what a channel misses of W, and has beyond it: of the sets, not of their sizes."""
+        key = channel, window_ns
+        if key not in self._blind:
+            self._blind[key] = self._difference(channel, window_ns)
+        return self._blind[key]
+
+    def _difference(self, channel: str, window_ns: int) -> Blindness:
+        uses, all_uses = CHANNELS[channel](self.recorded), self.recorded.accesses
+        if uses is all_uses:
+            return Blindness(0.0, 0.0)
+        either = self._sliding(_either(uses, all_uses, self.recorded.n_rounds), window_ns)
+        seen, true = self.pages(channel, window_ns), self.pages("accesses", window_ns)
+        scored = self.scored(window_ns)
+        weights = self.weights[scored]
+        mean = np.average(true[scored], weights=weights)
+        missed = np.average((either - seen)[scored], weights=weights)
+        extra = np.average((either - true)[scored], weights=weights)
+        return Blindness(float(missed / mean), float(extra / mean))
+
+    def drift(self, window_ns: int, channel: str = "accesses") -> pd.DataFrame:
+        """Return the turnover curve of W: how far it is, a time later, from what it was.
+
+        Returns
+        -------
+        DataFrame
+            ``age_ns`` (from 0 to T), ``drift``: the mean of ``|W(t) - W(t - age)|``, over the mean
+            of W; ``staleness``: its mean over the ages below, the error of a technique that looks
+            once in that time.
+        """
+        unit = self.recorded.resolution_ns
+        ages = np.arange(0, window_ns + 1, max(window_ns // unit // 100, 1) * unit)
+        pages, from_ns = self.pages(channel, window_ns), window_ns
+        rows = [drift(self.t_ns, pages, self.weights, int(age), from_ns) for age in ages]
+        table = pd.DataFrame({"age_ns": ages, "drift": rows})
+        before = table["drift"].cumsum() - table["drift"]
+        return table.assign(staleness=before / np.maximum(np.arange(len(table)), 1))
+
+
+def drift(t_ns: Ints, pages: Floats, weights: Floats, age_ns: int, from_ns: int) -> float:
+    """Return the mean of ``|V(t) - V(t - age)|`` over the mean of V, for ``t - age >= from_ns``.
+
+    Between ends of rounds the last V stands.
+    """
+    old = at(t_ns, pages, t_ns - age_ns)
+    late = t_ns - age_ns >= from_ns
+    if not late.any() or not pages[late].any():
+        return float("nan")
+    change = np.average(np.abs(pages - old)[late], weights=weights[late])
+    return float(change / np.average(pages[late], weights=weights[late]))
+
+
+def at(t_ns: Ints, pages: Floats, when: Ints) -> Floats:
+    """Return the latest of `pages` at other times; the first one before any."""
+    return pages[np.maximum(np.searchsorted(t_ns, when, "right") - 1, 0)]
+
+
+def _by_page(uses: Uses, n_rounds: int) -> References:
+    rounds = uses.rounds_of(0, n_rounds)
+    return references(rounds, uses.gfn.view(np.uint64), n_rounds, distinct=True)
+
+
+def _either(one: Uses, other: Uses, n_rounds: int) -> References:
+    """Return the uses of both, sorted by page."""
+    rounds = np.concatenate([uses.rounds_of(0, n_rounds) for uses in (one, other)])
+    gfn = np.concatenate((one.gfn, other.gfn)).view(np.uint64)
+    order = np.argsort(rounds, kind="stable")
+    return references(rounds[order], gfn[order], n_rounds, distinct=True)
+
+
+def _gaps(refs: References, axis: Axis) -> Ints:
+    """Return how long after each use the page is used again, or the recording ends, ns."""
+    times = axis.at[refs.round]
+    until = np.append(times[1:], axis.length)
+    until[refs.starts[1:] - 1] = axis.length
+    return until - times

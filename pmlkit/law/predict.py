@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A technique's error and cost on a recording, predicted from the recording's curves alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.costs import work
+from pmlkit.errors import ResolutionError
+from pmlkit.law.curves import Blindness, at
+from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
+from pmlkit.law.parts import Parts, events_of, parts_of
+from pmlkit.techniques.registry import make
+from pmlkit.techniques.view import look
+from pmlkit.units import format_ns, parse_duration_ns
+
+if TYPE_CHECKING:
+    from pmlkit.law.curves import Curves
+    from pmlkit.techniques.protocol import Technique
+    from pmlkit.types import Floats, Ints
+
+__all__ = ["Prediction", "predict"]
+
+PHASES = 16  # of the looks, at most, that the law averages over
+DRAWS = 20  # quantiles of the sample's error, for the interval
+LEVEL = 0.95  # of the interval
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the law says of a technique on a recording; errors are shares of mean W.
+
+    Attributes
+    ----------
+    technique : Technique
+    parts : Parts
+        With the looks and frames that are really taken.
+    period_ns : int
+        Between two looks.
+    staleness, sampling : float
+        Mean absolute errors, each as if alone.
+    blindness : Blindness
+    error : float
+        The mean absolute error that is expected, over where looks fall and which frames are drawn.
+    low, high : float
+        An interval of 95 % over these.
+    events : dict of str to float
+        Of one look.
+    overhead : float
+        Instructions of its events over those of the recording's machine in the same time; NaN where
+        the recording does not say how long an instruction takes.
+    """
+
+    technique: Technique
+    parts: Parts
+    period_ns: int
+    staleness: float
+    sampling: float
+    blindness: Blindness
+    error: float
+    low: float
+    high: float
+    events: dict[str, float]
+    overhead: float
+
+    @property
+    def by_parts(self) -> float:
+        """The error that the three numbers alone make together: `noise.combined`."""
+        return float(combined(self.staleness, self.sampling, self.blindness.bias))
+
+
+def predict(technique: Technique | str, curves: Curves, window: str | int = "1s") -> Prediction:
+    """Predict a technique's error and cost.
+
+    Parameters
+    ----------
+    technique : Technique or str
+        Or its name.
+    curves : Curves
+        Of the recording. Its curves are kept, for the next prediction.
+    window : str or int
+        T, a duration.
+
+    Raises
+    ------
+    UnknownName
+        If the law does not cover the technique.
+    ResolutionError
+        If the recording is not longer than T.
+    NeedsError
+        If the recording lacks what the technique sees.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import law
+    >>> from pmlkit.techniques import Recorded
+    >>> curves = law.Curves(Recorded.of(pmlkit.open("hotcold")))
+    >>> once, often = (law.predict(law_of, curves) for law_of in ("prl", "idle-pages"))
+    >>> once.parts.looks, often.parts.looks, bool(once.error > often.error)
+    (1, 2, True)
+    """
+    technique = make(technique) if isinstance(technique, str) else technique
+    window_ns = parse_duration_ns(window) if isinstance(window, str) else window
+    recorded = curves.recorded
+    parts = parts_of(technique, recorded.memory_pages)
+    period_ns, looks = look(recorded, frozenset(), window_ns).parts(parts.looks)
+    asked = _Asked(curves, parts, window_ns, period_ns, looks)
+    error, low, high = asked.error()
+    events = events_of(technique, parts, curves, period_ns)
+    known = recorded.time.ns_per_insn
+    return Prediction(
+        technique=technique,
+        parts=parts,
+        period_ns=period_ns,
+        staleness=asked.staleness(),
+        sampling=asked.sampling(),
+        blindness=asked.blindness(),
+        error=error,
+        low=low,
+        high=high,
+        events=events,
+        overhead=recorded.time.share(work(events), period_ns) if known else float("nan"),
+    )
+
+
+class _Asked:
+    """The sums of the law, for one technique: see `pmlkit.law`."""
+
+    def __init__(
+        self, curves: Curves, parts: Parts, window_ns: int, period_ns: int, looks: int
+    ) -> None:
+        self.curves, self.parts, self.window_ns = curves, parts, window_ns
+        self.period_ns, self.span_ns = period_ns, period_ns * looks
+        self.scored = curves.scored(max(self.span_ns, window_ns))
+        if not self.scored.any():
+            lasts = format_ns(curves.recorded.duration_ns)
+            what = f"{curves.recorded.name} lasts {lasts}: too short for T of {{}}"
+            raise ResolutionError.of(
+                format_ns(window_ns), lasts, what.format(format_ns(window_ns)), "give a shorter T"
+            )
+        self.true = curves.pages("accesses", window_ns)
+        self.seen = self._seen(looks)
+        weights = curves.weights[self.scored]
+        self.mean = float(np.average(self.true[self.scored], weights=weights))
+
+    def _seen(self, looks: int) -> Floats:
+        """Return V at each time: what would be reported if the last look were now."""
+        if not self.parts.adds:
+            return self.curves.pages(self.parts.sees, self.span_ns)
+        t_ns, pages = self.curves.t_ns, self.curves.pages(self.parts.sees, self.period_ns)
+        return np.sum([at(t_ns, pages, t_ns - n * self.period_ns) for n in range(looks)], axis=0)
+
+    def _looked(self, phase_ns: int) -> tuple[Ints, Floats, Floats]:
+        """Return, for looks that fall at a phase: indices of times, V then, and their weights.
+
+        A look that is due within a round is made when the round ends.
+        """
+        t_ns = self.curves.t_ns
+        due = np.arange(phase_ns or self.period_ns, t_ns[-1] + 1, self.period_ns)
+        looks = np.searchsorted(t_ns, due)
+        looks = looks[t_ns[looks] >= self.span_ns]
+        latest = np.searchsorted(looks, np.arange(len(t_ns)), "right") - 1
+        some = np.flatnonzero(self.scored & (latest >= 0))
+        return some, self.seen[looks[latest[some]]], self.curves.weights[some]
+
+    @property
+    def _phases(self) -> Ints:
+        unit = self.curves.recorded.resolution_ns
+        units = max(self.period_ns // unit, 1)
+        return np.arange(min(PHASES, units)) * units // min(PHASES, units) * unit
+
+    def _noise(self, pages: Floats) -> Floats:
+        """Return the mean absolute error of the sample, in pages."""
+        memory, watched = self.curves.recorded.memory_pages, self.parts.watched
+        if watched is None or memory is None:
+            return np.zeros(len(pages))
+        return sample_error(pages, memory, watched, self.parts.again)
+
+    def error(self) -> tuple[float, float, float]:
+        """Return the expected error, and its interval."""
+        means, cases = [], []
+        for phase in self._phases:
+            some, seen, weights = self._looked(int(phase))
+            if not len(some):
+                continue
+            off, sd = seen - self.true[some], self._noise(seen) / NORMAL
+            expected = mean_abs(off, sd)
+            means.append(np.average(expected, weights=weights))
+            cases += self._draws(off, sd, weights, means[-1])
+        share = (1 - LEVEL) / 2
+        low, high = np.quantile(cases, [share, 1 - share])
+        return float(np.mean(means) / self.mean), low / self.mean, high / self.mean
+
+    def _draws(self, off: Floats, sd: Floats, weights: Floats, mean: float) -> list[float]:
+        """Return the errors of draws that are equally likely."""
+        if self.parts.watched is None:
+            return [mean]
+        draws = self._quantiles()
+        if not self.parts.redrawn:
+            return [float(np.average(np.abs(off + z * sd), weights=weights)) for z in draws]
+        variance = np.average(off**2 + sd**2, weights=weights) - mean**2
+        count = max(float(weights.sum()) / self.period_ns, 1)
+        return list(np.maximum(mean + draws * np.sqrt(max(variance, 0) / count), 0))
+
+    def _quantiles(self) -> Floats:
+        """Return errors that draws are equally likely to have, in standard deviations."""
+        memory, watched = self.curves.recorded.memory_pages, self.parts.watched
+        assert memory is not None and watched is not None
+        seen = float(np.average(self.seen[self.scored], weights=self.curves.weights[self.scored]))
+        sd = float(self._noise(np.array([seen]))[0]) / NORMAL
+        shares = (np.arange(DRAWS) + 0.5) / DRAWS
+        errors = sample_quantiles(seen, memory, watched, shares, self.parts.again)
+        return errors / sd if sd else np.zeros(DRAWS)
+
+    def staleness(self) -> float:
+        total = []
+        for phase in self._phases:
+            some, seen, weights = self._looked(int(phase))
+            if len(some):
+                total.append(np.average(np.abs(seen - self.seen[some]), weights=weights))
+        return float(np.mean(total) / self.mean)
+
+    def sampling(self) -> float:
+        noise = self._noise(self.seen[self.scored])
+        return float(np.average(noise, weights=self.curves.weights[self.scored]) / self.mean)
+
+    def blindness(self) -> Blindness:
+        """Return what is missed and what is too much; of looks that are added, by the sizes."""
+        sets = self.curves.blindness(self.parts.sees, self.window_ns)
+        if not self.parts.adds:
+            return sets
+        off, weights = (self.seen - self.true)[self.scored], self.curves.weights[self.scored]
+        return Blindness(
+            sets.missed, float(np.average(off, weights=weights) / self.mean) + sets.missed
+        )

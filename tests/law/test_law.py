@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law of errors: known answers for each part alone, for all together, and against runs."""
+
+import numpy as np
+import pytest
+import synthetic_vm as vm
+from scipy.stats import binom, foldnorm, hypergeom
+
+from pmlkit import law, techniques
+from pmlkit.errors import ResolutionError, UnknownName
+from pmlkit.law import noise
+from pmlkit.law.curves import drift
+from pmlkit.techniques import TECHNIQUES, scores
+
+T = vm.WINDOW_NS
+RUNS = 60
+EXACT = ("pml", "pml-entries", "prl", "idle-pages", "qemu-bitmap", "qemu-ring")
+
+
+def make(name, **knobs):
+    return techniques.make(name, **knobs)
+
+
+def errors(technique, recorded, seeds=range(1)):
+    truth = scores.truth(recorded, T)
+    runs = [techniques.run(technique, recorded, T, seed=seed) for seed in seeds]
+    return np.array([scores.accuracy(run.estimates, truth)["mae"] for run in runs])
+
+
+def wandering(rounds=210, seed=0, read=0.4):
+    """A VM that uses other pages from round to round, of which it only reads some."""
+    draw = np.random.default_rng(seed)
+    sets, written = [], []
+    for number in range(rounds):
+        level = 60 + 50 * (number // 70 % 2)
+        used = draw.choice(1200, level, replace=False)
+        sets.append(np.sort(used))
+        written.append(np.sort(used[draw.random(level) > read]))
+    return vm.make(sets, written)
+
+
+# ------------------------------------------------------------------------------
+# Noise.
+
+
+@pytest.mark.parametrize("memory, watched", [(50, 1), (50, 7), (50, 50), (1000, 100), (65536, 64)])
+def test_the_error_of_a_sample_is_that_of_its_distribution(memory, watched):
+    counts = np.arange(watched + 1)
+    for used in np.unique(np.linspace(0, memory, 9).astype(int)):
+        off = np.abs(counts - watched * used / memory) * memory / watched
+        for again, law_of in (
+            (False, hypergeom(memory, used, watched)),
+            (True, binom(watched, used / memory)),
+        ):
+            found = noise.sample_error([used], memory, watched, again)[0]
+            assert found == pytest.approx(float(law_of.pmf(counts) @ off), rel=1e-6, abs=1e-9)
+
+
+def test_a_large_sample_is_normal_with_the_published_standard_error():
+    memory, watched, used = 1 << 20, 4096, 1 << 18
+    error = noise.sample_error([used], memory, watched)[0] / used
+    sd = noise.relative_sd(used, memory, watched)
+    assert error == pytest.approx(np.sqrt(2 / np.pi) * sd, rel=1e-3)
+    assert sd == pytest.approx(np.sqrt(0.75 / (0.25 * watched)), rel=0.01)
+
+
+@pytest.mark.parametrize("mean, sd", [(0, 1), (2, 1), (-3, 0.5), (0.1, 5)])
+def test_the_mean_of_a_folded_normal(mean, sd):
+    assert noise.mean_abs(mean, sd) == pytest.approx(foldnorm(abs(mean) / sd, scale=sd).mean())
+    assert noise.mean_abs(mean, 0) == abs(mean)
+
+
+def test_parts_combine_to_themselves_if_alone_and_in_quadrature_if_both_are_noise():
+    assert noise.combined(0.3, 0, 0) == pytest.approx(0.3)
+    assert noise.combined(0, 0.2, 0) == pytest.approx(0.2)
+    assert noise.combined(0, 0, -0.4) == pytest.approx(0.4)
+    assert noise.combined(0.3, 0.4, 0) == pytest.approx(0.5)
+    assert noise.combined(0.01, 0.01, 0.8) == pytest.approx(0.8)
+
+
+# ------------------------------------------------------------------------------
+# Curves.
+
+
+def test_the_drift_is_that_of_the_definition():
+    recorded = wandering()
+    truth = scores.truth(recorded, T)
+    table = law.Curves(recorded).drift(T)
+    for age, found in zip(table["age_ns"], table["drift"], strict=True):
+        late = truth.t_ns - age >= T
+        old = truth.pages[np.searchsorted(truth.t_ns, truth.t_ns[late] - age)]
+        wanted = np.abs(truth.pages[late] - old).mean() / truth.pages[late].mean()
+        assert found == pytest.approx(wanted)
+    assert table["staleness"].iloc[4] == pytest.approx(table["drift"].iloc[:4].mean())
+    assert np.isnan(drift(truth.t_ns, truth.pages * 0.0, np.ones(210), 0, T))
+
+
+@pytest.mark.parametrize("channel", ["accesses", "writes"])
+def test_the_mean_of_distinct_pages_is_that_of_all_windows(channel):
+    recorded = wandering()
+    uses = getattr(recorded, channel)
+    for rounds in (1, 3, 10):
+        ends = range(1, recorded.n_rounds + 1)
+        each = [len(set(uses.between(max(end - rounds, 0), end).tolist())) for end in ends]
+        # The curve is of continuous time: nothing is used before the end of the first round.
+        total = sum(each[:-1]) * vm.ROUND_NS / ((recorded.n_rounds) * vm.ROUND_NS)
+        found = law.Curves(recorded).mean(channel, rounds * vm.ROUND_NS)
+        assert found == pytest.approx(total)
+
+
+def test_blindness_is_the_difference_of_the_sets():
+    recorded = wandering()
+    blind = law.Curves(recorded).blindness("writes", T)
+    missed, true = [], []
+    for end in range(vm.PER_WINDOW, recorded.n_rounds + 1):
+        used = set(recorded.accesses.between(end - vm.PER_WINDOW, end).tolist())
+        written = set(recorded.writes.between(end - vm.PER_WINDOW, end).tolist())
+        missed.append(len(used - written))
+        true.append(len(used))
+    assert blind.missed == pytest.approx(np.mean(missed) / np.mean(true))
+    assert blind.extra == 0
+    assert blind.bias == -blind.missed
+    assert law.Curves(recorded).blindness("accesses", T).missed == 0
+
+
+# ------------------------------------------------------------------------------
+# Each part alone.
+
+
+@pytest.mark.parametrize("name", EXACT[:-1])
+def test_a_working_set_that_does_not_change_has_no_staleness(name):
+    found = law.predict(name, law.Curves(vm.constant(500)), T)
+    assert (found.staleness, found.sampling, found.error) == (0, 0, 0)
+    assert (found.low, found.high) == (0, 0)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 5, 10])
+def test_the_staleness_of_a_steady_growth_is_half_its_growth_between_looks(looks):
+    sets = [vm.block(200 + 3 * number) for number in range(400)]
+    recorded = vm.make(sets)
+    found = law.predict(make("prl", looks=looks), law.Curves(recorded), T)
+    ages = np.arange(vm.PER_WINDOW // looks)  # rounds, each as likely
+    mean = np.mean([len(one) for one in sets[vm.PER_WINDOW - 1 :]])
+    assert found.staleness == pytest.approx(3 * ages.mean() / mean, rel=0.01)
+    assert found.error == found.staleness
+    assert errors(make("prl", looks=looks), recorded) == pytest.approx(found.error, rel=0.01)
+
+
+def test_a_blind_technique_errs_by_what_it_does_not_see():
+    half = [vm.block(200)] * 300
+    found = law.predict("pml", law.Curves(vm.make([vm.block(500)] * 300, half)), T)
+    assert found.blindness.missed == pytest.approx(0.6)
+    assert found.error == found.by_parts == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("watched", [32, 256, 2048])
+def test_a_sample_errs_as_its_formula_says(watched):
+    recorded, technique = vm.constant(500, rounds=40), make("flag-sample", watched=watched)
+    found = law.predict(technique, law.Curves(recorded), T)
+    measured = errors(technique, recorded, range(RUNS))
+    assert (found.staleness, found.blindness.bias) == (0, 0)
+    assert found.error == pytest.approx(found.sampling) == pytest.approx(found.by_parts)
+    assert abs(measured.mean() - found.error) < 4 * measured.std() / np.sqrt(RUNS)
+    inside = (measured >= found.low - 1e-9) & (measured <= found.high + 1e-9)
+    assert inside.mean() > 0.85
+
+
+# ------------------------------------------------------------------------------
+# All together, and against runs.
+
+
+@pytest.mark.parametrize("name, knobs", [
+    ("flag-sample", {"looks": 2, "watched": 300}),
+    ("qemu-sampling", {"looks": 2, "watched": 300}),
+    ("qemu-sampling", {"looks": 1, "watched": 60}),
+])  # fmt: skip
+def test_staleness_sampling_and_blindness_together(name, knobs):
+    recorded, technique = wandering(), make(name, **knobs)
+    found = law.predict(technique, law.Curves(recorded), T)
+    measured = errors(technique, recorded, range(RUNS))
+    assert found.staleness > 0 and found.sampling > 0
+    assert found.error == pytest.approx(measured.mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("looks", [1, 2, 5])
+def test_counting_techniques_err_as_predicted(name, looks):
+    recorded, technique = wandering(), make(name, looks=looks)
+    found = law.predict(technique, law.Curves(recorded), T)
+    measured = errors(technique, recorded)[0]
+    assert 0.9 * found.low <= measured <= 1.1 * found.high
+    assert found.error == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize("name", sorted(law.STATED))
+def test_the_cost_is_that_of_the_run(name):
+    recorded, technique = wandering(), make(name)
+    found = law.predict(technique, law.Curves(recorded), T)
+    run = techniques.run(technique, recorded, T)
+    assert found.overhead == pytest.approx(run.overhead, rel=0.08)
+
+
+# ------------------------------------------------------------------------------
+# What is covered.
+
+
+def test_each_technique_is_stated_or_said_to_be_outside():
+    assert not set(law.STATED) & set(law.OUTSIDE)
+    assert set(law.STATED) | set(law.OUTSIDE) == set(TECHNIQUES)
+
+
+def test_what_is_outside_is_refused():
+    with pytest.raises(UnknownName, match="damon"):
+        law.predict("damon", law.Curves(vm.constant()), T)
+
+
+def test_a_recording_that_is_too_short():
+    with pytest.raises(ResolutionError, match="too short"):
+        law.predict("prl", law.Curves(vm.constant(rounds=8)), T)
