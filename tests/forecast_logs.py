@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small logs for the tests of forecasts: programs that rest and work in turns."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pmlkit.forecast import features
+from pmlkit.forecast.compose import sample
 from pmlkit.forecast.forecaster import Sample
 from pmlkit.forecast.log import Log
+from pmlkit.kernels import by_page
+from pmlkit.reads.sampled import sampled
 
 ROUND_NS = 100_000_000
 
@@ -40,3 +45,22 @@ def make_sample(name="one", **how):
     """Make the table of features of such a log, windows of 500 ms."""
     log = make_log(name, **how)
     return Sample(log.name, log.program, features.table(log, "500ms"), 0.5, log.composed)
+
+
+def make_used(name="one", inputs="pml+sample", one_in=16, **how):
+    """Make a log of a program that also reads: what it writes, and as many pages beside it."""
+    log = make_log(name, **how)
+    gfns = np.concatenate([log.gfn, log.gfn + np.uint64(log.memory_pages)])
+    rounds = np.concatenate([log.round, log.round])
+    order = np.argsort(rounds, kind="stable")
+    used = by_page.references(rounds[order], gfns[order], log.n_rounds, distinct=True)
+    touched = used.select(sampled(used.gfn, one_in)) if inputs != "pml" else None
+    memory = 2 * log.memory_pages
+    return replace(
+        log, inputs=inputs, touched=touched, one_in=one_in, used=used, memory_pages=memory
+    )
+
+
+def make_used_sample(name="one", inputs="pml+sample", **how):
+    """Make the table of features of such a log, windows of 500 ms."""
+    return sample(make_used(name, inputs, **how), "500ms")

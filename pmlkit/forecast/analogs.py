@@ -25,7 +25,6 @@ from pmlkit.forecast.forecaster import (
     Calibrated,
     Forecaster,
     outcome,
-    targets,
     unfitted,
 )
 from pmlkit.forecast.metrics import LEVELS
@@ -103,6 +102,8 @@ class Analogs(RegressorMixin, BaseEstimator):
         ndarray of float, shape (n, quantiles)
             NaN where fewer than 8 outcomes are known.
         """
+        if np.isfinite(y).sum() < MIN_OUTCOMES:
+            return np.full((len(y), len(np.unique(self.quantiles))), np.nan)
         age = self._fit_all(X, y) - horizon
         quantiles = np.full((len(y), len(self.quantiles_)), np.nan)
         enough = (age >= 0).sum(axis=1) >= MIN_OUTCOMES
@@ -193,6 +194,8 @@ class Pooled(Calibrated):
         Of `Analogs`.
     share_ : float
         Weight of the own past, 0 to 1.
+    unseen_ : list
+        As in `Forecaster`.
     """
 
     base: Forecaster
@@ -203,6 +206,7 @@ class Pooled(Calibrated):
     taus_: Floats = field(default_factory=unfitted, repr=False)
     shift_: Floats = field(default_factory=unfitted, repr=False)
     spread_: float = field(default=0.0, repr=False)
+    unseen_: list[Floats] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.horizon, self.target = self.base.horizon, self.base.target
@@ -217,7 +221,8 @@ class Pooled(Calibrated):
         if judged:
             self.bandwidth_, self.share_ = self._choose(samples, unseen)
         mixtures = [self._mixture(s, others) for s, others in zip(judged, unseen, strict=True)]
-        self._calibrate(judged, [self._at_taus(values) for values in mixtures])
+        self.unseen_ = [self._at_taus(values) for values in mixtures]
+        self._calibrate(judged, self.unseen_)
         return self
 
     def _choose(self, samples: list[Sample], unseen: list[Floats]) -> tuple[float, float]:
@@ -237,7 +242,7 @@ class Pooled(Calibrated):
         return min(losses, key=lambda choice: (table[choice] / table.mean(axis=1)).mean())
 
     def _own_past(self, sample: Sample, bandwidth: float) -> Floats:
-        y = np.log1p(targets(sample.table, self.horizon, self.target))
+        y = np.log1p(sample.seen(self.horizon, self.target))
         return Analogs(bandwidth=bandwidth).predict_rolling(states(sample.table), y, self.horizon)
 
     def _mixture(self, sample: Sample, others: Floats) -> Floats:

@@ -33,6 +33,7 @@ __all__ = [
     "Outcome",
     "RATES",
     "allocations_by_price",
+    "allocations_by_quantile",
     "compare",
     "curves",
     "deployed",
@@ -67,6 +68,10 @@ class Outcome:
         The quantiles that a model forecast; a rule has none.
     quantiles : ndarray of float, shape (n, taus) or None
         Pages.
+    seen : ndarray of float, shape (n,) or None
+        `y` as the inputs show it, `horizon` windows after the forecast; NaN where they do not.
+    horizon : int
+        Windows.
     """
 
     model: str
@@ -79,6 +84,8 @@ class Outcome:
     given: Floats
     taus: Floats | None = None
     quantiles: Floats | None = None
+    seen: Floats | None = None
+    horizon: int = 1
 
 
 def leave_one_out(
@@ -162,7 +169,7 @@ def _model_outcomes(
     settings = (sample, forecaster.horizon, forecaster.target)
     quantiles, taus = forecaster.predict(sample), forecaster.taus_
     by_price = allocations_by_price(sample, forecaster.scenarios(sample))
-    by_quantile = _allocations_by_quantile(taus, quantiles)
+    by_quantile = allocations_by_quantile(taus, quantiles)
     return (
         judged_outcome(name, *settings, by_quantile, taus, quantiles),
         judged_outcome(name + BY_PRICE, *settings, by_price),
@@ -191,6 +198,8 @@ def judged_outcome(
         given[keep],
         taus,
         None if quantiles is None else quantiles[keep],
+        sample.seen(horizon, target)[keep],
+        horizon,
     )
 
 
@@ -200,7 +209,7 @@ def allocations_by_price(sample: Sample, values: Floats) -> Floats:
     return baselines.extend(metrics.cheapest(values, size))
 
 
-def _allocations_by_quantile(taus: Floats, quantiles: Floats) -> Floats:
+def allocations_by_quantile(taus: Floats, quantiles: Floats) -> Floats:
     """Return allocations at the levels `TAUS`, and margins below and beyond them."""
     grid = metrics.at_levels(taus, quantiles, TAUS)
     low = grid[:, :1] * baselines.MARGINS[baselines.MARGINS < 1]

@@ -194,6 +194,9 @@ def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
         table=log.table[entries],
         exits=log.exits[rounds],
         pause_ns=log.pause_ns[rounds],
+        inputs="pml",
+        touched=None,
+        used=None,  # only what was written is put together
     )
 
 
@@ -267,7 +270,8 @@ def load_traces() -> list[Path]:
 def sample(log: Log, window: str | int = "500ms") -> Sample:
     """Compute a log's table of features."""
     table = features.table(log, window)
-    return Sample(log.name, log.program, table, window_ns(log, window) / 1e9, log.composed)
+    window_s = window_ns(log, window) / 1e9
+    return Sample(log.name, log.program, table, window_s, log.composed, log.inputs, log.measures)
 
 
 def composed_of(log: Log, pattern: str) -> Log:

@@ -4,6 +4,10 @@
 The table has a row per window of length T. A row is computed from rounds up to the window's end
 only, so changing what comes later changes no row (tests/forecast/test_features.py).
 
+What the counts are of depends on the log's inputs: the pages that PML logged; or the frames of the
+sample that were found accessed, times `one_in`. With both, the working set is what was logged and,
+times `one_in`, what of the sample was accessed and not logged; the log's own counts are beside it.
+
 A page is *logged* once per round and re-arm. To make counts comparable between logs of different
 resolution, a window is cut into `PARTS` parts (where its rounds allow it), and a page counts once
 in each. With 5 parts, a count of 5 is a page that was written in all of them.
@@ -11,6 +15,7 @@ in each. With 5 parts, a count of 5 is a page that was written in all of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +24,7 @@ import pandas as pd
 from pmlkit.errors import UsageError
 from pmlkit.forecast.log import window_ns
 from pmlkit.kernels import by_page
+from pmlkit.reads.sampled import sampled
 
 if TYPE_CHECKING:
     from pmlkit.forecast.log import Log
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "REGIONS", "WSS_COLUMNS", "change_points", "since_change", "table", "uses"]
 
+LOGGED = "log_"  # prefix of what PML's log says, where the sample has the plain names
 PARTS = 5
 REGIONS = 8
 SOON = 8  # windows: a page that comes back within them was away for a short time
@@ -55,7 +62,13 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
         ``t_ns``
             The window's end.
         ``pages``
-            The working set W(t, T): distinct data pages logged in the window.
+            The working set W(t, T) as the inputs show it: for PML alone, distinct data pages
+            logged in the window.
+        ``used``
+            The working set of all accesses, which is the truth and no feature; only where it is
+            known.
+        ``log_pages`` and others
+            What the log says, where the inputs are the log and a sample.
         ``w{k}``, ``w{k}_m{m}``
             W of the last k windows; of pages logged at least m times in them.
         ``part_last``, ``part_max``
@@ -89,21 +102,81 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
     n = log.n_rounds // k
     if n == 0:
         raise UsageError(f"{log.name} is shorter than a window of {window}: give a shorter one")
+    t_ns = (np.arange(n) + 1) * window_ns(log, window)
+    columns: dict[str, Array] = {"t_ns": t_ns} | _seen(log, k, n)
+    if log.used is not None:
+        columns["used"] = _distinct(log.used, k, n)
+    columns |= _round_sums(_blind_to_log(log), k, n)
+    columns["since_change"] = since_change(np.log1p(columns["pages"]))
+    columns |= _clock(t_ns, log.day_ns)
+    columns |= _phase(log, k, n)
+    return pd.DataFrame(columns)
+
+
+def _seen(log: Log, k: int, n: int) -> dict[str, Array]:
+    """Return the counts of pages by what the log's inputs show."""
+    if log.inputs == "pml" or log.touched is None:
+        return _counts(log, k, n)
+    sample = _as_log(log, log.touched)
+    columns = {name: log.one_in * count for name, count in _counts(sample, k, n).items()}
+    if log.inputs == "sample":
+        return columns
+    written = _counts(log, k, n)
+    columns["pages"] = _joined(log, k, n)
+    return columns | {LOGGED + name: written[name] for name in FROM_LOG}
+
+
+# Of the log, where there is a sample, too.
+FROM_LOG = ("pages", "w2", "w4", "w8", "w16", "w32", "part_last", "kept", "new", "late", "logged")
+
+
+def _blind_to_log(log: Log) -> Log:
+    """Return the log without anything of PML's, where the inputs are the sample alone."""
+    if log.inputs != "sample" or log.touched is None:
+        return log
+    nothing = np.zeros_like(log.exits)
+    return replace(_as_log(log, log.touched), exits=nothing, pause_ns=nothing)
+
+
+def _as_log(log: Log, found: References) -> Log:
+    """Return a log with entries for what was found, and nothing else."""
+    order = np.argsort(found.round, kind="stable")
+    no_table = np.zeros(len(order), bool)
+    return replace(log, gfn=found.gfn[order], round=found.round[order], table=no_table)
+
+
+def _joined(log: Log, k: int, n: int) -> Ints:
+    """Return what was logged and, times `one_in`, what of the sample was not, per window."""
+    assert log.touched is not None
+    logged = by_page.references(log.round, log.gfn, log.n_rounds, distinct=True)
+    frames = sampled(logged.gfn, log.one_in)
+    rounds = np.concatenate([log.touched.round, logged.round[frames]])
+    gfns = np.concatenate([log.touched.gfn, logged.gfn[frames]])
+    order = np.argsort(rounds, kind="stable")
+    either = by_page.references(rounds[order], gfns[order], log.n_rounds)
+    unlogged = _distinct(either, k, n) - _distinct(logged.select(frames), k, n)
+    return _distinct(logged, k, n) + log.one_in * unlogged
+
+
+def _distinct(found: References, k: int, n: int) -> Ints:
+    """Return the distinct pages in each of `n` windows of `k` rounds."""
+    inside = found.round < n * k
+    gfn, window = found.gfn[inside], found.round[inside] // k
+    first = np.ones(len(window), bool)
+    first[1:] = (gfn[1:] != gfn[:-1]) | (window[1:] != window[:-1])
+    return np.bincount(window[first], minlength=n)
+
+
+def _counts(log: Log, k: int, n: int) -> dict[str, Array]:
+    """Return the counts of a log's pages, per window."""
     occ, parts = uses(log, k, n)
     gfn, windows = _page_windows(occ, parts)
-    t_ns = (np.arange(n) + 1) * window_ns(log, window)
-    pages = by_page.sliding(occ, parts)[parts - 1 :: parts]
-    columns: dict[str, Array] = {"t_ns": t_ns, "pages": pages}
+    columns: dict[str, Array] = {"pages": by_page.sliding(occ, parts)[parts - 1 :: parts]}
     for name, (size, m) in WSS_COLUMNS.items():
         columns[name] = by_page.sliding(occ, size * parts, m)[parts - 1 :: parts]
     columns |= _by_part(occ, n, parts)
     columns |= _turnover(gfn, windows, n)
-    columns |= _regions(gfn, windows, n, log.memory_pages)
-    columns |= _round_sums(log, k, n)
-    columns["since_change"] = since_change(np.log1p(pages))
-    columns |= _clock(t_ns, log.day_ns)
-    columns |= _phase(log, k, n)
-    return pd.DataFrame(columns)
+    return columns | _regions(gfn, windows, n, log.memory_pages)
 
 
 def uses(log: Log, k: int, n: int) -> tuple[References, int]:

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from pmlkit.forecast import metrics
-from pmlkit.forecast.features import REGIONS, WSS_COLUMNS
+from pmlkit.forecast.features import LOGGED, REGIONS, WSS_COLUMNS
 from pmlkit.forecast.models import BoostedQuantiles, LinearQuantiles
 
 if TYPE_CHECKING:
@@ -52,13 +52,30 @@ def unfitted() -> Floats:
 
 @dataclass(frozen=True)
 class Sample:
-    """A log's table of features (of `features.table`); windows are `window_s` seconds long."""
+    """A log's table of features (of `features.table`); windows are `window_s` seconds long.
+
+    `inputs` and `measures` are those of the log (`log.Log`): what the features saw, and what is
+    forecast.
+    """
 
     name: str
     program: str
     table: pd.DataFrame
     window_s: float
     composed: bool = False
+    inputs: str = "pml"
+    measures: str = "written"
+
+    @property
+    def feedback(self) -> bool:
+        """Whether the inputs show, later, what came: PML alone never shows what is only read."""
+        return self.inputs != "pml" or self.measures == "written"
+
+    def seen(self, horizon: int, target: str = "at") -> Floats:
+        """Return `targets` as the inputs show them; NaN where they do not."""
+        if not self.feedback:
+            return np.full(len(self.table), np.nan)
+        return targets(self.table.drop(columns="used", errors="ignore"), horizon, target)
 
 
 class Calibrated:
@@ -89,7 +106,9 @@ class Calibrated:
         else:
             self.shift_, self.spread_ = np.zeros(len(self.taus_)), 0.1
 
-    def predict(self, sample: Sample, online: bool | None = None) -> Floats:
+    def predict(
+        self, sample: Sample, online: bool | None = None, raw: Floats | None = None
+    ) -> Floats:
         """Forecast from the end of each window of a sample, from what was known then.
 
         Parameters
@@ -97,15 +116,17 @@ class Calibrated:
         sample : Sample
         online : bool, optional
             Overrides the forecaster's own `online`.
+        raw : array of float, optional
+            The quantiles before calibration; default `raw` of the sample.
 
         Returns
         -------
         ndarray of float, shape (windows, quantiles)
             Pages; the quantiles are `taus_`.
         """
-        raw = self.raw(sample)
+        raw = self.raw(sample) if raw is None else raw
         if self.online if online is None else online:
-            y = np.log1p(targets(sample.table, self.horizon, self.target))
+            y = np.log1p(sample.seen(self.horizon, self.target))
             eta = self.eta * self.spread_
             quantiles = track(y, raw, self.taus_, self.horizon, eta, self.shift_)
         else:
@@ -118,7 +139,7 @@ class Calibrated:
 
 
 def outcome(sample: Sample, horizon: int, target: str) -> tuple[Floats, Bools]:
-    """Return the targets, pages, and the windows in which forecasts are judged by them."""
+    """Return the targets, pages used, and the windows in which forecasts are judged by them."""
     pages = targets(sample.table, horizon, target)
     keep = np.isfinite(pages)
     keep[: min(WARM_UP, len(pages) // 2)] = False
@@ -309,6 +330,7 @@ def design_matrix(table: pd.DataFrame) -> pd.DataFrame:
     for q in (0.25, 0.5, 0.75, 0.95):
         columns[f"q{int(q * 100)}"] = history.quantile(q) - base
     columns |= _sizes(table, base) | _turnover(table) | _rhythm(table, now)
+    columns |= _logged(table, base)
     return pd.DataFrame(columns).astype(float)
 
 
@@ -324,7 +346,7 @@ def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     Parameters
     ----------
     table : DataFrame
-        Of `features.table`.
+        Of `features.table`; without the column ``used`` its ``pages`` are the target.
     horizon : int
         h, windows.
     target : {"at", "peak"}
@@ -335,7 +357,7 @@ def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     ndarray of float, shape (windows,)
         Pages; NaN in the last h windows, where it is not known.
     """
-    pages = table["pages"].astype(float)
+    pages = table["used" if "used" in table else "pages"].astype(float)
     if target == "peak":
         # The largest of the next h is the trailing maximum, h windows later.
         pages = pages.rolling(horizon).max()
@@ -345,6 +367,12 @@ def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
 def _sizes(table: pd.DataFrame, base: pd.Series[float]) -> Json:
     names = [name for name in WSS_COLUMNS if name != "w1"]  # w1 is `pages`
     return {name: np.log1p(table[name]) - base for name in (*names, "part_last", "part_max")}
+
+
+def _logged(table: pd.DataFrame, base: pd.Series[float]) -> Json:
+    """Return what the log says beside a sample; nothing where it has the plain names."""
+    names = [name for name in map(str, table) if name.startswith(LOGGED)]
+    return {name: np.log1p(table[name]) - base for name in names}
 
 
 def _turnover(table: pd.DataFrame) -> Json:

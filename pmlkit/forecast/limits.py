@@ -91,7 +91,7 @@ def _decider_outcomes(sample: Sample, horizon: int) -> list[backtest.Outcome]:
     past = Analogs(bandwidth=BANDWIDTH)
     ever = Analogs(bandwidth=BANDWIDTH, half_life=np.inf)
     forecasts = (
-        past.predict_rolling(state, y, horizon),
+        past.predict_rolling(state, np.log1p(sample.seen(horizon)), horizon),
         ever.predict_in_hindsight(state, y, NEAR),
         ever.predict_in_hindsight(state_and_phase, y, NEAR),
     )

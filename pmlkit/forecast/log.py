@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PML log in memory, as the features read it: of a trace, or composed.
+"""What a hypervisor saw of a guest, in memory, as the features read it: of a trace, or composed.
+
+That is the PML log, a sample of accessed flags, or both (`INPUTS`). What the guest *used* is kept
+apart: a forecast is fitted to it on recorded programs, and judged by it; it is no input.
 
 A forecast counts in equal steps of time. A trace need not have them: phase marks cut rounds, the
 host's clock stretches them, and an import has gaps. `read` therefore puts each round into the step
@@ -16,19 +19,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.kernels import by_page
+from pmlkit.reads.sampled import ONE_IN, sampled
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
+from pmlkit.trace.schema import DRAWN, SAMPLED
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Gfns, Ints, Json
 
-__all__ = ["Log", "read", "window_ns"]
+__all__ = ["INPUTS", "Log", "best_inputs", "check_inputs", "read", "step_of", "window_ns"]
 
 MAX_STEPS = 10_000_000
+# What a forecast may look at: PML's log; with a sample of accessed flags; that sample alone.
+INPUTS = ("pml", "pml+sample", "sample")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,14 @@ class Log:
         Options of a composed trace: how it was composed, and the source's digest.
     ns_per_insn : float or None
         How long the guest took for an instruction; None: not known.
+    inputs : str
+        One of `INPUTS`: which of the entries and of `touched` the features may look at.
+    touched : References or None
+        The frames of the sample whose accessed flag was found set, by round; None: no sample.
+    one_in : int
+        Frames of memory per frame of the sample.
+    used : References or None
+        All accesses, by round: the truth; None: not known.
     """
 
     name: str
@@ -73,6 +90,17 @@ class Log:
     day_ns: int | None = None
     about: Json = field(default_factory=dict)
     ns_per_insn: float | None = None
+    inputs: str = "pml"
+    touched: References | None = None
+    one_in: int = ONE_IN
+    used: References | None = None
+
+    @property
+    def measures(self) -> str:
+        """What is forecast: ``used``; what the sample says is used; or only what is written."""
+        if self.used is not None:
+            return "used"
+        return "used (sampled)" if self.inputs != "pml" else "written"
 
     @property
     def n_rounds(self) -> int:
@@ -93,17 +121,44 @@ class Log:
         return steps.in_rounds(window)
 
     def digest(self) -> str:
-        """Return a hexadecimal digest of the entries, which identifies the data."""
+        """Return a hexadecimal digest of what the inputs show, which identifies the data."""
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.gfn.astype("<u8"), self.round.astype("<u4"), self.table):
             digest.update(np.ascontiguousarray(part).tobytes())
+        if self.inputs != "pml" and self.touched is not None:
+            digest.update(self.inputs.encode() + self.touched.gfn.tobytes())
+            digest.update(self.touched.round.tobytes())
         return digest.hexdigest()
 
 
+def check_inputs(inputs: str) -> None:
+    """Raise UsageError unless `inputs` is one of `INPUTS`."""
+    if inputs not in INPUTS:
+        raise UsageError(f"the inputs {inputs!r} are not known: say {', '.join(INPUTS)}")
+
+
+def best_inputs(trace: Trace) -> str:
+    """Return the richest of `INPUTS` that a trace has."""
+    return "pml" if trace.meta.kind == "pml" and trace.sample is None else "pml+sample"
+
+
+def step_of(trace: Trace, window: str | int, parts: int) -> int | None:
+    """Return the step, ns, that cuts a window into `parts`; None if rounds do not allow it."""
+    length, round_ns = parse_window(window).ns, trace.pml.resolution_ns
+    if length is None or round_ns is None or length % (parts * round_ns):
+        return None
+    return length // parts
+
+
 def read(
-    trace: Trace, program: str | None = None, start: int | None = None, end: int | None = None
+    trace: Trace,
+    program: str | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    inputs: str = "pml",
+    step_ns: int | None = None,
 ) -> Log:
-    """Read the PML log of a trace.
+    """Read the PML log of a trace; of an access trace also what was used, and a sample of it.
 
     Parameters
     ----------
@@ -114,16 +169,22 @@ def read(
         that ``redis`` and ``redis-tides`` are one program.
     start, end : int, optional
         Read only rounds that overlap this range, ns.
+    inputs : str
+        One of `INPUTS`. The sample is that of Xen's draw 0: the same frames in every round.
+    step_ns : int, optional
+        Length of a step; default: the trace's resolution, which it may not be below.
 
     Raises
     ------
     NeedsError
-        If the trace has no PML log, or its rounds have no length in time.
+        If the trace has no PML log, its rounds have no length in time, or `inputs` takes a fixed
+        sample of accessed flags and it has none.
     UsageError
         If no round overlaps the range, or the trace has more than 10 million steps.
     """
+    check_inputs(inputs)
     log = trace.pml
-    round_ns = log.resolution_ns or timeline(log).resolution_ns
+    round_ns = step_ns or log.resolution_ns or timeline(log).resolution_ns
     if round_ns is None:
         raise NeedsError(log, "rounds of a length in time", "record with --window in ms")
     first, stop = log.rounds_between(start, end)
@@ -135,6 +196,7 @@ def read(
     entry_step = step[entries["round"].to_numpy().astype(np.int64) - first]
     complete = entry_step < n_steps
     composed = log.meta.options.get("composed")
+    touched, one_in, used = _accesses(trace, inputs, (start, end), round_ns)
     return Log(
         name=trace.path.name.removesuffix(".trace"),
         program=program or _program(log, composed),
@@ -149,7 +211,47 @@ def read(
         day_ns=composed["day_ns"] if composed else None,
         about={"composed": composed} if composed else {},
         ns_per_insn=log.meta.time.ns_per_insn,
+        inputs=inputs,
+        touched=touched,
+        one_in=one_in,
+        used=used,
     )
+
+
+def _accesses(
+    trace: Trace, inputs: str, span: tuple[int | None, int | None], round_ns: int
+) -> tuple[References | None, int, References | None]:
+    """Return what the sample found, one frame of how many it has, and what was used."""
+    if trace.meta.kind == "access":
+        used = _by_step(trace, span, round_ns)
+        found = used.select(sampled(used.gfn, ONE_IN)) if inputs != "pml" else None
+        return found, ONE_IN, used
+    if inputs == "pml":
+        return None, ONE_IN, None
+    if trace.sample is None or trace.sample.meta.options.get(DRAWN) == "round":
+        raise NeedsError(
+            trace,
+            "fixed sample of accessed flags",
+            "say --inputs pml, or log with --harvest sampled --draw fixed",
+        )
+    one_in: int = trace.sample.meta.options[SAMPLED]
+    return _by_step(trace.sample, span, round_ns), one_in, None
+
+
+def _by_step(trace: Trace, span: tuple[int | None, int | None], round_ns: int) -> References:
+    """Return the distinct frames of each step of a trace; a part at a time, to save memory."""
+    first, stop = trace.rounds_between(*span)
+    step, n_steps = _steps(trace.rounds.iloc[first:stop], round_ns)
+    found: list[References] = []
+    for entries in trace.iter_entries(["round", "gfn"], *span):
+        steps = step[entries["round"].to_numpy().astype(np.int64) - first]
+        complete = steps < n_steps
+        gfns = entries["gfn"].to_numpy()[complete]
+        found.append(by_page.references(steps[complete], gfns, n_steps, distinct=True))
+    gfns = np.concatenate([part.gfn for part in found] or [np.zeros(0, np.uint64)])
+    steps = np.concatenate([part.round for part in found] or [np.zeros(0, np.int64)])
+    order = np.argsort(steps, kind="stable")
+    return by_page.references(steps[order], gfns[order], n_steps, distinct=True)
 
 
 def _steps(rounds: pd.DataFrame, round_ns: int) -> tuple[Ints, int]:

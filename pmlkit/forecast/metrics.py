@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import norm
 
 if TYPE_CHECKING:
-    from pmlkit.types import Floats, Json
+    from pmlkit.types import Bools, Floats, Json
 
 __all__ = [
     "LEVELS",
@@ -26,8 +26,10 @@ __all__ = [
     "coverage",
     "decision",
     "mape",
+    "idle_and_short",
     "paired",
     "pinball",
+    "runs",
     "scenarios",
     "slack_at_rate",
 ]
@@ -81,6 +83,60 @@ def decision(y: Floats, allocation: Floats, window_s: float) -> pd.DataFrame:
             "used": float(y.sum()) * scale,
         }
     )
+
+
+def runs(missed: Bools) -> Json:
+    """Describe the runs of violations: neighbouring windows that all have one.
+
+    Windows that fail one by one, each by chance, have ``again`` equal to ``rate``.
+
+    Parameters
+    ----------
+    missed : array of bool, shape (n,)
+        Whether each window has a violation, in order of time.
+
+    Returns
+    -------
+    dict
+        ``violations``: the share of the windows; ``again``: the share of violations that are
+        followed by another, P(violation | one before), NaN without any; ``run``: the mean length of
+        a run, windows (NaN without any); ``longest``: of the longest, 0 without any.
+    """
+    missed = np.asarray(missed, bool)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], missed, [False])).astype(int)))
+    lengths = edges[1::2] - edges[::2]
+    before = missed[:-1]
+    return {
+        "violations": float(missed.mean()),
+        "again": float(missed[1:][before].mean()) if before.any() else np.nan,
+        "run": float(lengths.mean()) if len(lengths) else np.nan,
+        "longest": int(lengths.max(initial=0)),
+    }
+
+
+def idle_and_short(y: Floats, allocation: Floats, rate: float) -> Json:
+    """Return what an allocation wastes and lacks, over the use.
+
+    Parameters
+    ----------
+    y, allocation : array of float, shape (n,)
+        Pages used, and pages allocated.
+    rate : float
+        Violations that were asked for.
+
+    Returns
+    -------
+    dict
+        ``idle``, ``short``: pages allocated and not used, and used and not allocated, over the
+        pages used; ``cost``: idle + (1 - rate) / rate * short. This is the pinball loss of the
+        quantile 1 - rate, in other units: nobody has less than who knows the quantile (Koenker
+        and Bassett 1978).
+    """
+    y, allocation = np.asarray(y, float), np.asarray(allocation, float)
+    used = max(float(y.sum()), 1.0)
+    idle = float(np.maximum(allocation - y, 0).sum()) / used
+    short = float(np.maximum(y - allocation, 0).sum()) / used
+    return {"idle": idle, "short": short, "cost": idle + (1 - rate) / rate * short}
 
 
 def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:

@@ -171,15 +171,15 @@ def _best_threshold(scores: Floats, labels: Ints | Floats) -> float:
     return float(max(candidates, key=lambda c: f1_score(labels, scores >= c, zero_division=0)))
 
 
-def _over(table: pd.DataFrame, allocation: Floats) -> Bools:
+def _over(pages: pd.Series[int], allocation: Floats) -> Bools:
     """Return whether each window used more than was allocated at the end of the one before."""
     before = np.concatenate(([np.inf], allocation[:-1]))
-    return table["pages"].to_numpy() > before
+    return pages.to_numpy() > before
 
 
 def _waiting(table: pd.DataFrame, allocation: Floats) -> Bools:
-    """Return the windows in which a peak can be forecast: the allocation still holds."""
-    keep = ~_over(table, allocation)
+    """Return the windows in which a peak can be forecast: as is seen, the allocation holds."""
+    keep = ~_over(table["pages"], allocation)
     keep[: min(WARM_UP, len(keep) // 2)] = False
     return keep
 
@@ -208,7 +208,7 @@ def alarms(
         ``lead_s``: the median time from the first alarm to the beginning of the peak;
         ``base_rate``: the precision of an alarm that is always on.
     """
-    over = _over(table, allocation)
+    over = _over(table["used" if "used" in table else "pages"], allocation)
     label, judged = _labels(table, allocation, horizon)
     raised = _waiting(table, allocation) & (score >= threshold)
     alarm = raised & judged

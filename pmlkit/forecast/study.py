@@ -170,7 +170,7 @@ class Study:
     def pages(self) -> pd.DataFrame:
         """The back-test of choices of pages (`pages.backtest`), on recordings if there are any."""
         logs = [log for log in self.logs if not log.composed] or list(self.logs)
-        tables = [pages.candidates(log, self.window, self.horizon) for log in logs]
+        tables = [pages.candidates(log, self.window, self.horizon, truth=log.used) for log in logs]
         programs, names = [log.program for log in logs], [log.name for log in logs]
         return pages.backtest(tables, programs, names, self.held_out, self.progress)
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a few programs can show: exact tests on pairs, and intervals by drawing programs again.
+
+Programs are what results vary over, and there are few of them; windows of one program are not
+independent. All here takes one number per program.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binom
+
+if TYPE_CHECKING:
+    from pmlkit.types import Floats, Json
+
+__all__ = ["bootstrap", "holm", "paired_ratio", "permutation", "sign"]
+
+MOST_EXACT = 16  # pairs whose signs are all enumerated: 65,536 ways
+DRAWS = 20_000
+
+
+def sign(differences: Floats) -> float:
+    """Return the two-sided p of the sign test (Arbuthnot); ties are left out.
+
+    With n pairs it is 2 / 2**n or more.
+    """
+    differences = np.asarray(differences, float)
+    below, above = int((differences < 0).sum()), int((differences > 0).sum())
+    n = below + above
+    return float(min(2 * binom.cdf(min(below, above), n, 0.5), 1.0)) if n else 1.0
+
+
+def permutation(differences: Floats, seed: int = 0) -> float:
+    """Return the two-sided p of Fisher's test of the mean, by flipping the signs of differences.
+
+    Under the hypothesis each difference is as likely to have the other sign (Fisher 1935, "The
+    Design of Experiments"). Up to 16 pairs all 2**n ways are gone through, so p is exact, and
+    2 / 2**n or more; of more pairs, 20,000 ways are drawn.
+    """
+    differences = np.asarray(differences, float)
+    n = len(differences)
+    if n == 0:
+        return 1.0
+    if n <= MOST_EXACT:
+        flips = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
+    else:
+        flips = np.random.default_rng(seed).choice([-1, 1], (DRAWS, n))
+        flips[0] = 1  # what was observed is one of the ways
+    means = np.abs(flips @ differences)
+    return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
+
+
+def bootstrap(
+    values: Floats, level: float = 0.95, draws: int = 4000, seed: int = 0
+) -> tuple[float, float]:
+    """Return an interval of the mean: programs are drawn with replacement (Efron 1979).
+
+    NaN values are left out. With few programs the interval is somewhat too narrow.
+    """
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    tail = (1 - level) / 2
+    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_ratio(ours: Floats, theirs: Floats) -> Json:
+    """Compare two costs, program by program.
+
+    Parameters
+    ----------
+    ours, theirs : array of float, shape (programs,)
+        Above 0; pairs with another value are left out.
+
+    Returns
+    -------
+    dict
+        ``programs``; ``lower``: on how many ours is lower; ``ratio``: geometric mean of ours over
+        theirs, with ``low`` and ``high`` of `bootstrap`; ``p_sign`` and ``p_permutation`` (of the
+        logarithms); ``least_p``: the least that so many programs can show.
+    """
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0) & (theirs > 0)
+    logs = np.log(ours[known] / theirs[known])
+    low, high = np.exp(bootstrap(logs))
+    return {
+        "programs": len(logs),
+        "lower": int((logs < 0).sum()),
+        "ratio": float(np.exp(logs.mean())) if len(logs) else np.nan,
+        "low": float(low),
+        "high": float(high),
+        "p_sign": sign(logs),
+        "p_permutation": permutation(logs),
+        "least_p": float(min(2.0 ** (1 - len(logs)), 1.0)),
+    }
+
+
+def holm(p: Floats) -> Floats:
+    """Return p values of several tests, each raised so that one in 20 families errs (Holm 1979)."""
+    p = np.asarray(p, float)
+    order = np.argsort(p, kind="stable")
+    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    result = np.empty(len(p))
+    result[order] = np.minimum(raised, 1.0)
+    return result

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trial of forecasts: of what is used, on programs that nothing was fitted to or set by.
+
+`Plan` is all that is fixed beforehand. `judge` fits the models and sets every knob on the training
+programs, and judges all deciders on others. `choose` names the best rule and the best model of one
+trial; `contest` compares just these two in another, with intervals and exact tests over programs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.forecast import features, significance
+from pmlkit.forecast.analogs import make
+from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
+from pmlkit.forecast.baselines import BASELINES
+from pmlkit.forecast.compose import long_enough, sample
+from pmlkit.forecast.forecaster import Sample
+from pmlkit.forecast.knobs import Decision, decide, follow, rates
+from pmlkit.forecast.log import INPUTS, read, step_of
+from pmlkit.recordings import open_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pmlkit.forecast.analogs import Pooled
+    from pmlkit.forecast.backtest import Outcome
+    from pmlkit.forecast.forecaster import Forecaster
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Floats, Json, PathLike, Tell
+
+__all__ = [
+    "Plan",
+    "RECOMMENDED",
+    "choose",
+    "contest",
+    "judge",
+    "read_tables",
+    "samples_of",
+    "summary",
+    "write_tables",
+]
+
+RECOMMENDED = "recommended"
+LEARNED = ("boosted", "pooled")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trial fixes beforehand.
+
+    Attributes
+    ----------
+    window : str
+        T.
+    horizons : tuple of int
+        Windows between a decision and the end of the window that it is for.
+    inputs : tuple of str
+        Of `log.INPUTS`.
+    asked : tuple of float
+        Rates of violations that deciders are asked for.
+    main : float
+        The one that choices and tests are made at.
+    learners, rules : tuple of str
+    primary : str
+        The inputs of the primary tests, one for each horizon.
+    """
+
+    window: str = "500ms"
+    horizons: tuple[int, ...] = (1, 4)
+    inputs: tuple[str, ...] = INPUTS
+    asked: tuple[float, ...] = (0.02, 0.05, 0.1)
+    main: float = 0.05
+    learners: tuple[str, ...] = LEARNED
+    rules: tuple[str, ...] = tuple(BASELINES)
+    primary: str = "pml+sample"
+
+
+def samples_of(
+    traces: Iterable[Trace | PathLike], plan: Plan | None = None, progress: Tell | None = None
+) -> list[Sample]:
+    """Compute the table of features of each trace and each of the plan's inputs."""
+    plan, made = plan or Plan(), []
+    for path in traces:
+        if progress:
+            progress(f"reading {path}")
+        trace = open_trace(path)
+        step_ns = step_of(trace, plan.window, features.PARTS)
+        for inputs in plan.inputs:
+            log = read(trace, inputs=inputs, step_ns=step_ns)
+            made.append(sample(long_enough(log, plan.window, max(plan.horizons)), plan.window))
+    return made
+
+
+def judge(
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    plan: Plan | None = None,
+    progress: Tell | None = None,
+) -> pd.DataFrame:
+    """Judge all deciders on samples, with everything fitted to and set on the training samples.
+
+    A training sample of a program is left out where that program is judged: the training samples
+    can be judged themselves.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs``, ``horizon``, ``decider``, rate ``asked`` and ``log``; the rest as in
+        `knobs.Decision.row`.
+    """
+    plan, tables = plan or Plan(), []
+    for inputs in plan.inputs:
+        of_inputs = [s for s in samples if s.inputs == inputs]
+        for others, held in _by_training([s for s in training if s.inputs == inputs], of_inputs):
+            for horizon in plan.horizons:
+                if progress:
+                    names = ", ".join(dict.fromkeys(s.program for s in held))
+                    progress(f"{inputs}, {horizon} windows ahead: {names}")
+                found = decisions(held, others, plan, horizon)
+                table = pd.DataFrame([decision.row() for decision in found])
+                table.insert(0, "inputs", inputs)
+                table.insert(1, "horizon", horizon)
+                tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _by_training(
+    training: Sequence[Sample], samples: Sequence[Sample]
+) -> list[tuple[list[Sample], list[Sample]]]:
+    """Group samples by the training that they may have: of other programs."""
+    programs = {s.program for s in training}
+    groups: dict[str | None, list[Sample]] = {}
+    for one in samples:
+        groups.setdefault(one.program if one.program in programs else None, []).append(one)
+    return [([s for s in training if s.program != out], held) for out, held in groups.items()]
+
+
+def decisions(
+    samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, horizon: int
+) -> list[Decision]:
+    """Return what every decider allocates for samples of one kind of inputs."""
+    before, outcomes = _outcomes(samples, training, plan, horizon)
+    share = {model: rates(group) for model, group in before.items()}
+    made: list[Decision] = []
+    for asked in plan.asked:
+        costs = _costs([d for model, group in before.items() for o in group
+                        for d in decide(o, share[model], asked)])  # fmt: skip
+        for of_log in outcomes:
+            found = [d for o in of_log for d in decide(o, share[o.model], asked)]
+            made += [*found, follow(found, [costs[d.name] for d in found], RECOMMENDED)[0]]
+    return made
+
+
+def _costs(found: Sequence[Decision]) -> dict[str, float]:
+    """Return each decider's mean cost: over logs of a program, then over programs."""
+    table = pd.DataFrame([(d.name, d.outcome.program, d.row()["cost"]) for d in found])
+    by_program = table.groupby([0, 1])[2].mean()
+    return {str(name): float(cost) for name, cost in by_program.groupby(level=0).mean().items()}
+
+
+def _outcomes(
+    samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, horizon: int
+) -> tuple[dict[str, list[Outcome]], list[list[Outcome]]]:
+    """Return the outcomes on the training samples by model, and those of each sample.
+
+    A model's forecasts of a training sample are by a model that had not seen its program.
+    """
+    known, rules = list(training), list(plan.rules)
+    before = {rule: rule_outcomes(known, [rule], horizon, "at") for rule in rules}
+    outcomes = [rule_outcomes([one], rules, horizon, "at") for one in samples]
+    base: Forecaster | None = None
+    for name in plan.learners:
+        model = _make(name, horizon, base).fit(known)
+        base = base or (model if name == "boosted" else None)  # type: ignore[assignment]
+        pairs = zip(known, model.unseen_, strict=True)
+        before[name] = [_outcome(name, one, model, raw) for one, raw in pairs]
+        for one, found in zip(samples, outcomes, strict=True):
+            found.append(_outcome(name, one, model))
+    return before, outcomes
+
+
+def _make(name: str, horizon: int, base: Forecaster | None) -> Forecaster | Pooled:
+    from pmlkit.forecast.analogs import Pooled
+
+    return Pooled(base) if name == "pooled" and base is not None else make(name, horizon)
+
+
+def _outcome(
+    name: str, one: Sample, model: Forecaster | Pooled, raw: Floats | None = None
+) -> Outcome:
+    quantiles, taus = model.predict(one, raw=raw), model.taus_
+    given = allocations_by_quantile(taus, quantiles)
+    return judged_outcome(name, one, model.horizon, model.target, given, taus, quantiles)
+
+
+# ------------------------------------------------------------------------------
+# Tables of a trial.
+
+
+def by_program(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return means over the logs of a program: programs down, deciders across."""
+    means = table.groupby(["program", "decider"], sort=False)[value].mean()
+    return means.unstack("decider")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over programs, with 95 % intervals of a bootstrap over programs.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs``, ``horizon``, ``asked`` and ``decider``: ``programs``, and of
+        ``violations``, ``idle``, ``short``, ``cost``, ``again``, ``run`` and ``longest`` the mean,
+        ``_low`` and ``_high``.
+    """
+    rows = []
+    keys = ["inputs", "horizon", "asked"]
+    for labels, part in table.groupby(keys, sort=False):
+        wide = {value: by_program(part, value) for value in VALUES}
+        for decider in wide["cost"]:
+            row: Json = dict(zip(keys, labels, strict=True)) | {"decider": decider}
+            row["programs"] = int(wide["cost"][decider].notna().sum())
+            for value in VALUES:
+                of_programs = wide[value][decider].to_numpy(float)
+                known = of_programs[np.isfinite(of_programs)]
+                row[value] = float(known.mean()) if len(known) else np.nan
+                row[f"{value}_low"], row[f"{value}_high"] = significance.bootstrap(known)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+VALUES = ("violations", "idle", "short", "cost", "again", "run", "longest")
+
+
+def choose(table: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
+    """Name the best rule and the best model of a trial, by the least cost.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs`` and ``horizon``: ``rule`` and ``model`` (deciders of least geometric
+        mean ``cost`` over programs, at the plan's main rate) and as `significance.paired_ratio`
+        says of the two; ``better``: the model if its interval is below 1, else the rule.
+    """
+    plan, rows = plan or Plan(), []
+    for (inputs, horizon), part in table[table["asked"] == plan.main].groupby(
+        ["inputs", "horizon"], sort=False
+    ):
+        part = part[part["model"] != RECOMMENDED]
+        learned = part["model"].isin(LEARNED)
+        best = {
+            kind: _cheapest(part[mask]) for kind, mask in (("rule", ~learned), ("model", learned))
+        }
+        costs = by_program(part, "cost")
+        test = _against(costs, best["model"], best["rule"])
+        better = best["model" if test["high"] < 1 else "rule"]
+        rows.append({"inputs": inputs, "horizon": horizon, **best, **test, "better": better})
+    return pd.DataFrame(rows)
+
+
+def _against(costs: pd.DataFrame, ours: str, theirs: str) -> Json:
+    pair = (costs[ours].to_numpy(float), costs[theirs].to_numpy(float))
+    return significance.paired_ratio(*pair)
+
+
+def _cheapest(part: pd.DataFrame) -> str:
+    return str(np.log(by_program(part, "cost").clip(lower=1e-6)).mean().idxmin())
+
+
+def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
+    """Compare, in a trial, the model and the rule that another trial chose.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs``, ``horizon`` and pair: ``ours`` against ``theirs``, as
+        `significance.paired_ratio` has it, of ``cost`` at the main rate; ``primary``: whether it is
+        one of the tests named beforehand; ``p_holm``: their p, for being several (else NaN).
+    """
+    plan, rows = plan or Plan(), []
+    for one in chosen.itertuples():
+        part = table[
+            (table["inputs"] == one.inputs)
+            & (table["horizon"] == one.horizon)
+            & (table["asked"] == plan.main)
+        ]
+        costs = by_program(part, "cost")
+        for ours in (str(one.model), RECOMMENDED):
+            test = _against(costs, ours, str(one.rule))
+            labels = {
+                "inputs": one.inputs,
+                "horizon": one.horizon,
+                "ours": ours,
+                "theirs": one.rule,
+            }
+            primary = bool(str(one.inputs) == plan.primary and ours == str(one.model))
+            rows.append({**labels, "primary": primary, **test})
+    found = pd.DataFrame(rows)
+    found["p_holm"] = np.nan
+    found.loc[found["primary"], "p_holm"] = significance.holm(
+        found.loc[found["primary"], "p_permutation"].to_numpy()
+    )
+    return found
+
+
+# ------------------------------------------------------------------------------
+# Tables of features as a file: what models and knobs are trained on, without the traces.
+
+LABELS = ("name", "program", "inputs", "measures", "window_s")
+UNKEPT = ("phase", "phase_age", "hour_sin", "hour_cos")  # marks of the workload: no inputs
+
+
+def write_tables(samples: Sequence[Sample], path: PathLike) -> None:
+    """Write the tables of samples as one Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    for number, one in enumerate(samples):
+        kept = one.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
+        parts.append(kept.assign(sample=number))
+    labels = [{name: getattr(one, name) for name in LABELS} for one in samples]
+    table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
+    table = table.replace_schema_metadata({"samples": json.dumps(labels)})
+    pq.write_table(table, Path(path), compression="zstd", compression_level=19)
+
+
+def read_tables(path: PathLike) -> list[Sample]:
+    """Read samples that `write_tables` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(Path(path))
+    labels: list[Mapping[str, str]] = json.loads(table.schema.metadata[b"samples"])
+    made = []
+    for number, part in table.to_pandas().groupby("sample"):
+        kept = part.drop(columns="sample").dropna(axis=1, how="all").reset_index(drop=True)
+        missing = dict.fromkeys(("hour_sin", "hour_cos"), np.nan)
+        made.append(Sample(table=kept.assign(**missing), **labels[int(number)]))  # type: ignore[arg-type]
+    return made
