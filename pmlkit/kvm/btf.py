@@ -92,6 +92,14 @@ class _Btf:
         rows = (_PARAMETER.unpack_from(self.types, at + 12 + 8 * n) for n in range(count))
         return [self.name(name) for name, _ in rows]
 
+    def member(self, structure: str, at: int, name: str) -> int:
+        """Return where a member is in a structure whose type is at `at`, bytes."""
+        for n in range(_TYPE.unpack_from(self.types, at)[1] & 0xFFFF):
+            called, _, bits = _TYPE.unpack_from(self.types, at + 12 + 12 * n)
+            if self.name(called) == name:
+                return int(bits & 0xFFFFFF) // 8  # above: the width of a bit field
+        raise BtfUnknown(f"{structure} has no {name}")
+
 
 class Types:
     """The types of the kernel, and of one of its modules.
@@ -101,7 +109,7 @@ class Types:
     kernel : bytes
         The kernel's BTF.
     module : bytes, optional
-        The module's. Names are looked up there, and not in the kernel's.
+        The module's. Functions and types are looked up there, and not in the kernel's.
 
     Raises
     ------
@@ -134,11 +142,12 @@ class Types:
         return self._find(_TYPEDEF, name)[0]
 
     def member(self, structure: str, name: str) -> int:
-        """Return where a member is in a structure, bytes."""
-        at = self._find(_STRUCT, structure)[2]
-        types, count = self._btf.types, _TYPE.unpack_from(self._btf.types, at)[1] & 0xFFFF
-        for n in range(count):
-            called, _, bits = _TYPE.unpack_from(types, at + 12 + 12 * n)
-            if self._btf.name(called) == name:
-                return (bits & 0xFFFFFF) // 8  # above: the width of a bit field
-        raise BtfUnknown(f"{structure} has no {name}")
+        """Return where a member is in a structure, bytes.
+
+        A structure that the kernel itself has, too, is left out of the module's types.
+        """
+        for btf in (self._btf, self._base):
+            for called, kind, _, at in btf.walk():
+                if kind == _STRUCT and btf.name(called) == structure:
+                    return btf.member(structure, at, name)
+        raise BtfUnknown(f"it has no {_KINDS[_STRUCT]} {structure}")

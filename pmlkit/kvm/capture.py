@@ -257,13 +257,14 @@ class Bpf:
         with contextlib.ExitStack() as stack:
             self._kernel = stack.enter_context(bpf.Kernel())
             self.place = self._take_log(stack, host)
-            if options.marks:
-                self._take_marks(stack, host)
+            why_not = self._take_marks(stack, host) if options.marks else ""
             marks = options.marks and MARKS not in self._rings
             self._rest = Ftrace(host, options, log=False, marks=marks)
             self._exits = stack.pop_all()
         self.forms = dict.fromkeys(self._rings, Frame.ENTRIES)
         self.messages = [*self._rest.messages, f"the log is captured by BPF ({self.place.how})"]
+        if why_not:
+            self.messages.append(f"VM entries and page faults by ftrace: {why_not}")
 
     def _take_log(self, stack: contextlib.ExitStack, host: Host) -> Place:
         rings = self._make(stack, LOG)
@@ -271,7 +272,7 @@ class Bpf:
         for place in bpf.entry_places(host):
             code = entry_program(place.frame_at, self._pid, rings, self._entries)
             try:
-                self._run(LOG, code, place)
+                self._kernel.attach(self._load(LOG, code, place), place)
             except PmlkitError as error:
                 why = error
             else:
@@ -279,16 +280,23 @@ class Bpf:
         assert why is not None
         raise why
 
-    def _take_marks(self, stack: contextlib.ExitStack, host: Host) -> None:
-        with contextlib.ExitStack() as own, contextlib.suppress(PmlkitError):  # then by ftrace
+    def _take_marks(self, stack: contextlib.ExitStack, host: Host) -> str:
+        """Capture the marks, too; else return why not."""
+        try:
             places = bpf.mark_places(host)
-            rings = self._make(own, MARKS)
-            for kind, place in enumerate(places, 1):
-                code = mark_program(kind, place.frame_at, self._pid, rings, self._entries)
-                self._run(MARKS, code, place)
-            stack.push(own.pop_all())
-            return
-        self._rings.pop(MARKS, None)
+            rings = self._make(stack, MARKS)
+            # All are loaded before the first one runs: what is refused must cost nothing.
+            programs = [
+                self._load(MARKS, mark_program(kind, place.frame_at, self._pid, rings,
+                                               self._entries), place)
+                for kind, place in enumerate(places, 1)
+            ]  # fmt: skip
+            for program, place in zip(programs, places, strict=True):
+                self._kernel.attach(program, place)
+        except PmlkitError as error:
+            self._rings.pop(MARKS, None)
+            return str(error)
+        return ""
 
     def _make(self, stack: contextlib.ExitStack, stream: int) -> int:
         """Make rings for a stream; return their descriptor."""
@@ -305,10 +313,10 @@ class Bpf:
         stack.callback(self._rings[stream].close)  # which unmaps it
         return rings
 
-    def _run(self, stream: int, code: bytes, place: Place) -> None:
+    def _load(self, stream: int, code: bytes, place: Place) -> int:
         program = self._kernel.load(f"pmlkit_{STREAMS[stream]}", code, place)
-        self._kernel.attach(program, place)
         self._programs[stream].append(program)
+        return program
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

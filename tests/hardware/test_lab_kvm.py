@@ -65,7 +65,7 @@ def test_bpf_captures_what_ftrace_does(kvm):
     columns = ["round", "vcpu", "gfn"]
     assert by_bpf.to_pandas()[columns].equals(by_ftrace.to_pandas()[columns])
     assert full_buffers(by_bpf).median() == 3
-    assert by_bpf.meta.options["capture"]["marks"] in ("bpf", "ftrace")
+    assert by_bpf.meta.options["capture"]["marks"] == "bpf"
 
 
 def test_what_small_buffers_lose_is_what_is_reported():

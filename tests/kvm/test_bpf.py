@@ -121,6 +121,21 @@ def test_other_btf_is_refused(data, why):
         Types(data).function("f")
 
 
+def test_a_structure_is_of_the_module_or_of_the_kernel():
+    def structure(name, member, place):
+        return struct.pack("<III", name, 4 << 24 | 1, 64) + struct.pack(
+            "<III", member, 0, 8 * place
+        )
+
+    kernel = btf_of(structure(1, 10, 24) + structure(18, 10, 40), ["kvm_vcpu", "vcpu_id", "own"])
+    module = btf_of(structure(18, 10, 48), [])  # its names begin with the kernel's
+    types = Types(kernel, module)
+    assert types.member("kvm_vcpu", "vcpu_id") == 24  # Linux 6.1 has it in the kernel alone
+    assert types.member("own", "vcpu_id") == 48  # the module's before the kernel's
+    with pytest.raises(BtfUnknown, match="no structure kvm_run"):
+        types.member("kvm_run", "vcpu_id")
+
+
 @pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
 def test_this_kernels_functions_have_their_parameters():
     types = Types(VMLINUX.read_bytes())
