@@ -60,7 +60,16 @@ if TYPE_CHECKING:
     from pmlkit.techniques.scores import Truth
     from pmlkit.types import Floats, Json
 
-__all__ = ["PROGRAMS", "Program", "joined", "percentile", "programs", "simulated", "sizings"]
+__all__ = [
+    "PROGRAMS",
+    "Program",
+    "joined",
+    "percentile",
+    "programs",
+    "simulated",
+    "sizings",
+    "summary",
+]
 
 WINDOW, WINDOW_NS = "1s", 1_000_000_000
 PERCENT = 95
@@ -70,6 +79,7 @@ SEEDS = 3
 REPEATS = 3
 SWAP_MIB = 256
 DISK_NS = 100_000  # assumed: a solid-state disk reads a page
+HURT = 1.05  # times as long as with room for all
 MIB_PAGES = 256
 TRUTH = "truth"  # W(t, T) itself, as a perfect technique would say it
 
@@ -371,6 +381,37 @@ def beside(results: pd.DataFrame, model: pd.DataFrame) -> pd.DataFrame:
     table = real.agg(real="mean", least="min", most="max").reset_index()
     model = model.drop_duplicates(["program", "cap_mib"])[["program", "cap_mib", "swap_ins"]]
     return table.merge(model.rename(columns={"swap_ins": "model"}), how="left")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each technique over all programs; those that hurt least come first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `joined`, or of `simulated`, for several programs.
+
+    Returns
+    -------
+    DataFrame
+        ``technique``, ``title``; ``programs``; ``hurt``: programs that died, or whose work takes
+        more than `HURT` times as long with `DISK_NS` a swap-in; ``saved``: the mean share of the
+        peak; ``beyond_mib``: how much more the cap is than that of the truth, a mean;
+        ``swap_ins_per_s``: a mean; ``slowdown``: the worst that was measured, if it was, and
+        ``slowdown_disk``: the worst that was computed.
+    """
+    truth = table[table["technique"] == TRUTH].set_index("program")["cap_mib"]
+    table = table.assign(
+        beyond_mib=table["cap_mib"] - table["program"].map(truth),
+        hurt=~(table["slowdown_disk"] <= HURT),  # NaN: it died
+    )
+    how = {"title": "first", "program": "nunique", "hurt": "sum", "saved": "mean"}
+    how |= {"beyond_mib": "mean", "swap_ins_per_s": "mean", "slowdown_disk": "max"}
+    how |= {"slowdown": "max"} if "slowdown" in table else {}
+    made_of = (
+        table.groupby("technique", sort=False).agg(how).rename(columns={"program": "programs"})
+    )
+    return made_of.sort_values(["hurt", "saved"], ascending=[True, False]).reset_index()
 
 
 def rows_of(folder: Path, name: str, caps: Iterable[int]) -> pd.DataFrame:

@@ -117,6 +117,27 @@ def test_guests_that_died_are_counted_and_leave_no_numbers():
     assert np.isnan(row["slowdown"]) and np.isnan(row["swap_ins"])
 
 
+def test_over_programs_those_that_hurt_nobody_and_save_most_come_first():
+    rows = [
+        ("p", "truth", 100, 0.1, 1.0),
+        ("q", "truth", 60, 0.3, 1.0),
+        ("p", "lavish", 200, -0.8, 1.0),
+        ("q", "lavish", 70, 0.2, 1.0),
+        ("p", "mean", 80, 0.3, 2.0),
+        ("q", "mean", 60, 0.3, 1.0),
+        ("p", "dead", 10, 0.9, np.nan),
+        ("q", "dead", 10, 0.9, 9.0),
+    ]
+    columns = ["program", "technique", "cap_mib", "saved", "slowdown_disk"]
+    table = pd.DataFrame(rows, columns=columns).assign(title="", swap_ins_per_s=0.0)
+    made = caps.summary(table).set_index("technique")
+    assert made.index.tolist() == ["truth", "lavish", "mean", "dead"]
+    assert made["hurt"].tolist() == [0, 0, 1, 2]
+    assert made["beyond_mib"].tolist() == [0, 55, -10, -70]
+    assert made["saved"].round(6).tolist() == [0.2, -0.3, 0.3, 0.9]
+    assert "slowdown" not in made
+
+
 def test_the_model_swaps_at_a_cap_below_what_is_swept_and_not_above():
     sweep = [[vm.FIRST + page % 1000] for page in range(4000)]
     recorded = kernel(

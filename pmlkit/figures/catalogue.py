@@ -41,6 +41,8 @@ FIGURES = {
 }
 # Figures of more than a trace.
 _OTHERS = (
+    "caps:capped_guests",
+    "caps:clock_sensitivity",
     "mrc:compare_curves",
     "reads:harvest_costs",
     "reads:hotness",

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that are capped at what techniques say; and what the guest's clock moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.figures.axes import name_points, plain_log, say_empty
+from pmlkit.figures.style import COLORS, new_figure, paper_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from pmlkit.figures.style import Figure, Style
+
+
+__all__ = ["capped_guests", "clock_sensitivity"]
+
+_TRUTH: Style = {"marker": "*", "ms": 7, "color": COLORS["vermilion"], "zorder": 4}
+_TECHNIQUE: Style = {"marker": "o", "ms": 3, "color": COLORS["blue"], "zorder": 3}
+_COMPUTED: Style = {"marker": "o", "ms": 3, "mfc": "white", "color": COLORS["grey"], "zorder": 2}
+_FEW = 1.0  # swap-ins a second: the axis is linear below
+_MOST_NAMED = 2  # of techniques at one point
+
+
+@paper_figure
+def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
+    """Draw what guests do that have the memory that a technique says, against the memory saved.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``caps.csv`` of ``experiments/caps.py``: a row for each program and technique, real guests
+        only.
+    """
+    programs = list(dict.fromkeys(table["program"]))
+    figure = new_figure(columns, 3.9, {"caps": table})
+    if not programs:
+        say_empty(figure.subplots(), "no guest was capped")
+        return figure
+    panels = figure.subplots(2, len(programs), squeeze=False, sharex="col")
+    for (above, below), program in zip(panels.T, programs, strict=True):
+        points = _merged(table[table["program"] == program])
+        _points(above, points, "swap_ins_per_s")
+        above.set_yscale("symlog", linthresh=_FEW, linscale=0.4)
+        above.set_ylim(-0.3, max(points["swap_ins_per_s"].max() * 4, 10))
+        _names(above, points)
+        below.plot(points["saved"] * 100, points["slowdown_disk"], ls="none", **_COMPUTED)
+        _points(below, points, "slowdown")
+        below.set_yscale("log")
+        below.set_ylim(0.9, max(points[["slowdown", "slowdown_disk"]].max().max() * 1.5, 1.5))
+        plain_log(below.yaxis)
+        above.set_title(program)
+        for axes in (above, below):
+            axes.axvline(0, color=COLORS["grey"], lw=0.5, ls=(0, (2, 2)), zorder=0)
+    panels[0, 0].set_ylabel("pages swapped in a second")
+    panels[1, 0].set_ylabel("slow-down (times)")
+    figure.supxlabel("memory saved (% of the guest's peak)", fontsize=7.5)
+    figure.caption = (
+        "guests in QEMU whose memory is what a technique says (the 95th percentile of its estimate "
+        "at T = 1 s, and what the kernel needs), with a swap disk; one point a cap. Above: pages "
+        "that come back from the disk in a second of the guest's time. Below: how much later the "
+        "work is done than in a guest with room: blue as measured, with the emulated disk; grey "
+        "computed for a disk of 0.1 ms. Bars: 95 % intervals of the repeats. Star: the cap that "
+        "the true W(t, T) gives. Left of the dashed line a cap is more than the guest ever needs."
+    )
+    return figure
+
+
+def _merged(of: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each cap, with the names of its techniques: the truth's first."""
+    first = of.drop_duplicates("cap_mib").set_index("cap_mib")
+    names = of.groupby("cap_mib")["technique"].agg(list)
+    first["truth"] = names.map(lambda listed: "truth" in listed)
+    first["names"] = names.map(_named)
+    return first.sort_values("saved")
+
+
+def _named(names: list[str]) -> str:
+    left = len(names) - _MOST_NAMED
+    more = f" +{left}" if left > 0 else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _points(axes: Axes, points: pd.DataFrame, column: str) -> None:
+    for truth, style in ((False, _TECHNIQUE), (True, _TRUTH)):
+        of = points[points["truth"] == truth]
+        axes.errorbar(
+            of["saved"] * 100, of[column], _bars(of, column), ls="none",
+            elinewidth=0.7, capsize=1.5, **style,
+        )  # fmt: skip
+
+
+def _bars(of: pd.DataFrame, column: str) -> np.ndarray:
+    """Return the bars of an interval, down and up: down to a twentieth, as an axis is a log's."""
+    half = of[f"{column}_pm"].to_numpy(float)
+    return np.vstack([np.minimum(half, of[column].to_numpy(float) * 0.95), half])
+
+
+def _names(axes: Axes, points: pd.DataFrame) -> None:
+    known = points.dropna(subset=["swap_ins_per_s"])
+    x, y = known["saved"].to_numpy(float) * 100, known["swap_ins_per_s"].to_numpy(float)
+    name_points(axes, x, y, known["names"].tolist(), 4.6)
+
+
+# ------------------------------------------------------------------------------
+# The guest's clock.
+
+_PROGRAMS = (COLORS["blue"], COLORS["vermilion"], COLORS["green"], COLORS["purple"])
+_CLOCKS: tuple[Style, ...] = (
+    {"ls": "-", "marker": "o"},
+    {"ls": "--", "marker": "s"},
+    {"ls": ":", "marker": "^"},
+)
+
+
+@paper_figure
+def clock_sensitivity(sizes: pd.DataFrame, ranks: pd.DataFrame, columns: int = 2) -> Figure:
+    """Draw W against T as time and as instructions, and errors at each clock against the first.
+
+    Parameters
+    ----------
+    sizes, ranks : DataFrame
+        ``sizes.csv`` and ``ranks.csv`` of ``experiments/clock_sensitivity.py``.
+    """
+    figure = new_figure(columns, 2.7, {"sizes": sizes, "ranks": ranks})
+    by_time, by_insn, errors = figure.subplots(1, 3)
+    programs = list(dict.fromkeys(sizes["program"]))
+    clocks = sorted(sizes["ns_per_insn"].unique(), reverse=True)
+    for program, color in zip(programs, _PROGRAMS, strict=False):
+        for ns, style in zip(clocks, _CLOCKS, strict=False):
+            of = sizes[(sizes["program"] == program) & (sizes["ns_per_insn"] == ns)]
+            of = of.drop_duplicates("t_ns").sort_values("t_ns")
+            how = {**style, "color": color, "ms": 2.5, "lw": 0.8}
+            by_time.plot(of["t_ns"] / 1e9, of["w"] / 256, **how)
+            by_insn.plot(of["t_insn"] / 1e6, of["w"] / 256, **how)
+    for axes in (by_time, by_insn):
+        axes.set_xscale("log")
+        axes.set_ylim(0)
+        plain_log(axes.xaxis)
+        axes.set_ylabel("mean W (MiB)")
+    by_time.set_xlabel("T (s of the guest's time)")
+    by_insn.set_xlabel("T (million instructions)")
+    _legends(by_time, by_insn, programs, clocks)
+    _errors(errors, ranks, programs, clocks)
+    figure.caption = (
+        "three programs recorded at three clocks. Left and middle: the mean working set against T "
+        "as time, and as instructions. Right: the least error of each technique within an overhead "
+        "of 0.5 %, T of as many instructions at each clock, against that at the slowest clock; on "
+        "the line nothing moves. One run a program and clock: two runs of one are equal to the bit."
+    )
+    return figure
+
+
+def _legends(left: Axes, right: Axes, programs: list[str], clocks: list[float]) -> None:
+    for program, color in zip(programs, _PROGRAMS, strict=False):
+        left.plot([], [], color=color, label=program)
+    for ns, style in zip(clocks, _CLOCKS, strict=False):
+        right.plot([], [], color=COLORS["grey"], ms=2.5, label=f"{1000 / ns:,.0f} MIPS", **style)
+    left.legend(loc="upper left", fontsize=6)
+    right.legend(loc="upper left", fontsize=6)
+
+
+def _errors(axes: Axes, ranks: pd.DataFrame, programs: list[str], clocks: list[float]) -> None:
+    of = ranks[(ranks["kind"] == "instructions") & (ranks["budget"] == _BUDGET)]
+    wide = of.pivot_table(index=["program", "technique"], columns="ns_per_insn", values="error")
+    wide = wide[(wide > 0).all(axis=1)]
+    if wide.empty:
+        say_empty(axes, "no technique is within the budget")
+        return
+    for program, color in zip(programs, _PROGRAMS, strict=False):
+        rows = wide[wide.index.get_level_values("program") == program] * 100
+        for ns, style in zip(clocks[1:], _CLOCKS[1:], strict=False):
+            how = {**style, "ls": "none", "color": color, "ms": 3, "mfc": "none", "mew": 0.8}
+            axes.plot(rows[clocks[0]], rows[ns], **how)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = wide.min().min() * 80, wide.max().max() * 125
+    axes.plot([low, high], [low, high], color=COLORS["grey"], lw=0.7, zorder=0)
+    plain_log(axes.xaxis, axes.yaxis)
+    axes.set_xlabel(f"error at {1000 / clocks[0]:,.0f} MIPS (%)")
+    axes.set_ylabel("error at the others (%)")
+
+
+_BUDGET = 0.005
