@@ -28,6 +28,7 @@ TABLE = ROOT / "pmlkit" / "prices.csv"
 COLUMNS = ["event", "price", "unit", "leaves", "what", "kind", "source"]
 _HEAD = "# SPDX-License-Identifier: Apache-2.0\n# Written by `python -m experiments.prices`.\n"
 _TABLE_ENTRIES = 512  # of a page table
+_REGION_MIB, _AREA_MIB, _PAGES_OF_MIB = 2, 1024, 256  # under an entry of the levels above
 
 
 # ------------------------------------------------------------------------------
@@ -123,6 +124,33 @@ def single_flags() -> tuple[float, float]:
     return float(look), float(each)
 
 
+def pruned_region() -> float:
+    """Return what a region of 2 MiB takes whose entry is read: the slope over the memory.
+
+    Of a guest that is the same in 64 MiB to 1 GiB: beyond, the levels above leave regions out.
+    """
+    rows = steady(pd.read_csv(DATA / "harvests" / "rounds.csv"))
+    rows = rows[(rows["harvest"] == "pruned") & rows["guest"].str.startswith("memory-")]
+    rows = rows[rows["memory_mib"] <= _AREA_MIB]
+    return float(np.polyfit(rows["memory_mib"] / _REGION_MIB, rows["harvest_insn"], 1)[0])
+
+
+def pruned() -> tuple[float, float, float]:
+    """Return what a pruned harvest takes a look, a flag more, and more for each that is set.
+
+    Least squares of the relative error, of what is left without the regions.
+    """
+    rows = steady(pd.read_csv(DATA / "harvests" / "rounds.csv"))
+    rows = rows[rows["harvest"] == "pruned"]
+    # A guest of several GiB has one of them in use, or as many as it looks at.
+    used = np.maximum(rows["memory_mib"].clip(upper=_AREA_MIB), rows["looked"] / _PAGES_OF_MIB)
+    rest = rows["harvest_insn"] - pruned_region() * used / _REGION_MIB
+    insn = rows["harvest_insn"].to_numpy()
+    parts = np.column_stack([np.ones(len(rows)), rows[["looked", "found"]].to_numpy()])
+    look, looked, found = np.linalg.lstsq(parts / insn[:, None], rest / insn, rcond=None)[0]
+    return float(look), float(looked), float(found)
+
+
 # Event: (its price, digits after the point, whether the guest is left, what, source).
 _Measured = tuple["Callable[[], float]", int, bool, str, str]
 MEASURED: dict[str, _Measured] = {
@@ -157,6 +185,15 @@ MEASURED: dict[str, _Measured] = {
     "flag_looks": (lambda: single_flags()[0], 0, False,
                    "a look at such flags: going through the regions in use",
                    "harvests/rounds.csv: a fixed sample, least squares over looks and flags"),
+    "pruned_looks": (lambda: pruned()[0], 0, False,
+                     "a look at flags under the upper entries that are set",
+                     "harvests/rounds.csv: pruned, least squares over flags and set flags"),
+    "regions_read": (pruned_region, 1, False, "reading the upper entry of 2 MiB in such a look",
+                     "harvests/rounds.csv: pruned, slope over the memory up to 1 GiB"),
+    "pruned_flags": (lambda: pruned()[1], 2, False, "looking at a flag in such a look",
+                     "harvests/rounds.csv: pruned, least squares over flags and set flags"),
+    "pruned_set": (lambda: pruned()[2], 1, False, "clearing one that is set, in such a look",
+                   "harvests/rounds.csv: pruned, least squares over flags and set flags"),
     "write_faults": (stock_entry, 0, False, "a logged page of stock log-dirty, all its work",
                      "exit-costs/stock.csv: 4.17.5, per entry"),
     "hypercalls": (hypercall, 0, True, "a message between guest and host",
@@ -170,6 +207,20 @@ STATED: dict[str, tuple[float, str, bool, str, str, str]] = {
                    "assumed", "the emulator's exits take no time beside their instructions"),
     "faults": (940, _AT_3, True, "an EPT violation to see one access: map the page",
                "published", "OoH (SC'22): VMREAD, of their processor, taken for one of 3 GHz"),
+    "pages_unmapped": (10, _AT_3, False, "making a page inaccessible, in a scan", "assumed",
+                       "as many instructions as clearing a flag in a scan"),
+    "soft_dirty_writes": (1570, _AT_3, False, "a page written between two looks at soft-dirty bits",
+                          "assumed", "4,710 instructions, seen on Linux 6.1 in the lab; no data of "
+                          "it is kept"),
+    "soft_dirty_reads": (1300, _AT_3, False, "a page only read between two such looks", "assumed",
+                         "3,900 instructions, seen on Linux 6.1 in the lab; no data of it is kept"),
+    "pages_aged": (50, _AT_3, False, "asking KVM of a page's accessed flag, in an aging of MGLRU",
+                   "assumed", _NOBODY),
+    "access_samples": (250, _AT_3, False, "a sampled access: a record of PEBS", "published",
+                       "Akiyama and Hirofuchi, ROSS'17: 200 to 300 ns, of their processor, taken "
+                       "for one of 3 GHz; without the work of the program that reads it"),
+    "stalled_us": (1000, _AT_3, False, "a microsecond that the guest waits for its swap device",
+                   "assumed", "the wait counts in full, in the instructions of that time"),
     "pages_hashed": (1000, _AT_3, False, "hashing 4 KiB", "assumed", f"4 GB/s; {_NOBODY}"),
     "disk_requests": (200, _AT_3, False, "looking at a disk request on its way", "assumed",
                       _NOBODY),

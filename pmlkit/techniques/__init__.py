@@ -15,6 +15,8 @@ protocol    the base class of techniques
 recorded    a recorded VM, and what a technique can need of it
 view        the view that a technique gets: the channels that it declared, up to now
 channels    PML's log, references, accessed flags, traps, content, disk, guest, memory
+host_channels  what a Linux host has: MGLRU's aging, soft-dirty bits, access samples
+setting     what channels are opened on: a recording, a clock, where costs go
 costs       what events cost, and where the constants come from
 memory      a guest of changing size: a replay of the accesses
 runs        running a technique

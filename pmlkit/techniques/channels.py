@@ -7,14 +7,19 @@ the recording: no attribute of a channel leads to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.pml import pml_log
+from pmlkit.techniques import host_channels
 from pmlkit.techniques.memory import Guest, MemoryModel
-from pmlkit.techniques.recorded import Need
+from pmlkit.techniques.recorded import Need, Places, Uses
+from pmlkit.techniques.setting import latest_use as _latest
+from pmlkit.techniques.setting import notable
+from pmlkit.techniques.setting import since_last as _since_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +27,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.techniques.memory import Counters
-    from pmlkit.techniques.recorded import Places, Recorded, Uses
+    from pmlkit.techniques.setting import Charge, Clock, Setting
     from pmlkit.types import Bools, Ints, Json
 
 BUFFER = 512  # entries of a PML buffer
 TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
-MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+REGION_BITS, AREA_BITS = 9, 18  # pages under an entry of the levels above: 2 MiB, 1 GiB
 _SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
 
 
@@ -55,10 +60,12 @@ class TablesChannel(NamedTuple):
 
 
 class AccessedChannel(NamedTuple):
-    """The accessed flags of frames."""
+    """The accessed flags of frames, and those of the entries above them."""
 
     scan: Callable[[], Ints]
     harvest: Callable[..., Bools]
+    pruned: Callable[[], Ints]
+    upper: Callable[[int, Ints], Bools]
 
 
 class TrapsChannel(NamedTuple):
@@ -66,6 +73,8 @@ class TrapsChannel(NamedTuple):
 
     protect: Callable[[Ints], None]
     caught: Callable[[Ints], Bools]
+    unmap: Callable[[int, int], None]
+    faulted: Callable[[int, int], int]
 
 
 class ContentChannel(NamedTuple):
@@ -92,98 +101,8 @@ class MemoryChannel(NamedTuple):
     resize: Callable[[float], None]
     limit: Callable[[], int]
     counters: Callable[[], Counters]
+    stalled: Callable[[float], int]
     evictions: Callable[[], tuple[Ints, Bools]]
-
-
-# ------------------------------------------------------------------------------
-# What channels are opened on.
-
-
-class Clock:
-    """The present: a time of the recording, and the rounds that are over by then; it moves on.
-
-    Parameters
-    ----------
-    t_ns : ndarray of int64, shape (n_rounds + 1,)
-        The times between rounds.
-    idle : ndarray of bool, shape (n_rounds,), optional
-        Which rounds are known to be without uses; by default none.
-    """
-
-    wait: Callable[[int], int | None]
-    now: Callable[[], int]
-    rounds: Callable[[], int]
-
-    def __init__(self, t_ns: Ints, idle: Bools | None = None) -> None:
-        rounds, time, ends = 0, 0, t_ns[1:] - t_ns[0]
-
-        def wait(due_ns: int) -> int | None:
-            """Let time pass until `due_ns`, or until a round ends that is then under way.
-
-            In a round without uses, a gap, all is known at any time. None if it all ends before.
-            """
-            nonlocal rounds, time
-            if len(ends) == 0 or due_ns > ends[-1]:
-                return None
-            if due_ns > time:
-                under_way = int(np.searchsorted(ends, due_ns))
-                if idle is not None and idle[under_way] and due_ns < ends[under_way]:
-                    rounds, time = under_way, due_ns
-                else:
-                    time = int(ends[under_way])
-                    rounds = int(np.searchsorted(ends, time, "right"))
-            return time
-
-        self.wait, self.now, self.rounds = wait, lambda: time, lambda: rounds
-
-
-class Charge(Protocol):
-    """Count events that have a cost."""
-
-    def __call__(self, **events: int) -> None: ...
-
-
-class Setting(NamedTuple):
-    """What a channel is opened on: a recording, its clock, where costs go, the memory's model."""
-
-    recorded: Recorded
-    clock: Clock
-    charge: Charge
-    model: MemoryModel | None = None
-
-
-def notable(name: str, pages: int) -> int:
-    """Return `pages`; raise `NeedsError` if they are too many to note something of each."""
-    if pages > MOST_NOTES:
-        what = f"memory so small that something can be noted of {pages:,} pages"
-        raise NeedsError(name, what, "leave this technique out")
-    return pages
-
-
-def _since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
-    """Return a function that returns the rounds since its last call: the first, and the stop."""
-    first = 0
-
-    def rounds() -> tuple[int, int]:
-        nonlocal first
-        before, first = first, clock.rounds()
-        return before, first
-
-    return rounds
-
-
-def _latest(uses: Uses, clock: Clock, places: Places) -> Callable[[Ints], NDArray[np.int32]]:
-    """Return a function that returns the round in which each frame was last used, or -1."""
-    last, since_last = np.full(len(places), -1, np.int32), _since_last(clock)
-
-    def latest(frames: Ints) -> NDArray[np.int32]:
-        first, stop = since_last()
-        if stop > first:
-            # Of a frame's uses the last one stays: they are assigned in order.
-            last[places(uses.between(first, stop))] = uses.rounds_of(first, stop)
-        return last[places(frames)]
-
-    return latest
 
 
 # ------------------------------------------------------------------------------
@@ -300,6 +219,13 @@ def _accessed(setting: Setting) -> AccessedChannel:
     recorded, clock, charge, _ = setting
     places = recorded.places
     latest, cleared = _latest(recorded.accesses, clock, places), np.zeros(len(places), np.int32)
+    all_regions = (recorded.size - 1 >> REGION_BITS) + 1
+    pruned_at = 0  # the round in which the flags of upper levels were cleared
+
+    def take_all() -> Ints:
+        found = places.frames[latest() >= cleared[:-1]]
+        cleared[:] = clock.rounds()
+        return found
 
     def read_and_clear(frames: Ints) -> Bools:
         at = places(frames)
@@ -315,7 +241,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
         ndarray of int64
             The frames that were accessed since their flags were last cleared, ascending.
         """
-        found = places.frames[read_and_clear(places.frames)]
+        found = take_all()
         charge(pages_scanned=recorded.known_memory_pages, flags_cleared=len(found))
         return found
 
@@ -342,7 +268,71 @@ def _accessed(setting: Setting) -> AccessedChannel:
         accessed[scan()] = True
         return accessed
 
-    return AccessedChannel(scan, harvest)
+    def pruned() -> Ints:
+        """Read and clear all flags under the upper entries whose own flags are set, and those.
+
+        What is looked at are the regions of 2 MiB of each GiB in use, and the pages of each region
+        in use. What is found is what `scan` finds, if no page's flag was cleared by itself.
+
+        Returns
+        -------
+        ndarray of int64
+            Frames, ascending.
+        """
+        nonlocal pruned_at
+        used = places.frames[latest() >= pruned_at]
+        regions, areas = (_distinct(used >> bits) for bits in (REGION_BITS, AREA_BITS))
+        found, pruned_at = take_all(), clock.rounds()
+        charge(
+            pruned_looks=1,
+            regions_read=min(areas << (AREA_BITS - REGION_BITS), all_regions),
+            pruned_flags=regions << REGION_BITS,
+            pruned_set=len(found),
+        )
+        return found
+
+    levels: dict[int, Callable[[Ints], Bools]] = {}
+
+    def upper(bits: int, entries: Ints) -> Bools:
+        """Read the accessed flags of entries of an upper level, and clear them.
+
+        Parameters
+        ----------
+        bits : int
+            An entry spans 2^bits pages.
+        entries : ndarray of int64
+            First frame of each, shifted right by `bits`.
+
+        Returns
+        -------
+        ndarray of bool
+            Whether a page under each was accessed since the entry's flag was last cleared.
+        """
+        if bits not in levels:
+            levels[bits] = _level(recorded.accesses, clock, bits)
+        charge(flags_read=len(entries))
+        return levels[bits](entries)
+
+    return AccessedChannel(scan, harvest, pruned, upper)
+
+
+def _distinct(ascending: Ints) -> int:
+    return int(np.count_nonzero(np.diff(ascending))) + (len(ascending) > 0)
+
+
+def _level(uses: Uses, clock: Clock, bits: int) -> Callable[[Ints], Bools]:
+    """Return a function that reads and clears the flags of entries of an upper level."""
+    entries = Uses(uses.gfn >> bits, uses.starts)
+    places = Places(np.unique(entries.gfn))
+    latest, cleared = _latest(entries, clock, places), np.zeros(len(places), np.int32)
+
+    def read_and_clear(which: Ints) -> Bools:
+        at = places(which)
+        accessed = latest(which) >= cleared[at]
+        cleared[at] = clock.rounds()
+        return accessed
+
+    return read_and_clear
 
 
 def _traps(setting: Setting) -> TrapsChannel:
@@ -366,7 +356,29 @@ def _traps(setting: Setting) -> TrapsChannel:
         counted[at] |= faulted
         return faulted
 
-    return TrapsChannel(protect, caught)
+    def window(first: int, stop: int) -> slice:
+        return slice(*np.searchsorted(places.frames, (first, stop)).tolist())
+
+    def unmap(first: int, stop: int) -> None:
+        """Make the pages from frame `first` to `stop` (left out) inaccessible: a scanner's work.
+
+        Those that are mapped are changed, one by one, and the processor forgets translations once.
+        """
+        faulted(first, stop)  # charges the faults up to now
+        at = window(first, stop)
+        charge(pages_unmapped=stop - first, transition=1)
+        protected[at] = clock.rounds()
+        counted[at] = False
+
+    def faulted(first: int, stop: int) -> int:
+        """Return how many pages of those have faulted since they were made inaccessible."""
+        at = window(first, stop)
+        now = latest()[at] >= protected[at]
+        charge(faults=int(np.count_nonzero(now & ~counted[at])))
+        counted[at] |= now
+        return int(np.count_nonzero(now))
+
+    return TrapsChannel(protect, caught, unmap, faulted)
 
 
 def _content(setting: Setting) -> ContentChannel:
@@ -433,6 +445,20 @@ def _memory(setting: Setting) -> MemoryChannel:
         charge(hypercalls=1, swap_ins=now.new_swap_ins, swap_outs=now.new_swap_outs)
         return now
 
+    def stalled(latency_us: float) -> int:
+        """Return how long the guest waited for its swap device since the last call, ns.
+
+        As PSI's ``some`` of a guest with one processor: each page that is read again stops it for
+        the device's latency. Of the recording's time; where it is not known how long an
+        instruction takes, as on a host, that is real time as the latency is.
+        """
+        vm.advance(clock.rounds())
+        now = vm.counters()
+        waited_us = now.new_swap_ins * latency_us
+        charge(stalled_us=round(waited_us), swap_outs=now.new_swap_outs)
+        time, wait = recorded.time, Cost(1e3 * waited_us, PROCESSORS["ns at 3 GHz"])
+        return round(time.ns(wait) if time.ns_per_insn else wait.amount)
+
     def evictions() -> tuple[Ints, Bools]:
         """Return the frames that it evicted and took back since the last call, in order.
 
@@ -451,7 +477,7 @@ def _memory(setting: Setting) -> MemoryChannel:
         charge(cache_copies=len(frames))
         return frames, back
 
-    return MemoryChannel(resize, limit, counters, evictions)
+    return MemoryChannel(resize, limit, counters, stalled, evictions)
 
 
 OPEN: dict[Need, Callable[[Setting], tuple[object, ...]]] = {
@@ -465,4 +491,7 @@ OPEN: dict[Need, Callable[[Setting], tuple[object, ...]]] = {
     Need.DISK: _disk,
     Need.GUEST: _guest,
     Need.MEMORY: _memory,
+    Need.AGING: host_channels.aging,
+    Need.SOFT_DIRTY: host_channels.soft_dirty,
+    Need.SAMPLES: host_channels.samples,
 }

@@ -47,6 +47,9 @@ class Need(Enum):
     CONTENT = "content"  # hashes of the content of frames
     DISK = "disk"  # the guest's disk requests
     GUEST = "guest"  # the guest's own counters
+    AGING = "aging"  # the generations of the host's MGLRU
+    SOFT_DIRTY = "soft_dirty"  # the soft-dirty bits of the VMM's memory
+    SAMPLES = "samples"  # one access in N, as the processor samples them
     MEMORY = "memory"  # a guest of changing size, and its counters of memory pressure
 
 

@@ -17,8 +17,8 @@ import pandas as pd
 from pmlkit.costs import prices
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.techniques import channels
-from pmlkit.techniques.channels import Clock, Setting, notable
 from pmlkit.techniques.recorded import known_memory
+from pmlkit.techniques.setting import Clock, Setting, notable
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
         MemoryChannel,
         TablesChannel,
         TrapsChannel,
+    )
+    from pmlkit.techniques.host_channels import (
+        AgingChannel,
+        SamplesChannel,
+        SoftDirtyChannel,
     )
     from pmlkit.techniques.memory import MemoryModel
     from pmlkit.techniques.recorded import Need, Recorded
@@ -71,6 +76,9 @@ class View:
     disk: DiskChannel
     guest: GuestChannel
     memory: MemoryChannel
+    aging: AgingChannel
+    soft_dirty: SoftDirtyChannel
+    samples: SamplesChannel
 
     def __init__(
         self,

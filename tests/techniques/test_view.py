@@ -33,6 +33,9 @@ READS = {
     Need.DISK: {"disk"},
     Need.GUEST: {"guest"},
     Need.MEMORY: {"accesses", "writes", "guest"},
+    Need.AGING: {"accesses"},
+    Need.SOFT_DIRTY: {"accesses", "writes"},
+    Need.SAMPLES: {"accesses"},
 }
 PARTS = ("accesses", "writes", "log", "entries", "leaves", "guest", "disk", "phases")
 

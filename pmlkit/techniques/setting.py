@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What channels are opened on: a recording, a clock that moves on, and where costs go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from pmlkit.errors import NeedsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pmlkit.techniques.memory import MemoryModel
+    from pmlkit.techniques.recorded import Places, Recorded, Uses
+    from pmlkit.types import Bools, Ints
+
+__all__ = ["Charge", "Clock", "Latest", "Setting", "latest_use", "notable", "since_last"]
+
+MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+
+
+class Clock:
+    """The present: a time of the recording, and the rounds that are over by then; it moves on.
+
+    Parameters
+    ----------
+    t_ns : ndarray of int64, shape (n_rounds + 1,)
+        The times between rounds.
+    idle : ndarray of bool, shape (n_rounds,), optional
+        Which rounds are known to be without uses; by default none.
+    """
+
+    wait: Callable[[int], int | None]
+    now: Callable[[], int]
+    rounds: Callable[[], int]
+
+    def __init__(self, t_ns: Ints, idle: Bools | None = None) -> None:
+        rounds, time, ends = 0, 0, t_ns[1:] - t_ns[0]
+
+        def wait(due_ns: int) -> int | None:
+            """Let time pass until `due_ns`, or until a round ends that is then under way.
+
+            In a round without uses, a gap, all is known at any time. None if it all ends before.
+            """
+            nonlocal rounds, time
+            if len(ends) == 0 or due_ns > ends[-1]:
+                return None
+            if due_ns > time:
+                under_way = int(np.searchsorted(ends, due_ns))
+                if idle is not None and idle[under_way] and due_ns < ends[under_way]:
+                    rounds, time = under_way, due_ns
+                else:
+                    time = int(ends[under_way])
+                    rounds = int(np.searchsorted(ends, time, "right"))
+            return time
+
+        self.wait, self.now, self.rounds = wait, lambda: time, lambda: rounds
+
+
+class Charge(Protocol):
+    """Count events that have a cost."""
+
+    def __call__(self, **events: int) -> None: ...
+
+
+class Setting(NamedTuple):
+    """What a channel is opened on: a recording, its clock, where costs go, the memory's model."""
+
+    recorded: Recorded
+    clock: Clock
+    charge: Charge
+    model: MemoryModel | None = None
+
+
+def notable(name: str, pages: int) -> int:
+    """Return `pages`; raise `NeedsError` if they are too many to note something of each."""
+    if pages > MOST_NOTES:
+        what = f"memory so small that something can be noted of {pages:,} pages"
+        raise NeedsError(name, what, "leave this technique out")
+    return pages
+
+
+def since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
+    """Return a function that returns the rounds since its last call: the first, and the stop."""
+    first = 0
+
+    def rounds() -> tuple[int, int]:
+        nonlocal first
+        before, first = first, clock.rounds()
+        return before, first
+
+    return rounds
+
+
+class Latest(Protocol):
+    """Returns the round in which each frame was last used up to now, or -1; all places if None."""
+
+    def __call__(self, frames: Ints | None = None) -> NDArray[np.int32]: ...
+
+
+def latest_use(uses: Uses, clock: Clock, places: Places) -> Latest:
+    """Return a function that returns the round in which each frame was last used, or -1.
+
+    Without frames it returns that of all places in order, an array that changes at the next call.
+    """
+    last, since = np.full(len(places), -1, np.int32), since_last(clock)
+
+    def latest(frames: Ints | None = None) -> NDArray[np.int32]:
+        first, stop = since()
+        if stop > first:
+            # Of a frame's uses the last one stays: they are assigned in order.
+            last[places(uses.between(first, stop))] = uses.rounds_of(first, stop)
+        return last[:-1] if frames is None else last[places(frames)]
+
+    return latest
