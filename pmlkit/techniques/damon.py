@@ -12,8 +12,10 @@ from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pmlkit.techniques.view import View
-    from pmlkit.types import Ints
+    from pmlkit.types import Bools, Ints
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Damon(Technique):
             sampling, per = view.parts(self.looks)
         edges = np.linspace(0, view.memory_pages, self.fewest + 1).astype(np.int64)
         counts, before = np.zeros(self.fewest, np.int64), 0
-        pages = self._pick(view, edges)
+        check = self._pick(view, edges)
         for turn, _ in enumerate(view.every(sampling), start=1):
-            counts += view.accessed.harvest(pages, alone=True)
+            counts += check()
             if turn % per == 0:
                 edges, counts = self._merge(edges, counts)
                 view.report(np.diff(edges)[counts > 0].sum())
@@ -73,13 +75,13 @@ class Damon(Technique):
                 parts = 3 if unchanged and 3 * before < self.watched else 2
                 edges = self._split(view, edges, parts)
                 counts = np.zeros(len(edges) - 1, np.int64)
-            pages = self._pick(view, edges)
+            check = self._pick(view, edges)
 
-    def _pick(self, view: View, edges: Ints) -> Ints:
-        """Choose a page of each region, and clear its flag."""
+    def _pick(self, view: View, edges: Ints) -> Callable[[], Bools]:
+        """Choose a page of each region, and clear its flag; return what reads the flags again."""
         pages = view.random.integers(edges[:-1], edges[1:])
         view.accessed.harvest(pages, alone=True)
-        return pages
+        return lambda: view.accessed.harvest(pages, alone=True)
 
     def _merge(self, edges: Ints, counts: Ints) -> tuple[Ints, Ints]:
         """Return the edges and counts of the regions that are left."""

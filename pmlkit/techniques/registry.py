@@ -6,20 +6,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UnknownName, UsageError
+from pmlkit.techniques.access_sampler import AccessSampler, UnseenSampler
 from pmlkit.techniques.badis import Badis
+from pmlkit.techniques.cold_age import ColdAge, FarMemory
 from pmlkit.techniques.damon import Damon
 from pmlkit.techniques.dirty_rate import DirtyBitmap, DirtyRing, DirtySampling
 from pmlkit.techniques.exclusive_cache import ExclusiveCache
 from pmlkit.techniques.flag_sample import FlagSample
+from pmlkit.techniques.flag_sample_pml import FlagSamplePml
 from pmlkit.techniques.geiger import Geiger
+from pmlkit.techniques.hint_faults import HintFaults
 from pmlkit.techniques.idle_pages import IdlePages
 from pmlkit.techniques.intermittent import Intermittent
+from pmlkit.techniques.mglru import BlindMglru, Mglru
 from pmlkit.techniques.mpa import Mpa
 from pmlkit.techniques.page_tables import PmlEntries, PmlPageTables
 from pmlkit.techniques.plateau import PmlPlateau, PrlPlateau
 from pmlkit.techniques.pml import Pml, PmlThreshold, Prl
 from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.pruned_scan import PrunedScan
 from pmlkit.techniques.self_ballooning import SelfBallooning
+from pmlkit.techniques.senpai import Senpai
+from pmlkit.techniques.soft_dirty import SoftDirty
+from pmlkit.techniques.telescope import Telescope
 from pmlkit.techniques.vmware import Vmware
 from pmlkit.techniques.vtmm import Vtmm
 from pmlkit.techniques.zballoond import Zballoond
@@ -42,14 +51,26 @@ TECHNIQUES = {
         Vtmm,
         Vmware,
         IdlePages,
+        PrunedScan,
+        ColdAge,
+        FarMemory,
+        Mglru,
+        BlindMglru,
         FlagSample,
+        FlagSamplePml,
         Damon,
+        Telescope,
+        AccessSampler,
+        UnseenSampler,
+        HintFaults,
         DirtySampling,
         DirtyBitmap,
         DirtyRing,
+        SoftDirty,
         Intermittent,
         SelfBallooning,
         Zballoond,
+        Senpai,
         Mpa,
         ExclusiveCache,
         Geiger,

@@ -417,7 +417,11 @@ def test_a_window_between_two_lengths_is_refused(stepping, window):
         compare.compare([stepping.path], compare.plan(window, "pml", seeds=1))
 
 
-SIZED = {"vmware", "idle-pages", "flag-sample", "damon", "qemu-sampling", "intermittent", "vtmm"}
+SIZED = {
+    *("vmware", "idle-pages", "flag-sample", "damon", "qemu-sampling", "intermittent", "vtmm"),
+    *("cold-age", "far-memory", "mglru", "mglru-blind", "soft-dirty", "hint-faults", "telescope"),
+    "flag-sample-pml",
+}
 
 
 @pytest.mark.parametrize("high", [1 << 35, 1 << 51, (1 << 52) - 1, (1 << 64) - 1])

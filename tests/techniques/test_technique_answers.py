@@ -23,9 +23,24 @@ EXACT = (
     "idle-pages",
     "qemu-bitmap",
     "qemu-ring",
+    "pruned-scan",
+    "cold-age",
+    "mglru",
+    "soft-dirty",
+    "hint-faults",
 )
 FORGETS = [name for name in EXACT if "plateau" not in name]
 SAMPLED = ("vmware", "flag-sample", "damon", "qemu-sampling", "intermittent")
+# test_host_techniques.py
+ELSEWHERE = (
+    "flag-sample-pml",
+    "telescope",
+    "access-sampler",
+    "access-sampler-unseen",
+    "mglru-blind",
+    "far-memory",
+    "senpai",
+)
 SEEDS = range(8)
 
 
@@ -41,7 +56,7 @@ def settled(estimates, after=0.5):
 def test_every_technique_is_held_to_a_known_answer():
     active = ("self-ballooning", "zballoond", "mpa", "exclusive-cache")
     by_disk = ("geiger", "badis")  # test_geiger.py
-    assert sorted((*EXACT, *SAMPLED, *active, *by_disk)) == sorted(TECHNIQUES)
+    assert sorted((*EXACT, *SAMPLED, *ELSEWHERE, *active, *by_disk)) == sorted(TECHNIQUES)
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scan of accessed flags, only where the EPT's own upper levels show use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recorded import Need
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.view import View
+
+
+@dataclass(frozen=True)
+class PrunedScan(Technique):
+    """Scan the accessed flags under those upper entries of the EPT whose own flags are set.
+
+    A walk sets the flags of all entries on its way. So the pages used lie under upper entries with
+    the flag set: regions of 1 GiB, and in those, regions of 2 MiB. The scan goes down there,
+    and clears what it finds at each level. It finds what a scan of all memory finds, and its cost
+    grows with the regions in use. It is the harvest ``pruned`` of the project's patches for Xen.
+    Telescope (Nair et al., USENIX ATC'24) reads the same flags of an application's tables, and
+    does not go down to each page.
+
+    The model takes every use for a walk. After a clearing, a processor that still has the
+    translation would not walk: the harvest invalidates it, as PML's re-arm does.
+
+    Attributes
+    ----------
+    looks : int
+        Per window T.
+    """
+
+    name = "pruned-scan"
+    title = "Accessed-flag scan, pruned"
+    source = "this project (2026): XEN_PML_ROUND_PRUNED; after Telescope, ATC'24"
+    needs = frozenset({Need.ACCESSED})
+    looks: int = 4
+
+    def observe(self, view: View) -> None:
+        view.accessed.pruned()  # the flags are as old as the VM: clear them first
+        period, looks = view.parts(self.looks)
+        recent = Recent(looks)
+        for _ in view.every(period):
+            pages = recent.add(view.accessed.pruned())
+            if recent.full:
+                view.report(pages)
