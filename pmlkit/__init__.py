@@ -27,6 +27,7 @@ open, bundled     a trace by name or path; the names of the bundled recordings
 wss               working sets W(t, T), threshold m: `pmlkit.workingset` has curves and surfaces
 mrc               a miss-ratio curve: `pmlkit.missratio`
 reads             estimates of the reads, which PML does not log
+advise            how to look at a VM within a budget, and how big it must be
 period            which T, and what a period of collection costs
 forecast          quantiles, peaks and pages of W ahead
 compare           every technique on the same recorded VMs
@@ -78,6 +79,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Kind": "trace.kinds:Kind",
     "Trace": "trace.reader:Trace",
+    "advise": "law.advise:advise",
     "bundled": "recordings:bundled",
     "collect": "sources.host.collection:collect",
     "explore": "notebook.explorer:explore",

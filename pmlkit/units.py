@@ -145,6 +145,24 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
     return value
 
 
+def parse_share(text: str | float) -> float:
+    """Parse a share: ``"0.5%"``, or a number, which is one of per cent as well if it is a text.
+
+    Examples
+    --------
+    >>> from pmlkit.units import parse_share
+    >>> parse_share("0.5%"), parse_share("0.5"), parse_share(0.005)
+    (0.005, 0.005, 0.005)
+    """
+    try:
+        value = float(text.strip().removesuffix("%")) / 100 if isinstance(text, str) else text
+    except ValueError:
+        raise UsageError(f"{text!r} is not a share: write one as 0.5%") from None
+    if not 0 < value < float("inf"):
+        raise UsageError(f"a share of {text} is none: give more than 0%")
+    return value
+
+
 def check_count(name: str, value: object, of_what: str) -> None:
     """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:

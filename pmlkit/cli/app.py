@@ -19,6 +19,7 @@ import click
 from click import Choice, IntRange
 
 from pmlkit import signals
+from pmlkit.cli.advise import advise
 from pmlkit.cli.collect import collect
 from pmlkit.cli.compare import compare
 from pmlkit.cli.forecast import forecast
@@ -103,6 +104,7 @@ def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> 
     ctx.exit(1 if capabilities and not all(c.ready for c in examined) else 0)
 
 
+cli.add_command(advise)
 cli.add_command(calibrate)
 cli.add_command(collect)
 cli.add_command(compare)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Events = dict[str, float]
 
-__all__ = ["OUTSIDE", "STATED", "Parts", "events_of", "parts_of"]
+__all__ = ["OUTSIDE", "STATED", "Parts", "events_of", "first_events_of", "parts_of"]
 
 RING = DirtyRing.entries
 
@@ -59,10 +59,11 @@ class Parts:
 
 
 class Stated(NamedTuple):
-    """The parts of a technique, and the events of one of its looks."""
+    """The parts of a technique, the events of one of its looks, and those before the first."""
 
     parts: Callable[[Any, int | None], Parts]
     events: Callable[[Parts, Curves, float], Events]
+    first: Callable[[Parts, Curves, float], Events] | None = None
 
 
 def parts_of(technique: Technique, memory_pages: int | None) -> Parts:
@@ -79,6 +80,12 @@ def parts_of(technique: Technique, memory_pages: int | None) -> Parts:
 def events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: float) -> Events:
     """Return the events of one look, as expected by the recording's curves."""
     return _stated(technique).events(parts, curves, period_ns)
+
+
+def first_events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: float) -> Events:
+    """Return the events before the first look: flags are as old as the VM, and cleared once."""
+    first = _stated(technique).first
+    return first(parts, curves, period_ns) if first else {}
 
 
 def _stated(technique: Technique) -> Stated:
@@ -134,6 +141,10 @@ def _scan(parts: Parts, curves: Curves, period_ns: float) -> Events:
     return {"pages_scanned": curves.recorded.known_memory_pages, "flags_cleared": cleared}
 
 
+def _clearing(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    return {"pages_scanned": curves.recorded.known_memory_pages}
+
+
 def _flags(parts: Parts, curves: Curves, period_ns: float) -> Events:
     return {"flags_read": _watched(parts), "flag_looks": 1}
 
@@ -181,11 +192,11 @@ def _known(technique: Any, memory: int | None) -> int:
 
 STATED: dict[str, Stated] = {
     "pml": Stated(_sees("log"), _log),
-    "pml-page-tables": Stated(_sees("accesses"), _page_tables),
+    "pml-page-tables": Stated(_sees("accesses"), _page_tables, _clearing),
     "pml-entries": Stated(_sees("entries"), _entries),
     "prl": Stated(_sees("accesses"), _log),
     "idle-pages": Stated(_sees("accesses"), _scan),
-    "flag-sample": Stated(_flag_sample, _flags),
+    "flag-sample": Stated(_flag_sample, _flags, _flags),
     "qemu-sampling": Stated(_qemu_sampling, _hashes),
     "qemu-bitmap": Stated(_sees("writes"), _bitmap),
     "qemu-ring": Stated(_sees("log", adds=True), _ring),

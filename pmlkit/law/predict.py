@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.costs import work
+from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError
 from pmlkit.law.curves import Blindness, at
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
-from pmlkit.law.parts import Parts, events_of, parts_of
+from pmlkit.law.parts import Parts, events_of, first_events_of, parts_of
 from pmlkit.techniques.registry import make
 from pmlkit.techniques.view import look
 from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pmlkit.law.curves import Curves
     from pmlkit.techniques.protocol import Technique
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Bools, Floats, Ints
 
 __all__ = ["Prediction", "predict"]
 
 PHASES = 16  # of the looks, at most, that the law averages over
 DRAWS = 20  # quantiles of the sample's error, for the interval
-LEVEL = 0.95  # of the interval
+LEVEL = 0.95  # of the interval, and of the time that `Prediction.cover` covers
+MOST_TIMES = 20_000  # at which errors are taken, at most
 
 
 @dataclass(frozen=True)
@@ -38,33 +41,43 @@ class Prediction:
     technique : Technique
     parts : Parts
         With the looks and frames that are really taken.
-    period_ns : int
-        Between two looks.
+    period_ns, span_ns : int
+        Between two looks; that the looks of an estimate span.
     staleness, sampling : float
         Mean absolute errors, each as if alone.
     blindness : Blindness
     error : float
         The mean absolute error that is expected, over where looks fall and which frames are drawn.
     low, high : float
-        An interval of 95 % over these.
+        An interval of 95 % over these; NaN if it was not asked for.
+    cover : float
+        What the estimate has to be multiplied by to be no less than W for 95 % of the time; NaN as
+        well.
     events : dict of str to float
         Of one look.
     overhead : float
-        Instructions of its events over those of the recording's machine in the same time; NaN where
-        the recording does not say how long an instruction takes.
+        Instructions of its events over those of the recording, with what it does before its first
+        look; NaN where the recording does not say how long an instruction takes.
     """
 
     technique: Technique
     parts: Parts
     period_ns: int
+    span_ns: int
     staleness: float
     sampling: float
     blindness: Blindness
     error: float
     low: float
     high: float
+    cover: float
     events: dict[str, float]
     overhead: float
+
+    @property
+    def looks(self) -> int:
+        """Looks per T that are really taken: rounds may be too long for what was asked."""
+        return max(round(self.span_ns / self.period_ns), 1)
 
     @property
     def by_parts(self) -> float:
@@ -72,7 +85,9 @@ class Prediction:
         return float(combined(self.staleness, self.sampling, self.blindness.bias))
 
 
-def predict(technique: Technique | str, curves: Curves, window: str | int = "1s") -> Prediction:
+def predict(
+    technique: Technique | str, curves: Curves, window: str | int = "1s", interval: bool = True
+) -> Prediction:
     """Predict a technique's error and cost.
 
     Parameters
@@ -83,6 +98,8 @@ def predict(technique: Technique | str, curves: Curves, window: str | int = "1s"
         Of the recording. Its curves are kept, for the next prediction.
     window : str or int
         T, a duration.
+    interval : bool
+        Without, it takes a tenth of the time.
 
     Raises
     ------
@@ -109,22 +126,34 @@ def predict(technique: Technique | str, curves: Curves, window: str | int = "1s"
     parts = parts_of(technique, recorded.memory_pages)
     period_ns, looks = look(recorded, frozenset(), window_ns).parts(parts.looks)
     asked = _Asked(curves, parts, window_ns, period_ns, looks)
-    error, low, high = asked.error()
+    low, high, cover = asked.interval() if interval else (float("nan"),) * 3
     events = events_of(technique, parts, curves, period_ns)
-    known = recorded.time.ns_per_insn
     return Prediction(
         technique=technique,
         parts=parts,
         period_ns=period_ns,
+        span_ns=period_ns * looks,
         staleness=asked.staleness(),
         sampling=asked.sampling(),
         blindness=asked.blindness(),
-        error=error,
+        error=asked.error(),
         low=low,
         high=high,
+        cover=cover,
         events=events,
-        overhead=recorded.time.share(work(events), period_ns) if known else float("nan"),
+        overhead=_overhead(technique, parts, curves, period_ns, events),
     )
+
+
+def _overhead(
+    technique: Technique, parts: Parts, curves: Curves, period_ns: int, events: dict[str, float]
+) -> float:
+    time, lasts = curves.recorded.time, curves.recorded.duration_ns
+    if not time.ns_per_insn:
+        return float("nan")
+    first = work(first_events_of(technique, parts, curves, period_ns))
+    each, looks = work(events), lasts // period_ns
+    return time.share(Cost(first.amount + each.amount * looks), lasts)
 
 
 class _Asked:
@@ -135,13 +164,11 @@ class _Asked:
     ) -> None:
         self.curves, self.parts, self.window_ns = curves, parts, window_ns
         self.period_ns, self.span_ns = period_ns, period_ns * looks
-        self.scored = curves.scored(max(self.span_ns, window_ns))
+        self.scored = _some(curves.scored(max(self.span_ns, window_ns)))
         if not self.scored.any():
-            lasts = format_ns(curves.recorded.duration_ns)
-            what = f"{curves.recorded.name} lasts {lasts}: too short for T of {{}}"
-            raise ResolutionError.of(
-                format_ns(window_ns), lasts, what.format(format_ns(window_ns)), "give a shorter T"
-            )
+            lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
+            what = f"{curves.recorded.name} lasts {lasts}: too short for T of {window}"
+            raise ResolutionError.of(window, lasts, what, "give a shorter --window")
         self.true = curves.pages("accesses", window_ns)
         self.seen = self._seen(looks)
         weights = curves.weights[self.scored]
@@ -180,41 +207,57 @@ class _Asked:
             return np.zeros(len(pages))
         return sample_error(pages, memory, watched, self.parts.again)
 
-    def error(self) -> tuple[float, float, float]:
-        """Return the expected error, and its interval."""
-        means, cases = [], []
+    def _cases(self) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
+        """Yield, for each phase: W, V at the looks, the sample's standard deviation, weights."""
         for phase in self._phases:
             some, seen, weights = self._looked(int(phase))
-            if not len(some):
-                continue
-            off, sd = seen - self.true[some], self._noise(seen) / NORMAL
-            expected = mean_abs(off, sd)
-            means.append(np.average(expected, weights=weights))
-            cases += self._draws(off, sd, weights, means[-1])
-        share = (1 - LEVEL) / 2
-        low, high = np.quantile(cases, [share, 1 - share])
-        return float(np.mean(means) / self.mean), low / self.mean, high / self.mean
+            if len(some):
+                yield self.true[some], seen, self._noise(seen) / NORMAL, weights
 
-    def _draws(self, off: Floats, sd: Floats, weights: Floats, mean: float) -> list[float]:
-        """Return the errors of draws that are equally likely."""
-        if self.parts.watched is None:
-            return [mean]
+    def error(self) -> float:
+        """Return the expected error."""
+        means = [
+            np.average(mean_abs(seen - true, sd), weights=weights)
+            for true, seen, sd, weights in self._cases()
+        ]
+        return float(np.mean(means) / self.mean)
+
+    def interval(self) -> tuple[float, float, float]:
+        """Return the interval of the error, and what the estimate has to be multiplied by."""
+        errors, ratios, times = [], [], []
         draws = self._quantiles()
+        for true, seen, sd, weights in self._cases():
+            off = seen - true
+            errors += self._draws(off, sd, weights, draws)
+            for z in draws:
+                ratios.append(true / np.maximum(seen + z * sd, 1e-9))
+                times.append(weights)
+        share = (1 - LEVEL) / 2
+        low, high = np.quantile(errors, [share, 1 - share]) / self.mean
+        cover = np.quantile(
+            np.concatenate(ratios), LEVEL, weights=np.concatenate(times), method="inverted_cdf"
+        )
+        return float(low), float(high), float(cover)
+
+    def _draws(self, off: Floats, sd: Floats, weights: Floats, draws: Floats) -> list[float]:
+        """Return the errors of draws that are equally likely."""
         if not self.parts.redrawn:
             return [float(np.average(np.abs(off + z * sd), weights=weights)) for z in draws]
-        variance = np.average(off**2 + sd**2, weights=weights) - mean**2
+        mean = np.average(mean_abs(off, sd), weights=weights)
+        variance = max(np.average(off**2 + sd**2, weights=weights) - mean**2, 0)
         count = max(float(weights.sum()) / self.period_ns, 1)
-        return list(np.maximum(mean + draws * np.sqrt(max(variance, 0) / count), 0))
+        return list(np.maximum(mean + draws * np.sqrt(variance / count), 0))
 
     def _quantiles(self) -> Floats:
         """Return errors that draws are equally likely to have, in standard deviations."""
         memory, watched = self.curves.recorded.memory_pages, self.parts.watched
-        assert memory is not None and watched is not None
+        if memory is None or watched is None:
+            return np.zeros(1)
         seen = float(np.average(self.seen[self.scored], weights=self.curves.weights[self.scored]))
         sd = float(self._noise(np.array([seen]))[0]) / NORMAL
         shares = (np.arange(DRAWS) + 0.5) / DRAWS
         errors = sample_quantiles(seen, memory, watched, shares, self.parts.again)
-        return errors / sd if sd else np.zeros(DRAWS)
+        return errors / sd if sd else np.zeros(1)
 
     def staleness(self) -> float:
         total = []
@@ -237,3 +280,11 @@ class _Asked:
         return Blindness(
             sets.missed, float(np.average(off, weights=weights) / self.mean) + sets.missed
         )
+
+
+def _some(scored: Bools) -> Bools:
+    """Return `scored` with at most `MOST_TIMES` times left in it, evenly."""
+    at = np.flatnonzero(scored)
+    kept = np.zeros(len(scored), bool)
+    kept[at[:: len(at) // MOST_TIMES + 1]] = True
+    return kept

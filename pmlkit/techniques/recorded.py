@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pmlkit.kernels.by_page import References
+    from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Bools, Gfns, Ints
 
@@ -226,11 +227,7 @@ class Recorded:
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
-        if trace.n_rounds == 0:
-            raise NeedsError(trace, "rounds", "record it for longer")
-        time = timeline(trace)
-        if time.resolution_ns is None:
-            raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
+        time, resolution_ns = _times(trace)
         rounds, gfn, kind = _round_gfn_kind(trace)
         n = trace.n_rounds
         is_write = kind == Kind.WRITE
@@ -239,7 +236,7 @@ class Recorded:
             name=trace.path.name.removesuffix(".trace"),
             memory_pages=trace.meta.known_memory_pages,
             t_ns=time.t_ns,
-            resolution_ns=time.resolution_ns,
+            resolution_ns=resolution_ns,
             accesses=_first_uses(rounds, gfn, n),
             writes=writes,
             log=_log(trace, n, writes),
@@ -251,6 +248,41 @@ class Recorded:
             idle=~time.used,
             time=trace.meta.time,
         )
+
+    @classmethod
+    def of_log(cls, trace: Trace) -> Recorded:
+        """Read a PML log of data pages, for what it can say: its `accesses` are the pages logged.
+
+        Raises
+        ------
+        NeedsError
+            If it has no rounds, or if they have no length in time.
+        """
+        time, resolution_ns = _times(trace)
+        rounds, gfn, kind = _round_gfn_kind(trace)
+        data = ~is_page_table(kind)
+        log = _first_uses(rounds[data], gfn[data], trace.n_rounds)
+        return cls(
+            name=trace.path.name.removesuffix(".trace"),
+            memory_pages=trace.meta.known_memory_pages,
+            t_ns=time.t_ns,
+            resolution_ns=resolution_ns,
+            accesses=log,
+            writes=log,
+            log=log,
+            idle=~time.used,
+            time=trace.meta.time,
+        )
+
+
+def _times(trace: Trace) -> tuple[Timeline, int]:
+    """Return the timeline of a trace and its resolution, ns; raise `NeedsError` if it has none."""
+    if trace.n_rounds == 0:
+        raise NeedsError(trace, "rounds", "record it for longer")
+    time = timeline(trace)
+    if time.resolution_ns is None:
+        raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
+    return time, time.resolution_ns
 
 
 def _round_gfn_kind(

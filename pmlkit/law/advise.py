@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Advice for a VM: how to look at it within a budget, and how much memory it needs.
+
+All techniques of the law that can be had are predicted, with all looks per T and all numbers of
+frames watched. Nothing is run but the one that is chosen, to check the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import recordings
+from pmlkit.errors import ClocksDiffer, NeedsError, PmlkitError
+from pmlkit.law.curves import Curves
+from pmlkit.law.parts import STATED, parts_of
+from pmlkit.law.predict import Prediction, predict
+from pmlkit.techniques import Recorded, make, run, scores
+from pmlkit.techniques.recorded import Need
+from pmlkit.timeline import timeline
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_bytes, format_ns, parse_duration_ns, parse_share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pmlkit.techniques.protocol import Technique
+    from pmlkit.types import Json, PathLike
+
+__all__ = ["Advice", "Checked", "Size", "advise", "steady_window"]
+
+LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # per T, that are tried
+LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
+LISTED = 8  # rows of the front that are shown
+GROWS = 0.1  # share by which W may grow if the recommended T doubles
+BETTER, CHEAPER = 0.8, 0.5  # of the error or of the cost: worth being named as an alternative
+_WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT})
+_TAKES = {
+    Need.PML: "a hypervisor that logs writes (PML)",
+    Need.DIRTY: "write protection (log-dirty)",
+    Need.TABLES: "PML that logs page tables, with this project's patches",
+    Need.ACCESSED: "accessed flags in the hypervisor's page tables",
+    Need.TRAPS: "access faults on chosen frames",
+    Need.CONTENT: "reading the guest's memory",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """The working set of a recording: pages; percentiles are of time.
+
+    Attributes
+    ----------
+    windows : int
+        Windows T, one after the other, that the recording has.
+    """
+
+    mean: float
+    p95: float
+    p99: float
+    peak: float
+    windows: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What running the technique gave.
+
+    Attributes
+    ----------
+    error, low, high : float
+        The mean absolute error as a share of mean W; the least and the largest of the draws.
+    overhead : float
+    runs : int
+        One for each draw.
+    """
+
+    error: float
+    low: float
+    high: float
+    overhead: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How to look at a VM, and how large it has to be.
+
+    Attributes
+    ----------
+    name : str
+        Of the recording.
+    window_ns : int
+        T.
+    chosen : bool
+        Whether T was chosen here: `steady_window`.
+    budget : float
+        Share of the VM's time.
+    memory_pages : int or None
+    machine : str
+        What times are of.
+    reads : bool
+        Whether the recording says what is read: a PML log does not.
+    size : Size
+        Of all that is used; of a PML log, of what is written.
+    choice : Prediction
+    front : DataFrame
+        The predictions that no other beats in error and cost, by cost: ``technique``, ``looks``,
+        ``watched`` (-1: all), ``error``, ``overhead``.
+    less, more : Prediction or None
+        The best for half of what the choice costs; the cheapest with a fifth less error.
+    checked : Checked or None
+    left_out : tuple of str
+        Techniques that this recording cannot judge, and why.
+    """
+
+    name: str
+    window_ns: int
+    chosen: bool
+    budget: float
+    memory_pages: int | None
+    machine: str
+    reads: bool
+    size: Size
+    choice: Prediction
+    front: pd.DataFrame
+    less: Prediction | None
+    more: Prediction | None
+    checked: Checked | None
+    left_out: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The answer in a sentence."""
+        size = self.size
+        does = "uses" if self.reads else "writes"
+        return (
+            f"This VM {does} {_pages(size.mean)} at T = {format_ns(self.window_ns)} (at most "
+            f"{_bytes(size.p95)} for 95 % of the time); look with {self._how(self.choice)}: about "
+            f"{_percent(self.choice.error)} error at {_percent(self.choice.overhead)} of the VM's "
+            "time."
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """What else there is to say, a sentence or two a line."""
+        found = [self._error_line, self._check_line, *self._others, self._size_line]
+        if not self.reads:
+            found.append(
+                "Not known: what it only reads. A PML log has none of it, so the working set is "
+                "larger, and errors are against what is written. A recording of all accesses "
+                "(`pmlkit record`) or `pmlkit reads` tells more."
+            )
+        found.append(self._about)
+        return [line for line in found if line]
+
+    @property
+    def _error_line(self) -> str:
+        choice = self.choice
+        parts = f"staleness {_percent(choice.staleness)}, sampling {_percent(choice.sampling)}"
+        missed = _percent(choice.blindness.missed) if self.reads else "not known"
+        takes = " and ".join(_TAKES[n] for n in sorted(choice.technique.needs, key=_by_name))
+        return (
+            f"Predicted: {_percent(choice.error)} (95 % of draws and times of looking: "
+            f"{_percent(choice.low)} to {_percent(choice.high)}); of that {parts}, missed {missed}."
+            f" It takes {takes}."
+        )
+
+    @property
+    def _check_line(self) -> str:
+        checked = self.checked
+        if checked is None:
+            return "Not checked by running it."
+        draws = ""
+        if checked.runs > 1:
+            span = f"{_percent(checked.low)} to {_percent(checked.high)}"
+            draws = f" ({checked.runs} draws: {span})"
+        return (
+            f"Checked by running it: {_percent(checked.error)} error{draws} at "
+            f"{_percent(checked.overhead)} of the VM's time."
+        )
+
+    @property
+    def _others(self) -> Iterator[str]:
+        named = (("With less", self.less), ("With more", self.more))
+        for words, other in named:
+            if other is not None:
+                yield (
+                    f"{words}, {_percent(other.overhead)}: {self._how(other)}, "
+                    f"{_percent(other.error)} error."
+                )
+
+    @property
+    def _size_line(self) -> str:
+        size, cover = self.size, self.choice.cover
+        by_estimate = "the estimate is of no use for its size"
+        if np.isfinite(cover) and cover < 100:
+            more = f"times {cover:.2f}" if cover > 1 else "as it is"
+            by_estimate = f"the estimate {more} is enough for 95 % of the time"
+        return (
+            f"How big: {_pages(size.peak)} was the most, {_pages(size.p99)} enough for 99 % of the "
+            f"time, in {size.windows:,} windows of T. If it goes on so, the next window needs more "
+            f"than the most with a chance of 1 in {size.windows + 1:,}, or higher as neighbouring "
+            f"windows are alike. By this technique, {by_estimate}. What is not touched within T "
+            "comes on top, if it must not be swapped."
+        )
+
+    @property
+    def _about(self) -> str:
+        why = ", from which on W grows by a tenth or less if T doubles" if self.chosen else ""
+        outside = f" Left out: {'; '.join(self.left_out)}." if self.left_out else ""
+        return f"T = {format_ns(self.window_ns)}{why}; times are of {self.machine}.{outside}"
+
+    def _how(self, prediction: Prediction) -> str:
+        looks, watched = prediction.looks, prediction.parts.watched
+        often = "one look" if looks == 1 else f"{looks} looks"
+        frames = ""
+        if watched is not None and self.memory_pages:
+            frames = f", {watched:,} of {self.memory_pages:,} pages"
+        return f"{prediction.technique.title} ({prediction.technique.name}), {often} per T{frames}"
+
+    def as_dict(self) -> Json:
+        """Return the advice for JSON."""
+        of = {"less": self.less, "more": self.more, "choice": self.choice}
+        return {
+            "answer": self.answer,
+            "trace": self.name,
+            "window_ns": self.window_ns,
+            "window_chosen": self.chosen,
+            "budget": self.budget,
+            "memory_pages": self.memory_pages,
+            "reads_known": self.reads,
+            "size_pages": vars(self.size),
+            **{name: one and _as_dict(one) for name, one in of.items()},
+            "checked": self.checked and vars(self.checked),
+            "front": self.front.to_dict("records"),
+            "left_out": list(self.left_out),
+        }
+
+    def _repr_html_(self) -> str:
+        """Return the advice as HTML, which notebooks show."""
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.lines)
+        table = shown(self).to_html(index=False, border=0)
+        return f"<div><p><b>{escape(self.answer)}</b></p><ul>{lines}</ul>{table}</div>"
+
+
+def advise(
+    trace: Trace | PathLike,
+    budget: str | float = "0.5%",
+    window: str | int | None = None,
+    check: bool = True,
+    seeds: int = 5,
+    ns_per_insn: float | None = None,
+) -> Advice:
+    """Advise how to measure the working set of a VM within a budget, and how big it has to be.
+
+    Parameters
+    ----------
+    trace : Trace or path-like
+        A recording of all accesses; of a PML log the answer is of what is written.
+    budget : str or float
+        What looking may cost: ``"0.5%"`` of the VM's time; as a number, a share of it.
+    window : str or int, optional
+        T; by default `steady_window`.
+    check : bool
+        Run the technique that is chosen, and measure its error. Of a PML log it cannot be.
+    seeds : int
+        Draws for that, if it draws.
+    ns_per_insn : float, optional
+        How long an instruction takes on the machine of a trace that does not say it.
+
+    Raises
+    ------
+    ClocksDiffer
+        If it is not known how long an instruction takes.
+    PmlkitError
+        If nothing is within the budget.
+
+    Examples
+    --------
+    >>> from pmlkit.law.advise import advise
+    >>> advice = advise("hotcold", budget="0.5%", window="1s")
+    >>> bool(advice.choice.overhead <= 0.005)
+    True
+    """
+    share = parse_share(budget)
+    opened = trace if isinstance(trace, Trace) else recordings.open_trace(recordings.find(trace))
+    reads = opened.meta.kind == "access"
+    recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)
+    recorded = replace(recorded, time=recorded.time.given(ns_per_insn))
+    if not recorded.time.ns_per_insn:
+        raise ClocksDiffer("instructions", f"the time of {recorded.name}")
+    curves = Curves(recorded)
+    chosen = window is None
+    window_ns = steady_window(curves) if window is None else _asked_ns(window)
+    timeline(opened).size(window_ns)  # raises if the trace cannot resolve T
+    found, left_out = _all(curves, window_ns, reads)
+    front = _front(found)
+    choice = _choose(front, share, recorded.name)
+    whole = predict(choice.technique, curves, window_ns)
+    return Advice(
+        name=recorded.name,
+        window_ns=window_ns,
+        chosen=chosen,
+        budget=share,
+        memory_pages=recorded.memory_pages,
+        machine=recorded.time.text,
+        reads=reads,
+        size=_size(curves, window_ns),
+        choice=whole,
+        front=_table(front),
+        less=_last(front, lambda one: one.overhead <= CHEAPER * choice.overhead),
+        more=_first(front, lambda one: one.error <= BETTER * choice.error),
+        checked=_check(whole.technique, recorded, window_ns, seeds) if check and reads else None,
+        left_out=tuple(left_out),
+    )
+
+
+def steady_window(curves: Curves) -> int:
+    """Return the shortest T from which on W grows by no more than a tenth if T doubles, ns.
+
+    Of 0.1, 0.2, 0.5, 1, ... seconds up to a tenth of the recording, of those that it resolves. If
+    there is none, that with the least growth.
+    """
+    recorded = curves.recorded
+    least, most = recorded.resolution_ns, max(recorded.duration_ns // 10, recorded.resolution_ns)
+    steps = [digit * 10**power for power in range(8, 14) for digit in (1, 2, 5)]
+    known = [step for step in steps if least <= step <= most and step % least == 0]
+    candidates = known or [least]
+    grows = [curves.mean("accesses", 2 * t) / max(curves.mean("accesses", t), 1e-9) - 1
+             for t in candidates]  # fmt: skip
+    for t, growth in zip(candidates, grows, strict=True):
+        if growth <= GROWS:
+            return t
+    return candidates[int(np.argmin(grows))]
+
+
+def _asked_ns(window: str | int) -> int:
+    return parse_duration_ns(window) if isinstance(window, str) else window
+
+
+# ------------------------------------------------------------------------------
+# The search.
+
+
+def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction], list[str]]:
+    """Return all predictions, and the techniques that are left out, with the reason."""
+    found, left_out = [], []
+    for name in STATED:
+        technique = make(name)
+        if why := _not_for(technique, curves.recorded, reads):
+            left_out.append(f"{name} ({why})")
+            continue
+        try:
+            found += [
+                predict(one, curves, window_ns, interval=False)
+                for one in _settings(technique, curves.recorded.memory_pages)
+            ]
+        except NeedsError as error:
+            left_out.append(f"{name} (no {error.what})")
+    return found, left_out
+
+
+def _not_for(technique: Technique, recorded: Recorded, reads: bool) -> str:
+    """Return why a technique is no candidate, or nothing."""
+    if Need.REFERENCES in technique.needs:
+        return "no processor has it"
+    if Need.TABLES in technique.needs and recorded.mapped is None:
+        return "no snapshots of page tables"
+    if parts_of(technique, recorded.memory_pages or 1).adds:
+        return "it counts a page once for each look: where it is right, it is by luck"
+    if not reads and not technique.needs <= _WRITES:
+        return "a log of writes cannot judge it"
+    return ""
+
+
+def _settings(technique: Technique, memory: int | None) -> Iterator[Technique]:
+    """Yield a technique with all values of its knobs."""
+    knobs = technique.knobs()
+    looks: Sequence[int] = LOOKS if "looks" in knobs else (1,)
+    watched: list[int] = [LEAST_WATCHED]
+    while memory and "watched" in knobs and watched[-1] * 4 <= memory:
+        watched.append(watched[-1] * 2)
+    for often in looks:
+        for frames in watched if "watched" in knobs else watched[:1]:
+            yield technique.turned(often, frames)
+
+
+def _front(found: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions that no other beats in error and cost, by cost."""
+    front: list[Prediction] = []
+    for one in sorted(found, key=lambda one: (one.overhead, one.error)):
+        if not front or one.error < front[-1].error * (1 - 1e-9):
+            front.append(one)
+    return front
+
+
+def _choose(front: Sequence[Prediction], share: float, name: str) -> Prediction:
+    choice = _last(front, lambda one: one.overhead <= share)
+    if choice is not None:
+        return choice
+    if not front:
+        raise PmlkitError(f"nothing can be predicted of {name}", "record all accesses")
+    least = front[0]
+    what = f"nothing costs {_percent(share)} of the time of {name} or less: {least.technique.name}"
+    raise PmlkitError(f"{what} costs {_percent(least.overhead)}", "give a larger --budget or T")
+
+
+def _last(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:
+    return next((one for one in reversed(front) if fits(one)), None)
+
+
+def _first(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:
+    return next((one for one in front if fits(one)), None)
+
+
+def _size(curves: Curves, window_ns: int) -> Size:
+    scored = curves.scored(window_ns)
+    pages, weights = curves.pages("accesses", window_ns)[scored], curves.weights[scored]
+    p95, p99 = np.quantile(pages, [0.95, 0.99], weights=weights, method="inverted_cdf")
+    windows = max(int(curves.recorded.duration_ns // window_ns), 1)
+    mean = float(np.average(pages, weights=weights))
+    return Size(mean, float(p95), float(p99), float(pages.max()), windows)
+
+
+def _check(technique: Technique, recorded: Recorded, window_ns: int, seeds: int) -> Checked:
+    """Run a technique, and measure what was predicted."""
+    truth = scores.truth(recorded, window_ns)
+    draws = range(seeds if technique.random else 1)
+    runs = [run(technique, recorded, window_ns, seed=seed) for seed in draws]
+    errors = [scores.accuracy(one.estimates, truth)["mae"] for one in runs]
+    overhead = float(np.mean([one.overhead for one in runs]))
+    return Checked(float(np.mean(errors)), min(errors), max(errors), overhead, len(runs))
+
+
+# ------------------------------------------------------------------------------
+# Tables and words.
+
+
+def _table(front: Sequence[Prediction]) -> pd.DataFrame:
+    rows = [
+        (one.technique.name, one.looks, one.parts.watched or -1, one.error, one.overhead)
+        for one in front
+    ]
+    return pd.DataFrame(rows, columns=["technique", "looks", "watched", "error", "overhead"])
+
+
+def shown(advice: Advice) -> pd.DataFrame:
+    """Return the front for people: at most `LISTED` rows, the choice among them."""
+    table = advice.front
+    some = np.linspace(0, len(table) - 1, min(LISTED, len(table))).astype(int)
+    at = int((table["overhead"] <= advice.budget).sum()) - 1
+    table = table.iloc[sorted({*some.tolist(), at})]
+    rows = {
+        "": ["*" if place == at else "" for place in table.index],
+        "technique": table["technique"],
+        "looks per T": table["looks"],
+        "pages watched": ["all" if n < 0 else f"{n:,}" for n in table["watched"]],
+        "predicted error": table["error"].map(_percent),
+        "of the VM's time": table["overhead"].map(_percent),
+    }
+    return pd.DataFrame(rows)
+
+
+def _as_dict(one: Prediction) -> Json:
+    numbers = {"error": one.error, "low": one.low, "high": one.high, "cover": one.cover}
+    numbers |= {"staleness": one.staleness, "sampling": one.sampling, "overhead": one.overhead}
+    blind = {"missed": one.blindness.missed, "extra": one.blindness.extra}
+    knobs = {"looks": one.looks, "watched": one.parts.watched, "period_ns": one.period_ns}
+    found = {"technique": one.technique.name, **knobs, **numbers, **blind}
+    return {name: None if value != value else value for name, value in found.items()}
+
+
+def _by_name(need: Need) -> str:
+    return need.value
+
+
+def _pages(pages: float) -> str:
+    return f"{pages:,.0f} pages ({_bytes(pages)})"
+
+
+def _bytes(pages: float) -> str:
+    return format_bytes(round(pages) * PAGE_SIZE)
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    if percent >= 9.95:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent >= 0.995 else f"{percent:.2g} %"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Advice: it fits in the budget when it is run, its numbers, its words."""
+
+import html
+import json
+
+import numpy as np
+import pytest
+import synthetic_vm as vm
+
+import pmlkit
+from pmlkit import law, techniques, workingset
+from pmlkit.cli import app
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.law import advise
+from pmlkit.techniques import scores
+from pmlkit.units import parse_share
+
+
+@pytest.fixture(scope="module")
+def advice():
+    return advise.advise("hotcold", "1%", "1s", seeds=3)
+
+
+@pytest.fixture(scope="module")
+def of_log():
+    return advise.advise("numpy-jobs", "1%", "5s")
+
+
+@pytest.mark.parametrize("budget", ["0.1%", "3%"])
+def test_the_advice_fits_in_the_budget_when_it_is_run(budget):
+    found = advise.advise("hotcold", budget, "1s", seeds=2)
+    assert found.checked.overhead <= parse_share(budget) * 1.02
+    assert found.choice.overhead == pytest.approx(found.checked.overhead, rel=0.05)
+    assert found.less is None or found.less.overhead <= found.choice.overhead / 2
+    assert found.more is None or found.more.error <= 0.8 * found.choice.error
+
+
+def test_what_was_predicted_is_found_when_it_is_run(advice):
+    assert advice.checked.runs == (3 if advice.choice.technique.random else 1)
+    assert advice.choice.low * 0.9 <= advice.checked.error <= advice.choice.high * 1.1
+
+
+def test_no_other_setting_has_less_error_for_no_more_cost(advice):
+    table = advice.front
+    assert table["overhead"].is_monotonic_increasing
+    assert table["error"].is_monotonic_decreasing
+    best = table[table["overhead"] <= 0.01].iloc[-1]
+    assert (best["technique"], best["looks"]) == (advice.choice.technique.name, advice.choice.looks)
+
+
+def test_the_size_is_that_of_the_working_sets(advice):
+    trace = pmlkit.open("hotcold")
+    pages = workingset.sweep(trace, ["1s"])
+    full = pages[pages["full"]]["pages"]
+    assert advice.size.peak == full.max()
+    assert advice.size.p99 == pytest.approx(full.quantile(0.99), rel=0.02)
+    assert advice.size.windows == 6
+
+
+def test_a_larger_budget_is_never_worse():
+    errors = [
+        advise.advise("hotcold", share, "1s", check=False).choice.error
+        for share in (0.0005, 0.005, 0.05)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_the_estimate_times_cover_holds_the_working_set_for_most_of_the_time():
+    recorded = vm.ramp(low=200, high=1000, rounds=300)
+    technique = techniques.make("prl")
+    found = law.predict(technique, law.Curves(recorded), vm.WINDOW_NS)
+    run = techniques.run(technique, recorded, vm.WINDOW_NS)
+    truth = scores.truth(recorded, vm.WINDOW_NS)
+    enough = found.cover * scores.at(run.estimates, truth.t_ns[truth.scored])
+    assert 0.93 < np.mean(enough >= truth.pages[truth.scored] - 1e-9) < 0.99
+
+
+def test_a_log_of_writes_says_what_it_cannot_know(of_log):
+    assert not of_log.reads
+    assert of_log.checked is None
+    assert "writes" in of_log.answer
+    assert any("Not known" in line for line in of_log.lines)
+    assert set(of_log.front["technique"]) <= {"pml", "qemu-bitmap", "qemu-sampling"}
+
+
+def test_the_recommended_window_is_the_shortest_that_is_steady():
+    curves = law.Curves(vm.constant(500, rounds=2000))
+    assert advise.steady_window(curves) == 100_000_000
+    # 500 pages are used one after the other, in 500 rounds of 10 ms: W grows up to T = 5 s.
+    turning = law.Curves(vm.make([vm.block(1, 1024 + number % 500) for number in range(20_000)]))
+    assert advise.steady_window(turning) == 5_000_000_000
+
+
+def test_words(advice):
+    assert advice.answer.startswith("This VM uses ")
+    for words in ("at T = 1 s", "look with", "per T", "error at"):
+        assert words in advice.answer
+    assert any(line.startswith("Checked by running it") for line in advice.lines)
+    assert advice.answer in html.unescape(advice._repr_html_())
+    assert len(advise.shown(advice)) <= advise.LISTED + 1
+    assert (advise.shown(advice)[""] == "*").sum() == 1
+
+
+def test_what_cannot_be():
+    with pytest.raises(PmlkitError, match="larger --budget"):
+        advise.advise("hotcold", "0.0001%", "1s", check=False)
+    with pytest.raises(UsageError, match=r"0\.5%"):
+        advise.advise("hotcold", "much")
+    with pytest.raises(UsageError, match="more than 0"):
+        advise.advise("hotcold", 0)
+
+
+def test_the_command_prints_json(capsys):
+    assert app.main(["advise", "hotcold", "--no-check", "--window", "1s", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["answer"].startswith("This VM uses")
+    assert found["choice"]["overhead"] <= found["budget"] == 0.005
+    assert found["checked"] is None
+
+
+@pytest.mark.parametrize("words", [("--budget", "x"), ("--window", "30s"), ("--window", "3ms")])
+def test_errors_are_one_line(words, capsys):
+    assert app.main(["advise", "hotcold", *words]) in (1, 2)
+    assert len(capsys.readouterr().err.splitlines()) == 1
