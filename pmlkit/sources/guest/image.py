@@ -105,7 +105,8 @@ def build(
     archive = Archive()
     _add_base(archive, busybox.root / "bin" / "busybox")
     if packages:
-        _add_packages(archive, packages.root, _drop(workload.prune), progress)
+        drop = _drop(workload.prune, workload.keep)
+        _add_packages(archive, packages.root, drop, progress)
     _add_workload(archive, workload)
     if swap:
         _add_drivers(archive, linux)
@@ -124,7 +125,7 @@ def _packages(workload: Workload, progress: Tell | None) -> debian.Packages | No
     if not workload.packages:
         return None
     skip = NOT_INSTALLED - set(workload.packages)
-    return debian.fetch(workload.packages, progress, skip=skip)
+    return debian.fetch(workload.packages, progress, skip=skip, release=workload.release)
 
 
 def _add_packages(
@@ -178,7 +179,9 @@ def _add_workload(archive: Archive, workload: Workload) -> None:
 
 
 def _shell_variables(workload: Workload) -> str:
-    values = {"PMLKIT_COMMAND": workload.command, "PMLKIT_SAMPLE_MS": SAMPLE_MS}
+    values: Json = {"PMLKIT_COMMAND": workload.command, "PMLKIT_SAMPLE_MS": SAMPLE_MS}
+    if workload.prepare:
+        values["PMLKIT_PREPARE"] = workload.prepare
     values |= {name: parameter.default for name, parameter in workload.parameters.items()}
     return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in values.items())
 
@@ -245,7 +248,14 @@ _PATTERNS = (
 )
 
 
-def _drop(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Return whether the guest can do without a path; ``*`` in `patterns` matches slashes, too."""
-    everything = (*_PATTERNS, *patterns)
-    return lambda path: any(fnmatch.fnmatchcase(path, pattern) for pattern in everything)
+def _drop(patterns: Iterable[str], keep: Iterable[str] = ()) -> Callable[[str], bool]:
+    """Return whether the guest can do without a path; ``*`` in `patterns` matches slashes, too.
+
+    A path that `keep` matches stays.
+    """
+    everything, kept = (*_PATTERNS, *patterns), tuple(keep)
+
+    def matches(path: str, among: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in among)
+
+    return lambda path: matches(path, everything) and not matches(path, kept)

@@ -31,6 +31,7 @@ DESCRIPTION = "workload.yaml"
 MEMORY_MIB = 256  # unless the workload states its own
 _DESCRIPTION_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RELEASE = re.compile(r"[a-z]+")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy, 5.6.7
 _NO_NAME = "give a name in the folder, not absolute, without .., that begins with neither - nor @"
 
@@ -75,6 +76,12 @@ class Workload:
         The phases that it marks, in order.
     prune : tuple of str
         Patterns of package files that the guest does not need, such as ``usr/share/perl/*``.
+    keep : tuple of str
+        Patterns of package files that it needs though guests go without, ``usr/bin/perl*``.
+    prepare : str
+        For the guest's shell before the recording begins: inputs that are no part of the run.
+    release : str
+        Debian's release that the packages are of, ``"bookworm"``; default: the system's sources.
     """
 
     name: str
@@ -88,6 +95,9 @@ class Workload:
     seconds: float = 0
     phases: tuple[str, ...] = ()
     prune: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    prepare: str = ""
+    release: str = ""
 
     def with_parameters(self, values: Mapping[str, str]) -> Workload:
         """Return the same workload with other parameters.
@@ -186,6 +196,9 @@ def _from_folder(folder: Path) -> Workload:
         seconds=fields.take("seconds", (int, float), 0),
         phases=fields.strings("phases"),
         prune=fields.strings("prune"),
+        keep=fields.strings("keep"),
+        prepare=fields.take("prepare", str, ""),
+        release=fields.release("release"),
     )
     fields.check_all_taken()
     return workload
@@ -243,12 +256,19 @@ class _Fields:
                 self._refuse(f"`{key}` names {name!r}, which is no name of a Debian package")
         return names
 
+    def release(self, key: str) -> str:
+        """Read the name of a Debian release, or nothing."""
+        name = self.take(key, str, "")
+        if name and not _RELEASE.fullmatch(name):
+            self._refuse(f"`{key}` is {name!r}, which is no release of Debian, such as bookworm")
+        return name
+
     def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
         """Read names of files, relative to the folder; a user's folder names only its own."""
         return tuple(self._path(key, folder, name) for name in self.strings(key))
 
     def _path(self, key: str, folder: Path, name: str) -> Path:
-        home = FOLDER if folder.parent == FOLDER else folder  # shipped workloads share sources
+        home = FOLDER if FOLDER in folder.parents else folder  # shipped workloads share sources
         leads_up = ".." in Path(name).parts and home == folder
         if name.startswith(("-", "@", "/")) or leads_up or "\0" in name:
             self._refuse(f"`{key}` names {name!r}: {_NO_NAME}")
