@@ -25,7 +25,7 @@ LAYERS = (
     ("period", "techniques"),
     ("compare", "law"),
     ("figures",),
-    ("batch", "doctor", "notebook"),
+    ("batch", "corpus", "doctor", "notebook"),
     ("cli",),
     ("__main__",),
 )

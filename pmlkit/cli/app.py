@@ -22,6 +22,7 @@ from pmlkit import signals
 from pmlkit.cli.advise import advise
 from pmlkit.cli.collect import collect
 from pmlkit.cli.compare import compare
+from pmlkit.cli.corpus import corpus
 from pmlkit.cli.forecast import forecast
 from pmlkit.cli.interop import export, import_
 from pmlkit.cli.lab import lab
@@ -108,6 +109,7 @@ cli.add_command(advise)
 cli.add_command(calibrate)
 cli.add_command(collect)
 cli.add_command(compare)
+cli.add_command(corpus)
 cli.add_command(forecast)
 cli.add_command(export)
 cli.add_command(import_)

@@ -26,6 +26,7 @@ COMMANDS = [
     "calibrate",
     "collect",
     "compare",
+    "corpus",
     "doctor",
     "export",
     "forecast",
@@ -42,7 +43,9 @@ COMMANDS = [
     "simulate",
     "wss",
 ]
-LEAVES = [name for name in COMMANDS if name != "lab"] + ["lab build", "lab run"]
+GROUPS = {"corpus": ["check", "list", "record"], "lab": ["build", "run"]}
+LEAVES = [name for name in COMMANDS if name not in GROUPS]
+LEAVES += [f"{group} {name}" for group, names in GROUPS.items() for name in names]
 # Two rounds of 10 ms each: phase "a" writes 10 and 11 and reads 20, phase "b" writes 10 again.
 EVENTS = [[(10, WRITE), (20, READ), (11, WRITE)], [(10, WRITE)]]
 KNOWN = [{"phase": "a", "region": "hot", "kind": "written", "pages": 2}]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit corpus`: list, record, check and score WSS-Bench."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice
+
+from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, say
+from pmlkit.cli.show import show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.corpus import Program, Verdict
+
+
+_EXAMPLES = example(
+    "pmlkit corpus list",
+    "pmlkit corpus record --half development -o corpus",
+    "pmlkit corpus check corpus",
+    "pmlkit corpus score corpus --technique mine:Mine -o scores",
+)
+HALF = Choice(["development", "held-out"])
+_names = click.argument(
+    "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
+)
+_half = option("--half", type=HALF, help="Only this half.")
+_folder = click.argument("folder", type=PATH, metavar="DIR")
+
+
+@click.group(epilog=_EXAMPLES)
+def corpus() -> None:
+    """Record and score WSS-Bench, 24 real programs of which 12 are held out.
+
+    DIR holds development/NAME.trace and held-out/NAME.trace. experiments/protocol.md says what may
+    be done with which half.
+    """
+
+
+@corpus.command("list", epilog=example("pmlkit corpus list --half development"))
+@_half
+@as_json
+def list_(half: str | None, as_json: bool) -> None:
+    """List the programs, and what their recordings are."""
+    from pmlkit import corpus as bench
+
+    chosen = bench.programs(half=half)
+    show(as_json, [{**asdict(p), "command": p.command} for p in chosen], _print, chosen)
+
+
+def _print(chosen: Sequence[Program]) -> None:
+    echo(f"{'program':12} {'half':12} {'seed':>4} {'s':>4} {'rounds':>6} {'entries':>12}  digest")
+    for p in chosen:
+        facts = f"{p.seed:4} {p.seconds:4} {p.rounds:6} {p.entries:12,}"
+        echo(f"{p.name:12} {p.half:12} {facts}  {p.digest or 'not recorded yet'}")
+
+
+@corpus.command(epilog=example("pmlkit corpus record redis xz -o corpus"))
+@_names
+@_half
+@output("DIR", "The folder to record to.", required=True)
+@as_json
+def record(names: tuple[str, ...], half: str | None, output: str, as_json: bool) -> None:
+    """Record programs that are not in DIR yet.
+
+    Each takes some minutes of a core. An interrupted call is repeated: what is whole is skipped.
+    """
+    from pmlkit import corpus as bench
+    from pmlkit.cli import console
+
+    chosen, states = bench.programs(names, half), {}
+    for number, program in enumerate(chosen, start=1):
+        with console.recording(quiet=as_json) as progress:
+            trace = bench.record(program, output, progress)
+        states[program.name] = "there" if trace is None else f"{trace.meta.entries:,} entries"
+        if trace is not None and not trace.meta.complete:
+            raise click.Abort
+        if not as_json:
+            say(f"{number} of {len(chosen)}: {program.name}: {states[program.name]}")
+    show(as_json, states, lambda: None)
+
+
+@corpus.command(epilog=example("pmlkit corpus check corpus redis"))
+@_folder
+@_names
+@_half
+@option("--register", is_flag=True, help="First register recordings that are not yet.")
+@as_json
+def check(
+    folder: str, names: tuple[str, ...], half: str | None, register: bool, as_json: bool
+) -> None:
+    """Compare the recordings in DIR with the registered digests.
+
+    The exit code is 1 if one differs. A recording differs that was made of other versions of
+    Debian's packages or of QEMU.
+    """
+    from pmlkit import corpus as bench
+    from pmlkit.cli import console
+
+    if register:
+        bench.register(folder, bench.programs(names, half))
+    chosen = bench.programs(names, half)
+    with console.steps("checking", len(chosen), quiet=as_json) as tell:
+        verdicts = []
+        for program in chosen:
+            tell(program.name)
+            verdicts.append(bench.check(program, folder))
+    rows = [{"name": v.program.name, "state": v.state, "why": v.why} for v in verdicts]
+    show(as_json, rows, _print_verdicts, verdicts)
+    if any(verdict.state == "differs" for verdict in verdicts):
+        raise click.exceptions.Exit(1)
+
+
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    for v in verdicts:
+        echo(f"{v.program.name:12} {v.state}{': ' if v.why else ''}{v.why}")

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WSS-Bench: 24 recorded programs, half of them for development and half held out.
+
+The programs are folders of ``experiments/workloads/wssbench/``. A rule that nobody can choose
+splits them: in the order of the SHA-256 of their names, the first half is for development. What
+each recording has to be stands in ``experiments/corpus.csv``, by a digest: two recordings are equal
+to the bit. ``experiments/protocol.md`` says what is done with which half.
+
+A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmlkit import recordings
+from pmlkit.errors import PmlkitError, UnknownName
+from pmlkit.files import whole
+from pmlkit.trace.reader import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from pmlkit.sources.guest.workload import Workload
+    from pmlkit.sources.recorder.recording import Progress
+    from pmlkit.types import PathLike
+
+__all__ = [
+    "DEVELOPMENT",
+    "HALVES",
+    "HELD_OUT",
+    "Program",
+    "Verdict",
+    "check",
+    "content_digest",
+    "names",
+    "programs",
+    "record",
+    "register",
+    "split",
+    "traces",
+]
+
+DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
+WINDOW = "25ms"  # of a round: a quarter of the shortest T of the protocol, 0.1 s
+REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
+_FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the corpus, and what its recording is.
+
+    Attributes
+    ----------
+    name, half : str
+    seed : int
+        Of what the program draws: sizes, orders, pauses.
+    seconds : int
+        Of guest time.
+    rounds, entries : int
+        Of the recording; 0 before it is registered.
+    digest : str
+        `content_digest` of the recording; empty before it is registered.
+    versions : str
+        Digest of the versions of the kernel, of the packages and of QEMU.
+    """
+
+    name: str
+    half: str
+    seed: int
+    seconds: int
+    rounds: int = 0
+    entries: int = 0
+    digest: str = ""
+    versions: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that makes the recording anew."""
+        return f"pmlkit corpus record {self.name} -o corpus"
+
+    def path(self, folder: PathLike) -> Path:
+        """Return where the recording is in a folder of recordings."""
+        return Path(folder) / self.half / f"{self.name}.trace"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` says of a recording: ``equal``, ``differs``, ``missing``, ``unregistered``."""
+
+    program: Program
+    state: str
+    why: str = ""
+
+
+def split(names: Iterable[str]) -> dict[str, str]:
+    """Return the half of each name: by the order of their SHA-256, the first half is development.
+
+    Examples
+    --------
+    >>> split(["redis", "gcc", "zstd", "xz"])
+    {'zstd': 'development', 'redis': 'development', 'xz': 'held-out', 'gcc': 'held-out'}
+    """
+    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    first = len(ordered) // 2
+    return {name: HALVES[place >= first] for place, name in enumerate(ordered)}
+
+
+def names() -> list[str]:
+    """Return the names of the programs, sorted."""
+    return sorted(path.parent.name for path in _FOLDER.glob("*/workload.yaml"))
+
+
+def programs(names: Sequence[str] = (), half: str | None = None) -> list[Program]:
+    """Return the programs as they are registered, in the order of the registry.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Only these; empty: all.
+    half : {"development", "held-out"}, optional
+        Only this half.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such program or half.
+    PmlkitError
+        If the registry cannot be read.
+    """
+    known = _read(REGISTRY)
+    if half is not None and half not in HALVES:
+        raise UnknownName("half", half, HALVES)
+    for name in names:
+        if name not in (program.name for program in known):
+            raise UnknownName("program of the corpus", name, [p.name for p in known])
+    chosen = [p for p in known if not names or p.name in names]
+    return [p for p in chosen if half in (None, p.half)]
+
+
+def _read(path: Path) -> list[Program]:
+    try:
+        with open(path, newline="") as file:
+            return [_program(row) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise PmlkitError(f"{path} cannot be read as the corpus", "restore it from git") from error
+
+
+def _program(row: dict[str, Any]) -> Program:
+    kinds = {field.name: int if field.type == "int" else str for field in fields(Program)}
+    return Program(**{name: kind(row[name]) for name, kind in kinds.items()})
+
+
+def _write(known: Sequence[Program], path: Path) -> None:
+    with whole(path, overwrite=True) as partial, open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(
+            file, [field.name for field in fields(Program)], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(asdict(program) for program in known)
+
+
+def workload(program: Program) -> Workload:
+    """Return what a program's guest runs."""
+    from pmlkit.sources.guest.workload import load
+
+    given = {"seconds": str(program.seconds), "seed": str(program.seed)}
+    return load(_FOLDER / program.name).with_parameters(given)
+
+
+def record(
+    program: Program, folder: PathLike, progress: Callable[[Progress], object] | None = None
+) -> Trace | None:
+    """Record a program to a folder of recordings, unless a whole recording of it is there.
+
+    Returns
+    -------
+    Trace or None
+        None if it was there. It is incomplete if Ctrl-C ended it.
+
+    Raises
+    ------
+    MissingTool, GuestError, OutputError
+    """
+    from pmlkit.sources.recorder.record import record as record_workload
+    from pmlkit.sources.recorder.recording import RecordOptions
+
+    path = program.path(folder)
+    if is_whole(path):
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    limit_s = 60.0 * program.seconds  # a loaded machine takes some seconds for one of the guest's
+    options = RecordOptions(window=WINDOW, overwrite=True, time_limit_s=limit_s)
+    return record_workload(workload(program), path, options, progress)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a recording is there, readable and complete."""
+    try:
+        return Trace.open(path).meta.complete
+    except PmlkitError:
+        return False
+
+
+def content_digest(path: PathLike) -> str:
+    """Return a digest of all tables of a trace, its PML log's included.
+
+    It leaves out ``trace.json``, which holds when and how fast it was recorded. Equal recordings
+    have an equal digest if the same release of Arrow wrote them.
+    """
+    path, total = Path(path), hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for file in sorted(path.rglob("*.parquet")):
+        with open(file, "rb") as stream:
+            one = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path).as_posix()} {one}\n".encode())
+    return total.hexdigest()
+
+
+def _versions(trace: Trace) -> str:
+    """Return a digest of what the guest and its machine are made of."""
+    document = json.loads((trace.path / "trace.json").read_text())
+    made_of = {k: v for k, v in document["provenance"]["versions"].items() if k != "python"}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _measured(program: Program, path: Path) -> Program:
+    """Return the program with the facts of a recording."""
+    trace = Trace.open(path)
+    return replace(
+        program,
+        rounds=trace.n_rounds,
+        entries=int(trace.meta.entries),
+        digest=content_digest(path),
+        versions=_versions(trace),
+    )
+
+
+def register(folder: PathLike, chosen: Sequence[Program] | None = None) -> list[Program]:
+    """Write the facts of whole recordings that are not registered yet to the registry.
+
+    Returns
+    -------
+    list of Program
+        Those that were added.
+    """
+    wanted = {program.name for program in (chosen if chosen is not None else programs())}
+    known, added = programs(), []
+    for place, program in enumerate(known):
+        path = program.path(folder)
+        if program.name in wanted and not program.digest and is_whole(path):
+            known[place] = _measured(program, path)
+            added.append(known[place])
+    if added:
+        _write(known, REGISTRY)
+    return added
+
+
+def check(program: Program, folder: PathLike) -> Verdict:
+    """Compare a recording with what is registered."""
+    path = program.path(folder)
+    if not is_whole(path):
+        return Verdict(program, "missing", f"record it: `{program.command}`")
+    if not program.digest:
+        return Verdict(program, "unregistered", "`pmlkit corpus check --register` adds it")
+    here = _measured(program, path)
+    if here.digest == program.digest:
+        return Verdict(program, "equal")
+    if here.versions != program.versions:
+        return Verdict(program, "differs", "other versions of the kernel, of packages or of QEMU")
+    return Verdict(program, "differs", "of the same versions")
+
+
+def traces(folder: PathLike, half: str = DEVELOPMENT) -> list[Path]:
+    """Return the whole recordings of a half that are in a folder.
+
+    Raises
+    ------
+    PmlkitError
+        If there is none.
+    """
+    paths = [program.path(folder) for program in programs(half=half)]
+    there = [path for path in paths if is_whole(path)]
+    if not there:
+        hint = f"`pmlkit corpus record --half {half} -o {folder}` makes them"
+        raise PmlkitError(f"{folder} has no recording of the half {half}", hint)
+    return there
