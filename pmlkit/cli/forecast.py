@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.forecast.log import Log
+    from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
 EXAMPLES = example(
     "pmlkit forecast data/redis-tides.trace",
     "pmlkit forecast data/redis-tides.trace --allocation 8M --horizon 8 --json",
+    "pmlkit forecast data/sqlite.trace --inputs sample",
     "pmlkit forecast data/gcc-jobs.trace data/numpy-jobs.trace --save jobs.skops",
     "pmlkit forecast x.trace --model jobs.skops",
     "pmlkit forecast --backtest -o results/backtest",
@@ -45,6 +47,8 @@ EXAMPLES = example(
 @click.command(epilog=EXAMPLES)
 @click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE]...")
 @output("PATH", "Folder for the tables and figures, or the trace that --compose writes.")
+@option("--inputs", type=Choice(["pml", "pml+sample", "sample"]), help="What the forecast may look "
+        "at: PML's log, a flag in 16, or both; all that it has by default.")  # fmt: skip
 @option("--window", type=WINDOW, help="T: a time (500ms), or rounds (5r); 500ms if not given.")
 @option("--horizon", type=IntRange(1), help="How many windows ahead; 4 if not given.")
 @option("--target", type=Choice(["at", "peak"]), help="W of the window ahead, or the largest until "
@@ -55,7 +59,8 @@ EXAMPLES = example(
 @option("--model", type=PATH, help="Forecast with the model in this file.")
 @option("--save", type=PATH, help="Train on all TRACEs and write the model to this file.")
 @option("--backtest", is_flag=True, help="Leave one program out; without a TRACE the bundled ones.")
-@option("--rate", default=0.05, type=FloatRange(0.001, 0.5), help="Violations that are allowed.")
+@option("--rate", default=0.05, type=FloatRange(0.001, 0.5), help="Share of windows that may get "
+        "too little memory.")  # fmt: skip
 @option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]), help="Write a log that "
         "is composed of TRACE's phases.")  # fmt: skip
 @option("--hours", default=72, type=IntRange(1), help="Of the composed log.")
@@ -66,9 +71,10 @@ EXAMPLES = example(
 def forecast(traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Forecast the working set of TRACE past its end.
 
-    Prints quantiles of the working set that PML logs, how probable it is that it exceeds an
-    allocation, and the change points so far. The models are trained on the bundled recordings of
-    other programs, unless --model names a file.
+    Prints quantiles of what is used, what to give by the rule or model that has cost least, how
+    probable it is that an allocation is exceeded, and the change points so far. Of a trace that
+    has PML's log alone only what is written can be forecast, and so it says. The models are trained
+    on what is bundled of other programs, unless --model names a file.
     """
     actions = {"save": _train, "backtest": _backtest, "pattern": _compose}
     asked = [name for name in actions if options[name]]
@@ -95,7 +101,19 @@ def _logs(traces: Sequence[str], options: Json) -> list[Log]:
     from pmlkit.forecast import log
     from pmlkit.trace.reader import Trace
 
-    return [log.read(Trace.open(t), start=options["start"], end=options["end"]) for t in traces]
+    span = {"start": options["start"], "end": options["end"]}
+    opened = [Trace.open(path) for path in traces]
+    return [log.read(t, inputs=_inputs(t, options), **span) for t in opened]
+
+
+def _inputs(trace: Trace, options: Json) -> str:
+    """Return what was asked for; that of a saved model; or all that the trace has."""
+    from pmlkit.forecast import log, store
+
+    saved = store.load(options["model"]).inputs if options["model"] else None
+    if saved and options["inputs"] not in (None, saved):
+        raise UsageError(f"the model looks at {saved}: leave --inputs out")
+    return options["inputs"] or saved or log.best_inputs(trace)
 
 
 def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
@@ -112,8 +130,17 @@ def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, lis
         model = make(options["learner"], settings["horizon"], settings["target"])
         model.fit([sample(log, window) for log in logs])
         data = {log.name: log.digest() for log in logs}
-        store.save(model, path, window, data, options["overwrite"])
+        inputs, measures = (_same(logs, name) for name in ("inputs", "measures"))
+        store.save(model, path, window, data, options["overwrite"], inputs, measures)
     return {"model": path, "data": data}, [f"{path}: trained on {', '.join(data)}"]
+
+
+def _same(logs: Sequence[Log], name: str) -> str:
+    """Return what the logs have in common; UsageError if they differ."""
+    found = {getattr(log, name) for log in logs}
+    if len(found) > 1:
+        raise UsageError(f"the traces differ in {name} ({', '.join(sorted(found))}): say --inputs")
+    return str(found.pop())
 
 
 def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json], list[str]]:
@@ -123,7 +150,8 @@ def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json
 
     model = options["model"]
     settings = ahead.settings_of(model) if model else _settings(options)
-    settings |= {"learner": options["learner"], "allocation_mib": options["allocation"]}
+    settings |= {"learner": options["learner"], "allocation_mib": options["allocation"],
+                 "rate": options["rate"]}  # fmt: skip
     with console.busy("training and forecasting", quiet=quiet):
         logs = _logs(traces, options)
         results = [ahead.forecast(log, saved=model, **settings) for log in logs]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of forecasts: forecast and use, violations against slack, calibration, limits."""
+"""Figures of forecasts: idle memory and runs of violations, calibration, and what is possible."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
-from pmlkit.figures.axes import label_ends
+from pmlkit.figures.axes import label_ends, plain_log
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import DECIDERS
 from pmlkit.forecast.metrics import MIB_PAGES, slack_at_rate
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pmlkit.forecast.forecaster import Forecaster, Sample
     from pmlkit.types import Floats, Ints
 
-__all__ = ["calibration", "forecast", "limits", "trade_off"]
+__all__ = ["calibration", "forecast", "limits", "runs", "trade_off", "use"]
 
 MODEL_STYLES: dict[str, Style] = {
     "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
@@ -58,6 +59,138 @@ def _styles(models: Iterable[str]) -> dict[str, Style]:
         styles[name] = {"color": FAMILIES[family], "ls": dashes, "lw": 0.9}
         drawn[family] += 1
     return styles
+
+
+# Deciders that a trial's figures name, by their part in it.
+PARTS: dict[str, tuple[str, Style]] = {
+    "rule": ("best rule", {"color": COLORS["blue"], "marker": "s"}),
+    "model": ("best model", {"color": COLORS["vermilion"], "marker": "D"}),
+    "recommended": ("recommended", {"color": COLORS["black"], "marker": "o"}),
+    "VPA 60, as is": ("VPA as published", {"color": COLORS["sky"], "marker": "^"}),
+    "last value, others": ("last value + margin", {"color": COLORS["orange"], "marker": "v"}),
+}
+
+
+def _named(chosen: pd.DataFrame, inputs: str, horizon: int) -> dict[str, tuple[str, Style]]:
+    """Return the name and style of the deciders that a panel shows apart, by decider."""
+    is_here = (chosen["inputs"] == inputs) & (chosen["horizon"] == horizon)
+    row = chosen[is_here].iloc[0]
+    names = {"rule": str(row["rule"]), "model": str(row["model"])}
+    return {names.get(part, part): label for part, label in reversed(PARTS.items())}
+
+
+@paper_figure
+def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure:
+    """Draw what lies idle against violations, in absolute terms, with intervals.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Of `trial.summary`.
+    chosen : DataFrame
+        Of `trial.choose`: the rule and the model that are drawn apart.
+    """
+    asked = chosen.attrs.get("asked", 0.05)
+    table = summary[np.isclose(summary["asked"], asked)]
+    inputs, horizons = table["inputs"].unique(), table["horizon"].unique()
+    figure = new_figure(columns, 0.6 + 1.7 * len(horizons), {"use": table})
+    grid = figure.subplots(len(horizons), len(inputs), sharex=True, sharey=True, squeeze=False)
+    for row, horizon in zip(grid, horizons, strict=True):
+        for axes, name in zip(row, inputs, strict=True):
+            part = table[(table["inputs"] == name) & (table["horizon"] == horizon)]
+            _draw_use(axes, part, _named(chosen, name, horizon), asked)
+            axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
+        row[0].set_ylabel("idle over used (%)")
+    for axes in grid[-1]:
+        axes.set_xlabel("windows with too little (%)")
+    figure.legend(
+        handles=[
+            Line2D([], [], ls="", ms=4, label=label, **style) for label, style in PARTS.values()
+        ]
+        + [Line2D([], [], ls="", ms=2, marker=".", color=COLORS["grey"], label="other rules")],
+        loc="outside lower center",
+        ncols=6,
+        fontsize=6,
+    )
+    programs = int(table["programs"].max())
+    figure.caption = (
+        f"Memory given and not used, over what was used, against the share of windows that were "
+        f"given less than was used: means over {programs} programs, and 95 % intervals of a "
+        f"bootstrap over programs. Every knob was set beforehand, for {100 * asked:g} % of the "
+        "windows (dotted). Truth: all accesses. Lower, and at the dotted line or left of it, is "
+        "better."
+    )
+    return figure
+
+
+def _ahead(horizon: int, window_s: float = 0.5) -> str:
+    return f"{horizon * window_s:g} s ahead"
+
+
+def _draw_use(
+    axes: Axes, part: pd.DataFrame, named: dict[str, tuple[str, Style]], asked: float
+) -> None:
+    axes.axvline(100 * asked, color="black", lw=0.6, ls=(0, (1, 2)))
+    least = 0.3  # percent: what is lower is drawn there
+    for row in part.sort_values("decider").to_dict("records"):
+        x, y = (max(100 * row[name], least) for name in ("violations", "idle"))
+        style = named.get(row["decider"], ("", {"color": COLORS["grey"], "marker": "."}))[1]
+        apart = row["decider"] in named
+        spread = [
+            [[max(at - max(100 * row[f"{name}_low"], least), 0)],
+             [max(100 * row[f"{name}_high"] - at, 0)]]
+            for name, at in (("violations", x), ("idle", y))
+        ]  # fmt: skip
+        axes.errorbar(
+            x, y, xerr=spread[0] if apart else None, yerr=spread[1] if apart else None,
+            ms=4 if apart else 2, lw=0.8, ls="", zorder=3 if apart else 2, **style,
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log")
+    plain_log(axes.xaxis, axes.yaxis)
+
+
+@paper_figure
+def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure:
+    """Draw how violations follow one another: each program, beside what chance would do.
+
+    Parameters
+    ----------
+    judged : DataFrame
+        Of `trial.judge`.
+    chosen : DataFrame
+        Of `trial.choose`.
+    """
+    table = judged[np.isclose(judged["asked"], chosen.attrs.get("asked", 0.05))]
+    inputs, horizons = table["inputs"].unique(), table["horizon"].unique()
+    figure = new_figure(columns, 0.6 + 1.7 * len(horizons), {"runs": table})
+    grid = figure.subplots(len(horizons), len(inputs), sharex=True, sharey=True, squeeze=False)
+    for row, horizon in zip(grid, horizons, strict=True):
+        for axes, name in zip(row, inputs, strict=True):
+            part = table[(table["inputs"] == name) & (table["horizon"] == horizon)]
+            for decider, (_, style) in _named(chosen, name, horizon).items():
+                of_one = part[part["decider"] == decider]
+                means = of_one.groupby("program")[["violations", "again"]].mean()
+                axes.plot(100 * means["violations"], 100 * means["again"], ls="", ms=3, **style)
+            axes.plot([0, 100], [0, 100], color="black", lw=0.6, ls=(0, (1, 2)))
+            axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
+            axes.set(xlim=(0, 40), ylim=(0, 100))
+        row[0].set_ylabel("again, after one (%)")
+    for axes in grid[-1]:
+        axes.set_xlabel("windows with too little (%)")
+    figure.legend(
+        handles=[
+            Line2D([], [], ls="", ms=3, label=label, **style) for label, style in PARTS.values()
+        ],
+        loc="outside lower center",
+        ncols=5,
+        fontsize=6,
+    )
+    figure.caption = (
+        "How probable it is that a window is given too little if the one before was, against how "
+        "often windows are: a point for each program. Dotted: as often as by chance. What is far "
+        "above it fails in runs."
+    )
+    return figure
 
 
 @paper_figure

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecast one log from the end of its last window: `pmlkit forecast TRACE`."""
+"""Forecast one log from the end of its last window: `pmlkit forecast TRACE`.
+
+What is forecast is what the log measures: what is used, if its trace has the accesses or a sample
+of them, else only what is written.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import PmlkitError
-from pmlkit.forecast import store
+from pmlkit.forecast import store, trial
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.compose import load_traces, long_enough, sample
 from pmlkit.forecast.features import change_points
-from pmlkit.forecast.log import read
+from pmlkit.forecast.log import read, window_ns
 from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.forecast.peaks import PeakForecaster
-from pmlkit.recordings import open_trace
+from pmlkit.recordings import located, open_trace
 
 if TYPE_CHECKING:
     from pmlkit.forecast.analogs import Pooled
@@ -42,6 +46,7 @@ def forecast(
     learner: str = "pooled",
     saved: PathLike | None = None,
     allocation_mib: float | None = None,
+    rate: float = 0.05,
 ) -> Json:
     """Forecast from a log's last window.
 
@@ -53,18 +58,21 @@ def forecast(
     learner : str
         One of `analogs.LEARNERS`.
     saved : path-like, optional
-        A model of `store.save`; default: one is trained on the bundled recordings of other
-        programs.
+        A model of `store.save`; default: one is trained on what is bundled of other programs.
     allocation_mib : float, optional
         Also estimate how probable it is that this is exceeded within the horizon.
+    rate : float
+        Share of windows with too little memory that is asked for.
 
     Returns
     -------
     dict
-        ``log``, ``composed``, ``window_s``, ``from_s`` (the end of the last window), ``for_s``,
-        ``target``, ``used_mib`` (in the last window), ``quantiles_mib`` (by quantile),
-        ``trained_on``, ``data`` (digests of the logs of the training), ``changes_s`` (change points
-        so far) and, with an allocation, ``allocation_mib`` and ``exceeds`` (a probability).
+        ``log``, ``composed``, ``inputs``, ``measures`` (what is forecast), ``window_s``,
+        ``from_s`` (the end of the last window), ``for_s``, ``target``, ``seen_mib`` (in the last
+        window, by the inputs), ``quantiles_mib`` (by quantile), ``trained_on``, ``data`` (digests
+        of what it was trained on), ``changes_s`` (change points so far); without a saved model and
+        for the target ``at``, ``recommended`` (`trial.recommend`); and, with an allocation,
+        ``allocation_mib`` and ``exceeds`` (a probability).
 
     Raises
     ------
@@ -72,28 +80,31 @@ def forecast(
         If the log is too short, or there is nothing to train on.
     """
     present = sample(long_enough(log, window, horizon), window)
-    others = [] if saved and allocation_mib is None else _others(log)
-    samples = [sample(other, window) for other in others]
+    needed = not saved or allocation_mib is not None
+    samples, data = training_of(log, window) if needed else ([], {})
     if saved:
         loaded = store.load(saved)
-        model, data = loaded.forecaster, loaded.data
+        model, data, measures = loaded.forecaster, loaded.data, loaded.measures
     else:
-        model = make(learner, horizon, target).fit(samples)
-        data = {other.name: other.digest() for other in others}
+        model, measures = make(learner, horizon, target).fit(samples), log.measures
     end_s = float(present.table["t_ns"].iloc[-1] / 1e9)
     result: Json = {
         "log": log.name,
         "composed": log.composed,
+        "inputs": log.inputs,
+        "measures": measures,
         "window_s": present.window_s,
         "from_s": end_s,
         "for_s": end_s + horizon * present.window_s,
         "target": target,
-        "used_mib": float(present.table["pages"].iloc[-1] / MIB_PAGES),
+        "seen_mib": float(present.table["pages"].iloc[-1] / MIB_PAGES),
         "quantiles_mib": _last_quantiles(model, present),
         "trained_on": list(data),
         "data": data,
         "changes_s": _changes(present),
     }
+    if not saved and target == "at":
+        result["recommended"] = trial.recommend(present, samples, learner, model, rate)
     if allocation_mib is not None:
         allocation = np.full(len(present.table), allocation_mib * MIB_PAGES, float)
         peak = PeakForecaster(horizon).fit(samples).predict(present, allocation)[-1]
@@ -113,6 +124,34 @@ def _changes(present: Sample) -> list[float]:
     return [float(starts_s[change]) for change in change_points(np.log1p(present.table["pages"]))]
 
 
+TABLES = "forecast-use/tables.parquet"  # of data/: what programs for development use
+
+
+def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, str]]:
+    """Return samples of other programs that measure the same, and the digest of each by name.
+
+    Raises
+    ------
+    PmlkitError
+        If there is none.
+    """
+    if log.measures == "written":
+        others = _others(log)
+        data = {other.name: other.digest() for other in others}
+        return [sample(other, window) for other in others], data
+    path = located(TABLES, "data")
+    tables = trial.read_tables(path) if path.exists() else []
+    window_s = window_ns(log, window) / 1e9
+    fit = [s for s in tables if s.inputs == log.inputs and s.program != log.program]
+    if not [s for s in fit if s.window_s == window_s]:
+        lengths = ", ".join(f"{s:g} s" for s in sorted({s.window_s for s in fit})) or "none"
+        raise PmlkitError(
+            f"nothing is bundled of what other programs use in windows of {window_s:g} s",
+            f"say --window ({lengths}), or give a model of `pmlkit forecast --save` by --model",
+        )
+    return fit, {s.name: trial.digest(s) for s in fit}
+
+
 def _others(log: Log) -> list[Log]:
     """Read the bundled recordings of other programs."""
     recordings = [read(open_trace(path)) for path in load_traces()]
@@ -125,14 +164,23 @@ def _others(log: Log) -> list[Log]:
     return others
 
 
+SEEN = {
+    "pml": "written, by PML's log,",
+    "pml+sample": "used, by PML's log and a sample of accessed flags,",
+    "sample": "used, by a sample of accessed flags,",
+}
+
+
 def lines(result: Json) -> list[str]:
     """Return the result of `forecast` as lines of text."""
-    target = "the largest working set until" if result["target"] == "peak" else "the working set at"
     name = f"{Path(result['log']).name}{' (composed)' if result['composed'] else ''}"
+    what = SEEN[result["inputs"]]
+    when = "at most, until" if result["target"] == "peak" else "at"
     text = [
-        f"{name}: {result['used_mib']:.2f} MiB logged in the {result['window_s']:g} s before "
+        f"{name}: {result['seen_mib']:.2f} MiB {what} in the {result['window_s']:g} s before "
         f"{result['from_s']:.1f} s",
-        f"{target} {result['for_s']:.1f} s, by a model of {', '.join(result['trained_on'])}:",
+        f"what is {result['measures']} {when} {result['for_s']:.1f} s, by a model of "
+        f"{', '.join(result['trained_on'])}:",
     ]
     for tau, mib in result["quantiles_mib"].items():
         text.append(f"  {100 * float(tau):5.1f} %  {mib:9.2f} MiB")
@@ -141,6 +189,29 @@ def lines(result: Json) -> list[str]:
         text.append(
             f"more than {result['allocation_mib']} MiB until then: {percent:.1f} % probable"
         )
+    if "recommended" in result:
+        text += _recommended(result["recommended"], result["measures"])
     changes = result["changes_s"]
     last = f", the last at {changes[-1]:.1f} s" if changes else ""
     return [*text, f"change points so far: {len(changes)}{last}"]
+
+
+def _recommended(found: Json, measures: str) -> list[str]:
+    """Return the recommendation as lines: who decides, and what that has cost so far."""
+    asked = f"{100 * found['asked']:g} % of the windows may have more {measures}"
+    text = [f"recommended: {found['mib']:.2f} MiB, by {found['decider']} ({asked})"]
+    if not found["windows"]:
+        return [*text, "  decided on recorded programs: PML alone does not show what is read"]
+    text.append(f"  in {found['windows']} windows of its past: {_cost(found)}")
+    model = found["model"]
+    if model["decider"] != found["decider"]:
+        text.append(f"  {model['decider']}: {model['mib']:.2f} MiB; {_cost(model)}")
+    return text
+
+
+def _cost(found: Json) -> str:
+    runs = f" (the longest run {found['longest']})" if found["violations"] else ""
+    return (
+        f"too little in {100 * found['violations']:.1f} %{runs}, idle {100 * found['idle']:.0f} % "
+        "over the use"
+    )

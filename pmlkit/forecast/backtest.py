@@ -147,14 +147,18 @@ def _horizon_and_target(forecasters: Mapping[str, Forecaster | Pooled]) -> tuple
 
 
 def rule_outcomes(
-    samples: list[Sample], rules: Sequence[str] | None, horizon: int, target: str
+    samples: list[Sample],
+    rules: Sequence[str] | None,
+    horizon: int,
+    target: str,
+    ahead: bool = False,
 ) -> list[Outcome]:
-    """Return the outcomes of rules (default: all), which need no fit."""
+    """Return the outcomes of rules (default: all), which need no fit; `ahead` as below."""
     outcomes = []
     for sample in samples:
         for rule in rules or baselines.BASELINES:
             given = baselines.forecast(rule, sample.table["pages"].to_numpy(), horizon)
-            outcomes.append(judged_outcome(rule, sample, horizon, target, given))
+            outcomes.append(judged_outcome(rule, sample, horizon, target, given, ahead=ahead))
     return outcomes
 
 
@@ -184,9 +188,15 @@ def judged_outcome(
     given: Floats,
     taus: Floats | None = None,
     quantiles: Floats | None = None,
+    ahead: bool = False,
 ) -> Outcome:
-    """Return the outcome of allocations in the windows that are judged."""
+    """Return the outcome of allocations in the windows that are judged.
+
+    With `ahead` also in the last ones, whose use is not known: `y` is NaN there.
+    """
     y, keep = outcome(sample, horizon, target)
+    if ahead:
+        keep |= np.isnan(y)
     return Outcome(
         model,
         sample.name,

@@ -233,6 +233,7 @@ def backtest(
     horizon: int = 4,
     held_out: Sequence[str] | None = None,
     progress: Tell | None = None,
+    training: Sequence[Sample] | None = None,
 ) -> pd.DataFrame:
     """Leave one program out; judge the alarms of the classifier and of the rule `nearness`.
 
@@ -244,6 +245,8 @@ def backtest(
         Programs; default all.
     progress : callable, optional
         Called with a text before each fit.
+    training : sequence of Sample, optional
+        To learn from, without those of the program held out; default: `samples`.
 
     Returns
     -------
@@ -253,7 +256,7 @@ def backtest(
     """
     rows = []
     for program in held_out or dict.fromkeys(sample.program for sample in samples):
-        others = [sample for sample in samples if sample.program != program]
+        others = [sample for sample in training or samples if sample.program != program]
         if progress:
             progress(f"peaks, without {program}")
         model = PeakForecaster(horizon).fit(others)

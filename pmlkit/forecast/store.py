@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelRefused", "Saved", "load", "save"]
 
 FORMAT = "pmlkit-forecaster"
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 128 << 20
 # Parts of our models that skops does not trust by default.
@@ -58,6 +58,8 @@ class Saved:
     forecaster : Forecaster or Pooled
     window : str
         The window T that it forecasts.
+    inputs, measures : str
+        Of the logs (`log.Log`) that it was fitted on: what it sees, and what it forecasts.
     data : dict of str to str
         Digest (`Log.digest`) of each log that it was fitted on, by name.
     versions : dict of str to str
@@ -68,6 +70,8 @@ class Saved:
     window: str | int
     data: dict[str, str]
     versions: dict[str, str]
+    inputs: str = "pml"
+    measures: str = "written"
 
 
 def save(
@@ -76,8 +80,12 @@ def save(
     window: str | int,
     data: Mapping[str, str],
     overwrite: bool = False,
+    inputs: str = "pml",
+    measures: str = "written",
 ) -> None:
     """Write a fitted forecaster, and in `data`, by name, the digest of each log it learned from.
+
+    `inputs` and `measures` are those of these logs.
 
     Raises
     ------
@@ -94,6 +102,8 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "window": str(window),
+        "inputs": inputs,
+        "measures": measures,
         "data": dict(data),
         "versions": {"pmlkit": __version__, "scikit-learn": sklearn.__version__},
         "forecaster": {
@@ -179,4 +189,5 @@ def _restore(path: PathLike, document: object) -> Saved:
     if pooled:
         forecaster = Pooled(base, bandwidth_=pooled["bandwidth"], share_=pooled["share"])
         _calibrate(forecaster, pooled)
-    return Saved(forecaster, document["window"], document["data"], document["versions"])
+    facts = (document[name] for name in ("window", "data", "versions", "inputs", "measures"))
+    return Saved(forecaster, *facts)

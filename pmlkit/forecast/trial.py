@@ -8,6 +8,7 @@ trial; `contest` compares just these two in another, with intervals and exact te
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.forecast import features, significance
+from pmlkit.forecast import features, metrics, significance
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
 from pmlkit.forecast.baselines import BASELINES
@@ -24,6 +25,7 @@ from pmlkit.forecast.compose import long_enough, sample
 from pmlkit.forecast.forecaster import Sample
 from pmlkit.forecast.knobs import Decision, decide, follow, rates
 from pmlkit.forecast.log import INPUTS, read, step_of
+from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
@@ -40,15 +42,17 @@ __all__ = [
     "RECOMMENDED",
     "choose",
     "contest",
+    "decisions",
+    "digest",
     "judge",
     "read_tables",
+    "recommend",
     "samples_of",
     "summary",
     "write_tables",
 ]
 
 RECOMMENDED = "recommended"
-LEARNED = ("boosted", "pooled")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Plan:
     inputs: tuple[str, ...] = INPUTS
     asked: tuple[float, ...] = (0.02, 0.05, 0.1)
     main: float = 0.05
-    learners: tuple[str, ...] = LEARNED
+    learners: tuple[str, ...] = ("boosted", "pooled")
     rules: tuple[str, ...] = tuple(BASELINES)
     primary: str = "pml+sample"
 
@@ -143,10 +147,19 @@ def _by_training(
 
 
 def decisions(
-    samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, horizon: int
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    plan: Plan,
+    horizon: int,
+    ahead: bool = False,
+    fitted: Mapping[str, Forecaster | Pooled] | None = None,
 ) -> list[Decision]:
-    """Return what every decider allocates for samples of one kind of inputs."""
-    before, outcomes = _outcomes(samples, training, plan, horizon)
+    """Return what every decider allocates for samples of one kind of inputs.
+
+    With `ahead` also in the last windows, whose use is not known. Models in `fitted` are fitted to
+    the training samples already.
+    """
+    before, outcomes = _outcomes(samples, training, plan, horizon, ahead, fitted or {})
     share = {model: rates(group) for model, group in before.items()}
     made: list[Decision] = []
     for asked in plan.asked:
@@ -166,23 +179,30 @@ def _costs(found: Sequence[Decision]) -> dict[str, float]:
 
 
 def _outcomes(
-    samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, horizon: int
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    plan: Plan,
+    horizon: int,
+    ahead: bool,
+    fitted: Mapping[str, Forecaster | Pooled],
 ) -> tuple[dict[str, list[Outcome]], list[list[Outcome]]]:
     """Return the outcomes on the training samples by model, and those of each sample.
 
-    A model's forecasts of a training sample are by a model that had not seen its program.
+    A model's forecasts of a training sample are by a model that had not seen its program, unless
+    there is only one.
     """
     known, rules = list(training), list(plan.rules)
     before = {rule: rule_outcomes(known, [rule], horizon, "at") for rule in rules}
-    outcomes = [rule_outcomes([one], rules, horizon, "at") for one in samples]
+    outcomes = [rule_outcomes([one], rules, horizon, "at", ahead) for one in samples]
     base: Forecaster | None = None
     for name in plan.learners:
-        model = _make(name, horizon, base).fit(known)
+        model = fitted.get(name) or _make(name, horizon, base).fit(known)
         base = base or (model if name == "boosted" else None)  # type: ignore[assignment]
-        pairs = zip(known, model.unseen_, strict=True)
+        unseen: Sequence[Floats | None] = model.unseen_ or [None] * len(known)
+        pairs = zip(known, unseen, strict=True)
         before[name] = [_outcome(name, one, model, raw) for one, raw in pairs]
         for one, found in zip(samples, outcomes, strict=True):
-            found.append(_outcome(name, one, model))
+            found.append(_outcome(name, one, model, ahead=ahead))
     return before, outcomes
 
 
@@ -193,11 +213,89 @@ def _make(name: str, horizon: int, base: Forecaster | None) -> Forecaster | Pool
 
 
 def _outcome(
-    name: str, one: Sample, model: Forecaster | Pooled, raw: Floats | None = None
+    name: str,
+    one: Sample,
+    model: Forecaster | Pooled,
+    raw: Floats | None = None,
+    ahead: bool = False,
 ) -> Outcome:
     quantiles, taus = model.predict(one, raw=raw), model.taus_
     given = allocations_by_quantile(taus, quantiles)
-    return judged_outcome(name, one, model.horizon, model.target, given, taus, quantiles)
+    settings = (model.horizon, model.target, given, taus, quantiles)
+    return judged_outcome(name, one, *settings, ahead=ahead)
+
+
+# ------------------------------------------------------------------------------
+# What is recommended to a log, from its last window.
+
+
+def recommend(
+    one: Sample,
+    training: Sequence[Sample],
+    learner: str,
+    fitted: Forecaster | Pooled,
+    asked: float = 0.05,
+) -> Json:
+    """Recommend a decider for what comes next, by what all have cost so far.
+
+    They are judged on the log's own past, as far as its inputs show what came, and on the training
+    programs (`knobs.follow`). A model that loses to a rule is not recommended.
+
+    Parameters
+    ----------
+    one : Sample
+    training : sequence of Sample
+        Of other programs, with the same inputs.
+    learner : str
+        The model that rules are held against.
+    fitted : Forecaster or Pooled
+        It, fitted to the training samples.
+    asked : float
+        Violations that are asked for.
+
+    Returns
+    -------
+    dict
+        ``decider``, its ``mib``, ``asked``; ``by``: ``the log's own past``, or ``recorded
+        programs``; ``windows`` (of the past that show what came), and in them, as the inputs show
+        it, ``violations``, ``run``, ``longest``, ``again`` and ``idle``. ``model``: the same of
+        the model's cheapest decider.
+    """
+    plan = Plan(learners=(learner,), asked=(asked,))
+    made = decisions([one], training, plan, fitted.horizon, True, {learner: fitted})
+    leader = made.pop()
+    chosen = _same(leader, made)
+    models = [d for d in made if d.model == learner]
+    model = min(models, key=lambda d: _so_far(d)["cost"]) if one.feedback else models[0]
+    seen = np.isfinite(np.asarray(leader.outcome.seen)).any()
+    by = "the log's own past" if seen else "recorded programs"
+    return {"asked": asked, "by": by, **_told(chosen), "model": _told(model)}
+
+
+def _same(leader: Decision, made: Sequence[Decision]) -> Decision:
+    """Return the decision that the leader follows in the last window."""
+    return next(d for d in made if d.given[-1] == leader.given[-1])
+
+
+def _told(decision: Decision) -> Json:
+    found = _so_far(decision)
+    found = {name: found[name] for name in (*SO_FAR, "windows")}
+    return {"decider": decision.name, "mib": float(decision.given[-1] / MIB_PAGES), **found}
+
+
+SO_FAR = ("violations", "run", "longest", "again", "idle")
+
+
+def _so_far(decision: Decision) -> Json:
+    """Return a decision's costs in the windows that are over, as the inputs show them."""
+    seen = np.asarray(decision.outcome.seen)
+    known = np.isfinite(seen)
+    y = seen[known] if known.any() else np.full(1, np.nan)
+    given = decision.given[known] if known.any() else np.full(1, np.nan)
+    costs = metrics.runs(y > given) | metrics.idle_and_short(y, given, decision.asked)
+    return {name: value if known.any() else np.nan for name, value in costs.items()} | {
+        "windows": int(known.sum())
+    }
 
 
 # ------------------------------------------------------------------------------
@@ -254,7 +352,7 @@ def choose(table: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
         ["inputs", "horizon"], sort=False
     ):
         part = part[part["model"] != RECOMMENDED]
-        learned = part["model"].isin(LEARNED)
+        learned = ~part["model"].isin(list(BASELINES))
         best = {
             kind: _cheapest(part[mask]) for kind, mask in (("rule", ~learned), ("model", learned))
         }
@@ -330,6 +428,12 @@ def write_tables(samples: Sequence[Sample], path: PathLike) -> None:
     table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
     table = table.replace_schema_metadata({"samples": json.dumps(labels)})
     pq.write_table(table, Path(path), compression="zstd", compression_level=19)
+
+
+def digest(one: Sample) -> str:
+    """Return a hexadecimal digest of a sample's table, which identifies the data."""
+    kept = one.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
+    return hashlib.blake2b(kept.to_numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def read_tables(path: PathLike) -> list[Sample]:

@@ -208,6 +208,37 @@ def trial_start(one):
     return int(np.flatnonzero(one.table["t_ns"] == t_ns[0])[0])
 
 
+@pytest.mark.parametrize("inputs", PLAN.inputs)
+def test_who_has_cost_least_is_recommended_and_the_past_says_why(inputs):
+    training = samples_of("bcd", inputs=(inputs,))
+    model = Forecaster(LinearQuantiles((0.5, 0.9), features=4), 2).fit(training)
+    one = make_used_sample("a-x", inputs, rounds=400)
+    found = trial.recommend(one, training, "linear", model)
+    plan = trial.Plan(learners=("linear",), asked=(0.05,))
+    made = trial.decisions([one], training, plan, 2, True, {"linear": model})
+    leader = made.pop()
+    assert len(leader.given) == len(one.table) - trial_start(one)
+    assert found["mib"] == leader.given[-1] / metrics.MIB_PAGES
+    (same,) = {d.name for d in made if d.name == found["decider"]}
+    assert same and found["model"]["decider"].startswith("linear")
+    if inputs == "pml":  # which shows nothing of what is only read
+        assert (found["by"], found["windows"]) == ("recorded programs", 0)
+    else:
+        assert found["by"] == "the log's own past"
+        assert found["windows"] == len(leader.given) - 2
+
+
+def test_a_model_that_loses_to_a_rule_is_not_recommended():
+    """A forecast of far too much, beside the largest use of a steady program."""
+    training = samples_of("bcd", inputs=("sample",))
+    model = Forecaster(LinearQuantiles((0.5, 0.9), features=4), 2).fit(training)
+    model.shift_ = model.shift_ + 3  # 20 times too much
+    one = make_used_sample("a-x", "sample", rounds=400)
+    model.online = False
+    found = trial.recommend(one, training, "linear", model)
+    assert "linear" not in found["decider"]
+
+
 def test_tables_come_back(tmp_path):
     samples = samples_of("ab")
     trial.write_tables(samples, tmp_path / "tables.parquet")

@@ -239,6 +239,19 @@ def test_the_command_forecasts_with_a_saved_model(bundled, capsys):
     assert found["data"]["gcc-jobs"] == log.read(Trace.open(bundled / "gcc-jobs.trace")).digest()
 
 
+def test_the_command_recommends_and_says_what_is_written(bundled, capsys):
+    code, out, _ = call(capsys, bundled / "redis-tides.trace", "--learner", "linear")
+    assert code == 0
+    assert "written, by PML's log" in out and "what is written at" in out
+    assert "recommended: " in out and "may have more written" in out
+    assert "used" not in out
+
+
+def test_a_log_alone_has_no_other_inputs(bundled, capsys):
+    code, _, err = call(capsys, bundled / "redis-tides.trace", "--inputs", "sample")
+    assert code != 0 and "sample of accessed flags" in err and "--inputs pml" in err
+
+
 def test_the_command_composes(bundled, capsys):
     made = make_log("gcc-jobs")
     code, _, err = call(capsys, bundled / "gcc-jobs.trace", "--compose", "daily", "-o",

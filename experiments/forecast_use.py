@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts of what is used: the analysis that is fixed in protocol.md, over a folder of traces.
+
+    python -m experiments.forecast_use --develop DIR -o data/forecast-use
+    python -m experiments.forecast_use DIR -o data/forecast-use
+
+The first takes access traces of the programs for development. It keeps their tables of features
+(``tables.parquet``), judges every program by models and knobs of the others, and names the best
+rule and the best model. The second judges access traces of other programs: all is fitted to and set
+on those tables, and the named model is held against the named rule. Nothing of DIR is learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from experiments import made
+from pmlkit import figures
+from pmlkit.figures import forecast as drawn
+from pmlkit.forecast import features, log, pages, peaks, trial
+from pmlkit.recordings import open_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.forecast.forecaster import Sample
+
+TABLES = "tables.parquet"
+CHOSEN = "chosen.csv"
+DEVELOPMENT, HELD_OUT = "development", "held-out"
+PEAKS_AHEAD = 4  # windows
+DIGITS = "%.5g"
+
+
+def tell(text: str) -> None:
+    """Print what is done, where it does not mix with results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def peaks_of(
+    samples: Sequence[Sample], training: Sequence[Sample], plan: trial.Plan
+) -> pd.DataFrame:
+    """Judge alarms of peaks of what is used, for inputs that show what came."""
+    tables = []
+    for inputs in plan.inputs:
+        held, others = ([s for s in part if s.inputs == inputs] for part in (samples, training))
+        if all(one.feedback for one in held):
+            found = peaks.backtest(held, PEAKS_AHEAD, None, tell, others)
+            found.insert(0, "inputs", inputs)
+            tables.append(found.drop(columns="composed"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pages_of(traces: Sequence[Path], plan: trial.Plan) -> pd.DataFrame:
+    """Judge which pages PML's log says will be used, of all that are: leave one program out."""
+    tables, programs, names = [], [], []
+    for path in traces:
+        tell(f"pages of {path.name}")
+        trace = open_trace(path)
+        one = log.read(trace, step_ns=log.step_of(trace, plan.window, features.PARTS))
+        tables.append(pages.candidates(one, plan.window, PEAKS_AHEAD, truth=one.used))
+        programs.append(one.program)
+        names.append(one.name)
+    return pages.backtest(tables, programs, names, None, tell)
+
+
+def write(table: pd.DataFrame, out: Path, name: str) -> None:
+    """Write a table as CSV, with as many digits as it has meaning."""
+    table.to_csv(out / f"{name}.csv", index=False, float_format=DIGITS)
+
+
+def analyse(
+    traces: Sequence[Path],
+    training: Sequence[Sample] | None,
+    out: Path,
+    drawings: Path,
+    plan: trial.Plan,
+) -> None:
+    """Judge all on the traces; without samples to train on, on those of the other programs."""
+    which = DEVELOPMENT if training is None else HELD_OUT
+    samples = trial.samples_of(traces, plan, tell)
+    others = samples if training is None else training
+    judged = trial.judge(samples, others, plan, tell)
+    if training is None:
+        trial.write_tables(samples, out / TABLES)
+        write(trial.choose(judged, plan), out, Path(CHOSEN).stem)
+    chosen = pd.read_csv(out / CHOSEN)
+    summary, tests = trial.summary(judged), trial.contest(judged, chosen, plan)
+    write(judged[judged["asked"] == plan.main], out, which)
+    write(summary, out, f"{which}-summary")
+    write(tests, out, f"{which}-tests")
+    write(peaks_of(samples, others, plan), out, f"{which}-peaks")
+    if len({one.program for one in samples}) > 1:
+        write(pages_of(traces, plan), out, f"{which}-pages")
+    figures.save(drawn.use(summary, chosen), drawings / f"{which}-idle")
+    figures.save(drawn.runs(judged, chosen), drawings / f"{which}-runs")
+    told = tests[tests["ours"] != trial.RECOMMENDED]
+    print(told.to_string(index=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the analysis as the module says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a folder of access traces")
+    parser.add_argument("-o", "--out", type=Path, default=Path("data/forecast-use"))
+    parser.add_argument("--figures", type=Path, default=Path("results/forecast-use"))
+    parser.add_argument("--develop", action="store_true", help="choose and keep, do not hold out")
+    options = parser.parse_args(arguments)
+    traces = sorted(options.folder.glob("*.trace"))
+    if not traces:
+        parser.error(f"there is no trace in {options.folder}: give a folder of *.trace")
+    options.out.mkdir(parents=True, exist_ok=True)
+    training = None if options.develop else trial.read_tables(options.out / TABLES)
+    analyse(traces, training, options.out, options.figures, trial.Plan())
+    command = "python -m experiments.forecast_use DIR -o data/forecast-use"
+    made.note(options.out / "made.json", command, {"python": platform.python_version()})
+
+
+if __name__ == "__main__":
+    main()
