@@ -25,7 +25,7 @@ LAYERS = (
     ("period", "techniques"),
     ("compare", "law"),
     ("figures",),
-    ("batch", "corpus", "doctor", "notebook"),
+    ("batch", "corpus", "doctor", "notebook", "scoreboard"),
     ("cli",),
     ("__main__",),
 )

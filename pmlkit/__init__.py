@@ -59,8 +59,9 @@ forecast, interop, sources
 techniques, period, compare, law
                   all ways to estimate a working set, their comparison, and their error's law
 figures           figures and tables
-notebook, batch, corpus, doctor
-                  what notebooks call; experiments; WSS-Bench; what this machine can do
+notebook, batch, corpus, scoreboard, doctor
+                  what notebooks call; experiments; WSS-Bench, and a technique's score over it; what
+                  this machine can do
 cli               the command ``pmlkit``
 
 Modules are imported when they are first used, so ``import pmlkit`` takes no time.

@@ -118,3 +118,65 @@ def check(
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     for v in verdicts:
         echo(f"{v.program.name:12} {v.state}{': ' if v.why else ''}{v.why}")
+
+
+@corpus.command(
+    epilog=example(
+        "pmlkit corpus score corpus --technique mine:Mine -o scores/mine",
+        "pmlkit corpus score corpus --technique mine:Mine --half held-out "
+        "--settings scores/mine -o scores/mine-held-out",
+    )
+)
+@_folder
+@option("--technique", required=True, metavar="MODULE:CLASS", help="The technique's class.")
+@option("--half", type=HALF, default="development", help="Which half.")
+@option("--window", "windows", multiple=True, help="T; again for more. [100ms, 1s, 5s]")
+@option("--settings", type=PATH, metavar="SCORES", help="Take settings that this score chose.")
+@output("SCORES", "The folder to write the tables and the page to.", required=True)
+@as_json
+def score(
+    folder: str,
+    technique: str,
+    half: str,
+    windows: tuple[str, ...],
+    settings: str | None,
+    output: str,
+    as_json: bool,
+) -> None:
+    """Run a technique at all its settings over the recordings in DIR.
+
+    The page has, for each T and budget, the error at the setting that is best on these programs; or
+    with --settings at the one that another score chose, as it has to be for the held-out half.
+    """
+    from dataclasses import replace
+
+    from pmlkit import corpus as bench
+    from pmlkit import scoreboard
+    from pmlkit.cli import console
+
+    chosen = scoreboard.read(settings).settings if settings else None
+    paths, asked = bench.traces(folder, half), windows or scoreboard.WINDOWS
+    found = scoreboard.load(technique)
+    with console.counting("scoring", len(paths) * len(asked), quiet=as_json) as tick:
+        result = replace(scoreboard.score(found, paths, asked, tick), chosen=chosen)
+    scoreboard.save(result, output)
+    table = scoreboard.standing(result)
+    show(as_json, lambda: table.to_dict("records"), lambda: echo(scoreboard.page(result)))
+
+
+@corpus.command(epilog=example("pmlkit corpus compare scores/mine scores/theirs"))
+@click.argument("ours", type=PATH)
+@click.argument("theirs", type=PATH)
+@as_json
+def compare(ours: str, theirs: str, as_json: bool) -> None:
+    """Compare two scores at equal budgets, program by program.
+
+    A difference below 0 is for OURS. p is of the exact test that flips the signs of differences.
+    """
+    from pmlkit import scoreboard
+    from pmlkit.cli import console
+
+    scores = scoreboard.read(ours), scoreboard.read(theirs)
+    table = scoreboard.compare(*scores)
+    title = f"{scores[0].technique} less {scores[1].technique}: shares of the mean W"
+    show(as_json, lambda: table.to_dict("records"), console.sheet, table, title)

@@ -43,7 +43,7 @@ COMMANDS = [
     "simulate",
     "wss",
 ]
-GROUPS = {"corpus": ["check", "list", "record"], "lab": ["build", "run"]}
+GROUPS = {"corpus": ["check", "compare", "list", "record", "score"], "lab": ["build", "run"]}
 LEAVES = [name for name in COMMANDS if name not in GROUPS]
 LEAVES += [f"{group} {name}" for group, names in GROUPS.items() for name in names]
 # Two rounds of 10 ms each: phase "a" writes 10 and 11 and reads 20, phase "b" writes 10 again.

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The score of a technique over recordings: known answers, choices, and folders of results."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import make_trace
+
+from pmlkit import scoreboard
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.techniques.protocol import Need, Technique
+from pmlkit.trace.kinds import Kind
+
+
+@dataclass(frozen=True)
+class Share(Technique):
+    """Reports `watched` percent of 100 pages, and pays `looks` looks of 100 flags for it."""
+
+    name: ClassVar[str] = "share"
+    title: ClassVar[str] = "A known share"
+    source: ClassVar[str] = "a test"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.ACCESSED})
+    looks: int = 1
+    watched: int = 64
+
+    def observe(self, view):
+        for _ in view.every(view.window_ns):
+            view.charge(flags_read=100 * self.looks)
+            view.report(min(self.watched, 128))
+
+
+NAME = f"{__name__}:Share"
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Two recordings of 20 rounds in which the same 100 and 128 pages are written all the time."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for name, pages in (("hundred", 100), ("more", 128)):
+        events = [[(gfn, Kind.WRITE) for gfn in range(pages)] for _ in range(20)]
+        make_trace(folder / f"{name}.trace", 20, events=events, pages=pages)
+    paths = [folder / "hundred.trace", folder / "more.trace"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoreboard, "LOOKS", (1, 4))
+        patch.setattr(scoreboard, "WATCHED", (50, 256))
+        return scoreboard.score(Share, paths, ["20ms"])
+
+
+def test_the_error_and_the_cost_are_the_known_ones(scored):
+    assert scored.programs == ["hundred", "more"]
+    assert len(scored.rows) == 2 * (1 + 2 * 2)
+    few = scored.rows[scored.rows["setting"] == "looks=1 watched=50"]
+    assert sorted(few["mae"]) == pytest.approx([0.5, 78 / 128])
+    all_of_them = scored.rows[scored.rows["setting"] == "looks=4 watched=256"]
+    assert sorted(all_of_them["mae"]) == pytest.approx([0, 0.28])
+    assert sorted(all_of_them["bias"]) == pytest.approx([0, 0.28])
+    ratio = all_of_them["overhead"].to_numpy() / few["overhead"].to_numpy()
+    assert ratio == pytest.approx(4)
+
+
+def test_a_setting_is_chosen_within_its_budget(scored):
+    cost = scored.rows.set_index("setting")["overhead"].groupby(level=0).mean()
+    one, four = cost["looks=1 watched=50"], cost["looks=4 watched=50"]
+    chosen = scoreboard.best(scored, [one / 2, one * 1.01, four * 1.01])
+    assert len(chosen) == 2  # nothing is as cheap as the first
+    assert list(chosen["setting"]) == ["looks=1 watched=256"] * 2
+    table = scoreboard.standing(replace(scored, chosen=chosen))
+    assert list(table["mae"]) == pytest.approx([0.14, 0.14])
+    assert list(table["worst"]) == pytest.approx([0.28, 0.28])
+    assert (table["programs"] == 2).all()
+
+
+def test_settings_of_other_programs_are_kept(scored):
+    chosen = pd.DataFrame({"window": ["20ms"], "budget": [1.0], "setting": ["looks=4 watched=50"]})
+    held_out = replace(scored, chosen=chosen)
+    (only,) = scoreboard.standing(held_out).to_dict("records")
+    assert only["setting"] == "looks=4 watched=50"
+    assert "other programs, beforehand" in scoreboard.page(held_out)
+    assert "these same programs" in scoreboard.page(scored)
+
+
+def test_a_score_is_read_as_it_was_written(scored, tmp_path):
+    page = scoreboard.save(scored, tmp_path / "mine")
+    again = scoreboard.read(tmp_path / "mine")
+    pd.testing.assert_frame_equal(again.rows, scored.rows, rtol=1e-5)
+    pd.testing.assert_frame_equal(again.settings, scored.settings)
+    assert page.read_text() == scoreboard.page(scored)
+    assert "| 20ms | 5 | looks=1 watched=256 | 14 |" in page.read_text()
+    with pytest.raises(PmlkitError, match="holds no score"):
+        scoreboard.read(tmp_path)
+
+
+def test_two_scores_are_compared_program_by_program():
+    def made(errors):
+        rows = [(f"p{i}", "1s", "default", error, 0.0, 0.001) for i, error in enumerate(errors)]
+        names = ["program", "window", "setting", "mae", "bias", "overhead"]
+        return scoreboard.Score("made", pd.DataFrame(rows, columns=names))
+
+    theirs = np.linspace(0.1, 0.2, 8)
+    table = scoreboard.compare(made(theirs - 0.05), made(theirs))
+    assert set(table["budget"]) == {b for b in scoreboard.BUDGETS if b >= 0.001}
+    assert table["difference"].to_numpy() == pytest.approx(-0.05)
+    assert table["high"].to_numpy() == pytest.approx(-0.05)
+    assert table["p"].to_numpy() == pytest.approx(2 / 2**8)  # all 8 have the same sign
+    assert scoreboard.compare(made(theirs), made(theirs))["p"].to_numpy() == pytest.approx(1)
+
+
+def test_a_class_is_loaded_by_its_name():
+    assert scoreboard.load(NAME).__name__ == "Share"
+    for name, why in (
+        ("share", "names no class"),
+        ("nowhere:Share", "cannot be imported"),
+        (f"{__name__}:Nothing", "cannot be imported"),
+        (f"{__name__}:Kind", "is no technique"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            scoreboard.load(name)
+
+
+def test_a_technique_without_knobs_is_one_point():
+    class Plain(Share):
+        @classmethod
+        def knobs(cls):
+            return ()
+
+    assert list(scoreboard.settings(Plain)) == ["default"]
