@@ -107,6 +107,7 @@ class Places:
 
     def __init__(self, frames: Ints) -> None:
         self.frames = frames
+        self._and_no_other = np.append(frames, -1)
 
     def __len__(self) -> int:
         return len(self.frames) + 1
@@ -114,7 +115,7 @@ class Places:
     def __call__(self, frames: Ints) -> Ints:
         """Return the index of each frame; unused frames share the last one."""
         at = np.searchsorted(self.frames, frames)
-        used = np.append(self.frames, -1)[at] == frames
+        used = self._and_no_other[at] == frames
         return np.where(used, at, len(self.frames))
 
 
