@@ -74,6 +74,8 @@ class Plan:
     learners, rules : tuple of str
     primary : str
         The inputs of the primary tests, one for each horizon.
+    folds : int
+        Programs that are trained on are judged, too, in so many groups: each by the others.
     """
 
     window: str = "500ms"
@@ -84,6 +86,7 @@ class Plan:
     learners: tuple[str, ...] = ("boosted", "pooled")
     rules: tuple[str, ...] = tuple(BASELINES)
     primary: str = "pml+sample"
+    folds: int = 4
 
 
 def samples_of(
@@ -110,8 +113,8 @@ def judge(
 ) -> pd.DataFrame:
     """Judge all deciders on samples, with everything fitted to and set on the training samples.
 
-    A training sample of a program is left out where that program is judged: the training samples
-    can be judged themselves.
+    A program that is judged is never trained on: where training samples are judged themselves,
+    `Plan.folds` groups of programs are, each with what the others were fitted to and set on.
 
     Returns
     -------
@@ -122,7 +125,8 @@ def judge(
     plan, tables = plan or Plan(), []
     for inputs in plan.inputs:
         of_inputs = [s for s in samples if s.inputs == inputs]
-        for others, held in _by_training([s for s in training if s.inputs == inputs], of_inputs):
+        known = [s for s in training if s.inputs == inputs]
+        for others, held in _by_training(known, of_inputs, plan.folds):
             for horizon in plan.horizons:
                 if progress:
                     names = ", ".join(dict.fromkeys(s.program for s in held))
@@ -136,14 +140,16 @@ def judge(
 
 
 def _by_training(
-    training: Sequence[Sample], samples: Sequence[Sample]
+    training: Sequence[Sample], samples: Sequence[Sample], folds: int
 ) -> list[tuple[list[Sample], list[Sample]]]:
     """Group samples by the training that they may have: of other programs."""
-    programs = {s.program for s in training}
-    groups: dict[str | None, list[Sample]] = {}
-    for one in samples:
-        groups.setdefault(one.program if one.program in programs else None, []).append(one)
-    return [([s for s in training if s.program != out], held) for out, held in groups.items()]
+    trained = sorted({s.program for s in training})
+    judged = {s.program for s in samples}
+    groups: list[list[str]] = [trained[fold::folds] for fold in range(min(folds, len(trained)))]
+    groups.append(sorted(judged - set(trained)))
+    held = [[s for s in samples if s.program in group] for group in groups]
+    others = [[s for s in training if s.program not in group] for group in groups]
+    return [pair for pair in zip(others, held, strict=True) if pair[1]]
 
 
 def decisions(

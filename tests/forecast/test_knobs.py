@@ -164,11 +164,13 @@ def test_the_summary_has_intervals_and_the_contest_its_tests(judged):
 
 def test_a_program_is_never_judged_by_what_it_trained():
     everything = samples_of("abcd", inputs=("pml+sample",))
-    groups = trial._by_training(everything, everything)
+    groups = trial._by_training(everything, everything, 2)
     for others, held in groups:
         assert not {s.program for s in others} & {s.program for s in held}
-    assert len(groups) == 4
-    assert len(trial._by_training(everything[:2], everything[2:])) == 1
+        assert len(others) == len(held) == 2
+    assert sorted(s.program for _, held in groups for s in held) == list("abcd")
+    ((others, held),) = trial._by_training(everything[:2], everything[2:], 2)
+    assert (others, held) == (everything[:2], everything[2:])
 
 
 def shuffled(one, cut):
