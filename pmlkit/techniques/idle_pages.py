@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pmlkit.techniques.protocol import Technique
+from pmlkit.techniques.recent import Recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
@@ -38,13 +37,9 @@ class IdlePages(Technique):
     oldest: int = 255
 
     def observe(self, view: View) -> None:
-        frames, ages = np.zeros(0, np.int64), np.zeros(0, np.int64)  # scans since the last use
         period, looks = view.parts(self.looks)
-        for turn, _ in enumerate(view.every(period), start=1):
-            accessed = view.accessed.scan()
-            kept = (ages < self.oldest) & ~np.isin(frames, accessed, assume_unique=True)
-            frames = np.concatenate((frames[kept], accessed))
-            ages = np.concatenate((ages[kept] + 1, np.zeros(len(accessed), np.int64)))
-            if turn >= looks:
-                young = np.count_nonzero(ages < looks)
+        recent = Recent(looks)  # of these the age is less than `looks`
+        for _ in view.every(period):
+            young = recent.add(view.accessed.scan())
+            if recent.full:
                 view.report(young if looks <= self.oldest else view.memory_pages)

@@ -34,6 +34,7 @@ __all__ = ["Need", "Places", "Recorded", "Uses", "known_memory"]
 
 
 UNKNOWN = Clock("a machine that is not known")
+MOST_TABLED = 1 << 24  # frames: 64 GiB, a table of 64 MiB
 
 
 class Need(Enum):
@@ -97,7 +98,8 @@ class Uses:
 class Places:
     """Indices for the state of frames: one for each frame in use, one for all others.
 
-    State then takes memory by the frames in use, however high their numbers are.
+    State then takes memory by the frames in use, however high their numbers are. Where these are
+    low, as a guest's are, a table has the indices.
 
     Parameters
     ----------
@@ -108,15 +110,28 @@ class Places:
     def __init__(self, frames: Ints) -> None:
         self.frames = frames
         self._and_no_other = np.append(frames, -1)
+        self._table: NDArray[np.int32] | None = None
+        if len(frames) and frames[0] >= 0 and frames[-1] < MOST_TABLED:
+            self._table = np.full(int(frames[-1]) + 2, len(frames), np.int32)
+            self._table[frames] = np.arange(len(frames), dtype=np.int32)
+        self._shared: dict[int, tuple[Ints, Ints]] = {}  # by identity: frames, their indices
 
     def __len__(self) -> int:
         return len(self.frames) + 1
 
     def __call__(self, frames: Ints) -> Ints:
         """Return the index of each frame; unused frames share the last one."""
+        if self._table is not None:
+            return self._table.take(frames, mode="clip")
         at = np.searchsorted(self.frames, frames)
         used = self._and_no_other[at] == frames
         return np.where(used, at, len(self.frames))
+
+    def of(self, uses: Uses) -> Ints:
+        """Return the index of each use (int32): looked up once, for all runs on a recording."""
+        if id(uses.gfn) not in self._shared:
+            self._shared[id(uses.gfn)] = uses.gfn, self(uses.gfn).astype(np.int32, copy=False)
+        return self._shared[id(uses.gfn)][1]
 
 
 @dataclass(frozen=True)

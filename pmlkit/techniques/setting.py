@@ -108,12 +108,12 @@ def latest_use(uses: Uses, clock: Clock, places: Places) -> Latest:
     Without frames it returns that of all places in order, an array that changes at the next call.
     """
     last, since = np.full(len(places), -1, np.int32), since_last(clock)
+    at, starts = places.of(uses), uses.starts
 
     def latest(frames: Ints | None = None) -> NDArray[np.int32]:
         first, stop = since()
-        if stop > first:
-            # Of a frame's uses the last one stays: they are assigned in order.
-            last[places(uses.between(first, stop))] = uses.rounds_of(first, stop)
+        for turn in range(first, stop):
+            last[at[starts[turn] : starts[turn + 1]]] = turn
         return last[:-1] if frames is None else last[places(frames)]
 
     return latest

@@ -15,8 +15,8 @@ import pmlkit
 from pmlkit import costs, techniques, workingset
 from pmlkit.errors import ClocksDiffer, NeedsError
 from pmlkit.techniques import Recorded, scores
-from pmlkit.techniques.channels import Clock
 from pmlkit.techniques.runs import time_scale
+from pmlkit.techniques.setting import Clock
 from pmlkit.trace.kinds import Kind
 
 W = vm.WINDOW_NS
