@@ -38,6 +38,7 @@ noise       means of absolute errors: of a folded normal, of a sample's count
 curves      W of each channel of a recording at each time, its drift, and its mean
 parts       what each technique sees, how often it looks, how many frames it watches, and the
             events of a look, as counted by the curves
+seen        what a technique would report if it looked at each instant, and how draws scatter
 predict     a technique's error and cost, predicted
 advise      which technique within a budget, and how big the VM must be
 """

@@ -39,7 +39,7 @@ LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
 LISTED = 8  # rows of the front that are shown
 GROWS = 0.1  # share by which W may grow if the recommended T doubles
 BETTER, CHEAPER = 0.8, 0.5  # of the error or of the cost: worth being named as an alternative
-_WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT})
+_WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT, Need.SOFT_DIRTY})
 _TAKES = {
     Need.PML: "a hypervisor that logs writes (PML)",
     Need.DIRTY: "write protection (log-dirty)",
@@ -47,6 +47,8 @@ _TAKES = {
     Need.ACCESSED: "accessed flags in the hypervisor's page tables",
     Need.TRAPS: "access faults on chosen frames",
     Need.CONTENT: "reading the guest's memory",
+    Need.AGING: "the host's MGLRU, from Linux 6.12 on",
+    Need.SOFT_DIRTY: "soft-dirty bits of the VMM's memory",
 }
 
 
@@ -370,6 +372,8 @@ def _not_for(technique: Technique, recorded: Recorded, reads: bool) -> str:
     """Return why a technique is no candidate, or nothing."""
     if Need.REFERENCES in technique.needs:
         return "no processor has it"
+    if Need.SAMPLES in technique.needs:
+        return "a recording has rounds, not the accesses to sample"
     if Need.TABLES in technique.needs and recorded.mapped is None:
         return "no snapshots of page tables"
     if parts_of(technique, recorded.memory_pages or 1).adds:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.by_page import References, references, sliding
-from pmlkit.techniques.channels import TABLE_FRAMES
+from pmlkit.techniques.channels import AREA_BITS, REGION_BITS
 from pmlkit.techniques.recorded import Uses
 from pmlkit.timeline import Axis, Windows
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Bools, Floats, Ints
+    from pmlkit.types import Array, Bools, Floats, Ints
 
 __all__ = ["CHANNELS", "Blindness", "Curves", "drift"]
 
@@ -31,6 +31,17 @@ def _real(recorded: Recorded, uses: Uses | None) -> Uses:
     return uses
 
 
+def _upper(uses: Uses, bits: int) -> Uses:
+    """Return the uses of entries above the pages, each of 2^bits pages."""
+    return Uses(uses.gfn >> bits, uses.starts)
+
+
+def _firsts(uses: Uses, n_rounds: int) -> Uses:
+    """Return the first use of each page in the recording."""
+    first = np.sort(np.unique(uses.gfn, return_index=True)[1])
+    return Uses.of(uses.rounds_of(0, n_rounds)[first], uses.gfn[first], n_rounds)
+
+
 # What can be seen of a recording, by name.
 CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
     "accesses": lambda recorded: recorded.accesses,
@@ -39,9 +50,9 @@ CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
     "entries": lambda recorded: _real(recorded, recorded.entries),
     "mapped": lambda recorded: _real(recorded, recorded.mapped),
     "leaves": lambda recorded: _real(recorded, recorded.leaves),
-    "regions": lambda recorded: Uses(
-        recorded.accesses.gfn // TABLE_FRAMES, recorded.accesses.starts
-    ),  # of 2 MiB: stand-ins for tables
+    "firsts": lambda recorded: _firsts(recorded.accesses, recorded.n_rounds),
+    "regions": lambda recorded: _upper(recorded.accesses, REGION_BITS),  # of 2 MiB
+    "areas": lambda recorded: _upper(recorded.accesses, AREA_BITS),  # of 1 GiB
 }
 
 
@@ -114,6 +125,37 @@ class Curves:
     def _sliding(self, refs: References, window_ns: int) -> Floats:
         windows = Windows.on(self._axis.at, window_ns, self.t_ns)
         return sliding(refs, windows).astype(float)
+
+    def uses(self, channel: str, window_ns: float) -> float:
+        """Return the mean number of uses in a time: a page counts once in each round."""
+        return len(self.refs(channel)) * window_ns / max(self._axis.length, 1)
+
+    def counted(self, channel: str, window_ns: int, value: Callable[[Ints], Array]) -> Floats:
+        """Return the sum over pages of a function of their uses in the last T.
+
+        Parameters
+        ----------
+        value : callable
+            Of the number of uses (ndarray of int64), 0 for none. With ``c > 0`` the sum is V(t, T).
+
+        Returns
+        -------
+        ndarray of float64, shape (instants,)
+            Whenever a round ends.
+        """
+        refs, n = self.refs(channel), len(self.t_ns)
+        windows = Windows.on(self._axis.at, window_ns, self.t_ns)
+        comes, goes = (side[refs.round].astype(np.int64) for side in (windows.enter, windows.leave))
+        sizes = np.diff(refs.starts)
+        page = np.repeat(np.arange(len(sizes)), sizes) * (n + 1)
+        each = np.arange(len(refs))
+        # At one instant uses leave before others enter: so many are there before each of them.
+        others = each - np.searchsorted(page + goes, page + comes, "right")
+        left = np.searchsorted(page + comes, page + goes, "left") - each
+        steps = np.zeros(n + 1)
+        np.add.at(steps, comes, value(others + 1) - value(others))
+        np.add.at(steps, goes, value(left - 1) - value(left))
+        return np.cumsum(steps)[:n]
 
     def mean(self, channel: str, window_ns: float) -> float:
         """Return the mean number of distinct pages in a time, over all times that it can begin.

@@ -7,14 +7,15 @@ guest's memory, that rest, or whose answer is no count of pages in a window, are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.errors import NeedsError, UnknownName
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.techniques.channels import BUFFER, TABLE_FRAMES
+from pmlkit.techniques.channels import AREA_BITS, BUFFER, REGION_BITS, TABLE_FRAMES
 from pmlkit.techniques.dirty_rate import DirtyRing
 from pmlkit.techniques.flag_sample import ONE_IN
+from pmlkit.techniques.mglru import MOST_LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,15 @@ class Parts:
         A frame can be drawn twice.
     redrawn : bool
         There is a new draw for each window: errors of draws average out over time.
+    known : str, optional
+        A channel whose pages are counted; only the others are estimated from those drawn.
+    averages : tuple of float
+        What is reported is the largest of moving averages over windows; these are the weights of
+        the newest window.
+    one_in : float, optional
+        One use of a page in so many is seen; of `samples`, so many uses in T.
+    unseen : bool
+        The pages that no such use hit are estimated: Chao's lower bound.
     adds : bool
         The counts of the looks are added, so a page counts once for each look that sees it.
     """
@@ -55,6 +65,11 @@ class Parts:
     watched: int | None = None
     again: bool = False
     redrawn: bool = False
+    known: str | None = None
+    averages: tuple[float, ...] = ()
+    one_in: float | None = None
+    samples: int | None = None
+    unseen: bool = False
     adds: bool = False
 
 
@@ -141,6 +156,53 @@ def _scan(parts: Parts, curves: Curves, period_ns: float) -> Events:
     return {"pages_scanned": curves.recorded.known_memory_pages, "flags_cleared": cleared}
 
 
+def _pruned(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    bits = AREA_BITS - REGION_BITS
+    all_regions = (curves.recorded.size - 1 >> REGION_BITS) + 1
+    return {
+        "pruned_looks": 1,
+        "regions_read": min(curves.mean("areas", period_ns) * (1 << bits), all_regions),
+        "pruned_flags": curves.mean("regions", period_ns) * (1 << REGION_BITS),
+        "pruned_set": curves.mean("accesses", period_ns),
+    }
+
+
+def _first_pruned(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    return {"pruned_looks": 1}
+
+
+def _aging(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    pages = curves.recorded.known_memory_pages
+    return {"pages_aged": pages, "flags_cleared": curves.mean(parts.sees, period_ns)}
+
+
+def _soft_dirty(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    written = curves.mean("writes", period_ns)
+    return {
+        "pages_scanned": 2 * curves.recorded.known_memory_pages,
+        "soft_dirty_writes": written,
+        "soft_dirty_reads": curves.mean("accesses", period_ns) - written,
+    }
+
+
+def _flags_and_log(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    logged = curves.mean("log", period_ns)
+    log = {"rounds": 1, "log_entries": logged, "pml_exits": _full(logged, BUFFER)}
+    return log | _flags(parts, curves, period_ns)
+
+
+def _traps(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    share = curves.mean(parts.sees, period_ns) / curves.recorded.known_memory_pages
+    return {"faults": _watched(parts) * share}
+
+
+def _samples(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    if parts.samples is not None:
+        return {"access_samples": parts.samples / parts.looks}
+    assert parts.one_in is not None
+    return {"access_samples": curves.uses(parts.sees, period_ns) / parts.one_in}
+
+
 def _clearing(parts: Parts, curves: Curves, period_ns: float) -> Events:
     return {"pages_scanned": curves.recorded.known_memory_pages}
 
@@ -177,6 +239,26 @@ def _flag_sample(technique: Any, memory: int | None) -> Parts:
     return Parts("accesses", technique.looks, min(wanted, pages))
 
 
+def _flag_sample_pml(technique: Any, memory: int | None) -> Parts:
+    return replace(_flag_sample(technique, memory), known="log")
+
+
+def _vmware(technique: Any, memory: int | None) -> Parts:
+    watched = min(technique.watched, _known(technique, memory))
+    averages = technique.slow, technique.fast
+    return Parts("accesses", 1, watched, redrawn=True, averages=averages)
+
+
+def _sampler(technique: Any, memory: int | None) -> Parts:
+    of_time = None if technique.watched is not None else technique.one_in
+    more = {"one_in": of_time, "samples": technique.watched, "redrawn": True}
+    return Parts("accesses", technique.looks, unseen="unseen" in technique.name, **more)
+
+
+def _mglru(channel: str) -> Callable[[Any, int | None], Parts]:
+    return lambda technique, memory: Parts(channel, min(technique.looks, MOST_LOOKS))
+
+
 def _qemu_sampling(technique: Any, memory: int | None) -> Parts:
     pages = _known(technique, memory)
     published = max(round(technique.per_gib * pages / (1 << 18)), technique.least)
@@ -196,6 +278,15 @@ STATED: dict[str, Stated] = {
     "pml-entries": Stated(_sees("entries"), _entries),
     "prl": Stated(_sees("accesses"), _log),
     "idle-pages": Stated(_sees("accesses"), _scan),
+    "pruned-scan": Stated(_sees("accesses"), _pruned, _first_pruned),
+    "cold-age": Stated(_sees("accesses"), _scan, _clearing),
+    "mglru": Stated(_mglru("accesses"), _aging, _aging),
+    "mglru-blind": Stated(_mglru("firsts"), _scan, _clearing),
+    "flag-sample-pml": Stated(_flag_sample_pml, _flags_and_log, _flags),
+    "vmware": Stated(_vmware, _traps),
+    "access-sampler": Stated(_sampler, _samples),
+    "access-sampler-unseen": Stated(_sampler, _samples),
+    "soft-dirty": Stated(_sees("writes"), _soft_dirty),
     "flag-sample": Stated(_flag_sample, _flags, _flags),
     "qemu-sampling": Stated(_qemu_sampling, _hashes),
     "qemu-bitmap": Stated(_sees("writes"), _bitmap),
@@ -203,17 +294,21 @@ STATED: dict[str, Stated] = {
 }
 
 _LOOP = "it moves the guest's memory, and reports where that led"
+_REGIONS = "its regions adapt to what was seen before"
 _SWAP = "it sees what is swapped, not what is used"
 OUTSIDE: dict[str, str] = {
     "pml-threshold": "it counts the pages of m looks: another set than W",
     "pml-plateau": "it never forgets: no window",
     "prl-plateau": "it never forgets: no window",
     "vtmm": "pages rise and sink in queues, each looked at in its own time",
-    "vmware": "the largest of three averages over several T",
-    "damon": "regions adapt to what was seen before",
+    "damon": _REGIONS,
+    "telescope": _REGIONS,
+    "hint-faults": "each part of memory has a look of its own, of another age",
+    "far-memory": "it is not W: what a rule leaves in near memory",
     "intermittent": "it rests while its signal does not change",
     "self-ballooning": _LOOP,
     "zballoond": _LOOP,
+    "senpai": _LOOP,
     "mpa": _LOOP,
     "exclusive-cache": _LOOP,
     "geiger": _SWAP,

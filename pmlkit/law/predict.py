@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError
-from pmlkit.law.curves import Blindness, at
+from pmlkit.law.curves import Blindness
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
 from pmlkit.law.parts import Parts, events_of, first_events_of, parts_of
+from pmlkit.law.seen import Seen, averaged
 from pmlkit.techniques.registry import make
 from pmlkit.techniques.view import look
 from pmlkit.units import format_ns, parse_duration_ns
@@ -169,30 +171,14 @@ class _Asked:
             lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
             what = f"{curves.recorded.name} lasts {lasts}: too short for T of {window}"
             raise ResolutionError.of(window, lasts, what, "give a shorter --window")
+        self.weights = curves.weights[self.scored]
         self.true = curves.pages("accesses", window_ns)
-        self.seen = self._seen(looks)
-        weights = curves.weights[self.scored]
-        self.mean = float(np.average(self.true[self.scored], weights=weights))
+        self.mean = float(np.average(self.true[self.scored], weights=self.weights))
+        self.seen, self.noise = Seen(curves, parts, period_ns, looks).parts()
 
-    def _seen(self, looks: int) -> Floats:
-        """Return V at each time: what would be reported if the last look were now."""
-        if not self.parts.adds:
-            return self.curves.pages(self.parts.sees, self.span_ns)
-        t_ns, pages = self.curves.t_ns, self.curves.pages(self.parts.sees, self.period_ns)
-        return np.sum([at(t_ns, pages, t_ns - n * self.period_ns) for n in range(looks)], axis=0)
-
-    def _looked(self, phase_ns: int) -> tuple[Ints, Floats, Floats]:
-        """Return, for looks that fall at a phase: indices of times, V then, and their weights.
-
-        A look that is due within a round is made when the round ends.
-        """
-        t_ns = self.curves.t_ns
-        due = np.arange(phase_ns or self.period_ns, t_ns[-1] + 1, self.period_ns)
-        looks = np.searchsorted(t_ns, due)
-        looks = looks[t_ns[looks] >= self.span_ns]
-        latest = np.searchsorted(looks, np.arange(len(t_ns)), "right") - 1
-        some = np.flatnonzero(self.scored & (latest >= 0))
-        return some, self.seen[looks[latest[some]]], self.curves.weights[some]
+    def _mean(self, pages: Floats) -> float:
+        """Return the mean over the times that are scored, as a share of mean W."""
+        return float(np.average(pages[self.scored], weights=self.weights) / self.mean)
 
     @property
     def _phases(self) -> Ints:
@@ -200,25 +186,30 @@ class _Asked:
         units = max(self.period_ns // unit, 1)
         return np.arange(min(PHASES, units)) * units // min(PHASES, units) * unit
 
-    def _noise(self, pages: Floats) -> Floats:
-        """Return the mean absolute error of the sample, in pages."""
-        memory, watched = self.curves.recorded.memory_pages, self.parts.watched
-        if watched is None or memory is None:
-            return np.zeros(len(pages))
-        return sample_error(pages, memory, watched, self.parts.again)
+    def _cases(self) -> Iterator[_Case]:
+        """Yield what is reported at the times that are scored, for looks at each phase.
 
-    def _cases(self) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
-        """Yield, for each phase: W, V at the looks, the sample's standard deviation, weights."""
+        A look that is due within a round is made when the round ends.
+        """
+        t_ns = self.curves.t_ns
         for phase in self._phases:
-            some, seen, weights = self._looked(int(phase))
+            due = np.arange(int(phase) or self.period_ns, t_ns[-1] + 1, self.period_ns)
+            looks = np.searchsorted(t_ns, due)
+            looks = looks[t_ns[looks] >= self.span_ns]
+            latest = np.searchsorted(looks, np.arange(len(t_ns)), "right") - 1
+            some = np.flatnonzero(self.scored & (latest >= 0))
             if len(some):
-                yield self.true[some], seen, self._noise(seen) / NORMAL, weights
+                reported, sd = averaged(self.seen[looks], self.noise[looks], self.parts.averages)
+                at_some = latest[some]
+                weights = self.curves.weights[some]
+                yield _Case(
+                    self.true[some], self.seen[some], reported[at_some], sd[at_some], weights
+                )
 
     def error(self) -> float:
         """Return the expected error."""
         means = [
-            np.average(mean_abs(seen - true, sd), weights=weights)
-            for true, seen, sd, weights in self._cases()
+            np.average(mean_abs(case.off, case.sd), weights=case.weights) for case in self._cases()
         ]
         return float(np.mean(means) / self.mean)
 
@@ -226,12 +217,11 @@ class _Asked:
         """Return the interval of the error, and what the estimate has to be multiplied by."""
         errors, ratios, times = [], [], []
         draws = self._quantiles()
-        for true, seen, sd, weights in self._cases():
-            off = seen - true
-            errors += self._draws(off, sd, weights, draws)
+        for case in self._cases():
+            errors += self._draws(case, draws)
             for z in draws:
-                ratios.append(true / np.maximum(seen + z * sd, 1e-9))
-                times.append(weights)
+                ratios.append(case.true / np.maximum(case.reported + z * case.sd, 1e-9))
+                times.append(case.weights)
         share = (1 - LEVEL) / 2
         low, high = np.quantile(errors, [share, 1 - share]) / self.mean
         cover = np.quantile(
@@ -239,47 +229,62 @@ class _Asked:
         )
         return float(low), float(high), float(cover)
 
-    def _draws(self, off: Floats, sd: Floats, weights: Floats, draws: Floats) -> list[float]:
+    def _draws(self, case: _Case, draws: Floats) -> list[float]:
         """Return the errors of draws that are equally likely."""
+        off, sd, weights = case.off, case.sd, case.weights
         if not self.parts.redrawn:
             return [float(np.average(np.abs(off + z * sd), weights=weights)) for z in draws]
         mean = np.average(mean_abs(off, sd), weights=weights)
         variance = max(np.average(off**2 + sd**2, weights=weights) - mean**2, 0)
-        count = max(float(weights.sum()) / self.period_ns, 1)
+        count = max(float(weights.sum()) / self.span_ns, 1)
         return list(np.maximum(mean + draws * np.sqrt(variance / count), 0))
 
     def _quantiles(self) -> Floats:
         """Return errors that draws are equally likely to have, in standard deviations."""
-        memory, watched = self.curves.recorded.memory_pages, self.parts.watched
-        if memory is None or watched is None:
+        if not self.noise.any():
             return np.zeros(1)
-        seen = float(np.average(self.seen[self.scored], weights=self.curves.weights[self.scored]))
-        sd = float(self._noise(np.array([seen]))[0]) / NORMAL
         shares = (np.arange(DRAWS) + 0.5) / DRAWS
+        memory, watched = self.curves.recorded.memory_pages, self.parts.watched
+        if self.parts.redrawn or self.parts.known or memory is None or watched is None:
+            return ndtri(shares)
+        seen = float(np.average(self.seen[self.scored], weights=self.weights))
+        sd = float(sample_error([seen], memory, watched, self.parts.again)[0]) / NORMAL
         errors = sample_quantiles(seen, memory, watched, shares, self.parts.again)
         return errors / sd if sd else np.zeros(1)
 
     def staleness(self) -> float:
-        total = []
-        for phase in self._phases:
-            some, seen, weights = self._looked(int(phase))
-            if len(some):
-                total.append(np.average(np.abs(seen - self.seen[some]), weights=weights))
+        total = [
+            np.average(np.abs(case.reported - case.seen), weights=case.weights)
+            for case in self._cases()
+        ]
         return float(np.mean(total) / self.mean)
 
     def sampling(self) -> float:
-        noise = self._noise(self.seen[self.scored])
-        return float(np.average(noise, weights=self.curves.weights[self.scored]) / self.mean)
+        return self._mean(self.noise) * NORMAL
 
     def blindness(self) -> Blindness:
-        """Return what is missed and what is too much; of looks that are added, by the sizes."""
-        sets = self.curves.blindness(self.parts.sees, self.window_ns)
-        if not self.parts.adds:
+        """Return what is missed and what is too much; by the sizes if these are not of the sets."""
+        parts = self.parts
+        sets = self.curves.blindness(parts.sees, self.window_ns)
+        if not (parts.adds or parts.one_in or parts.samples):
             return sets
-        off, weights = (self.seen - self.true)[self.scored], self.curves.weights[self.scored]
-        return Blindness(
-            sets.missed, float(np.average(off, weights=weights) / self.mean) + sets.missed
-        )
+        bias = self._mean(self.seen - self.true)
+        missed = sets.missed if parts.adds else max(-bias, 0.0)
+        return Blindness(missed, bias + missed)
+
+
+class _Case(NamedTuple):
+    """W, V, what is reported and its standard deviation, and weights, at some times."""
+
+    true: Floats
+    seen: Floats
+    reported: Floats
+    sd: Floats
+    weights: Floats
+
+    @property
+    def off(self) -> Floats:
+        return self.reported - self.true
 
 
 def _some(scored: Bools) -> Bools:

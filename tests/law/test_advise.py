@@ -81,7 +81,7 @@ def test_a_log_of_writes_says_what_it_cannot_know(of_log):
     assert of_log.checked is None
     assert "writes" in of_log.answer
     assert any("Not known" in line for line in of_log.lines)
-    assert set(of_log.front["technique"]) <= {"pml", "qemu-bitmap", "qemu-sampling"}
+    assert set(of_log.front["technique"]) <= {"pml", "qemu-bitmap", "qemu-sampling", "soft-dirty"}
 
 
 def test_the_recommended_window_is_the_shortest_that_is_steady():

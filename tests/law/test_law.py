@@ -10,11 +10,21 @@ from pmlkit import law, techniques
 from pmlkit.errors import ResolutionError, UnknownName
 from pmlkit.law import noise
 from pmlkit.law.curves import drift
+from pmlkit.law.seen import averaged
 from pmlkit.techniques import TECHNIQUES, scores
 
 T = vm.WINDOW_NS
-RUNS = 60
-EXACT = ("pml", "pml-entries", "prl", "idle-pages", "qemu-bitmap", "qemu-ring")
+RUNS = 40
+EXACT = (
+    "pml",
+    "pml-entries",
+    "prl",
+    "idle-pages",
+    "pruned-scan",
+    "soft-dirty",
+    "mglru",
+    "qemu-ring",
+)
 
 
 def make(name, **knobs):
@@ -108,6 +118,30 @@ def test_the_mean_of_distinct_pages_is_that_of_all_windows(channel):
         assert found == pytest.approx(total)
 
 
+def test_the_sum_over_pages_is_that_of_their_uses_in_each_window():
+    recorded = wandering(rounds=60)
+    found = law.Curves(recorded).counted("accesses", T, lambda c: np.sqrt(c))
+    ends = range(1, recorded.n_rounds + 1)
+    windows = [recorded.accesses.between(max(end - vm.PER_WINDOW, 0), end) for end in ends]
+    wanted = [np.sqrt(np.unique(one, return_counts=True)[1]).sum() for one in windows]
+    assert found == pytest.approx(np.array(wanted))
+
+
+def test_the_larger_of_two_averages_is_that_of_draws():
+    pages, sd = np.full(30, 100.0), np.full(30, 10.0)
+    draws = np.random.default_rng(1).normal(pages, sd, (4000, 30))
+    ends = []
+    for draw in draws:
+        slow = fast = draw[0]
+        for one in draw[1:]:
+            slow, fast = slow + 0.2 * (one - slow), fast + 0.5 * (one - fast)
+        ends.append(max(slow, fast))
+    mean, scatter = averaged(pages, sd, (0.2, 0.5))
+    assert mean[-1] == pytest.approx(np.mean(ends), abs=0.3)
+    assert scatter[-1] == pytest.approx(np.std(ends), rel=0.05)
+    assert np.array_equal(averaged(pages, sd, ())[0], pages)
+
+
 def test_blindness_is_the_difference_of_the_sets():
     recorded = wandering()
     blind = law.Curves(recorded).blindness("writes", T)
@@ -173,6 +207,9 @@ def test_a_sample_errs_as_its_formula_says(watched):
     ("flag-sample", {"looks": 2, "watched": 300}),
     ("qemu-sampling", {"looks": 2, "watched": 300}),
     ("qemu-sampling", {"looks": 1, "watched": 60}),
+    ("flag-sample-pml", {"looks": 2, "watched": 200}),
+    ("access-sampler", {"looks": 2, "one_in": 8}),
+    ("access-sampler", {"looks": 1, "watched": 200}),
 ])  # fmt: skip
 def test_staleness_sampling_and_blindness_together(name, knobs):
     recorded, technique = wandering(), make(name, **knobs)
@@ -196,8 +233,11 @@ def test_counting_techniques_err_as_predicted(name, looks):
 def test_the_cost_is_that_of_the_run(name):
     recorded, technique = wandering(), make(name)
     found = law.predict(technique, law.Curves(recorded), T)
-    run = techniques.run(technique, recorded, T)
-    assert found.overhead == pytest.approx(run.overhead, rel=0.07)
+    seeds = range(20 if technique.random else 1)
+    runs = [techniques.run(technique, recorded, T, seed=seed).overhead for seed in seeds]
+    # A page that VMware's sample leaves trapped may fault later: the law does not count that.
+    far = 0.25 if name == "vmware" else 0.07
+    assert found.overhead == pytest.approx(np.mean(runs), rel=far)
 
 
 # ------------------------------------------------------------------------------
