@@ -10,14 +10,14 @@ page() { # LINES ARGUMENTS...
 }
 some() { # COUNT: the number of lines of one of the first pages, in $lines
     draw "$1"
-    lines=$(echo 2 3 4 5 6 8 12 16 | cut -d' ' -f$((drawn + 1)))
+    lines=$(echo 1 2 3 4 5 6 8 10 | cut -d' ' -f$((drawn + 1)))
 }
 while :; do
     draw 6
     case $drawn in
-    0 | 1 | 2) phase page; some 6; page $lines ;;
-    3) phase column; some 8; page $lines --psm 4 hocr ;;
-    4) phase batch; for i in 1 2; do some 4; page $lines --psm 6; done ;;
+    0 | 1 | 2) phase page; some 4; page $lines ;;
+    3) phase column; some 6; page $lines --psm 4 hocr ;;
+    4) phase batch; for i in 1 2; do some 3; page $lines --psm 6; done ;;
     5) phase layout; some 8; page $lines --psm 2 ;;
     esac
     rest
