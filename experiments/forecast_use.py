@@ -23,7 +23,7 @@ import pandas as pd
 from experiments import made
 from pmlkit import figures
 from pmlkit.figures import forecast as drawn
-from pmlkit.forecast import features, log, pages, peaks, trial
+from pmlkit.forecast import features, log, pages, peaks, trial, verdict
 from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
@@ -89,19 +89,20 @@ def analyse(
     judged = trial.judge(samples, others, plan, tell)
     if training is None:
         trial.write_tables(samples, out / TABLES)
-        write(trial.choose(judged, plan), out, Path(CHOSEN).stem)
+        write(verdict.choose(judged, plan), out, Path(CHOSEN).stem)
     chosen = pd.read_csv(out / CHOSEN)
-    summary, tests = trial.summary(judged), trial.contest(judged, chosen, plan)
+    summary, tests = verdict.summary(judged), verdict.contest(judged, chosen, plan)
     write(judged[judged["asked"] == plan.main], out, which)
     write(summary, out, f"{which}-summary")
     write(tests, out, f"{which}-tests")
+    found = verdict.statements(tests, summary, plan)
+    write(found, out, f"{which}-statements")
     write(peaks_of(samples, others, plan), out, f"{which}-peaks")
     if len({one.program for one in samples}) > 1:
         write(pages_of(traces, plan), out, f"{which}-pages")
     figures.save(drawn.use(summary, chosen), drawings / f"{which}-idle")
     figures.save(drawn.runs(judged, chosen), drawings / f"{which}-runs")
-    told = tests[tests["ours"] != trial.RECOMMENDED]
-    print(told.to_string(index=False))
+    print(tests.to_string(index=False), found.to_string(index=False), sep="\n\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -86,9 +86,9 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     Parameters
     ----------
     summary : DataFrame
-        Of `trial.summary`.
+        Of `verdict.summary`.
     chosen : DataFrame
-        Of `trial.choose`: the rule and the model that are drawn apart.
+        Of `verdict.choose`: the rule and the model that are drawn apart.
     """
     asked = chosen.attrs.get("asked", 0.05)
     table = summary[np.isclose(summary["asked"], asked)]
@@ -158,7 +158,7 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     judged : DataFrame
         Of `trial.judge`.
     chosen : DataFrame
-        Of `trial.choose`.
+        Of `verdict.choose`.
     """
     table = judged[np.isclose(judged["asked"], chosen.attrs.get("asked", 0.05))]
     inputs, horizons = table["inputs"].unique(), table["horizon"].unique()

@@ -17,6 +17,7 @@ baselines   simple rules: last value, maxima, means, seasonal, percentiles, the 
 backtest    leave one program out, rolling origin; costs at equal violations, with hindsight
 knobs       how careful a rule or model is, set beforehand
 trial       all deciders on unseen programs with knobs set beforehand; which one is recommended
+verdict     of a trial: means with intervals, who is best, tests over programs
 significance
             exact tests and intervals over few programs
 peaks       will an allocation be exceeded?

@@ -2,8 +2,8 @@
 """The trial of forecasts: of what is used, on programs that nothing was fitted to or set by.
 
 `Plan` is all that is fixed beforehand. `judge` fits the models and sets every knob on the training
-programs, and judges all deciders on others. `choose` names the best rule and the best model of one
-trial; `contest` compares just these two in another, with intervals and exact tests over programs.
+programs, and judges all deciders on others; `pmlkit.forecast.verdict` compares them. `recommend`
+does the same for one log that goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.forecast import features, metrics, significance
+from pmlkit.forecast import features, metrics
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
 from pmlkit.forecast.baselines import BASELINES
@@ -40,15 +40,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Plan",
     "RECOMMENDED",
-    "choose",
-    "contest",
     "decisions",
     "digest",
     "judge",
     "read_tables",
     "recommend",
     "samples_of",
-    "summary",
     "write_tables",
 ]
 
@@ -302,116 +299,6 @@ def _so_far(decision: Decision) -> Json:
     return {name: value if known.any() else np.nan for name, value in costs.items()} | {
         "windows": int(known.sum())
     }
-
-
-# ------------------------------------------------------------------------------
-# Tables of a trial.
-
-
-def by_program(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return means over the logs of a program: programs down, deciders across."""
-    means = table.groupby(["program", "decider"], sort=False)[value].mean()
-    return means.unstack("decider")
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return means over programs, with 95 % intervals of a bootstrap over programs.
-
-    Returns
-    -------
-    DataFrame
-        A row per ``inputs``, ``horizon``, ``asked`` and ``decider``: ``programs``, and of
-        ``violations``, ``idle``, ``short``, ``cost``, ``again``, ``run`` and ``longest`` the mean,
-        ``_low`` and ``_high``.
-    """
-    rows = []
-    keys = ["inputs", "horizon", "asked"]
-    for labels, part in table.groupby(keys, sort=False):
-        wide = {value: by_program(part, value) for value in VALUES}
-        for decider in wide["cost"]:
-            row: Json = dict(zip(keys, labels, strict=True)) | {"decider": decider}
-            row["programs"] = int(wide["cost"][decider].notna().sum())
-            for value in VALUES:
-                of_programs = wide[value][decider].to_numpy(float)
-                known = of_programs[np.isfinite(of_programs)]
-                row[value] = float(known.mean()) if len(known) else np.nan
-                row[f"{value}_low"], row[f"{value}_high"] = significance.bootstrap(known)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-VALUES = ("violations", "idle", "short", "cost", "again", "run", "longest")
-
-
-def choose(table: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
-    """Name the best rule and the best model of a trial, by the least cost.
-
-    Returns
-    -------
-    DataFrame
-        A row per ``inputs`` and ``horizon``: ``rule`` and ``model`` (deciders of least geometric
-        mean ``cost`` over programs, at the plan's main rate) and as `significance.paired_ratio`
-        says of the two; ``better``: the model if its interval is below 1, else the rule.
-    """
-    plan, rows = plan or Plan(), []
-    for (inputs, horizon), part in table[table["asked"] == plan.main].groupby(
-        ["inputs", "horizon"], sort=False
-    ):
-        part = part[part["model"] != RECOMMENDED]
-        learned = ~part["model"].isin(list(BASELINES))
-        best = {
-            kind: _cheapest(part[mask]) for kind, mask in (("rule", ~learned), ("model", learned))
-        }
-        costs = by_program(part, "cost")
-        test = _against(costs, best["model"], best["rule"])
-        better = best["model" if test["high"] < 1 else "rule"]
-        rows.append({"inputs": inputs, "horizon": horizon, **best, **test, "better": better})
-    return pd.DataFrame(rows)
-
-
-def _against(costs: pd.DataFrame, ours: str, theirs: str) -> Json:
-    pair = (costs[ours].to_numpy(float), costs[theirs].to_numpy(float))
-    return significance.paired_ratio(*pair)
-
-
-def _cheapest(part: pd.DataFrame) -> str:
-    return str(np.log(by_program(part, "cost").clip(lower=1e-6)).mean().idxmin())
-
-
-def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
-    """Compare, in a trial, the model and the rule that another trial chose.
-
-    Returns
-    -------
-    DataFrame
-        A row per ``inputs``, ``horizon`` and pair: ``ours`` against ``theirs``, as
-        `significance.paired_ratio` has it, of ``cost`` at the main rate; ``primary``: whether it is
-        one of the tests named beforehand; ``p_holm``: their p, for being several (else NaN).
-    """
-    plan, rows = plan or Plan(), []
-    for one in chosen.itertuples():
-        part = table[
-            (table["inputs"] == one.inputs)
-            & (table["horizon"] == one.horizon)
-            & (table["asked"] == plan.main)
-        ]
-        costs = by_program(part, "cost")
-        for ours in (str(one.model), RECOMMENDED):
-            test = _against(costs, ours, str(one.rule))
-            labels = {
-                "inputs": one.inputs,
-                "horizon": one.horizon,
-                "ours": ours,
-                "theirs": one.rule,
-            }
-            primary = bool(str(one.inputs) == plan.primary and ours == str(one.model))
-            rows.append({**labels, "primary": primary, **test})
-    found = pd.DataFrame(rows)
-    found["p_holm"] = np.nan
-    found.loc[found["primary"], "p_holm"] = significance.holm(
-        found.loc[found["primary"], "p_permutation"].to_numpy()
-    )
-    return found
 
 
 # ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from forecast_logs import make_used_sample
 
-from pmlkit.forecast import baselines, knobs, metrics, trial
+from pmlkit.forecast import baselines, knobs, metrics, trial, verdict
 from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.backtest import Outcome, rule_outcomes
 from pmlkit.forecast.forecaster import Forecaster
@@ -150,16 +150,38 @@ def test_pml_alone_with_the_margin_of_others_knows_how_much_is_read(judged):
 
 
 def test_the_summary_has_intervals_and_the_contest_its_tests(judged):
-    table = trial.summary(judged)
+    table = verdict.summary(judged)
     assert (table["idle_low"] <= table["idle"]).all() and (table["programs"] == 4).all()
     chosen = pd.DataFrame(
         [{"inputs": i, "horizon": 2, "rule": "last value, others", "model": "max of 4, others"}
          for i in PLAN.inputs]
     )  # fmt: skip
-    found = trial.contest(judged, chosen, PLAN)
-    assert list(found["ours"]) == ["max of 4, others", "recommended"] * 2
+    found = verdict.contest(judged, chosen, PLAN)
+    ours = ["max of 4, others", "recommended"]
+    assert list(found["ours"]) == [*ours, "last value, others", *ours]
+    assert list(found["against"]) == ["pml", "pml", "pml+sample", "pml+sample", "pml+sample"]
     assert found["primary"].sum() == 1 and (found["least_p"] == 2 / 2**4).all()
     assert found["p_holm"].notna().sum() == 1
+
+
+def test_the_statements_are_decided_by_hand():
+    tests = pd.DataFrame(
+        [("pml+sample", 1, "m", "pml+sample", True, 12, 10, 0.8, 0.9, 0.04),
+         ("pml+sample", 4, "m", "pml+sample", True, 12, 6, 0.85, 0.89, 0.2),
+         ("pml+sample", 4, "recommended", "pml+sample", False, 12, 5, 1.12, 1.2, np.nan),
+         ("pml", 1, "r", "pml+sample", False, 12, 2, 1.3, 1.4, np.nan),
+         ("sample", 1, "r", "pml+sample", False, 12, 6, 1.0, 1.3, np.nan)],
+        columns=["inputs", "horizon", "ours", "against", "primary", "programs", "lower", "ratio",
+                 "high", "p_holm"],
+    )  # fmt: skip
+    means = pd.DataFrame(
+        [("pml+sample", 1, 0.05, "recommended", 0.05, 0.1, 0.6),
+         ("pml+sample", 4, 0.05, "recommended", 0.05, 0.3, 0.4)],
+        columns=["inputs", "horizon", "asked", "decider", "violations", "again", "idle"],
+    )  # fmt: skip
+    found = verdict.statements(tests, means)
+    assert list(found["number"]) == [1, 1, 2, 3, 4, 5, 6, 7]
+    assert list(found["holds"]) == [True, True, False, True, False, False, True, False]
 
 
 def test_a_program_is_never_judged_by_what_it_trained():

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict of a trial: means with intervals, who is best, and tests over programs.
+
+`choose` names the best rule and the best model of one trial, that of the programs for development.
+`contest` compares just these two in another, and `statements` says which of the statements that
+experiments/protocol.md makes beforehand hold in it.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit.forecast import significance
+from pmlkit.forecast.baselines import BASELINES
+from pmlkit.forecast.trial import RECOMMENDED, Plan
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json
+
+__all__ = ["by_program", "choose", "contest", "statements", "summary"]
+
+VALUES = ("violations", "idle", "short", "cost", "again", "run", "longest")
+
+
+def by_program(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return means over the logs of a program: programs down, deciders across."""
+    means = table.groupby(["program", "decider"], sort=False)[value].mean()
+    return means.unstack("decider")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over programs, with 95 % intervals of a bootstrap over programs.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs``, ``horizon``, ``asked`` and ``decider``: ``programs``, and of
+        ``violations``, ``idle``, ``short``, ``cost``, ``again``, ``run`` and ``longest`` the mean,
+        ``_low`` and ``_high``.
+    """
+    rows = []
+    keys = ["inputs", "horizon", "asked"]
+    for labels, part in table.groupby(keys, sort=False):
+        wide = {value: by_program(part, value) for value in VALUES}
+        for decider in wide["cost"]:
+            row: Json = dict(zip(keys, labels, strict=True)) | {"decider": decider}
+            row["programs"] = int(wide["cost"][decider].notna().sum())
+            for value in VALUES:
+                of_programs = wide[value][decider].to_numpy(float)
+                known = of_programs[np.isfinite(of_programs)]
+                row[value] = float(known.mean()) if len(known) else np.nan
+                row[f"{value}_low"], row[f"{value}_high"] = significance.bootstrap(known)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def choose(table: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
+    """Name the best rule and the best model of a trial, by the least cost.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs`` and ``horizon``: ``rule`` and ``model`` (deciders of least geometric
+        mean ``cost`` over programs, at the plan's main rate) and as `significance.paired_ratio`
+        says of the two; ``better``: the model if its interval is below 1, else the rule.
+    """
+    plan, rows = plan or Plan(), []
+    for (inputs, horizon), part in table[table["asked"] == plan.main].groupby(
+        ["inputs", "horizon"], sort=False
+    ):
+        part = part[part["model"] != RECOMMENDED]
+        learned = ~part["model"].isin(list(BASELINES))
+        best = {
+            kind: _cheapest(part[mask]) for kind, mask in (("rule", ~learned), ("model", learned))
+        }
+        costs = by_program(part, "cost")
+        test = _against(costs, best["model"], best["rule"])
+        better = best["model" if test["high"] < 1 else "rule"]
+        rows.append({"inputs": inputs, "horizon": horizon, **best, **test, "better": better})
+    return pd.DataFrame(rows)
+
+
+def _against(costs: pd.DataFrame, ours: str, theirs: str) -> Json:
+    pair = (costs[ours].to_numpy(float), costs[theirs].to_numpy(float))
+    return significance.paired_ratio(*pair)
+
+
+def _cheapest(part: pd.DataFrame) -> str:
+    return str(np.log(by_program(part, "cost").clip(lower=1e-6)).mean().idxmin())
+
+
+def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
+    """Compare, in a trial, what another trial chose.
+
+    Returns
+    -------
+    DataFrame
+        A row per ``inputs``, ``horizon`` and pair: ``ours`` against ``theirs``, whose inputs are
+        ``against``, as `significance.paired_ratio` has it, of ``cost`` at the main rate. The pairs
+        are: the model and the rule; what is recommended and the rule; and the rules of two kinds of
+        inputs. ``primary``: whether it is one of the tests named beforehand; ``p_holm``: their p,
+        for being several (else NaN).
+    """
+    plan, rows = plan or Plan(), []
+    table = table[table["asked"] == plan.main]
+    costs = {key: by_program(part, "cost") for key, part in table.groupby(["inputs", "horizon"])}
+    rule = {(one.inputs, one.horizon): str(one.rule) for one in chosen.itertuples()}
+    for one in chosen.itertuples():
+        here, there = (one.inputs, one.horizon), (plan.primary, one.horizon)
+        pairs = [(str(one.model), here), (RECOMMENDED, here)]
+        pairs += [(rule[here], there)] * (here != there and there in rule)
+        for number, (ours, against) in enumerate(pairs):
+            pair = pd.concat([costs[here][ours], costs[against][rule[against]]], axis=1)
+            primary = number == 0 and here == there
+            rows.append(
+                {
+                    **dict(zip(("inputs", "horizon"), here, strict=True)),
+                    **{"ours": ours, "theirs": rule[against], "against": against[0]},
+                    "primary": primary,
+                    **significance.paired_ratio(*pair.to_numpy(float).T),
+                }
+            )
+    found = pd.DataFrame(rows)
+    found["p_holm"] = np.nan
+    raised = significance.holm(found.loc[found["primary"], "p_permutation"].to_numpy())
+    found.loc[found["primary"], "p_holm"] = raised
+    return found
+
+
+def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
+    """Say which of the protocol's statements hold in a trial.
+
+    Parameters
+    ----------
+    tests : DataFrame
+        Of `contest`.
+    means : DataFrame
+        Of `summary`.
+
+    Returns
+    -------
+    DataFrame
+        ``number``, ``statement``, the ``value`` that decides it (of several, the worst), the
+        ``bound``, and whether it ``holds``. Statements are left out whose inputs or horizons the
+        trial lacks.
+    """
+    plan = plan or Plan()
+    soon, late = min(plan.horizons), max(plan.horizons)
+    main = tests[tests["primary"]].set_index("horizon")
+    across = tests[tests["inputs"] != tests["against"]].set_index("inputs")
+    safe = tests[tests["ours"] == RECOMMENDED]
+    told = means[(means["decider"] == RECOMMENDED) & np.isclose(means["asked"], plan.main)]
+    told = told[told["inputs"] == plan.primary].set_index("horizon")
+    higher = across["programs"] - across["lower"]
+    share = 10 / 12  # of the programs
+    again = told["again"] / told["violations"]
+    rows = [
+        (1, "a model gains half a second ahead: p", main["p_holm"].get(soon), 0.05, "below"),
+        (1, "a model gains half a second ahead: ratio", main["ratio"].get(soon), 1, "below"),
+        (2, "it gains little two seconds ahead: upper end", main["high"].get(late), 0.9, "above"),
+        (3, "PML alone is not enough: share of programs",
+         (higher / across["programs"])[across.index == "pml"].min(), share, "least"),
+        (4, "the sample does without PML: upper end",
+         across["high"][across.index == "sample"].max(), 1.25, "below"),
+        (5, "following the cheapest is safe: ratio", safe["ratio"].max(), 1.1, "most"),
+        (6, "violations come in runs: times the rate", again.get(late), 3, "least"),
+        (7, "safety is dear: idle over use", told["idle"].min(), 0.5, "above"),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["number", "statement", "value", "bound", "side"])
+    table = table.dropna(subset="value")
+    table["holds"] = [
+        bool(SIDES[str(row.side)](row.value, row.bound)) for row in table.itertuples()
+    ]
+    return table.drop(columns="side")
+
+
+SIDES = {
+    "below": operator.lt,
+    "above": operator.gt,
+    "least": lambda value, bound: value >= bound - 1e-9,
+    "most": operator.le,
+}
