@@ -24,6 +24,7 @@ LAYERS = (
     ("sources",),
     ("period", "techniques"),
     ("compare", "law"),
+    ("frontier",),
     ("figures",),
     ("batch", "corpus", "doctor", "notebook", "scoreboard"),
     ("cli",),

@@ -31,6 +31,7 @@ advise            how to look at a VM within a budget, and how big it must be
 period            which T, and what a period of collection costs
 forecast          quantiles, peaks and pages of W ahead
 compare           every technique on the same recorded VMs
+frontier          the same at every setting: error at equal cost, cost at equal error
 collect           log a domain of a Xen host, or a VM of a KVM host
 record            boot a workload and record every access
 explore           widgets over a trace
@@ -56,8 +57,9 @@ workingset, missratio, reads
                   measures of a trace
 forecast, interop, sources
                   measures ahead; other tools' formats; where traces come from
-techniques, period, compare, law
-                  all ways to estimate a working set, their comparison, and their error's law
+techniques, period, compare, law, frontier
+                  all ways to estimate a working set, their comparison, their error's law, and their
+                  errors at equal cost
 figures           figures and tables
 notebook, batch, corpus, scoreboard, doctor
                   what notebooks call; experiments; WSS-Bench, and a technique's score over it; what
@@ -90,7 +92,16 @@ _HOMES = {
     "save": "figures.style:save",
     "wss": "workingset:estimate",
 }
-_MODULES = ("compare", "errors", "figures", "forecast", "period", "reads", "recordings")
+_MODULES = (
+    "compare",
+    "errors",
+    "figures",
+    "forecast",
+    "frontier",
+    "period",
+    "reads",
+    "recordings",
+)
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

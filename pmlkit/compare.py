@@ -7,9 +7,10 @@ import contextlib
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
@@ -34,7 +35,19 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, str], object]
 
-__all__ = ["Comparison", "PARTS", "Plan", "as_dict", "compare", "pareto", "plan"]
+__all__ = [
+    "PARTS",
+    "Comparison",
+    "Plan",
+    "as_dict",
+    "compare",
+    "on_each",
+    "pareto",
+    "paths_of",
+    "plan",
+]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,10 @@ class Comparison:
         scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
-            f"Techniques against W(t, T), T = {format_ns(window_ns)} of {self.machines}; the "
-            f"intervals of their sources {clock}{self.plan.part_caption}"
+            f"Techniques as published against W(t, T), T = {format_ns(window_ns)} of "
+            f"{self.machines}; the intervals of their sources {clock}{self.plan.part_caption}. "
+            "They look unequally often and at unequal cost: `pmlkit frontier` compares them at "
+            "equal cost"
         )
 
     @property
@@ -135,28 +150,47 @@ def compare(
     [['hotcold', 'pml'], ['hotcold', 'idle-pages']]
     """
     plan = plan or Plan()
-    paths = [recordings.find(trace) for trace in traces]
-    names = [path.name.removesuffix(".trace") for path in paths]
-    if not paths or len(set(names)) < len(names):
-        raise UsageError("give at least one trace, and no two of the same name")
-    if jobs == 1 or len(paths) == 1:
-        parts = [_compare_on(path, plan, progress) for path in paths]
-    else:
-        parts = _pool(paths, plan, jobs, progress)
+    parts = on_each(partial(_compare_on, plan), paths_of(traces), jobs, progress)
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in PARTS}
     return Comparison(plan, **tables)
 
 
-def _pool(
-    paths: Sequence[Path], plan: Plan, jobs: int, progress: Progress | None
-) -> list[dict[str, pd.DataFrame]]:
+def paths_of(traces: Sequence[PathLike]) -> list[Path]:
+    """Find the traces; raise `UsageError` if there is none, or two are of the same name."""
+    paths = [recordings.find(trace) for trace in traces]
+    names = [path.name.removesuffix(".trace") for path in paths]
+    if not paths or len(set(names)) < len(names):
+        raise UsageError("give at least one trace, and no two of the same name")
+    return paths
+
+
+def on_each(
+    look: Callable[[Path, Progress | None], R],
+    paths: Sequence[Path],
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[R]:
+    """Call a function with each path, and return what it returns, in that order.
+
+    Parameters
+    ----------
+    look : callable
+        Called with a path and `progress`; with several jobs in a process of its own, without it.
+        It must be one that can be pickled.
+    jobs : int
+        Processes.
+    progress : callable, optional
+        With several jobs, called once for each path.
+    """
+    if jobs == 1 or len(paths) == 1:
+        return [look(path, progress) for path in paths]
     others = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with (
         ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
         _ending_workers(others),
     ):
-        waiting = {pool.submit(_compare_on, path, plan): path for path in paths}
+        waiting = {pool.submit(look, path, None): path for path in paths}
         for done in as_completed(waiting):
             done.result()  # raises the worker's error at once
             if progress:
@@ -180,9 +214,7 @@ def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
         raise
 
 
-def _compare_on(
-    path: PathLike, plan: Plan, progress: Progress | None = None
-) -> dict[str, pd.DataFrame]:
+def _compare_on(plan: Plan, path: Path, progress: Progress | None) -> dict[str, pd.DataFrame]:
     """Return the tables of a `Comparison` for one trace."""
     trace = recordings.open_trace(path)
     first, stop = trace.rounds_between(*plan.span)

@@ -127,7 +127,7 @@ def test_the_caption_says_what_was_scaled(comparison):
     assert "T = 50 ms of machines of 1,000 M instructions a second;" in comparison.caption
     speeds = pd.DataFrame({"ns_per_insn": [10.0, 8.0, 10.0, np.nan]})
     plain = compare.Comparison(compare.plan("30s"), speeds, *[None] * 4)
-    assert plain.caption.endswith("as published")
+    assert "sources as published. They look unequally often and at unequal cost" in plain.caption
     assert "of machines of 125 or 100 M instructions a second or hosts" in plain.caption
 
 
