@@ -471,6 +471,27 @@ MUTANTS = [
         ),
     ),
     *mutants(
+        "techniques/host_channels.py",
+        "techniques/test_host_techniques.py",
+        ("blind aging sees a page again", "young &= gone_by < 0", "young &= gone_by < 9"),
+        ("reads cost nothing", "len(np.unique(used)) - len(written)", "0"),
+        ("the phase is lost between looks", "(phase - first) % one_in", "phase"),
+    ),
+    *mutants(
+        "techniques/channels.py",
+        "techniques/test_host_techniques.py",
+        (
+            "a pruned look forgets no use",
+            "found, pruned_at = take_all(), clock.rounds()",
+            "found = take_all()",
+        ),
+        (
+            "a stall is the emulator's time",
+            "time.ns(wait) if time.ns_per_insn else wait.amount",
+            "wait.amount",
+        ),
+    ),
+    *mutants(
         "techniques/vmware.py",
         "techniques/test_technique_answers.py",
         ("a finished period counts twice", "share = fast  #", "pass  #"),

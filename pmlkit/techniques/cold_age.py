@@ -90,12 +90,12 @@ class FarMemory(Technique):
 
     The age from which a page is cold is the lowest at which few pages would have come back: per
     minute no more than the share `promotions` of the working set, which is the pages of age 0.
-    Each scan has such a best age; the age in use is the 98th percentile of all of them so far, or
+    Each scan has such a best age; the age in use is a high percentile of all of them so far, or
     the last one if that is higher. Until `warm_up` has passed nothing is cold, and nothing is said.
     It is no estimate of W(t, T): it is the memory that the published rule leaves to a job.
 
-    The minute is scaled like every published time. The share and the percentile are the published
-    ones; the warm-up, which is tuned by the authors' fleet, is ours.
+    The minute is scaled like every published time. The share is the published one. The percentile
+    and the warm-up are tuned by the authors to their fleet: the values here are ours.
 
     Attributes
     ----------

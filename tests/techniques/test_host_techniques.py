@@ -103,6 +103,13 @@ def test_pml_leaves_to_the_sample_what_is_not_written():
     assert np.std(runs) < 0.75 * np.std(alone)
 
 
+def test_every_nth_access_is_sampled_whenever_it_is_asked():
+    recorded = scattered()
+    view = look(recorded, {Need.SAMPLES}, WINDOW)
+    taken = [view.samples.take(7, 3) for _ in view.every(3 * vm.ROUND_NS)]
+    assert np.concatenate(taken).tolist() == recorded.accesses.gfn[3::7].tolist()
+
+
 def test_every_access_sampled_is_the_working_set():
     assert set(said("access-sampler", vm.constant(500), one_in=1)) == {500}
     assert run("access-sampler", vm.constant(500, 20), one_in=1).events["access_samples"] == 10_000
