@@ -7,8 +7,10 @@ import pandas as pd
 
 import pmlkit
 from pmlkit import compare
+from pmlkit import techniques as known
 from pmlkit.notebook import reads_tables
 from pmlkit.period.advice import BUFFER_ENTRIES, advise, bitmap_bytes, log_bytes
+from pmlkit.techniques.scores import median
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes
 
@@ -118,11 +120,25 @@ def sizing():
 
 
 def techniques(scores):
-    """Return medians over the recordings, by technique; a step that none follows is `never`."""
-    medians = scores.groupby("technique")[["mae", "overhead", "down"]].median()
+    """Return medians over the recordings, by technique; a step that none follows is `never`.
+
+    Errors and overheads have the 95 % interval of the median (`scores.median`).
+    """
     rows = []
     for name, (title, sees) in TECHNIQUES.items():
-        mae, overhead, down = medians.loc[name]
+        of = scores[scores["technique"] == name]
+        looks = getattr(known.make(name), "looks", None)
+        down = of["down"].median()
         step = "never" if pd.isna(down) else f"{down:.1f}"
-        rows.append((title, sees, f"{mae * 100:.0f}", f"{overhead * 100:.2g}", step))
-    return pd.DataFrame(rows, columns=["technique", "sees", "error", "overhead", "step down"])
+        shares = (
+            _interval(of[column], form) for column, form in (("mae", ".0f"), ("overhead", ".2g"))
+        )
+        rows.append((title, sees, "its own" if looks is None else str(looks), *shares, step))
+    columns = ["technique", "sees", "looks", "error", "overhead", "step down"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _interval(shares, form):
+    """Return a median and its interval in percent, as text."""
+    middle, low, high = (f"{share * 100:{form}}" for share in median(shares))
+    return f"{middle} ({low} to {high})"

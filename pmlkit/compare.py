@@ -58,11 +58,11 @@ class Comparison:
     ----------
     scores : DataFrame
         A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
-        ``mae``, ``mape`` and ``mape_ci`` (half of its 95 % interval over seeds), ``p95``, ``says``,
-        ``up``, ``down`` (mean windows until a step is followed), ``lost_steps`` (share never
-        followed), ``overhead`` (share of the time; NaN where the trace does not say how long an
-        instruction takes), ``ns_per_insn`` (of the trace), ``intrusive``, ``active``, ``seeds``,
-        ``missing`` (what the trace lacks for it, or empty), ``notes``.
+        ``mae``, ``mape``, ``mae_ci`` and ``mape_ci`` (half of their 95 % intervals over seeds),
+        ``p95``, ``says``, ``up``, ``down`` (mean windows until a step is followed),
+        ``lost_steps`` (share never followed), ``overhead`` (share of the time; NaN where the trace
+        does not say how long an instruction takes), ``ns_per_insn`` (of the trace), ``intrusive``,
+        ``active``, ``seeds``, ``missing`` (what the trace lacks for it, or empty), ``notes``.
     estimates : DataFrame
         ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
         ``end``): also the estimate that stands when it begins.
@@ -277,11 +277,13 @@ def _score(runs: Sequence[Run], truth: Truth) -> Json:
     """Return the means over the runs of a technique, a run for each seed."""
     accuracy = pd.DataFrame([scores.accuracy(run.estimates, truth) for run in runs])
     mape, half = scores.interval(accuracy["mape"])
+    mae, mae_half = scores.interval(accuracy["mae"])
     steps = pd.concat([scores.reactivity(run.estimates, truth) for run in runs])
     up = steps["up"].astype(bool)
     return {
         "bias": accuracy["bias"].mean(),
-        "mae": accuracy["mae"].mean(),
+        "mae": mae,
+        "mae_ci": mae_half,
         "mape": mape,
         "mape_ci": half,
         "p95": accuracy["p95"].mean(),
@@ -325,10 +327,10 @@ def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return joined
 
 
-def pareto(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that no other beats in both ``mape`` and ``overhead``, by overhead."""
-    rows = rows.dropna(subset=["overhead", "mape"]).sort_values(["overhead", "mape"])
-    return rows[rows["mape"] < rows["mape"].cummin().shift(fill_value=float("inf"))]
+def pareto(rows: pd.DataFrame, error: str = "mape") -> pd.DataFrame:
+    """Return the rows that no other beats in both the ``error`` and ``overhead``, by overhead."""
+    rows = rows.dropna(subset=["overhead", error]).sort_values(["overhead", error])
+    return rows[rows[error] < rows[error].cummin().shift(fill_value=float("inf"))]
 
 
 def as_dict(comparison: Comparison) -> Json:

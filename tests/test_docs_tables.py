@@ -29,8 +29,10 @@ def test_the_comparison_is_of_medians_in_percent():
     scores = pd.DataFrame(rows, columns=["technique", "mae", "overhead", "down"])
     scores.loc[scores["technique"] == "vmware", "down"] = np.nan
     made = tables.techniques(scores).set_index("technique")
-    assert made.loc["PML"].tolist() == ["writes", "20", "0.12", "1.5"]
-    assert made.loc["VMware's sampling"].tolist() == ["100 pages a period", "20", "0.12", "never"]
+    shares = ["20 (10 to 30)", "0.12 (0.12 to 0.12)"]
+    assert made.loc["PML"].tolist() == ["writes", "1", *shares, "1.5"]
+    pages = "100 pages a period"
+    assert made.loc["VMware's sampling"].tolist() == [pages, "its own", *shares, "never"]
 
 
 def test_what_is_saved_is_what_is_left_of_the_best_rules_slack():

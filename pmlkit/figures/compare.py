@@ -12,7 +12,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from pmlkit.compare import pareto
 from pmlkit.figures.axes import name_points, plain_log, say_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
-from pmlkit.techniques.scores import WITHIN
+from pmlkit.techniques.scores import WITHIN, median
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,6 +103,9 @@ def error_against_overhead(
 ) -> Figure:
     """Draw error against overhead, with the front that no technique beats in both.
 
+    The error is the mean absolute error over the mean working set. Bars are 95 % intervals: of one
+    trace over the seeds, of several over the traces (`scores.median`).
+
     Parameters
     ----------
     trace : str, optional
@@ -111,42 +114,71 @@ def error_against_overhead(
     points = _points(comparison, trace)
     figure = new_figure(columns, 3.0, {"points": points})
     axes = figure.subplots()
-    points = points[points["mape"] > 0].reset_index(drop=True)
+    points = points[points["mae"] > 0].reset_index(drop=True)
     if points.empty or not (points["overhead"] > 0).any():
         say_empty(axes, "no technique has an estimate and an error")
         return figure
-    front = pareto(points)
+    front = pareto(points, "mae")
     least = points.loc[points["overhead"] > 0, "overhead"].min()
-    x, y = points["overhead"].clip(lower=least / 2) * 100, points["mape"] * 100
+    x, y = points["overhead"].clip(lower=least / 2) * 100, points["mae"] * 100
     axes.set_xscale("log")
     axes.set_yscale("log")
     for active, style in ((False, PASSIVE), (True, ACTIVE)):
         chosen = points["active"] == active
         axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
+    _bars(axes, points, x, y)
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
     axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
     axes.set_xlabel("overhead (% of guest time)")
-    axes.set_ylabel("error, MAPE (%)")
+    axes.set_ylabel("mean error (% of the mean W)")
     plain_log(axes.xaxis, axes.yaxis)
     name_points(axes, x.to_numpy(), y.to_numpy(), points["technique"].tolist())
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several
+    bars = "over seeds" if trace else "of the medians, by a bootstrap over the recordings"
+    edge = " The left-most ones have no cost at all." if (points["overhead"] == 0).any() else ""
     figure.caption = (
-        f"{of}: error against overhead (events times the cost model), T = "
-        f"{comparison.plan.window} of {comparison.machines}. Squares change the VM's memory to "
-        "find out; the line joins the techniques that no other beats in both."
+        f"{of}: mean error against overhead (events times the cost model), T = "
+        f"{comparison.plan.window} of {comparison.machines}. Bars: 95 % intervals {bars}; those "
+        "that leave the axes are cut off. Squares change the VM's memory to find out; the line "
+        f"joins the techniques that no other beats in both.{edge}"
     )
     return figure
 
 
+_POINTS = ["technique", "active", "overhead", "mae", "mae_low", "mae_high"]
+_POINTS += ["overhead_low", "overhead_high"]
+
+
 def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
+    """Return a row for each technique with an estimate: `_POINTS`, shares."""
     rows = comparison.scores if trace is None else _of(comparison.scores, trace)
-    if "mape" not in rows:
-        return pd.DataFrame(columns=["technique", "active", "overhead", "mape"])
-    grouped = rows.groupby("technique", sort=False)
-    points = grouped.agg({"active": "first", "overhead": "median", "mape": "median"}).reset_index()
-    return points.dropna(subset=["mape"]).reset_index(drop=True)
+    if "mae" not in rows:
+        return pd.DataFrame(columns=_POINTS)
+    made = [
+        (name, of["active"].iloc[0], *(_over_seeds(of) if trace else _over_traces(of)))
+        for name, of in rows.groupby("technique", sort=False)
+    ]
+    return pd.DataFrame(made, columns=_POINTS).dropna(subset=["mae"]).reset_index(drop=True)
+
+
+def _over_seeds(rows: pd.DataFrame) -> tuple[float, ...]:
+    """Return the numbers of `_POINTS` of one trace; the overhead of seeds is a mean alone."""
+    overhead, mae, half = rows[["overhead", "mae", "mae_ci"]].iloc[0].astype(float)
+    return overhead, mae, mae - half, mae + half, overhead, overhead
+
+
+def _over_traces(rows: pd.DataFrame) -> tuple[float, ...]:
+    mae, overhead = median(rows["mae"]), median(rows["overhead"])
+    return overhead[0], *mae, *overhead[1:]
+
+
+def _bars(axes: Axes, points: pd.DataFrame, x: pd.Series[float], y: pd.Series[float]) -> None:
+    """Draw the intervals of the errors and of the overheads."""
+    style: Style = {"color": COLORS["grey"], "lw": 0.5, "zorder": 0}
+    axes.vlines(x, *(points[end] * 100 for end in ("mae_low", "mae_high")), **style)
+    axes.hlines(y, *(points[end] * 100 for end in ("overhead_low", "overhead_high")), **style)
 
 
 BEFORE, AFTER = 1, 6  # windows shown around a step
@@ -239,7 +271,8 @@ DARK = 1.0  # larger errors have white letters
 def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Figure:
     """Draw a score of every technique on every recording: white is good, dark is bad.
 
-    Techniques are sorted by their median; those that could not run are grey.
+    Techniques are sorted by their median, whose 95 % interval stands beside it (`scores.median`);
+    those that could not run are grey.
 
     Parameters
     ----------
@@ -264,14 +297,16 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
         if np.isfinite(value):
             shade = "white" if value >= DARK else "black"
             axes.text(place, row, _short(value), ha="center", va="center", size=4.6, color=shade)
-    axes.axvline(0.5, color="black", lw=0.8)
+    axes.axvline(table.shape[1] - len(comparison.traces) - 0.5, color="black", lw=0.8)
     axes.set_xticks(range(table.shape[1]), table.columns, rotation=60, ha="right", size=6)
     axes.set_yticks(range(len(table)), titles[table.index], size=6)
     axes.tick_params(length=0)
     axes.set_ylim(len(table) - 0.5, -0.5)
     figure.caption = (
         f"Errors ({column.upper()}) in percent of the working set, T = {comparison.plan.window}, "
-        "and their medians, by which the techniques are sorted. In grey: no estimate."
+        "and their medians, by which the techniques are sorted. From, to: the 95 % interval of the "
+        "median, by a bootstrap over the recordings. Colours end at 2 and 1,000 percent. In grey: "
+        "no estimate."
     )
     return figure
 
@@ -280,7 +315,11 @@ def _table(comparison: Comparison, column: str) -> pd.DataFrame:
     """Return techniques against recordings, sorted by the median; those without estimates last."""
     wide = comparison.scores.pivot(index="technique", columns="trace", values=column)
     wide = wide.reindex(columns=comparison.traces).astype(float)
-    wide.insert(0, "median", wide.median(axis=1))
+    ends = [median(row) for row in wide.to_numpy()]
+    for place, name in enumerate(
+        ("median", "from", "to") if len(wide.columns) > 1 else ("median",)
+    ):
+        wide.insert(place, name, [end[place] for end in ends])
     return wide.sort_values("median", kind="stable")
 
 

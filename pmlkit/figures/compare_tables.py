@@ -15,6 +15,7 @@ from pmlkit.compare import PARTS
 from pmlkit.costs import prices
 from pmlkit.figures.tables import cell, table
 from pmlkit.files import write_files
+from pmlkit.techniques.scores import median
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,19 +43,24 @@ def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
 
 
 def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
-    """Return one score as techniques against traces, in percent, with the mean over traces."""
+    """Return one score as techniques against traces, in percent, with what they come to.
+
+    That is the mean and the median over the traces, and the 95 % interval of the median (``from``,
+    ``to``), by a bootstrap over the traces.
+    """
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
     wide = wide.reindex(list(dict.fromkeys(comparison.scores["title"])))
     scores = wide.copy()
-    wide["mean"], wide["median"] = scores.mean(axis=1), scores.median(axis=1)
+    wide["mean"] = scores.mean(axis=1)
+    wide[["median", "from", "to"]] = [median(row) for row in scores.to_numpy(float)]
     return wide.reset_index().rename(columns={"title": "technique"})
 
 
 def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
     """Drop the columns of single recordings from an overview wider than a terminal."""
     wide = "median" in sheet and len(sheet.columns) > most
-    return sheet[["technique", "mean", "median"]] if wide else sheet
+    return sheet[["technique", "mean", "median", "from", "to"]] if wide else sheet
 
 
 def sheets(comparison: Comparison) -> dict[str, pd.DataFrame]:

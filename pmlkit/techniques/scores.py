@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Floats, Ints
 
 
-__all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "truth", "within"]
+__all__ = ["Step", "Truth", "accuracy", "interval", "median", "reactivity", "truth", "within"]
 
 WITHIN = 0.1  # of the new level: the step is followed
 STEP = 0.25  # a change by this share of the larger level is a step
+RESAMPLES = 2000
 _FOREVER = (1 << 63) - 1
 
 
@@ -179,6 +180,34 @@ def _windows(estimates: pd.DataFrame, truth: Truth, step: Step) -> float:
     if not near.any():
         return np.nan
     return float((times[np.argmax(near)] - step.t_ns) / truth.window_ns)
+
+
+def median(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float, float]:
+    """Return the median and a 95 % interval of it, by a bootstrap (Efron and Tibshirani, 1993).
+
+    Parameters
+    ----------
+    values : array of float
+        One per recording; NaN is left out.
+
+    Returns
+    -------
+    (float, float, float)
+        The median, and the 2.5th and 97.5th percentile of the medians of resamples with
+        replacement. One value says nothing of others: its ends are NaN.
+
+    Examples
+    --------
+    >>> median([1.0, 2.0, 9.0])
+    (2.0, 1.0, 9.0)
+    """
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return float(values[0]) if len(values) else np.nan, np.nan, np.nan
+    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(np.median(values)), float(low), float(high)
 
 
 def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float]:

@@ -175,7 +175,7 @@ def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace)
     other = make_trace("other.trace", rounds=30, guest=True).path
     comparison = compare.compare([stepping.path, other], compare.plan("50ms", FAST, seeds=1))
     wide = compare_tables.overview(comparison)
-    assert list(wide.columns) == ["technique", "stepping", "other", "mean", "median"]
+    assert list(wide.columns) == ["technique", "stepping", "other", "mean", "median", "from", "to"]
     assert wide["mean"][0] == pytest.approx((wide["stepping"][0] + wide["other"][0]) / 2)
     assert figures_compare.error_against_overhead(comparison).caption.startswith(
         "median of 2 record"
@@ -183,8 +183,9 @@ def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace)
 
 
 def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
-    wide = pd.DataFrame(columns=["technique", *map(str, range(20)), "mean", "median"])
-    assert list(compare_tables.narrow(wide).columns) == ["technique", "mean", "median"]
+    ends = ["mean", "median", "from", "to"]
+    wide = pd.DataFrame(columns=["technique", *map(str, range(20)), *ends])
+    assert list(compare_tables.narrow(wide).columns) == ["technique", *ends]
     few = wide[["technique", "1", "mean", "median"]]
     assert compare_tables.narrow(few) is few
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The yardstick: the truth, errors, steps, intervals, costs."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -161,6 +162,20 @@ def test_steps_are_found_and_the_windows_until_they_are_followed(made, up):
 def test_a_constant_working_set_has_no_step():
     recorded = vm.constant(500, rounds=100, phases=(("a", 0), ("b", 50)))
     assert scores.truth(recorded, W).steps == []
+
+
+def test_a_median_has_the_interval_of_all_its_resamples():
+    """Of few values all resamples can be counted."""
+    values = [3.0, 8.0, 1.0, 6.0, 20.0]
+    every = [np.median(drawn) for drawn in itertools.product(values, repeat=5)]
+    low, high = np.quantile(every, [0.025, 0.975])
+    assert scores.median([*values, np.nan]) == (6.0, low, high)
+
+
+def test_a_median_of_one_has_no_interval_and_of_equals_no_width():
+    assert scores.median([4.0])[0] == 4 and np.isnan(scores.median([4.0])[1:]).all()
+    assert np.isnan(scores.median([np.nan, np.nan])).all()
+    assert scores.median([7.0] * 3) == (7, 7, 7)
 
 
 def test_intervals_are_students():
