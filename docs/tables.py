@@ -10,7 +10,7 @@ from pmlkit import compare
 from pmlkit import techniques as known
 from pmlkit.notebook import reads_tables
 from pmlkit.period.advice import BUFFER_ENTRIES, advise, bitmap_bytes, log_bytes
-from pmlkit.techniques.scores import median
+from pmlkit.techniques.scores import resampled
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes
 
@@ -122,7 +122,7 @@ def sizing():
 def techniques(scores):
     """Return medians over the recordings, by technique; a step that none follows is `never`.
 
-    Errors and overheads have the 95 % interval of the median (`scores.median`).
+    Errors and overheads have the 95 % interval of the median (`scores.resampled`).
     """
     rows = []
     for name, (title, sees) in TECHNIQUES.items():
@@ -140,5 +140,5 @@ def techniques(scores):
 
 def _interval(shares, form):
     """Return a median and its interval in percent, as text."""
-    middle, low, high = (f"{share * 100:{form}}" for share in median(shares))
+    middle, low, high = (f"{share * 100:{form}}" for share in resampled(shares))
     return f"{middle} ({low} to {high})"

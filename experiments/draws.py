@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a sample of accessed flags errs, draw by draw: the same frames always, or drawn anew.
 
-Of the bundled recordings, of which every access of every round is known, each draw is taken as the
-hypervisor would. A fixed sample of one frame in 16 has 16 draws. One that is drawn anew has as many
-as there are numbers of the first round; so many of them are taken. Recordings with short rounds are
-read in rounds of half a second.
+Of recordings of which every access of every round is known, each draw is taken as the hypervisor
+would. A fixed sample of one frame in 16 has 16 draws. One that is drawn anew has as many as there
+are numbers of the first round; so many of them are taken. Recordings with short rounds are read in
+rounds of half a second.
 
-    python -m experiments.draws data/reads-draws
+    python -m experiments.draws data/reads-draws [NAME=TRACE]...
+
+Of the recordings that are named beside the bundled ones, the rows are kept alone: the lab makes
+them anew (`experiments.reads_lab`).
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
-__all__ = ["RECORDINGS", "main", "rows", "worst"]
+__all__ = ["RECORDINGS", "estimates", "main", "summed", "worst"]
 
 RECORDINGS = ("rrww-lab", "sqlite-lab", "redis", "sqlite", "hotcold", "pressure", "rrww")
 ONE_IN = (16, 32, 64)
@@ -59,32 +63,37 @@ def _sets(trace: Trace) -> tuple[page_sets.Sets, References]:
     return replace(frames, certain=written, accessed=written, n_rounds=n_rounds), coarse(touched)
 
 
-def rows(name: str) -> Iterator[Json]:
-    """Yield a row for each draw of a recording: see `main`."""
-    frames, touched = _sets(pmlkit.open(pmlkit.bundled(name)))
+def estimates(name: str, trace: Trace) -> Iterator[pd.DataFrame]:
+    """Yield the estimates of each draw of a recording, a row for each round with a truth.
+
+    Columns: those of a draw (``recording``, ``one_in``, ``drawn``, ``draw``), ``round``, and in
+    pages ``truth``, ``pages`` (estimated), ``low`` and ``high``.
+    """
+    frames, touched = _sets(trace)
     windows = Windows.of_rounds(touched.n_rounds, 1)
     truth = page_sets.window_sizes(touched, windows)
-    seen = truth > 0
-    for one_in in ONE_IN:
-        for kind, anew in KINDS.items():
-            for draw in range(DRAWS):
-                which = (one_in, draw * _APART if anew else draw)
-                found = sampled.find(touched, which, anew)
-                parts = sampled.of_sets(frames, found, windows, which, anew)
-                pages, low, high = (part[seen] for part in parts)
-                errors = pages / truth[seen] - 1
-                yield {
-                    "recording": name,
-                    "one_in": one_in,
-                    "drawn": kind,
-                    "draw": draw,
-                    "rounds": int(seen.sum()),
-                    "pages": round(float(truth[seen].mean()), 1),
-                    "error": round(float(np.abs(errors).mean() * 100), 3),
-                    "of_mean": round(float((pages.mean() / truth[seen].mean() - 1) * 100), 3),
-                    "inside": round(float(((low <= truth[seen]) & (truth[seen] <= high)).mean()
-                                          * 100), 2),
-                }  # fmt: skip
+    for one_in, (kind, anew), draw in product(ONE_IN, KINDS.items(), range(DRAWS)):
+        which = (one_in, draw * _APART if anew else draw)
+        found = sampled.find(touched, which, anew)
+        pages, low, high = sampled.of_sets(frames, found, windows, which, anew)
+        made = {"round": np.arange(len(truth)), "truth": truth}
+        table = pd.DataFrame(made | {"pages": pages, "low": low, "high": high})
+        labels = {"recording": name, "one_in": one_in, "drawn": kind, "draw": draw}
+        yield table[truth > 0].assign(**labels)[[*labels, *table.columns]]
+
+
+def summed(estimates: pd.DataFrame) -> Json:
+    """Return the row of a draw: see `main`."""
+    truth, pages = estimates["truth"], estimates["pages"]
+    held = (estimates["low"] <= truth) & (truth <= estimates["high"])
+    return {
+        **estimates.iloc[0][["recording", "one_in", "drawn", "draw"]],
+        "rounds": len(truth),
+        "pages": round(float(truth.mean()), 1),
+        "error": round(float((pages / truth - 1).abs().mean() * 100), 3),
+        "of_mean": round(float((pages.mean() / truth.mean() - 1) * 100), 3),
+        "inside": round(float(held.mean() * 100), 2),
+    }
 
 
 def worst(table: pd.DataFrame, one_in: int = sampled.ONE_IN) -> pd.DataFrame:
@@ -107,21 +116,31 @@ def worst(table: pd.DataFrame, one_in: int = sampled.ONE_IN) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def main(out: str) -> None:
+def main(out: str, *others: str) -> None:
     """Write the rows, and what they were made with.
 
-    Columns: ``recording``, ``one_in``, ``drawn`` (``fixed``, ``anew``), ``draw``, ``rounds``,
-    ``pages`` (mean truth); in percent ``error`` (mean absolute error of a round), ``of_mean``
-    (error of the mean over all rounds) and ``inside`` (rounds whose truth is in the interval).
-    ``worst.csv`` is `worst` of them.
+    ``draws.csv`` has a row for each draw: ``recording``, ``one_in``, ``drawn`` (``fixed``,
+    ``anew``), ``draw``, ``rounds``, ``pages`` (mean truth); in percent ``error`` (mean absolute
+    error of a round), ``of_mean`` (error of the mean over all rounds) and ``inside`` (rounds whose
+    truth is in the interval). ``rounds.csv`` has the single rounds (`estimates`) of the sample of
+    one frame in 16, ``worst.csv`` is `worst` of the draws.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame([row for name in RECORDINGS for row in rows(name)])
+    traces = {name: pmlkit.open(pmlkit.bundled(name)) for name in RECORDINGS}
+    named = (other.split("=", 1) for other in others)
+    traces |= {name: pmlkit.open(path) for name, path in named}
+    parts = [part for name, trace in traces.items() for part in estimates(name, trace)]
+    table = pd.DataFrame([summed(part) for part in parts])
     table.to_csv(folder / "draws.csv", index=False)
     worst(table).to_csv(folder / "worst.csv", index=False)
-    versions = {"pmlkit": pmlkit.__version__}
-    made.note(folder / "made.json", f"python -m experiments.draws {out}", versions)
+    rounds = pd.concat([part for part in parts if part["one_in"].iloc[0] == sampled.ONE_IN])
+    rounds.round({"pages": 0, "low": 0, "high": 0}).to_csv(
+        folder / "rounds.csv", index=False, float_format="%.0f"
+    )
+    lab = {name: traces[name].meta.provenance for name in traces if name not in RECORDINGS}
+    command = " ".join(["python -m experiments.draws", out, *(f"{name}=TRACE" for name in lab)])
+    made.note(folder / "made.json", command, {"pmlkit": pmlkit.__version__, **lab})
 
 
 if __name__ == "__main__":

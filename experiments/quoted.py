@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 import yaml
 
-from experiments import cost_tables, mrc_errors
+from experiments import cost_tables, equal_looks, mrc_errors
 from pmlkit.costs import prices
 from pmlkit.notebook import reads_tables
 from pmlkit.reads import calibration
@@ -344,10 +344,16 @@ def swap_table() -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
+def equal_table() -> pd.DataFrame:
+    """Return the errors of techniques that see all accesses, at equal numbers of looks."""
+    return equal_looks.summary(pd.read_csv(DATA / "equal-looks" / "errors.csv"))
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **cost_tables.TABLES,
     "mrc-errors": mrc_table,
     "swap-model": swap_table,
+    "equal-looks": equal_table,
 }
 
 

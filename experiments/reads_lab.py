@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENTS", "Experiment", "run", "tabulate"]
 
-TABLES = ("errors", "equality", "costs", "hotness", "sources", "unsure", "rounds")
+TABLES = ("errors", "draws", "equality", "costs", "hotness", "sources", "unsure", "rounds")
 BEFORE_WORK = ("", "start")  # phases
+DRAWN = ("density", "sample")  # methods that look at a sample
 COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
 
 
@@ -158,7 +159,8 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
     dict of str to DataFrame
         ``errors``: a row per guest, whether its flags were cleared, phase and method
         (`judge.by_phase`), and over the phases of its work ("work", without the start of a program,
-        when little is stale); ``density`` and ``sample`` over all draws. The intervals of (a) to
+        when little is stale); ``density`` and ``sample`` over all draws. ``draws``: of these two, a
+        row for each draw and round. The intervals of (a) to
         (c), and the uncertain pages of (c) where flags were cleared, are learned from the other
         guests only.
         ``equality`` and ``costs``: a row per guest and round (`guided`; ``sampled``: its scan was
@@ -198,17 +200,17 @@ def _labelled(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict[str, pd.DataFrame]:
     """Return the tables of one trace; `others` teach the errors, and are empty for bare guests."""
-    makers: dict[str, Callable[[Trace], pd.DataFrame]] = {
-        "errors": lambda trace: _errors(trace, others),
-        "costs": _costs,
-    }
+    makers: dict[str, Callable[[Trace], pd.DataFrame]] = {"costs": _costs}
     if not cleared:  # the run of the same guest without clearing has these
         makers |= {"equality": guided.equality, "sources": judge.sources}
         if others:  # a bare guest has too few regions to rank
             makers["hotness"] = hotness.scores
     tables = {}
+    # Bare guests without paging have no tables, and no errors to show; a sample has no truth.
+    with suppress(NeedsError):
+        compared = _compared(trace, others)
+        tables |= {"errors": _errors(compared), "draws": _draws(compared)}
     for name, make in makers.items():
-        # Bare guests without paging have no tables, and no errors to show; a sample has no truth.
         with suppress(NeedsError):
             tables[name] = make(trace)
     return tables
@@ -232,11 +234,21 @@ def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataF
     return _labelled(name, compared[["round", "phase", "method", "pages", "low", "truth"]])
 
 
-def _errors(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Judge all methods, by phase and over the work; a bare guest has no others to learn from."""
+def _compared(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Judge all methods in each round; a bare guest has no others to learn from."""
     calibrated = calibration.calibrate(*others) if others else None
-    methods = ("written", *COUNTED, "density", "sample")
-    compared = judge.compare(trace, methods, calibrated, draws=range(ONE_IN))
+    methods = ("written", *COUNTED, *DRAWN)
+    return judge.compare(trace, methods, calibrated, draws=range(ONE_IN))
+
+
+def _draws(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return single rounds of what is drawn, by draw: pages estimated, their interval, the truth."""
+    rows = compared[compared["method"].isin(DRAWN)]
+    return rows[["round", "phase", "method", "draw", "pages", "low", "high", "truth"]]
+
+
+def _errors(compared: pd.DataFrame) -> pd.DataFrame:
+    """Sum errors up by phase, and over the work."""
     work = compared[~compared["phase"].isin(BEFORE_WORK)].assign(phase="work")
     return pd.concat([judge.by_phase(part) for part in (compared, work)])
 

@@ -12,7 +12,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from pmlkit.compare import pareto
 from pmlkit.figures.axes import name_points, plain_log, say_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
-from pmlkit.techniques.scores import WITHIN, median
+from pmlkit.techniques.scores import WITHIN, resampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,7 +104,7 @@ def error_against_overhead(
     """Draw error against overhead, with the front that no technique beats in both.
 
     The error is the mean absolute error over the mean working set. Bars are 95 % intervals: of one
-    trace over the seeds, of several over the traces (`scores.median`).
+    trace over the seeds, of several over the traces (`scores.resampled`).
 
     Parameters
     ----------
@@ -170,15 +170,17 @@ def _over_seeds(rows: pd.DataFrame) -> tuple[float, ...]:
 
 
 def _over_traces(rows: pd.DataFrame) -> tuple[float, ...]:
-    mae, overhead = median(rows["mae"]), median(rows["overhead"])
+    mae, overhead = resampled(rows["mae"]), resampled(rows["overhead"])
     return overhead[0], *mae, *overhead[1:]
 
 
 def _bars(axes: Axes, points: pd.DataFrame, x: pd.Series[float], y: pd.Series[float]) -> None:
     """Draw the intervals of the errors and of the overheads."""
     style: Style = {"color": COLORS["grey"], "lw": 0.5, "zorder": 0}
-    axes.vlines(x, *(points[end] * 100 for end in ("mae_low", "mae_high")), **style)
-    axes.hlines(y, *(points[end] * 100 for end in ("overhead_low", "overhead_high")), **style)
+    low, high = ((points[f"mae_{end}"] * 100).to_numpy() for end in ("low", "high"))
+    left, right = ((points[f"overhead_{end}"] * 100).to_numpy() for end in ("low", "high"))
+    axes.vlines(x.to_numpy(), low, high, **style)
+    axes.hlines(y.to_numpy(), left, right, **style)
 
 
 BEFORE, AFTER = 1, 6  # windows shown around a step
@@ -271,8 +273,8 @@ DARK = 1.0  # larger errors have white letters
 def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Figure:
     """Draw a score of every technique on every recording: white is good, dark is bad.
 
-    Techniques are sorted by their median, whose 95 % interval stands beside it (`scores.median`);
-    those that could not run are grey.
+    Techniques are sorted by their median, whose 95 % interval (`scores.resampled`) stands beside
+    it; those that could not run are grey.
 
     Parameters
     ----------
@@ -315,7 +317,7 @@ def _table(comparison: Comparison, column: str) -> pd.DataFrame:
     """Return techniques against recordings, sorted by the median; those without estimates last."""
     wide = comparison.scores.pivot(index="technique", columns="trace", values=column)
     wide = wide.reindex(columns=comparison.traces).astype(float)
-    ends = [median(row) for row in wide.to_numpy()]
+    ends = [resampled(row) for row in wide.to_numpy()]
     for place, name in enumerate(
         ("median", "from", "to") if len(wide.columns) > 1 else ("median",)
     ):

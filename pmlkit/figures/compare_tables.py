@@ -15,7 +15,7 @@ from pmlkit.compare import PARTS
 from pmlkit.costs import prices
 from pmlkit.figures.tables import cell, table
 from pmlkit.files import write_files
-from pmlkit.techniques.scores import median
+from pmlkit.techniques.scores import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
     wide = wide.reindex(list(dict.fromkeys(comparison.scores["title"])))
     scores = wide.copy()
     wide["mean"] = scores.mean(axis=1)
-    wide[["median", "from", "to"]] = [median(row) for row in scores.to_numpy(float)]
+    wide[["median", "from", "to"]] = [resampled(row) for row in scores.to_numpy(float)]
     return wide.reset_index().rename(columns={"title": "technique"})
 
 

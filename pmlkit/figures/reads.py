@@ -55,6 +55,7 @@ MARKS = {
     "density": "^",
     "sample": "+",
 }
+LEAST_DRAWN = 0.1  # percent
 STATES = ("not touched", "read", "written")
 
 
@@ -109,8 +110,9 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     Parameters
     ----------
     table : DataFrame
-        A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent),
-        as `pmlkit.notebook.reads_tables.errors` makes it.
+        A row per guest and method: `by`, ``method``, ``mape`` (mean absolute error, percent) and,
+        if known, ``from`` and ``to`` (its interval), as `pmlkit.notebook.reads_tables.errors`
+        makes it.
     by : str
         The column that names the guests.
     """
@@ -123,7 +125,11 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
         rows = table[table["method"] == method]
         y = rows[by].map(places) + _offset(methods, method)
         style = {"color": STYLES[method]["color"], "marker": MARKS[method], "ms": 3.5, "ls": "none"}
-        axes.plot(rows["mape"].clip(lower=0.1), y, label=NAMES[method], **style)
+        axes.plot(rows["mape"].clip(lower=LEAST_DRAWN), y, label=NAMES[method], **style)
+        if "from" in rows:
+            low, high = (rows[end].clip(lower=LEAST_DRAWN) for end in ("from", "to"))
+            bars: Style = {"color": style["color"], "lw": 0.6, "zorder": 0}
+            axes.hlines(y.to_numpy(), low.to_numpy(), high.to_numpy(), **bars)
     axes.axvline(10, color=COLORS["grey"], lw=0.6, ls=(0, (2, 2)))
     axes.set(xscale="log", xlabel="mean absolute error of a round's estimate (% of the truth)")
     axes.set_yticks(list(places.values()), guests)
@@ -132,8 +138,10 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     axes.grid(True, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=1 + columns)
     figure.caption = (
-        "the mean absolute error of each method over the rounds in which guests of the lab work; "
-        "dashed: 10 percent. Errors below 0.1 percent are drawn at 0.1."
+        "the mean absolute error of each method over the rounds in which guests of the lab work. "
+        "Bars, where single rounds are kept: 95 % intervals of these means, by a bootstrap over "
+        "the rounds; those that follow each other are alike, so they are too short. Dashed: 10 "
+        f"percent. Errors below {LEAST_DRAWN} percent are drawn at {LEAST_DRAWN}."
     )
     return figure
 
@@ -203,7 +211,8 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes``, and instructions a round: ``scan``, ``guided``, ``pruned``, ``sampled``.
+        ``memory_bytes``, and instructions a round: ``scan``, ``guided``, ``pruned``, ``sampled``;
+        if known, also ``NAME_least`` and ``NAME_most`` of them.
     modelled : DataFrame
         The same for larger memories (`pmlkit.reads.guided.model_costs`).
     """
@@ -214,13 +223,19 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     for name, (text, style, mark) in _COSTS.items():
         x, y = measured["memory_bytes"] / 2**30, measured[name] / 1e6
         axes.plot(x, y, marker=mark, ms=3.5, ls="none", color=style["color"], label=text)
+        if f"{name}_least" in measured:
+            low, high = (measured[f"{name}_{end}"] / 1e6 for end in ("least", "most"))
+            bars: Style = {"color": style["color"], "lw": 0.8}
+            axes.vlines(x.to_numpy(), low.to_numpy(), high.to_numpy(), **bars)
         axes.plot(modelled["memory_bytes"] / 2**30, modelled[name] / 1e6, lw=0.9, **style)
     plain_log(axes.xaxis, axes.yaxis)
     axes.grid(True, which="major")
     axes.legend(loc="upper left")
     figure.caption = (
-        "cost of a round's harvest for one working set in guests of growing memory. Marks: "
-        "measured in the lab, in instructions; lines: the model, which extends them to 1 TiB."
+        "cost of a round's harvest for one working set in guests of growing memory. Marks: medians "
+        "over the rounds measured in the lab, in instructions, without the first after logging was "
+        "enabled; bars, where they show: from the least to the most. Lines: the model through the "
+        "medians, which extends them to 1 TiB."
     )
     return figure
 

@@ -11,6 +11,7 @@ import pandas as pd
 from pmlkit import recordings
 from pmlkit.errors import NeedsError
 from pmlkit.reads import calibration, guided, hotness, judge
+from pmlkit.techniques.scores import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _SHOWN = ("written", "leaves", "present", "accessed", "cleared", "density", "sample")
+_BEFORE_WORK = ("", "start")  # phases
 _NUMBERS = ["rounds", "missed", "median", "mape", "bias", "inside", "width"]
 MODELLED_BYTES = [1 << power for power in range(26, 41)]  # 64 MiB to 1 TiB
 
@@ -49,7 +51,9 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     DataFrame
         ``guest``, ``group``, ``method`` ("cleared": (c) in a run in which the guest's accessed
         flags were cleared), ``rounds``; over these, in percent, means of ``missed``, ``mape``,
-        ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``.
+        ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``;
+        ``from`` and ``to``, the 95 % interval of ``mape`` by a bootstrap over the rounds, where
+        single rounds are kept.
     """
     table = calibration.load("errors")
     table = table[(table["phase"] == "work") & ~table["group"].isin(["bare", "memory"])]
@@ -59,7 +63,23 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     guests = list(dict.fromkeys(table["guest"]))
     order = table["guest"].map(guests.index) * len(_SHOWN) + table["method"].map(_SHOWN.index)
     selected = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
+    selected = selected.merge(_intervals(), "left", ["guest", "method"])
     return selected.round(1).reset_index(drop=True)
+
+
+def _intervals() -> pd.DataFrame:
+    """Return ``guest``, ``method``, and ``from`` and ``to`` of the mean errors, as of `errors`."""
+    rounds = calibration.load("rounds")
+    rounds = rounds[~rounds["phase"].isin(_BEFORE_WORK)]
+    again = rounds["cleared"] & (rounds["method"] == "accessed")
+    rounds = rounds[~rounds["cleared"] | again]
+    method = rounds["method"].mask(again, "cleared")
+    error = (rounds["pages"] / rounds["truth"] - 1).abs() * 100
+    rows = [
+        (guest, name, *resampled(of, np.mean)[1:])
+        for (guest, name), of in error.groupby([rounds["guest"], method], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["guest", "method", "from", "to"])
 
 
 def equality() -> pd.DataFrame:
@@ -80,6 +100,8 @@ def equality() -> pd.DataFrame:
 def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return measured and modelled costs of harvests by memory, for `harvest_costs`.
 
+    The measured ones are medians over the rounds, with the least and the most.
+
     Raises
     ------
     TraceNotFound
@@ -94,8 +116,20 @@ def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
         raise NeedsError("data/harvests", what, "run: python -m experiments.harvests")
     measured = table[["pruned", "guided", "scan", "sampled"]].astype(np.int64)
     measured.insert(0, "memory_bytes", table["memory_mib"].astype(np.int64) * 2**20)
+    measured = measured.merge(_spans(), on="memory_bytes")
     measured = measured.sort_values("memory_bytes", ignore_index=True)
     return measured, guided.model_costs(measured, MODELLED_BYTES)
+
+
+def _spans() -> pd.DataFrame:
+    """Return the least and the most that a round of each harvest took, by the guest's memory."""
+    rows = calibration.load("rounds", "harvests")
+    rows = rows[(rows["group"] == "memory") & (rows["guest"] != "half-4096") & (rows["round"] > 0)]
+    walked = rows["walk"].where(rows["harvest"] == "guided", 0)
+    insn = (rows["harvest_insn"] + walked).groupby([rows["memory_mib"], rows["harvest"]])
+    least, most = insn.min().unstack(), insn.max().unstack()
+    ends = least.add_suffix("_least").join(most.add_suffix("_most"))
+    return ends.assign(memory_bytes=ends.index * 2**20).reset_index(drop=True)
 
 
 def logging_costs() -> pd.DataFrame:

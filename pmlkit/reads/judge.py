@@ -61,7 +61,7 @@ def compare(
     methods: Iterable[str] = ("written", "leaves", "present", "accessed"),
     calibration: Calibration | None = None,
     one_in: int | None = None,
-    draws: Iterable[int] = (0,),
+    draws: Sequence[int] = (0,),
 ) -> pd.DataFrame:
     """Estimate every round by several methods, beside the truth.
 
@@ -83,7 +83,8 @@ def compare(
     DataFrame
         ``round``, ``phase``, ``method``, ``pages``, ``low``, ``high``, ``truth``, ``written``,
         ``error`` (pages over truth, less 1), ``inside`` (truth within the interval), ``missed``
-        (share of the truth that PML alone misses). Rounds without any truth are left out.
+        (share of the truth that PML alone misses), ``why``, ``draw`` (0 of what draws nothing).
+        Rounds without any truth are left out.
     """
     touched = page_sets.truth(trace)
     frames = page_sets.sets(trace) if trace.has_tables else None
@@ -101,7 +102,10 @@ def compare(
             ]
         else:
             estimates = [estimate(trace, method, calibration=calibration, frames=frames)]
-        parts += [judged(part.assign(method=method), truth) for part in estimates]
+        parts += [
+            judged(part.assign(method=method), truth).assign(draw=draw)
+            for part, draw in zip(estimates, draws, strict=False)
+        ]
     return pd.concat(parts, ignore_index=True)
 
 

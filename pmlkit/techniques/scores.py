@@ -18,13 +18,14 @@ from pmlkit.kernels.by_page import sliding
 from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Bools, Floats, Ints
 
 
-__all__ = ["Step", "Truth", "accuracy", "interval", "median", "reactivity", "truth", "within"]
+__all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "resampled", "truth", "within"]
 
 WITHIN = 0.1  # of the new level: the step is followed
 STEP = 0.25  # a change by this share of the larger level is a step
@@ -182,13 +183,17 @@ def _windows(estimates: pd.DataFrame, truth: Truth, step: Step) -> float:
     return float((times[np.argmax(near)] - step.t_ns) / truth.window_ns)
 
 
-def median(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float, float]:
+def resampled(
+    values: Sequence[float] | Floats | pd.Series[float], statistic: Callable[..., Any] = np.median
+) -> tuple[float, float, float]:
     """Return the median and a 95 % interval of it, by a bootstrap (Efron and Tibshirani, 1993).
 
     Parameters
     ----------
     values : array of float
-        One per recording; NaN is left out.
+        One per recording, or per round; NaN is left out.
+    statistic : callable
+        ``np.mean`` in place of the median: called with an array and ``axis``.
 
     Returns
     -------
@@ -198,7 +203,7 @@ def median(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, 
 
     Examples
     --------
-    >>> median([1.0, 2.0, 9.0])
+    >>> resampled([1.0, 2.0, 9.0])
     (2.0, 1.0, 9.0)
     """
     values = np.asarray(values, float)
@@ -206,8 +211,8 @@ def median(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, 
     if len(values) < 2:
         return float(values[0]) if len(values) else np.nan, np.nan, np.nan
     drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return float(np.median(values)), float(low), float(high)
+    low, high = np.quantile(statistic(drawn, axis=1), [0.025, 0.975])
+    return float(statistic(values, axis=0)), float(low), float(high)
 
 
 def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float]:

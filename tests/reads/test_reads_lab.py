@@ -85,3 +85,13 @@ def test_the_tables_that_come_with_the_package_are_shown_by_guest():
     assert (density["inside"] >= 90).all() and (density["mape"] <= 10).all()
     programs = errors[(errors["method"] == "cleared") & (errors["group"] == "program")]
     assert len(programs) == 4 and (programs["median"] <= 15).all()
+
+
+def test_single_draws_are_kept_and_make_the_errors(made):
+    drawn = made["draws"].query("guest == 'rrww' and not cleared and method == 'sample'")
+    assert sorted(set(drawn["draw"])) == list(range(16))
+    work = drawn[drawn["phase"] == "read"]
+    errors = (work["pages"] / work["truth"] - 1).abs() * 100
+    told = row(made["errors"], guest="rrww", cleared=False, phase="work", method="sample")
+    assert told["mape"] == pytest.approx(errors.mean(), abs=0.01)
+    assert not drawn.duplicated(["draw", "round"]).any()

@@ -169,13 +169,13 @@ def test_a_median_has_the_interval_of_all_its_resamples():
     values = [3.0, 8.0, 1.0, 6.0, 20.0]
     every = [np.median(drawn) for drawn in itertools.product(values, repeat=5)]
     low, high = np.quantile(every, [0.025, 0.975])
-    assert scores.median([*values, np.nan]) == (6.0, low, high)
+    assert scores.resampled([*values, np.nan]) == (6.0, low, high)
 
 
 def test_a_median_of_one_has_no_interval_and_of_equals_no_width():
-    assert scores.median([4.0])[0] == 4 and np.isnan(scores.median([4.0])[1:]).all()
-    assert np.isnan(scores.median([np.nan, np.nan])).all()
-    assert scores.median([7.0] * 3) == (7, 7, 7)
+    assert scores.resampled([4.0])[0] == 4 and np.isnan(scores.resampled([4.0])[1:]).all()
+    assert np.isnan(scores.resampled([np.nan, np.nan])).all()
+    assert scores.resampled([7.0] * 3) == (7, 7, 7)
 
 
 def test_intervals_are_students():
