@@ -242,7 +242,7 @@ def _compared(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _draws(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return single rounds of what is drawn, by draw: pages estimated, their interval, the truth."""
+    """Return single rounds of each draw: pages estimated, their interval, and the truth."""
     rows = compared[compared["method"].isin(DRAWN)]
     return rows[["round", "phase", "method", "draw", "pages", "low", "high", "truth"]]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import quoted
+from experiments import equal_looks, quoted
 from pmlkit.recordings import ROOT
 
+_SHARES = ("mae", "overhead")
 TEXTS = {path.relative_to(ROOT).as_posix(): path for path in quoted.texts()}
 MARKDOWN = {name: quoted.markdown(path) for name, path in TEXTS.items()}
 
@@ -89,3 +90,14 @@ def test_the_headline_of_the_sample_is_that_of_its_draws():
     assert quoted.number("draws.all.16.anew.worst.most") == f"{rows['error'].max():.1f}"
     keys = quoted.keys((ROOT / "README.md").read_text())
     assert "draws.all.16.anew.error.most" in keys
+
+
+def test_the_errors_at_equal_looks_are_what_the_techniques_have_now():
+    table = pd.read_csv(ROOT / "data" / "equal-looks" / "errors.csv")
+    kept = table[table["recording"] == "hotcold"].to_dict("records")
+    for now, then in zip(equal_looks.rows("hotcold"), kept, strict=True):
+        for name, value in now.items():
+            same = value == (pytest.approx(then[name], rel=1e-3) if name in _SHARES else then[name])
+            assert same, "python -m experiments.equal_looks"
+    errors = table.groupby(["recording", "looks"])["mae"]
+    assert (errors.max() - errors.min()).max() < 1e-6  # as the page says: equal at equal looks
