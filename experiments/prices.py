@@ -151,6 +151,56 @@ def pruned() -> tuple[float, float, float]:
     return float(look), float(looked), float(found)
 
 
+def _host(kernel: str = "6.12") -> pd.DataFrame:
+    """Return the cheapest rounds, by guest and memory: in the others there is a timer's tick."""
+    rounds = pd.read_csv(DATA / "host-costs" / "rounds.csv", dtype={"kernel": str})
+    rounds = rounds[rounds["kernel"] == kernel].drop(columns=["kernel", "round"])
+    return rounds.groupby(["guest", "memory_mib"]).min().reset_index()
+
+
+def _page_of_memory(kernel: str, *times: str) -> float:
+    """Return what a page more of memory takes, the mean of the guests."""
+    sizes = _host(kernel).set_index(["guest", "memory_mib"])[list(times)].sum(axis=1).unstack()
+    small, large = sizes.columns
+    return float((sizes[large] - sizes[small]).mean() / ((large - small) * _PAGES_OF_MIB))
+
+
+def aged_page() -> float:
+    """Return what a page that was not touched takes in an aging that asks KVM."""
+    return _page_of_memory("6.12", "idle")
+
+
+def young_page() -> float:
+    """Return what a page that was touched takes more in such an aging."""
+    host = _host("6.12")
+    return float(((host["young"] - host["idle"]) / (host["written"] + host["read"])).mean())
+
+
+def walked_page() -> float:
+    """Return what a page takes in an aging that looks at the VMM's own tables."""
+    return _page_of_memory("6.1", "idle")
+
+
+def unmapped_page() -> float:
+    """Return what a page of memory takes whose protection the host changes, KVM's with it."""
+    return _page_of_memory("6.12", "clear")
+
+
+def soft_dirty_page() -> float:
+    """Return what a page of memory takes, to clear its soft-dirty bit and to read it."""
+    return _page_of_memory("6.12", "clear", "pagemap")
+
+
+def soft_dirty_touches() -> tuple[float, float]:
+    """Return what a written page takes after its soft-dirty bit was cleared, and one only read."""
+    host = _host()
+    host = host[host["memory_mib"] == host["memory_mib"].max()]  # `known` needs more than 32 MiB
+    more = host["dirty"] - host["plain"]
+    pages = host[["written", "read"]].to_numpy(float)
+    written, read = np.linalg.lstsq(pages, more, rcond=None)[0]
+    return float(written), float(read)
+
+
 # Event: (its price, digits after the point, whether the guest is left, what, source).
 _Measured = tuple["Callable[[], float]", int, bool, str, str]
 MEASURED: dict[str, _Measured] = {
@@ -196,6 +246,26 @@ MEASURED: dict[str, _Measured] = {
                    "harvests/rounds.csv: pruned, least squares over flags and set flags"),
     "write_faults": (stock_entry, 0, False, "a logged page of stock log-dirty, all its work",
                      "exit-costs/stock.csv: 4.17.5, per entry"),
+    "pages_aged": (aged_page, 0, False,
+                   "asking KVM of a page's accessed flag, in an aging of MGLRU",
+                   "host-costs/rounds.csv: Linux 6.12, aging again at once, slope over the memory"),
+    "pages_young": (young_page, 0, False, "a page more that was touched, in such an aging",
+                    "host-costs/rounds.csv: Linux 6.12, by the pages touched"),
+    "pages_walked": (walked_page, 1, False,
+                     "a page of the VMM's own tables, in an aging of MGLRU",
+                     "host-costs/rounds.csv: Linux 6.1, aging again at once, slope over memory"),
+    "pages_unmapped": (unmapped_page, 0, False,
+                       "making a page inaccessible, in a scan of the VMM's tables",
+                       "host-costs/rounds.csv: Linux 6.12, clear_refs, slope over the memory"),
+    "soft_dirty_pages": (soft_dirty_page, 1, False,
+                         "a page of memory, to clear its soft-dirty bit and read it",
+                         "host-costs/rounds.csv: Linux 6.12, slope over the memory"),
+    "soft_dirty_writes": (lambda: soft_dirty_touches()[0], 0, True,
+                          "a page written between two looks at soft-dirty bits, all its work",
+                          "host-costs/rounds.csv: Linux 6.12, least squares over written and read"),
+    "soft_dirty_reads": (lambda: soft_dirty_touches()[1], 0, True,
+                         "a page only read between two such looks, all its work",
+                         "host-costs/rounds.csv: Linux 6.12, least squares over written and read"),
     "hypercalls": (hypercall, 0, True, "a message between guest and host",
                    "exit-off/exits-off.csv: with the series, no domain logged, a hypercall"),
 }  # fmt: skip
@@ -207,15 +277,6 @@ STATED: dict[str, tuple[float, str, bool, str, str, str]] = {
                    "assumed", "the emulator's exits take no time beside their instructions"),
     "faults": (940, _AT_3, True, "an EPT violation to see one access: map the page",
                "published", "OoH (SC'22): VMREAD, of their processor, taken for one of 3 GHz"),
-    "pages_unmapped": (10, _AT_3, False, "making a page inaccessible, in a scan", "assumed",
-                       "as many instructions as clearing a flag in a scan"),
-    "soft_dirty_writes": (1570, _AT_3, False, "a page written between two looks at soft-dirty bits",
-                          "assumed", "4,710 instructions, seen on Linux 6.1 in the lab; no data of "
-                          "it is kept"),
-    "soft_dirty_reads": (1300, _AT_3, False, "a page only read between two such looks", "assumed",
-                         "3,900 instructions, seen on Linux 6.1 in the lab; no data of it is kept"),
-    "pages_aged": (50, _AT_3, False, "asking KVM of a page's accessed flag, in an aging of MGLRU",
-                   "assumed", _NOBODY),
     "access_samples": (250, _AT_3, False, "a sampled access: a record of PEBS", "published",
                        "Akiyama and Hirofuchi, ROSS'17: 200 to 300 ns, of their processor, taken "
                        "for one of 3 GHz; without the work of the program that reads it"),

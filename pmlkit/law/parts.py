@@ -173,13 +173,17 @@ def _first_pruned(parts: Parts, curves: Curves, period_ns: float) -> Events:
 
 def _aging(parts: Parts, curves: Curves, period_ns: float) -> Events:
     pages = curves.recorded.known_memory_pages
-    return {"pages_aged": pages, "flags_cleared": curves.mean(parts.sees, period_ns)}
+    return {"pages_aged": pages, "pages_young": curves.mean(parts.sees, period_ns)}
+
+
+def _blind_aging(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    return {"pages_walked": curves.recorded.known_memory_pages}
 
 
 def _soft_dirty(parts: Parts, curves: Curves, period_ns: float) -> Events:
     written = curves.mean("writes", period_ns)
     return {
-        "pages_scanned": 2 * curves.recorded.known_memory_pages,
+        "soft_dirty_pages": curves.recorded.known_memory_pages,
         "soft_dirty_writes": written,
         "soft_dirty_reads": curves.mean("accesses", period_ns) - written,
     }
@@ -281,7 +285,7 @@ STATED: dict[str, Stated] = {
     "pruned-scan": Stated(_sees("accesses"), _pruned, _first_pruned),
     "cold-age": Stated(_sees("accesses"), _scan, _clearing),
     "mglru": Stated(_mglru("accesses"), _aging, _aging),
-    "mglru-blind": Stated(_mglru("firsts"), _scan, _clearing),
+    "mglru-blind": Stated(_mglru("firsts"), _blind_aging, _blind_aging),
     "flag-sample-pml": Stated(_flag_sample_pml, _flags_and_log, _flags),
     "vmware": Stated(_vmware, _traps),
     "access-sampler": Stated(_sampler, _samples),

@@ -66,11 +66,11 @@ def aging(setting: Setting) -> AgingChannel:
         np.minimum(gone_by + 1, GENERATIONS - 1, out=gone_by, where=gone_by >= 0)
         gone_by[young] = 1
         aged_at = clock.rounds()
-        pages, cleared = recorded.known_memory_pages, int(np.count_nonzero(young))
+        pages = recorded.known_memory_pages
         if notifies:
-            charge(pages_aged=pages, flags_cleared=cleared)
+            charge(pages_aged=pages, pages_young=int(np.count_nonzero(young)))
         else:
-            charge(pages_scanned=pages, flags_cleared=cleared)
+            charge(pages_walked=pages)
         return np.bincount(gone_by[gone_by >= 0], minlength=GENERATIONS)
 
     return AgingChannel(age)
@@ -91,7 +91,7 @@ def soft_dirty(setting: Setting) -> SoftDirtyChannel:
         written = np.unique(recorded.writes.between(*rounds))
         used = np.concatenate((written, recorded.accesses.between(*rounds)))
         charge(
-            pages_scanned=2 * recorded.known_memory_pages,
+            soft_dirty_pages=recorded.known_memory_pages,
             soft_dirty_writes=len(written),
             soft_dirty_reads=len(np.unique(used)) - len(written),
         )

@@ -162,6 +162,13 @@ def test_aging_without_notifiers_sees_a_page_once():
     assert estimates[[0, 20]].tolist() == [300, 600]
 
 
+def test_aging_costs_all_of_memory_each_time():
+    recorded = vm.constant(500, 20)
+    one_first = 3 * vm.PAGES  # the first aging begins, two are looks
+    assert run("mglru", recorded).events == {"pages_aged": one_first, "pages_young": 1000}
+    assert run("mglru-blind", recorded).events == {"pages_walked": one_first}
+
+
 def test_generations_hold_each_page_once():
     sets = [vm.block(100), vm.block(200), vm.block(50), [], [], []]
     view = look(vm.make(sets), {Need.AGING}, WINDOW)
@@ -180,9 +187,8 @@ def test_soft_dirty_bits_count_writes_and_cost_all_that_is_touched():
     recorded = vm.make([vm.block(500)] * 20, [vm.block(120)] * 20)
     result = run("soft-dirty", recorded)
     assert set(result.estimates["pages"]) == {120}
-    pages = 2 * 2 * vm.PAGES  # two looks; the bits are read and cleared
     assert result.events == {
-        "soft_dirty_writes": 240, "soft_dirty_reads": 760, "pages_scanned": pages,
+        "soft_dirty_writes": 240, "soft_dirty_reads": 760, "soft_dirty_pages": 2 * vm.PAGES,
     }  # fmt: skip
 
 
