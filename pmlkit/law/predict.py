@@ -50,6 +50,8 @@ class Prediction:
     blindness : Blindness
     error : float
         The mean absolute error that is expected, over where looks fall and which frames are drawn.
+    from_start : float
+        The same for looks that begin with the recording, as those of a run do.
     low, high : float
         An interval of 95 % over these; NaN if it was not asked for.
     cover : float
@@ -70,6 +72,7 @@ class Prediction:
     sampling: float
     blindness: Blindness
     error: float
+    from_start: float
     low: float
     high: float
     cover: float
@@ -129,6 +132,7 @@ def predict(
     period_ns, looks = look(recorded, frozenset(), window_ns).parts(parts.looks)
     asked = _Asked(curves, parts, window_ns, period_ns, looks)
     low, high, cover = asked.interval() if interval else (float("nan"),) * 3
+    errors = asked.errors()
     events = events_of(technique, parts, curves, period_ns)
     return Prediction(
         technique=technique,
@@ -138,7 +142,8 @@ def predict(
         staleness=asked.staleness(),
         sampling=asked.sampling(),
         blindness=asked.blindness(),
-        error=asked.error(),
+        error=float(np.mean(errors)),
+        from_start=errors[0],
         low=low,
         high=high,
         cover=cover,
@@ -206,12 +211,12 @@ class _Asked:
                     self.true[some], self.seen[some], reported[at_some], sd[at_some], weights
                 )
 
-    def error(self) -> float:
-        """Return the expected error."""
-        means = [
-            np.average(mean_abs(case.off, case.sd), weights=case.weights) for case in self._cases()
+    def errors(self) -> list[float]:
+        """Return the expected error for looks at each phase, the recording's start first."""
+        return [
+            float(np.average(mean_abs(case.off, case.sd), weights=case.weights) / self.mean)
+            for case in self._cases()
         ]
-        return float(np.mean(means) / self.mean)
 
     def interval(self) -> tuple[float, float, float]:
         """Return the interval of the error, and what the estimate has to be multiplied by."""

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law of errors against runs: each technique that it covers, on recordings of all accesses.
+
+What is predicted is of the recording's curves, by `pmlkit.law`; no parameter is fitted. What is
+measured is a run of the technique, scored as `pmlkit compare` does.
+
+    python -m experiments.law data/law
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import pmlkit
+from experiments import made
+from pmlkit import law
+from pmlkit.errors import NeedsError
+from pmlkit.techniques import Recorded, make, run, scores
+from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pmlkit.techniques import Technique
+    from pmlkit.types import Json
+
+__all__ = ["EMULATED", "LAB", "main", "rows", "summary"]
+
+EMULATED = ("hotcold", "redis", "sqlite", "rrww", "pressure")  # every access, in rounds of 10 ms
+LAB = ("rrww-lab", "sqlite-lab")  # in rounds of half a second
+WINDOWS = ("100ms", "1s", "5s")
+LOOKS = (1, 2, 4, 10)
+WATCHED = (64, 1024)
+SEEDS = 5
+LEAST = 2  # windows T that a recording must have
+
+
+def settings(name: str) -> Iterator[Technique]:
+    """Yield a technique at each setting of its knobs."""
+    technique = make(name)
+    for looks in LOOKS if "looks" in technique.knobs() else LOOKS[:1]:
+        for watched in WATCHED if "watched" in technique.knobs() else WATCHED[:1]:
+            yield technique.turned(looks, watched)
+
+
+def rows(name: str) -> Iterator[Json]:
+    """Yield a row for each window, technique and setting: see `main`."""
+    recorded = Recorded.of(pmlkit.open(pmlkit.bundled(name)))
+    curves = law.Curves(recorded)
+    for window in WINDOWS:
+        window_ns = parse_duration_ns(window)
+        if not recorded.resolution_ns < window_ns <= recorded.duration_ns / LEAST:
+            continue
+        truth = scores.truth(recorded, window_ns)
+        for technique in (one for name in law.STATED for one in settings(name)):
+            try:
+                found = law.predict(technique, curves, window_ns)
+            except NeedsError:
+                continue  # no page tables in this recording
+            yield {"recording": name, "window": window} | _row(technique, found, recorded, truth)
+
+
+def _row(
+    technique: Technique, found: law.Prediction, recorded: Recorded, truth: scores.Truth
+) -> Json:
+    seeds = range(SEEDS if technique.random else 1)
+    runs = [run(technique, recorded, truth.window_ns, seed=seed) for seed in seeds]
+    errors = np.array([scores.accuracy(one.estimates, truth)["mae"] for one in runs])
+    watched = found.parts.watched or found.parts.samples
+    return {
+        "technique": technique.name,
+        "looks": found.looks,
+        "watched": watched or -1,
+        "predicted": found.error,
+        "low": found.low,
+        "high": found.high,
+        "from_start": found.from_start,
+        "by_parts": found.by_parts,
+        "staleness": found.staleness,
+        "sampling": found.sampling,
+        "missed": found.blindness.missed,
+        "extra": found.blindness.extra,
+        "measured": errors.mean(),
+        "inside": np.mean((errors >= found.low) & (errors <= found.high)),
+        "overhead": found.overhead,
+        "overhead_measured": np.mean([one.overhead for one in runs]),
+    }
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each technique, how far what is predicted is from what is measured.
+
+    ``points``; ``ratio``: the median of predicted over measured; ``off``: the median of
+    ``|log(predicted / measured)|``, as a factor; ``worst``: the largest, as a factor. Points where
+    either is 0 are left out.
+    """
+    some = table[(table["predicted"] > 0) & (table["measured"] > 0)]
+    logs = np.log(some["predicted"] / some["measured"])
+    groups = logs.groupby(some["technique"], sort=False)
+    return pd.DataFrame(
+        {
+            "points": groups.size(),
+            "ratio": np.exp(groups.median()),
+            "off": np.exp(logs.abs().groupby(some["technique"], sort=False).median()),
+            "worst": np.exp(logs.abs().groupby(some["technique"], sort=False).max()),
+        }
+    ).sort_values("off")
+
+
+def main(out: str) -> None:
+    """Write the points, and what they were made with.
+
+    Columns: ``recording``, ``window`` (T), ``technique``, ``looks`` (per T, those that were taken),
+    ``watched`` (frames, or samples in T; -1: all); shares of mean W: ``predicted`` with its
+    interval ``low`` to ``high``, ``from_start`` (if the looks are known to begin with the
+    recording), ``by_parts`` (of the three numbers alone), ``staleness``, ``sampling``, ``missed``,
+    ``extra``, and ``measured`` (the mean over draws); ``inside``: the share of draws within the
+    interval; ``overhead`` and ``overhead_measured``: shares of the guest's time.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in (*EMULATED, *LAB):
+        found += list(rows(name))
+        print(name, len(found), file=sys.stderr)
+    table = pd.DataFrame(found)
+    numbers = table.select_dtypes("float").columns
+    table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
+    table.to_csv(folder / "points.csv", index=False)
+    made.note(folder / "made.json", f"python -m experiments.law {out}",
+              {"pmlkit": pmlkit.__version__})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
