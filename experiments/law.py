@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques import Technique
     from pmlkit.types import Json
 
-__all__ = ["EMULATED", "LAB", "main", "rows", "summary"]
+__all__ = ["EMULATED", "LAB", "factors", "load", "main", "rows", "summary"]
 
 EMULATED = ("hotcold", "redis", "sqlite", "rrww", "pressure")  # every access, in rounds of 10 ms
 LAB = ("rrww-lab", "sqlite-lab")  # in rounds of half a second
@@ -92,24 +92,29 @@ def _row(
     }
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each technique, how far what is predicted is from what is measured.
+def load(folder: Path, lab: bool = False) -> pd.DataFrame:
+    """Return the points of the recorder's guests, or of the lab's, that are no 0 on either side."""
+    table = pd.read_csv(folder / "points.csv")
+    table = table[table["recording"].isin(LAB) == lab]
+    return table[(table["predicted"] > 0) & (table["measured"] > 0)].reset_index(drop=True)
 
-    ``points``; ``ratio``: the median of predicted over measured; ``off``: the median of
-    ``|log(predicted / measured)|``, as a factor; ``worst``: the largest, as a factor. Points where
-    either is 0 are left out.
+
+def factors(table: pd.DataFrame, column: str = "predicted") -> pd.Series[float]:
+    """Return by what factor each prediction is off, in either direction: 1 is right."""
+    return np.exp(np.abs(np.log(table[column] / table["measured"])))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each technique, by what factor its predictions are off, and its parts.
+
+    Medians over the points; parts are shares of W, in percent.
     """
-    some = table[(table["predicted"] > 0) & (table["measured"] > 0)]
-    logs = np.log(some["predicted"] / some["measured"])
-    groups = logs.groupby(some["technique"], sort=False)
-    return pd.DataFrame(
-        {
-            "points": groups.size(),
-            "ratio": np.exp(groups.median()),
-            "off": np.exp(logs.abs().groupby(some["technique"], sort=False).median()),
-            "worst": np.exp(logs.abs().groupby(some["technique"], sort=False).max()),
-        }
-    ).sort_values("off")
+    off = factors(table).groupby(table["technique"], sort=False)
+    parts = table.groupby("technique", sort=False)
+    found = {"points": parts.size(), "half within": off.median(), "nine of ten": off.quantile(0.9)}
+    for part in ("staleness", "sampling", "missed", "extra"):
+        found[f"{part}, %"] = 100 * parts[part].median()
+    return pd.DataFrame(found).sort_values("half within")
 
 
 def main(out: str) -> None:

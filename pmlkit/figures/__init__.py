@@ -10,6 +10,7 @@ catalogue   the table of figures; draws one by name
 style, axes sizes, fonts, colours; axes of time, pages and addresses
 time, window, heat, mrc, reads, compare, forecast
             figures by subject
+law         the law of errors, against runs
 visible     what a KVM host sees of a guest, by each way of looking
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`

@@ -36,6 +36,7 @@ FIGURES = {
     "reuse": "window:reuse_histogram",
     "pml": "time:pml_against_all",
     "turnover": "time:turnover",
+    "drift": "law:drift",
     "mrc": "mrc:miss_ratio",
     "mrc-time": "mrc:miss_ratio_over_time",
 }
@@ -43,6 +44,7 @@ FIGURES = {
 _OTHERS = (
     "caps:capped_guests",
     "caps:clock_sensitivity",
+    "law:predicted_against_measured",
     "mrc:compare_curves",
     "reads:harvest_costs",
     "reads:hotness",

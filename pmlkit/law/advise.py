@@ -37,6 +37,8 @@ __all__ = ["Advice", "Checked", "Size", "advise", "steady_window"]
 LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # per T, that are tried
 LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
 LISTED = 8  # rows of the front that are shown
+FEW_ROUNDS = 4  # of a T that is chosen here: what changes within a round cannot be seen
+ALIKE = 0.9  # share of the rounds
 GROWS = 0.1  # share by which W may grow if the recommended T doubles
 BETTER, CHEAPER = 0.8, 0.5  # of the error or of the cost: worth being named as an alternative
 _WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT, Need.SOFT_DIRTY})
@@ -100,7 +102,11 @@ class Advice:
     window_ns : int
         T.
     chosen : bool
-        Whether T was chosen here: `steady_window`.
+        Whether T was chosen here: `steady_window`, or longer if the budget asks for it.
+    round_ns : int
+        The recording's resolution.
+    growth : float
+        Share by which mean W grows if T doubles.
     budget : float
         Share of the VM's time.
     memory_pages : int or None
@@ -118,12 +124,14 @@ class Advice:
         The best for half of what the choice costs; the cheapest with a fifth less error.
     checked : Checked or None
     left_out : tuple of str
-        Techniques that this recording cannot judge, and why.
+        Why techniques are left out, and which.
     """
 
     name: str
     window_ns: int
     chosen: bool
+    round_ns: int
+    growth: float
     budget: float
     memory_pages: int | None
     machine: str
@@ -214,9 +222,16 @@ class Advice:
 
     @property
     def _about(self) -> str:
-        why = ", from which on W grows by a tenth or less if T doubles" if self.chosen else ""
+        why = f" ({'chosen here' if self.chosen else 'as asked'})"
         outside = f" Left out: {'; '.join(self.left_out)}." if self.left_out else ""
-        return f"T = {format_ns(self.window_ns)}{why}; times are of {self.machine}.{outside}"
+        rounds = ""
+        if self.window_ns < FEW_ROUNDS * self.round_ns:
+            long = format_ns(self.round_ns)
+            rounds = f" The rounds of {long} are long for it: what changes within one is not seen."
+        return (
+            f"T = {format_ns(self.window_ns)}{why}: if it doubles, W grows by "
+            f"{_percent(self.growth)}. Times are of {self.machine}.{rounds}{outside}"
+        )
 
     def _how(self, prediction: Prediction) -> str:
         looks, watched = prediction.looks, prediction.parts.watched
@@ -234,6 +249,7 @@ class Advice:
             "trace": self.name,
             "window_ns": self.window_ns,
             "window_chosen": self.chosen,
+            "growth": self.growth,
             "budget": self.budget,
             "memory_pages": self.memory_pages,
             "reads_known": self.reads,
@@ -268,7 +284,8 @@ def advise(
     budget : str or float
         What looking may cost: ``"0.5%"`` of the VM's time; as a number, a share of it.
     window : str or int, optional
-        T; by default `steady_window`.
+        T; by default `steady_window`, or the next longer one at which something is within the
+        budget.
     check : bool
         Run the technique that is chosen, and measure its error. Of a PML log it cannot be.
     seeds : int
@@ -298,17 +315,22 @@ def advise(
     if not recorded.time.ns_per_insn:
         raise ClocksDiffer("instructions", f"the time of {recorded.name}")
     curves = Curves(recorded)
-    chosen = window is None
-    window_ns = steady_window(curves) if window is None else _asked_ns(window)
-    timeline(opened).size(window_ns)  # raises if the trace cannot resolve T
-    found, left_out = _all(curves, window_ns, reads)
-    front = _front(found)
-    choice = _choose(front, share, recorded.name)
+    asked = _windows(curves) if window is None else [_asked_ns(window)]
+    timeline(opened).size(asked[0])  # raises if the trace cannot resolve T
+    for window_ns in asked:
+        found, left_out = _all(curves, window_ns, reads)
+        front = _front(found)
+        if (choice := _last(front, lambda one: one.overhead <= share)) is not None:
+            break
+    else:
+        raise _too_little(front, share, recorded.name)
     whole = predict(choice.technique, curves, window_ns)
     return Advice(
         name=recorded.name,
         window_ns=window_ns,
-        chosen=chosen,
+        chosen=window is None,
+        round_ns=recorded.resolution_ns,
+        growth=_growth(curves, window_ns),
         budget=share,
         memory_pages=recorded.memory_pages,
         machine=recorded.time.text,
@@ -317,7 +339,7 @@ def advise(
         choice=whole,
         front=_table(front),
         less=_last(front, lambda one: one.overhead <= CHEAPER * choice.overhead),
-        more=_first(front, lambda one: one.error <= BETTER * choice.error),
+        more=_first(front, lambda one: one.error < BETTER * choice.error),
         checked=_check(whole.technique, recorded, window_ns, seeds) if check and reads else None,
         left_out=tuple(left_out),
     )
@@ -326,20 +348,34 @@ def advise(
 def steady_window(curves: Curves) -> int:
     """Return the shortest T from which on W grows by no more than a tenth if T doubles, ns.
 
-    Of 0.1, 0.2, 0.5, 1, ... seconds up to a tenth of the recording, of those that it resolves. If
-    there is none, that with the least growth.
+    Of 0.1, 0.2, 0.5, 1, ... seconds up to a tenth of the recording, of those that are some of its
+    rounds. If there is none, that with the least growth.
     """
+    return _windows(curves)[0]
+
+
+def _windows(curves: Curves) -> list[int]:
+    """Return `steady_window`, and the longer ones, ns."""
     recorded = curves.recorded
-    least, most = recorded.resolution_ns, max(recorded.duration_ns // 10, recorded.resolution_ns)
+    unit, lasts = recorded.resolution_ns, recorded.duration_ns
     steps = [digit * 10**power for power in range(8, 14) for digit in (1, 2, 5)]
-    known = [step for step in steps if least <= step <= most and step % least == 0]
-    candidates = known or [least]
-    grows = [curves.mean("accesses", 2 * t) / max(curves.mean("accesses", t), 1e-9) - 1
-             for t in candidates]  # fmt: skip
-    for t, growth in zip(candidates, grows, strict=True):
-        if growth <= GROWS:
-            return t
-    return candidates[int(np.argmin(grows))]
+    whole = [step for step in steps if step % unit == 0 or not _regular(recorded)]
+    known = [step for step in whole if FEW_ROUNDS * unit <= step <= lasts // 10]
+    candidates = known or [unit * max(min(FEW_ROUNDS, lasts // unit // 2), 1)]
+    grows = [_growth(curves, step) for step in candidates]
+    steady = [place for place, growth in enumerate(grows) if growth <= GROWS]
+    return candidates[steady[0] if steady else int(np.argmin(grows)) :]
+
+
+def _growth(curves: Curves, window_ns: int) -> float:
+    sizes = [curves.mean("accesses", times * window_ns) for times in (1, 2)]
+    return sizes[1] / max(sizes[0], 1e-9) - 1
+
+
+def _regular(recorded: Recorded) -> bool:
+    """Return whether nearly all rounds are of one length: then T has to be a multiple of it."""
+    alike = np.abs(np.diff(recorded.t_ns) - recorded.resolution_ns) <= recorded.resolution_ns / 10
+    return bool(alike.mean() > ALIKE)
 
 
 def _asked_ns(window: str | int) -> int:
@@ -352,11 +388,12 @@ def _asked_ns(window: str | int) -> int:
 
 def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction], list[str]]:
     """Return all predictions, and the techniques that are left out, with the reason."""
-    found, left_out = [], []
+    found: list[Prediction] = []
+    left_out: dict[str, list[str]] = {}
     for name in STATED:
         technique = make(name)
         if why := _not_for(technique, curves.recorded, reads):
-            left_out.append(f"{name} ({why})")
+            left_out.setdefault(why, []).append(name)
             continue
         try:
             found += [
@@ -364,8 +401,8 @@ def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction],
                 for one in _settings(technique, curves.recorded.memory_pages)
             ]
         except NeedsError as error:
-            left_out.append(f"{name} (no {error.what})")
-    return found, left_out
+            left_out.setdefault(f"no {error.what}", []).append(name)
+    return found, [f"{', '.join(names)} ({why})" for why, names in left_out.items()]
 
 
 def _not_for(technique: Technique, recorded: Recorded, reads: bool) -> str:
@@ -404,15 +441,14 @@ def _front(found: Sequence[Prediction]) -> list[Prediction]:
     return front
 
 
-def _choose(front: Sequence[Prediction], share: float, name: str) -> Prediction:
-    choice = _last(front, lambda one: one.overhead <= share)
-    if choice is not None:
-        return choice
+def _too_little(front: Sequence[Prediction], share: float, name: str) -> PmlkitError:
+    """Return the error for a budget that nothing is within."""
     if not front:
-        raise PmlkitError(f"nothing can be predicted of {name}", "record all accesses")
+        return PmlkitError(f"nothing can be predicted of {name}", "record all accesses")
     least = front[0]
     what = f"nothing costs {_percent(share)} of the time of {name} or less: {least.technique.name}"
-    raise PmlkitError(f"{what} costs {_percent(least.overhead)}", "give a larger --budget or T")
+    hint = "give a larger --budget or a longer --window"
+    return PmlkitError(f"{what} costs {_percent(least.overhead)}", hint)
 
 
 def _last(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Array, Bools, Floats, Ints
 
-__all__ = ["CHANNELS", "Blindness", "Curves", "drift"]
+__all__ = ["CHANNELS", "Blindness", "Curves", "drift", "drifts"]
 
 
 def _real(recorded: Recorded, uses: Uses | None) -> Uses:
@@ -205,13 +205,28 @@ class Curves:
             of W; ``staleness``: its mean over the ages below, the error of a technique that looks
             once in that time.
         """
-        unit = self.recorded.resolution_ns
-        ages = np.arange(0, window_ns + 1, max(window_ns // unit // 100, 1) * unit)
-        pages, from_ns = self.pages(channel, window_ns), window_ns
-        rows = [drift(self.t_ns, pages, self.weights, int(age), from_ns) for age in ages]
-        table = pd.DataFrame({"age_ns": ages, "drift": rows})
-        before = table["drift"].cumsum() - table["drift"]
-        return table.assign(staleness=before / np.maximum(np.arange(len(table)), 1))
+        pages = self.pages(channel, window_ns)
+        return drifts(self.t_ns, pages, window_ns, self.recorded.resolution_ns)
+
+
+def drifts(t_ns: Ints, pages: Floats, window_ns: int, unit_ns: int) -> pd.DataFrame:
+    """Return the table of `Curves.drift` of any V.
+
+    Parameters
+    ----------
+    t_ns : ndarray of int64, shape (instants,)
+        Since the start.
+    pages : ndarray of float64, shape (instants,)
+        V(t, T).
+    unit_ns : int
+        The length of a round.
+    """
+    weights = np.diff(t_ns, prepend=0).astype(float)
+    ages = np.arange(0, window_ns + 1, max(window_ns // unit_ns // 100, 1) * unit_ns)
+    rows = [drift(t_ns, pages, weights, int(age), window_ns) for age in ages]
+    table = pd.DataFrame({"age_ns": ages, "drift": rows})
+    before = table["drift"].cumsum() - table["drift"]
+    return table.assign(staleness=before / np.maximum(np.arange(len(table)), 1))
 
 
 def drift(t_ns: Ints, pages: Floats, weights: Floats, age_ns: int, from_ns: int) -> float:

@@ -176,7 +176,7 @@ def test_the_staleness_of_a_steady_growth_is_half_its_growth_between_looks(looks
     ages = np.arange(vm.PER_WINDOW // looks)  # rounds, each as likely
     mean = np.mean([len(one) for one in sets[vm.PER_WINDOW - 1 :]])
     assert found.staleness == pytest.approx(3 * ages.mean() / mean, rel=0.01)
-    assert found.error == found.staleness
+    assert found.error == pytest.approx(found.staleness)
     assert errors(make("prl", looks=looks), recorded) == pytest.approx(found.error, rel=0.01)
 
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law of errors: what it predicts against what runs measure, and the curve that it is from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit import workingset
+from pmlkit.figures.axes import plain_log, say_empty, timeline_between
+from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
+from pmlkit.law.curves import drifts
+from pmlkit.units import format_ns, parse_window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pmlkit.figures.style import Figure, Length, Style, Time
+    from pmlkit.trace.reader import Trace
+
+
+__all__ = ["drift", "predicted_against_measured"]
+
+BLIND = 0.01  # of W missed or too much: from there on a technique counts as blind
+_KINDS: dict[str, Style] = {
+    "counts all uses": {"color": COLORS["blue"], "marker": "o", "ms": 2.6},
+    "draws a sample": {"color": COLORS["vermilion"], "marker": "^", "ms": 2.6},
+    "is blind to some": {"color": COLORS["green"], "marker": "s", "ms": 2.2},
+}
+LOOKS = (1, 2, 4, 10)
+
+
+@paper_figure
+def predicted_against_measured(points: pd.DataFrame, columns: int = 1) -> Figure:
+    """Draw the error that the law predicts against that of runs, a point for each setting.
+
+    Parameters
+    ----------
+    points : DataFrame
+        As ``data/law/points.csv``: a row for each recording, T, technique and setting, with shares
+        of W: ``predicted``, ``measured``, ``missed``, ``extra``; ``watched`` is -1 for all.
+    """
+    some = points[(points["predicted"] > 0) & (points["measured"] > 0)]
+    figure = new_figure(columns, 3.3 if columns == 1 else 4.4, {"points": some})
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log", aspect="equal")
+    x, y = 100 * some["measured"], 100 * some["predicted"]
+    ends = np.array([min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5])
+    axes.plot(ends, ends, color=COLORS["black"], lw=0.7)
+    for factor in (2, 1 / 2):
+        axes.plot(ends, ends * factor, color=COLORS["grey"], lw=0.5, ls=":")
+    kinds = _kind(some)
+    for kind, style in _KINDS.items():
+        chosen = kinds == kind
+        label = f"{kind} ({int(chosen.sum()):,})"
+        axes.plot(x[chosen], y[chosen], ls="", alpha=0.5, mec="none", label=label, **style)
+    axes.set(xlim=ends, ylim=ends, xlabel="measured error (% of W)")
+    axes.set_ylabel("predicted error (% of W)")
+    plain_log(axes.xaxis, axes.yaxis)
+    axes.legend(loc="upper left", handletextpad=0.1)
+    figure.caption = (
+        "mean absolute error of techniques, predicted from each recording's own curves by the law "
+        "(nothing fitted), against that of runs: a point for each recording, T, technique, number "
+        f"of looks and of pages watched. {_spread(some)} The line is equality; between the dotted "
+        "lines the two differ by less than a factor of 2."
+    )
+    return figure
+
+
+def _kind(points: pd.DataFrame) -> pd.Series[str]:
+    kinds = points["technique"].map(lambda _: "counts all uses")
+    kinds[(points["missed"] > BLIND) | (points["extra"] > BLIND)] = "is blind to some"
+    kinds[points["watched"] >= 0] = "draws a sample"
+    return kinds
+
+
+def _spread(points: pd.DataFrame) -> str:
+    off = np.exp(np.abs(np.log(points["predicted"] / points["measured"])))
+    half, most = np.quantile(off, [0.5, 0.9])
+    return (
+        f"Of {len(points):,} points half are within a factor of {half:.3g}, nine of ten within "
+        f"{most:.3g}."
+    )
+
+
+@paper_figure
+def drift(
+    trace: Trace, columns: int = 1, start: Time = None, end: Time = None, window: Length = None
+) -> Figure:
+    """Draw how far W is, a time later, from what it was; and the staleness that makes of looks."""
+    part = timeline_between(trace, start, end)
+    window_ns = part.size("1s" if window is None else window)
+    sizes = workingset.sweep(trace, [parse_window(window_ns)], start=start, end=end)
+    t_ns = (sizes["t_ns"] - part.t_ns[0]).to_numpy()
+    table = drifts(t_ns, sizes["pages"].to_numpy(float), window_ns, part.resolution_ns or 1)
+    figure = new_figure(columns, 2.3, {"drift": table})
+    axes = figure.subplots()
+    if table["drift"].isna().all():
+        say_empty(axes, "the recording is not longer than T")
+        return figure
+    ages = table["age_ns"] / 1e6
+    axes.plot(ages, 100 * table["drift"], color=COLORS["black"], label="change of W, on average")
+    axes.plot(
+        ages, 100 * table["staleness"], color=COLORS["blue"], ls="--", label="staleness of looks"
+    )
+    for looks in LOOKS:
+        place = window_ns / looks / 1e6, 100 * _at(table, window_ns / looks)
+        axes.plot(*place, ls="", marker="o", ms=3, color=COLORS["blue"])
+        axes.annotate(
+            f"{looks}", place, textcoords="offset points", xytext=(-2, 4), fontsize=6, ha="right"
+        )
+    axes.set(xlabel="age, or time between looks (ms)", ylabel="% of the mean W", xlim=(0, None))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return finish(
+        figure,
+        trace,
+        f"how far W(t, T), T = {format_ns(window_ns)}, is from what it was some time before, on "
+        "average (line), and the mean of that over all ages below: the error of a technique that "
+        "counts all uses and looks so often (dashed; marks: looks per T).",
+    )
+
+
+def _at(table: pd.DataFrame, age_ns: float) -> float:
+    return float(np.interp(age_ns, table["age_ns"], table["staleness"]))
