@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parsing YAML and JSON that may be hostile."""
+"""Other people's YAML and JSON, which may be hostile, and their classes, which are trusted."""
 
 from __future__ import annotations
 
 import enum
+import importlib
 import json
 import math
 import reprlib
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
-from pmlkit.errors import NotUnderstood
+from pmlkit.errors import NotUnderstood, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pmlkit.types import Json
 
-__all__ = ["Fields", "LIMIT_BYTES", "check_size", "foreign_yaml", "loads"]
+_Class = TypeVar("_Class")
+
+__all__ = ["Fields", "LIMIT_BYTES", "check_size", "foreign_class", "foreign_yaml", "loads"]
 
 
 # ------------------------------------------------------------------------------
@@ -248,3 +252,38 @@ class Fields:
             if not isinstance(item, dict):
                 raise self._refuse(name, "a list of objects")
             yield Fields(item, f"{self._where}{name}[{number}].")
+
+
+# ------------------------------------------------------------------------------
+# Classes. Importing runs their module: it has the rights of whoever names it.
+
+
+def foreign_class(name: str, base: type[_Class], what: str) -> type[_Class]:
+    """Import a class by ``module:Class``; modules of the working directory count.
+
+    Parameters
+    ----------
+    base : type
+        What it has to be derived from.
+    what : str
+        The same in words, for the error.
+
+    Raises
+    ------
+    UsageError
+        If there is no such module or class, or the class is not derived from `base`.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise UsageError(f"{name!r} names no class", "write it as module:Class")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{name} cannot be imported: {error}", "see where Python looks") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UsageError(
+            f"{name} is no {what}", f"derive it from {base.__module__}.{base.__name__}"
+        )
+    return found

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The score of one technique over many recordings, as tables and a page that can be compared.
+"""The score of one technique or forecaster over many recordings, as tables and a page.
 
 A technique is somebody's class (`pmlkit.techniques.protocol.Technique`), named ``module:Class``. It
 is run at every setting of its two knobs, `looks` and `watched`, and at its default. Its error is
 the mean absolute error over the mean W(t, T), its cost the share of instructions. At a budget, one
 setting stands for all programs: the one of least mean error whose mean cost is within the budget.
+
+A forecaster is somebody's quantile regressor (`pmlkit.forecast.models.Quantiles`). It is judged as
+our own are, by `pmlkit.forecast.trial`, beside the simple rules.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import techniques
-from pmlkit.errors import ClocksDiffer, PmlkitError, UsageError
+from pmlkit.errors import ClocksDiffer, PmlkitError
 from pmlkit.files import whole
-from pmlkit.forecast import significance
+from pmlkit.forecast import significance, trial
+from pmlkit.foreign import foreign_class
 from pmlkit.recordings import open_trace
 from pmlkit.techniques import scores
 from pmlkit.techniques.protocol import Technique
@@ -33,9 +35,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Json, PathLike
+    from pmlkit.types import Json, PathLike, Tell
 
-__all__ = ["BUDGETS", "LOOKS", "WATCHED", "WINDOWS", "Score", "best", "compare", "load", "score"]
+__all__ = [
+    "BUDGETS",
+    "LOOKS",
+    "SEEDS",
+    "WATCHED",
+    "WINDOWS",
+    "Score",
+    "best",
+    "compare",
+    "forecast_page",
+    "load",
+    "page",
+    "read",
+    "save",
+    "save_forecasts",
+    "score",
+    "score_forecaster",
+    "settings",
+    "standing",
+]
 
 WINDOWS = ("100ms", "1s", "5s")
 LOOKS = (1, 2, 4, 10)
@@ -83,25 +104,8 @@ class Score:
 
 
 def load(name: str) -> type[Technique]:
-    """Import a technique's class by ``module:Class``; modules of the working directory count.
-
-    Raises
-    ------
-    UsageError
-        If there is no such module or class, or the class is no technique.
-    """
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise UsageError(f"{name!r} names no class", "write it as module:Class")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{name} cannot be imported: {error}", "see where Python looks") from error
-    if not (isinstance(found, type) and issubclass(found, Technique)):
-        raise UsageError(f"{name} is no technique", "derive it from pmlkit.techniques.Technique")
-    return found
+    """Import a technique's class by ``module:Class``; errors as of `foreign_class`."""
+    return foreign_class(name, Technique, "technique")
 
 
 def settings(technique: type[Technique]) -> dict[str, Technique]:
@@ -236,6 +240,67 @@ def compare(ours: Score, theirs: Score) -> pd.DataFrame:
 
 def _of(score: Score, window: object, setting: object) -> pd.DataFrame:
     return score.rows[(score.rows["window"] == window) & (score.rows["setting"] == setting)]
+
+
+def score_forecaster(
+    name: str,
+    traces: Sequence[PathLike],
+    training: Sequence[PathLike],
+    plan: trial.Plan | None = None,
+    progress: Tell | None = None,
+) -> pd.DataFrame:
+    """Judge a quantile regressor and the simple rules on recordings.
+
+    Parameters
+    ----------
+    name : str
+        ``module:Class``, as `pmlkit.forecast.analogs.make` takes it.
+    training : sequence of path-like
+        Recordings that it is fitted to, and that knobs are set on. A program that is judged is left
+        out of its own training.
+
+    Returns
+    -------
+    DataFrame
+        Of `pmlkit.forecast.trial.judge`.
+    """
+    plan = replace(plan or trial.Plan(), learners=(name,))
+    judged = trial.samples_of(traces, plan, progress)
+    same = [Path(path) for path in traces] == [Path(path) for path in training]
+    known = judged if same else trial.samples_of(training, plan, progress)
+    return trial.judge(judged, known, plan, progress)
+
+
+def forecast_page(table: pd.DataFrame, name: str) -> str:
+    """Return the page of a forecaster's score, Markdown: it, and the rules, by cost."""
+    head = f"""\
+# {name} on {table["program"].nunique()} programs
+
+Means over programs with 95 % intervals of a bootstrap. Asked: the rate of violations that deciders
+were asked for. Idle and short: shares of what is used. Cost: what `pmlkit.forecast` decides by.
+
+| inputs | windows ahead | asked % | decider | violations % | idle % | short % | cost | 95 % |
+|---|---|---|---|---|---|---|---|---|
+"""
+    rows = trial.summary(table).sort_values(["inputs", "horizon", "asked", "cost"])
+    lines = []
+    for row in rows.to_dict("records"):
+        percent = [f"{100 * row[key]:.3g}" for key in ("violations", "idle", "short")]
+        cost = [f"{row['cost']:.3g}", f"{row['cost_low']:.3g} to {row['cost_high']:.3g}"]
+        labels = [row["inputs"], str(row["horizon"]), f"{100 * row['asked']:g}", row["decider"]]
+        lines.append(f"| {' | '.join([*labels, *percent, *cost])} |\n")
+    return head + "".join(lines)
+
+
+def save_forecasts(table: pd.DataFrame, name: str, folder: PathLike) -> Path:
+    """Write a forecaster's score to a folder: a table and a page, which is returned."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / _ROWS, overwrite=True) as partial:
+        table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    with whole(folder / _PAGE, overwrite=True) as partial:
+        partial.write_text(forecast_page(table, name))
+    return folder / _PAGE
 
 
 # ------------------------------------------------------------------------------

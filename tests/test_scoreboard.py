@@ -11,6 +11,8 @@ from factories import make_trace
 
 from pmlkit import scoreboard
 from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.forecast import analogs, trial
+from pmlkit.forecast.models import LinearQuantiles
 from pmlkit.techniques.protocol import Need, Technique
 from pmlkit.trace.kinds import Kind
 
@@ -30,6 +32,17 @@ class Share(Technique):
         for _ in view.every(view.window_ns):
             view.charge(flags_read=100 * self.looks)
             view.report(min(self.watched, 128))
+
+
+class Always(LinearQuantiles):
+    """A regressor that is not fitted: what comes is what is."""
+
+    def fit(self, X, y):
+        self.quantiles_ = np.array([0.5, 0.95])
+        return self
+
+    def predict_quantiles(self, X):
+        return np.zeros((len(X), 2))
 
 
 NAME = f"{__name__}:Share"
@@ -118,6 +131,21 @@ def test_a_class_is_loaded_by_its_name():
     ):
         with pytest.raises(UsageError, match=why):
             scoreboard.load(name)
+
+
+def test_a_foreign_forecaster_is_judged_beside_the_rules(tmp_path):
+    paths = [tmp_path / f"p{seed}.trace" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        domain = {"name": path.stem, "memory_bytes": 16 << 20, "vcpus": 1}
+        make_trace(path, 100, seed=seed, domain=domain)
+    plan = trial.Plan("20ms", (1,), ("pml",), (0.05,), rules=("last value",))
+    table = scoreboard.score_forecaster(f"{__name__}:Always", paths, paths, plan)
+    assert set(table["program"]) == {"p0", "p1", "p2"}
+    assert {f"{__name__}:Always", "last value"} <= set(table["model"])
+    page = scoreboard.save_forecasts(table, "mine:Always", tmp_path / "scores").read_text()
+    assert "# mine:Always on 3 programs" in page and "| last value" in page
+    with pytest.raises(UsageError, match="is no forecaster"):
+        analogs.make(NAME)
 
 
 def test_a_technique_without_knobs_is_one_point():

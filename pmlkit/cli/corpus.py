@@ -11,6 +11,7 @@ from click import Choice
 
 from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, say
 from pmlkit.cli.show import show
+from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,13 +129,40 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     )
 )
 @_folder
-@option("--technique", required=True, metavar="MODULE:CLASS", help="The technique's class.")
+@option("--technique", metavar="MODULE:CLASS", help="A technique's class.")
+@option("--forecaster", metavar="MODULE:CLASS", help="Or the class of a quantile regressor.")
 @option("--half", type=HALF, default="development", help="Which half.")
 @option("--window", "windows", multiple=True, help="T; again for more. [100ms, 1s, 5s]")
 @option("--settings", type=PATH, metavar="SCORES", help="Take settings that this score chose.")
 @output("SCORES", "The folder to write the tables and the page to.", required=True)
 @as_json
 def score(
+    folder: str,
+    technique: str | None,
+    forecaster: str | None,
+    half: str,
+    windows: tuple[str, ...],
+    settings: str | None,
+    output: str,
+    as_json: bool,
+) -> None:
+    """Run a technique at all its settings, or a forecaster, over the recordings in DIR.
+
+    The page has, for each T and budget, the error at the setting that is best on these programs; or
+    with --settings at the one that another score chose, as it has to be for the held-out half.
+
+    A forecaster is fitted to the development half, without the program that it forecasts.
+    """
+    if (technique is None) == (forecaster is None):
+        raise UsageError("give either --technique or --forecaster")
+    if forecaster:
+        if windows or settings:
+            raise UsageError("--window and --settings are of techniques: leave them out")
+        return _score_forecaster(folder, forecaster, half, output, as_json)
+    _score_technique(folder, str(technique), half, windows, settings, output, as_json)
+
+
+def _score_technique(
     folder: str,
     technique: str,
     half: str,
@@ -143,25 +171,33 @@ def score(
     output: str,
     as_json: bool,
 ) -> None:
-    """Run a technique at all its settings over the recordings in DIR.
-
-    The page has, for each T and budget, the error at the setting that is best on these programs; or
-    with --settings at the one that another score chose, as it has to be for the held-out half.
-    """
     from dataclasses import replace
 
     from pmlkit import corpus as bench
     from pmlkit import scoreboard
     from pmlkit.cli import console
 
+    found = scoreboard.load(technique)
     chosen = scoreboard.read(settings).settings if settings else None
     paths, asked = bench.traces(folder, half), windows or scoreboard.WINDOWS
-    found = scoreboard.load(technique)
     with console.counting("scoring", len(paths) * len(asked), quiet=as_json) as tick:
         result = replace(scoreboard.score(found, paths, asked, tick), chosen=chosen)
     scoreboard.save(result, output)
     table = scoreboard.standing(result)
     show(as_json, lambda: table.to_dict("records"), lambda: echo(scoreboard.page(result)))
+
+
+def _score_forecaster(folder: str, name: str, half: str, output: str, as_json: bool) -> None:
+    from pmlkit import corpus as bench
+    from pmlkit import scoreboard
+    from pmlkit.forecast import trial
+
+    tell = (lambda _: None) if as_json else say
+    paths, training = bench.traces(folder, half), bench.traces(folder)
+    table = scoreboard.score_forecaster(name, paths, training, progress=tell)
+    scoreboard.save_forecasts(table, name, output)
+    rows = trial.summary(table).to_dict("records")
+    show(as_json, rows, lambda: echo(scoreboard.forecast_page(table, name)))
 
 
 @corpus.command(epilog=example("pmlkit corpus compare scores/mine scores/theirs"))

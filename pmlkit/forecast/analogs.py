@@ -28,6 +28,8 @@ from pmlkit.forecast.forecaster import (
     unfitted,
 )
 from pmlkit.forecast.metrics import LEVELS
+from pmlkit.forecast.models import Quantiles
+from pmlkit.foreign import foreign_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -299,8 +301,11 @@ def _mean_pinball(y: Floats, values: Floats) -> float:
 def make(learner: str, horizon: int = 4, target: str = "at") -> Forecaster | Pooled:
     """Make an unfitted forecaster by the name of its learner, one of `LEARNERS`.
 
-    ``"pooled"`` mixes the boosted trees and the log's own past.
+    ``"pooled"`` mixes the boosted trees and the log's own past. ``"module:Class"`` is somebody
+    else's quantile regressor, derived from `models.Quantiles`.
     """
     if learner == "pooled":
         return Pooled(Forecaster(MODELS["boosted"](), horizon, target))
-    return Forecaster(MODELS[learner](), horizon, target)
+    foreign = ":" in learner
+    model = foreign_class(learner, Quantiles, "forecaster") if foreign else MODELS[learner]
+    return Forecaster(model(), horizon, target)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Floats, Ints
 
-__all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles"]
+__all__ = ["QUANTILES", "BoostedQuantiles", "LinearQuantiles", "Quantiles"]
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
