@@ -50,14 +50,6 @@ def test_the_patches_readme_quotes_the_table():
     assert f"this one, {prices['marked_entries'].price:.0f}. `pmlkit/prices.csv`" in text
 
 
-def test_the_docs_quote_the_table():
-    prices = costs.prices()
-    text = words("docs/concepts/techniques.md")
-    assert f"by itself takes {prices['flags_read'].price:.0f} instructions" in text
-    assert f"a flag of a scan {prices['pages_scanned'].price:.1f}," in text
-    assert f"a page written takes {prices['write_faults'].price:,.0f} instructions" in text
-
-
 def test_every_price_says_where_it_is_from():
     for event, price in costs.prices().items():
         assert price.event == event and price.insn > 0 and price.what

@@ -64,7 +64,7 @@ class AccessSampler(Technique):
             recent.append(view.samples.take(one_in, phase))
             if len(recent) == looks:
                 view.report(self._estimate(np.concatenate(recent)))
-            if self.watched is not None:
+            if self.watched is not None and len(recent[-1]):
                 accesses = one_in * len(recent[-1]) * looks  # in T, at the present pace
                 one_in = max(round(accesses / self.watched), 1)
 

@@ -137,6 +137,12 @@ def test_a_sampler_adapts_its_period_to_the_samples_wanted():
     assert result.events["access_samples"] == 5000 + 10 * 100
 
 
+def test_a_sampler_keeps_its_period_while_nothing_is_accessed():
+    recorded = vm.make([vm.block(500)] * 20 + [[]] * 20 + [vm.block(500)] * 10)
+    result = run("access-sampler", recorded, watched=100, one_in=50)
+    assert result.events["access_samples"] == 3 * 100
+
+
 # Linux
 
 
