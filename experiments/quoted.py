@@ -340,7 +340,8 @@ def swap_table() -> pd.DataFrame:
     made = {"guest": [f"{row.program}, {row.memory_mib} MiB" for row in table.itertuples()]}
     for way, title in (("read", "pages read from swap"), ("written", "pages written")):
         off = table[f"model_{way}"] / table[way] - 1
-        made |= {title: table[way], f"the model, {way}": [f"{share:+.0%}" for share in off]}
+        told = ["" if share != share else f"{share * 100:+.0f} %" for share in off]
+        made |= {title: table[way], f"the model, {way}": told}
     return pd.DataFrame(made)
 
 
