@@ -24,6 +24,7 @@ from pmlkit.cli.collect import collect
 from pmlkit.cli.compare import compare
 from pmlkit.cli.corpus import corpus
 from pmlkit.cli.forecast import forecast
+from pmlkit.cli.frontier import frontier
 from pmlkit.cli.interop import export, import_
 from pmlkit.cli.lab import lab
 from pmlkit.cli.mrc import mrc
@@ -111,6 +112,7 @@ cli.add_command(collect)
 cli.add_command(compare)
 cli.add_command(corpus)
 cli.add_command(forecast)
+cli.add_command(frontier)
 cli.add_command(export)
 cli.add_command(import_)
 cli.add_command(ingest)

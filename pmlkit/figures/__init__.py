@@ -8,7 +8,7 @@ Modules
 -------
 catalogue   the table of figures; draws one by name
 style, axes sizes, fonts, colours; axes of time, pages and addresses
-time, window, heat, mrc, reads, compare, forecast
+time, window, heat, mrc, reads, compare, frontier, forecast
             figures by subject
 law         the law of errors, against runs
 visible     what a KVM host sees of a guest, by each way of looking
@@ -17,6 +17,8 @@ explorer    the figure behind `pmlkit.explore`
 tables      LaTeX tables with their rows as CSV
 compare_tables
             tables of a comparison
+frontier_tables
+            tables of a frontier
 """
 
 from typing import TYPE_CHECKING

@@ -42,6 +42,7 @@ FIGURES = {
 }
 # Figures of more than a trace.
 _OTHERS = (
+    "frontier:error_against_cost",
     "caps:capped_guests",
     "caps:clock_sensitivity",
     "law:predicted_against_measured",

@@ -30,6 +30,7 @@ COMMANDS = [
     "doctor",
     "export",
     "forecast",
+    "frontier",
     "import",
     "info",
     "ingest",

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``pmlkit frontier``: techniques at equal cost, and at equal error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click import IntRange
+
+from pmlkit.cli.options import TRACE, as_json, echo, example, names, option, output
+from pmlkit.cli.show import show
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pandas as pd
+
+
+_EXAMPLES = example(
+    "pmlkit frontier redis sqlite hotcold --window 1s",
+    "pmlkit frontier redis sqlite --techniques flag-sample,vmware --looks 1,4 --json",
+    "pmlkit frontier corpus/*.trace --jobs 2 -o results/frontier",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
+@option("--techniques", default="all", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
+        help="Names out of `pmlkit compare --list`, with commas between.  "
+        "[default: all]")  # fmt: skip
+@option("--window", default=None, help="T, one or several.  [default: 100ms,1s,5s]")
+@option("--looks", default=None, help="Looks per T.  [default: 1,2,4,10]")
+@option("--watched", default=None, help="Frames or regions watched, beside all of them.  "
+        "[default: 64,256,1024,4096,16384]")  # fmt: skip
+@option("--seeds", default=None, type=IntRange(1), help="Runs of what draws random numbers.  "
+        "[default: 3]")  # fmt: skip
+@option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
+@option("--again", is_flag=True, help="Run anew what FOLDER has: after a change of a technique.")
+@output("FOLDER", "Keep the points of each trace here, and go on where a sweep has ended; write "
+        "the tables (LaTeX, CSV) and the figure here, too.")  # fmt: skip
+@as_json
+def frontier(
+    traces: tuple[str, ...], jobs: int, again: bool, output: str, as_json: bool, **how: Any
+) -> None:
+    """Compare techniques at equal cost and at equal error, over all their settings.
+
+    Every technique runs on each TRACE, an access trace or the name of a bundled one, at every
+    number of looks per T and of frames watched, with nothing scaled. At a budget stands the least
+    mean error of its settings whose mean cost is within it. Intervals are of a bootstrap over the
+    recordings.
+    """
+    from pmlkit import frontier as sweeps
+    from pmlkit.cli import console
+    from pmlkit.figures import frontier_tables
+
+    plan = sweeps.plan(**how)
+    folder = Path(output) if output else None
+    steps = len(traces) * (len(plan.names) if jobs == 1 or len(traces) == 1 else 1)
+    with console.counting("sweeping", steps, quiet=as_json) as tick:
+        points = sweeps.sweep(traces, plan, folder, jobs, tick, again)
+    if folder:
+        with console.busy("drawing", quiet=as_json):
+            frontier_tables.save(points, folder)
+    show(as_json, lambda: frontier_tables.as_dict(points), _print, points)
+
+
+def _print(points: pd.DataFrame) -> None:
+    from pmlkit.cli import console
+    from pmlkit.figures import frontier_tables
+
+    for title, sheet in frontier_tables.sheets(points).items():
+        console.sheet(sheet, title)
+    echo(f"\n{frontier_tables.caption(points)}.")

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of a frontier: errors at equal cost, costs at equal error, in percent, for people.
+
+They stand apart from `figures.frontier`, so that printing a table does not import matplotlib.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pmlkit import frontier
+from pmlkit.figures.tables import table
+from pmlkit.frontier import caption
+from pmlkit.techniques import TECHNIQUES
+from pmlkit.units import format_ns
+
+if TYPE_CHECKING:
+    from pmlkit.types import Json, PathLike
+
+__all__ = ["as_dict", "at_cost", "at_error", "caption", "left_out", "save", "sheets"]
+
+NEVER = "never"
+
+
+def at_cost(points: pd.DataFrame, window_ns: int) -> pd.DataFrame:
+    """Return the error of each technique at each budget: percent of W, with its 95 % interval."""
+    rows = _of(frontier.at_cost(points), window_ns)
+    return _sheet(rows, "budget", "error", "at {:g} %")
+
+
+def at_error(points: pd.DataFrame, window_ns: int) -> pd.DataFrame:
+    """Return the cost at which each technique reaches each error, percent of the instructions."""
+    rows = _of(frontier.at_error(points), window_ns)
+    return _sheet(rows, "target", "cost", "to {:g} %")
+
+
+def left_out(points: pd.DataFrame) -> pd.DataFrame:
+    """Return which techniques have no curve, at which T, and why."""
+    rows = frontier.left_out(points)
+    return pd.DataFrame(
+        {
+            "technique": rows["technique"].map(_title),
+            "T": rows["window_ns"].map(format_ns),
+            "recordings": [f"{n} of {of}" for n, of in rows[["recordings", "of"]].to_numpy()],
+            "why": rows["why"],
+        }
+    )
+
+
+def _of(table: pd.DataFrame, window_ns: int) -> pd.DataFrame:
+    return table[table["window_ns"] == window_ns].reset_index(drop=True)
+
+
+def _sheet(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFrame:
+    """Return a row for each technique and columns for each bound; the best at the largest first."""
+    bounds = sorted(rows[bound].unique(), reverse=bound == "target")
+    order = rows.sort_values(bound, ascending=bound == "target", kind="stable", ignore_index=True)
+    names = order.sort_values([bound, value], ascending=[bound == "target", True], kind="stable")
+    sheet = pd.DataFrame({"technique": list(dict.fromkeys(names["technique"]))})
+    for limit in bounds:
+        part = rows[rows[bound] == limit].set_index("technique").loc[sheet["technique"]]
+        name = head.format(limit * 100)
+        sheet[name] = [_estimate(*of) for of in part[[value, "low", "high"]].to_numpy(float)]
+        if limit == bounds[-1]:
+            sheet["held out"] = [_percent(share) for share in part["held_out"]]
+            sheet["first in"] = [f"{share:.0%}" for share in part["first"]]
+            sheet["with"] = [_setting(row) for row in part.reset_index().to_dict("records")]
+    sheet["technique"] = sheet["technique"].map(_title)
+    return sheet
+
+
+def _estimate(value: float, low: float, high: float) -> str:
+    if np.isinf(value):
+        return NEVER
+    return f"{_percent(value)} ({_percent(low)} to {_percent(high)})"
+
+
+def _percent(share: float) -> str:
+    if np.isnan(share):
+        return ""
+    return NEVER if np.isinf(share) else f"{share * 100:.3g}" if share else "0"
+
+
+def _setting(row: Json) -> str:
+    looks, watched = row["looks"], row["watched"]
+    if not isinstance(looks, int):
+        return ""
+    text = f"{looks} look{'s' * (looks != 1)}"
+    if "watched" in TECHNIQUES[row["technique"]].knobs():
+        text += f", {watched:,} watched" if isinstance(watched, int) else ", all watched"
+    return text
+
+
+def _title(technique: str) -> str:
+    return TECHNIQUES[technique].title if technique in TECHNIQUES else technique
+
+
+def sheets(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables for people by their titles: two for each T, and what is left out."""
+    tables = {}
+    for window_ns in points["window_ns"].unique().tolist():
+        length = format_ns(window_ns)
+        of = f"T = {length}, mean error in percent of W (95 %)"
+        tables[f"error at equal cost, {of}"] = at_cost(points, window_ns)
+        of = f"T = {length}, percent of the instructions (95 %)"
+        tables[f"cost at equal error, {of}"] = at_error(points, window_ns)
+    missing = left_out(points)
+    return tables | ({"left out": missing} if len(missing) else {})
+
+
+def as_dict(points: pd.DataFrame) -> Json:
+    """Return the tables for JSON, shares: lists of rows; None where it is never reached."""
+    tables = {
+        "at_cost": frontier.at_cost(points),
+        "at_error": frontier.at_error(points),
+        "published": frontier.published(points),
+        "left_out": frontier.left_out(points),
+    }
+    return {"about": caption(points)} | {name: _records(rows) for name, rows in tables.items()}
+
+
+def _records(rows: pd.DataFrame) -> list[Json]:
+    rows = rows.replace(np.inf, np.nan).astype(object)
+    return [
+        {str(k): v for k, v in row.items()}
+        for row in rows.where(rows.notna(), None).to_dict("records")
+    ]
+
+
+def save(points: pd.DataFrame, folder: PathLike) -> list[Path]:
+    """Write the tables (LaTeX, CSV, and all numbers as CSV) and the figure.
+
+    Returns
+    -------
+    list of Path
+    """
+    from pmlkit.figures import frontier as drawn
+    from pmlkit.figures.style import save as save_figure
+
+    folder, written = Path(folder), []
+    for window_ns in points["window_ns"].unique().tolist():
+        length = format_ns(window_ns)
+        for name, sheet, of in (
+            ("cost", at_cost, "errors at equal cost, percent of W"),
+            ("error", at_error, "costs at equal error, percent of the instructions"),
+        ):
+            stem = folder / f"at-{name}-T-{length.replace(' ', '')}"
+            words = f"T = {length}: {of}, with 95 % intervals. {caption(points)}"
+            written += table(sheet(points, window_ns), stem, words)
+    if len(missing := left_out(points)):
+        written += table(missing, folder / "left-out", "Techniques without a curve, and why")
+    return written + save_figure(drawn.error_against_cost(points), folder / "frontier")
