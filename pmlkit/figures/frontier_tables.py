@@ -21,21 +21,60 @@ from pmlkit.units import format_ns
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
-__all__ = ["as_dict", "at_cost", "at_error", "caption", "left_out", "save", "sheets"]
+__all__ = [
+    "as_dict",
+    "at_cost",
+    "at_error",
+    "caption",
+    "left_out",
+    "published",
+    "save",
+    "save_tables",
+    "sheets",
+]
 
 NEVER = "never"
 
 
-def at_cost(points: pd.DataFrame, window_ns: int) -> pd.DataFrame:
-    """Return the error of each technique at each budget: percent of W, with its 95 % interval."""
-    rows = _of(frontier.at_cost(points), window_ns)
-    return _sheet(rows, "budget", "error", "at {:g} %")
+def at_cost(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the error of each technique at each budget: percent of W, with its 95 % interval.
+
+    The last columns are of the largest budget: the error on recordings that the setting was not
+    chosen on, the share of the resamples in which nothing is better, and the setting.
+    """
+    return _by_window(frontier.at_cost(points), "budget", "error", "at {:g} %")
 
 
-def at_error(points: pd.DataFrame, window_ns: int) -> pd.DataFrame:
-    """Return the cost at which each technique reaches each error, percent of the instructions."""
-    rows = _of(frontier.at_error(points), window_ns)
-    return _sheet(rows, "target", "cost", "to {:g} %")
+def at_error(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the cost at which each technique reaches each error, percent of the instructions.
+
+    The last columns are of the least error.
+    """
+    return _by_window(frontier.at_error(points), "target", "cost", "to {:g} %")
+
+
+def published(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the techniques as published: error and cost in percent, and what was scaled."""
+    rows = frontier.published(points)
+    return pd.DataFrame(
+        {
+            "T": rows["window_ns"].map(format_ns),
+            "technique": rows["technique"].map(_title),
+            "error": [_estimate(*of) for of in rows[["error", "low", "high"]].to_numpy(float)],
+            "cost": [_percent(share) for share in rows["cost"]],
+            "can be swept": rows["swept"],
+            "note": rows["notes"],
+        }
+    )
+
+
+def _by_window(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFrame:
+    sheets = []
+    for window_ns, part in rows.groupby("window_ns"):
+        sheet = _sheet(part.reset_index(drop=True), bound, value, head)
+        sheet.insert(0, "T", format_ns(int(str(window_ns))))
+        sheets.append(sheet)
+    return pd.concat(sheets, ignore_index=True)
 
 
 def left_out(points: pd.DataFrame) -> pd.DataFrame:
@@ -43,16 +82,12 @@ def left_out(points: pd.DataFrame) -> pd.DataFrame:
     rows = frontier.left_out(points)
     return pd.DataFrame(
         {
-            "technique": rows["technique"].map(_title),
             "T": rows["window_ns"].map(format_ns),
+            "technique": rows["technique"].map(_title),
             "recordings": [f"{n} of {of}" for n, of in rows[["recordings", "of"]].to_numpy()],
             "why": rows["why"],
         }
     )
-
-
-def _of(table: pd.DataFrame, window_ns: int) -> pd.DataFrame:
-    return table[table["window_ns"] == window_ns].reset_index(drop=True)
 
 
 def _sheet(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFrame:
@@ -100,16 +135,13 @@ def _title(technique: str) -> str:
 
 
 def sheets(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables for people by their titles: two for each T, and what is left out."""
-    tables = {}
-    for window_ns in points["window_ns"].unique().tolist():
-        length = format_ns(window_ns)
-        of = f"T = {length}, mean error in percent of W (95 %)"
-        tables[f"error at equal cost, {of}"] = at_cost(points, window_ns)
-        of = f"T = {length}, percent of the instructions (95 %)"
-        tables[f"cost at equal error, {of}"] = at_error(points, window_ns)
-    missing = left_out(points)
-    return tables | ({"left out": missing} if len(missing) else {})
+    """Return the tables for people by their titles."""
+    tables = {
+        "error at equal cost: mean error in percent of W (95 %)": at_cost(points),
+        "cost at equal error: percent of the instructions (95 %)": at_error(points),
+        "left out": left_out(points),
+    }
+    return {title: sheet for title, sheet in tables.items() if len(sheet)}
 
 
 def as_dict(points: pd.DataFrame) -> Json:
@@ -132,7 +164,7 @@ def _records(rows: pd.DataFrame) -> list[Json]:
 
 
 def save(points: pd.DataFrame, folder: PathLike) -> list[Path]:
-    """Write the tables (LaTeX, CSV, and all numbers as CSV) and the figure.
+    """Write the tables (LaTeX, CSV) and the figure.
 
     Returns
     -------
@@ -141,16 +173,20 @@ def save(points: pd.DataFrame, folder: PathLike) -> list[Path]:
     from pmlkit.figures import frontier as drawn
     from pmlkit.figures.style import save as save_figure
 
-    folder, written = Path(folder), []
-    for window_ns in points["window_ns"].unique().tolist():
-        length = format_ns(window_ns)
-        for name, sheet, of in (
-            ("cost", at_cost, "errors at equal cost, percent of W"),
-            ("error", at_error, "costs at equal error, percent of the instructions"),
-        ):
-            stem = folder / f"at-{name}-T-{length.replace(' ', '')}"
-            words = f"T = {length}: {of}, with 95 % intervals. {caption(points)}"
-            written += table(sheet(points, window_ns), stem, words)
-    if len(missing := left_out(points)):
-        written += table(missing, folder / "left-out", "Techniques without a curve, and why")
-    return written + save_figure(drawn.error_against_cost(points), folder / "frontier")
+    figure = drawn.error_against_cost(points)
+    return save_tables(points, folder) + save_figure(figure, Path(folder) / "frontier")
+
+
+def save_tables(points: pd.DataFrame, folder: PathLike) -> list[Path]:
+    """Write the tables alone; parameters and return value as of `save`."""
+    tables = {
+        "at-cost": (at_cost, "Errors at equal cost, percent of W, with 95 % intervals"),
+        "at-error": (at_error, "Costs at equal error, percent of the instructions, 95 % intervals"),
+        "published": (published, "Techniques as published: error, percent of W; cost, percent"),
+        "left-out": (left_out, "Techniques without a curve, and why"),
+    }
+    written = []
+    for stem, (made, what) in tables.items():
+        if len(sheet := made(points)):
+            written += table(sheet, Path(folder) / stem, f"{what}. {caption(points)}")
+    return written

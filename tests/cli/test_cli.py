@@ -23,6 +23,7 @@ from pmlkit.units import format_ns
 READ, WRITE = Kind.READ, Kind.WRITE
 COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
 COMMANDS = [
+    "advise",
     "calibrate",
     "collect",
     "compare",
@@ -133,7 +134,7 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
 
 
 # Commands that take a trace, and all of it: they check it, or hand it on.
-WHOLE_TRACES = {"info"}
+WHOLE_TRACES = {"advise", "frontier", "info"}
 
 
 def leaf(name):
