@@ -56,6 +56,7 @@ __all__ = [
     "Plan",
     "at_cost",
     "at_error",
+    "caption",
     "curves",
     "left_out",
     "plan",

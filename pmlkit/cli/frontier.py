@@ -67,9 +67,10 @@ def frontier(
 
 
 def _print(points: pd.DataFrame) -> None:
+    from pmlkit import frontier as sweeps
     from pmlkit.cli import console
     from pmlkit.figures import frontier_tables
 
     for title, sheet in frontier_tables.sheets(points).items():
         console.sheet(sheet, title)
-    echo(f"\n{frontier_tables.caption(points)}.")
+    echo(f"\n{sweeps.caption(points)}.")

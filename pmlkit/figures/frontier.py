@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 
 from pmlkit import frontier
 from pmlkit.figures.axes import plain_log, say_empty
-from pmlkit.figures.frontier_tables import caption
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.techniques import TECHNIQUES
 from pmlkit.units import format_ns
@@ -81,7 +80,7 @@ def error_against_cost(
     figure.caption = (
         f"The least mean error of a technique's settings at each mean cost (line) with its 95 % "
         f"interval (band; none where resamples may have no setting so cheap), and the technique as "
-        f"published (circle; square: it cannot be swept). {caption(points)}."
+        f"published (circle; square: it cannot be swept). {frontier.caption(points)}."
     )
     return figure
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from pmlkit import frontier
 from pmlkit.figures.tables import table
-from pmlkit.frontier import caption
 from pmlkit.techniques import TECHNIQUES
 from pmlkit.units import format_ns
 
@@ -25,7 +24,6 @@ __all__ = [
     "as_dict",
     "at_cost",
     "at_error",
-    "caption",
     "left_out",
     "published",
     "save",
@@ -152,7 +150,9 @@ def as_dict(points: pd.DataFrame) -> Json:
         "published": frontier.published(points),
         "left_out": frontier.left_out(points),
     }
-    return {"about": caption(points)} | {name: _records(rows) for name, rows in tables.items()}
+    return {"about": frontier.caption(points)} | {
+        name: _records(rows) for name, rows in tables.items()
+    }
 
 
 def _records(rows: pd.DataFrame) -> list[Json]:
@@ -188,5 +188,5 @@ def save_tables(points: pd.DataFrame, folder: PathLike) -> list[Path]:
     written = []
     for stem, (made, what) in tables.items():
         if len(sheet := made(points)):
-            written += table(sheet, Path(folder) / stem, f"{what}. {caption(points)}")
+            written += table(sheet, Path(folder) / stem, f"{what}. {frontier.caption(points)}")
     return written
