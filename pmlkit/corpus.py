@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pmlkit.sources.guest.workload import Workload
     from pmlkit.sources.recorder.recording import Progress
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 __all__ = [
     "DEVELOPMENT",
@@ -155,8 +155,9 @@ def _read(path: Path) -> list[Program]:
 
 
 def _program(row: dict[str, Any]) -> Program:
-    kinds = {field.name: int if field.type == "int" else str for field in fields(Program)}
-    return Program(**{name: kind(row[name]) for name, kind in kinds.items()})
+    whole_numbers = {field.name for field in fields(Program) if field.type == "int"}
+    values: Json = {field.name: row[field.name] for field in fields(Program)}
+    return Program(**values | {name: int(values[name]) for name in whole_numbers})
 
 
 def _write(known: Sequence[Program], path: Path) -> None:
@@ -205,7 +206,7 @@ def record(
 def is_whole(path: Path) -> bool:
     """Return whether a recording is there, readable and complete."""
     try:
-        return Trace.open(path).meta.complete
+        return bool(Trace.open(path).meta.complete)
     except PmlkitError:
         return False
 

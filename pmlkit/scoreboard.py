@@ -2,9 +2,9 @@
 """The score of one technique or forecaster over many recordings, as tables and a page.
 
 A technique is somebody's class (`pmlkit.techniques.protocol.Technique`), named ``module:Class``. It
-is run at every setting of its two knobs, `looks` and `watched`, and at its default. Its error is
-the mean absolute error over the mean W(t, T), its cost the share of instructions. At a budget, one
-setting stands for all programs: the one of least mean error whose mean cost is within the budget.
+is swept over its two knobs, `looks` and `watched`, by `pmlkit.frontier`. Its error is the mean
+absolute error over the mean W(t, T), its cost the share of instructions. At a budget, one setting
+stands for all programs: the one of least mean error whose mean cost is within the budget.
 
 A forecaster is somebody's quantile regressor (`pmlkit.forecast.models.Quantiles`). It is judged as
 our own are, by `pmlkit.forecast.trial`, beside the simple rules.
@@ -21,48 +21,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import techniques
-from pmlkit.errors import ClocksDiffer, PmlkitError
+from pmlkit import frontier, techniques
+from pmlkit.errors import NeedsError, PmlkitError
 from pmlkit.files import whole
-from pmlkit.forecast import significance, trial
-from pmlkit.foreign import foreign_class
-from pmlkit.recordings import open_trace
-from pmlkit.techniques import scores
-from pmlkit.techniques.protocol import Technique
-from pmlkit.units import parse_duration_ns
+from pmlkit.forecast import significance, trial, verdict
+from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Hashable, Sequence
+    from typing import Any
 
-    from pmlkit.techniques.recorded import Recorded
-    from pmlkit.types import Json, PathLike, Tell
+    from pmlkit.compare import Progress
+    from pmlkit.frontier import Plan
+    from pmlkit.types import PathLike, Tell
 
 __all__ = [
     "BUDGETS",
-    "LOOKS",
-    "SEEDS",
-    "WATCHED",
-    "WINDOWS",
     "Score",
     "best",
     "compare",
     "forecast_page",
-    "load",
     "page",
     "read",
     "save",
     "save_forecasts",
     "score",
     "score_forecaster",
-    "settings",
     "standing",
 ]
 
-WINDOWS = ("100ms", "1s", "5s")
-LOOKS = (1, 2, 4, 10)
-WATCHED = (64, 256, 1024, 4096, 16384)
-BUDGETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
-SEEDS = 3  # of a technique that draws random numbers
+BUDGETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # shares of the instructions
 _KEYS = ["window", "setting"]
 _ROWS, _SETTINGS, _FACTS, _PAGE = "scores.csv", "settings.csv", "score.json", "README.md"
 
@@ -103,70 +91,51 @@ class Score:
         return "these same programs" if self.chosen is None else "other programs, beforehand"
 
 
-def load(name: str) -> type[Technique]:
-    """Import a technique's class by ``module:Class``; errors as of `foreign_class`."""
-    return foreign_class(name, Technique, "technique")
-
-
-def settings(technique: type[Technique]) -> dict[str, Technique]:
-    """Return the technique at its default and at every setting of the knobs that it has."""
-    made = {"default": technique()}
-    values = {"looks": LOOKS, "watched": WATCHED}
-    knobs = technique.knobs()
-    for point in product(*(values[knob] for knob in knobs)):
-        given = dict(zip(knobs, point, strict=True))
-        name = " ".join(f"{knob}={value}" for knob, value in given.items())
-        if name:
-            made[name] = technique(**given)
-    return made
-
-
 def score(
-    technique: type[Technique],
+    technique: str,
     traces: Sequence[PathLike],
-    windows: Sequence[str] = WINDOWS,
-    progress: Callable[[str, str], object] | None = None,
+    plan: Plan | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Score:
     """Run a technique at all its settings on recordings.
 
     Parameters
     ----------
+    technique : str
+        ``module:Class``, or a name of `pmlkit.techniques.TECHNIQUES`.
+    plan : pmlkit.frontier.Plan, optional
+        Its windows, settings and seeds.
     progress : callable, optional
-        Called with (program, T) as each is done.
+        Called with (program, technique) as each recording is done.
 
     Raises
     ------
     NeedsError
         If a recording lacks what the technique looks at.
-    ResolutionError
-        If a T is shorter than a recording's rounds.
+    UsageError, ResolutionError, ClocksDiffer
+        As of `pmlkit.frontier.sweep`.
     """
-    rows = []
-    for path in traces:
-        recorded = techniques.Recorded.of(open_trace(path))
-        for window in windows:
-            rows += list(_rows(technique, recorded, window))
-            if progress:
-                progress(recorded.name, window)
-    return Score(technique.title, pd.DataFrame(rows))
+    plan = replace(plan or frontier.Plan(), techniques=(technique,))
+    one = techniques.make(technique)
+    points = frontier.sweep(traces, plan, jobs=jobs, progress=progress)
+    for missing, part in points[points["missing"] != ""].groupby("missing"):
+        raise NeedsError(part["trace"].iloc[0], str(missing), "record what has it")
+    means = points.assign(
+        program=points["trace"],
+        window=points["window_ns"].map(format_ns),
+        setting=[_setting(row, one.knobs()) for row in points.to_dict("records")],
+    ).groupby(["program", *_KEYS], sort=False)
+    rows = means[["mae", "bias", "overhead"]].mean().reset_index()
+    return Score(one.title, rows)
 
 
-def _rows(
-    technique: type[Technique], recorded: Recorded, window: str
-) -> Iterator[dict[str, object]]:
-    truth = scores.truth(recorded, parse_duration_ns(window))
-    for name, one in settings(technique).items():
-        runs = [
-            techniques.run(one, recorded, window, seed=seed)
-            for seed in range(SEEDS if technique.random else 1)
-        ]
-        found = pd.DataFrame([scores.accuracy(run.estimates, truth) for run in runs])
-        try:
-            overhead = float(np.mean([run.overhead for run in runs]))
-        except ClocksDiffer:
-            overhead = float("nan")
-        labels = {"program": recorded.name, "window": window, "setting": name}
-        yield {**labels, **found[["mae", "bias"]].mean().to_dict(), "overhead": overhead}
+def _setting(point: dict[Hashable, Any], knobs: Sequence[str]) -> str:
+    """Name the setting of a point of a sweep."""
+    if point["published"]:
+        return "default"
+    values = {knob: "all" if pd.isna(point[knob]) else point[knob] for knob in knobs}
+    return " ".join(f"{knob}={value}" for knob, value in values.items())
 
 
 def best(score: Score, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
@@ -282,7 +251,7 @@ were asked for. Idle and short: shares of what is used. Cost: what `pmlkit.forec
 | inputs | windows ahead | asked % | decider | violations % | idle % | short % | cost | 95 % |
 |---|---|---|---|---|---|---|---|---|
 """
-    rows = trial.summary(table).sort_values(["inputs", "horizon", "asked", "cost"])
+    rows = verdict.summary(table).sort_values(["inputs", "horizon", "asked", "cost"])
     lines = []
     for row in rows.to_dict("records"):
         percent = [f"{100 * row[key]:.3g}" for key in ("violations", "idle", "short")]
@@ -357,7 +326,7 @@ for all programs; it was chosen on {score.chosen_on}.
     return head + "".join(lines) + f"\nPrograms: {names}. Every setting is in `{_ROWS}`.\n"
 
 
-def _line(row: Json) -> str:
+def _line(row: dict[Hashable, Any]) -> str:
     percent = {
         name: f"{100 * value:.3g}" for name, value in row.items() if isinstance(value, float)
     }

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from factories import make_trace
 
-from pmlkit import scoreboard
+from pmlkit import frontier, scoreboard, techniques
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.forecast import analogs, trial
 from pmlkit.forecast.models import LinearQuantiles
@@ -56,15 +56,12 @@ def scored(tmp_path_factory):
         events = [[(gfn, Kind.WRITE) for gfn in range(pages)] for _ in range(20)]
         make_trace(folder / f"{name}.trace", 20, events=events, pages=pages)
     paths = [folder / "hundred.trace", folder / "more.trace"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoreboard, "LOOKS", (1, 4))
-        patch.setattr(scoreboard, "WATCHED", (50, 256))
-        return scoreboard.score(Share, paths, ["20ms"])
+    return scoreboard.score(NAME, paths, frontier.Plan(("20ms",), (1, 4), (50, 256)))
 
 
 def test_the_error_and_the_cost_are_the_known_ones(scored):
     assert scored.programs == ["hundred", "more"]
-    assert len(scored.rows) == 2 * (1 + 2 * 2)
+    assert len(scored.rows) == 2 * (1 + 2 * 3)  # the default; looks by watched, all of it included
     few = scored.rows[scored.rows["setting"] == "looks=1 watched=50"]
     assert sorted(few["mae"]) == pytest.approx([0.5, 78 / 128])
     all_of_them = scored.rows[scored.rows["setting"] == "looks=4 watched=256"]
@@ -87,7 +84,7 @@ def test_a_setting_is_chosen_within_its_budget(scored):
 
 
 def test_settings_of_other_programs_are_kept(scored):
-    chosen = pd.DataFrame({"window": ["20ms"], "budget": [1.0], "setting": ["looks=4 watched=50"]})
+    chosen = pd.DataFrame({"window": ["20 ms"], "budget": [1.0], "setting": ["looks=4 watched=50"]})
     held_out = replace(scored, chosen=chosen)
     (only,) = scoreboard.standing(held_out).to_dict("records")
     assert only["setting"] == "looks=4 watched=50"
@@ -101,7 +98,7 @@ def test_a_score_is_read_as_it_was_written(scored, tmp_path):
     pd.testing.assert_frame_equal(again.rows, scored.rows, rtol=1e-5)
     pd.testing.assert_frame_equal(again.settings, scored.settings)
     assert page.read_text() == scoreboard.page(scored)
-    assert "| 20ms | 5 | looks=1 watched=256 | 14 |" in page.read_text()
+    assert "| 20 ms | 10 | looks=1 watched=256 | 14 |" in page.read_text()
     with pytest.raises(PmlkitError, match="holds no score"):
         scoreboard.read(tmp_path)
 
@@ -122,15 +119,15 @@ def test_two_scores_are_compared_program_by_program():
 
 
 def test_a_class_is_loaded_by_its_name():
-    assert scoreboard.load(NAME).__name__ == "Share"
+    assert techniques.make(NAME, watched=7) == Share(watched=7)
     for name, why in (
-        ("share", "names no class"),
+        (f"{__name__}:", "names no class"),
         ("nowhere:Share", "cannot be imported"),
         (f"{__name__}:Nothing", "cannot be imported"),
         (f"{__name__}:Kind", "is no technique"),
     ):
         with pytest.raises(UsageError, match=why):
-            scoreboard.load(name)
+            techniques.make(name)
 
 
 def test_a_foreign_forecaster_is_judged_beside_the_rules(tmp_path):
@@ -146,12 +143,3 @@ def test_a_foreign_forecaster_is_judged_beside_the_rules(tmp_path):
     assert "# mine:Always on 3 programs" in page and "| last value" in page
     with pytest.raises(UsageError, match="is no forecaster"):
         analogs.make(NAME)
-
-
-def test_a_technique_without_knobs_is_one_point():
-    class Plain(Share):
-        @classmethod
-        def knobs(cls):
-            return ()
-
-    assert list(scoreboard.settings(Plain)) == ["default"]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
-from click import Choice
+from click import Choice, IntRange
 
 from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, say
 from pmlkit.cli.show import show
@@ -133,6 +133,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 @option("--forecaster", metavar="MODULE:CLASS", help="Or the class of a quantile regressor.")
 @option("--half", type=HALF, default="development", help="Which half.")
 @option("--window", "windows", multiple=True, help="T; again for more. [100ms, 1s, 5s]")
+@option("--jobs", default=1, type=IntRange(1, 64), help="Processes; each takes a recording.")
 @option("--settings", type=PATH, metavar="SCORES", help="Take settings that this score chose.")
 @output("SCORES", "The folder to write the tables and the page to.", required=True)
 @as_json
@@ -142,6 +143,7 @@ def score(
     forecaster: str | None,
     half: str,
     windows: tuple[str, ...],
+    jobs: int,
     settings: str | None,
     output: str,
     as_json: bool,
@@ -159,7 +161,7 @@ def score(
         if windows or settings:
             raise UsageError("--window and --settings are of techniques: leave them out")
         return _score_forecaster(folder, forecaster, half, output, as_json)
-    _score_technique(folder, str(technique), half, windows, settings, output, as_json)
+    _score_technique(folder, str(technique), half, windows, jobs, settings, output, as_json)
 
 
 def _score_technique(
@@ -167,6 +169,7 @@ def _score_technique(
     technique: str,
     half: str,
     windows: tuple[str, ...],
+    jobs: int,
     settings: str | None,
     output: str,
     as_json: bool,
@@ -174,14 +177,14 @@ def _score_technique(
     from dataclasses import replace
 
     from pmlkit import corpus as bench
-    from pmlkit import scoreboard
+    from pmlkit import frontier, scoreboard
     from pmlkit.cli import console
 
-    found = scoreboard.load(technique)
     chosen = scoreboard.read(settings).settings if settings else None
-    paths, asked = bench.traces(folder, half), windows or scoreboard.WINDOWS
-    with console.counting("scoring", len(paths) * len(asked), quiet=as_json) as tick:
-        result = replace(scoreboard.score(found, paths, asked, tick), chosen=chosen)
+    paths, plan = bench.traces(folder, half), frontier.plan(windows or None)
+    with console.counting("scoring", len(paths), quiet=as_json) as tick:
+        result = scoreboard.score(technique, paths, plan, jobs, tick)
+    result = replace(result, chosen=chosen)
     scoreboard.save(result, output)
     table = scoreboard.standing(result)
     show(as_json, lambda: table.to_dict("records"), lambda: echo(scoreboard.page(result)))
@@ -190,13 +193,13 @@ def _score_technique(
 def _score_forecaster(folder: str, name: str, half: str, output: str, as_json: bool) -> None:
     from pmlkit import corpus as bench
     from pmlkit import scoreboard
-    from pmlkit.forecast import trial
+    from pmlkit.forecast import verdict
 
     tell = (lambda _: None) if as_json else say
     paths, training = bench.traces(folder, half), bench.traces(folder)
     table = scoreboard.score_forecaster(name, paths, training, progress=tell)
     scoreboard.save_forecasts(table, name, output)
-    rows = trial.summary(table).to_dict("records")
+    rows = verdict.summary(table).to_dict("records")
     show(as_json, rows, lambda: echo(scoreboard.forecast_page(table, name)))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UnknownName, UsageError
+from pmlkit.foreign import foreign_class
 from pmlkit.techniques.access_sampler import AccessSampler, UnseenSampler
 from pmlkit.techniques.badis import Badis
 from pmlkit.techniques.cold_age import ColdAge, FarMemory
@@ -82,16 +83,22 @@ TECHNIQUES = {
 def make(name: str, **parameters: Any) -> Technique:
     """Make a technique by its name; `parameters` replace its defaults.
 
+    ``"module:Class"`` is somebody else's, which need not be in `TECHNIQUES`.
+
     Raises
     ------
     UsageError
         If there is no such technique or parameter.
     """
-    if name not in TECHNIQUES:
+    if ":" in name:
+        technique = foreign_class(name, Technique, "technique")
+    elif name in TECHNIQUES:
+        technique = TECHNIQUES[name]
+    else:
         raise UnknownName("technique", name, TECHNIQUES)
-    known = TECHNIQUES[name].parameters()
+    known = technique.parameters()
     for parameter in parameters:
         if parameter not in known:
             names = ", ".join(known) or "none"
             raise UsageError(f"{name} has no parameter {parameter!r}: it has {names}")
-    return TECHNIQUES[name](**parameters)
+    return technique(**parameters)
