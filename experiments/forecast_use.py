@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
     from pmlkit.forecast.forecaster import Sample
 
-TABLES = "tables.parquet"
-CHOSEN = "chosen.csv"
-DEVELOPMENT, HELD_OUT = "development", "held-out"
 PEAKS_AHEAD = 4  # windows
-DIGITS = "%.5g"
 
 
 def tell(text: str) -> None:
@@ -70,11 +66,6 @@ def pages_of(traces: Sequence[Path], plan: trial.Plan) -> pd.DataFrame:
     return pages.backtest(tables, programs, names, None, tell)
 
 
-def write(table: pd.DataFrame, out: Path, name: str) -> None:
-    """Write a table as CSV, with as many digits as it has meaning."""
-    table.to_csv(out / f"{name}.csv", index=False, float_format=DIGITS)
-
-
 def analyse(
     traces: Sequence[Path],
     training: Sequence[Sample] | None,
@@ -83,26 +74,26 @@ def analyse(
     plan: trial.Plan,
 ) -> None:
     """Judge all on the traces; without samples to train on, on those of the other programs."""
-    which = DEVELOPMENT if training is None else HELD_OUT
+    programs = verdict.DEVELOPMENT if training is None else verdict.HELD_OUT
     samples = trial.samples_of(traces, plan, tell)
     others = samples if training is None else training
     judged = trial.judge(samples, others, plan, tell)
     if training is None:
-        trial.write_tables(samples, out / TABLES)
-        write(verdict.choose(judged, plan), out, Path(CHOSEN).stem)
-    chosen = pd.read_csv(out / CHOSEN)
-    summary, tests = verdict.summary(judged), verdict.contest(judged, chosen, plan)
-    write(judged[judged["asked"] == plan.main], out, which)
-    write(summary, out, f"{which}-summary")
-    write(tests, out, f"{which}-tests")
-    found = verdict.statements(tests, summary, plan)
-    write(found, out, f"{which}-statements")
-    write(peaks_of(samples, others, plan), out, f"{which}-peaks")
+        trial.write_tables(samples, out / trial.TABLES)
+        chosen = verdict.choose(judged, plan)
+    else:
+        chosen = pd.read_csv(out / "chosen.csv")
+    found = verdict.of(judged, chosen, programs, plan)
+    verdict.save(found, out)
+    figures.save(drawn.use(found.means, chosen), drawings / f"{programs}-idle")
+    figures.save(drawn.runs(found.judged, chosen), drawings / f"{programs}-runs")
+    print(found.tests.to_string(index=False), found.statements.to_string(index=False), sep="\n\n")
+    more = {"peaks": peaks_of(samples, others, plan)}
     if len({one.program for one in samples}) > 1:
-        write(pages_of(traces, plan), out, f"{which}-pages")
-    figures.save(drawn.use(summary, chosen), drawings / f"{which}-idle")
-    figures.save(drawn.runs(judged, chosen), drawings / f"{which}-runs")
-    print(tests.to_string(index=False), found.to_string(index=False), sep="\n\n")
+        more["pages"] = pages_of(traces, plan)
+    for name, table in more.items():
+        path = out / f"{programs}-{name}.csv"
+        table.to_csv(path, index=False, float_format=verdict.DIGITS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not traces:
         parser.error(f"there is no trace in {options.folder}: give a folder of *.trace")
     options.out.mkdir(parents=True, exist_ok=True)
-    training = None if options.develop else trial.read_tables(options.out / TABLES)
+    training = None if options.develop else trial.read_tables(options.out / trial.TABLES)
     analyse(traces, training, options.out, options.figures, trial.Plan())
     command = "python -m experiments.forecast_use DIR -o data/forecast-use"
     made.note(options.out / "made.json", command, {"python": platform.python_version()})

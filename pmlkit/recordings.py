@@ -174,6 +174,11 @@ def _sha256(folder: PathLike, name: str) -> str:
 # Finding a trace
 
 
+def folder() -> Path:
+    """Return the folder of the recordings and tables that come with pmlkit, or ``$PMLKIT_DATA``."""
+    return Path(os.environ.get("PMLKIT_DATA") or ROOT / "data")
+
+
 @overload
 def bundled() -> list[str]: ...
 @overload
@@ -202,14 +207,13 @@ def bundled(name: str | None = None) -> Path | list[str]:
     >>> "hotcold" in pmlkit.bundled()
     True
     """
-    folder = Path(os.environ.get("PMLKIT_DATA") or ROOT / "data")
-    paths = {path.stem: path for path in sorted(folder.glob("*.trace")) if path.is_dir()}
+    paths = {path.stem: path for path in sorted(folder().glob("*.trace")) if path.is_dir()}
     if name is None:
         return sorted(paths)
     stem = str(name).removesuffix(".trace")
     if stem not in paths:
         names = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
-        raise TraceNotFound(folder / f"{stem}.trace", f"the recordings there are: {names}")
+        raise TraceNotFound(folder() / f"{stem}.trace", f"the recordings there are: {names}")
     return paths[stem]
 
 

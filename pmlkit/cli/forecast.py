@@ -166,13 +166,13 @@ def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, 
     from pmlkit.forecast import study
 
     with console.steps("back-testing", study.steps(len(traces)), quiet=quiet) as progress:
-        results = study.collect(traces, **_settings(options), progress=progress)
+        settings = _settings(options) | {"inputs": options["inputs"] or "pml"}
+        results = study.collect(traces, **settings, progress=progress)
         tables = study.summary(results, options["rate"])
         if options["output"]:
             folder = Path(options["output"])
             for name, table in tables.items():
                 figures.table(table, folder / name, f"forecasts: {name}")
-            figures.save(forecast_figures.trade_off(results.curves, 2), folder / "trade-off")
             figures.save(forecast_figures.calibration(results.coverage()), folder / "calibration")
             figures.save(forecast_figures.limits(results.limits), folder / "limits")
     lines = [f"{name}\n{table.to_string(index=False)}\n" for name, table in tables.items()]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,19 +12,17 @@ from matplotlib.lines import Line2D
 from pmlkit.figures.axes import label_ends, plain_log
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import DECIDERS
-from pmlkit.forecast.metrics import MIB_PAGES, slack_at_rate
+from pmlkit.forecast.metrics import MIB_PAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure, Style
     from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.forecaster import Forecaster, Sample
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Ints
 
-__all__ = ["calibration", "forecast", "limits", "runs", "trade_off", "use"]
+__all__ = ["calibration", "forecast", "limits", "runs", "use"]
 
 MODEL_STYLES: dict[str, Style] = {
     "pooled": {"color": COLORS["black"], "ls": "-", "lw": 1.4},
@@ -35,32 +32,6 @@ MODEL_STYLES: dict[str, Style] = {
     "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
     "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
 }
-# Rules of one family share a colour and differ in dashes.
-FAMILIES = {
-    "last": COLORS["black"],
-    "max": COLORS["green"],
-    "EWMA": COLORS["purple"],
-    "seasonal": COLORS["orange"],
-    "VPA": COLORS["sky"],
-    "percentile": COLORS["grey"],
-}
-DASHES = [(0, (4, 1)), (0, (1, 1)), (0, (4, 1, 1, 1))]
-
-
-def _styles(models: Iterable[str]) -> dict[str, Style]:
-    styles: dict[str, Style] = {}
-    drawn: Counter[str] = Counter()  # rules of each family
-    for name in models:
-        if name in MODEL_STYLES:
-            styles[name] = MODEL_STYLES[name]
-            continue
-        family = name.split()[0]
-        dashes = DASHES[drawn[family] % len(DASHES)]
-        styles[name] = {"color": FAMILIES[family], "ls": dashes, "lw": 0.9}
-        drawn[family] += 1
-    return styles
-
-
 # Deciders that a trial's figures name, by their part in it.
 PARTS: dict[str, tuple[str, Style]] = {
     "rule": ("best rule", {"color": COLORS["blue"], "marker": "s"}),
@@ -194,78 +165,6 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
 
 
 @paper_figure
-def trade_off(curves: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw violations against slack for all models and rules: lower and further left is better.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        Of `backtest.curves`.
-    """
-    parts = {
-        "composed" if composed else "recorded": part
-        for composed, part in curves.groupby("composed")
-    }
-    rates = np.linspace(0.005, 0.3, 60)
-    tables = [_mean_curves(part, rates).assign(logs=name) for name, part in parts.items()]
-    height = 2.6 if columns == 2 else 1.1 + 1.9 * len(parts)
-    figure = new_figure(columns, height, {"trade_off": pd.concat(tables, ignore_index=True)})
-    grid = (1, len(parts)) if columns == 2 else (len(parts), 1)
-    panels = np.ravel(figure.subplots(*grid, squeeze=False, sharey=columns == 2))
-    models = sorted(curves["model"].unique(), key=lambda name: name not in MODEL_STYLES)
-    for axes, (name, part), table in zip(panels, parts.items(), tables, strict=True):
-        _draw_trade_off(axes, table, _styles(models))
-        logs = part["sample"].nunique()
-        axes.set_title(f"{name} ({logs} log{'s' * (logs != 1)})", loc="left")
-    for axes in panels if columns == 1 else panels[:1]:
-        axes.set_ylabel("slack over use (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside right center" if columns == 2 else "outside lower center",
-        ncols=1 if columns == 2 else 3,
-        fontsize=6,
-        handlelength=2.2,
-    )
-    figure.caption = (
-        "Held-out programs: memory given and not used against the share of windows that were "
-        "given too little, as each rule and model is made more or less careful; the geometric mean "
-        "over the logs, at equal violations on each. Lower and further left is better. A line "
-        "begins where every log can be kept to that rate. The composed logs are recorded phases in "
-        "an order that was made up."
-    )
-    return figure
-
-
-def _draw_trade_off(axes: Axes, table: pd.DataFrame, styles: dict[str, Style]) -> None:
-    for model, style in styles.items():
-        rows = table[table["model"] == model]
-        axes.plot(100 * rows["violations"], 100 * rows["slack"], label=model, **style)
-    axes.set(xscale="log", yscale="log", xlabel="windows with a violation (%)")
-    axes.set_xlim(0.5, 30)
-    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
-    axes.minorticks_off()
-    low, high = np.nanquantile(100 * table["slack"], [0.01, 0.97]) * [0.8, 1.1]
-    axes.set_ylim(low, high)
-    ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
-    axes.set_yticks(ticks, [f"{t}" for t in ticks])
-
-
-def _mean_curves(part: pd.DataFrame, rates: Floats) -> pd.DataFrame:
-    """Return each model's geometric mean over the logs of slack over use, at each rate."""
-    rows = []
-    for model, curve in part.groupby("model", sort=False):
-        logs = [
-            [slack_at_rate(one, rate) / one["used"].iloc[0] for rate in rates]
-            for _, one in curve.groupby("sample", sort=False)
-        ]
-        slack = np.exp(np.mean(np.log(np.maximum(logs, 1e-4)), axis=0))
-        rows += [(model, rate, s) for rate, s in zip(rates, slack, strict=True)]
-    return pd.DataFrame(rows, columns=["model", "violations", "slack"])
-
-
-@paper_figure
 def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     """Draw how far the coverage of each quantile is from its level, in points.
 
@@ -316,9 +215,11 @@ def forecast(
     quantiles = forecaster.predict(sample) / MIB_PAGES
     h = forecaster.horizon
     t = sample.table["t_ns"].to_numpy() / 1e9
-    mib = sample.table["pages"].to_numpy() / MIB_PAGES
+    known = "used" if "used" in sample.table else "pages"
+    mib = sample.table[known].to_numpy() / MIB_PAGES
+    seen = sample.table["pages"].to_numpy() / MIB_PAGES
     later = t + h * sample.window_s
-    used_table = pd.DataFrame({"t_s": t, "mib": mib})
+    used_table = pd.DataFrame({"t_s": t, "mib": mib, "seen_mib": seen})
     forecast_table = pd.DataFrame({"made_at_s": t, "for_s": later})
     for tau, column in zip(forecaster.taus_, quantiles.T, strict=True):
         forecast_table[f"q{tau:g}"] = column
@@ -331,17 +232,23 @@ def forecast(
     axes.step(later, upper, where="mid", **forecast_style)
     used_style: Style = {"color": COLORS["black"], "ls": "-", "lw": 0.8}
     axes.step(t, mib, where="mid", **used_style)
+    ends = [(mib[-1], sample.measures, used_style)]
+    if known == "used":
+        seen_style: Style = {"color": COLORS["sky"], "ls": "-", "lw": 0.6}
+        axes.step(t, seen, where="mid", **seen_style)
+        ends.append((seen[-1], "seen", seen_style))
     for change in [] if changes is None else changes:
         axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
     axes.set_xlim(0, later[-1])
     axes.set_ylim(0, 1.1 * max(mib.max(), np.quantile(upper, 0.98)))
-    axes.set(xlabel="guest time (s)", ylabel="logged pages (MiB)")
+    axes.set(xlabel="guest time (s)", ylabel=f"{sample.measures} (MiB)")
     forecast_label = f"q{forecaster.taus_[high]:g}"
-    label_ends(axes, [(mib[-1], "used", used_style), (upper[-1], forecast_label, forecast_style)])
+    label_ends(axes, [*ends, (upper[-1], forecast_label, forecast_style)])
     composed = "composed, " if sample.composed else ""
     figure.caption = (
-        f"{sample.name} ({composed}windows of {sample.window_s:g} s): the pages that PML logged, "
-        f"and the range from the median to the 0.95 quantile that had been forecast {h} windows "
+        f"{sample.name} ({composed}windows of {sample.window_s:g} s): what was {sample.measures}, "
+        + (f"what {sample.inputs} shows of it, " if known == "used" else "")
+        + "and the range from the median to the 0.95 quantile that had been forecast {h} windows "
         "before, by a model that had not seen this program. Marks on top: change points, "
         "seen afterwards."
     )

@@ -20,7 +20,7 @@ from pmlkit.forecast.features import change_points
 from pmlkit.forecast.log import read, window_ns
 from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.forecast.peaks import PeakForecaster
-from pmlkit.recordings import located, open_trace
+from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
     from pmlkit.forecast.analogs import Pooled
@@ -124,9 +124,6 @@ def _changes(present: Sample) -> list[float]:
     return [float(starts_s[change]) for change in change_points(np.log1p(present.table["pages"]))]
 
 
-TABLES = "forecast-use/tables.parquet"  # of data/: what programs for development use
-
-
 def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, str]]:
     """Return samples of other programs that measure the same, and the digest of each by name.
 
@@ -139,8 +136,7 @@ def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, st
         others = _others(log)
         data = {other.name: other.digest() for other in others}
         return [sample(other, window) for other in others], data
-    path = located(TABLES, "data")
-    tables = trial.read_tables(path) if path.exists() else []
+    tables = trial.bundled()
     window_s = window_ns(log, window) / 1e9
     fit = [s for s in tables if s.inputs == log.inputs and s.program != log.program]
     if not [s for s in fit if s.window_s == window_s]:

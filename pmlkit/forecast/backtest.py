@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-test: what each forecast would have been, and what deciding by it would have cost.
+"""Back-test: what each forecast would have been, and how well its quantiles cover.
 
 *Leave one program out*: a program is forecast by models that saw only the others. Logs of one
 program, recorded or composed, are held out together. *Rolling origin*: a forecast is made at the
 end of every window, from what is known there; the online calibration learns from the outcomes as
-they come in. Every rule and model is judged on the same windows.
+they come in. Every rule and model is judged on the same windows. What deciding by it costs, with
+knobs set beforehand, is for `pmlkit.forecast.trial`; `relative_slack` sets them with hindsight, for
+bounds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import pandas as pd
 
 from pmlkit.errors import UsageError
 from pmlkit.forecast import baselines, metrics
-from pmlkit.forecast.analogs import LEARNERS, Pooled
+from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import MODELS, Forecaster, outcome
 from pmlkit.forecast.metrics import MIB_PAGES
 
@@ -29,15 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BY_PRICE",
-    "DECIDERS",
     "Outcome",
-    "RATES",
     "allocations_by_price",
     "allocations_by_quantile",
-    "compare",
-    "curves",
-    "deployed",
-    "interval",
     "leave_one_out",
     "relative_slack",
     "rule_outcomes",
@@ -45,7 +41,6 @@ __all__ = [
 ]
 
 BY_PRICE = " by price"  # suffix of a model's name where `metrics.cheapest` decides
-DECIDERS = tuple(name + suffix for name in LEARNERS for suffix in ("", BY_PRICE))
 TAUS = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99])
 
 
@@ -227,9 +222,7 @@ def allocations_by_quantile(taus: Floats, quantiles: Floats) -> Floats:
 
 
 # ------------------------------------------------------------------------------
-# Judge a back-test: losses, costs at equal violations, and their significance.
-
-RATES = (0.02, 0.05, 0.1)  # allowed violations
+# Judge a back-test: losses and coverage.
 
 
 def scores(outcomes: list[Outcome]) -> pd.DataFrame:
@@ -272,108 +265,10 @@ def _labels(o: Outcome) -> dict[str, str | bool]:
     return {"model": o.model, "sample": o.sample, "program": o.program, "composed": o.composed}
 
 
-def curves(outcomes: list[Outcome]) -> pd.DataFrame:
-    """Return the trade-off of violations against slack: a row per model, log and knob.
-
-    Returns
-    -------
-    DataFrame
-        ``model``, ``sample``, ``program``, ``composed``, ``knob``, and as in `metrics.decision`.
-    """
-    tables = []
-    for o in outcomes:
-        table = metrics.decision(o.y, o.given, o.window_s)
-        table.insert(0, "knob", np.arange(len(table)))
-        for name, value in reversed(_labels(o).items()):
-            table.insert(0, name, value)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def at_rate(curve: pd.DataFrame, rate: float) -> pd.DataFrame:
-    """Return slack over use at a rate of violations, of `curves`: logs down, models across."""
-    grouped = curve.groupby(["sample", "model"], sort=False)
-    slack = grouped.apply(lambda c: metrics.slack_at_rate(c, rate) / c["used"].iloc[0])
-    return slack.unstack("model")
-
-
-def compare(
-    outcomes: list[Outcome],
-    rates: Sequence[float] = RATES,
-    models: Sequence[str] = DECIDERS,
-    curve: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Compare each model with the best rule, at the same rate of violations on every log.
-
-    Parameters
-    ----------
-    outcomes : list of Outcome
-    rates : sequence of float
-    models : sequence of str
-    curve : DataFrame, optional
-        Of `curves`, if computed already.
-
-    Returns
-    -------
-    DataFrame
-        ``rate``, ``model``, ``best_rule`` (of least geometric mean slack over the programs; chosen
-        with hindsight, in its favour), ``programs``, ``lower`` (number of programs on which the
-        model has less slack), ``slack`` (model over rule, geometric mean), ``low`` and ``high``
-        (its 95 % interval, of `interval`) and ``p`` (Wilcoxon's signed ranks over programs). Logs
-        of one program are averaged first: they are not independent.
-    """
-    curve = curves(outcomes) if curve is None else curve
-    program = curve.drop_duplicates("sample").set_index("sample")["program"]
-    rows = []
-    for rate in rates:
-        logs = np.log(at_rate(curve, rate).clip(lower=1e-6))
-        mean = logs.groupby(program).mean()  # type: ignore[attr-defined]
-        rules = mean[[name for name in mean if name in baselines.BASELINES]].dropna(axis=1)
-        if rules.empty:
-            continue  # no rule keeps to this rate on every program
-        best = rules.mean().idxmin()
-        for model in (name for name in models if name in mean):
-            test = metrics.paired(np.exp(mean[model]), np.exp(mean[best]))
-            low, high = interval(outcomes, model, best, rate)
-            statistics = (test["pairs"], test["lower"], test["ratio"], low, high, test["p"])
-            rows.append((rate, model, best, *statistics))
-    columns = ["rate", "model", "best_rule", "programs", "lower", "slack", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def interval(
-    outcomes: list[Outcome],
-    model: str,
-    rule: str,
-    rate: float,
-    block: int = 32,
-    draws: int = 400,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return a 95 % interval of a model's slack over a rule's, by a paired bootstrap.
-
-    Programs are drawn with replacement, and within each of their logs blocks of `block`
-    neighbouring windows (Kuensch 1989, Annals of Statistics 17). Model and rule get the same draws,
-    and each keeps to the rate of violations in every draw.
-    """
-    random = np.random.default_rng(seed)
-    given = {(o.sample, o.model): o for o in outcomes if o.model in (model, rule)}
-    ratios: dict[str, list[Floats]] = {}
-    for ours in (o for o in given.values() if o.model == model):
-        blocks = -(-len(ours.y) // block)
-        counts = random.multinomial(blocks, np.full(blocks, 1 / blocks), draws)
-        pair = (ours, given[ours.sample, rule])
-        logs = [np.log(np.maximum(relative_slack(o, rate, counts, block), 1e-6)) for o in pair]
-        ratios.setdefault(ours.program, []).append(logs[0] - logs[1])
-    program_ratios = np.array([np.mean(logs, axis=0) for logs in ratios.values()])
-    programs = random.integers(0, len(program_ratios), program_ratios.shape)
-    means = np.nanmean(np.take_along_axis(program_ratios, programs, axis=0), axis=0)
-    low, high = np.exp(np.nanquantile(means, [0.025, 0.975]))
-    return float(low), float(high)
-
-
 def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: int = 32) -> Floats:
     """Return slack over use at a rate of violations, for each draw of blocks of windows.
+
+    The knob that keeps to the rate is chosen with hindsight: this is a bound, and no forecast.
 
     Parameters
     ----------
@@ -406,32 +301,3 @@ def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: i
     # If the first knob keeps to the rate, there is nothing to interpolate with.
     cheapest = np.where(right == 0, slack[:, 0], interpolated)
     return np.where(keeps.any(axis=1), cheapest, np.nan)
-
-
-def deployed(outcomes: list[Outcome], rate: float = 0.05) -> pd.DataFrame:
-    """Return the costs of each rule and model with its knob set on the other programs.
-
-    The knob (a rule's margin, a model's price) is the least that keeps to the rate on the logs of
-    the other programs together. A model without a price allocates its quantile 1 - rate.
-
-    Returns
-    -------
-    DataFrame
-        ``model``, ``sample``, ``program``, ``composed``, ``knob``, ``violations``, ``shortfall``,
-        ``slack``, ``used``.
-    """
-    curve = curves(outcomes)
-    below_one = int((baselines.MARGINS < 1).sum())  # knobs before the grid of quantiles
-    quantile_knob = below_one + int(np.argmin(np.abs(TAUS - (1 - rate))))
-    by_quantile = {o.model for o in outcomes if o.taus is not None}
-    rows = []
-    for (model, program), held in curve.groupby(["model", "program"], sort=False):
-        others = curve[(curve["model"] == model) & (curve["program"] != program)]
-        missed = others.groupby("knob")["violations"].mean()
-        good = missed.index[missed <= rate]
-        if model in by_quantile:
-            knob = quantile_knob
-        else:
-            knob = good.min() if len(good) else missed.index.max()
-        rows.append(held[held["knob"] == knob])
-    return pd.concat(rows, ignore_index=True)

@@ -27,7 +27,6 @@ __all__ = [
     "decision",
     "mape",
     "idle_and_short",
-    "paired",
     "pinball",
     "runs",
     "scenarios",
@@ -148,28 +147,6 @@ def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:
     best = curve.groupby("violations")["slack"].min().cummin()
     x, y = best.index.to_numpy(), best.to_numpy()
     return float(np.interp(rate, x, y)) if x[0] <= rate else np.nan
-
-
-def paired(ours: Floats, theirs: Floats) -> Json:
-    """Test whether `ours` is lower than `theirs`, pair by pair (Wilcoxon's signed ranks).
-
-    Returns
-    -------
-    dict
-        ``pairs``, ``lower`` (number of pairs in which ours is lower), ``ratio`` (the geometric mean
-        of ours / theirs) and ``p`` (two-sided; with n pairs it cannot be below 2 / 2**n).
-    """
-    from scipy.stats import wilcoxon
-
-    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-    valid = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0) & (theirs > 0)
-    ratio = np.log(ours[valid] / theirs[valid])
-    return {
-        "pairs": len(ratio),
-        "lower": int((ratio < 0).sum()),
-        "ratio": float(np.exp(ratio.mean())) if len(ratio) else np.nan,
-        "p": float(wilcoxon(ratio).pvalue) if ratio.any() else 1.0,
-    }
 
 
 # ------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The study of forecasts on recordings, of the command, the notebook and the experiment.
 
-It makes samples of logs, back-tests forecasters on them, and tabulates the results.
+It makes samples of logs, judges forecasters and rules on them, and tabulates the results. What is
+forecast is what the logs measure: what is used, or of a PML log alone what is written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.forecast import backtest, features, limits, pages, peaks
+from pmlkit.forecast import backtest, features, limits, pages, peaks, trial, verdict
+from pmlkit.forecast.ahead import training_of
 from pmlkit.forecast.analogs import LEARNERS, make
 from pmlkit.forecast.compose import (
     LOAD_TRACES,
@@ -24,8 +26,9 @@ from pmlkit.forecast.compose import (
     long_enough,
     sample,
 )
-from pmlkit.forecast.log import Log, read
+from pmlkit.forecast.log import Log, read, step_of
 from pmlkit.forecast.metrics import MIB_PAGES
+from pmlkit.forecast.trial import Plan
 from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Ints, PathLike, Tell
 
-__all__ = ["Study", "about", "collect", "steps", "study_of", "summary"]
+__all__ = ["Study", "about", "collect", "of_one", "steps", "study_of", "summary"]
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,6 @@ class Study:
         return model, next(s for s in self.samples if s.program == program)
 
     @cached_property
-    def curves(self) -> pd.DataFrame:
-        """The trade-off of violations against slack (`backtest.curves`)."""
-        return backtest.curves(self.outcomes)
-
-    @cached_property
     def scores(self) -> pd.DataFrame:
         """Losses and coverage of the quantiles (`backtest.scores`)."""
         return backtest.scores(self.outcomes)
@@ -125,40 +123,25 @@ class Study:
         wide = table.pivot_table(index=rows, columns="tau", values="points", sort=False)
         return wide.reset_index().rename_axis(columns=None)
 
-    def compare(self) -> pd.DataFrame:
-        """Compare with the best rule (`backtest.compare`), recorded and composed logs apart."""
-        tables = []
-        for composed, curve in self.curves.groupby("composed"):
-            outcomes = [o for o in self.outcomes if o.composed == composed]
-            tables.append(backtest.compare(outcomes, curve=curve).assign(composed=composed))
-        return pd.concat(tables, ignore_index=True)
-
     def losses(self) -> pd.DataFrame:
         """Return each model's and rule's mean pinball loss, MAPE and coverage over the logs."""
         table = self.scores.assign(tau=self.scores["tau"].fillna(0.5))
         columns = ["pinball", "mape", "coverage"]
         return table.groupby(["composed", "tau", "model"])[columns].mean().reset_index()
 
-    def deployed(self, rate: float = 0.05) -> pd.DataFrame:
-        """Return the costs with every knob set on other programs (`backtest.deployed`).
+    def judged(self, rate: float = 0.05) -> pd.DataFrame:
+        """Judge all deciders with knobs set beforehand, on other programs (`trial.judge`)."""
+        logs = self.recorded or self.samples
+        held = [s for s in logs if self.held_out is None or s.program in self.held_out]
+        return trial.judge(held, logs, self._plan(rate), self.progress)
 
-        Returns
-        -------
-        DataFrame
-            ``composed``, ``model``; means over the logs of ``violations``, ``slack_share`` and
-            ``shortfall_share`` (of the use); sums of ``slack`` and ``shortfall`` in MiB*s.
-        """
-        table = backtest.deployed(self.outcomes, rate)
-        table["slack_share"] = table["slack"] / table["used"]
-        table["shortfall_share"] = table["shortfall"] / table["used"]
-        grouped = table.groupby(["composed", "model"])
-        means = grouped[["violations", "slack_share", "shortfall_share"]].mean()
-        sums = grouped[["slack", "shortfall"]].sum()
-        return means.join(sums).reset_index()
+    def _plan(self, rate: float) -> Plan:
+        inputs = tuple(dict.fromkeys(s.inputs for s in self.samples))
+        return Plan(str(self.window), (self.horizon,), inputs, (rate,), rate)
 
     @cached_property
     def limits(self) -> pd.DataFrame:
-        """What could be forecast at all (`limits.limits`), on the recordings, if there are any."""
+        """What hindsight could save (`limits.limits`), on the recordings, if there are any."""
         return limits.limits(self.recorded or self.samples)
 
     @cached_property
@@ -182,6 +165,7 @@ def collect(
     target: str = "at",
     composed: bool = True,
     progress: Tell | None = None,
+    inputs: str = "pml",
 ) -> Study:
     """Make a study of traces.
 
@@ -192,8 +176,10 @@ def collect(
     window, horizon, target
         As in `Study`.
     composed : bool
-        Also compose a daily, a bursty and a random-walk log of each recording.
+        Also compose a daily, a bursty and a random-walk log of each recording of a PML log alone.
     progress : callable, optional
+    inputs : str
+        One of `log.INPUTS`.
 
     Raises
     ------
@@ -204,9 +190,11 @@ def collect(
     for trace in traces or load_traces():
         if progress:
             progress(f"reading {trace}")
-        log = read(open_trace(trace))
+        opened = open_trace(trace)
+        step_ns = step_of(opened, window, features.PARTS)
+        log = read(opened, inputs=inputs, step_ns=step_ns)
         logs.append(long_enough(log, window, horizon))
-        if composed and not log.composed:
+        if composed and not log.composed and log.measures == "written":
             logs += [composed_of(log, pattern) for pattern in PATTERNS]
     if not logs:
         raise PmlkitError("there is no recording to forecast", "give traces, or restore data/")
@@ -243,22 +231,40 @@ def study_of(
     return replace(collect([held, *others], **settings), held_out=(program,))
 
 
+def of_one(
+    trace: Trace | PathLike,
+    inputs: str = "pml+sample",
+    window: str | int = "500ms",
+    horizon: int = 4,
+) -> tuple[Forecaster | Pooled, Sample]:
+    """Return the pooled model, fitted to other programs, and the sample of one trace.
+
+    They are the programs for development where the trace says what is used, else the bundled
+    recordings under a changing load.
+    """
+    opened = open_trace(trace)
+    step_ns = step_of(opened, window, features.PARTS)
+    log = long_enough(read(opened, inputs=inputs, step_ns=step_ns), window, horizon)
+    training, _ = training_of(log, window)
+    return make("pooled", horizon).fit(training), sample(log, window)
+
+
 def steps(traces: int = 0) -> int:
     """Return how often `progress` is called in a back-test of so many traces (0: the bundled ones).
 
     Each trace is read; every learner, the peaks and the pages are fitted without its program. There
-    are fewer calls where traces share a program.
+    are fewer calls where traces share a program. The trial has a call for each of its groups.
     """
-    return (traces or len(LOAD_TRACES)) * (1 + len(LEARNERS) + 2)
+    traces = traces or len(LOAD_TRACES)
+    return traces * (1 + len(LEARNERS) + 2) + min(traces, Plan().folds)
 
 
 def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
-    """Return the study's tables by name; `rate` is the allowed violations in ``deployed``."""
+    """Return the study's tables by name; `rate` is the violations asked for in ``deciders``."""
     return {
-        "compare": study.compare(),
+        "deciders": verdict.summary(study.judged(rate)),
         "coverage": study.coverage(),
         "coverage-by-log": study.coverage_by_log(),
-        "deployed": study.deployed(rate),
         "losses": study.losses(),
         "peaks": study.peaks,
         "pages": study.pages,
@@ -268,15 +274,18 @@ def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
 
 
 def about(study: Study) -> pd.DataFrame:
-    """Return a row per log: its name, program, windows, sizes, digest, and whether composed."""
+    """Return a row per log: name, program, inputs, what is measured, windows, sizes, digest."""
     rows = []
     for log, sample_of_log in zip(study.logs, study.samples, strict=True):
-        mib = sample_of_log.table["pages"] / MIB_PAGES
+        table = sample_of_log.table
+        mib = table["used" if "used" in table else "pages"] / MIB_PAGES
         rows.append(
             {
                 "log": log.name,
                 "program": log.program,
                 "composed": log.composed,
+                "inputs": log.inputs,
+                "measures": log.measures,
                 "windows": len(mib),
                 "median_mib": mib.median(),
                 "max_mib": mib.max(),

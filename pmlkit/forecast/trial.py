@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit import recordings
 from pmlkit.forecast import features, metrics
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from pmlkit.types import Floats, Json, PathLike, Tell
 
 __all__ = [
+    "FOLDER",
     "Plan",
     "RECOMMENDED",
+    "TABLES",
+    "bundled",
     "decisions",
     "digest",
     "judge",
@@ -327,6 +331,16 @@ def digest(one: Sample) -> str:
     """Return a hexadecimal digest of a sample's table, which identifies the data."""
     kept = one.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
     return hashlib.blake2b(kept.to_numpy().tobytes(), digest_size=16).hexdigest()
+
+
+FOLDER = "forecast-use"  # of `recordings.folder`
+TABLES = "tables.parquet"
+
+
+def bundled() -> list[Sample]:
+    """Read the samples of the programs for development; none where they are not there."""
+    path = recordings.folder() / FOLDER / TABLES
+    return read_tables(path) if path.exists() else []
 
 
 def read_tables(path: PathLike) -> list[Sample]:

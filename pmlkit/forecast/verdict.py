@@ -9,19 +9,35 @@ experiments/protocol.md makes beforehand hold in it.
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from pmlkit import recordings
+from pmlkit.errors import PmlkitError
 from pmlkit.forecast import significance
 from pmlkit.forecast.baselines import BASELINES
-from pmlkit.forecast.trial import RECOMMENDED, Plan
+from pmlkit.forecast.trial import FOLDER, RECOMMENDED, Plan
 
 if TYPE_CHECKING:
-    from pmlkit.types import Json
+    from pmlkit.types import Json, PathLike
 
-__all__ = ["by_program", "choose", "contest", "statements", "summary"]
+__all__ = [
+    "DEVELOPMENT",
+    "HELD_OUT",
+    "Verdict",
+    "load",
+    "of",
+    "save",
+    "by_program",
+    "choose",
+    "contest",
+    "statements",
+    "summary",
+]
 
 VALUES = ("violations", "idle", "short", "cost", "again", "run", "longest")
 
@@ -184,3 +200,73 @@ SIDES = {
     "least": lambda value, bound: value >= bound - 1e-9,
     "most": operator.le,
 }
+
+
+# ------------------------------------------------------------------------------
+# All tables of a trial, as files.
+
+HELD_OUT, DEVELOPMENT = "held-out", "development"
+DIGITS = "%.5g"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The tables of a trial.
+
+    Attributes
+    ----------
+    programs : str
+        `HELD_OUT`, or `DEVELOPMENT`: those that the rule and the model were chosen on.
+    chosen : DataFrame
+        Of `choose`, on the programs for development.
+    judged : DataFrame
+        Of `trial.judge`, at the main rate.
+    means, tests, statements : DataFrame
+        Of `summary`, `contest` and `statements`.
+    """
+
+    programs: str
+    chosen: pd.DataFrame
+    judged: pd.DataFrame
+    means: pd.DataFrame
+    tests: pd.DataFrame
+    statements: pd.DataFrame
+
+
+def of(
+    judged: pd.DataFrame, chosen: pd.DataFrame, programs: str, plan: Plan | None = None
+) -> Verdict:
+    """Return the verdict of a trial."""
+    plan = plan or Plan()
+    means, tests = summary(judged), contest(judged, chosen, plan)
+    main = judged[judged["asked"] == plan.main]
+    return Verdict(programs, chosen, main, means, tests, statements(tests, means, plan))
+
+
+def save(verdict: Verdict, folder: PathLike) -> None:
+    """Write the tables into a folder, as CSV with as many digits as they have meaning."""
+    for name in ("judged", "means", "tests", "statements"):
+        path = Path(folder) / f"{verdict.programs}-{name}.csv"
+        getattr(verdict, name).to_csv(path, index=False, float_format=DIGITS)
+    path = Path(folder) / "chosen.csv"
+    if verdict.programs == DEVELOPMENT:
+        verdict.chosen.to_csv(path, index=False, float_format=DIGITS)
+
+
+def load(folder: PathLike | None = None) -> Verdict:
+    """Read the tables that `save` wrote: of the held-out programs, if they are there.
+
+    Raises
+    ------
+    PmlkitError
+        If there is nothing.
+    """
+    folder = Path(folder) if folder else recordings.folder() / FOLDER
+    for programs in (HELD_OUT, DEVELOPMENT):
+        if (folder / f"{programs}-judged.csv").exists():
+            names = ("judged", "means", "tests", "statements")
+            tables = [pd.read_csv(folder / f"{programs}-{name}.csv") for name in names]
+            return Verdict(programs, pd.read_csv(folder / "chosen.csv"), *tables)
+    raise PmlkitError(
+        f"{folder} has no results", "make them: python -m experiments.forecast_use --develop DIR"
+    )
