@@ -6,7 +6,10 @@ splits them: in the order of the SHA-256 of their names, the first half is for d
 each recording has to be stands in ``experiments/corpus.csv``, by a digest: two recordings are equal
 to the bit. ``experiments/protocol.md`` says what is done with which half.
 
-A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``.
+A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``. The first two
+programs of each half, in that order, are also recorded with four other seeds, to tell programs
+apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. These repeats are
+scored by nothing that does not ask for them.
 """
 
 from __future__ import annotations
@@ -43,12 +46,16 @@ __all__ = [
     "programs",
     "record",
     "register",
+    "repeated",
     "split",
     "traces",
 ]
 
 DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
 WINDOW = "25ms"  # of a round: a quarter of the shortest T of the protocol, 0.1 s
+REPEATED = 2  # programs of each half
+REPEATS = 5  # recordings of such a program
+SEED_STEP = 1000  # from a repeat's seed to the next one's
 REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
 _FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
 _DIGEST_BYTES = 16
@@ -71,6 +78,8 @@ class Program:
         `content_digest` of the recording; empty before it is registered.
     versions : str
         Digest of the versions of the kernel, of the packages and of QEMU.
+    repeat : int
+        1, or which of the `REPEATS` recordings with other seeds.
     """
 
     name: str
@@ -81,15 +90,23 @@ class Program:
     entries: int = 0
     digest: str = ""
     versions: str = ""
+    repeat: int = 1
+
+    @property
+    def label(self) -> str:
+        """The name of the recording: ``redis``, ``redis-2``."""
+        return self.name if self.repeat == 1 else f"{self.name}-{self.repeat}"
 
     @property
     def command(self) -> str:
         """The command that makes the recording anew."""
-        return f"pmlkit corpus record {self.name} -o corpus"
+        repeats = "" if self.repeat == 1 else " --repeats"
+        return f"pmlkit corpus record {self.name}{repeats} -o corpus"
 
     def path(self, folder: PathLike) -> Path:
         """Return where the recording is in a folder of recordings."""
-        return Path(folder) / self.half / f"{self.name}.trace"
+        below = "" if self.repeat == 1 else "repeats"
+        return Path(folder) / self.half / below / f"{self.label}.trace"
 
 
 @dataclass(frozen=True)
@@ -114,12 +131,21 @@ def split(names: Iterable[str]) -> dict[str, str]:
     return {name: HALVES[place >= first] for place, name in enumerate(ordered)}
 
 
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the programs that are recorded `REPEATS` times: the first of each half in `split`."""
+    halves = split(names)
+    of_half = {half: [name for name in halves if halves[name] == half] for half in HALVES}
+    return [name for half in HALVES for name in of_half[half][:REPEATED]]
+
+
 def names() -> list[str]:
     """Return the names of the programs, sorted."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/workload.yaml"))
 
 
-def programs(names: Sequence[str] = (), half: str | None = None) -> list[Program]:
+def programs(
+    names: Sequence[str] = (), half: str | None = None, repeats: bool = False
+) -> list[Program]:
     """Return the programs as they are registered, in the order of the registry.
 
     Parameters
@@ -128,6 +154,8 @@ def programs(names: Sequence[str] = (), half: str | None = None) -> list[Program
         Only these; empty: all.
     half : {"development", "held-out"}, optional
         Only this half.
+    repeats : bool
+        Their recordings with other seeds, too.
 
     Raises
     ------
@@ -141,9 +169,11 @@ def programs(names: Sequence[str] = (), half: str | None = None) -> list[Program
         raise UnknownName("half", half, HALVES)
     for name in names:
         if name not in (program.name for program in known):
-            raise UnknownName("program of the corpus", name, [p.name for p in known])
+            raise UnknownName(
+                "program of the corpus", name, list(dict.fromkeys(p.name for p in known))
+            )
     chosen = [p for p in known if not names or p.name in names]
-    return [p for p in chosen if half in (None, p.half)]
+    return [p for p in chosen if half in (None, p.half) and (repeats or p.repeat == 1)]
 
 
 def _read(path: Path) -> list[Program]:
@@ -252,11 +282,11 @@ def register(folder: PathLike, chosen: Sequence[Program] | None = None) -> list[
     list of Program
         Those that were added.
     """
-    wanted = {program.name for program in (chosen if chosen is not None else programs())}
-    known, added = programs(), []
+    wanted = {program.label for program in (chosen if chosen is not None else programs())}
+    known, added = programs(repeats=True), []
     for place, program in enumerate(known):
         path = program.path(folder)
-        if program.name in wanted and not program.digest and is_whole(path):
+        if program.label in wanted and not program.digest and is_whole(path):
             known[place] = _measured(program, path)
             added.append(known[place])
     if added:

@@ -32,6 +32,22 @@ def test_the_registry_has_every_program_in_its_half():
     assert len({program.seed for program in registered}) == 24
 
 
+def test_repeats_are_of_the_first_two_of_each_half():
+    halves = corpus.split(NAMES)
+    first = [
+        name for half in corpus.HALVES for name in [n for n in halves if halves[n] == half][:2]
+    ]
+    assert corpus.repeated(NAMES) == first
+    every = corpus.programs(repeats=True)
+    assert {p.name for p in every if p.repeat > 1} == set(first)
+    assert len(every) == 24 + 4 * 4 and len({p.seed for p in every}) == len(every)
+    for p in every:
+        assert p.seed == corpus.programs([p.name])[0].seed + 1000 * (p.repeat - 1)
+    two = next(p for p in every if p.repeat == 2)
+    assert two.path("x").as_posix() == f"x/{two.half}/repeats/{two.name}-2.trace"
+    assert corpus.workload(two).parameters["seed"].default == two.seed
+
+
 @pytest.mark.parametrize("program", corpus.programs(), ids=lambda program: program.name)
 def test_each_program_is_what_is_registered(program):
     loaded = corpus.workload(program)

@@ -30,6 +30,7 @@ _names = click.argument(
     "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
 )
 _half = option("--half", type=HALF, help="Only this half.")
+_repeats = option("--repeats", is_flag=True, help="Recordings with other seeds, too.")
 _folder = click.argument("folder", type=PATH, metavar="DIR")
 
 
@@ -44,12 +45,13 @@ def corpus() -> None:
 
 @corpus.command("list", epilog=example("pmlkit corpus list --half development"))
 @_half
+@_repeats
 @as_json
-def list_(half: str | None, as_json: bool) -> None:
+def list_(half: str | None, repeats: bool, as_json: bool) -> None:
     """List the programs, and what their recordings are."""
     from pmlkit import corpus as bench
 
-    chosen = bench.programs(half=half)
+    chosen = bench.programs(half=half, repeats=repeats)
     show(as_json, [{**asdict(p), "command": p.command} for p in chosen], _print, chosen)
 
 
@@ -57,15 +59,18 @@ def _print(chosen: Sequence[Program]) -> None:
     echo(f"{'program':12} {'half':12} {'seed':>4} {'s':>4} {'rounds':>6} {'entries':>12}  digest")
     for p in chosen:
         facts = f"{p.seed:4} {p.seconds:4} {p.rounds:6} {p.entries:12,}"
-        echo(f"{p.name:12} {p.half:12} {facts}  {p.digest or 'not recorded yet'}")
+        echo(f"{p.label:12} {p.half:12} {facts}  {p.digest or 'not recorded yet'}")
 
 
 @corpus.command(epilog=example("pmlkit corpus record redis xz -o corpus"))
 @_names
 @_half
+@_repeats
 @output("DIR", "The folder to record to.", required=True)
 @as_json
-def record(names: tuple[str, ...], half: str | None, output: str, as_json: bool) -> None:
+def record(
+    names: tuple[str, ...], half: str | None, repeats: bool, output: str, as_json: bool
+) -> None:
     """Record programs that are not in DIR yet.
 
     Each takes some minutes of a core. An interrupted call is repeated: what is whole is skipped.
@@ -73,15 +78,15 @@ def record(names: tuple[str, ...], half: str | None, output: str, as_json: bool)
     from pmlkit import corpus as bench
     from pmlkit.cli import console
 
-    chosen, states = bench.programs(names, half), {}
+    chosen, states = bench.programs(names, half, repeats), {}
     for number, program in enumerate(chosen, start=1):
         with console.recording(quiet=as_json) as progress:
             trace = bench.record(program, output, progress)
-        states[program.name] = "there" if trace is None else f"{trace.meta.entries:,} entries"
+        states[program.label] = "there" if trace is None else f"{trace.meta.entries:,} entries"
         if trace is not None and not trace.meta.complete:
             raise click.Abort
         if not as_json:
-            say(f"{number} of {len(chosen)}: {program.name}: {states[program.name]}")
+            say(f"{number} of {len(chosen)}: {program.label}: {states[program.label]}")
     show(as_json, states, lambda: None)
 
 
@@ -89,10 +94,16 @@ def record(names: tuple[str, ...], half: str | None, output: str, as_json: bool)
 @_folder
 @_names
 @_half
+@_repeats
 @option("--register", is_flag=True, help="First register recordings that are not yet.")
 @as_json
 def check(
-    folder: str, names: tuple[str, ...], half: str | None, register: bool, as_json: bool
+    folder: str,
+    names: tuple[str, ...],
+    half: str | None,
+    repeats: bool,
+    register: bool,
+    as_json: bool,
 ) -> None:
     """Compare the recordings in DIR with the registered digests.
 
@@ -103,14 +114,14 @@ def check(
     from pmlkit.cli import console
 
     if register:
-        bench.register(folder, bench.programs(names, half))
-    chosen = bench.programs(names, half)
+        bench.register(folder, bench.programs(names, half, repeats))
+    chosen = bench.programs(names, half, repeats)
     with console.steps("checking", len(chosen), quiet=as_json) as tell:
         verdicts = []
         for program in chosen:
-            tell(program.name)
+            tell(program.label)
             verdicts.append(bench.check(program, folder))
-    rows = [{"name": v.program.name, "state": v.state, "why": v.why} for v in verdicts]
+    rows = [{"name": v.program.label, "state": v.state, "why": v.why} for v in verdicts]
     show(as_json, rows, _print_verdicts, verdicts)
     if any(verdict.state == "differs" for verdict in verdicts):
         raise click.exceptions.Exit(1)
@@ -118,7 +129,7 @@ def check(
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     for v in verdicts:
-        echo(f"{v.program.name:12} {v.state}{': ' if v.why else ''}{v.why}")
+        echo(f"{v.program.label:12} {v.state}{': ' if v.why else ''}{v.why}")
 
 
 @corpus.command(
