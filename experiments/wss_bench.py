@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WSS-Bench: all techniques on a half of the corpus, and the statements of its protocol.
+
+    python -m experiments.wss_bench TRACES POINTS data/wss-bench/held-out
+
+TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that what ends
+early is taken up there. The statements are those of ``experiments/protocol.md``, by their numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+import pmlkit
+from experiments import made
+from pmlkit import frontier, law
+from pmlkit.errors import NeedsError
+from pmlkit.forecast import significance
+from pmlkit.law.advise import advise
+from pmlkit.recordings import open_trace
+from pmlkit.techniques import TECHNIQUES, Need, Recorded, make
+from pmlkit.units import parse_duration_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.types import Json
+
+__all__ = ["PLANS", "advice", "equal_looks", "main", "predictions", "sample_with_pml", "statements"]
+
+PLANS = (
+    frontier.Plan(windows=("1s",)),
+    frontier.Plan(windows=("100ms", "5s"), watched=(256, 4096), seeds=1),
+)
+PRIMARY_NS = parse_duration_ns("1s")
+BUDGETS = (0.001, 0.01)
+SEE_ALL = ("pml-page-tables", "idle-pages", "prl")  # statement 1
+SAMPLES = ("flag-sample", "flag-sample-pml")
+LEAST_ERROR = 0.001  # of W: what is less is not divided by
+
+# What the protocol asks of each statement.
+SAME, BLIND, LAW, BEST, WITHIN = 0.001, 0.2, 0.05, 1.25, 1.1
+MOST = 9  # recordings of twelve, for the advice
+
+
+def exists(name: str) -> bool:
+    """Whether a processor has what the technique needs, and the recordings show it."""
+    return not TECHNIQUES[name].needs & {Need.REFERENCES, Need.TABLES}
+
+
+def looks_on(name: str) -> bool:
+    """Whether a technique changes neither the guest nor its memory."""
+    return exists(name) and not TECHNIQUES[name].active and not TECHNIQUES[name].intrusive
+
+
+def means(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points, means over seeds: what is kept in the repository."""
+    keys = ["trace", "technique", "window_ns", "looks", "watched", "published"]
+    columns = ["mae", "bias", "says", "overhead"]
+    return points.groupby(keys, dropna=False, sort=False)[columns].mean().reset_index()
+
+
+def primary(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the swept points at the primary T."""
+    return points[(points["window_ns"] == PRIMARY_NS) & ~points["published"]]
+
+
+def equal_looks(points: pd.DataFrame, looks: int = 4) -> pd.DataFrame:
+    """Return the errors, at equal looks, of techniques that see all: (recordings, techniques)."""
+    chosen = primary(points)
+    chosen = chosen[(chosen["looks"] == looks) & chosen["technique"].isin(SEE_ALL)]
+    return chosen.pivot_table(index="trace", columns="technique", values="mae")[list(SEE_ALL)]
+
+
+def sample_with_pml(points: pd.DataFrame) -> pd.DataFrame:
+    """Return what PML adds to a sample at equal cost.
+
+    Each has the setting with the least mean error within the budget, chosen anew in each resample.
+
+    Returns
+    -------
+    DataFrame
+        ``budget``, ``difference`` (error with PML less without, shares of W), ``low``, ``high``.
+    """
+    grids = [_grid(primary(points), name) for name in SAMPLES]
+    traces = sorted(set(grids[0][0].columns) & set(grids[1][0].columns))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(traces), (frontier.RESAMPLES, len(traces)))
+    rows = []
+    for budget in BUDGETS:
+        whole = [_least(error[traces], cost[traces], budget) for error, cost in grids]
+        resampled = [
+            np.subtract(*[_least(e[traces].iloc[:, i], c[traces].iloc[:, i], budget)
+                          for e, c in reversed(grids)])
+            for i in drawn
+        ]  # fmt: skip
+        low, high = np.quantile(resampled, [0.025, 0.975], method="inverted_cdf")
+        rows.append((budget, whole[1] - whole[0], low, high))
+    return pd.DataFrame(rows, columns=["budget", "difference", "low", "high"])
+
+
+def _grid(points: pd.DataFrame, technique: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return error and cost, each (settings, recordings)."""
+    of = points[points["technique"] == technique].assign(watched=points["watched"].fillna(-1))
+    tables = (of.pivot_table(index=["looks", "watched"], columns="trace", values=name)
+              for name in ("mae", "overhead"))  # fmt: skip
+    error, cost = tables
+    return error, cost
+
+
+def _least(error: pd.DataFrame, cost: pd.DataFrame, budget: float) -> float:
+    """Return the least mean error of the settings whose mean cost is within the budget."""
+    allowed = error.mean(axis=1)[cost.mean(axis=1) <= budget]
+    return float(allowed.min()) if len(allowed) else float("inf")
+
+
+def predictions(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
+    """Return predicted and measured errors of what the law covers, T = 1 s: a row per setting."""
+    rows = []
+    for path in traces:
+        recorded = Recorded.of(open_trace(path))
+        curves, of_trace = law.Curves(recorded), primary(points)
+        of_trace = of_trace[of_trace["trace"] == recorded.name]
+        for point in of_trace[of_trace["technique"].isin(list(law.STATED))].itertuples():
+            watched = recorded.known_memory_pages if pd.isna(point.watched) else int(point.watched)
+            try:
+                technique = make(point.technique).turned(int(point.looks), watched)
+                found = law.predict(technique, curves, PRIMARY_NS, interval=False)
+            except NeedsError:
+                continue
+            rows.append((recorded.name, point.technique, point.looks, point.watched, found.error,
+                         point.mae, found.overhead, point.overhead))  # fmt: skip
+    columns = ["trace", "technique", "looks", "watched", "predicted", "measured",
+               "overhead_predicted", "overhead"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def advice(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
+    """Return what is advised for each recording and budget, run, and the best of the sweep."""
+    covered = [name for name in law.STATED if exists(name)]
+    swept = primary(points)
+    swept = swept[swept["technique"].isin(covered)]
+    rows: list[Json] = []
+    for path in traces:
+        for budget in BUDGETS:
+            given = advise(path, budget, window="1s")
+            assert given.checked is not None
+            within = swept[(swept["trace"] == given.name) & (swept["overhead"] <= budget)]
+            best = within.loc[within["mae"].idxmin()]
+            rows.append({
+                "trace": given.name, "budget": budget,
+                "technique": given.choice.technique.name, "looks": given.choice.looks,
+                "watched": given.choice.parts.watched or -1, "predicted": given.choice.error,
+                "measured": given.checked.error, "overhead": given.checked.overhead,
+                "best": best["mae"], "best_technique": best["technique"],
+                "best_looks": best["looks"], "best_watched": best["watched"],
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def statements(
+    points: pd.DataFrame, cheap: pd.DataFrame, predicted: pd.DataFrame, advised: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the statements: ``statement``, ``what``, ``value``, ``asked``, ``holds``."""
+    spread = equal_looks(points)
+    spread = (spread.max(axis=1) - spread.min(axis=1)).max()
+    rows: list[tuple[int, str, object, str, bool]] = [
+        (1, "largest difference at four looks, share of W", spread, f"<= {SAME}", spread <= SAME)
+    ]
+    ranked = cheap[(cheap["window_ns"] == PRIMARY_NS) & (cheap["budget"] == BUDGETS[0])]
+    ranked = ranked[ranked["technique"].map(looks_on)].sort_values("error", kind="stable")
+    first = ranked["technique"].iloc[0]
+    rows.append((2, f"the least error within {BUDGETS[0]:.1%}", first, " or ".join(SAMPLES),
+                 first in SAMPLES))  # fmt: skip
+    for row in sample_with_pml(points).itertuples():
+        text = f"PML's difference within {row.budget:.1%}: its interval's end, share of W"
+        rows.append((3, text, row.high, ">= 0", row.high >= 0))
+    blind = primary(points)
+    blind = blind[blind["technique"] == "pml"].groupby("looks")["mae"].mean().min()
+    rows.append((4, "least mean error of PML's log, share of W", blind, f"> {BLIND}",
+                 blind > BLIND))  # fmt: skip
+    far = factors(predicted).median()
+    rows.append((5, "median |log10(predicted / measured)|", far, f"<= {LAW}", far <= LAW))
+    for budget, part in advised.groupby("budget"):
+        good = (part["measured"] <= BEST * part["best"]) & (part["overhead"] <= WITHIN * budget)
+        text = f"recordings of {len(part)} whose advice within {budget:.1%} is near the best"
+        rows.append((6, text, int(good.sum()), f">= {MOST}", bool(good.sum() >= MOST)))
+    return pd.DataFrame(rows, columns=["statement", "what", "value", "asked", "holds"])
+
+
+def factors(predicted: pd.DataFrame) -> pd.Series[float]:
+    """Return |log10(predicted / measured)| of the pairs that the protocol counts."""
+    counted = predicted[(predicted["measured"] >= LEAST_ERROR) & (predicted["predicted"] > 0)]
+    return np.abs(np.log10(counted["predicted"] / counted["measured"]))
+
+
+def against(points: pd.DataFrame, cheap: pd.DataFrame) -> pd.DataFrame:
+    """Return exact sign tests of the best technique at each budget against each other one."""
+    swept, rows = primary(points), []
+    for budget in BUDGETS:
+        ranked = cheap[(cheap["window_ns"] == PRIMARY_NS) & (cheap["budget"] == budget)]
+        ranked = ranked[ranked["technique"].map(looks_on) & np.isfinite(ranked["error"])]
+        errors = {row.technique: _errors(swept, row) for row in ranked.itertuples()}
+        best = ranked["technique"].iloc[0]
+        for name, error in errors.items():
+            if name != best:
+                wins = int((errors[best] < error).sum())
+                p = significance.sign(errors[best] - error)
+                rows.append((budget, best, name, wins, len(error), p))
+    return pd.DataFrame(rows, columns=["budget", "best", "technique", "wins", "recordings", "p"])
+
+
+def _errors(swept: pd.DataFrame, row: object) -> pd.Series[float]:
+    """Return the errors of a chosen setting by recording."""
+    of = swept[swept["technique"] == row.technique]
+    for knob in ("looks", "watched"):
+        value = getattr(row, knob)
+        of = of[of[knob].isna() if pd.isna(value) else of[knob] == value]
+    return of.set_index("trace")["mae"].sort_index()
+
+
+def main(traces: str, kept: str, out: str) -> None:
+    """Sweep, and write the tables: see the functions for their columns."""
+    paths = sorted(Path(traces).glob("*.trace"))
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def tell(trace: str, technique: str) -> None:
+        print(trace, technique, file=sys.stderr)
+
+    swept = [
+        frontier.sweep(paths, plan, Path(kept) / str(n), 2, tell) for n, plan in enumerate(PLANS)
+    ]
+    points = pd.concat(swept, ignore_index=True)
+    kept_points, cheap = means(points), frontier.at_cost(points)
+    predicted = predictions(kept_points, paths)
+    advised = advice(kept_points, paths)
+    tables = {
+        "at-cost": cheap,
+        "at-error": frontier.at_error(points),
+        "published": frontier.published(points).drop(columns="notes"),
+        "left-out": frontier.left_out(points),
+        "equal-looks": equal_looks(kept_points).reset_index(),
+        "sample-with-pml": sample_with_pml(kept_points),
+        "law": predicted,
+        "advice": advised,
+        "against": against(kept_points, cheap),
+        "statements": statements(kept_points, cheap, predicted, advised),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
+    kept_points.to_parquet(folder / "points.parquet", index=False, compression="zstd")
+    command = f"python -m experiments.wss_bench TRACES POINTS {out}"
+    made.note(folder / "made.json", command, {"pmlkit": pmlkit.__version__})
+    print(tables["statements"].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
