@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 import pmlkit
@@ -23,10 +22,9 @@ from pmlkit import missratio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.types import Json
 
-__all__ = ["SETTINGS", "errors", "main", "summary"]
+__all__ = ["SETTINGS", "main", "rows", "summary"]
 
 DEFAULT = {"rate": 0.01, "min_pages": 8192}  # of `pmlkit mrc --method shards`
 RATES = (0.1, 0.01)
@@ -39,13 +37,6 @@ SETTINGS = {
 }
 
 
-def errors(curve: MissRatioCurve, truth: MissRatioCurve) -> tuple[float, float]:
-    """Return the mean and the largest difference of two curves, over the sizes 1 to all pages."""
-    sizes = np.arange(1, truth.pages + 1)
-    apart = np.abs(curve.at(sizes) - truth.at(sizes))
-    return float(apart.mean()), float(apart.max())
-
-
 def rows(name: str) -> Iterator[Json]:
     """Yield a row for each setting and seed of a recording: see `main`."""
     trace = pmlkit.open(pmlkit.bundled(name))
@@ -54,7 +45,7 @@ def rows(name: str) -> Iterator[Json]:
         for seed in range(seeds):
             seeded = options | {"seed": seed, "groups": 0} if method == "shards" else options
             curve = missratio.of_trace(trace, method, **seeded)
-            mean, largest = errors(curve, truth)
+            mean, largest = curve.errors(truth)
             yield {
                 "recording": name,
                 "setting": setting,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import equal_looks, quoted
+from experiments import equal_looks, mrc_errors, quoted
 from pmlkit.recordings import ROOT
 
 _SHARES = ("mae", "overhead")
@@ -101,3 +101,10 @@ def test_the_errors_at_equal_looks_are_what_the_techniques_have_now():
             assert same, "python -m experiments.equal_looks"
     errors = table.groupby(["recording", "looks"])["mae"]
     assert (errors.max() - errors.min()).max() < 1e-6  # as the page says: equal at equal looks
+
+
+def test_the_errors_of_miss_ratios_are_what_the_methods_have_now():
+    table = pd.read_csv(ROOT / "data" / "mrc-errors" / "errors.csv")
+    assert list(mrc_errors.rows("touch-lab")) == table[table["recording"] == "touch-lab"].to_dict(
+        "records"
+    )

@@ -71,6 +71,16 @@ class MissRatioCurve:
         places = self._places(sizes)
         return self.low[places], self.high[places]
 
+    def errors(self, truth: MissRatioCurve) -> tuple[float, float]:
+        """Return the mean and the largest difference from a true curve, in misses per use.
+
+        They are over the sizes 1 to ``truth.pages``. The largest is at a cliff of the curve, as a
+        rule.
+        """
+        sizes = np.arange(1, truth.pages + 1)
+        apart = np.abs(self.at(sizes) - truth.at(sizes))
+        return (float(apart.mean()), float(apart.max())) if len(sizes) else (0.0, 0.0)
+
     def _places(self, sizes: ArrayLike) -> Ints:
         return np.searchsorted(self.sizes_pages, np.asarray(sizes), "right") - 1
 
@@ -137,5 +147,4 @@ class MissRatioCurve:
 
 def mean_absolute_error(curve: MissRatioCurve, truth: MissRatioCurve) -> float:
     """Return the mean over the sizes 1 to ``truth.pages`` of the difference of two curves."""
-    sizes = np.arange(1, truth.pages + 1)
-    return float(np.abs(curve.at(sizes) - truth.at(sizes)).mean()) if len(sizes) else 0.0
+    return curve.errors(truth)[0]

@@ -43,6 +43,7 @@ __all__ = [
 
 USUAL_NS = 100_000_000  # default T
 DECIMALS = 3  # of MiB: a page is 0.004
+ERROR_DECIMALS = {"mean error": 4, "largest error": 3}
 
 
 def output_folder(out: PathLike) -> Path:
@@ -203,15 +204,19 @@ def memory_for(
     -------
     DataFrame
         ``curve``, ``uses``, ``pages``, ``first_uses`` (their share, in percent), ``knee``, and a
-        column for each target; NaN if no size meets it.
+        column for each target; NaN if no size meets it. If there is an exact curve, also the
+        ``mean error`` of each and the ``largest error``, over the sizes, in misses per use.
     """
     rows = []
+    truth = next((curve for curve in curves.values() if curve.method == "exact"), None)
     for name, curve in curves.items():
         sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
         facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
         mib = {what: pages and pages / 256 for what, pages in sizes.items()}
-        rows.append({"curve": name, **facts, **mib})
-    return pd.DataFrame(rows).round(DECIMALS)
+        apart = curve.errors(truth) if truth else ()
+        errors = dict(zip(("mean error", "largest error"), apart, strict=False))
+        rows.append({"curve": name, **facts, **mib, **errors})
+    return pd.DataFrame(rows).round(dict.fromkeys(rows[0], DECIMALS) | ERROR_DECIMALS)
 
 
 def _window(trace: Trace, window: str | int | Window | None) -> str | int | Window:

@@ -147,6 +147,8 @@ def test_errors_are_the_mean_over_the_sizes():
     early = missratio.exact(loop(50, 20))
     expected = (49 * 0 + 50 * 0.95 + 0.05) / 100  # sizes 50 to 99 differ by 0.95, 100 by 0.05
     assert missratio.mean_absolute_error(early, truth) == pytest.approx(expected)
+    assert early.errors(truth) == pytest.approx((expected, 0.95))
+    assert truth.errors(truth) == (0, 0)
 
 
 # Sampling
