@@ -22,6 +22,8 @@ from pmlkit.timeline import timeline
 from pmlkit.trace.kinds import Kind, is_page_table
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     from pmlkit.kernels.by_page import References
@@ -110,7 +112,7 @@ class Places:
     def __init__(self, frames: Ints) -> None:
         self.frames = frames
         self._and_no_other = np.append(frames, -1)
-        self._table: NDArray[np.int32] | None = None
+        self._table: NDArray[Any] | None = None  # of int32: half the room
         if len(frames) and frames[0] >= 0 and frames[-1] < MOST_TABLED:
             self._table = np.full(int(frames[-1]) + 2, len(frames), np.int32)
             self._table[frames] = np.arange(len(frames), dtype=np.int32)
