@@ -25,11 +25,11 @@ _EXAMPLES = example(
     "pmlkit corpus check corpus",
     "pmlkit corpus score corpus --technique mine:Mine -o scores",
 )
-HALF = Choice(["development", "held-out"])
+HALF = Choice(["development", "held-out", "large"])
 _names = click.argument(
     "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
 )
-_half = option("--half", type=HALF, help="Only this half.")
+_half = option("--half", type=HALF, help="Only this half, or the large guests.")
 _repeats = option("--repeats", is_flag=True, help="Recordings with other seeds, too.")
 _folder = click.argument("folder", type=PATH, metavar="DIR")
 
