@@ -36,7 +36,7 @@ _folder = click.argument("folder", type=PATH, metavar="DIR")
 
 @click.group(epilog=_EXAMPLES)
 def corpus() -> None:
-    """Record and score WSS-Bench, 24 real programs of which 12 are held out.
+    """Record WSS-Bench, 24 real programs, and score on them.
 
     DIR holds development/NAME.trace and held-out/NAME.trace. experiments/protocol.md says what may
     be done with which half.
