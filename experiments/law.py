@@ -36,7 +36,7 @@ LAB = ("rrww-lab", "sqlite-lab")  # in rounds of half a second
 WINDOWS = ("100ms", "1s", "5s")
 LOOKS = (1, 2, 4, 10)
 WATCHED = (64, 1024)
-SEEDS = 5
+SEEDS = 3
 LEAST = 2  # windows T that a recording must have
 
 

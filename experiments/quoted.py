@@ -25,10 +25,11 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from experiments import cost_tables, equal_looks, mrc_errors
+from experiments import cost_tables, equal_looks, law, mrc_errors
 from pmlkit.costs import prices
 from pmlkit.notebook import reads_tables
 from pmlkit.reads import calibration
@@ -295,6 +296,34 @@ def bench() -> Keyed:
         yield str(row.ratio), f"{row.value:.2g}"
 
 
+def law_of_errors() -> Keyed:
+    """Yield by what factor predicted errors are off, on the recorder's guests.
+
+    ``half``, ``nine``: within it are half of the points, or nine of ten. ``start.``: if it is known
+    when looks begin; ``parts.``: of the three parts alone; ``lab.``: on the lab's guests;
+    ``TECHNIQUE.``, ``RECORDING.``. ``drawn.inside``, ``counted.inside``: percent of the runs within
+    the interval, of techniques that draw frames and of those that count.
+    ``overhead.``: of the predicted cost.
+    """
+    table, lab = (law.load(DATA / "law", lab=of_lab) for of_lab in (False, True))
+    columns = {"": "predicted", "start.": "from_start", "parts.": "by_parts"}
+    kinds = [(name, law.factors(table, column)) for name, column in columns.items()]
+    kinds.append(("lab.", law.factors(lab)))
+    cost = table["overhead"] / table["overhead_measured"]
+    kinds.append(("overhead.", np.exp(np.log(cost).abs())))
+    for column in ("technique", "recording"):
+        kinds += [(f"{name}.", law.factors(part)) for name, part in table.groupby(column)]
+    for name, off in kinds:
+        yield f"{name}half", f"{off.median():.2f}"
+        yield f"{name}nine", f"{off.quantile(0.9):.2f}"
+    yield "points", _count(len(table))
+    yield "recordings", _count(table["recording"].nunique())
+    yield "techniques", _count(table["technique"].nunique())
+    drawn = table["watched"] > 0
+    yield "drawn.inside", _count(100 * table.loc[drawn, "inside"].mean())
+    yield "counted.inside", _count(100 * table.loc[~drawn, "inside"].mean())
+
+
 GROUPS: dict[str, Callable[[], Keyed]] = {
     "draws": draws,
     "lab": lab,
@@ -306,6 +335,7 @@ GROUPS: dict[str, Callable[[], Keyed]] = {
     "price": price,
     "exits": exits,
     "bench": bench,
+    "law": law_of_errors,
 }
 
 
@@ -350,11 +380,22 @@ def equal_table() -> pd.DataFrame:
     return equal_looks.summary(pd.read_csv(DATA / "equal-looks" / "errors.csv"))
 
 
+def law_table() -> pd.DataFrame:
+    """Return, for each technique, how far predicted errors are off, on the recorder's guests."""
+    table = law.summary(law.load(DATA / "law")).reset_index()
+    shares = [name for name in table if name.endswith("%")]
+    table[shares] = table[shares].map(_short)
+    return table.assign(
+        **{n: table[n].map("{:.2f}".format) for n in ("half within", "nine of ten")}
+    )
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **cost_tables.TABLES,
     "mrc-errors": mrc_table,
     "swap-model": swap_table,
     "equal-looks": equal_table,
+    "law": law_table,
 }
 
 
