@@ -11,6 +11,7 @@ from pmlkit.figures import compare as figures_compare
 from pmlkit.figures import forecast as forecast_figures
 from pmlkit.figures import reads as figures_reads
 from pmlkit.forecast import study as forecast_study
+from pmlkit.forecast import verdict
 from pmlkit.notebook import reads_tables
 
 # Name of the file: (recording, figure of pmlkit.figures, its options).
@@ -41,6 +42,10 @@ def make(folder):
     if not (folder / "techniques.svg").exists():
         found = compare.compare(["redis"], compare.plan("1s", TECHNIQUES, seeds=2))
         _save(figures_compare.over_time(found, found.traces[0]), folder / "techniques.svg")
+    if not (folder / "forecast-idle.svg").exists():
+        found = verdict.load()
+        _save(forecast_figures.use(found.means, found.chosen), folder / "forecast-idle.svg")
+        _save(forecast_figures.runs(found.judged, found.chosen), folder / "forecast-runs.svg")
     if not (folder / "law.svg").exists():
         points = pd.read_csv(pmlkit.bundled("redis").parent / "law" / "points.csv")
         of_recorder = points[~points["recording"].str.endswith("-lab")]

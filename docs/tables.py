@@ -8,6 +8,7 @@ import pandas as pd
 import pmlkit
 from pmlkit import compare
 from pmlkit import techniques as known
+from pmlkit.forecast import verdict
 from pmlkit.notebook import reads_tables
 from pmlkit.period.advice import BUFFER_ENTRIES, advise, bitmap_bytes, log_bytes
 from pmlkit.techniques.scores import resampled
@@ -56,11 +57,64 @@ def limits(found):
     return pd.DataFrame(made)
 
 
+def forecasts(found):
+    """Return a trial's tables as texts: {name: table}, with what is shown of each."""
+    chosen = found.chosen.set_index(["inputs", "horizon"])
+    means = found.means[(found.means["asked"] - 0.05).abs() < 1e-9]
+    rows = []
+    for row in means.to_dict("records"):
+        best = chosen.loc[(row["inputs"], row["horizon"])]
+        parts = {best["rule"]: "best rule: ", best["model"]: "best model: "}
+        if row["decider"] not in (*parts, "recommended", "VPA 60, as is"):
+            continue
+        cells = {"inputs": row["inputs"], "ahead": f"{row['horizon'] * 0.5:g} s"}
+        cells["who decides"] = parts.get(row["decider"], "") + row["decider"]
+        for name, title in (("violations", "too little, %"), ("again", "again after one, %")):
+            cells[title] = f"{100 * row[name]:.1f}"
+        cells["longest run"] = f"{row['longest']:.0f}"
+        low, high = 100 * row["idle_low"], 100 * row["idle_high"]
+        cells["idle over used, %"] = f"{100 * row['idle']:.0f} ({low:.0f} to {high:.0f})"
+        rows.append(cells)
+    tests = found.tests
+    shown = pd.DataFrame(
+        {
+            "inputs": tests["inputs"],
+            "ahead": [f"{h * 0.5:g} s" for h in tests["horizon"]],
+            "who": tests["ours"],
+            "against": tests["theirs"] + " with " + tests["against"],
+            "cost": [f"{r.ratio:.2f} ({r.low:.2f} to {r.high:.2f})" for r in tests.itertuples()],
+            "cheaper on": [f"{r.lower} of {r.programs}" for r in tests.itertuples()],
+            "p": [f"{p:.2g}" for p in tests["p_permutation"]],
+            "least p": [f"{p:.1g}" for p in tests["least_p"]],
+        }
+    )
+    said = found.statements.assign(
+        value=[f"{v:.3g}" for v in found.statements["value"]],
+        holds=["yes" if holds else "no" for holds in found.statements["holds"]],
+    )
+    return {"means": pd.DataFrame(rows), "tests": shown, "statements": said}
+
+
+PROGRAMS = {
+    verdict.HELD_OUT: "These are the programs that were held out: nothing was fitted to them, or "
+    "set on them.",
+    verdict.DEVELOPMENT: "**These are the programs for development**, each judged with what was "
+    "fitted to and set on others. The rule and the model were named on them, so the comparison is "
+    "in their favour; the held-out programs are not judged yet.",
+}
+
+
 def make(folder):
     """Write the tables into the folder that has the figures; what is there is left as it is."""
     # A figure has its data beside it.
     found = pd.read_csv(Path(folder) / "forecast-limits.csv")
     limits(found).to_csv(Path(folder) / "limits.csv", index=False)
+    trial = verdict.load()
+    for name, table in forecasts(trial).items():
+        table.to_csv(Path(folder) / f"forecast-{name}.csv", index=False)
+    programs = sorted(trial.judged["program"].unique())
+    text = f"{PROGRAMS[trial.programs]} ({', '.join(programs)})\n"
+    (Path(folder) / "forecast-programs.md").write_text(text)
     sizing().to_csv(Path(folder) / "sizing.csv", index=False)
     data = Path(pmlkit.bundled("redis")).parent
     for name in ("exit-costs/exits.csv", "exit-off/exits-off.csv", "reads-draws/worst.csv"):

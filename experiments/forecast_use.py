@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     training = None if options.develop else trial.read_tables(options.out / trial.TABLES)
     analyse(traces, training, options.out, options.figures, trial.Plan())
-    command = "python -m experiments.forecast_use DIR -o data/forecast-use"
+    command = f"python -m experiments.forecast_use {'--develop ' * options.develop}DIR"
     made.note(options.out / "made.json", command, {"python": platform.python_version()})
 
 

@@ -8,8 +8,9 @@ to the bit. ``experiments/protocol.md`` says what is done with which half.
 
 A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``. The first two
 programs of each half, in that order, are also recorded with four other seeds, to tell programs
-apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. These repeats are
-scored by nothing that does not ask for them.
+apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. Three programs in
+larger guests, of which they use half, are ``large/NAME.trace``; they belong to no half. Repeats and
+large guests are scored by nothing that does not ask for them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "DEVELOPMENT",
     "HALVES",
     "HELD_OUT",
+    "LARGE",
     "Program",
     "Verdict",
     "check",
@@ -52,12 +54,14 @@ __all__ = [
 ]
 
 DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
+LARGE = "large"
 WINDOW = "25ms"  # of a round: a quarter of the shortest T of the protocol, 0.1 s
 REPEATED = 2  # programs of each half
 REPEATS = 5  # recordings of such a program
 SEED_STEP = 1000  # from a repeat's seed to the next one's
 REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
 _FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
+_LARGE_FOLDER = _FOLDER.with_name("wssbench-large")
 _DIGEST_BYTES = 16
 
 
@@ -68,6 +72,7 @@ class Program:
     Attributes
     ----------
     name, half : str
+        The half is one of `HALVES`, or `LARGE`.
     seed : int
         Of what the program draws: sizes, orders, pauses.
     seconds : int
@@ -100,8 +105,8 @@ class Program:
     @property
     def command(self) -> str:
         """The command that makes the recording anew."""
-        repeats = "" if self.repeat == 1 else " --repeats"
-        return f"pmlkit corpus record {self.name}{repeats} -o corpus"
+        more = " --repeats" * (self.repeat > 1) + " --half large" * (self.half == LARGE)
+        return f"pmlkit corpus record {self.name}{more} -o corpus"
 
     def path(self, folder: PathLike) -> Path:
         """Return where the recording is in a folder of recordings."""
@@ -146,14 +151,14 @@ def names() -> list[str]:
 def programs(
     names: Sequence[str] = (), half: str | None = None, repeats: bool = False
 ) -> list[Program]:
-    """Return the programs as they are registered, in the order of the registry.
+    """Return the programs of both halves as they are registered, in the order of the registry.
 
     Parameters
     ----------
     names : sequence of str
         Only these; empty: all.
-    half : {"development", "held-out"}, optional
-        Only this half.
+    half : {"development", "held-out", "large"}, optional
+        Only this half, or the large guests.
     repeats : bool
         Their recordings with other seeds, too.
 
@@ -165,15 +170,16 @@ def programs(
         If the registry cannot be read.
     """
     known = _read(REGISTRY)
-    if half is not None and half not in HALVES:
-        raise UnknownName("half", half, HALVES)
+    if half is not None and half not in (*HALVES, LARGE):
+        raise UnknownName("half", half, (*HALVES, LARGE))
     for name in names:
         if name not in (program.name for program in known):
             raise UnknownName(
                 "program of the corpus", name, list(dict.fromkeys(p.name for p in known))
             )
     chosen = [p for p in known if not names or p.name in names]
-    return [p for p in chosen if half in (None, p.half) and (repeats or p.repeat == 1)]
+    wanted = HALVES if half is None else (half,)
+    return [p for p in chosen if p.half in wanted and (repeats or p.repeat == 1)]
 
 
 def _read(path: Path) -> list[Program]:
@@ -204,7 +210,8 @@ def workload(program: Program) -> Workload:
     from pmlkit.sources.guest.workload import load
 
     given = {"seconds": str(program.seconds), "seed": str(program.seed)}
-    return load(_FOLDER / program.name).with_parameters(given)
+    folder = _LARGE_FOLDER if program.half == LARGE else _FOLDER
+    return load(folder / program.name).with_parameters(given)
 
 
 def record(
@@ -282,11 +289,13 @@ def register(folder: PathLike, chosen: Sequence[Program] | None = None) -> list[
     list of Program
         Those that were added.
     """
-    wanted = {program.label for program in (chosen if chosen is not None else programs())}
-    known, added = programs(repeats=True), []
+    chosen = programs() if chosen is None else chosen
+    wanted = {(program.half, program.label) for program in chosen}
+    known, added = _read(REGISTRY), []
     for place, program in enumerate(known):
         path = program.path(folder)
-        if program.label in wanted and not program.digest and is_whole(path):
+        new = (program.half, program.label) in wanted and not program.digest
+        if new and is_whole(path):
             known[place] = _measured(program, path)
             added.append(known[place])
     if added:

@@ -625,8 +625,9 @@ def caption(points: pd.DataFrame) -> str:
     names = points["trace"].unique()
     fast = sorted({f"{1e3 / ns:,.4g}" for ns in points["ns_per_insn"].dropna()})
     windows = ", ".join(format_ns(int(ns)) for ns in points["window_ns"].unique())
+    many = f"{len(names)} recording{'s' * (len(names) != 1)}"
     return (
-        f"{len(names)} recordings, T = {windows} of machines of {' or '.join(fast)} M instructions "
+        f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions "
         f"a second; nothing scaled; 95 % by {RESAMPLES:,} bootstrap samples of the recordings, the "
         "setting chosen anew in each"
     )

@@ -48,10 +48,25 @@ def test_repeats_are_of_the_first_two_of_each_half():
     assert corpus.workload(two).parameters["seed"].default == two.seed
 
 
-@pytest.mark.parametrize("program", corpus.programs(), ids=lambda program: program.name)
+def folder_of(program):
+    group = "wssbench-large" if program.half == corpus.LARGE else "wssbench"
+    return ROOT / "experiments" / "workloads" / group / program.name
+
+
+EVERY = [*corpus.programs(), *corpus.programs(half=corpus.LARGE)]
+each = pytest.mark.parametrize("program", EVERY, ids=lambda p: f"{p.name}-{p.half}")
+
+
+def test_large_guests_belong_to_no_half():
+    large = corpus.programs(half="large")
+    assert len(large) == 3 and not set(large) & set(corpus.programs(repeats=True))
+    assert all(corpus.workload(program).memory_mib >= 1024 for program in large)
+
+
+@each
 def test_each_program_is_what_is_registered(program):
     loaded = corpus.workload(program)
-    folder = ROOT / "experiments" / "workloads" / "wssbench" / program.name
+    folder = folder_of(program)
     plain = workload.load(folder)
     assert loaded == plain  # the registered seed and length are the defaults
     assert plain.release == "bookworm" and plain.packages
@@ -59,9 +74,9 @@ def test_each_program_is_what_is_registered(program):
     assert all(parameter.help for parameter in plain.parameters.values())
 
 
-@pytest.mark.parametrize("program", corpus.programs(), ids=lambda program: program.name)
+@each
 def test_the_phases_that_a_program_marks_are_described(program):
-    folder = ROOT / "experiments" / "workloads" / "wssbench" / program.name
+    folder = folder_of(program)
     texts = [path.read_text() for path in folder.iterdir() if path.suffix not in (".yaml", ".conf")]
     marks = re.compile(r"""\bphase(?: |[ ]?\(?["'])([a-z0-9]+)\b""")
     marked = {name for text in texts for name in marks.findall(text)}

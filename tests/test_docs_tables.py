@@ -9,6 +9,7 @@ from tree import ROOT
 
 import pmlkit
 from pmlkit import techniques
+from pmlkit.forecast import verdict
 
 _SPEC = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
 tables = importlib.util.module_from_spec(_SPEC)
@@ -38,6 +39,38 @@ def test_the_comparison_is_of_medians_in_percent():
 def test_what_is_saved_is_what_is_left_of_the_best_rules_slack():
     row = {"ahead_s": 0.5, "own past": 0.8, "hindsight": 1.02, "told the phase": 0.5}
     assert tables.limits(pd.DataFrame([row])).values.tolist() == [["0.5 s", "20", "-2", "50"]]
+
+
+def test_a_trial_is_shown_in_absolute_terms_with_its_intervals():
+    means = pd.DataFrame(
+        [("pml", 4, 0.05, decider, 0.04, 0.3, 2.4, 0.8, 0.5, 1.25)
+         for decider in ("a, others", "m, as is", "b, past", "recommended")],
+        columns=["inputs", "horizon", "asked", "decider", "violations", "again", "longest", "idle",
+                 "idle_low", "idle_high"],
+    )  # fmt: skip
+    chosen = pd.DataFrame(
+        [{"inputs": "pml", "horizon": 4, "rule": "a, others", "model": "m, as is"}]
+    )
+    tests = pd.DataFrame(
+        [("pml", 4, "m, as is", "a, others", "pml", 0.9, 0.7, 1.1, 7, 12, 0.03, 0.000488)],
+        columns=["inputs", "horizon", "ours", "theirs", "against", "ratio", "low", "high", "lower",
+                 "programs", "p_permutation", "least_p"],
+    )  # fmt: skip
+    said = pd.DataFrame([(1, "it gains", 0.03123, 0.05, True)],
+                        columns=["number", "statement", "value", "bound", "holds"])  # fmt: skip
+    found = verdict.Verdict("held-out", chosen, pd.DataFrame(), means, tests, said)
+    made = tables.forecasts(found)
+    assert made["means"]["who decides"].tolist() == [
+        "best rule: a, others", "best model: m, as is", "recommended"
+    ]  # fmt: skip
+    assert made["means"].iloc[0].tolist()[3:] == ["4.0", "30.0", "2", "80 (50 to 125)"]
+    assert made["tests"].iloc[0].tolist()[4:] == [
+        "0.90 (0.70 to 1.10)",
+        "7 of 12",
+        "0.03",
+        "0.0005",
+    ]
+    assert made["statements"].iloc[0].tolist()[2:] == ["0.0312", 0.05, "yes"]
 
 
 def test_what_a_host_sees_has_the_range_of_its_rounds():

@@ -108,3 +108,17 @@ def test_the_errors_of_miss_ratios_are_what_the_methods_have_now():
     assert list(mrc_errors.rows("touch-lab")) == table[table["recording"] == "touch-lab"].to_dict(
         "records"
     )
+
+
+def test_the_errors_of_draws_are_those_of_their_single_rounds():
+    folder = ROOT / "data" / "reads-draws"
+    draws = pd.read_csv(folder / "draws.csv")
+    draws = draws[draws["one_in"] == 16].set_index(["recording", "drawn", "draw"])
+    rounds = pd.read_csv(folder / "rounds.csv")
+    rounds["error"] = (rounds["pages"] / rounds["truth"] - 1).abs() * 100
+    of = rounds.groupby(["recording", "drawn", "draw"])
+    assert (of["error"].mean() - draws["error"]).abs().max() < 0.1  # pages are rounded
+    assert of.size().eq(draws["rounds"]).all() and len(of) == len(draws)
+    held = rounds["low"].le(rounds["truth"]) & rounds["truth"].le(rounds["high"])
+    shares = held.groupby([rounds[name] for name in draws.index.names]).mean() * 100
+    assert (shares - draws["inside"]).abs().max() < 10  # a bound that is met may round past it

@@ -36,7 +36,7 @@ _EXAMPLES = example(
         "instruction takes on the machine of a TRACE that does not say it.")  # fmt: skip
 @as_json
 def advise(trace: str, budget: str, as_json: bool, **how: Any) -> None:
-    """Say how to measure the working set of TRACE's VM, and how big it must be.
+    """Say how to measure TRACE's VM, and how big it has to be.
 
     Which technique, how many looks per T, how many pages watched: out of all that the law of errors
     predicts, those with the least error within --budget. The predictions are from the working set's

@@ -25,18 +25,18 @@ _EXAMPLES = example(
     "pmlkit corpus check corpus",
     "pmlkit corpus score corpus --technique mine:Mine -o scores",
 )
-HALF = Choice(["development", "held-out"])
+HALF = Choice(["development", "held-out", "large"])
 _names = click.argument(
     "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
 )
-_half = option("--half", type=HALF, help="Only this half.")
+_half = option("--half", type=HALF, help="Only this half, or the large guests.")
 _repeats = option("--repeats", is_flag=True, help="Recordings with other seeds, too.")
 _folder = click.argument("folder", type=PATH, metavar="DIR")
 
 
 @click.group(epilog=_EXAMPLES)
 def corpus() -> None:
-    """Record and score WSS-Bench, 24 real programs of which 12 are held out.
+    """Record WSS-Bench, 24 real programs, and score on them.
 
     DIR holds development/NAME.trace and held-out/NAME.trace. experiments/protocol.md says what may
     be done with which half.

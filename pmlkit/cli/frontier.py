@@ -44,7 +44,7 @@ _EXAMPLES = example(
 def frontier(
     traces: tuple[str, ...], jobs: int, again: bool, output: str, as_json: bool, **how: Any
 ) -> None:
-    """Compare techniques at equal cost and at equal error, over all their settings.
+    """Compare techniques at equal cost, and at equal error.
 
     Every technique runs on each TRACE, an access trace or the name of a bundled one, at every
     number of looks per T and of frames watched, with nothing scaled. At a budget stands the least

@@ -142,9 +142,9 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
                 of_one = part[part["decider"] == decider]
                 means = of_one.groupby("program")[["violations", "again"]].mean()
                 axes.plot(100 * means["violations"], 100 * means["again"], ls="", ms=3, **style)
-            axes.plot([0, 100], [0, 100], color="black", lw=0.6, ls=(0, (1, 2)))
+            axes.plot([0, 50], [0, 50], color="black", lw=0.6, ls=(0, (1, 2)))
             axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
-            axes.set(xlim=(0, 40), ylim=(0, 100))
+            axes.set(xlim=(0, None), ylim=(-2, 102))
         row[0].set_ylabel("again, after one (%)")
     for axes in grid[-1]:
         axes.set_xlabel("windows with too little (%)")

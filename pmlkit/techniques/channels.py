@@ -309,7 +309,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
             Whether a page under each was accessed since the entry's flag was last cleared.
         """
         if bits not in levels:
-            levels[bits] = _level(recorded.accesses, clock, bits)
+            levels[bits] = _level(*recorded.upper(bits), clock)
         charge(flags_read=len(entries))
         return levels[bits](entries)
 
@@ -320,10 +320,8 @@ def _distinct(ascending: Ints) -> int:
     return int(np.count_nonzero(np.diff(ascending))) + (len(ascending) > 0)
 
 
-def _level(uses: Uses, clock: Clock, bits: int) -> Callable[[Ints], Bools]:
+def _level(entries: Uses, places: Places, clock: Clock) -> Callable[[Ints], Bools]:
     """Return a function that reads and clears the flags of entries of an upper level."""
-    entries = Uses(uses.gfn >> bits, uses.starts)
-    places = Places(np.unique(entries.gfn))
     latest, cleared = _latest(entries, clock, places), np.zeros(len(places), np.int32)
 
     def read_and_clear(which: Ints) -> Bools:

@@ -227,6 +227,22 @@ class Recorded:
             index.ids(uses.gfn.view(np.uint64))
         return Places(np.sort(index.frames.view(np.int64)))
 
+    @cached_property
+    def _uppers(self) -> dict[int, tuple[Uses, Places]]:
+        return {}
+
+    def upper(self, bits: int) -> tuple[Uses, Places]:
+        """Return the uses of entries of 2^bits frames, and their places; all runs share them.
+
+        An entry counts once a round, at its first use.
+        """
+        if bits not in self._uppers:
+            rounds = self.accesses.rounds_of(0, self.n_rounds).astype(np.uint32)
+            gfn = (self.accesses.gfn >> bits).view(np.uint64)
+            entries = _first_uses(rounds, gfn, self.n_rounds)
+            self._uppers[bits] = entries, Places(np.unique(entries.gfn))
+        return self._uppers[bits]
+
     def occurrences(self) -> References:
         """Return all accesses sorted by page, for the kernels of `pmlkit.kernels.by_page`."""
         rounds = self.accesses.rounds_of(0, self.n_rounds)

@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from factories import make_trace
 from forecast_logs import make_used, make_used_sample
@@ -11,7 +12,7 @@ from forecast_logs import make_used, make_used_sample
 import pmlkit
 from pmlkit import workingset
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.forecast import features, log
+from pmlkit.forecast import features, log, peaks, study
 from pmlkit.forecast.forecaster import design_matrix, targets
 from pmlkit.reads.sampled import sampled
 
@@ -100,3 +101,28 @@ def test_a_log_alone_has_no_sample(tmp_path):
         log.read(trace, inputs="sample")
     with pytest.raises(UsageError, match="not known"):
         log.read(trace, inputs="everything")
+
+
+@pytest.fixture(scope="module")
+def studied():
+    logs = [make_used(f"{name}-x", seed=i, rounds=300) for i, name in enumerate("ab")]
+    return study.Study(tuple(logs))
+
+
+def test_pages_that_are_only_read_are_in_no_log(studied):
+    """The logs use as many pages again as they write: nothing that looks at the log finds them."""
+    found = studied.pages
+    assert (found["recall"] <= 0.55).all() and (found["recall"] > 0.2).all()
+
+
+def test_a_peak_is_one_of_what_is_used():
+    table = pd.DataFrame({"pages": [10] * 60, "used": [10] * 40 + [100] + [10] * 19})
+    found = peaks.alarms(table, np.full(60, 50.0), np.zeros(60), 0.5, horizon=4, window_s=0.5)
+    assert (found["peaks"], found["recall"]) == (1, 0)
+
+
+def test_a_study_says_what_its_inputs_and_target_are(studied):
+    about = study.about(studied)
+    assert set(about["inputs"]) == {"pml+sample"} and set(about["measures"]) == {"used"}
+    used = [sample.table["used"].max() / 256 for sample in studied.samples]
+    np.testing.assert_allclose(about["max_mib"], used)
