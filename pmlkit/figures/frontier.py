@@ -86,10 +86,10 @@ def error_against_cost(
 
 
 def leading(curves: pd.DataFrame) -> list[str]:
-    """Return the techniques to draw in colour: those that are first at most costs, at any T.
+    """Return the techniques to draw in colour: those among the first three at some cost.
 
-    At each cost of a common axis the best of all curves counts; then the second best, until there
-    are as many techniques as `STYLES`.
+    They are in the order of at how many costs, at any T, they are the first; at most as many as
+    `STYLES`.
     """
     costs = np.geomspace(1e-7, 1, 141)
     ranks: dict[str, list[int]] = {str(name): [0] * 3 for name in curves["technique"].unique()}
