@@ -104,6 +104,18 @@ PROGRAMS = {
 }
 
 
+def choices(found):
+    """Return what models of peaks and of pages are worth beside their rules, as texts."""
+    shown = found[["what", "inputs"]].assign(score=found["score"].str.replace("_", " "))
+    for name in ("model", "rule"):
+        shown[name] = [f"{value:.2f}" for value in found[name]]
+    shown["model over rule"] = [
+        f"{r.ratio:.2f} ({r.low:.2f} to {r.high:.2f})" for r in found.itertuples()
+    ]
+    shown["p"] = [f"{p:.2g}" for p in found["p_permutation"]]
+    return shown
+
+
 def make(folder):
     """Write the tables into the folder that has the figures; what is there is left as it is."""
     # A figure has its data beside it.
@@ -112,6 +124,7 @@ def make(folder):
     trial = verdict.load()
     for name, table in forecasts(trial).items():
         table.to_csv(Path(folder) / f"forecast-{name}.csv", index=False)
+    choices(verdict.choices()).to_csv(Path(folder) / "forecast-choices.csv", index=False)
     programs = sorted(trial.judged["program"].unique())
     text = f"{PROGRAMS[trial.programs]} ({', '.join(programs)})\n"
     (Path(folder) / "forecast-programs.md").write_text(text)

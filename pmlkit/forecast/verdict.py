@@ -33,6 +33,7 @@ __all__ = [
     "of",
     "save",
     "by_program",
+    "choices",
     "choose",
     "contest",
     "statements",
@@ -270,3 +271,37 @@ def load(folder: PathLike | None = None) -> Verdict:
     raise PmlkitError(
         f"{folder} has no results", "make them: python -m experiments.forecast_use --develop DIR"
     )
+
+
+# What a trial compares besides: file, score, the model and the rule.
+CHOICES = (
+    ("peaks", "average_precision", "boosted", "nearness"),
+    ("pages", "f1", "learned", "best fixed m"),
+)
+
+
+def choices(folder: PathLike | None = None) -> pd.DataFrame:
+    """Compare models of peaks and of pages with their rules, of the trial that `load` reads.
+
+    Returns
+    -------
+    DataFrame
+        ``what``, ``inputs``, ``score``, the means over programs of the ``model`` and the ``rule``,
+        and as `significance.paired_ratio` has it of model over rule: above 1 the model is better.
+    """
+    programs = load(folder).programs
+    folder = Path(folder) if folder else recordings.folder() / FOLDER
+    rows = []
+    for what, score, model, rule in CHOICES:
+        path = folder / f"{programs}-{what}.csv"
+        table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        if table.empty:
+            continue
+        table = table if "inputs" in table else table.assign(inputs="pml")
+        for inputs, part in table.groupby("inputs"):
+            wide = part.groupby(["program", "model"])[score].mean().unstack("model").dropna()
+            ours, theirs = (wide[name].to_numpy(float) for name in (model, rule))
+            means = {"model": float(ours.mean()), "rule": float(theirs.mean())}
+            test = significance.paired_ratio(ours, theirs)
+            rows.append({"what": what, "inputs": inputs, "score": score, **means, **test})
+    return pd.DataFrame(rows)

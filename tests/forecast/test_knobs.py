@@ -184,6 +184,22 @@ def test_the_statements_are_decided_by_hand():
     assert list(found["holds"]) == [True, True, False, True, False, False, True, False]
 
 
+def test_models_of_peaks_are_held_against_their_rule(judged, tmp_path):
+    chosen = pd.DataFrame(
+        [{"inputs": i, "horizon": 2, "rule": "last value, others", "model": "max of 4, others"}
+         for i in PLAN.inputs]
+    )  # fmt: skip
+    verdict.save(verdict.of(judged, chosen, verdict.HELD_OUT, PLAN), tmp_path)
+    chosen.to_csv(tmp_path / "chosen.csv", index=False)
+    rows = [("sample", p, m, s) for p in "abc" for m, s in (("boosted", 0.2), ("nearness", 0.4))]
+    columns = ["inputs", "program", "model", "average_precision"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "held-out-peaks.csv", index=False)
+    (row,) = verdict.choices(tmp_path).to_dict("records")
+    assert (row["what"], row["lower"], row["programs"]) == ("peaks", 3, 3)
+    assert row["ratio"] == pytest.approx(0.5) and row["p_permutation"] == 2 / 2**3
+    assert verdict.load(tmp_path).programs == "held-out"
+
+
 def test_a_program_is_never_judged_by_what_it_trained():
     everything = samples_of("abcd", inputs=("pml+sample",))
     groups = trial._by_training(everything, everything, 2)
