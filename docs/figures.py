@@ -13,6 +13,7 @@ from pmlkit.figures import reads as figures_reads
 from pmlkit.forecast import study as forecast_study
 from pmlkit.forecast import verdict
 from pmlkit.notebook import reads_tables
+from pmlkit.recordings import located
 
 # Name of the file: (recording, figure of pmlkit.figures, its options).
 FIGURES = {
@@ -23,6 +24,15 @@ FIGURES = {
     "miss-ratio": ("redis", "mrc", {}),
     "drift": ("redis", "drift", {}),
 }
+# Name of the file, the figure, and the tables of data/ that it draws.
+MEASURED = (
+    ("caps.svg", figures.capped_guests, ("caps/caps.csv",)),
+    (
+        "clock-sensitivity.svg",
+        figures.clock_sensitivity,
+        ("clock-sensitivity/sizes.csv", "clock-sensitivity/ranks.csv"),
+    ),
+)
 TECHNIQUES = "pml,pml-page-tables,prl,vmware,idle-pages,intermittent"
 
 
@@ -39,6 +49,9 @@ def make(folder):
         _save(figures_reads.mechanism(trace), folder / "reads.svg")
     if not (folder / "host-sees.svg").exists():
         _save(figures.host_sees(reads_tables.host_sees()), folder / "host-sees.svg")
+    for name, function, tables in MEASURED:
+        if not (folder / name).exists():
+            _save(function(*(pd.read_csv(located(of, "data")) for of in tables)), folder / name)
     if not (folder / "techniques.svg").exists():
         found = compare.compare(["redis"], compare.plan("1s", TECHNIQUES, seeds=2))
         _save(figures_compare.over_time(found, found.traces[0]), folder / "techniques.svg")

@@ -20,10 +20,18 @@ the truth is ``twice_mib`` of ``programs.csv``. Memory saved is against the gues
 memory with which its kernel would never have had to swap, which nobody knows beforehand.
 
 What is real and what is simulated is never in one table: ``caps.csv`` has guests with real limits
-in QEMU, ``model.csv`` the answer of `pmlkit.techniques.memory` to the same caps and to programs
-that were not capped. The emulated disk is a file of the host: how long a request takes is chance,
-and each cap is run `REPEATS` times. So slow-downs are told twice: as measured, and computed of the
-counted swap-ins with `DISK_NS` each, which is an assumption and the same for all.
+in QEMU, ``model.csv`` the answer of `pmlkit.techniques.memory` to the same caps, to programs that
+were not capped, and to caps with which it expects more than `MOST` pages to come back: these are
+not run. ``windows.csv`` is the model's, too: the cap that the truth gives by T.
+
+Each cap is run several times, because the emulated disk is a file of the host: how long a request
+takes is chance, and so is the time until the work is done. Two things do not depend on it, and are
+what counts: the pages that come back, and the instructions until the work is done, without those of
+waiting. An idle guest executes a process that does nothing, whose run time its kernel knows. The
+slow-down is of the measured instructions, and of `DISK` for each page that comes back, assumed, and
+the same for all. It is instructions over instructions: the guest's second has 125 million,
+and a disk is as slow against it as against a processor of 3 GHz. A paced program idles anyway: for
+it the slow-down is an upper bound.
 
     python -m experiments.caps RUNS data/caps [PROGRAM]...
 
@@ -32,11 +40,13 @@ Runs are kept in the folder RUNS: an interrupted series goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import shutil
+import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +56,15 @@ import pandas as pd
 import pmlkit
 from experiments import made
 from pmlkit import techniques
-from pmlkit.errors import GuestError, NeedsError
+from pmlkit.costs import PROCESSORS, Cost
+from pmlkit.errors import NeedsError
+from pmlkit.sources.guest.image import build
 from pmlkit.sources.guest.workload import load
-from pmlkit.sources.recorder.record import record
+from pmlkit.sources.recorder import qemu
+from pmlkit.sources.recorder.ingest import read_report
+from pmlkit.sources.recorder.record import DETERMINISTIC_CMDLINE, record
 from pmlkit.sources.recorder.recording import RecordOptions
+from pmlkit.sources.spooling import with_us
 from pmlkit.techniques import scores
 from pmlkit.techniques.memory import Guest, MemoryModel
 from pmlkit.techniques.recorded import Recorded
@@ -57,6 +72,9 @@ from pmlkit.techniques.recorded import Recorded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pmlkit.sources.guest.image import GuestImage
+    from pmlkit.sources.guest.workload import Workload
+    from pmlkit.sources.recorder.ingest import Report
     from pmlkit.techniques.scores import Truth
     from pmlkit.types import Floats, Json
 
@@ -76,11 +94,16 @@ PERCENT = 95
 STEP_MIB = 4
 LOOKS = 4
 SEEDS = 3
-REPEATS = 3
+LONGEST_S = 600  # of the host's time for a run: what takes longer counts as dead
 SWAP_MIB = 256
-DISK_NS = 100_000  # assumed: a solid-state disk reads a page
+DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])  # assumed: a solid-state disk reads a page
+MOST = 50_000  # pages that come back, by the model, in a guest that is run
+WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
+FEW = 1000  # swap-ins: below, nothing is said in percent of them
 HURT = 1.05  # times as long as with room for all
 MIB_PAGES = 256
+SIZE_COLUMNS = ["technique", "title", "looks", "p95_mib", "least_mib", "most_mib"]
+SIZE_COLUMNS += ["cap_mib", "saved_mib", "saved"]
 TRUTH = "truth"  # W(t, T) itself, as a perfect technique would say it
 
 
@@ -94,24 +117,25 @@ class Program:
         Parameters of the workload that are not its defaults.
     memory_mib : int
         Of the roomy guest.
-    real : bool
-        Whether guests are really capped; otherwise the memory model answers.
+    boots_mib : int
+        The least in which the recorder boots it, a multiple of 4. What a smaller cap takes away
+        from it, a balloon has; 0: the memory model answers, and no guest.
+    repeats : int
+        Runs of each cap.
     """
 
     workload: str
     settings: tuple[tuple[str, str], ...] = ()
     memory_mib: int = 256
-    real: bool = True
+    boots_mib: int = 0
+    repeats: int = 1
 
 
 PROGRAMS = {
-    "pressure": Program("pressure", (("phase_ms", "2000"),)),
-    "redis": Program("redis", (("keys", "70000"), ("idle_s", "1"))),
-    "sqlite": Program("sqlite", (("purchases", "30000"),)),
+    "pressure": Program("pressure", (("phase_ms", "2000"),), boots_mib=96),
+    "redis": Program("redis", (("keys", "70000"), ("idle_s", "1")), boots_mib=140),
+    "sqlite": Program("sqlite", (("purchases", "30000"),), boots_mib=112),
     "xz": Program("xz"),
-    # Its compiler and libraries are files of the root: to unpack them at boot takes more memory
-    # than any cap that would be worth a run.
-    "gcc": Program("gcc", memory_mib=320, real=False),
 }
 
 
@@ -119,56 +143,107 @@ PROGRAMS = {
 # Runs.
 
 
+# The name of a phase is what a guest can tell: the run time of its idle process so far, and the
+# time, ns. Before the work there is a second in which it has nothing to do. The balloon is a file
+# of the root, whose pages stay in memory.
+_COMMAND = """for process in /proc/[0-9]*; do
+    [ "$(tr '\\0' ' ' <$process/cmdline)" = 'pmlguest spin ' ] && idle=$process
+done
+now() {{ sed -n '/^now at/{{s/[^0-9]//g;p;q}}' /proc/timer_list; }}
+spun() {{ pmlguest phase "spun-$(cut -d ' ' -f 1 $idle/schedstat)-$(now)"; }}
+dd if=/dev/zero of=/balloon bs=1048576 count={balloon_mib} 2>/dev/null
+spun; sleep 1; spun
+{command}
+status=$?; spun; exit $status"""
+_COUNTERS = {"swap_ins": "pswpin", "swap_outs": "pswpout", "major_faults": "pgmajfault"}
+
+
+def timed(name: str, balloon_mib: int = 0) -> Workload:
+    """Return the program's workload in a guest with a balloon, which tells how long it is idle."""
+    program = PROGRAMS[name]
+    workload = load(program.workload).with_parameters(dict(program.settings))
+    command = _COMMAND.format(command=workload.command, balloon_mib=balloon_mib)
+    return replace(workload, command=command)
+
+
 def roomy(folder: Path, name: str) -> Recorded:
     """Return the program's recording with room for all; from the folder if it is there."""
     path = folder / f"{name}.trace"
     if not path.exists():
-        program = PROGRAMS[name]
-        workload = load(program.workload).with_parameters(dict(program.settings))
-        record(workload, path, RecordOptions(memory_mib=program.memory_mib))
+        record(timed(name), path, RecordOptions(memory_mib=PROGRAMS[name].memory_mib))
     return Recorded.of(pmlkit.open(path))
 
 
 def run(folder: Path, name: str, cap_mib: int, repeat: int) -> Json:
     """Run the program in a guest of a size with a swap disk; return what it did.
 
+    It is the recorder's machine, unobserved: nothing is asked of it but what its kernel counts.
+
     Returns
     -------
     dict
-        ``phases``: seconds of each; ``swap_ins``, ``swap_outs``, ``major_faults``; or ``died``, the
-        reason why the guest did not end its work.
+        Of `outcome`; or ``died``, the reason why the guest did not end its work.
     """
     kept = folder / f"{name}-{cap_mib}-{repeat}.json"
     if not kept.exists():
-        program, path = PROGRAMS[name], folder / f"{name}-{cap_mib}-{repeat}.trace"
-        workload = load(program.workload).with_parameters(dict(program.settings))
-        options = RecordOptions(memory_mib=cap_mib, swap_mib=SWAP_MIB, overwrite=True)
-        try:
-            record(workload, path, options)
-            result = outcome(Recorded.of(pmlkit.open(path)))
-        except GuestError as error:
-            result = {"died": str(error).splitlines()[0]}
-        kept.write_text(json.dumps(result))
-        for rest in (path, path.with_name(f"{path.name}.spool")):  # a spool, if it died
-            shutil.rmtree(rest, ignore_errors=True)
+        memory_mib = max(cap_mib, PROGRAMS[name].boots_mib)
+        image = build(
+            timed(name, memory_mib - cap_mib),
+            memory_mib=memory_mib,
+            extra_cmdline=DETERMINISTIC_CMDLINE,
+            swap=True,
+        )
+        kept.write_text(json.dumps(outcome(read_report(_unobserved(image, memory_mib)))))
     return json.loads(kept.read_text())
 
 
-def phases(recorded: Recorded) -> dict[str, float]:
-    """Return the seconds of each phase; the last, ``done``, is not work."""
-    starts = [(name, int(recorded.t_ns[r])) for name, r in recorded.phases]
-    ends = [t for _, t in starts[1:]]
-    return {name: (end - t) / 1e9 for (name, t), end in zip(starts, ends, strict=False)}
+def _unobserved(image: GuestImage, memory_mib: int) -> str:
+    """Run a guest until it switches itself off, or for `LONGEST_S`; return its report."""
+    with tempfile.TemporaryDirectory() as scratch:
+        console, report, disk = (Path(scratch) / name for name in ("console", "report", "disk"))
+        command = qemu.command_line(image, memory_mib, console, report, deterministic=True)
+        command += qemu.disk(disk, SWAP_MIB)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*with_us(), *command], stdin=subprocess.DEVNULL, timeout=LONGEST_S, check=True
+            )
+        return report.read_text()
 
 
-def outcome(recorded: Recorded) -> Json:
-    """Return how long the phases of a recording took, and what its kernel counted."""
-    last = recorded.guest_samples.iloc[-1]
-    names = {"swap_ins": "pswpin", "swap_outs": "pswpout", "major_faults": "pgmajfault"}
-    return {
-        "phases": phases(recorded),
-        **{ours: int(last[theirs]) for ours, theirs in names.items()},
-    }
+def outcome(report: Report) -> Json:
+    """Return how long a program took, and what its kernel counted, by the guest's report.
+
+    Returns
+    -------
+    dict
+        ``seconds`` of the guest's time from the work's start to its end; ``busy_s``: those in which
+        it did not wait; ``swap_ins``, ``swap_outs``, ``major_faults``. Or ``died``.
+    """
+    if report.status is None:
+        return {"died": f"it was not done after {LONGEST_S} s"}
+    if report.status != 0:
+        return {"died": f"its program ended with status {report.status}"}
+    counts = {ours: report.samples[-1][theirs] for ours, theirs in _COUNTERS.items()}
+    return {**times(report.phases), **counts}
+
+
+def times(phases: Iterable[str]) -> dict[str, float]:
+    """Return ``seconds`` and ``busy_s`` of `outcome`, by the names of the phases.
+
+    An idle guest has some work, too, its timer's: the share of it is that of the second before the
+    program's start, and is not counted as the program's.
+    """
+    marks = [name.split("-")[1:] for name in phases if name.startswith("spun-")]
+    spun, at = np.array(marks, np.int64).T
+    before, work = np.diff(spun) / np.diff(at)
+    wall = float(at[2] - at[1])
+    return {"seconds": wall / 1e9, "busy_s": float(wall * (1 - work / before)) / 1e9}
+
+
+def took(recorded: Recorded) -> dict[str, float]:
+    """Return the times of a recording, by its own clock."""
+    spun = [(name, recorded.t_ns[r]) for name, r in recorded.phases if name.startswith("spun-")]
+    return times(f"spun-{name.split('-')[1]}-{t_ns}" for name, t_ns in spun)
 
 
 # ------------------------------------------------------------------------------
@@ -198,16 +273,15 @@ def percentile(estimates: pd.DataFrame, truth: Truth, percent: float = PERCENT) 
 
     An estimate holds until the next; each end of a round weighs as long as its round.
     """
-    scored = truth.scored
-    values = scores.at(estimates, truth.t_ns[scored])
-    return _percentile(values, np.diff(truth.t_ns, prepend=0)[scored], percent)
+    return weighted_percentile(scores.at(estimates, truth.t_ns[truth.scored]), truth, percent)
 
 
-def _percentile(values: Floats, weights: Floats, percent: float) -> float:
+def weighted_percentile(values: Floats, truth: Truth, percent: float) -> float:
+    """Return the percentile over time of a value for each scored moment; NaN are left out."""
     known = ~np.isnan(values)
     if not known.any():
         return float("nan")
-    weights = weights[known].astype(float)
+    weights = np.diff(truth.t_ns, prepend=0)[truth.scored][known].astype(float)
     return float(np.percentile(values[known], percent, weights=weights, method="inverted_cdf"))
 
 
@@ -228,8 +302,7 @@ def sizings(recorded: Recorded, names: Iterable[str] = ()) -> pd.DataFrame:
         without an estimate have no cap.
     """
     truth = scores.truth(recorded, WINDOW_NS)
-    weights = np.diff(truth.t_ns, prepend=0)[truth.scored]
-    own = _percentile(truth.pages[truth.scored].astype(float), weights, PERCENT)
+    own = weighted_percentile(truth.pages[truth.scored].astype(float), truth, PERCENT)
     rows = [(TRUTH, "W(t, T) itself", 0, own, own, own)]
     for name in names or techniques.TECHNIQUES:
         technique, looks = _made(name)
@@ -237,7 +310,7 @@ def sizings(recorded: Recorded, names: Iterable[str] = ()) -> pd.DataFrame:
         if np.isfinite(values).any():
             spread = np.nanmedian(values), np.nanmin(values), np.nanmax(values)
             rows.append((name, technique.title, looks, *map(float, spread)))
-    columns = ["technique", "title", "looks", "p95_mib", "least_mib", "most_mib"]
+    columns = SIZE_COLUMNS[:6]
     table = pd.DataFrame(rows, columns=columns)
     memory_mib = recorded.known_memory_pages // MIB_PAGES
     reserve, peak_mib = reserve_pages(recorded), peak_pages(recorded) / MIB_PAGES
@@ -276,7 +349,7 @@ def facts(recorded: Recorded) -> dict[str, float]:
         "peak_mib": peak_pages(recorded) / MIB_PAGES,
         "w_mib": float(truth.pages[truth.scored].mean()) / MIB_PAGES,
         "twice_mib": _twice(recorded) / MIB_PAGES,
-        "seconds": sum(phases(recorded).values()),
+        **took(recorded),
     }
 
 
@@ -317,7 +390,9 @@ def to_run(sizes: pd.DataFrame, peak_mib: float) -> list[int]:
     return [cap for cap in caps if cap < peak_mib] + roomy_enough[:1]
 
 
-def joined(sizes: pd.DataFrame, results: pd.DataFrame, seconds: float) -> pd.DataFrame:
+def joined(
+    sizes: pd.DataFrame, results: pd.DataFrame, seconds: float, busy_s: float, disk_s: float
+) -> pd.DataFrame:
     """Return a row for each technique with what guests of its cap did, of one program.
 
     Parameters
@@ -325,30 +400,38 @@ def joined(sizes: pd.DataFrame, results: pd.DataFrame, seconds: float) -> pd.Dat
     sizes : DataFrame
         Of `sizings`.
     results : DataFrame
-        Rows of runs: ``cap_mib``, ``repeat``, ``swap_ins``, ``seconds`` (NaN: it died).
-    seconds : float
-        How long the roomy run took.
+        Rows of runs: ``cap_mib``, ``repeat``, and of `outcome`; ``seconds`` is NaN if it died.
+    seconds, busy_s : float
+        Of the roomy run.
+    disk_s : float
+        `DISK` by the guest's clock.
 
     Returns
     -------
     DataFrame
-        With ``ran_mib``, the cap that was run: the own one, or the largest for larger ones.
-        ``repeats``, ``died``; ``swap_ins``, ``swap_ins_per_s`` (of the capped guest's own time),
-        ``slowdown`` as measured, each a mean with the half width of its 95 % interval (``_pm``);
-        ``slowdown_disk``: computed with `DISK_NS` for each swap-in.
+        With ``ran_mib``, the cap that was run: the own one, or the largest for larger ones. Those
+        with another cap that was not run are left out.
+        ``repeats``, ``died``. Each a mean with the half width of its 95 % interval (``_pm``):
+        ``swap_ins``; ``swap_ins_per_s``, by the time of the roomy run; ``work``: instructions
+        without waiting, over those of the roomy run; ``slowdown``: with `DISK` for each
+        swap-in; ``wait_ms``: of a swap-in on the emulated disk.
     """
     ran = np.array(sorted(set(results["cap_mib"])))
     rows = []
-    for size in sizes.to_dict("records"):
-        at = int(ran[min(np.searchsorted(ran, size["cap_mib"]), len(ran) - 1)])
+    known = sizes["cap_mib"].isin(ran) | (sizes["cap_mib"] > ran[-1])
+    for size in sizes[known].to_dict("records"):
+        at = min(size["cap_mib"], int(ran[-1]))
         of = results[results["cap_mib"] == at]
         alive = of.dropna(subset=["seconds"])
         row = {**size, "ran_mib": at, "repeats": len(of), "died": len(of) - len(alive)}
+        more_s, swap_ins = alive["busy_s"] - busy_s, alive["swap_ins"]
+        waited_s = alive["seconds"] - seconds - more_s
         measured = {
-            "swap_ins": alive["swap_ins"],
-            "swap_ins_per_s": alive["swap_ins"] / alive["seconds"],
-            "slowdown": alive["seconds"] / seconds,
-            "slowdown_disk": 1 + alive["swap_ins"] * DISK_NS / 1e9 / seconds,
+            "swap_ins": swap_ins,
+            "swap_ins_per_s": swap_ins / seconds,
+            "work": alive["busy_s"] / busy_s,
+            "slowdown": 1 + (more_s + swap_ins * disk_s) / seconds,
+            "wait_ms": 1e3 * waited_s / swap_ins.where(swap_ins > 0),
         }
         for column, values in measured.items():
             row[column], row[f"{column}_pm"] = scores.interval(values.astype(float))
@@ -356,23 +439,55 @@ def joined(sizes: pd.DataFrame, results: pd.DataFrame, seconds: float) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def simulated(recorded: Recorded, sizes: pd.DataFrame) -> pd.DataFrame:
+def simulated(recorded: Recorded, sizes: pd.DataFrame, boots_mib: int = 0) -> pd.DataFrame:
     """Return a row for each technique with what the memory model does at its cap.
 
-    The model's guest has the room for pages that a real guest of that size has: the kernel's image
-    is smaller in it, by the descriptors (64 bytes) of the pages that it lacks.
+    Parameters
+    ----------
+    boots_mib : int
+        A guest with a smaller cap has this size and a balloon. The kernel's image is smaller than
+        in the roomy guest, by the descriptors (64 bytes) of the pages that it lacks.
     """
-    memory, seconds = recorded.known_memory_pages, sum(phases(recorded).values())
-    swap_ins = {}
-    for cap in sorted(set(sizes["cap_mib"])):
-        guest = Guest(recorded, MemoryModel())
-        pages = cap * MIB_PAGES
-        guest.resize(pages + (memory - pages) // 64)
-        guest.advance(recorded.n_rounds)
-        swap_ins[cap] = guest.swap_ins + guest.refaults
+    seconds = took(recorded)["seconds"]
+    caps = sorted(set(sizes["cap_mib"]))
+    swap_ins = {cap: _replayed(recorded, cap * MIB_PAGES, boots_mib * MIB_PAGES) for cap in caps}
     table = sizes.assign(swap_ins=sizes["cap_mib"].map(swap_ins))
     table["swap_ins_per_s"] = table["swap_ins"] / seconds
-    return table.assign(slowdown_disk=1 + table["swap_ins"] * DISK_NS / 1e9 / seconds)
+    return table.assign(waiting=1 + table["swap_ins"] * disk_s(recorded) / seconds)
+
+
+def _replayed(recorded: Recorded, pages: int, boots_pages: int) -> int:
+    memory = recorded.known_memory_pages
+    guest = Guest(recorded, MemoryModel())
+    guest.resize(pages + (memory - max(pages, boots_pages)) // 64)
+    guest.advance(recorded.n_rounds)
+    return guest.swap_ins + guest.refaults
+
+
+def disk_s(recorded: Recorded) -> float:
+    """Return how long the assumed disk takes for a page, by the recording's clock."""
+    return recorded.time.ns(DISK) / 1e9
+
+
+def windows(recorded: Recorded, boots_mib: int = 0) -> pd.DataFrame:
+    """Return, for each T, the cap that the truth gives, and what the memory model does at it.
+
+    Returns
+    -------
+    DataFrame
+        ``window_ns``, and of `simulated`; T that is longer than half of the recording is left out.
+    """
+    memory_mib = recorded.known_memory_pages // MIB_PAGES
+    reserve, peak_mib = reserve_pages(recorded), peak_pages(recorded) / MIB_PAGES
+    rows = []
+    for window_ns in WINDOWS_NS:
+        if 2 * window_ns <= recorded.duration_ns:
+            truth = scores.truth(recorded, window_ns)
+            own = weighted_percentile(truth.pages[truth.scored].astype(float), truth, PERCENT)
+            cap = cap_mib(own, reserve, memory_mib)
+            rows.append((window_ns, own / MIB_PAGES, cap, peak_mib - cap, 1 - cap / peak_mib))
+    columns = ["window_ns", "p95_mib", "cap_mib", "saved_mib", "saved"]
+    return simulated(recorded, pd.DataFrame(rows, columns=columns), boots_mib)
 
 
 def beside(results: pd.DataFrame, model: pd.DataFrame) -> pd.DataFrame:
@@ -384,7 +499,7 @@ def beside(results: pd.DataFrame, model: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each technique over all programs; those that hurt least come first.
+    """Return a row for each technique; those of all programs come first, who hurts least before.
 
     Parameters
     ----------
@@ -395,72 +510,67 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``technique``, ``title``; ``programs``; ``hurt``: programs that died, or whose work takes
-        more than `HURT` times as long with `DISK_NS` a swap-in; ``saved``: the mean share of the
-        peak; ``beyond_mib``: how much more the cap is than that of the truth, a mean;
-        ``swap_ins_per_s``: a mean; ``slowdown``: the worst that was measured, if it was, and
-        ``slowdown_disk``: the worst that was computed.
+        more than `HURT` times as long; ``saved``: the mean share of the peak; ``beyond_mib``: how
+        much more the cap is than that of the truth, a mean; ``swap_ins_per_s``: a mean; the worst
+        ``slowdown``, of the model ``waiting``.
     """
     truth = table[table["technique"] == TRUTH].set_index("program")["cap_mib"]
+    slowdown = "slowdown" if "slowdown" in table else "waiting"
     table = table.assign(
         beyond_mib=table["cap_mib"] - table["program"].map(truth),
-        hurt=~(table["slowdown_disk"] <= HURT),  # NaN: it died
+        hurt=~(table[slowdown] <= HURT),  # NaN: it died
     )
     how = {"title": "first", "program": "nunique", "hurt": "sum", "saved": "mean"}
-    how |= {"beyond_mib": "mean", "swap_ins_per_s": "mean", "slowdown_disk": "max"}
-    how |= {"slowdown": "max"} if "slowdown" in table else {}
+    how |= {"beyond_mib": "mean", "swap_ins_per_s": "mean", slowdown: "max"}
     made_of = (
         table.groupby("technique", sort=False).agg(how).rename(columns={"program": "programs"})
     )
-    return made_of.sort_values(["hurt", "saved"], ascending=[True, False]).reset_index()
+    order = ["programs", "hurt", "saved"]
+    return made_of.sort_values(order, ascending=[False, True, False]).reset_index()
 
 
 def rows_of(folder: Path, name: str, caps: Iterable[int]) -> pd.DataFrame:
-    """Run a program at each cap, `REPEATS` times; return a row for each run."""
+    """Run a program at each cap, several times; return a row for each run."""
     rows = []
     for cap in caps:
-        for repeat in range(REPEATS):
+        for repeat in range(PROGRAMS[name].repeats):
             result = run(folder, name, cap, repeat)
-            lengths = result.pop("phases", {})
-            seconds = sum(lengths.values()) if lengths else float("nan")
-            rows.append({"cap_mib": cap, "repeat": repeat, "seconds": seconds, **result})
+            rows.append({"cap_mib": cap, "repeat": repeat, "seconds": np.nan, **result})
     return pd.DataFrame(rows)
 
 
-def run_all(folder: Path, name: str) -> None:
-    """Make all runs of a program that are not in the folder yet."""
-    recorded = roomy(folder, name)
-    if PROGRAMS[name].real:
-        caps = to_run(sizings(recorded), peak_pages(recorded) / MIB_PAGES)
+def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
+    """Make the runs of a program that are not in the folder yet; return its tables by name."""
+    recorded, boots_mib = roomy(folder, name), PROGRAMS[name].boots_mib
+    sizes = sizings(recorded)
+    model = simulated(recorded, sizes, boots_mib)
+    tables = {"model": model, "windows": windows(recorded, boots_mib)}
+    if boots_mib:
+        few = sizes[(model["swap_ins"] <= MOST).to_numpy()]
+        caps = to_run(few, peak_pages(recorded) / MIB_PAGES)
         print(f"{name}: guests of {', '.join(map(str, caps))} MiB")
-        rows_of(folder, name, caps)
+        runs = rows_of(folder, name, caps)
+        against = {**took(recorded), "disk_s": disk_s(recorded)}
+        tables |= {"runs": runs, "caps": joined(sizes, runs, **against)}
+    return tables
 
 
 def main(runs: str, out: str, *names: str) -> None:
     """Run what is not in the folder of runs yet, and write the tables."""
     folder, chosen = Path(runs), names or tuple(PROGRAMS)
-    folder.mkdir(parents=True, exist_ok=True)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    roomies = {name: roomy(folder, name) for name in chosen}
-    described = programs(roomies).set_index("program")
-    tables: dict[str, list[pd.DataFrame]] = {"caps": [], "model": [], "runs": []}
-    for name, recorded in roomies.items():
-        print(f"{name}: asking techniques")
-        sizes = sizings(recorded)
-        tables["model"].append(simulated(recorded, sizes).assign(program=name))
-        if PROGRAMS[name].real:
-            caps = to_run(sizes, float(described.loc[name, "peak_mib"]))
-            print(f"{name}: guests of {', '.join(map(str, caps))} MiB")
-            results = rows_of(folder, name, caps)
-            seconds = float(described.loc[name, "seconds"])
-            tables["runs"].append(results.assign(program=name))
-            tables["caps"].append(joined(sizes, results, seconds).assign(program=name))
-    whole = {name: pd.concat(parts) for name, parts in tables.items() if parts}
-    if "runs" in whole:
-        whole["check"] = beside(whole["runs"], whole["model"])
-    for name, table in {**whole, "programs": described.reset_index()}.items():
-        first = table.pop("program")
-        table.insert(0, "program", first)
-        table.round(4).to_csv(Path(out) / f"{name}.csv", index=False)
+    for path in (folder, Path(out)):
+        path.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for name in chosen:
+        for table, rows in measured(folder, name).items():
+            rows.insert(0, "program", name)
+            parts.setdefault(table, []).append(rows)
+    tables = {table: pd.concat(rows) for table, rows in parts.items()}
+    if "runs" in tables:
+        tables["check"] = beside(tables["runs"], tables["model"])
+    tables["programs"] = programs({name: roomy(folder, name) for name in chosen})
+    for table, rows in tables.items():
+        rows.round(4).to_csv(Path(out) / f"{table}.csv", index=False)
     versions = pmlkit.open(folder / f"{chosen[0]}.trace").meta.provenance["versions"]
     made.note(Path(out) / "made.json", f"python -m experiments.caps RUNS {out}", versions)
 

@@ -31,6 +31,7 @@ import pandas as pd
 
 import pmlkit
 from experiments import made
+from experiments.caps import PERCENT, weighted_percentile
 from pmlkit import techniques
 from pmlkit.errors import PmlkitError
 from pmlkit.kernels.by_page import references, sliding
@@ -88,7 +89,8 @@ def sizes(recorded: Recorded) -> pd.DataFrame:
     -------
     DataFrame
         ``kind`` (T is of "instructions" or "time"), ``t_insn``, ``t_ns``; ``w`` and ``written``,
-        means over time, pages.
+        means over time, pages; ``p95``, the 95th percentile of W over time: of it a program's
+        sleep, which takes the same time at each clock, has no part.
     """
     ns = ns_per_insn(recorded)
     asked = [("instructions", insn, round(insn * ns)) for insn in SIZES_INSN]
@@ -98,8 +100,9 @@ def sizes(recorded: Recorded) -> pd.DataFrame:
         if t_ns * 3 <= recorded.duration_ns:
             truth = scores.truth(recorded, t_ns)
             written = _mean(truth, _written(recorded, truth))
-            rows.append((kind, insn, t_ns, _mean(truth, truth.pages), written))
-    return pd.DataFrame(rows, columns=["kind", "t_insn", "t_ns", "w", "written"])
+            high = weighted_percentile(truth.pages[truth.scored].astype(float), truth, PERCENT)
+            rows.append((kind, insn, t_ns, _mean(truth, truth.pages), high, written))
+    return pd.DataFrame(rows, columns=["kind", "t_insn", "t_ns", "w", "p95", "written"])
 
 
 def _mean(truth: Truth, pages: np.ndarray) -> float:

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments import cost_tables, equal_looks, law, mrc_errors
+from experiments import caps, cost_tables, equal_looks, law, mrc_errors
 from pmlkit.costs import prices
 from pmlkit.notebook import reads_tables
 from pmlkit.reads import calibration
@@ -324,6 +324,65 @@ def law_of_errors() -> Keyed:
     yield "counted.inside", _count(100 * table.loc[~drawn, "inside"].mean())
 
 
+def capped() -> Keyed:
+    """Yield what guests did that had the memory that a technique says; real ones only.
+
+    ``PROGRAM.``: ``peak``, ``reserve``, ``w`` and ``twice``, MiB; ``PROGRAM.TECHNIQUE.``: ``cap``
+    (MiB), ``saved`` (percent of the peak), ``swap-ins``, ``per-s``, ``work`` and ``slowdown``
+    (times). ``waits.``: what a page took on the emulated disk, ms. ``model.``: the model's swap-ins
+    over the real ones, in percent, of the guests that swapped `caps.FEW` pages or more. ``same``:
+    techniques of ``all`` whose cap is that of the truth, a step more or less, in each program.
+    """
+    for row in pd.read_csv(DATA / "caps" / "programs.csv").itertuples():
+        for what in ("peak", "reserve", "w", "twice"):
+            yield f"{row.program}.{what}", _count(getattr(row, f"{what}_mib"))
+    table = pd.read_csv(DATA / "caps" / "caps.csv")
+    for row in table.dropna(subset=["swap_ins"]).itertuples():
+        at = f"{row.program}.{row.technique}"
+        yield f"{at}.cap", _count(row.cap_mib)
+        yield f"{at}.saved", _count(row.saved * 100)
+        yield f"{at}.swap-ins", _count(row.swap_ins)
+        yield f"{at}.per-s", _count(row.swap_ins_per_s)
+        yield f"{at}.work", f"{row.work:.2f}"
+        yield f"{at}.slowdown", f"{row.slowdown:.2f}"
+    swapped = table[table["swap_ins"] >= caps.FEW]
+    yield from _range("waits", swapped["wait_ms"])
+    check = pd.read_csv(DATA / "caps" / "check.csv")
+    check = check[check["real"] >= caps.FEW]
+    yield from _range("model", (check["model"] / check["real"] - 1) * 100, _count)
+    yield "model.guests", _count(len(check))
+    wide = pd.read_csv(DATA / "caps" / "model.csv").pivot(
+        index="technique", columns="program", values="cap_mib"
+    )
+    near = ((wide - wide.loc[caps.TRUTH]).abs() <= caps.STEP_MIB).all(axis=1)
+    yield "same", _count(near.sum() - 1)
+    yield "all", _count(len(wide) - 1)
+
+
+def clock() -> Keyed:
+    """Yield what moves with the guest's clock, from 125 MIPS to 1,000.
+
+    ``w.instructions.`` and ``w.time.``: mean W with T of as many instructions, or as long, over
+    that at 125 MIPS; ``p95.``: its 95th percentile. ``KIND.correlation.`` of ranks,
+    ``KIND.ratio.`` of errors, ``KIND.best``: how often the best technique is the same,
+    ``KIND.regret.``: its error over the least.
+    """
+    folder = DATA / "clock-sensitivity"
+    sizes = pd.read_csv(folder / "sizes.csv")
+    for kind, column in (("instructions", "t_insn"), ("time", "t_ns")):
+        for what in ("w", "p95"):
+            of = sizes[sizes["kind"] == kind]
+            wide = of.pivot_table(what, ["program", column], "ns_per_insn")
+            yield from _range(f"{what}.{kind}", (wide[1.0] / wide[8.0]).dropna(), "{:.2f}".format)
+    agreed = pd.read_csv(folder / "agreement.csv")
+    for kind, of in agreed[agreed["ns_per_insn"] == 1].groupby("kind"):
+        yield from _range(f"{kind}.correlation", of["correlation"], "{:.2f}".format)
+        yield from _range(f"{kind}.ratio", of["error_ratio"], "{:.2f}".format)
+        yield from _range(f"{kind}.regret", of["regret"], "{:.2f}".format)
+        yield f"{kind}.best", _count((of["first"] == of["other"]).sum())
+        yield f"{kind}.cases", _count(len(of))
+
+
 GROUPS: dict[str, Callable[[], Keyed]] = {
     "draws": draws,
     "lab": lab,
@@ -336,6 +395,8 @@ GROUPS: dict[str, Callable[[], Keyed]] = {
     "exits": exits,
     "bench": bench,
     "law": law_of_errors,
+    "caps": capped,
+    "clock": clock,
 }
 
 
@@ -390,12 +451,66 @@ def law_table() -> pd.DataFrame:
     )
 
 
+def capped_table(name: str = "caps") -> pd.DataFrame:
+    """Return what techniques are worth to an operator, over all programs."""
+    made = caps.summary(pd.read_csv(DATA / "caps" / f"{name}.csv"))
+    worst = made["slowdown" if "slowdown" in made else "waiting"]
+    return pd.DataFrame(
+        {
+            "technique": [title.partition(" (")[0] for title in made["title"]],
+            f"slowed by more than {caps.HURT - 1:.0%}": [
+                f"{row.hurt} of {row.programs}" for row in made.itertuples()
+            ],
+            "slow-down, the worst (times)": [f"{times:.2f}" for times in worst],
+            "pages back a second": [_count(value) for value in made["swap_ins_per_s"]],
+            "memory saved (% of the peak)": [_count(value * 100) for value in made["saved"]],
+            "MiB beyond the truth's cap": [f"{value:+.0f}" for value in made["beyond_mib"]],
+        }
+    )
+
+
+def windows_table() -> pd.DataFrame:
+    """Return what the memory model says of the true W(t, T) for several T."""
+    table = pd.read_csv(DATA / "caps" / "windows.csv")
+    return pd.DataFrame(
+        {
+            "program": table["program"],
+            "T (s)": [f"{ns / 1e9:g}" for ns in table["window_ns"]],
+            "size (MiB)": table["cap_mib"],
+            "memory saved (% of the peak)": [_count(share * 100) for share in table["saved"]],
+            "pages back a second": [_count(value) for value in table["swap_ins_per_s"]],
+            "slow-down (times)": [f"{value:.2f}" for value in table["waiting"]],
+        }
+    )
+
+
+def clock_table() -> pd.DataFrame:
+    """Return, for each program and kind of T, what moves from 125 MIPS to 1,000."""
+    table = pd.read_csv(DATA / "clock-sensitivity" / "agreement.csv")
+    table = table[(table["ns_per_insn"] == 1) & (table["budget"] == 0.005)]
+    return pd.DataFrame(
+        {
+            "program": table["program"],
+            "T of the same": table["kind"],
+            "techniques": table["techniques"],
+            "correlation of errors": [f"{value:.2f}" for value in table["correlation"]],
+            "error, over that at 125 MIPS": [f"{value:.2f}" for value in table["error_ratio"]],
+            "best at 125 MIPS": table["first"],
+            "best at 1,000": table["other"],
+        }
+    )
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **cost_tables.TABLES,
     "mrc-errors": mrc_table,
     "swap-model": swap_table,
     "equal-looks": equal_table,
     "law": law_table,
+    "caps": capped_table,
+    "caps-model": lambda: capped_table("model"),
+    "caps-windows": windows_table,
+    "clock": clock_table,
 }
 
 

@@ -9,14 +9,32 @@ import pytest
 import synthetic_vm as vm
 
 from experiments import caps
+from pmlkit.recordings import ROOT
 from pmlkit.sources.guest.workload import load
+from pmlkit.sources.recorder.ingest import read_report
 from pmlkit.techniques import scores
 
-SECOND = 100  # rounds of the synthetic VM in a T of one second
+DATA = ROOT / "data" / "caps"
+DISK_S = 0.0024  # 0.1 ms at 3 GHz are 300,000 instructions, of 8 ns each
 SIZES = pd.DataFrame({"technique": ["a", "b", "c"], "cap_mib": [80, 100, 256]})
 RESULTS = pd.DataFrame(
-    [(80, 0, 1000, 20.0), (80, 1, 3000, 40.0), (100, 0, 0, 10.0), (100, 1, 0, 10.0)],
-    columns=["cap_mib", "repeat", "swap_ins", "seconds"],
+    [
+        (80, 0, 1000, 26.0, 6.0),
+        (80, 1, 3000, 50.0, 10.0),
+        (100, 0, 0, 10.0, 5.0),
+        (100, 1, 0, 10.0, 5.0),
+    ],
+    columns=["cap_mib", "repeat", "swap_ins", "seconds", "busy_s"],
+)
+
+
+# Of 39 s: idle for 1 s of which 2 % are the timer's, then 38 s of which it is idle for 9.8.
+PHASES = (
+    ("start", 0),
+    ("spun-1000-1000000000", 100),
+    ("spun-980001000-2000000000", 200),
+    ("work", 210),
+    ("spun-10780001000-40000000000", 4000),
 )
 
 
@@ -92,6 +110,27 @@ def test_pages_that_cannot_be_given_up_are_counted_twice():
     assert caps._twice(replace(recorded, guest=table)) == 50
 
 
+def test_work_is_what_is_not_idle_and_the_timers_work_is_not_counted():
+    report = "".join(f"phase {name}\n" for name, _ in PHASES)
+    report += "sample pswpin=7 pswpout=9 pgmajfault=8\n"
+    told = caps.outcome(read_report(f"{report}exit 0\nend\n"))
+    assert told.pop("busy_s") == pytest.approx(38 - 9.8 / 0.98)
+    assert told == {"seconds": 38, "swap_ins": 7, "swap_outs": 9, "major_faults": 8}
+
+
+@pytest.mark.parametrize(("end", "why"), [("", "not done"), ("exit 137\n", "status 137")])
+def test_a_guest_that_did_not_end_its_work_has_died(end, why):
+    told = caps.outcome(read_report(f"phase start\n{end}"))
+    assert list(told) == ["died"] and why in told["died"]
+
+
+@pytest.mark.parametrize("name", caps.PROGRAMS)
+def test_a_program_runs_between_two_looks_at_the_idle_process(name):
+    own, timed = load(caps.PROGRAMS[name].workload).command, caps.timed(name).command
+    before, _, after = timed.partition(f"\n{own}\n")
+    assert before.endswith("spun; sleep 1; spun") and after.startswith("status=$?; spun")
+
+
 def test_guests_with_room_are_run_once():
     sizes = pd.DataFrame({"cap_mib": [120, 80, 100, 96, 80, 256]})
     assert caps.to_run(sizes, peak_mib=97) == [80, 96, 100]
@@ -99,20 +138,47 @@ def test_guests_with_room_are_run_once():
 
 
 def test_a_technique_has_what_guests_of_its_cap_did():
-    table = caps.joined(SIZES, RESULTS, seconds=10.0).set_index("technique")
+    table = caps.joined(SIZES, RESULTS, seconds=10.0, busy_s=5.0, disk_s=1e-4)
+    table = table.set_index("technique")
     assert table["ran_mib"].tolist() == [80, 100, 100]  # the largest stands for larger ones
     assert table["swap_ins"].tolist() == [2000, 0, 0]
-    assert table["swap_ins_per_s"]["a"] == (1000 / 20 + 3000 / 40) / 2
-    assert table["slowdown"].tolist() == [3, 1, 1]
-    # 12.706 of Student's t with one degree of freedom, times 1 / sqrt(2) * sqrt(2).
-    assert table["slowdown_pm"]["a"] == pytest.approx(12.706, abs=1e-3)
-    assert table["slowdown_disk"]["a"] == pytest.approx(1 + 2000 * 1e-4 / 10)
+    assert table["swap_ins_per_s"].tolist() == [200, 0, 0]
+    assert table["work"].tolist() == pytest.approx([(6 + 10) / 2 / 5, 1, 1])
+    # 1 and 5 s more of work, 0.1 and 0.3 s of waiting for a disk of 0.1 ms.
+    slowdowns = [1 + 1.1 / 10, 1 + 5.3 / 10]
+    assert table["slowdown"].tolist() == pytest.approx([np.mean(slowdowns), 1, 1])
+    # Student's t with one degree of freedom: 12.706 times half the difference of the two.
+    half = 12.706 * np.diff(slowdowns)[0] / 2
+    assert table["slowdown_pm"]["a"] == pytest.approx(half, rel=1e-3)
+    # Of the emulated disk: 15 s for 1000 swap-ins, 35 s for 3000.
+    assert table["wait_ms"]["a"] == pytest.approx((15 + 35 / 3) / 2)
+    assert np.isnan(table["wait_ms"]["b"])
+
+
+def test_a_cap_that_was_not_run_has_no_numbers():
+    sizes = pd.DataFrame({"technique": ["a", "b", "c"], "cap_mib": [64, 80, 92]})
+    table = caps.joined(sizes, RESULTS, 10.0, 5.0, 1e-4)
+    assert table["technique"].tolist() == ["b"]
+
+
+def test_the_disk_is_as_slow_against_the_guest_as_against_a_processor():
+    assert caps.disk_s(vm.constant(5, 20)) == pytest.approx(DISK_S)
+
+
+def test_a_longer_window_gives_a_larger_cap_and_fewer_swaps():
+    """Of 3000 pages three are used in each round of 10 ms, in turn: all of them in 10 s."""
+    sweep = [vm.block(3, vm.FIRST + 3 * (r % 1000)) for r in range(4000)]
+    recorded = kernel(vm.make(sweep, phases=PHASES), total=vm.PAGES, allocated=3200, anon=3000)
+    table = caps.windows(recorded)
+    assert (table["p95_mib"] * 256).round().tolist() == [90, 300, 900, 3000]
+    assert table["window_ns"].tolist() == list(caps.WINDOWS_NS)
+    assert table["swap_ins"].iloc[-1] == 0 < table["swap_ins"].iloc[0]
 
 
 def test_guests_that_died_are_counted_and_leave_no_numbers():
-    dead = pd.DataFrame([(60, 0, np.nan, np.nan)], columns=RESULTS.columns)
+    dead = pd.DataFrame([(60, 0, np.nan, np.nan, np.nan)], columns=RESULTS.columns)
     sizes = pd.DataFrame({"technique": ["a"], "cap_mib": [60]})
-    row = caps.joined(sizes, pd.concat([RESULTS, dead]), 10.0).iloc[0]
+    row = caps.joined(sizes, pd.concat([RESULTS, dead]), 10.0, 5.0, 1e-4).iloc[0]
     assert (row["ran_mib"], row["repeats"], row["died"]) == (60, 1, 1)
     assert np.isnan(row["slowdown"]) and np.isnan(row["swap_ins"])
 
@@ -128,20 +194,22 @@ def test_over_programs_those_that_hurt_nobody_and_save_most_come_first():
         ("p", "dead", 10, 0.9, np.nan),
         ("q", "dead", 10, 0.9, 9.0),
     ]
-    columns = ["program", "technique", "cap_mib", "saved", "slowdown_disk"]
+    columns = ["program", "technique", "cap_mib", "saved", "slowdown"]
     table = pd.DataFrame(rows, columns=columns).assign(title="", swap_ins_per_s=0.0)
     made = caps.summary(table).set_index("technique")
     assert made.index.tolist() == ["truth", "lavish", "mean", "dead"]
     assert made["hurt"].tolist() == [0, 0, 1, 2]
     assert made["beyond_mib"].tolist() == [0, 55, -10, -70]
     assert made["saved"].round(6).tolist() == [0.2, -0.3, 0.3, 0.9]
-    assert "slowdown" not in made
+    assert made["slowdown"].tolist()[:3] == [1, 1, 2]
+    simulated = caps.summary(table.rename(columns={"slowdown": "waiting"}))
+    assert simulated["hurt"].tolist() == [0, 0, 1, 2]
 
 
 def test_the_model_swaps_at_a_cap_below_what_is_swept_and_not_above():
     sweep = [[vm.FIRST + page % 1000] for page in range(4000)]
     recorded = kernel(
-        vm.make(sweep, phases=(("start", 0), ("done", 3999))),
+        vm.make(sweep, phases=PHASES),
         total=vm.PAGES, allocated=1000, anon=1000,
     )  # fmt: skip
     table = caps.simulated(
@@ -150,7 +218,7 @@ def test_the_model_swaps_at_a_cap_below_what_is_swept_and_not_above():
     low, high = table["swap_ins"]
     # LRU misses each page of a cycle that is longer than the memory.
     assert low > 2500 and high == 0
-    assert table["swap_ins_per_s"][0] == pytest.approx(low / 39.99)
+    assert table["swap_ins_per_s"][0] == pytest.approx(low / 38)
 
 
 def test_real_and_simulated_swaps_have_a_column_each():
@@ -164,3 +232,24 @@ def test_real_and_simulated_swaps_have_a_column_each():
         "most": [3000, 0],
         "model": [1800, 5],
     }
+
+
+def test_the_bundled_table_is_what_its_runs_say():
+    tables = {name: pd.read_csv(DATA / f"{name}.csv") for name in ("caps", "runs", "model")}
+    took = pd.read_csv(DATA / "programs.csv").set_index("program")[["seconds", "busy_s"]]
+    for program, shown in tables["caps"].groupby("program"):
+        sizes = shown[caps.SIZE_COLUMNS]
+        runs = tables["runs"][tables["runs"]["program"] == program]
+        made = caps.joined(sizes, runs, disk_s=DISK_S, **took.loc[program])
+        pd.testing.assert_frame_equal(
+            made.reset_index(drop=True),
+            shown.drop(columns="program").reset_index(drop=True),
+            rtol=1e-2,
+            atol=2e-3,
+            check_dtype=False,
+        )
+        simulated = tables["model"][tables["model"]["program"] == program]
+        caps_of = simulated.set_index("technique")["cap_mib"]
+        assert (caps_of[shown["technique"]].to_numpy() == shown["cap_mib"].to_numpy()).all()
+        left = simulated.loc[simulated["cap_mib"] < runs["cap_mib"].min(), "swap_ins"]
+        assert (left > caps.MOST).all()

@@ -11,6 +11,7 @@ style, axes sizes, fonts, colours; axes of time, pages and addresses
 time, window, heat, mrc, reads, compare, frontier, forecast
             figures by subject
 law         the law of errors, against runs
+caps        guests capped at what techniques say; what the guest's clock moves
 visible     what a KVM host sees of a guest, by each way of looking
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
