@@ -4,7 +4,8 @@
 What is predicted is of the recording's curves, by `pmlkit.law`; no parameter is fitted. What is
 measured is a run of the technique, scored as `pmlkit compare` does.
 
-    python -m experiments.law data/law
+    python -m experiments.law data/law              # T = 1 s
+    python -m experiments.law elsewhere 100ms 5s
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pmlkit.techniques import Recorded, make, run, scores
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pmlkit.techniques import Technique
     from pmlkit.types import Json
@@ -33,7 +34,7 @@ __all__ = ["EMULATED", "LAB", "factors", "load", "main", "rows", "summary"]
 
 EMULATED = ("hotcold", "redis", "sqlite", "rrww", "pressure")  # every access, in rounds of 10 ms
 LAB = ("rrww-lab", "sqlite-lab")  # in rounds of half a second
-WINDOWS = ("100ms", "1s", "5s")
+WINDOW = "1s"  # T, by default
 LOOKS = (1, 2, 4, 10)
 WATCHED = (64, 1024)
 SEEDS = 3
@@ -48,11 +49,11 @@ def settings(name: str) -> Iterator[Technique]:
             yield technique.turned(looks, watched)
 
 
-def rows(name: str) -> Iterator[Json]:
+def rows(name: str, windows: Sequence[str] = (WINDOW,)) -> Iterator[Json]:
     """Yield a row for each window, technique and setting: see `main`."""
     recorded = Recorded.of(pmlkit.open(pmlkit.bundled(name)))
     curves = law.Curves(recorded)
-    for window in WINDOWS:
+    for window in windows:
         window_ns = parse_duration_ns(window)
         if not recorded.resolution_ns < window_ns <= recorded.duration_ns / LEAST:
             continue
@@ -117,7 +118,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found).sort_values("half within")
 
 
-def main(out: str) -> None:
+def main(out: str, *windows: str) -> None:
     """Write the points, and what they were made with.
 
     Columns: ``recording``, ``window`` (T), ``technique``, ``looks`` (per T, those that were taken),
@@ -131,13 +132,13 @@ def main(out: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name in (*EMULATED, *LAB):
-        found += list(rows(name))
+        found += list(rows(name, windows or (WINDOW,)))
         print(name, len(found), file=sys.stderr)
     table = pd.DataFrame(found)
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
     table.to_csv(folder / "points.csv", index=False)
-    made.note(folder / "made.json", f"python -m experiments.law {out}",
+    made.note(folder / "made.json", f"python -m experiments.law {' '.join((out, *windows))}",
               {"pmlkit": pmlkit.__version__})  # fmt: skip
 
 
