@@ -35,7 +35,7 @@ __all__ = ["PLANS", "advice", "equal_looks", "main", "predictions", "sample_with
 
 PLANS = (
     frontier.Plan(windows=("1s",)),
-    frontier.Plan(windows=("100ms", "5s"), watched=(256, 4096), seeds=1),
+    frontier.Plan(windows=("5s",)),
 )
 PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
@@ -89,18 +89,18 @@ def sample_with_pml(points: pd.DataFrame) -> pd.DataFrame:
     """
     grids = [_grid(primary(points), name) for name in SAMPLES]
     traces = sorted(set(grids[0][0].columns) & set(grids[1][0].columns))
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(traces), (frontier.RESAMPLES, len(traces)))
+    drawn = np.random.default_rng(0).integers(0, len(traces), (frontier.RESAMPLES, len(traces)))
+    counts = [np.bincount(sample, minlength=len(traces)) for sample in drawn]
+    weights = np.column_stack([np.ones(len(traces)), *counts]) / len(traces)  # first: all, once
+    means = [[table[traces].to_numpy() @ weights for table in grid] for grid in grids]
     rows = []
     for budget in BUDGETS:
-        whole = [_least(error[traces], cost[traces], budget) for error, cost in grids]
-        resampled = [
-            np.subtract(*[_least(e[traces].iloc[:, i], c[traces].iloc[:, i], budget)
-                          for e, c in reversed(grids)])
-            for i in drawn
-        ]  # fmt: skip
-        low, high = np.quantile(resampled, [0.025, 0.975], method="inverted_cdf")
-        rows.append((budget, whole[1] - whole[0], low, high))
+        without, with_pml = (
+            np.where(cost <= budget, error, np.inf).min(axis=0) for error, cost in means
+        )
+        difference = with_pml - without
+        low, high = np.quantile(difference[1:], [0.025, 0.975], method="inverted_cdf")
+        rows.append((budget, difference[0], low, high))
     return pd.DataFrame(rows, columns=["budget", "difference", "low", "high"])
 
 
@@ -111,12 +111,6 @@ def _grid(points: pd.DataFrame, technique: str) -> tuple[pd.DataFrame, pd.DataFr
               for name in ("mae", "overhead"))  # fmt: skip
     error, cost = tables
     return error, cost
-
-
-def _least(error: pd.DataFrame, cost: pd.DataFrame, budget: float) -> float:
-    """Return the least mean error of the settings whose mean cost is within the budget."""
-    allowed = error.mean(axis=1)[cost.mean(axis=1) <= budget]
-    return float(allowed.min()) if len(allowed) else float("inf")
 
 
 def predictions(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
@@ -201,11 +195,11 @@ def factors(predicted: pd.DataFrame) -> pd.Series[float]:
 
 def against(points: pd.DataFrame, cheap: pd.DataFrame) -> pd.DataFrame:
     """Return exact sign tests of the best technique at each budget against each other one."""
-    swept, rows = primary(points), []
+    at_t, rows = points[points["window_ns"] == PRIMARY_NS], []
     for budget in BUDGETS:
         ranked = cheap[(cheap["window_ns"] == PRIMARY_NS) & (cheap["budget"] == budget)]
         ranked = ranked[ranked["technique"].map(looks_on) & np.isfinite(ranked["error"])]
-        errors = {row.technique: _errors(swept, row) for row in ranked.itertuples()}
+        errors = {row.technique: _errors(at_t, row) for row in ranked.itertuples()}
         best = ranked["technique"].iloc[0]
         for name, error in errors.items():
             if name != best:
@@ -215,13 +209,59 @@ def against(points: pd.DataFrame, cheap: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["budget", "best", "technique", "wins", "recordings", "p"])
 
 
-def _errors(swept: pd.DataFrame, row: object) -> pd.Series[float]:
-    """Return the errors of a chosen setting by recording."""
-    of = swept[swept["technique"] == row.technique]
+def _errors(points: pd.DataFrame, row: object) -> pd.Series[float]:
+    """Return the errors of a chosen setting by recording; without knobs, as published."""
+    of = points[points["technique"] == row.technique]
+    if (~of["published"]).any():
+        of = of[~of["published"]]
     for knob in ("looks", "watched"):
         value = getattr(row, knob)
         of = of[of[knob].isna() if pd.isna(value) else of[knob] == value]
     return of.set_index("trace")["mae"].sort_index()
+
+
+# ------------------------------------------------------------------------------
+# Tables of texts.
+
+
+def statement_table(folder: Path) -> pd.DataFrame:
+    """Return the statements, and whether they hold."""
+    found = pd.read_csv(folder / "statements.csv")
+    found["value"] = found["value"].map(_rounded)
+    found["holds"] = found["holds"].map({True: "yes", False: "**no**"})
+    return found.rename(columns={"statement": "no.", "what": "measured", "value": "is"})
+
+
+def cost_table(folder: Path) -> pd.DataFrame:
+    """Return each technique's error within each budget, T = 1 s, in percent of W, by the last.
+
+    What exists nowhere is marked by a star.
+    """
+    cheap = pd.read_csv(folder / "at-cost.csv")
+    cheap = cheap[cheap["window_ns"] == PRIMARY_NS]
+    errors = cheap.pivot_table(index="technique", columns="budget", values="error", sort=False)
+    order = errors.fillna(np.inf).sort_values(list(errors.columns[::-1])).index
+    made = {"technique": [make(name).title + "*" * (not exists(name)) for name in order]}
+    for budget, part in cheap.groupby("budget"):
+        rows = part.set_index("technique").loc[order]
+        made[f"within {100 * budget:g} %"] = [_interval(row) for row in rows.itertuples()]
+    table = pd.DataFrame(made)
+    return table[(table.iloc[:, 1:] != "").any(axis=1)]
+
+
+def _interval(row: object) -> str:
+    """Return an error and its interval, percent; nothing where the technique is dearer."""
+    if not np.isfinite(row.error):
+        return ""
+    high = f"{100 * row.high:.3g}" if np.isfinite(row.high) else "∞"
+    return f"{100 * row.error:.3g} ({100 * row.low:.3g} to {high})"
+
+
+def _rounded(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value
 
 
 def main(traces: str, kept: str, out: str) -> None:
