@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _EXAMPLES = example(
     "pmlkit frontier redis sqlite hotcold --window 1s",
     "pmlkit frontier redis sqlite --techniques flag-sample,vmware --looks 1,4 --json",
-    "pmlkit frontier corpus/*.trace --jobs 2 -o results/frontier",
+    "pmlkit frontier a.trace b.trace --jobs 2 -o results/frontier",
 )
 
 
