@@ -89,7 +89,7 @@ def leading(curves: pd.DataFrame) -> list[str]:
     """Return the techniques to draw in colour: those among the first three at some cost.
 
     They are in the order of at how many costs, at any T, they are the first; at most as many as
-    `STYLES`.
+    `STYLES`. An error of all of W is no estimate, and does not count.
     """
     costs = np.geomspace(1e-7, 1, 141)
     ranks: dict[str, list[int]] = {str(name): [0] * 3 for name in curves["technique"].unique()}
@@ -97,7 +97,7 @@ def leading(curves: pd.DataFrame) -> list[str]:
         by_name = {str(n): curve for n, curve in of_window.groupby("technique", sort=False)}
         for cost in costs:
             now = {name: _at(curve, cost) for name, curve in by_name.items()}
-            known = sorted((n for n in now if np.isfinite(now[n])), key=lambda n: now[n])
+            known = sorted((n for n in now if now[n] < 1), key=lambda n: now[n])
             for place, name in enumerate(known[:3]):
                 ranks[name][place] += 1
     order = sorted(ranks, key=lambda name: ranks[name], reverse=True)
