@@ -146,7 +146,12 @@ class Study:
 
     @cached_property
     def peaks(self) -> pd.DataFrame:
-        """The back-test of forecasts of peaks (`peaks.backtest`)."""
+        """The back-test of forecasts of peaks (`peaks.backtest`).
+
+        Empty for PML alone where what is used is known: more is used than ever is seen, always.
+        """
+        if not all(sample.feedback for sample in self.samples):
+            return pd.DataFrame()
         return peaks.backtest(self.samples, self.horizon, self.held_out, self.progress)
 
     @cached_property
@@ -260,8 +265,11 @@ def steps(traces: int = 0) -> int:
 
 
 def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
-    """Return the study's tables by name; `rate` is the violations asked for in ``deciders``."""
-    return {
+    """Return the study's tables by name; `rate` is the violations asked for in ``deciders``.
+
+    A table without a row is left out.
+    """
+    tables = {
         "deciders": verdict.summary(study.judged(rate)),
         "coverage": study.coverage(),
         "coverage-by-log": study.coverage_by_log(),
@@ -271,6 +279,7 @@ def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
         "limits": study.limits,
         "data": about(study),
     }
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def about(study: Study) -> pd.DataFrame:

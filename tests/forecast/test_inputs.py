@@ -126,3 +126,8 @@ def test_a_study_says_what_its_inputs_and_target_are(studied):
     assert set(about["inputs"]) == {"pml+sample"} and set(about["measures"]) == {"used"}
     used = [sample.table["used"].max() / 256 for sample in studied.samples]
     np.testing.assert_allclose(about["max_mib"], used)
+
+
+def test_of_pml_alone_no_peaks_of_what_is_used_are_judged():
+    logs = [make_used(f"{name}-x", "pml", seed=i, rounds=300) for i, name in enumerate("ab")]
+    assert study.Study(tuple(logs)).peaks.empty
