@@ -7,6 +7,7 @@ guest's memory, that rest, or whose answer is no count of pages in a window, are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -196,8 +197,17 @@ def _flags_and_log(parts: Parts, curves: Curves, period_ns: float) -> Events:
 
 
 def _traps(parts: Parts, curves: Curves, period_ns: float) -> Events:
-    share = curves.mean(parts.sees, period_ns) / curves.recorded.known_memory_pages
-    return {"faults": _watched(parts) * share}
+    """Return the faults of a draw: within its period, and later of pages that are drawn again.
+
+    A page that was not touched in its period stays inaccessible, and its fault is counted when it
+    is drawn again: each page has `drawn` draws in the recording, all but the last of which are.
+    """
+    memory, watched = curves.recorded.known_memory_pages, _watched(parts)
+    drawn = curves.recorded.duration_ns / period_ns * watched / memory
+    again = 1 + math.expm1(-drawn) / drawn
+    until = min(period_ns * memory / watched, curves.recorded.duration_ns)
+    now, later = (curves.mean(parts.sees, time) for time in (period_ns, until))
+    return {"faults": watched / memory * (now + again * (later - now))}
 
 
 def _samples(parts: Parts, curves: Curves, period_ns: float) -> Events:
