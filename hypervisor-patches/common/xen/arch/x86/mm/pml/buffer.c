@@ -2,6 +2,8 @@
 /*
  * The hardware's side of logging: VMCS fields and capabilities.
  */
+#include <asm/msr.h>
+
 #include "private.h"
 
 /*
@@ -33,16 +35,20 @@ unsigned int pml_swap_buffer(struct vcpu *v, struct page_info *pg)
     return idx >= NR_PML_ENTRIES ? 0 : idx + 1;
 }
 
-/* Does the CPU have PML, whatever the command line says? */
+/*
+ * Does the CPU have PML, whatever the command line says?  With EPT it has the
+ * secondary controls, and so their MSR.
+ */
 bool pml_in_cpu(void)
 {
-    const uint32_t secondary = CPU_BASED_ACTIVATE_SECONDARY_CONTROLS;
     uint64_t cap;
 
-    return cpu_has_vmx && cpu_has_vmx_ept &&
-           (vmx_cpu_based_exec_control & secondary) &&
-           !rdmsr_safe(MSR_IA32_VMX_PROCBASED_CTLS2, cap) &&
-           ((cap >> 32) & SECONDARY_EXEC_ENABLE_PML);
+    if ( !cpu_has_vmx || !cpu_has_vmx_ept )
+        return false;
+
+    rdmsrl(MSR_IA32_VMX_PROCBASED_CTLS2, cap);
+
+    return (cap >> 32) & SECONDARY_EXEC_ENABLE_PML;
 }
 
 /*
