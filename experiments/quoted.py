@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments import caps, cost_tables, equal_looks, law, mrc_errors
+from experiments import caps, cost_tables, equal_looks, law, mrc_errors, wss_bench
 from pmlkit.costs import prices
 from pmlkit.notebook import reads_tables
 from pmlkit.reads import calibration
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 DATA = ROOT / "data"
+HELD_OUT = DATA / "wss-bench"
 PLAIN = ROOT / "experiments" / "plain_numbers.yaml"
 _NUMBER = re.compile(r"(?P<text>[-+]?\d[\d,]*(?:\.\d+)?)<!--n:(?P<key>[\w.-]+)-->")
 _MARK = re.compile(r"<!--n:[^>]*-->")
@@ -511,6 +512,8 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "caps-model": lambda: capped_table("model"),
     "caps-windows": windows_table,
     "clock": clock_table,
+    "wss-statements": lambda: wss_bench.statement_table(HELD_OUT),
+    "wss-cost": lambda: wss_bench.cost_table(HELD_OUT),
 }
 
 

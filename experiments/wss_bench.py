@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """WSS-Bench: all techniques on a half of the corpus, and the statements of its protocol.
 
-    python -m experiments.wss_bench TRACES POINTS data/wss-bench/held-out
+    python -m experiments.wss_bench TRACES POINTS data/wss-bench
 
 TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that what ends
 early is taken up there. The statements are those of ``experiments/protocol.md``, by their numbers.
@@ -59,7 +59,7 @@ def looks_on(name: str) -> bool:
 
 
 def means(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points, means over seeds: what is kept in the repository."""
+    """Return the points, means over seeds."""
     keys = ["trace", "technique", "window_ns", "looks", "watched", "published"]
     columns = ["mae", "bias", "says", "overhead"]
     return points.groupby(keys, dropna=False, sort=False)[columns].mean().reset_index()
@@ -228,6 +228,7 @@ def statement_table(folder: Path) -> pd.DataFrame:
     """Return the statements, and whether they hold."""
     found = pd.read_csv(folder / "statements.csv")
     found["value"] = found["value"].map(_rounded)
+    found["what"] = found["what"].str.replace("|", "\\|", regex=False)
     found["holds"] = found["holds"].map({True: "yes", False: "**no**"})
     return found.rename(columns={"statement": "no.", "what": "measured", "value": "is"})
 
@@ -259,7 +260,7 @@ def _interval(row: object) -> str:
 
 def _rounded(value: str) -> str:
     try:
-        return f"{float(value):.3g}"
+        return f"{float(value):.3g}".replace("inf", "∞")
     except ValueError:
         return value
 
@@ -294,7 +295,9 @@ def main(traces: str, kept: str, out: str) -> None:
     }
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
-    kept_points.to_parquet(folder / "points.parquet", index=False, compression="zstd")
+    # Without prices: `frontier.read` puts today's to the events.
+    unpriced = points.drop(columns=["insn", "overhead"])
+    unpriced.to_parquet(folder / "all.points.parquet", index=False, compression="zstd")
     command = f"python -m experiments.wss_bench TRACES POINTS {out}"
     made.note(folder / "made.json", command, {"pmlkit": pmlkit.__version__})
     print(tables["statements"].to_string(index=False))

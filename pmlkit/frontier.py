@@ -214,12 +214,23 @@ def sweep(
     return priced(points)
 
 
-def read(folder: PathLike) -> pd.DataFrame:
-    """Return the points that `sweep` has kept in a folder, of all its traces."""
+def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the points that `sweep` has kept in a folder, of all its traces.
+
+    Parameters
+    ----------
+    windows : sequence of str, optional
+        Only those of these T.
+    """
     files = sorted(Path(folder).glob(f"*{_FILE}"))
     if not files:
         raise UsageError(f"{folder} has no points: make some with `pmlkit frontier -o {folder}`")
-    return priced(pd.concat([pd.read_parquet(file) for file in files], ignore_index=True))
+    points = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    if windows is not None:
+        points = points[points["window_ns"].isin([parse_duration_ns(T) for T in windows])]
+    if points.empty:
+        raise UsageError(f"{folder} has no points of this T: give another --window")
+    return priced(points.reset_index(drop=True))
 
 
 def priced(points: pd.DataFrame) -> pd.DataFrame:

@@ -218,6 +218,9 @@ def test_a_sweep_is_kept_and_taken_up(trace, tmp_path, monkeypatch):
     one = frontier.sweep([trace.path], frontier.plan("50ms", "1,5", None, "prl"), tmp_path)
     assert one.equals(first[first["technique"] == "prl"].reset_index(drop=True))
     assert frontier.read(tmp_path).equals(first)
+    assert frontier.read(tmp_path, ["50ms"]).equals(first)
+    with pytest.raises(UsageError, match="no points of this T"):
+        frontier.read(tmp_path, ["7s"])
     with pytest.raises(TypeError):
         frontier.sweep([trace.path], plan, tmp_path, again=True)
     with pytest.raises(TypeError):  # other settings
