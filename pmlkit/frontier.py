@@ -60,6 +60,7 @@ __all__ = [
     "curves",
     "left_out",
     "plan",
+    "points",
     "priced",
     "published",
     "read",
@@ -231,6 +232,20 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
     if points.empty:
         raise UsageError(f"{folder} has no points of this T: give another --window")
     return priced(points.reset_index(drop=True))
+
+
+def points(
+    trace: PathLike, traces: Sequence[PathLike] | None, plan: Plan, folder: PathLike
+) -> pd.DataFrame:
+    """Return the points of a trace, or of several; of no traces, those kept in a folder.
+
+    Parameters
+    ----------
+    traces : sequence of path-like or None
+        None: `trace` alone. Empty: nothing is swept.
+    """
+    named = [trace] if traces is None else traces
+    return sweep(named, plan, folder) if named else read(folder, plan.windows)
 
 
 def priced(points: pd.DataFrame) -> pd.DataFrame:
