@@ -56,7 +56,7 @@ __all__ = [
 
 DATA = ROOT / "data"
 HELD_OUT = DATA / "wss-bench"
-PLAIN = ROOT / "experiments" / "plain_numbers.yaml"
+PLAIN = ROOT / "docs" / "plain_numbers.yaml"
 _NUMBER = re.compile(r"(?P<text>[-+]?\d[\d,]*(?:\.\d+)?)<!--n:(?P<key>[\w.-]+)-->")
 _MARK = re.compile(r"<!--n:[^>]*-->")
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.S)
