@@ -209,7 +209,8 @@ def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_
     trace = Trace.open(out)
     trace.check()
     lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
-    assert (lengths > 90e6).sum() >= 4
+    # On a busy host two stalls may fall into one round, which is as much longer.
+    assert lengths[lengths > 90e6].sum() >= 4 * 90e6
     assert (lengths > 0).all()
 
 
