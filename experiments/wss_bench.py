@@ -80,37 +80,15 @@ def equal_looks(points: pd.DataFrame, looks: int = 4) -> pd.DataFrame:
 def sample_with_pml(points: pd.DataFrame) -> pd.DataFrame:
     """Return what PML adds to a sample at equal cost.
 
-    Each has the setting with the least mean error within the budget, chosen anew in each resample.
-
     Returns
     -------
     DataFrame
         ``budget``, ``difference`` (error with PML less without, shares of W), ``low``, ``high``.
     """
-    grids = [_grid(primary(points), name) for name in SAMPLES]
-    traces = sorted(set(grids[0][0].columns) & set(grids[1][0].columns))
-    drawn = np.random.default_rng(0).integers(0, len(traces), (frontier.RESAMPLES, len(traces)))
-    counts = [np.bincount(sample, minlength=len(traces)) for sample in drawn]
-    weights = np.column_stack([np.ones(len(traces)), *counts]) / len(traces)  # first: all, once
-    means = [[table[traces].to_numpy() @ weights for table in grid] for grid in grids]
-    rows = []
-    for budget in BUDGETS:
-        without, with_pml = (
-            np.where(cost <= budget, error, np.inf).min(axis=0) for error, cost in means
-        )
-        difference = with_pml - without
-        low, high = np.quantile(difference[1:], [0.025, 0.975], method="inverted_cdf")
-        rows.append((budget, difference[0], low, high))
-    return pd.DataFrame(rows, columns=["budget", "difference", "low", "high"])
-
-
-def _grid(points: pd.DataFrame, technique: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return error and cost, each (settings, recordings)."""
-    of = points[points["technique"] == technique].assign(watched=points["watched"].fillna(-1))
-    tables = (of.pivot_table(index=["looks", "watched"], columns="trace", values=name)
-              for name in ("mae", "overhead"))  # fmt: skip
-    error, cost = tables
-    return error, cost
+    without, with_pml = SAMPLES
+    return frontier.differences(primary(points), with_pml, without, BUDGETS).drop(
+        columns="window_ns"
+    )
 
 
 def predictions(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:

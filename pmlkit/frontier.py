@@ -58,6 +58,7 @@ __all__ = [
     "at_error",
     "caption",
     "curves",
+    "differences",
     "left_out",
     "plan",
     "points",
@@ -558,6 +559,34 @@ def _first(table: pd.DataFrame, bound: str, samples: Sequence[Floats]) -> Floats
         least = values.min(axis=0)
         first[rows] = ((values <= least + 1e-12) & np.isfinite(values)).mean(axis=1)
     return first
+
+
+def differences(
+    points: pd.DataFrame, ours: str, theirs: str, budgets: Sequence[float] = BUDGETS
+) -> pd.DataFrame:
+    """Return a technique's error less another's, at equal cost and on the same resamples.
+
+    Each has its own best setting within the budget, chosen anew in each resample.
+
+    Returns
+    -------
+    DataFrame
+        ``window_ns``, ``budget``, ``difference`` (shares of W), ``low``, ``high`` (95 %). Infinite
+        where only theirs is so cheap; NaN where neither is.
+    """
+    grids = {(grid.window_ns, grid.technique): grid for grid in _grids(points)}
+    rows = []
+    for window_ns in points["window_ns"].unique().tolist():
+        pair = [grids[window_ns, name] for name in (ours, theirs)]
+        for budget in budgets:
+            (whole, resampled) = (
+                np.subtract(
+                    *(_least(g.mean("error", w), g.mean("cost", w), budget)[0] for g in pair)
+                )
+                for w in (_all(pair[0].recordings), _weights(pair[0].recordings))
+            )
+            rows.append((window_ns, budget, whole[0], *_interval(resampled)))
+    return pd.DataFrame(rows, columns=["window_ns", "budget", "difference", "low", "high"])
 
 
 def curves(points: pd.DataFrame) -> pd.DataFrame:
