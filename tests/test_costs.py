@@ -46,8 +46,9 @@ def words(path):
 def test_the_patches_readme_quotes_the_table():
     prices = costs.prices()
     text = words("hypervisor-patches/README.md")
-    assert f"A page more takes {prices['log_entries'].price:.0f} instructions" in text
-    assert f"this one, {prices['marked_entries'].price:.0f}. `pmlkit/prices.csv`" in text
+    assert f"Each additional page takes {prices['log_entries'].price:.0f} instructions" in text
+    marked = f"{prices['marked_entries'].price:.0f}"
+    assert f"this one, a page takes {marked}. `pmlkit/prices.csv`" in text
 
 
 def test_every_price_says_where_it_is_from():

@@ -143,7 +143,7 @@ def _constants():
 
 
 def test_the_bounds_of_loops_are_those_of_the_code():
-    text = (PATCHES / "README.md").read_text().partition("## It cannot be made to wait")[2]
+    text = (PATCHES / "README.md").read_text().partition("## Bounded work")[2]
     rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\| `(\w+)` \|$", text, re.M)
     rows += re.findall(r"([\d,]+ (?:tables|loads)(?: at most)?)\s\(`(MAX_\w+)`\)", text)
     assert len(rows) == 12
