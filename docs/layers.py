@@ -18,6 +18,7 @@ LAYERS = (
     ("kernels",),
     ("pagetables",),
     ("selection",),
+    ("several",),
     ("missratio", "workingset"),
     ("reads",),
     ("forecast", "interop"),

@@ -53,6 +53,7 @@ costs             what events cost, and which clock a duration is of
 trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
                   windows by time; compiled loops; which part of a trace
+several           several recordings at once: labels, and what keeps them from being compared
 workingset, missratio, reads
                   measures of a trace
 forecast, interop, sources

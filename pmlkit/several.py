@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several recordings at once: their labels, and what keeps them from being compared.
+
+Functions that take several recordings take a mapping of label to trace::
+
+    pmlkit.wss({"before": "a.trace", "after": "b.trace"}, window="1s")
+
+`labelled` makes such a mapping of anything that names recordings. `unlike` states in what respects
+recordings differ that changes what a number means: a log of writes holds fewer pages than all
+accesses do, a second of a guest's instructions is no second of a host's clock. Tables and figures
+of several recordings name these differences; a comparison in numbers refuses them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from pmlkit.errors import UsageError
+from pmlkit.recordings import open_trace
+from pmlkit.timeline import timeline
+from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import ADDRESSES
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pmlkit.types import PathLike
+
+    Traces: TypeAlias = (
+        "Trace | PathLike | Mapping[str, Trace | PathLike] | Sequence[Trace | PathLike]"
+    )
+
+__all__ = ["Unlike", "are_several", "labelled", "unlike"]
+
+
+def are_several(traces: object) -> bool:
+    """Return whether a value stands for several recordings: a mapping, a list or a tuple."""
+    return isinstance(traces, Mapping | list | tuple)
+
+
+def labelled(traces: Traces, labels: Sequence[str] = ()) -> dict[str, Trace]:
+    """Return recordings by their labels, in the order given.
+
+    Parameters
+    ----------
+    traces : Trace, path-like, mapping of str to these, or sequence of these
+        One recording or several; paths and names are opened.
+    labels : sequence of str, optional
+        A label for each; by default the recordings' names, with as much of their paths as makes
+        them distinct.
+
+    Returns
+    -------
+    dict of str to Trace
+
+    Raises
+    ------
+    UsageError
+        If there is no recording, the labels are not as many as the recordings, or a label is empty
+        or there twice.
+
+    Examples
+    --------
+    >>> from pmlkit.several import labelled
+    >>> list(labelled("hotcold"))
+    ['hotcold']
+    >>> list(labelled({"before": "hotcold", "after": "pressure"}))
+    ['before', 'after']
+    """
+    if isinstance(traces, Mapping):
+        given, labels = list(traces.values()), labels or list(traces)
+    elif isinstance(traces, Trace | str | os.PathLike):
+        given = [traces]
+    elif isinstance(traces, Iterable):
+        given = list(traces)
+    else:
+        raise UsageError(f"{traces!r} is no recording: give a trace, or a mapping of name to trace")
+    if not given:
+        raise UsageError("there is no recording: give one or more")
+    opened = [trace if isinstance(trace, Trace) else open_trace(trace) for trace in given]
+    return dict(zip(_checked(labels or _names(opened), len(opened)), opened, strict=True))
+
+
+def _checked(labels: Sequence[str], count: int) -> Sequence[str]:
+    if len(labels) != count:
+        raise UsageError(f"{len(labels)} labels for {count} recordings: give one label for each")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise UsageError(f"a label is {label!r}: give a text")
+        if list(labels).count(label) > 1:
+            raise UsageError(f"the label {label!r} is there twice: give distinct labels")
+    return labels
+
+
+def _names(traces: Sequence[Trace]) -> list[str]:
+    """Return the names of recordings, which are distinct."""
+    parts = [_parts(trace) for trace in traces]
+    distinct = list(dict.fromkeys(parts))
+    names = dict(zip(distinct, _shortest(distinct), strict=True))
+    return [
+        f"{names[part]} ({parts[: index + 1].count(part)})"
+        if parts.count(part) > 1
+        else names[part]
+        for index, part in enumerate(parts)
+    ]
+
+
+def _parts(trace: Trace) -> tuple[str, ...]:
+    parts = Path(os.path.abspath(trace.path)).parts[1:]
+    return tuple(part.removesuffix(".trace") for part in parts) or ("/",)
+
+
+def _shortest(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the last parts of distinct paths, as many as tell each from the others."""
+    lengths = [1 + (path[-1] == "pml") for path in paths]  # the log nested in another recording
+    while True:
+        names = ["/".join(path[-n:]) for path, n in zip(paths, lengths, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+        lengths = [n + (names.count(name) > 1) for n, name in zip(lengths, names, strict=True)]
+
+
+# ------------------------------------------------------------------------------
+# What keeps recordings from being compared.
+
+
+class Unlike(NamedTuple):
+    """A respect in which recordings differ.
+
+    Attributes
+    ----------
+    what : str
+        The respect: ``"contents"``, ``"clock"``, ``"page size"``, ``"addresses"``, ``"rounds"``.
+    values : dict of str to str
+        What each recording has, in words, by its label.
+    """
+
+    what: str
+    values: dict[str, str]
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{label}: {value}" for label, value in self.values.items())
+        return f"the recordings differ in their {self.what} ({each})"
+
+
+def unlike(traces: Mapping[str, Trace], kinds: str | int | None = "rwx") -> list[Unlike]:
+    """Return the respects in which recordings differ that change what a number of pages means.
+
+    Parameters
+    ----------
+    traces : dict of str to Trace
+        As of `labelled`.
+    kinds : str or int
+        What counts. If it is ``"w"``, a log of writes is like a recording of all accesses.
+
+    Returns
+    -------
+    list of Unlike
+        Empty if the recordings can be compared. ``"rounds"`` differ only in what they resolve: W of
+        a T that both have is comparable, counts of uses (m, miss ratios) are not.
+    """
+    facts = {
+        "contents": {label: _contents(trace, kinds) for label, trace in traces.items()},
+        "clock": {label: _clock(trace) for label, trace in traces.items()},
+        "page size": {
+            label: format_bytes(trace.meta.domain["page_size"]) for label, trace in traces.items()
+        },
+        "addresses": {
+            label: trace.meta.domain.get("address", ADDRESSES[0]) for label, trace in traces.items()
+        },
+        "rounds": {label: _rounds(trace) for label, trace in traces.items()},
+    }
+    return [Unlike(what, values) for what, values in facts.items() if len(set(values.values())) > 1]
+
+
+def _contents(trace: Trace, kinds: str | int | None) -> str:
+    if kinds == "w" or trace.meta.kind == "pml":
+        return "writes only"
+    return "touched frames" if trace.is_harvest else "all accesses"
+
+
+def _clock(trace: Trace) -> str:
+    clock = trace.meta.clock
+    if clock["kind"] != "icount" or not clock.get("ns_per_insn"):
+        return f"{clock['kind']} clock"
+    return f"guest instructions of {clock['ns_per_insn']:g} ns"
+
+
+def _rounds(trace: Trace) -> str:
+    resolution_ns = timeline(trace).resolution_ns
+    return "of no stated time" if resolution_ns is None else format_ns(resolution_ns)
