@@ -20,6 +20,7 @@ LAYERS = (
     ("selection",),
     ("several",),
     ("missratio", "workingset"),
+    ("answers",),
     ("reads",),
     ("forecast", "interop"),
     ("sources",),

@@ -54,8 +54,8 @@ trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
                   windows by time; compiled loops; which part of a trace
 several           several recordings at once: labels, and what keeps them from being compared
-workingset, missratio, reads
-                  measures of a trace
+workingset, missratio, answers, reads
+                  measures of a trace; what they say in a sentence
 forecast, interop, sources
                   measures ahead; other tools' formats; where traces come from
 techniques, period, compare, law, frontier

@@ -4,7 +4,8 @@
 Analyses take the keyword arguments of `select` and pass them on:
 
 kinds : str, int or Kind
-    Letters out of ``"rwxp"`` (p: page-table pages of a PML log), or a mask; ``"rwx"`` if left out.
+    Words (``"read,written"``), letters out of ``"rwxp"`` (p: page-table pages of a PML log), or a
+    mask; ``"rwx"`` if left out.
     A page counts once however many of them it was used by. A PML log has writes only.
 start, end : str, int or None
     Look at the rounds between these times only, ``"2s"`` or nanoseconds. Windows do not reach
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Gfns, Ints
 
-__all__ = ["Part", "Selection", "Stream", "region_names", "select", "stream", "time_ns"]
+__all__ = ["Part", "Selection", "Stream", "deed", "region_names", "select", "stream", "time_ns"]
 
 
 class Selection(TypedDict, total=False):
@@ -103,6 +104,29 @@ def _joined(batches: Iterable[tuple[Ints, Gfns]]) -> tuple[Ints, Gfns]:
 def region_names(trace: Trace) -> list[str]:
     """Return the names of the trace's regions, in the order of their first rows."""
     return list(dict.fromkeys(trace.regions["name"]))
+
+
+_DEEDS = {Kind.READ: "reads", Kind.WRITE: "writes", Kind.EXEC: "executes"}
+
+
+def deed(
+    trace: Trace, kinds: str | int | None = "rwx", page_tables: str = "drop", **_others: object
+) -> str:
+    """Return what a VM does to the pages that a selection counts, as a verb.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit.selection import deed
+    >>> deed(pmlkit.open("hotcold")), deed(pmlkit.open("hotcold"), kinds="read,written")
+    ('uses', 'reads or writes')
+    """
+    if trace.meta.kind == "pml":
+        reached = "writes, or reaches through logged page tables,"
+        return reached if page_tables == "expand" else "writes"
+    mask = parse_kinds(kinds)
+    done = [verb for kind, verb in _DEEDS.items() if mask is None or mask & kind]
+    return "uses" if len(done) in (0, len(_DEEDS)) else " or ".join(done)
 
 
 # ------------------------------------------------------------------------------

@@ -33,9 +33,12 @@ from pmlkit.cli.options import (
     WINDOW,
     as_json,
     example,
+    kinds,
     names,
+    only_answer,
     option,
     output,
+    region,
     span,
     trace_argument,
 )
@@ -57,6 +60,7 @@ REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 WSS_EXAMPLES = example(
     "pmlkit wss data/hotcold.trace --window 1s",
+    "pmlkit wss hotcold --kinds read,written --region hot --summary",
     "pmlkit wss h.trace --window 100ms --min-count 2 --kinds w --sliding --json",
 )
 
@@ -150,27 +154,31 @@ def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
         "nearest T that TRACE has]")  # fmt: skip
 @option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
 @option("--sliding", is_flag=True, help="A window whenever a round ends.")
-@option("--kinds", default="rwx", help="What counts: read, written, executed.")
+@kinds()
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]), help="Of a "
         "PML log; expand: the pages that they lead to.")  # fmt: skip
-@option("--region", help="Count the frames of this region only.")
+@region
 @span
+@only_answer
 @as_json
-def wss(trace: Trace, sliding: bool, as_json: bool, **how: Any) -> None:
-    """Print the working set of TRACE, window by window.
+def wss(trace: Trace, sliding: bool, only_answer: bool, as_json: bool, **how: Any) -> None:
+    """Print the working set of TRACE, in sum and window by window.
 
-    A row holds the distinct pages used in a window of length T: the time of its end, pages, bytes,
-    the period asked for and the effective one, the phase, the pages within each region that the
-    workload named, and whether the window is full, or cut short by the start or the end.
+    The numbers are of full windows only. A row holds the distinct pages used in a window of length
+    T: the time of its end, pages, bytes, the period asked for and the effective one, the phase, the
+    pages within each region that the workload named, and whether the window is full, or cut short
+    by the start or the end.
     """
-    from pmlkit import workingset
+    from pmlkit import answers
     from pmlkit.cli import console
     from pmlkit.trace.reader import Trace
 
     with console.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
-        table = workingset.estimate(Trace.open(trace), how.pop("window"), step, **how)
-    show(as_json, lambda: table.to_dict("records"), console.windows, table)
+        found = answers.working_set(Trace.open(trace), how.pop("window"), step, **how)
+    rows = [] if only_answer else [lambda: console.windows(found.table)]
+    value = {"summary": found.as_dict()} if only_answer else lambda: found.table.to_dict("records")
+    show(as_json, value, console.answer, found.lines, *rows)
 
 
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click import FloatRange, IntRange
 
-from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, span
+from pmlkit.cli.options import TracePath, as_json, echo, example, names, option, output, span
 from pmlkit.cli.show import show
 from pmlkit.errors import TraceNotFound, UsageError
 
@@ -29,10 +29,12 @@ _EXAMPLES = example(
     "pmlkit compare h.trace --techniques pml,vmware,damon --seeds 20 --json",
     "pmlkit compare experiments/compare.yaml --jobs 2 -o results/compare",
 )
+_EXPERIMENTS = (".yaml", ".yml")
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE | EXPERIMENT.yaml]...")
+@click.argument("traces", nargs=-1, type=TracePath(_EXPERIMENTS),
+                metavar="[TRACE | EXPERIMENT.yaml]...")  # fmt: skip
 @option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
 @option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"), help="Names out of "
         "--list, with commas between.  [default: all]")  # fmt: skip
@@ -120,7 +122,7 @@ def _resolve(
     paths: list[Path] = []
     points: list[Json] = [{}]
     for trace in traces:
-        if Path(trace).suffix not in (".yaml", ".yml"):
+        if not trace.endswith(_EXPERIMENTS):
             paths.append(_path(trace, "", record))
             continue
         from pmlkit.batch.schema import load

@@ -2,12 +2,14 @@
 """Output of the commands for people: tables on stdout, progress on stderr.
 
 Progress appears on a terminal only, after two seconds. Colours obey NO_COLOR. Output into a pipe
-has no colours, and its lines are not folded.
+has no colours, and its lines are folded only if COLUMNS states a width.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "answer",
     "busy",
     "counting",
     "doctor",
@@ -90,8 +93,18 @@ class _Console(Console):
 def console(error: bool = False) -> Console:
     """Make a console without markup: names of regions may contain [brackets]."""
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() else UNFOLDED
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else UNFOLDED
     return _Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
+
+
+def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
+    """Print the lines of an answer, folded at words, and then its tables."""
+    page = console()
+    for line in lines:
+        page.print("\n".join(textwrap.wrap(visible(line), page.width)))
+    for print_table in tables:
+        page.print()
+        print_table()
 
 
 @contextmanager

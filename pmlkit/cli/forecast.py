@@ -14,6 +14,7 @@ from pmlkit.cli.options import (
     DURATION,
     MEMORY,
     PATH,
+    TRACE,
     WINDOW,
     as_json,
     echo,
@@ -45,7 +46,7 @@ EXAMPLES = example(
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("traces", nargs=-1, type=PATH, metavar="[TRACE]...")
+@click.argument("traces", nargs=-1, type=TRACE, metavar="[TRACE]...")
 @output("PATH", "Folder for the tables and figures, or the trace that --compose writes.")
 @option("--inputs", type=Choice(["pml", "pml+sample", "sample"]), help="What the forecast may look "
         "at: PML's log, a flag in 16, or both; all that it has by default.")  # fmt: skip

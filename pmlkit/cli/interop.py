@@ -17,6 +17,7 @@ from pmlkit.cli.options import (
     TRACE,
     as_json,
     example,
+    kinds,
     names,
     option,
     output,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @output("FILE", "The file to write.")
 @option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
 @option("--window", type=DURATION, help="damo: length of a snapshot; oracle-general: a tick.")
-@option("--kinds", help="Only these: read, written, executed.  [default: all]")
+@kinds(default=None)
 @span
 @overwrite
 @as_json

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, FloatRange, IntRange
 
-from pmlkit.cli.options import WINDOW, as_json, example, option, output, span, trace_argument
+from pmlkit.cli.options import (
+    WINDOW,
+    as_json,
+    example,
+    kinds,
+    option,
+    output,
+    region,
+    span,
+    trace_argument,
+)
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -44,10 +54,10 @@ _POINTS = 256
 @option("--target", "targets", default=(0.1, 0.01), type=FloatRange(0, 1), multiple=True,
         help="Say the memory for this miss ratio; may be repeated.")  # fmt: skip
 @option("--window", type=WINDOW, help="Ratios of each window of this length instead.")
-@option("--kinds", default="rwx", help="What counts: read, written, executed.")
+@kinds()
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
         help="Of a PML log.")  # fmt: skip
-@option("--region", help="Look at the frames of this region only.")
+@region
 @output("STEM", "Draw it: STEM.pdf, .svg, .png and its data.")
 @span
 @as_json

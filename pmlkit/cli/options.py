@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from pmlkit.errors import UsageError, closest, visible
+from pmlkit.errors import PmlkitError, UsageError, closest, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
+
+    from pmlkit.trace.reader import Trace
 
     Command: TypeAlias = Callable[..., object]
     Declaration: TypeAlias = Callable[[Command], Command]
@@ -76,21 +78,32 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
-class _TracePath(click.Path):
-    """A trace: its path or, if nothing is there, the name of a bundled one."""
+class TracePath(click.Path):
+    """A trace: its path or, if nothing is there, the name of a bundled one.
+
+    Every argument that names a trace is of this type. Names with a suffix in `others` are files of
+    another kind, which the command tells apart.
+    """
+
+    name = "trace"
+
+    def __init__(self, others: tuple[str, ...] = ()) -> None:
+        # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
+        super().__init__(readable=False)
+        self._others = others
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from pmlkit.errors import TraceNotFound
-        from pmlkit.recordings import bundled
+        from pmlkit.recordings import bundled, find
 
-        if not isinstance(value, str) or os.path.lexists(value):
+        if not isinstance(value, str) or os.path.lexists(value) or value.endswith(self._others):
             return super().convert(value, param, ctx)
         known = bundled()
         if value in known:
             return str(bundled(value))
         if near := closest(value, known):
             raise TraceNotFound(value, f"do you mean {near!r}, which comes with pmlkit?")
-        return super().convert(value, param, ctx)
+        return super().convert(str(find(value)), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -101,6 +114,21 @@ class _TracePath(click.Path):
         own = sorted(glob.glob(f"{glob.escape(incomplete)}*.trace"))
         items = [CompletionItem(name) for name in [*own, *known]]
         return items or super().shell_complete(ctx, param, incomplete)
+
+
+class _Kinds(click.ParamType):  # type: ignore[type-arg]
+    """Kinds of use, as words with commas between or as letters; stays a text."""
+
+    name = "kinds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.trace.kinds import parse_kinds
+
+        try:
+            parse_kinds(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+        return value
 
 
 class _Setting(click.ParamType):  # type: ignore[type-arg]
@@ -124,7 +152,8 @@ WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
 SIZE, PAGES = _Size(), _Size(none=True)
 SETTING = _Setting()
-TRACE = _TracePath(readable=False)
+TRACE = TracePath()
+KINDS = _Kinds()
 
 
 def names(where: str) -> Callable[..., list[str]]:
@@ -139,6 +168,23 @@ def names(where: str) -> Callable[..., list[str]]:
         before, comma, begun = begun.rpartition(",")
         known = values() if callable(values) else values
         return [f"{before}{comma}{one}" for one in known if one.startswith(begun)]
+
+    return complete
+
+
+def of_trace(what: Callable[[Trace], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return a shell completion over names that the command's trace has."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        from pmlkit.recordings import open_trace
+
+        # Before the option has its value, click has not parsed the arguments.
+        given = ctx.params.get("trace") or ctx.params.get("traces") or ctx.args
+        try:
+            trace = open_trace(given if isinstance(given, str) else given[0])
+            return [name for name in dict.fromkeys(what(trace)) if name.startswith(begun)]
+        except (PmlkitError, TypeError, IndexError):  # no trace yet, or none that can be opened
+            return []
 
     return complete
 
@@ -175,6 +221,18 @@ def span(command: Command) -> Command:
     return option("--start", type=DURATION, help="Leave out what is earlier.")(command)
 
 
+def kinds(**more: Any) -> Declaration:
+    """Declare ``--kinds``."""
+    words = "read, written, executed, page-tables (of a PML log), with commas; or letters of rwxp."
+    complete = names("pmlkit.trace.kinds:WORDS")
+    return option("--kinds", **{"default": "rwx", **more}, type=KINDS, metavar="KINDS",
+                  shell_complete=complete, help=f"What counts: {words}")  # fmt: skip
+
+
+region = option("--region", shell_complete=of_trace(lambda trace: trace.regions["name"]),
+                help="Look at the frames of this region only.")  # fmt: skip
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+only_answer = option("--summary", "only_answer", is_flag=True, help="Print the answer alone, "
+                     "without the table; with --json, as `summary`.")  # fmt: skip
 overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
 trace_argument = click.argument("trace", type=TRACE)

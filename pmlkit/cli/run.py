@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli.options import PATH, as_json, example, option, output
+from pmlkit.cli.options import PATH, TRACE, as_json, example, option, output
 from pmlkit.cli.show import show
 from pmlkit.errors import PmlkitError, UsageError
 
@@ -34,8 +34,8 @@ _EXAMPLES = example(
 @click.argument("experiment", type=PATH)
 @output("FOLDER", "Where the results of all experiments are.", default="results")
 @option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
-@option("--trace", "traces", multiple=True, metavar="TRACE", help="Take this trace in place of the "
-        "experiment's own. Again: several.")  # fmt: skip
+@option("--trace", "traces", multiple=True, type=TRACE, metavar="TRACE", help="Take this trace in "
+        "place of the experiment's own. Again: several.")  # fmt: skip
 @option("--only", multiple=True, metavar="WORD", help="Only runs with this word: a notebook, "
         "trace, name=value or id; * stands for anything. Again: runs with all words.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the runs, and what is done.")

@@ -247,10 +247,10 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``recording``; ``origin`` (`summary.ORIGINS`); ``holds``: accesses or a PML log; ``seconds``
-        of guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not counted);
-        ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known answers
-        that are met, of how many.
+        ``recording``; ``origin`` (`summary.origin_text`); ``holds``: accesses or a PML log;
+        ``seconds`` of guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not
+        counted); ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known
+        answers that are met, of how many.
     """
     table = pd.DataFrame([_row(open_trace(name)) for name in names])
     if table["lost"].isna().any():  # integers, beside those that are not known
@@ -264,7 +264,7 @@ def _row(trace: Trace) -> dict[str, object]:
     met = sum(answer.as_dict()["met"] for answer in answers)
     return {
         "recording": Path(trace.path).name.removesuffix(".trace"),
-        "origin": summary.ORIGINS.get(meta.source, meta.source),
+        "origin": summary.origin_text(meta),
         "holds": "accesses" if trace.meta.kind == "access" else "PML log",
         "seconds": round(trace.duration_ns / 1e9, 2),
         "rounds": trace.n_rounds,

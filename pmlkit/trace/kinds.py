@@ -53,6 +53,7 @@ ACCESS_KINDS = (Kind.READ, Kind.WRITE, Kind.EXEC)
 PML_KINDS = (Kind.UNKNOWN, Kind.WRITE, *(Kind.PAGE_TABLE | level for level in range(1, 6)))
 KINDS = {"access": ACCESS_KINDS, "pml": PML_KINDS}
 _LETTERS = {"r": Kind.READ, "w": Kind.WRITE, "x": Kind.EXEC, "p": Kind.PAGE_TABLE}
+WORDS = {"read": "r", "written": "w", "executed": "x", "page-tables": "p"}
 
 
 def is_page_table(kind: Any) -> Any:
@@ -66,19 +67,29 @@ def page_table_level(kind: Any) -> Any:
 
 
 def parse_kinds(kinds: str | int | None) -> Kind | None:
-    """Convert letters (r, w, x, and p for page tables) or a mask to a mask; None is all kinds.
+    """Convert words, letters or a mask to a mask; None is all kinds.
+
+    Parameters
+    ----------
+    kinds : str, int or None
+        Words of `WORDS` with commas between (``"read,written"``), letters (``"rw"``), or a mask.
 
     Raises
     ------
     UsageError
-        If a letter or a bit is unknown, or no kind is given.
+        If a word, a letter or a bit is unknown, or no kind is given.
     """
     if kinds is None:
         return None
     if isinstance(kinds, str):
-        if not kinds or set(kinds) - set(_LETTERS):
-            raise UsageError(f"the kinds {kinds!r} are not known: use letters out of r, w, x, p")
-        return Kind(sum({int(_LETTERS[letter]) for letter in kinds}))
+        letters = "".join(WORDS.get(word, word) for word in kinds.split(","))
+        if not letters or set(letters) - set(_LETTERS):
+            words = ", ".join(WORDS)
+            raise UsageError(
+                f"the kinds {kinds!r} are not known: use {words}, with commas between, or letters "
+                f"out of {', '.join(_LETTERS)}"
+            )
+        return Kind(sum({int(_LETTERS[letter]) for letter in letters}))
     mask = int(kinds)
     if not 0 < mask <= 0x17 or mask & 0x08:
         raise UsageError(

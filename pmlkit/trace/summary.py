@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from pmlkit.trace.schema import TraceMeta
 
-__all__ = ["ORIGINS", "Phase", "clock_text", "contents_text", "facts", "phases", "to_html"]
+__all__ = [
+    "ORIGINS",
+    "Phase",
+    "clock_text",
+    "contents_text",
+    "facts",
+    "origin_text",
+    "phases",
+    "source_text",
+    "to_html",
+]
 
 # What is real about a trace of each `TraceMeta.source`.
 ORIGINS = {
@@ -29,6 +39,8 @@ ORIGINS = {
     "lab": "real Xen, emulated PML (Bochs)",
     "xen": "Xen host",
     "simulator": "simulated PML",
+    "kvm": "KVM host",
+    "composed": "composed of recorded phases; no guest ran like this",
 }
 _CLOCKS = {
     "icount": "guest instructions (icount)",
@@ -84,6 +96,30 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     yield from (("note", text) for text in meta.notes)
 
 
+def origin_text(meta: TraceMeta) -> str:
+    """Return what is real about a trace, in words."""
+    if meta.is_import:
+        return f"imported from {meta.source.partition(':')[2]}"
+    if meta.source == "kvm" and meta.clock["ns_per_insn"]:  # only an emulator counts instructions
+        return "real KVM, emulated PML"
+    if meta.source == "recorder" and meta.kind == "pml":
+        return f"{ORIGINS['recorder']}; simulated PML"
+    return ORIGINS.get(meta.source, meta.source)
+
+
+def source_text(trace: Any) -> str:
+    """Return one line on what a `Trace` is, to stand under a number: who made it, what it lacks."""
+    if trace.meta.is_import:
+        what = "the entries of that file"
+    elif trace.meta.kind == "pml":
+        what = "a log of writes, so reads are missing: this is not the whole working set"
+    elif trace.is_harvest:
+        what = "all frames touched in each round, by accessed flags"
+    else:
+        what = "all accesses are recorded"
+    return f"{origin_text(trace.meta)}; {what}"
+
+
 def contents_text(trace: Any) -> str:
     """Return one line on what the entries of a `Trace` tell: reads or writes, order, times."""
     times = "times per round" if trace.duration_ns else "no times"
@@ -133,7 +169,7 @@ def to_html(trace: Any) -> str:
     ]
     meta = trace.meta
     more = [
-        ("origin", ORIGINS.get(meta.source, meta.source)),
+        ("origin", origin_text(meta)),
         ("contents", contents_text(trace)),
         ("size", _size_text(trace)),
     ]

@@ -56,6 +56,7 @@ KNOWN = [{"phase": "a", "region": "hot", "kind": "written", "pages": 2}]
 @pytest.fixture(autouse=True)
 def no_debugging(monkeypatch):
     monkeypatch.delenv("PMLKIT_DEBUG", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -202,6 +203,12 @@ NAMED = [
     ("doctor", "x", ["xen"]),
     ("info", "hot", ["hotcold"]),
     ("plot", "data/redis-", ["data/redis-tides.trace"]),
+    ("forecast", "redis-t", ["redis-tides"]),
+    ("compare", "redis-t", ["redis-tides"]),
+    ("wss hotcold --region", "h", ["hot"]),
+    ("wss hotcold --kinds", "w", ["written"]),
+    ("export hotcold csv --kinds", "written,r", ["written,read"]),
+    ("mrc nothing --region", "", []),
 ]
 
 
@@ -223,6 +230,22 @@ def test_a_bundled_trace_goes_by_its_name(run, tmp_path, monkeypatch):
     check_one_line(err, "no trace at hotcodl: do you mean 'hotcold'")
     (tmp_path / "hotcold").mkdir()  # what is there comes first
     assert run("wss", "hotcold")[0] == 1
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_each_name_of_a_trace_is_of_one_type(name):
+    from pmlkit.cli.options import TracePath
+
+    named = [p for p in leaf(name).params if {p.name, p.metavar} & {"trace", "traces", "TRACE"}]
+    assert all(isinstance(param.type, TracePath) for param in named)
+
+
+def test_kinds_are_words_or_letters(run, trace):
+    words = run("wss", trace, "--window", "10ms", "--kinds", "read,written", "--json")
+    assert words == run("wss", trace, "--window", "10ms", "--kinds", "rw", "--json")
+    code, _, err = run("wss", trace, "--kinds", "read,wrote")
+    assert code == 2
+    check_one_line(err, "use read, written, executed, page-tables, with commas between")
 
 
 def test_shell_completion_works():
@@ -303,7 +326,7 @@ def test_wss_prints_the_same_table_that_python_gives(run, make_trace):
 def test_wss_for_people_has_a_line_per_window_that_is_never_folded(run, make_trace):
     regions = [(f"a region with a long name [{i}]", i, 1) for i in range(12)]
     code, out, err = run("wss", make_trace(regions=regions).path, "--window", "1r")
-    lines = out.splitlines()
+    lines = out.partition("\n\n")[2].splitlines()
     assert (code, err) == (0, "")
     assert len(lines) == 2 + 5 + 1  # the last one says what T is
     assert all(name in lines[0] for name, _, _ in regions)

@@ -30,6 +30,8 @@ def test_page_tables_and_their_levels():
         ("p", set(TABLES)),
         (0x12, {0, 2, *TABLES}),
         ("wwr", {0, 1, 2}),
+        ("read,executed", {1, 4}),
+        ("page-tables,w", {0, 2, *TABLES}),
     ],
 )
 def test_which_kinds_a_mask_selects(kinds, selected):

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that answer first: a sentence, then the table; both as JSON."""
+
+import json
+
+import pytest
+from factories import make_trace as write_trace
+
+from pmlkit import answers, cli
+from pmlkit.trace.reader import Trace
+
+
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        code = cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return out
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    return write_trace(tmp_path_factory.mktemp("t") / "x.trace", rounds=40, guest=True)
+
+
+def test_wss_begins_with_its_summary(run, trace):
+    found = answers.working_set(Trace.open(trace), "100ms")
+    out = run("wss", trace, "--window", "100ms")
+    assert out.startswith(f"{found}\n\n")
+    assert run("wss", trace, "--window", "100ms", "--summary") == f"{found}\n"
+    summary = json.loads(run("wss", trace, "--window", "100ms", "--summary", "--json"))["summary"]
+    assert summary == found.as_dict()
+
+
+def test_an_answer_is_folded_at_words_to_the_width(run, trace, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = run("wss", trace, "--window", "100ms", "--summary").splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    monkeypatch.delenv("COLUMNS")
+    assert " ".join(lines).split() == run("wss", trace, "--window", "100ms", "--summary").split()
