@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a sample of accessed flags errs, draw by draw: the same frames always, or drawn anew.
+"""How far a sample of accessed flags errs, draw by draw: the same frames always, or drawn again.
 
 Of recordings of which every access of every round is known, each draw is taken as the hypervisor
-would. A fixed sample of one frame in 16 has 16 draws. One that is drawn anew has as many as there
+would. A fixed sample of one frame in 16 has 16 draws. One that is drawn again has as many as there
 are numbers of the first round; so many of them are taken. Recordings with short rounds are read in
 rounds of half a second.
 
@@ -42,7 +42,7 @@ ONE_IN = (16, 32, 64)
 DRAWS = 16
 ROUND_NS = 500_000_000
 KINDS = {"fixed": False, "anew": True}
-_APART = 1 << 16  # rounds between the first ones of two samples that are drawn anew
+_APART = 1 << 16  # rounds between the first ones of two samples that are drawn again
 
 
 def _sets(trace: Trace) -> tuple[page_sets.Sets, References]:
@@ -72,10 +72,10 @@ def estimates(name: str, trace: Trace) -> Iterator[pd.DataFrame]:
     frames, touched = _sets(trace)
     windows = Windows.of_rounds(touched.n_rounds, 1)
     truth = page_sets.window_sizes(touched, windows)
-    for one_in, (kind, anew), draw in product(ONE_IN, KINDS.items(), range(DRAWS)):
-        which = (one_in, draw * _APART if anew else draw)
-        found = sampled.find(touched, which, anew)
-        pages, low, high = sampled.of_sets(frames, found, windows, which, anew)
+    for one_in, (kind, redraw), draw in product(ONE_IN, KINDS.items(), range(DRAWS)):
+        which = (one_in, draw * _APART if redraw else draw)
+        found = sampled.find(touched, which, redraw)
+        pages, low, high = sampled.of_sets(frames, found, windows, which, redraw)
         made = {"round": np.arange(len(truth)), "truth": truth}
         table = pd.DataFrame(made | {"pages": pages, "low": low, "high": high})
         labels = {"recording": name, "one_in": one_in, "drawn": kind, "draw": draw}

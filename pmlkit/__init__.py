@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Working sets of virtual machines from Page Modification Logging: record, store, measure, show.
+"""Working sets of virtual machines from Page Modification Logging: record, store, analyse, plot.
 
-Where to begin
---------------
+First steps
+-----------
 >>> import pmlkit
 >>> "hotcold" in pmlkit.bundled()              # recordings that come with pmlkit
 True
@@ -13,58 +13,58 @@ True
 >>> int(table["region:hot"].max())             # the guest writes 300 pages all the time
 300
 
-A *trace* is a folder ``NAME.trace``: Parquet files that any reader opens, and ``trace.json``, which
-describes them and holds their checksums. An *access trace* says which guest frames were read,
-written and executed in each *round* (a stretch of time), in order of first use. It is ground truth.
-A *PML log* is what Page Modification Logging says of the same run: frames in the order in which
-they were first written since the last re-arm. `Trace.pml` gives the log of an access trace's run.
-Times are nanoseconds since the start of the recording, sizes are bytes, frames (gfn) are pages of
-4 KiB.
+A *trace* is a folder ``NAME.trace``. It contains Parquet files, which any reader opens, and
+``trace.json``, which describes them and lists their checksums. An *access trace* lists the guest
+frames that were read, written and executed in each *round* (an interval of time), in order of first
+use. It is ground truth. A *PML log* lists what Page Modification Logging reports for the same run:
+frames in the order in which they were first written since the last re-arm. `Trace.pml` gives the
+log of an access trace's run. Times are nanoseconds since the start of the recording. Sizes are
+bytes. Frames (gfn) are pages of 4 KiB.
 
-What a notebook uses
---------------------
-open, bundled     a trace by name or path; the names of the bundled recordings
+Names for notebooks
+-------------------
+open, bundled     open a trace by name or path; list the bundled recordings
 wss               working sets W(t, T), threshold m: `pmlkit.workingset` has curves and surfaces
 mrc               a miss-ratio curve: `pmlkit.missratio`
 reads             estimates of the reads, which PML does not log
-advise            how to look at a VM within a budget, and how big it must be
-period            which T, and what a period of collection costs
+advise            how to measure a VM within a budget, and how much memory it needs
+period            which T, and the cost of one period of collection
 forecast          quantiles, peaks and pages of W ahead
-compare           every technique on the same recorded VMs
-frontier          the same at every setting: error at equal cost, cost at equal error
+compare           all techniques on the same recorded VMs
+frontier          all techniques at every setting: error at equal cost, cost at equal error
 collect           log a domain of a Xen host, or a VM of a KVM host
 record            boot a workload and record every access
-explore           widgets over a trace
-figures, save     functions that return a Figure; write it with its data
-recordings        what comes with pmlkit, and how a trace is found
+explore           interactive widgets for a trace
+figures, save     functions that return a Figure; a function that writes it with its data
+recordings        the bundled recordings, and the search for a trace
 Trace, Kind       a trace; read, written, executed, page table
-errors            every exception that is raised on purpose
+errors            all exceptions that pmlkit raises on purpose
 
-Where the rest is
------------------
-Each folder explains itself, and imports only from the lines above its own:
+All modules
+-----------
+Each folder has its own overview, and imports only from the lines above its own:
 
 errors, types, lazy, files, signals, units, foreign
-                  ground: exceptions, files written whole, other people's files, text to numbers
+                  foundations: exceptions, atomic files, other tools' files, text to numbers
 spool, spool_reader, ftrace, starter, shipping, xen, kvm
-                  what a collector appends to; how an agent is started and sent; what runs in
-                  dom0, and on a KVM host
-costs             what events cost, and which clock a duration is of
+                  files of a collector; starting and shipping an agent; code that runs in dom0 and
+                  on a KVM host
+costs             costs of events, and the clock of a duration
 trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
-                  windows by time; compiled loops; which part of a trace
-several           several recordings at once: labels, and what keeps them from being compared
+                  windows by time; compiled loops; selected parts of a trace
+several           several recordings at once: their labels, and checks that they are comparable
 workingset, missratio, answers, reads
-                  measures of a trace; what they say in a sentence
+                  measures of a trace; one-sentence answers
 forecast, interop, sources
-                  measures ahead; other tools' formats; where traces come from
+                  forecasts; other tools' formats; sources of traces
 techniques, period, compare, law, frontier
-                  all ways to estimate a working set, their comparison, their error's law, and their
-                  errors at equal cost
+                  all techniques, their comparison, the law of their error, and their errors at
+                  equal cost
 figures           figures and tables
 notebook, batch, corpus, scoreboard, doctor
-                  what notebooks call; experiments; WSS-Bench, and a technique's score over it; what
-                  this machine can do
+                  calls for notebooks; experiments; WSS-Bench, and a technique's score on it; checks
+                  of this machine
 cli               the command ``pmlkit``
 
 Modules are imported when they are first used, so ``import pmlkit`` takes no time.

@@ -57,23 +57,23 @@ class Comparison:
     Attributes
     ----------
     scores : DataFrame
-        A row for each trace and technique: ``trace``, ``technique``, ``title``, ``bias``,
-        ``mae``, ``mape``, ``mae_ci`` and ``mape_ci`` (half of their 95 % intervals over seeds),
-        ``p95``, ``says``, ``up``, ``down`` (mean windows until a step is followed),
-        ``lost_steps`` (share never followed), ``overhead`` (share of the time; NaN where the trace
-        does not say how long an instruction takes), ``ns_per_insn`` (of the trace), ``intrusive``,
-        ``active``, ``seeds``, ``missing`` (what the trace lacks for it, or empty), ``notes``.
+        One row for each trace and technique. ``trace``, ``technique``, ``title``, ``bias``,
+        ``mae``, ``mape``. ``mae_ci`` and ``mape_ci``: half of their 95 % intervals over seeds.
+        ``p95``, ``says``. ``up``, ``down``: mean windows until a step is followed. ``lost_steps``:
+        share never followed. ``overhead``: share of the time; NaN if the trace does not contain the
+        length of an instruction. ``ns_per_insn`` (of the trace), ``intrusive``, ``active``,
+        ``seeds``. ``missing``: what the trace lacks for it, or empty. ``notes``.
     estimates : DataFrame
-        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. Of a part (the plan's ``start`` and
-        ``end``): also the estimate that stands when it begins.
+        ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. For a part (the plan's ``start``
+        and ``end``): includes the estimate that is current when it begins.
     truth : DataFrame
-        ``trace``, ``t_ns``, ``pages``: W(t, T). Of a part: where the window is within it.
+        ``trace``, ``t_ns``, ``pages``: W(t, T). For a part: windows that are within it.
     steps : DataFrame
         ``trace``, ``technique``, and `scores.reactivity` of the first seed.
     events : DataFrame
         ``trace``, ``technique``, ``event``, ``count`` (of the first seed), ``insn`` (instructions,
-        by `pmlkit.costs.prices`). Of a part: with
-        the estimates in it, as is the ``overhead``: an event has the time of the estimate after it.
+        by `pmlkit.costs.prices`). For a part: its estimates only, as for ``overhead``. An event has
+        the time of the estimate after it.
     """
 
     plan: Plan
@@ -102,7 +102,7 @@ class Comparison:
 
     @property
     def machines(self) -> str:
-        """What T is time of, in words: the machines of the traces."""
+        """The machines of the traces, whose time T is, as text."""
         known = self.scores["ns_per_insn"].drop_duplicates()
         fast = [f"{1e3 / ns:,.4g}" for ns in sorted(known.dropna())]
         texts = [f"machines of {' or '.join(fast)} M instructions a second"] if fast else []
@@ -126,21 +126,22 @@ def compare(
     traces : sequence of str or path-like
         Access traces: paths, or names of bundled ones.
     jobs : int
-        Processes; each works on a whole trace.
+        Number of processes; each works on a whole trace.
     progress : callable, optional
-        Called with (trace, technique) as each is done; with several jobs, once per trace.
+        Function that is called with (trace, technique) after each is done; with several jobs, once
+        per trace.
 
     Raises
     ------
     UsageError
-        If two traces have the same name, or there is none; if no window T of one is within the
-        plan's ``start`` and ``end``.
+        If two traces have the same name, there are no traces, or no window T of a trace is within
+        the plan's ``start`` and ``end``.
     ResolutionError
         If T is shorter than a trace's rounds, no multiple of them where they are regular, or
         longer than the trace.
     PmlkitError
-        If a trace cannot be read, or is a PML log (NeedsError). A technique for which a trace lacks
-        something is no error: its row has it in ``missing``.
+        If a trace cannot be read, or is a PML log (NeedsError). A missing input of a technique is
+        not an error: its row names it in ``missing``.
 
     Examples
     --------
@@ -156,7 +157,7 @@ def compare(
 
 
 def paths_of(traces: Sequence[PathLike]) -> list[Path]:
-    """Find the traces; raise `UsageError` if there is none, or two are of the same name."""
+    """Find the traces; raise `UsageError` if there is none, or if two have the same name."""
     paths = [recordings.find(trace) for trace in traces]
     names = [path.name.removesuffix(".trace") for path in paths]
     if not paths or len(set(names)) < len(names):
@@ -170,13 +171,13 @@ def on_each(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[R]:
-    """Call a function with each path, and return what it returns, in that order.
+    """Call a function with each path, and return the results in that order.
 
     Parameters
     ----------
     look : callable
-        Called with a path and `progress`; with several jobs in a process of its own, without it.
-        It must be one that can be pickled.
+        Function that is called with a path and `progress`. With several jobs it runs in a separate
+        process, without `progress`. It must support pickling.
     jobs : int
         Processes.
     progress : callable, optional
@@ -297,7 +298,7 @@ def _score(runs: Sequence[Run], truth: Truth) -> Json:
 
 
 def _overhead(runs: Sequence[Run]) -> Json:
-    """Return the mean overhead and the notes, which say why an overhead is not known."""
+    """Return the mean overhead and the notes, which explain an unknown overhead."""
     notes = runs[0].notes
     try:
         share = sum(run.overhead for run in runs) / len(runs)
@@ -328,7 +329,7 @@ def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pareto(rows: pd.DataFrame, error: str = "mape") -> pd.DataFrame:
-    """Return the rows that no other beats in both the ``error`` and ``overhead``, by overhead."""
+    """Return the rows that no other beats in both ``error`` and ``overhead``, by ``overhead``."""
     rows = rows.dropna(subset=["overhead", error]).sort_values(["overhead", error])
     return rows[rows[error] < rows[error].cummin().shift(fill_value=float("inf"))]
 
@@ -350,7 +351,7 @@ class Plan:
     Attributes
     ----------
     window : str
-        T, for which W(t, T) is estimated.
+        T of the working set W(t, T) to be estimated.
     techniques : tuple of str
         Names; empty: all.
     scale : "auto" or float
@@ -358,11 +359,11 @@ class Plan:
     seeds : int
         Runs of a technique that draws random numbers.
     start, end : str, int or None
-        Score only the part between these times, ``"2s"`` or nanoseconds. Techniques still watch
-        from the recording's start.
+        Score only the part between these times, ``"2s"`` or nanoseconds. Techniques still start at
+        the recording's start.
     ns_per_insn : float, optional
-        How long an instruction takes on the machine of a trace that does not say it, as those of
-        hosts and imports: without, they have no overhead.
+        Length of an instruction on the machine of a trace that does not contain it, such as those
+        of hosts and imports. Without it, these traces have no overhead.
     """
 
     window: str = "1s"
@@ -394,12 +395,12 @@ class Plan:
 
     @property
     def is_part(self) -> bool:
-        """Whether less than the whole may be scored."""
+        """Whether less than the whole recording may be scored."""
         return self.span != (None, None)
 
     @property
     def part_caption(self) -> str:
-        """The part for a caption, if it is one."""
+        """The part, for a caption, if there is one."""
         if not self.is_part:
             return ""
         start, end = self.span
@@ -417,7 +418,7 @@ def plan(
     end: str | int | None = None,
     ns_per_insn: float | None = None,
 ) -> Plan:
-    """Make a plan of user input: see `Plan`.
+    """Create a plan from user input: see `Plan`.
 
     Parameters
     ----------

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One clock: the prices of events, and how a cost is held against a duration.
+"""One clock: the prices of events, and the ratio of a cost to a duration.
 
-The emulators that this project measures with execute 100 or 125 million instructions in a second of
-their guests' time, a real processor some thousands of millions. Nanoseconds of the one say nothing
-of nanoseconds of the other; instructions are what both have. So an overhead is a share of
-instructions in instructions, or of time in time of one machine, and `Clock.share` refuses the rest.
+The emulators of this project execute 100 or 125 million instructions per second of guest time; a
+real processor executes some thousands of millions. Nanoseconds of the two are not comparable;
+instructions are. An overhead is therefore a share of instructions in instructions, or of time in
+time of the same machine. `Clock.share` refuses anything else.
 
 `PRICES` is the only table of prices: ``prices.csv``, written by ``experiments/prices.py`` from the
-measurements in ``data/``. A price that was published or is assumed in nanoseconds names the
-processor that it is of, one of `PROCESSORS`, whose `Clock` converts it.
+measurements in ``data/``. A price that was published or is assumed in nanoseconds names its
+processor, one of `PROCESSORS`, whose `Clock` converts it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _TABLE = Path(__file__).with_name("prices.csv")
 
 @dataclass(frozen=True)
 class Clock:
-    """The clock that times are of.
+    """The clock of a time.
 
     Attributes
     ----------
     machine : str
         Whose time it is.
     ns_per_insn : float or None
-        How long that machine takes for an instruction; None if it is not known.
+        Length of an instruction on that machine, ns; None if unknown.
 
     Examples
     --------
@@ -54,12 +54,12 @@ class Clock:
     ns_per_insn: float | None = None
 
     def given(self, ns_per_insn: float | None) -> Clock:
-        """Return the clock with the length of an instruction, ns, unless it is known."""
+        """Return the clock with this length of an instruction, ns, unless it is already known."""
         return replace(self, ns_per_insn=self.ns_per_insn or ns_per_insn)
 
     @property
     def text(self) -> str:
-        """How fast the machine is, in words."""
+        """The speed of the machine, as text."""
         if not self.ns_per_insn:
             return f"time of {self.machine}"
         return f"{1e3 / self.ns_per_insn:,.4g} M instructions a second"
@@ -70,7 +70,7 @@ class Clock:
         Raises
         ------
         ClocksDiffer
-            If it is not known how long an instruction takes.
+            If the length of an instruction is unknown.
         """
         if cost.clock is not None and cost.clock.machine == self.machine:
             return cost.amount
@@ -79,12 +79,12 @@ class Clock:
         return cost.insn * self.ns_per_insn
 
     def share(self, cost: Cost, duration_ns: float) -> float:
-        """Return the share that a cost is of a duration of this machine's time.
+        """Return a cost as a share of a duration of this machine's time.
 
         Raises
         ------
         ClocksDiffer
-            If the two are of unlike clocks.
+            If the two have different clocks.
         """
         return self.ns(cost) / max(duration_ns, 1)
 
@@ -98,7 +98,7 @@ class Cost:
     amount : float
         Instructions; with a clock, ns.
     clock : Clock or None
-        Whose time the amount is; None: it is a number of instructions.
+        The clock of the amount; None: the amount is a number of instructions.
     """
 
     amount: float
@@ -106,7 +106,7 @@ class Cost:
 
     @property
     def insn(self) -> float:
-        """The cost in instructions; raises `ClocksDiffer` if that is not known."""
+        """The cost in instructions; raises `ClocksDiffer` if it is unknown."""
         if self.clock is None:
             return self.amount
         if not self.clock.ns_per_insn:
@@ -115,7 +115,7 @@ class Cost:
 
     @property
     def unit(self) -> str:
-        """What the amount counts, in words."""
+        """The unit of the amount, as text."""
         return INSTRUCTIONS if self.clock is None else f"the time of {self.clock.machine}"
 
     @property
@@ -135,7 +135,7 @@ PROCESSORS = {
 
 @dataclass(frozen=True)
 class Price:
-    """The price of an event, and where it is from.
+    """The price of an event, and its source.
 
     Attributes
     ----------
@@ -143,12 +143,12 @@ class Price:
     unit : str
         "instructions", or one of `PROCESSORS`.
     leaves : bool
-        Whether the guest is left and entered again, which costs a ``transition`` more.
+        Whether the event leaves and re-enters the guest, which costs an additional ``transition``.
     what : str
-        What the event is.
+        A description of the event.
     kind : {"measured", "published", "assumed"}
     source : str
-        For a measurement: of which file, and how it was computed.
+        For a measurement: the file, and the computation.
     """
 
     event: str
@@ -166,14 +166,14 @@ class Price:
 
     @property
     def stated(self) -> str:
-        """The source, with what a converted price was, and the transition that is added."""
+        """The source, with the original value of a converted price, and the added transition."""
         was = "" if self.unit == INSTRUCTIONS else f"{self.price:,.10g} {self.unit}; "
         more = "; and a transition" if self.leaves else ""
         return f"{was}{self.source}{more}"
 
     @property
     def insn(self) -> float:
-        """The price of one event in instructions, with the transition if the guest is left."""
+        """The price of one event in instructions, with the transition if it leaves the guest."""
         more = prices()["transition"].cost.insn if self.leaves else 0.0
         return self.cost.insn + more
 
@@ -203,7 +203,7 @@ def work(events: Mapping[str, float], table: Mapping[str, Price] | None = None) 
     Parameters
     ----------
     events : mapping of str to number
-        How often each event happened; all named in the table.
+        Count of each event; all must be in the table.
     table : mapping of str to Price, optional
         By default `prices`.
     """

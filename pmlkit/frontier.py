@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frontiers: what error each technique reaches at what cost, over all settings of its two knobs.
+"""Frontiers: the error of each technique at each cost, over all settings of its two knobs.
 
-`sweep` turns ``looks`` (per window T) and ``watched`` (frames or regions) of every technique that
-has them, for several T and on several recordings: a row for each setting, recording and seed.
-Nothing is scaled in a sweep. The technique as published is a row of its own, with its intervals as
-`pmlkit compare` has them; a technique without knobs, such as a control loop, has no other.
+`sweep` varies ``looks`` (per window T) and ``watched`` (frames or regions) of every technique that
+has them, for several T and recordings. It returns one row for each setting, recording and seed.
+Nothing is scaled in a sweep. The technique as published has its own row, with its intervals as in
+`pmlkit compare`. A technique without knobs, such as a control loop, has no other row.
 
-A technique's curve, for one T, is made of means over recordings, each recording equal. At a cost c
-it has the least mean error of the settings whose mean cost is at most c: the lower left staircase
-of the points. Each is a setting that can be run, not a mixture of two. The error is the mean
-absolute error as a share of the mean W(t, T), the cost a share of instructions (`Run.overhead`).
+For one T, a technique's curve consists of means over recordings with equal weights. At a cost c it
+is the least mean error of the settings whose mean cost is at most c: the lower left staircase of
+the points. Each point is one setting, not a mixture of two. The error is the mean absolute error as
+a share of the mean W(t, T). The cost is a share of instructions (`Run.overhead`).
 
-The setting of a point of the curve is chosen on the recordings that it is then scored on, which
-flatters it. Two things answer that. The bootstrap over recordings (`RESAMPLES` with replacement,
-percentile intervals) chooses the setting anew in each resample, so that an interval has the choice
-in it. And ``held_out`` is the error on each recording of the setting that was chosen on the others.
+The setting of a point is chosen on the same recordings that score it, which makes the error too
+low. There are two remedies. The bootstrap over recordings (`RESAMPLES` with replacement, percentile
+intervals) chooses the setting again in each resample, so the interval includes the choice.
+``held_out`` is the error on each recording of the setting that was chosen on the others.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ class Plan:
     windows : tuple of str
         T.
     looks : tuple of int
-        Per window T.
+        Numbers of looks per window T.
     watched : tuple of int
-        Frames or regions. All of the memory is swept as well.
+        Numbers of watched frames or regions. A setting with all of the memory is added.
     techniques : tuple of str
         Names; empty: all.
     seeds : int
@@ -132,7 +132,7 @@ def plan(
     techniques: str | Sequence[str] = "all",
     seeds: int | None = None,
 ) -> Plan:
-    """Make a plan of user input, texts with commas between; what is None is as of `Plan`."""
+    """Create a plan from user input, texts with commas; None selects the default of `Plan`."""
     given: Json = {} if seeds is None else {"seeds": seeds}
     if window is not None:
         given["windows"] = _listed(window)
@@ -178,34 +178,36 @@ def sweep(
     traces : sequence of str or path-like
         Access traces: paths, or names of bundled ones.
     folder : path-like, optional
-        Keep each trace's points here as ``NAME.points.parquet``, and take from there what was run
-        already: a technique on the same trace, with the same settings. A change of a technique's
-        code is not noticed: then say `again`. Prices may change, as it is events that are kept.
+        Store each trace's points here as ``NAME.points.parquet``, and reuse the points of earlier
+        sweeps: the same technique on the same trace with the same settings. A change of a
+        technique's code is not detected; use `again` after such a change. A change of prices needs
+        no new run, because the files contain events.
     jobs : int
-        Processes; each works on a whole trace.
+        Number of processes; each works on a whole trace.
     progress : callable, optional
-        Called with (trace, technique) as each is done; with several jobs, once per trace.
+        Function that is called with (trace, technique) after each is done; with several jobs, once
+        per trace.
     again : bool
-        Run all anew.
+        Run everything again.
 
     Returns
     -------
     DataFrame
-        A row for each trace, technique, T, setting and seed: ``trace``, ``technique``,
+        One row for each trace, technique, T, setting and seed. ``trace``, ``technique``,
         ``window_ns``, ``looks`` and ``watched`` (missing if the technique has no such knob, or is
-        as published; `watched` also for all of the memory), ``published``, ``seed``, ``mae``,
-        ``bias`` (shares of the mean W), ``says`` (share of the time with an estimate), ``events``
-        (JSON), ``duration_ns``, ``ns_per_insn``, ``missing`` (what the trace lacks for the
-        technique, or empty), ``notes``, ``insn`` (the cost, instructions), ``overhead``.
+        as published; `watched` also for all of the memory), ``published``, ``seed``. ``mae``,
+        ``bias``: shares of the mean W. ``says``: share of the time with an estimate. ``events``:
+        JSON. ``duration_ns``, ``ns_per_insn``. ``missing``: what the trace lacks for the technique,
+        or empty. ``notes``, ``insn`` (the cost, instructions), ``overhead``.
 
     Raises
     ------
     UsageError
-        If two traces have the same name, or there is none; or if all are too short for a T.
+        If two traces have the same name, there are no traces, or all are too short for a T.
     ResolutionError
         If T is shorter than a trace's rounds, or no multiple of them.
     ClocksDiffer
-        If a trace does not say how long an instruction takes.
+        If a trace does not contain the length of an instruction.
     """
     plan = plan or Plan()
     into = None if folder is None else Path(folder)
@@ -217,12 +219,12 @@ def sweep(
 
 
 def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the points that `sweep` has kept in a folder, of all its traces.
+    """Return the points that `sweep` stored in a folder, for all its traces.
 
     Parameters
     ----------
     windows : sequence of str, optional
-        Only those of these T.
+        Only points of these T.
     """
     files = sorted(Path(folder).glob(f"*{_FILE}"))
     if not files:
@@ -238,19 +240,19 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
 def points(
     trace: PathLike, traces: Sequence[PathLike] | None, plan: Plan, folder: PathLike
 ) -> pd.DataFrame:
-    """Return the points of a trace, or of several; of no traces, those kept in a folder.
+    """Return the points of one or several traces; without traces, the points stored in a folder.
 
     Parameters
     ----------
     traces : sequence of path-like or None
-        None: `trace` alone. Empty: nothing is swept.
+        None: do not store the points. If empty, nothing is swept.
     """
     named = [trace] if traces is None else traces
     return sweep(named, plan, folder) if named else read(folder, plan.windows)
 
 
 def priced(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points with ``insn`` and ``overhead``, by today's prices of their events."""
+    """Return the points with ``insn`` and ``overhead``, at the current prices of their events."""
     insn = np.array([work(json.loads(events)).insn for events in points["events"]])
     share = insn * points["ns_per_insn"] / points["duration_ns"].clip(lower=1)
     return points.assign(insn=insn, overhead=share.mask(points["missing"] != ""))
@@ -259,7 +261,7 @@ def priced(points: pd.DataFrame) -> pd.DataFrame:
 def _sweep(
     plan: Plan, folder: Path | None, again: bool, path: Path, progress: Progress | None
 ) -> pd.DataFrame:
-    """Return the points of one trace, out of its file or anew."""
+    """Return the points of one trace, from its file or from new runs."""
     trace = open_trace(path)
     name = trace.path.name.removesuffix(".trace")
     about = _about(trace, plan)
@@ -279,7 +281,7 @@ def _sweep(
 
 
 def _about(trace: Trace, plan: Plan) -> str:
-    """Return a digest of all but the techniques that the points of a trace depend on."""
+    """Return a digest of everything except the techniques that affects the points of a trace."""
     description = (trace.path / "trace.json").read_bytes()
     settings = repr((_VERSION, replace(plan, techniques=()))).encode()
     return hashlib.blake2b(description + settings, digest_size=16).hexdigest()
@@ -493,22 +495,22 @@ def at_cost(points: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.Data
     Returns
     -------
     DataFrame
-        ``window_ns``, ``budget``, ``technique``, ``error``, ``low``, ``high`` (95 %, infinite:
-        the technique has no setting so cheap), ``held_out``, ``first`` (share of the resamples in
-        which no technique does better), ``looks``, ``watched``, ``says``, ``cost``, ``recordings``;
-        by the error.
+        ``window_ns``, ``budget``, ``technique``, ``error``, ``low``, ``high`` (95 %; infinite: no
+        setting is cheap enough), ``held_out``. ``first``: share of the resamples in which no
+        technique is better. ``looks``, ``watched``, ``says``, ``cost``, ``recordings``. Sorted by
+        error.
     """
     return _table(points, "budget", budgets, least="error")
 
 
 def at_error(points: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.DataFrame:
-    """Return what each technique costs at equal error.
+    """Return the cost of each technique at equal error.
 
     Returns
     -------
     DataFrame
-        As of `at_cost`, with ``target`` for ``budget``; ``cost``, ``low``, ``high`` and
-        ``held_out`` are of the cost, and ``error`` is the setting's.
+        As for `at_cost`, with ``target`` instead of ``budget``; ``cost``, ``low``, ``high`` and
+        ``held_out`` refer to the cost, and ``error`` to the setting.
     """
     return _table(points, "target", targets, least="cost")
 
@@ -564,15 +566,15 @@ def _first(table: pd.DataFrame, bound: str, samples: Sequence[Floats]) -> Floats
 def differences(
     points: pd.DataFrame, ours: str, theirs: str, budgets: Sequence[float] = BUDGETS
 ) -> pd.DataFrame:
-    """Return a technique's error less another's, at equal cost and on the same resamples.
+    """Return the difference between two techniques' errors at equal cost, on the same resamples.
 
-    Each has its own best setting within the budget, chosen anew in each resample.
+    Each technique uses its own best setting within the budget, chosen again in each resample.
 
     Returns
     -------
     DataFrame
         ``window_ns``, ``budget``, ``difference`` (shares of W), ``low``, ``high`` (95 %). Infinite
-        where only theirs is so cheap; NaN where neither is.
+        if only the other one is cheap enough; NaN if neither is.
     """
     grids = {(grid.window_ns, grid.technique): grid for grid in _grids(points)}
     rows = []
@@ -595,8 +597,9 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``window_ns``, ``technique``, ``cost`` (`STEPS_PER_DECADE` of a decade, from the technique's
-        cheapest setting to its dearest that is on the curve), ``error``, ``low``, ``high`` (95 %).
+        ``window_ns``, ``technique``, ``cost``, ``error``, ``low``, ``high`` (95 %). Costs run from
+        the technique's cheapest setting to the most expensive one on the curve, `STEPS_PER_DECADE`
+        per decade.
     """
     rows = []
     for grid in _grids(points[points["technique"].isin(_with_knobs())]):
@@ -625,14 +628,14 @@ def _with_knobs() -> list[str]:
 
 
 def published(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the techniques as published, means over recordings.
+    """Return the techniques as published: means over recordings.
 
     Returns
     -------
     DataFrame
         ``window_ns``, ``technique``, ``cost``, ``error``, ``low``, ``high`` (95 % of the error),
-        ``says``, ``swept`` (whether it also has a curve), ``notes`` (what was scaled or rounded, on
-        the first recording).
+        ``says``. ``swept``: whether it also has a curve. ``notes``: what was scaled or rounded, on
+        the first recording.
     """
     rows = []
     for grid in _grids(points, published=True):
@@ -657,7 +660,7 @@ def published(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(points: pd.DataFrame) -> pd.DataFrame:
-    """Return which techniques have no setting with an estimate of every recording, and why.
+    """Return the techniques without a setting that estimates every recording, and the reasons.
 
     Returns
     -------
@@ -676,7 +679,7 @@ def left_out(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def caption(points: pd.DataFrame) -> str:
-    """Return what a table or a figure of these points is of, in words."""
+    """Return a description of the points behind a table or a figure."""
     names = points["trace"].unique()
     fast = sorted({f"{1e3 / ns:,.4g}" for ns in points["ns_per_insn"].dropna()})
     windows = ", ".join(format_ns(int(ns)) for ns in points["window_ns"].unique())

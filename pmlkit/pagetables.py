@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Page tables in a PML log: which frames they are, and what they lead to.
+"""Page tables in a PML log: their frames, and the frames that they map.
 
-Why a log of writes knows of reads. With EPT accessed and dirty flags on, the processor treats its
-walks of the guest's page tables as writes (Intel SDM, volume 3, section 29.3.5), so the frames of
-the tables on the path of any access, be it a read, are logged: once after each re-arm.
+Why a log of writes contains information about reads. With EPT accessed and dirty flags enabled, the
+processor treats its walks of the guest's page tables as writes (Intel SDM, volume 3, section
+29.3.5). The tables on the path of any access, including reads, are therefore logged once after each
+re-arm.
 
-Why nothing escapes. A re-arm clears the dirty flags and ends with INVEPT, so no translation and no
-part of one is cached when a round begins. The first access to a page in the round therefore walks,
-and reads the leaf entry of its page out of a *leaf table* (or, of a large page, out of a
-directory), whose frame is logged if it was not yet. A later access either uses the translation
-that was cached then, or walks again. So **every frame that is touched through page tables in a
-round lies under a table that is logged in that round**, and the accessed flags in the EPT of the
-frames which these tables map (the guided harvest) tell exactly which. What this does not cover:
+Why the log is complete. A re-arm clears the dirty flags and ends with INVEPT, so no translation and
+no part of one is cached when a round begins. The first access to a page in the round therefore
+walks. It reads the leaf entry of its page from a *leaf table* (for a large page, from a directory),
+whose frame is logged if it was not yet. A later access either uses the translation that was cached
+then, or walks again. Hence **every frame that is touched through page tables in a round lies under
+a table that is logged in that round**. The EPT accessed flags of the frames that these tables map
+(the guided harvest) identify these frames exactly. Exceptions:
 
-- frames that the processor touches without a walk: the tables themselves (each is in the log, by
-  the same argument), a guest that has paging off, and with PAE the page of the four entries that
-  are kept in registers (CR3 loads it);
-- an entry that was changed between its use and the end of the round: the frame that it had is no
-  longer to be found under it. The change is a write to the table, so the table is in the log, but
-  what stood in it is lost, unless an earlier snapshot has it;
-- frames that others touch: dom0 through foreign mappings, devices, Xen itself.
+- frames that the processor touches without a walk. These are the tables themselves (each is in the
+  log, by the same argument) and the frames of a guest with paging disabled. With PAE, the page of
+  the four entries that are kept in registers (CR3 loads it) is one of them;
+- an entry that was changed between its use and the end of the round: its earlier frame is no longer
+  found below it. The change is a write to the table, so the table is in the log. Its earlier
+  content is lost, unless a previous snapshot contains it;
+- frames that the processor does not touch for the guest: foreign mappings of dom0, devices, Xen
+  itself.
 
-Snapshots (`Trace.tables`) say what stood in each logged table at the end of the round, and with it
-the *guest's* accessed flags. Those are sticky: they were set at some time, not in this round.
+Snapshots (`Trace.tables`) contain the entries of each logged table at the end of the round,
+including the *guest's* accessed flags. Those flags stay set: they were set at some time, not
+necessarily in this round.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ _HOLE_PAGES = 1 << 20  # below 4 GiB, what is no memory: as much lies beyond it
 
 
 def is_marked(trace: Trace) -> bool:
-    """Say whether the log of a trace tells page tables apart (bool)."""
+    """Whether the log of a trace distinguishes page tables (bool)."""
     return any(len(batch) for batch in trace.pml.iter_entries(["round"], kinds="p"))
 
 
@@ -80,8 +83,8 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
     Returns
     -------
     DataFrame
-        ``round``, ``table`` (gfn), ``level`` (1: leaf) and ``place``: where in the round's log it
-        first is, from 0 (first) to 1, after each re-arm the order of first walks.
+        ``round``, ``table`` (gfn), ``level`` (1: leaf) and ``place``: its first position in the
+        round's log, from 0 (first) to 1. After each re-arm this is the order of first walks.
 
     Raises
     ------
@@ -118,9 +121,9 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
 
     Notes
     -----
-    To the hypervisor a table that was freed is one until the end of the round in which it is
-    written, and its snapshot then is of data. A table that leads beyond the guest's memory is left
-    out for that reason.
+    To the hypervisor, a freed table remains a table until the end of the round in which it is
+    written. Its snapshot then contains data. A table with entries beyond the guest's memory is
+    omitted for that reason.
     """
     if not trace.pml.has_tables:
         what = "snapshots of its page tables"
@@ -132,7 +135,7 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
 
 
 def _real(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out snapshots of frames that are tables no more, but hold data."""
+    """Omit snapshots of frames that are no longer tables but contain data."""
     limit = trace.meta.gfn_limit or trace.memory_pages + _HOLE_PAGES
     wild = rows["target"].to_numpy() >= limit
     if not wild.any():
@@ -164,7 +167,7 @@ def _without_pae(rows: pd.DataFrame) -> bool:
 def covered(
     rows: pd.DataFrame, accessed: bool = True, whose: str = "user", large: bool = True
 ) -> tuple[Ints, Gfns]:
-    """Expand snapshots into the frames which their entries map.
+    """Expand snapshots to the frames that their entries map.
 
     Parameters
     ----------
@@ -173,18 +176,18 @@ def covered(
     accessed : bool
         Only entries whose accessed flag is set.
     whose : {"user", "all"}
-        The entries that a user's program may use, or all. The flag says nothing in a supervisor's
-        entries: Linux makes them with the flag set, and maps all memory once more by them (the
-        direct map), mostly in large pages; expanded, they would say that all memory is used.
-        Where no entry has the flag ``USER`` there are no programs, and "user" means all.
+        The entries that a user's program may use, or all. In a supervisor's entries the flag means
+        nothing. Linux creates them with the flag set, and maps all memory a second time (the direct
+        map), mostly in large pages. Expanded, they would report all memory as used. If no entry has
+        the flag ``USER``, there are no programs, and "user" means all.
     large : bool
-        Large pages too, all frames of each.
+        Includes large pages, with all of their frames.
 
     Returns
     -------
     rounds : ndarray of int64, shape (frames,)
     gfns : ndarray of uint64, shape (frames,)
-        Each (round, gfn) once, however many entries of however many tables map it.
+        Each (round, gfn) once, even if several entries or tables map it.
     """
     keep = _chosen(rows, accessed, whose, large)
     chosen, counts = rows[keep], spans(rows)[keep]
@@ -209,12 +212,12 @@ def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bool
 
 
 def pack(rounds: ArrayLike, gfns: ArrayLike) -> Gfns:
-    """Make one uint64 of each pair of round and frame: 24 bits and 40 (4 PiB), in their order.
+    """Combine each pair of round and frame into one uint64: 24 bits and 40 (4 PiB), in their order.
 
     Raises
     ------
     PmlkitError
-        If one has more bits: no processor's page tables lead to such a frame.
+        If a value needs more bits: no processor's page tables lead to such a frame.
     """
     rounds, gfns = np.asarray(rounds).astype(np.uint64), np.asarray(gfns, np.uint64)
     if int(rounds.max(initial=0)) >> 24 or int(gfns.max(initial=0)) >> 40:
@@ -235,7 +238,7 @@ def unique_pairs(rounds: Ints, gfns: Gfns) -> tuple[Ints, Gfns]:
 
 
 def without(rounds: Ints, gfns: Gfns, other_rounds: Ints, other_gfns: Gfns) -> tuple[Ints, Gfns]:
-    """Leave out the pairs of round and frame that are among others (arrays of equal length)."""
+    """Remove the pairs of round and frame that are in another list (arrays of equal length)."""
     keep = ~np.isin(pack(rounds, gfns), pack(other_rounds, other_gfns))
     return rounds[keep], gfns[keep]
 
@@ -248,7 +251,7 @@ def expand(
     start_ns: int | None = None,
     end_ns: int | None = None,
 ) -> tuple[Ints, Gfns]:
-    """Put what the logged tables lead to in the tables' place: `page_tables` = "expand".
+    """Replace the logged tables by the frames that they map: `page_tables` = "expand".
 
     Parameters
     ----------
@@ -262,7 +265,7 @@ def expand(
     Returns
     -------
     rounds, gfns : ndarrays of int64 and uint64
-        Both together, by round; no frame that is known to be a table in its round.
+        Both together, by round, without frames that are known to be tables in their round.
     """
     rows = entries(trace, start_ns, end_ns)
     more = covered(rows)

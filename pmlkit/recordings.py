@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that come with pmlkit beside its modules, and where they are.
+"""The files that pmlkit ships in addition to its modules, and their locations.
 
-Recordings (``data/``), workloads and experiments (``experiments/``) and ``notebooks/`` are beside
-the package in a clone of the repository. An installed wheel has them in the package, in ``share/``.
-The patches for Xen and the lab's guests (``hypervisor-patches/``) are only in a clone, as they have
-another licence.
+In a clone of the repository, recordings (``data/``), workloads and experiments (``experiments/``)
+and ``notebooks/`` are next to the package. An installed wheel contains them in the package, in
+``share/``. The patches for Xen and the lab's guests (``hypervisor-patches/``) exist only in a
+clone, because they have another licence.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def located(path: PathLike, *folders: str) -> Path:
 
 
 def workplace() -> Path:
-    """Return the folder of relative results: the clone, or without one the working directory."""
+    """Return the folder for relative results: the clone, or the working directory without one."""
     return ROOT if IS_CLONE else Path.cwd()
 
 
@@ -175,7 +175,7 @@ def _sha256(folder: PathLike, name: str) -> str:
 
 
 def folder() -> Path:
-    """Return the folder of the recordings and tables that come with pmlkit, or ``$PMLKIT_DATA``."""
+    """Return the folder of the bundled recordings and tables, or ``$PMLKIT_DATA``."""
     return Path(os.environ.get("PMLKIT_DATA") or ROOT / "data")
 
 
@@ -184,7 +184,7 @@ def bundled() -> list[str]: ...
 @overload
 def bundled(name: str) -> Path: ...
 def bundled(name: str | None = None) -> Path | list[str]:
-    """Find the recordings that come with pmlkit, or those in ``$PMLKIT_DATA``.
+    """Find the bundled recordings, or those in ``$PMLKIT_DATA``.
 
     Parameters
     ----------

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a trace that an analysis looks at.
+"""The part of a trace that an analysis reads.
 
-Analyses take the keyword arguments of `select` and pass them on:
+Analyses take the keyword arguments of `select`:
 
 kinds : str, int or Kind
     Words (``"read,written"``), letters out of ``"rwxp"`` (p: page-table pages of a PML log), or a
-    mask; ``"rwx"`` if left out.
-    A page counts once however many of them it was used by. A PML log has writes only.
+    mask; ``"rwx"`` if left out. A page counts once, even if it was used in several of these ways. A
+    PML log has writes only.
 start, end : str, int or None
-    Look at the rounds between these times only, ``"2s"`` or nanoseconds. Windows do not reach
-    back beyond `start`.
+    Select only the rounds between these times, ``"2s"`` or nanoseconds. Windows do not extend to
+    before `start`.
 region : str or None
-    Look at the frames of this region only.
+    Select only the frames of this region.
 page_tables : "drop", "keep" or "expand"
-    Of a PML log, the pages that are known to be page tables: leave them out (``"drop"``, if left
-    out: the written working set), count them as written pages, or replace them by the frames that
-    they lead to (the accessed entries of their snapshots, see `pmlkit.pagetables`): reads that the
-    log does not show. Each frame then counts once per round.
+    Treatment of the page tables that are known in a PML log. ``"drop"`` (the default) leaves them
+    out: the written working set. ``"keep"`` counts them as written pages. ``"expand"`` replaces
+    them by the frames that they map (the accessed entries of their snapshots, see
+    `pmlkit.pagetables`): reads that the log does not contain. Each frame then counts once per
+    round.
 
 An invalid argument raises `UsageError`; a region or kind that the trace lacks, `NeedsError`.
 """
@@ -70,7 +71,7 @@ class Entries(TypedDict):
 
 @dataclass(frozen=True)
 class Part:
-    """The uses that were selected of a trace.
+    """The selected uses of a trace.
 
     Attributes
     ----------
@@ -79,7 +80,7 @@ class Part:
     first : int
         The number of that round in the trace.
     timeline : pmlkit.timeline.Timeline
-        When those rounds ended, and which windows hold them.
+        The ends of those rounds, and the windows of each round.
     """
 
     refs: References
@@ -139,7 +140,7 @@ _LOGGED = Kind.WRITE | Kind.PAGE_TABLE
 
 @dataclass(frozen=True)
 class Stream:
-    """The uses that were selected of a trace, in log order; iterates over (rounds, gfns).
+    """The selected uses of a trace, in log order; iterates over (rounds, gfns).
 
     Attributes
     ----------
@@ -148,11 +149,11 @@ class Stream:
     first, n_rounds : int
         The first selected round's number in the trace, and how many there are.
     distinct : bool
-        Whether a page counts once a round, however often it is named.
+        Whether a page counts once a round, even if the log names it several times.
     expand : bool
-        Whether to replace page tables by the frames that they lead to.
+        Whether to replace page tables by the frames that they map.
     of_frames : (int, int)
-        The share of the frames, and the number of shares: gfn mod parts selects.
+        The share of the frames, and the number of shares: selected by gfn mod parts.
     """
 
     trace: Trace
@@ -165,7 +166,7 @@ class Stream:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """When the selected rounds ended."""
+        """The ends of the selected rounds."""
         return timeline(self.trace, self.first, self.n_rounds)
 
     def share(self, part: int, parts: int) -> Stream:
@@ -197,7 +198,7 @@ class Stream:
             yield rounds.astype(np.int64), gfns
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
-        """Iterate over (rounds, ids, pages) as `pages.numbered`; heeds `distinct`."""
+        """Iterate over (rounds, ids, pages) as `pages.numbered`; respects `distinct`."""
         batches = numbered(self, index)
         return _first_uses(batches) if self.distinct else batches
 
@@ -227,7 +228,7 @@ def stream(
     Raises
     ------
     UsageError
-        If the trace has no round between `start` and `end`, as far as they are given.
+        If the trace has no round between `start` and `end`, as far as given.
     """
     if SAMPLED in trace.meta.options:
         hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
@@ -262,5 +263,5 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None
 
 
 def time_ns(time: str | int | None) -> int | None:
-    """Return a time as nanoseconds: text is read, None stays None."""
+    """Return a time as nanoseconds; parse text, and keep None."""
     return parse_duration_ns(time) if isinstance(time, str) else time

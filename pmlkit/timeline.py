@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows T over the rounds of a trace, in time or in rounds.
 
-A window is the time (t - T, t] and has the rounds that end in it. A window in rounds (``"5r"``) has
-that many rounds, whatever their lengths. Both are computed on an `Axis`, on which every round ends
-at a position: its time, or its number. `Windows` has the windows of each round.
+A window is the time (t - T, t] and contains the rounds that end in it. A window in rounds
+(``"5r"``) has that many rounds, independent of their lengths. Both are computed on an `Axis`, on
+which every round ends at a position: its time, or its number. `Windows` maps each round to its
+windows.
 
-A round that extends across the end of a window belongs to the window in which it ends. So the
-references of a window may stem from a time slightly different from T, its `effective_ns`: from the
-last instant before the window's start up to which all references are known, to that before its
-end. All are known at the end of a round and within a round without references; within any other
-round, those up to its start.
+A round that extends across the end of a window belongs to the window in which it ends. The
+references of a window may therefore cover a time slightly different from T, its `effective_ns`. It
+extends from the last instant before the window's start up to which all references are known, to the
+last such instant before its end. At the end of a round, all references are known. Within a round
+without references, they are known, too. Within any other round, only those up to its start are
+known.
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ class Axis:
     Attributes
     ----------
     at : ndarray of int64, shape (n_rounds,)
-        Positions, never falling.
+        Positions, never decreasing.
     usual : int
-        The usual length of a round. References of the last round are observed for as long.
+        The usual length of a round. References of the last round are observed for the same time.
     """
 
     at: Ints
@@ -89,7 +91,7 @@ class Windows:
     Attributes
     ----------
     enter : ndarray of int32, shape (n_rounds + 1,)
-        The first window that contains the round, never falling. The last element, the number of
+        The first window that contains the round, never decreasing. The last element, the number of
         windows, stands for rounds that never occur.
     leave : ndarray of int32, shape (n_rounds + 1,)
         The first later window that does not contain the round.
@@ -98,7 +100,7 @@ class Windows:
     t_ns : ndarray of int64, shape (windows,)
         Ends.
     effective_ns : ndarray of int64, shape (windows,)
-        The time from which a window's references stem; see the module.
+        The time span of a window's references; see the module.
     full : ndarray of bool, shape (windows,)
         False where the window extends beyond the start or the end of the part.
     round : ndarray of int64, shape (windows,)
@@ -164,7 +166,7 @@ class Timeline:
     resolution_ns : int or None
         The shortest T: the usual length of the trace's rounds; None if it has no times.
     regular : bool
-        Whether nearly all rounds have that length. Then T has to be a multiple of it.
+        Whether nearly all rounds have that length. If so, T must be a multiple of it.
     insn : int or None
         The period, if it was requested in instructions.
     """
@@ -395,8 +397,9 @@ def _lengths(t_ns: Ints, used: Bools) -> Array:
 def default_window(part: Timeline, wanted_ns: int = SECOND) -> Window:
     """Return the default T.
 
-    It is a second (`wanted_ns`) if the part can resolve that. Else it is 1, 2 or 5 times a power of
-    ten, close to it and up to about a tenth of the part; the whole part if it is a single round.
+    It is a second (`wanted_ns`) if the part can resolve that. Otherwise it is close to one second:
+    1, 2 or 5 times a power of ten, up to about a tenth of the part. For a single round, it is the
+    whole part.
     """
     if part.resolution_ns is None or not part.n_rounds:
         return Window(rounds=1) if part.resolution_ns is None else Window(ns=wanted_ns)
@@ -417,7 +420,7 @@ def default_window(part: Timeline, wanted_ns: int = SECOND) -> Window:
 
 
 def period_text(trace: Trace) -> str:
-    """Describe the length of rounds: the period, or median and range where they vary."""
+    """Describe the length of rounds: the period, or median and range if lengths vary."""
     part, insn = timeline(trace), trace.meta.period["insn"]
     asked = f"{insn:,} instructions" if insn else ""
     if part.resolution_ns is None:

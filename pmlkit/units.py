@@ -146,7 +146,7 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
 
 
 def parse_share(text: str | float) -> float:
-    """Parse a share: ``"0.5%"``, or a number, which is one of per cent as well if it is a text.
+    """Parse a share: ``"0.5%"``, or a number. As text, a bare number is a percentage, too.
 
     Examples
     --------

@@ -2,13 +2,13 @@
 """Working sets of a trace: Denning's W(t, T), threshold m, (T, m) surfaces, plateau, re-use.
 
 Each function streams the selected part of a trace through the kernels of `pmlkit.kernels.by_time`
-and returns a table. One use of a page is, in an access trace, a round in which the page was used in
-any of the selected ways; in a PML trace, an entry of the log.
+and returns a table. In an access trace, one use of a page is a round in which the page was used in
+any of the selected ways. In a PML trace, it is an entry of the log.
 
-All functions take `kinds`, `start`, `end`, `region` and `page_tables` as ``**selection``:
-`pmlkit.selection` describes them and the errors that they raise. `pmlkit.timeline` says what a
-window holds. A `ResolutionError` is raised for a window that is shorter than the trace's
-resolution, that is no multiple of it where rounds are alike, or that is longer than the part.
+All functions take `kinds`, `start`, `end`, `region` and `page_tables` as ``**selection``;
+`pmlkit.selection` describes them and their errors. `pmlkit.timeline` defines which rounds belong to
+a window. A window raises `ResolutionError` in three cases: it is shorter than the trace's
+resolution; it is no multiple of it, where rounds have equal lengths; it is longer than the part.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ def estimate(
     Parameters
     ----------
     window : str, int or Window, optional
-        T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds; by default a second, or the nearest T that
-        the part of the trace has (`timeline.default_window`).
+        T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds. The default is one second, or the nearest T
+        that the part of the trace supports (`timeline.default_window`).
     step : None, "sliding", or as `window`
-        Between the ends of two windows: None for T itself (tumbling); ``"sliding"``: a window ends
-        at each instant at which a round ends.
+        Time between the ends of two windows. None: T itself (tumbling). ``"sliding"``: a window
+        ends at each instant at which a round ends.
     min_count : int
-        The threshold m: a page belongs to the working set if it was used m times within T.
+        The threshold m: a page belongs to the working set if it was used at least m times within T.
 
     Returns
     -------
     DataFrame
-        ``t_ns`` (end of the window), ``pages``, ``bytes``, ``asked_ns`` (T; -1 if it was given in
-        rounds that have no common length), ``effective_ns`` (in what time the uses were made that
-        it holds, see `pmlkit.timeline`), ``phase`` (at the window's end), a column ``region:NAME``
-        of pages per region of the trace, and ``full``: False for the first of the sliding windows
-        and for a last tumbling one, which the start or the end cut short.
+        ``t_ns`` (end of the window), ``pages``, ``bytes``, and ``asked_ns`` (T; -1 if it was given
+        in rounds without a common length). ``effective_ns``: the time span of the window's uses,
+        see `pmlkit.timeline`. ``phase``: the phase at the window's end. ``region:NAME``: pages, one
+        column per region of the trace. ``full``: False for a window that the start or the end cut
+        short (the first sliding windows, the last tumbling one).
 
     Examples
     --------
@@ -116,14 +116,14 @@ def estimate(
 def sweep(
     trace: Trace, windows: Iterable[str | int | Window], **selection: Unpack[Selection]
 ) -> pd.DataFrame:
-    """Return the working set whenever a round ends, for several windows T, in one pass.
+    """Return the working set at the end of each round, for several windows T, in one pass.
 
     Returns
     -------
     DataFrame
-        ``t_ns`` (end of the window), ``rounds`` and ``asked_ns`` (T, in usual rounds and in ns),
-        ``pages``, ``bytes``, ``effective_ns`` and ``full`` as in `estimate`; sorted by window as
-        given, then by time.
+        ``t_ns`` (end of the window), ``rounds`` and ``asked_ns`` (T, in usual rounds and in ns).
+        ``pages``, ``bytes``, ``effective_ns`` and ``full`` are as in `estimate`. Rows are sorted by
+        window as given, then by time.
     """
     source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
     tables: dict[Window, pd.DataFrame] = {}
@@ -175,9 +175,9 @@ def turnover(
     Returns
     -------
     DataFrame
-        ``t_ns`` (end of the window), ``pages``, ``came`` (pages that the window before did not
-        have), ``stayed`` (those that it had), ``left`` (those that it had, and this one has not),
-        ``effective_ns`` and ``full`` as in `estimate`.
+        ``t_ns`` (end of the window) and ``pages``. ``came``: pages that are not in the previous
+        window. ``stayed``: pages in both. ``left``: pages of the previous window only.
+        ``effective_ns`` and ``full`` are as in `estimate`.
     """
     source = stream(trace, **selection)
     windows = source.timeline.windows(window)
@@ -188,25 +188,26 @@ def turnover(
 
 
 def curve(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
-    """Return Denning's curve: the mean of W(T) and its derivative at every T that the trace has.
+    """Return Denning's curve: the mean of W(T) and its derivative at every T of the trace.
 
     Returns
     -------
     DataFrame
-        ``rounds`` and ``asked_ns`` (T, a multiple of the length of a usual round), ``pages`` and
-        ``bytes`` (the mean over time), ``full_pages`` (over the time in which windows are full),
-        ``derivative`` (pages per usual round: the slope to the next T), ``miss_rate`` (misses per
-        usual round: uses whose page is not in the working set) and ``miss_ratio`` (per use).
+        ``rounds`` and ``asked_ns``: T, a multiple of the length of a usual round. ``pages`` and
+        ``bytes``: the mean over time. ``full_pages``: the mean over the time in which windows are
+        full. ``derivative``: the slope to the next T, pages per usual round. ``miss_rate``: misses
+        (uses of pages outside the working set) per usual round. ``miss_ratio``: misses per use.
 
     Notes
     -----
-    The mean is that over time, from the end of the first round to a usual round after the end of
-    the last one: a page is in W(t, T) from the end of the round that used it until T later, if it
-    is not used again by then. Where all rounds are of one length this is the mean over the rounds.
-    All T are there up to 100,000 of them; of more, such that grow by a constant factor.
+    The mean is over time, from the end of the first round to one usual round after the end of the
+    last one. A page enters W(t, T) at the end of the round that used it. It stays for T after its
+    last use. If all rounds have the same length, this is the mean over the rounds. The table lists
+    every T up to 100,000 of them; beyond that, T grows by a constant factor.
 
-    Denning and Schwartz (1972) show that the derivative equals the missing rate. In a finite trace
-    it is less by the pages whose last use is within T of the end, over the rounds.
+    Denning and Schwartz (1972) proved that the derivative equals the missing rate. In a finite
+    trace it is smaller, by the number of pages whose last use is within T of the end, divided by
+    the number of rounds.
 
     Examples
     --------
@@ -244,7 +245,7 @@ def _slope(pages: Floats, rounds: Ints) -> Floats:
 
 
 def _usual_rounds(source: Stream) -> float:
-    """Return how many usual rounds the time has that a mean is taken over."""
+    """Return the length, in usual rounds, of the time over which a mean is taken."""
     axis = source.timeline.axis
     return (axis.end - int(axis.at[0])) / axis.usual if len(axis) else 0.0
 
@@ -265,8 +266,8 @@ def surface(
     Returns
     -------
     DataFrame
-        ``rounds``, ``asked_ns``, ``min_count``, ``pages`` and ``bytes``: the mean over the time in
-        which windows are full, as `curve` has it; of windows in rounds, over the rounds.
+        ``rounds``, ``asked_ns``, ``min_count``, ``pages`` and ``bytes``. The mean is over the time
+        in which windows are full, as in `curve`. For windows in rounds, it is over the rounds.
     """
     for min_count in min_counts:
         check_count("min_count", min_count, "uses")
@@ -302,13 +303,13 @@ def _mean_sizes(
 
 
 def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
-    """Return the re-use histogram: how long after a page's use its next one came.
+    """Return the re-use histogram: the time from a page's use to its next use.
 
     Returns
     -------
     DataFrame
-        ``gap_rounds`` (in usual rounds, up), ``gap_ns`` (the mean, between the ends of the two
-        rounds; -1 if the trace has no times) and ``uses``; gaps that do not occur have no row.
+        ``gap_rounds`` (in usual rounds, rounded up), ``gap_ns`` (the mean between the ends of the
+        two rounds; -1 if the trace has no times) and ``uses``. Gaps that do not occur have no row.
     """
     source = stream(trace, **selection)
     rounds, lengths = source.timeline.grid()
@@ -323,7 +324,7 @@ def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
 
 
 def uses_per_page(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
-    """Return how many pages were used how often: a DataFrame of ``uses`` and ``pages``."""
+    """Return the number of pages for each number of uses: a DataFrame of ``uses`` and ``pages``."""
     source = stream(trace, **selection)
     uses = Reuse(source.numbered(), source.timeline.axis, np.zeros(1, np.int64)).uses_of_pages
     times, pages = np.unique(uses.astype(np.int64), return_counts=True)
@@ -415,8 +416,8 @@ class Plateau:
     stable_rounds : int
         The stability time w, in (usual) rounds.
     series : DataFrame
-        Per round ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest
-        plateau, NaN before the first).
+        Per round: ``t_ns``, ``distinct`` (pages since the start) and ``pages`` (the latest plateau,
+        NaN before the first).
     """
 
     pages: int | None
@@ -435,8 +436,8 @@ class Plateau:
 def plateau(trace: Trace, stable: str = "1s", **selection: Unpack[Selection]) -> Plateau:
     """Return the published plateau estimate (Bitchebe et al., VEE'21).
 
-    It is the number of distinct pages since the start, once unchanged for the stability time.
-    As published, it never forgets a page, and it does not wait for a first one.
+    It is the number of distinct pages since the start, when this number has not changed for the
+    stability time. As published, it never forgets a page, and it does not wait for a first one.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ def write_trace(
     phases=(),
     left=None,
     one_in=None,
-    anew=False,
+    redraw=False,
     memory_bytes=16 << 30,
     **meta,
 ):
@@ -149,8 +149,8 @@ def write_trace(
         The harvest was guided, and a scan found these frames by round (beside what was touched).
     one_in : int, optional
         Only so large a sample was harvested: it is nested in the log, and ends with `harvests`.
-    anew : bool
-        It was drawn anew in each round.
+    redraw : bool
+        It was drawn again in each round.
     """
     n = len(guest.rounds)
     meta |= {"domain": {"memory_bytes": memory_bytes}, "period": {"ns": 10 * MS}}
@@ -159,8 +159,8 @@ def write_trace(
     starts = [{"name": p, "round": r, "t_ns": r * 10 * MS, "insn": -1} for p, r in phases]
     log = TraceMeta("pml", "synthetic", options=meta.pop("options", {}), **meta)
     options = {SAMPLED: one_in} if one_in else {}
-    options |= {DRAWN: "round"} if anew else {}
-    found = hypervisor_finds(guest, one_in) if anew else None
+    options |= {DRAWN: "round"} if redraw else {}
+    found = hypervisor_finds(guest, one_in) if redraw else None
     harvest = TraceMeta("access", "synthetic", options=options, **meta)
     with TraceWriter(path, log if one_in else harvest) as outer:
         inner = outer.sample(harvest) if one_in else outer.pml(log)
@@ -199,7 +199,7 @@ def in_sample(gfn, one_in, draw=0):
 
 
 def hypervisor_finds(guest, one_in):
-    """Return what a sample drawn anew finds in each round, by the flags as the patches keep them.
+    """Return what a sample drawn again finds in each round, by the flags as the patches keep them.
 
     As `scan_region` of their harvest.c: a region that was not used is not looked at. Of one that
     was, the flags of this draw are read and cleared, and those of the next round's are cleared.

@@ -23,12 +23,12 @@ def test_every_public_name_resolves_and_explains_itself(name):
 
 def test_the_face_is_thin_and_explains_each_name():
     assert len(pmlkit.__all__) <= 20
-    words = pmlkit.__doc__.partition("What a notebook uses")[2].replace(",", " ").split()
+    words = pmlkit.__doc__.partition("Names for notebooks")[2].replace(",", " ").split()
     assert set(pmlkit.__all__) <= set(words)
 
 
 def test_every_entry_of_the_folder_is_explained():
-    words = pmlkit.__doc__.partition("Where the rest is")[2].replace(",", " ").split()
+    words = pmlkit.__doc__.partition("All modules")[2].replace(",", " ").split()
     entries = {path.relative_to(FOLDER).parts[0] for path in tracked("pmlkit/*.py")}
     assert {entry.removesuffix(".py") for entry in entries} - {"__init__", "__main__"} <= set(words)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Advice for a VM: how to look at it within a budget, and how much memory it needs.
+"""Advice for a VM: how to measure it within a budget, and how much memory it needs.
 
-All techniques of the law that can be had are predicted, with all looks per T and all numbers of
-frames watched. Nothing is run but the one that is chosen, to check the answer.
+All available techniques of the law are predicted, at all looks per T and all numbers of frames
+watched. Only the chosen technique is run, to check the answer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Size:
     Attributes
     ----------
     windows : int
-        Windows T, one after the other, that the recording has.
+        The number of consecutive windows T in the recording.
     """
 
     mean: float
@@ -73,12 +73,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Checked:
-    """What running the technique gave.
+    """The result of running the technique.
 
     Attributes
     ----------
     error, low, high : float
-        The mean absolute error as a share of mean W; the least and the largest of the draws.
+        The mean absolute error as a share of mean W; the smallest and the largest over the draws.
     overhead : float
     runs : int
         One for each draw.
@@ -93,16 +93,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Advice:
-    """How to look at a VM, and how large it has to be.
+    """How to measure a VM, and how much memory it needs.
 
     Attributes
     ----------
     name : str
-        Of the recording.
+        Length of the recording.
     window_ns : int
         T.
     chosen : bool
-        Whether T was chosen here: `steady_window`, or longer if the budget asks for it.
+        Whether T was chosen here: `steady_window`, or longer if the budget requires it.
     round_ns : int
         The recording's resolution.
     growth : float
@@ -111,20 +111,21 @@ class Advice:
         Share of the VM's time.
     memory_pages : int or None
     machine : str
-        What times are of.
+        The clock of the times.
     reads : bool
-        Whether the recording says what is read: a PML log does not.
+        Whether the recording contains reads: a PML log does not.
     size : Size
-        Of all that is used; of a PML log, of what is written.
+        All that is used; for a PML log, all that is written.
     choice : Prediction
     front : DataFrame
-        The predictions that no other beats in error and cost, by cost: ``technique``, ``looks``,
-        ``watched`` (-1: all), ``error``, ``overhead``.
+        The predictions that no other one beats in both error and cost, sorted by cost:
+        ``technique``, ``looks``, ``watched`` (-1: all), ``error``, ``overhead``.
     less, more : Prediction or None
-        The best for half of what the choice costs; the cheapest with a fifth less error.
+        The best prediction at half the cost of the choice; the cheapest with an error lower by a
+        fifth.
     checked : Checked or None
     left_out : tuple of str
-        Why techniques are left out, and which.
+        The techniques that are omitted, and the reasons.
     """
 
     name: str
@@ -158,7 +159,7 @@ class Advice:
 
     @property
     def lines(self) -> list[str]:
-        """What else there is to say, a sentence or two a line."""
+        """The remaining explanations, one or two sentences per line."""
         found = [self._error_line, self._check_line, *self._others, self._size_line]
         if not self.reads:
             found.append(
@@ -275,30 +276,30 @@ def advise(
     seeds: int = 5,
     ns_per_insn: float | None = None,
 ) -> Advice:
-    """Advise how to measure the working set of a VM within a budget, and how big it has to be.
+    """Advise how to measure the working set of a VM within a budget, and how much memory it needs.
 
     Parameters
     ----------
     trace : Trace or path-like
-        A recording of all accesses; of a PML log the answer is of what is written.
+        A recording of all accesses. For a PML log, the answer covers writes only.
     budget : str or float
-        What looking may cost: ``"0.5%"`` of the VM's time; as a number, a share of it.
+        Limit for the cost of looking: ``"0.5%"`` of the VM's time; as a number, a share of it.
     window : str or int, optional
-        T; by default `steady_window`, or the next longer one at which something is within the
+        T; default: `steady_window`, or the next longer one for which some technique is within the
         budget.
     check : bool
-        Run the technique that is chosen, and measure its error. Of a PML log it cannot be.
+        Run the chosen technique and measure its error. This is not possible for a PML log.
     seeds : int
-        Draws for that, if it draws.
+        Number of draws for that run, if the technique draws.
     ns_per_insn : float, optional
-        How long an instruction takes on the machine of a trace that does not say it.
+        Length of an instruction on the machine of the trace, if the trace does not contain it.
 
     Raises
     ------
     ClocksDiffer
-        If it is not known how long an instruction takes.
+        If the length of an instruction is unknown.
     PmlkitError
-        If nothing is within the budget.
+        If no technique is within the budget.
 
     Examples
     --------
@@ -346,10 +347,10 @@ def advise(
 
 
 def steady_window(curves: Curves) -> int:
-    """Return the shortest T from which on W grows by no more than a tenth if T doubles, ns.
+    """Return the shortest T, ns, from which on W grows by no more than a tenth if T doubles.
 
-    Of 0.1, 0.2, 0.5, 1, ... seconds up to a tenth of the recording, of those that are some of its
-    rounds. If there is none, that with the least growth.
+    The candidates are 0.1, 0.2, 0.5, 1, ... seconds, up to a tenth of the recording, that are
+    multiples of its rounds. If none qualifies, it is the one with the smallest growth.
     """
     return _windows(curves)[0]
 
@@ -491,7 +492,7 @@ def _table(front: Sequence[Prediction]) -> pd.DataFrame:
 
 
 def shown(advice: Advice) -> pd.DataFrame:
-    """Return the front for people: at most `LISTED` rows, the choice among them."""
+    """Return the front for display: at most `LISTED` rows, including the choice."""
     table = advice.front
     some = np.linspace(0, len(table) - 1, min(LISTED, len(table))).astype(int)
     at = int((table["overhead"] <= advice.budget).sum()) - 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The curves of a recording that the law needs: V(t, T) of each channel, its drift, its mean."""
+"""The curves of a recording that the law needs: V(t, T) of each channel, its drift and its mean."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
 
 @dataclass(frozen=True)
 class Blindness:
-    """What a channel's working set has other than the true one, shares of mean W.
+    """The difference between a channel's working set and the true one, as shares of mean W.
 
     Attributes
     ----------
     missed : float
-        Pages of W that the channel does not have.
+        Pages of W that the channel does not contain.
     extra : float
-        Pages that it has and W has not.
+        Pages of the channel that W does not contain.
     bias : float
         ``extra - missed``.
     """
@@ -100,12 +100,12 @@ class Curves:
 
     @cached_property
     def t_ns(self) -> Ints:
-        """When rounds end, ns since the start, each time once (int64, shape (instants,))."""
+        """Ends of the rounds, ns since the start, each time once (int64, shape (instants,))."""
         return self._axis.at[self._axis.last_of_instants]
 
     @cached_property
     def weights(self) -> Floats:
-        """How long each of those rounds is, ns (float64, shape (instants,))."""
+        """Lengths of those rounds, ns (float64, shape (instants,))."""
         return np.diff(self.t_ns, prepend=0).astype(float)
 
     def refs(self, channel: str) -> References:
@@ -116,7 +116,7 @@ class Curves:
         return self._refs[channel]
 
     def pages(self, channel: str, window_ns: int) -> Floats:
-        """Return V(t, T) of a channel whenever a round ends (float64, shape (instants,))."""
+        """Return V(t, T) of a channel at each end of a round (float64, shape (instants,))."""
         key = channel, window_ns
         if key not in self._pages:
             self._pages[key] = self._sliding(self.refs(channel), window_ns)
@@ -127,7 +127,7 @@ class Curves:
         return sliding(refs, windows).astype(float)
 
     def uses(self, channel: str, window_ns: float) -> float:
-        """Return the mean number of uses in a time: a page counts once in each round."""
+        """Return the mean number of uses in a time: a page counts once per round."""
         return len(self.refs(channel)) * window_ns / max(self._axis.length, 1)
 
     def counted(self, channel: str, window_ns: int, value: Callable[[Ints], Array]) -> Floats:
@@ -141,7 +141,7 @@ class Curves:
         Returns
         -------
         ndarray of float64, shape (instants,)
-            Whenever a round ends.
+            One value for each end of a round.
         """
         refs, n = self.refs(channel), len(self.t_ns)
         windows = Windows.on(self._axis.at, window_ns, self.t_ns)
@@ -158,10 +158,10 @@ class Curves:
         return np.cumsum(steps)[:n]
 
     def mean(self, channel: str, window_ns: float) -> float:
-        """Return the mean number of distinct pages in a time, over all times that it can begin.
+        """Return the mean number of distinct pages in a time span, over all its possible starts.
 
-        A page counts from its use until it is used again, or until `window_ns` later (Denning): the
-        mean is the sum of those times, over the recording's.
+        A page counts from its use until its next use, or until `window_ns` later (Denning). The
+        mean is the sum of those times, divided by the recording's.
         """
         if channel not in self._gaps:
             gaps = np.sort(_gaps(self.refs(channel), self._axis)).astype(float)
@@ -176,7 +176,7 @@ class Curves:
         return self.t_ns >= window_ns
 
     def blindness(self, channel: str, window_ns: int) -> Blindness:
-        """Return what a channel misses of W, and has beyond it: of the sets, not of their sizes."""
+        """Return what a channel misses of W and what it has beyond W, computed from the sets."""
         key = channel, window_ns
         if key not in self._blind:
             self._blind[key] = self._difference(channel, window_ns)
@@ -196,14 +196,14 @@ class Curves:
         return Blindness(float(missed / mean), float(extra / mean))
 
     def drift(self, window_ns: int, channel: str = "accesses") -> pd.DataFrame:
-        """Return the turnover curve of W: how far it is, a time later, from what it was.
+        """Return the turnover curve of W: the distance of W from its value at an earlier time.
 
         Returns
         -------
         DataFrame
-            ``age_ns`` (from 0 to T), ``drift``: the mean of ``|W(t) - W(t - age)|``, over the mean
-            of W; ``staleness``: its mean over the ages below, the error of a technique that looks
-            once in that time.
+            ``age_ns`` (from 0 to T). ``drift``: the mean of ``|W(t) - W(t - age)|``, divided by the
+            mean of W. ``staleness``: its mean over smaller ages, the error of a technique that
+            looks once in that time.
         """
         pages = self.pages(channel, window_ns)
         return drifts(self.t_ns, pages, window_ns, self.recorded.resolution_ns)
@@ -232,7 +232,7 @@ def drifts(t_ns: Ints, pages: Floats, window_ns: int, unit_ns: int) -> pd.DataFr
 def drift(t_ns: Ints, pages: Floats, weights: Floats, age_ns: int, from_ns: int) -> float:
     """Return the mean of ``|V(t) - V(t - age)|`` over the mean of V, for ``t - age >= from_ns``.
 
-    Between ends of rounds the last V stands.
+    Between the ends of rounds, the last V stays valid.
     """
     old = at(t_ns, pages, t_ns - age_ns)
     late = t_ns - age_ns >= from_ns
@@ -243,7 +243,7 @@ def drift(t_ns: Ints, pages: Floats, weights: Floats, age_ns: int, from_ns: int)
 
 
 def at(t_ns: Ints, pages: Floats, when: Ints) -> Floats:
-    """Return the latest of `pages` at other times; the first one before any."""
+    """Return the latest of `pages` at other times; before the first time, the first one."""
     return pages[np.maximum(np.searchsorted(t_ns, when, "right") - 1, 0)]
 
 

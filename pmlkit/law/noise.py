@@ -32,10 +32,10 @@ def mean_abs(mean: ArrayLike, sd: ArrayLike) -> Floats:
 
 
 def combined(staleness: ArrayLike, sampling: ArrayLike, bias: ArrayLike) -> Floats:
-    """Return the error that three parts make together, each a share of W.
+    """Return the combined error of three parts, each a share of W.
 
-    Two mean absolute errors of independent noises make ``sqrt(a^2 + b^2)`` together, if both are of
-    one shape; a bias shifts the sum: `mean_abs`. Exact if one part alone is there.
+    Two mean absolute errors of independent noises combine to ``sqrt(a^2 + b^2)`` if both have the
+    same shape. A bias shifts the sum: `mean_abs`. The result is exact if only one part is present.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def combined(staleness: ArrayLike, sampling: ArrayLike, bias: ArrayLike) -> Floa
 def relative_sd(pages: ArrayLike, memory: float, watched: float, again: bool = False) -> Floats:
     """Return the relative standard error of the working set of a sample.
 
-    ``sqrt((1 - p) / (p n))`` with p = pages / memory and n = watched, and, as frames are drawn
-    without replacement, ``sqrt((M - n) / (M - 1))`` of it.
+    ``sqrt((1 - p) / (p n))`` with p = pages / memory and n = watched. Without replacement it is
+    multiplied by ``sqrt((M - n) / (M - 1))``.
 
     Parameters
     ----------
@@ -66,15 +66,16 @@ def relative_sd(pages: ArrayLike, memory: float, watched: float, again: bool = F
 def sample_error(pages: ArrayLike, memory: int, watched: int, again: bool = False) -> Floats:
     """Return the mean absolute error of the working set of a sample, in pages.
 
-    ``E |X - E X|`` of the count X, times M / n. For n draws with replacement De Moivre has
-    ``2 v (1 - p) P(X = v)``, with v the first count above the mean (Diaconis and Zabell, Closed
-    form summation for classical distributions, Statistical Science 6(3), 1991). Without replacement
-    and with K of the M frames in use it is ``2 v (M - K - n + v) / M P(X = v)`` by the same sum.
+    ``E |X - E X|`` of the count X, times M / n. For n draws with replacement, De Moivre's form is
+    ``2 v (1 - p) P(X = v)``, where v is the first count above the mean (Diaconis and Zabell, Closed
+    form summation for classical distributions, Statistical Science 6(3), 1991). Without
+    replacement, with K of the M frames in use, it is ``2 v (M - K - n + v) / M P(X = v)`` by the
+    same sum.
 
     Parameters
     ----------
     pages : array of float, shape (times,)
-        Pages in use at each time: rounded, as the formula is of counts.
+        Pages in use at each time, rounded because the formula is for counts.
     memory, watched : int
         M and n.
 

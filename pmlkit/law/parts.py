@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the law has to know of each technique: what it sees, when it looks, what a look costs.
+"""Properties of techniques for the law: what they see, when they look, what a look costs.
 
-A technique is stated here by its fields and by the channels that it needs. Those that change the
-guest's memory, that rest, or whose answer is no count of pages in a window, are `OUTSIDE`.
+A technique is described by its fields and by the channels that it needs. `OUTSIDE` lists the
+exceptions: techniques that change the guest's memory, that rest, or whose answer is no count of
+pages in a window.
 """
 
 from __future__ import annotations
@@ -34,31 +35,31 @@ RING = DirtyRing.entries
 
 @dataclass(frozen=True)
 class Parts:
-    """What decides a technique's error.
+    """The properties that determine a technique's error.
 
     Attributes
     ----------
     sees : str
         One of `pmlkit.law.curves.CHANNELS`.
     looks : int
-        Per window T.
+        Number of looks per window T.
     watched : int, optional
-        Frames that are drawn at random; without, all are watched.
+        Number of frames that are drawn at random; None: all frames are watched.
     again : bool
-        A frame can be drawn twice.
+        Whether a frame can be drawn twice.
     redrawn : bool
-        There is a new draw for each window: errors of draws average out over time.
+        Whether each window has a new draw: errors of draws then average out over time.
     known : str, optional
-        A channel whose pages are counted; only the others are estimated from those drawn.
+        A channel whose pages are counted; only other pages are estimated from the draw.
     averages : tuple of float
-        What is reported is the largest of moving averages over windows; these are the weights of
-        the newest window.
+        Weights of the newest window, if the report is the largest of moving averages over windows.
     one_in : float, optional
-        One use of a page in so many is seen; of `samples`, so many uses in T.
+        One use of a page in this number is seen; for `samples`, this number of uses in T.
     unseen : bool
-        The pages that no such use hit are estimated: Chao's lower bound.
+        Whether the number of pages that no such use hits is estimated: Chao's lower bound.
     adds : bool
-        The counts of the looks are added, so a page counts once for each look that sees it.
+        Whether the counts of the looks are added, so that a page counts once for each look that
+        sees it.
     """
 
     sees: str
@@ -75,7 +76,7 @@ class Parts:
 
 
 class Stated(NamedTuple):
-    """The parts of a technique, the events of one of its looks, and those before the first."""
+    """The parts of a technique, and the events of a look and before the first look."""
 
     parts: Callable[[Any, int | None], Parts]
     events: Callable[[Parts, Curves, float], Events]
@@ -83,12 +84,12 @@ class Stated(NamedTuple):
 
 
 def parts_of(technique: Technique, memory_pages: int | None) -> Parts:
-    """Return the parts of a technique on a VM with so much memory.
+    """Return the parts of a technique for a VM with that much memory.
 
     Raises
     ------
     UnknownName
-        If the law does not cover it: `OUTSIDE` says why.
+        If the law does not cover it: `OUTSIDE` gives the reason.
     """
     return _stated(technique).parts(technique, memory_pages)
 
@@ -99,7 +100,7 @@ def events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: flo
 
 
 def first_events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: float) -> Events:
-    """Return the events before the first look: flags are as old as the VM, and cleared once."""
+    """Return the events before the first look: flags are as old as the VM, and are cleared once."""
     first = _stated(technique).first
     return first(parts, curves, period_ns) if first else {}
 
@@ -199,8 +200,8 @@ def _flags_and_log(parts: Parts, curves: Curves, period_ns: float) -> Events:
 def _traps(parts: Parts, curves: Curves, period_ns: float) -> Events:
     """Return the faults of a draw: within its period, and later of pages that are drawn again.
 
-    A page that was not touched in its period stays inaccessible, and its fault is counted when it
-    is drawn again: each page has `drawn` draws in the recording, all but the last of which are.
+    A page that was not touched in its period stays inaccessible; its fault is counted when it is
+    drawn again. Each page has `drawn` draws in the recording, and all but the last are drawn again.
     """
     memory, watched = curves.recorded.known_memory_pages, _watched(parts)
     drawn = curves.recorded.duration_ns / period_ns * watched / memory

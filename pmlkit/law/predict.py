@@ -36,32 +36,32 @@ MOST_TIMES = 20_000  # at which errors are taken, at most
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the law says of a technique on a recording; errors are shares of mean W.
+    """The law's prediction for a technique on a recording; errors are shares of mean W.
 
     Attributes
     ----------
     technique : Technique
     parts : Parts
-        With the looks and frames that are really taken.
+        With the numbers of looks and frames that are actually used.
     period_ns, span_ns : int
-        Between two looks; that the looks of an estimate span.
+        Time between two looks; number of looks per estimate.
     staleness, sampling : float
         Mean absolute errors, each as if alone.
     blindness : Blindness
     error : float
-        The mean absolute error that is expected, over where looks fall and which frames are drawn.
+        The expected mean absolute error, over the times of looks and the draws of frames.
     from_start : float
-        The same for looks that begin with the recording, as those of a run do.
+        The same for looks that begin with the recording, as in a run.
     low, high : float
-        An interval of 95 % over these; NaN if it was not asked for.
+        A 95 % interval over these; NaN if it was not requested.
     cover : float
-        What the estimate has to be multiplied by to be no less than W for 95 % of the time; NaN as
-        well.
+        The factor by which the estimate must be multiplied to be at least W for 95 % of the time;
+        NaN if not requested.
     events : dict of str to float
         Of one look.
     overhead : float
-        Instructions of its events over those of the recording, with what it does before its first
-        look; NaN where the recording does not say how long an instruction takes.
+        Instructions of its events, divided by those of the recording, including those before its
+        first look. NaN if the recording does not contain the length of an instruction.
     """
 
     technique: Technique
@@ -81,12 +81,12 @@ class Prediction:
 
     @property
     def looks(self) -> int:
-        """Looks per T that are really taken: rounds may be too long for what was asked."""
+        """The actual number of looks per T: rounds may be too long for the requested number."""
         return max(round(self.span_ns / self.period_ns), 1)
 
     @property
     def by_parts(self) -> float:
-        """The error that the three numbers alone make together: `noise.combined`."""
+        """The combined error from the three numbers alone: `noise.combined`."""
         return float(combined(self.staleness, self.sampling, self.blindness.bias))
 
 
@@ -100,11 +100,11 @@ def predict(
     technique : Technique or str
         Or its name.
     curves : Curves
-        Of the recording. Its curves are kept, for the next prediction.
+        Of the recording. Its curves are kept for the next prediction.
     window : str or int
         T, a duration.
     interval : bool
-        Without, it takes a tenth of the time.
+        Without the interval, the call takes a tenth of the time.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def predict(
     ResolutionError
         If the recording is not longer than T.
     NeedsError
-        If the recording lacks what the technique sees.
+        If the recording lacks what the technique needs to see.
 
     Examples
     --------
@@ -219,7 +219,7 @@ class _Asked:
         ]
 
     def interval(self) -> tuple[float, float, float]:
-        """Return the interval of the error, and what the estimate has to be multiplied by."""
+        """Return the interval of the error, and the factor for the estimate."""
         errors, ratios, times = [], [], []
         draws = self._quantiles()
         for case in self._cases():
@@ -268,7 +268,7 @@ class _Asked:
         return self._mean(self.noise) * NORMAL
 
     def blindness(self) -> Blindness:
-        """Return what is missed and what is too much; by the sizes if these are not of the sets."""
+        """Return the missing and the excess share; from the sizes if there are no sets."""
         parts = self.parts
         sets = self.curves.blindness(parts.sees, self.window_ns)
         if not (parts.adds or parts.one_in or parts.samples):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a technique would report if it looked at each instant, V(t), and how far draws scatter."""
+"""V(t), the report of a technique if it looked at each instant, and the scatter of draws."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Seen:
     period_ns : int
         Between looks.
     looks : int
-        That an estimate is of.
+        Number of looks per estimate.
     """
 
     curves: Curves
@@ -64,7 +64,7 @@ class Seen:
         return np.sum(before, axis=0)
 
     def _rest(self, pages: Floats, memory: int, watched: int) -> Floats:
-        """Return the scatter where some pages are counted, and the others drawn from."""
+        """Return the scatter if some pages are counted and the others are drawn."""
         known = self._pages(self.of.known or "")
         others = memory - known
         used, drawn = np.maximum(pages - known, 0), watched * others / memory
@@ -108,7 +108,7 @@ def averaged(pages: Floats, sd: Floats, weights: Sequence[float]) -> tuple[Float
     ----------
     pages, sd : ndarray of float64, shape (looks,)
     weights : sequence of float
-        None, one or two of them; without, all is returned as it is.
+        One or two weights; None: the input is returned unchanged.
     """
     if not weights:
         return pages, sd

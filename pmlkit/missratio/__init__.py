@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miss-ratio curves: exact LRU, SHARDS (a sample of the pages), AET (re-use times).
 
-Each method that estimates has a module of its own, however short.
+Each estimator has its own module, even if it is short.
 
 Modules
 -------
-curves     a function per method, of a trace; curves over time
+curves     one function per method for a trace; curves over time
 curve      `MissRatioCurve`: sizes, miss ratios, errors between curves
 distances  exact LRU stack distances of a stream
 sampled    SHARDS, fixed rate and fixed size

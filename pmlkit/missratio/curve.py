@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The miss-ratio curve: sizes, ratios, and what follows from them."""
+"""The miss-ratio curve: sizes, ratios, and the values derived from them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class MissRatioCurve:
     Attributes
     ----------
     sizes_pages : ndarray of int64, shape (sizes,)
-        Ascending from 0. A ratio holds from its size up to the next.
+        Ascending from 0. A ratio is valid from its size up to the next.
     miss_ratio : ndarray of float, shape (sizes,)
-        Misses per use, those of first uses (cold misses) included.
+        Misses per use, including those of first uses (cold misses).
     uses, pages : int
-        Numbers of uses and of pages; the pages are estimated if sampled.
+        Numbers of uses and of pages; for a sample, the pages are estimated.
     method : str
         ``"exact"``, ``"shards"`` or ``"aet"``.
     low, high : ndarray of float, shape (sizes,), or None
-        A band that holds the true ratio at a size in 95 of 100 samples, for sampled curves.
+        A band that contains the true ratio at a size in 95 of 100 samples, for sampled curves.
     sampled_uses, sampled_pages : float or None, int or None
         Numbers of uses and pages in the sample.
     rate : float
-        The share of the pages that were looked at.
+        The sampled share of the pages.
     """
 
     sizes_pages: Ints
@@ -57,15 +57,15 @@ class MissRatioCurve:
 
     @property
     def cold(self) -> float:
-        """The share of the uses that are first uses of their page, which no size avoids."""
+        """The share of uses that are the first of their page: misses at every cache size."""
         return float(self.miss_ratio[-1])
 
     def at(self, sizes: ArrayLike) -> Floats:
-        """Return the miss ratio at some sizes (pages, any shape)."""
+        """Return the miss ratio at the given sizes (pages, any shape)."""
         return self.miss_ratio[self._places(sizes)]
 
     def band(self, sizes: Ints) -> tuple[Floats, Floats] | None:
-        """Return the lower and the upper end of the band at some sizes; None without one."""
+        """Return the lower and the upper end of the band at given sizes; None without a band."""
         if self.low is None or self.high is None:
             return None
         places = self._places(sizes)
@@ -74,8 +74,8 @@ class MissRatioCurve:
     def errors(self, truth: MissRatioCurve) -> tuple[float, float]:
         """Return the mean and the largest difference from a true curve, in misses per use.
 
-        They are over the sizes 1 to ``truth.pages``. The largest is at a cliff of the curve, as a
-        rule.
+        They are over the sizes 1 to ``truth.pages``. The largest difference is usually at a cliff
+        of the curve.
         """
         sizes = np.arange(1, truth.pages + 1)
         apart = np.abs(self.at(sizes) - truth.at(sizes))
@@ -125,9 +125,9 @@ class MissRatioCurve:
         return replace(self, miss_ratio=change(self.miss_ratio), low=low, high=high)
 
     def thinned(self, points: int = 512) -> MissRatioCurve:
-        """Return the curve at up to about `points` sizes: small ones all, large ones by factors.
+        """Return the curve at about `points` sizes: all small ones, then a geometric sequence.
 
-        At the sizes that are left nothing changes.
+        The values at the remaining sizes do not change.
         """
         last = int(self.sizes_pages[-1])
         wanted = np.append(0, np.unique(np.rint(np.geomspace(1, max(last, 1), points))))
@@ -146,5 +146,5 @@ class MissRatioCurve:
 
 
 def mean_absolute_error(curve: MissRatioCurve, truth: MissRatioCurve) -> float:
-    """Return the mean over the sizes 1 to ``truth.pages`` of the difference of two curves."""
+    """Return the mean difference of two curves over the sizes 1 to ``truth.pages``."""
     return curve.errors(truth)[0]

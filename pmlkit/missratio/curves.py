@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Miss-ratio curves: the share of the uses that a cache of each size would miss.
+"""Miss-ratio curves: the share of uses that miss in a cache of each size.
 
 >>> curve = missratio.of_trace(trace)                         # exact LRU     # doctest: +SKIP
 >>> curve.at([1000, 2000]), curve.pages_for(0.1), curve.knee()                # doctest: +SKIP
 
 `exact` takes every use. `shards` samples pages (`sampled`). `aet` models the stack by the times
 between uses (`eviction`). All take the pages in order of use, as one array or as a stream of
-arrays, and keep memory in proportion to the pages. The curve of a PML log is one of writes: the
-log has nothing else, and a page once per re-arm.
+arrays. Their memory is proportional to the number of pages. The curve of a PML log covers writes
+only, because the log contains each written page once per re-arm.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def exact(gfns: Uses) -> MissRatioCurve:
     Returns
     -------
     MissRatioCurve
-        With a size for each number of pages from 0 to all of them.
+        With one size for each number of pages from 0 to all.
 
     Notes
     -----
-    Mattson et al. (1970): one pass over the stack distances gives all sizes. How the distances are
-    found is described in `pmlkit.kernels.lru`.
+    Mattson et al. (1970): one pass over the stack distances gives all sizes. `pmlkit.kernels.lru`
+    describes how the distances are computed.
 
     Examples
     --------
@@ -113,9 +113,9 @@ def of_trace(
     ----------
     method : {"exact", "shards", "aet"}
     start, end, kinds, region, page_tables
-        What of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
+        The part of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
     **options
-        Of the method: `rate`, `max_pages`, `groups`... of `shards`.
+        Options of the method: `rate`, `max_pages`, `groups`... of `shards`.
 
     Examples
     --------
@@ -144,25 +144,25 @@ def over_time(
     sizes: Sequence[int] | Ints | None = None,
     **selection: Unpack[Selection],
 ) -> pd.DataFrame:
-    """Return the miss ratio of each window of time, at some sizes.
+    """Return the miss ratio of each time window at several sizes.
 
     The caches are not emptied between windows: pages used in one are there in the next.
 
     Parameters
     ----------
     window : str, int or Window, optional
-        By default a second, or the nearest T that the part of the trace has.
+        The default is one second, or the nearest T that the part of the trace supports.
     sizes : sequence of int, optional
-        In pages; by default growing by a fifth, up to all pages of the trace.
+        In pages; the default sizes grow by a fifth, up to all pages of the trace.
     **selection
         `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
 
     Returns
     -------
     DataFrame
-        ``t_ns`` (the window's end), ``pages`` and ``bytes`` (the size), ``uses`` in the window,
-        ``miss_ratio``, NaN if there were none, ``asked_ns``, ``effective_ns`` and ``full`` as
-        `pmlkit.workingset.estimate` has them.
+        ``t_ns`` (the window's end), ``pages`` and ``bytes`` (the size), ``uses`` in the window, and
+        ``miss_ratio`` (NaN without uses). ``asked_ns``, ``effective_ns`` and ``full`` are as in
+        `pmlkit.workingset.estimate`.
     """
     import pandas as pd
 

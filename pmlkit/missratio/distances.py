@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LRU stack distances: between two uses of a page, how many other pages were used.
+"""LRU stack distances: the number of other pages used between two uses of a page.
 
 A cache of c pages that evicts the least recently used one hits exactly the uses whose distance is
 less than c (Mattson et al. 1970): one pass gives the miss ratio at every size.
@@ -28,7 +28,8 @@ ROW = 64  # bytes of counts that are changed together; a cache line
 class LruStack:
     """The pages in order of last use.
 
-    Pages are numbers (`pmlkit.kernels.pages`). Memory is about 50 bytes a page, whatever the uses.
+    Pages are numbers (`pmlkit.kernels.pages`). Memory is about 50 bytes per page, independent of
+    the number of uses.
     """
 
     def __init__(self) -> None:
@@ -40,9 +41,9 @@ class LruStack:
         return int(self._state[1])
 
     def use(self, ids: Ids, pages: int) -> Ids:
-        """Use pages, one after the other; return the distance of each use, -1 for a first one.
+        """Use pages in the given order; return the distance of each use, -1 for a first use.
 
-        `pages` is more than the largest of all `ids` so far.
+        `pages` is larger than every id so far.
         """
         from pmlkit.kernels.lru import advance
 
@@ -65,7 +66,7 @@ class LruStack:
         return pages
 
     def reset(self, pages: Ids) -> None:
-        """Let the stack be `pages` (int32, distinct, the most recently used one at the end)."""
+        """Set the stack to `pages` (int32, distinct, the most recently used one last)."""
         self._last = np.full(int(max(pages, default=-1)) + 1, -1, np.int32)
         self._place(pages)
 

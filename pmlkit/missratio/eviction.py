@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """AET: the miss-ratio curve from the times between two uses of a page (Hu et al., ATC 2016).
 
-A page that is not used moves down the LRU stack whenever a page from below it is used. If the time
-to a page's next use, counted in uses, is beyond t with probability P(t), a page that was not used
-for t moves on with speed P(t): it has gone c places down after the average eviction time AET(c),
-where the integral of P from 0 to AET(c) is c (section 2.1). A cache of c pages misses the uses
-that come later: mr(c) = P(AET(c)).
+A page that is not used moves down the LRU stack whenever a page from below it is used. Let P(t) be
+the probability that the time to a page's next use, counted in uses, exceeds t. A page that was not
+used for t then moves down with speed P(t). It has moved down c places after the average eviction
+time AET(c), at which the integral of P from 0 reaches c (section 2.1). A cache of c pages misses
+the uses after a longer time: mr(c) = P(AET(c)).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def aet(gfns: Uses) -> MissRatioCurve:
     Returns
     -------
     MissRatioCurve
-        Of method ``"aet"``, with a size for each number of pages. The model takes the times
-        between uses as independent. So it is wrong for a loop over more pages than the cache
-        holds, which always misses.
+        The method is ``"aet"``, with one size for each number of pages. The model assumes that the
+        times between uses are independent. It is therefore wrong for a loop over more pages than
+        the cache can store: every use misses.
     """
     return aet_of(numbered_pages(gfns))
 

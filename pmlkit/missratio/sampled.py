@@ -3,15 +3,16 @@
 
 A page is sampled if a hash of its frame number is below a limit, so all of its uses are sampled or
 none. Distances among the sampled pages, divided by the sampled share R of all pages, estimate the
-true ones. `shards` has the paper's fixed rate (section 3.2) and its fixed size, where R falls as
-pages come (3.3). It also has the adjustment SHARDS-adj (3.4): the sample should have R times all
-uses; a surplus or deficit is attributed to very hot pages, and corrected at distance 0.
+true ones. `shards` implements the paper's fixed rate (section 3.2) and its fixed size, at which R
+falls as new pages appear (3.3). It also implements the adjustment SHARDS-adj (3.4). The sample
+should have R times all uses. Any surplus or deficit is attributed to very hot pages and corrected
+at distance 0.
 
-The hash is the fraction of the frame number times the golden ratio (Knuth, TAOCP 3, 6.4): of any
-run of frames it picks the share R, to about a page. Buffers are such runs, so their parts in the
-sample are even, where those of a random hash would scatter; the price is that pages at one of a few
-distances from each other (Fibonacci numbers) would be sampled together. ``seed`` shifts the
-fraction.
+The hash is the fractional part of the frame number times the golden ratio (Knuth, TAOCP 3, 6.4).
+From any run of frames it selects the share R, to within about one page. Buffers are such runs, so
+their shares of the sample are even, while a random hash would scatter them. In return, pages at
+certain distances from each other (Fibonacci numbers) are sampled together. ``seed`` shifts the
+fractional part.
 """
 
 from __future__ import annotations
@@ -58,26 +59,26 @@ def shards(
     gfns : array of int, shape (uses,), or iterable of such arrays
         Pages in order of use.
     rate : float
-        The share R of the pages to look at; where `max_pages` is given, the share to begin with.
+        The share R of pages to sample; if `max_pages` is given, the initial share.
     max_pages : int, optional
-        Sample no more pages: when there are more, R is halved, and pages above the new limit leave
-        the sample. (The paper lowers R by a page at a time; by halves, only a bounded number of
-        parts was counted at another rate.)
+        The largest number of sampled pages. If there are more, R is halved, and pages above the new
+        limit leave the sample. (The paper lowers R one page at a time. With halving, only a bounded
+        number of parts was counted at another rate.)
     adjust : bool
         Whether to use SHARDS-adj.
     groups : int
         Parts of the sample (2 or more), from whose differences the error band is estimated; 0 for
         no band.
     seed : int
-        Selects which pages are sampled.
+        Selects the sampled pages.
     min_pages : int
-        Begin with all pages, and let R fall by halves to `rate` only while this many are left:
-        1 % of a small guest is too few pages to say anything.
+        Start with all pages, and halve R down to `rate` only while at least this many remain. In a
+        small guest, 1 % of the pages is too few for an estimate.
 
     Raises
     ------
     UsageError
-        If a parameter is out of range, or no page that is used is in the sample.
+        If a parameter is out of range, or the sample contains no page that is used.
 
     Examples
     --------
@@ -130,7 +131,7 @@ class _Sample:
         self._parts = [_Part() for _ in range(groups + 1)]
 
     def of_pages(self, gfns: Gfns) -> Gfns:
-        """Return the uses of the sampled pages (or of more of them, where R has fallen since)."""
+        """Return the uses of the sampled pages (or of more pages, if R has fallen since)."""
         from pmlkit.kernels.lru import sample
 
         hashing = np.uint64(GOLDEN_32), np.uint64(self.offset), np.uint64(self.limit)
@@ -138,7 +139,7 @@ class _Sample:
         return gfns[at[: sample(np.ascontiguousarray(gfns), *hashing, at)]]
 
     def use(self, gfns: Gfns) -> None:
-        """Take the sampled uses of a batch, in steps that cannot bring many new pages."""
+        """Add the sampled uses of a batch, in steps with a bounded number of new pages."""
         most = self._max or self._min
         step = max(most // 4, 1) if most else max(len(gfns), 1)
         for start in range(0, len(gfns), step):
@@ -147,7 +148,7 @@ class _Sample:
                 self._shrink(limit)
 
     def _lower(self) -> int:
-        """Return the limit that the pages seen so far ask for."""
+        """Return the limit that the number of pages so far requires."""
         pages, half = len(self._index), max(self.limit // 2, 1)
         if self._max and pages > self._max:
             return half
@@ -230,13 +231,13 @@ class _Part:
         self.uses *= by
 
     def largest(self) -> int:
-        """Return one more than the largest distance, as the sample of now would have it."""
+        """Return the largest distance plus one, scaled to the current sample."""
         every = (*self._before, (self._counts, 1.0))
         ends = [(np.flatnonzero(counts).max(initial=-1) + 1) / times for counts, times in every]
         return int(np.ceil(max(ends)))
 
     def ratio(self, sizes: Ints, rate: float, uses: float) -> Floats:
-        """Return the miss ratio at `sizes`; `uses` is how many the sample should have."""
+        """Return the miss ratio at `sizes`; `uses` is the expected number of uses in the sample."""
         hits = np.zeros(len(sizes))
         for counts, times in (*self._before, (self._counts, 1.0)):
             reach = np.concatenate(([0], np.cumsum(counts))) / times
@@ -254,6 +255,6 @@ def _mixed(gfns: Gfns, multiplier: int, offset: int) -> Gfns:
 
 
 def sampled(gfns: Gfns, rate: float, seed: int = 0) -> Bools:
-    """Mask the pages that `shards` looks at at this rate."""
+    """Mask the pages that `shards` samples at this rate."""
     offset = (seed + 1) * ROOT_32 % WHOLE
     return _mixed(np.asarray(gfns, np.uint64), GOLDEN_32, offset) < max(round(rate * WHOLE), 1)

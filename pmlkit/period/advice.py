@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the period T: the cost and the resolution of rounds of a length.
+"""Choose the period T from the cost and the resolution of rounds of that length.
 
-The arithmetic (``N(T)`` is the number of distinct pages that are written in a time T):
+The arithmetic (``N(T)`` is the number of distinct pages written in a time T):
 
-- **Log.** An entry is 8 bytes, the address of a 4 KiB page; a buffer of 4 KiB holds 512 of them.
-  Re-armed once a round, a page is logged once a round: ``N(T)`` entries, ``8 N(T)`` bytes, and
-  ``N(T) / 512`` VM exits. (So an entry stands for 4 KiB, but is not 4 KiB long.)
-- **Bitmap.** One bit a page: ``memory / 4096 / 8`` bytes, however much is logged; 512 MiB of memory
-  have a bitmap of 16 KiB. It covers all pages; a full buffer covers 512, which is 2 MiB.
-- **Fill time.** A vCPU that logs ``N(T) / T`` entries a second fills a buffer in
-  ``512 T / N(T)``.
+- **Log.** An entry has 8 bytes, the address of a 4 KiB page; a buffer of 4 KiB contains 512
+  entries. With one re-arm per round, a page is logged once per round: ``N(T)`` entries, ``8 N(T)``
+  bytes, and ``N(T) / 512`` VM exits. (An entry thus represents 4 KiB, but is not 4 KiB long.)
+- **Bitmap.** One bit per page: ``memory / 4096 / 8`` bytes, independent of the log's size; 512 MiB
+  of memory have a bitmap of 16 KiB. It covers all pages; a full buffer covers 512, which is 2 MiB.
+- **Fill time.** A vCPU that logs ``N(T) / T`` entries per second fills a buffer in ``512 T /
+  N(T)``.
 - **Guest's cost** of a round: ``N/512 * exit + round + N * rearm``; divided by T, the guest's
   overhead.
 - **Host's cost**: ``N * (entry + copy) + pages * scan + T * poll``, on other processors.
-- **Clock.** Costs and T are of one clock (`pmlkit.costs`): a cost in instructions is a share of the
-  instructions that the trace's machine executes in T, a time is a share of the time of its machine.
+- **Clock.** Costs and T use the same clock (`pmlkit.costs`). A cost in instructions is a share of
+  the instructions that the trace's machine executes in T. A time is a share of that machine's time.
 
 With a longer T, repeated uses of a page cost nothing more (``N`` grows more slowly than T), so the
-cost per second falls; but W(T) grows, and its resolution in time falls. The choice is the shortest
-T that the overhead allows and from which on the answer no longer depends much on T.
+cost per second falls. But W(T) grows, and its resolution in time falls. The choice is the shortest
+T that satisfies the overhead limit and beyond which the answer hardly depends on T.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def log_bytes(entries: int) -> int:
 
 
 def bitmap_bytes(memory_bytes: int) -> int:
-    """Return the size of a domain's log-dirty bitmap, bytes: a bit for each page.
+    """Return the size of a domain's log-dirty bitmap, bytes: one bit per page.
 
     Examples
     --------
@@ -75,19 +75,19 @@ def bitmap_bytes(memory_bytes: int) -> int:
 
 
 def ring_slots(entries_per_s: float, stall_ns: float = STALL_NS) -> int:
-    """Return the slots that a vCPU's ring needs to lose nothing while it is not drained.
+    """Return the number of slots that a vCPU's ring needs to lose nothing between two drains.
 
     Parameters
     ----------
     entries_per_s : float
-        Of that vCPU, at its peak.
+        The entries per second of that vCPU, at its peak.
     stall_ns : float
         Longest time without a drain.
 
     Returns
     -------
     int
-        A power of two from 2 to 4096, with room for twice what is logged in that time.
+        A power of two from 2 to 4096, with room for twice the entries logged in that time.
     """
     buffers = 2 * entries_per_s * stall_ns / 1e9 / BUFFER_ENTRIES
     return int(min(max(2 ** int(np.ceil(np.log2(max(buffers, 1)))), 2), 4096))
@@ -105,17 +105,16 @@ class Advice:
     target, accuracy : float
         The limits given to `advise`.
     met : bool
-        Whether a period keeps both.
+        Whether some period satisfies both limits.
     time : pmlkit.costs.Clock
-        What the periods are of.
+        The clock of the periods.
     table : DataFrame
-        One row per period: ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
-        ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (a round's),
-        ``guest_overhead`` and ``host_overhead`` (shares of one processor's time; the host's is NaN
-        where the memory's size or the costs in this machine's time are not known),
-        ``flush_overhead`` (lower bound of the guest's if
-        pages are re-armed at flushes), and ``sensitivity`` (the share by which W grows if T is
-        doubled).
+        One row per period. ``period_ns``, ``pages`` and ``peak_pages`` (N(T)), ``bytes``,
+        ``entries_per_s``, ``exits_per_s``, ``fill_ns``, ``log_bytes`` (per round).
+        ``guest_overhead`` and ``host_overhead``: shares of one processor's time; the host's is NaN
+        if the memory size or the costs in this machine's time are unknown. ``flush_overhead``:
+        lower bound of the guest's overhead if pages are re-armed at flushes. ``sensitivity``: the
+        share by which W grows if T is doubled.
     words : tuple of str
         The explanation.
     """
@@ -149,31 +148,31 @@ def advise(
     end: str | int | None = None,
     ns_per_insn: float | None = None,
 ) -> Advice:
-    """Recommend T, the ring's size and the re-arm policy for a VM like the one of a trace.
+    """Recommend T, the ring's size and the re-arm policy for a VM like the one in a trace.
 
     Parameters
     ----------
     trace : Trace
-        Its PML log says what is written; periods are multiples of the length of its usual round.
+        Its PML log contains the writes; periods are multiples of the length of its usual round.
     target : float
         Share of its time that the guest may lose.
     accuracy : float
         Share by which the working set may grow if T is doubled.
     constants : pmlkit.period.costs.Constants, optional
-        Default: the trace's own, as far as it has any.
+        Default: the trace's own constants, as far as it has any.
     stall_ns : float
-        Longest time without a drain by dom0: an assumption.
+        Longest time in which dom0 does not drain the ring: an assumption.
     start, end : str or int, optional
         The part of the trace, ``"2s"`` or nanoseconds.
     ns_per_insn : float, optional
-        How long an instruction takes on the host of the trace, or of the constants, where that is
-        not known: relates times to instructions.
+        Length of an instruction on the host of the trace, or of the constants, if unknown: it
+        relates times to instructions.
 
     Raises
     ------
     ClocksDiffer
-        If the guest's cost is neither in instructions, and the trace says how long one takes, nor
-        in the time of the trace's machine.
+        If the guest's cost can be converted neither from instructions (with the trace's length of
+        an instruction) nor from the time of the trace's machine.
     NeedsError
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The costs of collection: constants with their sources, from a trace or measured here.
+"""The costs of collection: constants with their sources, from a trace or measured on this machine.
 
-A constant is a number of instructions, as in the table of prices and in what an emulator measures,
-or a time of one machine. Only `pmlkit.costs.Clock` brings the two together.
+A constant is a number of instructions, as in the table of prices and in an emulator's measurements,
+or a time of one machine. Only `pmlkit.costs.Clock` converts between the two.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Constant:
     ----------
     cost : pmlkit.costs.Cost
     kind : {"host", "emulated", "lab", "measured here", "published", "assumed"}
-        Of a real host; of the emulator that made the trace; of the table of prices, measured in
-        the lab, published or assumed; of this machine, without Xen.
+        Its source: a real host; the emulator that made the trace; the table of prices, measured in
+        the lab, published or assumed; or this machine, without Xen.
     source : str
     """
 
@@ -72,7 +72,7 @@ class Constant:
     source: str
 
     def as_dict(self) -> Json:
-        """Return the constant for JSON: ``amount``, and whose ns it is, or None: instructions."""
+        """Return the constant for JSON: ``amount``, and its machine, or None for instructions."""
         clock = self.cost.clock
         return {
             "amount": self.cost.amount,
@@ -91,7 +91,7 @@ class Constant:
         kind: str,
         source: str,
     ) -> Constant:
-        """Make a constant of what `as_dict` returned; ValueError if it is something else."""
+        """Create a constant from the result of `as_dict`; ValueError for anything else."""
         if not 0 <= float(amount) < float("inf"):
             raise ValueError(f"the amount {amount}")
         if ns_per_insn is not None and not 0 < float(ns_per_insn) < float("inf"):
@@ -121,9 +121,9 @@ class Constants:
         return {name: getattr(self, name) for name in _MEANINGS}
 
     def given(self, ns_per_insn: float | None) -> Constants:
-        """Return the constants with the length of an instruction where times lack it, ns.
+        """Return the constants with the length of an instruction, ns, where times lack it.
 
-        Where these are times of several machines, it is that of the host.
+        If these are times of several machines, it applies to the host's.
         """
         named = self.by_name()
         clocks = {each.cost.clock for each in named.values() if each.cost.clock}
@@ -153,13 +153,13 @@ def _given(constant: Constant, ns_per_insn: float | None) -> Constant:
 
 
 def assumed(transition_insn: float | None = None) -> Constants:
-    """Return constants without a measurement of one's own: those of the table of prices.
+    """Return constants without a local measurement: those of the table of prices.
 
     Parameters
     ----------
     transition_insn : float, optional
-        The instructions that a processor could execute while it leaves a guest and enters it
-        again; default: the table's.
+        The instructions that a processor could execute while it leaves and re-enters a guest;
+        default: the table's.
     """
     transition = prices()["transition"].insn if transition_insn is None else transition_insn
     made = {}
@@ -175,7 +175,7 @@ def assumed(transition_insn: float | None = None) -> Constants:
 
 
 def base_of(trace: Trace, transition_insn: float | None = None) -> Constants:
-    """Return constants without a measurement, for the hypervisor of a trace: Xen's, or KVM's.
+    """Return constants without a measurement for the hypervisor of a trace: Xen's, or KVM's.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def base_of(trace: Trace, transition_insn: float | None = None) -> Constants:
 
 
 def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
-    """Return the constants that a trace has of its own cost, and the rest of `base`.
+    """Return the constants that a trace contains about its own cost, and the rest from `base`.
 
     Parameters
     ----------
@@ -212,10 +212,10 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     Returns
     -------
     Constants
-        An exit is ``exit_tsc / exits``, an entry ``drain_tsc / entries``, re-arming a page
-        ``rearm_tsc / pages re-armed``, and a round what is left of its pause (and of harvests).
-        An exit that finds all buffers full waits until one is drained: that is in its mean.
-        In instructions where the trace's clock counts them, else in its machine's time.
+        An exit costs ``exit_tsc / exits``, an entry ``drain_tsc / entries``, and re-arming a page
+        ``rearm_tsc / pages re-armed``. A round costs the remainder of its pause (and of harvests).
+        An exit that finds all buffers full waits until one is drained; the mean includes this wait.
+        The unit is instructions if the trace's clock counts them, otherwise its machine's time.
 
     Raises
     ------
@@ -308,12 +308,12 @@ def _of_pauses(log: Trace) -> Iterator[Measured]:
 
 
 def measure(seconds: float = 5.0) -> Constants:
-    """Measure what needs no Xen in about `seconds`: reading bitmaps, checking and writing a spool.
+    """Measure costs without Xen, in about `seconds`: reading bitmaps, writing a spool.
 
     Returns
     -------
     Constants
-        `scan` and `copy` are measured, the others as in `assumed`.
+        `scan` and `copy` are measured; the others are as in `assumed`.
     """
     share, here = seconds / 2, Clock(f"the host {platform.node()}")
     scan, copy = Cost(_scan_ns(share), here), Cost(_copy_ns(share), here)
@@ -386,7 +386,7 @@ def load(path: PathLike) -> Constants:
     Raises
     ------
     UsageError
-        If the file is something else.
+        If the file has other content.
     PmlkitError
         If it cannot be read.
     """

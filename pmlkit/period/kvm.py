@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The costs of logging under KVM: of a page that is logged, captured and armed again.
+"""The costs of logging under KVM: per page that is logged, captured and re-armed.
 
-They are KVM's own, of Debian's kernels in the lab, which counts instructions. They stand apart from
-`costs`, as KVM's log works otherwise than ours in Xen: a vCPU's own thread drains its buffer, the
-guest is never paused for a round, and nothing is scanned.
+They are KVM's own, for Debian's kernels in the lab, which counts instructions. They are separate
+from `costs` because KVM's log works differently from our log in Xen. A vCPU's own thread drains its
+buffer, no round pauses the guest, and nothing is scanned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["KVM_INSN", "KvmCosts", "costs_for", "is_kvms"]
 
 
 class KvmCosts(NamedTuple):
-    """Instructions for a page: to log it, to capture it, to arm it again."""
+    """Instructions per page: to log it, to capture it, to re-arm it."""
 
     log: int
     capture: int
@@ -40,12 +40,12 @@ _LATER = (6, 12)
 
 
 def is_kvms(trace: Trace) -> bool:
-    """Whether a trace is of a KVM host."""
+    """Whether a trace is from a KVM host."""
     return trace.meta.source == "kvm"
 
 
 def costs_for(trace: Trace) -> tuple[KvmCosts, str]:
-    """Return the costs of a trace's kernel and capture, and which they are."""
+    """Return the costs of a trace's kernel and capture, and their names."""
     release = Host(release=str(trace.meta.host.get("release", ""))).version
     kernel = "6.12" if release >= _LATER else "6.1"
     capture = trace.meta.options.get("capture") or {}

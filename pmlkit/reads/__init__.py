@@ -5,14 +5,14 @@ Modules
 -------
 methods      `estimate`: one working set per method
 page_sets    the sets of pages that the methods combine
-sampled      density of use in a sample of frames
-draws        which frames of a sample are looked at in which round
-redrawn      windows by a sample that is drawn anew in each round
-aging        the host's count of touched pages, beside a log that tells which
-calibration  the kernel's part and intervals, fitted to other guests
+sampled      estimates from the density of use in a sample of frames
+draws        the frames of a sample that are examined in each round
+redrawn      windows from a sample with a new draw in each round
+aging        the host's count of touched pages, combined with a log that names them
+calibration  parameters for the kernel's part and for intervals, fitted to other guests
 guided       a harvest guided by the log
 judge        errors of the methods against a full harvest
-mechanism    why the log cannot tell reads
+mechanism    why the log does not identify reads
 hotness      regions ranked by how often their page tables are logged
 """
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The aging of MGLRU beside a log: how many pages were touched, and which of them are known.
+"""The aging of MGLRU combined with a log: the number of touched pages, and the frames among them.
 
-From Linux 6.12 on the host's aging counts what a VM has touched, reads included, and tells no
-frame (``pmlkit collect --kvm VM --mode lru-gen``). A log of the same VM at the same time tells
-frames: those that were written, and by its page tables those that may have been read. So the aging
-says how many, and the log and its tables say which.
+From Linux 6.12 on, the host's aging counts the pages that a VM has touched, including reads. It
+names no frames (``pmlkit collect --kvm VM --mode lru-gen``). A log of the same VM at the same time
+names frames: those that were written and, by its page tables, those that may have been read. The
+aging thus gives the number of pages, and the log and its tables give the frames.
 
 Both have the host's monotonic clock: the table as ``clock_ns``, the trace in its options.
 
-What the count has beside the guest's data: the VMM's own pages, as aging is of a control group,
-and the guest's page tables. Where the host has huge pages under the guest, a count may be of whole
-ones.
+The count includes pages that are not the guest's data: the VMM's own pages, because aging covers a
+control group, and the guest's page tables. If the host uses huge pages for the guest, the count may
+be in whole huge pages.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read(path: PathLike) -> pd.DataFrame:
     Raises
     ------
     UsageError
-        If it is none.
+        If it is not such a table.
     FileRefused
         If it cannot be read.
     """
@@ -86,7 +86,7 @@ def _hint() -> str:
 
 @dataclass(frozen=True)
 class _Places:
-    """The rounds of each interval: those inside of it, and those that it has a part of."""
+    """The rounds of each interval: those inside of it, and those that overlap its ends."""
 
     inside: Windows
     touching: Windows
@@ -111,14 +111,14 @@ def estimate(
     Returns
     -------
     DataFrame
-        As `pmlkit.reads.estimate` returns it, and ``read`` (pages beyond those that were written)
-        and ``named`` (pages that the log and its tables name). `pages` is the aging's count, within
-        the bounds that log and tables set. An interval that the trace does not cover is left out.
+        The table of `pmlkit.reads.estimate`, with ``read`` (pages beyond the written ones) and
+        ``named`` (pages that the log and its tables name). `pages` is the aging's count, limited by
+        the bounds of the log and the tables. Intervals that the trace does not cover are omitted.
 
     Raises
     ------
     NeedsError
-        If the trace does not tell the host's clock.
+        If the trace does not contain the host's clock.
     UsageError
         If no interval lies within the trace.
     """
@@ -196,7 +196,7 @@ def _table(
 
 
 def _most(trace: Trace, frames: Sets, windows: Windows) -> Ints:
-    """Return how many pages can have been touched in each interval, as far as the tables tell."""
+    """Return how many pages can have been touched in each interval, according to the tables."""
     written = window_sizes(frames.written, windows)
     if trace.pml.has_tables:
         return window_sizes(frames.reachable, windows)

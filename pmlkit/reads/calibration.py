@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration of the estimates on guests with a known truth: the kernel's part, and intervals.
+"""Calibration on guests with a known truth: the kernel's part, and intervals.
 
-*Cleared flags.* Where the hypervisor clears the guest's accessed flags, an entry that was there
-before and is accessed now was used in the round. Two things stay uncertain:
+*Cleared flags.* If the hypervisor clears the guest's accessed flags, an existing entry that is
+accessed now was used in the round. Two things stay uncertain:
 
-- Fresh entries. Linux makes some with the flag set, for pages around a fault. The part that is used
-  is calibrated as a median.
-- The kernel's own reads. They are under entries of large pages, one flag for 512 frames. The number
+- Fresh entries. Linux creates some of them with the flag set, for pages around a fault. The used
+  part is calibrated as a median.
+- The kernel's own reads. They use entries of large pages, with one flag for 512 frames. The number
   of frames is calibrated as a power of the number of these entries (least squares between
-  logarithms): the more of its memory the kernel visits, the more it does in each place.
+  logarithms). The kernel does more in each place as it visits more of its memory.
 
 *Intervals.* For each calibration guest, truth over estimate lies between two numbers in 90 percent
-of the rounds. The interval takes the lowest and the highest of all guests. This is split conformal
-prediction with the guest as the unit: the rounds of a guest are alike, and a new guest is one more
-guest, not one more round. Where flags were cleared, the ratio is of what is not certain, as the
-rest is exact; elsewhere it is of the whole. It fails for a guest that is unlike all of them.
+of the rounds. The interval uses the lowest and the highest of these numbers over all guests. This
+is split conformal prediction with the guest as the unit. The rounds of one guest are alike, so a
+new guest is one more guest, not one more round. If flags were cleared, the ratio applies to the
+uncertain part, because the rest is exact. Otherwise it applies to the whole. The interval is not
+valid for a guest that resembles none of them.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Calibration:
     Attributes
     ----------
     fresh : float
-        Part of the fresh entries' frames that is used.
+        The used part of the fresh entries' frames.
     slope, scale : float
         The kernel reads ``scale * entries ** slope`` frames.
     ratios : dict of (str, bool) to (float, float)
-        Lowest and highest truth over estimate, by method and whether flags were cleared; if so,
-        both without what is certain.
+        Lowest and highest truth over estimate, by method and by whether flags were cleared; if they
+        were, both exclude the certain part.
     """
 
     fresh: float
@@ -62,9 +63,9 @@ class Calibration:
     ratios: Mapping[tuple[str, bool], tuple[float, float]]
 
     def others(self, entries: Ints, fresh: Ints) -> Ints:
-        """Return the frames expected beside the certain ones, for each window.
+        """Return the frames expected in addition to the certain ones, for each window.
 
-        `entries` are the kernel's large pages that were accessed, `fresh` the frames of fresh
+        `entries` are the kernel's large pages that were accessed; `fresh` are the frames of fresh
         entries.
         """
         kernel = np.clip(self.scale * entries**self.slope, entries, 512 * entries)
@@ -73,7 +74,7 @@ class Calibration:
     def interval(
         self, method: str, cleared: bool, pages: Ints, certain: Ints
     ) -> tuple[Floats, Floats] | None:
-        """Return low and high about estimates (arrays, shape (windows,)); None if not known."""
+        """Return the ends of intervals around estimates, shape (windows,); None if unknown."""
         if (method, cleared) not in self.ratios:
             return None
         low, high = self.ratios[method, cleared]
@@ -82,17 +83,18 @@ class Calibration:
 
 
 def calibrate(unsure: pd.DataFrame, rounds: pd.DataFrame | None = None) -> Calibration:
-    """Calibrate on rounds whose truth is known; each guest counts the same.
+    """Calibrate on rounds whose truth is known; all guests have the same weight.
 
     Parameters
     ----------
     unsure : DataFrame
-        A row per round in which flags were cleared, from `pmlkit.reads.judge.unsure`, with the
-        ``guest``; not of guests that unmap what they use, which is none of the kernel's reads. If
-        there are no two different rounds, a large entry counts one page, and a fresh one, too.
+        One row per round in which flags were cleared, from `pmlkit.reads.judge.unsure`, with the
+        ``guest``. Exclude guests that unmap what they use, because those reads are not the
+        kernel's. If there are no two different rounds, a large entry counts as one page, and so
+        does a fresh one.
     rounds : DataFrame, optional
-        A row per round and method, for intervals: ``guest``, ``method``, ``cleared``, ``pages``,
-        ``low`` (what is certain), ``truth``.
+        One row per round and method, for intervals: ``guest``, ``method``, ``cleared``, ``pages``,
+        ``low`` (certain), ``truth``.
 
     """
     fresh, slope, scale = 1.0, 1.0, 1.0
@@ -129,12 +131,12 @@ def bundled() -> Calibration:
 
 
 def load(name: str, experiment: str = "reads-lab") -> pd.DataFrame:
-    """Read a table of an experiment in the lab that comes with pmlkit.
+    """Read a bundled table of an experiment in the lab.
 
     Raises
     ------
     TraceNotFound
-        If it is not there.
+        If it does not exist.
     """
     path = Path(recording("rrww-lab")).parent / experiment / f"{name}.csv"
     if not path.is_file():

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frames of a sample the hypervisor looks at, as ``public/pml.h`` of the patches defines it.
+"""The frames of a sample that the hypervisor examines: ``public/pml.h`` of the patches.
 
 A sample has one frame of each group of `one_in`. A hash of the group's number and of the draw's
-chooses it (``XEN_PML_DRAW``). There are two ways:
+number selects it (``XEN_PML_DRAW``). There are two ways:
 
 - **fixed**: draw 0 in all rounds.
-- **anew**: draw 1 + n in round n. Flags are sticky, so a frame's flag is of one round only if it
-  was cleared when that round began. Whenever a region of 512 frames is looked at, the flags of its
-  next draw are cleared, too. A region is looked at in the rounds in which it is used. In a round
-  it has the draw that was cleared when it was last looked at, in round m say: draw m + 2. In its
-  first round n it has draw n + 1, as enabling clears all flags. So a region that is used in every
-  round has draw n + 1 in round n. One that was idle since round m has the same old draw, whose
-  flags nobody has set since.
+- **new in each round**: draw 1 + n in round n. Flags stay set once set. A frame's flag therefore
+  belongs to one round only if it was cleared when that round began. When Xen examines a region of
+  512 frames, it also clears the flags of the next draw. It examines a region in the rounds in which
+  it is used. The draw in a round is the one that was cleared when the region was last examined. If
+  that was round m, the draw is number m + 2. In the first round n, a region has draw n + 1, because
+  enabling clears all flags. A region that is used in every round therefore has draw n + 1 in round
+  n. A region that was idle since round m keeps its draw, and no access has set those flags since.
 
-Only the frames found are in a log, so it does not tell of every region which draw it had. What
-`pmlkit.reads.sampled` estimates does not need it: a frame's chance is 1 in `one_in` in each round.
+A log contains only the frames found, so it does not reveal the draw of every region.
+`pmlkit.reads.sampled` does not need it: a frame's chance is 1 in `one_in` in each round.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Gfns, Ints
 
 
-__all__ = ["chosen", "found_anew", "places"]
+__all__ = ["chosen", "found_redrawn", "places"]
 
 REGION_SHIFT = 9  # frames that share a table of the EPT
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: Knuth's multiplicative hash
 
 
 def places(groups: Gfns, one_in: int, draw: int | Ints = 0) -> Gfns:
-    """Say which frame of each group is drawn.
+    """Return the position of the drawn frame in each group.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def chosen(gfns: Gfns, one_in: int, draw: int | Ints = 0) -> Bools:
     return places(gfns // size, one_in, draw) == gfns % size
 
 
-def found_anew(rounds: Ints, gfns: Gfns, one_in: int, before: int = 0) -> Bools:
-    """Mask what a sample that is drawn anew in each round finds of what was touched.
+def found_redrawn(rounds: Ints, gfns: Gfns, one_in: int, before: int = 0) -> Bools:
+    """Mask the touched frames that a sample with a new draw in each round finds.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def found_anew(rounds: Ints, gfns: Gfns, one_in: int, before: int = 0) -> Bools:
         All frames that were touched in each round, in any order.
     one_in : int
     before : int
-        Draws of rounds that were closed before round 0: another number gives another sample.
+        Number of rounds that were closed before round 0; each number gives a different sample.
 
     Returns
     -------

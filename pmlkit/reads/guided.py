@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guided harvest against the full scan: the frames of each, the leftovers, the costs.
 
-The guided harvest reads, at the end of a round, the EPT accessed flags of the frames that the
-logged tables map, and of the logged frames themselves (`pmlkit.pagetables` argues why these are
-all). The scan reads the flags of all memory. Both in one round, the guided harvest first, the scan
-finds what the other left: nothing, or the exceptions.
+At the end of a round, the guided harvest reads the EPT accessed flags of two sets: the frames that
+the logged tables map, and the logged frames themselves. `pmlkit.pagetables` argues why these are
+all. The scan reads the flags of all memory. If both run in one round, the guided harvest first, the
+scan finds what the other left: nothing, or the exceptions.
 
-Relatives, of which only the abstracts were read: HMM-V (arXiv 2209.13111) "tracks memory accesses
-through page table manipulation, but reduces the cost by leveraging" PML and a multi-level queue,
-and so does vTMM (EuroSys'23, doi 10.1145/3552326.3587449), both for memory tiering. They may well
-direct their scans by it. What is shown here is the argument for completeness, the comparison with
-the scan frame by frame, and working sets under Xen.
+Related work, of which only the abstracts were read: HMM-V (arXiv 2209.13111) "tracks memory
+accesses through page table manipulation, but reduces the cost by leveraging" PML and a multi-level
+queue. vTMM (EuroSys'23, doi 10.1145/3552326.3587449) does the same. Both are for memory tiering.
+They may direct their scans in the same way. This module adds the argument for completeness, the
+frame-by-frame comparison with the scan, and working sets under Xen.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def equality(trace: Trace) -> pd.DataFrame:
     Parameters
     ----------
     trace : Trace
-        An access trace whose batches say ``guided`` and ``scan``.
+        An access trace whose batches have ``guided`` and ``scan``.
 
     Returns
     -------
     DataFrame
-        Per round: ``round``, ``guided`` and ``left`` (frames), ``tables`` (page tables in the
-        log), and a column for each of `CAUSES`.
+        Per round: ``round``, ``guided`` and ``left`` (frames), ``tables`` (page tables in the log),
+        and one column for each of `CAUSES`.
 
     Raises
     ------
     NeedsError
-        If there are no rounds with both.
+        If no rounds have both.
     """
     sizes = _sizes(trace)
     if not {"guided", "scan"} <= set(sizes.columns):
@@ -87,10 +87,11 @@ def _sizes(trace: Trace) -> pd.DataFrame:
 
 
 def leftovers(trace: Trace) -> pd.DataFrame:
-    """Return, for each frame that only the scan found, why the guided harvest missed it.
+    """Return the cause for each frame that only the scan found.
 
-    The log alone is not trusted: a leaf table counts as used in a round if it was logged, or if
-    either harvest found its own frame touched. A table whose frame nobody touched was not walked.
+    The log alone is not trusted. A leaf table counts as used in a round if it was logged, or if
+    either harvest found its own frame touched. If neither harvest found a table's frame touched,
+    the table was not walked.
 
     Returns
     -------
@@ -119,9 +120,9 @@ def _mapped(
 ) -> dict[str, Bools]:
     """Return masks of `left`: a used leaf table leads to it, before, or at the round's end.
 
-    A snapshot holds until its table is logged again: what changes a table is a write. (A table that
-    is logged without a new snapshot is none any more.) Large pages are left out: the kernel maps
-    all memory by them, whether they are used or not.
+    A snapshot is valid until its table is logged again, because only a write changes a table. (A
+    table that is logged without a new snapshot is none any more.) Large pages are left out: the
+    kernel maps all memory by them, whether they are used or not.
     """
     small = rows[np.isin(rows["target"], left["gfn"].unique()) & (rows["level"] == 1)]
     logged = pagetables.logged(trace)[["round", "table"]]
@@ -151,15 +152,16 @@ def _outside(trace: Trace, gfns: Gfns) -> Bools:
 
 
 def costs(trace: Trace) -> pd.DataFrame:
-    """Return what each round's harvests cost, as Xen measured it.
+    """Return the cost of each round's harvests, as Xen measured it.
 
     Returns
     -------
     DataFrame
-        Per round: ``round``, the time-stamp counts (in the lab: instructions) of finding the page
-        tables (``walk_tsc``), of their snapshots, of re-arming and of both harvests
-        (``guided_tsc``, ``scan_tsc``); the tables, entries and frames looked at; and, of the log,
-        ``logged`` entries, ``logged_tables`` of them, and ``exits``.
+        Per round: ``round``; the costs, in ticks of the time-stamp counter (in the lab:
+        instructions); and the counts. Costs: finding the page tables (``walk_tsc``), their
+        snapshots, re-arming, and both harvests (``guided_tsc``, ``scan_tsc``). Counts: the tables,
+        entries and frames examined; in the log, ``logged`` entries, ``logged_tables`` among them,
+        and ``exits``.
 
     Raises
     ------
@@ -189,17 +191,18 @@ _FULL_DIRECTORY_BYTES = 1 << 30  # with less memory, an EPT directory of 512 ent
 def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataFrame:
     """Extrapolate harvests' costs to other memory sizes, from measured rounds.
 
-    The scan reads a flag per frame of memory: a straight line through the measured sizes (least
+    The scan reads one flag per frame of memory: a straight line through the measured sizes (least
     squares). The pruned harvest and the sample read the EPT's directories of the regions in use,
-    and one flag per GiB: a straight line through the sizes from 1 GiB on, as below it the directory
-    itself grows. The guided harvest reads the flags under the tables that were logged, whose number
-    is the working set's and not memory's: the mean of what was measured.
+    and one flag per GiB. Their line is fitted to sizes from 1 GiB on; below that, the directory
+    itself grows. The guided harvest reads the flags below the logged tables. Their number depends
+    on the working set, not on memory, so the model is the mean of the measurements.
 
     Parameters
     ----------
     measured : DataFrame
-        ``memory_bytes``; ``scan``, ``pruned``, ``sampled`` and ``guided``, instructions: of the
-        same working set in several sizes, two of 1 GiB or more among them.
+        ``memory_bytes``; ``scan``, ``pruned``, ``sampled`` and ``guided``, in instructions. All
+        rows have the same working set in different memory sizes, with two or more of at least 1
+        GiB.
 
     Returns
     -------

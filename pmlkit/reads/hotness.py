@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hot and cold regions, by when their leaf table is logged again after a re-arm.
+"""Hot and cold regions, ranked by when their leaf table is logged after a re-arm.
 
-After a re-arm every leaf table waits for the first access under it. A table that is used a thousand
-times a second is logged within a millisecond, and one that is not used is not logged. For accesses
-at random times with rate r the first comes after 1/r on average (exponential waiting). So the time
-of the first log orders regions by their rate, even when all are logged in every round. The share of
-rounds in which they are logged no longer tells them apart then. Leaf tables are ranked (2 MiB of
-addresses each), not pages.
+After a re-arm, every leaf table waits for the first access below it. A table that is used a
+thousand times a second is logged within a millisecond; an unused table is not logged. For accesses
+at random times with rate r, the first comes after 1/r on average (exponential waiting). The time of
+the first log therefore orders regions by their rate, even if all of them are logged in every round.
+In that case, the share of rounds in which they are logged no longer distinguishes them. The ranking
+is of leaf tables (2 MiB of addresses each), not of pages.
 
-The ranking says how *often* a region is used, not how *much* of it (`touches` with
-``what="pages"``). Three pages of a library that every loop runs through are hot. A buffer of 512
-pages that is read once a second is not.
+The ranking states how *often* a region is used, not how *much* of it (`touches` with
+``what="pages"``). For example, three pages of a library that every loop uses are hot. A buffer of
+512 pages that is read once a second is not.
 
-Measured (`hotness_table`: the window chosen on ten guests, these numbers from the others; medians
-of Spearman's correlation, and of the precision at 10, against how often a region is used):
+The measurements are in `hotness_table`. The window was chosen on ten guests; these numbers come
+from the others. They are medians of Spearman's correlation and of the precision at 10, compared
+with how often a region is used:
 
 - 8 guests of the recorder in rounds of 10 ms, windows of 10: 0.86 (0.76 to 0.98) and 0.70 (0.6 to
-  0.9); by the share of windows with a log, which is all that a log without its order tells, 0.64
-  and 0.44; at random 0.27.
-- 5 guests of the lab in rounds of half a second, windows of 3: 0.84 (0.43 to 0.94) and 1.0; by the
-  share 0.91 and 0.78; at random 0.43. Rounds so long leave little to rank: most tables are used in
-  each. So the period must be short against the time between two uses of what is to be told apart.
-- Against how much of a region is used: 0.67 and 0.40 in short rounds, 0.16 and 0.30 in long ones,
-  where it is of no use. Count entries for that (`reads`).
+  0.9). The share of windows with a log, which ignores order, gives 0.64 and 0.44; a random order
+  gives 0.27.
+- 5 guests of the lab in rounds of half a second, windows of 3: 0.84 (0.43 to 0.94) and 1.0. The
+  share gives 0.91 and 0.78; a random order gives 0.43. In such long rounds most tables are used in
+  each, so there is little to rank. The period must therefore be short compared with the time
+  between two uses of the regions to be distinguished.
+- Compared with how much of a region is used, the numbers are 0.67 and 0.40 in short rounds. In long
+  rounds they are 0.16 and 0.30: the ranking is then of no use. For that question, count entries
+  (`reads`).
 """
 
 from __future__ import annotations
@@ -73,8 +76,8 @@ class Score:
     correlation : float
         Spearman's rank correlation; NaN if either is constant.
     precision : float
-        Share of the k regions that are ranked first which are among the hottest: as hot as the
-        k-th or hotter. Of regions that are ranked alike any may come first: the mean over these.
+        Share of the k regions ranked first that are among the hottest: as hot as the k-th or
+        hotter. If regions tie in the ranking, this is the mean over their possible orders.
     chance : float
         The precision of a random order: the share of all regions that are among the hottest.
     k, regions : int
@@ -93,9 +96,10 @@ def first_logs(trace: Trace) -> pd.DataFrame:
     Parameters
     ----------
     trace : Trace
-        With marks of page tables; or a recorder's, which has none: there the first use of any of
-        the 512 frames of an aligned 2 MiB stands for the first log of their leaf table, as if the
-        guest's addresses were the frames' and nothing were mapped twice.
+        A log with marks of page tables, or a recorder's trace. A recorder's trace has no marks;
+        there, the first use of any of the 512 frames of an aligned 2 MiB replaces the first log of
+        their leaf table. This assumes that guest addresses equal frames and that no frame is mapped
+        twice.
 
     Returns
     -------
@@ -129,16 +133,16 @@ def rank(trace: Trace, window: str | int | Window = "1r", by: str = "place") -> 
     trace : Trace
         As for `first_logs`.
     window : str, int or Window
-        T: only the first log of a table in it is looked at, as if nothing had been re-armed in
-        between.
+        T: only the first log of a table in the window is used, as if nothing had been re-armed
+        within it.
     by : {"place", "share"}
-        The mean place of the first log (0: first, 1: last or not logged), or, to compare, the
-        share of the windows in which it is logged: what a log knows without its order.
+        The mean place of the first log (0: first, 1: last or not logged). For comparison: the share
+        of the windows in which it is logged, that is, the log without its order.
 
     Returns
     -------
     DataFrame
-        ``table``, ``place``, ``share``, ``heat`` (larger is hotter), by falling heat.
+        ``table``, ``place``, ``share``, ``heat`` (larger is hotter), in descending order of heat.
     """
     rounds = timeline(trace)
     windows, logs = rounds.windows(window), first_logs(trace)
@@ -171,7 +175,7 @@ def _place_in_window(
 
 
 def touches(trace: Trace, what: str = "rounds") -> pd.Series:
-    """Measure the truth by the accesses: how often, or how much, each leaf table was used.
+    """Measure the truth from the accesses: how often, or how much, each leaf table was used.
 
     Parameters
     ----------
@@ -179,7 +183,7 @@ def touches(trace: Trace, what: str = "rounds") -> pd.Series:
         An access trace of harvests, with marks and snapshots in its log; or a recorder's.
     what : {"rounds", "pages"}
         The share of the rounds in which a page under the table was touched; or the mean number of
-        those pages a round. A page under several tables counts for each.
+        those pages a round. A page under several tables counts for each of them.
 
     Returns
     -------
@@ -191,7 +195,7 @@ def touches(trace: Trace, what: str = "rounds") -> pd.Series:
     NeedsError
         If it has no accesses.
     UsageError
-        If there is no such truth.
+        If `what` is unknown.
     """
     if what not in ("rounds", "pages"):
         raise UsageError(f"there is no truth {what!r}: say rounds or pages")
@@ -219,7 +223,7 @@ def _harvested(trace: Trace) -> pd.DataFrame:
 
 
 def score(ranking: pd.DataFrame, truth: pd.Series, k: int = 10) -> Score:
-    """Score a ranking (``table`` and ``heat``) against the truth, which has 0 for other tables."""
+    """Score a ranking (``table`` and ``heat``) against the truth, which is 0 for other tables."""
     heat = ranking.set_index("table")["heat"]
     truth = truth.reindex(heat.index).fillna(0)
     k = min(k, len(heat))
@@ -261,8 +265,9 @@ WAYS = ("place", "share")
 def scores(trace: Trace, windows: Sequence[str] = LAB_WINDOWS) -> pd.DataFrame:
     """Score the rankings of one guest's regions by their first logs, in windows of rounds.
 
-    The truth looks at every round. So in windows of several rounds it knows more than the ranking,
-    which sees one log of a table in each, as if it had been re-armed but once.
+    The truth uses every round. In windows of several rounds it therefore contains more than the
+    ranking. The ranking uses one log entry per table and window, as if tables were re-armed once
+    per window.
 
     Returns
     -------
@@ -295,14 +300,14 @@ def choose(table: pd.DataFrame, by: str = "place", truth: str = "rounds") -> str
 
 
 def judge(table: pd.DataFrame, window: str) -> pd.DataFrame:
-    """Return what a window scores on the guests that it was not chosen on.
+    """Return the scores of a window on the guests that it was not chosen on.
 
     Returns
     -------
     DataFrame
-        A row per ``guest`` and ``truth``: ``regions``; ``correlation`` and ``precision`` of the
-        time of the first log; those of the ``share`` of windows with a log (``share_correlation``,
-        ``share_precision``); ``chance`` (the precision of a random order).
+        One row per ``guest`` and ``truth``: ``regions``; ``correlation`` and ``precision`` of the
+        time of the first log; ``share_correlation`` and ``share_precision`` of the share of windows
+        with a log; ``chance`` (the precision of a random order).
     """
     rows = table[~table["guest"].isin(CHOSEN_ON) & (table["window"] == window)]
     keys = ["guest", "truth"]

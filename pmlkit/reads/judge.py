@@ -84,7 +84,7 @@ def compare(
         ``round``, ``phase``, ``method``, ``pages``, ``low``, ``high``, ``truth``, ``written``,
         ``error`` (pages over truth, less 1), ``inside`` (truth within the interval), ``missed``
         (share of the truth that PML alone misses), ``why``, ``draw`` (0 of what draws nothing).
-        Rounds without any truth are left out.
+        Rounds without a truth are omitted.
     """
     touched = page_sets.truth(trace)
     frames = page_sets.sets(trace) if trace.has_tables else None
@@ -110,7 +110,7 @@ def compare(
 
 
 def judged(estimates: pd.DataFrame, truth: Ints) -> pd.DataFrame:
-    """Put the truth (array, shape (rounds,)) beside estimates of every round."""
+    """Compare estimates of every round with the truth (array, shape (rounds,))."""
     rows = estimates.assign(round=np.arange(len(estimates)), truth=truth)
     rows = rows[rows["truth"] > 0]
     rows["error"] = rows["pages"] / rows["truth"] - 1
@@ -121,15 +121,15 @@ def judged(estimates: pd.DataFrame, truth: Ints) -> pd.DataFrame:
 
 
 def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
-    """Sum up `compare` by phase and method.
+    """Summarise `compare` by phase and method.
 
     Returns
     -------
     DataFrame
-        ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``; in percent:
+        ``phase``, ``method``, ``rounds``; means in MiB of ``truth`` and ``estimate``. In percent:
         ``missed`` by PML alone, ``mape`` and ``median`` (mean and median of the absolute error),
         ``bias`` (mean error), ``inside`` (rounds whose truth lies in the interval), and ``width``
-        of the interval (median, of the truth).
+        of the interval (median, relative to the truth).
     """
     rows = compared.assign(
         size=compared["error"].abs() * 100,
@@ -155,7 +155,7 @@ def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Return what has been published of RRWW: MB of a buffer of 400, from the source named."""
+    """Return the published results for RRWW: MB of a buffer of 400 MB, with the source."""
     names = ["technique", "how", "read_low", "read_high", "write_low", "write_high"]
     return pd.DataFrame(PUBLISHED, columns=names).assign(source=SOURCE)
 
@@ -166,22 +166,22 @@ def beside_published(
     reading: Sequence[str] = ("read1", "read2"),
     writing: Sequence[str] = ("write1",),
 ) -> pd.DataFrame:
-    """Put the shares of the buffer that each method finds beside the published ones.
+    """Compare the shares of the buffer that each method finds with the published ones.
 
     Parameters
     ----------
     compared : DataFrame
         From `compare`, of a trace of rrww.
     reading, writing : sequences of str
-        The phases that only read, and that write.
+        The phases that only read, and those that write.
 
     Returns
     -------
     DataFrame
         ``technique``, then percent of the buffer in read and in write phases: measured in the lab
-        (``lab_read``, ``lab_write``), published and real (``real_read``, ``real_write``),
-        published and simulated (``simulated_read``, ``simulated_write``). Beyond 100: the guest
-        uses more than the buffer.
+        (``lab_read``, ``lab_write``), published and real (``real_read``, ``real_write``), published
+        and simulated (``simulated_read``, ``simulated_write``). Above 100: the guest uses more than
+        the buffer.
     """
     rows = [_lab_row(rows, name, buffer_pages, reading, writing) for name, rows in _named(compared)]
     rows += [_published_row(*row) for row in PUBLISHED]
@@ -232,7 +232,7 @@ def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | floa
 
 
 def sources(trace: Trace) -> pd.DataFrame:
-    """Split the errors of (c) by their cause.
+    """Divide the errors of (c) by their cause.
 
     Parameters
     ----------
@@ -242,10 +242,11 @@ def sources(trace: Trace) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Per phase: ``phase``, ``rounds``, and mean pages a round: ``truth`` (harvest), ``estimate``
-        (c); touched and not counted: ``kernel`` (no program maps the page) and ``user`` (one does);
-        counted and not touched: ``other_rounds`` (touched in other rounds of the recording) and
-        ``never`` (in none). ``estimate`` is ``truth - kernel - user + other_rounds + never``.
+        Per phase: ``phase``, ``rounds``, and mean pages per round. ``truth`` is the harvest,
+        ``estimate`` is method (c). Touched but not counted: ``kernel`` (no program maps the page)
+        and ``user`` (one does). Counted but not touched: ``other_rounds`` (touched in other rounds
+        of the recording) and ``never`` (in none). ``estimate`` is ``truth - kernel - user +
+        other_rounds + never``.
 
     Raises
     ------
@@ -276,20 +277,20 @@ def sources(trace: Trace) -> pd.DataFrame:
 
 
 def unsure(trace: Trace) -> pd.DataFrame:
-    """Count what cleared flags leave unsure: new entries, and what only the kernel's entries map.
+    """Count what is uncertain with cleared flags: new entries, and pages that only the kernel maps.
 
     Parameters
     ----------
     trace : Trace
-        As for `sources`, and with the guest's accessed flags cleared every round.
+        As for `sources`; the guest's accessed flags must be cleared in every round.
 
     Returns
     -------
     DataFrame
-        ``round``, ``fresh`` (frames under accessed entries that are not certain: of new tables,
-        or new themselves), ``used`` (those that were touched), ``entries`` (the kernel's large
-        pages that were accessed), ``pages`` (touched, and under no other entry). Rounds in which
-        no flags were cleared are left out.
+        ``round``; ``fresh``: frames under accessed entries that are not certain (of new tables, or
+        new themselves); ``used``: those that were touched; ``entries``: the kernel's large pages
+        that were accessed; ``pages``: touched frames under no other entry. Rounds in which no flags
+        were cleared are omitted.
     """
     frames, truth = page_sets.sets(trace), page_sets.truth(trace)
     counted = joined(frames.certain, frames.accessed)

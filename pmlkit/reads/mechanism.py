@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One leaf table over time: what was done with each page under it, and when it was in the log.
+"""One leaf table over time: the accesses to each page below it, and when it was logged.
 
-It stands alone because it estimates nothing: it shows why the log of writes knows of reads.
+This module is separate because it estimates nothing: it shows why a log of writes contains
+information about reads.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ __all__ = ["LeafHistory", "leaf_history"]
 
 @dataclass(frozen=True)
 class LeafHistory:
-    """What a figure of one leaf table shows.
+    """The content of a figure of one leaf table.
 
     Attributes
     ----------
     table : int
         Its frame.
     states : ndarray of uint8, shape (n_rounds, entries)
-        0: the page was not touched, 1: read only, 2: written.
+        0: the page was not touched; 1: it was only read; 2: it was written.
     logged : ndarray of bool, shape (n_rounds,)
         Whether the table was in the round's log.
     """
@@ -51,7 +52,7 @@ def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
     trace : Trace
         An access trace of harvests, with marks and snapshots in its log.
     table : int, optional
-        Its frame; default: the one under which most pages were touched in all.
+        The table's frame; default: the table below which most pages were touched in total.
     """
     rows = pagetables.entries(trace)
     rows = rows[(rows["level"] == 1) & ((rows["flags"] & pagetables.LEAF) != 0)]

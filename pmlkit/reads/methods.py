@@ -1,42 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads that PML is blind to, estimated from the page tables in its log.
+"""Reads, which PML does not log, estimated from the page tables in its log.
 
 >>> from pmlkit import reads                                                   # doctest: +SKIP
 >>> reads.estimate(trace, "accessed", window="1s")                             # doctest: +SKIP
 
-The methods, from plain to good. Each gives pages and an interval from `low` to `high`:
+The methods, from the simplest to the most accurate. Each gives pages and an interval from `low` to
+`high`:
 
 ``written``
-    PML alone, the written pages. Low is that, too; it cannot bound reads.
+    PML alone, the written pages. Low is the same number; PML cannot bound reads.
 ``leaves``
     (a) each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a table
-    is full, that all of it is used, and that there are no large pages. Low: a page per table,
-    or the pages written; high: 512 per table and the pages written.
+    is full, that all of it is used, and that there are no large pages. Low: a page per table, or
+    the pages written. High: 512 per table, plus the pages written.
 ``present``
-    (b) its entries that are present. Assumes that whoever uses a table uses all of it.
+    (b) its entries that are present. Assumes that a program that uses a table uses all of it.
 ``accessed``
-    (c) its entries that are present and whose accessed flag is set. Assumes that what was ever
-    accessed is used again. Real frames, so one that was read and written, or that has two
-    mappings, counts once; of a large page all 512. Of the kernel's entries neither (b) nor (c)
-    counts any (`pmlkit.pagetables.covered` says why): what only the kernel reads is missing.
+    (c) its entries that are present and whose accessed flag is set. Assumes that what was accessed
+        at some time
+    accessed is used again. The method counts real frames: a frame that was read and written, or
+    that has two mappings, counts once. A large page counts as all of its 512 frames. Neither (b)
+    nor (c) counts the kernel's entries (`pmlkit.pagetables.covered` explains why), so pages that
+    only the kernel reads are missing.
 ``density``
-    (d) the part of those that is in use, by a sample of the accessed flags of the extended page
+    (d) the used part of those, from a sample of the accessed flags of the extended page
     tables: see `pmlkit.reads.sampled`.
 ``sample``
-    The same sample without the page tables: what was written, and of all else each frame that the
-    sample finds stands for as many as it is one of.
+    The same sample without the page tables. Written pages are counted; each other frame that the
+    sample finds represents as many frames as the sample's ratio.
 ``harvest``
-    (e) what the harvest of accessed flags says (an access trace), exactly: see
+    (e) the result of the harvest of accessed flags (an access trace), exactly: see
     `pmlkit.reads.guided`.
 
-Bounds of (b) and (c). Low: the pages that were written, and those whose accessed flag appeared
-between two snapshots of the table in successive rounds: they were used for certain. High: the
-written and all that the logged tables map, now or in the snapshot before this one, whatever their
-flags. It is sure but for the exceptions which `pmlkit.pagetables` lists. Under Linux the direct map
-makes it all of memory: `unresolved` says how many pages `high` owes to the kernel's entries only;
-about those the tables cannot know, and `why` says so.
+Bounds of (b) and (c). Low: the pages that were certainly used. They were written, or their accessed
+flag appeared between two snapshots of the table in successive rounds. High: the written pages and
+all pages that the logged tables map, now or in the previous snapshot, regardless of flags. It is
+certain except for the cases that `pmlkit.pagetables` lists. Under Linux the direct map extends
+`high` to all of memory. `unresolved` is the number of pages that `high` contains only because of
+the kernel's entries. The tables cannot decide about these pages, and `why` states this.
 
-Page tables themselves are no part of these numbers: they stand for what they map.
+These numbers exclude page tables themselves, which represent the pages that they map.
 """
 
 from __future__ import annotations
@@ -106,25 +109,25 @@ def estimate(
         As in `pmlkit.workingset.estimate`.
     start, end : str, int or None
     calibration : pmlkit.reads.calibration.Calibration, optional
-        Of (c) where flags were cleared, and of intervals. Default: all accessed entries count,
-        and intervals are the bounds.
+        For (c) with cleared flags, and for intervals. Default: all accessed entries count, and
+        intervals are the bounds.
     frames : Sets, optional
         The result of `sets` for the trace from `start` to `end`, if it is already known.
 
     Returns
     -------
     DataFrame
-        ``t_ns`` (the window's end), ``pages``, ``low``, ``high``, ``bytes``, ``written`` (what PML
-        alone says), ``tables`` (leaf tables in the log), ``unresolved`` (pages that `high` owes to
-        the kernel's mappings alone), ``phase``, ``why``: what cannot be known, or ""; and
-        ``asked_ns``, ``effective_ns`` and ``full`` as in `pmlkit.workingset.estimate`.
+        ``t_ns`` (the window's end), ``pages``, ``low``, ``high``, ``bytes``. ``written``: PML
+        alone. ``tables``: leaf tables in the log. ``unresolved``: pages that `high` contains only
+        because of the kernel's mappings. ``phase``. ``why``: what cannot be known, or "".
+        ``asked_ns``, ``effective_ns`` and ``full`` are as in `pmlkit.workingset.estimate`.
 
     Raises
     ------
     NeedsError
         If the trace lacks what the method needs.
     UsageError
-        If there is no such method.
+        If the method does not exist.
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")

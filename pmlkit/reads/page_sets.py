@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of frames per round, from certain to possible, out of a log and its snapshots."""
+"""Sets of frames per round, from certain to possible, derived from a log and its snapshots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sets:
         tables whose flags the hypervisor had cleared
     leaves : the leaf tables in the log
     cleared : bool
-        Whether there are such tables: `accessed` is then of the round but for new tables.
+        Whether there are such tables; `accessed` then belongs to the round, except for new tables.
     n_rounds, first : int
     """
 
@@ -60,7 +60,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Columns:
-    """What `estimate` says of each window, in the order of its table; see there."""
+    """Columns of `estimate` for each window, in the order of its table."""
 
     pages: Ints
     low: Ints
@@ -102,8 +102,8 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
 def of_log(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
     """Read the sets of each round from the log alone, for a trace without snapshots.
 
-    The log has only `written` and `leaves`; the certain and the possible sets equal `written`.
-    Without marks, page tables count as pages like any other.
+    The log contains only `written` and `leaves`; the certain and the possible sets equal `written`.
+    Without marks, page tables count as ordinary pages.
     """
     logged, first, stop = log(trace, start, end, pagetables.is_marked(trace))
     written = references(*pairs(logged[logged["level"] == 0]), first, stop)
@@ -123,9 +123,9 @@ def of_log(trace: Trace, start: str | int | None = None, end: str | int | None =
 def log(
     trace: Trace, start: str | int | None, end: str | int | None, marked: bool = True
 ) -> tuple[pd.DataFrame, int, int]:
-    """Return the log (round, gfn, level: 0 for data), the first round and the one after.
+    """Return the log (round, gfn, level: 0 for data), the first round and the end (exclusive).
 
-    Unless it is `marked`, all is data.
+    If the log is not `marked`, all entries are data.
     """
     span = time_ns(start), time_ns(end)
     entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
@@ -177,12 +177,11 @@ def _before(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _newly(rows: pd.DataFrame, before: pd.DataFrame) -> pd.Series[bool]:
-    """Mask the entries whose accessed flag the processor has set since the snapshot before.
+    """Mask the entries whose accessed flag the processor has set since the previous snapshot.
 
-    A table that is not in a round's log was not walked in it: so if the flag was clear in the last
-    snapshot, or the hypervisor has cleared it since, it was set in this round. An entry that was
-    not there before proves nothing: Linux makes entries with the flag set, for pages around the
-    one that is asked for.
+    A table that is not in a round's log was not walked in that round. If the flag was clear in the
+    last snapshot, or the hypervisor has cleared it since, it was therefore set in this round. A new
+    entry proves nothing: Linux creates entries with the flag set for pages around a fault.
     """
     keys = ["round", "table", "index", "target"]
     used, cleared = ((rows["flags"] & flag) != 0 for flag in (ACCESSED, CLEARED))
@@ -218,7 +217,7 @@ def windows_of(
 def unseen(
     trace: Trace, windows: Windows, start: str | int | None = None, end: str | int | None = None
 ) -> Bools:
-    """Mask the windows in which a page table may have been missed, as not all was looked at."""
+    """Mask the windows in which an incomplete harvest may have missed a page table."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
     rounds = np.array(trace.pml.meta.options.get(UNSEEN, []), np.int64)
     rounds = rounds[(rounds >= first) & (rounds < stop)] - first
@@ -235,7 +234,7 @@ def frame(
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> pd.DataFrame:
-    """Make the table that `estimate` returns."""
+    """Create the table that `estimate` returns."""
     first, stop = trace.rounds_between(time_ns(start), time_ns(end))
     table = pd.DataFrame({"t_ns": windows.t_ns} | vars(columns))
     table.insert(4, "bytes", table["pages"] * trace.meta.domain["page_size"])
@@ -254,7 +253,7 @@ def truth(
     trace : Trace
         An access trace with its log nested in it.
     tables : bool
-        Page tables too, which the processor walks.
+        Includes page tables, which the processor walks.
     """
     if trace.meta.kind != "access":
         raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest")
@@ -288,5 +287,5 @@ def harvested(
 
 
 def window_sizes(refs: References, windows: Windows | None = None) -> Ints:
-    """Return the sizes of the windows (int64); of the rounds without any."""
+    """Return the sizes of the windows (int64); for None, those of the rounds."""
     return by_page.sliding(refs, windows or Windows.of_rounds(refs.n_rounds, 1))

@@ -1,34 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of a window by a sample that is drawn anew in each round.
+"""Pages of a window, estimated from a sample with a new draw in each round.
 
-In each round a frame is looked at with probability p = 1 / `one_in`, whatever was drawn before. In
-a window of R rounds let N_k be the number of frames that were touched in exactly k of them. The
-working set of the window is U = N_1 + ... + N_R. A frame of N_k is found in j rounds, j binomial
-with k and p. What is known are the numbers F_j of frames that were found in exactly j rounds.
+In each round the sample includes a frame with probability p = 1 / `one_in`, independent of earlier
+draws. In a window of R rounds, let N_k be the number of frames that were touched in exactly k
+rounds. The working set of the window is U = N_1 + ... + N_R. A frame of N_k is found in j rounds,
+where j is binomial with k and p. The observed numbers are F_j, the frames that were found in
+exactly j rounds.
 
-**One round.** U = N_1, and F_1 / p is unbiased. The errors of rounds are independent: that of a
-mean over R rounds falls as the square root of R. (A fixed draw has the same frames in all rounds,
-and so much the same error: no mean averages it out.)
+**One round.** U = N_1, and F_1 / p is unbiased. The errors of rounds are independent: the error of
+a mean over R rounds falls as the square root of R. (A fixed draw has the same frames in all rounds
+and nearly the same error, which no mean reduces.)
 
 **Several rounds.** A fixed draw counts distinct frames of its sample. Here that is not possible: a
-frame that was found once may have been touched once or in every round. Two sums are unbiased for
-something that bounds U. The frames found in any round, D = sum F_j, have the mean
-sum N_k (1 - (1-p)^k). It is at most U (1 - (1-p)^R), as if each frame were touched in all rounds.
-All that was found, S = sum j F_j, has the mean p sum k N_k. It is at least p U, as if no frame were
-touched twice. Hence
+frame that was found once may have been touched once or in every round. Two sums are unbiased
+estimates of quantities that bound U. The frames found in any round, D = sum F_j, have the mean sum
+N_k (1 - (1-p)^k). It is at most U (1 - (1-p)^R), the value if each frame were touched in all
+rounds. The sum of all finds, S = sum j F_j, has the mean p sum k N_k. It is at least p U, the value
+if no frame were touched twice. Hence
 
     E D / (1 - (1-p)^R)  <=  U  <=  E S / p,
 
-and the interval is between the lower limit of the one (Poisson, Garwood's exact limit) and the
-upper limit of the other. Both are counts of independent rare events, of which Poisson's limits are
-wide enough.
+and the interval lies between the lower limit of the first (Poisson, Garwood's exact limit) and the
+upper limit of the second. Both count independent rare events, for which Poisson's limits are wide
+enough.
 
-The one unbiased estimate of U itself, sum F_j (1 - (-(1-p)/p)^j), has weights that grow like
-`one_in` to the j: of two rounds it is of little use already. The estimate here is the maximum of
-the likelihood of F_1, F_2, ... over all N_k >= 0, found by expectation and maximisation. It is
-biased: of 20 rounds in which half of the frames are used always and half once, it is a third too
-low (a test has it). The interval does not depend on it. To have W(T) by a sample, take rounds as
-long as T, or a fixed draw.
+There is an unbiased estimate of U itself, sum F_j (1 - (-(1-p)/p)^j). Its weights grow like
+`one_in` to the power of j, so it is of little use even for two rounds. The estimate here maximises
+the likelihood of F_1, F_2, ... over all N_k >= 0, by expectation maximisation. It is biased. For 20
+rounds in which half of the frames are used always and half once, it is a third too low (a test
+shows this). The interval does not depend on it. To sample W(T), choose rounds of length T, or a
+fixed draw.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def union(times: Ints, n_rounds: int, one_in: int, confidence: float) -> tuple[f
     Parameters
     ----------
     times : ndarray of int64, shape (frames found,)
-        In how many rounds of the window each of the frames was found: 1 or more.
+        For each frame found, the number of rounds of the window in which it was found: 1 or more.
     n_rounds : int
     one_in : int
     confidence : float

@@ -1,36 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Density-corrected reads: which part of what the logged tables map is in use, by a sample.
+"""Reads corrected by density: the used part of what the logged tables map, from a sample.
 
-What the tables say for certain is counted. Of the rest a sample is looked at: of one frame in
-`one_in` the EPT accessed flag is read and cleared in every round. The density, the part of the
-sampled frames that was touched, is taken in two strata, because they differ so much:
+Pages that are certain from the tables are counted. The rest is sampled: in every round, the EPT
+accessed flag of one frame in `one_in` is read and cleared. The density is the part of the sampled
+frames that was touched. It is computed in two strata, which differ widely:
 
 - frames under a program's accessed entries in logged tables (stale flags; large pages): their
-  number is known, the part in use is the sample's;
-- all other frames: what the kernel reads, and what was unmapped within the round. They are few of
-  many, so each that the sample finds stands for `one_in`.
+  number is known, and the sample gives the used part;
+- all other frames: those that the kernel reads, and those that were unmapped within the round. They
+  are a small part of many frames, so each one that the sample finds represents `one_in` frames.
 
-The sample is one frame of each group of `one_in`, which a hash chooses (`pmlkit.reads.draws`). The
-patched Xen harvests just the sample (``--harvest sampled``). Of a harvest of all frames the rest is
-left aside. There are two ways to draw:
+The sample is one frame of each group of `one_in`, selected by a hash (`pmlkit.reads.draws`). The
+patched Xen harvests only the sample (``--harvest sampled``). From a harvest of all frames, only the
+sample is used. There are two ways to draw:
 
-- **anew in each round** (``--draw round``, the default of a collection): the rounds err
-  independently, and their mean errs less than each (`average`). A window of several rounds is
-  bounded rather than counted (`pmlkit.reads.redrawn` has the estimator, and why). The tables'
-  strata are not used: which draw a region had is not known of all regions, so each frame found
-  stands for `one_in`.
+- **new in each round** (``--draw round``, the default of a collection): the errors of rounds are
+  independent, and their mean has a smaller error than each (`average`). A window of several rounds
+  is bounded rather than counted (`pmlkit.reads.redrawn` has the estimator and the reason). The
+  tables' strata are not used, because the draw is not known for all regions. Each frame found
+  represents `one_in` frames.
 - **fixed** (``--draw fixed``): the same frames in every round. A window of several rounds is
-  sampled, too. But its error is much the same in all rounds, and no mean averages it out.
+  sampled in the same way. Its error is nearly the same in all rounds, and no mean reduces it.
 
-To harvest *all* frames in one round of `one_in` would cost the same, and would not even tell of
-that round. The flags of the extended page tables are sticky, too: they say what was touched since
-the harvest before.
+Harvesting *all* frames in one round of `one_in` would cost the same, and would not even measure
+that round. The reason is that the flags of the extended page tables also stay set: they report what
+was touched since the previous harvest.
 
-Assumption: the hash has nothing to do with what the guest uses. Nothing is carried over from other
-rounds or guests, so nothing has to be alike. The interval of a round is the sampling error:
-Jeffreys' intervals for the part (binomial) and for the count (Poisson), with the correction for a
-finite population, joined by the square root of the sum of squares (Zou and Donner, 2008). They are
-those of frames chosen one by one: as neighbours are often used alike, one of each group errs less.
+Assumption: the hash is independent of what the guest uses. Nothing is carried over from other
+rounds or guests, so no similarity between them is assumed. The interval of a round is the sampling
+error. It combines Jeffreys' intervals for the part (binomial) and for the count (Poisson), with the
+correction for a finite population, by the root of the sum of squares (Zou and Donner, 2008). The
+intervals assume that frames are chosen one by one. Neighbours are often used alike, so one of each
+group has a smaller error.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ __all__ = ["CONFIDENCE", "ONE_IN", "average", "estimate", "find", "of_sets", "sa
 
 CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
 ONE_IN = 16
-_BOUNDED = "drawn anew in each round: distinct pages of several rounds are bounded, not counted"
+_BOUNDED = "drawn again in each round: distinct pages of several rounds are bounded, not counted"
 
 
 def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
-    """Say which frames are in the fixed sample.
+    """Mask the frames that are in the fixed sample.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     one_in : int
         Frames in a group: a power of two.
     draw : int
-        Which of the `one_in` samples; together they are all frames, and no two share one. The
+        Which of the `one_in` samples. Together they cover all frames, and no two share a frame. The
         hypervisor's is 0.
 
     Returns
@@ -96,30 +97,31 @@ def estimate(
     frames: Sets | None = None,
     touched: References | None = None,
     tables: bool = True,
-    anew: bool | None = None,
+    redraw: bool | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set by densities; see `pmlkit.reads.estimate`.
 
     Parameters
     ----------
     trace : Trace
-        A PML log with a sample (``--harvest sampled``); or an access trace with its log, of whose
-        harvests only the sample is looked at.
+        A PML log with a sample (``--harvest sampled``); or an access trace with its log, of which
+        only the sample is used.
     window, step, start, end
         As in `pmlkit.reads.estimate`.
     one_in : int, optional
-        As in `sampled`. Default: what was harvested, or `ONE_IN`.
+        As in `sampled`. Default: the sample that was harvested, or `ONE_IN`.
     draw : int
-        As in `sampled`; with `anew`: how many rounds were closed before the first one, so that
-        another number is another sample.
+        As in `sampled`. With `redraw`: the number of rounds that were closed before the first one;
+        each number gives a different sample.
     frames, touched : optional
-        What `page_sets.sets` (or `of_log`) and `page_sets.truth` return for the trace, if known.
+        The results of `page_sets.sets` (or `of_log`) and `page_sets.truth` for the trace, if
+        already known.
     tables : bool
-        Whether snapshots of page tables are used. If not, what is known for certain is what was
-        written, and all other frames are one stratum: the method ``sample`` of `pmlkit.reads`.
-    anew : bool, optional
-        Of an access trace: whether the sample is drawn anew in each round. Default: as it was
-        harvested, or not.
+        Whether snapshots of page tables are used. If not, only written frames are certain, and all
+        other frames are one stratum: the method ``sample`` of `pmlkit.reads`.
+    redraw : bool, optional
+        For an access trace: whether the sample has a new draw in each round. Default: as it was
+        harvested, or False.
 
     Returns
     -------
@@ -128,14 +130,14 @@ def estimate(
     """
     if trace.sample is not None:
         end = _until(trace.sample, end)
-    touched, one_in, anew = _looked_at(trace, start, end, one_in, (draw, anew), touched)
+    touched, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
     frames = frames or (sets if tables else of_log)(trace, start, end)
     windows = page_sets.windows_of(trace, window, step, start, end)
     sizes = {
         name: page_sets.window_sizes(getattr(frames, name), windows)
         for name in ("written", "present", "reachable", "leaves")
     }
-    pages, low, high = of_sets(frames, touched, windows, (one_in, draw), anew)
+    pages, low, high = of_sets(frames, touched, windows, (one_in, draw), redraw)
     columns = page_sets.Columns(
         pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         low=np.floor(low).astype(np.int64),
@@ -143,29 +145,29 @@ def estimate(
         written=sizes["written"],
         tables=sizes["leaves"],
         unresolved=np.maximum(sizes["reachable"] - sizes["present"], 0),
-        why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if anew else "",
+        why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if redraw else "",
     )
     return page_sets.frame(trace, columns, windows, start, end)
 
 
 def of_sets(
-    frames: Sets, found: References, windows: Windows, sample: tuple[int, int], anew: bool
+    frames: Sets, found: References, windows: Windows, sample: tuple[int, int], redraw: bool
 ) -> tuple[Floats, Floats, Floats]:
     """Return estimate, low and high of each window.
 
     Parameters
     ----------
     frames : pmlkit.reads.page_sets.Sets
-        What is certain, and the candidates: `accessed`.
+        The certain frames, and the candidates: `accessed`.
     found : References
-        What was found of the sample.
+        The touched frames of the sample.
     windows : Windows
     sample : (int, int)
-        One frame of how many it is, and its draw, as in `estimate`.
-    anew : bool
+        The number of frames per group, and the draw, as in `estimate`.
+    redraw : bool
     """
-    if anew:
-        return _estimated_anew(frames.certain, found, windows, sample[0])
+    if redraw:
+        return _estimated_redrawn(frames.certain, found, windows, sample[0])
     return _estimated(*_strata(frames, found, windows, sample), sample[0])
 
 
@@ -183,12 +185,12 @@ def _looked_at(
     draw: tuple[int, bool | None],
     touched: References | None,
 ) -> tuple[References, int, bool]:
-    """Return what was touched of the sample, one frame of how many it is, and whether anew."""
-    which, anew = draw
+    """Return the touched frames of the sample, its group size, and whether it is redrawn."""
+    which, redraw = draw
     if trace.sample is not None:
         harvested: int = trace.sample.meta.options[SAMPLED]
         there = trace.sample.meta.options.get(DRAWN) == "round"
-        if one_in not in (None, harvested) or which or anew not in (None, there):
+        if one_in not in (None, harvested) or which or redraw not in (None, there):
             told = f"draw 0 of one frame in {harvested}" + " in each round" * there
             raise UsageError(f"{trace.path} has {told}: there is no other")
         unmarked = not pagetables.is_marked(trace)
@@ -198,14 +200,14 @@ def _looked_at(
         raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
     one_in = one_in or ONE_IN
     touched = page_sets.truth(trace, start, end) if touched is None else touched
-    return find(touched, (one_in, which), bool(anew)), one_in, bool(anew)
+    return find(touched, (one_in, which), bool(redraw)), one_in, bool(redraw)
 
 
-def find(touched: References, sample: tuple[int, int], anew: bool) -> References:
-    """Return what a sample finds of the frames that were touched; parameters as in `of_sets`."""
+def find(touched: References, sample: tuple[int, int], redraw: bool) -> References:
+    """Return the touched frames that a sample finds; parameters as in `of_sets`."""
     one_in, draw = sample
-    if anew:
-        return touched.select(draws.found_anew(touched.round, touched.gfn, one_in, draw))
+    if redraw:
+        return touched.select(draws.found_redrawn(touched.round, touched.gfn, one_in, draw))
     return touched.select(sampled(touched.gfn, one_in, draw))
 
 
@@ -255,7 +257,7 @@ def _estimated(
 
 
 # ------------------------------------------------------------------------------
-# A sample that is drawn anew in each round.
+# A sample that is drawn again in each round.
 
 
 def _lengths(windows: Windows) -> tuple[Ints, Ints]:
@@ -265,7 +267,7 @@ def _lengths(windows: Windows) -> tuple[Ints, Ints]:
     return first, np.maximum(windows.until - first, 0)
 
 
-def _estimated_anew(
+def _estimated_redrawn(
     certain: References, touched: References, windows: Windows, one_in: int
 ) -> tuple[Floats, Floats, Floats]:
     """Return estimate, low and high: what is certain, and the union of what is not."""
@@ -297,19 +299,19 @@ def average(
     end: str | int | None = None,
     one_in: int | None = None,
     draw: int = 0,
-    anew: bool | None = None,
+    redraw: bool | None = None,
     touched: References | None = None,
 ) -> tuple[float, float, float]:
     """Estimate how many pages a round touches, as a mean over the rounds.
 
-    What was written is counted; each other frame that the sample finds stands for `one_in`. Drawn
-    anew, the rounds' counts are independent, and their sum has Poisson's limits. Of a fixed draw
-    the rounds tell of the same frames: the limits are those of one round's count, however many
-    rounds there are.
+    Written pages are counted; each other frame that the sample finds represents `one_in` frames.
+    With a new draw in each round, the rounds' counts are independent, and their sum has Poisson's
+    limits. With a fixed draw, all rounds observe the same frames. The limits are then those of one
+    round's count, independent of the number of rounds.
 
     Parameters
     ----------
-    trace, start, end, one_in, draw, anew, touched
+    trace, start, end, one_in, draw, redraw, touched
         As in `estimate`.
 
     Returns
@@ -319,11 +321,11 @@ def average(
     """
     if trace.sample is not None:
         end = _until(trace.sample, end)
-    found, one_in, anew = _looked_at(trace, start, end, one_in, (draw, anew), touched)
+    found, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
     written = of_log(trace, start, end).written
     n_rounds = max(written.n_rounds, 1)
     others = (len(joined(written, found)) - len(written)) / n_rounds
-    whole = n_rounds if anew else 1
+    whole = n_rounds if redraw else 1
     low, high = (float(side) / whole for side in redrawn.limits(others * whole, CONFIDENCE))
     sure = len(written) / n_rounds
     return sure + one_in * others, sure + one_in * low, sure + one_in * high

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trace store: a folder ``NAME.trace`` of Parquet files, a description and checksums.
 
-`Trace` reads a trace, `TraceWriter` writes one. The reader refuses damaged files, names the file
-and the field, and never returns an incomplete trace without saying so.
+`Trace` reads a trace, `TraceWriter` writes one. The reader refuses damaged files and names the file
+and the field. It never returns an incomplete trace without a notice.
 
 Modules
 -------
@@ -18,7 +18,7 @@ snapshots    page tables at the ends of rounds
 manifest     reading and writing ``trace.json``, with the checksums of all files
 consistency  checks of tables against each other
 audit        the full check behind `Trace.check`
-summary      facts and phases in words, and the HTML that notebooks show of a trace
+summary      facts and phases as text, and the HTML that notebooks show for a trace
 known        known answers: what a workload declares, compared with its trace
 """
 

@@ -201,8 +201,8 @@ def access_fault(table: pa.Table) -> str | None:
     Returns
     -------
     str or None
-        What is wrong: an entry occurs twice in a round, or executed frames are not at its end,
-        sorted by number.
+        The fault: an entry occurs twice in a round, or executed frames are not at its end, sorted
+        by number.
     """
     if _is_plain_round(table):
         return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consistency of a trace's tables, checked by the writer and by `Trace.check`.
 
-Each checker returns None, or one line that says what is wrong.
+Each checker returns None, or one line that describes the fault.
 """
 
 from __future__ import annotations

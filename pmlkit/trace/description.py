@@ -38,7 +38,7 @@ _GFN_BITS = 52  # of 64-bit addresses, in pages
 
 
 class Fault(NamedTuple):
-    """A wrong field: its path (``phases[3].round``), its value, what it has to be."""
+    """A wrong field: its path (``phases[3].round``), its value, and what it must be."""
 
     where: str
     value: object

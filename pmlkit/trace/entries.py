@@ -37,9 +37,9 @@ _PIECE = 1 << 16  # entries generated per call: they stay in the processor's cac
 
 
 class EntriesWriter:
-    """Write entries in bounded memory: it holds one row group, 19 bytes an entry.
+    """Write entries in bounded memory: one row group, 19 bytes per entry.
 
-    The files are the same however the entries are divided into calls of `add`.
+    The files do not depend on how the entries are divided into calls of `add`.
 
     Parameters
     ----------
@@ -89,10 +89,10 @@ class EntriesWriter:
         Parameters
         ----------
         length : int
-            Number of all entries; nothing was added before.
+            Number of all entries; the writer must be empty before the call.
         generate : callable
-            Called with a range of entries, ``(start, stop)``, from several threads and in any
-            order; returns round, batch, vcpu, gfn and kind of these, as `add` takes them.
+            Function that gets a range of entries, ``(start, stop)``, and returns their round,
+            batch, vcpu, gfn and kind, as for `add`. Several threads call it, in any order.
         """
         if self._part or self.files:
             raise UsageError("entries are made for a trace that has none as yet: use add")
@@ -171,7 +171,7 @@ def _arrays(columns: dict[str, ArrayLike]) -> tuple[Columns, int]:
 
 
 def checked(what: str, name: str, values: ArrayLike, dtype: np.dtype[np.integer]) -> Array:
-    """Convert a column to its type; UsageError if it does not fit. `what` is for the message."""
+    """Convert a column to its type; UsageError, which names `what`, if it does not fit."""
     array = np.asarray(values)
     if array.dtype == dtype:
         return array
@@ -213,7 +213,7 @@ class RowsReader:
     prefix : str
         Prefix of the names of the files to read.
     schema : pyarrow.Schema
-        Of the rows; ``round`` is the first column, and never falls.
+        Columns of the rows; ``round`` is the first column and never decreases.
     """
 
     def __init__(
@@ -289,7 +289,7 @@ DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in ENTRIE
 
 
 class Part:
-    """A file of up to `GROUPS_PER_FILE` row groups of entries; it holds one row group in memory.
+    """A file of up to `GROUPS_PER_FILE` row groups of entries; one row group is in memory.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ class Part:
         return self._groups == GROUPS_PER_FILE
 
     def take(self, arrays: Columns, start: int, length: int) -> int:
-        """Append entries from index `start` on, as many as fit into the open row group.
+        """Append entries from index `start` on, as many as fit in the open row group.
 
         Parameters
         ----------
@@ -362,7 +362,7 @@ class Part:
         self._buffered = 0
 
     def _write_ahead(self, thread: ThreadPoolExecutor) -> None:
-        """Let the thread write the full row group once it is done with the one before."""
+        """Let the thread write the full row group after it finishes the previous one."""
         self._wait()
         # The thread reads this buffer until `_wait`: entries go on in the spare one.
         self._writing = thread.submit(self._write, self._buffer)
@@ -409,7 +409,7 @@ def _columns(rows: int) -> Columns:
 
 
 class RunLengthCounts:
-    """Count values that never fall, in run-length form: 12 bytes for each run of equal values.
+    """Count values that never decrease, in run-length form: 12 bytes per run of equal values.
 
     Attributes
     ----------
@@ -423,7 +423,7 @@ class RunLengthCounts:
         self._lengths: list[Ints] = []
 
     def add(self, values: Array) -> None:
-        """Count values: integers, shape (n,), rising from `last` or above."""
+        """Count values: integers, shape (n,), increasing from `last` or above."""
         if not len(values):
             return
         starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Kind(enum.IntFlag, boundary=enum.KEEP):
     """What happened to the frame of an entry (one byte).
 
-    An entry of an access trace is one of READ, WRITE and EXEC. An entry of a PML log is a write:
-    to data (WRITE), to a page table (``PAGE_TABLE | level``, with level 1 for a leaf, to 5), or to
+    An entry of an access trace is one of READ, WRITE and EXEC. An entry of a PML log is a write: to
+    data (WRITE), to a page table (``PAGE_TABLE | level``, from level 1 for a leaf to 5), or to
     either (UNKNOWN). The low bits of a page table's kind are a number, not flags: use
     `is_page_table` and `select_kinds` rather than ``&``.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Known answers: the pages that a workload declares to touch, compared with its trace.
 
-Apart from `pmlkit.trace.summary`, which reads no entries.
+This module is separate from `pmlkit.trace.summary`, which reads no entries.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KnownAnswer:
     Attributes
     ----------
     phase, region : str
-        Where it was measured: in all rounds of the phases of that name, in the region's frames.
+        The place of the measurement: all rounds of the phases of that name, the region's frames.
     kind : {"read", "written", "touched"}
     expected, measured : int
         Distinct pages.
@@ -59,8 +59,8 @@ class KnownAnswer:
 def measure(trace: Trace) -> list[KnownAnswer]:
     """Measure the known answers of a trace.
 
-    Answers that the trace cannot give are omitted. A PML log tells only of writes, and an
-    incomplete recording nothing of the phase that it did not finish.
+    Answers that the trace cannot give are omitted. A PML log contains only writes. An incomplete
+    recording gives no answer for its unfinished phase.
     """
     phases = trace.phase_of_rounds()
     return [
@@ -71,7 +71,7 @@ def measure(trace: Trace) -> list[KnownAnswer]:
 
 
 def _pages(trace: Trace, phases: Array, known: Json) -> int | None:
-    """Count the distinct pages of a known answer; None if the trace cannot tell."""
+    """Count the distinct pages of a known answer; None if the trace does not contain the answer."""
     if known["kind"] not in KINDS:
         raise UsageError(f"{known['kind']!r} is no kind of known answer: {', '.join(KINDS)}")
     rounds = phases == known["phase"]

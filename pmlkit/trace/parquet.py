@@ -280,7 +280,7 @@ def read_table(
     file : str
         The file in it.
     trace_bytes : int
-        Size of all files of the trace, which limits what the table may unpack to.
+        Size of all files of the trace, which limits the memory that the table may take.
 
     Raises
     ------
@@ -413,8 +413,9 @@ def open_parquet(
     Raises
     ------
     TraceDamaged
-        If the columns differ, or a row group would unpack to more than `LIMIT_GROUP_ROWS` rows
-        or `LIMIT_GROUP_BYTES`, by its footer or by its page headers. Nothing is unpacked before.
+        If the columns differ, or a row group would unpack to more than `LIMIT_GROUP_ROWS` rows or
+        `LIMIT_GROUP_BYTES`, by its footer or by its page headers. Nothing is unpacked before this
+        check.
     """
     try:
         groups = read_footer(source)

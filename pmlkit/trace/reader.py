@@ -112,7 +112,7 @@ class Trace:
         ------
         TraceNotFound, NotATrace, TraceVersionError, TraceDamaged
         NeedsError
-            If it is a `sample`, which must not be mistaken for all accesses.
+            If it is a `sample`; a sample must not be mistaken for a full trace.
 
         Examples
         --------
@@ -176,10 +176,11 @@ class Trace:
 
     @property
     def is_harvest(self) -> bool:
-        """Whether its entries are harvests of accessed flags, which tell less than a recording.
+        """Whether its entries are harvests of accessed flags, which contain less than a recording.
 
-        Known are the frames that a round touched and, from the log, those that it wrote. Not known
-        are their order, whether a written frame was read too, and which frames were executed.
+        A harvest contains the frames that a round touched and, from the log, those that it wrote.
+        It does not contain their order, whether a written frame was also read, or which frames were
+        executed.
         """
         return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
 
@@ -388,7 +389,7 @@ class Trace:
 
     @cached_property
     def sample(self) -> Trace | None:
-        """The sample of accessed flags harvested beside a PML log: an access trace, or None.
+        """The sample of accessed flags harvested together with a PML log: an access trace, or None.
 
         It has one of ``meta.options["sampled_one_in"]`` frames.
         """
@@ -513,7 +514,7 @@ class Trace:
         return reader.batches(columns or SNAPSHOTS.names, first, stop)
 
     def check(self) -> Json:
-        """Check every file and every count.
+        """Check all files and all counts.
 
         Returns
         -------
@@ -524,7 +525,7 @@ class Trace:
         Raises
         ------
         TraceDamaged
-            Names the first file that is wrong, and why.
+            Names the first wrong file and the reason.
         """
         from pmlkit.trace.audit import check_trace
 

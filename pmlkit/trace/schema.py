@@ -177,9 +177,9 @@ class TraceMeta:
     phases : list of dict
         name, round, t_ns, insn of each start; a phase lasts until the next one.
     known : list of dict
-        phase, region, kind ("read", "written", "touched"), pages: answers known beforehand.
+        phase, region, kind ("read", "written", "touched"), pages: the known answers.
     options, overheads, host, provenance : dict
-        How it was collected, at what cost, on which machine, by which command and versions.
+        How the trace was collected: the cost, the machine, the command and the versions.
     notes : list of str
         Remarks for readers.
     complete : bool or None
@@ -236,12 +236,12 @@ class TraceMeta:
 
     @property
     def lost_text(self) -> str:
-        """How many entries were lost, in words."""
+        """How many entries were lost, as text."""
         return LOST_UNKNOWN if self.lost is None else f"{self.lost:,} lost"
 
     @property
     def complete_text(self) -> str:
-        """Whether all that was asked for, or all of the imported file, is there: in words."""
+        """Whether all that was requested, or all of the imported file, is there, as text."""
         if self.complete is False:
             why = "its input ended early" if self.is_import else "it is shorter than asked"
             return f"NO: {why}"
@@ -278,10 +278,10 @@ class TraceMeta:
 
     @property
     def time(self) -> Clock:
-        """What its times are of: whose time, and how long that machine takes for an instruction.
+        """The clock of its times: whose time, and how long that machine takes for an instruction.
 
-        An emulator that counts instructions says it. The time of a host, or of an imported file, is
-        of a machine of which that is not known.
+        An emulator that counts instructions reports this length. For the time of a host, or of an
+        imported file, it is not known.
         """
         ns_per_insn = self.clock["ns_per_insn"]
         host = self.host.get("node") or self.source

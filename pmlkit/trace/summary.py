@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts and phases of a trace in words, and both as HTML for notebooks.
+"""The facts and phases of a trace as text, and both as HTML for notebooks.
 
-Nothing here reads entries, so it is instant.
+Nothing here reads entries, so the result is immediate.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     yield "entries", f"{meta.entries:,}, {meta.lost_text}"
     if trace.sample is not None:
         options = trace.sample.meta.options
-        again = ", drawn anew in each round" if options.get(DRAWN) == "round" else ""
+        again = ", drawn again in each round" if options.get(DRAWN) == "round" else ""
         yield "sample", f"accessed flags of one frame in {options[SAMPLED]}{again}"
     yield "complete", meta.complete_text
     yield from (("note", text) for text in meta.notes)
@@ -121,7 +121,7 @@ def source_text(trace: Any) -> str:
 
 
 def contents_text(trace: Any) -> str:
-    """Return one line on what the entries of a `Trace` tell: reads or writes, order, times."""
+    """Return one line on what the entries of a `Trace` contain: reads or writes, order, times."""
     times = "times per round" if trace.duration_ns else "no times"
     if trace.meta.is_import:
         return f"what the imported file tells; {times}"
@@ -137,7 +137,7 @@ def contents_text(trace: Any) -> str:
 
 
 def clock_text(meta: TraceMeta) -> str:
-    """Return the clock of a trace's times, in words."""
+    """Return the clock of a trace's times, as text."""
     kind = meta.clock["kind"]
     if kind == "host" and meta.is_import:
         return "the imported file's"

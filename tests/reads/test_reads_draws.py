@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample that is drawn anew in each round, against all draws, and against the patches' header."""
+"""A sample that is redrawn in each round, against all draws, and against the patches' header."""
 
 import itertools
 import subprocess
@@ -81,7 +81,7 @@ def idle():
 def test_what_is_found_follows_from_when_regions_were_used(idle, one_in):
     rounds = np.repeat(np.arange(40), [len(touched) for _, _, touched in idle.rounds])
     gfns = np.array([gfn for _, _, touched in idle.rounds for gfn in touched], np.uint64)
-    mask = draws.found_anew(rounds, gfns, one_in)
+    mask = draws.found_redrawn(rounds, gfns, one_in)
     truth = hypervisor_finds(idle, one_in)
     assert [set(gfns[mask & (rounds == n)].tolist()) for n in range(40)] == truth
     plain = [
@@ -90,18 +90,18 @@ def test_what_is_found_follows_from_when_regions_were_used(idle, one_in):
     assert plain != truth  # regions that were idle keep their draw
 
 
-def test_a_trace_that_was_drawn_anew_gives_what_the_whole_harvest_gives(idle, tmp_path):
+def test_a_trace_that_was_redrawn_gives_what_the_whole_harvest_gives(idle, tmp_path):
     whole = write_trace(tmp_path / "w.trace", idle, snapshots=False)
-    trace = write_trace(tmp_path / "s.trace", idle, snapshots=False, one_in=8, anew=True)
+    trace = write_trace(tmp_path / "s.trace", idle, snapshots=False, one_in=8, redraw=True)
     for how in ({}, {"window": "3r", "step": "sliding"}):
         found = reads.estimate(trace, "sample", **how)
-        again = sampled.estimate(whole, one_in=8, anew=True, tables=False, **how)
+        again = sampled.estimate(whole, one_in=8, redraw=True, tables=False, **how)
         assert found.equals(again)
         assert ((found["low"] <= found["pages"]) & (found["pages"] <= found["high"])).all()
     assert (found["why"].iloc[1:] != "").all()
     assert reads.estimate(trace, "sample")["why"].unique().tolist() == [""]
     with pytest.raises(UsageError, match="in each round: there is no other"):
-        sampled.estimate(trace, anew=False)
+        sampled.estimate(trace, redraw=False)
     truth = reads.estimate(whole, "harvest", window="3r", step="sliding")["pages"]
     assert ((found["low"] <= truth) & (truth <= found["high"])).mean() >= 0.95
 
@@ -172,24 +172,24 @@ def test_a_window_of_many_rounds_is_between_its_limits(again):
     assert abs(np.mean(errors)) < 0.4  # the worst is that of two kinds of frames
 
 
-def steady(path, one_in=None, anew=False):
+def steady(path, one_in=None, redraw=False):
     """The same 900 of 2048 frames in each of 30 rounds, as a program that does one thing."""
     guest, rng = Guest(), np.random.default_rng(2)
     used = {int(gfn) for gfn in rng.choice(2048, 900, replace=False)}
     for _ in range(30):
         log = [(gfn, 2) for gfn in used if gfn % 9 == 0]
         guest.rounds.append(([*log, MARKED], [], set(used)))
-    return write_trace(path, guest, snapshots=False, one_in=one_in, anew=anew)
+    return write_trace(path, guest, snapshots=False, one_in=one_in, redraw=redraw)
 
 
-def test_time_averages_the_error_of_a_sample_that_is_drawn_anew(tmp_path):
+def test_time_averages_the_error_of_a_sample_that_is_redrawn(tmp_path):
     trace = steady(tmp_path / "x.trace")
     errors = {}
-    for anew in (False, True):
-        rows = [sampled.average(trace, draw=draw, anew=anew) for draw in range(16)]
+    for redraw in (False, True):
+        rows = [sampled.average(trace, draw=draw, redraw=redraw) for draw in range(16)]
         pages, low, high = np.array(rows).T
         assert ((low <= 900) & (high >= 900)).mean() >= 0.9
-        errors[anew] = np.abs(pages / 900 - 1)
+        errors[redraw] = np.abs(pages / 900 - 1)
         assert (low <= pages).all() and (pages <= high).all()
     assert np.max(errors[True]) < 0.4 * np.max(errors[False])
     assert np.mean(high - low) < 200  # of 30 rounds; of one it is 500 and more
@@ -197,10 +197,10 @@ def test_time_averages_the_error_of_a_sample_that_is_drawn_anew(tmp_path):
 
 def test_the_average_of_a_harvested_sample_is_that_of_its_trace(tmp_path):
     whole = steady(tmp_path / "w.trace")
-    for anew in (False, True):
-        trace = steady(tmp_path / f"s-{anew}.trace", 16, anew)
-        assert sampled.average(trace) == sampled.average(whole, anew=anew)
-    assert trace.meta.kind == "pml" and "drawn anew" in dict(_summary(trace))["sample"]
+    for redraw in (False, True):
+        trace = steady(tmp_path / f"s-{redraw}.trace", 16, redraw)
+        assert sampled.average(trace) == sampled.average(whole, redraw=redraw)
+    assert trace.meta.kind == "pml" and "drawn again" in dict(_summary(trace))["sample"]
 
 
 def _summary(trace):
