@@ -11,6 +11,7 @@ import synthetic_vm as vm
 from pmlkit import frontier, techniques
 from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, UsageError
+from pmlkit.frontier import sweeping
 from pmlkit.techniques import scores
 
 T = vm.WINDOW_NS
@@ -26,7 +27,7 @@ def points_of(names, recorded=None, **how):
     recorded = recorded or two_halves()
     plan = frontier.plan("100ms", **{"watched": (64,), **how})
     truths = {T: scores.truth(recorded, T)}
-    tables = [frontier._points(techniques.make(n), recorded, truths, plan) for n in names]
+    tables = [sweeping._points(techniques.make(n), recorded, truths, plan) for n in names]
     return frontier.priced(pd.concat(tables, ignore_index=True))
 
 
@@ -213,7 +214,7 @@ def trace(make_trace):
 def test_a_sweep_is_kept_and_taken_up(trace, tmp_path, monkeypatch):
     plan = frontier.plan("50ms", looks="1,5", techniques="prl,idle-pages")
     first = frontier.sweep([trace.path], plan, tmp_path)
-    monkeypatch.setattr(frontier, "_points", None)  # nothing is run again
+    monkeypatch.setattr(sweeping, "_points", None)  # nothing is run again
     assert frontier.sweep([trace.path], plan, tmp_path).equals(first)
     one = frontier.sweep([trace.path], frontier.plan("50ms", "1,5", None, "prl"), tmp_path)
     assert one.equals(first[first["technique"] == "prl"].reset_index(drop=True))
