@@ -208,11 +208,14 @@ class NotUnderstood(PmlkitError):
 
 
 class OutputExists(PmlkitError):
-    """The output exists already. Attribute: `path`."""
+    """The output exists already. Attributes: `path`, `replaceable` (by ``overwrite=True``)."""
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, replaceable: bool = True) -> None:
         self.path = os.fspath(path)
-        super().__init__(f"{self.path} exists already", "give another name, or remove it first")
+        self.replaceable = replaceable
+        away = "replace it by --overwrite (overwrite=True)" if replaceable else "remove it first"
+        hint = f"give another name, or {away}"
+        super().__init__(f"{self.path} exists already", hint)
 
 
 class OutputError(PmlkitError):

@@ -177,7 +177,7 @@ def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
 
 def _check_free(final: Path, overwrite: bool) -> None:
     if os.path.lexists(final) and not (overwrite and final.is_file()):
-        raise OutputExists(final)
+        raise OutputExists(final, replaceable=final.is_file())
 
 
 def _claim(partial: Path, final: Path) -> int:
@@ -189,7 +189,7 @@ def _claim(partial: Path, final: Path) -> int:
             lock = os.open(partial, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise OutputExists(partial) from error  # a link, folder or FIFO
+                raise OutputExists(partial, replaceable=False) from error  # a link, folder or FIFO
             raise
         try:
             if _is_locked(lock, partial, final):
@@ -204,7 +204,7 @@ def _claim(partial: Path, final: Path) -> int:
 def _is_locked(lock: int, partial: Path, final: Path) -> bool:
     """Lock the partial file; return False if it has been renamed meanwhile."""
     if not stat.S_ISREG(os.fstat(lock).st_mode):
-        raise OutputExists(partial)
+        raise OutputExists(partial, replaceable=False)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -277,7 +277,7 @@ class PartialFolder:
     ) -> None:
         self.final = Path(path)
         self.display_path = display_path or self.final
-        self._may_replace = replaceable if overwrite else lambda path: False
+        self._overwrite, self._is_replaceable = overwrite, replaceable
         self._lock: int | None = None
         if display_path is None:
             refuse_inside_trace(self.final)
@@ -298,8 +298,10 @@ class PartialFolder:
             raise output_error(self.display_path, error) from error
 
     def _check_free(self) -> None:
-        if os.path.lexists(self.final) and not self._may_replace(self.final):
-            raise OutputExists(self.display_path)
+        if os.path.lexists(self.final):
+            replaceable = self._is_replaceable(self.final)
+            if not (self._overwrite and replaceable):
+                raise OutputExists(self.display_path, replaceable)
 
     def _claim(self) -> None:
         self.path.mkdir(exist_ok=True)
@@ -318,7 +320,7 @@ class PartialFolder:
         leftovers = list(self.path.iterdir())
         if not all(_LEFTOVERS.fullmatch(file.name) for file in leftovers):
             self._release()
-            raise OutputExists(f"{self.display_path}.partial")
+            raise OutputExists(f"{self.display_path}.partial", replaceable=False)
         for file in leftovers:
             _remove(file)
 
@@ -354,7 +356,7 @@ class PartialFolder:
             os.rename(self.path, self.final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise OutputExists(self.display_path) from error
+                raise OutputExists(self.display_path, replaceable=False) from error
             raise
 
     def discard(self) -> None:

@@ -23,7 +23,7 @@ from pmlkit.files import whole
 
 if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 
 _SHARE = Path(__file__).resolve().with_name("share")
@@ -215,6 +215,62 @@ def bundled(name: str | None = None) -> Path | list[str]:
         names = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
         raise TraceNotFound(folder() / f"{stem}.trace", f"the recordings there are: {names}")
     return paths[stem]
+
+
+# What a first look at each recording shows; `overview` lists it.
+GOOD_FOR = {
+    "gcc-jobs": "forecasts: compilations that begin when commits come in",
+    "hotcold": "known answers: 300 hot pages all the time, 1500 cold ones in one phase",
+    "log-archive": "forecasts: lines in waves, searches, sorting and packing",
+    "numpy-jobs": "forecasts: jobs of very different sizes, in bursts",
+    "pressure": "swapping: a large working set between two small ones, with too little memory",
+    "pressure-roomy": "the same work with enough memory, to compare with pressure",
+    "redis": "a first look: a key-value store loads, reads all keys, then few, then idles",
+    "redis-tides": "forecasts: a load that rises and falls, with bursts and flushes",
+    "rrww": "known answers: a published benchmark that reads twice, then writes twice",
+    "rrww-lab": "estimates of reads: the same benchmark on a real Xen, with page tables",
+    "sqlite": "a database in phases: load, look-ups, a report, updates",
+    "sqlite-batches": "forecasts: quiet look-ups, batches, purges, pauses",
+    "sqlite-lab": "estimates of reads: the database on a real Xen, with page tables",
+    "touch-lab": "known answers on a real Xen: a bare-metal guest of eight rounds",
+}
+
+
+def overview() -> list[Json]:
+    """Describe the bundled recordings, or those in ``$PMLKIT_DATA``.
+
+    Only descriptions are read, so this is fast.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``seconds`` (its length), ``workload`` (what the guest ran), ``kind``,
+        ``contents`` (accesses, touched frames or writes, and whether a PML log is in it),
+        ``good_for`` (empty if it is not one of ours).
+
+    Examples
+    --------
+    >>> from pmlkit import recordings
+    >>> [one["kind"] for one in recordings.overview() if one["name"] == "hotcold"]
+    ['access']
+    """
+    return [_described(name) for name in bundled()]
+
+
+def _described(name: str) -> Json:
+    trace = open_trace(name)
+    contents = "touched" if trace.is_harvest else "accesses"
+    contents = (
+        "writes" if trace.meta.kind == "pml" else f"{contents}{' + log' * trace.pml_is_nested}"
+    )
+    return {
+        "name": name,
+        "seconds": trace.duration_ns / 1e9,
+        "workload": trace.meta.domain["name"],
+        "kind": trace.meta.kind,
+        "contents": contents,
+        "good_for": GOOD_FOR.get(name, ""),
+    }
 
 
 def find(trace: PathLike) -> Path:

@@ -188,7 +188,7 @@ def _create(path: PathLike) -> io.FileIO:
     try:
         return open(path, "xb", buffering=0)
     except FileExistsError as error:
-        raise OutputExists(path) from error
+        raise OutputExists(path, replaceable=False) from error
     except OSError as error:
         raise output_error(path, error) from error
     except ValueError as error:  # a NUL in the name

@@ -274,3 +274,13 @@ sys.exit(cli.main(["info", sys.argv[1]]))
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("pmlkit: not enough memory or threads: ")
+
+
+@pytest.mark.parametrize("replaceable", [True, False])
+def test_that_a_name_is_taken_names_overwrite_where_it_helps(tmp_path, replaceable):
+    taken = tmp_path / "a"
+    taken.write_text("") if replaceable else taken.mkdir()
+    with pytest.raises(OutputExists) as caught, whole(taken):
+        pass
+    assert caught.value.replaceable == replaceable
+    assert ("--overwrite" in str(caught.value)) == replaceable

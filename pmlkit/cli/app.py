@@ -32,12 +32,12 @@ from pmlkit.cli.options import (
     TRACE,
     WINDOW,
     as_json,
+    drawing,
     example,
     kinds,
     names,
     only_answer,
     option,
-    output,
     region,
     span,
     trace_argument,
@@ -65,6 +65,19 @@ WSS_EXAMPLES = example(
 )
 
 
+_LISTS = (
+    "Lists: `pmlkit info` (recordings), `record --list` (workloads), `plot --list` (figures), "
+    "`compare --list` (techniques), `export --list` (formats)"
+)
+# Words that people try, and what does it.
+MEANT = {
+    **dict.fromkeys(("list", "ls", "recordings", "traces"), _LISTS),
+    **dict.fromkeys(("draw", "figure", "figures"), "Did you mean 'plot'?"),
+    **dict.fromkeys(("show", "describe", "check"), "Did you mean 'info'?"),
+    **dict.fromkeys(("size", "recommend"), "Did you mean 'advise'?"),
+}
+
+
 class _PastClick(Exception):
     """Wraps exceptions that click would handle itself, with an empty line or another exit code."""
 
@@ -75,6 +88,13 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (KeyboardInterrupt, BrokenPipeError) as error:
             raise _PastClick from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if (meant := MEANT.get(args[0])) and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}. {meant}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
@@ -129,12 +149,14 @@ cli.add_command(run)
 cli.add_command(simulate)
 
 
-@cli.command(epilog=example("pmlkit info data/hotcold.trace", "pmlkit info h.trace --json"))
-@trace_argument
+@cli.command(epilog=example("pmlkit info", "pmlkit info hotcold", "pmlkit info h.trace --json"))
+@click.argument("trace", type=TRACE, required=False)
 @as_json
 @click.pass_context
-def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
-    """Check TRACE, and say what it is.
+def info(ctx: click.Context, trace: str | None, as_json: bool) -> None:
+    """Check TRACE and describe it, or list the recordings.
+
+    Without TRACE, the recordings that come with pmlkit are listed.
 
     Every file and count is checked, and what the workload knows of itself is measured. Exit code 1
     if the trace is damaged or a known answer is not met.
@@ -142,10 +164,20 @@ def info(ctx: click.Context, trace: Trace, as_json: bool) -> None:
     from pmlkit.cli import console
     from pmlkit.trace.reader import Trace
 
+    if trace is None:
+        return _list_recordings(as_json)
     with console.busy("checking every file", quiet=as_json):
         opened = Trace.open(trace)
         opened.check()
     ctx.exit(0 if show_trace(as_json, opened) else 1)
+
+
+def _list_recordings(as_json: bool) -> None:
+    from pmlkit import recordings
+    from pmlkit.cli import console
+
+    known = recordings.overview()
+    show(as_json, known, console.recordings, known)
 
 
 @cli.command(epilog=WSS_EXAMPLES)
@@ -184,7 +216,7 @@ def wss(trace: Trace, sliding: bool, only_answer: bool, as_json: bool, **how: An
 @cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
 @click.argument("trace", type=TRACE, required=False)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
-@output("STEM", "Write STEM.pdf, .svg and .png, and its data as .csv and .parquet.")
+@drawing("Write it")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
 @option("--window", type=WINDOW, help="T, where the figure has one.")
 @option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")

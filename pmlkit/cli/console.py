@@ -59,6 +59,7 @@ __all__ = [
     "named",
     "parameters",
     "recording",
+    "recordings",
     "sheet",
     "reads",
     "steps",
@@ -74,6 +75,7 @@ __all__ = [
 EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
 PATIENCE_S = 2.0  # shorter work shows no bar
 GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
+WIDE = 120  # columns of a terminal that has room for more
 UNFOLDED = 10_000  # columns of output that is not a terminal
 
 
@@ -190,6 +192,18 @@ def workloads(known: Iterable[Workload]) -> None:
     for w in known:
         table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
     console().print(table)
+
+
+def recordings(known: Iterable[Json]) -> None:
+    """Print the recordings that come with pmlkit, one line each."""
+    page = console()
+    names = ["name", "workload", "contents", "good_for"]
+    if page.width < WIDE:
+        names.remove("workload")  # nearly always the name
+    table = _table("length", *(name.replace("_", " ") for name in names), right=(0,))
+    for one in known:
+        table.add_row(f"{one['seconds']:.1f} s", *(one[name] for name in names))
+    page.print(table)
 
 
 def parameters(known: Iterable[Workload]) -> None:

@@ -12,10 +12,10 @@ from click import Choice, FloatRange, IntRange
 from pmlkit.cli.options import (
     WINDOW,
     as_json,
+    drawing,
     example,
     kinds,
     option,
-    output,
     region,
     span,
     trace_argument,
@@ -58,7 +58,7 @@ _POINTS = 256
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
         help="Of a PML log.")  # fmt: skip
 @region
-@output("STEM", "Draw it: STEM.pdf, .svg, .png and its data.")
+@drawing("Draw it")
 @span
 @as_json
 def mrc(

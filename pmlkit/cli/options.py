@@ -205,6 +205,12 @@ def output(metavar: str, what: str, **more: object) -> Declaration:
     return option("-o", "--output", type=PATH, metavar=metavar, help=what, **more)
 
 
+def drawing(what: str) -> Declaration:
+    """Declare ``-o`` of a figure."""
+    files = "STEM.pdf, .svg, .png, and its data as .csv, .parquet. STEM.pdf writes that one alone."
+    return output("STEM", f"{what}: {files}")
+
+
 def say(line: str) -> None:
     """Print progress to stderr."""
     echo(line, err=True)

@@ -13,6 +13,7 @@ from pmlkit.cli.options import (
     DURATION,
     PATH,
     as_json,
+    drawing,
     echo,
     example,
     option,
@@ -52,7 +53,7 @@ _CALIBRATE = example(
 @option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
         "to drain the ring.")  # fmt: skip
 @option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
-@output("STEM", "Draw the trade-off: STEM.pdf, .svg, .png and its data.")
+@drawing("Draw the trade-off")
 @span
 @as_json
 def period(

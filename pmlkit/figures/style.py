@@ -61,6 +61,7 @@ Style = dict[str, Any]
 
 COLUMN_INCHES = {1: 3.33, 2: 7.0}
 KINDS = ("pdf", "svg", "png")
+_OTHER_KINDS = {"eps", "ps", "pgf", "jpg", "jpeg", "tif", "tiff", "webp", "gif", "bmp"}
 PNG_DPI = 300
 SCREEN_DPI = 200
 
@@ -248,7 +249,8 @@ def save(
     figure : matplotlib.figure.Figure
         One of `pmlkit.figures`, or any other.
     stem : path-like
-        The files' name without its suffix; the folder is made when it does not exist.
+        The files' name; the folder is made when it does not exist. With one of the suffixes
+        ``.pdf``, ``.svg`` and ``.png`` that file alone is written, and its data.
     data : pandas.DataFrame or dict of str to pandas.DataFrame, optional
         The data behind the figure; by default the figure's own `Figure.data`. Several tables are
         written as ``stem-NAME.csv``; a single one as ``stem.csv``.
@@ -262,18 +264,29 @@ def save(
     ------
     pmlkit.errors.OutputError
         If the folder cannot be made or written to, or the disk is full.
+    UsageError
+        If the name has the suffix of another kind of picture.
     """
-    stem = Path(stem)
+    stem, kinds = _stem_and_kinds(Path(stem))
     tables = _tables(getattr(figure, "data", None) if data is None else data)
     # Rendered in memory first: if drawing fails, no file is half written.
     with _laid_out(figure):
-        files = {f"{stem.name}.{kind}": _render(figure, kind, PNG_DPI) for kind in KINDS}
-    figure._saved_png, figure.stale = files[f"{stem.name}.png"], False
+        files = {f"{stem.name}.{kind}": _render(figure, kind, PNG_DPI) for kind in kinds}
+    if "png" in kinds:
+        figure._saved_png, figure.stale = files[f"{stem.name}.png"], False
     for name, frame in tables.items():
         part = f"{stem.name}-{name}" if len(tables) > 1 else stem.name
         files[f"{part}.csv"] = frame.to_csv(index=False).encode()
         files[f"{part}.parquet"] = frame.to_parquet(index=False)
     return write_files(stem.parent, files)
+
+
+def _stem_and_kinds(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return a name without the suffix of a picture, and the kinds of file that it asks for."""
+    kind = path.suffix[1:].lower()
+    if kind in _OTHER_KINDS:
+        raise UsageError(f"a figure cannot be written as .{kind}: use .pdf, .svg or .png")
+    return (path.with_suffix(""), (kind,)) if kind in KINDS else (path, KINDS)
 
 
 def _tables(data: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -> dict[str, pd.DataFrame]:

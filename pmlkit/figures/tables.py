@@ -51,7 +51,8 @@ def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = No
     df : pandas.DataFrame
         The rows; its index is not written. Columns of numbers are set flush right.
     stem : path-like
-        The files' name without its suffix; the folder is made when it does not exist.
+        The files' name, with or without one of the suffixes; the folder is made when it does not
+        exist.
     caption : str
         Text: what LaTeX would take as commands is escaped.
     label : str, optional
@@ -68,6 +69,7 @@ def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = No
         If the files cannot be written.
     """
     stem = Path(stem)
+    stem = stem.with_suffix("") if stem.suffix in (".tex", ".csv") else stem
     files = {
         f"{stem.name}.tex": latex(df, caption, label or f"tab:{stem.name}").encode(),
         f"{stem.name}.csv": df.to_csv(index=False).encode(),

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from factories import write_irregular
 
-from pmlkit import cli, workingset
+from pmlkit import cli, recordings, workingset
+from pmlkit.cli.app import MEANT
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.units import format_ns
@@ -335,6 +336,29 @@ def test_wss_for_people_has_a_line_per_window_that_is_never_folded(run, make_tra
 # info
 
 
+def test_info_without_a_trace_lists_the_recordings(run, monkeypatch, tmp_path):
+    code, out, err = run("info", "--json")
+    told = {one["name"]: one for one in json.loads(out)}
+    assert (code, err) == (0, "")
+    assert sorted(told) == recordings.bundled()
+    for name, one in told.items():
+        trace = recordings.open_trace(name)
+        assert one["seconds"] == trace.duration_ns / 1e9
+        assert (one["kind"], one["workload"]) == (trace.meta.kind, trace.meta.domain["name"])
+        assert one["good_for"] and one["good_for"] in run("info")[1]
+    monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
+    assert json.loads(run("info", "--json")[1]) == []
+
+
+@pytest.mark.parametrize("word", sorted(MEANT))
+def test_words_that_people_try_lead_to_a_command(run, word):
+    code, _, err = run(word)
+    assert code == 2
+    check_one_line(err, f"No such command '{word}'")
+    named = re.findall(r"`(?:pmlkit )?(\w+)|mean '(\w+)'", err.partition("(see")[0])
+    assert named and all(set(pair) & set(COMMANDS) for pair in named)
+
+
 def test_info_says_what_a_trace_is_and_measures_its_known_answers(run, trace):
     code, out, err = run("info", trace, "--json")
     told = json.loads(out)
@@ -394,6 +418,19 @@ def test_plot_writes_the_figure_and_the_data_behind_it(run, make_trace, tmp_path
     written = json.loads(out)
     assert all(os.path.getsize(name) for name in written)
     assert {os.path.splitext(name)[1] for name in written} >= {".pdf", ".svg", ".png", ".csv"}
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png", "PDF"])
+def test_a_suffix_chooses_the_file(run, make_trace, tmp_path, kind):
+    trace = make_trace(rounds=20).path
+    for words in (("plot", trace, "wss"), ("mrc", trace)):
+        assert run(*words, "-o", tmp_path / f"{words[0]}.v2.{kind}")[0] == 0
+        pictures = {path.suffix for path in tmp_path.glob(f"{words[0]}*")} - {".csv", ".parquet"}
+        assert pictures == {f".{kind.lower()}"}
+        assert list(tmp_path.glob(f"{words[0]}.v2*.csv"))
+    code, _, err = run("plot", trace, "wss", "-o", tmp_path / "x.eps")
+    assert code == 2
+    check_one_line(err, "cannot be written as .eps: use .pdf, .svg or .png")
 
 
 def test_plot_lists_the_figures(run):
