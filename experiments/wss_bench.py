@@ -40,7 +40,7 @@ PLANS = (
     frontier.Plan(windows=("5s",)),
 )
 # Exploratory, added after the look: rounds of 25 ms allow four looks.
-SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), seeds=1)
+SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), watched=(256, 4096), seeds=1)
 PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
 SEE_ALL = ("pml-page-tables", "idle-pages", "prl")  # statement 1
