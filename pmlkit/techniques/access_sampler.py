@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access samplers: PEBS or IBS, one access in N, as tiering systems take them."""
+"""Access samplers: PEBS or IBS, one access in N, as in tiering systems."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ if TYPE_CHECKING:
 class AccessSampler(Technique):
     """The distinct pages among the accesses that the processor sampled in the last T.
 
-    HeMem and Memtis place pages by such samples: HeMem one load in 5,000, Memtis one miss of the
-    last-level cache in 199 to begin with, then as many as 3 % of a processor allow. Neither gives a
-    working set. This is what their counts can say at the most: a page that no sample hit is missed.
+    HeMem and Memtis place pages by such samples. HeMem samples one load in 5,000. Memtis starts
+    with one miss of the last-level cache in 199 and adapts N to 3 % of a processor. Neither reports
+    a working set. This is the most that their counts can report: a page that no sample hits is
+    missed.
 
-    A recording has no accesses, but the first use of a page in each round of, say, 10 ms. These
-    stand in for accesses. So a page that is read a thousand times in a round counts as one that is
-    read once: the sample is more even than a real one, and favours the technique. One use stands
-    for many loads. The default is that of misses, which are nearer to a page's first use. N is no
-    loads: compare by cost, which is that of the samples taken, not by N.
+    A recording contains no single accesses, only the first use of a page in each round (for
+    example, of 10 ms). These first uses represent accesses. A page that is read a thousand times in
+    a round counts as one read. The sample is therefore more even than a real one, which favours the
+    technique. One use represents many loads. The default N is that for misses, which are closer to
+    a page's first use. N does not count loads: compare techniques by cost, which is that of the
+    samples taken, not by N.
 
     Attributes
     ----------
     looks : int
         Estimates per window T.
     watched : int, optional
-        Samples in T, about: N follows the accesses, as Memtis adapts it to a share of a processor.
-        By default N stays as it is.
+        Approximate number of samples in T. N follows the accesses, as Memtis adapts it to a share
+        of a processor. By default N does not change.
     one_in : int
-        N, to begin with.
+        The initial N.
     """
 
     name = "access-sampler"
@@ -75,19 +77,20 @@ class AccessSampler(Technique):
 
 @dataclass(frozen=True)
 class UnseenSampler(AccessSampler):
-    """The same, and an estimate of the pages that no sample hit, from those that one or two hit.
+    """The same, plus an estimate of the pages that no sample hit, from those hit once or twice.
 
-    Chao's lower bound of the number of species: D + f1 (f1 - 1) / (2 (f2 + 1)), where D pages were
-    hit, f1 of them once and f2 twice. No tiering system does this: it shows what the samples hold.
+    The estimate is Chao's lower bound of the number of species: D + f1 (f1 - 1) / (2 (f2 + 1)). D
+    pages were hit, f1 of them once and f2 twice. No tiering system uses this bound: it shows how
+    much the samples contain.
 
     Attributes
     ----------
     looks : int
         Estimates per window T.
     watched : int, optional
-        Samples in T, about.
+        Approximate number of samples in T.
     one_in : int
-        N, to begin with.
+        The initial N.
     """
 
     name = "access-sampler-unseen"

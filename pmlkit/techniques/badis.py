@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Badis: VMware's sampling or Geiger, whichever applies."""
+"""Badis: VMware's sampling or Geiger, depending on memory."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Badis(Technique):
-    """VMware's sampling while the VM has enough memory, Geiger as soon as it lacks some.
+    """VMware's sampling while the VM has enough memory, Geiger as soon as memory is short.
 
-    VMware's estimate cannot exceed the VM's memory, Geiger's cannot fall below it: the one can
-    shrink a VM and the other grow it. Badis takes Geiger's estimate if there is one, as only then
-    are there evictions, and VMware's otherwise. What else the paper's Badis decides (how a
-    hypervisor packs VMs) is no estimate. Of the paper (Working Set Size Estimation Techniques in
-    Virtualized Environments: One Size Does not Fit All, Proc. ACM Meas. Anal. Comput. Syst. 2(1))
-    only the abstract and the findings were available. The rule by which Badis switches is ours.
+    VMware's estimate cannot exceed the VM's memory, and Geiger's cannot fall below it. The first
+    can shrink a VM, and the second can grow it. Badis uses Geiger's estimate if there is one,
+    because evictions happen only then. Otherwise it uses VMware's. The paper's Badis also decides
+    how a hypervisor packs VMs, which is not an estimate. Of the paper (Working Set Size Estimation
+    Techniques in Virtualized Environments: One Size Does not Fit All, Proc. ACM Meas. Anal. Comput.
+    Syst. 2(1)) only the abstract and the findings were available. The rule by which Badis switches
+    is ours.
 
     Attributes
     ----------
     watched : int
-        Pages that VMware's sampling traps.
+        Number of pages that VMware's sampling traps.
     looks : int, optional
-        Estimates per window T; by default those of VMware's sampling as published.
+        Estimates per window T; default: those of VMware's sampling as published.
     """
 
     name = "badis"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The channels of a view: what a technique may look at, each a record of functions.
+"""The channels of a view: the observations that a technique may make, each a record of functions.
 
-The functions answer for the time up to now, and charge what each look costs. They are closures over
-the recording: no attribute of a channel leads to it.
+The functions answer for the time up to now, and charge the cost of each look. They are closures
+over the recording: no attribute of a channel leads to it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AccessedChannel(NamedTuple):
 
 
 class TrapsChannel(NamedTuple):
-    """Frames made inaccessible, and the faults on them."""
+    """Hashes of the contents of frames."""
 
     protect: Callable[[Ints], None]
     caught: Callable[[Ints], Bools]
@@ -113,18 +113,18 @@ def _log(uses: Uses, clock: Clock, charge: Charge) -> LogChannel:
     since_last = _since_last(clock)
 
     def drain(rearm: str = "round", buffer_entries: int = BUFFER) -> Ints:
-        """End a round: return what was logged since the last one, in order, and arm all again.
+        """End a round: return the log since the last round, in order, and re-arm all pages.
 
         Parameters
         ----------
         rearm : {"round", "flush"}
-            With ``"flush"`` a page can be logged again once its buffer was drained.
+            With ``"flush"``, a page can be logged again after its buffer was drained.
         buffer_entries : int
 
         Returns
         -------
         ndarray of int64
-            Frames; with ``"round"`` each once.
+            Frames; with ``"round"``, each once.
         """
         first, stop = since_last()
         gfn, rounds = uses.between(first, stop), uses.rounds_of(first, stop) - first
@@ -160,14 +160,14 @@ def _tables(setting: Setting) -> TablesChannel:
     since_last, size = _since_last(clock), recorded.size
 
     def logged(first: int, stop: int, tables: int) -> None:
-        """Charge for a log of the pages written and of tables, each once until the next look."""
+        """Charge for a log of written pages and tables, each once until the next look."""
         entries = len(np.unique(recorded.log.between(first, stop))) + tables
         charge(pml_exits=entries // BUFFER, marked_entries=entries, tables_found=tables, rounds=1)
 
     def mapped() -> tuple[Ints, bool]:
-        """Return the frames that the page tables logged since the last call map, and arm all again.
+        """Return the frames mapped by the tables logged since the last call; re-arm all pages.
 
-        Where the trace has no snapshots of tables a stand-in answers: see
+        If the trace has no snapshots of tables, a substitute answers: see
         `pmlkit.techniques.page_tables`.
 
         Returns
@@ -189,9 +189,9 @@ def _tables(setting: Setting) -> TablesChannel:
         return frames[frames < size], real
 
     def entries() -> Ints:
-        """Return the pages written, and the programs' ones whose entries have the accessed flag.
+        """Return the written pages, and the programs' pages whose entries have the accessed flag.
 
-        Of the tables that were logged since the last call; all is armed again.
+        The entries are those of the tables logged since the last call; all pages are re-armed.
 
         Returns
         -------
@@ -234,7 +234,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
         return accessed
 
     def scan() -> Ints:
-        """Read all accessed flags of the VM's memory, and clear them.
+        """Read and clear all accessed flags of the VM's memory.
 
         Returns
         -------
@@ -246,14 +246,14 @@ def _accessed(setting: Setting) -> AccessedChannel:
         return found
 
     def harvest(frames: Ints | None = None, alone: bool = False) -> Bools:
-        """Read the accessed flags of frames, and clear them.
+        """Read and clear the accessed flags of frames.
 
         Parameters
         ----------
         frames : array of int, optional
-            All of the VM's memory if left out: `scan` says the same in less room.
+            Default: all of the VM's memory. `scan` returns the same result in less memory.
         alone : bool
-            Each is found by itself, as DAMON does: nothing goes through the regions in use.
+            Each frame is checked individually, as DAMON does; the regions in use are not searched.
 
         Returns
         -------
@@ -271,8 +271,8 @@ def _accessed(setting: Setting) -> AccessedChannel:
     def pruned() -> Ints:
         """Read and clear all flags under the upper entries whose own flags are set, and those.
 
-        What is looked at are the regions of 2 MiB of each GiB in use, and the pages of each region
-        in use. What is found is what `scan` finds, if no page's flag was cleared by itself.
+        The harvest examines the regions of 2 MiB in each GiB in use, and the pages in each region
+        in use. It finds what `scan` finds, if no page's flag was cleared individually.
 
         Returns
         -------
@@ -294,7 +294,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
     levels: dict[int, Callable[[Ints], Bools]] = {}
 
     def upper(bits: int, entries: Ints) -> Bools:
-        """Read the accessed flags of entries of an upper level, and clear them.
+        """Read and clear the accessed flags of entries of an upper level.
 
         Parameters
         ----------
@@ -340,7 +340,7 @@ def _traps(setting: Setting) -> TrapsChannel:
     protected = np.full(len(places), np.iinfo(np.int32).max, np.int32)  # since which round
 
     def protect(frames: Ints) -> None:
-        """Make frames inaccessible; the first access to each faults, and frees it again."""
+        """Make frames inaccessible, each until its first access, which faults."""
         caught(frames)  # charges the faults up to now
         at = places(frames)
         protected[at] = clock.rounds()
@@ -358,9 +358,9 @@ def _traps(setting: Setting) -> TrapsChannel:
         return slice(*np.searchsorted(places.frames, (first, stop)).tolist())
 
     def unmap(first: int, stop: int) -> None:
-        """Make the pages from frame `first` to `stop` (left out) inaccessible: a scanner's work.
+        """Make the pages from frame `first` to `stop` (exclusive) inaccessible, as a scanner does.
 
-        Those that are mapped are changed, one by one, and the processor forgets translations once.
+        Mapped pages are changed one by one, and the processor invalidates translations once.
         """
         faulted(first, stop)  # charges the faults up to now
         at = window(first, stop)
@@ -369,7 +369,7 @@ def _traps(setting: Setting) -> TrapsChannel:
         counted[at] = False
 
     def faulted(first: int, stop: int) -> int:
-        """Return how many pages of those have faulted since they were made inaccessible."""
+        """Return how many of those pages have faulted since they were made inaccessible."""
         at = window(first, stop)
         now = latest()[at] >= protected[at]
         charge(faults=int(np.count_nonzero(now & ~counted[at])))
@@ -383,7 +383,7 @@ def _content(setting: Setting) -> ContentChannel:
     latest = _latest(setting.recorded.writes, setting.clock, setting.recorded.places)
 
     def digest(frames: Ints) -> NDArray[np.int32]:
-        """Hash frames: equal numbers for equal content. A write is taken to change it."""
+        """Hash frames: equal numbers for equal content. Every write changes the content."""
         frames = np.asarray(frames, np.int64)
         setting.charge(pages_hashed=len(frames))
         return latest(frames).copy()
@@ -428,7 +428,7 @@ def _memory(setting: Setting) -> MemoryChannel:
     vm = Guest(recorded, model or MemoryModel())
 
     def resize(pages: float) -> None:
-        """Set the guest's memory by its balloon, at once and as far as possible."""
+        """Set the guest's memory with its balloon, immediately and as far as possible."""
         vm.advance(clock.rounds())
         charge(balloon_pages=abs(vm.resize(pages)), hypercalls=1)
 
@@ -444,11 +444,11 @@ def _memory(setting: Setting) -> MemoryChannel:
         return now
 
     def stalled(latency_us: float) -> int:
-        """Return how long the guest waited for its swap device since the last call, ns.
+        """Return the time that the guest waited for its swap device since the last call, ns.
 
-        As PSI's ``some`` of a guest with one processor: each page that is read again stops it for
-        the device's latency. Of the recording's time; where it is not known how long an
-        instruction takes, as on a host, that is real time as the latency is.
+        This corresponds to PSI's ``some`` for a guest with one processor: each page that is read
+        again stops it for the device's latency. The unit is the recording's time. If the length of
+        an instruction is unknown, as on a host, it is real time, like the latency.
         """
         vm.advance(clock.rounds())
         now = vm.counters()
@@ -458,16 +458,16 @@ def _memory(setting: Setting) -> MemoryChannel:
         return round(time.ns(wait) if time.ns_per_insn else wait.amount)
 
     def evictions() -> tuple[Ints, Bools]:
-        """Return the frames that it evicted and took back since the last call, in order.
+        """Return the frames that it evicted and reloaded since the last call, in order.
 
-        The hypervisor keeps what is evicted: each is a copy in its memory, and nobody has to wait
+        The hypervisor keeps the evicted frames. Each is a copy in its memory, and no access waits
         for a disk.
 
         Returns
         -------
         frames : ndarray of int64
         back : ndarray of bool
-            True for a page that came back, False for one that went.
+            True for a reload, False for an eviction.
         """
         vm.advance(clock.rounds())
         vm.counters()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Google's far memory: a histogram of pages by age, and the age from which a page is cold."""
+"""Google's far memory: a histogram of pages by age, and the age at which a page becomes cold."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MINUTE_NS = 60_000_000_000
 
 
 class Ages:
-    """The ages of the pages found so far, in scans: 0 at the scan that finds a page accessed."""
+    """The ages of the pages found so far, in scans: 0 in the scan that finds a page accessed."""
 
     def __init__(self) -> None:
         self._index, self._turn = PageIndex(), 0
         self._last = np.zeros(1024, np.int64)  # scan that found each page last
 
     def add(self, accessed: Ints) -> Ints:
-        """Add a scan; return how old the accessed pages were that are known (ndarray of int64).
+        """Add a scan; return the ages of the known pages that were accessed (ndarray of int64).
 
         Parameters
         ----------
@@ -47,7 +47,7 @@ class Ages:
         return were
 
     def histogram(self) -> Ints:
-        """Return how many pages are of each age (ndarray of int64, shape (OLDEST + 1,))."""
+        """Return the number of pages of each age (ndarray of int64, shape (OLDEST + 1,))."""
         ages = self._turn - self._last[: len(self._index)]
         return np.bincount(np.minimum(ages, OLDEST), minlength=OLDEST + 1)
 
@@ -56,10 +56,10 @@ class Ages:
 class ColdAge(Technique):
     """kstaled's cold-age histogram: the pages whose age is below T.
 
-    A scan reads and clears every accessed flag, and notes each page's age in scans (8 bits). As
-    published it scans once in 120 s, which is also the least T: one look per T. `idle-pages` is the
-    same estimate, and looks twice by default. Here the histogram is that of the paper, for all T
-    that are whole scans, up to 255.
+    A scan reads and clears every accessed flag, and records each page's age in scans (8 bits). The
+    published interval is 120 s, which is also the shortest T: one look per T. `idle-pages` is the
+    same estimate, with two looks by default. This histogram is the paper's, for all T that are
+    whole scans, up to 255.
 
     Attributes
     ----------
@@ -86,16 +86,16 @@ class ColdAge(Technique):
 
 @dataclass(frozen=True)
 class FarMemory(Technique):
-    """kreclaimd's choice: what stays in near memory, if pages that are old enough go to far memory.
+    """kreclaimd's choice: the pages in near memory after old pages have moved to far memory.
 
-    The age from which a page is cold is the lowest at which few pages would have come back: per
-    minute no more than the share `promotions` of the working set, which is the pages of age 0.
-    Each scan has such a best age; the age in use is a high percentile of all of them so far, or
-    the last one if that is higher. Until `warm_up` has passed nothing is cold, and nothing is said.
-    It is no estimate of W(t, T): it is the memory that the published rule leaves to a job.
+    The age at which a page becomes cold is the lowest one at which few pages would have returned.
+    The limit per minute is the share `promotions` of the working set, which is the pages of age 0.
+    Each scan has such a best age. The age in use is a high percentile of all of them so far, or the
+    last one if it is higher. Until `warm_up` has passed, nothing is cold, and there is no estimate.
+    This is not an estimate of W(t, T): it is the memory that the published rule leaves to a job.
 
-    The minute is scaled like every published time. The share is the published one. The percentile
-    and the warm-up are tuned by the authors to their fleet: the values here are ours.
+    The minute is scaled like all published times. The share is the published one. The authors tuned
+    the percentile and the warm-up to their fleet: the values here are ours.
 
     Attributes
     ----------

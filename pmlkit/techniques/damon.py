@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAMON: one random page stands for a region; regions are split and merged as they differ."""
+"""DAMON: one random page represents a region; regions split and merge as they differ."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Damon(Technique):
-    """The sizes of the regions in which an access was seen within the aggregation interval.
+    """The total size of the regions in which an access was seen within the aggregation interval.
 
     Each sampling interval checks one random page of each region. At the end of an aggregation,
-    neighbours whose counts differ by at most a tenth of the highest count are merged, not beyond
-    the size of an even share of `fewest` regions. The size of the regions in use is then reported.
-    Regions are cut in two at random while twice as many are allowed; in three if there are less
-    than a third of `watched` and their number has not changed. The rules are those of Linux 5.15,
-    integers included: a region with less than one access left per page counts as unused.
+    neighbours are merged if their counts differ by at most a tenth of the highest count. A merged
+    region does not exceed an even share of `fewest` regions. The estimate is then the size of the
+    regions in use. Regions are split in two at random while twice as many are allowed. They are
+    split in three if there are fewer than a third of `watched` and their number has not changed.
+    The rules are those of Linux 5.15, including integer arithmetic: a region with less than one
+    access left per page counts as unused.
 
-    The sampling interval is as published if the recording's rounds are 5 ms or shorter (``pmlkit
-    record --window 5ms``): within a round an accessed flag cannot be read twice. The default rounds
-    of 10 ms make it 10 ms, and a note of the run says so.
+    The sampling interval is as published if the recording's rounds are 5 ms or shorter
+    (``pmlkit record --window 5ms``), because an accessed flag cannot be read twice within a round.
+    With the default rounds of 10 ms, the interval is 10 ms, and a note of the run reports this.
 
     Attributes
     ----------
     looks : int, optional
-        Samplings per window T, which is then the aggregation interval. By default the intervals
+        Samplings per window T, which then equals the aggregation interval. The default intervals
         are as published.
     watched : int
-        Regions at the most.
+        Largest number of regions.
     sampling, aggregation : str
-        As published; an interval below the recording's resolution becomes that.
+        As published; an interval shorter than the recording's resolution becomes the resolution.
     fewest : int
-        Regions at the least.
+        Smallest number of regions.
     """
 
     name = "damon"

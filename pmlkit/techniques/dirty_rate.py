@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's three ways to calculate a dirty rate, taken as a working set: what is written in T."""
+"""QEMU's three methods for a dirty rate, used as a working set: the pages written in T."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _SOURCE = "QEMU, migration/dirtyrate.c (calc-dirty-rate)"
 class DirtySampling(Technique):
     """Mode page-sampling: hash some pages, wait, hash them again; the changed share of memory.
 
-    A write that does not change the content is not seen; here every write is taken to change it.
+    The real mode misses a write that does not change the content; this model assumes that every
+    write changes it.
 
     Attributes
     ----------
     looks : int
-        Measurements begun per window T. Each takes T, and has a sample of its own.
+        Measurements started per window T. Each takes T, and has its own sample.
     watched : int, optional
-        Pages of a sample; by default as published, `per_gib` and `least`.
+        Pages of a sample; default as published: `per_gib` and `least`.
     per_gib : int
         Pages per GiB.
     least : int
-        Fewest pages: QEMU's lower limit.
+        Smallest number of pages: QEMU's lower limit.
     """
 
     name = "qemu-sampling"
@@ -71,12 +72,12 @@ class DirtySampling(Technique):
 
 @dataclass(frozen=True)
 class DirtyBitmap(Technique):
-    """Mode dirty-bitmap: write-protect all, wait T, count the bits; a write fault per page.
+    """Mode dirty-bitmap: write-protect all pages, wait T, count the bits; one write fault per page.
 
     Attributes
     ----------
     looks : int
-        Per window T: all is write-protected again at each, and the pages of the last T counted.
+        Looks per window T: each write-protects all pages again and counts the pages of the last T.
     """
 
     name = "qemu-bitmap"
@@ -96,17 +97,17 @@ class DirtyBitmap(Technique):
 
 @dataclass(frozen=True)
 class DirtyRing(Technique):
-    """Mode dirty-ring: count the ring's entries. A page re-armed by a reap may be in it twice.
+    """Mode dirty-ring: count the ring's entries. A page that a reap re-arms may be in it twice.
 
-    The reaper runs each second, and whenever the ring is full. It re-arms the pages it reaps.
+    The reaper runs once a second, and whenever the ring is full. It re-arms the pages it reaps.
 
     Attributes
     ----------
     looks : int
-        Reaps per window T, those of a full ring aside. QEMU counts entries, so each of them lets a
-        page be counted once more.
+        Reaps per window T, not including those of a full ring. QEMU counts entries, so each reap
+        allows a page to be counted once more.
     entries : int
-        Size of the ring.
+        Number of slots of the ring.
     """
 
     name = "qemu-ring"

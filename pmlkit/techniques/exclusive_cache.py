@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hypervisor's exclusive cache: it takes over part of the VM's memory, and sees its misses."""
+"""The hypervisor's exclusive cache: it replaces part of the VM's memory, and sees its misses."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 class ExclusiveCache(Technique):
     """The memory that would avoid all but a share `tolerated` of the VM's misses.
 
-    The VM keeps a share of its memory. What it evicts goes to the hypervisor's cache; what it
-    misses is copied from there, not read from the disk. The cache is in LRU order, so a hit's
-    position is the memory that would have avoided it: together they give the miss-ratio curve. The
-    paper predicts the misses at a size; here the estimate is the size that avoids all but
-    `tolerated` of the last interval's hits. While nothing is missed, the VM gets less memory (by
-    `step`), as its working set could not be seen otherwise.
+    The VM keeps a share of its memory. Evicted pages go to the hypervisor's cache; missed pages are
+    copied from there instead of read from the disk. The cache is in LRU order, so a hit's position
+    is the additional memory that would have avoided it. The hits together give the miss-ratio
+    curve. The paper predicts the misses at a size; here the estimate is the size that avoids all
+    but `tolerated` of the last interval's hits. While nothing is missed, the VM gets less memory
+    (by `step`), because its working set would otherwise be invisible.
 
     Attributes
     ----------
     interval : str
     share : float
-        Of its memory, that the VM keeps at first.
+        Share of its memory that the VM keeps at first.
     tolerated : float
-        Share of the hits.
+        As a share of the hits.
     step : float
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plain sample of accessed flags: always the same frames, and nothing else is looked at."""
+"""A simple sample of accessed flags: always the same frames, and no other input."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ ONE_IN = 64  # frames of memory per frame of the sample, by default
 
 @dataclass(frozen=True)
 class FlagSample(Technique):
-    """Look at the accessed flags of a fixed random sample of frames, `looks` times per T.
+    """Read the accessed flags of a fixed random sample of frames, `looks` times per T.
 
-    The estimate is the share of the sample whose flag was set in any of the last `looks` looks, of
-    all memory. The frames are drawn once, without replacement. Of n frames, and a working set that
-    is the share p of memory, the relative standard error is sqrt((1 - p) / (p n)), less where n is
-    much of the memory. Because the frames stay the same, so does their error: a working set that
-    does not change is estimated the same each time, and an average over time is no better.
+    The estimate is the share of the sample whose flag was set in any of the last `looks` looks,
+    multiplied by the memory. The frames are drawn once, without replacement. For n frames and a
+    working set that is the share p of memory, the relative standard error is sqrt((1 - p) / (p n)).
+    It is smaller if n is a large part of the memory. The frames stay the same, and so does their
+    error. A constant working set gets the same estimate each time, and an average over time does
+    not help.
 
     Attributes
     ----------
     looks : int
-        Per window T. An estimate follows each; more of them notice a change sooner, at more cost.
+        Looks per window T. Each is followed by an estimate; more looks detect a change sooner, at a
+        higher cost.
     watched : int, optional
-        Frames of the sample; by default a 64th of the memory.
+        Frames of the sample; default: a 64th of the memory.
     """
 
     name = "flag-sample"

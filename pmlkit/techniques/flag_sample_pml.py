@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample of accessed flags for what is read, and PML's log for what is written."""
+"""A sample of accessed flags for reads, and PML's log for writes."""
 
 from __future__ import annotations
 

@@ -24,33 +24,34 @@ SECTORS = 8  # of a page
 
 @dataclass(frozen=True)
 class Geiger(Technique):
-    """The memory that the VM has, and what more would have kept its reloads from the disk.
+    """The VM's present memory, plus the memory that would have avoided its reloads from the disk.
 
-    A frame is associated with the place on the disk that it was read from or written to. A read
-    into a frame that was associated with another place means that the guest has evicted that one
-    (a re-use); a place that is read again after its eviction has a distance in the ghost list. The
-    working set is the memory there is plus the distance that covers all but `tolerated` of the
-    reloads of the last interval. Without evictions there is no estimate: the VM has enough, and
-    the excess cannot be seen.
+    Geiger associates a frame with the place on the disk that it was read from or written to. A read
+    into a frame with another associated place means that the guest has evicted that place (a
+    re-use). A place that is read again after its eviction has a distance in the ghost list. The
+    working set is the present memory plus the distance that covers all but `tolerated` of the
+    reloads of the last interval. Without evictions there is no estimate: the VM has enough memory,
+    and the excess is invisible.
 
-    The published Geiger sat in Xen 2.0.7 under paravirtual guests. There, every page fault and
-    every update of a page table passes the hypervisor. By these it also sees frames that are
-    re-used for new anonymous memory, and copies on write. The recorder's guests run under nested
-    paging, where a hypervisor sees neither: this Geiger has the disk requests only. Instead, a page
-    that is written to the disk is taken to be gone when written, because a guest that swaps writes
-    it before it re-uses the frame. Without that rule most evictions went unseen. With it, in the
-    bundled recording `pressure`, 98 % of what is read from swap had been seen to go. What Geiger
-    does about blocks that files free, and about journals, has no use with a bare swap disk.
+    The published Geiger ran in Xen 2.0.7 below paravirtual guests. There, every page fault and
+    every update of a page table reaches the hypervisor. From these it also sees frames that are
+    re-used for new anonymous memory, and copies on write. The recorder's guests run with nested
+    paging, where a hypervisor sees neither. This Geiger has only the disk requests. Instead, it
+    assumes that a page written to the disk is evicted at that time, because a guest that swaps
+    writes a page before it re-uses the frame. Without that rule, most evictions were not detected.
+    With it, in the bundled recording `pressure`, 98 % of the pages read from swap had a detected
+    eviction. Geiger's treatment of blocks that files free, and of journals, is not needed for a
+    swap disk.
 
     Attributes
     ----------
     looks : int, optional
-        Estimates per window T, each of the reloads in the last T. By default as published: an
-        estimate after each `interval`, of the reloads in it.
+        Estimates per window T, each from the reloads in the last T. Default as published: an
+        estimate after each `interval`, from its reloads.
     interval : str
     tolerated : float
     least : int
-        Reloads below which there is no estimate.
+        Number of reloads below which there is no estimate.
     """
 
     name = "geiger"
@@ -72,9 +73,9 @@ class Geiger(Technique):
             view.report(estimate())
 
     def following(self, view: View, looks: int) -> Callable[[], float]:
-        """Return a function that follows the requests since its last call, and estimates.
+        """Return a function that processes the requests since its last call, and estimates.
 
-        Its estimate, in pages, is of the reloads in the last `looks` calls. NaN: there is none.
+        Its estimate, in pages, uses the reloads in the last `looks` calls. NaN: no estimate.
         """
         inference = Inference()
         recent: deque[Ints] = deque(maxlen=looks)
@@ -91,7 +92,7 @@ class Geiger(Technique):
 
 
 class Inference:
-    """Which place on the disk each frame holds, and which places are gone from memory.
+    """The place on the disk of each frame, and the places that are gone from memory.
 
     Attributes
     ----------
@@ -106,12 +107,12 @@ class Inference:
         self._frame: dict[int, int] = {}  # of each place: the frame that held it last
 
     def follow(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
-        """Follow requests: arrays of sectors, frames, and whether each is a write.
+        """Process requests: arrays of sectors, frames, and whether each is a write.
 
         Returns
         -------
         ndarray of int64
-            The distances of the places that came back.
+            The distances of the reloaded places.
         """
         pages: list[int] = []
         back: list[bool] = []

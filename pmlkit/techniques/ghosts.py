@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ghost lists: pages that were evicted, and how much memory would have kept them."""
+"""Ghost lists: evicted pages, and the memory that would have kept them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["GhostList"]
 class GhostList:
     """The evicted pages in order of eviction, and the stack distances of the reloaded ones.
 
-    A page that comes back while d others, evicted after it, are still gone would not have gone if
-    the memory were d + 1 pages larger (LRU's inclusion; Mattson et al., 1970). Positions are kept
-    in a Fenwick tree, so a distance takes log n steps.
+    Suppose that a page returns while d others, evicted after it, are still gone. It would not have
+    been evicted if the memory were d + 1 pages larger (LRU's inclusion; Mattson et al., 1970). A
+    Fenwick tree stores the positions, so a distance takes log n steps.
 
     Parameters
     ----------
     size : int
-        Initial capacity in pages; it grows as needed, however high their numbers are.
+        Initial capacity in pages; it grows as needed, independent of page numbers.
     """
 
     def __init__(self, size: int = 1 << 16) -> None:
@@ -42,7 +42,7 @@ class GhostList:
         return int(np.count_nonzero(self._at))
 
     def follow(self, pages: Ints | Sequence[int], back: Bools | Sequence[bool]) -> Ints:
-        """Follow evictions and reloads in order.
+        """Process evictions and reloads in order.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class GhostList:
         Returns
         -------
         ndarray of int64, shape (n,)
-            The distance d of each reload of a page that was gone; -1 for all else.
+            The distance d of each reload of an evicted page; -1 for all others.
         """
         pages = self._index.ids(np.asarray(pages, np.int64).view(np.uint64)).astype(np.int64)
         self._make_room(len(pages), len(self._index))
@@ -78,8 +78,9 @@ class GhostList:
 def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, distances: Ints) -> int:
     """Fill in `distances`; return the positions in use. Plain loops, which numba compiles.
 
-    In a Fenwick tree, ``j & -j`` is the lowest set bit of j. Node j holds the sum of that many
-    positions up to j: adding it goes to the next node above, subtracting it to the sum before.
+    In a Fenwick tree, ``j & -j`` is the lowest set bit of j. Node j contains the sum of that many
+    positions up to j. Adding it leads to the next node above; subtracting it leads to the preceding
+    sum.
     """
     size = len(tree)
     for i in range(len(pages)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hint faults: a scanner makes a window of pages inaccessible; faults tell which are used."""
+"""Hint faults: a scanner makes a window of pages inaccessible; faults identify the used pages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HintFaults(Technique):
-    """The pages whose hint fault came within T after the scanner had made them inaccessible.
+    """The pages whose hint fault occurred within T after the scanner had made them inaccessible.
 
-    NUMA balancing goes round the memory: each step makes the next window of 256 MiB inaccessible
-    (``numa_balancing_scan_size_mb``), at most one step a second (``scan_period_min_ms``). The first
-    access to a page faults, and frees it. The time from step to fault is the page's hint fault
-    latency; a page is hot if that is below 1 s (``hot_threshold_ms``), which is T here. TPP takes
-    its use of slow memory from the same faults. So a window's count is of the T that follows its
-    step, and stands until the scanner has come round again. Until it has been everywhere, the part
-    that it has seen stands for the rest.
+    NUMA balancing cycles through the memory. Each step makes the next window of 256 MiB
+    inaccessible (``numa_balancing_scan_size_mb``), at most one step per second
+    (``scan_period_min_ms``). The first access to a page faults and makes it accessible again. The
+    time from step to fault is the page's hint fault latency. A page is hot if it is below 1 s
+    (``hot_threshold_ms``), which is T here. TPP obtains its use of slow memory from the same
+    faults. A window's count covers the T after its step, and stays valid until the scanner has
+    returned. Until the scanner has covered all memory, the covered part represents the rest.
 
-    Two things differ. The scanner is the host's and works on frames, so a fault is an EPT violation
-    and not one of the guest's. And its pace is fixed: Linux slows down to a step in 60 s where
-    placement is good. A window is no larger than lets it be everywhere once per T, so no page is
-    made inaccessible twice in T.
+    There are two differences. The scanner belongs to the host and works on frames, so a fault is an
+    EPT violation, not a guest's page fault. Its pace is fixed, while Linux slows down to one step
+    in 60 s if placement is good. A window is small enough that the scanner takes at least T for one
+    cycle, so no page is made inaccessible twice in T.
 
     Attributes
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More channels: what a Linux host has for its own processes, turned on a VM's memory.
+"""More channels: what a Linux host offers for its own processes, applied to a VM's memory.
 
 As in `pmlkit.techniques.channels`, each is a record of functions that answer for the time up to
 now.
@@ -23,7 +23,7 @@ GENERATIONS = 4  # MAX_NR_GENS of Linux
 
 
 class AgingChannel(NamedTuple):
-    """The generations of the host's MGLRU, of the VM's control group."""
+    """The generations of the host's MGLRU, for the VM's control group."""
 
     age: Callable[[bool], Ints]
 
@@ -50,14 +50,14 @@ def aging(setting: Setting) -> AgingChannel:
     def age(notifies: bool) -> Ints:
         """Begin a generation; return the pages of each, the newest first (ndarray, shape (4,)).
 
-        The newest is empty then: what was touched since the aging before is in the next one. What
-        is older than the third is in the last.
+        The newest is then empty: pages touched since the previous aging are in the next one. Pages
+        older than the third generation are in the last.
 
         Parameters
         ----------
         notifies : bool
-            Whether MGLRU asks KVM for the guest's accesses. If not, all that it sees of the guest
-            are pages which the host maps for it, on their first use.
+            Whether MGLRU asks KVM for the guest's accesses. If not, it sees only the pages that the
+            host maps for the guest, on their first use.
         """
         nonlocal aged_at
         young = latest() >= aged_at
@@ -84,8 +84,8 @@ def soft_dirty(setting: Setting) -> SoftDirtyChannel:
     def collect() -> Ints:
         """Return the frames written since the last call, and clear the bits (ndarray of int64).
 
-        Clearing takes away the guest's mapping of each page, so each that is touched faults, also
-        if it is only read. Reading and clearing go over the whole memory.
+        Clearing removes the guest's mapping of each page, so each touched page faults, even if it
+        is only read. Reading and clearing cover the whole memory.
         """
         rounds = since()
         written = np.unique(recorded.writes.between(*rounds))
@@ -108,15 +108,15 @@ def samples(setting: Setting) -> SamplesChannel:
     def take(one_in: int, phase: int) -> Ints:
         """Return the frames of the sampled accesses since the last call, in order.
 
-        A recording has the first use of a page in each round: that is what counts as an access. It
-        is nearer to a miss of the caches, or of the TLB, than to a load.
+        A recording contains the first use of a page in each round; this counts as an access. It is
+        closer to a miss of the caches, or of the TLB, than to a load.
 
         Parameters
         ----------
         one_in : int
-            One access of so many is sampled.
+            One access in this number is sampled.
         phase : int
-            Which of them, from 0.
+            Position of the sampled access, from 0.
         """
         first, stop = (int(starts[r]) for r in since())
         taken = recorded.accesses.gfn[first + (phase - first) % one_in : stop : one_in]

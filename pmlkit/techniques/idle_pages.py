@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IdlePages(Technique):
-    """Scan all accessed flags `looks` times per T; a page's age is the scans since its last use.
+    """Scan all accessed flags `looks` times per T; a page's age counts scans since its last use.
 
-    The working set is the pages younger than T; the histogram of ages gives it for every T at
-    once. With one scan per T, as in Google's far memory, the youngest age is the threshold itself.
+    The working set is the pages younger than T; the histogram of ages gives it for every T. With
+    one scan per T, as in Google's far memory, the youngest age equals the threshold.
 
     Attributes
     ----------
     looks : int
-        Scans per window T. The published scanner scans once per 120 s, which is also its least T.
+        Scans per window T. The published scanner scans once per 120 s, which is also its shortest
+        T.
     oldest : int
-        Ages end here (8 bits per page, as published).
+        The largest age (8 bits per page, as published).
     """
 
     name = "idle-pages"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Working sets from sampled re-use times, tracked now and then (Zhao and Wang; SHARDS; AET)."""
+"""Working sets from sampled re-use times, tracked intermittently (Zhao and Wang; SHARDS; AET)."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Intermittent(Technique):
-    """Trap a hashed share of the frames, take their re-use times, and rest while nothing changes.
+    """Trap a hashed share of the frames, record their re-use times, and rest while nothing changes.
 
-    SHARDS (`missratio.sampled`): a frame is followed if its hash is below a threshold, always or
-    never. AET (`missratio.eviction`): the memory that a time T fills is the integral up to T of
-    P(t), the share of references whose re-use takes longer. With a time of rounds that is
-    Denning's identity, the sum over k < T of the misses per round at k. `missratio.eviction` does
-    not apply. It takes a whole log, in which a page's first use is a miss; here only the uses of
-    the last T may count. The mean of W over the last two T was tried: it came later, and was twice
-    as far off.
-    Zhao and Wang: tracking stops when the estimate has been the same (within `same`) for `settled`
-    windows. A cheap signal starts it again. Theirs is the processor's miss counters, which are not
-    recorded. Ours is the number of followed frames whose accessed flag is set, once per window.
+    SHARDS (`missratio.sampled`): a frame is tracked if its hash is below a threshold, always or
+    never. AET (`missratio.eviction`): the memory that a time T fills is the integral of P(t) up to
+    T. P(t) is the share of references whose re-use takes longer than t. With time counted in
+    rounds, this is Denning's identity: the sum over k < T of the misses per round at k.
+    `missratio.eviction` itself does not apply. It takes a whole log, in which a page's first use is
+    a miss. Here only the uses of the last T may count. The mean of W over the last two T was tried:
+    it reacted later, and its error was twice as large. Zhao and Wang stop tracking when the
+    estimate has been the same (within `same`) for `settled` windows. A cheap signal restarts it.
+    Their signal is the processor's miss counters, which are not recorded. Ours is the number of
+    tracked frames whose accessed flag is set, once per window.
 
     Attributes
     ----------
     looks : int
-        Rounds per window T, in which a frame is trapped anew.
+        Rounds per window T. A frame is trapped again in each round.
     watched : int, optional
-        Frames that are followed, about. By default `rate` and `least` say how many.
+        Approximate number of tracked frames. By default `rate` and `least` determine it.
     rate : float
-        Share of the frames that is followed.
+        Share of the frames that is tracked.
     least : int
-        Frames at the least: a small VM needs a higher rate.
+        Smallest number of frames: a small VM needs a higher rate.
     settled : int
         Windows.
     same : float
     rest : int
-        Windows that tracking rests at the longest.
+        Largest number of windows in which tracking rests.
     """
 
     name = "intermittent"
@@ -104,7 +104,7 @@ class _Misses:
         self.last, self.rounds, self.since = np.zeros(len(frames), np.int64), rounds, 0
 
     def begin(self, view: View, turn: int) -> None:
-        """Begin anew, as if all frames had been used just now."""
+        """Start again, as if all frames had just been used."""
         self.gaps.clear()
         self.last[:] = self.since = turn
         view.traps.protect(self.frames)

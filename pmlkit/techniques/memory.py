@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest of changing size: a replay of the accesses against less memory than it had.
+"""A guest of changing size: a replay of the accesses with less memory than the recording had.
 
-The recorded VM had room for all. Here the pages that its kernel could give up compete for what a
-technique leaves it: the least recently used go first (or CLOCK's choice), to the swap disk, and
-come back by a major fault when they are used again. It is a model, and these are its limits:
+The recorded VM had enough memory for all pages. Here, the pages that its kernel could give up
+compete for the memory that a technique leaves. The least recently used page (or CLOCK's choice)
+goes first, to the swap disk. It returns by a major fault at its next use. This is a model with
+these limits:
 
 - A page is a frame of the recording. The kernel can give up anonymous memory and files in tmpfs
-  (and, if the cache is ``"evictable"``, all files); how many those are it says itself, which they
-  are it does not. Taken for them is what was written, except frames that the guest used before its
-  first sample: those are the kernel's. What counts is the kernel's number: of more frames, the
-  longest unused ones are taken to be freed.
-- Of the page cache, what it has grown by since the recording's start is taken to be tmpfs: the
-  recorder's guests have no file system on a disk.
-- Within a round it knows who was used, not how often: it replaces at the end of rounds.
-- What was allocated and not touched since the start goes first, and never comes back.
-- The VM does not run slower when it faults: the recording's times stand.
-- No read-ahead of swap: the recorder's guests have it off (``vm.page-cluster = 0``).
+  (and, if the cache is ``"evictable"``, all files). It reports their number, but not their frames.
+  The model uses the written frames, except those that the guest used before its first sample: these
+  belong to the kernel. The kernel's number is decisive: if there are more frames, the longest
+  unused ones are assumed to be freed.
+- The growth of the page cache since the recording's start is assumed to be tmpfs: the recorder's
+  guests have no file system on a disk.
+- Within a round, the replay knows which pages were used, but not how often. It replaces pages at
+  the end of rounds.
+- Memory that was allocated before the start and not touched since goes first, and never returns.
+- The VM does not run slower when it faults: the recorded times stay.
+- No read-ahead of swap: the recorder's guests disable it (``vm.page-cluster = 0``).
 
-How far off it is: tests/techniques/test_memory_real.py compares it with guests that had a real
-limit and a swap disk. Swap-ins and swap-outs of the model (LRU), in percent of what those guests
-did: pressure in 112 MiB -7 and -7, in phases four times as long -7 and -4, in 96 MiB -6 and -2, in
-128 MiB +13 and +1; redis with 70,000 keys in 160 MiB -8 and -4, in 192 MiB none, rightly; xz in 112
-MiB +10 and +14, in 104 MiB 0 and -7. `MemoryModel.slack_pages` was chosen on these. xz, which goes
-round in more memory than there is, is sensitive to it: with 1024 pages +48 % in 112 MiB.
+Its error: tests/techniques/test_memory_real.py compares the model with guests that had a real limit
+and a swap disk. Swap-ins and swap-outs of the model (LRU) differ from those of the guests by these
+percentages. pressure: in 112 MiB -7 and -7, in phases four times as long -7 and -4, in 96 MiB -6
+and -2, in 128 MiB +13 and +1. redis with 70,000 keys: in 160 MiB -8 and -4, in 192 MiB none,
+correctly. xz: in 112 MiB +10 and +14, in 104 MiB 0 and -7. `MemoryModel.slack_pages` was chosen on
+these. xz cycles through more memory than there is, and is sensitive to it: with 1024 pages +48 % in
+112 MiB.
 """
 
 from __future__ import annotations
@@ -49,18 +52,18 @@ CACHES = ("pinned", "evictable")
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """How the guest's memory behaves.
+    """The behaviour of the guest's memory.
 
     Attributes
     ----------
     policy : {"lru", "clock"}
-        Which page goes. Linux lies between: its two lists approximate LRU.
+        The replacement policy. Linux lies between the two: its two lists approximate LRU.
     cache : {"pinned", "evictable"}
-        Files beside those in tmpfs. Of the recorder's guests, whose files are all in memory, they
-        are pinned.
+        Files outside tmpfs. For the recorder's guests, whose files are all in memory, they are
+        pinned.
     slack_pages : int
-        What a guest that swaps keeps or needs beside: free pages (its watermarks), pages on their
-        way to the disk, and what the kernel knows of the swap disk. Calibrated, see above.
+        Additional memory of a guest that swaps: free pages (its watermarks), pages on their way to
+        the disk, and the kernel's records about the swap disk. Calibrated, see above.
     """
 
     policy: str = "lru"
@@ -76,16 +79,16 @@ class MemoryModel:
 
 @dataclass(frozen=True)
 class Counters:
-    """What the guest's kernel reports, in pages; the counters are since the start.
+    """The report of the guest's kernel, in pages; the counters start with the recording.
 
     Attributes
     ----------
     limit, resident, anon, cached, free, committed : int
-        Its memory and what is in it.
+        Its memory and its contents.
     swap_ins, swap_outs, refaults : int
-        Pages that came back from the swap disk, went there, and came back to the page cache.
+        Pages that returned from the swap disk, went there, and returned to the page cache.
     new_swap_ins, new_swap_outs : int
-        Pages read again (swap or cache) and written since the counters were last asked for.
+        Pages read again (swap or cache) and written since the previous request for the counters.
     """
 
     limit: int
@@ -156,7 +159,7 @@ class Guest:
             self._shrink()
 
     def counters(self) -> Counters:
-        """Return the guest's counters as of now."""
+        """Return the guest's present counters."""
         at = self._sample
         touched = self._resident - self._grown()
         movable = touched + min(self._cold(), max(self._room() - touched, 0))
@@ -184,7 +187,7 @@ class Guest:
         )
 
     def evictions(self) -> tuple[Ints, Bools]:
-        """Return the frames that went or came back since the last call, and True if back."""
+        """Return the frames evicted or reloaded since the last call, and True for a reload."""
         moves, self._moves = self._moves, []
         at = [np.zeros(0, np.int64)] + [places for places, _ in moves]
         back = [np.zeros(0, bool)] + [np.full(len(places), came) for places, came in moves]
@@ -195,7 +198,7 @@ class Guest:
         return max(int(np.searchsorted(self._times, now, "right")) - 1, 0)
 
     def _grown(self) -> int:
-        """Count the kernel's pages that are new since the start: no frame tells them apart."""
+        """Count the kernel's pages that are new since the start: no frame identifies them."""
         grown = int(self._fixed[self._sample] - self._fixed[0])
         return min(max(grown, 0), self._resident)
 

@@ -22,14 +22,14 @@ MOST_LOOKS = GENERATIONS - 2  # the newest generation is empty, the oldest one h
 class Mglru(Technique):
     """Age the VM's control group `looks` times per T; count the pages of its young generations.
 
-    Writing ``+ MEMCG NODE SEQ 1 1`` to ``/sys/kernel/debug/lru_gen`` walks all that the VMM has
-    mapped, moves the accessed pages into the youngest generation, and begins one more. Linux keeps
-    four. So beside the one just begun, and the oldest, into which older ones are folded, two are
-    told apart: with more than two looks per T the pages of T can no longer be counted.
+    Writing ``+ MEMCG NODE SEQ 1 1`` to ``/sys/kernel/debug/lru_gen`` walks all mappings of the VMM,
+    moves the accessed pages into the youngest generation, and begins another one. Linux keeps four.
+    The new one is empty, and the oldest absorbs all older ones, so two are useful. With more than
+    two looks per T, the pages of T can no longer be counted.
 
-    From Linux 6.12 on (commit 1d4832becdc2) the walk asks KVM for the accessed flags of the EPT.
-    In the lab it saw 4,380 pages of a guest that touches 4,364 (``data/host-sees``): the VMM's own
-    are more. These are not in a recording, so this model is exact but for the age of a look.
+    From Linux 6.12 on (commit 1d4832becdc2) the walk asks KVM for the accessed flags of the EPT. In
+    the lab it saw 4,380 pages of a guest that touches 4,364 (``data/host-sees``): the rest are the
+    VMM's own. These are not in a recording, so this model is exact except for the age of a look.
 
     Attributes
     ----------
@@ -57,12 +57,12 @@ class Mglru(Technique):
 
 @dataclass(frozen=True)
 class BlindMglru(Mglru):
-    """The same before Linux 6.12: aging looks at the VMM's own tables, and sees no guest.
+    """The same before Linux 6.12: aging reads the VMM's own tables, and sees no guest accesses.
 
     A page has the accessed flag there when the host maps it for the guest, at its first use, and
-    never again. So what is counted are the pages that the guest uses for the first time. The first
-    use in the recording stands for it, which is too many where the guest ran before. In the lab,
-    whose guest touches 4,364 pages again and again, it was 13: the VMM's own.
+    never again. The count is therefore that of pages that the guest uses for the first time. The
+    first use in the recording represents it, which is too many if the guest ran before. In the lab,
+    where the guest touches 4,364 pages repeatedly, the count was 13: the VMM's own pages.
 
     Attributes
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MPA ballooning: how much a guest keeps depends on the pressure."""
+"""MPA ballooning: the memory that a guest keeps depends on the pressure."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mpa(Technique):
-    """What the guest has in use, as far as the host's memory goes; the page cache gives way first.
+    """The memory that the guest uses, limited by the host's memory; the page cache shrinks first.
 
-    Three regimes. Low pressure: what all guests use fits; each gets that, and a cushion, so that a
-    sudden demand finds room. Mild: programs' own pages fit, but not the page cache with them; the
-    cache is cut. Heavy: not even those fit, and the guest has to swap. A guest that reads pages
-    again gets as many at once. Of the paper (doi 10.1145/2818950.2818967) the abstract could be
-    read, no more: memory is dealt out by the pressure's regime, sudden demands are met ahead, and
-    neither hardware nor minor faults are needed. The formulas are ours, and the host is one whose
-    memory for this guest is a share of what the guest has booked.
+    Three regimes. Low pressure: the memory in use of all guests fits. Each guest gets that and a
+    cushion, so that a sudden demand finds room. Mild: the programs' own pages fit, but not together
+    with the page cache; the cache shrinks. Heavy: even those do not fit, and the guest must swap. A
+    guest that reads pages again gets the same number of pages immediately. Only the abstract of the
+    paper (doi 10.1145/2818950.2818967) was available. It states that the pressure's regime
+    determines the memory, sudden demands are met in advance, and neither hardware support nor minor
+    faults are needed. The formulas are ours. The model's host gives this guest a fixed share of the
+    memory that the guest has booked.
 
     Attributes
     ----------
     interval : str
     host : float
-        The host's memory for this guest, as a share of what it has booked.
+        The host's memory for this guest, as a share of its booking.
     cushion : float
-        Of the memory in use.
+        As a share of the memory in use.
     """
 
     name = "mpa"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PML with page tables: the logged page tables say where to look for accessed flags."""
+"""PML with page tables: the logged page tables indicate which accessed flags to read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 class PmlPageTables(Technique):
     """Harvest the accessed flags of the frames whose leaf page tables were logged, and no others.
 
-    No access happens without a page walk once all is re-armed, and no walk without its leaf table
-    being logged, because with EPT accessed and dirty flags a walk writes. So the frames that were
-    touched lie under the tables that were logged (see `pmlkit.pagetables`).
+    After a re-arm, no access happens without a page walk. With EPT accessed and dirty flags a walk
+    writes, so its leaf table is logged. The touched frames therefore lie below the logged tables
+    (see `pmlkit.pagetables`).
 
-    Snapshots of the logged tables are used where a trace has them (from the lab, or a Xen host).
-    For others, such as the recorder's, which sees no page walks, this is a stand-in: a "table" is
-    2 MiB of guest-physical addresses, and counts as logged if a frame in it was touched. The
-    harvest is then exact too; the cost is that of a guest whose tables map neighbouring frames.
+    Snapshots of the logged tables are used if a trace has them (from the lab, or a Xen host). Other
+    traces get a substitute, for example the recorder's, which sees no page walks. A "table" is then
+    2 MiB of guest-physical addresses, and it counts as logged if a frame in it was touched. The
+    harvest is exact with the substitute, too; the cost is that of a guest whose tables map
+    neighbouring frames.
 
     Attributes
     ----------
@@ -54,13 +55,13 @@ class PmlPageTables(Technique):
 
 @dataclass(frozen=True)
 class PmlEntries(Technique):
-    """The pages written, and those whose entries in the logged page tables have the accessed flag.
+    """The written pages, and those whose entries in the logged page tables have the accessed flag.
 
-    This is what PML alone can tell of reads, without the hypervisor's own accessed flags: method
-    ``accessed`` of `pmlkit.reads`. It counts the programs' entries of logged leaf tables that are
-    present and have the guest's accessed flag set. What was ever accessed is taken to be used
-    again; what only the kernel reads is missing. It needs snapshots of the logged tables, which
-    traces of the lab and of Xen hosts have.
+    This is the limit of what PML alone reveals about reads, without the hypervisor's own accessed
+    flags: method ``accessed`` of `pmlkit.reads`. It counts the programs' entries of logged leaf
+    tables that are present and have the guest's accessed flag set. It assumes that pages accessed
+    at some time are used again; pages that only the kernel reads are missing. It needs snapshots of
+    the logged tables, which traces from the lab and from Xen hosts have.
 
     Attributes
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plateau estimator, on PML's log (published) and on a log of all references (PRL)."""
+"""The plateau estimator, for PML's log (published) and for a log of all references (PRL)."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class _Plateau:
 class PmlPlateau(_Plateau, Technique):
     """dist[t], the distinct pages logged since the start, once unchanged for `stable` samples.
 
-    As published it never forgets, so it cannot see a working set shrink. The guest's own kernel,
-    which now and then writes a new page, may keep the count from ever staying the same.
+    As published, it never forgets a page, so it cannot detect a shrinking working set. The guest's
+    own kernel occasionally writes a new page, which may prevent the count from settling.
 
     Attributes
     ----------
     looks : int
-        Samples per window T (the published experiment samples each 30 s).
+        Samples per window T (the published experiment samples every 30 s).
     stable : int
         The stability time w, in samples.
     """
@@ -64,12 +64,12 @@ class PmlPlateau(_Plateau, Technique):
 
 @dataclass(frozen=True)
 class PrlPlateau(_Plateau, Technique):
-    """The same of Page Reference Logging, a proposed extension that logs reads, too.
+    """The same for Page Reference Logging, a proposed extension that also logs reads.
 
     Attributes
     ----------
     looks, stable : int
-        As of `PmlPlateau`.
+        As for `PmlPlateau`.
     """
 
     name = "prl-plateau"

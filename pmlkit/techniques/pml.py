@@ -25,12 +25,12 @@ _SDM = "Intel SDM 29.3.6"
 class Pml(Technique):
     """The distinct pages that PML logs within T: the pages written (m = 1).
 
-    What is only read or executed is not seen.
+    Pages that are only read or executed are not seen.
 
     Attributes
     ----------
     looks : int
-        Rounds per window T, at the ends of which PML is armed again.
+        Rounds per window T; PML is re-armed at the end of each.
     """
 
     name = "pml"
@@ -45,16 +45,16 @@ class Pml(Technique):
 
 @dataclass(frozen=True)
 class PmlThreshold(Technique):
-    """The pages that were logged `m` times within T, re-armed `looks` times in it.
+    """The pages that were logged at least `m` times within T, with `looks` re-arms in it.
 
-    PML logs a page once until it is armed again: re-armed often, the log counts uses, to the
-    resolution of a round. It finds the pages that are written again and again.
+    PML logs a page once per re-arm. With frequent re-arms, the log counts uses, to the resolution
+    of a round. It finds the pages that are written repeatedly.
 
     Attributes
     ----------
     m : int
     looks : int
-        Rounds per window T. With fewer than `m` of them nothing is found.
+        Rounds per window T. With fewer than `m` rounds, nothing is found.
     """
 
     name = "pml-threshold"
@@ -76,10 +76,10 @@ class PmlThreshold(Technique):
 
 @dataclass(frozen=True)
 class Prl(Technique):
-    """The distinct pages referenced within T: what a log of reads would add.
+    """The distinct pages referenced within T: what a log that includes reads would report.
 
-    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`. This one forgets. Its only
-    error is that an estimate stands until the next round ends.
+    The paper's own estimator is `pmlkit.techniques.plateau.PrlPlateau`. This technique forgets
+    pages. Its only error is that an estimate is valid until the next round ends.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Prl(Technique):
 
 
 def watch_log(view: View, log: LogChannel, looks: int) -> None:
-    """Report the distinct pages that a log had in the last `looks` rounds."""
+    """Report the number of distinct pages in a log over the last `looks` rounds."""
     period, looks = view.parts(looks)
     recent = Recent(looks)
     for _ in view.every(period):

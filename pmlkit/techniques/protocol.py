@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base class of techniques: a description, parameters, and one method that observes a VM.
 
-A technique is a frozen dataclass, its parameters are its fields:
+A technique is a frozen dataclass whose fields are its parameters:
 
     @dataclass(frozen=True)
     class Mine(Technique):
@@ -20,21 +20,21 @@ A technique is a frozen dataclass, its parameters are its fields:
                 if recent.full:
                     view.report(pages)
 
-The view has the channels that the technique `needs` and no other, moves forward in time only, and
-counts what each look costs.
+The view has only the channels that the technique `needs`. It moves forward in time only, and counts
+the cost of each look.
 
-Two fields have the same names in all techniques. They are the knobs that `pmlkit.frontier` turns:
+Two fields have the same names in all techniques. They are the knobs that `pmlkit.frontier` varies:
 
 looks
-    Looks per window T, an int. With it nothing is scaled: the interval is T / looks.
+    Looks per window T, an int. With it, nothing is scaled: the interval is T / looks.
 watched
-    How many frames or regions are watched, an int; at most all of the memory. A technique that
-    watches all has no such field.
+    Number of watched frames or regions, an int; at most all of the memory. A technique that watches
+    all memory has no such field.
 
-A technique as it is made without parameters is the published one. Where the source gives a time
-for its interval, or another rule for the number of frames, the default is None: *as published*. A
-time that was published goes through `view.published`, which may scale it. A technique that lacks
-both fields, as a control loop does, is one point.
+A technique without parameters is the published one. If the source gives a time for its interval, or
+another rule for the number of frames, the default is None: *as published*. A time that was
+published goes through `view.published`, which may scale it. A technique without both fields, such
+as a control loop, is one point.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Technique:
     Attributes
     ----------
     name, title, source : str
-        For the command line; for tables; where it was published.
+        For the command line; for tables; the publication.
     needs : frozenset of Need
     intrusive : bool
-        Whether the guest has to be changed.
+        Whether the guest must be changed.
     active : bool
-        Whether it changes the guest's memory to find out.
+        Whether it changes the guest's memory to measure.
     random : bool
-        Whether it draws random numbers: then it is run with several seeds.
+        Whether it draws random numbers: it then runs with several seeds.
     """
 
     name: ClassVar[str]
@@ -102,6 +102,6 @@ class Technique:
         return tuple(knob for knob in KNOBS if knob in cls.parameters())
 
     def turned(self, looks: int, watched: int) -> Self:
-        """Return the same technique with the knobs that it has at other values."""
+        """Return the same technique with other values of its knobs."""
         values = {"looks": looks, "watched": watched}
         return replace(self, **{knob: values[knob] for knob in self.knobs()})

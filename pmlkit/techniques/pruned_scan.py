@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan of accessed flags, only where the EPT's own upper levels show use."""
+"""A scan of accessed flags, only where the EPT's upper levels show use."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrunedScan(Technique):
-    """Scan the accessed flags under those upper entries of the EPT whose own flags are set.
+    """Scan the accessed flags below those upper entries of the EPT whose own flags are set.
 
-    A walk sets the flags of all entries on its way. So the pages used lie under upper entries with
-    the flag set: regions of 1 GiB, and in those, regions of 2 MiB. The scan goes down there,
-    and clears what it finds at each level. It finds what a scan of all memory finds, and its cost
-    grows with the regions in use. It is the harvest ``pruned`` of the project's patches for Xen.
-    Telescope (Nair et al., USENIX ATC'24) reads the same flags of an application's tables, and
-    does not go down to each page.
+    A walk sets the flags of all entries on its path. The used pages therefore lie below upper
+    entries with the flag set: regions of 1 GiB, and within them, regions of 2 MiB. The scan
+    descends there, and clears the flags that it finds at each level. It finds what a scan of all
+    memory finds. Its cost grows with the regions in use. It is the harvest ``pruned`` of the
+    project's patches for Xen. Telescope (Nair et al., USENIX ATC'24) reads the same flags in an
+    application's tables, and does not descend to each page.
 
-    The model takes every use for a walk. After a clearing, a processor that still has the
-    translation would not walk: the harvest invalidates it, as PML's re-arm does.
+    The model treats every use as a walk. After a clearing, a processor that still has the
+    translation would not walk. The harvest therefore invalidates it, as PML's re-arm does.
 
     Attributes
     ----------
     looks : int
-        Per window T.
+        Looks per window T.
     """
 
     name = "pruned-scan"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic experiment of Bitchebe et al. (arXiv 2001.09991, VEE'21): theirs and ours.
+"""The synthetic experiment of Bitchebe et al. (arXiv 2001.09991, VEE'21): published and reproduced.
 
-A buffer of 400 MB is read and written in phases (rrww, rwrw, wwrr); PML and PRL count the distinct
-pages logged since the start, and VMware's sampling runs beside them. The published numbers are
-those of the authors' raw results; where only a range was published it stays a range.
+A buffer of 400 MB is read and written in phases (rrww, rwrw, wwrr). PML and PRL count the distinct
+pages logged since the start, and VMware's sampling runs at the same time. The published numbers
+come from the authors' raw results; if only a range was published, it stays a range.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def reproduce(
     Parameters
     ----------
     seeds : int
-        Runs of VMware's sampling.
+        Number of runs of VMware's sampling.
     others : {"refuse", "skip"}
-        What to do with a recording of another workload.
+        Treatment of a recording of another workload.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def _vmware(technique: Technique, vm: Recorded, period_ns: int, seeds: int) -> t
 
 
 def deviations() -> Styler:
-    """Return why ours differ from the published numbers: a table of sentences for a notebook."""
+    """Return the reasons for different numbers than published: a table for a notebook."""
     table = pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index")
     return table.set_properties(subset=None, **{"text-align": "left"})
 

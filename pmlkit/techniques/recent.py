@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of the last few looks: how many distinct ones they had."""
+"""The number of distinct frames in the last few looks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["Recent"]
 class Recent:
     """Counts the distinct frames of the last `looks` looks, in time linear in the newest look.
 
-    Each frame is counted at the last look that had it, so a look changes the counts of its own
-    frames only.
+    Each frame is counted at the last look that contained it, so a look changes only the counts of
+    its own frames.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Recent:
         Returns
         -------
         int
-            The distinct frames of the last `looks` looks.
+            The number of distinct frames in the last `looks` looks.
         """
         ids = self._index.ids(np.asarray(frames, np.int64).view(np.uint64))
         if len(self._index) > len(self._last):

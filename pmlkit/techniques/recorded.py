@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recorded VM in memory, and the parts of it that a technique can declare to need.
+"""A recorded VM in memory, and the inputs that a technique can declare to need.
 
-Techniques do not get a `Recorded`, only a `View` of it.
+Techniques get a `View` of a `Recorded`, never the object itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOST_TABLED = 1 << 24  # frames: 64 GiB, a table of 64 MiB
 
 
 class Need(Enum):
-    """What a technique looks at; the value is the channel's name in the view."""
+    """An input of a technique; the value is the channel's name in the view."""
 
     PML = "pml"  # the log of writes, re-armed on demand
     REFERENCES = "references"  # a log of all references: hardware that does not exist (PRL)
@@ -58,7 +58,7 @@ class Need(Enum):
 
 
 def known_memory(name: str, memory_pages: int | None) -> int:
-    """Return the size of a VM's memory, pages; raise `NeedsError` if it is not known."""
+    """Return the size of a VM's memory, pages; raise `NeedsError` if it is unknown."""
     if memory_pages is None:
         what = (
             "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
@@ -69,13 +69,13 @@ def known_memory(name: str, memory_pages: int | None) -> int:
 
 @dataclass(frozen=True)
 class Uses:
-    """Uses of frames, in the order in which they happened, round by round.
+    """Uses of frames, in chronological order, round by round.
 
     Attributes
     ----------
     gfn : ndarray of int64, shape (uses,)
     starts : ndarray of int64, shape (n_rounds + 1,)
-        Round r has the uses from ``starts[r]`` to ``starts[r + 1]``.
+        Round r contains the uses from ``starts[r]`` to ``starts[r + 1]``.
     """
 
     gfn: Ints
@@ -88,7 +88,7 @@ class Uses:
         return cls(np.asarray(gfn, np.int64), starts.astype(np.int64))
 
     def between(self, first: int, stop: int) -> Ints:
-        """Return the frames used in the rounds from `first` to `stop`, which is left out."""
+        """Return the frames used in the rounds from `first` to `stop` (exclusive)."""
         return self.gfn[self.starts[first] : self.starts[stop]]
 
     def rounds_of(self, first: int, stop: int) -> Ints:
@@ -100,8 +100,8 @@ class Uses:
 class Places:
     """Indices for the state of frames: one for each frame in use, one for all others.
 
-    State then takes memory by the frames in use, however high their numbers are. Where these are
-    low, as a guest's are, a table has the indices.
+    State then takes memory for the frames in use only, independent of their numbers. If the numbers
+    are low, as in a guest, a table maps them to indices.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Places:
         return np.where(used, at, len(self.frames))
 
     def of(self, uses: Uses) -> Ints:
-        """Return the index of each use (int32): looked up once, for all runs on a recording."""
+        """Return the index of each use (int32). It is computed once for all runs on a recording."""
         if id(uses.gfn) not in self._shared:
             self._shared[id(uses.gfn)] = uses.gfn, self(uses.gfn).astype(np.int32, copy=False)
         return self._shared[id(uses.gfn)][1]
@@ -144,18 +144,18 @@ class Recorded:
     ----------
     name : str
     memory_pages : int or None
-        Size of its memory; None if not known. Recorded frames may lie above it (holes).
+        Size of its memory; None if unknown. Recorded frames may lie above it (holes).
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         The times between rounds.
     resolution_ns : int
     accesses, writes, log : Uses
-        Of each round: the first access to each frame; the first write to each; PML's log without
+        Per round: the first access to each frame; the first write to each; PML's log without
         page-table pages.
     mapped : Uses, optional
         The frames mapped by the page tables logged in each round. Needs snapshots of tables, as do
         the next two.
     entries : Uses, optional
-        The frames written, and those of programs whose logged entries have the accessed flag set.
+        The written frames, and those of programs whose logged entries have the accessed flag set.
     leaves : Uses, optional
         The leaf tables logged.
     guest, disk : DataFrame or None
@@ -163,10 +163,10 @@ class Recorded:
     phases : tuple of (str, int)
         Names of the phases and their first rounds.
     idle : ndarray of bool, shape (n_rounds,), optional
-        Which rounds are gaps: known to be without uses.
+        Which rounds are gaps, known to have no uses.
     time : pmlkit.costs.Clock
-        What its times are of: a cost in instructions is a share of them only if it is known how
-        long an instruction takes.
+        The clock of its times: a cost in instructions is a share of them only if the length of an
+        instruction is known.
     """
 
     name: str
@@ -200,13 +200,13 @@ class Recorded:
 
     @property
     def size(self) -> int:
-        """One more than the highest frame number. Holes count, so it is no number of pages."""
+        """One more than the highest frame number. Holes count, so it is not a number of pages."""
         highest = max(int(uses.gfn.max(initial=-1)) for uses in (self.accesses, self.log))
         return max(self.memory_pages or 0, highest + 1)
 
     @property
     def known_memory_pages(self) -> int:
-        """`memory_pages`; raises `NeedsError` if it is not known."""
+        """`memory_pages`; raises `NeedsError` if it is unknown."""
         return known_memory(self.name, self.memory_pages)
 
     @property
@@ -232,7 +232,7 @@ class Recorded:
         return {}
 
     def upper(self, bits: int) -> tuple[Uses, Places]:
-        """Return the uses of entries of 2^bits frames, and their places; all runs share them.
+        """Return the uses of entries of 2^bits frames, and their places; all runs share the result.
 
         An entry counts once a round, at its first use.
         """
@@ -257,7 +257,7 @@ class Recorded:
         ------
         NeedsError
             If the trace is a PML log (without all accesses there is no ground truth), has no
-            rounds, or if they have no length in time.
+            rounds, or has no times.
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
@@ -285,12 +285,12 @@ class Recorded:
 
     @classmethod
     def of_log(cls, trace: Trace) -> Recorded:
-        """Read a PML log of data pages, for what it can say: its `accesses` are the pages logged.
+        """Read a PML log of data pages as a recording: its `accesses` are the logged pages.
 
         Raises
         ------
         NeedsError
-            If it has no rounds, or if they have no length in time.
+            If it has no rounds, or has no times.
         """
         time, resolution_ns = _times(trace)
         rounds, gfn, kind = _round_gfn_kind(trace)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The techniques by name. A new one is imported here and added to `TECHNIQUES`."""
+"""The techniques by name. To add one, import it here and add it to `TECHNIQUES`."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ TECHNIQUES = {
 
 
 def make(name: str, **parameters: Any) -> Technique:
-    """Make a technique by its name; `parameters` replace its defaults.
+    """Create a technique by its name; `parameters` replace its defaults.
 
-    ``"module:Class"`` is somebody else's, which need not be in `TECHNIQUES`.
+    ``"module:Class"`` names an external technique, which need not be in `TECHNIQUES`.
 
     Raises
     ------
     UsageError
-        If there is no such technique or parameter.
+        If the technique or parameter does not exist.
     """
     if ":" in name:
         technique = foreign_class(name, Technique, "technique")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a technique on a recorded VM."""
+"""Run a technique on a recorded VM."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Run:
     technique : Technique
     seed : int
     estimates : DataFrame
-        ``t_ns``, ``pages`` (NaN: no estimate), and the events since the row before.
+        ``t_ns``, ``pages`` (NaN: no estimate), and the events since the previous row.
     events : dict of str to int
         In all.
     duration_ns : int
-        For how long it watched.
+        Duration of the observation.
     time : pmlkit.costs.Clock
-        What that duration is of.
+        The clock of that duration.
     notes : list of str
-        What was changed or assumed.
+        Changes and assumptions.
     """
 
     technique: Technique
@@ -56,17 +56,17 @@ class Run:
 
     @property
     def cost(self) -> Cost:
-        """What the events cost, by the table of prices."""
+        """The cost of the events, by the table of prices."""
         return work(self.events)
 
     @property
     def overhead(self) -> float:
-        """Share of the recording's time that the events cost.
+        """The cost of the events as a share of the recording's time.
 
         Raises
         ------
         ClocksDiffer
-            If the recording does not say how long an instruction takes.
+            If the recording does not contain the length of an instruction.
         """
         return self.time.share(self.cost, self.duration_ns)
 
@@ -74,8 +74,8 @@ class Run:
 def time_scale(scale: str | float, window_ns: int) -> float:
     """Return the factor for published intervals.
 
-    ``"auto"`` makes T of the longest of them, VMware's 30 s. A T of 30 s leaves all as published;
-    in recordings of seconds techniques have to look more often.
+    ``"auto"`` scales the longest of them, VMware's 30 s, to T. With T = 30 s, nothing changes; in
+    recordings of seconds, techniques must look more often.
     """
     return window_ns / LONGEST_NS if scale == "auto" else float(scale)
 
@@ -88,7 +88,7 @@ def run(
     seed: int = 0,
     memory: MemoryModel | None = None,
 ) -> Run:
-    """Let a technique watch a recorded VM from its start to its end.
+    """Let a technique observe a recorded VM from its start to its end.
 
     Parameters
     ----------
@@ -99,12 +99,12 @@ def run(
     scale : "auto" or float
         See `time_scale`.
     memory : pmlkit.techniques.memory.MemoryModel, optional
-        How a guest of changing size behaves.
+        The behaviour of a guest of changing size.
 
     Raises
     ------
     NeedsError
-        If the recording lacks what the technique looks at.
+        If the recording lacks an input of the technique.
     """
     if isinstance(technique, str):
         technique = make(technique)
@@ -127,8 +127,8 @@ def within(run: Run, start_ns: int, end_ns: int, to_the_end: bool = False) -> Ru
     Returns
     -------
     Run
-        Its estimates are those of the part, and the one that stands when it begins. Events have the
-        time of the estimate that follows them: those of a row count if the row is in the part.
+        Its estimates are those of the part, and the one that is current when it begins. Events have
+        the time of the estimate that follows them: those of a row count if the row is in the part.
     """
     t_ns = run.estimates["t_ns"].to_numpy()
     first = int(np.searchsorted(t_ns, start_ns, "right")) if start_ns > 0 else 0

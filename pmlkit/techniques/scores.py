@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ground truth, Denning's W(t, T) of the recording, and the criteria of Nitu et al.
 
-Accuracy is bias, MAPE and the 95th percentile of the error. Reactivity is the windows until an
-estimate is within 10 % of the new level after a step up, or down. Overhead is of
+Accuracy is bias, MAPE and the 95th percentile of the error. Reactivity is the number of windows
+until an estimate is within 10 % of the new level after a step up, or down. Overhead comes from
 `pmlkit.techniques.costs`; intrusiveness and activeness are attributes of the technique.
 """
 
@@ -35,7 +35,7 @@ _FOREVER = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class Step:
-    """A step at ``t_ns``, from ``before`` to ``after`` pages; the level holds until ``end_ns``."""
+    """A step at ``t_ns``, from ``before`` to ``after`` pages; the level lasts until ``end_ns``."""
 
     t_ns: int
     end_ns: int
@@ -54,14 +54,14 @@ class Truth:
     Attributes
     ----------
     t_ns : ndarray of int64, shape (instants,)
-        When rounds end, ns since the recording's start, each time once.
+        Ends of rounds, ns since the recording's start, each time once.
     pages : ndarray of int64, shape (instants,)
         W(t, T).
     window_ns : int
         T.
     steps : list of Step
     start_ns, end_ns : int
-        The part that is scored: windows T that lie within it.
+        The part that is scored: windows T within it.
     """
 
     t_ns: Ints
@@ -78,13 +78,13 @@ class Truth:
 
 
 def truth(recorded: Recorded, window_ns: int) -> Truth:
-    """Measure W(t, T) whenever a round ends, and find its steps.
+    """Measure W(t, T) at the end of each round, and find its steps.
 
-    W(t, T) holds the pages of the rounds that end in (t - T, t].
+    W(t, T) contains the pages of the rounds that end in (t - T, t].
 
-    A step is a phase's start at which the level changes by a quarter. A level is the median of W
-    over a phase from T after its start on, when windows see that phase only. A phase shorter than
-    T has no level.
+    A step is a phase's start at which the level changes by a quarter or more. A level is the median
+    of W over a phase, from T after its start, when windows contain that phase only. A phase shorter
+    than T has no level.
     """
     axis = Axis(recorded.t_ns[1:] - recorded.t_ns[0], recorded.resolution_ns)
     t_ns = axis.at[axis.last_of_instants]
@@ -105,11 +105,11 @@ def truth(recorded: Recorded, window_ns: int) -> Truth:
 
 
 def within(truth: Truth, start_ns: int, end_ns: int) -> Truth:
-    """Return W of the whole recording with only the part between two times scored.
+    """Return W of the whole recording, with only the part between two times scored.
 
-    A step counts if it and more than T of what follows are in the part. Estimates may follow it
-    until its phase or the part ends; its levels are those of the whole phases. Times are since the
-    recording's start.
+    A step counts if the step and more than T of the following time are in the part. Estimates may
+    follow it until its phase or the part ends; its levels are those of the whole phases. Times are
+    since the recording's start.
     """
     cut = [replace(step, end_ns=min(step.end_ns, end_ns)) for step in truth.steps]
     steps = [s for s in cut if s.t_ns >= start_ns and s.end_ns - s.t_ns > truth.window_ns]
@@ -124,18 +124,18 @@ def at(estimates: pd.DataFrame, t_ns: Ints) -> Floats:
 
 
 def accuracy(estimates: pd.DataFrame, truth: Truth) -> dict[str, float]:
-    """Compare estimates (``t_ns``, ``pages``) with the truth at the ends of rounds that are scored.
+    """Compare estimates (``t_ns``, ``pages``) with the truth at the ends of scored rounds.
 
-    A comparison is weighted by the length of its round.
+    The weight of a comparison is the length of its round.
 
     Returns
     -------
     dict
-        ``bias``: mean error, as a share of the mean truth. ``mae``: mean absolute error, as a
-        share of the mean truth. ``mape``: mean absolute error, each as a share of the truth then;
-        moments with few pages weigh most, those with none cannot count. ``p95``: 95th percentile
-        of the same. ``says``: share of the time with an estimate. NaN if there is none while pages
-        are used.
+        ``bias``: mean error, as a share of the mean truth. ``mae``: mean absolute error, as a share
+        of the mean truth. ``mape``: mean absolute error, each as a share of the truth at that time;
+        moments with few pages weigh most, and those without pages do not count. ``p95``: 95th
+        percentile of the same. ``says``: share of the time with an estimate. NaN if there is no
+        estimate while pages are used.
     """
     scored = truth.scored
     weights = np.diff(truth.t_ns, prepend=0)[scored].astype(float)
@@ -163,9 +163,9 @@ def reactivity(estimates: pd.DataFrame, truth: Truth) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``t_ns``, ``end_ns``, ``up``, ``before``, ``after`` (pages), ``windows``: NaN if it never
-        is within the phase. Estimates from before the step do not count. W(t, T) itself takes up to
-        1 window to fall.
+        ``t_ns``, ``end_ns``, ``up``, ``before``, ``after`` (pages), ``windows``: NaN if the
+        estimate never gets there within the phase. Estimates made before the step do not count.
+        W(t, T) itself takes up to one window to fall.
     """
     rows = [
         (step.t_ns, step.end_ns, step.up, step.before, step.after, _windows(estimates, truth, step))
@@ -186,20 +186,20 @@ def _windows(estimates: pd.DataFrame, truth: Truth, step: Step) -> float:
 def resampled(
     values: Sequence[float] | Floats | pd.Series[float], statistic: Callable[..., Any] = np.median
 ) -> tuple[float, float, float]:
-    """Return the median and a 95 % interval of it, by a bootstrap (Efron and Tibshirani, 1993).
+    """Return the median and its 95 % interval, by a bootstrap (Efron and Tibshirani, 1993).
 
     Parameters
     ----------
     values : array of float
-        One per recording, or per round; NaN is left out.
+        One per recording, or per round; NaN is omitted.
     statistic : callable
-        ``np.mean`` in place of the median: called with an array and ``axis``.
+        ``np.mean`` instead of the median: called with an array and ``axis``.
 
     Returns
     -------
     (float, float, float)
         The median, and the 2.5th and 97.5th percentile of the medians of resamples with
-        replacement. One value says nothing of others: its ends are NaN.
+        replacement. A single value gives no information about others: its ends are NaN.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float
     Parameters
     ----------
     values : array of float
-        One per seed; NaN is left out.
+        One per seed; NaN is omitted.
 
     Returns
     -------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-ballooning: the guest balloons itself towards what it has committed."""
+"""Self-ballooning: the guest balloons towards its committed memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class SelfBallooning(Technique):
     """The target of Xen's selfballoon driver: Committed_AS and a reserve, with hysteresis.
 
-    Committed_AS is what the guest's programs were promised, used or not; it knows nothing of the
-    page cache. Each interval the memory moves towards it: the whole way up, an eighth down.
+    Committed_AS is the memory promised to the guest's programs, used or not; it ignores the page
+    cache. In each interval the memory moves towards the target: all of the way up, an eighth of the
+    way down.
 
     Attributes
     ----------

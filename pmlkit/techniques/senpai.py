@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""senpai: less memory, until the guest waits for its swap device as much as it may."""
+"""senpai: shrink the memory until the guest waits for its swap device as long as allowed."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
 class Senpai(Technique):
     """The limit at which the guest waits for memory 10 ms in 6 s: the control loop of senpai.py.
 
-    Each tick adds up how long the guest waited (PSI ``some``). Above the target the limit grows at
-    once, by (stall / target / 20)^2 of itself, at most doubled. If an interval passes below it, the
-    limit shrinks by (target / stall / 10)^2 of 1 %, at most 1 %. TMO, its successor in Meta's
-    fleet, reclaims without a limit, 0.05 % of the memory in 6 s: recordings are too short for that.
+    Each tick adds the time that the guest waited (PSI ``some``). Above the target the limit grows
+    immediately, by (stall / target / 20)^2 of itself, at most doubled. If an interval stays below
+    it, the limit shrinks by (target / stall / 10)^2 of 1 %, at most 1 %. TMO, its successor in
+    Meta's fleet, reclaims without a limit, 0.05 % of the memory in 6 s; recordings are too short
+    for it.
 
-    There, the limit is ``memory.high`` of a control group; here, the size of a guest that swaps. It
-    waits for the device's latency per page that is read again (`pmlkit.techniques.memory`): that is
-    all of its stalls. Times are scaled together, so the target stays the published share of time,
-    0.17 %. The published least limit, 100 MiB, is more than some recorded guests have: there is
-    none but what the guest cannot give.
+    There, the limit is ``memory.high`` of a control group. Here, it is the size of a guest that
+    swaps. The guest waits for the device's latency per page that is read again
+    (`pmlkit.techniques.memory`). The model has no other stalls. Times are scaled together, so the
+    target stays the published share of time, 0.17 %. The published minimum, 100 MiB, exceeds the
+    memory of some recorded guests. The only minimum here is what the guest cannot give up.
 
     Attributes
     ----------
     latency_us : float
-        Of the device, real time: an SSD's 100, a hard disk's 8,000, compressed memory's 10.
+        The device's latency, real time: an SSD's 100, a hard disk's 8,000, compressed memory's 10.
     tick : str
     interval : int
         Ticks.
     pressure_ms : float
-        Target stall of an interval, as published; scaled as the tick is.
+        Target stall of an interval, as published; scaled like the tick.
     max_probe, max_backoff : float
-        Most that the limit shrinks or grows by.
+        Largest relative change of the limit, down or up.
     coeff_probe, coeff_backoff : float
     """
 

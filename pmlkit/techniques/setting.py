@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What channels are opened on: a recording, a clock that moves on, and where costs go."""
+"""The setting of channels: a recording, a clock that advances, and an account of costs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 Gi
 
 
 class Clock:
-    """The present: a time of the recording, and the rounds that are over by then; it moves on.
+    """The present: a time of the recording, and the rounds that have ended by then; it advances.
 
     Parameters
     ----------
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         The times between rounds.
     idle : ndarray of bool, shape (n_rounds,), optional
-        Which rounds are known to be without uses; by default none.
+        The rounds that are known to have no uses; default: none.
     """
 
     wait: Callable[[int], int | None]
@@ -42,9 +42,10 @@ class Clock:
         rounds, time, ends = 0, 0, t_ns[1:] - t_ns[0]
 
         def wait(due_ns: int) -> int | None:
-            """Let time pass until `due_ns`, or until a round ends that is then under way.
+            """Advance to `due_ns`, or to the end of the round that contains it.
 
-            In a round without uses, a gap, all is known at any time. None if it all ends before.
+            In a round without uses, a gap, all uses are known at any time. None if the recording
+            ends earlier.
             """
             nonlocal rounds, time
             if len(ends) == 0 or due_ns > ends[-1]:
@@ -68,7 +69,7 @@ class Charge(Protocol):
 
 
 class Setting(NamedTuple):
-    """What a channel is opened on: a recording, its clock, where costs go, the memory's model."""
+    """The setting of a channel: a recording, its clock, its costs, the memory's model."""
 
     recorded: Recorded
     clock: Clock
@@ -77,7 +78,7 @@ class Setting(NamedTuple):
 
 
 def notable(name: str, pages: int) -> int:
-    """Return `pages`; raise `NeedsError` if they are too many to note something of each."""
+    """Return `pages`; raise `NeedsError` if they are too many for per-page state."""
     if pages > MOST_NOTES:
         what = f"memory so small that something can be noted of {pages:,} pages"
         raise NeedsError(name, what, "leave this technique out")
@@ -85,7 +86,7 @@ def notable(name: str, pages: int) -> int:
 
 
 def since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
-    """Return a function that returns the rounds since its last call: the first, and the stop."""
+    """Return a function that returns the rounds since its last call: first, and stop (exclusive)."""
     first = 0
 
     def rounds() -> tuple[int, int]:
@@ -97,7 +98,7 @@ def since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
 
 
 class Latest(Protocol):
-    """Returns the round in which each frame was last used up to now, or -1; all places if None."""
+    """Returns the round in which each frame was last used, or -1; for None, all places."""
 
     def __call__(self, frames: Ints | None = None) -> NDArray[np.int32]: ...
 
@@ -105,7 +106,8 @@ class Latest(Protocol):
 def latest_use(uses: Uses, clock: Clock, places: Places) -> Latest:
     """Return a function that returns the round in which each frame was last used, or -1.
 
-    Without frames it returns that of all places in order, an array that changes at the next call.
+    Without frames, it returns the rounds of all places in order, in an array that changes at the
+    next call.
     """
     last, since = np.full(len(places), -1, np.int32), since_last(clock)
     at, starts = places.of(uses), uses.starts

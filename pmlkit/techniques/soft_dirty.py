@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Soft-dirty bits of the VMM's memory: what is written, by faults of the host's own tables."""
+"""Soft-dirty bits of the VMM's memory: written pages, by faults of the host's own tables."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SoftDirty(Technique):
-    """Write 4 to ``clear_refs`` of the VMM, and read bit 55 in its ``pagemap`` after a while.
+    """Write 4 to ``clear_refs`` of the VMM, and read bit 55 in its ``pagemap`` later.
 
-    The host's kernel write-protects the VMM's memory, so that it learns of writes, the guest's
-    included. KVM follows by taking away the guest's mappings: each page that is touched faults,
-    also if it is only read. So the cost is that of all uses, and the count that of the writes. It
-    needs no logging, no tracing and no help of the VMM (`pmlkit collect --mode soft-dirty`).
+    The host's kernel write-protects the VMM's memory, so that it detects writes, including the
+    guest's. KVM follows by removing the guest's mappings: each touched page faults, even if it is
+    only read. The cost is therefore that of all uses, while the count is that of the writes. It
+    needs no logging, no tracing and no support by the VMM (`pmlkit collect --mode soft-dirty`).
 
     Attributes
     ----------
     looks : int
-        Per window T.
+        Looks per window T.
     """
 
     name = "soft-dirty"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telescope: a region is in use if the highest table entry within it was; DAMON's regions."""
+"""Telescope: a region is in use if the highest table entry within it was used; DAMON's regions."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ LEVELS = (27, 18, 9, 0)  # bits of the pages under an entry: 512 GiB, 1 GiB, 2 M
 class Telescope(Damon):
     """DAMON's regions, each sampled by the highest entry of the page tables that lies within it.
 
-    An entry's accessed flag says whether anything below was used. So a region is sampled by a
-    random address in it, at the highest level whose entry there the region has as a whole (the
-    bounded variant): a page only if the region has no more. Large cold regions are found cold by
-    one flag, and hot ones are cut until they are as small as what is used. Merging and splitting
-    are DAMON's, and the window has the published 40 samples.
+    An entry's accessed flag shows whether anything below was used. A region is sampled by a random
+    address in it, at the highest level whose entry lies entirely within the region (the bounded
+    variant). A single page is sampled only if the region is no larger. One flag shows that a large
+    cold region is cold. Hot regions are split until they are as small as the used memory. Merging
+    and splitting are DAMON's, and the window has the published 40 samples.
 
-    There, the tables are an application's; here, the EPT of a VM, and so frames. There, flags are
-    cleared without a flush of the TLB, which suits programs that miss it often; the model takes
-    every use for a walk. The flexible variant, whose entries may reach beyond a region, is not
-    modelled.
+    There, the tables are an application's. Here, they are the EPT of a VM, so the units are frames.
+    There, flags are cleared without a flush of the TLB, which suits programs with many TLB misses.
+    The model treats every use as a walk. The flexible variant, whose entries may extend beyond a
+    region, is not modelled.
 
     Attributes
     ----------
     looks : int, optional
-        Samplings per window T. By default as published.
+        Samplings per window T. Default: as published.
     watched : int
-        Regions at the most.
+        Largest number of regions.
     sampling, aggregation : str
         As published.
     fewest : int
-        Regions at the least.
+        Smallest number of regions.
     """
 
     name = "telescope"

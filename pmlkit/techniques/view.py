@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The view that a technique gets of a recorded VM: the channels that it declared, up to now.
+"""A technique's view of a recorded VM: the declared channels, up to the present.
 
 No attribute of a view leads to the recording: only the closures of `pmlkit.techniques.channels`
-hold it. Time moves forward when the technique waits (`View.every`). A channel answers for the time
-up to now, and charges the view for what each look costs, so a technique cannot forget it.
+refer to it. Time moves forward when the technique waits (`View.every`). A channel answers for the
+time up to now. It charges the view for each look, so a technique cannot omit the cost.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ MOST_LOOKS = 1_000_000  # of a technique in the gaps of a recording
 
 
 class View:
-    """What a technique sees.
+    """The input of a technique.
 
-    It also has an attribute for each channel that the technique needs, and no other: see
+    It also has one attribute for each channel that the technique needs, and no others: see
     `pmlkit.techniques.channels`.
 
     Attributes
     ----------
     memory_pages : int
-        Size of the VM's memory. Reading it raises `NeedsError` where an imported trace lacks it.
+        Size of the VM's memory. Reading it raises `NeedsError` if an imported trace lacks it.
     window_ns : int
         T: the window of the working set to estimate.
     random : numpy.random.Generator
@@ -105,24 +105,24 @@ class View:
         return known_memory(self._name, self._memory_pages)
 
     def notable(self, pages: int) -> int:
-        """Return `pages`, if a technique can note something of each; else raise `NeedsError`."""
+        """Return `pages` if a technique can store per-page state; otherwise raise `NeedsError`."""
         return notable(self._name, pages)
 
     def published(self, duration: str, scaled: bool = True) -> int:
-        """Convert a published duration to one that this recording can resolve.
+        """Convert a published duration to one that this recording resolves.
 
         Parameters
         ----------
         duration : str
-            Such as ``"30s"``.
+            For example ``"30s"``.
         scaled : bool
-            Whether the run's time scale applies, as to intervals chosen for people. If not, only
-            the recording's resolution does, as to intervals of the machine's own pace.
+            Whether the run's time scale applies, as for intervals chosen by people. If not, only
+            the recording's resolution applies, as for intervals of the machine's own pace.
 
         Returns
         -------
         int
-            ns, a multiple of the recording's resolution. A change becomes a note.
+            ns, a multiple of the recording's resolution. A change adds a note.
         """
         published = parse_duration_ns(duration)
         wanted = published * self._scale if scaled else published
@@ -140,8 +140,8 @@ class View:
         period_ns : int
             Length of a part: a multiple of the recording's resolution, at least one.
         parts : int
-            How many parts there are: fewer than `count` where rounds do not allow as many. They
-            are as long as T, within `PARTS_FAR` of it unless the notes say so.
+            Number of parts: fewer than `count` if rounds do not allow that many. Together they have
+            the length T, within `PARTS_FAR` of it unless the notes report otherwise.
         """
         whole = max(round(self.window_ns / self._resolution_ns), 1)  # rounds of T
         most = min(count, whole)
@@ -175,7 +175,7 @@ class View:
             due = max(due + period_ns, now - now % period_ns + period_ns)
 
     def charge(self, **events: int) -> None:
-        """Count events of the technique's own work; channels count theirs."""
+        """Count events of the technique's own work; channels count their own."""
         for name, count in events.items():
             if name not in prices():
                 raise UsageError(f"{name!r} is no event with a price: use {', '.join(prices())}")
@@ -183,12 +183,12 @@ class View:
                 self._events[name] += int(count)
 
     def report(self, pages: SupportsFloat) -> None:
-        """Report the estimate as of now, in pages. NaN: there is none."""
+        """Report the present estimate, in pages. NaN: no estimate."""
         self._estimates.append((self._clock.now(), float(pages), dict(self._events)))
         self._events.clear()
 
     def note(self, text: str) -> None:
-        """Add a sentence on what was assumed or changed, for the reader of the results."""
+        """Add a sentence about an assumption or change, for readers of the results."""
         self._notes[text] = text
 
     def result(self) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
@@ -197,7 +197,7 @@ class View:
         Returns
         -------
         estimates : DataFrame
-            ``t_ns`` and ``pages``, and a column for each event: how many since the row before.
+            ``t_ns`` and ``pages``, and a column for each event: its count since the previous row.
         events : dict of str to int
             In all.
         notes : list of str
@@ -220,21 +220,21 @@ def look(
     seed: int = 0,
     memory: MemoryModel | None = None,
 ) -> View:
-    """Make a view of a recorded VM.
+    """Create a view of a recorded VM.
 
     Parameters
     ----------
     needs : iterable of Need
-        The channels that it gets.
+        The channels of the view.
     scale : float
-        Published intervals are multiplied by it (`View.published`).
+        The factor for published intervals (`View.published`).
     memory : pmlkit.techniques.memory.MemoryModel, optional
-        How the guest of changing size behaves.
+        The behaviour of a guest of changing size.
 
     Raises
     ------
     NeedsError
-        If the recording has nothing for one of the channels.
+        If the recording lacks the input of a channel.
     """
     clock = Clock(recorded.t_ns, recorded.idle)
     view = View(

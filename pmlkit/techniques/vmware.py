@@ -22,21 +22,22 @@ ESTIMATES = 4  # per period; ours
 
 @dataclass(frozen=True)
 class Vmware(Technique):
-    """Trap `watched` random pages for a period; the share that is touched, of all memory.
+    """Trap `watched` random pages for a period; estimate the touched share, times the memory.
 
-    The estimate is the largest of a slow moving average of that share over periods, a fast one,
-    and the fast one with the share of the running period so far. So it follows a growing working
-    set soon and a shrinking one gradually. The weights are not published: they are ours.
+    The estimate is the largest of three values: a slow moving average of that share over periods, a
+    fast one, and the fast one with the share of the running period so far. It therefore follows a
+    growing working set quickly and a shrinking one gradually. The weights are not published: the
+    values here are ours.
 
     Attributes
     ----------
     watched : int
         n.
     looks : int, optional
-        Estimates per window T, which is then the period. By default as published: the period is
+        Estimates per window T, which then equals the period. Default as published: the period is
         `period`, with `ESTIMATES` in each.
     period : str
-        Of VM time.
+        VM time.
     slow, fast : float
         Weight of the newest period in the two averages; 1: no average.
     """

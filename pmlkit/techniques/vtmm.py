@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vTMM's tracking: PML for writes, accessed flags along multi-level queues, page temperature."""
+"""vTMM's tracking: PML for writes, accessed flags in multi-level queues, page temperature."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vtmm(Technique):
-    """Pages rise a queue when found used and sink when not; the hot ones are counted.
+    """Pages move up a queue if used and down if not; the hot ones are counted.
 
-    Writes come from PML, reads from accessed flags. A page is scanned more often the higher its
-    queue is: those of queue i every ``2 ** (levels - 1 - i)`` scans. Its temperature is halved at
-    each of its scans; a read adds 1, a write `write_weight`. The working set is the pages above
-    queue 0 or warmer than `warm`.
+    Writes come from PML, and reads come from accessed flags. A page in a higher queue is scanned
+    more often: queue i every ``2 ** (levels - 1 - i)`` scans. Its temperature is halved at each of
+    its scans; a read adds 1, a write `write_weight`. The working set is the pages above queue 0, or
+    warmer than `warm`.
 
-    The sources that were available are the abstracts of vTMM and of its first version, HMM-V (arXiv
+    The available sources are the abstracts of vTMM and of its first version, HMM-V (arXiv
     2209.13111). They track accesses "with page-modification logging (PML) and a multi-level queue
-    design", the first version "through page table manipulation", whose cost both reduce. A page's
-    temperature, sorted into buckets, tells hot ones. By a reader's notes (jlhu.io, vTMM
-    Implementation Feasibility, 2023) it scans the guest's page tables beside PML, and its source is
-    not available. So the queues' rule and the weights are ours, and so is the working set: the
-    paper sorts pages, and does not count a working set.
+    design". The first version tracks "through page table manipulation". Both reduce its cost. Page
+    temperatures, sorted into buckets, identify hot pages. According to a reader's notes (jlhu.io,
+    vTMM Implementation Feasibility, 2023), it scans the guest's page tables in addition to PML, and
+    its source is not available. The queues' rule, the weights and the working set are therefore
+    ours: the paper sorts pages, and does not count a working set.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Vtmm(Technique):
     levels : int
         Queues.
     write_weight, warm : float
-        Of the temperature.
+        Threshold of the temperature.
     """
 
     name = "vtmm"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zballoond: take memory away until the guest begins to swap or to read its cache again."""
+"""zballoond: remove memory until the guest begins to swap or to read its cache again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Zballoond(Technique):
-    """The size at which swap-ins and refaults are about zero.
+    """The size at which swap-ins and refaults are nearly zero.
 
-    As Nitu et al. describe it: while a guest has its working set, it swaps nothing in and refaults
-    nothing. Its memory shrinks step by step while that is so, and grows by what was missing as
-    soon as it is not. The steps are not published: they are ours.
+    According to Nitu et al., a guest that has its working set swaps nothing in and refaults
+    nothing. Its memory shrinks step by step during this time. Otherwise it grows by the missing
+    pages immediately. The steps are not published: the values here are ours.
 
     Attributes
     ----------
