@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forecast one log from the end of its last window: `pmlkit forecast TRACE`.
 
-What is forecast is what the log measures: what is used, if its trace has the accesses or a sample
-of them, else only what is written.
+The forecast is for what the log measures: what is used, if its trace has the accesses or a sample
+of them; otherwise only what is written.
 """
 
 from __future__ import annotations
@@ -58,26 +58,27 @@ def forecast(
     learner : str
         One of `analogs.LEARNERS`.
     saved : path-like, optional
-        A model of `store.save`; default: one is trained on what is bundled of other programs.
+        A model from `store.save`; default: one is trained on the bundled recordings of other
+        programs.
     allocation_mib : float, optional
-        Also estimate how probable it is that this is exceeded within the horizon.
+        Also estimate the probability that this is exceeded within the horizon.
     rate : float
-        Share of windows with too little memory that is asked for.
+        Allowed share of windows with too little memory.
 
     Returns
     -------
     dict
-        ``log``, ``composed``, ``inputs``, ``measures`` (what is forecast), ``window_s``,
-        ``from_s`` (the end of the last window), ``for_s``, ``target``, ``seen_mib`` (in the last
-        window, by the inputs), ``quantiles_mib`` (by quantile), ``trained_on``, ``data`` (digests
-        of what it was trained on), ``changes_s`` (change points so far); without a saved model and
-        for the target ``at``, ``recommended`` (`trial.recommend`); and, with an allocation,
-        ``allocation_mib`` and ``exceeds`` (a probability).
+        ``log``, ``composed``, ``inputs``, ``measures`` (what is forecast), ``window_s``.
+        ``from_s``: the end of the last window. ``for_s``, ``target``. ``seen_mib``: in the last
+        window, according to the inputs. ``quantiles_mib``: by quantile. ``trained_on``, ``data``:
+        digests of the training data. ``changes_s``: change points so far. ``recommended``
+        (`trial.recommend`): without a saved model, for the target ``at``. ``allocation_mib`` and
+        ``exceeds`` (a probability): with an allocation.
 
     Raises
     ------
     PmlkitError
-        If the log is too short, or there is nothing to train on.
+        If the log is too short, or there is no training data.
     """
     present = sample(long_enough(log, window, horizon), window)
     needed = not saved or allocation_mib is not None
@@ -125,12 +126,12 @@ def _changes(present: Sample) -> list[float]:
 
 
 def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, str]]:
-    """Return samples of other programs that measure the same, and the digest of each by name.
+    """Return samples of other programs with the same quantity, and their digests by name.
 
     Raises
     ------
     PmlkitError
-        If there is none.
+        If there are none.
     """
     if log.measures == "written":
         others = _others(log)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantiles of a log's own past, weighted by similarity to the present.
 
-A rule that gives a percentile of the past weighs all of it equally. Here the outcome of each past
-window weighs by how similar its state was to the present one, and by how recent it is
-(Nadaraya-Watson: Nadaraya 1964, Watson 1964; of a distribution: Hall, Wolff, Yao 1999, "Methods for
-estimating a conditional distribution function", JASA 94). Where no past state is similar, all
-outcomes weigh alike, which is the percentile rule.
+A rule that returns a percentile of the past gives all of it the same weight. Here, the weight of a
+past outcome depends on the similarity of its state to the present one, and on its age
+(Nadaraya-Watson: Nadaraya 1964, Watson 1964; for a distribution: Hall, Wolff, Yao 1999, "Methods
+for estimating a conditional distribution function", JASA 94). If no past state is similar, all
+outcomes have the same weight, which is the percentile rule.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Analogs(RegressorMixin, BaseEstimator):
     bandwidth : float
         Distance of two states at which their similarity is exp(-1/2).
     half_life : float
-        Rows until an outcome weighs half.
+        Number of rows after which an outcome has half its weight.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         self.half_life = half_life
 
     def fit(self, X: Array, y: Array) -> Self:
-        """Keep states X, shape (samples, features), and their outcomes y, in order of time."""
+        """Store states X, shape (samples, features), and their outcomes y, in order of time."""
         self.X_, self.y_ = validate_data(self, X, y, y_numeric=True)
         self.quantiles_ = np.unique(self.quantiles)
         return self
@@ -78,7 +78,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         Returns
         -------
         ndarray of float, shape (samples, quantiles)
-            Rising from left to right.
+            In ascending order from left to right.
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
@@ -113,9 +113,9 @@ class Analogs(RegressorMixin, BaseEstimator):
         return quantiles
 
     def predict_in_hindsight(self, X: Array, y: Array, near: int) -> Floats:
-        """Predict the outcome of each row from all others but those within `near` rows of it.
+        """Predict the outcome of each row from all rows that are not within `near` rows of it.
 
-        This looks into the future: a bound on what could be known, and no forecast. Shapes as in
+        This uses the future: it is a bound on what could be known, not a forecast. Shapes as in
         `predict_rolling`.
         """
         age = np.abs(self._fit_all(X, y))
@@ -136,7 +136,7 @@ class Analogs(RegressorMixin, BaseEstimator):
 
 
 def weighted_quantiles(values: Floats, weights: Floats, levels: Array) -> Floats:
-    """Return, for each row of weights, the least value at which they reach each level.
+    """Return, for each row of weights, the smallest value at which they reach each level.
 
     Parameters
     ----------
@@ -180,13 +180,14 @@ class Pooled(Calibrated):
     """A mixture of a forecast from other programs and one from the log's own past.
 
     The two distributions are mixed (Stone 1961, "The opinion pool"). The share of the own past and
-    the bandwidth are chosen on programs that the base had not seen, by the pinball loss over 100
-    quantiles, which is half the CRPS.
+    the bandwidth are chosen on programs that the base has not seen. The criterion is the pinball
+    loss over 100 quantiles, which is half the CRPS.
 
     Parameters
     ----------
     base : Forecaster
-        The forecast from other programs. It is fitted, unless it is already on the same samples.
+        The forecast from other programs. It is fitted, unless it is already fitted on the same
+        samples.
     online, eta
         As in `Forecaster`.
 
@@ -275,14 +276,14 @@ def mix(own: Floats, others: Floats, share: float) -> Floats:
     Parameters
     ----------
     own, others : array of float, shape (n, values)
-        Rising from left to right; rows of `own` that are NaN do not count.
+        In ascending order from left to right; rows of `own` that are NaN do not count.
     share : float
         Weight of `own`, 0 to 1.
 
     Returns
     -------
     ndarray of float, shape (n, values)
-        Equally likely, rising from left to right.
+        Equally likely, in ascending order from left to right.
     """
     n = others.shape[1]
     both = np.concatenate([own, others], axis=1)
@@ -299,10 +300,10 @@ def _mean_pinball(y: Floats, values: Floats) -> float:
 
 
 def make(learner: str, horizon: int = 4, target: str = "at") -> Forecaster | Pooled:
-    """Make an unfitted forecaster by the name of its learner, one of `LEARNERS`.
+    """Create an unfitted forecaster by the name of its learner, one of `LEARNERS`.
 
-    ``"pooled"`` mixes the boosted trees and the log's own past. ``"module:Class"`` is somebody
-    else's quantile regressor, derived from `models.Quantiles`.
+    ``"pooled"`` mixes the boosted trees and the log's own past. ``"module:Class"`` names an
+    external quantile regressor, derived from `models.Quantiles`.
     """
     if learner == "pooled":
         return Pooled(Forecaster(MODELS["boosted"](), horizon, target))

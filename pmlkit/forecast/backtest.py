@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-test: what each forecast would have been, and how well its quantiles cover.
+"""Back-test: the forecasts at each time in the past, and the coverage of their quantiles.
 
-*Leave one program out*: a program is forecast by models that saw only the others. Logs of one
-program, recorded or composed, are held out together. *Rolling origin*: a forecast is made at the
-end of every window, from what is known there; the online calibration learns from the outcomes as
-they come in. Every rule and model is judged on the same windows. What deciding by it costs, with
-knobs set beforehand, is for `pmlkit.forecast.trial`; `relative_slack` sets them with hindsight, for
-bounds.
+*Leave one program out*: the models that forecast a program are fitted to the others only. Logs of
+one program, recorded or composed, are left out together. *Rolling origin*: a forecast is made at
+the end of every window, from the information available there; the online calibration learns from
+the outcomes as they become known. Every rule and model is judged on the same windows.
+`pmlkit.forecast.trial` computes the cost of decisions with knobs set in advance; `relative_slack`
+sets them with hindsight, for bounds.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ class Outcome:
     y : ndarray of float, shape (n,)
         Pages used h windows later.
     given : ndarray of float, shape (n, knobs)
-        Allocations, pages, rising from left to right.
+        Allocations, pages, in ascending order from left to right.
     taus : ndarray of float or None
-        The quantiles that a model forecast; a rule has none.
+        The quantiles that a model forecasts; None for a rule.
     quantiles : ndarray of float, shape (n, taus) or None
         Pages.
     seen : ndarray of float, shape (n,) or None
-        `y` as the inputs show it, `horizon` windows after the forecast; NaN where they do not.
+        `y` according to the inputs, `horizon` windows after the forecast; NaN if the inputs do not
+        show it.
     horizon : int
         Windows.
     """
@@ -101,9 +102,9 @@ def leave_one_out(
     rules : sequence of str, optional
         Of `baselines.BASELINES`; default all.
     programs : sequence of str, optional
-        The models forecast only these; default all.
+        The models forecast only these programs; default: all.
     progress : callable, optional
-        Called with a text before each fit.
+        Function that is called with a text before each fit.
 
     Raises
     ------
@@ -187,7 +188,7 @@ def judged_outcome(
 ) -> Outcome:
     """Return the outcome of allocations in the windows that are judged.
 
-    With `ahead` also in the last ones, whose use is not known: `y` is NaN there.
+    With `ahead`, include the last windows, whose use is unknown: `y` is NaN there.
     """
     y, keep = outcome(sample, horizon, target)
     if ahead:
@@ -228,12 +229,13 @@ def allocations_by_quantile(taus: Floats, quantiles: Floats) -> Floats:
 def scores(outcomes: list[Outcome]) -> pd.DataFrame:
     """Return the losses of the quantiles: a row per model, log and quantile.
 
-    Returns
+    Return the losses of the quantiles: one row per model, log and quantile.
     -------
     DataFrame
         ``model``, ``sample``, ``program``, ``composed``, ``windows``, ``tau``, ``coverage`` (0 to
-        1), ``pinball`` (MiB), ``mape`` (percent; of this quantile as a forecast). A rule is judged
-        as one forecast without a margin: its ``tau`` is NaN, its pinball loss that of the median.
+        1), ``pinball`` (MiB), ``mape`` (percent; this quantile used as a forecast). A rule is
+        judged as one forecast without a margin: its ``tau`` is NaN, and its pinball loss is that of
+        the median.
     """
     rows = []
     for o in (o for o in outcomes if not o.model.endswith(BY_PRICE)):
@@ -266,23 +268,23 @@ def _labels(o: Outcome) -> dict[str, str | bool]:
 
 
 def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: int = 32) -> Floats:
-    """Return slack over use at a rate of violations, for each draw of blocks of windows.
+    """Return slack over use at a given rate of violations, for each draw of blocks of windows.
 
-    The knob that keeps to the rate is chosen with hindsight: this is a bound, and no forecast.
+    The knob with that rate is chosen with hindsight: the result is a bound, not a forecast.
 
     Parameters
     ----------
     o : Outcome
     rate : float
     counts : array of int, shape (draws, blocks), optional
-        How often each block is drawn; default: a single draw, of each once.
+        How often each block is drawn; default: one draw with each block once.
     block : int
         Windows in a block.
 
     Returns
     -------
     ndarray of float, shape (draws,)
-        As `metrics.slack_at_rate`; NaN where no knob has so few violations.
+        As `metrics.slack_at_rate`; NaN if no knob has so few violations.
     """
     edges = np.arange(0, len(o.y), block)
     weights = np.ones((1, len(edges))) if counts is None else counts

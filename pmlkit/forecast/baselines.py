@@ -2,7 +2,7 @@
 """Simple rules on the series of working sets, which a forecast has to beat.
 
 At the end of each window, a rule allocates memory from the series so far. A factor (`MARGINS`)
-makes it more or less careful.
+makes it more or less cautious.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.
 
 
 def last(pages: Array, horizon: int) -> Floats:
-    """Allocate the last window's use."""
+    """Allocate the use of the last window."""
     return pages.astype(float)
 
 
 def max_of(k: int) -> Rule:
-    """Make the rule that allocates the largest of the last `k` windows."""
+    """Create the rule that allocates the largest of the last `k` windows."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages).rolling(k, min_periods=1).max().to_numpy(float)
@@ -45,7 +45,7 @@ def max_of(k: int) -> Rule:
 
 
 def ewma(halflife: int) -> Rule:
-    """Make the rule that allocates an exponentially weighted mean; half-life in windows."""
+    """Create the rule that allocates an exponentially weighted mean; half-life in windows."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         return pd.Series(pages, dtype=float).ewm(halflife=halflife).mean().to_numpy()
@@ -54,9 +54,9 @@ def ewma(halflife: int) -> Rule:
 
 
 def seasonal(pages: Array, horizon: int, longest: int = 192) -> Floats:
-    """Allocate the use of one season before the window that is forecast.
+    """Allocate the use of one season before the forecast window.
 
-    The season is the lag of the largest autocorrelation, of at least twice the horizon. It is
+    The season is the lag of the largest autocorrelation, at least twice the horizon. It is
     determined every 16 windows. While the past is too short, the last value is allocated.
     """
     values = np.log1p(np.asarray(pages, float))
@@ -88,9 +88,9 @@ class Vpa:
     """The Kubernetes Vertical Pod Autoscaler's recommendation for memory.
 
     It keeps a histogram of the peaks of intervals, whose weights halve each `half_life`. The target
-    is the upper end of the bucket that holds the 90th percentile, plus 15 %. The running interval's
-    peak so far counts, too. In Kubernetes, interval and half-life (here in windows) are 24 hours,
-    and the first bucket is 10 MB, too coarse for a small guest; buckets grow by 5 %.
+    is the upper end of the bucket with the 90th percentile, plus 15 %. The present interval's peak
+    so far also counts. In Kubernetes, interval and half-life (here in windows) are 24 hours, and
+    buckets grow by 5 %. The first bucket is 10 MB, which is too coarse for a small guest.
     """
 
     interval: int = 60
@@ -128,7 +128,7 @@ class Vpa:
 
 
 def percentile(span: int) -> Rule:
-    """Make the rule that allocates quantiles of the last `span` windows; they are its knobs."""
+    """Create the rule whose knobs are quantiles of the last `span` windows."""
 
     def rule(pages: Array, horizon: int) -> Floats:
         past = pd.Series(pages, dtype=float).rolling(span, min_periods=1)
@@ -148,7 +148,7 @@ BASELINES: dict[str, Rule] = {
 
 
 def forecast(name: str, pages: Ints, horizon: int) -> Floats:
-    """Return the allocations of a baseline at the end of each window, over all margins.
+    """Return the allocations of a baseline at the end of each window, for all margins.
 
     Parameters
     ----------
@@ -157,13 +157,13 @@ def forecast(name: str, pages: Ints, horizon: int) -> Floats:
     pages : array of int, shape (windows,)
         The series of working sets.
     horizon : int
-        Windows between the decision and the window that it is for.
+        Number of windows from the decision to the window that it applies to.
 
     Returns
     -------
     ndarray of float, shape (windows, knobs)
-        Pages, rising from left to right. The knobs are `MARGINS`; for the percentile rule they are
-        `QUANTILES` and margins above 1 of the largest.
+        Pages, in ascending order from left to right. The knobs are `MARGINS`. For the percentile
+        rule they are `QUANTILES`, and margins above 1 of the largest quantile.
     """
     if name not in BASELINES:
         raise UsageError(f"there is no baseline {name!r}: choose from {', '.join(BASELINES)}")
@@ -172,5 +172,5 @@ def forecast(name: str, pages: Ints, horizon: int) -> Floats:
 
 
 def extend(allocations: Floats) -> Floats:
-    """Append the last knob times the margins above 1 as further knobs."""
+    """Append the last knob, multiplied by the margins above 1, as further knobs."""
     return np.column_stack([allocations, allocations[:, -1:] * MARGINS[MARGINS > 1]])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compose long logs out of recorded phases: daily, bursty and random-walk loads.
+"""Compose long logs from recorded phases: daily, bursty and random-walk loads.
 
 An emulated guest cannot be recorded for hours. Instead, the phases of one recorded program (or
-pieces of it, where it marks none) are concatenated in an order that follows a given load. What
-happens within a piece is recorded; the order of the pieces, and transitions between them, are not.
-The name of such a log starts with ``composed``, and its traces have the source ``composed``.
+pieces of it, if it marks none) are concatenated in an order that follows a given load. The content
+of a piece is recorded; the order of the pieces, and transitions between them, are not. The name of
+such a log starts with ``composed``, and its traces have the source ``composed``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def daily(hours: int, random: np.random.Generator) -> Floats:
 
 
 def bursty(hours: int, random: np.random.Generator) -> Floats:
-    """Return a low load with bursts of a few hours, which begin at random."""
+    """Return a low load with bursts of a few hours that begin at random times."""
     load, left = np.empty(hours), 0
     for hour in range(hours):
         if left == 0 and random.random() < 0.12:
@@ -80,9 +80,9 @@ PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
 def pieces(
     log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_000_000
 ) -> list[tuple[int, int]]:
-    """Cut a log into pieces: its phases, long ones cut again, short ones joined with the next.
+    """Divide a log into pieces: its phases, long ones divided, short ones joined to the next.
 
-    Returns the first round of each piece, and the one after its last.
+    Returns the first round of each piece, and the end of the last one (exclusive).
     """
     marks = np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1
     shortest = max(shortest_ns // log.round_ns, 1)
@@ -101,17 +101,18 @@ def compose(
 ) -> Log:
     """Compose a log by a pattern.
 
-    For each hour, pieces are drawn whose rank by load (pages logged per round) is near the
-    pattern's load, until the hour is full. A piece that does not fit is cut at the hour's end.
+    For each hour, pieces are drawn until the hour is full. The rank of a piece by load (pages
+    logged per round) is near the pattern's load. A piece that does not fit is cut at the hour's
+    end.
 
     Parameters
     ----------
     log : Log
-        A recorded one.
+        A recorded log.
     pattern : {"daily", "bursty", "walk"}
     hours : int
     hour_ns : int
-        Length of an "hour": far shorter than a real one, so that a log holds a day.
+        Length of an "hour", much shorter than a real one, so that a log contains a day.
     seed : int
 
     Returns
@@ -122,7 +123,7 @@ def compose(
     Raises
     ------
     UsageError
-        If there is no such pattern, or the log is composed itself.
+        If the pattern does not exist, or the log is itself composed.
     """
     if pattern not in PATTERNS:
         raise UsageError(f"there is no pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
@@ -201,7 +202,7 @@ def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
 
 
 def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
-    """Write a composed log as a PML trace, whose name has to start with ``composed``.
+    """Write a composed log as a PML trace, whose name must start with ``composed``.
 
     Raises
     ------
@@ -263,7 +264,7 @@ COMPOSED_HOUR_NS = 4_000_000_000
 
 
 def load_traces() -> list[Path]:
-    """Return the paths of the bundled recordings under a changing load."""
+    """Return the paths of the bundled recordings with a changing load."""
     return [bundled(name) for name in LOAD_TRACES if name in bundled()]
 
 
@@ -275,7 +276,7 @@ def sample(log: Log, window: str | int = "500ms") -> Sample:
 
 
 def composed_of(log: Log, pattern: str) -> Log:
-    """Compose a log of the length that a study uses."""
+    """Compose a log of the length used by a study."""
     hour_ns = COMPOSED_HOUR_NS // log.round_ns * log.round_ns
     return compose(log, pattern, COMPOSED_HOURS, hour_ns)
 

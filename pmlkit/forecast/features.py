@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of features: what is known of a log at the end of each window, and nothing later.
+"""Tables of features: the information about a log at the end of each window.
 
-The table has a row per window of length T. A row is computed from rounds up to the window's end
-only, so changing what comes later changes no row (tests/forecast/test_features.py).
+The table has a row per window of length T. A row depends only on rounds up to the window's end, so
+later changes affect no row (tests/forecast/test_features.py).
 
-What the counts are of depends on the log's inputs: the pages that PML logged; or the frames of the
-sample that were found accessed, times `one_in`. With both, the working set is what was logged and,
-times `one_in`, what of the sample was accessed and not logged; the log's own counts are beside it.
+The meaning of the counts depends on the log's inputs. They count the pages that PML logged, or the
+frames of the sample that were found accessed, times `one_in`. With both, the working set is what
+was logged plus, times `one_in`, the sampled frames that were accessed but not logged. The log's own
+counts are separate columns.
 
 A page is *logged* once per round and re-arm. To make counts comparable between logs of different
-resolution, a window is cut into `PARTS` parts (where its rounds allow it), and a page counts once
-in each. With 5 parts, a count of 5 is a page that was written in all of them.
+resolution, a window is divided into `PARTS` parts (if its rounds allow it). A page counts once in
+each. With 5 parts, a count of 5 is a page that was written in all of them.
 """
 
 from __future__ import annotations
@@ -52,32 +53,33 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
     ----------
     log : Log
     window : str, int or Window
-        T, which is also the step. An incomplete last window is left out.
+        T, which is also the step. An incomplete last window is omitted.
 
     Returns
     -------
     DataFrame
-        One row per window, all numbers in pages unless said otherwise:
+        One row per window. All numbers are pages unless stated otherwise:
 
         ``t_ns``
             The window's end.
         ``pages``
-            The working set W(t, T) as the inputs show it: for PML alone, distinct data pages
+            The working set W(t, T) according to the inputs: for PML alone, distinct data pages
             logged in the window.
         ``used``
-            The working set of all accesses, which is the truth and no feature; only where it is
+            The working set of all accesses, which is the truth and not a feature; only if it is
             known.
         ``log_pages`` and others
-            What the log says, where the inputs are the log and a sample.
+            Counts of the log alone, if the inputs are the log and a sample.
         ``w{k}``, ``w{k}_m{m}``
-            W of the last k windows; of pages logged at least m times in them.
+            W of the last k windows; W of pages logged at least m times in them.
         ``part_last``, ``part_max``
-            In the window's last part, and in the part that has most.
+            In the window's last part, and in the part with most pages.
         ``logged``
             Re-arm count: page-parts in which a page was logged again.
         ``kept``, ``new``, ``soon``, ``late``, ``lost``
-            Turnover: logged in the window before, too; for the first time; again after at most
-            `SOON` windows; after more; logged in the window before, and not in this one.
+            Turnover. kept: also logged in the previous window. new: logged for the first time.
+            soon: again after at most `SOON` windows. late: again after more. lost: logged in the
+            previous window only.
         ``region0`` ... ``region7``
             Pages by eighths of the guest's memory.
         ``tables``
@@ -85,11 +87,11 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
         ``exits``, ``pause_ns``
             Log-full exits, and the time for which the guest was paused, in the window.
         ``since_change``
-            Windows since the last change point that the past alone shows.
+            Windows since the last change point that is visible from the past alone.
         ``hour_sin``, ``hour_cos``
-            The hour as a point on a circle, where the day is known; else NaN.
+            The hour as a point on a circle, if the day is known; otherwise NaN.
         ``phase``, ``phase_age``
-            The phase that the workload marked, and for how many windows it has lasted.
+            The phase that the workload marked, and the number of windows since it began.
 
     Raises
     ------
@@ -260,16 +262,17 @@ PENALTY = 3.0  # times the noise's variance and the logarithm of the length
 
 
 def change_points(series: Floats, min_size: int = 3) -> Ints:
-    """Find where a series changes its level.
+    """Find the points at which a series changes its level.
 
-    A change point has to save `PENALTY` times the noise's variance times ln(n). The noise is
-    estimated by the median of the absolute steps, which a few changes of level do not move.
+    A change point must reduce the cost by `PENALTY` times the noise's variance times ln(n). The
+    noise is estimated from the median of the absolute steps, which a few changes of level do not
+    affect.
 
     Parameters
     ----------
     series : array of float, shape (n,)
     min_size : int
-        Least length of a segment.
+        Smallest length of a segment.
 
     Returns
     -------
@@ -289,10 +292,10 @@ def change_points(series: Floats, min_size: int = 3) -> Ints:
 
 
 def since_change(series: Floats, look_back: int = LOOK_BACK) -> Ints:
-    """Count, at each value, the values since the last change point that was visible then.
+    """Count, at each value, the values since the last change point that was then visible.
 
-    Only the last `look_back` values are searched. Where they show no change, the count is
-    `look_back`, or the length of the past if that is shorter.
+    Only the last `look_back` values are searched. If they show no change, the count is `look_back`,
+    or the length of the past if it is shorter.
     """
     series = np.asarray(series, float)
     ages = np.empty(len(series), int)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A forecaster: quantiles of the working set h windows ahead, calibrated, for any program.
 
-A forecaster joins features and targets, a quantile regressor (`models`) and conformal calibration.
-It is fitted on some programs and forecasts others.
+A forecaster combines features and targets, a quantile regressor (`models`) and conformal
+calibration. It is fitted on some programs and forecasts others.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def unfitted() -> Floats:
 class Sample:
     """A log's table of features (of `features.table`); windows are `window_s` seconds long.
 
-    `inputs` and `measures` are those of the log (`log.Log`): what the features saw, and what is
-    forecast.
+    `inputs` and `measures` are those of the log (`log.Log`): the input of the features, and the
+    forecast quantity.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Sample:
 
     @property
     def feedback(self) -> bool:
-        """Whether the inputs show, later, what came: PML alone never shows what is only read."""
+        """Whether the inputs later show the outcome: PML alone never shows pages only read."""
         return self.inputs != "pml" or self.measures == "written"
 
     def seen(self, horizon: int, target: str = "at") -> Floats:
-        """Return `targets` as the inputs show them; NaN where they do not."""
+        """Return `targets` according to the inputs; NaN if the inputs do not show them."""
         if not self.feedback:
             return np.full(len(self.table), np.nan)
         return targets(self.table.drop(columns="used", errors="ignore"), horizon, target)
@@ -109,7 +109,7 @@ class Calibrated:
     def predict(
         self, sample: Sample, online: bool | None = None, raw: Floats | None = None
     ) -> Floats:
-        """Forecast from the end of each window of a sample, from what was known then.
+        """Forecast from the end of each window of a sample, from the information available then.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class Calibrated:
         online : bool, optional
             Overrides the forecaster's own `online`.
         raw : array of float, optional
-            The quantiles before calibration; default `raw` of the sample.
+            The quantiles before calibration; default: `raw` of the sample.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class Calibrated:
 
 
 def outcome(sample: Sample, horizon: int, target: str) -> tuple[Floats, Bools]:
-    """Return the targets, pages used, and the windows in which forecasts are judged by them."""
+    """Return the targets, pages used, and the windows in which forecasts are judged."""
     pages = targets(sample.table, horizon, target)
     keep = np.isfinite(pages)
     keep[: min(WARM_UP, len(pages) // 2)] = False
@@ -147,7 +147,7 @@ def outcome(sample: Sample, horizon: int, target: str) -> tuple[Floats, Bools]:
 
 
 def folds_by_program(programs: Sequence[str], folds: int) -> Iterator[Bools]:
-    """Yield the samples that each fold holds out: whole programs; none if there is only one."""
+    """Yield the samples that each fold leaves out: whole programs; none if there is only one."""
     names = list(dict.fromkeys(programs))
     if len(names) > 1:
         for fold in range(min(folds, len(names))):
@@ -174,10 +174,10 @@ class Forecaster(Calibrated):
     Attributes
     ----------
     model_ : estimator
-        Fitted on all the samples.
+        The samples that it was fitted to.
     taus_ : ndarray of float, shape (quantiles,)
     shift_ : ndarray of float, shape (quantiles,)
-        Of the split calibration: each program was forecast by a model that had not seen it.
+        For the split calibration: a model that had not seen a program forecasts it.
     spread_ : float
         The scores' interquartile range, in units of log(1 + pages).
     samples_, unseen_ : list
@@ -198,7 +198,7 @@ class Forecaster(Calibrated):
     unseen_: list[Floats] = field(default_factory=list, repr=False)
 
     def fit(self, samples: list[Sample], folds: int = 3) -> Self:
-        """Fit on samples; calibrate by holding out one of `folds` groups of programs at a time."""
+        """Fit on samples; calibrate by leaving out one of `folds` groups of programs at a time."""
         rows = [self._rows(sample) for sample in samples]
         unseen: dict[int, Floats] = {}
         for held in folds_by_program([sample.program for sample in samples], folds):
@@ -251,7 +251,7 @@ def split_shift(scores: Floats, taus: Floats) -> Floats:
     Returns
     -------
     ndarray of float, shape (quantiles,)
-        The ceil((n + 1) tau)-th smallest score; the largest, where n is too small for that.
+        The ceil((n + 1) tau)-th smallest score; the largest if n is too small.
     """
     scores = np.sort(np.asarray(scores, float), axis=0)
     n = len(scores)
@@ -267,7 +267,7 @@ def track(
     eta: float,
     shift: Floats | None = None,
 ) -> Floats:
-    """Shift the quantiles of one log online: each forecast by the outcomes known when it was made.
+    """Shift the quantiles of one log online, by the outcomes known at the time of each forecast.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def track(
     Returns
     -------
     ndarray of float, shape (n, quantiles)
-        Shifted, and rising from left to right.
+        Shifted, and in ascending order from left to right.
     """
     y, taus = np.asarray(y, float), np.asarray(taus, float)
     shift = np.zeros(len(taus)) if shift is None else np.array(shift, float)
@@ -311,9 +311,9 @@ HISTORY = 96  # windows that a log's own quantiles look back
 
 
 def design_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the scale-free features of each window, float64; the rows that models learn from.
+    """Return the scale-free features of each window, float64: the rows for the models.
 
-    Causal like the table; NaN where the past is too short, or the hour is not known.
+    Causal like the table; NaN if the past is too short, or the hour is unknown.
     """
     now = np.log1p(table["pages"])
     base = base_level(table)
@@ -341,12 +341,12 @@ def base_level(table: pd.DataFrame) -> pd.Series[float]:
 
 
 def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
-    """Return what is to be forecast from each window.
+    """Return the forecast target for each window.
 
     Parameters
     ----------
     table : DataFrame
-        Of `features.table`; without the column ``used`` its ``pages`` are the target.
+        A table from `features.table`; without the column ``used``, its ``pages`` are the target.
     horizon : int
         h, windows.
     target : {"at", "peak"}
@@ -355,7 +355,7 @@ def targets(table: pd.DataFrame, horizon: int, target: str = "at") -> Floats:
     Returns
     -------
     ndarray of float, shape (windows,)
-        Pages; NaN in the last h windows, where it is not known.
+        Pages; NaN in the last h windows, where it is unknown.
     """
     pages = table["used" if "used" in table else "pages"].astype(float)
     if target == "peak":
@@ -370,7 +370,7 @@ def _sizes(table: pd.DataFrame, base: pd.Series[float]) -> Json:
 
 
 def _logged(table: pd.DataFrame, base: pd.Series[float]) -> Json:
-    """Return what the log says beside a sample; nothing where it has the plain names."""
+    """Return the log's own counts next to a sample's; nothing if the log has the plain names."""
     names = [name for name in map(str, table) if name.startswith(LOGGED)]
     return {name: np.log1p(table[name]) - base for name in names}
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set the knob of a rule or model beforehand: as it is published, on others, or by its own past.
+"""Set the knob of a rule or model in advance: as published, on others, or by its own past.
 
-A decider is more or less careful by a knob: a margin, or a quantile. Whoever sets it by what came
-later compares what nobody could have had. Three ways to set it are open to a hypervisor:
+A knob makes a decider more or less cautious: a margin, or a quantile. A knob that is set by later
+outcomes compares results that no hypervisor could have had. A hypervisor can set it in three ways:
 
 ``as is``
-    As the rule is published, or the quantile that a model forecasts: 1 - the violations asked for.
+    As the rule is published, or the quantile that a model forecasts: 1 - the allowed violations.
 ``others``
-    The least careful knob that keeps to the violations asked for on recorded programs other than
+    The least cautious knob that satisfies the allowed violations on recorded programs other than
     this one, together.
 ``past``
-    The same, but the windows of this log that are over count, too, as far as the inputs showed what
-    came in them. The others weigh as much as `WEIGHT` windows.
+    The same, but the past windows of this log also count, if the inputs showed their outcome. The
+    weight of the others is that of `WEIGHT` windows.
 
-`follow` sets more than a knob: which decider is used.
+`follow` sets more than a knob: it selects the decider.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ WEIGHT = 64  # windows: a quarter of a log of two minutes
 
 @dataclass(frozen=True)
 class Decision:
-    """What a decider allocated for a log, with a knob that was set beforehand.
+    """The allocations of a decider for a log, with a knob that was set in advance.
 
     Attributes
     ----------
     outcome : Outcome
-        Of the log; its `given` has all knobs.
+        The outcome for the log; its `given` has all knobs.
     knob : str
-        One of `KNOBS`, or ``""`` where that says nothing.
+        One of `KNOBS`, or ``""`` if none applies.
     asked : float
-        Violations asked for.
+        Allowed violations.
     given : ndarray of float, shape (n,)
         Pages.
     model : str
-        That of the outcome, or another name.
+        The outcome's name, or another one.
     """
 
     outcome: Outcome
@@ -75,11 +75,11 @@ class Decision:
 
     @property
     def name(self) -> str:
-        """The decider and how its knob was set."""
+        """The decider and the way in which its knob was set."""
         return f"{self.model}, {self.knob}" if self.knob else self.model
 
     def row(self) -> Json:
-        """Return what the allocations cost, judged by what was used."""
+        """Return the costs of the allocations, judged by what was used."""
         o = self.outcome
         return {
             "decider": self.name,
@@ -101,13 +101,13 @@ def rates(outcomes: Sequence[Outcome]) -> Floats:
 
 
 def trained(rates: Floats, asked: float) -> int:
-    """Return the least knob that keeps to the violations asked for; the last if none does."""
+    """Return the smallest knob that satisfies the allowed violations; the last if none does."""
     keeps = np.asarray(rates) <= asked
     return int(keeps.argmax()) if keeps.any() else len(keeps) - 1
 
 
 def as_is(o: Outcome, asked: float) -> int | None:
-    """Return the knob that a decider is published with; None: it has none of its own."""
+    """Return the knob of the published decider; None if it has no knob of its own."""
     if o.taus is not None:  # knobs of `backtest.allocations_by_quantile`
         return int((baselines.MARGINS < 1).sum() + np.argmin(np.abs(TAUS - (1 - asked))))
     if o.model.startswith("percentile"):
@@ -118,7 +118,7 @@ def as_is(o: Outcome, asked: float) -> int | None:
 
 
 def by_past(o: Outcome, rates: Floats, asked: float, weight: float = WEIGHT) -> Ints:
-    """Return the knob at each window, from what was known when it was decided.
+    """Return the knob at each window, from the information available at the decision.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def by_past(o: Outcome, rates: Floats, asked: float, weight: float = WEIGHT) -> 
         Share of violations on other programs.
     asked : float
     weight : float
-        Windows that the others count as.
+        The weight of the others, in windows.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def _seen(o: Outcome) -> Floats:
 def _known(o: Outcome, values: Floats | Bools) -> tuple[Floats, Ints]:
     """Sum values over the windows whose outcome was seen at each; and count these windows.
 
-    Window t's outcome is known from window t + horizon on.
+    The outcome of window t is known from window t + horizon on.
     """
     seen = np.isfinite(_seen(o))
     sums = np.cumsum(np.where(seen[:, None], values, 0), axis=0, dtype=float)
@@ -159,7 +159,7 @@ def _known(o: Outcome, values: Floats | Bools) -> tuple[Floats, Ints]:
 
 
 def decide(o: Outcome, rates: Floats, asked: float) -> list[Decision]:
-    """Return a decider's allocations for a log, by each way to set its knob that it has."""
+    """Return a decider's allocations for a log, for each available way to set its knob."""
     found = {"as is": as_is(o, asked), "others": trained(rates, asked)}
     chosen: dict[str, int | Ints] = {way: knob for way, knob in found.items() if knob is not None}
     if np.isfinite(_seen(o)).any():
@@ -171,16 +171,16 @@ def decide(o: Outcome, rates: Floats, asked: float) -> list[Decision]:
 def follow(
     decisions: Sequence[Decision], costs: Sequence[float], name: str, weight: float = WEIGHT
 ) -> tuple[Decision, Ints]:
-    """Follow, at each window, the decider that has cost least so far, on others and on this log.
+    """Follow, at each window, the decider with the lowest cost so far, on others and on this log.
 
     Parameters
     ----------
     decisions : sequence of Decision
-        Of one log, at one rate of violations.
+        Decisions for one log, at one rate of violations.
     costs : sequence of float
-        ``cost`` of each on other programs, which weighs as much as `weight` windows.
+        ``cost`` of each on other programs, with the weight of `weight` windows.
     name : str
-        Of the result.
+        Name of the result.
 
     Returns
     -------

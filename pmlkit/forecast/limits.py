@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of the working set can be forecast at all, by how far ahead it is?
+"""Limits: how much of the working set can be forecast, by the time ahead?
 
-Three deciders of the same kind (`Analogs`, decided by price) have increasing knowledge: the log's
-past; the rest of the log, too (hindsight, which stands for an endless past); and the phase that the
-workload will be in, too. A decider that knew everything would waste nothing. The difference between
-the second and the third is in the order of the work. These workloads draw it at random, so no log
-of earlier writes holds it.
+Three deciders of the same kind (`Analogs`, decided by price) have increasing knowledge. The first
+knows the log's past. The second also knows the rest of the log (hindsight, which represents an
+endless past). The third also knows the coming phase of the workload. A decider that knew everything
+would waste nothing. The difference between the second and the third is due to the order of the
+work. These workloads draw it at random, so no log of earlier writes contains it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def limits(
     Parameters
     ----------
     samples : list of Sample
-        Recorded, with phases that the workloads marked.
+        Recordings with phases that the workloads marked.
     horizons : sequence of int
         Windows.
     rate : float
@@ -51,9 +51,9 @@ def limits(
     Returns
     -------
     DataFrame
-        A row per horizon: ``horizon`` (windows), ``ahead_s``, ``rule`` (the best one), its
-        ``rule_slack`` over use, the slack over the rule's of ``own past``, ``hindsight`` and
-        ``told the phase`` (geometric means over programs), and ``autocorrelation`` of log(1 + W)
+        One row per horizon: ``horizon`` (windows), ``ahead_s``, ``rule`` (the best one), and its
+        ``rule_slack`` over use. The slack relative to the rule's for ``own past``, ``hindsight``
+        and ``told the phase`` (geometric means over programs). ``autocorrelation``: of log(1 + W)
         at that lag (mean over the logs).
     """
     rows = []

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hypervisor saw of a guest, in memory, as the features read it: of a trace, or composed.
+"""The observations of a hypervisor, in memory, as input of the features: from a trace, or composed.
 
-That is the PML log, a sample of accessed flags, or both (`INPUTS`). What the guest *used* is kept
-apart: a forecast is fitted to it on recorded programs, and judged by it; it is no input.
+They are the PML log, a sample of accessed flags, or both (`INPUTS`). What the guest *used* is
+separate: it is the target of a forecast's fit on recorded programs, and its judge, but no input.
 
-A forecast counts in equal steps of time. A trace need not have them: phase marks cut rounds, the
+A forecast counts in equal steps of time. A trace need not have them: phase marks divide rounds, the
 host's clock stretches them, and an import has gaps. `read` therefore puts each round into the step
-in which it ends; the length of a step is the trace's resolution. A step without a round has nothing
-logged. Where all rounds are as long as they were asked for, each round is a step.
+in which it ends; the length of a step is the trace's resolution. A step without a round has no
+entries. If all rounds have the requested length, each round is a step.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ class Log:
     name : str
         The name in tables; that of a composed log starts with ``composed``.
     program : str
-        The program that ran. Logs of one program are held out together.
+        The program that ran. Logs of one program are left out together.
     gfn : ndarray of uint64, shape (entries,)
         In log order.
     round : ndarray of int64, shape (entries,)
         From 0; never decreasing.
     table : ndarray of bool, shape (entries,)
-        Whether the entry is known to be a page-table page.
+        Whether the entry is a known page-table page.
     exits, pause_ns : ndarray of int64, shape (rounds,)
         Log-full exits, and the time for which the guest was paused.
     phase : ndarray of object, shape (rounds,)
         The phase that the workload marked, ``""`` if it marks none.
     round_ns, memory_pages : int
     day_ns : int or None
-        Length of the day of a composed log, which starts at its time 0; None: not known.
+        Length of the day of a composed log, which starts at its time 0; None if unknown.
     about : dict
         Options of a composed trace: how it was composed, and the source's digest.
     ns_per_insn : float or None
-        How long the guest took for an instruction; None: not known.
+        Length of an instruction in the guest; None if unknown.
     inputs : str
-        One of `INPUTS`: which of the entries and of `touched` the features may look at.
+        One of `INPUTS`: which of the entries and of `touched` are input of the features.
     touched : References or None
-        The frames of the sample whose accessed flag was found set, by round; None: no sample.
+        The frames of the sample whose accessed flag was found set, by round; None without a sample.
     one_in : int
         Frames of memory per frame of the sample.
     used : References or None
-        All accesses, by round: the truth; None: not known.
+        All accesses, by round: the truth; None if unknown.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Log:
 
     @property
     def measures(self) -> str:
-        """What is forecast: ``used``; what the sample says is used; or only what is written."""
+        """The forecast quantity: ``used``, ``used`` according to the sample, or what is written."""
         if self.used is not None:
             return "used"
         return "used (sampled)" if self.inputs != "pml" else "written"
@@ -109,11 +109,11 @@ class Log:
 
     @property
     def composed(self) -> bool:
-        """Whether recorded phases were put together by `pmlkit.forecast.compose`."""
+        """Whether `pmlkit.forecast.compose` combined it from recorded phases."""
         return "composed" in self.about
 
     def window_rounds(self, window: str | int) -> int:
-        """Return how many rounds make a window; ResolutionError if that is no whole number."""
+        """Return the number of rounds of a window; ResolutionError if it is not a whole number."""
         n = self.n_rounds
         t_ns, used = np.arange(n + 1) * self.round_ns, np.ones(n, bool)
         steps = Timeline(self.name, t_ns, used, self.round_ns, regular=True)
@@ -121,7 +121,7 @@ class Log:
         return steps.in_rounds(window)
 
     def digest(self) -> str:
-        """Return a hexadecimal digest of what the inputs show, which identifies the data."""
+        """Return a hexadecimal digest of the inputs, which identifies the data."""
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.gfn.astype("<u8"), self.round.astype("<u4"), self.table):
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -138,12 +138,12 @@ def check_inputs(inputs: str) -> None:
 
 
 def best_inputs(trace: Trace) -> str:
-    """Return the richest of `INPUTS` that a trace has."""
+    """Return the richest of `INPUTS` that a trace supports."""
     return "pml" if trace.meta.kind == "pml" and trace.sample is None else "pml+sample"
 
 
 def step_of(trace: Trace, window: str | int, parts: int) -> int | None:
-    """Return the step, ns, that cuts a window into `parts`; None if rounds do not allow it."""
+    """Return the step, ns, that divides a window into `parts`; None if rounds do not allow it."""
     length, round_ns = parse_window(window).ns, trace.pml.resolution_ns
     if length is None or round_ns is None or length % (parts * round_ns):
         return None
@@ -158,27 +158,27 @@ def read(
     inputs: str = "pml",
     step_ns: int | None = None,
 ) -> Log:
-    """Read the PML log of a trace; of an access trace also what was used, and a sample of it.
+    """Read the PML log of a trace; from an access trace, also what was used, and a sample of it.
 
     Parameters
     ----------
     trace : Trace
         A PML trace, or an access trace with the log of its run.
     program : str, optional
-        Logs of one program are held out together. Default: the first word of the domain's name, so
+        Logs of one program are left out together. Default: the first word of the domain's name, so
         that ``redis`` and ``redis-tides`` are one program.
     start, end : int, optional
         Read only rounds that overlap this range, ns.
     inputs : str
-        One of `INPUTS`. The sample is that of Xen's draw 0: the same frames in every round.
+        One of `INPUTS`. The sample is Xen's draw 0: the same frames in every round.
     step_ns : int, optional
-        Length of a step; default: the trace's resolution, which it may not be below.
+        Length of a step; default: the trace's resolution, which is also the minimum.
 
     Raises
     ------
     NeedsError
-        If the trace has no PML log, its rounds have no length in time, or `inputs` takes a fixed
-        sample of accessed flags and it has none.
+        If the trace has no PML log or its rounds have no times, or if `inputs` needs a fixed sample
+        of accessed flags and the trace has none.
     UsageError
         If no round overlaps the range, or the trace has more than 10 million steps.
     """

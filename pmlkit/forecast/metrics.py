@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of quantile forecasts, and the costs of allocations that follow from them.
+"""Losses of quantile forecasts, and the costs of the allocations that follow from them.
 
-An allocation is decided h windows before the window that it holds for. A window's use beyond the
+An allocation is decided h windows before the window that it applies to. A window's use beyond the
 allocation is its *shortfall*, an allocation beyond the use is *slack*; both are in MiB*s. A window
 with a shortfall is a *violation*.
 """
@@ -43,7 +43,7 @@ def pinball(y: Floats, forecast: Floats, tau: float) -> float:
 
 
 def coverage(y: Floats, forecast: Floats) -> float:
-    """Return the share of `y` at or below the forecast, 0 to 1."""
+    """Return the mean absolute percentage error where y > 0; NaN if y is never above 0."""
     return float(np.mean(np.asarray(y) <= np.asarray(forecast)))
 
 
@@ -68,8 +68,8 @@ def decision(y: Floats, allocation: Floats, window_s: float) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per knob: ``violations`` (share of the windows), ``shortfall``, ``slack`` and ``used``
-        (MiB*s).
+        One row per knob: ``violations`` (share of the windows), ``shortfall``, ``slack`` and
+        ``used`` (MiB*s).
     """
     y = np.asarray(y, float)[:, None]
     allocation = np.asarray(allocation, float).reshape(len(y), -1)
@@ -85,21 +85,21 @@ def decision(y: Floats, allocation: Floats, window_s: float) -> pd.DataFrame:
 
 
 def runs(missed: Bools) -> Json:
-    """Describe the runs of violations: neighbouring windows that all have one.
+    """Describe the runs of violations: consecutive windows with a violation each.
 
-    Windows that fail one by one, each by chance, have ``again`` equal to ``rate``.
+    If windows fail independently by chance, ``again`` equals ``rate``.
 
     Parameters
     ----------
     missed : array of bool, shape (n,)
-        Whether each window has a violation, in order of time.
+        Whether each window has a violation, in chronological order.
 
     Returns
     -------
     dict
-        ``violations``: the share of the windows; ``again``: the share of violations that are
-        followed by another, P(violation | one before), NaN without any; ``run``: the mean length of
-        a run, windows (NaN without any); ``longest``: of the longest, 0 without any.
+        ``violations``: the share of the windows. ``again``: the share of violations followed by
+        another, P(violation | one before); NaN without any. ``run``: the mean length of a run,
+        windows; NaN without any. ``longest``: the length of the longest run, 0 without any.
     """
     missed = np.asarray(missed, bool)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], missed, [False])).astype(int)))
@@ -114,22 +114,22 @@ def runs(missed: Bools) -> Json:
 
 
 def idle_and_short(y: Floats, allocation: Floats, rate: float) -> Json:
-    """Return what an allocation wastes and lacks, over the use.
+    """Return the waste and the shortage of an allocation, relative to the use.
 
     Parameters
     ----------
     y, allocation : array of float, shape (n,)
         Pages used, and pages allocated.
     rate : float
-        Violations that were asked for.
+        Allowed rate of violations.
 
     Returns
     -------
     dict
-        ``idle``, ``short``: pages allocated and not used, and used and not allocated, over the
-        pages used; ``cost``: idle + (1 - rate) / rate * short. This is the pinball loss of the
-        quantile 1 - rate, in other units: nobody has less than who knows the quantile (Koenker
-        and Bassett 1978).
+        ``idle``: pages allocated but not used, over the pages used. ``short``: pages used but not
+        allocated, over the pages used. ``cost``: idle + (1 - rate) / rate * short. This is the
+        pinball loss of the quantile 1 - rate, in other units. Its minimum is reached by the true
+        quantile (Koenker and Bassett 1978).
     """
     y, allocation = np.asarray(y, float), np.asarray(allocation, float)
     used = max(float(y.sum()), 1.0)
@@ -139,10 +139,10 @@ def idle_and_short(y: Floats, allocation: Floats, rate: float) -> Json:
 
 
 def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:
-    """Return the slack of a trade-off curve, of `decision`, at a rate of violations.
+    """Return the slack of a trade-off curve, from `decision`, at a rate of violations.
 
-    It is interpolated linearly between the two knobs around the rate, ignoring knobs with more
-    slack than another of fewer violations. NaN if no knob has so few violations.
+    It is interpolated linearly between the two knobs around the rate. Knobs with more slack than
+    another one with fewer violations are ignored. NaN if no knob has so few violations.
     """
     best = curve.groupby("violations")["slack"].min().cummin()
     x, y = best.index.to_numpy(), best.to_numpy()
@@ -164,7 +164,7 @@ LEVELS = (np.arange(100) + 0.5) / 100
 
 
 def scenarios(taus: Floats, quantiles: Floats) -> Floats:
-    """Return 100 equally likely values of a distribution, rising, from some of its quantiles.
+    """Return 100 equally likely values of a distribution, ascending, from some quantiles.
 
     Shapes and interpolation as in `at_levels`.
     """
@@ -184,7 +184,7 @@ def at_levels(taus: Floats, quantiles: Floats, levels: Floats) -> Floats:
     Returns
     -------
     ndarray of float, shape (n, levels)
-        Pages. The logarithm is interpolated, and extrapolated, linearly in the normal quantile.
+        Pages. The logarithm is interpolated and extrapolated linearly in the normal quantile.
     """
     logs, known, wanted = np.log1p(quantiles), norm.ppf(taus), norm.ppf(levels)
     right = np.clip(np.searchsorted(known, wanted), 1, len(known) - 1)
@@ -193,21 +193,21 @@ def at_levels(taus: Floats, quantiles: Floats, levels: Floats) -> Floats:
 
 
 def cheapest(values: Floats, size: Floats, prices: Floats = PRICES) -> Floats:
-    """Return the allocations of least expected cost.
+    """Return the allocations with the lowest expected cost.
 
     Parameters
     ----------
     values : array of float, shape (n, values)
-        Equally likely outcomes, rising, pages: of `scenarios`.
+        Equally likely outcomes from `scenarios`, in ascending order, pages.
     size : array of float, shape (n,)
         Pages that prices are relative to: the mean of the log's own past.
     prices : array of float, shape (knobs,)
-        Of a violation.
+        Prices of a violation.
 
     Returns
     -------
     ndarray of float, shape (n, knobs)
-        Pages, rising from left to right.
+        Pages, in ascending order from left to right.
     """
     count = values.shape[1]
     below = np.cumsum(values, axis=1) - values

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantile regressors with scikit-learn's contract: boosted trees, and a linear model.
 
-Both fit one model per quantile and predict all of them; quantiles that cross are sorted
+Both fit one model per quantile and predict all of them. Quantiles that cross are sorted
 (Chernozhukov, Fernandez-Val, Galichon 2010, "Quantile and probability curves without crossing",
-Econometrica 78). ``predict`` returns the median, ``predict_quantiles`` all.
+Econometrica 78). ``predict`` returns the median; ``predict_quantiles`` returns all quantiles.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Quantiles(RegressorMixin, BaseEstimator):
         return slice(None)
 
     def fit(self, X: Floats | pd.DataFrame, y: Floats) -> Self:
-        """Fit to X, shape (samples, features), where NaN is not known, and y, shape (samples,)."""
+        """Fit to X, shape (samples, features), where NaN is unknown, and y, shape (samples,)."""
         X, y = validate_data(self, X, y, y_numeric=True, ensure_all_finite="allow-nan")
         self.quantiles_ = np.unique([*self.quantiles, 0.5])
         self.known_ = ~np.isnan(X).all(axis=0)  # trees refuse a feature that is never known
@@ -56,7 +56,7 @@ class Quantiles(RegressorMixin, BaseEstimator):
         return self
 
     def predict_quantiles(self, X: Floats | pd.DataFrame) -> Floats:
-        """Predict the quantiles `quantiles_`, shape (samples, quantiles), in rising order."""
+        """Predict the quantiles `quantiles_`, shape (samples, quantiles), in ascending order."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, ensure_all_finite="allow-nan")
         X = np.where(self.known_, X, 0.0)
@@ -80,16 +80,16 @@ class BoostedQuantiles(Quantiles):
     Parameters
     ----------
     quantiles : sequence of float
-        Besides the median, which is always fitted.
+        In addition to the median, which is always fitted.
     max_iter : int
         Trees.
     learning_rate : float
     max_leaf_nodes : int
     min_samples_leaf : int
-        A leaf of n samples cannot know a quantile beyond 1 - 1/n.
+        A leaf of n samples has no information about quantiles beyond 1 - 1/n.
     l2_regularization : float
     max_features : float
-        Share of the features that a split chooses from.
+        Share of the features that each split considers.
     random_state : int
     """
 
@@ -136,13 +136,13 @@ class LinearQuantiles(Quantiles):
     Parameters
     ----------
     quantiles : sequence of float
-        Besides the median, which is always fitted.
+        In addition to the median, which is always fitted.
     features : int
-        Number of features kept; the time of a fit grows fast with it.
+        Number of features kept; the time of a fit grows quickly with it.
     alpha : float
         Weight of the penalty, per sample.
     max_samples : int
-        Of more samples, evenly spaced ones are fitted, for the same reason.
+        If there are more samples, evenly spaced ones are fitted, for the same reason.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pages belong to the working set: learned from their log history, in place of a fixed m.
+"""The pages of the working set, learned from their log history instead of a fixed m.
 
 A page that was logged within the last `LOOK_BACK` windows is a candidate. The question is whether
-it will be used in the next h windows. The rule of a fixed threshold says yes if it was logged at
-least m times within the last T. A classifier, trained on other programs, decides by how often and
-when the page and its neighbours were logged.
+it will be used in the next h windows. The rule of a fixed threshold predicts yes if it was logged
+at least m times within the last T. A classifier, trained on other programs, decides from the
+frequency and times at which the page and its neighbours were logged.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ def candidates(
     every : int
         Windows between two origins.
     truth : References, optional
-        The uses, at the log's rounds; default: being logged is being used.
+        The uses, at the log's rounds; default: a logged page counts as used.
 
     Returns
     -------
     DataFrame
-        A row per origin and candidate: ``origin`` (window), ``used`` (in the next h windows), and
-        the history: ``count{T}`` (parts of windows in which it was logged), ``windows`` (in which
-        it was), ``age`` (windows since the last), ``gap`` (between the last two), ``gap_mean``,
-        ``known`` (windows since the first), ``near1``, ``near4`` (share of the 16 pages around it
-        logged in the last 1 or 4 windows), ``place`` (in the guest's memory, 0 to 1), ``busy``
-        (pages of the last window over those of the last `LOOK_BACK`).
-        ``attrs["used"]`` has, by origin, the number of pages used, candidates or not.
+        One row per origin and candidate: ``origin`` (window), ``used`` (in the next h windows), and
+        the history. ``count{T}``: parts of windows in which it was logged; ``windows``: windows in
+        which it was logged. ``age``: windows since the last log entry; ``gap``: between the last
+        two; ``gap_mean``; ``known``: windows since the first. ``near1``, ``near4``: share of the 16
+        pages around it logged in the last 1 or 4 windows. ``place``: in the guest's memory, 0 to 1.
+        ``busy``: pages of the last window over those of the last `LOOK_BACK`. ``attrs["used"]``
+        contains, by origin, the number of pages used, candidates or not.
     """
     k = log.window_rounds(window)
     n = log.n_rounds // k
@@ -139,9 +139,9 @@ FEATURES += ["windows", "age", "gap", "gap_mean", "known", "near1", "near4", "pl
 
 @dataclass
 class PageClassifier:
-    """Estimates how probable it is that a candidate is used.
+    """Estimates the probability that a candidate is used.
 
-    `threshold_` is the probability of best F1 on programs that the model had not seen.
+    `threshold_` is the probability with the best F1 on programs that the model had not seen.
     """
 
     max_iter: int = 80
@@ -213,7 +213,7 @@ def judge(table: pd.DataFrame, chosen: Bools) -> dict[str, float]:
 
 
 def best_threshold(tables: Sequence[pd.DataFrame]) -> tuple[int, int]:
-    """Find the fixed (T, m) of best mean F1 on these tables."""
+    """Find the fixed (T, m) with the best mean F1 on these tables."""
 
     def mean_f1(rule: tuple[int, int]) -> float:
         t, m = rule
@@ -238,13 +238,13 @@ def backtest(
     Parameters
     ----------
     tables : list of DataFrame
-        Of `candidates`, a table per log.
+        Tables from `candidates`, one per log.
     programs, names : list of str
         Of the logs.
     held_out : sequence of str, optional
         Programs; default all.
     progress : callable, optional
-        Called with a text before each fit.
+        Function that is called with a text before each fit.
 
     Returns
     -------

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peaks: will the working set exceed the present allocation within h windows?
 
-A classifier estimates how probable that is. Its probabilities are calibrated by a logistic function
-of its score (Platt 1999) on programs that it has not seen. A window is over if it uses more than
-was allocated at the end of the one before; the first of adjacent windows that are over begins a
-*peak*. An *alarm* is a probability above a threshold while the allocation still holds.
+A classifier estimates this probability. Its probabilities are calibrated by a logistic function of
+its score (Platt 1999) on programs that it has not seen. A window is over if it uses more than was
+allocated at the end of the previous one. The first of consecutive windows that are over begins a
+*peak*. An *alarm* is a probability above a threshold while the allocation is still sufficient.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def default_allocation(table: pd.DataFrame) -> Floats:
 
 
 def exceeds(table: pd.DataFrame, allocation: Floats, horizon: int) -> Floats:
-    """Return whether any of the next h windows uses more than the allocation at this one's end.
+    """Return whether one of the next h windows uses more than the present allocation.
 
-    Shape (windows,), 1 or 0; NaN in the last h windows, where it is not known.
+    Shape (windows,), 1 or 0; NaN in the last h windows, where it is unknown.
     """
     peak = targets(table, horizon, "peak")
     return np.where(np.isfinite(peak), peak > allocation, np.nan)
 
 
 def nearness(table: pd.DataFrame, allocation: Floats) -> Floats:
-    """Return the score of the rule to compare with: the present use over the allocation."""
+    """Return the score of the reference rule: the present use over the allocation."""
     return table["pages"].to_numpy() / np.maximum(allocation, 1)
 
 
@@ -70,14 +70,14 @@ class PeakForecaster:
     ----------
     horizon : int
     max_iter, min_samples_leaf : int
-        Of the boosted trees.
+        Parameters of the boosted trees.
 
     Attributes
     ----------
     model_, scale_ : estimator
         The classifier, and the calibration of its score.
     threshold_ : float
-        The probability of an alarm, of best F1 on programs that the model had not seen.
+        The probability of an alarm, with the best F1 on programs that the model had not seen.
     """
 
     horizon: int = 4
@@ -88,7 +88,7 @@ class PeakForecaster:
     threshold_: float = 0.5
 
     def fit(self, samples: Sequence[Sample], folds: int = 3) -> Self:
-        """Fit on samples; calibrate by holding out one of `folds` groups of programs at a time."""
+        """Fit on samples; calibrate by leaving out one of `folds` groups of programs at a time."""
         rows = [self._rows(sample) for sample in samples]
         with threadpool_limits(1):
             X, y = stack(rows)
@@ -104,7 +104,7 @@ class PeakForecaster:
     def _unseen(
         self, rows: Sequence[tuple[pd.DataFrame, Ints]], programs: Sequence[str], folds: int
     ) -> tuple[Floats, Ints] | None:
-        """Return scores and labels of programs by models that had not seen them; None without."""
+        """Return scores and labels of programs from models that had not seen them, or None."""
         scores, labels = [], []
         for held in folds_by_program(programs, folds):
             X, y = stack(rows, ~held)
@@ -145,7 +145,8 @@ class PeakForecaster:
         Returns
         -------
         ndarray of float, shape (windows,)
-            0 to 1; of exceeding the allocation at that window's end within the next h windows.
+            0 to 1: the probability of exceeding the allocation at that window's end within the next
+            h windows.
         """
         allocation = default_allocation(sample.table) if allocation is None else allocation
         with threadpool_limits(1):
@@ -172,13 +173,13 @@ def _best_threshold(scores: Floats, labels: Ints | Floats) -> float:
 
 
 def _over(pages: pd.Series[int], allocation: Floats) -> Bools:
-    """Return whether each window used more than was allocated at the end of the one before."""
+    """Return whether each window used more than was allocated at the end of the previous one."""
     before = np.concatenate(([np.inf], allocation[:-1]))
     return pages.to_numpy() > before
 
 
 def _waiting(table: pd.DataFrame, allocation: Floats) -> Bools:
-    """Return the windows in which a peak can be forecast: as is seen, the allocation holds."""
+    """Return the windows before a peak: according to the inputs, the allocation suffices."""
     keep = ~_over(table["pages"], allocation)
     keep[: min(WARM_UP, len(keep) // 2)] = False
     return keep
@@ -203,9 +204,9 @@ def alarms(
     Returns
     -------
     dict
-        ``peaks``: their number; ``recall``: the share with an alarm within the h windows before;
-        ``precision``: the share of windows with an alarm whose allocation was exceeded within h;
-        ``lead_s``: the median time from the first alarm to the beginning of the peak;
+        ``peaks``: their number. ``recall``: the share with an alarm within the h windows before.
+        ``precision``: the share of windows with an alarm whose allocation was exceeded within h.
+        ``lead_s``: the median time from the first alarm to the beginning of the peak.
         ``base_rate``: the precision of an alarm that is always on.
     """
     over = _over(table["used" if "used" in table else "pages"], allocation)
@@ -244,9 +245,9 @@ def backtest(
     held_out : sequence of str, optional
         Programs; default all.
     progress : callable, optional
-        Called with a text before each fit.
+        Function that is called with a text before each fit.
     training : sequence of Sample, optional
-        To learn from, without those of the program held out; default: `samples`.
+        Training samples, without those of the program left out; default: `samples`.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a few programs can show: exact tests on pairs, and intervals by drawing programs again.
+"""The evidence of a few programs: exact tests on pairs, and intervals by resampling programs.
 
-Programs are what results vary over, and there are few of them; windows of one program are not
-independent. All here takes one number per program.
+Results vary over programs, and there are few of them; windows of one program are not independent.
+All functions take one number per program.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DRAWS = 20_000
 
 
 def sign(differences: Floats) -> float:
-    """Return the two-sided p of the sign test (Arbuthnot); ties are left out.
+    """Return the two-sided p of the sign test (Arbuthnot); ties are omitted.
 
     With n pairs it is 2 / 2**n or more.
     """
@@ -35,9 +35,9 @@ def sign(differences: Floats) -> float:
 def permutation(differences: Floats, seed: int = 0) -> float:
     """Return the two-sided p of Fisher's test of the mean, by flipping the signs of differences.
 
-    Under the hypothesis each difference is as likely to have the other sign (Fisher 1935, "The
-    Design of Experiments"). Up to 16 pairs all 2**n ways are gone through, so p is exact, and
-    2 / 2**n or more; of more pairs, 20,000 ways are drawn.
+    Under the hypothesis, each difference is equally likely to have the other sign (Fisher 1935,
+    "The Design of Experiments"). For up to 16 pairs, all 2**n sign patterns are computed, so p is
+    exact, and 2 / 2**n or more. For more pairs, 20,000 patterns are drawn.
     """
     differences = np.asarray(differences, float)
     n = len(differences)
@@ -57,7 +57,7 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Return an interval of the mean: programs are drawn with replacement (Efron 1979).
 
-    NaN values are left out. With few programs the interval is somewhat too narrow.
+    NaN values are omitted. With few programs the interval is somewhat too narrow.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
@@ -75,14 +75,15 @@ def paired_ratio(ours: Floats, theirs: Floats) -> Json:
     Parameters
     ----------
     ours, theirs : array of float, shape (programs,)
-        Above 0; pairs with another value are left out.
+        Above 0; pairs with another value are omitted.
 
     Returns
     -------
     dict
-        ``programs``; ``lower``: on how many ours is lower; ``ratio``: geometric mean of ours over
-        theirs, with ``low`` and ``high`` of `bootstrap`; ``p_sign`` and ``p_permutation`` (of the
-        logarithms); ``least_p``: the least that so many programs can show.
+        ``programs``. ``lower``: number of programs on which ours is lower. ``ratio``: geometric
+        mean of ours over theirs, with ``low`` and ``high`` from `bootstrap`. ``p_sign`` and
+        ``p_permutation`` (of the logarithms). ``least_p``: the smallest p that so many programs can
+        give.
     """
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0) & (theirs > 0)

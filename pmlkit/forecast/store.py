@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitted forecasters as files: skops, with the digest of the data that they were fitted on.
+"""Fitted forecasters as files: skops, with the digests of their training data.
 
-A pickle runs any code that its writer put in. skops lists the types in a file, and builds only
+A pickle runs any code that its writer inserted. skops lists the types in a file, and creates only
 those that the reader trusts: here, the parts of our own models.
 """
 
@@ -57,13 +57,13 @@ class Saved:
     ----------
     forecaster : Forecaster or Pooled
     window : str
-        The window T that it forecasts.
+        The window T of its forecasts.
     inputs, measures : str
-        Of the logs (`log.Log`) that it was fitted on: what it sees, and what it forecasts.
+        Of the logs (`log.Log`) that it was fitted on: its input, and the forecast quantity.
     data : dict of str to str
         Digest (`Log.digest`) of each log that it was fitted on, by name.
     versions : dict of str to str
-        Of pmlkit and scikit-learn that wrote it.
+        Versions of pmlkit and scikit-learn that wrote it.
     """
 
     forecaster: Forecaster | Pooled
@@ -83,7 +83,7 @@ def save(
     inputs: str = "pml",
     measures: str = "written",
 ) -> None:
-    """Write a fitted forecaster, and in `data`, by name, the digest of each log it learned from.
+    """Write a fitted forecaster, and in `data` the digest of each training log, by name.
 
     `inputs` and `measures` are those of these logs.
 
@@ -145,7 +145,7 @@ def load(path: PathLike) -> Saved:
     Raises
     ------
     ModelRefused
-        If the file is something else, of another version, or holds types that are none of ours.
+        If the file has other content, has another version, or contains foreign types.
     """
     import skops.io
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study of forecasts on recordings, of the command, the notebook and the experiment.
+"""The study of forecasts on recordings, for the command, the notebook and the experiment.
 
-It makes samples of logs, judges forecasters and rules on them, and tabulates the results. What is
-forecast is what the logs measure: what is used, or of a PML log alone what is written.
+It makes samples of logs, judges forecasters and rules on them, and tabulates the results. The
+forecast is for what the logs measure: what is used, or for a PML log alone what is written.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Study:
     held_out : tuple of str or None
         The programs that the models forecast; None: each in turn.
     progress : callable or None
-        Called with a text before each step.
+        Function that is called with a text before each step.
     """
 
     logs: tuple[Log, ...]
@@ -79,7 +79,7 @@ class Study:
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
-        """The allocations of every rule and model, for each held-out program."""
+        """The allocations of every rule and model, for each program that is left out."""
         forecasters = backtest.default_forecasters(self.horizon, self.target)
         outcomes = backtest.leave_one_out(
             self.samples, forecasters, programs=self.held_out, progress=self.progress
@@ -88,7 +88,7 @@ class Study:
 
     @cached_property
     def forecaster(self) -> tuple[Forecaster | Pooled, Sample]:
-        """The pooled model, fitted without the first held-out program, and a sample of that."""
+        """The pooled model, fitted without the first held-out program, and a sample of it."""
         program = self.held_out[0] if self.held_out else self.samples[0].program
         others = [s for s in self.samples if s.program != program]
         model = make("pooled", self.horizon, self.target).fit(others)
@@ -101,7 +101,7 @@ class Study:
 
     @property
     def changes(self) -> Ints:
-        """The change points of the sample of `forecaster`, found with hindsight: windows."""
+        """The change points of the sample of `forecaster`, found with hindsight, in windows."""
         return features.change_points(np.log1p(self.forecaster[1].table["pages"]))
 
     def coverage(self) -> pd.DataFrame:
@@ -130,7 +130,7 @@ class Study:
         return table.groupby(["composed", "tau", "model"])[columns].mean().reset_index()
 
     def judged(self, rate: float = 0.05) -> pd.DataFrame:
-        """Judge all deciders with knobs set beforehand, on other programs (`trial.judge`)."""
+        """Judge all deciders on other programs, with knobs set in advance (`trial.judge`)."""
         logs = self.recorded or self.samples
         held = [s for s in logs if self.held_out is None or s.program in self.held_out]
         return trial.judge(held, logs, self._plan(rate), self.progress)
@@ -141,14 +141,14 @@ class Study:
 
     @cached_property
     def limits(self) -> pd.DataFrame:
-        """What hindsight could save (`limits.limits`), on the recordings, if there are any."""
+        """The possible saving with hindsight (`limits.limits`), on recordings if there are any."""
         return limits.limits(self.recorded or self.samples)
 
     @cached_property
     def peaks(self) -> pd.DataFrame:
         """The back-test of forecasts of peaks (`peaks.backtest`).
 
-        Empty for PML alone where what is used is known: more is used than ever is seen, always.
+        Empty for PML alone if the used pages are known: the use always exceeds what PML sees.
         """
         if not all(sample.feedback for sample in self.samples):
             return pd.DataFrame()
@@ -172,16 +172,17 @@ def collect(
     progress: Tell | None = None,
     inputs: str = "pml",
 ) -> Study:
-    """Make a study of traces.
+    """Create a study of traces.
 
     Parameters
     ----------
     traces : sequence of path-like or Trace, optional
-        Default: the bundled recordings under a changing load.
+        Default: the bundled recordings with a changing load.
     window, horizon, target
         As in `Study`.
     composed : bool
-        Also compose a daily, a bursty and a random-walk log of each recording of a PML log alone.
+        Also compose a daily, a bursty and a random-walk log from each recording that is a PML log
+        alone.
     progress : callable, optional
     inputs : str
         One of `log.INPUTS`.
@@ -189,7 +190,7 @@ def collect(
     Raises
     ------
     PmlkitError
-        If there is no trace, or one is too short to be forecast.
+        If there are no traces, or one is too short for a forecast.
     """
     logs = []
     for trace in traces or load_traces():
@@ -212,16 +213,17 @@ def study_of(
     who: str = "trace",
     **settings: Any,
 ) -> Study:
-    """Make a study with one program held out, or each.
+    """Create a study that leaves out one program, or each.
 
     Parameters
     ----------
     trace : Trace or path-like
         A bundled recording's name, or a path.
     traces : sequence of path-like, optional
-        To learn from; default: the bundled recordings under a changing load.
+        Training traces; default: the bundled recordings with a changing load.
     who : {"trace", "each"}
-        Hold out the program of `trace`, and learn from other programs; or each program of `traces`.
+        Leave out the program of `trace`, and learn from other programs; or each program of
+        `traces`.
     **settings
         As in `collect`.
     """
@@ -244,8 +246,8 @@ def of_one(
 ) -> tuple[Forecaster | Pooled, Sample]:
     """Return the pooled model, fitted to other programs, and the sample of one trace.
 
-    They are the programs for development where the trace says what is used, else the bundled
-    recordings under a changing load.
+    The other programs are those for development if the trace shows what is used; otherwise they are
+    the bundled recordings with a changing load.
     """
     opened = open_trace(trace)
     step_ns = step_of(opened, window, features.PARTS)
@@ -255,19 +257,19 @@ def of_one(
 
 
 def steps(traces: int = 0) -> int:
-    """Return how often `progress` is called in a back-test of so many traces (0: the bundled ones).
+    """Return the number of calls of `progress` for that many traces (0: the bundled ones).
 
     Each trace is read; every learner, the peaks and the pages are fitted without its program. There
-    are fewer calls where traces share a program. The trial has a call for each of its groups.
+    are fewer calls if traces share a program. The trial adds one call per group.
     """
     traces = traces or len(LOAD_TRACES)
     return traces * (1 + len(LEARNERS) + 2) + min(traces, Plan().folds)
 
 
 def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
-    """Return the study's tables by name; `rate` is the violations asked for in ``deciders``.
+    """Return the study's tables by name; `rate` is the allowed violations in ``deciders``.
 
-    A table without a row is left out.
+    A table without rows is omitted.
     """
     tables = {
         "deciders": verdict.summary(study.judged(rate)),
@@ -283,7 +285,7 @@ def summary(study: Study, rate: float = 0.05) -> dict[str, pd.DataFrame]:
 
 
 def about(study: Study) -> pd.DataFrame:
-    """Return a row per log: name, program, inputs, what is measured, windows, sizes, digest."""
+    """Return one row per log: name, program, inputs, measured quantity, windows, sizes, digest."""
     rows = []
     for log, sample_of_log in zip(study.logs, study.samples, strict=True):
         table = sample_of_log.table

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trial of forecasts: of what is used, on programs that nothing was fitted to or set by.
+"""The trial of forecasts, on programs that were used neither for fits nor for knobs.
 
-`Plan` is all that is fixed beforehand. `judge` fits the models and sets every knob on the training
-programs, and judges all deciders on others; `pmlkit.forecast.verdict` compares them. `recommend`
-does the same for one log that goes on.
+`Plan` contains all that is fixed in advance. `judge` fits the models and sets every knob on the
+training programs, and judges all deciders on others; `pmlkit.forecast.verdict` compares them.
+`recommend` does the same for one log that continues.
 """
 
 from __future__ import annotations
@@ -58,25 +58,25 @@ RECOMMENDED = "recommended"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trial fixes beforehand.
+    """The settings that a trial fixes in advance.
 
     Attributes
     ----------
     window : str
         T.
     horizons : tuple of int
-        Windows between a decision and the end of the window that it is for.
+        Windows between a decision and the end of the window that it applies to.
     inputs : tuple of str
         Of `log.INPUTS`.
     asked : tuple of float
-        Rates of violations that deciders are asked for.
+        Allowed rates of violations.
     main : float
-        The one that choices and tests are made at.
+        The rate for choices and tests.
     learners, rules : tuple of str
     primary : str
         The inputs of the primary tests, one for each horizon.
     folds : int
-        Programs that are trained on are judged, too, in so many groups: each by the others.
+        Training programs are also judged, in this number of groups: each by the others.
     """
 
     window: str = "500ms"
@@ -112,15 +112,15 @@ def judge(
     plan: Plan | None = None,
     progress: Tell | None = None,
 ) -> pd.DataFrame:
-    """Judge all deciders on samples, with everything fitted to and set on the training samples.
+    """Judge all deciders on samples; all fits and settings come from the training samples.
 
-    A program that is judged is never trained on: where training samples are judged themselves,
-    `Plan.folds` groups of programs are, each with what the others were fitted to and set on.
+    A judged program is never used for training. If training samples are judged, `Plan.folds` groups
+    of programs are formed, and each group is judged with the fits and settings of the others.
 
     Returns
     -------
     DataFrame
-        A row per ``inputs``, ``horizon``, ``decider``, rate ``asked`` and ``log``; the rest as in
+        One row per ``inputs``, ``horizon``, ``decider``, rate ``asked`` and ``log``; the rest as in
         `knobs.Decision.row`.
     """
     plan, tables = plan or Plan(), []
@@ -161,10 +161,10 @@ def decisions(
     ahead: bool = False,
     fitted: Mapping[str, Forecaster | Pooled] | None = None,
 ) -> list[Decision]:
-    """Return what every decider allocates for samples of one kind of inputs.
+    """Return the allocations of every decider for samples with one kind of inputs.
 
-    With `ahead` also in the last windows, whose use is not known. Models in `fitted` are fitted to
-    the training samples already.
+    With `ahead`, include the last windows, whose use is unknown. Models in `fitted` are already
+    fitted to the training samples.
     """
     before, outcomes = _outcomes(samples, training, plan, horizon, ahead, fitted or {})
     share = {model: rates(group) for model, group in before.items()}
@@ -243,30 +243,30 @@ def recommend(
     fitted: Forecaster | Pooled,
     asked: float = 0.05,
 ) -> Json:
-    """Recommend a decider for what comes next, by what all have cost so far.
+    """Recommend a decider for the next windows, by the costs of all deciders so far.
 
-    They are judged on the log's own past, as far as its inputs show what came, and on the training
-    programs (`knobs.follow`). A model that loses to a rule is not recommended.
+    They are judged on the log's own past, as far as its inputs show the outcome, and on the
+    training programs (`knobs.follow`). A model that loses to a rule is not recommended.
 
     Parameters
     ----------
     one : Sample
     training : sequence of Sample
-        Of other programs, with the same inputs.
+        Samples of other programs with the same inputs.
     learner : str
-        The model that rules are held against.
+        The model that is compared with the rules.
     fitted : Forecaster or Pooled
-        It, fitted to the training samples.
+        The same model, fitted to the training samples.
     asked : float
-        Violations that are asked for.
+        Allowed violations.
 
     Returns
     -------
     dict
-        ``decider``, its ``mib``, ``asked``; ``by``: ``the log's own past``, or ``recorded
-        programs``; ``windows`` (of the past that show what came), and in them, as the inputs show
-        it, ``violations``, ``run``, ``longest``, ``again`` and ``idle``. ``model``: the same of
-        the model's cheapest decider.
+        ``decider``, its ``mib``, ``asked``. ``by``: ``the log's own past``, or
+        ``recorded programs``. ``windows``: windows of the past whose outcome is visible, and in
+        them, according to the inputs, ``violations``, ``run``, ``longest``, ``again`` and ``idle``.
+        ``model``: the same of the model's cheapest decider.
     """
     plan = Plan(learners=(learner,), asked=(asked,))
     made = decisions([one], training, plan, fitted.horizon, True, {learner: fitted})
@@ -338,7 +338,7 @@ TABLES = "tables.parquet"
 
 
 def bundled() -> list[Sample]:
-    """Read the samples of the programs for development; none where they are not there."""
+    """Read the samples of the programs for development; an empty list if they do not exist."""
     path = recordings.folder() / FOLDER / TABLES
     return read_tables(path) if path.exists() else []
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict of a trial: means with intervals, who is best, and tests over programs.
+"""The verdict of a trial: means with intervals, the best deciders, and tests over programs.
 
-`choose` names the best rule and the best model of one trial, that of the programs for development.
-`contest` compares just these two in another, and `statements` says which of the statements that
-experiments/protocol.md makes beforehand hold in it.
+`choose` names the best rule and the best model of one trial, on the programs for development.
+`contest` compares only these two in another trial. `statements` checks the statements that
+experiments/protocol.md makes in advance.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per ``inputs``, ``horizon``, ``asked`` and ``decider``: ``programs``, and of
-        ``violations``, ``idle``, ``short``, ``cost``, ``again``, ``run`` and ``longest`` the mean,
-        ``_low`` and ``_high``.
+        One row per ``inputs``, ``horizon``, ``asked`` and ``decider``: ``programs``, and the mean,
+        ``_low`` and ``_high`` of ``violations``, ``idle``, ``short``, ``cost``, ``again``, ``run``
+        and ``longest``.
     """
     rows = []
     keys = ["inputs", "horizon", "asked"]
@@ -76,14 +76,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose(table: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
-    """Name the best rule and the best model of a trial, by the least cost.
+    """Name the best rule and the best model of a trial, by the lowest cost.
 
     Returns
     -------
     DataFrame
-        A row per ``inputs`` and ``horizon``: ``rule`` and ``model`` (deciders of least geometric
-        mean ``cost`` over programs, at the plan's main rate) and as `significance.paired_ratio`
-        says of the two; ``better``: the model if its interval is below 1, else the rule.
+        One row per ``inputs`` and ``horizon``. ``rule`` and ``model``: deciders with the lowest
+        geometric mean ``cost`` over programs, at the plan's main rate. The columns of
+        `significance.paired_ratio` for the two. ``better``: the model if its interval is below 1,
+        otherwise the rule.
     """
     plan, rows = plan or Plan(), []
     for (inputs, horizon), part in table[table["asked"] == plan.main].groupby(
@@ -111,16 +112,16 @@ def _cheapest(part: pd.DataFrame) -> str:
 
 
 def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
-    """Compare, in a trial, what another trial chose.
+    """Compare, in a trial, the choices of another trial.
 
     Returns
     -------
     DataFrame
-        A row per ``inputs``, ``horizon`` and pair: ``ours`` against ``theirs``, whose inputs are
-        ``against``, as `significance.paired_ratio` has it, of ``cost`` at the main rate. The pairs
-        are: the model and the rule; what is recommended and the rule; and the rules of two kinds of
-        inputs. ``primary``: whether it is one of the tests named beforehand; ``p_holm``: their p,
-        for being several (else NaN).
+        One row per ``inputs``, ``horizon`` and pair: ``ours`` and ``theirs``, whose inputs are
+        ``against``. The columns of `significance.paired_ratio` are for ``cost`` at the main rate.
+        The pairs are the model and the rule; the recommended decider and the rule; and the rules of
+        two kinds of inputs. ``primary``: whether it is one of the tests named in advance;
+        ``p_holm``: their p, corrected for multiple tests (otherwise NaN).
     """
     plan, rows = plan or Plan(), []
     table = table[table["asked"] == plan.main]
@@ -149,7 +150,7 @@ def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None)
 
 
 def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
-    """Say which of the protocol's statements hold in a trial.
+    """Check which of the protocol's statements are true in a trial.
 
     Parameters
     ----------
@@ -161,9 +162,8 @@ def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = Non
     Returns
     -------
     DataFrame
-        ``number``, ``statement``, the ``value`` that decides it (of several, the worst), the
-        ``bound``, and whether it ``holds``. Statements are left out whose inputs or horizons the
-        trial lacks.
+        ``number``, ``statement``, the decisive ``value`` (the worst of several), the ``bound``, and
+        whether it ``holds``. Statements whose inputs or horizons the trial lacks are omitted.
     """
     plan = plan or Plan()
     soon, late = min(plan.horizons), max(plan.horizons)
@@ -217,13 +217,13 @@ class Verdict:
     Attributes
     ----------
     programs : str
-        `HELD_OUT`, or `DEVELOPMENT`: those that the rule and the model were chosen on.
+        `HELD_OUT`, or `DEVELOPMENT`: those on which the rule and the model were chosen.
     chosen : DataFrame
-        Of `choose`, on the programs for development.
+        From `choose`, on the programs for development.
     judged : DataFrame
-        Of `trial.judge`, at the main rate.
+        From `trial.judge`, at the main rate.
     means, tests, statements : DataFrame
-        Of `summary`, `contest` and `statements`.
+        From `summary`, `contest` and `statements`.
     """
 
     programs: str
@@ -245,7 +245,7 @@ def of(
 
 
 def save(verdict: Verdict, folder: PathLike) -> None:
-    """Write the tables into a folder, as CSV with as many digits as they have meaning."""
+    """Write the tables to a folder, as CSV with their significant digits."""
     for name in ("judged", "means", "tests", "statements"):
         path = Path(folder) / f"{verdict.programs}-{name}.csv"
         getattr(verdict, name).to_csv(path, index=False, float_format=DIGITS)
@@ -255,12 +255,12 @@ def save(verdict: Verdict, folder: PathLike) -> None:
 
 
 def load(folder: PathLike | None = None) -> Verdict:
-    """Read the tables that `save` wrote: of the held-out programs, if they are there.
+    """Read the tables that `save` wrote: for the held-out programs, if they exist.
 
     Raises
     ------
     PmlkitError
-        If there is nothing.
+        If there are none.
     """
     folder = Path(folder) if folder else recordings.folder() / FOLDER
     for programs in (HELD_OUT, DEVELOPMENT):
@@ -281,13 +281,14 @@ CHOICES = (
 
 
 def choices(folder: PathLike | None = None) -> pd.DataFrame:
-    """Compare models of peaks and of pages with their rules, of the trial that `load` reads.
+    """Compare models of peaks and of pages with their rules, for the trial that `load` reads.
 
     Returns
     -------
     DataFrame
         ``what``, ``inputs``, ``score``, the means over programs of the ``model`` and the ``rule``,
-        and as `significance.paired_ratio` has it of model over rule: above 1 the model is better.
+        and the columns of `significance.paired_ratio` for model over rule: above 1, the model is
+        better.
     """
     programs = load(folder).programs
     folder = Path(folder) if folder else recordings.folder() / FOLDER

@@ -86,7 +86,7 @@ def notable(name: str, pages: int) -> int:
 
 
 def since_last(clock: Clock) -> Callable[[], tuple[int, int]]:
-    """Return a function that returns the rounds since its last call: first, and stop (exclusive)."""
+    """Return a function that returns the rounds since its last call, first to before stop."""
     first = 0
 
     def rounds() -> tuple[int, int]:
