@@ -18,17 +18,18 @@ from pmlkit.trace.summary import source_text
 from pmlkit.units import format_bytes, format_ns, parse_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Unpack
 
     import pandas as pd
 
+    from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.selection import Selection
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
     from pmlkit.units import Window
 
-__all__ = ["WorkingSet", "working_set"]
+__all__ = ["MissRatio", "WorkingSet", "miss_ratio", "working_set"]
 
 
 @dataclass(frozen=True)
@@ -214,3 +215,143 @@ def _allocated(trace: Trace, selection: Selection) -> int | None:
     inside = trace.guest["t_ns"].between(start or 0, last)
     values = trace.guest.loc[inside, "allocated_bytes"]
     return int(values.max()) if len(values) else None
+
+
+# ------------------------------------------------------------------------------
+# Miss ratios
+
+
+@dataclass(frozen=True)
+class MissRatio:
+    """The memory that keeps the miss ratio at targets, by one method.
+
+    Attributes
+    ----------
+    name, source, deed : str
+        As in `WorkingSet`.
+    curve : MissRatioCurve
+    sizes : dict of float to int or None
+        Bytes by target; None if no size meets it.
+    knee_bytes : int
+        The size beyond which more memory gains little.
+    round_ns : int or None
+        The length of a usual round: a page counts once in each.
+    page_size : int
+        Bytes.
+    """
+
+    name: str
+    source: str
+    deed: str
+    curve: MissRatioCurve
+    sizes: dict[float, int | None]
+    knee_bytes: int
+    round_ns: int | None
+    page_size: int = 4096
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines, self.origin])
+
+    @property
+    def answer(self) -> str:
+        """The answer in a sentence or two."""
+        met = {target: size for target, size in self.sizes.items() if size is not None}
+        never = [f"{target:g}" for target in self.sizes if target not in met]
+        needs = [f"{format_bytes(size)} for a miss ratio of {t:g}" for t, size in met.items()]
+        found = f"{self.name} needs {' and '.join(needs)} (LRU, {self.curve.method})." * bool(needs)
+        if not never:
+            return found
+        return (
+            f"{found} No size has a miss ratio of {' or '.join(never)}: first uses alone are "
+            f"{self.curve.cold:.2%} of all."
+        ).strip()
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer, how sure it is, and the knee: a line each."""
+        lines = [self.answer, self._sure]
+        return [
+            *lines,
+            f"Beyond {format_bytes(self.knee_bytes)} (the knee) more memory gains little.",
+        ]
+
+    @property
+    def origin(self) -> str:
+        """What a use is, and what kind of source it is from."""
+        each = (
+            "in each round"
+            if self.round_ns is None
+            else f"in a round of {format_ns(self.round_ns)}"
+        )
+        uses = f"a page that the VM {self.deed} {each}"
+        return f"A use is {uses}; first uses are misses. Source: {self.source}."
+
+    @property
+    def _sure(self) -> str:
+        curve = self.curve
+        if curve.method == "exact":
+            return f"Exact for this recording: {curve.uses:,} uses of {curve.pages:,} pages."
+        if curve.low is None:
+            return "A model of the LRU stack (AET), without an interval."
+        ends = [
+            f"{low:.3g} to {high:.3g} at {format_bytes(size)}" for size, low, high in self._bands
+        ]
+        sampled = f"{curve.sampled_pages or 0:,} of about {curve.pages:,} pages"
+        return f"From a sample of {sampled}; the miss ratio is within {', '.join(ends)} (95 %)."
+
+    @property
+    def _bands(self) -> Iterator[tuple[int, float, float]]:
+        for size in self.sizes.values():
+            band = None if size is None else self.curve.band(np.array([size // self.page_size]))
+            if size is not None and band is not None:
+                yield size, float(band[0][0]), float(band[1][0])
+
+    def as_dict(self) -> Json:
+        """Return the answer for JSON; sizes in bytes, None where no size meets the target."""
+        return {
+            "answer": self.answer,
+            "trace": self.name,
+            "source": self.source,
+            "method": self.curve.method,
+            "bytes_for": {f"{target:g}": size for target, size in self.sizes.items()},
+            "knee_bytes": self.knee_bytes,
+            "first_uses": self.curve.cold,
+        }
+
+
+def miss_ratio(
+    trace: Trace,
+    curve: MissRatioCurve,
+    targets: Sequence[float] = (0.1, 0.01),
+    **selection: Unpack[Selection],
+) -> MissRatio:
+    """Answer how much memory a trace needs for target miss ratios.
+
+    Parameters
+    ----------
+    trace : Trace
+    curve : MissRatioCurve
+        Of `pmlkit.missratio.of_trace`, with the same `selection`.
+    targets : sequence of float
+        Miss ratios, 0 to 1.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import answers
+    >>> trace = pmlkit.open("hotcold")
+    >>> answers.miss_ratio(trace, pmlkit.mrc(trace), [1.0]).answer
+    'hotcold needs 0 B for a miss ratio of 1 (LRU, exact).'
+    """
+    page = trace.meta.domain["page_size"]
+    pages = {target: curve.pages_for(target) for target in targets}
+    return MissRatio(
+        name=trace.path.stem,
+        source=source_text(trace),
+        deed=deed(trace, **selection),
+        curve=curve,
+        sizes={target: None if n is None else n * page for target, n in pages.items()},
+        knee_bytes=curve.knee() * page,
+        round_ns=trace.meta.resolution_ns,
+        page_size=page,
+    )

@@ -19,6 +19,7 @@ from pmlkit.cli.options import (
     as_json,
     echo,
     example,
+    only_answer,
     option,
     output,
     overwrite,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 EXAMPLES = example(
-    "pmlkit forecast data/redis-tides.trace",
+    "pmlkit forecast redis-tides",
     "pmlkit forecast data/redis-tides.trace --allocation 8M --horizon 8 --json",
     "pmlkit forecast data/sqlite.trace --inputs sample",
     "pmlkit forecast data/gcc-jobs.trace data/numpy-jobs.trace --save jobs.skops",
@@ -68,15 +69,19 @@ EXAMPLES = example(
 @option("--start", type=DURATION, help="Leave out what is earlier.")
 @option("--end", type=DURATION, help="Leave out what is later: forecast from there.")
 @overwrite
+@only_answer
 @as_json
-def forecast(traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Forecast the working set of TRACE past its end.
+def forecast(traces: tuple[str, ...], only_answer: bool, as_json: bool, **options: Any) -> None:
+    """Forecast how much memory TRACE will need past its end.
 
-    Prints quantiles of what is used, what to give by the rule or model that has cost least, how
-    probable it is that an allocation is exceeded, and the change points so far. Of a trace that
-    has PML's log alone only what is written can be forecast, and so it says. The models are trained
-    on what is bundled of other programs, unless --model names a file.
+    The answer is from the rule or model that has cost least so far, and states how often that gave
+    too little. Then follow the quantiles of what will be used, how probable it is that an
+    allocation is exceeded, and the change points so far. If TRACE is a PML log alone, only what is
+    written can be forecast. The models are trained on bundled data of other programs, unless
+    --model names a file.
     """
+    from pmlkit.cli import console
+
     actions = {"save": _train, "backtest": _backtest, "pattern": _compose}
     asked = [name for name in actions if options[name]]
     if len(asked) > 1:
@@ -85,9 +90,14 @@ def forecast(traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
         raise UsageError("name a TRACE, or ask for --backtest")
     if options["model"] and (asked or any(options[n] for n in ("window", "horizon", "target"))):
         raise UsageError("--model brings its window, horizon and target: give it alone")
-    action = actions[asked[0]] if asked else _ahead
-    value, lines = action(traces, as_json, options)
-    show(as_json, value, echo, "\n".join(lines))
+    if asked:
+        value, lines = actions[asked[0]](traces, as_json, options)
+        return show(as_json, value, echo, "\n".join(lines))
+    results, lines = _ahead(traces, as_json, options)
+    found = [result["summary"]["answer"] for result in results]
+    if only_answer:
+        return show(as_json, [{"summary": r["summary"]} for r in results], console.answer, found)
+    show(as_json, results, console.answer, found, lambda: echo("\n".join(lines)))
 
 
 def _settings(options: Json) -> Json:

@@ -15,12 +15,14 @@ from pmlkit.cli.options import (
     drawing,
     example,
     kinds,
+    only_answer,
     option,
     region,
     span,
     trace_argument,
 )
 from pmlkit.cli.show import show
+from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +30,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from pmlkit.answers import MissRatio
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
 
 _EXAMPLES = example(
-    "pmlkit mrc data/redis.trace --target 0.1",
+    "pmlkit mrc redis --target 0.1",
+    "pmlkit mrc redis --summary",
     "pmlkit mrc x.trace --method exact --method shards --rate 0.1 -o f/mrc",
     "pmlkit mrc x.trace --window 1s --start 10s --end 60s --json",
 )
@@ -60,6 +64,7 @@ _POINTS = 256
 @region
 @drawing("Draw it")
 @span
+@only_answer
 @as_json
 def mrc(
     trace: Trace,
@@ -70,17 +75,22 @@ def mrc(
     targets: tuple[float, ...],
     window: str | int | None,
     output: str | None,
+    only_answer: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Print the miss ratio of TRACE for every size of memory (LRU).
+    """Print the memory for a target miss ratio, and all ratios (LRU).
 
-    With the working sets that follow: the size at the curve's knee, and those that meet a target.
-    First uses are counted as misses.
+    First uses are counted as misses. The table also has the size at the curve's knee.
     """
+    from pmlkit import answers
     from pmlkit.cli import console
     from pmlkit.trace.reader import Trace
 
+    if only_answer and window is not None:
+        raise UsageError(
+            "--summary is of the whole part: leave out --window, or use --start, --end"
+        )
     opened = Trace.open(trace)
     with console.busy("following the LRU stack", quiet=as_json):
         if window is not None:
@@ -91,8 +101,20 @@ def mrc(
             from pmlkit import figures
 
             figures.save(figures.compare_curves(curves, opened), output)
-    rows = {name: _facts(curve, targets) for name, curve in curves.items()}
-    show(as_json, rows, console.curves, rows, opened.meta.domain["page_size"])
+    found = [answers.miss_ratio(opened, c, targets, **chosen) for c in curves.values()]
+    if only_answer:
+        rows = {one.curve.method: {"summary": one.as_dict()} for one in found}
+        return show(as_json, rows, console.answer, _lines(found))
+    rows = {
+        one.curve.method: _facts(one.curve, targets) | {"summary": one.as_dict()} for one in found
+    }
+    page_size = opened.meta.domain["page_size"]
+    show(as_json, rows, console.answer, _lines(found), lambda: console.curves(rows, page_size))
+
+
+def _lines(found: Sequence[MissRatio]) -> list[str]:
+    """Return the answer of each method, and once what they are of."""
+    return [*(line for one in found for line in one.lines), found[0].origin]
 
 
 def _curves(

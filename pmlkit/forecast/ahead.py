@@ -23,12 +23,14 @@ from pmlkit.forecast.peaks import PeakForecaster
 from pmlkit.recordings import open_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.forecaster import Forecaster, Sample
     from pmlkit.forecast.log import Log
     from pmlkit.types import Json, PathLike
 
-__all__ = ["forecast", "lines", "settings_of"]
+__all__ = ["answer", "forecast", "lines", "settings_of"]
 
 
 def settings_of(path: PathLike) -> Json:
@@ -73,7 +75,7 @@ def forecast(
         window, according to the inputs. ``quantiles_mib``: by quantile. ``trained_on``, ``data``:
         digests of the training data. ``changes_s``: change points so far. ``recommended``
         (`trial.recommend`): without a saved model, for the target ``at``. ``allocation_mib`` and
-        ``exceeds`` (a probability): with an allocation.
+        ``exceeds`` (a probability): with an allocation. ``summary``: see `answer`.
 
     Raises
     ------
@@ -110,7 +112,52 @@ def forecast(
         allocation = np.full(len(present.table), allocation_mib * MIB_PAGES, float)
         peak = PeakForecaster(horizon).fit(samples).predict(present, allocation)[-1]
         result |= {"allocation_mib": allocation_mib, "exceeds": float(peak)}
-    return result
+    return {**result, "summary": answer(result, rate)}
+
+
+def answer(result: Json, rate: float = 0.05) -> Json:
+    """Answer how much memory to give, and how sure that is.
+
+    Parameters
+    ----------
+    result : dict
+        Of `forecast`.
+    rate : float
+        Share of windows that may have too little.
+
+    Returns
+    -------
+    dict
+        ``answer`` (a sentence), ``give_mib``, ``by`` (what decides), ``at_s``, ``asked`` (`rate`),
+        ``past_windows`` and the share of them with too little, ``past_short`` (None if unknown).
+    """
+    found = result.get("recommended")
+    if found is None:
+        tau, give = _quantile_for(result["quantiles_mib"], 1 - rate)
+        by, windows, short = f"the {tau:g} quantile of the forecast", 0, None
+    else:
+        give, by, windows = found["mib"], f"the rule '{found['decider']}'", found["windows"]
+        short = found["violations"] if windows else None
+    name = Path(result["log"]).name.removesuffix(".trace")
+    when = "until" if result["target"] == "peak" else "at"
+    asked = f"{100 * rate:g} %"
+    past = f"{100 * (short or 0):.1f} % of its {windows:,} past windows had too little"
+    sure = f"{past} (asked: {asked})" if windows else f"its past cannot confirm the {asked} asked"
+    blind = "" if result["measures"] == "used" else " for what is written (reads come on top)"
+    text = (
+        f"Give {name} {give:.2f} MiB {when} {result['for_s']:.1f} s{blind}, in windows of "
+        f"T = {result['window_s']:g} s. This is from {by}: {sure}."
+    )
+    return {
+        "answer": text, "give_mib": give, "by": by, "at_s": result["for_s"], "asked": rate,
+        "past_windows": windows, "past_short": short,
+    }  # fmt: skip
+
+
+def _quantile_for(quantiles: Mapping[str, float], share: float) -> tuple[float, float]:
+    """Return the lowest quantile that is not below a share, else the highest, with its size."""
+    known = sorted((float(tau), mib) for tau, mib in quantiles.items())
+    return next((pair for pair in known if pair[0] >= share - 1e-9), known[-1])
 
 
 def _last_quantiles(model: Forecaster | Pooled, present: Sample) -> dict[str, float]:
@@ -169,7 +216,7 @@ SEEN = {
 
 
 def lines(result: Json) -> list[str]:
-    """Return the result of `forecast` as lines of text."""
+    """Return what is behind the answer of `forecast`, as lines of text."""
     name = f"{Path(result['log']).name}{' (composed)' if result['composed'] else ''}"
     what = SEEN[result["inputs"]]
     when = "at most, until" if result["target"] == "peak" else "at"

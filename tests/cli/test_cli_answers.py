@@ -6,8 +6,9 @@ import json
 import pytest
 from factories import make_trace as write_trace
 
-from pmlkit import answers, cli
+from pmlkit import answers, cli, missratio
 from pmlkit.trace.reader import Trace
+from pmlkit.units import format_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,19 @@ def test_an_answer_is_folded_at_words_to_the_width(run, trace, monkeypatch):
     assert all(len(line) <= 40 for line in lines)
     monkeypatch.delenv("COLUMNS")
     assert " ".join(lines).split() == run("wss", trace, "--window", "100ms", "--summary").split()
+
+
+def test_mrc_begins_with_the_memory_for_its_targets(run, trace):
+    out = run("mrc", trace, "--target", "0.5", "--target", "0")
+    curve = missratio.of_trace(Trace.open(trace))
+    size = format_bytes(4096 * curve.pages_for(0.5))
+    assert out.startswith(
+        f"x needs {size} for a miss ratio of 0.5 (LRU, exact). No size has a miss"
+    )
+    told = json.loads(run("mrc", trace, "--target", "0.5", "--target", "0", "--json"))["exact"]
+    assert told["summary"]["bytes_for"] == {"0.5": 4096 * told["pages_for"]["0.5"], "0": None}
+    assert told["summary"]["answer"] in " ".join(out.split())
+    short = run(
+        "mrc", trace, "--summary", "--method", "shards", "--rate", "0.5", "--min-pages", "0"
+    )
+    assert "From a sample of " in short and "(95 %)" in short and "miss ratio at" not in short

@@ -234,6 +234,8 @@ def test_the_command_forecasts_with_a_saved_model(bundled, capsys):
     (found,) = json.loads(out)
     assert code == 0 and found["trained_on"] == ["gcc-jobs"]
     assert found["for_s"] == found["from_s"] + 2 * 0.5
+    assert found["summary"]["give_mib"] == found["quantiles_mib"]["0.95"]
+    assert found["summary"]["past_short"] is None
     quantiles = list(found["quantiles_mib"].values())
     assert quantiles == sorted(quantiles) and found["composed"] is True
     assert found["data"]["gcc-jobs"] == log.read(Trace.open(bundled / "gcc-jobs.trace")).digest()
@@ -245,6 +247,13 @@ def test_the_command_recommends_and_says_what_is_written(bundled, capsys):
     assert "written, by PML's log" in out and "what is written at" in out
     assert "recommended: " in out and "may have more written" in out
     assert "used" not in out
+    found = json.loads(
+        call(capsys, bundled / "redis-tides.trace", "--learner", "linear", "--json")[1]
+    )
+    summary, behind = found[0]["summary"], found[0]["recommended"]
+    assert (summary["give_mib"], summary["past_short"]) == (behind["mib"], behind["violations"])
+    assert out.startswith(f"{summary['answer']}\n\n")
+    assert "for what is written (reads come on top)" in summary["answer"]
 
 
 def test_a_log_alone_has_no_other_inputs(bundled, capsys):
