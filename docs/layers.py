@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("lazy", "types"),
     ("errors",),
-    ("files", "foreign", "signals", "units"),
+    ("files", "foreign", "progress", "signals", "units"),
     ("costs", "ftrace", "shipping", "spool", "starter"),
     ("kvm", "spool_reader", "xen"),
     ("trace",),

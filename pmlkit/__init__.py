@@ -44,8 +44,9 @@ All modules
 -----------
 Each folder has its own overview, and imports only from the lines above its own:
 
-errors, types, lazy, files, signals, units, foreign
-                  foundations: exceptions, atomic files, other tools' files, text to numbers
+errors, types, lazy, files, signals, units, foreign, progress
+                  foundations: exceptions, atomic files, other tools' files, text to numbers,
+                  progress of long work
 spool, spool_reader, ftrace, starter, shipping, xen, kvm
                   files of a collector; starting and shipping an agent; code that runs in dom0 and
                   on a KVM host

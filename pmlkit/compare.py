@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from pmlkit import recordings, techniques
+from pmlkit import progress, recordings, techniques
 from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
 from pmlkit.selection import time_ns
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pmlkit.techniques.scores import Truth
     from pmlkit.types import Json, PathLike
 
-    Progress = Callable[[str, str], object]
 
 __all__ = [
     "PARTS",
@@ -117,7 +116,6 @@ def compare(
     traces: Sequence[PathLike],
     plan: Plan | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
 ) -> Comparison:
     """Run every technique on every trace.
 
@@ -127,9 +125,6 @@ def compare(
         Access traces: paths, or names of bundled ones.
     jobs : int
         Number of processes; each works on a whole trace.
-    progress : callable, optional
-        Function that is called with (trace, technique) after each is done; with several jobs, once
-        per trace.
 
     Raises
     ------
@@ -151,7 +146,7 @@ def compare(
     [['hotcold', 'pml'], ['hotcold', 'idle-pages']]
     """
     plan = plan or Plan()
-    parts = on_each(partial(_compare_on, plan), paths_of(traces), jobs, progress)
+    parts = on_each(partial(_compare_on, plan), paths_of(traces), jobs)
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in PARTS}
     return Comparison(plan, **tables)
 
@@ -166,37 +161,39 @@ def paths_of(traces: Sequence[PathLike]) -> list[Path]:
 
 
 def on_each(
-    look: Callable[[Path, Progress | None], R],
+    look: Callable[[Path], R],
     paths: Sequence[Path],
     jobs: int = 1,
-    progress: Progress | None = None,
 ) -> list[R]:
     """Call a function with each path, and return the results in that order.
 
     Parameters
     ----------
     look : callable
-        Function that is called with a path and `progress`. With several jobs it runs in a separate
-        process, without `progress`. It must support pickling.
+        Function that is called with a path; with several jobs in a separate process. It must
+        support pickling.
     jobs : int
         Processes.
-    progress : callable, optional
-        With several jobs, called once for each path.
     """
     if jobs == 1 or len(paths) == 1:
-        return [look(path, progress) for path in paths]
+        return [look(path) for path in progress.over(paths, name=_name)]
     others = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with (
         ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
         _ending_workers(others),
     ):
-        waiting = {pool.submit(look, path, None): path for path in paths}
-        for done in as_completed(waiting):
-            done.result()  # raises the worker's error at once
-            if progress:
-                progress(waiting[done].name.removesuffix(".trace"), "")
+        waiting = {pool.submit(look, path): path for path in paths}
+        with progress.task("", len(waiting)) as task:
+            for done in as_completed(waiting):
+                done.result()  # raises the worker's error at once
+                task.begin(f"{_name(waiting[done])} is done")
+                task.advance()
         return [future.result() for future in waiting]
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".trace")
 
 
 def _begin_worker() -> None:
@@ -215,7 +212,7 @@ def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
         raise
 
 
-def _compare_on(plan: Plan, path: Path, progress: Progress | None) -> dict[str, pd.DataFrame]:
+def _compare_on(plan: Plan, path: Path) -> dict[str, pd.DataFrame]:
     """Return the tables of a `Comparison` for one trace."""
     trace = recordings.open_trace(path)
     first, stop = trace.rounds_between(*plan.span)
@@ -228,7 +225,7 @@ def _compare_on(plan: Plan, path: Path, progress: Progress | None) -> dict[str, 
     inside = truth.scored if first else truth.t_ns <= truth.end_ns
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in PARTS}
     parts["truth"].append(pd.DataFrame({"t_ns": truth.t_ns[inside], "pages": truth.pages[inside]}))
-    for name in plan.names:
+    for name in progress.over(plan.names, name=str):
         technique = techniques.make(name)
         try:
             runs = _runs(technique, recorded, plan)
@@ -242,8 +239,6 @@ def _compare_on(plan: Plan, path: Path, progress: Progress | None) -> dict[str, 
             row = {"missing": error.what}
         row["ns_per_insn"] = recorded.time.ns_per_insn or float("nan")
         parts["scores"].append(pd.DataFrame([_attributes(technique) | row]))
-        if progress:
-            progress(recorded.name, name)
     return {name: _joined(recorded.name, tables) for name, tables in parts.items()}
 
 

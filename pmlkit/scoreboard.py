@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from typing import Any
 
-    from pmlkit.compare import Progress
     from pmlkit.frontier import Plan
-    from pmlkit.types import PathLike, Tell
+    from pmlkit.types import PathLike
 
 __all__ = [
     "BUDGETS",
@@ -96,7 +95,6 @@ def score(
     traces: Sequence[PathLike],
     plan: Plan | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
 ) -> Score:
     """Run a technique at all its settings on recordings.
 
@@ -106,8 +104,6 @@ def score(
         ``module:Class``, or a name of `pmlkit.techniques.TECHNIQUES`.
     plan : pmlkit.frontier.Plan, optional
         Its windows, settings and seeds.
-    progress : callable, optional
-        Called with (program, technique) as each recording is done.
 
     Raises
     ------
@@ -118,7 +114,7 @@ def score(
     """
     plan = replace(plan or frontier.Plan(), techniques=(technique,))
     one = techniques.make(technique)
-    points = frontier.sweep(traces, plan, jobs=jobs, progress=progress)
+    points = frontier.sweep(traces, plan, jobs=jobs)
     for missing, part in points[points["missing"] != ""].groupby("missing"):
         raise NeedsError(part["trace"].iloc[0], str(missing), "record what has it")
     means = points.assign(
@@ -216,7 +212,6 @@ def score_forecaster(
     traces: Sequence[PathLike],
     training: Sequence[PathLike],
     plan: trial.Plan | None = None,
-    progress: Tell | None = None,
 ) -> pd.DataFrame:
     """Judge a quantile regressor and the simple rules on recordings.
 
@@ -234,10 +229,10 @@ def score_forecaster(
         Of `pmlkit.forecast.trial.judge`.
     """
     plan = replace(plan or trial.Plan(), learners=(name,))
-    judged = trial.samples_of(traces, plan, progress)
+    judged = trial.samples_of(traces, plan)
     same = [Path(path) for path in traces] == [Path(path) for path in training]
-    known = judged if same else trial.samples_of(training, plan, progress)
-    return trial.judge(judged, known, plan, progress)
+    known = judged if same else trial.samples_of(training, plan)
+    return trial.judge(judged, known, plan)
 
 
 def forecast_page(table: pd.DataFrame, name: str) -> str:

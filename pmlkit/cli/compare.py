@@ -94,8 +94,8 @@ def _compare(
     from pmlkit.cli import console
     from pmlkit.figures import compare_tables
 
-    with console.counting("comparing", _steps(paths, plan, jobs), quiet=as_json) as tick:
-        comparison = batch.compare(paths, plan, jobs, tick)
+    with console.busy("comparing", quiet=as_json):
+        comparison = batch.compare(paths, plan, jobs)
     if folder:
         with console.busy("drawing", quiet=as_json):
             compare_tables.save(comparison, folder)
@@ -109,10 +109,6 @@ def _print(comparison: Comparison) -> None:
     for title, sheet in compare_tables.sheets(comparison).items():
         console.sheet(compare_tables.narrow(sheet), title)
     echo(f"\n{comparison.caption}.")
-
-
-def _steps(paths: Sequence[Path], plan: Plan, jobs: int) -> int:
-    return len(paths) * (len(plan.names) if jobs == 1 or len(paths) == 1 else 1)
 
 
 def _resolve(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output of the commands for people: tables on stdout, progress on stderr.
 
-Progress appears on a terminal only, after two seconds. Colours obey NO_COLOR. Output into a pipe
-has no colours, and its lines are folded only if COLUMNS states a width.
+`pmlkit.progress` shows progress. Colours obey NO_COLOR. Output into a pipe has no colours, and its
+lines are folded only if COLUMNS states a width.
 """
 
 from __future__ import annotations
@@ -11,23 +11,15 @@ import os
 import sys
 import textwrap
 from contextlib import contextmanager
-from threading import Timer
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from pmlkit import progress
 from pmlkit.errors import visible
 from pmlkit.figures.tables import cell, is_number
 from pmlkit.timeline import period_text
@@ -40,7 +32,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from rich.console import ConsoleOptions, RenderableType
-    from rich.progress import ProgressColumn
     from rich.segment import Segment
 
     from pmlkit.doctor import Capability
@@ -48,13 +39,12 @@ if TYPE_CHECKING:
     from pmlkit.sources.recorder.recording import Progress as HowFar
     from pmlkit.trace.known import KnownAnswer
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json, Tell
+    from pmlkit.types import Json
 
 
 __all__ = [
     "answer",
     "busy",
-    "counting",
     "doctor",
     "named",
     "parameters",
@@ -62,7 +52,6 @@ __all__ = [
     "recordings",
     "sheet",
     "reads",
-    "steps",
     "trace",
     "trace_dict",
     "window_notes",
@@ -73,7 +62,6 @@ __all__ = [
 
 
 EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
-PATIENCE_S = 2.0  # shorter work shows no bar
 GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
 WIDE = 120  # columns of a terminal that has room for more
 UNFOLDED = 10_000  # columns of output that is not a terminal
@@ -110,63 +98,26 @@ def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
 
 
 @contextmanager
-def busy(what: str, quiet: bool = False) -> Iterator[None]:
-    """Show a spinner while the block runs."""
-    with _bar(quiet) as bar:
-        bar.add_task(what, total=None)
-        yield
-
-
-@contextmanager
-def steps(what: str, total: int, quiet: bool = False) -> Iterator[Tell]:
-    """Show how many of `total` steps have begun; yields a function to call with each one's text."""
-    with _bar(quiet, BarColumn(20)) as bar:
-        task = bar.add_task(what, total=total)
-
-        def tell(text: str) -> None:
-            bar.update(task, advance=1, description=f"{what}: {text}")
-
-        yield tell
+def busy(
+    what: str, total: int | None = None, of_parts: bool = False, quiet: bool = False
+) -> Iterator[progress.Task]:
+    """Show the block's progress on standard error; parameters as in `pmlkit.progress.Task`."""
+    with progress.shown(quiet), progress.task(what, total, of_parts) as task:
+        yield task
 
 
 @contextmanager
 def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
     """Show a recording's progress; yields the callback for `pmlkit.sources.recorder.record`."""
-    with _bar(quiet, BarColumn(20)) as bar:
-        task = bar.add_task("making the guest and booting it", total=None)
+    with busy("recording", quiet=quiet) as task:
+        task.begin("making the guest and booting it")
 
         def show(now: HowFar) -> None:
-            bar.update(
-                task,
-                description=f"{now.phase or 'recording'}  guest {now.guest_ns / 1e9:.2f} s  "
-                f"{now.mips:.1f} MIPS  {now.entries:,} entries",
-            )
+            phase = f"{now.phase}, " if now.phase else ""
+            speed = f"{now.mips:.1f} MIPS, {now.entries:,} entries"
+            task.begin(f"{phase}guest time {now.guest_ns / 1e9:.2f} s, {speed}")
 
         yield show
-
-
-@contextmanager
-def _bar(quiet: bool, *columns: ProgressColumn, spinner: bool = True) -> Iterator[Progress]:
-    terminal = console(error=True)
-    bar = Progress(
-        *([SpinnerColumn()] if spinner else []),
-        TextColumn("{task.description}", markup=False),
-        *columns,
-        TimeElapsedColumn(),
-        console=terminal,
-        transient=True,
-        disable=quiet or not terminal.is_terminal,
-    )
-    timer = Timer(PATIENCE_S, bar.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield bar
-    finally:
-        timer.cancel()
-        timer.join()  # or it could start the bar after it was stopped
-        if bar.live.is_started:
-            bar.stop()
 
 
 def doctor(capabilities: Iterable[Capability]) -> None:
@@ -416,18 +367,6 @@ def _at(curve: Json, size: float) -> str:
 
 # ------------------------------------------------------------------------------
 # `pmlkit compare`
-
-
-@contextmanager
-def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str, str], None]]:
-    """Show how many of `total` steps are done; yields the callback that counts one step."""
-    with _bar(quiet, BarColumn(20), MofNCompleteColumn(), spinner=False) as bar:
-        task = bar.add_task(what, total=total)
-
-        def tick(trace: str, technique: str) -> None:
-            bar.update(task, advance=1, description=f"{trace} {technique}".strip())
-
-        yield tick
 
 
 def sheet(table: pd.DataFrame, title: str) -> None:

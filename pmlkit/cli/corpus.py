@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
+from pmlkit import progress
 from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, say
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
@@ -79,14 +80,15 @@ def record(
     from pmlkit.cli import console
 
     chosen, states = bench.programs(names, half, repeats), {}
-    for number, program in enumerate(chosen, start=1):
-        with console.recording(quiet=as_json) as progress:
-            trace = bench.record(program, output, progress)
-        states[program.label] = "there" if trace is None else f"{trace.meta.entries:,} entries"
-        if trace is not None and not trace.meta.complete:
-            raise click.Abort
-        if not as_json:
-            say(f"{number} of {len(chosen)}: {program.label}: {states[program.label]}")
+    with console.busy("corpus", quiet=as_json):
+        for program in progress.over(chosen, name=lambda program: program.label):
+            with console.recording(quiet=as_json) as heard:
+                trace = bench.record(program, output, heard)
+            states[program.label] = "there" if trace is None else f"{trace.meta.entries:,} entries"
+            if trace is not None and not trace.meta.complete:
+                raise click.Abort
+            if not as_json:
+                say(f"{len(states)} of {len(chosen)}: {program.label}: {states[program.label]}")
     show(as_json, states, lambda: None)
 
 
@@ -116,11 +118,9 @@ def check(
     if register:
         bench.register(folder, bench.programs(names, half, repeats))
     chosen = bench.programs(names, half, repeats)
-    with console.steps("checking", len(chosen), quiet=as_json) as tell:
-        verdicts = []
-        for program in chosen:
-            tell(program.label)
-            verdicts.append(bench.check(program, folder))
+    with console.busy("checking", quiet=as_json):
+        each = progress.over(chosen, name=lambda program: program.label)
+        verdicts = [bench.check(program, folder) for program in each]
     rows = [{"name": v.program.label, "state": v.state, "why": v.why} for v in verdicts]
     show(as_json, rows, _print_verdicts, verdicts)
     if any(verdict.state == "differs" for verdict in verdicts):
@@ -193,8 +193,8 @@ def _score_technique(
 
     chosen = scoreboard.read(settings).settings if settings else None
     paths, plan = bench.traces(folder, half), frontier.plan(windows or None)
-    with console.counting("scoring", len(paths), quiet=as_json) as tick:
-        result = scoreboard.score(technique, paths, plan, jobs, tick)
+    with console.busy("scoring", quiet=as_json):
+        result = scoreboard.score(technique, paths, plan, jobs)
     result = replace(result, chosen=chosen)
     scoreboard.save(result, output)
     table = scoreboard.standing(result)
@@ -204,11 +204,12 @@ def _score_technique(
 def _score_forecaster(folder: str, name: str, half: str, output: str, as_json: bool) -> None:
     from pmlkit import corpus as bench
     from pmlkit import scoreboard
+    from pmlkit.cli import console
     from pmlkit.forecast import verdict
 
-    tell = (lambda _: None) if as_json else say
     paths, training = bench.traces(folder, half), bench.traces(folder)
-    table = scoreboard.score_forecaster(name, paths, training, progress=tell)
+    with console.busy("scoring", quiet=as_json):
+        table = scoreboard.score_forecaster(name, paths, training)
     scoreboard.save_forecasts(table, name, output)
     rows = verdict.summary(table).to_dict("records")
     show(as_json, rows, lambda: echo(scoreboard.forecast_page(table, name)))

@@ -176,9 +176,9 @@ def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, 
     from pmlkit.figures import forecast as forecast_figures
     from pmlkit.forecast import study
 
-    with console.steps("back-testing", study.steps(len(traces)), quiet=quiet) as progress:
+    with console.busy("back-testing", study.steps(len(traces)), of_parts=True, quiet=quiet):
         settings = _settings(options) | {"inputs": options["inputs"] or "pml"}
-        results = study.collect(traces, **settings, progress=progress)
+        results = study.collect(traces, **settings)
         tables = study.summary(results, options["rate"])
         if options["output"]:
             folder = Path(options["output"])

@@ -57,9 +57,8 @@ def frontier(
 
     plan = sweeps.plan(**how)
     folder = Path(output) if output else None
-    steps = len(traces) * (len(plan.names) if jobs == 1 or len(traces) == 1 else 1)
-    with console.counting("sweeping", steps, quiet=as_json) as tick:
-        points = sweeps.sweep(traces, plan, folder, jobs, tick, again)
+    with console.busy("sweeping", quiet=as_json):
+        points = sweeps.sweep(traces, plan, folder, jobs, again)
     if folder:
         with console.busy("drawing", quiet=as_json):
             frontier_tables.save(points, folder)

@@ -116,9 +116,12 @@ def _machine(command: Command) -> Command:
 @as_json
 def build(as_json: bool, **how: Any) -> None:
     """Fetch and build all that `pmlkit lab run` needs; what is in the cache is kept."""
+    from pmlkit.cli import console
     from pmlkit.sources import lab as lab_source
 
-    made = lab_source.build(lab_source.LabOptions(**how), _quiet if as_json else say)
+    with console.busy("lab build", quiet=as_json) as task:
+        heard = _quiet if as_json else task.stage
+        made = lab_source.build(lab_source.LabOptions(**how), heard)
     lines = [f"{name:14} {version}" for name, version in made.versions.items()]
     show(as_json, made.versions, click.echo, "\n".join(lines))
 
@@ -170,13 +173,17 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
     if guest is None or output is None:
         raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
 
-    heard = _quiet if as_json else say
+    from pmlkit.cli import console
+
     of_kvm = {name: how.pop(name) for name in _FLAGS}
     if how.pop("kvm"):
         from pmlkit.sources.lab.kvm import session
 
-        options = _kvm_options(how, of_kvm)
-        show_trace(as_json, session.run(guest, output, options, heard))
+        kvm_options = _kvm_options(how, of_kvm)
+        with console.busy("lab run", quiet=as_json) as task:
+            heard = _quiet if as_json else task.stage
+            trace = session.run(guest, output, kvm_options, heard)
+        show_trace(as_json, trace)
         return
     for name, value in of_kvm.items():
         if value:
@@ -184,7 +191,11 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
 
     from pmlkit.sources import lab as lab_source
 
-    show_trace(as_json, lab_source.run(guest, output, _options(how), heard))
+    options = _options(how)
+    with console.busy("lab run", quiet=as_json) as task:
+        heard = _quiet if as_json else task.stage
+        trace = lab_source.run(guest, output, options, heard)
+    show_trace(as_json, trace)
 
 
 @lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))

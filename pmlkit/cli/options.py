@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from pmlkit import progress
 from pmlkit.errors import PmlkitError, UsageError, closest, visible
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ def drawing(what: str) -> Declaration:
 
 
 def say(line: str) -> None:
-    """Print progress to stderr."""
-    echo(line, err=True)
+    """Print a line to stderr, above what progress is drawn there."""
+    progress.note(line)
 
 
 def echo(text: str, err: bool = False) -> None:

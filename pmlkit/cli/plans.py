@@ -3,19 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
+from pmlkit import progress
 from pmlkit.batch.runner import Watcher
 from pmlkit.cli.console import console
 from pmlkit.units import format_ns
@@ -23,8 +15,6 @@ from pmlkit.units import format_ns
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
-
-    from rich.progress import TaskID
 
     from pmlkit.batch.expand import Job
     from pmlkit.batch.plan import Plan
@@ -34,64 +24,50 @@ if TYPE_CHECKING:
 
 __all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
 
-_A_YEAR_S = 365 * 86400  # rich estimates speed over 30 s by default; a run takes longer
-
 
 class Bar(Watcher):
-    """On a terminal, a bar over all runs and a line for each active one.
+    """Progress over all runs, with the names of the active ones.
+
+    At a terminal, a failed run keeps a line.
 
     Parameters
     ----------
     lines : bool
-        Print a line for each run that ends, also without a terminal (for logs).
+        Print a line for each run that ends.
     quiet : bool
-        Show no bar.
+        Show no progress.
     """
 
     def __init__(self, lines: bool = False, quiet: bool = False) -> None:
-        self.console, self.lines = console(error=True), lines
-        self.tasks: dict[str, TaskID] = {}
-        self.total = self.over = 0
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=quiet or not self.console.is_terminal,
-            speed_estimate_period=_A_YEAR_S,
-        )
+        self.lines, self.quiet = lines, quiet
+        self.active: dict[str, str] = {}
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        reporter = self._open.enter_context(progress.shown(self.quiet))
+        self.at_terminal = isinstance(reporter, progress.Terminal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self._open.close()
 
     def begin(self, total: int) -> None:
         """Start the bar."""
-        self.total = total
-        self.all = self.bar.add_task("runs", total=total)
-        if total:
-            self.bar.start()
+        self.task = self._open.enter_context(progress.task("runs", total))
 
     def started(self, job: Job) -> None:
-        """Add the run's line."""
-        self.tasks[job.id] = self.bar.add_task(job.label, total=None)
+        """Add the run's name."""
+        self.active[job.id] = job.label
+        self.task.begin("; ".join(self.active.values()))
 
     def ended(self, job: Job, record: Json) -> None:
-        """Remove the run's line, and count the run."""
-        if job.id in self.tasks:
-            self.bar.remove_task(self.tasks.pop(job.id))
-        self.over += 1
-        self.bar.advance(self.all)
-        failed = record["status"] == "failed"
-        if self.lines or (failed and not self.bar.disable):
-            self.console.print(
-                f"{self.over}/{self.total} {job.label}: {record['status']}"
+        """Remove the run's name, and count the run."""
+        self.active.pop(job.id, None)
+        self.task.begin("; ".join(self.active.values()))
+        self.task.advance()
+        if self.lines or (record["status"] == "failed" and self.at_terminal):
+            progress.note(
+                f"{self.task.done}/{self.task.total} {job.label}: {record['status']}"
                 f" after {format_ns(int(record['seconds'] * 1e9))}"
             )
 

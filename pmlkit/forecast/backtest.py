@@ -11,12 +11,14 @@ sets them with hindsight, for bounds.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from pmlkit import progress
 from pmlkit.errors import UsageError
 from pmlkit.forecast import baselines, metrics
 from pmlkit.forecast.analogs import Pooled
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.types import Array, Floats, Ints, Tell
+    from pmlkit.types import Array, Floats, Ints
 
 __all__ = [
     "BY_PRICE",
@@ -89,7 +91,6 @@ def leave_one_out(
     forecasters: Mapping[str, Forecaster | Pooled] | None = None,
     rules: Sequence[str] | None = None,
     programs: Sequence[str] | None = None,
-    progress: Tell | None = None,
 ) -> list[Outcome]:
     """Back-test over programs.
 
@@ -103,8 +104,6 @@ def leave_one_out(
         Of `baselines.BASELINES`; default all.
     programs : sequence of str, optional
         The models forecast only these programs; default: all.
-    progress : callable, optional
-        Function that is called with a text before each fit.
 
     Raises
     ------
@@ -117,16 +116,16 @@ def leave_one_out(
     if len(all_programs) < 2:
         raise UsageError("one program cannot be held out of one: give traces of two or more")
     outcomes = rule_outcomes(samples, rules, horizon, target)
-    for program in programs or all_programs:
-        held = [sample for sample in samples if sample.program == program]
-        others = [sample for sample in samples if sample.program != program]
-        for name, forecaster in forecasters.items():
-            if progress:
-                progress(f"{name}, without {program}")
-            forecaster.fit(others)
-            for sample in held:
-                outcomes += _model_outcomes(name, sample, forecaster)
+    fits = list(itertools.product(programs or all_programs, forecasters.items()))
+    for program, (name, forecaster) in progress.over(fits, "models", _shown):
+        forecaster.fit([sample for sample in samples if sample.program != program])
+        for sample in (sample for sample in samples if sample.program == program):
+            outcomes += _model_outcomes(name, sample, forecaster)
     return outcomes
+
+
+def _shown(fit: tuple[str, tuple[str, object]]) -> str:
+    return f"{fit[1][0]}, without {fit[0]}"
 
 
 def default_forecasters(horizon: int = 4, target: str = "at") -> dict[str, Forecaster | Pooled]:

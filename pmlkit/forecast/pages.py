@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from pmlkit import progress
 from pmlkit.forecast import features
 from pmlkit.forecast.forecaster import folds_by_program
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from pmlkit.forecast.log import Log
     from pmlkit.kernels.by_page import References
-    from pmlkit.types import Array, Bools, Floats, Gfns, Ints, Tell
+    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
 
 __all__ = ["LOOK_BACK", "PageClassifier", "backtest", "best_threshold", "candidates", "judge"]
 
@@ -231,7 +232,6 @@ def backtest(
     programs: list[str],
     names: list[str],
     held_out: Sequence[str] | None = None,
-    progress: Tell | None = None,
 ) -> pd.DataFrame:
     """Leave one program out; judge the classifier, the best (T, m) of the others, and m = 1.
 
@@ -243,8 +243,6 @@ def backtest(
         Of the logs.
     held_out : sequence of str, optional
         Programs; default all.
-    progress : callable, optional
-        Function that is called with a text before each fit.
 
     Returns
     -------
@@ -252,9 +250,9 @@ def backtest(
         ``model``, ``sample``, ``program``, and as in `judge`.
     """
     rows = []
-    for program in held_out or dict.fromkeys(programs):
-        if progress:
-            progress(f"pages, without {program}")
+    for program in progress.over(
+        list(held_out or dict.fromkeys(programs)), "pages", "without {}".format
+    ):
         others = [i for i, p in enumerate(programs) if p != program]
         model = PageClassifier().fit([tables[i] for i in others], [programs[i] for i in others])
         t, m = best_threshold([tables[i] for i in others])

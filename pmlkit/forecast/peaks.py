@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 from threadpoolctl import threadpool_limits
 
+from pmlkit import progress
 from pmlkit.errors import UsageError
 from pmlkit.forecast.forecaster import (
     WARM_UP,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.types import Bools, Floats, Ints, Json, Tell
+    from pmlkit.types import Bools, Floats, Ints, Json
 
 __all__ = ["PeakForecaster", "alarms", "backtest", "default_allocation", "exceeds", "nearness"]
 
@@ -233,7 +234,6 @@ def backtest(
     samples: list[Sample],
     horizon: int = 4,
     held_out: Sequence[str] | None = None,
-    progress: Tell | None = None,
     training: Sequence[Sample] | None = None,
 ) -> pd.DataFrame:
     """Leave one program out; judge the alarms of the classifier and of the rule `nearness`.
@@ -244,8 +244,6 @@ def backtest(
     horizon : int
     held_out : sequence of str, optional
         Programs; default all.
-    progress : callable, optional
-        Function that is called with a text before each fit.
     training : sequence of Sample, optional
         Training samples, without those of the program left out; default: `samples`.
 
@@ -256,10 +254,9 @@ def backtest(
         ``average_precision`` (the area under precision against recall, over all thresholds).
     """
     rows = []
-    for program in held_out or dict.fromkeys(sample.program for sample in samples):
+    programs = list(held_out or dict.fromkeys(sample.program for sample in samples))
+    for program in progress.over(programs, "peaks", "without {}".format):
         others = [sample for sample in training or samples if sample.program != program]
-        if progress:
-            progress(f"peaks, without {program}")
         model = PeakForecaster(horizon).fit(others)
         rule = _rule_threshold(others, horizon)
         for sample in (s for s in samples if s.program == program):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pmlkit import progress
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.forecast import backtest, features, limits, pages, peaks, trial, verdict
 from pmlkit.forecast.ahead import training_of
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pmlkit.forecast.backtest import Outcome
     from pmlkit.forecast.forecaster import Forecaster, Sample
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ints, PathLike, Tell
+    from pmlkit.types import Ints, PathLike
 
 __all__ = ["Study", "about", "collect", "of_one", "steps", "study_of", "summary"]
 
@@ -56,8 +57,6 @@ class Study:
     target : {"at", "peak"}
     held_out : tuple of str or None
         The programs that the models forecast; None: each in turn.
-    progress : callable or None
-        Function that is called with a text before each step.
     """
 
     logs: tuple[Log, ...]
@@ -65,7 +64,6 @@ class Study:
     horizon: int = 4
     target: str = "at"
     held_out: tuple[str, ...] | None = None
-    progress: Tell | None = None
 
     @cached_property
     def samples(self) -> list[Sample]:
@@ -81,9 +79,7 @@ class Study:
     def outcomes(self) -> list[Outcome]:
         """The allocations of every rule and model, for each program that is left out."""
         forecasters = backtest.default_forecasters(self.horizon, self.target)
-        outcomes = backtest.leave_one_out(
-            self.samples, forecasters, programs=self.held_out, progress=self.progress
-        )
+        outcomes = backtest.leave_one_out(self.samples, forecasters, programs=self.held_out)
         return [o for o in outcomes if self.held_out is None or o.program in self.held_out]
 
     @cached_property
@@ -133,7 +129,7 @@ class Study:
         """Judge all deciders on other programs, with knobs set in advance (`trial.judge`)."""
         logs = self.recorded or self.samples
         held = [s for s in logs if self.held_out is None or s.program in self.held_out]
-        return trial.judge(held, logs, self._plan(rate), self.progress)
+        return trial.judge(held, logs, self._plan(rate))
 
     def _plan(self, rate: float) -> Plan:
         inputs = tuple(dict.fromkeys(s.inputs for s in self.samples))
@@ -152,7 +148,7 @@ class Study:
         """
         if not all(sample.feedback for sample in self.samples):
             return pd.DataFrame()
-        return peaks.backtest(self.samples, self.horizon, self.held_out, self.progress)
+        return peaks.backtest(self.samples, self.horizon, self.held_out)
 
     @cached_property
     def pages(self) -> pd.DataFrame:
@@ -160,7 +156,7 @@ class Study:
         logs = [log for log in self.logs if not log.composed] or list(self.logs)
         tables = [pages.candidates(log, self.window, self.horizon, truth=log.used) for log in logs]
         programs, names = [log.program for log in logs], [log.name for log in logs]
-        return pages.backtest(tables, programs, names, self.held_out, self.progress)
+        return pages.backtest(tables, programs, names, self.held_out)
 
 
 def collect(
@@ -169,7 +165,6 @@ def collect(
     horizon: int = 4,
     target: str = "at",
     composed: bool = True,
-    progress: Tell | None = None,
     inputs: str = "pml",
 ) -> Study:
     """Create a study of traces.
@@ -183,7 +178,6 @@ def collect(
     composed : bool
         Also compose a daily, a bursty and a random-walk log from each recording that is a PML log
         alone.
-    progress : callable, optional
     inputs : str
         One of `log.INPUTS`.
 
@@ -193,9 +187,7 @@ def collect(
         If there are no traces, or one is too short for a forecast.
     """
     logs = []
-    for trace in traces or load_traces():
-        if progress:
-            progress(f"reading {trace}")
+    for trace in progress.over(list(traces or load_traces()), "reading", str):
         opened = open_trace(trace)
         step_ns = step_of(opened, window, features.PARTS)
         log = read(opened, inputs=inputs, step_ns=step_ns)
@@ -204,7 +196,7 @@ def collect(
             logs += [composed_of(log, pattern) for pattern in PATTERNS]
     if not logs:
         raise PmlkitError("there is no recording to forecast", "give traces, or restore data/")
-    return Study(tuple(logs), window, horizon, target, None, progress)
+    return Study(tuple(logs), window, horizon, target)
 
 
 def study_of(
@@ -257,10 +249,10 @@ def of_one(
 
 
 def steps(traces: int = 0) -> int:
-    """Return the number of calls of `progress` for that many traces (0: the bundled ones).
+    """Return the number of steps of a back-test of that many traces (0: the bundled ones).
 
     Each trace is read; every learner, the peaks and the pages are fitted without its program. There
-    are fewer calls if traces share a program. The trial adds one call per group.
+    are fewer steps if traces share a program. The trial adds one step per group.
     """
     traces = traces or len(LOAD_TRACES)
     return traces * (1 + len(LEARNERS) + 2) + min(traces, Plan().folds)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import recordings
+from pmlkit import progress, recordings
 from pmlkit.forecast import features, metrics
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from pmlkit.forecast.backtest import Outcome
     from pmlkit.forecast.forecaster import Forecaster
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Floats, Json, PathLike, Tell
+    from pmlkit.types import Floats, Json, PathLike
+
+    _Group = tuple[str, int, list[Sample], list[Sample]]
 
 __all__ = [
     "FOLDER",
@@ -90,14 +92,10 @@ class Plan:
     folds: int = 4
 
 
-def samples_of(
-    traces: Iterable[Trace | PathLike], plan: Plan | None = None, progress: Tell | None = None
-) -> list[Sample]:
+def samples_of(traces: Iterable[Trace | PathLike], plan: Plan | None = None) -> list[Sample]:
     """Compute the table of features of each trace and each of the plan's inputs."""
     plan, made = plan or Plan(), []
-    for path in traces:
-        if progress:
-            progress(f"reading {path}")
+    for path in progress.over(traces, "reading", str):
         trace = open_trace(path)
         step_ns = step_of(trace, plan.window, features.PARTS)
         for inputs in plan.inputs:
@@ -110,7 +108,6 @@ def judge(
     samples: Sequence[Sample],
     training: Sequence[Sample],
     plan: Plan | None = None,
-    progress: Tell | None = None,
 ) -> pd.DataFrame:
     """Judge all deciders on samples; all fits and settings come from the training samples.
 
@@ -123,21 +120,32 @@ def judge(
         One row per ``inputs``, ``horizon``, ``decider``, rate ``asked`` and ``log``; the rest as in
         `knobs.Decision.row`.
     """
-    plan, tables = plan or Plan(), []
-    for inputs in plan.inputs:
-        of_inputs = [s for s in samples if s.inputs == inputs]
-        known = [s for s in training if s.inputs == inputs]
-        for others, held in _by_training(known, of_inputs, plan.folds):
-            for horizon in plan.horizons:
-                if progress:
-                    names = ", ".join(dict.fromkeys(s.program for s in held))
-                    progress(f"{inputs}, {horizon} windows ahead: {names}")
-                found = decisions(held, others, plan, horizon)
-                table = pd.DataFrame([decision.row() for decision in found])
-                table.insert(0, "inputs", inputs)
-                table.insert(1, "horizon", horizon)
-                tables.append(table)
+    plan = plan or Plan()
+    groups = [group for inputs in plan.inputs for group in _groups(samples, training, plan, inputs)]
+    tables = []
+    for inputs, horizon, others, held in progress.over(groups, "deciders", _shown):
+        found = decisions(held, others, plan, horizon)
+        table = pd.DataFrame([decision.row() for decision in found])
+        table.insert(0, "inputs", inputs)
+        table.insert(1, "horizon", horizon)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _groups(
+    samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, inputs: str
+) -> list[_Group]:
+    """Return what is judged together, of one kind of inputs."""
+    of_inputs = [s for s in samples if s.inputs == inputs]
+    known = [s for s in training if s.inputs == inputs]
+    pairs = _by_training(known, of_inputs, plan.folds)
+    return [(inputs, horizon, *pair) for pair in pairs for horizon in plan.horizons]
+
+
+def _shown(group: _Group) -> str:
+    inputs, horizon, _, held = group
+    names = ", ".join(dict.fromkeys(sample.program for sample in held))
+    return f"{inputs}, {horizon} windows ahead: {names}"
 
 
 def _by_training(

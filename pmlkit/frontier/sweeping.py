@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import techniques
+from pmlkit import progress, techniques
 from pmlkit.compare import on_each, paths_of
 from pmlkit.costs import work
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
@@ -31,7 +31,6 @@ from pmlkit.units import check_count, parse_duration_ns
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pmlkit.compare import Progress
     from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.techniques.scores import Truth
@@ -134,7 +133,6 @@ def sweep(
     plan: Plan | None = None,
     folder: PathLike | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
     again: bool = False,
 ) -> pd.DataFrame:
     """Run every technique at every setting on every trace.
@@ -150,9 +148,6 @@ def sweep(
         no new run, because the files contain events.
     jobs : int
         Number of processes; each works on a whole trace.
-    progress : callable, optional
-        Function that is called with (trace, technique) after each is done; with several jobs, once
-        per trace.
     again : bool
         Run everything again.
 
@@ -177,7 +172,7 @@ def sweep(
     """
     plan = plan or Plan()
     into = None if folder is None else Path(folder)
-    tables = on_each(partial(_sweep, plan, into, again), paths_of(traces), jobs, progress)
+    tables = on_each(partial(_sweep, plan, into, again), paths_of(traces), jobs)
     points = pd.concat(tables, ignore_index=True)
     if points.empty:
         raise UsageError(f"every trace is shorter than {LEAST_WINDOWS} T: give a shorter --window")
@@ -224,9 +219,7 @@ def priced(points: pd.DataFrame) -> pd.DataFrame:
     return points.assign(insn=insn, overhead=share.mask(points["missing"] != ""))
 
 
-def _sweep(
-    plan: Plan, folder: Path | None, again: bool, path: Path, progress: Progress | None
-) -> pd.DataFrame:
+def _sweep(plan: Plan, folder: Path | None, again: bool, path: Path) -> pd.DataFrame:
     """Return the points of one trace, from its file or from new runs."""
     trace = open_trace(path)
     name = trace.path.name.removesuffix(".trace")
@@ -236,13 +229,11 @@ def _sweep(
     known = {table["technique"].iloc[0]: table for table in kept if len(table)}
     if not set(plan.names) <= set(known):
         recorded, truths = _watched(trace, plan)
-    for technique in plan.names:
+    for technique in progress.over(plan.names, name=str):
         if technique not in known:
             known[technique] = _points(techniques.make(technique), recorded, truths, plan)
             if file:  # after each, so that what ends early is taken up there
                 _keep(file, pd.concat(known.values(), ignore_index=True), about)
-        if progress:
-            progress(name, technique)
     return pd.concat([known[technique] for technique in plan.names], ignore_index=True)
 
 

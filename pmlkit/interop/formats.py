@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pmlkit import progress
 from pmlkit.costs import INSTRUCTIONS
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, refuse_inside_trace, whole
@@ -142,7 +143,6 @@ def load(
     output: PathLike,
     overwrite: bool = False,
     memory_bytes: int | None = None,
-    progress: Callable[[int], None] | None = None,
     **options: object,
 ) -> Trace | pd.DataFrame:
     """Make a trace of another program's file (of query-dirty-rate a table).
@@ -157,8 +157,6 @@ def load(
         Replace a trace that is there.
     memory_bytes : int, optional
         Of the machine; by default up to the highest page that is in the file.
-    progress : callable, optional
-        Called with the number of rows read so far.
     options
         Of the formats that have them; None is as if not given. `window` (ns): a tick of the clock
         of oracle-general and lcs (1 s), an interval of vscsi (1 ms), csv and parquet (the time
@@ -184,7 +182,7 @@ def load(
     with foreign(path, name):
         made = read(Path(path), **options)
     if isinstance(made, Imported):
-        return _write(made, name, path, output, overwrite, memory_bytes, progress)
+        return _write(made, name, path, output, overwrite, memory_bytes)
     return _write_table(made, name, output, overwrite)
 
 
@@ -225,7 +223,6 @@ def _write(
     output: PathLike,
     overwrite: bool,
     memory_bytes: int | None,
-    progress: Callable[[int], None] | None,
 ) -> Trace:
     meta = TraceMeta(
         kind=imported.kind,
@@ -238,7 +235,7 @@ def _write(
         provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
     )
     refuse_inside_trace(output)
-    with TraceWriter(output, meta, overwrite) as writer:
+    with TraceWriter(output, meta, overwrite) as writer, progress.task("rows") as task:
         rows = Rows(writer, imported)
         for chunk in _guarded(imported.rounds, path, name):
             try:
@@ -246,8 +243,7 @@ def _write(
             except OutOfOrder as error:
                 why = "goes back in time, or overlaps the row before it"
                 raise ForeignFileError(path, f"row {error.row + 1}", why) from error
-            if progress is not None:
-                progress(rows.rows)
+            task.begin(f"{rows.rows:,}")
         if not rows.rows:
             raise ForeignFileError(path, "", "holds no entry")
         rows.close()

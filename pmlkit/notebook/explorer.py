@@ -28,6 +28,7 @@ from matplotlib.widgets import SpanSelector
 from pmlkit import figures
 from pmlkit.errors import PmlkitError
 from pmlkit.figures.explorer import Lines, Picture, still
+from pmlkit.progress import has_user
 from pmlkit.selection import region_names, select
 from pmlkit.units import Window, format_ns
 
@@ -324,15 +325,7 @@ class Explorer:
         from IPython.display import display
 
         show: Callable[[object], object] = display
-        show(self.show() if is_interactive() else self.figure)
-
-
-def is_interactive() -> bool:
-    """Return whether this kernel has a user: one that can be asked for input."""
-    from IPython import get_ipython
-
-    kernel = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and bool(kernel.get_parent()["content"].get("allow_stdin"))
+        show(self.show() if has_user() else self.figure)
 
 
 # ------------------------------------------------------------------------------

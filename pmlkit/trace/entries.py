@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from pmlkit import progress
 from pmlkit.errors import TraceDamaged, UsageError
 from pmlkit.trace.kinds import KINDS
 from pmlkit.trace.manifest import open_member
@@ -235,18 +236,24 @@ class RowsReader:
         columns : list of str
             Including ``round``.
         """
-        for name, checksum in self._parts.items():
-            if _overlaps(checksum["rounds"], first, stop):
+        names = [n for n, part in self._parts.items() if _overlaps(part["rounds"], first, stop)]
+        rows = sum(self._parts[name]["rows"] for name in names)
+        with progress.task("reading", rows) as task:
+            for name in names:
                 self._verify(name)
                 with parquet_errors(self._path, name):
-                    yield from self._part_batches(name, columns, first, stop)
+                    yield from self._part_batches(name, columns, first, stop, task)
 
     def _part_batches(
-        self, name: str, columns: Sequence[str], first: int, stop: int
+        self, name: str, columns: Sequence[str], first: int, stop: int, task: progress.Task
     ) -> Iterator[pa.RecordBatch]:
         with open_member(self._path, name) as stream:
             part, groups = open_parquet(self._path, name, stream, self._schema)
-            for group, rounds in enumerate(self._spans(name, groups)):
+            spans = self._spans(name, groups)
+            others = [g for g, rounds in zip(groups, spans, strict=True)
+                      if not _overlaps(rounds, first, stop)]  # fmt: skip
+            task.total = (task.total or 0) - sum(group.rows for group in others)
+            for group, rounds in enumerate(spans):
                 if _overlaps(rounds, first, stop):
                     table = part.read_row_group(group, columns=[*columns], use_threads=False)
                     numbers = table["round"].to_numpy()
@@ -254,6 +261,7 @@ class RowsReader:
                         self._refuse(name, f"has other rounds in row group {group} than it says")
                     start, end = np.searchsorted(numbers, (first, stop))
                     yield from table.slice(start, end - start).combine_chunks().to_batches()
+                    task.advance(len(table))
 
     def _spans(self, name: str, groups: Sequence[Group]) -> list[tuple[int, int]]:
         """Return the first and last round of each row group; check them against the manifest."""

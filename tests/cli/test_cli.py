@@ -780,28 +780,6 @@ def test_json_on_a_terminal_is_json_alone(trace):
     assert json.loads(on_a_terminal("info", trace, "--json"))["kind"] == "access"
 
 
-def test_progress_is_shown_on_a_terminal_once_work_takes_long(monkeypatch, capsys):
-    import io
-
-    from rich.console import Console
-
-    from pmlkit.cli import console
-
-    screen = io.StringIO()
-    screen_console = Console(file=screen, force_terminal=True, width=80)
-    monkeypatch.setattr(console, "console", lambda error=False: screen_console)
-    with console.busy("quick work"):
-        pass
-    assert screen.getvalue() == ""
-    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
-    with console.busy("slow work"):
-        import time
-
-        time.sleep(0.3)
-    assert "slow work" in screen.getvalue()
-    assert capsys.readouterr() == ("", "")
-
-
 # mrc
 
 

@@ -128,9 +128,11 @@ def test_miss_ratios_are_of_memory_in_the_trace_s_pages(tmp_path, capsys):
 def test_an_import_that_is_broken_off_leaves_nothing(tmp_path, monkeypatch):
     csv(tmp_path / "file")
 
-    def stop(rows):
+    def stop(task, text):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("pmlkit.progress.Task.begin", stop)
+
     with pytest.raises(KeyboardInterrupt):
-        interop.load("csv", tmp_path / "file", tmp_path / "x.trace", progress=stop)
+        interop.load("csv", tmp_path / "file", tmp_path / "x.trace")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -238,10 +238,6 @@ def test_the_slider_moves_the_brush(trace):
     assert not explored._span.artists[0].get_visible()
 
 
-def test_it_is_not_interactive_outside_of_a_kernel():
-    assert explorer.is_interactive() is False
-
-
 # Its parts
 
 
