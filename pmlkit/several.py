@@ -20,21 +20,25 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pmlkit.errors import UsageError
 from pmlkit.recordings import open_trace
-from pmlkit.timeline import timeline
+from pmlkit.selection import stream
+from pmlkit.timeline import SECOND, default_window, timeline
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import ADDRESSES
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import format_bytes, format_ns, parse_window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
 
     from pmlkit.types import PathLike
+    from pmlkit.units import Window
 
     Traces: TypeAlias = (
         "Trace | PathLike | Mapping[str, Trace | PathLike] | Sequence[Trace | PathLike]"
     )
 
-__all__ = ["Unlike", "are_several", "labelled", "unlike"]
+__all__ = ["Unlike", "are_several", "common_window", "labelled", "stacked", "unlike"]
 
 
 def are_several(traces: object) -> bool:
@@ -193,3 +197,71 @@ def _clock(trace: Trace) -> str:
 def _rounds(trace: Trace) -> str:
     resolution_ns = timeline(trace).resolution_ns
     return "of no stated time" if resolution_ns is None else format_ns(resolution_ns)
+
+
+# ------------------------------------------------------------------------------
+# One T and one table for all of them.
+
+
+def common_window(
+    traces: Mapping[str, Trace],
+    window: str | int | Window | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    wanted_ns: int = SECOND,
+) -> Window:
+    """Return the T that several recordings are looked at with.
+
+    Parameters
+    ----------
+    window : str, int or Window, optional
+        By default the shortest of those that `timeline.default_window` chooses for each.
+    start, end : str, int or None
+        Of the part of each recording.
+    wanted_ns : int
+        The default T, if all can resolve it.
+
+    Raises
+    ------
+    UsageError
+        If T is in rounds, and rounds differ between the recordings.
+    """
+    if window is None:
+        parts = [stream(trace, start=start, end=end).timeline for trace in traces.values()]
+        defaults = [default_window(part, wanted_ns) for part in parts]
+        timed = [one for one in defaults if one.ns is not None]
+        window = min(timed, key=lambda one: one.length) if timed else defaults[0]
+    chosen = parse_window(window)
+    if chosen.ns is None and len({_rounds(trace) for trace in traces.values()}) > 1:
+        each = ", ".join(f"{label}: rounds {_rounds(trace)}" for label, trace in traces.items())
+        raise UsageError(f"{chosen} is another T in each recording ({each}): give T as a time")
+    return chosen
+
+
+def stacked(
+    measure: Callable[..., pd.DataFrame], traces: Traces, *arguments: object, **how: object
+) -> pd.DataFrame:
+    """Return one table of several recordings: that of each, under its label.
+
+    Parameters
+    ----------
+    measure : callable
+        Called with each trace, `arguments` and `how`; returns a DataFrame.
+
+    Returns
+    -------
+    DataFrame
+        The column ``trace`` (the label), then those of `measure`. Counts that a recording does not
+        have (``region:NAME``) are missing.
+    """
+    import pandas as pd
+
+    tables = {label: measure(trace, *arguments, **how) for label, trace in labelled(traces).items()}
+    columns = list(dict.fromkeys(str(name) for table in tables.values() for name in table))
+    counts = dict.fromkeys((name for name in columns if name.startswith("region:")), "Int64")
+    parts = []
+    for label, table in tables.items():
+        part = table.reindex(columns=columns).astype(counts)
+        part.insert(0, "trace", label)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

@@ -13,6 +13,7 @@ resolution; it is no multiple of it, where rounds have equal lengths; it is long
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from pmlkit.kernels import by_page, by_time
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.selection import region_names, select, stream
+from pmlkit.several import common_window, labelled, stacked
 from pmlkit.timeline import Windows, default_window
 from pmlkit.units import check_count, format_ns, parse_window
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pmlkit.selection import Selection, Stream
     from pmlkit.timeline import Axis
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Array, Floats, Gfns, Ints
+    from pmlkit.types import Array, Floats, Gfns, Ints, PathLike
     from pmlkit.units import Window
 
 
@@ -56,7 +58,7 @@ __all__ = [
 
 
 def estimate(
-    trace: Trace,
+    trace: Trace | Mapping[str, Trace | PathLike],
     window: str | int | Window | None = None,
     step: str | int | None = None,
     min_count: int = 1,
@@ -66,6 +68,8 @@ def estimate(
 
     Parameters
     ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels: then there is a column ``trace``, the label.
     window : str, int or Window, optional
         T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds. The default is one second, or the nearest T
         that the part of the trace supports (`timeline.default_window`).
@@ -96,6 +100,10 @@ def estimate(
     True
     """
     check_count("min_count", min_count, "uses")
+    if isinstance(trace, Mapping):
+        traces = labelled(trace)
+        window = common_window(traces, window, selection.get("start"), selection.get("end"))
+        return stacked(estimate, traces, window, step, min_count, **selection)
     source, names = stream(trace, **selection), region_names(trace)
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window, step)

@@ -12,7 +12,8 @@ only, because the log contains each written page once per re-arm.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from pmlkit.missratio.distances import LruStack, stack_distances
 from pmlkit.missratio.eviction import aet, aet_of
 from pmlkit.missratio.sampled import shards
 from pmlkit.selection import stream
+from pmlkit.several import labelled
 from pmlkit.timeline import MOST, default_window
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pmlkit.selection import Selection, Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Ids, Ints
+    from pmlkit.types import Ids, Ints, PathLike
     from pmlkit.units import Window
 
 
@@ -99,18 +101,26 @@ def _exact(numbered: Iterator[tuple[Ids, int]]) -> MissRatioCurve:
 METHODS = ("exact", "shards", "aet")
 
 
+@overload
+def of_trace(trace: Trace, method: str = "exact", **options: Any) -> MissRatioCurve: ...
+@overload
 def of_trace(
-    trace: Trace,
+    trace: Mapping[str, Trace | PathLike], method: str = "exact", **options: Any
+) -> dict[str, MissRatioCurve]: ...
+def of_trace(
+    trace: Trace | Mapping[str, Trace | PathLike],
     method: str = "exact",
     *,
     start: str | int | None = None,
     end: str | int | None = None,
     **options: Any,
-) -> MissRatioCurve:
+) -> MissRatioCurve | dict[str, MissRatioCurve]:
     """Return the miss-ratio curve of a trace.
 
     Parameters
     ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels: then the result is a curve for each label.
     method : {"exact", "shards", "aet"}
     start, end, kinds, region, page_tables
         The part of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
@@ -127,6 +137,12 @@ def of_trace(
     """
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    if isinstance(trace, Mapping):
+        span = {"start": start, "end": end}
+        return {
+            label: of_trace(one, method, **span, **options)
+            for label, one in labelled(trace).items()
+        }
     names = ("kinds", "region", "page_tables")
     chosen = {name: options.pop(name) for name in names if name in options}
     source = stream(trace, start=start, end=end, **chosen)
