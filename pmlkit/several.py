@@ -22,6 +22,7 @@ from pmlkit.errors import UsageError
 from pmlkit.recordings import open_trace
 from pmlkit.selection import stream
 from pmlkit.timeline import SECOND, default_window, timeline
+from pmlkit.trace.kinds import Kind, parse_kinds
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import ADDRESSES
 from pmlkit.units import format_bytes, format_ns, parse_window
@@ -159,7 +160,7 @@ def unlike(traces: Mapping[str, Trace], kinds: str | int | None = "rwx") -> list
     traces : dict of str to Trace
         As of `labelled`.
     kinds : str or int
-        What counts. If it is ``"w"``, a log of writes is like a recording of all accesses.
+        What counts. If only writes do, a log of writes is like a recording of all accesses.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def unlike(traces: Mapping[str, Trace], kinds: str | int | None = "rwx") -> list
 
 
 def _contents(trace: Trace, kinds: str | int | None) -> str:
-    if kinds == "w" or trace.meta.kind == "pml":
+    if trace.meta.kind == "pml" or parse_kinds(kinds) == Kind.WRITE:
         return "writes only"
     return "touched frames" if trace.is_harvest else "all accesses"
 

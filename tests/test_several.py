@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several recordings at once: labels, and what keeps recordings from being compared."""
 
+import pandas as pd
 import pytest
 from factories import make_trace
 
 import pmlkit
 from pmlkit.errors import TraceNotFound, UsageError
-from pmlkit.several import are_several, labelled, unlike
+from pmlkit.several import are_several, common_window, labelled, unlike
 from pmlkit.trace.reader import Trace
 
 
@@ -103,3 +104,38 @@ def test_writes_are_comparable_with_a_log_of_writes(trace):
     traces = {"all": trace, "log": trace.pml}
     assert [found.what for found in unlike(traces)] == ["contents"]
     assert unlike(traces, "w") == []
+
+
+def test_the_table_of_several_has_that_of_each_under_its_label(tmp_path):
+    traces = labelled([make_trace(tmp_path / f"{n}.trace", rounds=n, seed=n) for n in (20, 30)])
+    both = pmlkit.wss(traces, "50ms")
+    for label, trace in traces.items():
+        of_one = both[both["trace"] == label].drop(columns="trace").reset_index(drop=True)
+        pd.testing.assert_frame_equal(of_one, pmlkit.wss(trace, "50ms"))
+
+
+def test_a_region_of_one_recording_is_missing_in_another(tmp_path, trace):
+    other = make_trace(tmp_path / "other.trace", events=[[(3, 2)]] * 5, regions=[("hot", 0, 4)])
+    both = pmlkit.wss({"a": trace, "b": other}, "50ms")
+    assert both.loc[both["trace"] == "a", "region:hot"].isna().all()
+    assert both.loc[both["trace"] == "b", "region:hot"].tolist() == [1]
+
+
+def test_all_have_the_default_window_of_the_shortest(tmp_path):
+    traces = labelled([make_trace(tmp_path / f"{n}.trace", rounds=n) for n in (20, 200)])
+    default = pmlkit.wss(traces["20"])["asked_ns"].iloc[0]
+    assert set(pmlkit.wss(traces)["asked_ns"]) == {default}
+    assert common_window(traces).ns == default
+
+
+def test_rounds_that_differ_make_no_window_in_rounds(tmp_path, trace):
+    other = Trace.open(make_trace(tmp_path / "other.trace", round_ns=20_000_000))
+    assert common_window({"a": trace, "b": trace}, "2r").rounds == 2
+    with pytest.raises(UsageError, match="another T in each"):
+        common_window({"a": trace, "b": other}, "2r")
+
+
+def test_curves_of_several_are_by_label(trace):
+    curves = pmlkit.mrc({"a": trace, "b": "hotcold"}, end="1s")
+    assert list(curves) == ["a", "b"]
+    assert curves["b"].uses == pmlkit.mrc(pmlkit.open("hotcold"), end="1s").uses

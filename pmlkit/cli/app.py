@@ -13,6 +13,7 @@ import io
 import os
 import sys
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -35,12 +36,13 @@ from pmlkit.cli.options import (
     drawing,
     example,
     kinds,
+    labels,
     names,
     only_answer,
     option,
     region,
     span,
-    trace_argument,
+    traces_argument,
 )
 from pmlkit.cli.period import calibrate, period
 from pmlkit.cli.reads import reads
@@ -62,6 +64,7 @@ WSS_EXAMPLES = example(
     "pmlkit wss data/hotcold.trace --window 1s",
     "pmlkit wss hotcold --kinds read,written --region hot --summary",
     "pmlkit wss h.trace --window 100ms --min-count 2 --kinds w --sliding --json",
+    "pmlkit wss pressure-roomy pressure --label roomy --label tight --window 1s",
 )
 
 
@@ -181,7 +184,8 @@ def _list_recordings(as_json: bool) -> None:
 
 
 @cli.command(epilog=WSS_EXAMPLES)
-@trace_argument
+@traces_argument
+@labels
 @option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
         "nearest T that TRACE has]")  # fmt: skip
 @option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
@@ -193,8 +197,17 @@ def _list_recordings(as_json: bool) -> None:
 @span
 @only_answer
 @as_json
-def wss(trace: Trace, sliding: bool, only_answer: bool, as_json: bool, **how: Any) -> None:
+def wss(
+    traces: tuple[str, ...],
+    labels: tuple[str, ...],
+    sliding: bool,
+    only_answer: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Print the working set of TRACE, in sum and window by window.
+
+    Several traces are printed side by side, with one T; `pmlkit diff` compares two.
 
     The numbers are of full windows only. A row holds the distinct pages used in a window of length
     T: the time of its end, pages, bytes, the period asked for and the effective one, the phase, the
@@ -202,12 +215,14 @@ def wss(trace: Trace, sliding: bool, only_answer: bool, as_json: bool, **how: An
     by the start or the end.
     """
     from pmlkit import answers
-    from pmlkit.cli import console
-    from pmlkit.trace.reader import Trace
+    from pmlkit.cli import console, several
 
+    opened, step = several.labelled(traces, labels), "sliding" if sliding else None
+    if len(opened) > 1:
+        return several.wss(opened, step, only_answer, as_json, **how)
     with console.busy("counting pages", quiet=as_json):
-        step = "sliding" if sliding else None
-        found = answers.working_set(Trace.open(trace), how.pop("window"), step, **how)
+        ((label, trace),) = opened.items()
+        found = replace(answers.working_set(trace, how.pop("window"), step, **how), name=label)
     rows = [] if only_answer else [lambda: console.windows(found.table)]
     value = {"summary": found.as_dict()} if only_answer else lambda: found.table.to_dict("records")
     show(as_json, value, console.answer, found.lines, *rows)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
-    import pandas as pd
     from rich.console import ConsoleOptions, RenderableType
     from rich.segment import Segment
 
+    from pmlkit.answers import WorkingSet
     from pmlkit.doctor import Capability
     from pmlkit.sources.guest.workload import Workload
     from pmlkit.sources.recorder.recording import Progress as HowFar
@@ -233,6 +234,39 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
             f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T is another "
             f"by more than {EFFECTIVE_FAR:.0%}; its median is {median}"
         )
+
+
+def summaries(found: Mapping[str, WorkingSet]) -> None:
+    """Print the working sets of recordings in a few numbers, a line each."""
+    sizes = ("mean", "p50", "p95", "p99", "peak")
+    page = _table("recording", *sizes, "peak at", "in phase", "T", "windows", right=range(1, 7))
+    for label, one in found.items():
+        numbers = (format_bytes(getattr(one, size)) if one.windows else "" for size in sizes)
+        at = f"{one.peak_ns / 1e9:.3f} s" if one.windows else ""
+        page.add_row(label, *numbers, at, one.peak_phase, one.window, f"{one.windows:,}")
+    console().print(page)
+
+
+def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Print the sizes of the working sets of recordings, a line for each end of a window.
+
+    Windows that the start or the end cuts short have no size here.
+    """
+    sizes = {
+        label: table[table["full"]].groupby("t_ns")["bytes"].last()
+        for label, table in tables.items()
+    }
+    joined = pd.concat(sizes, axis=1).sort_index()
+    page = _table("end", *joined.columns, right=range(1 + len(joined.columns)))
+    for t_ns, row in joined.iterrows():
+        cells = ("" if np.isnan(size) else format_bytes(size) for size in row)
+        page.add_row(f"{float(t_ns) / 1e9:.3f} s", *cells)  # type: ignore[arg-type]
+    shown = console()
+    shown.print(page)
+    for label, table in tables.items():
+        for line in window_notes(table):
+            if line.startswith("note"):
+                shown.print(f"{label}: {line}")
 
 
 def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:

@@ -243,3 +243,6 @@ only_answer = option("--summary", "only_answer", is_flag=True, help="Print the a
                      "without the table; with --json, as `summary`.")  # fmt: skip
 overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
 trace_argument = click.argument("trace", type=TRACE)
+traces_argument = click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
+labels = option("--label", "labels", multiple=True, metavar="NAME", help="Name a TRACE in tables "
+                "and figures: as often as there are traces.")  # fmt: skip

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print of several recordings: answers, differences that count, and one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pmlkit.cli.show import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    import pandas as pd
+
+    from pmlkit.answers import WorkingSet
+    from pmlkit.several import Unlike
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+
+__all__ = ["labelled", "wss"]
+
+
+def labelled(paths: Sequence[str], labels: Sequence[str] = ()) -> dict[str, Trace]:
+    """Open the traces of a command, by their labels."""
+    from pmlkit import several
+
+    return several.labelled(list(paths), labels)
+
+
+def wss(
+    traces: Mapping[str, Trace],
+    step: str | None,
+    only_answer: bool,
+    as_json: bool,
+    window: str | int | None,
+    **how: Any,
+) -> None:
+    """Print the working sets of recordings: answers, percentiles, and windows side by side."""
+    from pmlkit import answers, several
+    from pmlkit.cli import console
+
+    with console.busy("counting pages", quiet=as_json):
+        common = several.common_window(traces, window, how["start"], how["end"])
+        found = {
+            label: replace(answers.working_set(trace, common, step, **how), name=label)
+            for label, trace in traces.items()
+        }
+        apart = several.unlike(traces, how["kinds"])
+    lines = [f"Note: {one}." for one in apart] + [one.answer for one in found.values()]
+    tables = [lambda: console.summaries(found)]
+    if not only_answer:
+        tables.append(lambda: console.side_by_side({n: f.table for n, f in found.items()}))
+    show(as_json, lambda: _json(found, apart, only_answer), console.answer, lines, *tables)
+
+
+def _json(
+    found: Mapping[str, WorkingSet], apart: Sequence[Unlike], only_answer: bool
+) -> dict[str, Json]:
+    rows = {} if only_answer else {label: _records(one.table) for label, one in found.items()}
+    return {
+        "unlike": {one.what: one.values for one in apart},
+        "summaries": {label: one.as_dict() for label, one in found.items()},
+        **({"windows": rows} if rows else {}),
+    }
+
+
+def _records(table: pd.DataFrame) -> list[Json]:
+    return table.to_dict("records")  # type: ignore[return-value]
