@@ -631,7 +631,7 @@ COULD_NOT = [
 ]
 WRONG_USE = [
     ("bogus", "No such command 'bogus'"),
-    ("wss", "Missing argument 'TRACE'.*pmlkit wss --help"),
+    ("wss", "Missing argument 'TRACE...'.*pmlkit wss --help"),
     ("wss h.trace --nonsense", "--nonsense"),
     ("wss h.trace --window soon", "'soon' is not a window"),
     ("wss h.trace --window 0ms", "window"),
