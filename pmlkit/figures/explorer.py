@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figure that an explorer redraws: W(t, T) over time and, beside it, its mean against T.
+"""The figure that an explorer redraws: W(t, T) over time and, to its right, its mean against T.
 
 It is laid out once, and then only its numbers change: layout takes longer than drawing. Long lines
 are reduced to their extremes, which look the same on a screen.
@@ -8,28 +8,34 @@ are reduced to their extremes, which look the same on a screen.
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pmlkit.figures.axes import mark_phases, plain_log, seconds_axis
+from pmlkit.figures.heat import heat_map
 from pmlkit.figures.style import COLORS, Figure, new_figure, styled
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Mapping, Sequence
+
     from ipympl.backend_nbagg import Canvas
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
     from pmlkit.trace.reader import Trace
 
-__all__ = ["Lines", "Picture", "still", "thin"]
+__all__ = ["Lines", "Picture", "View", "maps", "thin"]
 
 POINTS = 600  # pieces of a line: about a screen's columns
 DPI = 120
-SPACE = {"left": 0.075, "right": 0.985, "bottom": 0.19, "top": 0.95, "wspace": 0.24}
+SPACE = {"left": 0.075, "right": 0.985, "bottom": 0.19, "top": 0.91, "wspace": 0.24}
+TICKS = 8  # on the time axes, at most
+RIGHT_GAP = 0.085  # between the halves, of the width
 
 
 def thin(y: np.ndarray, points: int = POINTS) -> np.ndarray:
@@ -56,14 +62,76 @@ def thin(y: np.ndarray, points: int = POINTS) -> np.ndarray:
     return np.unique(np.concatenate((*ends, [0], np.arange(points * size, n), [n - 1])))
 
 
+@dataclass(frozen=True)
+class View:
+    """What an explorer's figure shows.
+
+    Attributes
+    ----------
+    window : str
+        T as text.
+    at : float
+        T in the unit of the right half.
+    span_s : (float, float)
+        The limits of the time axis.
+    cut_s : list of (float, float)
+        For each recording from where to where no window is full.
+    wss, mean : dict of str to DataFrame
+        By label: ``t_ns``, ``pages``, ``full``; and ``rounds``, ``asked_ns``, ``pages``.
+    technique : (str, DataFrame, float), optional
+        Its name, its estimates (``t_ns``, ``pages``), and their mean, pages.
+    difference : DataFrame, optional
+        Of two recordings: ``t_ns``, ``pages``.
+    message : str
+        Why there is no line, if so.
+    """
+
+    window: str
+    at: float
+    span_s: tuple[float, float]
+    cut_s: Sequence[tuple[float, float]]
+    wss: Mapping[str, pd.DataFrame]
+    mean: Mapping[str, pd.DataFrame]
+    technique: tuple[str, pd.DataFrame, float] | None = None
+    difference: pd.DataFrame | None = None
+    message: str = ""
+
+    @property
+    def data(self) -> dict[str, pd.DataFrame]:
+        """The tables of the figure; of several recordings with a column ``trace``."""
+        tables = {"wss": _stacked(self.wss), "mean": _stacked(self.mean)}
+        if self.technique is not None:
+            tables["technique"] = self.technique[1]
+        if self.difference is not None:
+            tables["difference"] = self.difference
+        return tables
+
+
+def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    named = [table.assign(trace=label) for label, table in tables.items()]
+    table = pd.concat(named, ignore_index=True)
+    return table[["trace", *(name for name in table if name != "trace")]]
+
+
+NO_ESTIMATE = pd.DataFrame({"t_ns": [], "pages": []})
+CUT = "no full window yet (t < T)"
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": COLORS["black"]},
+    {"color": COLORS["blue"], "ls": (0, (6, 1))},
+    {"color": COLORS["green"], "ls": (0, (3, 1))},
+    {"color": COLORS["purple"], "ls": (0, (1, 1))},
+)
+
+
 class Lines:
     """The figure; `show` changes its numbers.
 
     Parameters
     ----------
-    trace : Trace
-    name : str
-        What the black line counts: "used", or "logged" of a PML log.
+    traces : dict of str to Trace
+        A line each.
     windows : ndarray of float, shape (windows,)
         Each T that the right half shows, in `unit`.
     unit : str
@@ -72,28 +140,55 @@ class Lines:
     Attributes
     ----------
     figure : Figure
-        Its `data`: ``wss`` (``t_ns``, ``pages``, ``full``), ``mean`` (``rounds``, ``asked_ns``,
-        ``pages``) and, with a technique, ``technique`` (``t_ns``, ``pages``). Windows that are not
-        full, cut short by the start, are drawn thin and dotted.
+        Its `data` is as in `View.data`. Windows that are not full, cut short by the start, are
+        drawn thin and dotted on grey.
     """
 
     @styled
-    def __init__(self, trace: Trace, name: str, windows: np.ndarray, unit: str) -> None:
-        self._mib = trace.meta.domain["page_size"] / (1 << 20)  # of a page
-        self.figure: Figure = new_figure(2, 2.5, {})
+    def __init__(self, traces: Mapping[str, Trace], windows: np.ndarray, unit: str) -> None:
+        trace = next(iter(traces.values()))
+        self._mib = {
+            label: one.meta.domain["page_size"] / (1 << 20) for label, one in traces.items()
+        }
+        self.figure: Figure = new_figure(2, 2.6, {})
         self.figure.set_layout_engine("none")
         self.figure.set_dpi(DPI)
         self._over_time, against = self.figure.subplots(
             1, 2, width_ratios=[2, 1], gridspec_kw=SPACE
         )
-        seconds_axis(self._over_time, 0, trace.duration_ns, trace)
-        mark_phases(self._over_time, trace, shade=True, labels=False)
-        black, other = {"color": COLORS["black"]}, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}
-        (self._line,) = self._over_time.plot([], [], **black, label=name)
-        (self._estimate,) = self._over_time.plot([], [], **other, marker=".", ms=3)
-        (self._cut,) = self._over_time.plot([], [], color="#8E8E8E", lw=0.6, ls=":", label="_none")
-        (self._curve,) = against.plot(windows, np.full(len(windows), np.nan), **black)
-        (self._mark,) = against.plot([], [], **black, marker="o", ms=4, ls="none")
+        seconds_axis(self._over_time, 0, max(one.duration_ns for one in traces.values()), trace)
+        if len(traces) == 1:
+            mark_phases(self._over_time, trace, shade=True, labels=False)
+        used = "used" if trace.meta.kind == "access" else "logged"
+        names = {label: used if len(traces) == 1 else label for label in traces}
+        looks = dict(zip(traces, STYLES, strict=False))
+        self._sizes, self._cuts, self._curves, self._marks = {}, {}, {}, {}
+        grey = {"color": "#8E8E8E", "lw": 0.6, "ls": ":", "label": "_none"}
+        for label, look in looks.items():
+            (self._sizes[label],) = self._over_time.plot([], [], **look, label=names[label])
+            (self._cuts[label],) = self._over_time.plot([], [], **grey)
+            (self._curves[label],) = against.plot(windows, np.full(len(windows), np.nan), **look)
+            mark = {"marker": "o", "ms": 4, "ls": "none", "color": look["color"]}
+            (self._marks[label],) = against.plot([], [], **mark)
+        other = {"color": COLORS["vermilion"], "ls": (0, (4, 1)), "marker": ".", "ms": 3}
+        (self._estimate,) = self._over_time.plot([], [], **other)
+        (self._mean,) = against.plot([], [], color=COLORS["vermilion"], marker="D", ms=4, ls="none")
+        (self._gap,) = self._over_time.plot([], [], color=COLORS["orange"], lw=0.9, label="_none")
+        self._zero = self._over_time.axhline(0, color="#8E8E8E", lw=0.5, visible=False)
+        # Hatched, as phases are grey areas, too.
+        self._early = self._over_time.axvspan(
+            0, 0, facecolor="none", edgecolor="#BEBEBE", hatch="////", lw=0, zorder=0.5, label=CUT
+        )
+        self._message = self._over_time.text(
+            0.5,
+            0.5,
+            "",
+            transform=self._over_time.transAxes,
+            ha="center",
+            va="center",
+            wrap=True,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        )
         against.set(xscale="log", xlabel=f"T ({unit})", ylabel="mean of W(t, T) (MiB)")
         against.set_xlim(windows[0] / 1.3, windows[-1] * 1.3)
         plain_log(against.xaxis)
@@ -103,86 +198,154 @@ class Lines:
             axes.xaxis.set_label_coords(0.5, -0.13)
             axes.yaxis.set_label_coords(left, 0.5)
             axes.yaxis.set_major_locator(MaxNLocator(4))
-        self._over_time.xaxis.set_major_locator(MaxNLocator(6))
+        self._over_time.xaxis.set_major_locator(MaxNLocator(TICKS))
         self._against, self._windows = against, windows
+        self._named: tuple[str, bool] | None = None
 
-    def show(
-        self,
-        window: str | int,
-        at: float,
-        wss: pd.DataFrame,
-        mean: pd.DataFrame,
-        technique: tuple[str, pd.DataFrame] | None = None,
-    ) -> None:
-        """Change the figure's numbers, without drawing.
+    def align(self, over: tuple[float, float]) -> None:
+        """Put the time axis over that of the heat maps: left and right, shares of the width."""
+        left, right = over
+        old = self._over_time.get_position()
+        self._over_time.set_position((left, old.y0, right - left, old.height))
+        self._over_time.yaxis.set_label_coords((0.022 - left) / (right - left), 0.5)
+        begin = right + RIGHT_GAP
+        self._against.set_position((begin, old.y0, SPACE["right"] - begin, old.height))
+        self._against.yaxis.set_label_coords(-0.055 / (SPACE["right"] - begin), 0.5)
 
-        Parameters
-        ----------
-        window : str
-            T as text.
-        at : float
-            T in the unit of the right half.
-        wss, mean : DataFrame
-            What becomes `Figure.data`.
-        technique : (str, DataFrame), optional
-            Its name and estimates.
-        """
-        name, estimates = technique or ("", wss[:0])
-        self.figure.data = {"wss": wss, "mean": mean} | (
-            {"technique": estimates} if technique else {}
-        )
-        full = wss["full"].astype(bool)
-        tops = [self._set(self._line, wss[full]), self._set(self._cut, wss[~full])]
-        tops += [self._set(self._estimate, estimates), 1 / 256 if len(wss) else 1]
-        self._over_time.set_ylim(0, max(tops) * 1.08)
-        self._over_time.set_ylabel(f"W(t, {window}) (MiB)")
-        if len(wss):
-            low = wss["t_ns"].iloc[0] - (wss["t_ns"].iloc[1:2].sum() - wss["t_ns"].iloc[0])
-            last = max(wss["t_ns"].iloc[-1], low + 1)
-            self._over_time.set_xlim(max(low, 0) / 1e9, last / 1e9)
-        self._legend(name)
-        sizes = mean["pages"].to_numpy() * self._mib
-        self._curve.set_ydata(sizes)
-        self._mark.set_data([at], sizes[self._windows == at])
-        self._against.set_ylim(0, max(np.nanmax(sizes, initial=0), 1 / 256) * 1.08)
+    def show(self, view: View) -> None:
+        """Change the figure's numbers, without drawing."""
+        self.figure.data = view.data
+        tops = [1 / 256 if any(len(table) for table in view.wss.values()) else 1]
+        for label, table in view.wss.items():
+            full, mib = table["full"].astype(bool), self._mib[label]
+            tops += [_set(self._sizes[label], table[full], mib)]
+            tops += [_set(self._cuts[label], table[~full], mib)]
+        name, estimates, mean = view.technique or ("", NO_ESTIMATE, np.nan)
+        mib = next(iter(self._mib.values()))
+        tops.append(_set(self._estimate, estimates, mib))
+        low = self._show_difference(view.difference, mib)
+        self._over_time.set_ylim(1.08 * low, max(tops) * 1.08)
+        self._over_time.set_ylabel(f"W(t, {view.window}) (MiB)")
+        self._over_time.set_xlim(*view.span_s)
+        self._show_early(view)
+        self._message.set_text(view.message)
+        self._legend(name, view)
+        highest = [np.nanmax(self._show_mean(view, label), initial=0) for label in view.mean]
+        self._mean.set_data([view.at], [mean * mib])
+        self._against.set_ylim(0, max(*highest, np.nan_to_num(mean) * mib, 1 / 256) * 1.08)
 
-    def _set(self, line: Line2D, table: pd.DataFrame) -> float:
-        """Set a line's data from a table; return its maximum in MiB."""
-        table = table.dropna()
-        t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() * self._mib
-        kept = thin(y)
-        line.set_data(t[kept], y[kept])
-        return float(y.max(initial=0))
+    def _show_mean(self, view: View, label: str) -> np.ndarray:
+        sizes = view.mean[label]["pages"].to_numpy() * self._mib[label]
+        self._curves[label].set_ydata(sizes)
+        self._marks[label].set_data([view.at], sizes[self._windows == view.at])
+        return sizes
 
-    def _legend(self, name: str) -> None:
-        if self._estimate.get_label() == name and self._over_time.get_legend():
+    def _show_difference(self, table: pd.DataFrame | None, mib: float) -> float:
+        """Draw it; return its minimum, or 0."""
+        self._zero.set_visible(table is not None)
+        table = NO_ESTIMATE if table is None else table
+        _set(self._gap, table, mib)
+        return min(float(table["pages"].min()) * mib, 0.0) if len(table) else 0.0
+
+    def _show_early(self, view: View) -> None:
+        """Mark from where to where no recording has a full window."""
+        start, end = min(low for low, _ in view.cut_s), min(high for _, high in view.cut_s)
+        self._early.set_x(start)
+        self._early.set_width(max(end - start, 0.0))
+
+    def _legend(self, name: str, view: View) -> None:
+        two = view.difference is not None
+        if self._named == (name, two):
             return
+        self._named = name, two
         self._estimate.set_label(name or "_none")
-        self._over_time.legend(loc="lower left", ncols=2, fontsize=7, frameon=False)
+        self._gap.set_label(" less ".join(reversed(list(view.wss))) if two else "_none")
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.99), "borderaxespad": 0.1}
+        self._over_time.legend(**place, ncols=4, fontsize=7, frameon=False, columnspacing=1.2)
+
+
+def _set(line: Line2D, table: pd.DataFrame, mib: float) -> float:
+    """Set a line's data from a table; return its maximum in MiB."""
+    table = table.dropna()
+    t, y = table["t_ns"].to_numpy() / 1e9, table["pages"].to_numpy() * mib
+    kept = thin(y)
+    line.set_data(t[kept], y[kept])
+    return float(y.max(initial=0))
+
+
+# ------------------------------------------------------------------------------
+# The heat maps under it.
+
+
+LEAST_LEFT = 0.085  # for the labels of W
+MAP_WIDTH = 0.72  # of the figure: the rest is for the curve against T above it
 
 
 @styled
-def still(figure: Figure) -> tuple[Figure, Axes]:
-    """Return a bitmap of a figure with axes over it: a heat map is slow to draw again.
+def maps(
+    traces: Mapping[str, Trace], limits_ns: tuple[int, int]
+) -> tuple[tuple[float, float], list[Figure], list[Axes]]:
+    """Return heat maps as bitmaps, one below the other on one time axis: they are slow to draw.
+
+    Parameters
+    ----------
+    traces : dict of str to Trace
+    limits_ns : (int, int)
+        Of the time axis.
 
     Returns
     -------
-    Figure
-        The bitmap, with the same `data` and `caption`.
-    matplotlib.axes.Axes
-        Invisible axes over the first axes of `figure`, with its x limits.
+    (float, float)
+        Where the time axes begin and end, shares of the width of the figure above.
+    list of Figure
+        The bitmaps, with the `data` and `caption` of the heat maps.
+    list of matplotlib.axes.Axes
+        Invisible axes over those of the heat maps, with their x limits.
     """
-    figure.set_dpi(2 * DPI)  # for screens with small pixels
-    canvas: Any = FigureCanvasAgg(figure)
+    drawn = []
+    for label, trace in traces.items():
+        start, end = limits_ns[0], min(limits_ns[1], trace.duration_ns)
+        figure = heat_map(trace, 2, start=start, end=end)
+        axes = figure.axes[0]
+        axes.set_xlim(limits_ns[0] / 1e9, limits_ns[1] / 1e9)
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+        figure.set_layout_engine("constrained", rect=(0, 0, MAP_WIDTH, 1))
+        figure.set_dpi(2 * DPI)  # for screens with small pixels
+        if len(traces) > 1:
+            axes.set_ylabel(f"{label}: {axes.get_ylabel()}")
+            for text in [*axes.texts]:  # names of phases, for the other limits
+                text.remove()
+            mark_phases(axes, trace)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()  # lays it out
+        drawn.append((figure, canvas))
+    boxes = [figure.axes[0].get_position() for figure, _ in drawn]
+    shared = max([LEAST_LEFT, *(box.x0 for box in boxes)]), min(box.x1 for box in boxes)
+    stills = [_still(*pair, shared) for pair in drawn]
+    return shared, [copy for copy, _ in stills], [over for _, over in stills]
+
+
+def _still(figure: Figure, canvas: Any, shared: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Draw a heat map with its axes at a place, and return its bitmap and axes over it."""
+    figure.set_layout_engine("none")
+    box = figure.axes[0].get_position()
+    figure.axes[0].set_position((shared[0], box.y0, shared[1] - shared[0], box.height))
     canvas.draw()
     width, height = figure.get_size_inches().tolist()
-    copy = Figure(figsize=(width, height), dpi=DPI)
+    copy = Figure(figsize=(width * (MAP_WIDTH + 0.01), height), dpi=DPI)
     FigureCanvasAgg(copy)
     copy.data, copy.caption = figure.data, figure.caption
     behind = copy.add_axes((0, 0, 1, 1))
-    behind.imshow(np.asarray(canvas.buffer_rgba()), aspect="auto", interpolation="antialiased")
+    pixels = np.asarray(canvas.buffer_rgba())
+    behind.imshow(
+        pixels[:, : round(pixels.shape[1] * (MAP_WIDTH + 0.01))],
+        aspect="auto",
+        interpolation="antialiased",
+    )
     behind.set_axis_off()
-    over = copy.add_axes(figure.axes[0].get_position().bounds, xlim=figure.axes[0].get_xlim())
+    scale = 1 / (MAP_WIDTH + 0.01)
+    place = (shared[0] * scale, box.y0, (shared[1] - shared[0]) * scale, box.height)
+    over = copy.add_axes(place, xlim=figure.axes[0].get_xlim())
     over.set_axis_off()
     return copy, over
 

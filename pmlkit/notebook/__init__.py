@@ -12,4 +12,6 @@ reads_tables
           tables about reads
 live      collect from any source, shown while it runs
 explorer  `explore`: widgets over a trace
+explored  the numbers that the explorer shows, and code that makes them
+uses      a trace's uses in memory, for quick answers
 """

@@ -6,6 +6,7 @@
 >>> explorer               # in JupyterLab, Notebook 7 or VS Code        # doctest: +SKIP
 >>> explorer.window.value, explorer.min_count.value = 10, 2              # doctest: +SKIP
 >>> explorer.figure.data["wss"]                 # what is drawn, a DataFrame  # doctest: +SKIP
+>>> pmlkit.explore({"before": "a.trace", "after": "b.trace"})            # doctest: +SKIP
 
 The widgets are ipywidgets. The figures are ipympl's or, without it, pictures that are redrawn.
 Without a user (papermill, nbconvert) only the figure is shown.
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import html
+import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -25,242 +27,365 @@ import numpy as np
 import pandas as pd
 from matplotlib.widgets import SpanSelector
 
-from pmlkit import figures
-from pmlkit.errors import PmlkitError
-from pmlkit.figures.explorer import Lines, Picture, still
+from pmlkit import figures, progress
+from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.figures.explorer import Lines, Picture, View, maps
+from pmlkit.notebook import views
+from pmlkit.notebook.explored import Explored, Part, code, difference
+from pmlkit.notebook.uses import UsesByPage, windows
 from pmlkit.progress import has_user
-from pmlkit.selection import region_names, select
-from pmlkit.units import Window, format_ns
+from pmlkit.selection import time_ns
+from pmlkit.several import labelled, unlike
+from pmlkit.units import format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure
+    from pmlkit.several import Traces
     from pmlkit.techniques.recorded import Recorded
-    from pmlkit.timeline import Axis, Timeline, Windows
-    from pmlkit.trace.reader import Trace
-    from pmlkit.types import Array, Bools, Floats, Gfns, Ints
 
 __all__ = ["Explorer", "UsesByPage", "explore", "windows"]
 
 
 MOST = 8  # the largest threshold m
-NONE, LOG = "none", "PML's log, with this m"
-SLIDER = ipywidgets.Layout(width="30em")
+MOST_RECORDINGS = 4
+NONE, LOG = "none", "log"
+SLIDER = ipywidgets.Layout(width="32em")
+LABELS = {"description_width": "8em"}
+TIPS = {
+    "window": "T: how long back a use counts. W(t, T) is the set of pages used in (t - T, t].",
+    "min_count": "m: a page counts if it was used in at least m rounds within T.",
+    "time": "The part of the recording that is looked at. Drag over the heat map to select it; "
+    "click the heat map to select everything.",
+    "region": "Count the pages of one region that the workload named.",
+    "technique": "A technique's estimate for the whole machine, with all pages and m = 1; or PML's "
+    "log, which holds written pages only.",
+    "zoom": "Stretch the selected part over the whole width. Otherwise the time axis is the heat "
+    "map's.",
+    "save": "Write the figure as PDF, SVG and PNG, and its data as CSV and Parquet.",
+    "copy": "Show Python code that makes this view, and copy it to the clipboard.",
+}
 
 
-def explore(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Explorer:
-    """Explore a trace by moving widgets.
+def explore(
+    traces: Traces,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    window: str | int | None = None,
+    min_count: int = 1,
+    time: tuple[str | int | None, str | int | None] = (None, None),
+    region: str | None = None,
+    technique: str | None = None,
+) -> Explorer:
+    """Explore a trace, or several together, by moving widgets.
 
     Parameters
     ----------
+    traces : Trace, path-like, or mapping of str to these
+        One recording, or up to four by their labels: a line each.
     start, end : str, int or None
         Read only this part. An explorer keeps 4 bytes per use, and needs about 60 while it
         reads: 6 GB for 10^8 entries.
+    window : str or int, optional
+        The first T: a duration, or ``"5r"`` rounds. The nearest one that the slider has is taken.
+    min_count : int
+        The first threshold m, up to 8.
+    time : (str or int or None, str or int or None)
+        The first selected part: its start and its end.
+    region, technique : str, optional
+        The first region, and the first technique: a name of `pmlkit.techniques.TECHNIQUES`, or
+        ``"log"``.
 
     Returns
     -------
     Explorer
         As the last value of a notebook's cell it shows itself.
     """
-    return Explorer(trace, start, end)
+    explorer = Explorer(traces, start, end)
+    explorer.look(window, min_count, time, region, technique)
+    return explorer
 
 
 class Explorer:
-    """Widgets over a trace, and the figures that follow them.
+    """Widgets over one trace or several, and the figures that follow them.
 
     Parameters
     ----------
-    start, end : as in `explore`
+    traces, start, end : as in `explore`
 
     Attributes
     ----------
     window : ipywidgets.SelectionSlider
-        T, in (usual) rounds of the trace.
+        T, in (usual) rounds of the trace; of several recordings, in the least common multiple of
+        their rounds.
     min_count : ipywidgets.IntSlider
         The threshold m: pages used in at least so many rounds of T.
     time : ipywidgets.FloatRangeSlider
         The selected part in seconds; brushing over the heat map sets it.
     region, technique : ipywidgets.Dropdown
-        The selected pages; what is drawn beside the truth: PML's log, or the estimate of one of
+        The selected pages; what is drawn next to the truth: PML's log, or the estimate of one of
         `pmlkit.techniques` for the whole machine.
+    zoom : ipywidgets.ToggleButton
+        Whether the selected part fills the width.
+    save, copy : ipywidgets.Button
+        Write the figure; show code that makes it.
     note : ipywidgets.HTML
-        Mean and peak of what is drawn.
-    figure, heat : pmlkit.figures.style.Figure
-        What is drawn, with its `data`; the heat map of the whole time.
+        Mean and peak of what is drawn, and why something is not.
+    figure : pmlkit.figures.style.Figure
+        What is drawn, with its `data`.
+    heats : list of pmlkit.figures.style.Figure
+        The heat map of each recording, of the whole time.
+    out : str
+        Folder for what is saved, as in `pmlkit.notebook.views.output_folder`.
     """
 
+    out = "results/explore"
+
     def __init__(
-        self, trace: Trace, start: str | int | None = None, end: str | int | None = None
+        self, traces: Traces, start: str | int | None = None, end: str | int | None = None
     ) -> None:
-        self.trace = trace
-        self._uses = UsesByPage(trace, start, end)
-        log = trace.pml if trace.meta.kind == "access" and trace.pml_is_nested else None
-        self._log = UsesByPage(log, start, end) if log and log.n_rounds == trace.n_rounds else None
+        named = labelled(traces)
+        if len(named) > MOST_RECORDINGS:
+            raise UsageError(f"{len(named)} recordings in one figure: give {MOST_RECORDINGS}")
+        self.recordings = [Explored(label, trace, start, end) for label, trace in named.items()]
+        self._first, self._part = self.recordings[0], (start, end)
+        self._differ = [str(one) for one in unlike(named)] if len(named) > 1 else []
         self._estimates: dict[tuple[str, int], pd.DataFrame | str] = {}
-        self._means: tuple[tuple[object, ...], Floats] = ((), np.zeros(0))
         self._worker = ThreadPoolExecutor(1)
         self._recorded: Recorded | None = None
         self._make_widgets()
         timed = self._unit_ns is not None
         sizes = self._sizes_of_t / 1e9 if timed else self._sizes_of_t
-        unit = "s" if timed else "rounds"
-        name = "used" if trace.meta.kind == "access" else "logged"
-        self._lines, self._windows = Lines(trace, name, np.asarray(sizes, float), unit), sizes
+        self._windows = np.asarray(sizes, float)
+        self._lines = Lines(named, self._windows, "s" if timed else "rounds")
         self.figure: Figure = self._lines.figure
         self.figure.caption = "the working set over time, and its mean against T."
-        self._live: dict[str, Picture] = {}
+        self._live: list[Picture] = []
         self.update()
-        for widget in (self.window, self.min_count, self.time, self.region, self.technique):
+        watched = (self.window, self.min_count, self.time, self.region, self.technique, self.zoom)
+        for widget in watched:
             widget.observe(self.update, names="value")
+
+    @property
+    def heat(self) -> Figure:
+        """The heat map of the first recording."""
+        return self.heats[0]
+
+    def look(
+        self,
+        window: str | int | None = None,
+        min_count: int = 1,
+        time: tuple[str | int | None, str | int | None] = (None, None),
+        region: str | None = None,
+        technique: str | None = None,
+    ) -> None:
+        """Set the widgets; parameters as in `explore`."""
+        if window is not None:
+            self.window.value = self._nearest(window)
+        self.min_count.value = min_count
+        ends = [time_ns(edge) for edge in time]
+        whole = self.time.min, self.time.max
+        self.time.value = tuple(
+            edge if ns is None else min(max(ns / 1e9, whole[0]), whole[1])
+            for ns, edge in zip(ends, whole, strict=True)
+        )
+        for widget, value in ((self.region, region), (self.technique, technique or NONE)):
+            known = [option[1] for option in widget.options]
+            if value not in known:
+                what = "region" if widget is self.region else "technique"
+                raise UsageError(f"there is no {what} {value!r}: choose out of {known[1:]}")
+            widget.value = value
+
+    def _nearest(self, window: str | int) -> int:
+        """Return the choice of T that is nearest to a duration or a number of rounds."""
+        if isinstance(window, str) and window.endswith("r") and window[:-1].isdigit():
+            asked = float(window[:-1])
+        else:
+            ns = parse_duration_ns(window) if isinstance(window, str) else window
+            asked = ns / (self._unit_ns or 1)
+        return min(self._rounds, key=lambda k: abs(math.log(k / max(asked, 1e-9))))
 
     # The widgets
 
     def _make_widgets(self) -> None:
-        trace, part = self.trace, self._uses.timeline
-        self._unit_ns = part.resolution_ns
-        n = part.axis.length // (self._unit_ns or 1)
+        units = [one.uses.timeline.resolution_ns for one in self.recordings]
+        if len(units) > 1 and None in units:
+            raise UsageError("a recording has rounds without times: explore it alone")
+        self._unit_ns = math.lcm(*(unit for unit in units if unit)) if None not in units else None
+        lengths = [one.uses.timeline.axis.length for one in self.recordings]
+        n = max(lengths) // (self._unit_ns or 1)
         self._rounds = windows(n)
         self._sizes_of_t = np.array(self._rounds, np.int64) * (self._unit_ns or 1)
         names = [self._name(k) for k in self._rounds]
         self.window = ipywidgets.SelectionSlider(
             options=list(zip(names, self._rounds, strict=True)),
             value=min(self._rounds, key=lambda k: abs(k - max(n // 20, 1))),
-            description="T",
-            layout=SLIDER,
+            description="window T",
+            **_looks("window", SLIDER),
         )
-        self.min_count = ipywidgets.IntSlider(1, 1, MOST, description="m", layout=SLIDER)
-        low, high = self._uses.t_ns[[0, -1]] / 1e9
+        self.min_count = ipywidgets.IntSlider(
+            1, 1, MOST, description="least uses m", **_looks("min_count", SLIDER)
+        )
+        edges = np.array([one.uses.t_ns[[0, -1]] / 1e9 for one in self.recordings])
+        low, high = float(edges[:, 0].min()), float(edges[:, 1].max())
         self.time = ipywidgets.FloatRangeSlider(
             value=(low, high), min=low, max=high, step=max((high - low) / 1000, 1e-9),
-            description="time (s)", readout_format=".2f", layout=SLIDER)  # fmt: skip
+            description="time (s)", readout_format=".2f", **_looks("time", SLIDER))  # fmt: skip
+        shared = [one.regions for one in self.recordings]
+        regions = [name for name in shared[0] if all(name in others for others in shared)]
         self.region = ipywidgets.Dropdown(
-            options=[("all pages", None), *((name, name) for name in region_names(trace))],
-            description="region",
+            options=[("all pages", None), *((name, name) for name in regions)],
+            description="region", **_looks("region", SLIDER))  # fmt: skip
+        self.technique = ipywidgets.Dropdown(
+            options=self._techniques(), description="compare with", **_looks("technique", SLIDER)
         )
-        self.technique = ipywidgets.Dropdown(options=self._techniques(), description="beside it")
-        self.note = ipywidgets.HTML()
+        self.zoom = ipywidgets.ToggleButton(
+            description="zoom", icon="search-plus", **_looks("zoom")
+        )
+        self.save = ipywidgets.Button(description="save", icon="save", **_looks("save"))
+        self.copy = ipywidgets.Button(description="copy as code", icon="code", **_looks("copy"))
+        self.note, self.messages = ipywidgets.HTML(), ipywidgets.Output()
+        self.save.on_click(self._save)
+        self.copy.on_click(self._copy)
 
     def _name(self, k: int) -> str:
         return f"{k} rounds" if self._unit_ns is None else format_ns(k * self._unit_ns)
 
-    def _techniques(self) -> list[str]:
-        options = [NONE] + [LOG] * (self._log is not None)
-        if self.trace.meta.kind == "access" and self._unit_ns is not None:
-            from pmlkit.techniques import TECHNIQUES
+    def _techniques(self) -> list[tuple[str, str]]:
+        options = [(NONE, NONE)]
+        if len(self.recordings) == 1 and self._first.log is not None:
+            options.append(("PML's log, with this m", LOG))
+        if len(self.recordings) == 1 and self._first.has_references:
+            from pmlkit.techniques import TECHNIQUES, make
 
-            options += list(TECHNIQUES)
+            options += [(make(name).title, name) for name in TECHNIQUES]
         return options
 
     @property
     def span(self) -> tuple[int, int]:
         """The first selected round and the one after the last, among those that were read."""
+        return self._first.span(*self._times())
+
+    def _times(self) -> tuple[int | None, int | None]:
+        """Return the selected part in ns; None: without limit."""
         low, high = (round(seconds * 1e9) for seconds in self.time.value)
         start = None if self.time.value[0] <= self.time.min else low
         end = None if self.time.value[1] >= self.time.max else high
-        first, stop = self.trace.rounds_between(start, end)
-        base, n = self._uses.first, self._uses.n_rounds
-        first = min(max(first - base, 0), n)
-        return first, max(min(stop - base, n), first)
+        return start, end
 
     # The figure
 
     def update(self, change: object = None) -> None:
         """Compute for the widgets' values, and redraw the figure."""
-        k, m, span, region = self.window.value, self.min_count.value, self.span, self.region.value
-        frames = None if region is None else self.trace.frames(region)
-        chosen = self._uses.chosen(frames)
-        over = self._over(k, span)
-        wss = self._sizes(self._uses, over, m, span, chosen)
-        means = self._mean(m, span, region, chosen)
-        self._lines.show(
-            self._name(k),
-            float(self._windows[self._rounds.index(k)]),
-            wss,
-            means,
-            self._comparison(k, over, m, span, frames),
+        k, m, region = self.window.value, self.min_count.value, self.region.value
+        size = k * (self._unit_ns or 1)
+        timed = self._unit_ns is not None
+        parts = [
+            one.part(self._times(), size, timed, m, region, self._sizes_of_t)
+            for one in self.recordings
+        ]
+        means = [self._mean_table(part) for part in parts]
+        place = self._rounds.index(k)
+        technique = self._comparison(k, parts[0], m, region)
+        view = View(
+            window=self._name(k),
+            at=float(self._windows[place]),
+            span_s=tuple(self.time.value) if self.zoom.value else (self.time.min, self.time.max),
+            cut_s=[(part.start_ns / 1e9, min(part.full_ns, part.end_ns) / 1e9) for part in parts],
+            wss={one.label: part.wss for one, part in zip(self.recordings, parts, strict=True)},
+            mean={one.label: mean for one, mean in zip(self.recordings, means, strict=True)},
+            technique=technique,
+            difference=difference(*parts) if len(parts) == 2 and not self._refused else None,
+            message="" if any(part.is_full for part in parts) else self._too_long(parts, k),
         )
-        self._write_note(k, span, wss, means)
+        self._lines.show(view)
+        self._write_note(k, parts, [float(mean["pages"].iloc[place]) for mean in means], technique)
         if self._live:
-            self._live["figure"].draw()
+            self._live[0].draw()
             self._brush()
 
-    def _over(self, k: int, span: tuple[int, int]) -> Windows | None:
-        """Return the windows that end within the selected part; None if T is longer than it."""
-        part = self._uses.part(span)
-        size = k * (self._unit_ns or 1)
-        if size > part.axis.length:
-            return None
-        window = Window(rounds=k) if self._unit_ns is None else Window(ns=size)
-        return part.windows(window, "sliding")
+    @property
+    def _refused(self) -> list[str]:
+        """The respects in which two recordings differ so that no difference of W is formed."""
+        return [line for line in self._differ if " rounds " not in line]
 
-    def _sizes(
-        self,
-        uses: UsesByPage,
-        over: Windows | None,
-        m: int,
-        span: tuple[int, int],
-        chosen: Bools,
-    ) -> pd.DataFrame:
-        if over is None:
-            return pd.DataFrame({name: np.zeros(0, np.int64) for name in ("t_ns", "pages", "full")})
-        pages = uses.sizes(over, m, span, chosen)
-        return pd.DataFrame({"t_ns": over.t_ns, "pages": pages, "full": over.full})
-
-    def _mean(
-        self, m: int, span: tuple[int, int], region: str | None, chosen: Bools
-    ) -> pd.DataFrame:
-        """Return the right half's table; reused as long as only T changes."""
-        if self._means[0] != (m, span, region):
-            axis = self._uses.part(span).axis
-            pages = self._uses.means(m, span, chosen, axis, self._sizes_of_t)
-            self._means = (m, span, region), pages
+    def _mean_table(self, part: Part) -> pd.DataFrame:
         asked_ns = self._sizes_of_t if self._unit_ns else -1
-        return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": self._means[1]})
+        return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": part.means})
+
+    def _too_long(self, parts: Sequence[Part], k: int) -> str:
+        length = format_ns(max(part.end_ns - part.start_ns for part in parts), 3)
+        return f"T = {self._name(k)} is longer than what is looked at, {length}: take a shorter T"
 
     def _write_note(
-        self, k: int, span: tuple[int, int], wss: pd.DataFrame, means: pd.DataFrame
+        self,
+        k: int,
+        parts: Sequence[Part],
+        means: Sequence[float],
+        technique: tuple[str, pd.DataFrame, float] | None,
     ) -> None:
-        """Write the mean (of the right half) and the peak of full windows."""
-        mib = self.trace.meta.domain["page_size"] / (1 << 20)
-        full = wss["pages"][wss["full"].astype(bool)] * mib
-        if len(full):
-            mean = means["pages"][self._rounds.index(k)] * mib
-            text = f"mean {mean:.4g} MiB, peak {full.max():.4g} MiB"
-        else:
-            length = self._uses.part(span).length_ns
-            text = f"T = {self._name(k)} is longer than what is looked at, {format_ns(length)}"
-        estimate = self._estimates.get((self.technique.value, self.window.value))
-        if isinstance(estimate, str):
-            text += f"; {self.technique.value}: {estimate}"
-        self.note.value = html.escape(text)
+        """Write the mean (of the right half) and the peak of full windows, and what is missing."""
+        lines = []
+        for one, part, mean in zip(self.recordings, parts, means, strict=True):
+            label = f"{one.label}: " if len(parts) > 1 else ""
+            full = part.wss["pages"][part.wss["full"].astype(bool)] * one.mib
+            if len(full):
+                peak = f"peak {full.max():.4g} MiB"
+                lines.append(f"{label}mean {mean * one.mib:.4g} MiB, {peak}")
+            else:
+                lines.append(label + self._too_long([part], k))
+        if len(parts) == 2:
+            lines.append(self._difference_text(means))
+        if technique is not None:
+            name, _, mean = technique
+            size = f"mean {mean * self._first.mib:.4g} MiB"
+            lines.append(
+                f"{name}: {'no estimate in the selected part' if math.isnan(mean) else size}"
+            )
+        elif self.technique.value not in (NONE, LOG):
+            why = self._estimates[self.technique.value, k]
+            lines.append(f"{self.technique.label}: {why}")
+        self.note.value = "<br>".join(html.escape(line) for line in lines)
+
+    def _difference_text(self, means: Sequence[float]) -> str:
+        if self._refused:
+            return f"no difference: {'; '.join(self._refused)}"
+        first, second = (mean * one.mib for mean, one in zip(means, self.recordings, strict=True))
+        if math.isnan(first) or math.isnan(second):
+            return "no difference: not both have a full window"
+        share = f" ({second / first - 1:+.1%})" if first else ""
+        a, b = (one.label for one in self.recordings)
+        text = f"{b} - {a}: mean {second - first:+.4g} MiB{share}"
+        differ = f"; {'; '.join(self._differ)}: m counts rounds" if self._differ else ""
+        return text + differ
 
     # Techniques
 
     def _comparison(
-        self,
-        k: int,
-        over: Windows | None,
-        m: int,
-        span: tuple[int, int],
-        frames: Gfns | None,
-    ) -> tuple[str, pd.DataFrame] | None:
-        name = self.technique.value
+        self, k: int, part: Part, m: int, region: str | None
+    ) -> tuple[str, pd.DataFrame, float] | None:
+        """Return the technique's title, its estimates in the selected part, and their mean."""
+        name, log = self.technique.value, self._first.log
         if name == NONE:
             return None
-        if name == LOG and self._log is not None:
-            return "logged", self._sizes(self._log, over, m, span, self._log.chosen(frames))
+        if name == LOG and log is not None:
+            size, timed = k * (self._unit_ns or 1), self._unit_ns is not None
+            of_log = log.part(self._times(), size, timed, m, region, np.array([size]))
+            return "logged", of_log.wss, float(of_log.means[0])
         if (name, k) not in self._estimates:
             self._start_watching(name, k)
         estimate = self._estimates[name, k]
         if isinstance(estimate, str):
             return None
-        low, high = self._uses.t_ns[list(span)]
-        return name, estimate[estimate["t_ns"].between(low, high)]
+        estimate = estimate[estimate["t_ns"].between(part.start_ns, part.end_ns)]
+        return self.technique.label, estimate, _mean_of(estimate, part.full_ns, part.end_ns)
 
     def _start_watching(self, name: str, k: int) -> None:
         """Run a technique on the trace: in a thread, if an event loop can take its result."""
-        self._estimates[name, k] = "watching ..."
+        self._estimates[name, k] = "is computed ..."
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -270,40 +395,94 @@ class Explorer:
         future.add_done_callback(lambda done: self._watched(name, k, done.result()))
 
     def _watch(self, name: str, k: int) -> pd.DataFrame | str:
+        """Return a technique's estimates, or why there are none."""
         from pmlkit import techniques
 
         try:
-            self._recorded = self._recorded or techniques.Recorded.of(self.trace)
-            # Techniques can be chosen of traces with times only.
-            result = techniques.run(name, self._recorded, window=k * (self._unit_ns or 1))
+            with progress.silent():
+                self._recorded = self._recorded or techniques.Recorded.of(self._first.trace)
+                # Techniques can be chosen of traces with times only.
+                run = techniques.run(name, self._recorded, window=k * (self._unit_ns or 1))
         except PmlkitError as error:
             return str(error)
-        return result.estimates[["t_ns", "pages"]]
+        estimates = run.estimates[["t_ns", "pages"]]
+        if not estimates["pages"].notna().any():
+            return "; ".join(["no estimate within the recording at this T", *run.notes])
+        return estimates
 
     def _watched(self, name: str, k: int, estimate: pd.DataFrame | str) -> None:
         self._estimates[name, k] = estimate
         if (self.technique.value, self.window.value) == (name, k):
             self.update()
 
+    # Saving
+
+    def code(self) -> str:
+        """Return Python code that makes the current view and its numbers."""
+        time = self._times()
+        return code(
+            {one.label: one.trace for one in self.recordings},
+            self._part,
+            self._name(self.window.value).replace(" rounds", "r").replace(" ", ""),
+            self.min_count.value,
+            time,
+            self.region.value,
+            self.technique.value if self.technique.value != NONE else None,
+        )
+
+    def save_figure(self) -> list[Path]:
+        """Write the figure and its data to `out`, named after the recordings and T."""
+        names = "-".join(Path(one.label).name for one in self.recordings)
+        stem = f"{names}-{self._name(self.window.value)}".replace(" ", "")
+        return figures.save(self.figure, views.output_folder(self.out) / stem)
+
+    def _save(self, _: object) -> None:
+        self._tell(lambda: "saved " + ", ".join(str(path) for path in self.save_figure()))
+
+    def _copy(self, _: object) -> None:
+        self._tell(self.code, copied=True)
+
+    def _tell(self, make: Callable[[], str], copied: bool = False) -> None:
+        """Show a text below the buttons, or why there is none; copy it to the clipboard."""
+        from IPython import display
+
+        try:
+            text = make()
+        except PmlkitError as error:
+            text, copied = str(error), False
+        make_html: Callable[[str], object] = display.HTML
+        make_script: Callable[[str], object] = display.Javascript
+        self.messages.outputs = ()
+        self.messages.append_display_data(make_html(f"<pre>{html.escape(text)}</pre>"))
+        if copied:
+            script = f"navigator.clipboard?.writeText({_script_text(text)})"
+            self.messages.append_display_data(make_script(script))
+
     # Showing
 
     def show(self, live: bool | None = None) -> ipywidgets.Widget:
         """Return the widgets with the figures, `live` (default: if there is ipympl) or still."""
         live = find_spec("ipympl") is not None if live is None else live
-        start, end = self._uses.t_ns[[0, -1]].tolist()
-        self.heat, axes = still(figures.heat_map(self.trace, 2, start=start, end=end))
-        self._live = {"figure": Picture(self.figure, live), "heat": Picture(self.heat, live)}
-        look = {"alpha": 0.25, "facecolor": "#D55E00"}
-        self._span = SpanSelector(
-            axes, self._brushed, "horizontal", props=look, interactive=live, useblit=False
-        )
+        limits = round(self.time.min * 1e9), round(self.time.max * 1e9)
+        shown, self.heats, axes = maps({one.label: one.trace for one in self.recordings}, limits)
+        self._lines.align(shown)
+        self._live = [Picture(self.figure, live), *(Picture(heat, live) for heat in self.heats)]
+        self._spans = [self._selector(over, live) for over in axes]
         rows = [
             [self.window, self.min_count],
             [self.time, self.region],
-            [self.technique, self.note],
+            [self.technique, self.zoom, self.save, self.copy],
         ]
         boxes = [ipywidgets.HBox(row) for row in rows]
-        return ipywidgets.VBox([*boxes, *(picture.widget for picture in self._live.values())])
+        pictures = [picture.widget for picture in self._live]
+        below = ipywidgets.HBox([ipywidgets.VBox(pictures[1:]), self.messages])
+        return ipywidgets.VBox([*boxes, self.note, pictures[0], below])
+
+    def _selector(self, axes: Axes, live: bool) -> SpanSelector:
+        look = {"alpha": 0.25, "facecolor": "#D55E00"}
+        return SpanSelector(
+            axes, self._brushed, "horizontal", props=look, interactive=live, useblit=False
+        )
 
     def _brushed(self, low: float, high: float) -> None:
         """Select the brushed part; a click selects everything."""
@@ -311,15 +490,16 @@ class Explorer:
         self.time.value = (max(low, whole[0]), min(high, whole[1])) if high > low else whole
 
     def _brush(self) -> None:
-        """Mark the selected part on the heat map."""
-        if not self._live["heat"].live:
+        """Mark the selected part on the heat maps."""
+        if not self._live[1].live:
             return
         whole = self.time.value == (self.time.min, self.time.max)
-        visible = bool(self._span.artists[0].get_visible())
-        if whole and visible:
-            self._span.clear()
-        elif not whole and not (visible and self._span.extents == self.time.value):
-            self._span.extents = self.time.value
+        for span in self._spans:
+            visible = bool(span.artists[0].get_visible())
+            if whole and visible:
+                span.clear()
+            elif not whole and not (visible and span.extents == self.time.value):
+                span.extents = self.time.value
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -328,127 +508,22 @@ class Explorer:
         show(self.show() if has_user() else self.figure)
 
 
-# ------------------------------------------------------------------------------
-# A trace's uses in memory, sorted by page: they give the working set of any part in milliseconds.
+def _looks(name: str, layout: ipywidgets.Layout | None = None) -> dict[str, object]:
+    """Return a widget's tooltip and layout."""
+    looks: dict[str, object] = {"tooltip": TIPS[name]}
+    return looks if layout is None else looks | {"layout": layout, "style": LABELS}
 
 
-WORKERS = 2
+def _mean_of(estimates: pd.DataFrame, start_ns: int, end_ns: int) -> float:
+    """Return the mean over time of estimates, each of which is valid until the next row."""
+    t_ns, pages = estimates["t_ns"].to_numpy(), estimates["pages"].to_numpy(float)
+    lengths = np.diff(np.clip(np.append(t_ns, end_ns), start_ns, end_ns))
+    known = ~np.isnan(pages) & (lengths > 0)
+    return float(np.average(pages[known], weights=lengths[known])) if known.any() else math.nan
 
 
-class UsesByPage:
-    """The uses of a trace's pages, 4 bytes each: sorted at first, then queried often.
+def _script_text(text: str) -> str:
+    """Return a text as a literal of JavaScript."""
+    import json
 
-    Parameters
-    ----------
-    start, end : str, int or None
-        Read these rounds only.
-
-    Attributes
-    ----------
-    frames : ndarray of uint64, shape (pages,)
-        The pages, ascending.
-    n_rounds, first : int
-        Rounds that were read, and the number of the first one in the trace.
-    t_ns : ndarray of int64, shape (n_rounds + 1,)
-        The times between rounds.
-    timeline : timeline.Timeline
-        The same, with what windows need to know.
-    """
-
-    def __init__(
-        self, trace: Trace, start: str | int | None = None, end: str | int | None = None
-    ) -> None:
-        part = select(trace, start=start, end=end)
-        refs, self.first, self.n_rounds = part.refs, part.first, part.refs.n_rounds
-        self.timeline, self.t_ns = part.timeline, part.timeline.t_ns
-        self._starts, self._rounds = refs.starts, refs.round.astype(np.int32)
-        self.frames = refs.gfn[self._starts[:-1]]
-        cuts = [len(refs) * i // WORKERS for i in range(WORKERS + 1)]
-        cuts = np.searchsorted(self._starts[:-1], cuts).tolist()
-        self._shares = list(zip(cuts[:-1], cuts[1:], strict=True))
-
-    def __len__(self) -> int:
-        return len(self._rounds)
-
-    def chosen(self, frames: Gfns | None = None) -> Bools:
-        """Return for each page whether it is one of `frames`; None: every page is."""
-        if frames is None:
-            return np.ones(len(self.frames), bool)
-        return np.isin(self.frames, frames)
-
-    def part(self, span: tuple[int, int]) -> Timeline:
-        """Return the timeline of the rounds from ``span[0]`` to before ``span[1]``."""
-        first, stop = span
-        t_ns, used = self.timeline.t_ns[first : stop + 1], self.timeline.used[first:stop]
-        return replace(self.timeline, t_ns=t_ns, used=used)
-
-    def sizes(self, over: Windows, min_count: int, span: tuple[int, int], chosen: Bools) -> Ints:
-        """Return the working set of each window in pages, as `workingset.estimate` has them.
-
-        Parameters
-        ----------
-        over : timeline.Windows
-            Windows over the rounds of `span`.
-        min_count : int
-            The threshold m.
-        span : (int, int)
-            The first round looked at, and the one after the last; windows stay within.
-        chosen : ndarray of bool, shape (pages,)
-            As `UsesByPage.chosen` returns.
-        """
-        from pmlkit.kernels.loops import slide_pages
-
-        how = over.enter, over.leave, min_count
-        steps = self._sum(slide_pages, chosen, span, how, np.zeros(len(over) + 1, np.int32))
-        return np.cumsum(steps, dtype=np.int64)[:-1]
-
-    def means(
-        self,
-        min_count: int,
-        span: tuple[int, int],
-        chosen: Bools,
-        axis: Axis,
-        sizes: Ints,
-    ) -> Floats:
-        """Return the mean of W(t, T) over the time of full windows, for several T at once.
-
-        It is as ``workingset.surface`` has it; NaN at 0, and where no window is full.
-
-        Parameters
-        ----------
-        axis : timeline.Axis
-            Where the rounds of `span` end.
-        sizes : array of int64
-            The T, on that axis, ascending.
-        """
-        from pmlkit.kernels.loops import sum_pages
-
-        how = np.append(axis.at, axis.end), sizes, min_count
-        total = self._sum(sum_pages, chosen, span, how, np.zeros(len(sizes)))
-        begin = np.maximum(sizes, axis.at[0] if len(axis) else 0)
-        there = (sizes > 0) & (sizes <= axis.length)
-        return np.where(there, total, np.nan) / np.where(there, axis.end - begin, 1)
-
-    def _sum(
-        self,
-        kernel: Callable[..., None],
-        chosen: Bools,
-        span: tuple[int, int],
-        how: tuple[Array, Array, int],
-        zeros: Array,
-    ) -> Array:
-        """Run the kernel on each worker's share of the pages, and add up the results."""
-
-        def part(pages: tuple[int, int]) -> Array:
-            total = zeros.copy()
-            kernel(self._starts, self._rounds, chosen, pages, span, *how, total)
-            return total
-
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return sum(pool.map(part, self._shares), zeros)
-
-
-def windows(n_rounds: int) -> list[int]:
-    """Return the windows to choose from, in (usual) rounds: 1, 2, 5, 10 and so on, up to all."""
-    ladder = (step * 10**power for power in range(18) for step in (1, 2, 5))
-    return [1, *(k for k in ladder if 1 < k < n_rounds), *([n_rounds] if n_rounds > 1 else [])]
+    return json.dumps(text).replace("</", "<\\/")

@@ -4,6 +4,7 @@
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from factories import random_events, write_irregular
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pmlkit import explore, workingset
 from pmlkit.figures.explorer import thin
 from pmlkit.notebook import explorer
+from pmlkit.notebook.explored import Part, difference
 from pmlkit.notebook.explorer import UsesByPage
 from pmlkit.timeline import Axis, Windows
 
@@ -73,7 +75,7 @@ def test_a_log_is_a_trace_like_any_other(trace):
     explored = explore(trace.pml)
     explored.min_count.value = 2
     assert shown(explored).equals(expected(trace.pml, 2, 2))
-    assert list(explored.technique.options) == ["none"]
+    assert [value for _, value in explored.technique.options] == ["none"]
 
 
 def test_a_part_of_a_long_trace(trace):
@@ -161,10 +163,24 @@ def test_a_technique_beside_it(trace):
     explored.technique.value, explored.window.value = "vmware", 10
     said = techniques.run("vmware", techniques.Recorded.of(trace), window="100ms").estimates
     assert shown(explored, "technique").equals(said[["t_ns", "pages"]])
+    mean = explored._lines._mean.get_ydata()[0] * 256
+    assert f"VMware sampling: mean {mean / 256:.4g} MiB" in explored.note.value
+    assert said["pages"].min() <= mean <= said["pages"].max()
     explored.time.value = (0.1, 0.2)
     assert shown(explored, "technique")["t_ns"].between(1e8, 2e8).all()
     explored.technique.value = "none"
     assert "technique" not in explored.figure.data
+
+
+def test_a_technique_without_an_estimate_says_why(trace):
+    explored = explore(trace, window="400ms", technique="vmware")
+    assert "VMware sampling: no estimate" in explored.note.value
+
+
+def test_the_mean_of_estimates_is_over_time():
+    estimates = pd.DataFrame({"t_ns": [0, 10, 40, 90], "pages": [5.0, 1.0, np.nan, 3.0]})
+    assert explorer._mean_of(estimates, 5, 100) == pytest.approx((5 * 5 + 30 * 1 + 10 * 3) / 45)
+    assert np.isnan(explorer._mean_of(estimates[:0], 5, 100))
 
 
 def test_a_technique_that_lacks_something_says_so(trace):
@@ -198,7 +214,7 @@ def test_what_is_drawn_follows(trace, live):
     table = expected(trace, 20)
     lines = {line.get_label(): line for line in explored.figure.axes[0].lines}
     assert (lines["used"].get_ydata() * 256 == table["pages"][table["full"]]).all()
-    cut = next(line for line in lines.values() if line.get_linestyle() == ":")
+    cut = next(line for line in explored.figure.axes[0].lines if line.get_linestyle() == ":")
     assert (cut.get_ydata() * 256 == table["pages"][~table["full"]]).all()
 
 
@@ -221,10 +237,10 @@ def test_without_ipympl_the_picture_is_another_one(trace):
 def test_brushing_sets_the_time_and_a_click_sets_it_back(trace, live):
     explored = explore(trace)
     explored.show(live=live)
-    explored._span.onselect(0.05, 0.3)
+    explored._spans[0].onselect(0.05, 0.3)
     assert explored.time.value == (0.05, 0.3)
     assert shown(explored).equals(expected(trace, 2, start=50_000_000, end=300_000_000))
-    explored._span.onselect(0.1, 0.1)
+    explored._spans[0].onselect(0.1, 0.1)
     assert explored.time.value == (0.0, 0.4)
     assert shown(explored).equals(expected(trace))
 
@@ -233,9 +249,156 @@ def test_the_slider_moves_the_brush(trace):
     explored = explore(trace)
     explored.show(live=True)
     explored.time.value = (0.1, 0.2)
-    assert explored._span.extents == (0.1, 0.2) and explored._span.artists[0].get_visible()
+    assert explored._spans[0].extents == (0.1, 0.2) and explored._spans[0].artists[0].get_visible()
     explored.time.value = (0.0, 0.4)
-    assert not explored._span.artists[0].get_visible()
+    assert not explored._spans[0].artists[0].get_visible()
+
+
+@live
+def test_both_figures_have_one_time_axis(trace, live):
+    explored = explore(trace)
+    explored.show(live=live)
+    upper, lower = explored.figure, explored.heat
+    of_time = [upper.axes[0], lower.axes[-1]]
+    edges = [axes.get_position().bounds for axes in of_time]
+    inches = [f.get_size_inches()[0] for f in (upper, lower)]
+    assert edges[0][0] * inches[0] == pytest.approx(edges[1][0] * inches[1])
+    assert edges[0][2] * inches[0] == pytest.approx(edges[1][2] * inches[1])
+    explored.time.value = (0.1, 0.2)
+    assert of_time[0].get_xlim() == of_time[1].get_xlim() == (0, 0.4)
+    explored.zoom.value = True
+    assert of_time[0].get_xlim() == (0.1, 0.2)
+
+
+def test_the_time_before_the_first_full_window_is_hatched(trace):
+    explored = explore(trace, window="50ms", time=("100ms", "300ms"))
+    box = explored._lines._early
+    assert (box.get_x(), box.get_width()) == pytest.approx((0.1, 0.05))
+    assert explored.figure.data["wss"].query("full")["t_ns"].iloc[0] == 150_000_000
+
+
+def test_a_window_longer_than_the_part_is_explained_in_the_figure(trace):
+    explored = explore(trace, window="400ms", time=("100ms", "300ms"))
+    assert explored._lines._message.get_text() in explored.note.value
+    assert "T = 400 ms is longer than what is looked at, 200 ms" in explored.note.value
+    explored.window.value = 1
+    assert explored._lines._message.get_text() == ""
+
+
+def test_every_widget_says_what_it_is(trace):
+    explored = explore(trace)
+    assert {getattr(explored, name).tooltip for name in explorer.TIPS} == {*explorer.TIPS.values()}
+    titles = dict(explored.technique.options)
+    assert titles["VMware sampling"] == "vmware"
+
+
+# Keeping a view
+
+
+VIEWS = [
+    {},
+    {"window": "100ms", "min_count": 2, "region": "low", "time": ("100ms", None)},
+    {"window": "50ms", "technique": "vmware", "start": "50ms", "end": "350ms"},
+    {"technique": "log"},
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_code_makes_the_same_view(trace, view):
+    explored, names = explore(trace, **view), {}
+    exec(explored.code(), names)
+    assert names["figure"].data.keys() == explored.figure.data.keys()
+    for name, table in explored.figure.data.items():
+        assert table.equals(names["figure"].data[name])
+    assert names["wss"][["t_ns", "pages", "full"]].equals(shown(explored))
+
+
+def test_the_code_names_a_bundled_trace_by_its_name():
+    code = explore("hotcold", window="1s").code()
+    assert "pmlkit.open('hotcold')\n" in code and "window='1s'" in code
+
+
+def test_buttons_save_the_figure_and_show_the_code(trace, tmp_path):
+    explored = explore(trace, window="50ms")
+    explored.out = tmp_path / "saved"
+    explored.save.click()
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert {"x-50ms.pdf", "x-50ms-wss.csv"} <= names
+    assert "x-50ms.pdf" in str(explored.messages.outputs)
+    explored.copy.click()
+    (code, script) = (output["data"] for output in explored.messages.outputs)
+    assert "pmlkit.explore(trace" in code["text/html"]
+    assert "clipboard" in script["application/javascript"]
+    explored.out = trace.path / "trace.json"
+    explored.save.click()
+    assert "trace.json" in str(explored.messages.outputs[0]["data"]["text/html"])
+
+
+# Two recordings
+
+
+@pytest.fixture
+def two(make_trace):
+    return {
+        name: make_trace(f"{name}.trace", rounds=40, seed=seed) for seed, name in enumerate("ab")
+    }
+
+
+@live
+def test_two_recordings_have_a_line_each_and_their_difference(two, live):
+    explored = explore(two, window="50ms", min_count=2)
+    explored.show(live=live)
+    assert len(explored.heats) == 2
+    tables = {name: expected(trace, 5, 2).set_index("t_ns") for name, trace in two.items()}
+    drawn = explored.figure.data["wss"].set_index("t_ns")
+    for name, table in tables.items():
+        assert (drawn.loc[drawn["trace"] == name, "pages"] == table["pages"]).all()
+    full = tables["a"]["full"]
+    less = (tables["b"]["pages"] - tables["a"]["pages"])[full]
+    assert explored.figure.data["difference"].set_index("t_ns")["pages"].equals(less)
+    means = [table["pages"][full].mean() / 256 for table in tables.values()]
+    text = f"b - a: mean {means[1] - means[0]:+.4g} MiB ({means[1] / means[0] - 1:+.1%})"
+    assert text in explored.note.value
+    lines = [line.get_label() for line in explored.figure.axes[0].lines]
+    assert {"a", "b", "b less a"} <= set(lines)
+    assert [value for _, value in explored.technique.options] == ["none"]
+
+
+def test_recordings_of_other_rounds_have_windows_that_both_resolve(make_trace):
+    fine = make_trace("fine.trace", rounds=40)
+    coarse = make_trace("coarse.trace", rounds=8, round_ns=30_000_000, period={"ns": 30_000_000})
+    explored = explore({"fine": fine, "coarse": coarse}, window="60ms")
+    assert explored.window.label == "60 ms"
+    drawn = explored.figure.data["wss"]
+    for name, trace in (("fine", fine), ("coarse", coarse)):
+        pages = workingset.estimate(trace, "60ms", "sliding")["pages"]
+        assert drawn.loc[drawn["trace"] == name, "pages"].tolist() == pages.tolist()
+    assert "m counts rounds" in explored.note.value
+
+
+def test_recordings_that_cannot_be_compared_have_no_difference(two):
+    explored = explore({"all": two["a"], "log": two["b"].pml}, window="50ms")
+    assert "difference" not in explored.figure.data
+    assert "no difference: the recordings differ in their contents" in explored.note.value
+
+
+def test_the_code_of_two_recordings(two):
+    explored, names = explore(two, window="50ms", time=("50ms", "200ms")), {}
+    exec(explored.code(), names)
+    for name, table in explored.figure.data.items():
+        assert table.equals(names["figure"].data[name])
+    assert names["wss"]["pages"].tolist() == shown(explored)["pages"].tolist()
+
+
+def test_a_difference_of_steps_at_other_times():
+    def part(t_ns, pages):
+        full = [False] + [True] * (len(t_ns) - 1)
+        table = pd.DataFrame({"t_ns": t_ns, "pages": pages, "full": full})
+        return Part(table, np.zeros(0), 0, t_ns[-1], t_ns[1])
+
+    found = difference(part([10, 20, 30, 40], [1, 2, 3, 4]), part([5, 25, 40, 50], [7, 10, 20, 30]))
+    assert found["t_ns"].tolist() == [25, 30, 40]
+    assert found["pages"].tolist() == [10 - 2, 10 - 3, 20 - 4]
 
 
 # Its parts
