@@ -24,6 +24,7 @@ bytes. Frames (gfn) are pages of 4 KiB.
 Names for notebooks
 -------------------
 open, bundled     open a trace by name or path; list the bundled recordings
+diff              two recordings, before and after: the difference of W, with an interval
 wss               working sets W(t, T), threshold m: `pmlkit.workingset` has curves and surfaces
 mrc               a miss-ratio curve: `pmlkit.missratio`
 reads             estimates of the reads, which PML does not log
@@ -50,13 +51,13 @@ errors, types, lazy, files, signals, units, foreign, progress
 spool, spool_reader, ftrace, starter, shipping, xen, kvm
                   files of a collector; starting and shipping an agent; code that runs in dom0 and
                   on a KVM host
-costs             costs of events, and the clock of a duration
+costs, resampling costs of events, and the clock of a duration; bootstrap samples
 trace, recordings the store; the recordings that come with pmlkit
 timeline, kernels, pagetables, selection
                   windows by time; compiled loops; selected parts of a trace
 several           several recordings at once: their labels, and checks that they are comparable
-workingset, missratio, answers, reads
-                  measures of a trace; one-sentence answers
+workingset, missratio, answers, difference, reads
+                  measures of a trace; one-sentence answers; two recordings compared
 forecast, interop, sources
                   forecasts; other tools' formats; sources of traces
 techniques, period, compare, law, frontier
@@ -87,6 +88,7 @@ _HOMES = {
     "advise": "law.advise:advise",
     "bundled": "recordings:bundled",
     "collect": "sources.host.collection:collect",
+    "diff": "difference:between",
     "explore": "notebook.explorer:explore",
     "mrc": "missratio.curves:of_trace",
     "open": "recordings:open_trace",

@@ -24,6 +24,7 @@ from pmlkit.cli.advise import advise
 from pmlkit.cli.collect import collect
 from pmlkit.cli.compare import compare
 from pmlkit.cli.corpus import corpus
+from pmlkit.cli.diff import diff
 from pmlkit.cli.forecast import forecast
 from pmlkit.cli.frontier import frontier
 from pmlkit.cli.interop import export, import_
@@ -138,6 +139,7 @@ cli.add_command(calibrate)
 cli.add_command(collect)
 cli.add_command(compare)
 cli.add_command(corpus)
+cli.add_command(diff)
 cli.add_command(forecast)
 cli.add_command(frontier)
 cli.add_command(export)

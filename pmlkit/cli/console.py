@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
 
     from pmlkit.answers import WorkingSet
+    from pmlkit.difference import Difference
     from pmlkit.doctor import Capability
     from pmlkit.sources.guest.workload import Workload
     from pmlkit.sources.recorder.recording import Progress as HowFar
@@ -267,6 +268,22 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
         for line in window_notes(table):
             if line.startswith("note"):
                 shown.print(f"{label}: {line}")
+
+
+def difference(found: Difference) -> None:
+    """Print the statistics of two recordings and their differences, and why one has no interval."""
+    headers = ("W", "phase", found.before, found.after, "difference", "95 % interval", "")
+    page = _table(*headers, right=range(2, 6))
+    for row in found.table.to_dict("records"):
+        ends = [_signed(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
+        sizes = (format_bytes(row["before"]), format_bytes(row["after"]))
+        numbers = (*sizes, _signed(row["difference"]), " to ".join(ends) or "-")
+        page.add_row(row["statistic"], row["phase"] or "all", *numbers, row["why"])
+    console().print(page)
+
+
+def _signed(size: float) -> str:
+    return f"{'+' if size > 0 else ''}{format_bytes(size)}"
 
 
 def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:

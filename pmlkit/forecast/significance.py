@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binom
 
+from pmlkit.resampling import drawn, ends
+
 if TYPE_CHECKING:
     from pmlkit.types import Floats, Json
 
@@ -63,10 +65,7 @@ def bootstrap(
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return np.nan, np.nan
-    drawn = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    tail = (1 - level) / 2
-    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
+    return ends(values[drawn(len(values), draws, seed)].mean(axis=1), level)
 
 
 def paired_ratio(ours: Floats, theirs: Floats) -> Json:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.resampling import drawn, ends
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,7 +36,6 @@ __all__ = [
 
 RESAMPLES = 1000
 SETTING = ["looks", "watched"]
-_ENDS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def resampled(recordings: int) -> Floats:
 
     Resamples are the same for all techniques, so that these can be compared within each.
     """
-    drawn = np.random.default_rng(0).integers(0, recordings, (RESAMPLES, recordings))
-    counts = [np.bincount(sample, minlength=recordings) for sample in drawn]
+    samples = drawn(recordings, RESAMPLES)
+    counts = [np.bincount(sample, minlength=recordings) for sample in samples]
     return np.transpose(counts) / recordings
 
 
@@ -139,5 +140,4 @@ def least(value: Floats, bounded: Floats, bound: float) -> tuple[Floats, Ints]:
 
 def interval(values: Floats) -> tuple[float, float]:
     """Return the ends of the 95 % interval over resamples; infinite where it is not reached."""
-    low, high = np.quantile(values, _ENDS, method="inverted_cdf")
-    return float(low), float(high)
+    return ends(values, method="inverted_cdf")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.kernels.by_page import sliding
+from pmlkit.resampling import drawn, ends
 from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:
@@ -210,9 +211,8 @@ def resampled(
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return float(values[0]) if len(values) else np.nan, np.nan, np.nan
-    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-    low, high = np.quantile(statistic(drawn, axis=1), [0.025, 0.975])
-    return float(statistic(values, axis=0)), float(low), float(high)
+    resamples = values[drawn(len(values), RESAMPLES)]
+    return float(statistic(values, axis=0)), *ends(statistic(resamples, axis=1))
 
 
 def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float]:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit diff`: the difference of two recordings' working sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from click import Choice, IntRange
+
+from pmlkit.cli.options import (
+    WINDOW,
+    as_json,
+    example,
+    kinds,
+    labels,
+    only_answer,
+    option,
+    region,
+    span,
+    traces_argument,
+)
+from pmlkit.cli.show import show
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_EXAMPLES = example(
+    "pmlkit diff pressure pressure-roomy --window 100ms",
+    "pmlkit diff a.trace b.trace --label before --label after --kinds written",
+    "pmlkit diff a.trace b.trace --start 2s --end 8s --sliding --json",
+)
+
+
+@click.command(epilog=_EXAMPLES)
+@traces_argument
+@labels
+@option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
+        "nearest T that both have]")  # fmt: skip
+@option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
+@option("--sliding", is_flag=True, help="A window whenever a round ends.")
+@kinds()
+@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
+        help="Of a PML log.")  # fmt: skip
+@region
+@span
+@only_answer
+@as_json
+def diff(
+    traces: tuple[str, ...],
+    labels: tuple[str, ...],
+    sliding: bool,
+    only_answer: bool,
+    as_json: bool,
+    window: str | int | None,
+    **how: Any,
+) -> None:
+    """Compare the working sets of two TRACEs: before, then after.
+
+    Prints how much more or less the second one needs, with a 95 % interval where the recordings are
+    long enough for one, and the difference of mean, 95th percentile, peak and of each phase. Traces
+    whose numbers mean different things, such as a log of writes and all accesses, are refused.
+    """
+    from pmlkit import difference
+    from pmlkit.cli import console, several
+
+    with console.busy("counting pages", quiet=as_json):
+        opened = several.labelled(traces, labels)
+        step = "sliding" if sliding else None
+        found = difference.between(opened, None, window, step, **how)
+    tables = [] if only_answer else [lambda: console.difference(found)]
+    value = {"summary": found.as_dict()} if only_answer else found.as_dict
+    show(as_json, value, console.answer, found.lines, *tables)
