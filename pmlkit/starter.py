@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Json
 
-__all__ = ["Ending", "Pipe", "first_line", "say"]
+__all__ = ["Ending", "Pipe", "first_line", "report"]
 
 _LONGEST_JOB = 1 << 20
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,7 +34,7 @@ _ENDED = -1
 _GONE = "whoever started the collection has gone"
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Tell the starter something, on standard error."""
     print(f"agent: {text}", file=sys.stderr, flush=True)
 

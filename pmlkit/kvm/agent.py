@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: log a VM into a spool, on its host. Needs Python 3.9 and the rights of root.
+"""The agent: log a VM into a spool, on its host. It needs Python 3.9 and root rights.
 
     python3 -m pmlkit.kvm.agent                    the job is the first line of standard input
     python3 -m pmlkit.kvm.agent JOB.json VM SPOOL  the job is a file
 
-In the first form standard input stays open: a line "stop" ends the collection, and so does the end
-of the input; other lines show that the other side is alive. Messages go to standard error. The
+In the first form, standard input stays open. A line "stop" ends the collection, and so does the end
+of the input. Other lines show that the other side is alive. Messages go to standard error. The
 spool goes to the file that the job names, or to standard output ("-").
 """
 
@@ -23,7 +23,7 @@ from pmlkit.kvm.collector import Collector
 from pmlkit.kvm.host import Host
 from pmlkit.kvm.job import Job
 from pmlkit.kvm.stop import Stop
-from pmlkit.starter import Pipe, first_line, say
+from pmlkit.starter import Pipe, first_line, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,27 +56,27 @@ def collect(job: Job, orders: int | None = None, out: int = 1, host: Host | None
     Parameters
     ----------
     orders : int, optional
-        File descriptor from which orders come.
+        File descriptor of the orders.
     out : int
-        The file descriptor that the spool goes to if the job says ``"-"``.
+        The file descriptor for the spool if the job has ``"-"``.
     """
     host = host or Host()
     vm = find.find(host, job.vm)
     with Stop(host, vm, orders, job.silence_s, job.seconds) as stop:
         file = Pipe(out, stop) if job.spool == "-" else None
         if job.mode != "log":
-            return memory.collect(job, host, vm, stop, say, file)
+            return memory.collect(job, host, vm, stop, report, file)
         way = switch.of(vm, job)
         try:
-            return Collector(job, host, vm, stop, lambda: capture.of(host, job, vm), way, say).run(
-                file
-            )
+            return Collector(
+                job, host, vm, stop, lambda: capture.of(host, job, vm), way, report
+            ).run(file)
         finally:
             way.close()
 
 
 def preload() -> None:
-    """Do nothing: all that a collection needs is imported by now."""
+    """Do nothing: all modules of a collection are already imported."""
 
 
 def _from_file(path: str, vm: str, spool: str) -> Job:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system call bpf(2): maps, programs, and where they run.
+"""The system call bpf(2): maps, programs, and their attachment points.
 
-There is no library on a host, so the calls are made by ctypes. All that they make is held by file
-descriptors alone: the kernel removes it when the process ends, however it ends.
+A host has no library for it, so ctypes makes the calls. Only file descriptors keep these objects
+alive: the kernel removes them at each end of the process.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LOG_BYTES = 1 << 16
 
 
 class BpfRefused(PmlkitError):
-    """The kernel does not take what is loaded. Attribute: `errno`."""
+    """The kernel refuses an object that is loaded. Attribute: `errno`."""
 
     def __init__(self, what: str, number: int = 0, hint: str = "use --capture ftrace") -> None:
         self.errno = number
@@ -91,7 +91,7 @@ def _at(data: ctypes.Array[ctypes.c_char] | None) -> int:
 
 
 class Place:
-    """Where a program runs: at the entry of a function.
+    """The attachment point of a program: the entry of a function.
 
     Parameters
     ----------
@@ -99,14 +99,15 @@ class Place:
         By the kernel's trampoline, with arguments; at a tracepoint, with its arguments; by a probe,
         with registers.
     where : str
-        The function, or tracepoint; of a uprobe, the file.
+        The function, or tracepoint; for a uprobe, the file.
     frame_at : int
-        Where the program finds the frame, bytes of its context; at a tracepoint, where the vCPU's
-        number is in the structure of its first argument.
+        Offset of the frame in the program's context, bytes. At a tracepoint: offset of the vCPU's
+        number in the structure of its first argument.
     btf : int
-        A descriptor of the module's BTF, which is closed with the program; 0: the kernel.
+        A descriptor of the module's BTF, which is closed with the program; 0 for the kernel.
     number : int
-        Of the function in BTF, or of the tracepoint's type. uprobe: where it is in the file, bytes.
+        Id of the function in BTF, or of the tracepoint's type; for a uprobe, the offset in the
+        file, bytes.
     probes : Path, optional
         The kernel's description of its probes.
     """
@@ -125,7 +126,7 @@ class Place:
 
 
 class Kernel:
-    """What this process has in the kernel; a context manager, which removes it."""
+    """The objects of this process in the kernel; a context manager, which removes them."""
 
     def __init__(self) -> None:
         self._exits, self._attached = contextlib.ExitStack(), contextlib.ExitStack()
@@ -142,7 +143,7 @@ class Kernel:
         self._exits.close()
 
     def detach(self) -> None:
-        """Let no program run any more; idempotent."""
+        """Detach all programs; idempotent."""
         self._attached.close()
 
     def _own(self, descriptor: int) -> int:
@@ -154,7 +155,7 @@ class Kernel:
         return descriptor
 
     def array(self, name: str, value_bytes: int, count: int) -> tuple[int, mmap.mmap]:
-        """Make an array that can be mapped; return its descriptor and its memory."""
+        """Create an array that can be mapped; return its descriptor and its memory."""
         _lift_limit()
         head = struct.pack("<IIIIIII", _ARRAY, 4, value_bytes, count, _MMAPABLE, 0, 0)
         what = f"an array of {count} times {value_bytes:,} bytes"
@@ -171,7 +172,7 @@ class Kernel:
         Raises
         ------
         BpfRefused
-            With the last line of what the kernel's verifier says.
+            The message has the last line of the kernel's verifier.
         NoRight
         """
         text = ctypes.create_string_buffer(code, len(code))
@@ -196,7 +197,7 @@ class Kernel:
         return program
 
     def attach(self, program: int, place: Place) -> None:
-        """Let a loaded program run at its place."""
+        """Attach a loaded program to its place."""
         if place.how in _TRACED:
             what = f"BPF at {place.where}"
             self._attach(_bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0)))
@@ -224,7 +225,7 @@ class Kernel:
             raise
 
     def missed(self, program: int) -> int:
-        """Return how often a program did not run, as it ran on that CPU already."""
+        """Return how often a program did not run because it was already running on that CPU."""
         return _missed(program)
 
 
@@ -260,7 +261,7 @@ def _lift_limit() -> None:
 
 
 def why_not(host: Host) -> str:
-    """Return why a capture by BPF cannot be had here, as far as files say it; else ""."""
+    """Return why a capture by BPF is impossible here, as far as files show; otherwise ""."""
     machine = os.uname().machine
     if machine != "x86_64":
         return f"a capture by BPF is not known on {machine}"
@@ -275,12 +276,12 @@ def _kprobes(host: Host) -> Path:
 
 
 def entry_places(host: Host) -> Iterator[Place]:
-    """Yield the places at which the log may be captured, the cheapest first.
+    """Yield the places at which the log can be captured, the cheapest first.
 
     Raises
     ------
     BpfRefused, NoRight
-        If there is none.
+        If there are none.
     """
     place: Place | None = None
     hint = "modprobe kvm_intel (or kvm_amd), or use --capture ftrace"
@@ -300,7 +301,7 @@ def entry_places(host: Host) -> Iterator[Place]:
 
 
 def probe(host: Host) -> str:
-    """Load a program that takes nothing for the first place that works; return how it runs.
+    """Load a program that does nothing at the first place that works; return its type.
 
     Raises
     ------
@@ -342,7 +343,7 @@ def mark_places(host: Host) -> list[Place]:
     Raises
     ------
     BpfRefused, NoRight
-        If the kernel's types do not tell them.
+        If the kernel's types do not contain them.
     """
     try:
         types, is_module = _types(host)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BTF, the kernel's own description of its types: where an argument is, or a member.
+"""BTF, the kernel's own description of its types: positions of arguments and members.
 
-A module's types are numbered after those of the kernel, so these have to be counted. The format is
-the kernel's (``Documentation/bpf/btf.rst``).
+A module's types are numbered after those of the kernel, so the kernel's must be counted. The format
+is the kernel's (``Documentation/bpf/btf.rst``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EACH = (0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
 
 
 class BtfUnknown(ValueError):
-    """BTF that is not understood, or has no such function."""
+    """BTF that is unknown, or lacks the function."""
 
 
 class Function(NamedTuple):
@@ -37,7 +37,7 @@ class Function(NamedTuple):
     Attributes
     ----------
     number : int
-        Of its type.
+        Id of its type.
     parameters : list of str
         Their names, in order.
     """
@@ -64,7 +64,7 @@ class _Btf:
         self.names_from: int = base.names_from + len(base.names) if base else 0
 
     def walk(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield each type's name, kind, what it refers to (or its size), and where its rest is."""
+        """Yield each type's name, kind, reference (or size), and the position of its rest."""
         types, unpack, at = self.types, _TYPE.unpack_from, 0
         fixed, each = _FIXED, _EACH
         try:
@@ -93,7 +93,7 @@ class _Btf:
         return [self.name(name) for name, _ in rows]
 
     def member(self, structure: str, at: int, name: str) -> int:
-        """Return where a member is in a structure whose type is at `at`, bytes."""
+        """Return the offset of a member in a structure whose type is at `at`, bytes."""
         for n in range(_TYPE.unpack_from(self.types, at)[1] & 0xFFFF):
             called, _, bits = _TYPE.unpack_from(self.types, at + 12 + 12 * n)
             if self.name(called) == name:
@@ -109,12 +109,12 @@ class Types:
     kernel : bytes
         The kernel's BTF.
     module : bytes, optional
-        The module's. Functions and types are looked up there, and not in the kernel's.
+        The module's. Functions and types are looked up in the module, not in the kernel's BTF.
 
     Raises
     ------
     BtfUnknown
-        By all methods, if there is no such thing.
+        Raised by all methods if the object does not exist.
     """
 
     def __init__(self, kernel: bytes, module: bytes | None = None) -> None:
@@ -138,13 +138,13 @@ class Types:
         raise BtfUnknown(f"the function {name} has no type")
 
     def typedef(self, name: str) -> int:
-        """Return the number of a type that has a name of its own."""
+        """Return the number of a named type."""
         return self._find(_TYPEDEF, name)[0]
 
     def member(self, structure: str, name: str) -> int:
-        """Return where a member is in a structure, bytes.
+        """Return the offset of a member in a structure, bytes.
 
-        A structure that the kernel itself has, too, is left out of the module's types.
+        Structures that the kernel itself also has are not in the module's types.
         """
         for btf in (self._btf, self._base):
             for called, kind, _, at in btf.walk():

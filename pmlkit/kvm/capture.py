@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the entries of a VM are captured.
 
-`Ftrace` is the way that every kernel has: kprobes into ring buffers of their own. `Bpf` takes the
-entries by a BPF program, for fewer instructions; the VMM's calls, which are rare, by ftrace.
+`Ftrace` works with every kernel: kprobes write to separate ring buffers. `Bpf` captures the entries
+with a BPF program, in fewer instructions. The VMM's calls, which are rare, use ftrace.
 
 `mark_page_dirty_in_slot` sees each page that KVM logs, with rings and bitmaps, by PML or write
-faults. `kvm_vm_ioctl` sees what the VMM asks of KVM: re-arms and memory slots. The three streams
-have buffers of their own: an entry that is lost is then an entry of the log, and nothing else, and
-a full buffer loses no re-arm.
+faults. `kvm_vm_ioctl` sees the VMM's requests to KVM: re-arms and memory slots. The three streams
+have separate buffers. A lost entry is then an entry of the log and nothing else, and a full buffer
+loses no re-arm.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Capture(Protocol):
     Attributes
     ----------
     messages : list of str
-        How it captures, and what dead collections had left, which is removed now.
+        The method of capture, and the leftovers of dead collections, which are removed now.
     forms : dict of int to Frame
-        The kind of frame that the data of a stream goes into, if not `Frame.PAGES`.
+        The kind of frame for the data of a stream, if not `Frame.PAGES`.
     """
 
     messages: list[str]
@@ -71,19 +71,19 @@ class Capture(Protocol):
         """Begin; record only these threads and their children."""
 
     def stop(self) -> None:
-        """Record no more; what was recorded can be drained."""
+        """Stop recording; recorded events can still be drained."""
 
     def drain(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the stream, the CPU, and a page of its ring buffer, or what its form has."""
+        """Yield the stream, the CPU, and a page of its ring buffer, or the stream's own form."""
 
     def logged(self, data: bytes) -> tuple[int, list[int]]:
         """Return a time before all entries of a part of the log, and their frames."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return what the kernel counts, by stream."""
+        """Return the kernel's counts, by stream."""
 
     def facts(self) -> Json:
-        """Return what is needed to read the pages."""
+        """Return the facts needed to read the pages."""
 
     def __enter__(self) -> Self: ...
 
@@ -91,12 +91,12 @@ class Capture(Protocol):
 
 
 def of(host: Host, options: KvmOptions, vm: Vm) -> Capture:
-    """Return the way to capture that is asked for; "auto": by BPF, if it can be had.
+    """Return the requested method of capture; "auto": BPF, if available.
 
     Raises
     ------
     BpfRefused, NoRight, UsageError
-        If BPF is asked for and cannot be had.
+        If BPF is requested but unavailable.
     """
     if options.capture == "ftrace":
         return Ftrace(host, options)
@@ -116,7 +116,7 @@ class Ftrace:
     Parameters
     ----------
     log : bool
-        False: leave the log to another.
+        False: another object captures the log.
     marks : bool, optional
         Whether to capture marks; default: as in the options.
     """
@@ -206,7 +206,7 @@ class Ftrace:
             instance.start()
 
     def stop(self) -> None:
-        """Record no more; what was recorded can be drained."""
+        """Stop recording; recorded events can still be drained."""
         for instance in self._instances.values():
             instance.stop()
 
@@ -224,11 +224,11 @@ class Ftrace:
             return 0, []
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return what the kernel counts, by stream."""
+        """Return the kernel's counts, by stream."""
         return {STREAMS[stream]: of.counts() for stream, of in self._instances.items()}
 
     def facts(self) -> Json:
-        """Return what is needed to read the pages."""
+        """Return the facts needed to read the pages."""
         return {"kind": "ftrace", "clock": "mono", "header_page": self.header_page,
                 "formats": self._formats, "buffer_kib": self._kib,
                 "marks": "ftrace" if self.marks else "none"}  # fmt: skip
@@ -237,12 +237,12 @@ class Ftrace:
 class Bpf:
     """Capture of the log by a BPF program, and of the marks if the kernel's types allow it.
 
-    The VMM's calls, and else the marks, come by ftrace.
+    The VMM's calls, and otherwise the marks, use ftrace.
 
     Raises
     ------
     BpfRefused, NoRight
-        If the kernel does not take the program.
+        If the kernel refuses the program.
     """
 
     def __init__(self, host: Host, options: KvmOptions, vm: Vm) -> None:
@@ -335,7 +335,7 @@ class Bpf:
         self._rest.start(threads)
 
     def stop(self) -> None:
-        """Record no more; what was recorded can be drained."""
+        """Stop recording; recorded events can still be drained."""
         self._kernel.detach()
         self._rest.stop()
         self._stopped = True
@@ -355,7 +355,7 @@ class Bpf:
         return entries_of(data)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return what the programs and the kernel count, by stream."""
+        """Return the counts of the programs and the kernel, by stream."""
         counts = self._rest.counts()
         for stream, rings in self._rings.items():
             missed = sum(map(self._kernel.missed, self._programs[stream]))
@@ -364,7 +364,7 @@ class Bpf:
         return counts
 
     def facts(self) -> Json:
-        """Return what is needed to read the pages."""
+        """Return the facts needed to read the pages."""
         facts = {**self._rest.facts(), "kind": "bpf", "place": self.place.how}
         if MARKS in self._rings:
             facts["marks"] = "bpf"
@@ -372,7 +372,7 @@ class Bpf:
 
 
 def cpu_count(host: Host) -> int:
-    """Return how many CPUs there may ever be."""
+    """Return the maximum number of CPUs."""
     try:
         text = (host.root / "sys/devices/system/cpu/possible").read_text()
         return 1 + int(text.strip().rpartition(",")[2].rpartition("-")[2])

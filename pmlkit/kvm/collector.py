@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect the log of a VM into a spool. Nothing pauses the guest.
+"""Collect the log of a VM into a spool. The guest is never paused.
 
-What is captured is written as it comes: pages of ring buffers, parsed where the trace is made.
-Only the VMM's calls are parsed here, as they end rounds. Before each pass over the buffers the
-time is taken: all events before that time are in the spool when the pass is over.
+Captured data is written as it arrives: pages of ring buffers, which are parsed when the trace is
+created. Only the VMM's calls are parsed here, because they end rounds. The time is read before each
+pass over the buffers. After the pass, all events before that time are in the spool.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _LAST_PASSES = 64  # over buffers that nothing fills any more
 
 
 def now_ns() -> int:
-    """Return the time of the clock that the events have."""
+    """Return the time of the events' clock."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> Json:
-    """Return the spool's header, without what a way of collecting adds."""
+    """Return the spool's header, without additions of a capture method."""
     vcpus = {**find.vcpus_of(threads), **_vcpus_of(vmm.get("cpus"), threads)}
     memory = vmm.get("memory")
     sizes = memory.values() if isinstance(memory, dict) else ()
@@ -78,7 +78,7 @@ def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> 
 
 
 def _vcpus_of(cpus: object, threads: dict[int, str]) -> dict[int, int]:
-    """Return the vCPUs of threads as QEMU says it, who may say anything."""
+    """Return the vCPUs of threads according to QEMU, whose answer is not trusted."""
     found = {}
     for cpu in cpus if isinstance(cpus, list) else ():
         thread, index = (cpu.get(name) if isinstance(cpu, dict) else None
@@ -93,7 +93,7 @@ class Collector:
 
     Parameters
     ----------
-    say : callable
+    report : callable
         Called with each message for the user.
     """
 
@@ -105,10 +105,10 @@ class Collector:
         stop: Stop,
         capture: Callable[[], Capture],
         switch: Switch,
-        say: Tell = lambda text: None,
+        report: Tell = lambda text: None,
     ) -> None:
         self.job, self.host, self.vm, self.stop = job, host, vm, stop
-        self.switch, self.say = switch, say
+        self.switch, self.report = switch, report
         self._capture_of = capture
         self.rounds, self.closed = Rounds(), 0
         self._nap_s, self._tick_ns = _NAP_S, 0
@@ -118,17 +118,17 @@ class Collector:
         self._sampler: Sampler | None = None
 
     def run(self, file: io.RawIOBase | None = None) -> Json:
-        """Collect until the rounds are done, a limit is reached, or something ends it.
+        """Collect until the rounds are complete, a limit is reached, or an event ends it.
 
         Parameters
         ----------
         file : raw binary file, optional
-            Where the spool goes, if not to ``job.spool``.
+            Destination of the spool, if not ``job.spool``.
 
         Returns
         -------
         dict
-            What the spool's END frame says: why, complete, rounds.
+            The content of the spool's END frame: why, complete, rounds.
         """
         vmm = self.switch.facts()
         idle = None
@@ -161,7 +161,7 @@ class Collector:
 
     def _ready(self) -> None:
         self._spent = time.process_time_ns()
-        self.say("capture is on")
+        self.report("capture is on")
         if self.job.ready:
             try:
                 Path(self.job.ready).touch()
@@ -169,7 +169,7 @@ class Collector:
                 raise output_error(self.job.ready, error) from error
 
     def _tell(self, writer: SpoolWriter, text: str) -> None:
-        self.say(text)
+        self.report(text)
         writer.append(Frame.EVENT, frames.pack_json(what=text, ns=now_ns()))
 
     def _collect(self, capture: Capture, writer: SpoolWriter) -> None:
@@ -200,7 +200,7 @@ class Collector:
             self._tell(writer, self.switch.messages.pop(0))
 
     def _rest(self, got: int) -> None:
-        """Sleep less the more there was, and not at all when the buffers are filling up."""
+        """Sleep less if there was more data, and not if the buffers are filling up."""
         buffer = self.job.buffer_kib << 10
         if got > buffer // 2:
             self._nap_s = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find a VM: whatever process holds one of KVM's, by its id, its QMP socket, or its name."""
+"""Find a VM: the process that has a VM of KVM, by its id, its QMP socket, or its name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_NAME = 256  # characters, in a spool
 
 
 class NoSuchVm(PmlkitError):
-    """There is no such VM. Attribute: `name`."""
+    """The VM does not exist. Attribute: `name`."""
 
     def __init__(self, name: str, hint: str) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class NoSuchVm(PmlkitError):
 
 
 class NoRight(PmlkitError):
-    """The kernel refuses what a collection needs. Attribute: `capability`."""
+    """The kernel refuses an operation of a collection. Attribute: `capability`."""
 
     def __init__(self, what: str, capability: str) -> None:
         self.capability = capability
@@ -54,16 +54,16 @@ class Vm:
     Attributes
     ----------
     pid : int
-        Of the VMM.
+        Process id of the VMM.
     start : int
-        When the process was started, in clock ticks since the boot: ids are used again.
+        Start time of the process, in clock ticks since boot, because ids are reused.
     name : str
-        The guest's name if QEMU's command line has it, else the process's.
+        The guest's name if QEMU's command line contains it; otherwise the process's.
     command : list of str
     vms, vcpus : int
-        How many VMs and vCPUs of KVM it holds.
+        Number of its VMs and vCPUs of KVM.
     socket : str
-        The QMP socket by which it was named, or "".
+        The QMP socket that named it, or "".
     """
 
     pid: int
@@ -80,7 +80,7 @@ class Vm:
 
 
 def start_of(host: Host, pid: int) -> int | None:
-    """Return when a process was started, clock ticks; None if it has ended."""
+    """Return the start time of a process, clock ticks; None if it has ended."""
     try:
         text = (host.proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -90,7 +90,7 @@ def start_of(host: Host, pid: int) -> int | None:
 
 
 def _links(host: Host, pid: int) -> Iterator[str]:
-    """Yield what each descriptor of a process is of."""
+    """Yield the target of each descriptor of a process."""
     with os.scandir(host.proc / str(pid) / "fd") as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # closed meanwhile
@@ -98,7 +98,7 @@ def _links(host: Host, pid: int) -> Iterator[str]:
 
 
 def alive(host: Host, vm: Vm) -> bool:
-    """Whether the VM still is there."""
+    """Whether the VM still exists."""
     try:
         return start_of(host, vm.pid) == vm.start and _VM in _links(host, vm.pid)
     except OSError:
@@ -116,13 +116,13 @@ def threads_of(host: Host, pid: int) -> dict[int, str]:
 
 
 def vcpus_of(threads: dict[int, str]) -> dict[int, int]:
-    """Return the vCPU that each thread runs, as far as their names say it."""
+    """Return the vCPU of each thread, as far as thread names show it."""
     matches = ((thread, _THREAD.match(name)) for thread, name in threads.items())
     return {t: int(next(g for g in m.groups() if g is not None)) for t, m in matches if m}
 
 
 def running(host: Host) -> list[Vm]:
-    """Return the VMs that run, as far as we may see them."""
+    """Return the running VMs, as far as our rights show them."""
     pids = sorted(int(path.name) for path in host.proc.iterdir() if path.name.isdigit())
     found = []
     for pid in pids:
@@ -142,9 +142,9 @@ def find(host: Host, asked: str) -> Vm:
     Raises
     ------
     NoSuchVm
-        The message names the VMs that run.
+        The message names the running VMs.
     NoRight
-        If the process's descriptors cannot be seen.
+        If the process's descriptors are not visible.
     """
     if not asked or not asked.isprintable():
         hint = "give a guest's name, the path of a QMP socket, or a process id"

@@ -2,7 +2,7 @@
 """The frames of a KVM spool: their kinds, and how they are packed.
 
 The agent writes them and `pmlkit.sources.kvm` reads them. Times are nanoseconds of the host's
-monotonic clock, which is the clock of the traced events, too.
+monotonic clock, which is also the clock of the traced events.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest's frames, read out of the VMM's memory.
+"""The guest's frames, read from the VMM's memory.
 
 The kernel copies them (``process_vm_readv``): the VMM is not stopped, and no dirty or accessed flag
-of the guest's is set. Memory slots say where a frame is in the VMM's memory.
+of the guest changes. Memory slots give the position of a frame in the VMM's memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system manag
 
 
 class VmmGone(PmlkitError):
-    """The VMM has no memory any more: it has ended. Attribute: `pid`."""
+    """The VMM has ended, so its memory no longer exists. Attribute: `pid`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -44,7 +44,7 @@ class _Piece(ctypes.Structure):
 
 
 def memory_slots(slots: dict[int, Slot]) -> list[Slot]:
-    """Return the slots that hold what the guest takes for memory, by their frames."""
+    """Return the slots with the guest's memory, sorted by frame."""
     known = (slot for number, slot in slots.items() if number < _ADDRESS_SPACE)
     return sorted(known, key=lambda slot: slot.gfn)
 
@@ -55,7 +55,7 @@ class GuestMemory:
     Parameters
     ----------
     pid : int
-        Of the VMM.
+        Process id of the VMM.
     """
 
     def __init__(self, host: Host, pid: int) -> None:
@@ -73,12 +73,12 @@ class GuestMemory:
         Parameters
         ----------
         slots : iterable of Slot
-            Of the guest's memory, by their frames (`memory_slots`).
+            Slots of the guest's memory, sorted by frame (`memory_slots`).
 
         Returns
         -------
         list of bytes or None
-            None: the frame is in no slot, or the VMM has nothing there.
+            None: the frame is in no slot, or the VMM has no memory there.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class GuestMemory:
         return found
 
     def read_addresses(self, addresses: Sequence[int]) -> list[bytes | None]:
-        """Read a page at each address, at most `AT_ONCE`; None where there is none."""
+        """Read a page at each address, at most `AT_ONCE`; None if there is none."""
         if self._readv is None:
             return self._from_file(addresses)
         count = len(addresses)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a KVM host has: its folders, kernel, parameters of KVM, and our rights.
+"""Facts about a KVM host: its folders, kernel, parameters of KVM, and our rights.
 
-A `Host` is passed to whatever reads /proc, /sys or tracefs, so that tests have one of their own.
+Functions that read /proc, /sys or tracefs take a `Host`, so that tests can replace it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine that the VM runs on.
+    """The machine that runs the VM.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Host:
 
     @property
     def tracing(self) -> Path:
-        """Where tracefs is mounted: in its own place, or in that of older systems."""
+        """Mount point of tracefs: the usual one, or that of older systems."""
         own, old = self.root / "sys/kernel/tracing", self.root / "sys/kernel/debug/tracing"
         return own if (own / "instances").exists() or not (old / "instances").exists() else old
 
@@ -64,13 +64,13 @@ class Host:
 
     @property
     def version(self) -> tuple[int, int]:
-        """The kernel's release as numbers; (0, 0) if it has none."""
+        """The kernel's release as numbers; (0, 0) without one."""
         match = _RELEASE.match(self.release)
         return (int(match[1]), int(match[2])) if match else (0, 0)
 
     @property
     def frame_argument(self) -> int:
-        """Which argument of ``mark_page_dirty_in_slot`` is the frame: 0 is the VM from 5.11 on."""
+        """Index of the frame argument of ``mark_page_dirty_in_slot``; 5.11 added the VM as 0."""
         return 1 if (0, 0) < self.version < (5, 11) else 2
 
     def parameters(self) -> Json:
@@ -84,7 +84,7 @@ class Host:
         return found
 
     def pml(self) -> bool | None:
-        """Whether KVM uses PML; None if it cannot be told."""
+        """Whether KVM uses PML; None if unknown."""
         value = self.parameters().get("kvm_intel", {}).get("pml")
         return None if value is None else value in ("Y", "1")
 
@@ -102,7 +102,7 @@ class Host:
             return None
 
     def missing_capabilities(self) -> list[str]:
-        """Return the names of the capabilities that a collection needs and we have not."""
+        """Return the names of the capabilities that a collection needs and we lack."""
         needed, have = (
             ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"),
             self.capabilities(),
@@ -121,7 +121,7 @@ class Host:
         return "CAP_SYS_ADMIN" in have or {"CAP_BPF", "CAP_PERFMON"} <= have
 
     def facts(self) -> Json:
-        """Return what a trace says of the host."""
+        """Return the facts about the host for a trace."""
         system = os.uname()
         modules = self.parameters()
         facts: Json = {"node": system.nodename, "release": self.release, "machine": system.machine}

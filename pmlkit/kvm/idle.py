@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sample of the frames that a guest touches, by the idle flags of the host's pages.
+"""A sample of the frames that a guest touches, from the idle flags of the host's pages.
 
-The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it sees a
-guest's accesses, reads included. One frame of each group is flagged idle when a round begins, and
-is looked at when it ends: by the rule of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`),
-so that the same estimates take it.
+The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it includes a
+guest's accesses, also reads. One frame of each group is flagged idle when a round begins, and
+examined when it ends. The rule is that of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`),
+so that the same estimators apply.
 
-Two limits. The kernel does not flush translations when it sets a flag, so an access through one
-that was cached before is not seen. And under a huge page of the host, 512 frames have one flag.
+Two limits. The kernel does not flush translations when it sets a flag, so an access through a
+cached translation is not seen. If the host uses huge pages, 512 frames have one flag.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PIECE = 1 << 16  # pages whose words are read at once
 
 
 def place(group: int, one_in: int, draw: int) -> int:
-    """Return which frame of a group is drawn, as `pmlkit.reads.draws.places` does."""
+    """Return the position of the drawn frame in each group, like `pmlkit.reads.draws.places`."""
     mixed = group
     if draw:
         mixed = (group + (draw << 40)) * _GOLDEN & _WORD
@@ -57,16 +57,16 @@ class IdlePages:
     Parameters
     ----------
     pid : int
-        Of the VMM.
+        Process id of the VMM.
     one_in : int
-        One frame of so many: a power of 2.
+        One frame in this number is examined: a power of 2.
     draw : {"fixed", "round"}
-        The same frames in all rounds, or others in each.
+        The same frames in all rounds, or new ones in each.
 
     Attributes
     ----------
     huge : int
-        Frames of the last sample that lie under huge pages of the host.
+        Frames of the last sample that are in huge pages of the host.
 
     Raises
     ------
@@ -212,13 +212,13 @@ class Sampler:
     Parameters
     ----------
     now_ns : callable
-        Returns the time.
-    say : callable
-        Called with a message if no sample can be taken any more.
+        Function that returns the time.
+    report : callable
+        Function that is called with a message if sampling stops.
     """
 
-    def __init__(self, pages: IdlePages, now_ns: Callable[[], int], say: Tell) -> None:
-        self._idle, self._now_ns, self._say = pages, now_ns, say
+    def __init__(self, pages: IdlePages, now_ns: Callable[[], int], report: Tell) -> None:
+        self._idle, self._now_ns, self._report = pages, now_ns, report
         self._began_ns: int | None = None
         self._off = False
 
@@ -253,4 +253,4 @@ class Sampler:
             self._off = True
         except PmlkitError as error:
             self._off = True
-            self._say(f"no sample: {error}")
+            self._report(f"no sample: {error}")

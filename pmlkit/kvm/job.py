@@ -34,37 +34,37 @@ class KvmOptions:
     Attributes
     ----------
     mode : {"log", "soft-dirty", "lru-gen"}
-        Capture the log; or, on a host without tracing, look at the soft-dirty bits of the VMM's
-        memory at each round's end; or count pages by the aging of MGLRU, which tells sizes and no
+        Capture the log ("log"). Without tracing on the host: read the soft-dirty bits of the VMM's
+        memory at each round's end, or count pages by the aging of MGLRU, which gives sizes and no
         frames.
     switch : {"auto", "listen", "qmp", "libvirt"}
         How logging is switched on: by QEMU's monitor or libvirt; "listen": the VMM does it. "auto"
-        takes the one by which the VM was named.
+        selects the method by which the VM was named.
     capture : {"auto", "ftrace", "bpf"}
-        How entries are captured. "auto" takes BPF where kernel and rights allow it: it costs the
-        guest a third of what ftrace does.
+        The method of capture. "auto" selects BPF if kernel and rights allow it: it costs the guest
+        a third of ftrace's cost.
     rounds : int
         Rounds to log; 0: until it is stopped.
     seconds : float
-        End after so long; 0: no limit.
+        End after this time; 0: no limit.
     most_bytes : int
-        End when the spool has grown to so many bytes; 0: no limit.
+        End when the spool reaches this size, bytes; 0: no limit.
     period_s : float
-        Length of a round, seconds, where the round is ours: by QMP or libvirt, soft-dirty, MGLRU.
+        Length of a round, seconds, if we define the round: by QMP or libvirt, soft-dirty, MGLRU.
     marks : bool
-        Capture VM entries and page faults, too. Drains are then told apart exactly, and an entry's
+        Also capture VM entries and page faults. Drains are then separated exactly, and an entry's
         time lies between two exits.
     buffer_kib : int
         Size of the ring buffer of each CPU, KiB.
     page_tables : {"off", "mark", "snapshot"}
-        Read the logged frames out of the VMM's memory after each round, and mark those that are
-        page tables; or keep the entries of these, too.
+        Read the logged frames from the VMM's memory after each round, and mark those that are page
+        tables; or also keep the entries of these.
     harvest : {"", "sampled"}
-        Look at the idle flags of a sample of the host's pages in each round.
+        Examine the idle flags of a sample of the host's pages in each round.
     one_in : int
-        Of so many frames one is in the sample: a power of 2.
+        The sample has one frame in this number: a power of 2.
     draw : {"round", "fixed"}
-        Other frames in each round, or the same.
+        New frames in each round, or always the same.
     """
 
     mode: str = "log"
@@ -111,7 +111,7 @@ class KvmOptions:
 
 @dataclass(frozen=True)
 class Job(KvmOptions):
-    """What the agent is asked for: a VM, how to log it, and where the spool goes.
+    """The agent's job: a VM, the options of logging, and the destination of the spool.
 
     Attributes
     ----------
@@ -120,11 +120,11 @@ class Job(KvmOptions):
     spool : str
         File to write; "-" is standard output.
     header : dict
-        Goes into the spool's header.
+        Content of the spool's header.
     silence_s : float
-        Stop when whoever started the agent has not been heard of for so long; 0: never.
+        Stop if the starter of the agent has been silent for this time; 0: never.
     ready : str
-        File to create as soon as the capture is on.
+        File to create as soon as the capture has started.
     """
 
     vm: str = ""
@@ -135,6 +135,6 @@ class Job(KvmOptions):
 
     @classmethod
     def of(cls, values: Json) -> Job:
-        """Make a job out of a dict; unknown names are ignored."""
+        """Create a job from a dict; unknown names are ignored."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})

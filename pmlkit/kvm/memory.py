@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Without tracing: what a VM writes, by soft-dirty bits; how much it touches, by MGLRU.
+"""Methods without tracing: written pages by soft-dirty bits; number of touched pages by MGLRU.
 
 - Soft-dirty (``clear_refs`` 4, bit 55 of ``pagemap``): the pages written in each round, by the
-  guest or the VMM. A page that is written between the look and the clearing of its bit is missed.
-- The aging of MGLRU (``lru_gen`` in debugfs) counts the pages that were touched since the aging
-  before, reads included. It tells no frames. It sees a guest from Linux 6.12 on.
+  guest or the VMM. A write between the reading and the clearing of a page's bit is missed.
+- The aging of MGLRU (``lru_gen`` in debugfs) counts the pages that were touched since the previous
+  aging, including reads. It gives no frames. It sees a guest's accesses from Linux 6.12 on.
 
-Both are rounds by the clock.
+Both use rounds by the clock.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Mapping:
 
 
 class Looker(Protocol):
-    """A way to look at memory."""
+    """A method to examine memory."""
 
     def facts(self) -> Json:
         """Return fields of the spool's header."""
@@ -65,7 +65,7 @@ class Looker(Protocol):
         """Begin the first round."""
 
     def end_round(self, number: int, writer: SpoolWriter) -> int:
-        """Append what was touched in the round, and begin the next; return how many pages."""
+        """Append the touched pages of the round, and begin the next; return their number."""
 
 
 class SoftDirty:
@@ -113,7 +113,7 @@ class SoftDirty:
                               "has the VM ended?") from error  # fmt: skip
 
     def end_round(self, number: int, writer: SpoolWriter) -> int:
-        """Append the pages whose bits are set, and clear the bits; return how many they are."""
+        """Append the pages whose bits are set, and clear the bits; return their number."""
         parts = list(self._dirty())
         self.begin()
         for part in parts:
@@ -200,7 +200,7 @@ class LruGen:
         return number, nodes
 
     def begin(self) -> None:
-        """Age once, so that what was touched before counts no longer."""
+        """Age once, so that earlier accesses no longer count."""
         self._age()
 
     def _age(self) -> int:
@@ -216,7 +216,7 @@ class LruGen:
         return sum(g.get(max(g) - 1, 0) for g in after.values() if g)
 
     def end_round(self, number: int, writer: SpoolWriter) -> int:
-        """Age; return how many pages were touched since the aging before."""
+        """Age; return the number of pages touched since the previous aging."""
         return self._age()
 
 
@@ -241,16 +241,16 @@ def collect(
     host: Host,
     vm: Vm,
     stop: Stop,
-    say: Tell = lambda text: None,
+    report: Tell = lambda text: None,
     file: io.RawIOBase | None = None,
 ) -> Json:
-    """Collect by looking at memory, as `pmlkit.kvm.collector.Collector.run` does by the log."""
+    """Collect by examining memory, as `pmlkit.kvm.collector.Collector.run` does with the log."""
     looker: Looker = SoftDirty(host, vm) if job.mode == "soft-dirty" else LruGen(host, vm)
     head = header(job, host, vm, {}, find.threads_of(host, vm.pid))
     closed, enough = 0, ""
     with SpoolWriter(job.spool, {**head, **looker.facts()}, file) as writer:
         looker.begin()
-        say("capture is on")
+        report("capture is on")
         start, spent = now_ns(), time.process_time_ns()
         while not enough and _slept(job, stop, start):
             try:

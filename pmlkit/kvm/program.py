@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BPF program that captures entries, and the assembler that makes it.
+"""The BPF program that captures entries, and the assembler that creates it.
 
-It has some forty instructions, so it is assembled here: the host needs no compiler, and no binary
-is shipped. The kernel's ``Documentation/bpf/standardization/instruction-set.rst`` has the encoding.
-What is of the kernel (where the argument is) is looked up on the host, not compiled in.
+It has some forty instructions and is assembled here: the host needs no compiler, and no binary is
+shipped. The kernel's ``Documentation/bpf/standardization/instruction-set.rst`` has the encoding.
+Positions in kernel structures (the place of the argument) are looked up on the host, not compiled
+in.
 
-The program runs at the entry of ``mark_page_dirty_in_slot``. It leaves other processes alone, takes
-the ring of its CPU, and writes the time, the frame and the thread. If the ring is full it counts a
-loss. Rings are values of an array that the collector maps (`pmlkit.kvm.rings`): the kernel's own
-BPF ring buffer costs more, as it takes a lock that all CPUs share, and adds a head to each entry.
-Two more of its kind write VM entries and page faults, at tracepoints, into other rings.
-No program runs while another is in the middle on its CPU: the kernel skips it and counts that
-(`recursion_misses`; of a kprobe from Linux 6.7 on, but there preemption is off anyway).
+The program runs at the entry of ``mark_page_dirty_in_slot``. It ignores other processes, takes the
+ring of its CPU, and writes the time, the frame and the thread. If the ring is full it counts a
+loss. Rings are values of an array that the collector maps (`pmlkit.kvm.rings`). The kernel's own
+BPF ring buffer costs more: it takes a lock shared by all CPUs, and adds a head to each entry. Two
+similar programs write VM entries and page faults, at tracepoints, to other rings. No program starts
+while another is running on its CPU: the kernel skips it and counts this (`recursion_misses`; for a
+kprobe from Linux 6.7 on, but there preemption is off anyway).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _REGISTER = 0x08
 
 
 class Assembler:
-    """Makes a program of BPF, instruction by instruction; labels are names."""
+    """Builds a BPF program, instruction by instruction; labels are names."""
 
     def __init__(self) -> None:
         self._code: list[tuple[int, int, int, int, int]] = []
@@ -58,7 +59,7 @@ class Assembler:
         self._put(_OPERATIONS[operation], target, number=number)
 
     def by(self, operation: str, target: int, source: int) -> None:
-        """Change a register by another: ``by("mov", R2, R10)``."""
+        """Change a register by another register: ``by("mov", R2, R10)``."""
         self._put(_OPERATIONS[operation] | _REGISTER, target, source)
 
     def load(self, target: int, source: int, at: int, size: int = 8) -> None:
@@ -79,12 +80,12 @@ class Assembler:
         self._put(_CALL, number=helper)
 
     def jump(self, condition: str, register: int, number: int, label: str) -> None:
-        """Jump forward to a label if it holds of a register; `condition`: always, ==, !=, >=."""
+        """Jump forward to a label if a register meets the `condition`: always, ==, !=, >=."""
         self._jumps[len(self._code)] = label
         self._put(_JUMPS[condition], register, number=number)
 
     def label(self, name: str) -> None:
-        """Name the place of the next instruction."""
+        """Name the position of the next instruction."""
         self._labels[name] = len(self._code)
 
     def leave(self) -> None:
@@ -103,7 +104,7 @@ class Assembler:
 
 
 def nothing() -> bytes:
-    """Return a program that does nothing, to try whether one may run."""
+    """Return a program that does nothing, to test whether programs may run."""
     a = Assembler()
     a.set("mov", R0, 0)
     a.leave()
@@ -116,9 +117,9 @@ def entry_program(frame_at: int, process: int, rings: int, entries: int) -> byte
     Parameters
     ----------
     frame_at : int
-        Where the frame is in the program's context, bytes.
+        Offset of the frame in the program's context, bytes.
     process, rings, entries
-        As of `mark_program`.
+        As for `mark_program`.
     """
     a = Assembler()
     a.load(R6, R1, frame_at)
@@ -131,15 +132,15 @@ def mark_program(kind: int, vcpu_at: int, process: int, rings: int, entries: int
     Parameters
     ----------
     kind : int
-        Of the event; it is above the vCPU in the place of the frame.
+        Kind of the event; it is stored above the vCPU in the place of the frame.
     vcpu_at : int
-        Where the vCPU's number is in the structure that the event has first, bytes.
+        Offset of the vCPU's number in the first structure of the event, bytes.
     process : int
-        The VMM's: no other's pages are taken.
+        Process of the VMM: pages of other processes are ignored.
     rings : int
         Descriptor of the array of rings.
     entries : int
-        Of a ring; a power of 2.
+        Entries of a ring; a power of 2.
     """
     a = Assembler()
     a.load(R6, R1, 0)

@@ -39,12 +39,12 @@ class Refused(QmpError):
 
 
 class Monitor(Protocol):
-    """A way to QEMU's monitor.
+    """A connection to QEMU's monitor.
 
     Attributes
     ----------
     events : list of str
-        Names of what QEMU has reported meanwhile, such as "STOP"; the caller takes them out.
+        Events that QEMU has reported meanwhile, such as "STOP"; the caller removes them.
     """
 
     events: list[str]
@@ -53,7 +53,7 @@ class Monitor(Protocol):
         """Run a command and return its answer."""
 
     def close(self) -> None:
-        """Close it; idempotent."""
+        """Close the connection; idempotent."""
 
 
 class Socket:
@@ -62,7 +62,7 @@ class Socket:
     Raises
     ------
     QmpError
-        If nobody answers: QEMU serves one client of a socket at a time.
+        If there is no answer: QEMU serves one client of a socket at a time.
     """
 
     def __init__(self, path: str, limit_s: float = _LIMIT_S) -> None:
@@ -112,7 +112,7 @@ class Socket:
         Refused
             If QEMU answers with an error.
         QmpError
-            If the connection is cut.
+            If the connection is lost.
         """
         order: Json = {"execute": command}
         if arguments:
@@ -192,4 +192,4 @@ class Virsh:
         return answer["return"]
 
     def close(self) -> None:
-        """Do nothing: each command is a connection of its own."""
+        """Do nothing, because each command opens its own connection."""

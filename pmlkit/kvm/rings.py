@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rings of entries in memory that the kernel's BPF program writes and the collector reads.
+"""Rings of entries in memory: the kernel's BPF program writes them and the collector reads them.
 
-Each CPU has one: how many entries were ever written (head), how many were lost since the ring was
-full, how many were read (tail), and entries of 16 bytes: the time, ns, and the frame above the
-thread. Only the program writes head and lost, only the reader writes the tail. So there is no lock,
-and the reader copies whole pieces. Each side has to see the other's writes in their order, which
-x86 grants without barriers; a capture by BPF is offered there alone.
+Each CPU has one ring. It contains the number of entries ever written (head), lost since the ring
+was full, and read (tail), followed by the entries. An entry has 16 bytes: the time, ns, and the
+frame above the thread. Only the program writes head and lost; only the reader writes the tail.
+There is therefore no lock, and the reader copies whole pieces. Each side must see the other's
+writes in order, which x86 guarantees without barriers. Capture by BPF is only offered on x86.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def ring_bytes(entries: int) -> int:
 
 
 def entries_of(block: bytes) -> tuple[int, list[int]]:
-    """Return the time of the first entry of a block, 0 without any, and the frames of all."""
+    """Return the time of the first entry of a block (0 if empty), and the frames of all entries."""
     words = memoryview(block)[BLOCK_HEAD.size :].cast("Q")
     return words[0] if len(words) else 0, [word >> THREAD_BITS for word in words[1::2]]
 
 
 class Rings:
-    """Reads rings that lie one after another.
+    """Reads consecutive rings.
 
     Parameters
     ----------
     memory : mmap or bytearray
         Writable, zero at the start.
     count : int
-        Rings: one for each CPU.
+        Number of rings: one for each CPU.
     entries : int
-        Of a ring; a power of 2.
+        Entries of a ring; a power of 2.
     """
 
     def __init__(self, memory: mmap.mmap | bytearray, count: int, entries: int) -> None:
@@ -65,7 +65,7 @@ class Rings:
         self._skipped = 0, 0  # entries; losses
 
     def skip(self) -> None:
-        """Leave out all that was written, or lost, before now."""
+        """Skip all entries that were written or lost before now."""
         for _ in self.drain():
             pass
         self._owed = [0] * self.count
@@ -101,23 +101,23 @@ class Rings:
             self._owed[cpu] += before
 
     def owed(self) -> Iterator[tuple[int, bytes]]:
-        """Yield blocks without entries for what was lost after the last entries."""
+        """Yield blocks without entries, for losses after the last entries."""
         for cpu, lost in enumerate(self._owed):
             if lost:
                 self._owed[cpu] = 0
                 yield cpu, BLOCK_HEAD.pack(lost, 0)
 
     def lost(self) -> int:
-        """Return how many entries the program has lost."""
+        """Return the number of entries that the program has lost."""
         step = ring_bytes(self.entries) // 8
         lost = sum(self._words[cpu * step + LOST_AT // 8] for cpu in range(self.count))
         return lost - self._skipped[1]
 
     def read(self) -> int:
-        """Return how many entries were read."""
+        """Return the number of entries that were read."""
         return sum(self._tails) - self._skipped[0]
 
     def close(self) -> None:
-        """Let go of the memory; idempotent."""
+        """Release the memory; idempotent."""
         self._words.release()
         self._bytes.release()

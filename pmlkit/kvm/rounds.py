@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The VMM's requests to KVM: its memory slots, and the re-arms that end rounds.
 
-A logged page is logged again only after it was re-armed. The VMM re-arms by
+A logged page is logged again only after a re-arm. The VMM re-arms with
 
-- ``KVM_RESET_DIRTY_RINGS``, all pages that it has taken out of the rings;
-- ``KVM_CLEAR_DIRTY_LOG``, a range of a slot's bitmap;
-- ``KVM_GET_DIRTY_LOG``, a slot, unless it clears by ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
+- ``KVM_RESET_DIRTY_RINGS``: all pages that it has taken from the rings;
+- ``KVM_CLEAR_DIRTY_LOG``: a range of a slot's bitmap;
+- ``KVM_GET_DIRTY_LOG``: a slot, unless the VMM clears with ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
 
-The calls for all slots and pieces of slots are one re-arm. A guest that runs meanwhile writes pages
-as soon as they are armed, and the rest of the re-arm may take long: 80 ms were seen with one CPU.
-So a round ends, and the next begins, where the re-arm *starts*: the VMM takes all that is logged
-from then on at the next one. ``KVM_GET_DIRTY_LOG`` alone takes what KVM still holds back, and then
-re-arms: there it is the end of the last of these calls.
+The calls for all slots and pieces of slots form one re-arm. A guest that runs meanwhile writes
+pages as soon as they are re-armed, and the rest of the re-arm may take long: 80 ms were observed
+with one CPU. A round therefore ends, and the next begins, where the re-arm *starts*: the VMM takes
+all later entries at the next re-arm. ``KVM_GET_DIRTY_LOG`` alone first takes what KVM still has,
+and then re-arms. There, the boundary is the end of the last of these calls.
 
-The time from switching logging on to the first re-arm is no round: there, a first *read* of a page
-that KVM maps writable counts, too.
+The time between the start of logging and the first re-arm is not a round: in that time, a first
+*read* of a page that KVM maps writable also counts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PAGE = 4096
 
 @dataclass(frozen=True)
 class Call:
-    """A call of KVM's ioctl that returned.
+    """A returned call of KVM's ioctl.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Call:
     number : int
         The request.
     values : tuple of int
-        The first fields of its structure, as `ARGUMENTS` has them.
+        The first fields of its structure, see `ARGUMENTS`.
     """
 
     start_ns: int
@@ -79,7 +79,7 @@ class Slot:
 
 
 class Calls:
-    """Pairs the calls and their returns, which come from several CPUs' buffers.
+    """Pairs calls and their returns, which come from the buffers of several CPUs.
 
     Parameters
     ----------
@@ -143,20 +143,20 @@ class _Bitmaps:
 
 
 class Rounds:
-    """Cuts rounds out of the VMM's calls.
+    """Divides the VMM's calls into rounds.
 
     Attributes
     ----------
     slots : dict of int to Slot
-        As far as the VMM has set them meanwhile.
+        As far as the VMM has set them.
     armed_ns : int or None
-        When the round that runs began; None before the first re-arm.
+        Start of the present round; None before the first re-arm.
     logging : bool or None
-        Whether slots are logged; None as long as it is not known.
+        Whether slots are logged; None if unknown.
     by_hand, rings : bool
-        Whether the VMM re-arms by KVM_CLEAR_DIRTY_LOG; by KVM_RESET_DIRTY_RINGS.
+        Whether the VMM re-arms with KVM_CLEAR_DIRTY_LOG; with KVM_RESET_DIRTY_RINGS.
     messages : list of str
-        What changed; the caller takes them out.
+        Changes; the caller removes them.
     """
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class Rounds:
         self._synced_ns: int | None = None  # a bitmap was taken since, and nothing re-armed
 
     def add(self, calls: Iterable[Call], horizon_ns: int) -> Iterator[Round]:
-        """Yield the rounds that calls end; `horizon_ns` is the time until which all are known."""
+        """Yield the rounds that calls end; all calls before `horizon_ns` are known."""
         for call in calls:
             if call.number in (REGION, REGION_2):
                 yield from self._region(call)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent of a KVM host, and its imports.
 
-A module of its own, as two sources ship it: over SSH, and on the disk of the lab's host.
+This module is separate because two sources ship the agent: over SSH, and on the disk of the lab's
+host.
 """
 
 from __future__ import annotations

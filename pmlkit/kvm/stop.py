@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a collection ends, and why: signals, the VM's end, orders of its starter, its time."""
+"""The end of a collection: signals, the VM's end, orders of its starter, the time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_S = 0.25  # how often the VMM is looked for
 
 
 class Stop(Ending):
-    """Why a collection of a VM should end. A context manager.
+    """The reason why a collection of a VM should end. A context manager.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ class Stop(Ending):
     orders, silence_s
         As in `Ending`.
     seconds : float
-        End it after so long; 0: no limit.
+        End it after this time; 0: no limit.
 
     Attributes
     ----------
     kind : {None, "asked", "vm", "lost", "time", "failed"}
-        By order or signal; by the VM's end; the starter is gone; the time is over; logging cannot
-        be kept on.
+        By an order or a signal; by the VM's end; because the starter has died; by the time limit;
+        because logging could not continue.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Switch logging on: by QEMU's ``calc-dirty-rate``, or not at all where the VMM logs by itself.
+"""Switch logging on: by QEMU's ``calc-dirty-rate``, or not, if the VMM logs by itself.
 
-Another process cannot do it: KVM takes its calls from the VMM alone. QEMU measures in the way that
-the VM was started for: with rings if it has ``dirty-ring-size``, else with bitmaps. It re-arms at
-the start of a measurement, and takes the bitmap and stops logging at its end: a measurement is a
-round. With rings, its reaper re-arms every second, and a measurement has many rounds. A measurement
-cannot be ended early, so the last one may go on for a while.
+Another process cannot switch it on, because KVM accepts these calls from the VMM alone. QEMU
+measures with the method that the VM was started for: rings if it has ``dirty-ring-size``, otherwise
+bitmaps. It re-arms at the start of a measurement, and reads the bitmap and stops logging at its
+end: a measurement is a round. With rings, its reaper re-arms every second, and a measurement has
+many rounds. A measurement cannot be stopped early, so the last one may continue for a while.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _LATE_S = 30.0  # after the end of a measurement, for QEMU to say that it is ove
 
 
 class Switch(Protocol):
-    """A way to switch logging on.
+    """A method to switch logging on.
 
     Attributes
     ----------
     how : str
     measured : list of float
-        The VMM's own dirty rates, MiB/s, as far as it tells any: one of each measurement.
+        The VMM's own dirty rates, MiB/s, if it reports any: one per measurement.
     messages : list of str
-        What has happened to the VM; the caller takes them out.
+        Events of the VM; the caller removes them.
     ended : bool
-        Whether the VMM has said that the VM ends.
+        Whether the VMM has reported the VM's end.
     """
 
     how: str
@@ -63,25 +63,25 @@ class Switch(Protocol):
         """Switch it on."""
 
     def poll(self) -> None:
-        """Keep it on; called often."""
+        """Keep it on; called frequently."""
 
     def last(self) -> None:
-        """Wait shortly for what the VMM has just measured; called once, before the end."""
+        """Wait briefly for the VMM's last measurement; called once, before the end."""
 
     def facts(self) -> Json:
-        """Return what the VMM says of the VM."""
+        """Return the VMM's facts about the VM."""
 
     def close(self) -> None:
-        """Leave it as it was; idempotent."""
+        """Restore the previous state; idempotent."""
 
 
 def of(vm: Vm, options: KvmOptions) -> Switch:
-    """Return the way for a VM.
+    """Return the method for a VM.
 
     Raises
     ------
     UsageError
-        If QMP is asked for and the VM was not named by its socket.
+        If QMP is requested and the VM was not named by its socket.
     """
     how = options.switch
     if how == "auto":
@@ -98,7 +98,7 @@ def of(vm: Vm, options: KvmOptions) -> Switch:
 
 
 def is_libvirts(vm: Vm) -> bool:
-    """Whether libvirt has started the VM."""
+    """Whether libvirt started the VM."""
     return any("/libvirt/" in word for word in vm.command)
 
 
@@ -130,12 +130,13 @@ class Listen:
 
 
 class DirtyRate:
-    """QEMU's measurement of the dirty rate, again and again.
+    """QEMU's measurement of the dirty rate, repeated.
 
     Raises
     ------
     QmpError
-        By `start`, if QEMU refuses: another measurement runs, or it can measure in neither mode.
+        Raised by `start` if QEMU refuses: another measurement is running, or it supports neither
+        mode.
     """
 
     def __init__(
@@ -151,11 +152,11 @@ class DirtyRate:
 
     @property
     def mode(self) -> str:
-        """QEMU's name of the way in which it measures."""
+        """QEMU's name for its method of measurement."""
         return "dirty-ring" if self._ring else "dirty-bitmap"
 
     def facts(self) -> Json:
-        """Return what QEMU says of the VM."""
+        """Return QEMU's facts about the VM."""
         facts: Json = {}
         commands = {"version": "query-version", "status": "query-status",
                     "memory": "query-memory-size-summary", "cpus": "query-cpus-fast"}  # fmt: skip
@@ -202,7 +203,7 @@ class DirtyRate:
         return error
 
     def poll(self) -> None:
-        """Begin the next measurement as soon as one is over."""
+        """Begin the next measurement as soon as one has ended."""
         now = time.monotonic()
         if now < self._due or now - self._asked < _ASK_S:
             return
@@ -242,12 +243,12 @@ class DirtyRate:
                 self.messages.append(_EVENTS[event])
 
     def last(self) -> None:
-        """Wait shortly for the answer of the measurement whose round has just ended."""
+        """Wait briefly for the result of the measurement whose round has just ended."""
         end = time.monotonic() + _LAST_S
         with contextlib.suppress(QmpError):
             while not self._ring and time.monotonic() < end and not self._over():
                 time.sleep(_ASK_S)
 
     def close(self) -> None:
-        """Close the monitor: a measurement that runs ends by itself."""
+        """Close the monitor: a running measurement ends by itself."""
         self._monitor.close()

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the frames that a round logged, so that page tables can be told apart.
+"""The content of logged frames, which identifies page tables.
 
-After each round its logged frames are read, and those that can be page tables are written to the
-spool; `pmlkit.sources.kvm.tables` finds which of them are. No CR3 is needed: the tables on the path
-of any access are logged, from the root down, since nothing is cached after a re-arm
+After each round its logged frames are read, and possible page tables are written to the spool.
+`pmlkit.sources.kvm.tables` identifies the page tables among them. No CR3 is needed: the tables on
+the path of any access are logged, from the root down, because nothing is cached after a re-arm
 (`pmlkit.pagetables`).
 
-A look is bounded: in frames, and by the end of the next round. Known candidates come first, and
-what is left out is counted. The guest goes on meanwhile, so a table may have changed since its
-round's end.
+An examination is bounded: in frames, and by the end of the next round. Known candidates come first,
+and omitted frames are counted. The guest continues to run meanwhile, so a table may have changed
+since its round's end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BLIND = ("page tables are not told apart: the VMM set its memory up before the 
 def state_of(page: bytes) -> int:
     """Return whether a page can be a page table of 64-bit entries.
 
-    Bits 48 to 51 of an entry that is present have to be 0, as the hypervisor's side of Xen has it.
+    Bits 48 to 51 of a present entry must be 0, as in Xen's side.
 
     Returns
     -------
@@ -62,18 +62,18 @@ def state_of(page: bytes) -> int:
 
 
 class Looks:
-    """Looks at the frames of one round after another.
+    """Examines the frames of one round after another.
 
     Parameters
     ----------
     now_ns : callable
-        Returns the time.
-    say : callable
-        Called with a message if there is nothing that can be looked at.
+        Function that returns the time.
+    report : callable
+        Function that is called with a message if no frames can be examined.
     """
 
-    def __init__(self, memory: GuestMemory, now_ns: Callable[[], int], say: Tell) -> None:
-        self._memory, self._now_ns, self._say = memory, now_ns, say
+    def __init__(self, memory: GuestMemory, now_ns: Callable[[], int], report: Tell) -> None:
+        self._memory, self._now_ns, self._report = memory, now_ns, report
         self._logged: list[tuple[int, int, Sequence[int]]] = []
         self._held = self._unheld = 0
         self._known: dict[int, None] = {}
@@ -91,15 +91,15 @@ class Looks:
             self._unheld += len(logged)
 
     def cut(self, writer: SpoolWriter) -> None:
-        """End the look that goes on; called before the next ROUND frame is written."""
+        """End the present examination; called before the next ROUND frame is written."""
         look, self._look = self._look, None
         if look is not None:
             look.close(writer, self._now_ns())
 
     def round_closed(self, number: int, end_ns: int, slots: dict[int, Slot]) -> None:
-        """Let the frames of a round be looked at next, by `step`; its ROUND frame was written.
+        """Select the frames of a round as next for `step`; its ROUND frame was written.
 
-        If several rounds are closed at once, as we fell behind, only the last is looked at.
+        If several rounds are closed at once because of a delay, only the last is examined.
         """
         if self._off:
             return
@@ -120,7 +120,7 @@ class Looks:
         self._look = _Look(number, order[:MOST_FRAMES], len(order) + unheld, memory)
 
     def step(self, writer: SpoolWriter) -> bool:
-        """Look at the next frames; return whether some are left."""
+        """Examine the next frames; return whether some are left."""
         look = self._look
         if look is None:
             return False
@@ -145,14 +145,14 @@ class Looks:
         return self._look is not None
 
     def finish(self, writer: SpoolWriter) -> None:
-        """Look at what is left of the last round."""
+        """Examine the remaining frames of the last round."""
         while self.step(writer):
             pass
 
     def _give_up(self, text: str) -> None:
         self._off = True
         self._logged.clear()
-        self._say(text)
+        self._report(text)
 
 
 class _Look:
@@ -165,11 +165,11 @@ class _Look:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing more to look at."""
+        """Whether there are no more frames to examine."""
         return self._at >= len(self._order) or self._candidates >= _MOST_CANDIDATES
 
     def step(self, memory: GuestMemory, writer: SpoolWriter) -> Iterable[tuple[int, int]]:
-        """Look at some frames and write what they are; return each frame and its state."""
+        """Examine some frames and write their types; return each frame and its state."""
         some = self._order[self._at : self._at + AT_ONCE]
         found, kept = bytearray(), []
         for first in range(0, len(some), _TOGETHER):
@@ -187,7 +187,7 @@ class _Look:
         return list(zip(some, states))  # noqa: B905 (Python 3.9)
 
     def close(self, writer: SpoolWriter, now_ns: int) -> None:
-        """Write what was looked at."""
+        """Write the result of the examination."""
         slots = [[slot.gfn, slot.pages] for slot in self.slots]
         writer.append(Frame.LOOKED, frames.pack_json(
             round=self.number, logged=self.logged, left=self.logged - self._at, holes=self._holes,

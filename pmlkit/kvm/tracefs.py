@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's tracefs: instances of its ring buffer and kprobe events of our own.
+"""The kernel's tracefs: our instances of its ring buffer and our kprobe events.
 
-All names hold the process and the time of its start, so that what a dead process left can be told
-from what a running one uses: the next collection removes it (`clean`). Usually the `Guardian` has
-done so at once.
+All names contain the process and the time of its start. The leftovers of a dead process thus differ
+from the objects of a running one, and the next collection removes them (`clean`). Usually the
+`Guardian` has already done so.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PIDS = 500  # that are written at once
 
 
 class TracingRefused(PmlkitError):
-    """The kernel does not trace as it is asked to. Attribute: `path`."""
+    """The kernel refuses a request for tracing. Attribute: `path`."""
 
     def __init__(self, path: Path, what: str, hint: str) -> None:
         self.path = str(path)
@@ -55,7 +55,7 @@ class TracingRefused(PmlkitError):
 
 
 def refused(host: Host, path: Path, error: OSError) -> PmlkitError:
-    """Return the error for a file of tracefs that cannot be used."""
+    """Return the error for a file of tracefs that is not usable."""
     tracing, lockdown = host.tracing, host.lockdown()
     mounted, closed = (tracing / "instances").exists(), not os.access(tracing, os.R_OK | os.X_OK)
     if error.errno == errno.ENOENT and not mounted and not (tracing.exists() and closed):
@@ -74,7 +74,7 @@ def refused(host: Host, path: Path, error: OSError) -> PmlkitError:
 
 
 def owner_name(host: Host) -> str:
-    """Return the beginning of the names that belong to this process."""
+    """Return the prefix of the names that belong to this process."""
     pid = os.getpid()
     return f"pmlkit-{pid}-{start_of(host, pid) or 0}"
 
@@ -115,14 +115,14 @@ class Probes:
         self.close()
 
     def add(self, kind: str, name: str, where: str) -> str:
-        """Make an event; returns its place below ``events``.
+        """Create an event; returns its path below ``events``.
 
         Parameters
         ----------
         kind : {"p", "r"}
-            At a function's entry, or return.
+            At a function's entry, or at its return.
         where : str
-            The function, and what is fetched.
+            The function, and the values to fetch.
 
         Raises
         ------
@@ -158,7 +158,7 @@ def _remove_probe(host: Host, event: str) -> None:
 
 
 def make_instance(path: Path) -> None:
-    """Make an instance: the kernel fills the new folder."""
+    """Create an instance: the kernel fills the new folder."""
     path.mkdir()
 
 
@@ -206,7 +206,7 @@ class Instance:
         write(self.host, self.path / name, text, append)
 
     def follow(self, threads: Iterable[int]) -> None:
-        """Record only these threads, and those that they make."""
+        """Record only these threads, and the threads that they create."""
         pids = [str(thread) for thread in threads]
         with contextlib.suppress(TracingRefused):  # Linux before 4.16
             self.write("options/event-fork", "1")
@@ -307,7 +307,7 @@ def _remove_all(host: Host, owner: str) -> int:
 
 
 def clean(host: Host) -> Iterator[str]:
-    """Remove what dead collections left in tracefs; yields a message for each of them."""
+    """Remove the leftovers of dead collections in tracefs; yields a message for each of them."""
     owners = set()
     with contextlib.suppress(OSError):
         owners |= {path.name for path in (host.tracing / "instances").iterdir()}
@@ -323,9 +323,9 @@ def clean(host: Host) -> Iterator[str]:
 
 
 class Guardian:
-    """A child that waits for our death, and then removes what we have in tracefs.
+    """A child process that waits for our end, and then removes our objects in tracefs.
 
-    A context manager. It holds nothing open but a pipe, whose other end closes with us.
+    A context manager. Its only open file is a pipe, whose other end closes with our process.
     """
 
     def __init__(self, host: Host, owner: str) -> None:

@@ -36,7 +36,7 @@ def ingest(
     heard: Tell = lambda line: None,
     source: str | None = None,
 ) -> Trace:
-    """Convert a spool to a trace, and note in the trace what is missing.
+    """Convert a spool to a trace, and record in the trace what is missing.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def ingest(
     overwrite : bool
         Replace an existing trace.
     heard : callable, optional
-        Called with one line, which frame and why, if a frame was damaged or not understood. The
-        trace ends before that frame, and the spool should be kept.
+        Function that is called with one line (which frame and why) if a frame was damaged or
+        unknown. The trace ends before that frame; keep the spool.
     source : str, optional
         Refuse a spool of another source.
 
@@ -82,20 +82,20 @@ def finish(
     keep: bool = False,
     heard: Tell | None = None,
 ) -> Trace:
-    """Convert a spool with `ingest`, and remove the spool if the trace holds all of it.
+    """Convert a spool with `ingest`, and remove the spool if the trace contains all of it.
 
     Parameters
     ----------
     keep : bool
-        Keep the spool in any case.
+        Keep the spool in all cases.
     heard : callable, optional
-        Called as by `ingest`: an incomplete last frame is then no error.
+        Called as by `ingest`: an incomplete last frame is then not an error.
 
     Raises
     ------
     PmlkitError
-        If a frame was not understood and `heard` is None. The trace ends before that frame, and
-        the spool is kept.
+        If a frame was unknown and `heard` is None. The trace ends before that frame, and the spool
+        is kept.
     """
     faults: list[str] = []
     trace = ingest(spool, out, overwrite, faults.append)
@@ -112,6 +112,6 @@ def finish(
 
 
 def kept_hint(spool: PathLike, out: PathLike) -> str:
-    """Return the hint of an error about a spool that was not understood to its end."""
+    """Return the hint of an error about a spool that could not be read to its end."""
     again = f"`pmlkit ingest {spool} -o {out} --overwrite`"
     return f"the spool is kept: after an update of pmlkit, {again}"

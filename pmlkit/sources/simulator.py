@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A software PML over a recorded access trace.
+"""A software PML applied to a recorded access trace.
 
-It logs as the hardware does (Intel SDM, Page-Modification Logging; see `pmlkit.kernels.pml`), and
-adds the costs of exits, drains and re-arms. With the defaults its log equals that of the recorder's
+It logs like the hardware (Intel SDM, Page-Modification Logging; see `pmlkit.kernels.pml`), and adds
+the costs of exits, drains and re-arms. With the defaults its log equals that of the recorder's
 emulated PML, entry by entry.
 
-An access trace has only the first write of each window (the trace's round). A page that is re-armed
-in the middle of a window, and written again in it, is not logged again. So with ``rearm="flush"``
-the counts are a lower bound. It is tight if a window is short against the time to fill a buffer.
+An access trace contains only the first write of each window (the trace's round). A page that is
+re-armed in the middle of a window and written again in it is not logged again. With
+``rearm="flush"``, the counts are therefore a lower bound. It is tight if a window is short compared
+with the time to fill a buffer.
 
-The processor's own writes to page tables are in the log only if the recorder saw them. Entries do
-not depend on the costs: the guest does not run slower here. For a part of the recording, PML is on
-from the part's start to its end. Rounds are counted from there; times stay the recording's.
+The log contains the processor's own writes to page tables only if the recorder saw them. Entries do
+not depend on the costs, because the guest does not run slower here. For a part of the recording,
+PML is on from the part's start to its end. Rounds are counted from there; times stay the
+recording's.
 """
 
 from __future__ import annotations
@@ -50,21 +52,23 @@ OF = PROCESSORS["ns at 3 GHz"]  # whose ns the costs of a model are
 class PmlModel:
     """Behaviour and costs of PML.
 
-    Costs are ns of a processor of 3 GHz that executes an instruction a cycle; the log has them in
-    the time of the access trace's machine, if that says how long an instruction takes (`on`).
+    Costs are ns of a processor of 3 GHz that executes one instruction per cycle. The log converts
+    them to the time of the access trace's machine, if that contains the length of an instruction
+    (`on`).
 
     Parameters
     ----------
     buffer_entries : int
         Entries of a buffer; 512 in hardware (4 KiB of 8 bytes).
     buffers : {1, 2}
-        With two, a full one is exchanged for the other (two VMWRITEs) and drained while the guest
-        runs. Exits are shorter, not fewer. Assumption: it is drained before the other is full.
+        With two, a full buffer is exchanged for the other (two VMWRITEs) and drained while the
+        guest runs. Exits become shorter, not fewer. Assumption: it is drained before the other is
+        full.
     rearm : {"round", "flush", "never"}
-        When a logged page is re-armed: at the end of the round, when its buffer is drained (at
-        the end of the round at the latest), or never.
+        When a logged page is re-armed: at the end of the round; when its buffer is drained (at the
+        end of the round at the latest); or never.
     rounds_per_round : int
-        Rounds of the access trace that make one round of the log: T in units of the resolution.
+        Rounds of the access trace that form one round of the log: T in units of the resolution.
     exit_ns : int
         A VM exit and entry, with the VMREAD of the index. 940 ns for the VMREAD (OoH, SC'22), and
         1200 ns, an assumption, for leaving the guest and entering it.
@@ -136,15 +140,15 @@ def simulate(
         Replace `out`.
     start, end : str, int or None
         Log only the rounds between these times (``"2s"`` or nanoseconds): PML is off before and
-        after. `known` answers are kept for phases that lie between them completely.
+        after. `known` answers are kept for phases that lie completely between them.
 
     Returns
     -------
     Trace
         Of kind "pml". A batch's entries and its drain lie between its ``t_start_ns`` and
-        ``t_end_ns``, at the resolution of the access trace's batches. The last batch has the
-        reason "stop". ``pause_ns`` of a round is the time for which its guest would have been
-        stopped; ``meta.overheads`` has its parts.
+        ``t_end_ns``, at the resolution of the access trace's batches. The last batch has the reason
+        "stop". ``pause_ns`` of a round is the time for which its guest would have been paused;
+        ``meta.overheads`` has its parts.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all sources share: the output's spool, the command line, child processes."""
+"""Shared parts of all sources: the output's spool, the command line, child processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def command(function: str) -> str:
 
 
 def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
-    """Create the spool's folder beside the output, refusing existing ones; return (out, spool)."""
+    """Create the spool's folder next to the output, refusing existing ones; return (out, spool)."""
     out = Path(out)
     if out.suffix != ".trace":
         raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")

@@ -47,7 +47,7 @@ class Seen:
     t_ns, length_ns : int
         Its end, and its effective length.
     pages : int
-        Its working set: distinct pages written, or touched where accessed flags were harvested.
+        Its working set: distinct pages written, or touched if accessed flags were harvested.
     distinct : int
         Distinct pages since the collection began.
     entries, lost, exits : int
@@ -93,12 +93,12 @@ class Follower:
     spool : Path
         The file of frames. It may not exist yet, and may be removed after it was opened.
     watcher : callable
-        Makes a `Watcher` or `RecordingWatcher` from the spool's header.
+        Creates a `Watcher` or `RecordingWatcher` from the spool's header.
 
     Attributes
     ----------
     fault : str or None
-        Why the header or a frame was not understood; `poll` yields nothing after that.
+        Why the header or a frame is unknown; `poll` yields nothing after that.
     """
 
     def __init__(self, spool: Path, watcher: Callable[[Json], Taker]) -> None:
@@ -178,7 +178,8 @@ class Watcher:
     Raises
     ------
     NotUnderstood
-        If the header is not; `take`, if a frame is not (`pmlkit.sources.host.stream`).
+        If the header is unknown; `take` raises it for an unknown frame
+        (`pmlkit.sources.host.stream`).
     """
 
     def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:

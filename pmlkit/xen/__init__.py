@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Xen's interfaces, and the agent in dom0. Needs only Python 3.9 and cffi.
+"""Xen's interfaces, and the agent in dom0. It needs only Python 3.9 and cffi.
 
 One module per wrapped interface:
 
@@ -13,7 +13,7 @@ The collector:
 
 - `pmlkit.xen.job`: its options and its job
 - `pmlkit.xen.collector`: rounds of a domain into a spool
-- `pmlkit.xen.stop`: when it ends, and why
+- `pmlkit.xen.stop`: when a collection ends, and why
 - `pmlkit.xen.marks`: switches log-dirty mode off after a killed collection
 - `pmlkit.xen.frames`: the frames of the spool
 - `pmlkit.xen.agent`: the program; `pmlkit.xen.lab`: how rounds pass in the lab

@@ -4,8 +4,8 @@
     python3 -m pmlkit.xen.agent                       the job is the first line of standard input
     python3 -m pmlkit.xen.agent JOB.json DOMID SPOOL  the lab: the domain may still be paused
 
-In the first form standard input stays open: a line "stop" ends the collection, and so does the end
-of the input; other lines show that the other side is alive. Messages go to standard error. The
+In the first form, standard input stays open. A line "stop" ends the collection, and so does the end
+of the input. Other lines show that the other side is alive. Messages go to standard error. The
 spool goes to the file that the job names, or to standard output.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError, UsageError
-from pmlkit.starter import Pipe, first_line, say
+from pmlkit.starter import Pipe, first_line, report
 from pmlkit.xen import domains
 from pmlkit.xen.binding import MissingLibrary, XenError
 from pmlkit.xen.collector import Collector, Period
@@ -55,18 +55,18 @@ def serve(orders: int = 0, out: int = 1) -> Json:
     Parameters
     ----------
     orders, out : int
-        File descriptors; the spool goes to `out` if the job says ``"-"``.
+        File descriptors; the spool goes to `out` if the job has ``"-"``.
     """
     job = Job.of(first_line(orders))
     domain = domains.find(job.domain)
     with Stop(domain, orders, job.silence_s) as stop:
         file = Pipe(out, stop) if job.spool == "-" else None
         pace = Period(job.period_s)
-        return Collector(job, domain, stop, say, pace).run(file)
+        return Collector(job, domain, stop, report, pace).run(file)
 
 
 def preload() -> None:
-    """Import all that a collection needs, as the zipapp may be deleted."""
+    """Import all modules of a collection, because the zipapp may be deleted."""
     from pmlkit.xen.binding import ffi
 
     try:
@@ -90,7 +90,7 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
             box.free_run()
         stop = stack.enter_context(Stop(domain))
         file = Pipe(1, stop) if spool == "-" else None
-        end = Collector(job, domain, stop, say, pace).run(file)
+        end = Collector(job, domain, stop, report, pace).run(file)
     if not end["rounds"]:
         raise GuestError(end["why"] or "it ended before its first round was over")
     return end

@@ -94,7 +94,7 @@ def emit(path: PathLike) -> None:
 
 
 def running_version() -> str:
-    """Return the version of the Xen that runs, such as ``"4.17"``; "" if it is not known."""
+    """Return the version of the running Xen, such as ``"4.17"``; "" if unknown."""
     try:
         parts = [Path(f"{_VERSION}/{name}").read_text().strip() for name in ("major", "minor")]
     except OSError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect the rounds of a domain into a spool. Only the end of a round pauses the guest.
+"""Collect the rounds of a domain into a spool. The guest is paused only at the end of a round.
 
-Log-dirty mode is switched off however a collection ends; if this process is killed, the next one
-does it (`marks`).
+Log-dirty mode is off after each end of a collection; if this process is killed, the next one
+switches it off (`marks`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SHORTEST_S = 0.0005
 
 
 class Source(Protocol):
-    """Rounds of a domain by one interface: `pml.Patched`, `stock.Unpatched`.
+    """Rounds of a domain from one interface: `pml.Patched`, `stock.Unpatched`.
 
     Attributes
     ----------
     mode : {"pml", "stock"}
     taken_over : bool
-        Whether a migration has log-dirty mode now.
+        Whether a migration uses log-dirty mode at present.
     """
 
     mode: str
@@ -60,13 +60,13 @@ class Source(Protocol):
         """Append new records to the spool; return the fill of the fullest ring, 0 to 1 or more."""
 
     def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
-        """End a round and append what belongs to it."""
+        """End a round and append its data."""
 
     def finish(self, writer: SpoolWriter) -> Json:
         """Switch logging off and append the rest; return the last status."""
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """Append the rest of a domain that is gone; return the last status."""
+        """Append the rest of a domain that no longer exists; return the last status."""
 
 
 class Collector:
@@ -74,10 +74,10 @@ class Collector:
 
     Parameters
     ----------
-    say : callable
+    report : callable
         Called with each message for the user.
     pace : object, optional
-        How a round passes; default: by the clock (`Period`).
+        The rule for the end of a round; default: by the clock (`Period`).
     """
 
     def __init__(
@@ -85,35 +85,35 @@ class Collector:
         job: Job,
         domain: Domain,
         stop: Stop,
-        say: Tell = lambda text: None,
+        report: Tell = lambda text: None,
         pace: Period | None = None,
     ) -> None:
-        self.job, self.domain, self.stop, self.say = job, domain, stop, say
+        self.job, self.domain, self.stop, self.report = job, domain, stop, report
         self.pace = pace or Period(job.period_s)
         self.closed = 0
         self._enough = ""  # why no further round is wanted
 
     def run(self, file: io.RawIOBase | None = None) -> Json:
-        """Collect until the rounds are done, the spool is at its limit, or something ends it.
+        """Collect until the rounds are complete, the spool reaches its limit, or an event ends it.
 
         Parameters
         ----------
         file : raw binary file, optional
-            Where the spool goes, if not to ``job.spool``.
+            Destination of the spool, if not ``job.spool``.
 
         Returns
         -------
         dict
-            What the spool's END frame says: why, complete, rounds.
+            The content of the spool's END frame: why, complete, rounds.
 
         Raises
         ------
         XenError, OutputError, UsageError
-            Log-dirty mode is off by then.
+            Log-dirty mode is then off.
         """
         cleaned = list(marks.clean(self.job.state))
         for text in cleaned:
-            self.say(text)
+            self.report(text)
         mode = self._mode()
         source_class = pml.Patched if mode == "pml" else stock.Unpatched
         with marks.Mark(self.job.state, self.domain) as mark:
@@ -200,7 +200,7 @@ class Collector:
 
 
 class Period:
-    """Rounds by the clock; the rings are drained as often as they need it."""
+    """Rounds by the clock; the rings are drained as often as necessary."""
 
     ended = False
 
@@ -210,7 +210,7 @@ class Period:
         self._due: float | None = None
 
     def round(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
-        """Drain until the round is over."""
+        """Drain until the round ends."""
         now = time.monotonic()
         # From due time to due time, so that the time for closing does not add up.
         start = now if self._due is None or now > self._due + self.period_s else self._due
@@ -223,7 +223,7 @@ class Period:
             collector.stop.wait(min(left, self._nap_s))
 
     def _rest(self, fill: float) -> None:
-        """Sleep less the fuller the rings are, and not at all when they run over."""
+        """Sleep less if the rings are fuller, and not if they overflow."""
         if fill > 0.5:
             self._nap_s = 0
         elif fill > 0.2:

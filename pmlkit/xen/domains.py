@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find domains by name or id in Xenstore, and tell how they ended."""
+"""Find domains by name or id in Xenstore, and determine how they ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AWAY = "--migratedaway"  # libxl renames what it has migrated
 
 
 class NoSuchDomain(PmlkitError):
-    """There is no such domain. Attribute: `name`."""
+    """The domain does not exist. Attribute: `name`."""
 
     def __init__(self, name: str) -> None:
         self.name = str(name)
@@ -30,15 +30,15 @@ class NoSuchDomain(PmlkitError):
 
 @dataclass(frozen=True)
 class Domain:
-    """A domain as Xenstore knows it.
+    """A domain as described by Xenstore.
 
     Attributes
     ----------
     domid : int
     name, uuid : str
-        Empty if Xenstore does not say.
+        Empty if Xenstore does not contain it.
     memory_bytes : int
-        Its memory as configured; 0 if Xenstore does not say.
+        Its configured memory; 0 if Xenstore does not contain it.
     """
 
     domid: int
@@ -67,7 +67,7 @@ class Xenstore:
             self._lib.xs_close(handle)
 
     def read(self, path: str) -> str | None:
-        """Return the text of a node; None if there is none."""
+        """Return the text of a node; None if it does not exist."""
         length = self._ffi.new("unsigned int *")
         value = self._lib.xs_read(self._h, 0, path.encode(), length)
         if value == self._ffi.NULL:
@@ -108,13 +108,13 @@ def find(asked: str | int) -> Domain:
     Parameters
     ----------
     asked : str or int
-        Its name or id; a number is first taken for a name, as by `xl`.
+        Its name or id; a number is tried as a name first, as in `xl`.
 
     Raises
     ------
     NoSuchDomain
     MissingLibrary, XenError
-        If Xenstore cannot be asked, and it is no id.
+        If Xenstore is unavailable, and it is not an id.
     """
     asked = str(asked)
     try:
@@ -132,16 +132,16 @@ def find(asked: str | int) -> Domain:
 
 
 def ended(domain: Domain, state: DomainState | None, name: str | None = None) -> str | None:
-    """Return why a domain should be logged no longer; None if it goes on.
+    """Return why the logging of a domain should end; None if it can continue.
 
     Parameters
     ----------
     domain : Domain
-        As it was when logging began.
+        Its state when logging began.
     state : pmlkit.xen.xenctrl.DomainState or None
-        What Xen says now.
+        Its present state according to Xen.
     name : str, optional
-        What Xenstore calls it now; None if it is not known.
+        Its present name in Xenstore; None if unknown.
     """
     if name is not None and name.endswith(_AWAY):
         return "the domain was migrated"

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of a Xen spool: their kinds, and how they are packed.
 
-The agent writes them and the host reads them, so the format is apart from both. All is
-little-endian. Times are nanoseconds since the collection's start, from the TSC where Xen is
-patched, from dom0's monotonic clock where it is not.
+The agent writes them and the host reads them, so the format is separate from both. All numbers are
+little-endian. Times are nanoseconds since the collection's start: from the TSC with a patched Xen,
+otherwise from dom0's monotonic clock.
 
-A RECORDS frame holds many records of the rings: ``count u64``, then the heads of all records (each
-is ``struct xenpml_record`` up to its data), then the data of all, `count` words each, without gaps.
-The spool's header describes the layout of a head, so that readers need no other declaration:
-``record`` has the name, offset and bytes of each field, ``head_bytes`` is the size.
+A RECORDS frame contains many records of the rings: ``count u64``, then the heads of all records
+(each is ``struct xenpml_record`` up to its data), then the data of all, `count` words each, without
+gaps. The spool's header describes the layout of a head, so that readers need no other declaration.
+``record`` has the name, offset and bytes of each field; ``head_bytes`` is the size.
 """
 
 from __future__ import annotations
@@ -59,6 +59,6 @@ def bitmap_pieces(round_number: int, bits: bytes | memoryview) -> Iterator[tuple
 
 
 def unpack_bitmap_piece(payload: bytes) -> tuple[int, int, int, bytes]:
-    """Return the round, the bits of the whole bitmap, the first byte of this piece, the piece."""
+    """Return the round, the bits of the whole bitmap, the piece's first byte, and the piece."""
     number, bits, first = BITMAP_HEAD.unpack_from(payload)
     return number, bits, first, payload[BITMAP_HEAD.size :]

@@ -32,45 +32,46 @@ _CHOICES = {"mode": MODES, "rearm": REARM, "page_tables": PAGE_TABLES, "harvest"
 
 @dataclass(frozen=True)
 class LogOptions:
-    """How a domain is logged: checked when it is made, and flat in JSON.
+    """Options of logging a domain: checked on creation, and flat in JSON.
 
     Attributes
     ----------
     mode : {"auto", "pml", "stock"}
-        The patched interface, stock log-dirty, or the first that there is.
+        The patched interface, stock log-dirty, or the first available one.
     rounds : int
         0: until the collection is stopped.
     most_bytes : int
-        End after the round in which the spool has grown to so many bytes; 0: no limit.
+        End after the round in which the spool exceeds this size, bytes; 0: no limit.
     period_s : float
         Length of a round, seconds; not used in lock step.
     lockstep : bool
-        Lab: one of the guest's rounds runs in each of ours.
+        Lab: one of the guest's rounds runs in each round of the log.
     free : bool
-        Never pause the guest: rounds of `period_s` are cut out of the log afterwards. Pages are
+        Never pause the guest: rounds of `period_s` are separated in the log afterwards. Pages are
         re-armed at flushes. Needs the patched interface.
     rearm : {"never", "round", "flush"}
-        When a logged page is armed again.
+        When a logged page is re-armed.
     rearm_every : int
-        With "flush": after how many drained buffers.
+        With "flush": after this number of drained buffers.
     slots : int
-        Buffers of 512 entries that a vCPU's ring holds: a power of two, 2 to 4096.
+        Buffers of 512 entries in a vCPU's ring: a power of two, 2 to 4096.
     buffers : int
         Hardware buffers per vCPU, 1 to 8.
     page_tables : {"off", "mark", "drop", "snapshot", "clear"}
-        "clear": snapshots, and the guest's accessed flags are cleared after each: they change.
+        "clear": snapshots, and the guest's accessed flags are cleared after each, which changes the
+        guest.
     harvest : {"", "accessed", "guided", "both", "pruned", "sampled"}
-        Which accessed flags are read and cleared at a round's end: those of all memory, those under
-        the logged page tables, first these and then the rest, those that the upper levels of the
-        EPT do not rule out, or a sample of the last.
+        The accessed flags that are read and cleared at a round's end. Choices: all memory; those
+        below the logged page tables; first these and then the rest; those that the upper levels of
+        the EPT show as used; or a sample of the last.
     harvest_every : int
-        Harvest in every so many rounds; "sampled": in each.
+        Harvest once in this number of rounds; "sampled": in each round.
     one_in : int
-        "sampled": look at one frame of so many; a power of two, 2 to 512.
+        "sampled": examine one frame in this number; a power of two, 2 to 512.
     draw : {"round", "fixed"}
-        "sampled": draw the frames anew in each round, so that the error of the sample averages out
-        over rounds; or look at the same ones always, so that windows of several rounds count each
-        of them once.
+        "sampled": "round" draws new frames in each round, so that the error of the sample averages
+        out over rounds. "fixed" always examines the same frames, so that windows of several rounds
+        count each of them once.
     bitmaps : bool
         Keep the log-dirty bitmap of each round in the spool.
     """
@@ -120,7 +121,7 @@ class LogOptions:
 
 @dataclass(frozen=True)
 class Job(LogOptions):
-    """What the agent is asked for: a domain, how to log it, and where the spool goes.
+    """The agent's job: a domain, the options of logging, and the destination of the spool.
 
     Attributes
     ----------
@@ -129,22 +130,21 @@ class Job(LogOptions):
     spool : str
         File to write; "-" is standard output.
     state : str
-        Folder with a mark of each running collection: the next one switches off what a killed one
-        left on.
+        Folder with a mark of each running collection: the next one cleans up after a killed one.
     header : dict
-        Goes into the spool's header.
+        Content of the spool's header.
     silence_s : float
-        Stop when whoever started the agent has not been heard of for so long; 0: never.
+        Stop if the starter of the agent has been silent for this time; 0: never.
     limit_s : float
-        Lab: seconds for any single wait for a guest.
+        Lab: limit for any single wait for a guest, seconds.
     mailbox : bool
         Lab: the guest has a mailbox, and runs freely unless `lockstep` is set.
     wait_for, stop_at : str
-        Lab: begin and end when a line of the guest's console starts with this.
+        Lab: begin and end when a line of the guest's console starts with this text.
     console : str
-        Lab: file with the guest's console; its lines are put into the spool.
+        Lab: file with the guest's console; its lines go to the spool.
     phase_rounds : bool
-        Lab: a line "phase ..." ends the round at once.
+        Lab: a line "phase ..." ends the round immediately.
     """
 
     domain: str = ""
@@ -161,7 +161,7 @@ class Job(LogOptions):
 
     @classmethod
     def of(cls, values: Json) -> Job:
-        """Make a job out of a dict; unknown names are ignored."""
+        """Create a job from a dict; unknown names are ignored."""
         values, known = _flat(values), {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

@@ -46,7 +46,7 @@ class LabPeriod(Period):
             time.sleep(_POLL_S)
 
     def meanwhile(self, collector: Collector, source: Source, writer: SpoolWriter) -> bool:
-        """Append new console lines to the spool; return whether one ends the round."""
+        """Append new console lines to the spool; return whether one of them ends the round."""
         phase, self._late = self._late, False
         for line in self.console.lines():
             writer.append(Frame.CONSOLE, frames.pack_json(line=line, ns=source.now_ns()))
@@ -63,7 +63,7 @@ class LabPeriod(Period):
 
 
 class Lockstep(LabPeriod):
-    """One of the guest's rounds in each round."""
+    """One round of the guest in each round of the log."""
 
     def __init__(self, job: Job, box: Mailbox) -> None:
         super().__init__(job)
@@ -150,7 +150,7 @@ class Mailbox:
         Raises
         ------
         GuestError
-            If it has not after `limit_s` seconds of dom0's time.
+            If it is not ready after `limit_s` seconds of dom0's time.
         """
         self._wait(lambda: self._word(0) == MAGIC, limit_s, "did not set itself up")
 
@@ -168,7 +168,7 @@ class Mailbox:
         self._wait(done, limit_s, f"did not finish round {round_number}")
 
     def told(self, count: int) -> list[int]:
-        """Return the first numbers that the guest has measured in its last round."""
+        """Return the first numbers that the guest measured in its last round."""
         return [self._word(_TOLD + i) for i in range(count)]
 
     def free_run(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Marks of running collections: the next one switches off what a killed one left on.
+"""Marks of running collections: the next collection cleans up after a killed one.
 
-A mark is a file that its collection holds locked. The kernel releases the lock however the process
-ends, so an unlocked mark belongs to a process that could not clean up.
+A mark is a file that its collection keeps locked. The kernel releases the lock at each end of the
+process, so an unlocked mark belongs to a process that could not clean up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Busy(PmlkitError):
-    """The domain is being collected by another process. Attributes: `domain`, `pid`."""
+    """Another process is collecting the domain. Attributes: `domain`, `pid`."""
 
     def __init__(self, domain: str | int, pid: int | None) -> None:
         self.domain, self.pid = domain, pid
@@ -43,7 +43,7 @@ class Mark:
     Parameters
     ----------
     folder : path-like
-        Of the marks; created if missing.
+        Folder of the marks; created if missing.
     """
 
     def __init__(self, folder: PathLike, domain: Domain) -> None:
@@ -70,7 +70,7 @@ class Mark:
         self.close()
 
     def tell(self, **facts: object) -> None:
-        """Record what is switched on: before it is, and again when more is known."""
+        """Record what is switched on: before the switch, and again when more is known."""
         self._facts.update(facts)
         self._file.seek(0)
         self._file.truncate()

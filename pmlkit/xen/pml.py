@@ -48,7 +48,7 @@ class Handle:
     Raises
     ------
     MissingLibrary, XenError
-        If the library is missing, or the call is not allowed.
+        If the library is missing, or the call is not permitted.
     """
 
     def __init__(self, domid: int) -> None:
@@ -70,7 +70,7 @@ class Handle:
         return self._values(status, "struct xenpml_status")
 
     def vcpu_status(self, vcpu: int) -> dict[str, int]:
-        """Return ``struct xenpml_vcpu_status`` of a vCPU, logged by us or not, as a dict."""
+        """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict, whoever logs it."""
         status = self._ffi.new("struct xenpml_vcpu_status *")
         done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, status)
         check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
@@ -94,7 +94,7 @@ class Handle:
 
 
 def available(domid: int = 0) -> bool:
-    """Whether this Xen has the patched interface: by a call, not by its version."""
+    """Whether this Xen has the patched interface, determined by a call, not by its version."""
     try:
         with Handle(domid) as handle:
             handle.status()
@@ -163,7 +163,7 @@ class PmlLog(Handle):
             self._logs.append(check(log, "XENMEM_resource_pml_log", self.domid))
 
     def record_layout(self) -> tuple[list[list[str | int]], int]:
-        """Return the fields of a record's head, [name, offset, bytes] each, and its size."""
+        """Return the fields of a record's head ([name, offset, bytes] each) and its size."""
         kind = self._ffi.typeof("struct xenpml_record")
         fields = [
             [name, f.offset, self._ffi.sizeof(f.type)] for name, f in kind.fields if name != "data"
@@ -171,7 +171,7 @@ class PmlLog(Handle):
         return fields, self._ffi.offsetof(kind, "data")
 
     def drain(self, vcpu: int, take: Take, limit: int | None = None) -> int:
-        """Read the new records of a vCPU; returns how many.
+        """Read the new records of a vCPU; returns their number.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class PmlLog(Handle):
             Called with ``(records, parts)``: a list of records (cffi structs, theirs until it
             returns) and the payload of a RECORDS frame in parts.
         limit : int, optional
-            Read about so many at most: a vCPU that writes fast must not starve the others.
+            Approximate limit of records: a vCPU that writes quickly must not delay the others.
         """
         log, read, total = self._logs[vcpu], self._lib.xenpml_log_read, 0
         limit = limit or self.options.slots
@@ -236,7 +236,7 @@ class PmlLog(Handle):
         flags : int
             ``ROUND_*``.
         dirty : bool
-            Whether the log-dirty bitmap is wanted.
+            Whether to return the log-dirty bitmap.
 
         Returns
         -------
@@ -308,7 +308,7 @@ HARVEST_FLAGS = {
 
 
 class Patched:
-    """A `collector.Source` by the patched interface. A context manager; it ends the logging."""
+    """A `collector.Source` for the patched interface: a context manager that ends the logging."""
 
     mode = "pml"
     taken_over = False  # Xen refuses to migrate a domain that is logged
@@ -387,7 +387,7 @@ class Patched:
         return self.rest(writer)
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """Drain the rest; the rings of a domain that is gone stay mapped."""
+        """Drain the rest; the rings of a destroyed domain stay mapped."""
         while self.drain(writer):
             pass
         logs = [self._log.log_info(v) for v in range(self._log.vcpus)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent of dom0, and its imports.
 
-A module of its own, as two sources ship it: over SSH (`pmlkit.sources.host.launch`), and on the
-disk of the lab's dom0.
+This module is separate because two sources ship the agent: over SSH (`pmlkit.sources.host.launch`),
+and on the disk of the lab's dom0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def files() -> dict[str, bytes]:
     Returns
     -------
     dict of str to bytes
-        By path; ``pmlkit/`` is the only folder at the top.
+        Files by path; ``pmlkit/`` is the only folder at the top.
     """
     with tempfile.TemporaryDirectory() as scratch:
         emit(Path(scratch) / "declarations.py")

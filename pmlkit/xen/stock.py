@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stock log-dirty: what live migration uses, on any Xen.
+"""Stock log-dirty, which live migration uses, on any Xen.
 
-A domain has one log-dirty mode and one bitmap, which everybody shares. Live migration
-(libxl-save-helper) switches the mode off and on, sends all pages, and then those in the bitmap. If
-we took a page out of the bitmap, it would never be sent again: the domain would go on with old
-contents. So we look for the helper before we clear the bitmap or switch the mode off, and once more
-afterwards. The helper starts before it touches the mode, and lives until the last page is sent. If
-it has started in between, we put the pages back and the mode on again, and leave both to it. One
-gap remains: a migration that begins and reads its last bitmap between these two looks, which are
-milliseconds apart. The helpers of other toolstacks than libxl have other names, and are not found.
+A domain has one log-dirty mode and one bitmap, shared by all users. Live migration
+(libxl-save-helper) switches the mode off and on, sends all pages, and then sends those in the
+bitmap. If we removed a page from the bitmap, it would never be sent again: the domain would
+continue with old contents. We therefore look for the helper before we clear the bitmap or switch
+the mode off, and once more afterwards. The helper starts before it changes the mode, and lives
+until the last page is sent. If it has started in between, we restore the pages and the mode, and
+leave both to it. One gap remains: a migration that begins and reads its last bitmap between these
+two checks, which are milliseconds apart. The helpers of toolstacks other than libxl have other
+names, and are not detected.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class LogDirty:
     pages : int
         Frames that a bitmap covers.
     taken_over : bool
-        Whether a migration has begun, which owns the bitmap from then on.
+        Whether a migration has begun, which then owns the bitmap.
 
     Raises
     ------
@@ -85,7 +86,7 @@ class LogDirty:
         self.close()
 
     def close_round(self) -> Cleaned:
-        """Read and clear the bitmap. Call it only while no migration has the mode."""
+        """Read and clear the bitmap. Call it only while no migration uses the mode."""
         view = ffi().buffer(self._bits, self._n * 4096)
         ffi().memmove(view, bytes(len(view)), len(view))
         began = time.monotonic_ns()
@@ -121,7 +122,7 @@ class LogDirty:
 
 
 def switch_off(control: Control, domid: int) -> bool:
-    """Switch log-dirty mode off, unless a migration has it; returns whether it was done."""
+    """Switch log-dirty mode off unless a migration uses it; returns whether it was switched off."""
     if save_helper_of(domid) is not None:
         return False
     control.log_dirty(domid, False)
@@ -134,12 +135,12 @@ def switch_off(control: Control, domid: int) -> bool:
 
 
 def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
-    """Put pages into a domain's log-dirty bitmap.
+    """Set pages in a domain's log-dirty bitmap.
 
     Parameters
     ----------
     spans : iterable of (int, int)
-        First frame and number of frames of each; none beyond the domain's last frame.
+        First frame and number of frames of each range; none beyond the domain's last frame.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def mark_dirty(domid: int, spans: Iterable[tuple[int, int]]) -> None:
 
 
 class Unpatched:
-    """A `collector.Source` by stock log-dirty. A context manager; it ends the mode.
+    """A `collector.Source` for stock log-dirty. A context manager; its end switches the mode off.
 
     Raises
     ------
@@ -195,7 +196,7 @@ class Unpatched:
         return time.monotonic_ns() - self._started
 
     def drain(self, writer: SpoolWriter) -> float:
-        """Nothing to drain: the bitmap is read when the round is closed."""
+        """Do nothing: the bitmap is read when the round is closed."""
         return 0.0
 
     def close_round(self, writer: SpoolWriter, number: int, **more: object) -> Json:
@@ -215,7 +216,7 @@ class Unpatched:
         return {}
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """A domain that is gone has no bitmap."""
+        """A destroyed domain has no bitmap."""
         return {}
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a collection ends, and why: signals, the domain's end, orders of its starter."""
+"""The end of a collection: signals, the domain's end, orders of its starter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOOK_S = 0.25  # how often Xen is asked about the domain
 
 
 class Stop(Ending):
-    """Why a collection of a domain should end. A context manager.
+    """The reason why a collection of a domain should end. A context manager.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Stop(Ending):
     Attributes
     ----------
     kind : {None, "asked", "domain", "lost"}
-        By order or signal; by the domain's end; the starter is gone.
+        By an order or a signal; by the domain's end; because the starter has died.
     alive : bool
         Whether the domain can still be asked to close a round.
     shared : bool
-        Set it where a migration could take over log-dirty mode, to look for one.
+        Set it to look for a migration that could take over log-dirty mode.
     migrating : bool
         Whether a migration has begun.
     """
@@ -95,7 +95,7 @@ class Stop(Ending):
         self.end("domain", "the domain is being saved or migrated")
 
     def gone(self, error: XenError) -> None:
-        """Record the domain's end if that explains the error; else raise it."""
+        """Record the domain's end if that explains the error; otherwise raise the error."""
         # An order may have come before: `look` has to find out about the domain alone.
         before, self.why = self.why, None
         self.look()

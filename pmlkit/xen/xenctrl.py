@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libxenctrl, whose ABI changes with every Xen; no other module calls it.
+"""libxenctrl, whose ABI changes with each Xen; no other module calls it.
 
-The library of the running Xen is chosen by name and tested before its first use. It has to talk to
-this Xen, whose domctl interface has a version. A domain's information has to begin as expected, and
-a hypercall buffer has to be laid out as declared. Differences between versions are detected by the
-presence of a function, not by version numbers.
+The library of the running Xen is chosen by name and tested before its first use. It must be able to
+call this Xen, whose domctl interface has a version. A domain's information must begin as expected,
+and a hypercall buffer must have the declared layout. Differences between versions are detected by
+the presence of a function, not by version numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Control:
     Raises
     ------
     MissingLibrary, XenError
-        If there is none that fits the running Xen.
+        If none fits the running Xen.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Control:
             raise XenError("libxenctrl", errno.EPROTO, "its structures are not as we know them")
 
     def state(self, domid: int) -> DomainState | None:
-        """Return the `DomainState` of a domain; None if there is no such domain."""
+        """Return the `DomainState` of a domain; None if the domain does not exist."""
         info = self._ffi.new("uint32_t[]", _INFO_BYTES // 4)
         count = check(
             self._lib.xc_domain_getinfolist(self._xch, domid, 1, info),
@@ -110,7 +110,7 @@ class Control:
         return DomainState(domid, bool(flags & _DYING), bool(flags & _PAUSED), why)
 
     def unpause(self, domid: int) -> None:
-        """Start a domain that is paused."""
+        """Start a paused domain."""
         check(self._lib.xc_domain_unpause(self._xch, domid), "xc_domain_unpause", domid)
 
     def maximum_gpfn(self, domid: int) -> int:
@@ -127,7 +127,7 @@ class Control:
         return buffer, check(got, "xc_hypercall_buffer_alloc_pages")
 
     def free(self, buffer: CData, pages: int) -> None:
-        """Free a buffer of `buffer`."""
+        """Free a buffer from `buffer`."""
         self._lib.xc__hypercall_buffer_free_pages(self._xch, buffer, pages)
 
     def log_dirty(self, domid: int, on: bool) -> None:
@@ -141,7 +141,7 @@ class Control:
         Returns
         -------
         (int, int)
-            Write faults taken since the last time, and pages that were dirty.
+            Write faults since the previous call, and the number of dirty pages.
         """
         stats = self._ffi.new("xc_shadow_op_stats_t *")
         done = self._log(domid, _OP_CLEAN, buffer, pages, stats)
@@ -174,8 +174,8 @@ def _has_logdirty_control(lib: CLibrary) -> bool:
 def save_helper_of(domid: int) -> int | None:
     """Return the process id of libxl's process that saves or migrates a domain, or None.
 
-    While it runs, it owns log-dirty mode, and must find every bit of the bitmap. Processes that can
-    no longer become a helper are remembered, as this is called in every round.
+    While it runs, it owns log-dirty mode and needs every bit of the bitmap. Processes that can no
+    longer become a helper are cached, because this function runs in every round.
     """
     there = [name for name in os.listdir("/proc") if name.isdigit()]
     _others.intersection_update(there)

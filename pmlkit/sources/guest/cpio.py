@@ -37,7 +37,7 @@ class Archive:
         self._add(path, stat.S_IFDIR | mode, b"")
 
     def file(self, path: PathLike, data: Path | bytes, mode: int = 0o644) -> None:
-        """Add a file of these bytes, or of those that a Path holds when the archive is written."""
+        """Add a file with these bytes, or with the bytes of a Path when the archive is written."""
         self._add(path, stat.S_IFREG | mode, data)
 
     def link(self, path: PathLike, target: str) -> None:
@@ -78,7 +78,7 @@ class Archive:
 
     @property
     def paths(self) -> list[str]:
-        """All paths, sorted: a folder before what it holds."""
+        """All paths, sorted: a folder before its contents."""
         return sorted(self._entries)
 
     def size(self) -> int:

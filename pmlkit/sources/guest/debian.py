@@ -2,8 +2,8 @@
 """Fetch Debian packages and unpack them into a cache, without installing them and without root.
 
 apt gets its own state, cache and empty package database. It reads the system's sources and keys,
-and changes nothing of the system. Packages of another release than the system's come from the same
-mirrors, into a cache of their own.
+and does not change the system. Packages of another release than the system's come from the same
+mirrors, into a separate cache.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Packages:
     Attributes
     ----------
     root : Path
-        The folder that holds their files as in ``/``. It is shared: only read it.
+        The folder that contains their files as in ``/``. It is shared: only read it.
     versions : dict of str to str
         Version of each package, dependencies included.
     """
@@ -118,23 +118,23 @@ def fetch(
     progress : callable, optional
         Called with a line of text before each slow step.
     dependencies : bool
-        False: these packages alone.
+        False: only these packages.
     skip : collection of str
         Dependencies to leave out.
     release : str
-        Debian's release, such as ``"trixie"``; default: what the system has in its sources.
+        Debian's release, such as ``"trixie"``; default: the system's sources.
 
     Returns
     -------
     Packages
-        From the cache if they were fetched within a day, or if there is no network.
+        From the cache if they were fetched within a day, or without a network.
 
     Raises
     ------
     MissingTool
         If apt or dpkg is not installed.
     PackageError
-        If a package is not known or cannot be downloaded.
+        If a package is unknown or cannot be downloaded.
     OutputError
         If the cache cannot be written.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch, verify and unpack Debian's source packages without root.
 
-As `pmlkit.sources.guest.debian`, with its own lists of sources, made from the system's.
+Like `pmlkit.sources.guest.debian`, with its own lists of sources, derived from the system's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SUITES = ("bookworm", "trixie")
 
 
 def fetch_source(package: str, version: str, target: Path, progress: Tell | None = None) -> None:
-    """Fetch a source package and unpack it to an empty folder: the original, ``debian/`` over it.
+    """Fetch a source package and unpack it to an empty folder: the original, then ``debian/``.
 
     Debian's patches are not applied.
 

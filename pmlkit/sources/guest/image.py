@@ -44,7 +44,7 @@ _KERNEL_MIB = 64  # ends of its image in guest-physical memory, and what it sets
 
 @dataclass(frozen=True)
 class GuestImage:
-    """What QEMU boots.
+    """The files that QEMU boots.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class GuestImage:
     versions : dict of str to str
         Debian's version of the kernel and of every package in the image.
     workload : Workload
-        With the parameters that it will run with.
+        With the parameters of this run.
     """
 
     kernel: Path
@@ -81,18 +81,18 @@ def build(
     params : dict of str to str, optional
         Parameters of the workload.
     memory_mib : int, optional
-        The guest's memory, to be checked against the image's size; default: the workload's.
+        The guest's memory, for a check against the image's size; default: the workload's.
     extra_cmdline : str
         Added to the kernel's command line.
     progress : callable, optional
         Called with a line of text before each slow step.
     swap : bool
-        Add the drivers of a virtio disk, to which the guest then swaps.
+        Add the drivers of a virtio disk, which the guest then uses for swap.
 
     Returns
     -------
     GuestImage
-        Its initrd lies in the cache; the same workload and packages give the same bytes.
+        Its initrd is in the cache; the same workload and packages give the same bytes.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def _add_packages(
 
 
 def _add_base(archive: Archive, busybox: Path) -> None:
-    """Add busybox with its applets, /init, and the few files that programs look for."""
+    """Add busybox with its applets, /init, and the few files that programs expect."""
     for name in ("dev", "proc", "sys", "run", "root", "var/run", "var/tmp", "var/lib", "work"):
         archive.folder(name)
     archive.folder("tmp", 0o1777)
@@ -187,7 +187,7 @@ def _shell_variables(workload: Workload) -> str:
 
 
 def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None:
-    """Refuse memory that cannot hold both the archive and its unpacked files."""
+    """Refuse memory that is too small for both the archive and its unpacked files."""
     least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24
     if memory_mib < least:
         raise GuestError(

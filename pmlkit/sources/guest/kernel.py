@@ -2,8 +2,8 @@
 """Debian's cloud kernel as the ELF image that QEMU starts directly (through PVH).
 
 Debian ships a bzImage: a small program that unpacks the kernel proper. We unpack it once, not in
-every emulated boot. QEMU also passes a fresh random seed to a bzImage, which would make two
-deterministic runs differ; through PVH it does not.
+each emulated boot. QEMU also passes a new random seed to a bzImage, so that two deterministic runs
+would differ. With PVH it does not.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTR
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that QEMU's ``-kernel`` takes, and Xen for dom0.
+    """A kernel for QEMU's ``-kernel``, and for Xen's dom0.
 
     Attributes
     ----------
     path : Path
-        An uncompressed vmlinux; a bzImage where there is no PVH entry.
+        An uncompressed vmlinux; a bzImage if there is no PVH entry.
     version : str
         Of the Debian package, such as ``"6.1.147-1"``.
     release : str
@@ -62,7 +62,7 @@ class Kernel:
     modules: Path
 
     def drivers(self) -> list[Path]:
-        """Return the modules (paths) that a virtio disk needs, in the order of loading.
+        """Return the modules (paths) for a virtio disk, in the order of loading.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Kernel:
 
 
 def kernel(progress: Tell | None = None, metapackage: str = PACKAGE) -> Kernel:
-    """Fetch and unpack the kernel that one of Debian's metapackages depends on.
+    """Fetch and unpack the kernel that one of Debian's metapackages refers to.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def unpack(bzimage: bytes) -> bytes:
     Raises
     ------
     GuestError
-        If it is no bzImage, or its compression is unknown.
+        If it is not a bzImage, or its compression is unknown.
     """
     # The x86 boot protocol: sectors of the real-mode part, then where the payload lies in the rest.
     if bzimage[0x202:0x206] != b"HdrS":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs for a guest: C files compiled statically, executables checked to be static."""
+"""Programs for a guest: C files compiled statically, and a check that executables are static."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def compile_cached(
     inputs: Sequence[Path],
     failure: Callable[[str], Exception],
 ) -> Path:
-    """Compile with gcc, once for each version of `arguments` and of the files that it reads.
+    """Compile with gcc, once for each version of `arguments` and of the files that gcc reads.
 
-    A digest of both is added to the name of `target`. `failure` makes the exception to raise of
-    gcc's first error.
+    A digest of both is added to the name of `target`. `failure` creates the exception from gcc's
+    first error.
     """
     contents = [" ".join(arguments).encode(), *(path.read_bytes() for path in inputs)]
     digest = hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
@@ -76,14 +76,14 @@ def _need_gcc() -> None:
 def compile_static(source: Path) -> Path:
     """Compile a C file to a static program, once for each version of it and of its headers.
 
-    The compiler runs on this machine, with the user's rights. No file name reaches it that it could
-    take for an option. It may read the source's folder, our headers and the system's. A source that
-    reads any other file, as a header or from assembler, is refused.
+    The compiler runs on this machine, with the user's rights. No file name that looks like an
+    option reaches it. It may read the source's folder, our headers and the system's headers. A
+    source that reads any other file, as a header or from assembler, is refused.
 
     Parameters
     ----------
     source : Path
-        It may include ``pmlkit.h`` and the headers that lie beside it.
+        It may include ``pmlkit.h`` and headers in its own folder.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def _limit() -> None:
 
 
 def _dependencies(rule: str) -> list[str]:
-    """Return the files that a make rule, written by the assembler, depends on."""
+    """Return the dependencies of a make rule that the assembler wrote."""
     names = re.split(r"(?<!\\)\s+", rule.partition(":")[2].replace("\\\n", " "))
     return [name.replace("\\ ", " ") for name in names if name]
 
@@ -203,7 +203,7 @@ def check_static(path: PathLike) -> None:
     Raises
     ------
     WorkloadError
-        If it is no x86-64 Linux executable, or needs a dynamic loader.
+        If it is not an x86-64 Linux executable, or needs a dynamic loader.
     """
     with open_regular(path, _PROGRAM_BYTES) as file:
         data = file.read(_PROGRAM_BYTES)
@@ -243,9 +243,9 @@ def bytecode(root: Path, progress: Tell | None = None) -> Path | None:
     Returns
     -------
     Path or None
-        A folder beside `root` with the compiled files where Python looks for them; None if `root`
+        A folder next to `root` with the compiled files where Python looks for them; None if `root`
         has no Python. The folder is empty if its Python does not run on this machine: the guest
-        then compiles for itself.
+        then compiles the modules itself.
     """
     pythons = sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
     if not pythons:
@@ -291,9 +291,9 @@ def _compile_all(
 
 
 def with_bytecode(files: Mapping[str, bytes], root: Path) -> dict[str, bytes]:
-    """Return Python modules by their path, and what the Python in `root` compiles them to.
+    """Return Python modules by path, together with their byte code from the Python in `root`.
 
-    Its Python may not run on this machine: there is then nothing but the modules.
+    If its Python does not run on this machine, the result has only the modules.
     """
     python = next(iter(sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))))
     with tempfile.TemporaryDirectory() as scratch:

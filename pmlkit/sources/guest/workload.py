@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workloads of a guest: shipped ones, and the user's own program, C file or folder."""
+"""Workloads of a guest: bundled ones, and the user's own program, C file or folder."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _NO_NAME = "give a name in the folder, not absolute, without .., that begins wit
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number or word that a workload can be given.
+    """A number or word that is a parameter of a workload.
 
     Attributes
     ----------
     default : str, int or float
-        Its value, unless `Workload.with_parameters` gives another.
+        Its value, unless `Workload.with_parameters` changes it.
     help : str
         One line.
     """
@@ -54,13 +54,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload, and what its guest needs.
+    """A workload, and the needs of its guest.
 
     Attributes
     ----------
     name, summary : str
     command : str
-        For the guest's shell, in ``/work``; parameters are shell variables, ``$hot``.
+        Runs in the guest's shell, in ``/work``; parameters are shell variables, ``$hot``.
     sources : tuple of Path
         C files, each compiled to a static program ``/work/STEM``.
     packages : tuple of str
@@ -69,19 +69,20 @@ class Workload:
         Files and folders that are copied to ``/work``.
     parameters : dict of str to Parameter
     memory_mib : int
-        The guest's memory unless the user says otherwise.
+        The guest's memory, unless the user overrides it.
     seconds : float
-        Guest time that it takes, roughly.
+        Approximate guest time of a run.
     phases : tuple of str
         The phases that it marks, in order.
     prune : tuple of str
         Patterns of package files that the guest does not need, such as ``usr/share/perl/*``.
     keep : tuple of str
-        Patterns of package files that it needs though guests go without, ``usr/bin/perl*``.
+        Patterns of package files that it needs although guests usually omit them,
+        ``usr/bin/perl*``.
     prepare : str
-        For the guest's shell before the recording begins: inputs that are no part of the run.
+        Runs in the guest's shell before the recording begins: inputs that are not part of the run.
     release : str
-        Debian's release that the packages are of, ``"bookworm"``; default: the system's sources.
+        Debian's release of the packages, ``"bookworm"``; default: the system's sources.
     """
 
     name: str
@@ -140,9 +141,9 @@ def load(spec: PathLike) -> Workload:
     Raises
     ------
     WorkloadError
-        If there is none, or it cannot run in a guest.
+        If it does not exist, or cannot run in a guest.
     MissingTool
-        If it has to be compiled and there is no gcc.
+        If it must be compiled and there is no gcc.
     """
     name, path = os.fspath(spec), Path(spec)
     if re.fullmatch(r"[\w-]+", name) and (FOLDER / name / DESCRIPTION).is_file():

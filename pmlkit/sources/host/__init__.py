@@ -4,7 +4,7 @@
 Modules
 -------
 collection  `Collection`: logging of one domain, from the command line or a notebook; its options
-launch      the agent, started here or by SSH
+launch      the agent, started here or over SSH
 stream      the collector's frames, decoded and checked
 spool       a stream appended to a spool
 ingest      a spool converted to a trace

@@ -46,7 +46,7 @@ _END_S = 60.0  # for the last frames
 
 @dataclass(frozen=True)
 class CollectOptions(LogOptions):
-    """How to collect: `pmlkit.xen.job.LogOptions`, and where dom0 keeps its marks.
+    """Options of a collection: `pmlkit.xen.job.LogOptions`, and dom0's folder for marks.
 
     Attributes
     ----------
@@ -58,16 +58,16 @@ class CollectOptions(LogOptions):
     state: str = "/run/pmlkit"
 
     def watcher(self, header: Json) -> Watcher:
-        """Return what makes rounds of the agent's frames."""
+        """Return the object that converts the agent's frames to rounds."""
         return Watcher(header, (self.source,))
 
     def job(self, domain: str) -> Json:
-        """Return the agent's job, as JSON can hold it."""
+        """Return the agent's job as JSON values."""
         return asdict(Job(**asdict(self), domain=domain))
 
 
 class HowToCollect(Protocol):
-    """Options of collecting from any source: `CollectOptions`, `KvmCollectOptions`.
+    """Options of a collection from any source: `CollectOptions`, `KvmCollectOptions`.
 
     Attributes
     ----------
@@ -79,14 +79,14 @@ class HowToCollect(Protocol):
     __dataclass_fields__: ClassVar[Json]
 
     def job(self, domain: str) -> Json:
-        """Return the agent's job, as JSON can hold it."""
+        """Return the agent's job as JSON values."""
 
     def watcher(self, header: Json) -> Taker:
-        """Return what makes rounds of the agent's frames."""
+        """Return the object that converts the agent's frames to rounds."""
 
 
 class CollectError(PmlkitError):
-    """A collection failed, or was cut. Attributes: `domain`, `why`, `trace` (path, or None)."""
+    """A collection failed, or was cut short. Attributes: `domain`, `why`, `trace` (or None)."""
 
     def __init__(self, domain: str, why: str, trace: str | None = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
@@ -97,19 +97,19 @@ class CollectError(PmlkitError):
 class Collection:
     """A collection: a context manager that starts it, and an iterator over its rounds.
 
-    Leaving the ``with`` block ends it and writes the trace, and so does Ctrl-C. Log-dirty mode is
-    off afterwards.
+    The end of the ``with`` block stops it and writes the trace; Ctrl-C does the same. Log-dirty
+    mode is then off.
 
     Parameters
     ----------
     domain : str or int
         Name or id.
     out : path-like
-        The trace to be, ``NAME.trace``.
+        Path of the trace, ``NAME.trace``.
     host : str, optional
         ``root@dom0``: the agent runs there, by SSH. None: this machine is dom0.
     overwrite, keep : bool
-        Replace the trace; keep the spool beside it.
+        Replace an existing trace; keep the spool next to the trace.
     heard : callable, optional
         Called with each message of the agent.
 
@@ -118,7 +118,7 @@ class Collection:
     seen : list of Seen
         The rounds so far.
     trace : Trace or None
-        Once it has ended.
+        Available after the end.
     """
 
     trace: Any  # None until it is written
@@ -183,7 +183,7 @@ class Collection:
         return claim(self.out, self.overwrite)
 
     def stop(self) -> None:
-        """Ask the agent to end; iterate on for the last rounds."""
+        """Ask the agent to end; continue to iterate for the last rounds."""
         self._stopped = True
         if self._started:
             self._agent.stop()
@@ -218,7 +218,8 @@ class Collection:
         Raises
         ------
         CollectError
-            If it was cut; the trace holds what arrived. With `quietly` only if nothing did.
+            If it was cut short; the trace contains the rounds that arrived. With `quietly`, only if
+            nothing arrived.
         OutputError
         """
         if self._finished or not self._started:
@@ -254,7 +255,7 @@ class Collection:
             raise CollectError(self.domain, why, str(self.out))
 
     def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
-        """Keep a spool that made no trace, if it holds a frame, and raise the error."""
+        """Keep a spool that contains a frame but produced no trace, and raise the error."""
         what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
         if isinstance(error, TraceVersionError):  # of another version, and perhaps complete
             hint = f"what came is kept in {self.folder}: {what}"
@@ -301,7 +302,7 @@ class Collection:
         return f"the connection to {self.host} was lost: {last}"
 
     def run(self, show: Callable[[Seen], object] = lambda seen: None) -> Trace:
-        """Collect to the end; Ctrl-C, SIGTERM and SIGHUP end it early and cleanly.
+        """Collect to the end; Ctrl-C, SIGTERM and SIGHUP stop it early and cleanly.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convert a Xen spool (written by `pmlkit.xen` in dom0) to a trace, in bounded memory.
 
-Entries are ordered by round and, in a round, by the time at which their buffer was drained. A round
-that was running when the collection broke off is kept, and a note says so.
+Entries are ordered by round and, within a round, by the time at which their buffer was drained. A
+round that was not closed when the collection ended is kept, and a note reports it.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def _split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     logs : structured ndarray
         The records kept, by round and, in it, by the time at which their buffer was taken.
     count : int
-        The rounds of the trace: those that were closed, and up to two that were not (the round
-        that was being closed, and the one that runs).
+        Return the rounds of the trace: the closed ones, and up to two that were not closed (one
+        during its closing, one still running).
     left_out : int
         Entries of records after the last closed round of a collection that came to its end.
     """
@@ -189,7 +189,7 @@ def _ns(spool: XenSpool, tsc: ArrayLike) -> Ints:
 def _round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints]:
     """Return the starts and ends of the rounds, ns: two ndarrays of int64.
 
-    A round begins where the one before it ends: when Xen let the domain go on.
+    A round begins where the previous one ends: when Xen resumed the domain.
     """
     last = np.zeros(count, np.int64)
     if not spool.stock:
@@ -223,12 +223,12 @@ def ingest(
     Parameters
     ----------
     heard : callable, optional
-        Called with a message if it stopped at a frame before the end.
+        Function that is called with a message if the conversion stopped at a frame before the end.
 
     Returns
     -------
     Trace
-        The PML log; with a harvest of accessed flags an access trace, and the log nested in it.
+        The PML log. With a harvest of accessed flags: an access trace, with the log nested in it.
     """
     with understood(spool):
         read = XenSpool(Path(spool) / FRAMES_FILE, ("xen",))
@@ -405,7 +405,7 @@ class XenTrace:
         self.write_rest(writer, not self.harvests or self.one_in > 0)
 
     def write_rest(self, writer: TraceWriter, guest: bool) -> None:
-        """Write the regions and, if asked for, the guest's own view."""
+        """Write the regions and, if requested, the guest's own view."""
         if (regions := self.regions()) is not None:
             writer.set_regions(regions)
         if guest and (samples := self.guest()):

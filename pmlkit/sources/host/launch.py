@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the agent: as a process here, or over SSH on a host without pmlkit.
 
-Over SSH the agent is sent as a zipapp through the connection's standard input. The connection's
-standard output is the spool file: no daemon, no port, no copy.
+Over SSH, the agent travels as a zipapp through the connection's standard input. The connection's
+standard output is the spool file: there is no daemon, no port and no copy.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class KeptLines:
         self._rest = b""  # the beginning of an incomplete line
 
     def take(self, block: bytes) -> list[str]:
-        """Add bytes; returns the lines to be shown, of a flood the first ones."""
+        """Add bytes; returns the lines to show: of many lines, the first ones."""
         *whole, rest = (self._rest + block).split(b"\n")
         # A line that never ends must not fill the memory.
         self._rest = rest[:_LONGEST_LINE]
@@ -95,20 +95,21 @@ class Agent:
     job : dict
         `pmlkit.xen.job.Job` or `pmlkit.kvm.job.Job`, without `spool`.
     spool : Path
-        The file to be.
+        Path of the spool.
     host : str, optional
-        As the SSH client takes it: ``root@dom0``. None: this machine.
+        In the form for the SSH client: ``root@dom0``. None: this machine.
     heard : callable, optional
         Called with each message of the agent.
     package : {"xen", "kvm"}
-        Whose agent it is.
+        The name that messages show.
 
     Attributes
     ----------
     lines : list of str
-        Lines of standard error, also of SSH and Python; of a flood the first and last few.
+        Lines of standard error, including those of SSH and Python; of many lines, the first and
+        last few.
     spoke : bool
-        Whether one of them was the agent's.
+        Whether any line came from the agent.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and check a Xen spool (written by `pmlkit.xen`) once, and index its frames.
 
-The heads of the records are held in memory, 90 bytes for each buffer of up to 512 entries. The
-entries stay in the file until they are read, so that memory does not grow with them.
+The heads of the records are in memory, 90 bytes for each buffer of up to 512 entries. The entries
+stay in the file until they are read, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 
 @contextlib.contextmanager
 def understood(path: PathLike) -> Iterator[None]:
-    """Context that turns errors of a spool that contradicts itself into `SpoolDamaged`.
+    """Context that converts errors of a contradictory spool to `SpoolDamaged`.
 
-    `XenStream` refuses each frame that is invalid by itself; this is for all other contradictions.
+    `XenStream` refuses each frame that is itself invalid; this is for all other contradictions.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def understood(path: PathLike) -> Iterator[None]:
 
 
 class Rounds:
-    """The closed rounds of a spool, as columns; their number is their ``len``.
+    """The closed rounds of a spool, as columns; ``len`` is their number.
 
     Attributes
     ----------
@@ -109,9 +109,9 @@ class Rounds:
         Parameters
         ----------
         count : int, optional
-            Of how many rounds; default: the closed ones.
+            Number of rounds; default: the closed ones.
         missing : int
-            The value where a round lacks it.
+            The value for rounds that lack it.
 
         Returns
         -------
@@ -160,19 +160,19 @@ class XenSpool:
     Attributes
     ----------
     missing, fault : str or None
-        What could not be read (`pmlkit.spool_reader.Spool.missing`); of it, the first frame that is
-        damaged or not understood. The frames before it are read.
+        What could not be read (`pmlkit.spool_reader.Spool.missing`), and the first frame in it that
+        is damaged or unknown. The frames before it are read.
     rounds : Rounds
         The closed rounds, in order.
     logs, tables : structured ndarrays
-        The heads of the records, and `at`, the offset of their words in the file.
+        The heads of the records; `at` is the offset of their words in the file.
     more_events, more_lines : int
-        Numbers of those left out.
+        Numbers of the omitted rounds.
 
     Raises
     ------
     SpoolDamaged
-        If its header is not understood.
+        If its header is unknown.
     TraceNotFound, NotATrace, TraceVersionError
     """
 
@@ -278,7 +278,7 @@ class XenSpool:
     # Read from the file when asked for
 
     def words(self, heads: Structs) -> Gfns:
-        """Read the words of records, one after the other.
+        """Read the words of records, in sequence.
 
         Parameters
         ----------

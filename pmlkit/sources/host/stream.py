@@ -2,8 +2,8 @@
 """Decode and check the frames of a Xen collector.
 
 dom0 is not trusted, and a later Xen may send frames that are unknown here. Live views
-(`pmlkit.sources.watch`) and the conversion to a trace (`spool`) decode with this module. So both
-stop at the first frame that is not understood. The frames before it are valid.
+(`pmlkit.sources.watch`) and the conversion to a trace (`spool`) decode with this module. Both
+therefore stop at the first frame that is unknown. The frames before it are valid.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _LINE = 1 << 16  # characters of a line of the guest's console
 
 
 class Records(NamedTuple):
-    """Drained buffers: their heads, all their words, and where the words begin in the payload."""
+    """Drained buffers: their heads, all their words, and the offset of the words in the payload."""
 
     heads: Structs
     words: Gfns
@@ -101,7 +101,7 @@ class Round:
     vcpus : dict of str to int
         Sums of the vCPUs' counts.
     entries, lost : int
-        As the collector counted them when it read the rings.
+        As counted by the collector when it read the rings.
     fill : float
     """
 
@@ -124,7 +124,7 @@ class Round:
 
 
 class Line(NamedTuple):
-    """A line of the guest's console, and when it was read."""
+    """A line of the guest's console, with the time of reading."""
 
     line: str
     ns: int
@@ -137,7 +137,7 @@ class Event(NamedTuple):
 
 
 class End(NamedTuple):
-    """The end: whether all that was asked for was logged, and whether a round stays open."""
+    """The end: whether all that was requested was logged, and whether a round is still open."""
 
     complete: bool
     why: str
@@ -167,7 +167,8 @@ class XenStream:
     Raises
     ------
     NotUnderstood
-        If the header is not; by `take`, if a frame is not. Give it no frame after that.
+        If the header is unknown; raised by `take` for an unknown frame. Pass no frames to it after
+        that.
     """
 
     def __init__(self, header: Json, sources: tuple[str, ...] = SOURCES) -> None:
@@ -381,7 +382,7 @@ class XenStream:
 
 
 def _all(values: Array, hold: Bools, what: str) -> None:
-    """Refuse the first value that does not hold."""
+    """Refuse the first value that violates a rule."""
     if not hold.all():
         raise NotUnderstood(what.format(int(values[np.argmin(hold)])))
 

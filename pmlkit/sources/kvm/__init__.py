@@ -5,10 +5,10 @@ Modules
 -------
 stream  the agent's frames, decoded and checked
 events  events of all CPUs in order: vCPUs, drains, rounds, losses
-tables  which logged frames are page tables, by what stands in them
+tables  the logged frames that are page tables, identified by their content
 sample  the sample of touched frames, nested in the trace
 ingest  a spool converted to a trace
-watch   the rounds of a spool that grows
+watch   the rounds of a growing spool
 collection  options of a collection
 sizes   a collection of sizes without frames
 """

@@ -6,7 +6,7 @@
 ...     for seen in run:
 ...         print(seen.round, seen.pages, seen.lost)
 
-They stand alone, as both collections share everything else.
+This module is separate because both collections share everything else.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["KvmCollectOptions"]
 
 @dataclass(frozen=True)
 class KvmCollectOptions(KvmOptions):
-    """How to collect: `pmlkit.kvm.job.KvmOptions`."""
+    """Options of a collection: `pmlkit.kvm.job.KvmOptions`."""
 
     source: ClassVar[str] = "kvm"
 
     def job(self, vm: str) -> Json:
-        """Return the agent's job, as JSON can hold it."""
+        """Return the agent's job as JSON values."""
         return asdict(Job(**asdict(self), vm=vm))
 
     def watcher(self, header: Json) -> KvmWatcher:
-        """Return what makes rounds of the agent's frames."""
+        """Return the object that converts the agent's frames to rounds."""
         return KvmWatcher(header)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of all CPUs: whose they are, which drain and round they belong to, what was lost.
+"""Events of all CPUs: their vCPUs, their drains and rounds, and the losses.
 
-A spool is read twice. A `Census` takes what has to be known before the first entry can be placed.
-Then `Drains` puts the events in order, from tick to tick: memory does not grow with the log.
+A spool is read twice. A `Census` collects the facts that are needed before the first entry can be
+placed. Then `Drains` orders the events, from tick to tick: memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _NO_EVENTS = tuple(np.empty(0, t) for t in (np.int64, np.uint8, np.int32, np.uin
 
 
 class Census:
-    """What is known of all events. Takes pages of a stream as they come.
+    """The facts about all events. Takes pages of a stream in the order of arrival.
 
     Attributes
     ----------
     threads : ndarray of int32
-        Threads that have an event, in order.
+        Threads with an event, in order.
     marked : ndarray of int32
-        Those that have a mark.
+        Threads with a mark.
     """
 
     def __init__(self) -> None:
@@ -90,13 +90,13 @@ class Census:
                 waiting.append((after, count))
 
     def losses(self) -> Ints:
-        """Return where events of the log were lost.
+        """Return the positions at which events of the log were lost.
 
         Returns
         -------
         ndarray of int64, shape (losses, 3)
-            Times of the last event before and the first one after, on the CPU, and how many; -1:
-            not known.
+            Times of the last event before and the first one after, on the CPU, and the number of
+            lost events; -1 if unknown.
         """
         rows = array("q", self._losses)
         for waiting in self._waiting.values():
@@ -110,7 +110,7 @@ class Census:
         Parameters
         ----------
         known : dict of int to int
-            The vCPUs of threads, where entries do not tell them.
+            The vCPUs of threads, if entries do not show them.
         """
         known = {**known, **{thread: vcpu for thread, (_, vcpu) in self._entered.items()}}
         threads = self.threads.tolist()
@@ -133,19 +133,19 @@ def _union(known: Array, more: Array) -> Array:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches that are over, in order of their ends, and their entries.
+    """Finished batches in the order of their ends, and their entries.
 
     Attributes
     ----------
     vcpu : ndarray of uint16
     round : ndarray of int64
     since : ndarray of int64
-        When the vCPU had been entered; `UNKNOWN_NS` without marks.
+        Time of the vCPU's entry; `UNKNOWN_NS` without marks.
     end : ndarray of int64
         Time of the last entry.
     count : ndarray of int64
     gfn : ndarray of uint64, shape (sum of counts,)
-        In the order of the guest.
+        In the guest's order.
     """
 
     vcpu: Array
@@ -157,29 +157,29 @@ class Batches:
 
 
 class Drains:
-    """Puts events in order and makes batches of them: the part of a drain that is in one round.
+    """Orders events and forms batches: the part of a drain that is in one round.
 
     Parameters
     ----------
     vcpus : dict of int to int
-        The vCPUs of threads, where entries do not tell them.
+        The vCPUs of threads, if entries do not show them.
     rounds : ndarray of int64, shape (rounds, 2)
         Start and end of each.
     slots : ndarray of uint64, shape (slots, 2)
-        The guest's memory, from a frame to before another; none: it is not known.
+        The guest's memory, from one frame to another (exclusive); empty if unknown.
     turn : bool
         Whether the newest entry of a drain comes first.
 
     Attributes
     ----------
     waiting : int
-        Events that were added, and are not in order yet.
+        Events that were added but are not ordered yet.
     outside, elsewhere : int
-        Entries outside of all rounds, and of the guest's memory.
+        Entries outside of all rounds, or outside of the guest's memory.
     strange : int
         Entries of threads that run no vCPU.
     late : int
-        Events that came after their time was over: they count for the time at which it was.
+        Events that came after their time had been processed: they count at the time of processing.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Drains:
         self.waiting += len(thread)
 
     def until(self, horizon_ns: int) -> Batches:
-        """Return the batches that are over; all events before a time were added."""
+        """Return the finished batches; all events before a time have been added."""
         events = self._settled(horizon_ns)
         self._assign(events)
         running = self._running(horizon_ns)

@@ -74,12 +74,12 @@ def ingest(
     Parameters
     ----------
     heard : callable, optional
-        Called with a message if it stopped at a frame before the end.
+        Function that is called with a message if the conversion stopped at a frame before the end.
 
     Raises
     ------
     NotATrace
-        If no round was closed, or the collection tells sizes and no frames.
+        If no round was closed, or the collection contains sizes without frames.
     """
     with understood(spool):
         source = KvmTrace(Path(spool))
@@ -92,9 +92,9 @@ def ingest(
 class KvmTrace:
     """A trace to be written from a spool.
 
-    The spool is read twice: for what has to be known first, and for the entries. Of these, what
-    comes between two ticks of the agent is held in memory, and what cannot be placed yet; of each
-    batch 24 bytes stay, and of each round its times.
+    The spool is read twice: once for the facts that are needed first, and once for the entries.
+    Memory contains the entries between two ticks of the agent, and those that cannot be placed yet.
+    It also contains 24 bytes per batch, and the times of each round.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class KvmTrace:
     spans : ndarray of int64, shape (rounds, 2)
         Their starts and ends, on the host's clock.
     shift : ndarray of int64
-        What is taken from the host's times in each, for the trace's clock.
+        The offset between the host's times in each and the trace's clock.
     """
 
     end: End | None
@@ -198,11 +198,11 @@ class KvmTrace:
 
     @property
     def pml(self) -> bool:
-        """Whether KVM uses PML, as far as it is known."""
+        """Whether KVM uses PML, if known."""
         return self.header.get("host", {}).get("pml") is not False
 
     def slots(self) -> list[tuple[int, int]]:
-        """Return the guest's memory as far as slots are known: (first frame, pages), in order."""
+        """Return the guest's memory according to its slots: (first frame, pages), in order."""
         slots = self.end.slots if self.end else []
         return sorted((gfn, pages) for gfn, pages, flags in slots if not flags & READONLY)
 
@@ -257,15 +257,15 @@ class KvmTrace:
         ]
 
     def phases(self) -> list[Json]:
-        """Return the phases of the guest's work, if they are known."""
+        """Return the phases of the guest's work, if known."""
         return self.header.get("phases", [])
 
     def known(self) -> list[Json]:
-        """Return what the guest is known to touch."""
+        """Return the known answers of the guest."""
         return self.header.get("known", [])
 
     def add_more(self, writer: TraceWriter) -> None:
-        """Add tables of a special source: none."""
+        """Add the tables of a special source; by default none."""
 
     def notes(self) -> Iterator[str]:
         """Yield the notes that every trace of this source has."""
@@ -317,7 +317,7 @@ class KvmTrace:
 
     @property
     def turns(self) -> bool:
-        """Whether KVM hands the newest entry of a drain out first."""
+        """Whether KVM returns the newest entry of a drain first."""
         return self.pml and (0, 0) < self.release < OLDEST_FIRST
 
     def _drains(self) -> Drains:
@@ -326,7 +326,7 @@ class KvmTrace:
         return Drains(self.census, known, self.spans, slots.reshape(-1, 2), self.turns)
 
     def _over(self, drains: Drains) -> Iterator[Batches]:
-        """Read the events again; yield batches as they are over."""
+        """Read the events again; yield batches when they are finished."""
         pieces = np.array(self._pieces, np.int64).reshape(-1, 3)
         ticks = np.array(self._ticks, np.int64).reshape(-1, 2)
         first = 0
@@ -380,10 +380,11 @@ class KvmTrace:
     def _lost(self, losses: Ints) -> tuple[Ints, int]:
         """Return the losses of each round, and those outside of all.
 
-        The kernel does not say how many events some of the gaps have, but how many in all: what is
-        left is assigned to the last round. A gap across a round's end is of the later round with
-        ftrace, which overwrites what is old, and of the earlier with BPF, which loses what is new.
-        Of more than two rounds each has a part, by its time, so that none looks whole that is not.
+        The kernel does not report the number of events in some gaps, but it reports their sum. The
+        remainder is assigned to the last round. A gap across a round's end belongs to the later
+        round with ftrace, which overwrites old entries. It belongs to the earlier round with BPF,
+        which loses new ones. Of more than two rounds each has a part, by its time, so that none
+        looks whole that is not.
         """
         lost = np.zeros(len(self.rounds), np.int64)
         after, before, count = losses[:, 0], losses[:, 1], np.maximum(losses[:, 2], 0)
@@ -469,7 +470,7 @@ class _BatchTable:
         return first + np.arange(len(over.round)) + np.searchsorted(bare, over.round)
 
     def finish(self) -> None:
-        """Add what comes after the last batch."""
+        """Add the events after the last batch."""
         bare = self._losing[self._losing > self._round]
         self._append({n: np.zeros(len(bare), t) for n, t in self._TYPES.items()}, bare,
                      np.zeros(len(bare), np.int64))  # fmt: skip

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sample of touched frames that a KVM host took, nested in the trace of its log.
 
-It stands alone, as the trace needs it last: only when the log is written it is known which of the
-frames were written.
+This module is separate because the trace needs it last: the written frames are known only after the
+log is written.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Samples:
         self._written: Bools = np.zeros(0, bool)
 
     def add(self, sample: Sample) -> None:
-        """Add what was touched of a round's sample."""
+        """Add the touched frames of a round's sample."""
         self._samples.append(sample)
 
     def mark(self, rounds: Ints, gfns: Gfns) -> None:
-        """Note that frames were logged."""
+        """Record that frames were logged."""
         if not self._samples:
             return
         if self._keys is None:
@@ -62,7 +62,7 @@ class Samples:
         self._written[at[self._keys[at] == keys]] = True
 
     def write(self, writer: TraceWriter, meta: TraceMeta, rounds: pd.DataFrame) -> None:
-        """Write the samples into the trace of the log.
+        """Write the samples to the trace of the log.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Samples:
         nested.set_batches(pd.DataFrame({"batch": rounds["round"], **columns, "reason": "scan"}))
 
     def notes(self) -> Iterator[str]:
-        """Yield what has to be known of them."""
+        """Yield the notes about the samples."""
         if not self._samples:
             return
         missing = self._samples[-1].round + 1 - len(self._samples)

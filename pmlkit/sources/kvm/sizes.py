@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect sizes without frames: by the aging of MGLRU, into a table.
+"""Collect sizes without frames, by the aging of MGLRU, into a table.
 
-No trace can hold them, as a trace consists of frames; so they have a module of their own.
+A trace consists of frames and cannot store sizes alone, so they have a separate module.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Sizes(Collection):
     Attributes
     ----------
     table : DataFrame or None
-        A row per round, once it has ended: t_ns (of its end, since the first one's start),
-        length_ns, pages and bytes touched in it, agent_cpu_ns, and clock_ns (its end on the host's
-        monotonic clock, which a trace of the same host has, too).
+        One row per round, after its end: t_ns (its end, since the first one's start), length_ns,
+        pages and bytes touched in it, agent_cpu_ns, and clock_ns (its end on the host's monotonic
+        clock, which a trace of the same host also has).
     """
 
     table: pd.DataFrame | None = None

@@ -2,8 +2,8 @@
 """Decode and check the frames of a KVM host's agent.
 
 The host is not trusted, and a later agent may send frames that are unknown here. Live views
-(`watch`) and the conversion to a trace (`ingest`) decode with this module, and stop at the first
-frame that is not understood. The frames before it are valid.
+(`watch`) and the conversion to a trace (`ingest`) decode with this module. Both stop at the first
+frame that is unknown. The frames before it are valid.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Pages(NamedTuple):
     value : ndarray of uint64
         The frame, or the vCPU of an entry.
     lost : ndarray of int64, shape (losses, 2)
-        The number of the event before which events were lost, and how many; -1: not known.
+        The number of the event before which events were lost, and the number of lost events; -1 if
+        unknown.
     """
 
     stream: int
@@ -83,7 +84,7 @@ class Pages(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """A round; `pages` are known where the agent counts them."""
+    """A round; `pages` is known if the agent counts them."""
 
     number: int
     start_ns: int
@@ -93,29 +94,29 @@ class Round:
 
 
 class Tick(NamedTuple):
-    """All events before this time have come."""
+    """All events before this time have arrived."""
 
     ns: int
 
 
 class PageSet(NamedTuple):
-    """Pages of the round that is being collected, without order."""
+    """Pages of the present round, without order."""
 
     round: int
     frames: Gfns
 
 
 class Look(NamedTuple):
-    """Frames that were looked at after the round that was closed last.
+    """Frames that were examined after the last closed round.
 
     Attributes
     ----------
     round : int
     frames : ndarray of uint64
     states : ndarray of uint8
-        What each is: OTHER, EMPTY, CANDIDATE or HOLE of `pmlkit.kvm.frames`.
+        The type of each: OTHER, EMPTY, CANDIDATE or HOLE of `pmlkit.kvm.frames`.
     words : ndarray of uint64, shape (candidates, 512)
-        What stands in the candidates.
+        Contents of the candidates.
     """
 
     round: int
@@ -125,15 +126,15 @@ class Look(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """The look at a round's frames is over.
+    """The examination of a round's frames has ended.
 
     Attributes
     ----------
     round : int
     logged, left, holes : int
-        Frames that were logged, of these not looked at, and that could not be read.
+        Numbers of logged frames, of those not examined, and of those that could not be read.
     ns : int
-        When it was over.
+        Time of its end.
     slots : ndarray of uint64, shape (slots, 2)
         First frame and pages of the guest's memory slots, by their frames.
     """
@@ -147,7 +148,7 @@ class Looked(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Frames of the sample of the round that was closed last, which were touched in it."""
+    """Frames of the sample of the last closed round that were touched in it."""
 
     round: int
     frames: Gfns
@@ -166,13 +167,13 @@ class End:
     Attributes
     ----------
     open_ns : int or None
-        When the round began in which the VM ended.
+        Start of the round in which the VM ended.
     lost : dict of str to int
-        What the kernel counts as lost, by stream.
+        Lost events according to the kernel, by stream.
     rings : bool
-        Whether the VMM re-armed rings, at times of its own.
+        Whether the VMM re-armed rings at times of its own choice.
     slots : list of (int, int, int)
-        First frame, pages, and flags of the guest's memory slots, as far as they are known.
+        First frame, pages, and flags of the guest's memory slots, as far as known.
     """
 
     complete: bool
@@ -192,7 +193,8 @@ class KvmStream:
     Raises
     ------
     NotUnderstood
-        If the header is not; by `take`, if a frame is not. Give it no frame after that.
+        If the header is unknown; raised by `take` for an unknown frame. Pass no frames to it after
+        that.
     """
 
     def __init__(self, header: Json) -> None:
@@ -270,7 +272,7 @@ class KvmStream:
         return decoded
 
     def again(self, kind: int, payload: bytes) -> Pages:
-        """Decode a frame of events that `take` has decoded; in any order."""
+        """Decode a frame of events that `take` has decoded before; in any order."""
         return self._decoders[kind](payload)
 
     def _pages(self, payload: bytes) -> Pages:

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of the frames that a round logged are page tables, by what stands in them.
+"""The frames logged in a round that are page tables, identified by their content.
 
-The hypervisor's side of Xen walks from each CR3 that it sees. No other process sees CR3 under KVM,
-but the log has what it leads to: a walk reads all tables from the root down, each read counts as a
-write, and after a re-arm nothing is cached. So the roots are among a round's logged frames, and
-what they lead to in the same round is as well. The same criteria as on the side of Xen tell a root
-(``walk.c``: bits that have to be 0, a path of used entries), and two more, as there is no CR3:
+On Xen, the hypervisor walks from each CR3 that it sees. Under KVM no other process sees CR3, but
+the log contains the tables that it leads to. A walk reads all tables from the root down, and each
+read counts as a write. After a re-arm nothing is cached. The roots are therefore among a round's
+logged frames, and so are the tables below them. The criteria for a root are the same as in Xen
+(``walk.c``: bits that must be 0, a path of used entries), plus two more because there is no CR3:
 
-- the path has to end in a leaf table, or a large page, whose used entries map the guest's memory;
-- what its used entries lead to has to look like tables, and lie in the guest's memory.
+- the path must end in a leaf table, or a large page, whose used entries map the guest's memory;
+- the frames that its used entries map must look like tables, and be in the guest's memory.
 
-Below a root, whatever an entry leads to is a table if it was logged and looks like one.
+Below a root, a frame that an entry maps is a table if it was logged and looks like one.
 
-A guest has one depth of tables all the time: the deepest for which most rounds have a root. With
-PAE, the page of the four entries that CR3 loads is no table to a walk, and directories are roots.
+A guest has one depth of tables at all times: the deepest for which most rounds have a root. With
+PAE, the page of the four entries that CR3 loads is not a table to a walk, so directories are roots.
 Tables of 32-bit entries without PAE are not found.
 """
 
@@ -99,7 +99,7 @@ class _Facts:
         return _Edges(row[known], place[known], self.used[row, column][known])
 
     def plausible(self, level: int) -> Bools:
-        """Return which candidates can be a table of a level."""
+        """Return which candidates can be tables of a level."""
         if level == 1:
             return self.sound
         maps = self.large if level in (2, 3) else np.zeros_like(self.large)
@@ -109,7 +109,7 @@ class _Facts:
         return self.sound & ~wrong.any(axis=1)
 
     def ends(self, level: int) -> Bools:
-        """Return in which candidates a walk can end: used entries that map memory."""
+        """Return the candidates in which a walk can end: used entries that map memory."""
         mapping = self.used if level == 1 else self.used & self.large
         count = np.count_nonzero(mapping, axis=1)
         inside = np.count_nonzero(mapping & self.inside, axis=1)
@@ -131,7 +131,7 @@ def find_tables(look: Look, slots: Array, depth: int) -> Found:
     Parameters
     ----------
     look : Look
-        All that was looked at after the round.
+        The result of the examination after the round.
     slots : ndarray of uint64, shape (slots, 2)
         First frame and pages of the guest's memory slots.
     depth : int
@@ -140,7 +140,7 @@ def find_tables(look: Look, slots: Array, depth: int) -> Found:
     Returns
     -------
     Found
-        Nothing if there is no root.
+        Empty if there is no root.
     """
     return _found(_Facts(look, slots), depth)
 
@@ -199,9 +199,9 @@ def _below(facts: _Facts, root: int, depth: int) -> Array:
 
 
 def table_rows(words: Array, level: int) -> tuple[Ints, Gfns, Array]:
-    """Return the entries of a table that are present: index, target frame and flags.
+    """Return the present entries of a table: index, target frame and flags.
 
-    As the hypervisor's side of Xen writes them (``walk_entry``).
+    The format is that of Xen's side (``walk_entry``).
     """
     index = np.flatnonzero(words & np.uint64(_PRESENT))
     words = words[index]
@@ -226,7 +226,7 @@ class Tables:
     Attributes
     ----------
     depth : int
-        The level of roots; 0: none was found. Known after `decide`.
+        The level of roots; 0 if there are none. Available after `decide`.
     """
 
     def __init__(self) -> None:
@@ -241,11 +241,11 @@ class Tables:
         self._whole: Ints = np.empty(0, np.int64)
 
     def add(self, look: Look, at: int, size: int) -> None:
-        """Add frames that were looked at; `at` and `size` are their frame's place in the file."""
+        """Add frames that were examined; `at` and `size` are their frame's position in the file."""
         self._looks.append((look, at, size))
 
     def close(self, looked: Looked, end_ns: int) -> None:
-        """Find the tables of a round, which ended at `end_ns`: the look is over."""
+        """Find the tables of a round, which ended at `end_ns`, after the examination."""
         looks, self._looks = self._looks, []
         self._looked[looked.round] = looked
         self._delays_ns.append(looked.ns - end_ns)
@@ -273,7 +273,7 @@ class Tables:
         self._whole = np.array(sorted(whole), np.int64)
 
     def kinds(self, rounds: Ints, gfns: Gfns) -> Array:
-        """Return the kind of each entry: of a table, WRITE, or UNKNOWN where it was not seen."""
+        """Return the kind of each entry: that of a table, WRITE, or UNKNOWN if not examined."""
         whole = np.isin(rounds, self._whole)
         kinds = np.where(whole, int(Kind.WRITE), int(Kind.UNKNOWN)).astype(np.uint8)
         if not len(self._keys):
@@ -286,11 +286,11 @@ class Tables:
         return kinds
 
     def unseen(self, rounds: int) -> list[int]:
-        """Return the rounds, of so many, in which a table may have been missed."""
+        """Return the rounds, up to that number, in which a table may have been missed."""
         return np.setdiff1d(np.arange(rounds), self._whole).tolist() if self.depth else []
 
     def write(self, file: BinaryIO, writer: TraceWriter) -> None:
-        """Write the snapshots, out of the spool's file."""
+        """Write the snapshots from the spool's file."""
         for number, found in sorted(self._found[self.depth].items()):
             places = self._places[number].tolist()
             looks = []
@@ -307,7 +307,7 @@ class Tables:
                     writer.add_tables(number, gfn, level, index, target, flags)
 
     def notes(self) -> Iterator[str]:
-        """Yield what has to be known of them."""
+        """Yield the notes about the tables."""
         if not self._looked:
             return
         if not self.depth:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live view of a KVM collection: a `Seen` for each round of its growing spool.
 
-It stands beside `ingest` since a live view needs neither the order of entries nor their vCPUs.
+This module is separate from `ingest`, because a live view needs neither the order of entries nor
+their vCPUs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class KvmWatcher:
     Raises
     ------
     NotUnderstood
-        If the header is not; `take`, if a frame is not.
+        If the header is unknown; `take` raises it for an unknown frame.
     """
 
     def __init__(self, header: Json) -> None:

@@ -3,16 +3,16 @@
 
 Modules
 -------
-session  `LabOptions`, `run` and `collect`: boot, log a guest, take the spool
+session  `LabOptions`, `run` and `collect`: boot, log a guest, copy the spool
 guests   bare-metal guests and Linux guests of the lab
-boot     a bootable lab of all parts, and saved states of it
+boot     a bootable lab, and saved states of it
 bochs    the emulator
 xen      the patched Xen, built from source
 parts    Debian's packages
 image    dom0's root and the boot medium
 disks    dom0's job and its results
-shell    a terminal in dom0, without a job: of the commands only, as it needs a terminal
-kvm      the same machine with Debian's own KVM in place of Xen
+shell    a terminal in dom0, without a job: only for the command, because it needs a terminal
+kvm      the same machine with Debian's own KVM instead of Xen
 ingest   a spool of the lab converted to a trace (one module for each format of spools)
 """
 

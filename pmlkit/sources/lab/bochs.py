@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bochs: an emulated Intel processor that has VMX, EPT and Page Modification Logging.
 
-Its clock and its TSC count instructions, 100 M of which are a second. So a run can be repeated
-exactly, and a cost read with ``rdtsc`` is exact.
+Its clock and its TSC count instructions; 100 M of them are one second. A run can therefore be
+repeated exactly, and a cost read with ``rdtsc`` is exact.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Bochs:
     gui : str
         The display line of its configuration.
     debugger : bool
-        It waits for a command at its start.
+        Whether it waits for a command at its start.
     """
 
     command: tuple[str, ...]
@@ -69,7 +69,7 @@ class Bochs:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits at which a run is ended.
+    """Limits after which a run is stopped.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Limits:
 
 
 def packaged_bochs(progress: Tell | None = None) -> Bochs:
-    """Return Debian's Bochs, fetched with its libraries; nothing is installed.
+    """Return Debian's Bochs, fetched with its libraries, without installation.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def configuration(
 ) -> str:
     """Fill in the template of Bochs' configuration.
 
-    `folder` has ``lab.iso``, ``job.img`` and ``out.img``, and will have the logs; `console` is the
+    `folder` contains ``lab.iso``, ``job.img`` and ``out.img``; the logs go there. `console` is the
     first serial port's mode and device.
     """
     bios, vga = firmware()
@@ -178,12 +178,12 @@ class Machine:
         return float(complete[-1]) if complete else 0.0
 
     def wait(self, each: Callable[[], object] = lambda: None) -> None:
-        """Wait until the machine has switched itself off; call `each` a few times a second.
+        """Wait until the machine has powered off; call `each` a few times a second.
 
         Raises
         ------
         GuestError
-            If a limit is reached, or the emulator stands still.
+            If a limit is reached, or the emulator makes no progress.
         """
         while self.process.poll() is None:
             self._check()
@@ -285,12 +285,12 @@ def _build(program: Path, progress: Tell) -> None:
 def run_step(
     command: Sequence[PathLike], folder: Path, environment: Mapping[str, str] | None, what: str
 ) -> None:
-    """Run a step of a build in `folder`; its output is appended to build.log there.
+    """Run a step of a build in `folder`; append its output to build.log there.
 
     Raises
     ------
     GuestError
-        With the first line of the output that looks like an error.
+        The message has the first line of the output that looks like an error.
     """
     with open(folder / "build.log", "ab") as log:
         at = log.tell()

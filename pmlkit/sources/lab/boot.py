@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab put together: Xen, dom0, the boot medium, Bochs, and dom0's saved state."""
+"""The assembled lab: Xen, dom0, the boot medium, Bochs, and dom0's saved state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _KEPT_SNAPSHOTS = 5  # the newest ones; each takes about 0.4 GiB
 
 @dataclass(frozen=True)
 class Lab:
-    """The boot medium, the emulator and its machine's memory: what a run needs beside a guest."""
+    """The parts of a run except the guest: boot medium, emulator, the machine's memory."""
 
     iso: Path
     bochs: Bochs
@@ -50,7 +50,7 @@ class Lab:
     versions: dict[str, str]
 
     def snapshot(self, progress: Tell | None = None) -> Snapshot | None:
-        """Return the state of a machine that has booted; made at the first call.
+        """Return the state of a booted machine; created at the first call.
 
         Returns None if this Bochs cannot save its state: only our build can.
         """
@@ -96,7 +96,7 @@ class Lab:
                     raise output_error(where, error) from error
 
     def prepare(self, folder: Path, console: PathLike | None = None) -> None:
-        """Put the medium and Bochs' configuration into a run's folder.
+        """Copy the medium and Bochs' configuration to a run's folder.
 
         `console` is the first serial port's mode and device; default: the file console.txt.
         """
@@ -169,16 +169,16 @@ def assemble(
     memory_mib: int,
     progress: Tell | None = None,
 ) -> Lab:
-    """Fetch and build the parts of a lab that are not in the cache.
+    """Fetch and build the parts of a lab that are missing in the cache.
 
     Parameters
     ----------
     stock : {"", "4.17", "4.20"}
         Debian's Xen of this version; default: the patched Xen.
     build : {"release", "debug", "preempt"}
-        Of the patched Xen: see `pmlkit.sources.lab.xen.patched`.
+        Build of the patched Xen: see `pmlkit.sources.lab.xen.patched`.
     fast : bool
-        Our build of Bochs even with Debian's Xen.
+        Use our build of Bochs even with Debian's Xen.
     xen_source : str, optional
         A source tree of Xen; default: Debian's.
     memory_mib : int
@@ -205,7 +205,7 @@ def equip(
     xen_cmdline: str = "",
     progress: Tell | None = None,
 ) -> Lab:
-    """Return the lab of any Xen, with dom0.
+    """Return the lab for any Xen, with dom0.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 """The two disks of a lab run: dom0's job and its results.
 
 The results' disk begins with an archive of small files, which is written last. The spool is at a
-fixed place behind it, and grows while the guest is logged: so it survives the emulator's end.
+fixed place after it, and grows while the guest is logged, so it survives the emulator's end.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ AGENT = (
 def write_disks(
     folder: Path, guest: LabGuest, job: Json, run: str, out: Path | None = None
 ) -> None:
-    """Write the job's disk, and an empty one for the results.
+    """Write the job's disk, and an empty disk for the results.
 
     Parameters
     ----------
     job : dict
-        For the agent; its header describes the guest.
+        The agent's job; its header describes the guest.
     run : str
         The shell script that dom0 runs in ``/job``.
     out : Path, optional
@@ -111,7 +111,7 @@ def write_disks(
 def write_job(
     folder: Path, guest_name: str, files: Mapping[str, bytes], out: Path | None = None
 ) -> None:
-    """Write the job's disk with files for ``/job``, and an empty one for the results.
+    """Write the job's disk with files for ``/job``, and an empty disk for the results.
 
     Raises
     ------
@@ -134,10 +134,10 @@ def write_job(
 
 
 def with_caches(modules: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Add to modules of Python (source, by path) what this Python keeps of them, compiled.
+    """Add the byte code of this Python to modules of Python (source, by path).
 
-    The emulator takes seconds to compile them. Python compares the source's hash, which is in what
-    is kept. Another version of Python, which its name has too, compiles the source.
+    The emulator takes seconds to compile them. Python compares the source's hash, which the byte
+    code contains. Another version of Python, whose name differs, compiles the source.
     """
     return {**modules, **dict(_compiled(name, source) for name, source in modules.items())}
 
@@ -167,18 +167,19 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 class Growing:
-    """The spool on the disk `image`, copied to the file `path` while dom0 fills it.
+    """The spool on the disk `image`, copied to the file `path` while dom0 writes it.
 
-    There is no file before the spool's header is on the disk.
+    The file does not exist until the spool's header is on the disk.
     """
 
     def __init__(self, image: Path, path: Path) -> None:
         self._image, self._path, self._at = image, path, 0
 
     def copy(self) -> None:
-        """Append the frames that are complete, up to the first one that is not.
+        """Append the complete frames, up to the first incomplete one.
 
-        dom0 writes the disk's blocks in any order, so only a frame's checksum says that it is.
+        dom0 writes the disk's blocks in any order, so only a frame's checksum shows that it is
+        complete.
         """
         try:
             with open(self._image, "rb", buffering=0) as disk:

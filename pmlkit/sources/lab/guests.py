@@ -37,16 +37,16 @@ _HINT = "`pmlkit lab run --list` names the guests"
 
 @dataclass(frozen=True)
 class LabGuest:
-    """A guest, ready to be started.
+    """A guest that is ready to start.
 
     Attributes
     ----------
     kernel : Path
         A PVH ELF file.
     mailbox : bool
-        It is made with the kit: rounds can go in lock step.
+        Whether it is made with the kit: its rounds can run in lock step.
     regions : tuple of dict
-        Memory that it is known to access: ``name``, ``gfn``, ``pages``, ``kind``.
+        Known answers: ``name``, ``gfn``, ``pages``, ``kind``.
     """
 
     name: str
@@ -63,7 +63,7 @@ class LabGuest:
 
 
 def shipped() -> dict[str, Json]:
-    """Return the descriptions of the bare-metal guests that ship with pmlkit, by name."""
+    """Return the descriptions of the bundled bare-metal guests, by name."""
     paths = sorted((FOLDER / "guests").glob("*.yaml"))
     return {path.stem: yaml.safe_load(path.read_text()) for path in paths}
 
@@ -74,17 +74,17 @@ def load(
     progress: Tell | None = None,
     serial: bool = False,
 ) -> LabGuest:
-    """Return the guest with a name, or of a file.
+    """Return the guest with a name, or from a file.
 
     Parameters
     ----------
     spec : str or Path
-        A shipped guest, a C file for the kit, a PVH ELF file, or a recorder workload.
+        A bundled guest, a C file for the kit, a PVH ELF file, or a recorder workload.
     settings : dict of str to str, optional
         Options of the guest or parameters of the workload.
     progress : callable, optional
     serial : bool
-        A Linux guest has serial ports, as in the KVM lab. Xen's PVH guests have none.
+        Whether a Linux guest has serial ports, as in the KVM lab. Xen's PVH guests have none.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def load(
 
 
 def known_of(region: Json) -> dict[str, int]:
-    """Return the known numbers of pages of a guest's region, by kind of access."""
+    """Return the known numbers of pages in a guest's region, by kind of access."""
     plain = {region.get("kind"): region["pages"]}
     known = region.get("known", plain)
     return {kind: known[kind] for kind in ("read", "written", "touched") if kind in known}
@@ -155,7 +155,7 @@ def compile_guest(source: Path) -> Path:
 
 
 def has_pvh_note(path: PathLike) -> bool:
-    """Whether an ELF file has the note by which Xen starts it in PVH mode."""
+    """Whether an ELF file has the note that lets Xen start it in PVH mode."""
     data = Path(path).read_bytes()
     # An entry address of 4 or 8 bytes follows: XEN_ELFNOTE_PHYS32_ENTRY is 18.
     return any(struct.pack("<III4s", 4, size, 18, b"Xen\0") in data for size in (4, 8))

@@ -108,7 +108,7 @@ def add_libraries(archive: Archive, roots: Sequence[Path]) -> None:
 
 
 def add_python(archive: Archive, userland: Path, compiled: Path | None = None) -> None:
-    """Add Python, with those modules of its library that an agent needs.
+    """Add Python, with the modules of its library that an agent needs.
 
     `compiled` is a folder with their byte code (`programs.bytecode`).
     """
@@ -146,7 +146,7 @@ def medium(
     dom0_mib: int,
     progress: Tell | None = None,
 ) -> Path:
-    """Return the path of the bootable medium (ISO), made unless it is in the cache.
+    """Return the path of the bootable medium (ISO), which is created unless it is in the cache.
 
     `xen_cmdline` is added to the lab's own command line of Xen.
     """

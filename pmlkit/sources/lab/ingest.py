@@ -40,7 +40,8 @@ def ingest(
     Parameters
     ----------
     heard : callable, optional
-        Called with the frame at which conversion stopped, if that is not the end.
+        Function that is called with the frame at which the conversion stopped, if that is not the
+        end.
 
     Returns
     -------
@@ -98,10 +99,10 @@ class LabTrace(XenTrace):
         return [(t.line[6:].strip(), t.ns) for t in lines]
 
     def phases(self) -> list[dict[str, int | str]]:
-        """Return the phases at the times of the agent; a guest with a mailbox has only one.
+        """Return the phases at the times of the agent; a guest with a mailbox has only one phase.
 
         With ``phase_rounds`` the agent ends a round at each mark, and the phase starts at that end.
-        The guest rests around its mark, so the ended round belongs to the phase before.
+        The guest pauses around its mark, so the ended round belongs to the previous phase.
         """
         if not self._marks:
             return [{"name": "rounds", "round": 0, "t_ns": 0, "insn": -1}]
@@ -124,7 +125,7 @@ class LabTrace(XenTrace):
 
 
 def known_answers(regions: Iterable[Json], report: Report) -> list[Json]:
-    """Return what a guest is known to touch, by its description and by its own report."""
+    """Return the known answers of a guest, from its description and its own report."""
     names = ("phase", "region", "kind", "pages")
     known = [dict(zip(names, row, strict=True)) for row in report.expected]
     for region in regions:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lab is made of: Debian's packages, and Xen as Debian ships it or as we patch it.
+"""The parts of the lab: Debian's packages, and Xen as Debian ships it or as we patch it.
 
 Everything is fetched and unpacked into pmlkit's cache without root.
 """
@@ -99,14 +99,14 @@ def stock_xen(progress: Tell | None = None, version: str = "4.17") -> Xen:
 
 
 def userland(progress: Tell | None = None) -> debian.Packages:
-    """Fetch what dom0 needs beside Xen."""
+    """Fetch the packages that dom0 needs in addition to Xen."""
     return debian.fetch(_DOM0, progress, dependencies=False)
 
 
 def kernel(progress: Tell | None = None) -> Kernel:
-    """Fetch Debian's kernel for dom0, and make a stripped ELF file of it.
+    """Fetch Debian's kernel for dom0, and create a stripped ELF file from it.
 
-    It is unpacked here: to unpack a bzImage, Xen would need minutes of emulated time.
+    It is unpacked here, because Xen would need minutes of emulated time to unpack a bzImage.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def kernel(progress: Tell | None = None) -> Kernel:
 
 
 def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
-    """Fetch grub-mkrescue and what it calls; returns (folder, environment for it)."""
+    """Fetch grub-mkrescue and its dependencies; returns (folder, environment for it)."""
     skip = ("libc6", "dpkg", "perl-base", "debconf")
     root = debian.fetch(_MEDIUM, progress, skip=skip).root
     return root, unpacked_environment(root)
@@ -137,7 +137,7 @@ def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
 
 
 def unpacked_environment(root: Path) -> dict[str, str]:
-    """Return the variables by which programs of an unpacked package find each other."""
+    """Return the variables with which programs of an unpacked package find each other."""
     folders = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
     programs = ("usr/bin", "bin", "usr/sbin", "sbin")
     return {
@@ -155,7 +155,7 @@ def need(tool: str, package: str) -> str:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file of the cache, whole or not at all."""
+    """Write a file of the cache atomically."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def module_closure(modules: Path, names: Iterable[str]) -> list[Path]:
 
 
 def module_bytes(module: Path) -> bytes:
-    """Return a kernel module, unpacked: Linux 6.12's packages have them compressed."""
+    """Return a kernel module, unpacked: Linux 6.12's packages contain compressed modules."""
     data = module.read_bytes()
     return lzma.decompress(data) if module.suffix == ".xz" else data
 

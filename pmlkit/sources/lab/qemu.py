@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's QEMU as the device model of the lab's HVM domains: it has a VGA, and tracks its memory.
+"""Debian's QEMU as the device model of the lab's HVM domains: with a VGA whose memory it tracks.
 
-It comes with the job, not with dom0: only these runs need it.
+It comes with the job, not with dom0, because only these runs need it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def files(progress: Tell | None = None) -> dict[str, bytes]:
 
 
 def _libraries(root: Path) -> Iterator[Path]:
-    """Yield the shared libraries that dom0 lacks, each by the name that programs look for."""
+    """Yield the shared libraries that dom0 lacks, each by the name that programs use."""
     for folder in _FOLDERS:
         paths = sorted((root / folder).glob("*.so.*"))
         behind_links = {path.resolve() for path in paths if path.is_symlink()}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-test of a real host: a guest whose writes are known, as files for `xl`, and its check.
+"""The self-test of a real host: a guest with known writes, as files for `xl`, and its check.
 
-It stands alone because it needs neither the emulator nor a Xen that was built here.
+This module is separate because it needs neither the emulator nor a Xen that was built here.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ on_crash = "preserve"
 
 @dataclass(frozen=True)
 class Check:
-    """What a trace has of the frames that a guest is known to write.
+    """The frames in a trace, compared with the frames that a guest is known to write.
 
     Attributes
     ----------
     expected : int
         Frames that the guest writes in each round.
     rounds : int
-        Whole rounds that were looked at.
+        Number of complete rounds that were checked.
     exact : int
-        Rounds whose log has these frames and no others of the data area.
+        Rounds whose log has exactly these frames of the data area.
     missing, foreign : int
-        The most frames that a round lacks, and has too many.
+        The largest number of frames that a round lacks, and has in excess.
     """
 
     expected: int
@@ -60,7 +60,7 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """Whether every round is exact."""
+        """Whether each round is exact."""
         return self.exact == self.rounds > 0
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ def write(name: str, folder: PathLike) -> Path:
 def check(trace: Trace, name: str) -> Check:
     """Compare each round of a trace with the frames that a guest of the kit writes.
 
-    The first round is left out: the guest may have been in the middle of one of its own.
+    The first round is omitted: the guest may have been in the middle of one of its own.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a guest under a real Xen on an emulated processor that has PML, and log it.
+"""Run and log a guest under a real Xen, on an emulated processor with PML.
 
-Bochs boots Xen with Debian's kernel as dom0. dom0 takes a job from a disk, starts the guest, and
-logs it (`pmlkit.xen.agent`). It writes the spool to another disk, and switches the machine off. The
-spool is copied from that disk while it grows, so that a run can be watched
+Bochs boots Xen with Debian's kernel as dom0. dom0 reads a job from a disk, starts the guest, and
+logs it (`pmlkit.xen.agent`). It writes the spool to another disk, and powers the machine off. The
+spool is copied from that disk while it grows, so that the run can be observed
 (`sources.watch.Follower`).
 """
 
@@ -63,48 +63,48 @@ _MILESTONES = (
 
 @dataclass(frozen=True)
 class LabOptions(LogOptions):
-    """How to run a guest in the lab: `pmlkit.xen.job.LogOptions`, and the machine.
+    """Options for a guest in the lab: `pmlkit.xen.job.LogOptions`, and the machine.
 
-    `mode` "auto" is the patched interface unless `stock`. `rounds` 0 is 8 rounds; of a Linux guest
-    it is all rounds until its work is done. `period_s` is time of the emulated clock. `lockstep`
-    applies to guests that are made with the kit.
+    `mode` "auto" selects the patched interface, unless `stock` is set. `rounds` 0 means 8 rounds;
+    for a Linux guest, all rounds until its work is done. `period_s` is time of the emulated clock.
+    `lockstep` applies to guests that are made with the kit.
 
     Attributes
     ----------
     memory_mib, vcpus : int, optional
-        The guest's; default: what it asks for.
+        The guest's memory; default: as the guest requires.
     hvm : bool
-        Start the guest as an HVM domain, with a device model that has no devices. Default: PVH.
+        Start the guest as an HVM domain, with a device model without devices. Default: PVH.
     qemu : bool
         With `hvm`: the device model is Debian's QEMU, which has a VGA.
     phase_rounds : bool
-        Linux: end a round where the workload marks a phase, so that no round is in two phases.
+        Linux: end a round where the workload marks a phase, so that no round spans two phases.
     stock : bool
         Debian's unpatched Xen, and stock log-dirty.
     xen : {"4.17", "4.20"}
         With `stock`: Debian 12's Xen, or Debian 13's.
     xen_debug : bool
-        A debug build of the patched Xen, which also finds undefined behaviour.
+        Use a debug build of the patched Xen, which also detects undefined behaviour.
     xen_preempt : bool
-        The same, and operations on the log are interrupted wherever they can be.
+        The same, and operations on the log are interrupted at each possible point.
     xen_source : str, optional
-        A source tree of Xen to build, with the series or to be given it; default: Debian's source.
+        A source tree of Xen to build, with or without the series; default: Debian's source.
     xen_cmdline : str
         Added to Xen's command line.
     fast : bool
-        With `stock`: use our build of Bochs, four times faster. The patched Xen always has it.
+        With `stock`: use our build of Bochs, four times faster. The patched Xen always uses it.
     snapshot : bool
         Start from a saved state of dom0 (needs `fast`).
     settings : dict
         Options of the guest.
     boot : bool
-        Linux: log its boot too.
+        Linux: also log its boot.
     script : str
-        A shell script that dom0 runs in place of the agent (tests).
+        A shell script that dom0 runs instead of the agent (tests).
     time_limit_s : float
-        Seconds on the host.
+        Time limit on the host, seconds.
     overwrite, keep : bool
-        Replace the trace; keep the spool beside it.
+        Replace an existing trace; keep the spool next to the trace.
     """
 
     period_s: float = 0.2
@@ -131,19 +131,19 @@ class LabOptions(LogOptions):
 
     @property
     def xen_build(self) -> str:
-        """Which build of the patched Xen to boot, as `pmlkit.sources.lab.xen.patched` names it."""
+        """The build of the patched Xen to boot, named as in `pmlkit.sources.lab.xen.patched`."""
         return "preempt" if self.xen_preempt else "debug" if self.xen_debug else "release"
 
     @property
     def interface(self) -> str:
-        """The interface to log by, "pml" or "stock"."""
+        """The interface for logging, "pml" or "stock"."""
         if self.mode != "auto":
             return self.mode
         return "stock" if self.stock else "pml"
 
 
 def check(options: LabOptions, memory_mib: int) -> None:
-    """Raise `UsageError` for what the lab cannot do with a guest of `memory_mib`."""
+    """Raise `UsageError` for what the lab does not support with a guest of `memory_mib`."""
     if options.stock and options.xen_source:
         raise UsageError("--stock is Debian's Xen", "leave out --stock or --xen-source")
     if options.qemu and not options.hvm:
@@ -171,7 +171,7 @@ def check(options: LabOptions, memory_mib: int) -> None:
 
 
 def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) -> Lab:
-    """Return the lab for these options, with room for a guest of `memory_mib`."""
+    """Return the lab for these options, with enough memory for a guest of `memory_mib`."""
     need_clone("the lab")
     return assemble(
         stock=options.xen if options.stock else "",
@@ -185,7 +185,7 @@ def lab_for(options: LabOptions, memory_mib: int, progress: Tell | None = None) 
 
 
 def build(options: LabOptions | None = None, progress: Tell | None = None) -> Lab:
-    """Fetch and build all that a run needs, so that the next one starts at once.
+    """Fetch and build all parts of a run, so that the next one starts without delay.
 
     Parameters
     ----------
@@ -210,12 +210,12 @@ def run(
     options: LabOptions | None = None,
     progress: Tell | None = None,
 ) -> Trace:
-    """Boot the lab with a guest and make a trace of its log.
+    """Boot the lab with a guest and create a trace of its log.
 
     Parameters
     ----------
     guest : LabGuest, str or Path
-        What `pmlkit.sources.lab.guests.load` takes.
+        A guest, in the forms of `pmlkit.sources.lab.guests.load`.
     out : path-like
         The trace to write, ``NAME.trace``.
     options : LabOptions, optional
@@ -241,7 +241,7 @@ def to_trace(
     keep: bool,
     closed: int = Frame.ROUND,
 ) -> Trace:
-    """Fill a spool folder and make a trace of it; say where the rounds are if that ends early.
+    """Fill a spool folder and create a trace from it; a failure names the logged rounds.
 
     `closed` is as in `rounds_of`.
     """
@@ -260,7 +260,7 @@ def to_trace(
 def keep_spool(
     error: BaseException, spool: Path, out: PathLike, rounds: int, keep: bool = False
 ) -> None:
-    """Add to the error where the logged rounds are; remove a spool without frames."""
+    """Add to the error the location of the logged rounds; remove a spool without frames."""
     if rounds:
         kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
         if isinstance(error, PmlkitError):
@@ -272,9 +272,9 @@ def keep_spool(
 
 
 def rounds_of(spool: Path, closed: int = Frame.ROUND) -> int:
-    """Count the rounds that were closed in a spool (0 if there is none).
+    """Count the closed rounds in a spool (0 if there is none).
 
-    `closed` is the kind of frame that says so.
+    `closed` is the kind of frame that marks them.
     """
     try:
         return sum(kind == closed for kind, _ in read_spool(spool))
@@ -291,7 +291,7 @@ def collect(
 ) -> None:
     """Run a guest and fill a spool folder: frames.spool, console.txt, guest.txt, job.json.
 
-    `lab` takes the place of the one that the options ask for.
+    `lab` replaces the lab that the options select.
     """
     memory_mib = options.memory_mib or guest.memory_mib
     check(options, memory_mib)
@@ -315,7 +315,7 @@ def collect(
 def machine_mib(guest_mib: int) -> int:
     """Return the memory of a machine for a guest, MiB.
 
-    There are few sizes, as each has a snapshot of its own.
+    There are few sizes, because each has its own snapshot.
     """
     needed = DOM0_MIB + _XEN_MIB + guest_mib + guest_mib // 32  # Xen's tables grow with the guest
     hole = 1024 if needed > 3072 else 0  # the last GiB below 4 GiB belongs to devices

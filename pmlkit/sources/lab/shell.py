@@ -41,12 +41,12 @@ def shell(
     keys: int | None = None,
     screen: int | None = None,
 ) -> None:
-    """Boot the lab and join the terminal to dom0's console.
+    """Boot the lab and connect the terminal to dom0's console.
 
     Parameters
     ----------
     guest : str, optional
-        A guest for dom0 to start at your command; default: "known".
+        A guest that dom0 can start at your command; default: "known".
     options : LabOptions, optional
     progress : callable, optional
     keys, screen : int, optional

@@ -98,11 +98,11 @@ def patched(
     Parameters
     ----------
     build : {"release", "debug", "preempt"}
-        "debug": with Xen's assertions (``debug=y``) and its sanitizer of undefined behaviour;
-        "preempt": the same, and operations of the series are interrupted wherever they can be.
+        "debug": with Xen's assertions (``debug=y``) and its sanitizer of undefined behaviour.
+        "preempt": the same, and operations of the series are interrupted at each possible point.
     source : Path, optional
-        A source tree of Xen: it is copied, and gets the series unless it has it. Default:
-        Debian's source of `XEN_VERSION`.
+        A source tree of Xen: it is copied, and the series is applied unless it is already there.
+        Default: Debian's source of `XEN_VERSION`.
     progress : callable, optional
 
     Raises
@@ -133,12 +133,13 @@ def built(tree: Debian | Tree, build: str = "release", progress: Tell | None = N
 
 
 class Debian:
-    """Debian's source of Xen, with Debian's patches: what CI builds.
+    """Debian's source of Xen, with Debian's patches: the version that CI builds.
 
     Parameters
     ----------
     series : bool
-        With the series. Without it, and with one of the others, it is for measuring.
+        Whether the series is applied. Builds without it, or with one of the other options, are for
+        measurements.
     config : str
         Lines that are added to Xen's configuration.
     patches : sequence of Path
@@ -152,7 +153,7 @@ class Debian:
         self.series, self.config, self.patches = series, config, tuple(patches)
 
     def identity(self) -> list[str]:
-        """Return what this source differs by from others."""
+        """Return the properties that distinguish this source from others."""
         series = _digests(COMMON, *hooks(), APPLY) if self.series else ["no series"]
         more = [*([self.config] if self.config else []), *_digests(*self.patches)]
         return [XEN_VERSION, *_NOT_APPLIED, *series, *more]
@@ -169,7 +170,7 @@ class Debian:
 
 
 class Tree:
-    """A user's source tree of Xen, which is not changed.
+    """A user's source tree of Xen, which stays unchanged.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ class Tree:
     Raises
     ------
     GuestError
-        If it is none.
+        If it is not one.
     """
 
     tools = (*_TOOLS, *_MORE_TOOLS)
@@ -193,7 +194,7 @@ class Tree:
         self.version = _version(makefile.read_text())
 
     def identity(self) -> list[str]:
-        """Return what this tree differs by from others: the digest of all its files."""
+        """Return what distinguishes this tree from others: the digest of all its files."""
         # By their places: many files of a tree have the same name.
         files = {name: self.folder / name for name in self._files()}
         parts = [f"{name} {_digest(path)}" for name, path in files.items() if path.is_file()]
@@ -202,7 +203,7 @@ class Tree:
         return [self.version, *parts]
 
     def unpack(self, where: Path, progress: Tell) -> None:
-        """Copy the tree without what was built in it, and apply the series if it lacks it."""
+        """Copy the tree without its build results, and apply the series if it lacks it."""
         progress(f"copying Xen {self.version}")
         for name in self._files():
             if (self.folder / name).is_symlink() or (self.folder / name).is_file():
@@ -233,7 +234,7 @@ def _version(makefile: str) -> str:
 
 
 def recipe_digest(parts: Iterable[str]) -> str:
-    """Return what names a build in the cache: a hash of the source and of this recipe."""
+    """Return the name of a build in the cache: a hash of the source and of this recipe."""
     recipe = ["config", *_CONFIG.values(), *_CONFIGURE, *_TOOLS, *_MORE_TOOLS, *parts]
     return hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:16]
 
@@ -253,7 +254,7 @@ def _digest(file: Path) -> str:
 
 
 def check_tools() -> None:
-    """Raise `MissingTool` for the first tool or header that a build needs and is not here."""
+    """Raise `MissingTool` for the first missing tool or header that a build needs."""
     for tool, package in _NEEDED:
         need(tool, package)
     places = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu"))
@@ -290,7 +291,7 @@ def _apply(tree: Path) -> None:
 
 
 def _refused(said: str) -> GuestError:
-    """Return the error that `apply` told in its last line: what, and perhaps what there is."""
+    """Return the error from the last line of `apply`: the fault, and perhaps the choices."""
     told = said.strip().splitlines()[-1].removeprefix("apply: ")
     problem, _, hint = told.partition("; ")
     return GuestError(problem, hint=hint) if hint else GuestError(problem)

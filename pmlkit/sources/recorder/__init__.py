@@ -6,7 +6,7 @@ Modules
 record     `record`: boot a workload and record it
 recording  one run of the emulator
 qemu       the emulator and its plugin
-messages   what the plugin sends, decoded and checked
-kit        the lab's bare-metal guests, recorded: of the command only, as rounds are the guest's
+messages   the plugin's messages, decoded and checked
+kit        the lab's bare-metal guests, recorded: only for the command, as rounds are the guest's
 ingest     a spool of the recorder converted to a trace (one module for each format of spools)
 """

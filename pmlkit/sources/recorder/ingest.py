@@ -65,7 +65,7 @@ WALL_TIME = (
 
 @dataclass
 class Report:
-    """What the guest wrote to its second serial port, in order."""
+    """The guest's output on its second serial port, in order."""
 
     phases: list[str] = field(default_factory=list)
     samples: list[dict[str, int]] = field(default_factory=list)
@@ -77,9 +77,9 @@ class Report:
 
 
 def read_report(text: str) -> Report:
-    """Parse the guest's report without a last line that is incomplete.
+    """Parse the guest's report without an incomplete last line.
 
-    Samples before the first phase are left out: the recording had not begun.
+    Samples before the first phase are omitted: the recording had not begun.
     """
     report = Report()
     for line in text[: text.rfind("\n") + 1].splitlines():
@@ -102,7 +102,7 @@ def read_report(text: str) -> Report:
 
 
 def read_sample(values: Sequence[str]) -> dict[str, int]:
-    """Parse a guest's words ``name=number``; leave others out."""
+    """Parse a guest's words ``name=number``; ignore others."""
     pairs = [word.partition("=") for word in values]
     return {name: int(value) for name, _, value in pairs if _is_count(value)}
 
@@ -119,7 +119,8 @@ def ingest(
     Parameters
     ----------
     heard : callable, optional
-        Called with the message at which conversion stopped, if that is not the end.
+        Function that is called with the message at which the conversion stopped, if that is not the
+        end.
     """
     frames = read_spool(spool / FRAMES_FILE)
     try:
@@ -183,7 +184,7 @@ class _Tables:
             self._parts = 0
 
     def finish(self, frames: Spool, report: Report) -> None:
-        """Write the tables, and note what is missing."""
+        """Write the tables, and record what is missing."""
         access, pml = self.access.writer, self.pml.writer
         self.access.flush()
         self.pml.flush()

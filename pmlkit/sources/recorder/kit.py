@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record a bare-metal guest of the lab's kit under QEMU.
 
-In the lab, dom0 starts each of the guest's rounds, and closes a round of the log after it. Here the
-guest runs its rounds one after the other. Each is a phase, and a phase begins a round of the
-recording. So the guest's round ``n`` is round ``n`` of the recording, and ``n - 1`` of the lab's.
+In the lab, dom0 starts each of the guest's rounds, and closes a round of the log after it. Here,
+the guest runs its rounds without waiting. Each is a phase, and each phase begins a round of the
+recording. The guest's round ``n`` is therefore round ``n`` of the recording, and round ``n - 1`` of
+the lab.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _NO_PERIOD = qemu.Period("insn", 10**15)  # rounds end at the guest's marks only
 
 
 def is_kit_guest(spec: PathLike) -> bool:
-    """Whether a name or path is that of a guest of the kit, not of a workload."""
+    """Whether a name or path refers to a guest of the kit, not to a workload."""
     path = Path(spec)
     is_source = path.suffix == ".c" and path.is_file() and lab_guests.uses_kit(path)
     return is_source or str(spec) in lab_guests.shipped()
@@ -52,12 +53,12 @@ def record_kit(
     rounds: int = ROUNDS,
     progress: Callable[[Progress], object] | None = None,
 ) -> Trace:
-    """Boot a guest of the kit in QEMU and record it: each of its rounds is one of the trace.
+    """Boot a guest of the kit in QEMU and record it: each of its rounds is one round of the trace.
 
     Parameters
     ----------
     spec : str or path-like
-        A shipped guest's name, or a C file for the kit.
+        A bundled guest's name, or a C file for the kit.
     out : path-like
         The trace to write, ``NAME.trace``.
     options : RecordOptions, optional
@@ -72,7 +73,7 @@ def record_kit(
     Returns
     -------
     Trace
-        Round 0 holds what the guest does before its first round (and counts as `round001`).
+        Round 0 contains the accesses before the guest's first round (and counts as `round001`).
 
     Raises
     ------

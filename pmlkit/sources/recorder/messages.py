@@ -121,7 +121,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole recording: the last message of one that ended regularly.
+    """Counts over the whole recording: the last message of a recording that ended regularly.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class Totals:
     flushes : int
         Instructions that may change the address mapping.
     wrong : int
-        Accesses that the fast path would have missed (counted with check=on only): 0.
+        Accesses that the fast path would have missed (only counted with check=on): 0.
     """
 
     slow: int
@@ -219,13 +219,13 @@ _MAX_MEMORY_BYTES = 1 << 41  # frames have 29 bits in a message
 
 
 class RecorderStream:
-    """Decode the messages of a recording in order, and check them against one another.
+    """Decode the messages of a recording in order, and check that they are consistent.
 
     Raises
     ------
     NotUnderstood
-        From the constructor, if the spool's header is malformed. From `take`, if a message is: do
-        not call it after that.
+        From the constructor, if the spool's header is malformed. Raised by `take` if a message is
+        malformed: do not call it after that.
     """
 
     def __init__(self, header: Json) -> None:

@@ -91,7 +91,7 @@ def version() -> str:
     MissingTool
         If it is not installed.
     PmlkitError
-        If the recorder's plugin does not fit it (before 5, or 9 and later).
+        If the recorder's plugin does not support it (before 5, or 9 and later).
     """
     if not shutil.which(QEMU):
         raise MissingTool(QEMU, "qemu-system-x86")
@@ -131,7 +131,7 @@ def command_line(
     deterministic : bool
         The virtual clock counts instructions: two runs are identical.
     plugin : str, optional
-        The value of ``-plugin``; without it the same machine runs unobserved.
+        The value of ``-plugin``; without it, the same machine runs unobserved.
     icount_shift : int
         Deterministic: an instruction lasts ``2**icount_shift`` ns of the guest's time.
     """

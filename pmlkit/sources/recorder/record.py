@@ -5,9 +5,9 @@ QEMU emulates the guest's processor, and our plugin (recorder_plugin.c) observes
 messages are appended to a spool, ``NAME.trace.spool/``, which is converted to ``NAME.trace`` at the
 end. An interrupted recording leaves the spool: `pmlkit ingest` converts it.
 
-Not recorded are the processor's walks of the guest's page tables, and DMA. The guest has no network
-card. It has a disk only with ``swap_mib``, whose requests are in `Trace.disk`. `Trace.pml` is the
-log of an emulated PML of 512 entries.
+The recording does not include the processor's walks of the guest's page tables, or DMA. The guest
+has no network card. It has a disk only with ``swap_mib``; the disk's requests are in `Trace.disk`.
+`Trace.pml` is the log of an emulated PML of 512 entries.
 """
 
 from __future__ import annotations
@@ -57,12 +57,13 @@ def record(
     Parameters
     ----------
     workload : Workload or path-like
-        A workload, or anything that `pmlkit.sources.guest.workload.load` takes.
+        A workload, or any form that `pmlkit.sources.guest.workload.load` accepts.
     out : path-like
         The trace to write, ``NAME.trace``.
     options : RecordOptions, optional
     progress : callable, optional
-        Called with a `pmlkit.sources.recorder.recording.Progress` a few times a second.
+        Function that is called with a `pmlkit.sources.recorder.recording.Progress` a few times a
+        second.
 
     Returns
     -------
@@ -120,7 +121,7 @@ def describe(
     image: GuestImage,
     qemu_version: str,
 ) -> Json:
-    """Return the spool's header: what the trace describes and no message contains."""
+    """Return the spool's header: the parts of the trace's description that no message contains."""
     return {
         "source": "recorder",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,7 +139,7 @@ def describe(
 
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
-    """Add to the error where the spool is; remove the spool if it holds no pages."""
+    """Add to the error the location of the spool; remove the spool if it contains no pages."""
     from pmlkit.sources.ingest import kept_hint
 
     kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"

@@ -43,21 +43,21 @@ class RecordOptions:
     Attributes
     ----------
     memory_mib : int, optional
-        The guest's memory; default: what the workload asks for.
+        The guest's memory; default: as the workload requires.
     window : str
         Length of a round, the trace's resolution: guest time (``"10ms"``) or instructions
         (``"10Minsn"``).
     clock : {"guest", "host"}
-        The guest's clock, and so a round's length. ``"guest"``: its instructions; the host's load
-        has no effect, and two runs are identical. ``"host"``: wall time; how much a guest does in
-        it depends on the host's load.
+        The guest's clock, which determines a round's length. ``"guest"``: the clock counts its
+        instructions. The host's load has no effect, and two runs are identical. ``"host"``: wall
+        time. The guest's progress per round depends on the host's load.
     icount_shift : int
-        By the guest's clock an instruction lasts ``2**icount_shift`` ns: 3 is 125 million
-        instructions a second, 0 a thousand million.
+        With the guest's clock, an instruction lasts ``2**icount_shift`` ns: 3 is 125 million
+        instructions per second, 0 a thousand million.
     cmdline : str
         Added to the guest kernel's command line.
     boot : bool
-        Record the boot, too; otherwise the recording begins with the workload.
+        Also record the boot; otherwise the recording begins with the workload.
     time_limit_s : float
         Seconds on the host after which a guest counts as hung.
     overwrite : bool
@@ -65,7 +65,7 @@ class RecordOptions:
     swap_mib : int
         Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
     check : bool
-        Let the plugin verify its fast path at every access (3x slower).
+        Let the plugin verify its fast path at every access (3 times slower).
     """
 
     memory_mib: int | None = None
@@ -104,7 +104,7 @@ class RecordOptions:
 
     @property
     def ns_per_insn(self) -> float | None:
-        """How long an instruction lasts; None by the host's clock."""
+        """Length of an instruction; None with the host's clock."""
         return float(1 << self.icount_shift) if self.icount else None
 
     @property
@@ -132,8 +132,8 @@ class Progress:
 class Recording:
     """A running guest, the pipe from its plugin, and the spool (an existing folder).
 
-    As a context manager it kills QEMU and closes the spool at its end. A signal that `stop` notes
-    ends QEMU.
+    As a context manager, it kills QEMU and closes the spool at its end. A signal that `stop`
+    records ends QEMU.
     """
 
     # Set by `boot`.

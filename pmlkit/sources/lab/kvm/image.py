@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The KVM lab's host: Debian's kernel, untouched, and a root with Python, on a boot medium."""
+"""The KVM lab's host: Debian's unmodified kernel, and a root with Python, on a boot medium."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ menuentry lab {{
 
 
 def assemble(linux: str, memory_mib: int, progress: Tell | None = None) -> Lab:
-    """Fetch and build the parts of a KVM lab that are not in the cache.
+    """Fetch and build the parts of a KVM lab that are missing in the cache.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def assemble(linux: str, memory_mib: int, progress: Tell | None = None) -> Lab:
 
 
 def medium(kernel: Kernel, root: Path, progress: Tell | None = None) -> Path:
-    """Return the path of the bootable medium (ISO), made unless it is in the cache."""
+    """Return the path of the bootable medium (ISO), which is created unless it is in the cache."""
     menu = _MENU.format(cmdline=CMDLINE)
     host = initramfs(kernel, root)
     facts = [menu, hashlib.sha256(host).hexdigest(), kernel.version]

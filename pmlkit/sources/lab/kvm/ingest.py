@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert a spool of the KVM lab to a trace: that of any KVM host, and what the guest reports."""
+"""Convert a spool of the KVM lab to a trace: as for any KVM host, with the guest's reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ingest(
     Parameters
     ----------
     heard : callable, optional
-        Called with a message if it stopped at a frame before the end.
+        Function that is called with a message if the conversion stopped at a frame before the end.
     """
     with understood(Path(spool)):
         source = LabKvmTrace(Path(spool))
@@ -62,7 +62,7 @@ class LabKvmTrace(KvmTrace):
         return dataclasses.replace(meta, options=options, host={**meta.host, "machine": "Bochs"})
 
     def memory_map(self) -> list[Json]:
-        """Return the memory that the guest reported, or else that of its slots."""
+        """Return the memory that the guest reported; otherwise the memory of its slots."""
         spans = self.report.memory
         reported = [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
         return reported or super().memory_map()
@@ -71,7 +71,7 @@ class LabKvmTrace(KvmTrace):
         return known_answers(self.header["regions"], self.report)
 
     def phases(self) -> list[Json]:
-        """Return the phases, each of which begins with a round: the monitor ends one at a mark."""
+        """Return the phases. Each starts with a round: the monitor ends a round at a mark."""
         marks = [(ns, text[6:].strip()) for ns, text in self.lines if text.startswith("phase ")]
         if not marks:
             return [{"name": "rounds", "round": 0, "t_ns": 0, "insn": -1}]

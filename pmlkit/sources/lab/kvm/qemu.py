@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's QEMU as the VMM in the KVM lab: its files for the host, and its command line.
+"""Debian's QEMU as the VMM in the KVM lab: its files on the host, and its command line.
 
-Of Debian's QEMU it is the program for small machines (``qemu-system-x86_64-microvm``), which needs
-five libraries, and qboot as its firmware. It is on the job's disk, not in the host's root: other
-runs do not read it.
+The program is Debian's QEMU for small machines (``qemu-system-x86_64-microvm``), which needs five
+libraries, with qboot as its firmware. It is on the job's disk, not in the host's root, so that
+other runs do not read it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def arguments(name: str, memory_mib: int, cmdline: str, ring: int) -> list[str]:
     Parameters
     ----------
     ring : int
-        Entries of the dirty ring of each vCPU; 0: bitmaps.
+        Number of entries in the dirty ring of each vCPU; 0: bitmaps.
     """
     # The guest touches all of its memory first, as under our monitor, and then waits for nobody.
     cmdline = f"vmm={memory_mib} free=1 {cmdline}".strip()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a guest under Debian's own KVM on an emulated processor that has PML, and log it.
+"""Run and log a guest under Debian's own KVM, on an emulated processor with PML.
 
-Bochs boots Debian's kernel, untouched. On it runs a small monitor of ours, which logs its guest's
-dirty pages as any VMM does, and beside it the agent of `pmlkit.kvm`, as on any host.
+Bochs boots Debian's unmodified kernel. It runs two programs: a small monitor, which logs its
+guest's dirty pages like any VMM, and the agent of `pmlkit.kvm`, as on any host.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _MILESTONES = (
 
 @dataclass(frozen=True)
 class KvmLabOptions:
-    """How to run a guest in the KVM lab.
+    """Options for a guest in the KVM lab.
 
     Attributes
     ----------
@@ -71,38 +71,38 @@ class KvmLabOptions:
         The host's Linux.
     vmm : {"own", "qemu"}
         Our small monitor, or Debian's QEMU, which logs for its ``calc-dirty-rate``. QEMU runs
-        guests of the kit with one vCPU, freely.
+        guests of the kit with one vCPU, without lock step.
     log : {"ring", "bitmap"}
-        Which log of KVM the VMM asks for.
+        The log of KVM that the VMM requests.
     capture : {"ftrace", "bpf", "auto"}
         How the agent captures entries.
     pml : bool
-        False: kvm_intel's parameter ``pml=0``, which logs by write faults.
+        False: kvm_intel's parameter ``pml=0``, which logs with write faults.
     huge : bool
-        Transparent huge pages under the guest.
+        Transparent huge pages for the guest.
     rounds : int
-        0: 8; of a Linux guest, all until its work is done.
+        0: 8 rounds; for a Linux guest, all rounds until its work is done.
     period_s : float
-        Length of a round, emulated seconds; not used in lock step. QEMU's is 1 s at least.
+        Length of a round, emulated seconds; not used in lock step. For QEMU at least 1 s.
     lockstep : bool
-        A guest of the kit: one of its rounds in each of the log's.
+        For a guest of the kit: one of its rounds in each round of the log.
     memory_mib, vcpus : int, optional
-        The guest's; default: what it asks for.
+        The guest's memory; default: as the guest requires.
     settings : dict
         Options of the guest.
     boot : bool
-        Linux: log its boot, too.
+        Linux: also log its boot.
     page_tables : {"off", "mark", "snapshot"}
-        As in `pmlkit.kvm.job.KvmOptions`. In lock step the guest then rests after each round, as
-        its rounds would pass faster than the collector looks at its memory.
+        As in `pmlkit.kvm.job.KvmOptions`. In lock step, the guest then pauses after each round. Its
+        rounds would otherwise be shorter than the collector's examination of its memory.
     snapshot : bool
         Start from a saved state of the host.
     script : str
-        A shell script that the host runs in place of its own (tests).
+        A shell script that the host runs instead of its own (tests).
     time_limit_s : float
-        Seconds on this machine.
+        Time limit on this machine, seconds.
     overwrite, keep : bool
-        Replace the trace; keep the spool beside it.
+        Replace an existing trace; keep the spool next to the trace.
     """
 
     kernel: str = "6.1"
@@ -146,17 +146,17 @@ def run(
     options: KvmLabOptions | None = None,
     progress: Tell | None = None,
 ) -> Trace:
-    """Boot the KVM lab with a guest and make a trace of its log.
+    """Boot the KVM lab with a guest and create a trace of its log.
 
     Parameters
     ----------
     guest : LabGuest, str or Path
-        What `pmlkit.sources.lab.guests.load` takes.
+        A guest, in the forms of `pmlkit.sources.lab.guests.load`.
     out : path-like
         The trace to write, ``NAME.trace``.
     options : KvmLabOptions, optional
     progress : callable, optional
-        Called with a line of text at each milestone.
+        Function that is called with a line of text at each milestone.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def _vmm(options: KvmLabOptions, progress: Tell) -> tuple[dict[str, bytes], Json
 
 
 def monitor() -> Path:
-    """Return the monitor, a static program, compiled at the first call."""
+    """Return the monitor, a static program that is compiled at the first call."""
     folder = HERE / "vmm"
     sources = sorted(folder.glob("*.c"))
     arguments = ["-O2", "-static", "-pthread", *map(str, sources)]
@@ -227,7 +227,7 @@ def monitor() -> Path:
 
 
 def machine_mib(guest_mib: int) -> int:
-    """Return the memory of a machine for a guest, MiB: few sizes, each has a saved state."""
+    """Return a machine's memory for a guest, MiB: one of few sizes with a saved state each."""
     return max(768, -(-(_HOST_MIB + guest_mib) // 256) * 256)
 
 
@@ -256,7 +256,7 @@ def _check_for_qemu(guest: LabGuest, vcpus: int, options: KvmLabOptions) -> None
 def describe(
     guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: int, versions: Json
 ) -> Json:
-    """Return the agent's job, with what goes into the spool's header."""
+    """Return the agent's job, including the contents of the spool's header."""
     header = {
         "source": "lab-kvm",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's monitor driven step by step, to look at a guest from its host.
+"""The lab's monitor, driven step by step, to examine a guest from its host.
 
 It is for experiments and tests.
 
-`script` makes what the lab's host runs in place of its own script (`KvmLabOptions.script`). The
-rest runs on that host, which has Python's library and this module as ``steps.py``.
+`script` creates the script that the lab's host runs instead of its own (`KvmLabOptions.script`).
+The rest runs on that host, which has Python's library and this module as ``steps.py``.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _WAIT_S = 60.0
 
 
 def script(files: Mapping[str, str], command: str) -> str:
-    """Return the host's script: it loads KVM, writes files into /job and runs one, in /out.
+    """Return the host's script: it loads KVM, writes files into /job and runs one of them, in /out.
 
     Parameters
     ----------
     files : dict of str to str
         Names and texts.
     command : str
-        The name of one, and its arguments.
+        The name of a file, and its arguments.
     """
     texts = {"steps.py": Path(__file__).read_text(), **files}
     parts = [f"cat >{name} <<'{_END}'\n{text}{_END}" for name, text in texts.items()]
@@ -62,9 +62,9 @@ class Monitor:
     Parameters
     ----------
     ring : int
-        Entries of the dirty ring; 0: it logs by a bitmap.
+        Entries of the dirty ring; 0: it logs with a bitmap.
     group : str
-        The control group (version 2) that it is started in; default: ours.
+        The control group (version 2) for the monitor; default: the present one.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Monitor:
         self.close()
 
     def do(self, step: str, value: int = 0) -> int:
-        """Do a step of the monitor's `run_steps`; returns the number it answers with."""
+        """Run a step of the monitor's `run_steps`; returns the number in its answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{step} {value}\n")
         return self._answer(step)
@@ -126,7 +126,7 @@ class Agent:
     Parameters
     ----------
     job : str
-        The path of its job, with ``ready``: a file that is made when it listens.
+        The path of its job, with ``ready``: a file that the agent creates when it listens.
     name : str
         It writes the file ``NAME.spool``, and its messages to ``NAME.txt``.
     to_disk : bool
